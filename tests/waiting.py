@@ -26,7 +26,7 @@ async def until(holds: Callable[[], T], within_s: float = BOUND_S) -> T:
     return found
 
 
-async def until_told(ask: Callable[[], Awaitable[T]], within_s: float = BOUND_S) -> T:
+async def until_async(ask: Callable[[], Awaitable[T]], within_s: float = BOUND_S) -> T:
     """As `until`, where the look itself has to be waited for."""
     async with asyncio.timeout(within_s):
         while not (found := await ask()):

@@ -315,9 +315,11 @@ def heads(draw: st.DrawFn) -> tuple[list[tuple[bytes, bytes]], bool]:
     return [(name.encode(), value.encode()) for name, value in draw(st.permutations(named))], is_foreign
 
 
-def answers(doors: Authenticator, headers: list[tuple[bytes, bytes]], peer: str = "127.0.0.1") -> bool:
+def answers(authenticator: Authenticator, headers: list[tuple[bytes, bytes]], peer: str = "127.0.0.1") -> bool:
     try:
-        doors.check_without_key(ClientRequest("id", "GET", "/status", tuple(headers), peer, 0.0), from_anywhere=True)
+        authenticator.check_without_key(
+            ClientRequest("id", "GET", "/status", tuple(headers), peer, 0.0), from_anywhere=True
+        )
     except (ForbiddenHost, ForbiddenOrigin):
         return False
     return True
@@ -340,10 +342,10 @@ def test_doors_with_a_key_let_foreign_pages_ask() -> None:
 
 
 def test_a_probe_names_this_machine_by_its_address() -> None:
-    doors = Authenticator(CONFIG)
-    assert answers(doors, [(b"host", b"10.0.0.5:8080")], peer="10.0.0.1")
-    assert not answers(doors, [(b"host", b"10.0.0.5:8080")])
-    assert not answers(doors, [(b"host", b"evil.example")], peer="10.0.0.1")
+    authenticator = Authenticator(CONFIG)
+    assert answers(authenticator, [(b"host", b"10.0.0.5:8080")], peer="10.0.0.1")
+    assert not answers(authenticator, [(b"host", b"10.0.0.5:8080")])
+    assert not answers(authenticator, [(b"host", b"evil.example")], peer="10.0.0.1")
 
 
 PAGES = ["/healthz", "/readyz", "/metrics", "/status", "/learned", "/v1/models", "/nowhere", "/v1/chat/completions"]

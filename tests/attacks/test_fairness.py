@@ -39,7 +39,7 @@ class Client:
 
 
 @dataclass
-class World:
+class Simulation:
     """The clients of one gatepass, played against the shares; `check` receives whether each invariant holds."""
 
     callers: int
@@ -205,9 +205,9 @@ MANY: list[Step] = [*[("flood", f"203.0.113.{i}", 1) for i in range(40)], ("prob
 INGRESS: list[Step] = [("flood", "", 40), ("come", "", "app"), ("wait", 2.0), ("come", "", "slow"), ("probe", 30)]
 
 
-def world(callers: int, check: Callable[[bool, object], None]) -> World:
+def simulation(callers: int, check: Callable[[bool, object], None]) -> Simulation:
     shares: ConnectionShares[Client] = ConnectionShares(CONNECTIONS, UNAUTHENTICATED, callers)
-    return World(callers, check, shares, Concurrency(CONNECTIONS, callers))
+    return Simulation(callers, check, shares, Concurrency(CONNECTIONS, callers))
 
 
 @pytest.mark.attack("floods and hogs: connections, requests")
@@ -224,7 +224,7 @@ def world(callers: int, check: Callable[[bool, object], None]) -> World:
 def test_nobody_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:
     attack.cases += 1
     with attack.on_loop():
-        world(callers, attack.check).play(steps)
+        simulation(callers, attack.check).play(steps)
 
 
 class RefusesNewOnes(ConnectionShares[Client]):
@@ -282,10 +282,10 @@ def failing(holds: bool, case: object) -> None:
 def test_a_planted_violation_fails(
     shares: Callable[..., ConnectionShares[Client]], requests: Callable[..., Concurrency], steps: list[Step]
 ) -> None:
-    subject = World(3, failing, shares(CONNECTIONS, UNAUTHENTICATED, 3), requests(CONNECTIONS, 3))
+    subject = Simulation(3, failing, shares(CONNECTIONS, UNAUTHENTICATED, 3), requests(CONNECTIONS, 3))
     with pytest.raises(AssertionError):
         subject.play(steps)
-    world(3, failing).play(steps)
+    simulation(3, failing).play(steps)
 
 
 def test_an_address_and_all_of_them_keep_to_their_share_after_the_first_second() -> None:

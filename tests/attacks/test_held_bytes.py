@@ -70,7 +70,7 @@ class Conversation:
 
     def __init__(self, held: MemoryBudget, caller: str, body_pieces: int, reply_pieces: int) -> None:
         self.holding = RequestMemory(held, caller)
-        self.turn = HttpRequestCycle(cast(CycleConnection, None), "POST", "/", b"/", "1.1", (), "")
+        self.cycle = HttpRequestCycle(cast(CycleConnection, None), "POST", "/", b"/", "1.1", (), "")
         self.body_pieces = body_pieces
         self.upstream = Upstream(reply_pieces)
         self.refused_beside: RequestMemory | None = None
@@ -80,7 +80,7 @@ class Conversation:
 
     async def _run(self) -> None:
         try:
-            await self.turn.read_body(BODY_BYTES, self.holding.claim)
+            await self.cycle.read_body(BODY_BYTES, self.holding.claim)
             await read_whole(cast(Response, self.upstream), REPLY_BYTES, memory=self.holding)
             await self._is_read.wait()
         except Overloaded:
@@ -92,12 +92,12 @@ class Conversation:
         """Receive a piece of the body, also if the request has ended."""
         if self.body_pieces:
             self.body_pieces -= 1
-            self.turn.feed(b"x" * PIECE_BYTES)
+            self.cycle.feed(b"x" * PIECE_BYTES)
         if not self.body_pieces:
-            self.turn.complete()
+            self.cycle.complete()
 
     def leave(self) -> None:
-        self.turn.disconnect()
+        self.cycle.disconnect()
         self.task.cancel()
 
     def read(self) -> None:
@@ -115,9 +115,9 @@ class HeldBytesMachine(RuleBasedStateMachine):
         self.held = MemoryBudget(LIMIT_BYTES, CALLERS)
         self.talks = list[Conversation]()
 
-    def settle(self, turns: int) -> None:
+    def settle(self, rounds: int) -> None:
         async def idle() -> None:
-            for _ in range(turns):
+            for _ in range(rounds):
                 await asyncio.sleep(0)
 
         self.loop.run_until_complete(idle())
@@ -131,20 +131,24 @@ class HeldBytesMachine(RuleBasedStateMachine):
         caller=st.integers(0, CALLERS - 1),
         body=st.integers(0, BODY_BYTES // PIECE_BYTES),
         reply=st.integers(1, REPLY_BYTES // PIECE_BYTES),
-        turns=st.integers(0, 3),
+        rounds=st.integers(0, 3),
     )
-    def begin(self, caller: int, body: int, reply: int, turns: int) -> None:
+    def begin(self, caller: int, body: int, reply: int, rounds: int) -> None:
         async def made() -> Conversation:
             return Conversation(self.held, f"caller {caller}", body, reply)
 
         self.talks.append(self.loop.run_until_complete(made()))
-        self.settle(turns)
+        self.settle(rounds)
 
-    @rule(step=st.sampled_from(["arrive", "send", "read", "leave"]), which=st.integers(0, 30), turns=st.integers(0, 3))
-    def go_on(self, step: str, which: int, turns: int) -> None:
+    @rule(
+        step=st.sampled_from(["arrive", "send", "read", "leave"]),
+        which=st.integers(0, 30),
+        rounds=st.integers(0, 3),
+    )
+    def go_on(self, step: str, which: int, rounds: int) -> None:
         for talk in self.talks[which % len(self.talks) :][:1] if self.talks else ():
             (talk.upstream.send if step == "send" else getattr(talk, step))()
-        self.settle(turns)
+        self.settle(rounds)
 
     @rule(step=st.sampled_from(["arrive", "send"]), times=st.integers(1, 8))
     def flood(self, step: str, times: int) -> None:

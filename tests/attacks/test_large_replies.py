@@ -81,9 +81,9 @@ def reads_alike(body: bytes) -> bool:
         return False
     padded = body.rstrip()[:-1] + b',"pad":"%b"}' % (b"x" * content.WHOLE_BYTES)
     large_one = asyncio.run(scanned(padded))
-    mended = [repair_reply(one, lambda: ORIGIN) for one in (padded, large_one)]
+    repaired = [repair_reply(one, lambda: ORIGIN) for one in (padded, large_one)]
     adapted = [transform_reply(one, BUILT_IN_PROFILES["ragflow"], "m") for one in (padded, large_one)]
-    return content.parse(large_one) == content.parse(padded) and mended[0] == mended[1] and adapted[0] == adapted[1]
+    return content.parse(large_one) == content.parse(padded) and repaired[0] == repaired[1] and adapted[0] == adapted[1]
 
 
 def reads_alike_if_scaled(body: bytes, expected: list[Any]) -> bool:
@@ -143,10 +143,10 @@ def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) ->
         with attack.on_loop():
             document = content.parse(found)
         with attack.on_loop():
-            mended = repair_reply(found, lambda: ORIGIN)
+            repaired = repair_reply(found, lambda: ORIGIN)
         with attack.on_loop():
             assert transform_reply(found, BUILT_IN_PROFILES["ragflow"], "m") == (found, ())
-        attack.check((len(document["choices"]), mended) == (1, (found, ())), body[:300])
+        attack.check((len(document["choices"]), repaired) == (1, (found, ())), body[:300])
 
 
 @pytest.mark.attack("replies: large, names")

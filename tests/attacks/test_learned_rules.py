@@ -134,30 +134,30 @@ def openai(message: str, **fields: Any) -> Any:
 
 TEMPLATES: dict[str, Callable[[str], Any]] = {
     "openai": openai,
-    "openai, quoted": lambda said: openai(f"'{said}' is too long.", code="string_above_max_length"),
-    "openai, value": lambda said: openai(f"Invalid value: '{said}'. Supported values are: 'low'.", param="user"),
-    "openai, honest": lambda said: openai(f"Unknown parameter: 'top_k'. Received: {said}"),
-    "openai, honest value": lambda said: openai(
-        f"Unsupported value: 'temperature' does not support 0.3 with this model. {said}", code="unsupported_value"
+    "openai, quoted": lambda text: openai(f"'{text}' is too long.", code="string_above_max_length"),
+    "openai, value": lambda text: openai(f"Invalid value: '{text}'. Supported values are: 'low'.", param="user"),
+    "openai, honest": lambda text: openai(f"Unknown parameter: 'top_k'. Received: {text}"),
+    "openai, honest value": lambda text: openai(
+        f"Unsupported value: 'temperature' does not support 0.3 with this model. {text}", code="unsupported_value"
     ),
-    "azure": lambda said: {"error": {"code": "BadRequest", "message": said}},
-    "vllm": lambda said: {"object": "error", "message": said, "type": "BadRequestError", "code": 400},
-    "vllm, list": lambda said: openai(f"[{{'type': 'x', 'loc': ('body', 'user'), 'msg': '{said}'}}]"),
-    "pydantic": lambda said: {"detail": [{"type": "x", "loc": ["body", "user"], "msg": said, "input": said}]},
-    "pydantic, honest": lambda said: {
+    "azure": lambda text: {"error": {"code": "BadRequest", "message": text}},
+    "vllm": lambda text: {"object": "error", "message": text, "type": "BadRequestError", "code": 400},
+    "vllm, list": lambda text: openai(f"[{{'type': 'x', 'loc': ('body', 'user'), 'msg': '{text}'}}]"),
+    "pydantic": lambda text: {"detail": [{"type": "x", "loc": ["body", "user"], "msg": text, "input": text}]},
+    "pydantic, honest": lambda text: {
         "detail": [{"type": "extra_forbidden", "loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}],
-        "input": said,
+        "input": text,
     },
-    "litellm": lambda said: openai(f"litellm.BadRequestError: OpenAIException - {said}"),
-    "litellm, json": lambda said: openai(f"litellm.BadRequestError: {json.dumps(openai(said))}"),
-    "tgi": lambda said: {"error": said, "error_type": "validation"},
-    "tgi, prefix": lambda said: {"error": f"Input validation error: `{said}`", "error_type": "validation"},
-    "openrouter": lambda said: {"error": {"message": "Provider returned error", "metadata": {"raw": said}}},
-    "chinese": lambda said: {"error": {"code": "1214", "message": f"{said}参数非法"}},
-    "chinese, envelope": lambda said: {"code": 400, "msg": said},
-    "go": lambda said: {"error": f"invalid user [{said}]"},
-    "words before": lambda said: openai(f"400: Bad request. You sent {said}"),
-    "between words": lambda said: openai(f"the model does not take {said} today"),
+    "litellm": lambda text: openai(f"litellm.BadRequestError: OpenAIException - {text}"),
+    "litellm, json": lambda text: openai(f"litellm.BadRequestError: {json.dumps(openai(text))}"),
+    "tgi": lambda text: {"error": text, "error_type": "validation"},
+    "tgi, prefix": lambda text: {"error": f"Input validation error: `{text}`", "error_type": "validation"},
+    "openrouter": lambda text: {"error": {"message": "Provider returned error", "metadata": {"raw": text}}},
+    "chinese": lambda text: {"error": {"code": "1214", "message": f"{text}参数非法"}},
+    "chinese, envelope": lambda text: {"code": 400, "msg": text},
+    "go": lambda text: {"error": f"invalid user [{text}]"},
+    "words before": lambda text: openai(f"400: Bad request. You sent {text}"),
+    "between words": lambda text: openai(f"the model does not take {text} today"),
 }
 
 
@@ -188,9 +188,7 @@ def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], 
     for members in (MEMBERS, TEXTS):
         received, _ = reading({**members, **place(other)}, template(spell(other)))
         honest = (
-            ()
-            if received is None
-            else {lesson for step in suggested_rules(received, EVERYTHING.also) for lesson in step}
+            () if received is None else {rule for step in suggested_rules(received, EVERYTHING.also) for rule in step}
         )
         if not set(honest).issuperset(rules({**members, **place(text)}, template(spell(text)))):
             return False
@@ -342,10 +340,10 @@ def test_an_honest_sentence_beside_a_quoted_value_is_learned() -> None:
 @pytest.mark.parametrize("text", ["a" * 2000, "Unsupported parameter: 'seed' " * 66, "&lt;" * 500, "%41" * 660])
 def test_a_comparison_is_short(attack: Attack, values: list[Any], text: str) -> None:
     body = json.dumps({**MEMBERS, "metadata": values}, ensure_ascii=False, separators=(",", ":")).encode()
-    complaint = read_error_body(openai(text), refused=True)
+    error_body = read_error_body(openai(text), refused=True)
     attack.cases += 1
     with attack.on_loop():
-        UpstreamRejection.of(CHAT.protocol, 400, complaint, body)
+        UpstreamRejection.of(CHAT.protocol, 400, error_body, body)
 
 
 @example("'" * 2000, "\\" * 1000)

@@ -121,7 +121,7 @@ def test_no_pass_over_a_reply_takes_long(attack: Attack, body: Body) -> None:
 
 ENVELOPE = b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[%b]}'
 CALL = b'{"id":"a","type":"function","function":{"name":"","arguments":""}}'
-SAID = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"a"%b}}'
+CHOICE = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"a"%b}}'
 CALLED = b'{"index":0,"finish_reason":"length","message":{"role":"assistant","tool_calls":[%b]}}'
 
 
@@ -133,11 +133,11 @@ def repeated(unit: bytes) -> bytes:
 @pytest.mark.parametrize(
     "inside",
     [
-        repeated(SAID % b""),
+        repeated(CHOICE % b""),
         repeated(CALLED % CALL),
         CALLED % repeated(CALL),
-        SAID % (b"," + repeated(b'"content":""')),
-        SAID % (b"," + repeated(b'"logprobs":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]')),
+        CHOICE % (b"," + repeated(b'"content":""')),
+        CHOICE % (b"," + repeated(b'"logprobs":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]')),
     ],
 )
 def test_no_reply_that_is_read_in_one_piece_takes_long(attack: Attack, inside: bytes) -> None:
@@ -168,11 +168,11 @@ def synthesised(document: bytes, surface: ClientProtocol) -> tuple[float, bool]:
     origin, is_refused = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"), False
     began_s = time.thread_time()
     try:
-        said = read_json(document)
+        found = read_json(document)
         for _ in (
-            synthesize_response(said, origin)
+            synthesize_response(found, origin)
             if surface is ClientProtocol.RESPONSES
-            else synthesize_stream(said, True, origin)
+            else synthesize_stream(found, True, origin)
         ):
             pass
     except ValueError:

@@ -25,7 +25,7 @@ from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import gateway
-from tests.integration.raw import request, spoken, status_of
+from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply
 from tests.unit.http_client.loop import DrivenLoop, advance, driven, rest
 from tests.unit.server.cycle_recorder import CycleRecorder
@@ -184,7 +184,7 @@ JSON_BODY = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 )
 async def test_a_server_refuses_such_a_head_and_closes(raw: bytes, status: int) -> None:
     async with gateway(upstream="http://127.0.0.1:9") as served:
-        answer = await spoken(served.port, raw)
+        answer = await send_raw(served.port, raw)
     assert status_of(answer) == status
     assert b"connection: close" in answer.lower()
 
@@ -250,11 +250,11 @@ async def test_trailer_fields_are_not_relayed_and_the_next_request_is_served() -
     recorder = CycleRecorder()
     reader = RequestParser(recorder)
     reader.feed(CHUNKED + b"2\r\nhi\r\n0\r\nHost: evil\r\nExpect: 100-continue\r\n\r\n" + asked(b"2"))
-    assert [turn.headers for turn in recorder.cycles] == [
+    assert [cycle.headers for cycle in recorder.cycles] == [
         ((b"host", b"h"), (b"transfer-encoding", b"chunked")),
         ((b"host", b"h"), (b"content-length", b"1")),
     ]
-    assert [await turn.read_body(100) for turn in recorder.cycles] == [b"hi", b"2"]
+    assert [await cycle.read_body(100) for cycle in recorder.cycles] == [b"hi", b"2"]
 
 
 @dataclass(frozen=True)
@@ -284,9 +284,9 @@ def chunked_bodies(draw: st.DrawFn) -> Chunks:
 
 
 async def whole_body(raw: bytes, step: int) -> bytes | str:
-    _, code, turn = fed(raw, step)
-    assert turn is not None
-    return code or await turn.read_body(1 << 40)
+    _, code, cycle = fed(raw, step)
+    assert cycle is not None
+    return code or await cycle.read_body(1 << 40)
 
 
 def is_right(chunks: Chunks, found: bytes | str, step: int) -> bool:
@@ -469,7 +469,7 @@ async def serve_all(attack: Attack, bodies: Iterable[tuple[bytes, int]]) -> None
         for raw, status in bodies:
             attack.cases += 1
             async with attack.on_this_loop():
-                answer = await spoken(served.port, *pieces_of(request(raw)))
+                answer = await send_raw(served.port, *pieces_of(request(raw)))
             attack.check(status_of(answer) == status, (raw[:40], answer[:300]))
             assert [received.body for received in upstream.received] == [raw] * (status == 200)
             upstream.received.clear()
@@ -494,18 +494,18 @@ async def is_late(sends: Sends) -> tuple[bool, bool]:
     """Whether the form was given up, and whether it was to be: after a pause, or below the least rate in total."""
     failed: list[str] = []
 
-    async def take_all(turn: HttpRequestCycle) -> None:
+    async def take_all(cycle: HttpRequestCycle) -> None:
         try:
-            while await turn.read_piece(FORM_BYTES):
+            while await cycle.read_piece(FORM_BYTES):
                 pass
         except GatepassError as error:
             failed.append(error.code)
-            turn.start(error.http_status, [], 0)
-            await turn.write(b"", last=True)
+            cycle.start(error.http_status, [], 0)
+            await cycle.write(b"", last=True)
 
     limits, wire_client = Limits(), WireClient(take_all)
     began_s = last_s = driven().time()
-    wire_client.say(asked(bytes(FORM_BYTES))[:-FORM_BYTES])
+    wire_client.send(asked(bytes(FORM_BYTES))[:-FORM_BYTES])
     await rest()
     size_bytes = 0
     for count, pause_s in sends:
@@ -513,7 +513,7 @@ async def is_late(sends: Sends) -> tuple[bool, bool]:
         await advance(pause_s)
         if driven().time() >= allowed_s or failed:
             return bool(failed), driven().time() >= allowed_s
-        wire_client.say(bytes(count))
+        wire_client.send(bytes(count))
         await rest()
         size_bytes, last_s = size_bytes + count, driven().time()
     return bool(failed), False

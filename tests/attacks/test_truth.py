@@ -35,7 +35,7 @@ class Choice:
     """What an upstream streams of one choice: its deltas in order, the arguments of its calls, its reason."""
 
     role: bool = True
-    said: tuple[tuple[str, str], ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
     calls: tuple[tuple[str, ...], ...] = ()
     """The fragments of each call's arguments."""
     finish: str | None = None
@@ -43,7 +43,7 @@ class Choice:
     @property
     def deltas(self) -> list[dict[str, Any]]:
         made: list[dict[str, Any]] = [{"role": "assistant", "content": ""}] if self.role else []
-        made += [{name: text} for name, text in self.said]
+        made += [{name: text} for name, text in self.texts]
         for number, fragments in enumerate(self.calls):
             opened = {"index": number, "id": f"c{number}", "type": "function"}
             made.append({"tool_calls": [{**opened, "function": {"name": "f", "arguments": ""}}]})
@@ -52,7 +52,7 @@ class Choice:
 
     @property
     def has_content(self) -> bool:
-        return bool(self.calls) or any(text for name, text in self.said if name == "content")
+        return bool(self.calls) or any(text for name, text in self.texts if name == "content")
 
     @property
     def reason(self) -> str | None:
@@ -123,10 +123,10 @@ def played(stream: EventStream, case: Case) -> bytes:
     return b"".join(map(stream.feed, pieces)) + stream.finish()
 
 
-def meant(said: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+def meant(texts: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """By choice: its texts, its calls' arguments, its reasons."""
     found: dict[int, dict[str, Any]] = {}
-    for one in said:
+    for one in texts:
         for choice in one["choices"]:
             reported = found.setdefault(
                 choice["index"], {"content": "", "reasoning_content": "", "calls": {}, "ends": []}
@@ -147,12 +147,12 @@ def holds(case: Case) -> bool:
     if played(slow, case) != out or (slow.done, slow.is_empty) != (stream.done, stream.is_empty):
         return False
     read = client_reads(out)
-    said = [json.loads(one) for one in read if one != "[DONE]"]
+    texts = [json.loads(one) for one in read if one != "[DONE]"]
     is_done = read[-1:] == ["[DONE]"]
     if is_done is not case.is_complete or stream.done is not is_done or (stream.failure is None) is not is_done:
         return False
     sent = meant([json.loads(one) for one in client_reads(b"".join(case.events)) if one != "[DONE]"])
-    got = meant(said)
+    got = meant(texts)
     for index, choice in enumerate(case.choices):
         reported, given = sent.get(index), got.get(index)
         if reported is None or given is None:
@@ -164,12 +164,12 @@ def holds(case: Case) -> bool:
             return False
     if is_done and stream.is_empty is not all(one.reason == "stop" and not one.has_content for one in case.seen):
         return False
-    return usage_holds(case, said, is_done=is_done) and bytes_hold(case, out, is_done=is_done)
+    return usage_holds(case, texts, is_done=is_done) and bytes_hold(case, out, is_done=is_done)
 
 
-def usage_holds(case: Case, said: list[dict[str, Any]], *, is_done: bool) -> bool:
-    beside = sum(1 for one in said if one.get("usage") and one["choices"])
-    alone = sum(1 for one in said if one.get("usage") and not one["choices"])
+def usage_holds(case: Case, texts: list[dict[str, Any]], *, is_done: bool) -> bool:
+    beside = sum(1 for one in texts if one.get("usage") and one["choices"])
+    alone = sum(1 for one in texts if one.get("usage") and not one["choices"])
     if not case.asks_usage:
         return alone == 0 and beside <= 1
     wanted = case.usage != "none"
@@ -194,11 +194,11 @@ def cut(text: str) -> st.SearchStrategy[tuple[str, ...]]:
     return places.map(lambda at: tuple(text[begin:end] for begin, end in pairwise(at)))
 
 
-SAID = st.tuples(st.sampled_from(("content", "content", "reasoning_content")), st.sampled_from(TEXTS))
+TEXT = st.tuples(st.sampled_from(("content", "content", "reasoning_content")), st.sampled_from(TEXTS))
 CHOICES = st.builds(
     Choice,
     role=st.booleans(),
-    said=st.lists(SAID, max_size=6).map(tuple),
+    texts=st.lists(TEXT, max_size=6).map(tuple),
     calls=st.lists(st.sampled_from(WHOLE_ARGUMENTS + CUT_ARGUMENTS).flatmap(cut), max_size=2).map(tuple),
     finish=st.sampled_from((None, None, "", "stop", "length")),
 )
@@ -212,21 +212,21 @@ CASES = st.builds(
     piece_bytes=st.sampled_from((1, 7, 97, 1 << 20)),
 )
 
-THOUGHT, SPOKEN, EMPTY = ("reasoning_content", "hm"), ("content", "a"), ("content", "")
+THOUGHT, ANSWER, EMPTY = ("reasoning_content", "hm"), ("content", "a"), ("content", "")
 KEPT = (
-    Case((Choice(said=(SPOKEN,)),)),
-    Case((Choice(said=(SPOKEN,)),), usage="every"),
-    Case((Choice(said=(SPOKEN, SPOKEN), finish="stop"),), usage="every"),
+    Case((Choice(texts=(ANSWER,)),)),
+    Case((Choice(texts=(ANSWER,)),), usage="every"),
+    Case((Choice(texts=(ANSWER, ANSWER), finish="stop"),), usage="every"),
     Case((Choice(calls=(("{}",),)),)),
     Case((Choice(calls=(("{", "}"), ("{",))),)),
     Case((Choice(calls=(("",),)),)),
-    Case((Choice(said=(THOUGHT,)),)),
-    Case((Choice(said=(THOUGHT, EMPTY, SPOKEN)),)),
-    Case((Choice(said=(SPOKEN,)), Choice(role=False, said=(EMPTY, SPOKEN, SPOKEN)))),
-    Case((Choice(said=(SPOKEN,)), Choice())),
+    Case((Choice(texts=(THOUGHT,)),)),
+    Case((Choice(texts=(THOUGHT, EMPTY, ANSWER)),)),
+    Case((Choice(texts=(ANSWER,)), Choice(role=False, texts=(EMPTY, ANSWER, ANSWER)))),
+    Case((Choice(texts=(ANSWER,)), Choice())),
     Case((Choice(),)),
-    Case((Choice(said=(THOUGHT,), finish="stop"),)),
-    Case((Choice(said=(SPOKEN,), finish=""),), has_done=False),
+    Case((Choice(texts=(THOUGHT,), finish="stop"),)),
+    Case((Choice(texts=(ANSWER,), finish=""),), has_done=False),
 )
 
 
@@ -252,8 +252,8 @@ def test_the_kept_streams_hold(attack: Attack) -> None:
     [
         (StreamRepair, "end_choices", lambda self: True),
         (repairs, "is_complete_json", lambda text: True),
-        (repairs, "has_content", lambda said: True),
-        (UsageRepair, "repair_with_choices", lambda self, said, is_complete, note: None),
+        (repairs, "has_content", lambda texts: True),
+        (UsageRepair, "repair_with_choices", lambda self, texts, is_complete, note: None),
         (UsageRepair, "take", lambda self: None),
         (StreamRepair, "finish", lambda self: b""),
     ],
@@ -319,10 +319,10 @@ def test_no_repeat_is_asked_for_that_the_upstream_forbids(
     attack: Attack, status: int, should_retry: bool | None, after_s: float | None, code: str | None
 ) -> None:
     attack.cases += 1
-    said = reported(status, should_retry, after_s, code)
+    texts = reported(status, should_retry, after_s, code)
     is_repeated = status in (408, 409, 429) or status >= 500
     if should_retry is False:
-        attack.check(said == b"false", (status, after_s, code))
-    attack.check(said != b"true" or (should_retry is True and is_repeated), (status, after_s, code))
+        attack.check(texts == b"false", (status, after_s, code))
+    attack.check(texts != b"true" or (should_retry is True and is_repeated), (status, after_s, code))
     if should_retry is True and is_repeated and (after_s is None or after_s <= 120):
-        attack.check(said == b"true", (status, after_s, code))
+        attack.check(texts == b"true", (status, after_s, code))

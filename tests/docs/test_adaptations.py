@@ -47,7 +47,7 @@ def patterns() -> list[str]:
 
 def test_every_entry_is_in_the_table():
     assert len(patterns()) > 15
-    entries = {lesson.entry for lesson in RULES_OF_TABLE} | {entry for row in ROWS for entry in row.adapted}
+    entries = {rule.entry for rule in RULES_OF_TABLE} | {entry for row in ROWS for entry in row.adapted}
     more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params,model_type"}
     made = {
         Shaped().entry,

@@ -36,7 +36,7 @@ from tests.docs.test_errors import OF_THE_UPSTREAM, tree
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.scripted import Received, Scripted, Send, reply
 from tests.integration.workers.test_supervisor import changed, started
-from tests.waiting import until, until_told
+from tests.waiting import until, until_async
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/operations"
@@ -163,8 +163,8 @@ async def test_the_commands_for_a_running_gatepass_print_what_the_pages_show(tmp
         }
         async with started(tmp_path, configuration) as running:
             port = await running.port
-            await running.said('"event":"sharing_tokens"', 2)
-            await running.said('"event":"token_fetched"')
+            await running.logged('"event":"sharing_tokens"', 2)
+            await running.logged('"event":"token_fetched"')
             body = json.dumps({**HELLO, "model": "o3-mini", "stream": True}).encode()
             assert (await Ask(port, "POST", CHAT, dict(JSON), body).answer()).status == 200
             await until(
@@ -174,7 +174,7 @@ async def test_the_commands_for_a_running_gatepass_print_what_the_pages_show(tmp
             compare_status(workers_of(page)["worker-1"])
             printed = "\n".join(rule_lines(page("/learned")["rules"])) + "\n"
             assert masked(printed) == masked(shown("health_and_status", "gatepass learned"))
-            compare_model(await until_told(partial(learned_model, port)))
+            compare_model(await until_async(partial(learned_model, port)))
             (line,) = re.findall(r"^\$ (curl .*)$", PAGES["health_and_status"], re.MULTILINE)
             unchanged = json.loads(shown("health_and_status", line))
             assert json.loads(request("POST", "/reload", path)) == {**unchanged, "processes": 2}

@@ -105,8 +105,8 @@ async def test_the_requests_of_the_readme_get_the_replies_that_it_shows(tmp_path
             config = load(str(file), {"CORP_SECRET": "a-secret-of-the-client"}).config
             async with serving(create_app_state(config)) as gateway:
                 got = await gateway.ask(body, headers={**JSON, "authorization": f"Bearer {key}"}).answer()
-        said = re.sub(r"127\.0\.0\.1(:\d+)?", "sso.corp.example", got.body.decode())
-        assert (got.status, json.loads(re.sub(r"in [\d.]+ s", "in 27 s", said))) == (status, json.loads(text))
+        returned = re.sub(r"127\.0\.0\.1(:\d+)?", "sso.corp.example", got.body.decode())
+        assert (got.status, json.loads(re.sub(r"in [\d.]+ s", "in 27 s", returned))) == (status, json.loads(text))
 
 
 def test_no_sentence_of_the_readme_has_more_than_25_words():

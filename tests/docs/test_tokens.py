@@ -130,8 +130,8 @@ def refreshed(request: Received) -> bytes:
 
 
 def password(request: Received) -> bytes:
-    said = {"grant_type": "password", "client_id": "gatepass", "username": "svc-llm", "password": SECRET}
-    assert form(request) == said
+    fields = {"grant_type": "password", "client_id": "gatepass", "username": "svc-llm", "password": SECRET}
+    assert form(request) == fields
     return reply(MINTED)
 
 
@@ -142,8 +142,8 @@ def portal(request: Received) -> bytes:
 
 
 def by_hmac(request: Received) -> bytes:
-    said = request.json()
-    text = f"{said['app_id']}\n{said['timestamp']}\n{said['nonce']}"
+    fields = request.json()
+    text = f"{fields['app_id']}\n{fields['timestamp']}\n{fields['nonce']}"
     assert request.header("x-signature") == hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()
     return reply({"token": TOKEN, "ttl": 300})
 
@@ -168,10 +168,10 @@ def baidu(request: Received) -> bytes:
 
 def huawei(request: Received) -> bytes:
     assert request.target == "/v3/auth/tokens?nocatalog=true"
-    said = request.json()["auth"]
+    login = request.json()["auth"]
     user = {"name": "svc-llm", "password": SECRET, "domain": {"name": "corp"}}
-    assert said["identity"] == {"methods": ["password"], "password": {"user": user}}
-    assert said["scope"] == {"project": {"name": "cn-north-4"}}
+    assert login["identity"] == {"methods": ["password"], "password": {"user": user}}
+    assert login["scope"] == {"project": {"name": "cn-north-4"}}
     return reply({"token": {"expires_at": "2099-01-01T00:00:00.000000Z"}}, 201, x_subject_token=TOKEN)
 
 
@@ -421,7 +421,7 @@ def machine(tmp_path, monkeypatch, authority) -> Machine:
     return made
 
 
-class World:
+class RecipeServers:
     """The servers of a recipe, and the requests that its issuer received."""
 
     def __init__(self, case: Case, authority: trustme.CA) -> None:
@@ -458,24 +458,24 @@ def _context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def alive(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def alive(servers: RecipeServers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     resolve = socket.getaddrinfo
 
     def resolved(host: Any, port: Any, *more: Any, **named: Any) -> Any:
         if host == "127.0.0.1":
             return resolve(host, port, *more, **named)
-        return resolve("127.0.0.1", world.port(host, int(port)), *more, **named)
+        return resolve("127.0.0.1", servers.port(host, int(port)), *more, **named)
 
     async def handled(own: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
         """httpx2 takes no port of a look-up: the request is sent to the server of its host."""
         host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
         request.extensions["sni_hostname"] = host
-        request.url = request.url.copy_with(host="127.0.0.1", port=world.port(host, port))
+        request.url = request.url.copy_with(host="127.0.0.1", port=servers.port(host, port))
         return await handle(own, request)
 
     handle = httpx2.AsyncHTTPTransport.handle_async_request
     async with AsyncExitStack() as stack:
-        for server in (world.secure, world.wanting, world.plain):
+        for server in (servers.secure, servers.wanting, servers.plain):
             await stack.enter_async_context(server)
         monkeypatch.setattr(socket, "getaddrinfo", resolved)
         monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", handled)
@@ -503,14 +503,14 @@ async def test_a_recipe_mints_a_token_that_its_upstream_takes(heading, machine, 
     file.write_text(machine.here(whole(RECIPES[heading])))
     config = load(str(file), os.environ).config
     [name] = config.credentials
-    world = World(case, authority)
-    async with alive(world, monkeypatch):
+    servers = RecipeServers(case, authority)
+    async with alive(servers, monkeypatch):
         steps = [step async for step in diagnose(config)]
     assert {str(step.outcome) for step in steps} == {"ok"}, steps
     found = [(step.hop, step.what, step.why) for step in steps if step.what in ("token", "models")]
     assert [(hop, what) for hop, what, _ in found] == [(f"credential:{name}", "token"), ("upstream:chat", "models")]
     assert found[1][2] == "answers and accepts the token"
-    assert world.asked == (0 if case.issuer is None else 2 if case.issuer is discovered else 1)
+    assert servers.asked == (0 if case.issuer is None else 2 if case.issuer is discovered else 1)
     for path, text in case.leaves.items():
         assert text in machine.read(path)
 

@@ -16,7 +16,7 @@ from gatepass.observability.log import LogFormatter
 from gatepass.observability.redaction import Redactor
 from tests.golden.golden import same
 from tests.integration.answers import COMPLETION, DONE, EVENTS
-from tests.integration.conftest import complaints  # noqa: F401 - a fixture
+from tests.integration.conftest import logged_errors  # noqa: F401 - a fixture
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (

@@ -14,7 +14,7 @@ import trustme
 COMPLAINERS = ("uvicorn.error", "asyncio", "gatepass.serve")
 
 
-class _Complaints(logging.Handler):
+class _ErrorHandler(logging.Handler):
     """Collects the errors that the server and the loop log: a broken request, an exception that no code retrieved."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ def files_for_their_owner_alone() -> Iterator[None]:
 
 @contextmanager
 def _listening() -> Iterator[list[str]]:
-    handler = _Complaints()
+    handler = _ErrorHandler()
     loggers = [logging.getLogger(name) for name in COMPLAINERS]
     for logger in loggers:
         logger.addHandler(handler)
@@ -68,7 +68,7 @@ def _listening() -> Iterator[list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def complaints() -> Iterator[list[str]]:
+def logged_errors() -> Iterator[list[str]]:
     """Errors of the machinery; a test that provokes one empties the list when it has looked at it."""
     with _listening() as received:
         yield received
@@ -77,7 +77,7 @@ def complaints() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def complaints_of_the_module() -> Iterator[None]:
+def logged_errors_of_the_module() -> Iterator[None]:
     """What had grown too old for the young generations: to collect all after each test takes 6 ms of each."""
     yield
     with _listening() as received:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from tests.integration.gateway import BOUND_S
 
 
-async def spoken(port: int, *pieces: bytes, until: bytes | None = None) -> bytes:
+async def send_raw(port: int, *pieces: bytes, until: bytes | None = None) -> bytes:
     """Return the bytes received after `pieces`, up to the close of the connection or until they contain `until`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

@@ -93,7 +93,7 @@ class Received:
 class Scripted:
     """Plays `dialogues` on a free loopback port; see the module.
 
-    With `answer` the request chooses its dialogue. With `speaks_first` the server plays the first dialogue before it
+    With `answer` the request chooses its dialogue. With `sends_first` the server plays the first dialogue before it
     reads a request. `send_buffer_bytes` limits the kernel's buffer, for tests of back-pressure.
 
     `received` holds the whole requests in order. `connections` is the number of connections opened so far, `open` the
@@ -104,7 +104,7 @@ class Scripted:
         self,
         *dialogues: Dialogue,
         answer: Callable[[Received], Dialogue] | None = None,
-        speaks_first: bool = False,
+        sends_first: bool = False,
         tls: ssl.SSLContext | None = None,
         send_buffer_bytes: int | None = None,
     ) -> None:
@@ -112,13 +112,13 @@ class Scripted:
             raise ValueError("expects a dialogue at least, or answer")
         self._dialogues = dialogues
         self._answer = answer
-        self._speaks_first = speaks_first
+        self._sends_first = sends_first
         self._tls = tls
         self._send_buffer_bytes = send_buffer_bytes
         self._changed = asyncio.Event()
         self._talks: set[_Talk] = set()
         self._faults: list[BaseException] = []
-        self._turn = 0
+        self._position = 0
         self._port = 0
         self.received: list[Received] = []
         self.connections = 0
@@ -163,37 +163,37 @@ class Scripted:
             while not holds():
                 await self._changed.wait()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _opened(self, talk: _Talk) -> int:
         self._talks.add(talk)
         self.connections += 1
-        self._tell()
+        self._notify()
         return self.connections
 
     def _closed(self, talk: _Talk) -> None:
         self._talks.discard(talk)
-        self._tell()
+        self._notify()
 
     def _failed(self, fault: BaseException) -> None:
         """The script failed, for example at a request that is not HTTP. The test fails at its end."""
         self._faults.append(fault)
-        self._tell()
+        self._notify()
 
     def _took(self, count: int) -> None:
         self.sent_bytes += count
-        self._tell()
+        self._notify()
 
     def _answer_to(self, request: Received) -> Dialogue:
         self.received.append(request)
-        self._tell()
+        self._notify()
         return self._answer(request) if self._answer is not None else self._next()
 
     def _next(self) -> Dialogue:
-        dialogue = self._dialogues[min(self._turn, len(self._dialogues) - 1)]
-        self._turn += 1
+        dialogue = self._dialogues[min(self._position, len(self._dialogues) - 1)]
+        self._position += 1
         return dialogue
 
 
@@ -241,7 +241,7 @@ class _Talk(asyncio.Protocol):
         self._writable.set()
 
     async def _talk(self, number: int) -> None:
-        playing = await self._play(self._owner._next()) if self._owner._speaks_first else True
+        playing = await self._play(self._owner._next()) if self._owner._sends_first else True
         while playing:
             playing = await self._play(self._owner._answer_to(await self._request(number)))
 

@@ -99,7 +99,7 @@ class StrictAzure:
     base: str = "/v1"
     ranks: Literal["jina", "tei"] = "jina"
     deployments: Sequence[Deployment] = DEPLOYMENTS
-    says: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda body: _message(body))
+    make_message: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda body: _message(body))
     refusals: list[str] = field(default_factory=list)
 
     def answer(self, request: Received) -> Dialogue:
@@ -132,7 +132,7 @@ class StrictAzure:
         self.check_model(body)
         _check_nested(body)
         _check_messages(body)
-        message = self.says(body)
+        message = self.make_message(body)
         return _streamed(body, message) if body.get("stream") else _whole(body, message)
 
     def complete(self, request: Received) -> bytes:
@@ -194,7 +194,7 @@ class StrictAzure:
             raise Refused("Unrecognized form field, or no audio.", param="file")
         return reply({"text": TRANSCRIPT})
 
-    def speak(self, request: Received) -> bytes:
+    def speech(self, request: Received) -> bytes:
         _check_members(_json(request), SPEECH_MEMBERS)
         return reply(SPOKEN, content_type="audio/mpeg")
 
@@ -208,7 +208,7 @@ _HANDLERS: Mapping[tuple[str, str], _Handler] = MappingProxyType(
         ("POST", "/embeddings"): StrictAzure.embeddings,
         ("POST", "/rerank"): StrictAzure.rerank,
         ("POST", "/audio/transcriptions"): StrictAzure.transcribe,
-        ("POST", "/audio/speech"): StrictAzure.speak,
+        ("POST", "/audio/speech"): StrictAzure.speech,
     }
 )
 

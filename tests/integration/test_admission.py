@@ -14,7 +14,7 @@ from gatepass.auth.api_keys import hash_key, new_key
 from gatepass.config.references import Reference
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import BOUND_S, HELLO, JSON, gateway
-from tests.integration.raw import request, spoken, status_of, unchunked
+from tests.integration.raw import request, send_raw, status_of, unchunked
 from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
 from tests.waiting import until
 
@@ -110,17 +110,17 @@ async def test_nobody_unknown_makes_gatepass_read_a_body(locked):
     """With Expect an honest client waits for 100: it never comes. Without, the answer comes before the body."""
     announced = [("content-length", "30000000"), ("authorization", f"Bearer {OTHER}")]
     expecting = request(fields=[*announced, ("expect", "100-continue")])
-    refused = await spoken(locked.port, expecting)
+    refused = await send_raw(locked.port, expecting)
     assert reported(refused) == (401, "invalid_api_key", "client")
     assert b"100 Continue" not in refused
     chunked = request(fields=[("transfer-encoding", "chunked")]) + b"5\r\nabcde\r\n"
-    assert reported(await spoken(locked.port, chunked)) == (401, "invalid_api_key", "client")
+    assert reported(await send_raw(locked.port, chunked)) == (401, "invalid_api_key", "client")
 
 
 async def test_a_known_caller_gets_100_continue(locked):
     fields = [("authorization", f"Bearer {KEY}"), ("expect", "100-continue"), ("content-length", str(len(BODY)))]
     fields += [("content-type", "application/json")]
-    received = await spoken(locked.port, request(fields=fields), until=b"\r\n\r\n")
+    received = await send_raw(locked.port, request(fields=fields), until=b"\r\n\r\n")
     assert received == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -140,7 +140,7 @@ async def test_a_key_may_be_for_some_models_alone(locked, upstream):
 async def test_with_keys_any_host_and_type_will_do(locked):
     """A key cannot be sent by a foreign page, so what protects a keyless gateway is not wanted here."""
     fields = [("authorization", f"Bearer {KEY}"), ("origin", "https://evil.example"), ("content-type", "text/plain")]
-    assert status_of(await spoken(locked.port, request(BODY, fields, host="gatepass:8080"))) == 200
+    assert status_of(await send_raw(locked.port, request(BODY, fields, host="gatepass:8080"))) == 200
 
 
 async def test_a_rotated_key_counts_without_a_restart(upstream, tmp_path):
@@ -164,7 +164,7 @@ async def test_a_rotated_key_counts_without_a_restart(upstream, tmp_path):
     ["localhost", "localhost:8080", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:8080", "LOCALHOST", "a.localhost"],
 )
 async def test_without_keys_this_machine_is_served(unlocked, host):
-    assert status_of(await spoken(unlocked.port, request(BODY, host=host))) == 200
+    assert status_of(await send_raw(unlocked.port, request(BODY, host=host))) == 200
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ async def test_without_keys_this_machine_is_served(unlocked, host):
 )
 async def test_without_keys_another_name_of_this_machine_is_refused(unlocked, host):
     """DNS rebinding: the page's own name leads to 127.0.0.1."""
-    assert reported(await spoken(unlocked.port, request(BODY, host=host))) == (403, "forbidden_host", "client")
+    assert reported(await send_raw(unlocked.port, request(BODY, host=host))) == (403, "forbidden_host", "client")
     asked = request(target="/v1/models", method="GET", host=host)
-    assert reported(await spoken(unlocked.port, asked)) == (403, "forbidden_host", "client")
+    assert reported(await send_raw(unlocked.port, asked)) == (403, "forbidden_host", "client")
 
 
 async def test_without_keys_a_request_without_host_is_refused(unlocked):
     old = BODY.join([b"POST /v1/chat/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(BODY), b""])
-    assert reported(await spoken(unlocked.port, old)) == (403, "forbidden_host", "client")
+    assert reported(await send_raw(unlocked.port, old)) == (403, "forbidden_host", "client")
 
 
 ORIGINS = {"https://evil.example": 403, "null": 403, "http://[": 403, "http://localhost:3000": 200, "http://[::1]": 200}
@@ -191,7 +191,7 @@ ORIGINS = {"https://evil.example": 403, "null": 403, "http://[": 403, "http://lo
 
 @pytest.mark.parametrize("origin", ORIGINS)
 async def test_without_keys_a_page_of_another_origin_is_refused(unlocked, origin):
-    response = await spoken(unlocked.port, request(BODY, [("origin", origin)]))
+    response = await send_raw(unlocked.port, request(BODY, [("origin", origin)]))
     assert status_of(response) == ORIGINS[origin]
     if ORIGINS[origin] == 403:
         assert reported(response) == (403, "forbidden_origin", "client")
@@ -200,15 +200,15 @@ async def test_without_keys_a_page_of_another_origin_is_refused(unlocked, origin
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 async def test_without_keys_what_a_form_can_post_is_refused(unlocked, kind):
-    response = await spoken(unlocked.port, request(BODY, [("content-type", kind)]))
+    response = await send_raw(unlocked.port, request(BODY, [("content-type", kind)]))
     assert reported(response) == (415, "unsupported_media_type", "client")
 
 
 async def test_without_keys_a_body_without_a_type_is_refused(unlocked):
     untyped = request(fields=[("content-length", str(len(BODY)))]) + BODY
-    assert reported(await spoken(unlocked.port, untyped)) == (415, "unsupported_media_type", "client")
+    assert reported(await send_raw(unlocked.port, untyped)) == (415, "unsupported_media_type", "client")
     typed = request(BODY, [("content-type", "Application/JSON; charset=x")])
-    assert status_of(await spoken(unlocked.port, typed)) == 200
+    assert status_of(await send_raw(unlocked.port, typed)) == 200
 
 
 async def test_without_keys_whatever_key_is_sent_is_ignored(unlocked):
@@ -235,14 +235,14 @@ def body_of(size_bytes: int) -> bytes:
 
 
 async def test_a_body_at_its_limit_is_taken_and_one_more_byte_is_413(bounded):
-    assert status_of(await spoken(bounded.port, request(body_of(BODY_BYTES)))) == 200
-    assert reported(await spoken(bounded.port, request(body_of(BODY_BYTES + 1)))) == (413, "body_too_large", "client")
+    assert status_of(await send_raw(bounded.port, request(body_of(BODY_BYTES)))) == 200
+    assert reported(await send_raw(bounded.port, request(body_of(BODY_BYTES + 1)))) == (413, "body_too_large", "client")
 
 
 async def test_a_body_that_is_announced_too_large_is_refused_unread(bounded):
     announced = [("content-length", "999999999999"), ("content-type", "application/json")]
     expecting = request(fields=[*announced, ("expect", "100-continue")])
-    response = await spoken(bounded.port, expecting)
+    response = await send_raw(bounded.port, expecting)
     assert reported(response) == (413, "body_too_large", "client")
     assert b"100 Continue" not in response
 
@@ -251,7 +251,7 @@ async def test_a_chunked_body_is_counted_as_it_comes(bounded):
     """Its end never comes: the limit is met first."""
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     pieces = [b"3e8\r\n" + b"x" * 1_000 + b"\r\n"] * (BODY_BYTES // 1_000 + 1)
-    response = await spoken(bounded.port, request(fields=fields), *pieces)
+    response = await send_raw(bounded.port, request(fields=fields), *pieces)
     assert reported(response) == (413, "body_too_large", "client")
 
 
@@ -268,7 +268,7 @@ SLOW = {
 @pytest.mark.parametrize("case", SLOW)
 async def test_a_request_that_does_not_end_is_408_and_closed_within_the_bound(bounded, case):
     began_s = time.monotonic()
-    response = await spoken(bounded.port, SLOW[case])
+    response = await send_raw(bounded.port, SLOW[case])
     assert RECEIVE_S <= time.monotonic() - began_s < RECEIVE_S + 5
     assert reported(response) == (408, "receive_timeout", "client")
 
@@ -297,7 +297,7 @@ async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, u
 
 async def test_a_broken_chunk_is_reported_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
-    response = await spoken(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
+    response = await send_raw(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
     assert reported(response) == (400, "invalid_request", "client")  # after the deadline it would be receive_timeout
     await until(lambda: not bounded.state.in_flight.busy)
 
@@ -317,7 +317,7 @@ async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), rest]
     async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"receive_s": RECEIVE_S}) as gp:
         whole = request(json.dumps({**HELLO, "stream": True}).encode(), [("connection", "keep-alive")])
-        hearing = asyncio.create_task(spoken(gp.port, whole, BEHIND[case]))
+        hearing = asyncio.create_task(send_raw(gp.port, whole, BEHIND[case]))
         await upstream.requested()
         await asyncio.sleep(RECEIVE_S + 0.3)  # until the second head's bound has passed: receive_s is real time here
         go.set()
@@ -347,7 +347,7 @@ async def test_a_kept_connection_serves_on_after_an_early_answer(locked):
     """The refused body is passed over; what follows it is the next request."""
     refused = request(BODY, [("authorization", f"Bearer {OTHER}"), ("connection", "keep-alive")])
     served = request(BODY, [("authorization", f"Bearer {KEY}")])
-    response = await spoken(locked.port, refused[:-9], refused[-9:], served)
+    response = await send_raw(locked.port, refused[:-9], refused[-9:], served)
     assert [status_of(b"HTTP/1.1 " + part) for part in response.split(b"HTTP/1.1 ")[1:]] == [401, 200]
 
 
@@ -355,8 +355,8 @@ async def test_a_hundred_header_fields_are_enough(unlocked):
     def fields(count: int) -> list[tuple[str, str]]:
         return [(f"x-{number}", "y") for number in range(count)]
 
-    assert status_of(await spoken(unlocked.port, request(BODY, fields(96)))) == 200
-    assert reported(await spoken(unlocked.port, request(BODY, fields(97)))) == (431, "head_too_large", "client")
+    assert status_of(await send_raw(unlocked.port, request(BODY, fields(96)))) == 200
+    assert reported(await send_raw(unlocked.port, request(BODY, fields(97)))) == (431, "head_too_large", "client")
 
 
 @pytest.mark.parametrize("piece_bytes", [1_000, 10_000_000], ids=["in pieces", "at once"])
@@ -369,20 +369,20 @@ async def test_a_head_above_64_kib_is_431(unlocked, where, piece_bytes):
         "target": request(BODY, target=f"/v1/chat/completions?{large}"),
     }[where]
     pieces = [whole[at : at + piece_bytes] for at in range(0, len(whole), piece_bytes)]
-    assert reported(await spoken(unlocked.port, *pieces)) == (431, "head_too_large", "client")
+    assert reported(await send_raw(unlocked.port, *pieces)) == (431, "head_too_large", "client")
 
 
 async def test_a_head_of_60_kib_is_taken_and_its_limit_is_counted_anew_on_a_kept_connection(unlocked):
     kept = request(BODY, [("x-large", "a" * 60_000), ("connection", "keep-alive")])
     last = request(BODY, [("x-large", "a" * 60_000)])
-    response = await spoken(unlocked.port, kept, kept, last)
+    response = await send_raw(unlocked.port, kept, kept, last)
     assert response.count(b"HTTP/1.1 200 OK") == 3
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, identity"])
 async def test_a_compressed_body_is_415(unlocked, coding):
     packed = request(gzip.compress(BODY), [("content-encoding", coding)])
-    assert reported(await spoken(unlocked.port, packed)) == (415, "unsupported_encoding", "client")
+    assert reported(await send_raw(unlocked.port, packed)) == (415, "unsupported_encoding", "client")
 
 
 ROUTING = {
@@ -438,7 +438,7 @@ async def test_one_request_more_than_the_limit_is_503_with_retry_after():
         for ask in asks:
             await ask.__aenter__()
         await hung.requested(3)
-        response = await spoken(gp.port, request(json.dumps(HELLO).encode()))
+        response = await send_raw(gp.port, request(json.dumps(HELLO).encode()))
         for ask in asks:
             await ask.__aexit__()
     assert reported(response) == (503, "overloaded", "gatepass")
@@ -450,7 +450,7 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept(offer):
     """Java's HTTP client offers h2c with every plain request; RFC 9110 7.8 lets a server ignore it."""
     fields = [("connection", offer[1]), ("Upgrade", offer[0]), ("http2-settings", "AAMAAABkAAQAAP__")]
     async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
-        response = await spoken(gp.port, request(json.dumps(HELLO).encode(), fields), until=b"}}")
+        response = await send_raw(gp.port, request(json.dumps(HELLO).encode(), fields), until=b"}}")
     assert status_of(response) == 200
     assert upstream.received[0].json() == HELLO
 
@@ -459,7 +459,7 @@ async def test_http_1_0_gets_no_chunks():
     dialogue = [*begin_stream(), Send(b"".join(map(chunk, EVENTS)) + b"0\r\n\r\n")]
     async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
         asked = request(json.dumps({**HELLO, "stream": True}).encode()).replace(b"HTTP/1.1", b"HTTP/1.0")
-        response = await spoken(gp.port, asked)
+        response = await send_raw(gp.port, asked)
     head, _, body = response.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert body == b"".join(EVENTS)
@@ -478,6 +478,6 @@ async def test_http_1_0_gets_no_chunks():
 )
 async def test_without_keys_no_second_and_no_broken_host_or_origin_comes_in(fields, status):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
-        response = await spoken(gp.port, request(json.dumps(HELLO).encode(), fields))
+        response = await send_raw(gp.port, request(json.dumps(HELLO).encode(), fields))
     assert status_of(response) == status
     assert upstream.received == []

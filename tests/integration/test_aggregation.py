@@ -54,10 +54,10 @@ async def test_the_upstream_is_asked_for_a_stream_and_the_client_gets_one_reply(
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
     assert answer.headers["x-ratelimit-remaining-tokens"] == "9"
-    said = answer.json()
+    body = answer.json()
     message = {"role": "assistant", "content": "hello", "refusal": None}
-    assert said["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
-    assert (said["id"], said["object"], said["model"], said["usage"]) == ("x", "chat.completion", "m-1", USAGE)
+    assert body["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+    assert (body["id"], body["object"], body["model"], body["usage"]) == ("x", "chat.completion", "m-1", USAGE)
 
 
 async def test_tool_calls_are_put_together():

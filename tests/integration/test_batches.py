@@ -215,8 +215,8 @@ async def test_numbers_become_base64_and_base64_numbers_as_the_client_asked():
     for entry in packed["data"]:
         entry["embedding"] = {1.0: "AACAPwAAAD8=", 2.0: "AAAAQAAAAD8="}[entry["embedding"][0]]
     asking = {"model": "e", "input": ["1", "2"]}
-    for said in (plain, packed):
-        async with Scripted([Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gp:
+    for answer in (plain, packed):
+        async with Scripted([Send(reply(answer))]) as upstream, gateway(upstream=upstream.url) as gp:
             floats = await gp.ask(asking, PATH).answer()
             base64 = await gp.ask({**asking, "encoding_format": "base64"}, PATH).answer()
         assert (floats.json()["data"], base64.json()["data"]) == (plain["data"], packed["data"])

@@ -103,9 +103,9 @@ async def test_a_reply_that_ends_with_its_connection_comes_through():
 
 async def test_each_event_reaches_the_client_before_the_next_one_is_sent():
     """The upstream waits with each event until the client has the one before: a relay that held one back would hang."""
-    turns = [asyncio.Event() for _ in TALK]
+    steps = [asyncio.Event() for _ in TALK]
     sent_s: list[float] = []
-    moves = [move for one, turn in zip(TALK, turns, strict=True) for move in (Wait(turn), Send(chunk(one)))]
+    moves = [move for one, step in zip(TALK, steps, strict=True) for move in (Wait(step), Send(chunk(one)))]
     gaps_ms = []
     async with (
         Scripted([*begin_stream(), *moves, Send(b"0\r\n\r\n")]) as upstream,
@@ -113,9 +113,9 @@ async def test_each_event_reaches_the_client_before_the_next_one_is_sent():
         gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
-        for count, turn in enumerate(turns, 1):
+        for count, step in enumerate(steps, 1):
             sent_s.append(time.perf_counter())
-            turn.set()
+            step.set()
             if count == 1:
                 await ask.head()
             while len(ask.body) < len(b"".join(TALK[:count])):

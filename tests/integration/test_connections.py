@@ -23,7 +23,7 @@ GOOD = Send(reply(COMPLETION))
 
 
 @contextmanager
-def nobody() -> Iterator[str]:
+def refusing_server() -> Iterator[str]:
     """The URL of a server that refuses connections: its port is bound, and no server listens on it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -31,7 +31,7 @@ def nobody() -> Iterator[str]:
 
 
 @contextmanager
-def deaf() -> Iterator[str]:
+def full_server() -> Iterator[str]:
     """The URL of a server whose queue is full, so that the kernel drops new connections."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -61,7 +61,7 @@ async def reported(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, st
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 async def test_a_refused_connection_names_the_setting_to_look_at(body):
-    with nobody() as url:
+    with refusing_server() as url:
         status, code, message = await reported({"base_url": f"{url}/v1"}, body)
     assert (status, code) == (502, "upstream_connect")
     assert "upstreams.far.base_url" in message
@@ -76,7 +76,7 @@ async def test_a_name_that_does_not_resolve_is_a_code_of_its_own(body):
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 async def test_a_server_that_lets_nobody_in_is_a_timeout_of_its_own(body):
-    with deaf() as url:
+    with full_server() as url:
         status, code, message = await reported({"base_url": url, "timeouts": {"connect_s": 0.3}}, body)
     assert (status, code) == (504, "upstream_timeout_connect")
     assert "upstreams.far.timeouts.connect_s" in message
@@ -152,7 +152,7 @@ async def test_a_certificate_for_another_name_is_refused(ca_file):
 
 
 async def test_a_server_without_tls_is_reported_as_tls():
-    async with Scripted([Fin()], speaks_first=True) as upstream:
+    async with Scripted([Fin()], sends_first=True) as upstream:
         status, code, _ = await reported({"base_url": upstream.url.replace("http:", "https:")})
     assert (status, code) in {(502, "upstream_tls"), (502, "upstream_connect")}
 
@@ -279,11 +279,11 @@ def two(first: dict[str, Any], second: Scripted, **blocks: Any) -> dict[str, Any
 
 
 async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
-    with nobody() as refuses, deaf() as hears_nothing:
+    with refusing_server() as refuses, full_server() as full:
         firsts: list[dict[str, Any]] = [
             {"base_url": refuses},
             {"base_url": "http://nosuch.invalid"},
-            {"base_url": hears_nothing, "timeouts": {"connect_s": 0.2}},
+            {"base_url": full, "timeouts": {"connect_s": 0.2}},
         ]
         for first in firsts:
             async with Scripted([GOOD]) as second, gateway(**two(first, second)) as gp:
@@ -294,7 +294,7 @@ async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
 
 async def test_a_target_that_was_not_reached_stands_in_the_access_line_and_in_the_metrics(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
-    with nobody() as refuses:
+    with refusing_server() as refuses:
         async with Scripted([GOOD]) as second, gateway(**two({"base_url": refuses}, second)) as gp:
             assert (await gp.ask().answer()).status == 200
             metrics = (await gp.ask(None, "/metrics", method="GET").answer()).body.decode()
@@ -304,7 +304,7 @@ async def test_a_target_that_was_not_reached_stands_in_the_access_line_and_in_th
 
 
 async def test_without_a_token_the_next_target_is_asked():
-    with nobody() as issuer:
+    with refusing_server() as issuer:
         login = {"type": "http_json", "url": issuer, "timeout_s": 0.3}
         async with Scripted([GOOD]) as first, Scripted([GOOD]) as second:
             blocks = two({"base_url": first.url, "credential": "corp"}, second, credentials={"corp": login})

@@ -58,7 +58,7 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
             0,
             ["Reloaded. Changed:", "  models.m", "These settings need a restart: log.level"],
         )
-        await running.said('"event":"reloaded".*"trigger":"command"', workers)
+        await running.logged('"event":"reloaded".*"trigger":"command"', workers)
         code, text = command("reload", "--json", "--socket", str(path))
         assert (code, json.loads(text)["outcome"], json.loads(text)["processes"]) == (0, "unchanged", workers)
 
@@ -115,7 +115,7 @@ async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leave
         configuration = {"server": {"control_socket": str(own)}, **UPSTREAMS, **CREDENTIALS}
         async with started(tmp_path / "two", configuration, 1) as second:
             await second.port
-            (warning,) = await second.said('.*"no_control_socket".*')
+            (warning,) = await second.logged('.*"no_control_socket".*')
         assert json.loads(warning[0])["reason"] == "another gatepass uses it"
         assert found_socket() == str(own)
 
@@ -166,10 +166,10 @@ async def test_a_watched_configuration_is_reloaded_also_behind_a_symbolic_link(t
         await running.port
         (tmp_path / "new").symlink_to("second")
         (tmp_path / "new").rename(tmp_path / "data")
-        await running.said('"reloaded".*"trigger":"watch".*"changed":\\["models.a","models.b"\\]')
+        await running.logged('"reloaded".*"trigger":"watch".*"changed":\\["models.a","models.b"\\]')
         text = (tmp_path / "second" / "gatepass.json").read_text()
         (tmp_path / "second" / "gatepass.json").write_text(json.dumps({**UPSTREAMS, **CREDENTIALS}))
-        await running.said('"reload_refused".*has lost its block server')
+        await running.logged('"reload_refused".*has lost its block server')
         (tmp_path / "second" / "gatepass.json").write_text(text[:40])
-        await running.said('"reload_refused".*is not YAML')
+        await running.logged('"reload_refused".*is not YAML')
     assert len(list_of(running.lines, "reloaded")) == 1

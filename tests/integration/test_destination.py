@@ -11,7 +11,7 @@ import pytest_asyncio
 from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, JSON, gateway
-from tests.integration.raw import request, spoken, status_of
+from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, head, reply, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -122,7 +122,7 @@ PATHS = {"/v1/chat/completions", "/v1/models"}
 @pytest.mark.parametrize("trick", TRICKS)
 async def test_no_request_chooses_where_it_goes(gp, upstream, decoy, trick):
     before = len(upstream.received)
-    response = await spoken(gp.port, tricks(decoy.url)[trick])
+    response = await send_raw(gp.port, tricks(decoy.url)[trick])
     assert status_of(response) in {200, 400, 404, 405}
     assert decoy.connections == 0
     for seen in upstream.received[before:]:
@@ -166,7 +166,7 @@ FOREIGN = {
 async def test_the_fields_that_go_up_are_on_a_list(gp, upstream, streamed):
     fields = [AUTHORIZED, *ALLOWED.items(), *FOREIGN.items(), ("accept", "*/*"), ("accept-encoding", "gzip")]
     sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), fields)
-    assert status_of(await spoken(gp.port, sent)) == 200
+    assert status_of(await send_raw(gp.port, sent)) == 200
     received = upstream.received[-1]
     own = {
         "host": upstream.url.removeprefix("http://"),
@@ -184,7 +184,7 @@ async def test_the_fields_that_go_up_are_on_a_list(gp, upstream, streamed):
 async def test_what_connection_names_stays_on_its_hop(gp, upstream):
     named = ("connection", "close, X-Tenant, host, content-type")
     fields = [AUTHORIZED, ("x-tenant", "blue"), ("x-session-id", "s"), named]
-    assert status_of(await spoken(gp.port, request(json.dumps(HELLO).encode(), fields))) == 200
+    assert status_of(await send_raw(gp.port, request(json.dumps(HELLO).encode(), fields))) == 200
     received = upstream.received[-1]
     assert (received.header("x-tenant"), received.header("x-session-id")) == (None, "s")
     assert received.header("content-type") == "application/json"
@@ -203,7 +203,7 @@ async def test_a_request_without_an_id_gets_one_that_goes_up_too(gp, upstream):
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
 async def test_the_fields_that_come_down_are_the_upstreams_without_its_own_affairs(gp, streamed):
     sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), [AUTHORIZED, ("x-request-id", "mine")])
-    lines = (await spoken(gp.port, sent)).partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    lines = (await send_raw(gp.port, sent)).partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
     names = [line.partition(":")[0] for line in lines]
     assert len(set(names)) == len(names), "no field comes twice"
     found = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -312,11 +312,11 @@ async def test_another_method_is_405_with_allow(gp, method, path, allow):
 
 async def test_head_asks_for_the_head_alone(gp):
     sent = request(fields=[AUTHORIZED], target="/v1/models", method="HEAD")
-    response = await spoken(gp.port, sent)
+    response = await send_raw(gp.port, sent)
     assert status_of(response) == 200
     assert response.endswith(b"\r\n\r\n")
     assert b"content-length: 0" not in response
-    wrong = await spoken(gp.port, request(fields=[AUTHORIZED], target="/v1/chat/completions", method="HEAD"))
+    wrong = await send_raw(gp.port, request(fields=[AUTHORIZED], target="/v1/chat/completions", method="HEAD"))
     assert (status_of(wrong), wrong.endswith(b"\r\n\r\n")) == (405, True)
 
 

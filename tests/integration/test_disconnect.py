@@ -60,9 +60,9 @@ async def test_leaving_closes_the_upstream_within_a_second(phase):
 async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody():
     """The token's fetch goes on for the others who wait for it."""
     release = asyncio.Event()
-    issuer_says = reply({"access_token": "abc-token", "expires_in": 300})
+    token_reply = reply({"access_token": "abc-token", "expires_in": 300})
     async with (
-        Scripted(answer=lambda _: [Wait(release), Send(issuer_says)]) as issuer,
+        Scripted(answer=lambda _: [Wait(release), Send(token_reply)]) as issuer,
         Scripted([Send(reply(COMPLETION))]) as upstream,
     ):
         blocks: dict[str, Any] = {

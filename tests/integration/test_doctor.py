@@ -26,7 +26,7 @@ from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
-from tests.integration.test_connections import nobody
+from tests.integration.test_connections import refusing_server
 
 KEY = "static-key-4711"
 MINTED = [Send(reply({"access_token": "minted-4711", "expires_in": 300}))]
@@ -218,7 +218,7 @@ async def test_an_answer_that_is_none_fails(dialogue, expected):
 
 
 async def test_an_upstream_that_is_down_fails():
-    with nobody() as url:
+    with refusing_server() as url:
         config = Config.model_validate(one(url))
         async with aclosing(diagnose(config)) as steps:
             *_, step = [step async for step in steps]
@@ -232,9 +232,11 @@ async def test_a_silent_upstream_is_waited_for_ten_seconds_and_not_as_long_as_it
         (hop,) = await found(one(upstream), clock=Hurried())
         await upstream.left()
     host = upstream.url.removeprefix("http://")
-    said = f"{host} did not return a complete reply within 10 s, the limit of this check. Check whether the server is"
-    said += " overloaded, or whether a proxy or firewall between holds the reply."
-    assert hop == Check("upstream:chat", FAILS, said)
+    message = (
+        f"{host} did not return a complete reply within 10 s, the limit of this check. Check whether the server is"
+    )
+    message += " overloaded, or whether a proxy or firewall between holds the reply."
+    assert hop == Check("upstream:chat", FAILS, message)
 
 
 def late(issuer: str) -> str:

@@ -29,7 +29,7 @@ from gatepass.clock import Clock
 from gatepass.config.model import Config
 from tests.integration.answers import COMPLETION
 from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, head, reply
-from tests.integration.test_connections import deaf, nobody
+from tests.integration.test_connections import full_server, refusing_server
 from tests.integration.test_doctor import Hurried
 
 NOW = datetime.now(UTC)
@@ -162,15 +162,15 @@ async def unknown_name(stage: Stage) -> dict[str, Any]:
 
 
 async def refused(stage: Stage) -> dict[str, Any]:
-    return upstream(stage.stack.enter_context(nobody()))
+    return upstream(stage.stack.enter_context(refusing_server()))
 
 
 async def full_backlog(stage: Stage) -> dict[str, Any]:
-    return upstream(stage.stack.enter_context(deaf()), timeouts={"connect_s": 0.3})
+    return upstream(stage.stack.enter_context(full_server()), timeouts={"connect_s": 0.3})
 
 
 async def proxy_down(stage: Stage) -> dict[str, Any]:
-    return upstream("https://llm.example", network={"proxy": stage.stack.enter_context(nobody())})
+    return upstream("https://llm.example", network={"proxy": stage.stack.enter_context(refusing_server())})
 
 
 def proxy_answers(status: int, reason: str) -> Callable[[Stage], Any]:
@@ -194,7 +194,7 @@ async def late_client_certificate(stage: Stage) -> dict[str, Any]:
 
 async def https_to_http(stage: Stage) -> dict[str, Any]:
     answer: Dialogue = [Send(head(400, content_length="0")), Fin()]
-    return upstream((await stage.server(answer, speaks_first=True)).replace("http:", "https:"))
+    return upstream((await stage.server(answer, sends_first=True)).replace("http:", "https:"))
 
 
 async def http_to_tls(stage: Stage) -> dict[str, Any]:
@@ -208,7 +208,7 @@ async def http_to_nginx(stage: Stage) -> dict[str, Any]:
 
 
 async def silent_handshake(stage: Stage) -> dict[str, Any]:
-    url = await stage.server([Hold()], speaks_first=True)
+    url = await stage.server([Hold()], sends_first=True)
     return upstream(url.replace("http:", "https:"), timeouts={"connect_s": 0.3})
 
 

@@ -22,7 +22,7 @@ from gatepass.config.model import Config
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
-from tests.integration.test_connections import nobody
+from tests.integration.test_connections import refusing_server
 
 KEY = "gp-0123456789abcdef0123456789-laptop"
 MODELS = ("gpt-4o", "bge-m3", "bge-reranker")
@@ -147,7 +147,7 @@ async def test_another_server_at_the_url_is_reported_as_that():
 
 
 async def test_a_gatepass_that_is_down_is_reported_by_its_port():
-    with nobody() as url:
+    with refusing_server() as url:
         *_, step = await steps_at(f"{url}/v1")
     assert (step.what, step.outcome) == ("connect", Outcome.FAILS)
     assert "connection refused" in step.why

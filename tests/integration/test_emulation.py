@@ -42,9 +42,9 @@ def text_of(events):
 
 
 async def test_a_model_that_does_not_stream_is_asked_for_a_whole_reply():
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, one_at(upstream, None) as gate:
-        answer = await gate.ask(STREAMED).answer()
-        plain = await gate.ask(HELLO).answer()
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, one_at(upstream, None) as gp:
+        answer = await gp.ask(STREAMED).answer()
+        plain = await gp.ask(HELLO).answer()
     assert (answer.status, text_of(answer.events), answer.events[-1]) == (200, "hi", "[DONE]")
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["x-accel-buffering"] == "no"
@@ -59,10 +59,10 @@ async def test_calls_without_ids_get_one_each_in_every_turn():
     choice = {"index": 0, "message": {"role": "assistant", "tool_calls": called}, "finish_reason": "tool_calls"}
     async with (
         Scripted([Send(reply({**COMPLETION, "choices": [choice]}))]) as upstream,
-        one_at(upstream, None) as gate,
+        one_at(upstream, None) as gp,
     ):
-        turns = [await gate.ask(STREAMED, headers={**JSON, "x-request-id": "talk-7"}).answer() for _ in range(2)]
-    chunks = [chunk for answer in turns for chunk in map(json.loads, answer.events[:-1])]
+        answers = [await gp.ask(STREAMED, headers={**JSON, "x-request-id": "talk-7"}).answer() for _ in range(2)]
+    chunks = [chunk for answer in answers for chunk in map(json.loads, answer.events[:-1])]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     ids = [one["id"] for delta in deltas for one in delta.get("tool_calls", ()) if "id" in one]
     assert len(ids) == len(set(ids)) == 6
@@ -74,8 +74,8 @@ async def test_within_the_hold_an_error_keeps_its_status(status):
     dialogue: Dialogue = [Wait(go), Send(reply(BUSY, status, retry_after="7"))]
     async with (
         Scripted(dialogue) as upstream,
-        one_at(upstream, clock) as gate,
-        gate.ask(STREAMED) as ask,
+        one_at(upstream, clock) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
         await clock.advance(SYNTHESIZED_HOLD_S - 0.1)
@@ -91,8 +91,8 @@ async def test_after_the_hold_comments_keep_the_line_and_then_comes_the_answer()
     go, clock = asyncio.Event(), DrivenClock()
     async with (
         Scripted([Wait(go), Send(reply(COMPLETION))]) as upstream,
-        one_at(upstream, clock) as gate,
-        gate.ask(STREAMED) as ask,
+        one_at(upstream, clock) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
         await comments(ask, clock, 4)
@@ -123,8 +123,8 @@ async def test_an_error_after_the_head_is_the_streams_last_event(case):
     moves, code = LATE[case]
     async with (
         Scripted([Wait(go), *moves]) as upstream,
-        one_at(upstream, clock) as gate,
-        gate.ask(STREAMED) as ask,
+        one_at(upstream, clock) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
         await comments(ask, clock, 2)
@@ -142,8 +142,8 @@ async def test_while_only_comments_went_out_a_refusal_still_teaches():
     dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(reply(refusal, 400))], [Send(reply(COMPLETION))])
     async with (
         Scripted(*dialogues) as upstream,
-        one_at(upstream, clock) as gate,
-        gate.ask({**STREAMED, "temperature": 0.2}) as ask,
+        one_at(upstream, clock) as gp,
+        gp.ask({**STREAMED, "temperature": 0.2}) as ask,
     ):
         await upstream.requested()
         await comments(ask, clock, 1)
@@ -168,8 +168,8 @@ async def test_while_only_comments_went_out_an_expired_token_is_renewed():
         credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
         async with (
-            gateway(upstreams=upstreams, credentials={"corp": credential}, models=MODELS, clock=clock) as gate,
-            gate.ask(STREAMED) as ask,
+            gateway(upstreams=upstreams, credentials={"corp": credential}, models=MODELS, clock=clock) as gp,
+            gp.ask(STREAMED) as ask,
         ):
             await upstream.requested()
             await comments(ask, clock, 2)
@@ -188,10 +188,10 @@ async def test_while_only_comments_went_out_the_next_target_may_answer():
             "second": {"base_url": f"{upstream.url}/second"},
         }
         async with (
-            gateway(upstreams=upstreams, credentials={"slow": slow}, models=models, clock=clock) as gate,
-            gate.ask(STREAMED) as ask,
+            gateway(upstreams=upstreams, credentials={"slow": slow}, models=models, clock=clock) as gp,
+            gp.ask(STREAMED) as ask,
         ):
-            await until(lambda: gate.state.in_flight.busy == 1)
+            await until(lambda: gp.state.in_flight.busy == 1)
             await settle()
             await comments(ask, clock, 1)
             await clock.advance(30)
@@ -203,22 +203,22 @@ async def test_while_only_comments_went_out_the_next_target_may_answer():
 @pytest.mark.parametrize("count", [0, 2], ids=["held", "with comments"])
 async def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(count):
     clock = DrivenClock()
-    async with Scripted([Hold()]) as upstream, one_at(upstream, clock) as gate:
-        async with gate.ask(STREAMED) as ask:
+    async with Scripted([Hold()]) as upstream, one_at(upstream, clock) as gp:
+        async with gp.ask(STREAMED) as ask:
             await upstream.requested()
             if count:
                 await comments(ask, clock, count)
         left = time.monotonic()
         await upstream.left()
         assert time.monotonic() - left < 1
-        await until(lambda: gate.state.in_flight.busy == 0)
+        await until(lambda: gp.state.in_flight.busy == 0)
         await clock.advance(10 * EVERY_S)
 
 
 async def test_a_client_that_leaves_in_the_middle_of_the_reply_ends_it_too():
     clock = DrivenClock()
-    async with Scripted([Send(reply(COMPLETION)[:-9]), Hold()]) as upstream, one_at(upstream, clock) as gate:
-        async with gate.ask(STREAMED) as ask:
+    async with Scripted([Send(reply(COMPLETION)[:-9]), Hold()]) as upstream, one_at(upstream, clock) as gp:
+        async with gp.ask(STREAMED) as ask:
             await upstream.requested()
             await comments(ask, clock, 1)
         async with asyncio.timeout(1):
@@ -230,9 +230,9 @@ async def test_a_whole_reply_is_bounded_after_the_head_as_before():
     large = reply({**COMPLETION, "x": "a" * 200_000})
     async with (
         Scripted([Wait(go), Send(large)]) as upstream,
-        one_at(upstream, clock, limits={"reply_bytes": 100_000}) as gate,
+        one_at(upstream, clock, limits={"reply_bytes": 100_000}) as gp,
     ):
-        async with gate.ask(STREAMED) as ask:
+        async with gp.ask(STREAMED) as ask:
             await upstream.requested()
             await comments(ask, clock, 1)
             go.set()
@@ -245,8 +245,8 @@ async def test_a_client_that_asked_for_no_stream_gets_no_comments():
     go, clock = asyncio.Event(), DrivenClock()
     async with (
         Scripted([Wait(go), Send(reply(BUSY, 503))]) as upstream,
-        one_at(upstream, clock) as gate,
-        gate.ask(HELLO) as ask,
+        one_at(upstream, clock) as gp,
+        gp.ask(HELLO) as ask,
     ):
         await upstream.requested()
         await clock.advance(100)
@@ -258,8 +258,8 @@ async def test_a_client_that_asked_for_no_stream_gets_no_comments():
 async def test_a_whole_reply_that_nobody_expected_becomes_a_stream_too():
     """`stream: auto`: the upstream was asked for a stream, and answers with one whole document all the same."""
     for moves in ([Send(reply(COMPLETION))], [Send(reply({"code": 0, "msg": "ok", "data": COMPLETION}))]):
-        async with Scripted(moves) as upstream, gateway(upstream=upstream.url) as gate:
-            answer = await gate.ask({**STREAMED, "stream_options": {"include_usage": True}}).answer()
+        async with Scripted(moves) as upstream, gateway(upstream=upstream.url) as gp:
+            answer = await gp.ask({**STREAMED, "stream_options": {"include_usage": True}}).answer()
         assert upstream.received[0].json()["stream"] is True
         assert (answer.status, text_of(answer.events), answer.events[-1]) == (200, "hi", "[DONE]")
         assert answer.headers["x-gatepass-adapted"].startswith("stream=synth")
@@ -272,7 +272,7 @@ async def test_what_a_rule_sets_for_streams_is_left_out_of_a_whole_call(stream, 
     models = {"m": {"upstream": "chat", "stream": stream, "rules": {"set": {"stream_options.include_usage": True}}}}
     async with (
         Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
-        gateway(upstream=upstream.url, models=models) as gate,
+        gateway(upstream=upstream.url, models=models) as gp,
     ):
-        assert (await gate.ask({**asked, "model": "m"}).answer()).status == 200
+        assert (await gp.ask({**asked, "model": "m"}).answer()).status == 200
     assert "stream_options" not in upstream.received[0].json()

@@ -19,7 +19,7 @@ import pytest
 
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, descriptors, gateway
-from tests.integration.raw import request, spoken, status_of
+from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply, stream
 from tests.waiting import until
 
@@ -167,7 +167,7 @@ async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
             cuts = sorted(rng.randint(0, len(data)) for _ in range(rng.randint(0, 2)))
             pieces = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
             try:
-                response = await spoken(port, *pieces)
+                response = await send_raw(port, *pieces)
             except TimeoutError:
                 failed.append((data, b"neither answered nor closed"))
                 return

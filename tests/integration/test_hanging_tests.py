@@ -73,31 +73,31 @@ def output(folder: Path, staged: str, *options: str, hung_after_s: float = 1) ->
 
 
 def test_a_property_that_hangs_is_reported_with_its_example(tmp_path):
-    said = output(tmp_path, HANGING)
-    assert "Hung: this test took too long" in said
-    assert "test_staged(\n" in said
-    assert "    value=" in said
-    assert "1 failed, 1 passed" in said
+    report = output(tmp_path, HANGING)
+    assert "Hung: this test took too long" in report
+    assert "test_staged(\n" in report
+    assert "    value=" in report
+    assert "1 failed, 1 passed" in report
 
 
 def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(tmp_path):
-    said = output(tmp_path, SHRINKING, hung_after_s=6)  # shrinks for 1.5 s, and the rest is for a busy machine
-    assert "AssertionError: too large" in said
-    assert "Hung" not in said
-    assert "    values=[" in said
-    assert "1 failed, 1 passed" in said
+    report = output(tmp_path, SHRINKING, hung_after_s=6)  # shrinks for 1.5 s, and the rest is for a busy machine
+    assert "AssertionError: too large" in report
+    assert "Hung" not in report
+    assert "    values=[" in report
+    assert "1 failed, 1 passed" in report
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_test_whose_task_waits_for_ever_is_reported_with_the_line(tmp_path, loop):
     (tmp_path / "conftest.py").write_text(LOOP.format(name=loop))
-    said = output(tmp_path, WAITING)
-    assert ": this test took too long, while its tasks waited:" in said
-    assert "await asyncio.Event().wait()  # nobody sets it" in said
-    assert "1 failed, 1 passed" in said
+    report = output(tmp_path, WAITING)
+    assert ": this test took too long, while its tasks waited:" in report
+    assert "await asyncio.Event().wait()  # nobody sets it" in report
+    assert "1 failed, 1 passed" in report
 
 
 def test_a_test_that_hears_no_signal_is_named_and_the_run_goes_on(tmp_path):
-    said = output(tmp_path, DEAF, "-n", "1", "-o", "faulthandler_timeout=2")
-    assert "crashed while running 'test_one.py::test_staged'" in said
-    assert "1 failed, 1 passed" in said
+    report = output(tmp_path, DEAF, "-n", "1", "-o", "faulthandler_timeout=2")
+    assert "crashed while running 'test_one.py::test_staged'" in report
+    assert "1 failed, 1 passed" in report

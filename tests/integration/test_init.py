@@ -21,7 +21,7 @@ from gatepass.cli.init import PLACE, UPSTREAM, ClientKey, render
 from gatepass.config.load import load
 from tests.integration.answers import EVENTS
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
-from tests.integration.test_connections import nobody
+from tests.integration.test_connections import refusing_server
 
 SECRET = "planted-secret-4711"
 TOKEN = "minted-0815"
@@ -118,7 +118,7 @@ async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
 
 async def test_each_wrong_answer_is_explained_and_given_again(tmp_path):
     async with servers() as url:
-        with nobody() as closed:  # a free port: nothing listens there for the whole test
+        with refusing_server() as closed:  # a free port: nothing listens there for the whole test
             pass
         typed = (
             *(f"{closed}/v1", "y", f"{url}", ""),  # refused; then without /v1; no proxy
@@ -172,7 +172,7 @@ async def test_a_place_for_the_secret_that_does_not_exist_is_asked_again_at_once
 
 
 async def test_an_optional_answer_can_be_removed(tmp_path):
-    with nobody() as closed:
+    with refusing_server() as closed:
         pass
     async with servers() as url:
         typed = (f"{closed}/v1", "y", f"{url}/v1", "not-a-proxy", "", "-", "key", SECRET, "n", "other", "")
@@ -183,7 +183,7 @@ async def test_an_optional_answer_can_be_removed(tmp_path):
 
 
 async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
-    with nobody() as closed:
+    with refusing_server() as closed:
         result = await run(tmp_path, answers=(f"{closed}/v1", "n", "key", SECRET, "n", "n", "other", ""))
     assert result.exit_code == 0, result.output
     assert (tmp_path / "gatepass.yaml").read_text().count("# Not proven: upstream:llm connect") == 2

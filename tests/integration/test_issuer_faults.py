@@ -31,7 +31,7 @@ from tests.integration.scripted import (
     head,
     reply,
 )
-from tests.integration.test_connections import nobody, secured
+from tests.integration.test_connections import refusing_server, secured
 from tests.unit.clock import DrivenClock
 from tests.waiting import at_rest, until
 
@@ -42,7 +42,7 @@ TIMEOUT_S = 1.5
 GOOD = Send(reply(COMPLETION))
 
 
-def said(body: Any, status: int = 200, **headers: str) -> Dialogue:
+def replied(body: Any, status: int = 200, **headers: str) -> Dialogue:
     return [Send(reply(body, status, **headers))]
 
 
@@ -71,20 +71,22 @@ FAULTS = {
     "hang-in-body": Fault([Send(head(200, content_length="99") + b'{"acc'), Hold()], f"within {TIMEOUT_S:g} s"),
     "dribble": Fault([Send(reply({"access_token": "a" * 5_000}), 1, 0.02)], f"within {TIMEOUT_S:g} s"),
     "no-http": Fault([Send(b"+OK POP3 ready\r\n\r\n"), Fin()], "does not answer in HTTP"),
-    "500": Fault(said({"error": "boom"}, 500), "answered 500: boom"),
-    "busy": Fault(said(b"busy", 503), "answered 503"),
+    "500": Fault(replied({"error": "boom"}, 500), "answered 500: boom"),
+    "busy": Fault(replied(b"busy", 503), "answered 503"),
     "wrong-secret": Fault(
-        said({"error": "invalid_client", "error_description": f"secret {SECRET} is wrong"}, 401), "invalid_client"
+        replied({"error": "invalid_client", "error_description": f"secret {SECRET} is wrong"}, 401), "invalid_client"
     ),
-    "wrong-secret-in-200": Fault(said({"code": 40101, "msg": f"secret {SECRET} expired", "data": None}), "40101"),
-    "page": Fault(said(b"<html><title>Portal login</title>", content_type="text/html"), "Portal login"),
-    "empty": Fault(said(b""), "empty body"),
-    "no-json": Fault(said(b"{access_token: x}"), "not JSON"),
-    "no-token": Fault(said({"expires_in": 300, "status": "ok"}), "without a token"),
-    "null-token": Fault(said({"access_token": None}), "without a token"),
-    "text-null": Fault(said({"access_token": "null"}), "instead of a token"),
-    "line-break": Fault(said({"access_token": "abc\r\nx-admin: 1"}), "characters that a bearer token must not contain"),
-    "dead": Fault(said({"access_token": "dead-token", "expires_in": 0}), "returned an expired token"),
+    "wrong-secret-in-200": Fault(replied({"code": 40101, "msg": f"secret {SECRET} expired", "data": None}), "40101"),
+    "page": Fault(replied(b"<html><title>Portal login</title>", content_type="text/html"), "Portal login"),
+    "empty": Fault(replied(b""), "empty body"),
+    "no-json": Fault(replied(b"{access_token: x}"), "not JSON"),
+    "no-token": Fault(replied({"expires_in": 300, "status": "ok"}), "without a token"),
+    "null-token": Fault(replied({"access_token": None}), "without a token"),
+    "text-null": Fault(replied({"access_token": "null"}), "instead of a token"),
+    "line-break": Fault(
+        replied({"access_token": "abc\r\nx-admin: 1"}), "characters that a bearer token must not contain"
+    ),
+    "dead": Fault(replied({"access_token": "dead-token", "expires_in": 0}), "returned an expired token"),
     "flood": Fault(FLOOD, "larger than 65536 bytes"),
 }
 
@@ -105,10 +107,10 @@ async def stage():
         fault = FAULTS.get(request.target.strip("/"))
         return fault.does if fault is not None else minted()
 
-    with nobody() as refuses:
+    with refusing_server() as refuses:
         async with (
             Scripted([GOOD]) as decoy,
-            Scripted(said(b"", 307, location=f"{decoy.url}/token?secret={SECRET}")) as moves,
+            Scripted(replied(b"", 307, location=f"{decoy.url}/token?secret={SECRET}")) as moves,
             Scripted(minted(), tls=secured()) as foreign,
             Scripted(answer=answer) as issuer,
             Scripted([GOOD]) as upstream,
@@ -177,14 +179,17 @@ async def test_an_issuer_that_is_down_at_the_start_is_used_within_four_seconds_o
 
 
 async def test_two_failures_are_passed_over_within_one_request():
-    async with Scripted(said(b"", 500), [Rst()], minted()) as issuer, Scripted([GOOD]) as upstream:
+    async with Scripted(replied(b"", 500), [Rst()], minted()) as issuer, Scripted([GOOD]) as upstream:
         async with gateway(**corp(issuer, upstream)) as gp:
             assert (await gp.ask().answer()).status == 200
         assert (len(issuer.received), len(upstream.received)) == (3, 1)
 
 
 async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_to_wait():
-    async with Scripted(said({"error": "slow_down"}, 429, retry_after="30")) as issuer, Scripted([GOOD]) as upstream:
+    async with (
+        Scripted(replied({"error": "slow_down"}, 429, retry_after="30")) as issuer,
+        Scripted([GOOD]) as upstream,
+    ):
         async with gateway(**corp(issuer, upstream)) as gp:
             answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
         assert {(answer.status, answer.error["code"]) for answer in answers} == {(503, "token_unavailable")}
@@ -196,7 +201,7 @@ async def test_a_rotated_secret_heals_by_itself_and_the_account_is_not_locked(tm
     """After a definite rejection gatepass does not ask the issuer until the file holds another secret."""
     file = tmp_path / "secret"
     file.write_text("old-secret-0815\n")
-    denied = said({"error": "invalid_client"}, 401)
+    denied = replied({"error": "invalid_client"}, 401)
 
     def answer(request):
         return minted() if b"new-secret-4711" in request.body else denied
@@ -236,7 +241,7 @@ async def test_a_stream_outlives_its_token():
 
 
 async def test_a_403_is_passed_on_and_costs_no_token():
-    refusal = said({"error": {"message": "not for you", "type": "permission_error", "code": "no_access"}}, 403)
+    refusal = replied({"error": {"message": "not for you", "type": "permission_error", "code": "no_access"}}, 403)
     async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
         async with gateway(**corp(issuer, upstream)) as gp:
             answers = [await gp.ask().answer() for _ in range(5)]
@@ -246,7 +251,7 @@ async def test_a_403_is_passed_on_and_costs_no_token():
 
 async def test_an_issuer_that_stands_by_a_refused_token_is_not_stormed():
     """The wrong audience, say: each request is refused, and the same token comes again."""
-    refusal = said({"error": {"message": "wrong audience"}}, 401)
+    refusal = replied({"error": {"message": "wrong audience"}}, 401)
     async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
         async with gateway(**corp(issuer, upstream)) as gp:
             answers = [await gp.ask().answer() for _ in range(20)]

@@ -17,11 +17,11 @@ from tests.unit.clock import DrivenClock
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.streams import DONE, text
 from tests.unit.sse.streams import chunk as piece
-from tests.unit.sse.streams import data as said
+from tests.unit.sse.streams import data as data_event
 from tests.waiting import at_rest, until
 
 STREAMED = {**HELLO, "stream": True}
-STOP = said(piece({}, finish="stop"))
+STOP = data_event(piece({}, finish="stop"))
 FIRST, SECOND = text("he"), text("llo")
 WHOLE = FIRST + SECOND + STOP + DONE
 BEGUN = head(200, content_type="text/event-stream", transfer_encoding="chunked")
@@ -227,7 +227,11 @@ async def test_comments_that_a_client_does_not_get_keep_it_no_more_alive_than_si
 @pytest.mark.parametrize(("path", "status"), [("/v1/chat/completions", 200), (AT_DIFY, 429)])
 async def test_nor_do_they_commit_a_status(path, status):
     go = asyncio.Event()
-    dialogue: Dialogue = [Send(BEGUN + MANY_LINES), Wait(go), Send(framed(said({**BUSY, "status": 429})) + LAST_CHUNK)]
+    dialogue: Dialogue = [
+        Send(BEGUN + MANY_LINES),
+        Wait(go),
+        Send(framed(data_event({**BUSY, "status": 429})) + LAST_CHUNK),
+    ]
     answer = await waited(dialogue, go, STREAM_HOLD_S - 1, path=path)
     assert (answer.status, answer.error["code"]) == (status, "busy")
 
@@ -240,7 +244,7 @@ BLOCK = BUSY_LINE + b"\n"
 async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(after_s, is_held):
     """Held: an error after them still has its own status. Later they go out, and the status with them."""
     more, go, clock = asyncio.Event(), asyncio.Event(), DrivenClock()
-    failure = framed(said({**BUSY, "status": 429})) + LAST_CHUNK
+    failure = framed(data_event({**BUSY, "status": 429})) + LAST_CHUNK
     dialogue: Dialogue = [Send(BEGUN + chunk(BLOCK)), Wait(more), Send(chunk(BLOCK)), Wait(go), Send(failure)]
     async with (
         Scripted(dialogue) as upstream,
@@ -264,7 +268,7 @@ async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(aft
 @pytest.mark.parametrize(("size_bytes", "is_held"), [(4096, True), (4097, False)])
 async def test_no_more_than_4_kib_of_an_upstreams_comments_are_held(size_bytes, is_held):
     go, block = asyncio.Event(), b":" + b"x" * (size_bytes - 3) + b"\n\n"
-    failure = framed(said({**BUSY, "status": 429})) + LAST_CHUNK
+    failure = framed(data_event({**BUSY, "status": 429})) + LAST_CHUNK
     dialogue: Dialogue = [Send(BEGUN + chunk(block)), Wait(go), Send(failure)]
     async with (
         Scripted(dialogue) as upstream,
@@ -303,7 +307,7 @@ async def test_a_chunk_without_text_is_of_the_stream_that_it_stands_in():
     assert content(answer.body) == "hello"
 
 
-@pytest.mark.parametrize("first", [FIRST + STOP, FIRST + STOP + said(piece(None, usage=USAGE))])
+@pytest.mark.parametrize("first", [FIRST + STOP, FIRST + STOP + data_event(piece(None, usage=USAGE))])
 async def test_no_chunk_without_text_follows_a_finish_reason(first):
     asked = {**STREAMED, "stream_options": {"include_usage": True}}
     answer = await paused(first, DONE, asked=asked, path=AT_DIFY)
@@ -311,8 +315,8 @@ async def test_no_chunk_without_text_follows_a_finish_reason(first):
 
 
 async def test_a_chunk_without_text_is_of_a_choice_that_goes_on():
-    first = FIRST + said(piece({"content": "ha"}, index=1)) + STOP
-    end = said(piece({}, finish="stop", index=1))
+    first = FIRST + data_event(piece({"content": "ha"}, index=1)) + STOP
+    end = data_event(piece({}, finish="stop", index=1))
     answer = await paused(first, end, DONE, asked={**STREAMED, "n": 2}, path=AT_DIFY)
     assert [one["choices"][0]["index"] for one in signs_in(answer.body, first, end, DONE)] == [1, 1, 1]
 

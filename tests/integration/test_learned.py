@@ -23,8 +23,10 @@ from tests.unit.clock import DrivenClock
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 STREAMED = {**HELLO, "model": "mini", "stream": True}
-SAID = "Unsupported value: 'stream' does not support true with this model."
-REFUSAL = {"error": {"message": SAID, "type": "invalid_request_error", "param": "stream", "code": "unsupported_value"}}
+MESSAGE = "Unsupported value: 'stream' does not support true with this model."
+REFUSAL = {
+    "error": {"message": MESSAGE, "type": "invalid_request_error", "param": "stream", "code": "unsupported_value"}
+}
 MODELS = {
     "mini": {"upstream": "chat", "name": "o3-mini", "capabilities": {"vision": False, "context_length": 200_000}},
     "plain": {"upstream": "chat"},
@@ -68,7 +70,7 @@ async def test_what_was_learned_is_listed_with_its_evidence():
                 "credential": "",
                 "adapted": "stream=synth",
                 "state": "learned",
-                "evidence": SAID,
+                "evidence": MESSAGE,
                 "age_s": 90,
                 "expires_in_s": 3510,
                 "uses": 2,
@@ -131,7 +133,7 @@ async def test_the_model_list_marks_what_is_declared_and_learned():
     assert (mini["context_length"], mini["max_model_len"]) == (200_000, 200_000)
     capabilities = mini["gatepass"]["capabilities"]
     assert capabilities["vision"] == {"value": False, "source": "declared"}
-    assert capabilities["stream"] == {"value": "emulate", "source": "learned", "age_s": 12, "evidence": SAID}
+    assert capabilities["stream"] == {"value": "emulate", "source": "learned", "age_s": 12, "evidence": MESSAGE}
     assert set(capabilities) == {"stream", "vision", "context_length"}
 
 
@@ -194,8 +196,8 @@ async def test_what_each_worker_learned_is_listed_together(tmp_path, monkeypatch
     head, line, evidence = people.output.splitlines()
     assert (people.exit_code, head.split()) == (0, ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"])
     assert re.fullmatch(r"chat/o3-mini  chat       stream=synth  learned  \d+ s +(59 min|1 h) +21", line)
-    assert evidence == f"    {SAID}"
-    assert [(row["uses"], row["evidence"]) for row in json.loads(programs.output)] == [(21, SAID)]
+    assert evidence == f"    {MESSAGE}"
+    assert [(row["uses"], row["evidence"]) for row in json.loads(programs.output)] == [(21, MESSAGE)]
     assert parse_yaml("pins", pins.output).tree == {"models": {"mini": {"stream": "emulate"}}}
 
 

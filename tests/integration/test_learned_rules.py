@@ -55,8 +55,8 @@ async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
         assert "x-gatepass-tried" not in answer.headers
         assert answer.events[-1] == "[DONE]"
         chunks = [json.loads(event) for event in answer.events[:-1]]
-        said = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
-        assert "".join(text or "" for text in said) == "hi"
+        texts = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
+        assert "".join(text or "" for text in texts) == "hi"
         assert chunks[-1]["usage"] == COMPLETION["usage"]
     sent = [request.json() for request in upstream.received]
     assert [body["stream"] for body in sent] == [True, False, False]

@@ -274,7 +274,7 @@ async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("listed_entry", "shown"),
     [
         ({"created": 1686935002.0}, {"created": 1686935002}),
         ({"created": 1686935002.75}, {"created": 1686935002}),
@@ -283,8 +283,8 @@ async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
         ({"created": "2023-06-16", "object": 1, "owned_by": ["me"]}, {}),
     ],
 )
-async def test_of_an_entry_only_what_is_missing_or_unusable_is_filled_in(said, shown):
-    async with Scripted([Send(reply([{"id": "a", **said}]))]) as upstream, gateway(upstream=upstream.url) as gp:
+async def test_of_an_entry_only_what_is_missing_or_unusable_is_filled_in(listed_entry, shown):
+    async with Scripted([Send(reply([{"id": "a", **listed_entry}]))]) as upstream, gateway(upstream=upstream.url) as gp:
         (entry,) = (await listed(gp))[1]["data"]
     assert entry == {"id": "a", "object": "model", "created": 0, "owned_by": "upstream", **shown}
     assert type(entry["created"]) is int

@@ -229,14 +229,14 @@ class Corporation:
         text = token(len(self.minted) + 1)
         self.minted[text] = self.clock.now()
         end_ms = int((self.clock.wall() + LIFE_S) * 1000)
-        said = {"code": 0, "msg": "ok", "data": {"token": text, "expireAt": end_ms}}
-        return [*([Wait(self.release)] if self.login_is == "slow" else []), Send(reply(said))]
+        body = {"code": 0, "msg": "ok", "data": {"token": text, "expireAt": end_ms}}
+        return [*([Wait(self.release)] if self.login_is == "slow" else []), Send(reply(body))]
 
-    def _serve(self, request, said):
+    def _serve(self, request, body):
         text = (request.header("authorization") or "").removeprefix("Bearer ")
         age_s = self.clock.now() - self.minted.get(text, float("-inf"))
         if age_s < LIFE_S and text not in self.revoked:
-            return [Send(reply(said))]
+            return [Send(reply(body))]
         self.refused += 1
         return [Wait(self.refuses), Send(EXPIRED_TOKEN)]
 
@@ -425,14 +425,14 @@ async def ragflow():
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("case", RAGFLOW)
 async def test_ragflows_error_in_a_200_has_its_status_and_its_words(ragflow, case, streamed):
-    said, status = RAGFLOW[case]
+    body, status = RAGFLOW[case]
     upstream, gp = ragflow
     answer = await gp.ask({**HELLO, "model": "model", "stream": streamed, "user": case}).answer()
     assert upstream.received[-1].target == "/api/v1/openai/8a1f0c/chat/completions"
     error = answer.error
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
-    assert (error["code"], error["hop"]) == (str(said["code"]), "upstream:rag")
-    assert said["message"].strip() in error["message"]
+    assert (error["code"], error["hop"]) == (str(body["code"]), "upstream:rag")
+    assert body["message"].strip() in error["message"]
     assert answer.headers["x-gatepass-hop"] == "upstream:rag"
 
 

@@ -17,8 +17,8 @@ ASKED = {"model": "m", "prompt": "Say"}
 PATHS = ("/v1/completions", "/completions", "/v1/v1/completions/")
 
 
-def text(said: str, finish: str | None = "stop", **more: Any) -> dict[str, Any]:
-    return {**TEXT, "choices": [{"text": said, "index": 0, "logprobs": None, "finish_reason": finish}], **more}
+def text(content: str, finish: str | None = "stop", **more: Any) -> dict[str, Any]:
+    return {**TEXT, "choices": [{"text": content, "index": 0, "logprobs": None, "finish_reason": finish}], **more}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -81,8 +81,8 @@ async def test_a_question_in_one_shape_is_answered_over_an_upstream_of_another(s
         async with gateway(upstreams=upstreams) as gp:
             answer = await gp.ask(asked, "/v1/rerank").answer()
     assert azure.refusals == []
-    said = answer.json()
-    listed = said if "texts" in asked else said["results"]
+    content = answer.json()
+    listed = content if "texts" in asked else content["results"]
     assert {entry["index"] for entry in listed} == {0, 1, 2}
     assert set(listed[0]) == {"index", "score" if "texts" in asked else "relevance_score"}
 
@@ -139,9 +139,9 @@ async def test_a_question_that_is_none_never_goes_upstream(body, param):
     assert (answer.status, answer.error["param"], upstream.received) == (400, param, [])
 
 
-@pytest.mark.parametrize("said", [{"results": []}, {"results": [{"index": 9, "relevance_score": 1}]}, {"ok": True}])
-async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros(said):
-    async with Scripted(answer=lambda _: [Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gp:
+@pytest.mark.parametrize("content", [{"results": []}, {"results": [{"index": 9, "relevance_score": 1}]}, {"ok": True}])
+async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros(content):
+    async with Scripted(answer=lambda _: [Send(reply(content))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(COHERE, "/v1/rerank", headers=JSON).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 

@@ -18,7 +18,7 @@ from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.ragflow import REPLAYED, classify
-from tests.integration.raw import request, spoken, status_of
+from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import (
     Dialogue,
     Fin,
@@ -57,7 +57,7 @@ async def test_health_says_that_the_process_lives_and_no_more():
     ):
         assert await get(gp, "/healthz") == (200, {"status": "ok"})
         assert await get(gp, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
-        head = await spoken(gp.port, request(target="/healthz", method="HEAD"))
+        head = await send_raw(gp.port, request(target="/healthz", method="HEAD"))
         assert head.lower().count(b"cache-control: no-store") == 1
         assert (status_of(head), head.endswith(b"\r\n\r\n")) == (200, True)
 
@@ -213,8 +213,8 @@ async def line_of(caplog, count: int = 1) -> dict[str, Any]:
 
 async def test_the_access_line_of_a_plain_answer(caplog):
     caplog.set_level(logging.INFO, "gatepass")
-    said = reply(COMPLETION, x_request_id="upstream-id-7")
-    async with Scripted([Send(said)]) as upstream:
+    replied = reply(COMPLETION, x_request_id="upstream-id-7")
+    async with Scripted([Send(replied)]) as upstream:
         models = {"public": {"upstream": "chat", "name": "deployed"}}
         async with gateway(upstream=upstream.url, access=LOCKED, models=models) as gp:
             headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1"}
@@ -301,7 +301,7 @@ async def test_the_access_line_of_a_leaver(caplog):
     assert (line["outcome"], line.get("status"), line.get("code")) == ("client_gone", None, None)
 
 
-async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(caplog, complaints):
+async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(caplog, logged_errors):
     class Broken:
         name = "broken"
 
@@ -329,8 +329,8 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
     chats = "model=other,operation=chat,upstream=chat"
     assert found[f"gatepass_errors_total{{caller=local,code=internal_error,hop=gatepass,{chats}}}"] == 1
     assert found[f"gatepass_requests_total{{{CHATS},outcome=error,upstream=chat}}"] == 1
-    assert "ZeroDivisionError: a bug" in complaints[0]
-    complaints.clear()
+    assert "ZeroDivisionError: a bug" in logged_errors[0]
+    logged_errors.clear()
 
 
 # --- response headers ---------------------------------------------------------------------------------------------
@@ -467,7 +467,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
     assert time.monotonic() - began_s < 15
 
 
-async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, complaints):
+async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, logged_errors):
     """What uvicorn's forced stop does to a request that outlived everything else."""
     caplog.set_level(logging.INFO, "gatepass")
     async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp, gp.ask() as ask:
@@ -477,11 +477,11 @@ async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, co
         line = await line_of(caplog)
         await ask.head()
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "draining", "gatepass")
-    complaints.clear()  # uvicorn logs the cancellation
+    logged_errors.clear()  # uvicorn logs the cancellation
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("replied", "shown"),
     [
         (reply({"detail": "no such thing"}, 400), "no such thing"),
         (reply(b"<html><title>Sign in</title></html>", content_type="text/html"), "Sign in"),
@@ -489,9 +489,9 @@ async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, co
     ],
     ids=["a refusal", "a page", "an error in a 200"],
 )
-async def test_logged_bodies_hold_what_a_failing_upstream_said(caplog, said, shown):
+async def test_logged_bodies_hold_what_a_failing_upstream_said(caplog, replied, shown):
     caplog.set_level(logging.INFO, "gatepass")
-    async with Scripted([Send(said)]) as upstream, gateway(upstream=upstream.url, log={"bodies": True}) as gp:
+    async with Scripted([Send(replied)]) as upstream, gateway(upstream=upstream.url, log={"bodies": True}) as gp:
         assert (await gp.ask().answer()).status >= 400
         await line_of(caplog)
         await until(lambda: any(record.name == "gatepass.bodies" for record in caplog.records))

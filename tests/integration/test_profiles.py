@@ -87,10 +87,10 @@ async def test_an_entry_of_the_configuration_changes_a_built_in_profile():
 
 async def test_a_plain_reply_has_the_numbers_that_ragflow_reads():
     async with serving(whole({"role": "assistant", "content": "a"})) as (_, gatepass):
-        mended = await gatepass.ask(headers=by("ragflow")).answer()
+        repaired = await gatepass.ask(headers=by("ragflow")).answer()
         plain = await gatepass.ask(headers=by("none")).answer()
-    assert mended.json()["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    assert mended.headers["x-gatepass-adapted"] == "repair=usage"
+    assert repaired.json()["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert repaired.headers["x-gatepass-adapted"] == "repair=usage"
     assert "usage" not in plain.json()
     assert "x-gatepass-adapted" not in plain.headers
 
@@ -116,8 +116,8 @@ async def test_a_profile_of_ones_own_may_put_a_text_there():
 @pytest.mark.parametrize(("name", "total"), [("ragflow", 15), ("dify", 15), ("none", None)])
 async def test_a_stream_that_loses_its_total_has_it_for_the_clients_that_add_it_up(name, total):
     usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": None}
-    said = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
-    events = stream(event(said), event({**CHUNK, "choices": [], "usage": usage}), event("[DONE]"))
+    last_chunk = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+    events = stream(event(last_chunk), event({**CHUNK, "choices": [], "usage": usage}), event("[DONE]"))
     asked = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
     async with serving(events) as (_, gatepass):
         answer = await gatepass.ask(asked, headers=by(name)).answer()
@@ -170,11 +170,11 @@ def repeating(*, places: str) -> bytes:
 async def test_a_usage_reaches_ragflow_where_it_adds_nothing_to_its_own_count(asked, places):
     async with serving(repeating(places=places)) as (_, gatepass):
         answer = await gatepass.ask(ASKED_FOR[asked], headers=by("ragflow")).answer()
-    told = [one for one in chunks_of(answer.headers, answer.body) if one.get("usage")]
+    usages = [one for one in chunks_of(answer.headers, answer.body) if one.get("usage")]
     wanted = 0 if places == "nowhere" or "without settings" in asked else 1
     if asked == "the vision class":
         wanted = 1 if places == "every chunk" else 0  # it fails at a chunk without choices
-    assert [one["usage"] for one in told] == [USED] * wanted
+    assert [one["usage"] for one in usages] == [USED] * wanted
     own = {"headers": answer.headers, "body": answer.body, "own": lambda text: len(text.split())}
     if asked == "the vision class" or "without settings" in asked:
         assert read(Reads.VISION_STREAM, answer.status, answer.headers, answer.body).split() == [
@@ -189,9 +189,9 @@ async def test_a_usage_reaches_ragflow_where_it_adds_nothing_to_its_own_count(as
 @pytest.mark.parametrize("name", ["ragflow", "dify"])
 async def test_an_error_in_mid_stream_is_reworded_for_ragflow_alone(name):
     words = "Server busy (503), rate limit reached"
-    said = event({"error": {"message": words, "type": "server_error", "code": "busy"}})
-    async with serving(stream(delta(content="hi"), said)) as (_, gate):
-        error = (await gate.ask({**HELLO, "stream": True}, headers=by(name)).answer()).error
+    last_chunk = event({"error": {"message": words, "type": "server_error", "code": "busy"}})
+    async with serving(stream(delta(content="hi"), last_chunk)) as (_, gp):
+        error = (await gp.ask({**HELLO, "stream": True}, headers=by(name)).answer()).error
     assert (error["code"], error["hop"]) == ("busy", "upstream:chat")
     if name == "ragflow":
         assert error["message"] == "The answer ends here: the upstream rejected the request."
@@ -216,8 +216,8 @@ def read_by_cline(events: list[str]) -> tuple[str, list[Any]]:
 @pytest.mark.parametrize("way", ["native", "emulate"])
 async def test_cline_finds_a_choice_in_every_chunk_and_the_usage_once(way):
     usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
-    said = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
-    events = stream(event(said), event({**CHUNK, "choices": [], "usage": usage}), event("[DONE]"))
+    last_chunk = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+    events = stream(event(last_chunk), event({**CHUNK, "choices": [], "usage": usage}), event("[DONE]"))
     sent = events if way == "native" else whole({"role": "assistant", "content": "a"}, usage=usage)
     asked = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
     async with serving(sent, models={"m": {"upstream": "chat", "stream": way}}) as (_, gatepass):
@@ -240,10 +240,10 @@ def fixed(key: str, **more: Any) -> dict[str, Any]:
 async def test_a_key_that_everybody_knows_opens_one_model(key):
     answer = [Send(whole({"role": "assistant", "content": "a"}))]
     keys = {"keys": [fixed(key, models=["m"])]}
-    async with Scripted(answer=lambda _: answer) as upstream, gateway(upstream=upstream.url, access=keys) as gate:
+    async with Scripted(answer=lambda _: answer) as upstream, gateway(upstream=upstream.url, access=keys) as gp:
         head = {**JSON, "authorization": f"Bearer {key}"}
-        assert (await gate.ask(headers=head).answer()).status == 200
-        refused = await gate.ask({**HELLO, "model": "other"}, headers=head).answer()
+        assert (await gp.ask(headers=head).answer()).status == 200
+        refused = await gp.ask({**HELLO, "model": "other"}, headers=head).answer()
         assert (refused.status, refused.error["code"]) == (403, "model_not_allowed")
 
 
@@ -298,13 +298,13 @@ async def test_ears_and_a_voice_of_their_own_are_listed_as_such_and_asked_with_t
         }
         async with gateway(upstreams=upstreams, credentials=credentials, models=models) as gatepass:
             listed = await gatepass.ask(None, "/for/ragflow/v1/models", method="GET", headers={}).answer()
-            heard = await gatepass.ask(
+            transcript = await gatepass.ask(
                 form(model="scribe___whisper"), "/for/ragflow/v1/audio/transcriptions", headers=FORM
             ).answer()
             asked = {"model": "reader___tts", "input": "Hello", "voice": "a"}
-            spoken = await gatepass.ask(asked, "/for/ragflow/v1/audio/speech").answer()
+            speech = await gatepass.ask(asked, "/for/ragflow/v1/audio/speech").answer()
     assert [entry["id"] for entry in listed.json()["data"]] == ["scribe___whisper", "reader___tts"]
-    assert (heard.status, spoken.status) == (200, 200)
+    assert (transcript.status, speech.status) == (200, 200)
     to_ears, to_voice = upstream.received
     assert (to_ears.target, to_ears.header("authorization")) == (
         "/ears/audio/transcriptions", "Bearer token-of-ears-0123",

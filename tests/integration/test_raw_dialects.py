@@ -26,15 +26,15 @@ async def test_azure_has_a_deployment_in_the_path_of_speech_and_none_in_that_of_
 
 
 async def test_azure_has_the_deployment_of_a_response_in_its_body():
-    said = {"id": "r", "object": "response", "status": "completed", "output": []}
-    async with Scripted(answer=lambda _: [Send(reply(said))]) as upstream:
+    response = {"id": "r", "object": "response", "status": "completed", "output": []}
+    async with Scripted(answer=lambda _: [Send(reply(response))]) as upstream:
         upstreams = {
             "az": {"base_url": upstream.url, "dialect": "azure", "azure": {"api_version": "2025-03-01-preview"}}
         }
         models = {"m": {"upstream": "az", "name": "prod"}}
         async with gateway(upstreams=upstreams, models=models) as gp:
             answer = await gp.ask({"model": "m", "input": "Hi"}, "/v1/responses").answer()
-    assert (answer.status, answer.json()) == (200, said)
+    assert (answer.status, answer.json()) == (200, response)
     assert upstream.received[0].target == "/openai/responses?api-version=2025-03-01-preview"
     assert upstream.received[0].json() == {"model": "prod", "input": "Hi"}
 

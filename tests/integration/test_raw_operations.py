@@ -466,10 +466,10 @@ async def test_a_stream_of_responses_passes_byte_for_byte(path):
 
 
 async def test_a_response_comes_whole_where_it_was_asked_for_so():
-    said: dict[str, Any] = {"id": "r", "object": "response", "status": "completed", "output": [], "error": None}
-    async with Scripted(answer=lambda _: [Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gp:
+    response: dict[str, Any] = {"id": "r", "object": "response", "status": "completed", "output": [], "error": None}
+    async with Scripted(answer=lambda _: [Send(reply(response))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({"model": "m", "input": "Hi"}, "/v1/responses").answer()
-    assert answer.json() == said
+    assert answer.json() == response
 
 
 @pytest.mark.parametrize(
@@ -503,9 +503,13 @@ async def test_a_stream_of_responses_that_breaks_ends_in_the_event_that_its_clie
         await ask.head()
         go_on.set()
         answered = await ask.answer()
-    said = json.loads(answered.events[-1])
+    response = json.loads(answered.events[-1])
     assert b"event: error\n" in answered.body
-    assert (said["type"], said["code"], said["error"]["code"]) == ("error", "upstream_closed", "upstream_closed")
+    assert (response["type"], response["code"], response["error"]["code"]) == (
+        "error",
+        "upstream_closed",
+        "upstream_closed",
+    )
 
 
 async def test_what_is_no_response_is_no_stream_of_one_either():

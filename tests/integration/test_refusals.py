@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from tests.integration.gateway import BOUND_S, Gateway, gateway
-from tests.integration.raw import request, spoken
+from tests.integration.raw import request, send_raw
 from tests.integration.scripted import Hold, Scripted
 from tests.waiting import until
 
@@ -119,7 +119,7 @@ async def test_a_tunnel_is_refused_in_words(target, caplog):
 async def test_an_error_has_each_header_once():
     async with gateway(upstream=UPSTREAM) as gp:
         asked = [request(b"{"), request(b'{"messages": []}'), request(target="/nope", method="GET")]
-        answers = [await spoken(gp.port, one) for one in asked]
+        answers = [await send_raw(gp.port, one) for one in asked]
     heads = [answer.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")[1:] for answer in answers]
     names = [[line.partition(b":")[0] for line in head] for head in heads]
     assert names == [list(dict.fromkeys(found)) for found in names]

@@ -124,13 +124,13 @@ class Firm:
 
     def playing(self, *dialogues: Dialogue) -> Scripted:
         """An upstream that plays these, the last one again and again, and notes each token that came after its end."""
-        turns = iter(dialogues)
+        remaining = iter(dialogues)
 
         def answer(request: Received) -> Dialogue:
             token = (request.header("authorization") or "").removeprefix("Bearer ")
             if self.clock.now() >= self.ends_s[token]:
                 self.dead.append(token)
-            return next(turns, dialogues[-1])
+            return next(remaining, dialogues[-1])
 
         return Scripted(answer=answer)
 
@@ -272,12 +272,12 @@ async def test_an_upstream_that_refuses_what_another_takes_costs_one_fetch_a_min
 
 async def test_an_upstream_that_refuses_every_second_request_is_one_fetch_a_second():
     """400 requests were 400 token calls once: each token had worked before it was refused."""
-    turn = 0
+    requests = 0
 
     def flapping(_: Received) -> Dialogue:
-        nonlocal turn
-        turn += 1
-        return [Send(reply(COMPLETION) if turn % 2 else FORMS["a 401"].reply_bytes)]
+        nonlocal requests
+        requests += 1
+        return [Send(reply(COMPLETION) if requests % 2 else FORMS["a 401"].reply_bytes)]
 
     async with Firm(FORMS["a 401"]) as firm, Scripted(answer=flapping) as chat:
         firm.chat = chat

@@ -189,7 +189,7 @@ async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(s
 
 
 async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not_used(
-    serve: Serve, complaints: list[str]
+    serve: Serve, logged_errors: list[str]
 ):
     async with Scripted(GOOD) as upstream:
         blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": upstream.url}}}
@@ -217,7 +217,7 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
     restart, by_watch = [one for one in gatepass.events if one["event"] == "restart_needed"]
     assert restart["settings"] == list(names)
     assert by_watch["settings"] == ["server.port"]
-    complaints.clear()  # those of the refused reload, which the result has
+    logged_errors.clear()  # those of the refused reload, which the result has
 
 
 def connection_pools() -> list[ConnectionPool]:
@@ -257,7 +257,8 @@ async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_lo
                 assert (await gatepass.reload(**numbered(number))).outcome == "reloaded"
             stop.set()
             await asyncio.gather(*asking)
-            await until(lambda: descriptors() <= open_before and len(asyncio.all_tasks()) <= tasks_before)
+            # two pools keep up to three connections each, with two descriptors and a task; 48 replaced ones would show
+            await until(lambda: descriptors() <= open_before + 12 and len(asyncio.all_tasks()) <= tasks_before + 6)
             # the timer of an idle pool ends later
             await until(lambda: len(connection_pools()) <= pools_before + 2, within_s=10)
         assert len(issuer.received) == 1
@@ -300,7 +301,7 @@ def spoiled(folder: Path) -> dict[str, tuple[bytes, str]]:
 
 
 async def test_a_file_that_cannot_be_used_leaves_the_configuration_as_it_was(
-    tmp_path: Path, events: list[dict[str, Any]], complaints: list[str]
+    tmp_path: Path, events: list[dict[str, Any]], logged_errors: list[str]
 ):
     file = tmp_path / "gatepass.yaml"
     async with Scripted(GOOD) as upstream:
@@ -331,16 +332,18 @@ async def test_a_file_that_cannot_be_used_leaves_the_configuration_as_it_was(
     refused = [one for one in events if one["event"] == "reload_refused"]
     assert len(refused) == len(cases) + 4
     assert all(one["problems"] and one["file"] == str(file) for one in refused)
-    complaints.clear()
+    logged_errors.clear()
 
 
-async def test_a_watched_file_that_lost_a_block_is_refused_and_a_command_takes_it(serve: Serve, complaints: list[str]):
+async def test_a_watched_file_that_lost_a_block_is_refused_and_a_command_takes_it(
+    serve: Serve, logged_errors: list[str]
+):
     blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": "https://llm.example"}}}
     async with serve(**blocks, models={"m": {"upstream": "chat"}}) as gatepass:
         lost = BLOCK_LOST.format("models")
         assert (await gatepass.reload("watch", **blocks)).problems == (f"{gatepass.file}: {lost}",)
         assert (await gatepass.reload()).changed == ("models.m",)
-    complaints.clear()
+    logged_errors.clear()
 
 
 def raised(error: Exception) -> None:
@@ -348,7 +351,7 @@ def raised(error: Exception) -> None:
 
 
 async def test_a_fault_of_the_reload_itself_is_logged_and_the_next_one_works(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, complaints: list[str]
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
 ):
     async with serve(upstreams={"chat": {"base_url": "https://llm.example"}}) as gatepass:
         with monkeypatch.context() as patched:
@@ -361,4 +364,4 @@ async def test_a_fault_of_the_reload_itself_is_logged_and_the_next_one_works(
             assert (await gatepass.reload("watch")).problems == (problem,)
         assert (await gatepass.reload("watch")).outcome == "unchanged"
     assert [one["event"] for one in gatepass.events][:2] == ["reload_failed", "reload_refused"]
-    complaints.clear()
+    logged_errors.clear()

@@ -30,7 +30,7 @@ async def streamed(*events: bytes, asked: Any = STREAMED, repair: Any = None) ->
             return await gp.ask(asked).answer()
 
 
-def said(answer: Any) -> list[Any]:
+def documents(answer: Any) -> list[Any]:
     return [event if event == "[DONE]" else json.loads(event) for event in answer.events]
 
 
@@ -38,7 +38,7 @@ async def test_wrapped_events_are_unwrapped():
     wrapped = [event({"code": 0, "msg": "ok", "data": json.loads(one[6:])}) for one in EVENTS[:-1]]
     answer = await streamed(*wrapped, DONE)
     assert answer.status == 200
-    assert said(answer) == [*(json.loads(one[6:]) for one in EVENTS[:-1]), "[DONE]"]
+    assert documents(answer) == [*(json.loads(one[6:]) for one in EVENTS[:-1]), "[DONE]"]
     assert "repair=wrapped" in answer.headers["x-gatepass-adapted"]
 
 
@@ -57,7 +57,7 @@ async def test_a_whole_completion_in_one_event_becomes_its_chunks():
     choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
     whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": USAGE}
     answer = await streamed(event(whole), DONE, asked=WITH_USAGE)
-    events = said(answer)
+    events = documents(answer)
     assert [one["object"] for one in events[:-1]] == ["chat.completion.chunk"] * len(events[:-1])
     texts = [choice["delta"].get("content") or "" for one in events[:-1] for choice in one["choices"]]
     assert ("".join(texts), events[-2]["usage"], events[-1]) == ("hi", USAGE, "[DONE]")
@@ -69,9 +69,9 @@ async def test_tool_calls_get_the_index_that_they_lack():
         {"id": "b", "type": "function", "function": {"name": "go", "arguments": "{}"}},
     ]
     answer = await streamed(*(event(piece(tool_calls=[call])) for call in calls), delta("stop"), DONE)
-    found = [one["choices"][0]["delta"]["tool_calls"][0] for one in said(answer)[:2]]
+    found = [one["choices"][0]["delta"]["tool_calls"][0] for one in documents(answer)[:2]]
     assert [(call["index"], call["id"]) for call in found] == [(0, "a"), (1, "b")]
-    assert said(answer)[2]["choices"][0]["finish_reason"] == "tool_calls"
+    assert documents(answer)[2]["choices"][0]["finish_reason"] == "tool_calls"
 
 
 CALL = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -131,8 +131,8 @@ async def test_a_whole_reply_that_ends_as_it_should_keeps_its_bytes(body):
 async def test_usage_in_every_chunk_is_sent_once_and_on_request(asked, usages):
     events = [event({**piece(content=text), "usage": USAGE}) for text in "abc"]
     answer = await streamed(*events, delta("stop"), DONE, asked=asked)
-    assert [one["usage"] for one in said(answer)[:-1] if one.get("usage")] == usages
-    assert said(answer)[-1] == "[DONE]"
+    assert [one["usage"] for one in documents(answer)[:-1] if one.get("usage")] == usages
+    assert documents(answer)[-1] == "[DONE]"
 
 
 EMPTY = event({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"p": 1}]})
@@ -142,8 +142,8 @@ EMPTY = event({"id": "", "object": "", "created": 0, "model": "", "choices": [],
 async def test_extras_without_choices_go_where_the_configuration_says(wish, place):
     events = (EMPTY, *(event(piece(content=text)) for text in "ab"), delta("stop"), DONE)
     answer = await streamed(*events, repair={"without_choices": wish})
-    has = ["prompt_filter_results" in one for one in said(answer)[:-1]]
-    first = said(answer)[0]
+    has = ["prompt_filter_results" in one for one in documents(answer)[:-1]]
+    first = documents(answer)[0]
     assert has.count(True) == (0 if place == "nowhere" else 1)
     assert bool(first["choices"]) is (place != "first")
     assert has[0] is (place != "nowhere")
@@ -152,9 +152,9 @@ async def test_extras_without_choices_go_where_the_configuration_says(wish, plac
 async def test_one_id_is_given_where_the_configuration_says_so():
     events = [event({**piece(content=text), "id": f"id-{text}"}) for text in "abc"]
     plain = await streamed(*events, delta("stop"), DONE)
-    mended = await streamed(*events, delta("stop"), DONE, repair={"one_id": True})
-    assert [one["id"] for one in said(plain)[:3]] == ["id-a", "id-b", "id-c"]
-    assert {one["id"] for one in said(mended)[:-1]} == {"id-a"}
+    repaired = await streamed(*events, delta("stop"), DONE, repair={"one_id": True})
+    assert [one["id"] for one in documents(plain)[:3]] == ["id-a", "id-b", "id-c"]
+    assert {one["id"] for one in documents(repaired)[:-1]} == {"id-a"}
 
 
 TEXTS = ["The answer", "The answer is", "The answer is forty", "The answer is forty-two."]
@@ -164,7 +164,7 @@ TEXTS = ["The answer", "The answer is", "The answer is forty", "The answer is fo
 async def test_cumulative_texts_are_cut_down_by_configuration_alone(cumulative):
     events = [event(piece(content=text)) for text in TEXTS]
     answer = await streamed(*events, delta("stop"), DONE, repair={"cumulative": cumulative})
-    texts = [one["choices"][0]["delta"].get("content", "") for one in said(answer)[:-1]]
+    texts = [one["choices"][0]["delta"].get("content", "") for one in documents(answer)[:-1]]
     assert "".join(texts) == (TEXTS[-1] if cumulative else "".join(TEXTS))
 
 

@@ -88,8 +88,8 @@ async def test_a_limit_says_how_long_to_wait():
         "x_ratelimit_remaining_requests": "0",
         "x_ratelimit_reset_tokens": "6m0s",
     }
-    said = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
-    async with Scripted([Send(reply(said, 429, **limits))]) as upstream, gateway(upstream=upstream.url) as gp:
+    error_reply = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
+    async with Scripted([Send(reply(error_reply, 429, **limits))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(STREAMED).answer()
     reported = {name: answer.headers.get(name) for name in ("retry-after", "retry-after-ms")}
     assert (answer.status, reported) == (429, {"retry-after": "7", "retry-after-ms": "6500"})
@@ -99,8 +99,8 @@ async def test_a_limit_says_how_long_to_wait():
 
 
 async def test_a_wait_that_stands_in_the_text_becomes_a_header():
-    said = {"error": {"message": "Requests exceeded. Please retry after 86400 seconds."}}
-    async with Scripted([Send(reply(said, 429))]) as upstream, gateway(upstream=upstream.url) as gp:
+    error_reply = {"error": {"message": "Requests exceeded. Please retry after 86400 seconds."}}
+    async with Scripted([Send(reply(error_reply, 429))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
     assert (answer.status, answer.headers["retry-after"]) == (429, "86400")
 
@@ -141,7 +141,7 @@ async def test_a_reply_that_two_readers_could_end_at_two_places_is_refused(case)
 async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_reported():
     """The upstream answers 413 at once and reads nothing, so it would never accept the body."""
     refusal = reply({"error": {"message": "too large for us"}}, 413, connection="close")
-    async with Scripted([Send(refusal), Hold()], speaks_first=True) as upstream, gateway(upstream=upstream.url) as gp:
+    async with Scripted([Send(refusal), Hold()], sends_first=True) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({**HELLO, "x": "a" * 20_000_000}).answer()
     assert (answer.status, answer.error["message"]) == (413, "too large for us")
 
@@ -189,10 +189,10 @@ async def test_a_compressed_error_is_read():
 async def test_compressed_events_come_one_by_one(coding):
     """The upstream flushes each event, and waits with the next until the client has it."""
     packer = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
-    turns = [asyncio.Event() for _ in EVENTS]
+    steps = [asyncio.Event() for _ in EVENTS]
     moves: list[Any] = [*begin_stream(content_encoding=coding)]
-    for one, turn in zip(EVENTS, turns, strict=True):
-        moves += [Wait(turn), Send(chunk(packer.compress(one) + packer.flush(zlib.Z_SYNC_FLUSH)))]
+    for one, step in zip(EVENTS, steps, strict=True):
+        moves += [Wait(step), Send(chunk(packer.compress(one) + packer.flush(zlib.Z_SYNC_FLUSH)))]
     moves += [Send(chunk(packer.flush()) + b"0\r\n\r\n")]
     async with (
         Scripted(moves) as upstream,
@@ -200,8 +200,8 @@ async def test_compressed_events_come_one_by_one(coding):
         gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
-        for count, turn in enumerate(turns, 1):
-            turn.set()
+        for count, step in enumerate(steps, 1):
+            step.set()
             if count == 1:
                 await ask.head()
             await ask.until(b"".join(EVENTS[:count]))
@@ -261,8 +261,8 @@ async def test_a_reply_at_its_limit_comes_through():
 
 
 async def test_of_a_large_error_only_the_beginning_is_read():
-    said = b"<html><title>Down</title>" + b"x" * 5_000_000
-    async with Scripted([Send(reply(said, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+    error_reply = b"<html><title>Down</title>" + b"x" * 5_000_000
+    async with Scripted([Send(reply(error_reply, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], len(answer.body) < 1_000) == (503, "upstream_html", True)
         await upstream.left()

@@ -151,7 +151,7 @@ async def test_the_tests_end_leaves_no_connection_behind():
 
 
 async def test_a_dialogue_can_begin_before_any_request():
-    async with Scripted([Send(b"hello"), Fin()], speaks_first=True) as upstream:
+    async with Scripted([Send(b"hello"), Fin()], sends_first=True) as upstream:
         reader, writer = await connect(upstream)
         assert await reader.read() == b"hello"
         writer.close()

@@ -190,18 +190,18 @@ STOP = event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-def said(**message: Any) -> bytes:
+def completion_with(**message: Any) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
     return reply({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
 
 
 EMPTY: dict[str, tuple[bytes, bool]] = {
-    "null": (said(content=None), True),
-    "an empty text": (said(content=""), True),
-    "thoughts alone": (said(content=None, reasoning_content="hm"), True),
-    "a text": (said(content="a"), False),
-    "a refusal": (said(content=None, refusal="no"), False),
-    "a call": (said(content=None, tool_calls=[CALL]), False),
+    "null": (completion_with(content=None), True),
+    "an empty text": (completion_with(content=""), True),
+    "thoughts alone": (completion_with(content=None, reasoning_content="hm"), True),
+    "a text": (completion_with(content="a"), False),
+    "a refusal": (completion_with(content=None, refusal="no"), False),
+    "a call": (completion_with(content=None, tool_calls=[CALL]), False),
     "a stream of nothing": (stream(chunk(role="assistant", content=""), STOP, DONE), True),
     "a stream of thoughts": (stream(chunk(reasoning_content="hm"), chunk(reasoning_content="so"), STOP, DONE), True),
     "a stream of text": (stream(chunk(role="assistant"), chunk(content="a"), STOP, DONE), False),
@@ -264,6 +264,6 @@ async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
 
 async def test_good_answers_and_refusals_are_no_warnings(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted([Send(said(content="a"))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with Scripted([Send(completion_with(content="a"))]) as upstream, gateway(upstream=upstream.url) as gp:
         await gp.ask().answer()
         assert (await line_of(caplog)).levelno == logging.INFO

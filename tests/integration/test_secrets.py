@@ -119,7 +119,7 @@ ISSUERS: dict[str, Callable[[str], Dialogue]] = {
 """Replies in which an issuer quotes what it received, without a token."""
 
 
-class World:
+class Servers:
     """`spoken` holds the tokens that were minted, `upstreams` one server for each credential."""
 
     def __init__(self) -> None:
@@ -177,8 +177,8 @@ class World:
 
 
 @pytest.fixture
-async def world():
-    made = World()
+async def servers():
+    made = Servers()
     servers = [made.issuer, *made.upstreams.values()]
     for server in servers:
         await server.__aenter__()
@@ -187,28 +187,28 @@ async def world():
         await server.__aexit__(None, None, None)
 
 
-async def said(gp: Gateway, body: Any, path: str = "/v1/chat/completions", **more: Any) -> Answer:
+async def send(gp: Gateway, body: Any, path: str = "/v1/chat/completions", **more: Any) -> Answer:
     return await gp.ask(body, path, headers={**JSON, "authorization": f"Bearer {CLIENT_KEY}"}, **more).answer()
 
 
-async def play(gp: Gateway, world: World) -> list[Answer]:
+async def play(gp: Gateway, servers: Servers) -> list[Answer]:
     """Good and failing exchanges of every kind."""
-    good, good_or_not = world.upstreams, list(world.credentials())
-    answers = [await said(gp, {**body, "model": name}) for name in good for body in (HELLO, STREAMED)]
+    good, good_or_not = servers.upstreams, list(servers.credentials())
+    answers = [await send(gp, {**body, "model": name}) for name in good for body in (HELLO, STREAMED)]
     assert {answer.status for answer in answers} == {200}
     answers += [
-        await said(gp, {**body, "model": name, "user": case})
+        await send(gp, {**body, "model": name, "user": case})
         for name in good
         for case in ECHOES
         for body in (HELLO, STREAMED)
     ]
     bad = [name for name in good_or_not if "." in name]
-    failed = await asyncio.gather(*(said(gp, {**HELLO, "model": name}) for name in bad))
+    failed = await asyncio.gather(*(send(gp, {**HELLO, "model": name}) for name in bad))
     assert {(answer.status, answer.error["code"]) for answer in failed} == {(503, "token_unavailable")}
     answers += failed
-    answers += [await said(gp, {"model": "unlisted", "input": "x"}, "/v1/embeddings")]
-    answers += [await said(gp, None, "/v1/models", method="GET")]
-    answers += [await said(gp, None, f"/v1/models/gpt?key={CLIENT_KEY}&other={OTHER_KEY}", method="GET")]
+    answers += [await send(gp, {"model": "unlisted", "input": "x"}, "/v1/embeddings")]
+    answers += [await send(gp, None, "/v1/models", method="GET")]
+    answers += [await send(gp, None, f"/v1/models/gpt?key={CLIENT_KEY}&other={OTHER_KEY}", method="GET")]
     answers += [await gp.ask(headers={**JSON, "x-api-key": CLIENT_KEY, "api-key": OTHER_KEY}).answer()]
     return answers
 
@@ -224,15 +224,15 @@ def assert_silent(text: str, secrets: list[str], where: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-async def test_no_secret_is_printed_whoever_echoes_it(world, style):
+async def test_no_secret_is_printed_whoever_echoes_it(servers, style):
     log = {"format": style, "level": "debug", "bodies": True}
-    async with gateway(log=log, **world.blocks()) as gp:
+    async with gateway(log=log, **servers.blocks()) as gp:
         with logged(gp.state) as out:
-            answers = await play(gp, world)
-            metrics = await said(gp, None, "/metrics", method="GET")
+            answers = await play(gp, servers)
+            metrics = await send(gp, None, "/metrics", method="GET")
             shown = "\n".join(map(repr, _inner(gp.state)))
-    secrets = [*CONFIGURED, *world.tokens]
-    assert len(world.tokens) > 3, "a 401 was answered with a new token"
+    secrets = [*CONFIGURED, *servers.tokens]
+    assert len(servers.tokens) > 3, "a 401 was answered with a new token"
     bodies = "\n".join(answer.body.decode() for answer in answers)
     fields = "\n".join(f"{name}: {value}" for answer in answers for name, value in answer.headers.items())
     assert bodies.count("***") > 100, "echoes were masked, or there was none"
@@ -262,16 +262,16 @@ def _inner(state: AppState) -> Iterator[Any]:
     yield from (vars(state.authenticator), state.routes, state.redactor)
 
 
-async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(world):
+async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(servers):
     """Bodies are logged up to 2,000 characters: a secret may begin before the cut and end behind it."""
-    blocks = {**world.blocks(), "log": {"level": "debug", "bodies": True}}
+    blocks = {**servers.blocks(), "log": {"level": "debug", "bodies": True}}
     answers = []
     async with gateway(**blocks) as gp:
         with logged(gp.state) as out:
             for before in range(1_900, 2_001):
                 body = json.dumps({**HELLO, "model": "fixed"})[:-1] + ', "x": "'
                 padded = body + "a" * (before - len(body)) + json.dumps(STATIC_TOKEN)[1:] + "}"
-                answers.append(await said(gp, padded.encode()))
+                answers.append(await send(gp, padded.encode()))
     assert {answer.status for answer in answers} == {200}
     assert_silent(out.getvalue(), [STATIC_TOKEN[:length] for length in range(12, len(STATIC_TOKEN))], "the log")
 
@@ -294,21 +294,21 @@ async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(show
         assert STATIC_TOKEN[:8] not in text
 
 
-async def test_a_token_goes_to_its_own_host_alone(world):
-    async with gateway(**world.blocks()) as gp:
-        await play(gp, world)
-    for name, server in world.upstreams.items():
+async def test_a_token_goes_to_its_own_host_alone(servers):
+    async with gateway(**servers.blocks()) as gp:
+        await play(gp, servers)
+    for name, server in servers.upstreams.items():
         shown = {request.header("authorization") for request in server.received}
-        own = {f"Bearer {token}" for token in world.tokens if token.endswith(f"~{name}==")}
+        own = {f"Bearer {token}" for token in servers.tokens if token.endswith(f"~{name}==")}
         assert shown <= (own or {f"Bearer {STATIC_TOKEN}"})
         assert shown
         everything = "".join(received(request) for request in server.received)
         assert_silent(everything, [*CONFIGURED[:-3], CLIENT_KEY, OTHER_KEY], f"the upstream {name}")
-    asked = "".join(received(request) for request in world.issuer.received)
-    assert_silent(asked, [*world.tokens, STATIC_TOKEN, CLIENT_KEY, OTHER_KEY], "the issuer")
+    asked = "".join(received(request) for request in servers.issuer.received)
+    assert_silent(asked, [*servers.tokens, STATIC_TOKEN, CLIENT_KEY, OTHER_KEY], "the issuer")
 
 
-async def test_check_route_and_doctor_print_no_secret(world, tmp_path, monkeypatch):
+async def test_check_route_and_doctor_print_no_secret(servers, tmp_path, monkeypatch):
     """The file names variables; the effective configuration, the route and the doctor name no value."""
     names = {
         "CLIENT_SECRET": CLIENT_SECRET,
@@ -323,7 +323,7 @@ async def test_check_route_and_doctor_print_no_secret(world, tmp_path, monkeypat
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
-    blocks = world.blocks(["described", "member"])
+    blocks = servers.blocks(["described", "member"])
     blocks["access"] = {"keys": [{"name": "client", "key": "${CLIENT_KEYS}"}]}
     text = json.dumps(blocks, ensure_ascii=False)
     for name, value in names.items():
@@ -338,4 +338,4 @@ async def test_check_route_and_doctor_print_no_secret(world, tmp_path, monkeypat
         printed += result.output
     assert "credential:corp.described" in printed
     assert "***" in printed
-    assert_silent(printed, [*CONFIGURED, *world.tokens], "check, route and doctor")
+    assert_silent(printed, [*CONFIGURED, *servers.tokens], "check, route and doctor")

@@ -17,8 +17,8 @@ LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 GOOD = [Send(reply(COMPLETION))]
 MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
 SECRET = "a-long-client-secret"
-SAID = {"error": "invalid_client", "error_description": f"client i with {SECRET} is unknown"}
-REFUSED = [Send(reply(SAID, 401))]
+REJECTION = {"error": "invalid_client", "error_description": f"client i with {SECRET} is unknown"}
+REFUSED = [Send(reply(REJECTION, 401))]
 
 
 def blocks(issuer: Scripted, **more):

@@ -41,13 +41,13 @@ async def called(*arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, main, ["token", *arguments])
 
 
-def said(*answers: Any) -> list[Dialogue]:
+def answering(*answers: Any) -> list[Dialogue]:
     return [[Send(reply(*answer)) if isinstance(answer, tuple) else Send(reply(answer))] for answer in answers]
 
 
 async def test_a_token_is_described_and_not_shown(tmp_path):
     text = jwt.encode({"iss": "https://sso", "iat": 1_760_000_000, "exp": 1_760_000_300}, KEY, algorithm="HS256")
-    async with Scripted(*said({"access_token": text, "expires_in": 9999})) as issuer:
+    async with Scripted(*answering({"access_token": text, "expires_in": 9999})) as issuer:
         result = await called("corp", "--config", written(tmp_path, issuer))
     assert (result.exit_code, len(issuer.received)) == (0, 1)
     shown = re.sub(r"[0-9.]+ s\b|\([^)]*ago\)", "…", result.output)
@@ -63,7 +63,7 @@ async def test_a_token_is_described_and_not_shown(tmp_path):
 
 
 async def test_reveal_prints_the_token_as_the_last_line(tmp_path):
-    async with Scripted(*said({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
+    async with Scripted(*answering({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
         file = written(tmp_path, issuer)
         hidden, revealed = await called("corp", "--config", file), await called("corp", "--reveal", "--config", file)
     assert "the-token-itself" not in hidden.output
@@ -73,7 +73,7 @@ async def test_reveal_prints_the_token_as_the_last_line(tmp_path):
 async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
     text = jwt.encode({"iss": "https://sso", "exp": 4_000_000_000}, KEY, algorithm="HS256")
     refusal = {"error": "invalid_client"}
-    async with Scripted(*said({"access_token": text}, {"access_token": text}, (refusal, 401))) as issuer:
+    async with Scripted(*answering({"access_token": text}, {"access_token": text}, (refusal, 401))) as issuer:
         file = written(tmp_path, issuer)
         hidden, revealed, failed = [await called("--json", "--config", file, *more) for more in ((), ("--reveal",), ())]
         host = issuer.url.removeprefix("http://")
@@ -97,7 +97,7 @@ async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
 
 async def test_a_failure_is_reported_in_the_words_of_the_issuer_without_the_secret(tmp_path):
     refusal = {"error": "invalid_client", "error_description": f"no client i with the secret {SECRET}"}
-    async with Scripted(*said((refusal, 401))) as issuer:
+    async with Scripted(*answering((refusal, 401))) as issuer:
         result = await called("corp", "--reveal", "--config", written(tmp_path, issuer))
         host = issuer.url.removeprefix("http://")
     assert result.exit_code == 1
@@ -119,7 +119,7 @@ async def test_an_issuer_that_is_not_there_is_reported_by_its_host(tmp_path):
 
 async def test_a_refresh_token_that_is_kept_nowhere_is_used_only_by_force(tmp_path):
     settings = {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
-    async with Scripted(*said({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
+    async with Scripted(*answering({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
         file = written(tmp_path, issuer, **settings)
         refused = await called("corp", "--config", file)
         calls = len(issuer.received)
@@ -135,7 +135,7 @@ async def test_a_refresh_token_with_a_file_goes_through_it(tmp_path):
     kept = tmp_path / "corp.refresh"
     settings = {"grant_type": "refresh_token", "refresh_token": "refresh-token-1", "refresh_token_file": str(kept)}
     minted = {"access_token": "the-token-itself", "expires_in": 300, "refresh_token": "refresh-token-2"}
-    async with Scripted(*said(minted)) as issuer:
+    async with Scripted(*answering(minted)) as issuer:
         result = await called("corp", "--config", written(tmp_path, issuer, **settings))
     assert result.exit_code == 0
     assert json.loads(kept.read_text())["refresh_token"] == "refresh-token-2"

@@ -14,7 +14,7 @@ from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_raw_operations import FORM, KEY, form
 
 ADDED = "default=model"
-EMBEDDINGS, SAID = "/v1/embeddings", b'{ "input": ["a"],\n "user":"\\u00e9" }'
+EMBEDDINGS, BODY = "/v1/embeddings", b'{ "input": ["a"],\n "user":"\\u00e9" }'
 VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 1]}], "model": "e"}
 JSON_WITHOUT: dict[str, tuple[str, Any]] = {
     "chat": (CHAT, {"messages": [{"role": "user", "content": "hi"}]}),
@@ -60,15 +60,15 @@ async def test_the_member_is_put_into_a_body_of_which_all_other_bytes_stay():
         Scripted(answer=answered) as upstream,
         gateway(upstream=upstream.url, operations=operations, models=models) as gp,
     ):
-        answer = await gp.ask(SAID, EMBEDDINGS).answer()
+        answer = await gp.ask(BODY, EMBEDDINGS).answer()
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
-    assert [request.body for request in upstream.received] == [SAID.replace(b"{", b'{"model":"a\\"b",', 1)]
+    assert [request.body for request in upstream.received] == [BODY.replace(b"{", b'{"model":"a\\"b",', 1)]
 
 
 @pytest.mark.parametrize(("own", "status"), [("dm", 200), ("other", 403)])
-@pytest.mark.parametrize("body", [SAID, form(model=None)], ids=["json", "form"])
+@pytest.mark.parametrize("body", [BODY, form(model=None)], ids=["json", "form"])
 async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own, status, body):
-    path, headers = (EMBEDDINGS, JSON) if body is SAID else (FORMS_WITHOUT["transcriptions"], FORM)
+    path, headers = (EMBEDDINGS, JSON) if body is BODY else (FORMS_WITHOUT["transcriptions"], FORM)
     operations = {name: {"model": "dm"} for name in ("embeddings", "transcriptions")}
     async with (
         Scripted(answer=answered) as upstream,

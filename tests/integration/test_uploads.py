@@ -68,7 +68,7 @@ async def test_an_upstreams_refusal_reaches_a_client_that_is_slow_to_send():
     assert b'"hop":"upstream:chat"' in reported
 
 
-def sent_and_told(port: int, head: bytes, length_bytes: int) -> bytes:
+def sent_and_answered(port: int, head: bytes, length_bytes: int) -> bytes:
     """As most clients do it: all of a body is sent, and only then is the response read. Raises OSError."""
     with socket.create_connection(("127.0.0.1", port), timeout=BOUND_S) as client:
         client.sendall(head)
@@ -86,7 +86,7 @@ async def test_a_client_that_sends_all_before_it_reads_learns_of_a_refusal_in_mi
     begin = BEGIN % (b"model", b"m") + FILE
     head = announced("/v1/audio/transcriptions", len(begin) + 50 * MIB) + begin
     async with refusing(0.5) as url, gateway(upstream=url) as gp:
-        reported = await asyncio.to_thread(sent_and_told, gp.port, head, 50 * MIB)
+        reported = await asyncio.to_thread(sent_and_answered, gp.port, head, 50 * MIB)
     assert reported.startswith(b"HTTP/1.1 403 ")
     assert reported.count(b"no audio for you") == 1
     assert reported.endswith(b"}}")

@@ -22,7 +22,7 @@ from typing import Any
 
 from gatepass.cli.control import request
 from tests.stress.rolls import Load, Result, clients, gatepass, upstream
-from tests.waiting import until_told
+from tests.waiting import until_async
 
 WARM_UP_PART = 5
 """Memory and descriptors are measured after this part of the reloads, and at the end."""
@@ -122,7 +122,7 @@ async def reloads(load: Load, count: int, workers: int) -> Outcome:
         running = await stack.enter_async_context(gatepass(load.python, file, "--port", "0", "--workers", str(workers)))
         pids = [running.process.pid]
         if workers > 1:
-            pids += [int(one[1]) for one in await running.said(r'"worker_started".*"pid":(\d+)', workers)]
+            pids += [int(one[1]) for one in await running.logged(r'"worker_started".*"pid":(\d+)', workers)]
         await until_up(control, workers)
         before = floor(pids)
         async with clients(await running.port, load) as results:
@@ -147,7 +147,7 @@ async def until_up(control: Path, workers: int) -> None:
         page = json.loads(await asyncio.to_thread(request, "GET", "/status", str(control)))
         return [one["ready"] for one in page.get("workers", {"gatepass": page}).values()] == [True] * workers
 
-    await until_told(is_up, 60)
+    await until_async(is_up, 60)
 
 
 def floor(pids: list[int]) -> Floor:

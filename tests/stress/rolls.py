@@ -269,9 +269,9 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
                 async with asyncio.timeout(BOUND_S):
                     while not await are_up(port, workers):
                         await asyncio.sleep(POLL_S)
-                started = [int(found[1]) for found in await running.said(r'"worker_started".*"pid":(\d+)')]
+                started = [int(found[1]) for found in await running.logged(r'"worker_started".*"pid":(\d+)')]
                 os.kill(started[done], signal.SIGTERM)
-                await running.said('"drained"', done + 1)
+                await running.logged('"drained"', done + 1)
     return results
 
 

@@ -32,10 +32,10 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
+    IssuerReply,
     Mint,
     RunningHolder,
     ScriptedIssuer,
-    Turn,
     answer,
     oauth2,
 )
@@ -46,7 +46,7 @@ AFTERWARDS_S = 130.0
 BACK_WITHIN_S = 4.0
 TIMEOUT_S = 10.0
 
-FAULTS: dict[str, Turn] = {
+FAULTS: dict[str, IssuerReply] = {
     "slow (8 s)": Mint(300, delay_s=8.0),
     "down": Broken(),
     "name not known": Broken(Fault.DNS, "not known"),

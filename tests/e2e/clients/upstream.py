@@ -83,7 +83,7 @@ async def main() -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     azure = Upstream(token=TOKEN, deployments=DEPLOYMENTS)
-    azure.says = azure.chat_message
+    azure.make_message = azure.chat_message
     async with Scripted(answer=azure.answer) as upstream:
         print(f"listening on {upstream.url}", flush=True)
         await stopped.wait()

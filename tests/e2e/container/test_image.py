@@ -20,7 +20,7 @@ import gatepass
 from tests import locks
 from tests.e2e.container.conftest import CHAT_MODEL, EMBEDDINGS_MODEL, ContainerFactory, CorporateServers, Endpoint
 from tests.e2e.container.engine import Engine
-from tests.waiting import until, until_told
+from tests.waiting import until, until_async
 
 READY_S = 20.0
 DRAIN_S = 25.0
@@ -105,7 +105,7 @@ async def test_sigterm_lets_a_running_stream_finish_and_ends_with_exit_code_0(
             async def is_not_ready() -> bool:
                 return (await http.get("/readyz")).status_code == 503
 
-            await until_told(is_not_ready, NOT_READY_S)
+            await until_async(is_not_ready, NOT_READY_S)
             health = await http.get("/healthz")
         await streaming
         exit_code = await asyncio.to_thread(container.wait, DRAIN_S)

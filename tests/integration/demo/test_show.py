@@ -118,13 +118,13 @@ async def started(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
             await asyncio.wait_for(process.communicate(), BOUND_S)
 
 
-def verdicts(output: str) -> dict[str, str]:
+def step_results(output: str) -> dict[str, str]:
     """Return the result of each step: `ok`, or `FAILED - ` and the reason."""
     found = re.findall(r"^   ([a-z-]+): (ok|FAILED.*)$", output, re.MULTILINE)
     return dict(found)
 
 
-def assert_tells_no_token(output: str) -> None:
+def assert_no_token(output: str) -> None:
     assert not re.search(r"eyJ[\w-]{5}", output)
 
 
@@ -136,16 +136,16 @@ def test_each_step_finds_its_own_failure(name: str, monkeypatch: pytest.MonkeyPa
     # the outage must not come before the steps in front of it are through
     life = "7" if fault.step == "renewal" else "4"
     result = CliRunner().invoke(demo, ["--once", "--life", life], catch_exceptions=False)
-    said = verdicts(result.output)
+    results = step_results(result.output)
     assert result.exit_code == 1, result.output
-    assert [step for step in STEPS if said[step] != "ok"] == [fault.step], result.output
-    assert fault.reason in said[fault.step]
-    assert_tells_no_token(result.output)
+    assert [step for step in STEPS if results[step] != "ok"] == [fault.step], result.output
+    assert fault.reason in results[fault.step]
+    assert_no_token(result.output)
 
 
 def test_the_main_job_is_played_once_with_every_step_right(whole: Popen[str]):
     output, _ = whole.communicate(timeout=BOUND_S)
-    assert verdicts(output) == dict.fromkeys(STEPS, "ok"), output
+    assert step_results(output) == dict.fromkeys(STEPS, "ok"), output
     assert whole.returncode == 0
     for line in (
         "token minted for chat",
@@ -156,7 +156,7 @@ def test_the_main_job_is_played_once_with_every_step_right(whole: Popen[str]):
     ):
         assert line in output
     assert output.endswith("The demo has stopped its servers and removed its files.\n")
-    assert_tells_no_token(output)
+    assert_no_token(output)
 
 
 async def test_it_stays_up_with_a_line_to_paste_until_it_is_asked_to_end():
@@ -167,7 +167,7 @@ async def stay_until(number: signal.Signals) -> None:
     async with started("--life", "4") as process, asyncio.timeout(BOUND_S):
         assert process.stdout is not None
         output = (await process.stdout.readuntil(b"/gatepass.yaml\n")).decode()
-        assert verdicts(output) == dict.fromkeys(STEPS, "ok"), output
+        assert step_results(output) == dict.fromkeys(STEPS, "ok"), output
         line = output[output.index("curl -N") : output.index("Its configuration")]
         shell = await asyncio.create_subprocess_shell(line, stdout=PIPE)
         answer, _ = await shell.communicate()
@@ -184,7 +184,7 @@ async def stay_until(number: signal.Signals) -> None:
         assert not folder.exists()
     assert sorted(secrets) == ["demo-chat", "demo-embeddings", "key"]
     assert [name for name, secret in secrets.items() if secret in output + rest] == []
-    assert_tells_no_token(output + rest)
+    assert_no_token(output + rest)
 
 
 async def test_a_signal_in_the_middle_ends_it_without_a_result():

@@ -34,7 +34,7 @@ from gatepass.server.app import build_app
 from gatepass.server.asgi import ResponseIncomplete
 from gatepass.server.listening import bind
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
-from tests.waiting import until, until_told
+from tests.waiting import until, until_async
 
 BOUND_S = 10.0
 MOUNTED_AT = "/llm"
@@ -297,7 +297,7 @@ async def connectable(port: int, within_s: float = BOUND_S) -> None:
         writer.close()
         return True
 
-    await until_told(is_listening, within_s)
+    await until_async(is_listening, within_s)
 
 
 def mounted(app: FastAPI) -> FastAPI:

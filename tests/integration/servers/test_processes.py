@@ -48,9 +48,9 @@ async def test_sigterm_drains_the_application_of_the_docs(command: Sequence[str]
                 await ask.until(EVENTS[0])
                 process.send_signal(signal.SIGTERM)
                 answer = await ask.answer()
-            _, said = await asyncio.wait_for(process.communicate(), BOUND_S)
+            _, output = await asyncio.wait_for(process.communicate(), BOUND_S)
         finally:
             if process.returncode is None:
                 process.kill()
-    assert (answer.whole, answer.error["code"]) == (True, "draining"), said.decode()
-    assert process.returncode in (0, -signal.SIGTERM), said.decode()
+    assert (answer.whole, answer.error["code"]) == (True, "draining"), output.decode()
+    assert process.returncode in (0, -signal.SIGTERM), output.decode()

@@ -19,7 +19,7 @@ from tests.integration.gateway import descriptors
 from tests.integration.store.responder import Responder, responding
 from tests.unit.clock import settle
 from tests.unit.store.contract import Shared, StoreContract, opened_store
-from tests.waiting import until, until_told
+from tests.waiting import until, until_async
 
 KEY = Secret("an-encryption-key-of-32-characters-and-more")
 
@@ -97,9 +97,9 @@ async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_databas
 async def test_a_wrong_password_and_none_are_reported_in_the_servers_words_without_the_password():
     async with responding(Responder(password=b"right-password")) as responder:
         async with opened(settings(responder, password=Secret("wrong-password"))) as (store,):
-            said = await unavailable(store.get([]))
-        assert "invalid username-password pair" in said
-        assert "wrong-password" not in said
+            reason = await unavailable(store.get([]))
+        assert "invalid username-password pair" in reason
+        assert "wrong-password" not in reason
         async with opened(settings(responder)) as (store,):
             assert "Authentication required" in await unavailable(store.get([]))
 
@@ -127,7 +127,7 @@ async def test_a_server_in_a_bad_mood_is_a_store_that_is_away_and_comes_back(moo
         assert words.lower() in (await unavailable(store.get(["value/one"]))).lower()
         assert asyncio.get_running_loop().time() - began_s < 1.0
         responder.mood = "well"
-        assert await until_told(lambda: read(store, "value/one"), REST_S + 5) == b"x"
+        assert await until_async(lambda: read(store, "value/one"), REST_S + 5) == b"x"
 
 
 async def test_nobody_listening_is_a_store_that_is_away():
@@ -150,9 +150,9 @@ async def test_a_request_that_is_cancelled_at_any_moment_mixes_up_no_answers():
     async with responding() as responder, opened(settings(responder)) as (store,):
         for index in range(20):
             await store.put(f"value/{index}", b"%d" % index, 60.0)
-        for turns in range(40):
+        for iterations in range(40):
             asking = [asyncio.create_task(store.get([f"value/{index}"])) for index in range(8)]
-            for _ in range(turns % 13):
+            for _ in range(iterations % 13):
                 await asyncio.sleep(0)
             for task in asking[::2]:
                 task.cancel()

@@ -121,7 +121,7 @@ class Wire:
         self.connected: list[Any] = []
         self.resolved: list[Any] = []
         self._is_listening = False
-        sys.addaudithook(self._hear)
+        sys.addaudithook(self._record)
 
     def listen(self) -> Callable[[], None]:
         """Begin anew; gives what ends it."""
@@ -133,7 +133,7 @@ class Wire:
     def _stop(self) -> None:
         self._is_listening = False
 
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _record(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._is_listening:
             return
         if event == "socket.connect":

@@ -93,10 +93,10 @@ def test_what_a_program_gave_a_session_of_its_own_lives_on(loop, tmp_path):
     it, pipe = tmp_path / "it", tmp_path / "pipe"
     os.mkfifo(pipe)
     leave = f"setsid sh -c 'echo begun > {it}; read word < {pipe}; echo $word > {it}' >/dev/null 2>&1 &"
-    with open(os.open(pipe, os.O_RDWR), "wb") as tell:
+    with open(os.open(pipe, os.O_RDWR), "wb") as writer:
         on(loop, shell(f"{leave} while [ ! -s {it} ]; do sleep 0.02; done"))
-        tell.write(b"on\n")
-        tell.flush()
+        writer.write(b"on\n")
+        writer.flush()
         block_until(lambda: it.read_text() == "on\n")
 
 
@@ -110,15 +110,15 @@ def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):
     assert children() == []
 
 
-@pytest.mark.parametrize("turns", range(12))
-def test_cancelled_at_any_time_it_leaves_no_process_and_no_descriptor(loop, turns, tmp_path):
+@pytest.mark.parametrize("iterations", range(12))
+def test_cancelled_at_any_time_it_leaves_no_process_and_no_descriptor(loop, iterations, tmp_path):
     async def work() -> None:
         await shell("true")  # what a loop opens for its first child, it keeps
         before = descriptors()
         task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60"))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
-        if turns > 8:
+        if iterations > 8:
             await asyncio.to_thread(pid_in, tmp_path / "pid")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -102,14 +102,14 @@ async def test_an_issuer_that_checks_signature_time_and_nonce_is_satisfied():
     seen: set[str] = set()
 
     def check(request: Received) -> Dialogue:
-        said = request.json()
+        login = request.json()
         expected = hmac.new(
-            SECRET.encode(), f"{said['app_id']}\n{said['ts']}\n{request.header('x-nonce')}".encode(), hashlib.sha256
+            SECRET.encode(), f"{login['app_id']}\n{login['ts']}\n{request.header('x-nonce')}".encode(), hashlib.sha256
         )
         nonce = request.header("x-nonce") or ""
         fine = (
             request.header("x-sign") == f"v1={expected.hexdigest()}"
-            and abs(said["ts"] - time.time()) < 5
+            and abs(login["ts"] - time.time()) < 5
             and nonce not in seen
         )
         seen.add(nonce)

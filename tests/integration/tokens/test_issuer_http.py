@@ -86,7 +86,7 @@ def without_collection() -> Iterator[None]:
 async def silent_server(way: str) -> AsyncIterator[tuple[Scripted, str, dict[str, str]]]:
     """A server that accepts and sends nothing, the URL to ask, and the network that leads to the server."""
     async with AsyncExitStack() as stack:
-        silent = await stack.enter_async_context(Scripted([Hold()], speaks_first=True))
+        silent = await stack.enter_async_context(Scripted([Hold()], sends_first=True))
         secure = silent.url.replace("http:", "https:")
         match way:
             case "directly":
@@ -185,7 +185,7 @@ async def test_a_missing_client_certificate_is_a_fault_of_tls(version):
 
 
 async def test_a_server_without_tls_is_a_fault_of_tls():
-    async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as server:
+    async with Scripted([Send(b"220 mail.example\r\n")], sends_first=True) as server:
         assert (await fault_of(server.url.replace("http:", "https:"))).kind is Fault.TLS
 
 

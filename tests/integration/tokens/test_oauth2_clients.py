@@ -133,14 +133,14 @@ async def test_a_client_is_known_by_its_certificate(files: dict[str, str]):
 
 
 async def test_a_certificate_that_the_issuer_does_not_trust_is_a_fault_of_tls(
-    files: dict[str, str], complaints: list[str]
+    files: dict[str, str], logged_errors: list[str]
 ):
     async with Scripted(answer=StrictIssuer(), tls=wants_certificates(OTHERS)) as issuer, Scripted(GOOD) as upstream:
         status, words = await served(upstream, token_url=issuer.url, client_auth="mtls", network=files)
         assert (issuer.received, upstream.received) == ([], [])
     assert status == 503
     assert "no token for credential corp" in words
-    complaints.clear()  # the scripted server's own loop reports the handshake
+    logged_errors.clear()  # the scripted server's own loop reports the handshake
 
 
 async def test_certificates_go_to_the_endpoint_that_the_document_has_for_them(files: dict[str, str]):

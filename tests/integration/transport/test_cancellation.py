@@ -33,9 +33,9 @@ OK = reply(b"fine")
 SHORT = Timeouts(connect_s=2, first_byte_s=2, idle_s=2)
 
 
-async def cancelled_after(work: asyncio.Task[object], turns: int) -> bool:
-    """Cancel `work` when the loop has turned `turns` times; True where it was done before."""
-    for _ in range(turns):
+async def cancelled_after(work: asyncio.Task[object], iterations: int) -> bool:
+    """Cancel `work` when the loop has turned `iterations` times; True where it was done before."""
+    for _ in range(iterations):
         await asyncio.sleep(0)
     early = work.done()
     work.cancel()
@@ -58,14 +58,14 @@ async def test_cancelled_after_any_turn_of_the_loop(first: str, body_bytes: int)
         Scripted(answer=lambda asked: [Send(OK)] if asked.body == b"proof" else parts) as upstream,
         DIRECT.open(1) as hand,
     ):
-        turns = done = 0
+        iterations = done = 0
         while done < 3:
             if first == "reused":
                 await proved_whole(hand, upstream)
-            done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url, b"x" * body_bytes)), turns)
+            done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url, b"x" * body_bytes)), iterations)
             await proved_whole(hand, upstream)
-            turns += 1
-        assert turns > 5
+            iterations += 1
+        assert iterations > 5
 
 
 async def test_cancelled_in_any_turn_of_a_handshake(way: Way):
@@ -75,18 +75,18 @@ async def test_cancelled_in_any_turn_of_a_handshake(way: Way):
     authority.configure_trust(client)
     closing: Dialogue = [Send(reply(b"fine", connection="close")), Fin()]
     async with Scripted(closing, tls=server) as upstream, way.open(1, client) as hand:
-        turns = done = 0
+        iterations = done = 0
         while done < 2:
-            done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url)), turns)
+            done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url)), iterations)
             assert (await hand.ask(upstream.url, bounds=SHORT)).body == b"fine"
-            turns += 1
-        assert turns > 5
+            iterations += 1
+        assert iterations > 5
 
 
 @pytest.mark.parametrize("ends", ["freed", "lost"])
 async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(ends: str):
     """Cancel the waiting request before, while and after the only connection is freed or lost."""
-    for turns in range(25):
+    for iterations in range(25):
         go_on = asyncio.Event()
         async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
             holder = asyncio.ensure_future(hand.ask(upstream.url, b"first"))
@@ -98,7 +98,7 @@ async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(ends: str):
                 go_on.set()
             else:
                 holder.cancel()
-            await cancelled_after(waiter, turns)
+            await cancelled_after(waiter, iterations)
             assert (await asyncio.wait_for(third, 2)).body == b"fine"
             await asyncio.gather(holder, return_exceptions=True)
             await proved_whole(hand, upstream)

@@ -143,13 +143,13 @@ async def test_interim_replies_are_passed_over(piece_bytes: int | None):
 
 async def test_pieces_come_when_they_come():
     """The upstream waits with each piece until the one before was read: a transport that held one back would hang."""
-    turns = [asyncio.Event() for _ in range(5)]
-    moves: list[Move] = [move for turn in turns for move in (Wait(turn), Send(chunk(b"piece")))]
+    steps = [asyncio.Event() for _ in range(5)]
+    moves: list[Move] = [move for step in steps for move in (Wait(step), Send(chunk(b"piece")))]
     async with Scripted([*begin_stream(), *moves, Send(LAST_CHUNK)]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = aiter(response)
-        for turn in turns:
-            turn.set()
+        for step in steps:
+            step.set()
             assert await asyncio.wait_for(anext(pieces), 5) == b"piece"
         with pytest.raises(StopAsyncIteration):
             await anext(pieces)
@@ -355,7 +355,7 @@ async def test_bytes_behind_a_reply_answer_no_request(when: str):
 @pytest.mark.parametrize("delay_s", [0, 0.05])
 async def test_a_server_that_speaks_first_is_no_http_server(delay_s: float):
     greeting: Dialogue = [Pause(delay_s), Send(b"220 mail.example ESMTP\r\n"), Hold()]
-    async with Scripted(greeting, speaks_first=True) as upstream, DIRECT.open() as hand:
+    async with Scripted(greeting, sends_first=True) as upstream, DIRECT.open() as hand:
         assert (await hand.fault(upstream.url)).kind is Fault.INVALID
 
 

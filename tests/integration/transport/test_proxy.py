@@ -214,14 +214,14 @@ async def test_a_proxy_over_tls_gets_whole_urls_too():
     assert (asked.target, asked.header("proxy-authorization")) == ("http://llm.example:80/v1", BASIC)
 
 
-async def test_a_proxy_over_tls_that_nobody_trusts_hears_nothing(complaints: list[str]):
+async def test_a_proxy_over_tls_that_nobody_trusts_hears_nothing(logged_errors: list[str]):
     async with Scripted([Send(OK)], tls=proxy_context()) as proxy, through(proxy.url, "user:pass word") as hand:
         for url in ("http://llm.example/", "https://llm.example/"):
             fault = await hand.fault(url)
             assert (fault.kind, fault.sent) == (Fault.TLS, False)
             assert fault.detail.startswith(f"proxy {proxy.url.removeprefix('https://')}: ")
     assert proxy.received == []
-    complaints.clear()  # the scripted server's own loop complains of the handshake
+    logged_errors.clear()  # the scripted server's own loop complains of the handshake
 
 
 @pytest.mark.parametrize("over_tls", [False, True], ids=["http proxy", "https proxy"])

@@ -49,22 +49,22 @@ async def test_a_trusted_server_is_asked_and_its_connection_kept(way: Way):
     assert upstream.connections == 1
 
 
-async def test_an_unknown_authority_is_a_fault_of_tls(way: Way, complaints: list[str]):
+async def test_an_unknown_authority_is_a_fault_of_tls(way: Way, logged_errors: list[str]):
     async with Scripted([Send(OK)], tls=server_context()) as upstream, way.open(1) as hand:
         for _ in range(2):
             fault = await hand.fault(upstream.url)
             assert (fault.kind, fault.sent) == (Fault.TLS, False)
             assert "certificate" in fault.detail.lower()
     assert upstream.received == []
-    complaints.clear()  # the scripted server's own loop complains of the handshake
+    logged_errors.clear()  # the scripted server's own loop complains of the handshake
 
 
-async def test_a_certificate_of_another_host_is_a_fault_of_tls(way: Way, complaints: list[str]):
+async def test_a_certificate_of_another_host_is_a_fault_of_tls(way: Way, logged_errors: list[str]):
     server = server_context("other.example")
     async with Scripted([Send(OK)], tls=server) as upstream, way.open(1, client_context()) as hand:
         fault = await hand.fault(upstream.url)
     assert (fault.kind, fault.sent) == (Fault.TLS, False)
-    complaints.clear()
+    logged_errors.clear()
 
 
 async def test_a_client_certificate_is_shown(way: Way):
@@ -74,7 +74,7 @@ async def test_a_client_certificate_is_shown(way: Way):
 
 
 async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_connection(
-    way: Way, tmp_path: Path, complaints: list[str]
+    way: Way, tmp_path: Path, logged_errors: list[str]
 ):
     cert, key = tmp_path / "client.pem", tmp_path / "client.key"
 
@@ -90,7 +90,7 @@ async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_conne
         assert (await hand.fault(upstream.url)).kind in (Fault.TLS, Fault.CLOSED)
         put(AUTHORITY)
         assert (await hand.ask(upstream.url)).body == b"fine"
-    complaints.clear()
+    logged_errors.clear()
 
 
 @contextmanager
@@ -130,19 +130,19 @@ async def test_a_missing_client_certificate_is_a_fault_of_tls(way: Way, version:
 
 
 async def test_a_server_that_hangs_up_in_the_handshake_is_a_fault_of_tls(way: Way):
-    async with Scripted([Rst()], speaks_first=True) as upstream, way.open(1) as hand:
+    async with Scripted([Rst()], sends_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"))
     assert (fault.kind, fault.sent) == (Fault.TLS, False)
 
 
 async def test_a_server_without_tls_is_a_fault_of_tls(way: Way):
-    async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as upstream, way.open(1) as hand:
+    async with Scripted([Send(b"220 mail.example\r\n")], sends_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"))
     assert (fault.kind, fault.sent) == (Fault.TLS, False)
 
 
 async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(way: Way):
-    async with Scripted([Hold()], speaks_first=True) as upstream, way.open(1) as hand:
+    async with Scripted([Hold()], sends_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"), bounds=Timeouts(0.2, 5, 5))
         assert (fault.kind, fault.sent) == (Fault.TIMEOUT_CONNECT, False)
         await upstream.left()

@@ -102,7 +102,7 @@ async def test_a_client_that_leaves_ends_the_request_and_its_connection():
 
 async def test_an_upload_into_a_connection_that_dies_is_a_fault_of_what_was_sent():
     pieces = tuple(bytes(2**18) for _ in range(64))
-    async with Scripted([Rst()], speaks_first=True) as upstream, DIRECT.open() as hand:
+    async with Scripted([Rst()], sends_first=True) as upstream, DIRECT.open() as hand:
         with pytest.raises(TransportFault):
             await ask(hand, upstream.url, Pieces(pieces, 2**24))
 

@@ -45,7 +45,7 @@ class Serving:
                 self.lines.append(line.decode())
                 self._more.notify_all()
 
-    async def said(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
+    async def logged(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
         """Wait until `times` lines match."""
         async with asyncio.timeout(BOUND_S), self._more:
             while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
@@ -54,10 +54,10 @@ class Serving:
 
     @property
     async def port(self) -> int:
-        return int((await self.said(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
+        return int((await self.logged(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
 
     async def pids(self, count: int = 2) -> list[int]:
-        return [int(found[1]) for found in await self.said(r'"worker_started".*"pid":(\d+)', count)]
+        return [int(found[1]) for found in await self.logged(r'"worker_started".*"pid":(\d+)', count)]
 
     async def ended(self) -> int:
         async with asyncio.timeout(BOUND_S):

@@ -64,9 +64,9 @@ cannot use its configuration, `deaf` ignores signals."""
 class Kept:
     """A supervisor of two such workers, in this process."""
 
-    def __init__(self, folder: Path, said: list[dict[str, Any]], plans: dict[str, str]) -> None:
+    def __init__(self, folder: Path, notes: list[dict[str, Any]], plans: dict[str, str]) -> None:
         self._folder = folder
-        self._logged = said
+        self._logged = notes
         script = folder / "worker.py"
         script.write_text(WORKER)
         named = {name.replace("_", "-"): plan for name, plan in plans.items()}
@@ -86,18 +86,18 @@ class Kept:
         self._listening.close()
 
     @property
-    def said(self) -> list[str]:
+    def notes(self) -> list[str]:
         path = self._folder / "said"
         return path.read_text().splitlines() if path.exists() else []
 
     @property
     def pids(self) -> dict[str, int]:
-        split = [line.split() for line in self.said]
+        split = [line.split() for line in self.notes]
         return {words[0]: int(words[2]) for words in split if words[1] == "is"}
 
     def reported(self, name: str) -> list[str]:
         """The stop signals that one worker received."""
-        return [line.partition(" ")[2] for line in self.said if line.startswith(f"{name} ") and " is " not in line]
+        return [line.partition(" ")[2] for line in self.notes if line.startswith(f"{name} ") and " is " not in line]
 
     def logged(self, event: str) -> list[Any]:
         return [fields for fields in self._logged if fields["event"] == event]

@@ -23,10 +23,10 @@ def worker(folder: Path, name: str) -> Peers:
     return Peers(folder, name, OwnPages(exposition, lambda: status, lambda: [{"adapted": name}], reload))
 
 
-async def reported(folder: Path, said: bytes) -> bytes:
+async def reported(folder: Path, sent: bytes) -> bytes:
     reader, writer = await asyncio.open_unix_connection(folder / "worker-1.sock")
-    writer.write(said)
-    if not said.endswith(b"\n"):
+    writer.write(sent)
+    if not sent.endswith(b"\n"):
         writer.write_eof()
     try:
         async with asyncio.timeout(10):
@@ -64,5 +64,5 @@ async def test_a_page_that_nobody_has_and_a_line_that_is_none_are_answered_with_
         await one.open()
         assert await reported(tmp_path, b"status\n") == b'{"ready": true, "name": "worker-1"}'
         assert await reported(tmp_path, b"metrics\n") == FIRST
-        for said in (b"secrets\n", b"\n", b"", b"\xff\n", b"x" * 100_000 + b"\n"):
-            assert await reported(tmp_path, said) == b""
+        for sent in (b"secrets\n", b"\n", b"", b"\xff\n", b"x" * 100_000 + b"\n"):
+            assert await reported(tmp_path, sent) == b""

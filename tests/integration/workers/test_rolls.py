@@ -11,7 +11,7 @@ from tests.integration.gateway import Ask
 from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk, event
 from tests.integration.workers.test_supervisor import HEADERS, ask, supervised
 from tests.stress.rolls import Load, Result, replaced_workers, rolling_restart
-from tests.waiting import until_told
+from tests.waiting import until_async
 
 WORKERS = 4
 STREAMS = 100
@@ -44,16 +44,16 @@ async def test_streams_spread_evenly_over_workers_also_after_one_was_killed(tmp_
     ):
         port = await running.port
         pids = await running.pids(WORKERS)
-        await until_told(lambda: all_up(port, 0))
+        await until_async(lambda: all_up(port, 0))
         await asyncio.gather(*[stream(asked, port) for _ in range(STREAMS)])
-        held = await until_told(lambda: all_up(port, STREAMS))
+        held = await until_async(lambda: all_up(port, STREAMS))
         assert held is not None
         os.kill(pids[0], signal.SIGKILL)
         await running.pids(WORKERS + 1)
         left = STREAMS - held["worker-1"]
-        await until_told(lambda: all_up(port, left))
+        await until_async(lambda: all_up(port, left))
         await asyncio.gather(*[stream(asked, port) for _ in range(STREAMS - left)])
-        again = await until_told(lambda: all_up(port, STREAMS))
+        again = await until_async(lambda: all_up(port, STREAMS))
         assert again is not None
     assert max(held.values()) <= MOST, held
     assert max(again.values()) <= MOST, again

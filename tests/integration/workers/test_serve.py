@@ -15,7 +15,7 @@ from gatepass.cli import serve
 from tests.integration.gateway import Ask
 from tests.integration.workers.processes import Serving, python_process
 from tests.integration.workers.test_shared_tokens import arguments
-from tests.waiting import until, until_told
+from tests.waiting import until, until_async
 
 CONFIGURATION = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
 BOUND_S = 30.0
@@ -57,7 +57,7 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
 
 async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp_path):
     """As where a certificate was taken away since the supervisor had read the file."""
-    code, said = await outcome(
+    code, output = await outcome(
         "import sys\n"
         "from gatepass.cli import main, serve\n"
         "told = 'import sys; print(\"cannot be used\"); sys.exit(2)'\n"
@@ -65,12 +65,12 @@ async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp
         f"main(['serve', '--config', {written(tmp_path)!r}, '--port', '0', '--workers', '2'])\n"
     )
     assert code == 2
-    assert "cannot be used" in said
-    assert "worker_exited" not in said
+    assert "cannot be used" in output
+    assert "worker_exited" not in output
 
 
 async def test_a_sigterm_before_anything_began_ends_at_once_whatever_catches_exceptions():
-    code, said = await outcome(
+    code, output = await outcome(
         "import os, signal\n"
         "from gatepass.cli import main, serve\n"
         "def imports(*_):\n"
@@ -84,7 +84,7 @@ async def test_a_sigterm_before_anything_began_ends_at_once_whatever_catches_exc
         "serve.read_or_exit = imports\n"
         "main(['serve'])\n"
     )
-    assert (code, said) == (0, "")
+    assert (code, output) == (0, "")
 
 
 async def served(*flags: str) -> tuple[int, list[str]]:
@@ -147,7 +147,7 @@ async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_
         port = await running.port
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2 * soft)]
         await until(lambda: logged(running.lines, "descriptors_exhausted"))
-        await until_told(lambda: is_alive(port))
+        await until_async(lambda: is_alive(port))
         for _, writer in silent:
             writer.close()
     finally:

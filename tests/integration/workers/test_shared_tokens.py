@@ -10,7 +10,7 @@ from pathlib import Path
 from gatepass.server.listening import SHARED_MEMORY
 from tests.integration.store.minting import Minting, minting
 from tests.integration.workers.test_supervisor import ask, started
-from tests.waiting import until, until_told
+from tests.waiting import until, until_async
 
 LIFE_S = 4.0
 """Of a token, in real time: a fetch that takes longer, on a busy machine, gives a token that has ended."""
@@ -30,7 +30,7 @@ async def failures(port: int, issuer: Minting, calls: int) -> list[bytes]:
     Each request has a new connection, so that they reach both workers. The first good answer is waited for, because
     workers that start on a busy machine may be late.
     """
-    await until_told(lambda: is_served(port))
+    await until_async(lambda: is_served(port))
     failed, after = [], 0
     while after < AFTER:
         after += len(issuer.calls) >= calls
@@ -95,7 +95,7 @@ async def test_the_fetches_of_all_workers_together_are_the_calls_that_the_issuer
         await until(lambda: len(issuer.calls) >= 4)
         issuer.life_s = 3600.0
         await until(lambda: max(issuer.ends.values()) > time.monotonic() + 60)  # no process asks from now on
-        await until_told(lambda: has_counted(port, len(issuer.calls)))
+        await until_async(lambda: has_counted(port, len(issuer.calls)))
         assert await counted(port) == len(issuer.calls)
 
 

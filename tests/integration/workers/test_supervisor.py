@@ -17,7 +17,7 @@ import pytest
 from tests.integration.gateway import Ask
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event, reply
 from tests.integration.workers.processes import Serving, alive, serving
-from tests.waiting import at_rest, until, until_told
+from tests.waiting import at_rest, until, until_async
 
 BOUND_S = 30.0
 HEADERS = {"content-type": "application/json"}
@@ -59,7 +59,7 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
         await running.pids()
         answers = [await ask(port) for _ in range(12)]
         metrics = (await ask(port, "/metrics", None)).body.decode()
-        status = await both_told(port)
+        status = await both_answered(port)
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
     store = {"through": "the folder of the workers", "state": "up", "reason": None, "emptied": 0}
@@ -81,14 +81,14 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
     assert sorted(line["worker"] for line in reported if line["event"] == "drained") == [1, 2]
 
 
-async def both_told(port: int):
+async def both_answered(port: int):
     """/status, once both workers are up."""
 
     async def reported():
         status = (await ask(port, "/status", None)).json()
         return status if len(status["workers"]) == 2 else None
 
-    return await until_told(reported)
+    return await until_async(reported)
 
 
 async def test_a_worker_that_dies_is_replaced_and_sighup_reloads_all_in_place_and_fails_no_request(tmp_path):
@@ -96,10 +96,10 @@ async def test_a_worker_that_dies_is_replaced_and_sighup_reloads_all_in_place_an
         port = await running.port
         first, _ = await running.pids()
         os.kill(first, signal.SIGKILL)
-        await running.said('"worker_exited".*"code":-9')
+        await running.logged('"worker_exited".*"code":-9')
         pids = await running.pids(3)
         assert (await ask(port)).status == 200
-        await both_told(port)
+        await both_answered(port)
         statuses = []
         stop = asyncio.Event()
 
@@ -111,7 +111,7 @@ async def test_a_worker_that_dies_is_replaced_and_sighup_reloads_all_in_place_an
         for times in range(1, 6):
             changed(tmp_path, models={"m": {"upstream": "chat", "name": f"renamed-{times}"}})
             running.process.send_signal(signal.SIGHUP)
-            await running.said('"reloaded".*"changed":\\["models.m"\\]', 2 * times)
+            await running.logged('"reloaded".*"changed":\\["models.m"\\]', 2 * times)
             await until(partial(has_answered, statuses, 2 * times))  # the requests need their part of the processor
         stop.set()
         await asking
@@ -135,7 +135,7 @@ async def test_sighup_to_a_single_process_ends_nothing_and_reloads_and_no_line_s
     async with streaming(tmp_path, workers=1) as stream:
         changed(tmp_path, server={"drain_timeout_s": 20, "port": 1}, limits={"connections": 10}, log={"format": "text"})
         stream.running.process.send_signal(signal.SIGHUP)
-        (line,) = await stream.running.said('.*"restart_needed".*')
+        (line,) = await stream.running.logged('.*"restart_needed".*')
         await stream.finish()
         assert (await ask(stream.port, "/readyz", None)).status == 200
         stream.running.process.send_signal(signal.SIGTERM)
@@ -150,10 +150,10 @@ async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
     """`pkill -HUP gatepass` sends it to all."""
     async with streaming(tmp_path) as stream:
         pids = await stream.running.pids()
-        await both_told(stream.port)
+        await both_answered(stream.port)
         for pid in (*pids, stream.running.process.pid):
             os.kill(pid, signal.SIGHUP)
-        await stream.running.said('"reloaded"', 2)
+        await stream.running.logged('"reloaded"', 2)
         await stream.finish()
         assert all(map(alive, pids))
         assert not any("worker_exited" in line for line in stream.running.lines)
@@ -163,12 +163,12 @@ async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_reported
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         old = await running.pids()
-        await both_told(port)  # a worker that still starts would read the broken file as its first one
+        await both_answered(port)  # a worker that still starts would read the broken file as its first one
         file = tmp_path / "gatepass.json"
         file.write_text('{"log": {"format": 1},\n "upstreams": {"chat": {}}}')
         before = len(running.lines)
         running.process.send_signal(signal.SIGHUP)
-        await running.said('"reload_refused"', 2)
+        await running.logged('"reload_refused"', 2)
         reported = [json.loads(line) for line in running.lines[before:]]
         assert all(alive(pid) for pid in old)
         assert (await ask(port)).status == 200
@@ -214,7 +214,7 @@ async def streaming(folder: Path, workers: int = 2) -> AsyncIterator[Streaming]:
 async def test_after_sigterm_a_stream_finishes_and_what_comes_gets_503_at_once(tmp_path):
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.said('"draining"', 2)  # each notices it by itself, some milliseconds apart
+        await stream.running.logged('"draining"', 2)  # each notices it by itself, some milliseconds apart
         async with asyncio.timeout(2):  # a hang would last as long as the drain
             answers = [await ask(stream.port, "/readyz", None), await ask(stream.port)]
         await stream.finish()
@@ -228,12 +228,12 @@ async def test_where_the_workers_had_left_the_socket_a_stop_refuses_what_comes(t
     """As workers have that were stopped one by one: one stream goes on, and no worker accepts."""
     async with streaming(tmp_path) as stream:
         pids = await stream.running.pids()
-        await both_told(stream.port)
+        await both_answered(stream.port)
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
-        await stream.running.said('"draining"', 2)
+        await stream.running.logged('"draining"', 2)
         stream.running.process.send_signal(signal.SIGTERM)
-        await until_told(partial(is_refused, stream.port))
+        await until_async(partial(is_refused, stream.port))
         assert any(map(alive, pids))
         await at_rest(lambda: len(stream.running.lines))
         assert stream.running.process.returncode is None  # in a container its end would be that of the stream
@@ -257,7 +257,7 @@ async def test_a_stop_that_the_workers_had_received_themselves_is_no_second_sign
     async with streaming(tmp_path) as stream:
         for pid in await stream.running.pids():
             os.kill(pid, signal.SIGTERM)
-        await stream.running.said('"draining".*"in_flight":1')
+        await stream.running.logged('"draining".*"in_flight":1')
         stream.running.process.send_signal(signal.SIGTERM)
         await at_rest(lambda: len(stream.running.lines))
         await stream.finish()
@@ -267,7 +267,7 @@ async def test_a_stop_that_the_workers_had_received_themselves_is_no_second_sign
 async def test_a_second_signal_ends_the_streams(tmp_path):
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.said('"draining".*"in_flight":1')
+        await stream.running.logged('"draining".*"in_flight":1')
         stream.running.process.send_signal(signal.SIGTERM)
         answer = await stream.asked.answer()
         assert answer.error["code"] == "draining"
@@ -278,7 +278,7 @@ async def test_a_supervisor_that_was_killed_leaves_its_port_while_its_streams_go
     async with streaming(tmp_path) as stream:
         pids = await stream.running.pids()
         stream.running.process.kill()
-        await until_told(partial(is_refused, stream.port))
+        await until_async(partial(is_refused, stream.port))
         await until(lambda: sum(map(alive, pids)) == 1)
         await stream.finish()
         await gone(pids)

@@ -193,8 +193,8 @@ DOWN = "sso.corp.example answered 503"
 def reported(*looks: CredentialView) -> list[str]:
     """Return the output of all looks after the first."""
     first, *others = looks
-    story = CredentialWatch(first)
-    return [line for look in others for line in story.since(look)]
+    watch = CredentialWatch(first)
+    return [line for look in others for line in watch.since(look)]
 
 
 def failed(

@@ -7,7 +7,7 @@ import types
 from collections.abc import Generator
 from typing import Any
 
-TURNS = 8
+ITERATIONS = 8
 """As many turns as anything here needs to come to rest."""
 
 
@@ -35,7 +35,7 @@ def one_iteration() -> Generator[None, None, None]:
 
 async def rest() -> None:
     """Let everything run that can."""
-    for _ in range(TURNS):
+    for _ in range(ITERATIONS):
         await one_iteration()
 
 

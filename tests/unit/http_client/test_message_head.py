@@ -16,7 +16,7 @@ from gatepass.types import Headers, OutboundRequest
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "destination"),
     [
         ("http://h", Destination(False, "h", 80, b"h", b"/")),
         ("https://h.example/v1/x?y=%20&z", Destination(True, "h.example", 443, b"h.example", b"/v1/x?y=%20&z")),
@@ -27,8 +27,8 @@ from gatepass.types import Headers, OutboundRequest
         ("https://[::1]/#part", Destination(True, "::1", 443, b"[::1]", b"/")),
     ],
 )
-def test_a_url_leads_to_a_place(url: str, place: Destination):
-    assert destination_of(url) == place
+def test_a_url_leads_to_a_place(url: str, destination: Destination):
+    assert destination_of(url) == destination
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_what_is_no_url_leads_nowhere(url: str):
     assert (caught.value.kind, caught.value.sent) == (Fault.INVALID, False)
 
 
-PLACE = destination_of("http://h/x")
+DESTINATION = destination_of("http://h/x")
 
 
 def head(method: str = "POST", headers: Headers = (), body: bytes = b"") -> bytes:
-    return request_head(OutboundRequest(method, "http://h/x", headers, body), PLACE)
+    return request_head(OutboundRequest(method, "http://h/x", headers, body), DESTINATION)
 
 
 def test_a_head_has_its_host_and_its_length():
@@ -73,7 +73,7 @@ def test_no_field_ends_its_own_line(bad: bytes):
 @pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding"])
 def test_a_request_does_not_frame_its_own_body(name: bytes):
     with pytest.raises(TransportFault, match="contains content-length or transfer-encoding"):
-        request_fields(OutboundRequest("POST", "http://h/", ((name, b"1"),)), PLACE)
+        request_fields(OutboundRequest("POST", "http://h/", ((name, b"1"),)), DESTINATION)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ PROXY = ProxyServer.of("http://proxy.example:3128", "user:pass word")
     ],
 )
 def test_a_proxy_gets_whole_urls_and_leads_to_a_host_and_port(url: str, target: bytes, host_and_port: bytes):
-    place = destination_of(url, PROXY)
-    assert (place.target, place.host_and_port, place.proxy) == (target, host_and_port, PROXY)
+    destination = destination_of(url, PROXY)
+    assert (destination.target, destination.host_and_port, destination.proxy) == (target, host_and_port, PROXY)
 
 
 def test_only_a_request_that_the_proxy_itself_gets_shows_its_credentials():

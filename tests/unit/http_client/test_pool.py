@@ -350,11 +350,11 @@ async def test_a_waiter_cancelled_in_any_turn_leaves_its_slot_to_others(moment: 
 
 
 async def test_a_dial_cancelled_in_any_turn_leaves_its_slot_to_others():
-    for turns in range(6):
+    for iterations in range(6):
         server = Server()
         pool = ConnectionPool(server.dial, 1)
         leaver, other = taken(pool), taken(pool)
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
         leaver.cancel()
         await rest()

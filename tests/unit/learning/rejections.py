@@ -373,7 +373,7 @@ MEMBER_ROWS = (
 )
 
 
-def turns(*messages: Any) -> dict[str, Any]:
+def chat(*messages: Any) -> dict[str, Any]:
     return {"messages": list(messages)}
 
 
@@ -387,8 +387,8 @@ MESSAGE_ROWS = (
         Case(
             f"22 {name}",
             body,
-            turns(DEVELOPER, USER),
-            turns(SYSTEM, USER),
+            chat(DEVELOPER, USER),
+            chat(SYSTEM, USER),
             ("role=developer>system",),
             status=status,
         )
@@ -427,15 +427,15 @@ MESSAGE_ROWS = (
             "messages[0].role",
             "unsupported_value",
         ),
-        turns(SYSTEM, USER),
-        turns(DEVELOPER, USER),
+        chat(SYSTEM, USER),
+        chat(DEVELOPER, USER),
         ("role=system>developer",),
     ),
     Case(
         "23 a template that knows no system, by configuration",
         {"object": "error", "message": "System role not supported", "code": 400},
-        turns(SYSTEM, USER),
-        turns({"role": "user", "content": "d\n\nhi"}),
+        chat(SYSTEM, USER),
+        chat({"role": "user", "content": "d\n\nhi"}),
         ("role=system>user",),
         also=("system_into_user",),
     ),
@@ -446,8 +446,8 @@ MESSAGE_ROWS = (
             "message": "Conversation roles must alternate user/assistant/user/assistant/...",
             "code": 400,
         },
-        turns(USER, USER),
-        turns({"role": "user", "content": "hi\n\nhi"}),
+        chat(USER, USER),
+        chat({"role": "user", "content": "hi\n\nhi"}),
         ("roles=merged",),
         also=("merge_roles",),
     ),
@@ -455,8 +455,8 @@ MESSAGE_ROWS = (
         Case(
             f"25 {name}",
             body,
-            turns({"role": "system", "content": PARTS}, USER),
-            turns({"role": "system", "content": "a\n\nb"}, USER),
+            chat({"role": "system", "content": PARTS}, USER),
+            chat({"role": "system", "content": "a\n\nb"}, USER),
             ("content=text",),
             status=status,
         )
@@ -496,8 +496,8 @@ MESSAGE_ROWS = (
         Case(
             f"26 {name}",
             body,
-            turns(USER, ASKED),
-            turns(USER, {**ASKED, "content": ""}),
+            chat(USER, ASKED),
+            chat(USER, {**ASKED, "content": ""}),
             ("content=empty",),
             status=status,
         )
@@ -520,8 +520,8 @@ MESSAGE_ROWS = (
         Case(
             f"27 {name}",
             body,
-            turns(USER, REPLAYED),
-            turns(USER, {"role": "assistant", "content": "x"}),
+            chat(USER, REPLAYED),
+            chat(USER, {"role": "assistant", "content": "x"}),
             REPLAYED_RULES,
             status=status,
         )
@@ -548,8 +548,8 @@ MESSAGE_ROWS = (
     Case(
         "27 RAGFlow's index of a tool call",
         pydantic(["messages", 1, "assistant", "tool_calls", 0, "index"]),
-        turns(USER, {**ASKED, "tool_calls": [{**CALLS[0], "index": 0}]}),
-        turns(USER, ASKED),
+        chat(USER, {**ASKED, "tool_calls": [{**CALLS[0], "index": 0}]}),
+        chat(USER, ASKED),
         ("drop=messages[].tool_calls[].index",),
         status=422,
     ),
@@ -560,8 +560,8 @@ MESSAGE_ROWS = (
             kind="invalid_function_call",
             code="3280",
         ),
-        turns(USER, ASKED, {"role": "tool", "tool_call_id": "call_abc", "content": "r"}),
-        turns(
+        chat(USER, ASKED, {"role": "tool", "tool_call_id": "call_abc", "content": "r"}),
+        chat(
             USER,
             {**ASKED, "tool_calls": [{**CALLS[0], "id": "uCUSbrUmq"}]},
             {"role": "tool", "tool_call_id": "uCUSbrUmq", "content": "r"},
@@ -615,10 +615,10 @@ CHOICE_ROWS = (
     Case(
         "41 DeepSeek",
         openai("This response_format type is unavailable now"),
-        {"response_format": SCHEMA, **turns(SYSTEM, USER)},
+        {"response_format": SCHEMA, **chat(SYSTEM, USER)},
         {
             "response_format": {"type": "json_object"},
-            **turns({"role": "system", "content": f"d\n\n{IN_WORDS}"}, USER),
+            **chat({"role": "system", "content": f"d\n\n{IN_WORDS}"}, USER),
         },
         ("response_format=json_object",),
         also=("response_format",),
@@ -736,7 +736,7 @@ EVERYTHING = {
     "temperature": 0.2,
     "tools": TOOLS["tools"],
     "stop": ["x"],
-    **turns(SYSTEM, DEVELOPER, USER, REPLAYED),
+    **chat(SYSTEM, DEVELOPER, USER, REPLAYED),
 }
 
 
@@ -767,7 +767,7 @@ NOTHING_ROWS = (
     never("type instead of code", openai(unsupported("temperature"), kind="insufficient_quota")),
     never("43 without leave", {"object": "error", "message": ROOM, "code": 400}, request={"max_tokens": 6048}),
     never("40 without leave", openai(CHOICE), request={"tool_choice": "required", "enable_thinking": True}),
-    never("24 without leave", openai("Conversation roles must alternate user/assistant"), request=turns(USER, USER)),
+    never("24 without leave", openai("Conversation roles must alternate user/assistant"), request=chat(USER, USER)),
     never("45 without leave", openai("m does not support tools", kind="api_error")),
     never("41 without leave", openai("This response_format type is unavailable"), request={"response_format": SCHEMA}),
     *(
@@ -779,8 +779,8 @@ NOTHING_ROWS = (
     never("27 DeepSeek wants it back", openai(f"'messages.3' : {REFUSED} {WANTED}")),
     never("27 DeepSeek misses it", openai(f"'messages.3' : {REFUSED} {MISSED}")),
     never("a filter by its words", openai("The prompt was blocked.", code="content_filter")),
-    never("25 pictures stay", openai("messages[0]: invalid type: sequence, expected a string"), request=turns(PICTURE)),
-    never("an audio answer that is referred to", pydantic(["messages", 1, "assistant", "audio"]), 422, turns(AUDIO)),
+    never("25 pictures stay", openai("messages[0]: invalid type: sequence, expected a string"), request=chat(PICTURE)),
+    never("an audio answer that is referred to", pydantic(["messages", 1, "assistant", "audio"]), 422, chat(AUDIO)),
     never("modalities that matter", openai(unsupported("modalities"), "modalities", "unknown_parameter"), 400, SPEECH),
     never("a relay that quotes the client", openai('Your request {"error":"no"} is odd')),
     never("nothing known", openai("Something else.")),

@@ -6,7 +6,7 @@ from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.matchers import REASONING, BlockedS, LearningSettings, advice, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
-from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, never, openai, turns, unsupported
+from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, chat, never, openai, unsupported
 
 
 def advised(
@@ -70,7 +70,7 @@ def test_reasoning_that_is_missed_is_for_the_client_to_send():
 USER_MESSAGE = {"role": "user", "content": "a"}
 OPTIONAL = {
     "tools": NO_TOOLS,
-    "merge_roles": never("", openai("Conversation roles must alternate"), request=turns(USER_MESSAGE, USER_MESSAGE)),
+    "merge_roles": never("", openai("Conversation roles must alternate"), request=chat(USER_MESSAGE, USER_MESSAGE)),
     "system_into_user": never("", openai("System role not supported")),
     "tool_choice": never("", openai(CHOICE), request={"tool_choice": "required"}),
     "own_field": never("", openai(unsupported("own_field")), request={"own_field": 1}),
@@ -88,7 +88,7 @@ def test_what_no_request_may_allow_is_not_offered():
 
 
 def test_pictures_that_a_model_cannot_read_are_shown():
-    case = never("", openai("messages[0]: invalid type: sequence, expected a string"), request=turns(PICTURE))
+    case = never("", openai("messages[0]: invalid type: sequence, expected a string"), request=chat(PICTURE))
     assert advised(case, suggest="gpt-4o") == (
         "This model accepts text only, and the request contains images. The model 'gpt-4o' may accept this request."
     )

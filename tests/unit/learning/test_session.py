@@ -237,9 +237,9 @@ def test_a_request_that_goes_by_what_has_helped_does_not_try_without_it():
 def test_what_has_helped_and_is_complained_of_again_is_left_out():
     learner, upstream = Learner(), Upstream([without("max_tokens", USE), Refusal(is_wrong, openai(WRONG))])
     ask(learner, upstream, chat(max_tokens=5, stop=["x"]))
-    mended = Upstream([without("max_completion_tokens")])
-    outcome = ask(learner, mended, chat(max_tokens=5), 5.0)
-    assert (outcome.error, outcome.call.adapted, len(mended.seen)) == (None, (), 2)
+    repaired = Upstream([without("max_completion_tokens")])
+    outcome = ask(learner, repaired, chat(max_tokens=5), 5.0)
+    assert (outcome.error, outcome.call.adapted, len(repaired.seen)) == (None, (), 2)
 
 
 def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
@@ -427,14 +427,14 @@ def test_reasoning_that_is_missed_comes_back():
     assert (outcome.error, rules(learner)) == (None, [])
 
 
-def has_turn_of(role, body):
-    return any(turn["role"] == role for turn in body["messages"])
+def has_message_of(role, body):
+    return any(message["role"] == role for message in body["messages"])
 
 
 def test_roles_go_one_step_further_where_the_operator_lets_them():
     refusals = [
         Refusal(
-            partial(has_turn_of, role),
+            partial(has_message_of, role),
             openai(f"Unsupported value: 'messages[0].role' does not support '{role}' with this model."),
         )
         for role in ("system", "developer")
@@ -463,9 +463,9 @@ def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
 
 
 def test_a_model_that_was_repaired_is_asked_as_the_client_asks():
-    learner, mended = Learner(), Upstream()
+    learner, repaired = Learner(), Upstream()
     ask(learner, Upstream([NO_STREAM]), chat(stream=True))
-    again = ask(learner, mended, chat(stream=True), HOUR_S)
+    again = ask(learner, repaired, chat(stream=True), HOUR_S)
     assert (again.call.adapted, again.logged, rules(learner)) == ((), [], [])
 
 
@@ -603,13 +603,13 @@ def assert_same_words(call: Call, planned: Call) -> None:
     before, after = json.loads(call.body), json.loads(planned.body)
     assert before["model"] == after["model"]
     assert before.get("input") == after.get("input")
-    assert [words(turn) for turn in before.get("messages", [])] == [words(turn) for turn in after.get("messages", [])]
+    assert list(map(words, before.get("messages", []))) == list(map(words, after.get("messages", [])))
 
 
-def words(turn: dict[str, Any]) -> tuple[bool, str]:
-    content = turn.get("content") or ""
+def words(message: dict[str, Any]) -> tuple[bool, str]:
+    content = message.get("content") or ""
     text = content if isinstance(content, str) else "\n\n".join(part.get("text", "?") for part in content)
-    return turn["role"] in ("system", "developer"), text
+    return message["role"] in ("system", "developer"), text
 
 
 def test_rules_that_two_processes_learned_against_each_other_make_no_circle():

@@ -52,8 +52,8 @@ class Requests:
                 if refusal is None:
                     learning.succeeded(self.clock.now())
                     return ",".join(planned.adapted)
-                complaint = read_error_body(refusal.body, refused=True)
-                error = UpstreamErrorReply("", upstream="chat", status=refusal.status, error_body=complaint)
+                error_body = read_error_body(refusal.body, refused=True)
+                error = UpstreamErrorReply("", upstream="chat", status=refusal.status, error_body=error_body)
                 if not learn_from(learning, error, self.clock.now()):
                     learning.failed(error, self.clock.now())
                     return "refused"

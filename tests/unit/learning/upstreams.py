@@ -53,10 +53,10 @@ def always(body: Any, status: int = 400) -> Refusal:
 
 
 def refused(refusal: Refusal) -> UpstreamErrorReply:
-    complaint = read_error_body(refusal.body, refused=True)
-    assert complaint is not None
+    error_body = read_error_body(refusal.body, refused=True)
+    assert error_body is not None
     return UpstreamErrorReply(
-        complaint.message, upstream="chat", status=refusal.status, upstream_code=complaint.code, error_body=complaint
+        error_body.message, upstream="chat", status=refusal.status, upstream_code=error_body.code, error_body=error_body
     )
 
 

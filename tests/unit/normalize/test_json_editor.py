@@ -139,7 +139,7 @@ def test_elements_of_a_list_go_and_come():
 
 
 def test_messages_that_are_no_objects_are_left_to_the_upstream():
-    assert [turn.string("role") for turn in editor(b'{"messages":[1,{"role":"user"},"x"]}').messages] == ["user"]
+    assert [message.string("role") for message in editor(b'{"messages":[1,{"role":"user"},"x"]}').messages] == ["user"]
     assert editor(b'{"messages":"x"}').messages == []
     assert editor(b"{}").messages == []
 
@@ -174,8 +174,8 @@ def test_the_editor_does_what_a_dict_does(data):
 
 def test_many_changes_of_a_large_body_copy_it_once():
     image = "A" * 4_000_000
-    turns = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]
-    body = json.dumps({"model": "m", "messages": turns, **{f"n{at}": at for at in range(20)}}).encode()
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]
+    body = json.dumps({"model": "m", "messages": messages, **{f"n{at}": at for at in range(20)}}).encode()
     tracemalloc.start()
     under_way = editor(body)
     for at in range(20):

@@ -260,7 +260,7 @@ def sink(pipe):
 
 
 @pytest.fixture
-def tell(sink):
+def log_to(sink):
     """Logs an event with a name."""
     return lambda name, level=logging.INFO: sink.emit_event(level, "request", {"id": name})
 
@@ -269,64 +269,64 @@ def names(text):
     return [json.loads(line)["id"] for line in text.splitlines()]
 
 
-async def test_the_lines_of_one_turn_go_out_in_one_write_when_it_is_over(pipe, tell):
-    tell("a")
-    tell("b")
+async def test_the_lines_of_one_turn_go_out_in_one_write_when_it_is_over(pipe, log_to):
+    log_to("a")
+    log_to("b")
     assert pipe.writes == []
     await one_iteration()
-    tell("c")
+    log_to("c")
     assert [names(written) for written in pipe.writes] == [["a", "b"]]
     await one_iteration()
     assert [names(written) for written in pipe.writes] == [["a", "b"], ["c"]]
 
 
-def test_where_no_loop_runs_a_line_goes_out_at_once(pipe, tell):
-    tell("a")
+def test_where_no_loop_runs_a_line_goes_out_at_once(pipe, log_to):
+    log_to("a")
     assert names(pipe.text) == ["a"]
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
-async def test_what_went_wrong_goes_out_at_once_behind_what_waited(pipe, tell, level):
-    tell("a")
-    tell("b", level)
+async def test_what_went_wrong_goes_out_at_once_behind_what_waited(pipe, log_to, level):
+    log_to("a")
+    log_to("b", level)
     assert [names(written) for written in pipe.writes] == [["a", "b"]]
     await one_iteration()
     assert len(pipe.writes) == 1
 
 
-async def test_what_others_log_goes_out_at_once_behind_what_waited(pipe, sink, tell):
-    tell("a")
+async def test_what_others_log_goes_out_at_once_behind_what_waited(pipe, sink, log_to):
+    log_to("a")
     record = {"name": "elsewhere", "levelno": logging.ERROR, "msg": "failed", "fields": {"id": "b"}}
     sink.handle(logging.makeLogRecord(record))
-    tell("c")
+    log_to("c")
     assert names(pipe.text) == ["a", "b"]
     await one_iteration()
     assert names(pipe.text) == ["a", "b", "c"]
 
 
-async def test_what_waits_when_the_process_ends_is_written(pipe, sink, tell):
-    tell("a")
+async def test_what_waits_when_the_process_ends_is_written(pipe, sink, log_to):
+    log_to("a")
     logging.shutdown([lambda: sink])
     assert names(pipe.text) == ["a"]
 
 
-async def test_a_thread_without_a_loop_writes_what_waits_and_its_own_line(pipe, tell):
-    tell("a")
-    thread = threading.Thread(target=tell, args=("b",))
+async def test_a_thread_without_a_loop_writes_what_waits_and_its_own_line(pipe, log_to):
+    log_to("a")
+    thread = threading.Thread(target=log_to, args=("b",))
     thread.start()
     thread.join()
     assert names(pipe.text) == ["a", "b"]
 
 
-def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(pipe, tell):
+def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(pipe, log_to):
     left = asyncio.new_event_loop()
-    left.call_soon(tell, "a")
+    left.call_soon(log_to, "a")
     left.call_soon(left.stop)
     left.run_forever()
     assert pipe.writes == []
 
     async def next_one():
-        tell("b")
+        log_to("b")
         await one_iteration()
 
     asyncio.run(next_one())
@@ -335,8 +335,8 @@ def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(p
 
 
 @pytest.mark.parametrize("end", ["broken", "closed"])
-async def test_a_stream_that_takes_nothing_fails_nobody_and_is_reported(pipe, sink, tell, capsys, end):
-    tell("a")
+async def test_a_stream_that_takes_nothing_fails_nobody_and_is_reported(pipe, sink, log_to, capsys, end):
+    log_to("a")
     if end == "closed":
         sink.stream.close()
     pipe.broken = True
@@ -347,10 +347,10 @@ async def test_a_stream_that_takes_nothing_fails_nobody_and_is_reported(pipe, si
     pipe.broken = False
 
 
-async def test_a_write_that_fails_is_reported_alone_and_the_others_go_on(pipe, tell, capsys):
+async def test_a_write_that_fails_is_reported_alone_and_the_others_go_on(pipe, log_to, capsys):
     first, second = "a" * 3_000, "b" * 3_000
-    tell(first)
-    tell(second)
+    log_to(first)
+    log_to(second)
     taken, pipe.write = pipe.write, lambda data: _fail_once(pipe, taken)
     await one_iteration()
     reported = capsys.readouterr().err

@@ -302,10 +302,10 @@ async def test_many_series_are_formatted_while_the_event_loop_runs():
     metrics = with_models("gpt")
     for number in range(MAX_SERIES):
         metrics.of((f"caller-{number}", "gpt", "azure", "chat")).requests["ok"] += 1
-    turns, scrape = 0, asyncio.create_task(metrics.scrape())
+    iterations, scrape = 0, asyncio.create_task(metrics.scrape())
     while not scrape.done():
         await asyncio.sleep(0)  # one iteration of the loop: the test measures their number
-        turns += 1
-        metrics.of(("late", "gpt", "azure", f"operation-{turns}"))
-    assert turns > 10
+        iterations += 1
+        metrics.of(("late", "gpt", "azure", f"operation-{iterations}"))
+    assert iterations > 10
     assert scrape.result().count(b'outcome="ok"') >= MAX_SERIES

@@ -64,10 +64,10 @@ class Reply:
 
 
 class Upstream:
-    """Plays `turns`, one for each request, then answers well. `takes` are the only tokens that it accepts."""
+    """Plays `replies`, one for each request, then answers well. `takes` are the only tokens that it accepts."""
 
-    def __init__(self, *turns: Response | TransportFault, takes: set[str] | None = None) -> None:
-        self.turns = deque(turns)
+    def __init__(self, *replies: Response | TransportFault, takes: set[str] | None = None) -> None:
+        self.replies = deque(replies)
         self.takes = takes
         self.came: list[OutboundRequest] = []
         self.queue: asyncio.Event | None = None
@@ -82,10 +82,10 @@ class Upstream:
         await asyncio.sleep(0)
         if self.takes is not None and self.token_of(request) not in self.takes:
             return Reply(EXPIRED, 401)
-        turn = self.turns.popleft() if self.turns else Reply(good(request))
-        if isinstance(turn, TransportFault):
-            raise turn
-        return turn
+        reply = self.replies.popleft() if self.replies else Reply(good(request))
+        if isinstance(reply, TransportFault):
+            raise reply
+        return reply
 
     async def aclose(self) -> None: ...
 
@@ -417,23 +417,23 @@ async def test_the_next_target_is_tried_where_a_reused_connection_was_closed_bef
 
 
 @pytest.mark.parametrize(
-    "turns",
+    "replies",
     [
         pytest.param([TransportFault(Fault.CLOSED, "reset")], id="the request was written"),
         pytest.param([stale(), unreached()], id="the repeat was not, the request before it was"),
         pytest.param([Reply({"error": {"message": "overloaded"}}, 503)], id="it was answered"),
     ],
 )
-async def test_the_next_target_is_not_tried_where_a_byte_was_written(turns):
-    first, second = Upstream(*turns), Upstream()
+async def test_the_next_target_is_not_tried_where_a_byte_was_written(replies):
+    first, second = Upstream(*replies), Upstream()
     client = await Scenario(first, second).handled()
     assert client.status >= 500
     assert second.came == []
 
 
-@pytest.mark.parametrize("turns", [[Reply(EXPIRED, 401), unreached()], [Reply(HIDDEN), unreached()]])
-async def test_the_next_target_is_not_tried_after_a_renewal(turns):
-    first, second = Upstream(*turns), Upstream()
+@pytest.mark.parametrize("replies", [[Reply(EXPIRED, 401), unreached()], [Reply(HIDDEN), unreached()]])
+async def test_the_next_target_is_not_tried_after_a_renewal(replies):
+    first, second = Upstream(*replies), Upstream()
     client = await Scenario(first, second, holder=Holder("old", "new")).handled()
     assert client.status >= 500
     assert (first.tokens, second.came) == (["old", "new"], [])

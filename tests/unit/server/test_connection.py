@@ -63,9 +63,9 @@ async def refuse(cycle: HttpRequestCycle) -> None:
     await cycle.write(b"no", last=True)
 
 
-async def visited(wire_client: WireClient, *pieces: bytes) -> bytes:
+async def exchange(wire_client: WireClient, *pieces: bytes) -> bytes:
     for piece in pieces:
-        wire_client.say(piece)
+        wire_client.send(piece)
         await rest()
     return wire_client.received
 
@@ -78,16 +78,16 @@ def reported(response: bytes) -> tuple[str, bool]:
 
 async def test_a_request_in_pieces_is_served_with_the_address_of_its_client():
     wire_client = WireClient(echo)
-    assert await visited(wire_client, *(bytes([byte]) for byte in asked(b"hello"))) == OK % (5, b"hello")
+    assert await exchange(wire_client, *(bytes([byte]) for byte in asked(b"hello"))) == OK % (5, b"hello")
     assert [(cycle.path, cycle.peer) for cycle in wire_client.cycles] == [("/v1/x", "192.0.2.7")]
 
 
 async def test_a_connection_serves_one_request_after_the_other_without_a_timer_for_each():
     wire_client = WireClient(echo)
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     before = driven().timers
     for number in range(3):
-        await visited(wire_client, asked(b"%d" % number))
+        await exchange(wire_client, asked(b"%d" % number))
     assert wire_client.statuses == [200] * 4
     assert driven().timers == before
     assert not wire_client.state.tasks
@@ -95,15 +95,15 @@ async def test_a_connection_serves_one_request_after_the_other_without_a_timer_f
 
 async def test_the_date_is_the_servers_newest():
     wire_client = WireClient(echo)
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     wire_client.state.default_headers = [(b"date", b"later")]
-    assert (await visited(wire_client, asked(b"2"))).endswith(b"date: later\r\ncontent-length: 1\r\n\r\n2")
+    assert (await exchange(wire_client, asked(b"2"))).endswith(b"date: later\r\ncontent-length: 1\r\n\r\n2")
 
 
 async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanwhile():
     held = Held()
     wire_client = WireClient(held)
-    await visited(wire_client, asked(b"1") + asked(b"2") + asked(b"3"))
+    await exchange(wire_client, asked(b"1") + asked(b"2") + asked(b"3"))
     assert (len(wire_client.cycles), wire_client.transport.reading, wire_client.received) == (1, False, b"")
     held.go.set()
     await rest()
@@ -113,9 +113,9 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
 
 async def test_an_idle_connection_is_closed_after_its_time():
     wire_client = WireClient(echo_known)
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     await advance(KEEP_ALIVE_S - 1)
-    await visited(wire_client, asked(b"2"))
+    await exchange(wire_client, asked(b"2"))
     await advance(KEEP_ALIVE_S - 1)
     assert not wire_client.transport.closing
     await advance(2)
@@ -129,9 +129,9 @@ async def test_an_idle_connection_is_closed_after_its_time():
 @pytest.mark.parametrize("begun", [b"", b"POST /v1", asked(b"")[:-2]])
 async def test_a_head_that_does_not_come_is_408(begun: bytes):
     wire_client = WireClient(echo)
-    await visited(wire_client, begun)
+    await exchange(wire_client, begun)
     await advance(RECEIVE_S / 2)
-    await visited(wire_client, begun[:0])
+    await exchange(wire_client, begun[:0])
     await advance(RECEIVE_S / 2)
     assert reported(wire_client.received) == ("receive_timeout", True)
     assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
@@ -142,7 +142,7 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
 async def test_a_dribbled_head_does_not_buy_time():
     wire_client = WireClient(echo)
     for byte in b"GET / HTTP/1.1\r\nx: y"[:19]:
-        wire_client.say(bytes([byte]))
+        wire_client.send(bytes([byte]))
         await advance(RECEIVE_S / 19)
     assert reported(wire_client.received) == ("receive_timeout", True)
 
@@ -150,7 +150,7 @@ async def test_a_dribbled_head_does_not_buy_time():
 async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connection():
     held = Held()
     wire_client = WireClient(held)
-    await visited(wire_client, asked(b"hello")[:-1])
+    await exchange(wire_client, asked(b"hello")[:-1])
     await advance(RECEIVE_S)
     assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
     await advance(BODY_GRACE_S)
@@ -160,9 +160,9 @@ async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connectio
 async def test_the_body_of_a_refused_request_is_passed_over_and_the_next_one_served():
     wire_client = WireClient(refuse)
     raw = asked(b"hello")
-    await visited(wire_client, raw[:-2])
+    await exchange(wire_client, raw[:-2])
     assert wire_client.statuses == [401]
-    await visited(wire_client, raw[-2:] + asked(b"2"))
+    await exchange(wire_client, raw[-2:] + asked(b"2"))
     assert wire_client.statuses == [401, 401]
     await advance(KEEP_ALIVE_S + 1)
     assert wire_client.transport.closing
@@ -170,7 +170,7 @@ async def test_the_body_of_a_refused_request_is_passed_over_and_the_next_one_ser
 
 async def test_a_refused_request_whose_body_never_ends_is_cut_off():
     wire_client = WireClient(refuse)
-    await visited(wire_client, asked(b"hello")[:-2])
+    await exchange(wire_client, asked(b"hello")[:-2])
     await advance(RECEIVE_S)
     await advance(BODY_GRACE_S)
     assert wire_client.transport.aborted
@@ -178,10 +178,10 @@ async def test_a_refused_request_whose_body_never_ends_is_cut_off():
 
 async def test_a_refused_request_that_closes_waits_for_unread_bytes():
     wire_client = WireClient(refuse)
-    await visited(wire_client, asked(b"hello", "connection: close")[:-2])
+    await exchange(wire_client, asked(b"hello", "connection: close")[:-2])
     assert b"connection: close" in wire_client.received
     assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
-    await visited(wire_client, b"lo" + asked(b"2"))
+    await exchange(wire_client, b"lo" + asked(b"2"))
     assert wire_client.statuses == [401]
     await advance(LINGER_S)
     assert wire_client.transport.aborted
@@ -199,7 +199,7 @@ BROKEN = {
 async def test_what_never_becomes_a_request_is_refused_and_nothing_more_is_read(form: str):
     raw, code = BROKEN[form]
     wire_client = WireClient(echo)
-    await visited(wire_client, raw, asked(b"1"))
+    await exchange(wire_client, raw, asked(b"1"))
     assert reported(wire_client.received) == (code, True)
     assert wire_client.cycles == []
 
@@ -216,7 +216,7 @@ BEHIND = {
 async def test_what_is_broken_behind_a_request_waits_for_its_response(behind: bytes):
     held = Held()
     wire_client = WireClient(held)
-    await visited(wire_client, asked(b"1"), behind)
+    await exchange(wire_client, asked(b"1"), behind)
     await advance(RECEIVE_S)
     assert wire_client.received == b""
     held.go.set()
@@ -231,7 +231,7 @@ async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing(
     held = Held()
     wire_client = WireClient(held)
     raw = asked(b"zz\r\n", "transfer-encoding: chunked", length=False)
-    await visited(wire_client, raw)
+    await exchange(wire_client, raw)
     assert reported(wire_client.received) == ("invalid_request", True)
     assert [type(error) for error in held.raised] == [ClientGone]
 
@@ -248,16 +248,16 @@ async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing(
 )
 async def test_behind_an_early_answer_a_large_rest_of_the_body_is_not_parsed(raw: bytes, persists: bool):
     wire_client = WireClient(refuse)
-    await visited(wire_client, raw)
+    await exchange(wire_client, raw)
     assert (wire_client.statuses, b"connection: close" in wire_client.received) == ([401], not persists)
     assert wire_client.transport.ended is not persists
-    await visited(wire_client, bytes(REST_BYTES) + asked(b"2"))
+    await exchange(wire_client, bytes(REST_BYTES) + asked(b"2"))
     assert wire_client.statuses == ([401, 401] if persists else [401])
 
 
 async def test_a_broken_body_behind_its_early_answer_closes():
     wire_client = WireClient(refuse)
-    await visited(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
+    await exchange(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
     assert (wire_client.statuses, wire_client.transport.ended) == ([401], True)
     await advance(LINGER_S)
     assert wire_client.transport.aborted
@@ -273,7 +273,7 @@ async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
         await cycle.write(b"2", last=True)
 
     wire_client = WireClient(early)
-    await visited(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
+    await exchange(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
     go.set()
     await rest()
     assert wire_client.received.endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n")
@@ -285,13 +285,13 @@ async def test_a_body_behind_a_slow_answer_gets_its_own_time():
     """It waits unread behind another request for longer than a body may take."""
     held = Held()
     wire_client = WireClient(held)
-    await visited(wire_client, asked(b"1") + asked(b"hello")[:-1])
+    await exchange(wire_client, asked(b"1") + asked(b"hello")[:-1])
     await advance(RECEIVE_S + 1)
     await advance(RECEIVE_S - 1)
     held.go.set()
     await rest()
     await advance(RECEIVE_S - 1)
-    await visited(wire_client, b"o")
+    await exchange(wire_client, b"o")
     assert wire_client.statuses == [200, 200]
 
 
@@ -309,17 +309,17 @@ async def test_above_the_shares_the_oldest_silent_connection_closes_and_the_new_
     first, *others = (WireClient(echo, shares=shares) for _ in range(5))
     assert (first.transport.closing, first.refused) == (True, [("overloaded", "192.0.2.7")])
     assert [wire_client.transport.closing for wire_client in others] == [False] * 4
-    await visited(others[-1], asked(b"1"))
+    await exchange(others[-1], asked(b"1"))
     assert others[-1].statuses == [200]
 
 
 async def test_a_connection_with_a_served_request_counts_for_its_caller_and_is_not_closed_for_silent_ones():
     shares = shared()
     app = WireClient(served_for_a_caller, shares=shares)
-    await visited(app, asked(b"1"))
+    await exchange(app, asked(b"1"))
     silent = [WireClient(echo, shares=shares) for _ in range(6)]
     assert (app.transport.closing, [wire_client.transport.closing for wire_client in silent].count(True)) == (False, 3)
-    await visited(app, asked(b"2"))
+    await exchange(app, asked(b"2"))
     assert app.statuses == [200, 200]
 
 
@@ -327,7 +327,7 @@ async def test_above_its_share_a_callers_oldest_idle_connection_closes():
     shares = shared()
     visitors = [WireClient(served_for_a_caller, shares=shares) for _ in range(3)]
     for wire_client in visitors:
-        await visited(wire_client, asked(b"1"))
+        await exchange(wire_client, asked(b"1"))
     assert [wire_client.transport.closing for wire_client in visitors] == [True, False, False]
 
 
@@ -336,11 +336,11 @@ async def test_an_answer_that_its_client_takes_slowly_is_not_cut_off_for_others_
     slow, idle, new = (WireClient(served_for_a_caller, shares=shares) for _ in range(3))
     slow.transport.is_slow = True
     for wire_client in (slow, idle, new):
-        await visited(wire_client, asked(b"1"))
+        await exchange(wire_client, asked(b"1"))
     assert [wire_client.transport.closing for wire_client in (slow, idle, new)] == [False, True, False]
     slow.connection.resume_writing()
     last = WireClient(served_for_a_caller, shares=shares)
-    await visited(last, asked(b"1"))
+    await exchange(last, asked(b"1"))
     assert [wire_client.transport.closing for wire_client in (slow, new, last)] == [False, True, False]
     assert slow.statuses == [200]
 
@@ -359,7 +359,7 @@ async def test_a_connection_that_ends_leaves_its_share():
     shares = shared()
     visitors = [WireClient(echo, shares=shares), WireClient(served_for_a_caller, shares=shares)]
     for wire_client in visitors:
-        await visited(wire_client, asked(b"1"))
+        await exchange(wire_client, asked(b"1"))
         wire_client.transport.abort()
     await rest()
     assert len(shares) == 0
@@ -369,13 +369,13 @@ async def test_a_connection_that_ends_leaves_its_share():
 async def test_what_is_refused_is_counted_as_a_rejection_with_its_address(form: str):
     raw, code = BROKEN[form]
     wire_client = WireClient(echo)
-    await visited(wire_client, raw, asked(b"1"))
+    await exchange(wire_client, raw, asked(b"1"))
     assert wire_client.refused == [(code, "192.0.2.7")]
 
 
 async def test_a_head_that_is_late_is_counted_as_a_rejection_and_a_request_is_not():
     late, fine = WireClient(echo), WireClient(echo)
-    await visited(fine, asked(b"1"))
+    await exchange(fine, asked(b"1"))
     await advance(RECEIVE_S)
     assert (late.refused, fine.refused) == ([("receive_timeout", "192.0.2.7")], [])
 
@@ -392,7 +392,7 @@ async def refused_in_mid_body() -> tuple[WireClient, bytes]:
     """Return a client that was rejected before its body was read, and the piece that it had sent."""
     wire_client = WireClient(refuse_on_signal)
     piece = bytes(AHEAD_BYTES + 1)
-    await visited(wire_client, asked(bytes(5 * LIMIT_BYTES))[:100], piece)
+    await exchange(wire_client, asked(bytes(5 * LIMIT_BYTES))[:100], piece)
     assert (wire_client.transport.reading, wire_client.statuses) == (False, [])
     await advance(0.5)
     assert (wire_client.statuses, wire_client.transport.ended) == ([413], True)
@@ -409,26 +409,26 @@ async def test_a_body_that_goes_on_behind_its_refusal_is_taken_for_as_long_as_on
     wire_client, piece = await refused_in_mid_body()
     for _ in range(int(RECEIVE_S / LINGER_S * 2) - 1):
         await advance(LINGER_S / 2)
-        await visited(wire_client, piece)
+        await exchange(wire_client, piece)
     assert not wire_client.transport.closing
     for _ in range(4):
         await advance(LINGER_S / 2)
-        await visited(wire_client, piece)
+        await exchange(wire_client, piece)
     assert wire_client.transport.aborted
 
 
 async def test_a_body_that_stops_behind_its_refusal_is_waited_for_no_longer():
     wire_client, piece = await refused_in_mid_body()
-    await visited(wire_client, piece)
+    await exchange(wire_client, piece)
     await advance(LINGER_S)
     assert wire_client.transport.aborted
 
 
 async def test_what_dribbles_behind_a_refused_head_buys_no_time():
     wire_client = WireClient(echo)
-    await visited(wire_client, b"\0\0\r\n\r\n")
+    await exchange(wire_client, b"\0\0\r\n\r\n")
     await advance(LINGER_S / 2)
-    await visited(wire_client, b"more")
+    await exchange(wire_client, b"more")
     await advance(LINGER_S / 2)
     assert wire_client.transport.aborted
 
@@ -437,7 +437,7 @@ async def test_offers_to_upgrade_are_ignored_in_the_requests_that_wait_too():
     held = Held()
     wire_client = WireClient(held)
     offer = ("connection: upgrade", "upgrade: h2c")
-    await visited(wire_client, asked(b"1", *offer) + asked(b"2", *offer)[:-1], b"2")
+    await exchange(wire_client, asked(b"1", *offer) + asked(b"2", *offer)[:-1], b"2")
     held.go.set()
     await rest()
     assert wire_client.received == OK % (1, b"1") + OK % (1, b"2")
@@ -456,8 +456,8 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
 
     held = Held()
     watcher, waiter = WireClient(watching), WireClient(held)
-    await visited(watcher, asked(b"1"))
-    await visited(waiter, asked(b"hello")[:-1])
+    await exchange(watcher, asked(b"1"))
+    await exchange(waiter, asked(b"hello")[:-1])
     for wire_client in (watcher, waiter):
         wire_client.transport.abort()
         await rest()
@@ -481,7 +481,7 @@ async def test_who_watches_too_late_is_called_at_once_and_writes_to_nobody():
         await cycle.write(b"no", last=True)
 
     wire_client = WireClient(late)
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     wire_client.transport.abort()
     await rest()
     go.set()
@@ -500,7 +500,7 @@ async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
 
     wire_client = WireClient(stream, send_stall_s=3)
     wire_client.connection.pause_writing()
-    await visited(wire_client, asked(b"x"))
+    await exchange(wire_client, asked(b"x"))
     assert (wire_client.received, wire_client.cycles[0].try_write(b"lost")) == (b"", False)
     await advance(2)
     wire_client.connection.resume_writing()
@@ -513,7 +513,7 @@ async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
 
 async def test_a_client_that_takes_nothing_for_long_is_cut_off():
     wire_client = WireClient(Held(), send_stall_s=3)
-    await visited(wire_client, asked(b"x"))
+    await exchange(wire_client, asked(b"x"))
     wire_client.connection.pause_writing()
     await advance(2)
     assert not wire_client.transport.closing
@@ -528,7 +528,7 @@ async def test_a_wait_for_room_ends_with_the_connection():
 
     wire_client = WireClient(stream)
     wire_client.connection.pause_writing()
-    await visited(wire_client, asked(b"x"))
+    await exchange(wire_client, asked(b"x"))
     wire_client.transport.abort()
     await rest()
     assert not wire_client.state.tasks
@@ -543,7 +543,7 @@ async def test_a_fault_of_the_handler_is_logged_and_ends_the_connection(begun: b
         raise ZeroDivisionError("a bug")
 
     wire_client = WireClient(broken)
-    await visited(wire_client, asked(b"x"))
+    await exchange(wire_client, asked(b"x"))
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == ["request_failed"]
     assert wire_client.statuses == ([200] if begun else [500])
     await advance(LINGER_S)
@@ -554,7 +554,7 @@ async def test_a_fault_of_the_handler_is_logged_and_ends_the_connection(begun: b
 
 async def test_a_handler_that_is_cancelled_leaves_no_client_waiting():
     wire_client = WireClient(Held())
-    await visited(wire_client, asked(b"x"))
+    await exchange(wire_client, asked(b"x"))
     (task,) = wire_client.state.tasks
     task.cancel()
     await rest()
@@ -568,7 +568,7 @@ async def test_nothing_is_written_behind_a_close_that_nobody_knows_yet(expects: 
         await echo(cycle)
 
     wire_client = WireClient(cut)
-    await visited(wire_client, asked(b"1", *expects))
+    await exchange(wire_client, asked(b"1", *expects))
     assert (wire_client.received, wire_client.state.tasks, wire_client.state.connections) == (b"", set(), set())
 
 
@@ -583,8 +583,8 @@ async def test_nothing_is_refused_behind_a_close():
 async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     held = Held()
     idle, busy, ahead = WireClient(echo), WireClient(held), WireClient(held)
-    await visited(busy, asked(b"1"))
-    await visited(ahead, asked(b"1") + asked(b"2"))
+    await exchange(busy, asked(b"1"))
+    await exchange(ahead, asked(b"1") + asked(b"2"))
     for wire_client in (idle, busy, ahead):
         wire_client.connection.shutdown()
     assert (idle.transport.ended, busy.transport.ended) == (True, False)
@@ -629,9 +629,9 @@ async def test_a_body_that_is_passed_on_comes_in_pieces_and_the_next_request_is_
     wire_client = WireClient(passing)
     raw = asked(b"hello, you")
     await passing.want(9)
-    await visited(wire_client, raw[:-5], raw[-5:-2], raw[-2:])
+    await exchange(wire_client, raw[:-5], raw[-5:-2], raw[-2:])
     assert (passing.pieces, wire_client.statuses) == ([b"hello", b", y", b"ou", b""], [200])
-    await visited(wire_client, asked(b"again"))
+    await exchange(wire_client, asked(b"again"))
     assert (passing.pieces[4:], wire_client.statuses) == ([b"again", b""], [200, 200])
 
 
@@ -640,14 +640,14 @@ async def test_a_body_that_nobody_takes_is_read_no_further_and_runs_into_no_dead
     wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
     await passing.want()
-    await visited(wire_client, raw[:100], raw[100 : AHEAD_BYTES + 200])
+    await exchange(wire_client, raw[:100], raw[100 : AHEAD_BYTES + 200])
     assert not wire_client.transport.reading
     await advance(10 * RECEIVE_S)
     assert not wire_client.transport.closing
     await passing.want(2)
     assert bool(wire_client.transport.reading) is True
     await passing.want(9)
-    await visited(wire_client, raw[AHEAD_BYTES + 200 :])
+    await exchange(wire_client, raw[AHEAD_BYTES + 200 :])
     assert (sum(map(len, passing.pieces)), wire_client.statuses) == (LIMIT_BYTES, [200])
 
 
@@ -657,9 +657,9 @@ async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     raw = asked(bytes(LIMIT_BYTES))
     piece = bytes(int(RECEIVE_S) * 1024)
     await passing.want(99)
-    await visited(wire_client, raw[:-LIMIT_BYTES])
+    await exchange(wire_client, raw[:-LIMIT_BYTES])
     for _ in range(8):
-        await visited(wire_client, piece)
+        await exchange(wire_client, piece)
         await advance(RECEIVE_S - 1)
     assert passing.raised == []
     await advance(2)
@@ -674,12 +674,12 @@ async def test_a_body_that_is_passed_on_has_a_least_rate_in_total():
     wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
     await passing.want(99)
-    await visited(wire_client, raw[:-LIMIT_BYTES])
+    await exchange(wire_client, raw[:-LIMIT_BYTES])
     for _ in range(2):
-        await visited(wire_client, b"x")
+        await exchange(wire_client, b"x")
         await advance(RECEIVE_S / 2 - 0.1)
     assert passing.raised == []
-    await visited(wire_client, b"x")
+    await exchange(wire_client, b"x")
     await advance(0.3)
     assert "upload_bytes_per_s" in str(passing.raised)
     await advance(LINGER_S)
@@ -690,15 +690,15 @@ async def test_a_client_that_never_authenticates_renews_no_connection():
     """By /healthz, or with answers of 401."""
     wire_client = WireClient(refuse)
     for _ in range(3):
-        await visited(wire_client, asked(b""))
+        await exchange(wire_client, asked(b""))
         await advance(KEEP_ALIVE_S / 3 - 1)
     assert not wire_client.transport.closing
     await advance(4)
     assert (bool(wire_client.transport.closing), wire_client.statuses) == (True, [401, 401, 401])
     late = WireClient(refuse, receive_s=2 * KEEP_ALIVE_S)
-    await visited(late, asked(b"")[:-2])
+    await exchange(late, asked(b"")[:-2])
     await advance(KEEP_ALIVE_S + 1)
-    await visited(late, b"\r\n")
+    await exchange(late, b"\r\n")
     assert (late.statuses, b"connection: close" in late.received) == ([401], True)
 
 
@@ -706,12 +706,12 @@ async def test_a_body_that_is_passed_on_is_bounded_and_its_rest_is_nobodys():
     passing = Passing()
     wire_client = WireClient(passing)
     await passing.want(9)
-    await visited(wire_client, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
-    await visited(wire_client, b"f4241\r\n" + bytes(LIMIT_BYTES + 1) + b"\r\n")
+    await exchange(wire_client, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+    await exchange(wire_client, b"f4241\r\n" + bytes(LIMIT_BYTES + 1) + b"\r\n")
     assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["body_too_large"]
     assert wire_client.transport.ended
     announced = WireClient(passing)
-    await visited(announced, asked(bytes(LIMIT_BYTES + 1))[:200])
+    await exchange(announced, asked(bytes(LIMIT_BYTES + 1))[:200])
     assert announced.statuses == [413]
 
 
@@ -719,7 +719,7 @@ async def test_a_client_that_leaves_while_its_body_is_passed_on_is_reported_to_t
     passing = Passing()
     wire_client = WireClient(passing)
     await passing.want(9)
-    await visited(wire_client, asked(b"hello")[:-1])
+    await exchange(wire_client, asked(b"hello")[:-1])
     wire_client.connection.connection_lost(None)
     await rest()
     assert isinstance(passing.raised[0], ClientGone)
@@ -729,11 +729,11 @@ async def test_a_client_that_expects_gets_100_continue_when_its_body_is_passed_o
     passing = Passing()
     wire_client = WireClient(passing)
     raw = asked(b"hello", "expect: 100-continue")
-    await visited(wire_client, raw[:-5])
+    await exchange(wire_client, raw[:-5])
     assert wire_client.received == b""
     await passing.want(2)
     assert wire_client.received == b"HTTP/1.1 100 Continue\r\n\r\n"
-    await visited(wire_client, raw[-5:])
+    await exchange(wire_client, raw[-5:])
     assert passing.pieces == [b"hello", b""]
 
 
@@ -749,7 +749,7 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
     gc.disable()
     try:
         wire_client = WireClient(echo, made=Traced)
-        await visited(wire_client, raw)
+        await exchange(wire_client, raw)
         gone = weakref.ref(wire_client.connection)
         wire_client.transport.abort()
         await rest()
@@ -763,7 +763,7 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
 
 
 @contextmanager
-def crowded(wire_client: WireClient, others: int = 5) -> Iterator[None]:
+def with_others(wire_client: WireClient, others: int = 5) -> Iterator[None]:
     """Inside it `others` are in flight in addition to the requests of `wire_client`."""
 
     async def busy() -> None:
@@ -802,8 +802,8 @@ async def test_a_small_response_waits_for_the_others_of_its_turn(others: int, si
     serve = AtOnce()
     serve.size = size
     wire_client = serve.wire_client = WireClient(serve)
-    with crowded(wire_client, others):
-        wire_client.say(asked(b""))
+    with with_others(wire_client, others):
+        wire_client.send(asked(b""))
         await rest()
         assert (serve.seen, wire_client.statuses) == ([written], [200])
 
@@ -811,10 +811,10 @@ async def test_a_small_response_waits_for_the_others_of_its_turn(others: int, si
 async def test_what_follows_a_held_response_stands_behind_it():
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)
-    with crowded(wire_client):
-        wire_client.say(asked(b""))
+    with with_others(wire_client):
+        wire_client.send(asked(b""))
         await one_iteration()
-        wire_client.say(b"no HTTP\r\n\r\n")
+        wire_client.send(b"no HTTP\r\n\r\n")
         assert serve.seen == [0]
         assert wire_client.received.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
 
@@ -822,8 +822,8 @@ async def test_what_follows_a_held_response_stands_behind_it():
 async def test_a_held_response_is_out_before_its_connection_closes():
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)
-    with crowded(wire_client):
-        wire_client.say(asked(b"", "connection: close"))
+    with with_others(wire_client):
+        wire_client.send(asked(b"", "connection: close"))
         await rest()
         assert (serve.seen, wire_client.statuses, wire_client.transport.closing) == ([1], [200], True)
 
@@ -832,8 +832,8 @@ async def test_a_held_response_is_out_before_its_client_sees_that_this_is_the_en
     """It is refused while its body still comes: the connection lingers behind the response."""
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)
-    with crowded(wire_client):
-        wire_client.say(asked(b"", "content-length: 9", "connection: close") + b"half")
+    with with_others(wire_client):
+        wire_client.send(asked(b"", "content-length: 9", "connection: close") + b"half")
         await rest()
         assert (wire_client.statuses, wire_client.transport.ended) == ([200], True)
         assert wire_client.transport.pieces_at_end == 1
@@ -842,8 +842,8 @@ async def test_a_held_response_is_out_before_its_client_sees_that_this_is_the_en
 async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_done_sending_closes():
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)
-    with crowded(wire_client):
-        wire_client.say(asked(b""))
+    with with_others(wire_client):
+        wire_client.send(asked(b""))
         await one_iteration()
         wire_client.connection.eof_received()
         assert (serve.seen, wire_client.statuses) == ([0], [200])
@@ -852,8 +852,8 @@ async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_d
 async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)
-    with crowded(wire_client):
-        wire_client.say(asked(b""))
+    with with_others(wire_client):
+        wire_client.send(asked(b""))
         await one_iteration()
         wire_client.transport.abort()
         await rest()
@@ -866,7 +866,7 @@ async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
 async def test_while_draining_an_answer_says_that_it_is_the_last_and_the_client_sees_a_clean_end():
     wire_client = WireClient(echo)
     wire_client.connection.retire()
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     assert b"connection: close" in wire_client.received
     assert (wire_client.statuses, wire_client.transport.ended, wire_client.transport.aborted) == ([200], True, False)
 
@@ -874,7 +874,7 @@ async def test_while_draining_an_answer_says_that_it_is_the_last_and_the_client_
 async def test_while_draining_only_the_last_of_several_requests_is_the_last_answer():
     wire_client = WireClient(echo)
     wire_client.connection.retire()
-    await visited(wire_client, asked(b"1") + asked(b"2"))
+    await exchange(wire_client, asked(b"1") + asked(b"2"))
     assert (wire_client.statuses, wire_client.received.count(b"connection: close")) == ([200, 200], 1)
 
 
@@ -884,28 +884,28 @@ async def test_a_connection_made_while_draining_closes_behind_its_answer():
     late = FakeTransport(wire_client.connection)
     wire_client.connection.connection_made(late)
     wire_client.transport = late
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     assert b"connection: close" in wire_client.received
     assert wire_client.cycles[0].connected_before_drain
 
 
 async def test_a_connection_in_use_is_served_once_more_before_it_closes():
     wire_client = WireClient(echo)
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     await advance(DRAIN_IDLE_S / 2)
     wire_client.connection.close_when_idle()
     await advance(DRAIN_IDLE_S / 4)
-    await visited(wire_client, asked(b"2"))
+    await exchange(wire_client, asked(b"2"))
     assert (wire_client.statuses, wire_client.received.count(b"connection: close")) == ([200, 200], 1)
     assert wire_client.transport.ended
 
 
 async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_that_is_over():
     fresh, old, silent, begun = WireClient(echo), WireClient(echo), WireClient(echo), WireClient(echo)
-    await visited(old, asked(b"1"))
+    await exchange(old, asked(b"1"))
     await advance(DRAIN_IDLE_S * 2)
-    await visited(fresh, asked(b"1"))
-    await visited(begun, asked(b"1")[:10])
+    await exchange(fresh, asked(b"1"))
+    await exchange(begun, asked(b"1")[:10])
     for wire_client in (fresh, old, silent, begun):
         wire_client.connection.close_when_idle()
     await advance(0.01)
@@ -913,7 +913,7 @@ async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_
     await advance(DRAIN_IDLE_S)
     assert [each.transport.ended for each in (fresh, begun)] == [True, False]
     assert not fresh.connection.accepts_requests
-    begun.say(asked(b"1")[10:])
+    begun.send(asked(b"1")[10:])
     await rest()
     assert (begun.statuses, begun.transport.ended, silent.received) == ([200], True, b"")
 
@@ -921,7 +921,7 @@ async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_
 async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next_request():
     held = Held()
     wire_client = WireClient(begin_and_hold(held))
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     wire_client.connection.close_when_idle()
     held.go.set()
     await rest()
@@ -943,7 +943,7 @@ def begin_and_hold(held: Held) -> Any:
 async def test_what_a_client_still_takes_is_not_cut_by_the_end_of_the_linger():
     wire_client = WireClient(echo)
     wire_client.connection.retire()
-    await visited(wire_client, asked(b"1"))
+    await exchange(wire_client, asked(b"1"))
     wire_client.transport.unsent_bytes = 9
     await advance(LINGER_S * 3)
     assert not wire_client.transport.aborted

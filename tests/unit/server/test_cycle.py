@@ -35,7 +35,7 @@ async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
     reader = Reader()
     wire_client = WireClient(reader)
     for piece in pieces:
-        wire_client.say(piece)
+        wire_client.send(piece)
         await rest()
     return reader.read, wire_client.received
 
@@ -70,10 +70,10 @@ async def test_a_body_that_was_never_asked_for_ends_the_connection():
     """It is unknown whether the client sends the body, so the next bytes could be the body or the next request."""
     wire_client = WireClient(answer_with(b"no", length_bytes=2))
     raw = asked(b"hello", "expect: 100-continue")
-    wire_client.say(raw[:-5])
+    wire_client.send(raw[:-5])
     await rest()
     assert wire_client.received == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nno"
-    wire_client.say(asked(b"1"))
+    wire_client.send(asked(b"1"))
     await rest()
     assert len(wire_client.cycles) == 1
 
@@ -119,7 +119,7 @@ FRAMES = {
 async def test_a_response_shows_its_end_as_the_request_can_read_it(form: str):
     line, answer, expected = FRAMES[form]
     wire_client = WireClient(answer)
-    wire_client.say(asked(line=line))
+    wire_client.send(asked(line=line))
     await rest()
     assert wire_client.received == expected
     assert wire_client.transport.closing == (line == OLD)
@@ -137,7 +137,7 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
             await cycle.write(pieces[2], last=True)
 
         wire_client = WireClient(answer)
-        wire_client.say(asked(line=line))
+        wire_client.send(asked(line=line))
         await rest()
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
         bodies = {GET: chunks + b"0\r\n\r\n", OLD: b"".join(pieces), HEAD_LINE: b""}
@@ -146,13 +146,13 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
 
 async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied():
     wire_client = WireClient(answer_with(b"x", length_bytes=1))
-    wire_client.say(asked(line=GET))
+    wire_client.send(asked(line=GET))
     await rest()
     assert len(wire_client.transport.pieces) == 1
     large = b"x" * (JOINED_BYTES + 1)
     for answer, count in ((answer_with(large, length_bytes=len(large)), 2), (answer_with(large), 3)):
         wire_client = WireClient(answer)
-        wire_client.say(asked(line=GET))
+        wire_client.send(asked(line=GET))
         await rest()
         assert len(wire_client.transport.pieces) == count
         assert wire_client.transport.pieces[1] == large
@@ -173,12 +173,12 @@ def test_header_lines_are_the_fields_in_order():
 
 async def test_cancelled_while_it_waits_for_a_body_a_handler_leaves_the_connection_in_order():
     wire_client = WireClient(Reader())
-    wire_client.say(asked(b"hello")[:-1])
+    wire_client.send(asked(b"hello")[:-1])
     await rest()
     (task,) = wire_client.state.tasks
     task.cancel()
     await rest()
-    wire_client.say(b"o")
+    wire_client.send(b"o")
     assert wire_client.received.startswith(b"HTTP/1.1 500")
     assert wire_client.transport.ended
 
@@ -186,7 +186,7 @@ async def test_cancelled_while_it_waits_for_a_body_a_handler_leaves_the_connecti
 async def test_cancelled_while_it_waits_for_room_a_handler_writes_nothing():
     wire_client = WireClient(answer_with(b"x", length_bytes=1))
     wire_client.connection.pause_writing()
-    wire_client.say(asked(line=GET))
+    wire_client.send(asked(line=GET))
     await rest()
     (task,) = wire_client.state.tasks
     task.cancel()

@@ -35,7 +35,7 @@ class App:
 
 async def answered(app: App, raw: bytes) -> bytes:
     wire_client = app.served()
-    wire_client.say(raw)
+    wire_client.send(raw)
     await rest()
     return wire_client.received
 
@@ -84,7 +84,7 @@ async def test_receive_reports_a_disconnect_and_not_before():
         await serve_page(waits, cycle, 100)
 
     wire_client = WireClient(serve)
-    wire_client.say(asked(b"x"))
+    wire_client.send(asked(b"x"))
     await rest()
     assert received == ["http.request"]
     wire_client.transport.abort()

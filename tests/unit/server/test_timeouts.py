@@ -29,19 +29,19 @@ class Wait:
         self.late: list[AwaitedInput | None] = []
         self.recorder = CycleRecorder()
         self.reader = RequestParser(self.recorder)
-        self.patience = ReceiveTimeouts(
+        self.timeouts = ReceiveTimeouts(
             Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S
         )
         self.serving: HttpRequestCycle | None = None
         self.bound()
 
     def _late(self) -> None:
-        self.late.append(self.patience.take_expired())
+        self.late.append(self.timeouts.take_expired())
 
     def bound(self) -> None:
-        self.patience.update(self.reader, self.serving)
+        self.timeouts.update(self.reader, self.serving)
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self.reader.feed(data)
         self.serving = self.recorder.cycles[0] if self.recorder.cycles else None
         self.bound()
@@ -59,7 +59,7 @@ class Wait:
 async def dribble(wait: Wait, data: bytes, over_s: float) -> None:
     for byte in data:
         await advance(over_s / len(data))
-        wait.say(bytes([byte]))
+        wait.send(bytes([byte]))
 
 
 async def test_a_head_has_one_time_however_it_is_dribbled():
@@ -73,7 +73,7 @@ async def test_a_head_has_one_time_however_it_is_dribbled():
 async def test_a_body_has_its_own_time_however_it_is_dribbled():
     wait = Wait()
     await advance(RECEIVE_S - 1)
-    wait.say(RAW[:-10])
+    wait.send(RAW[:-10])
     await dribble(wait, RAW[-10:-1], RECEIVE_S - 2)
     assert wait.late == []
     await advance(2)
@@ -82,7 +82,7 @@ async def test_a_body_has_its_own_time_however_it_is_dribbled():
 
 async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     wait = Wait()
-    wait.say(RAW[:-10])
+    wait.send(RAW[:-10])
     wait.pass_on()
     await dribble(wait, RAW[-10:-1], 9 * (RECEIVE_S - 1))
     assert wait.late == []
@@ -92,13 +92,13 @@ async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
 
 async def test_no_piece_is_awaited_while_nobody_takes_those_that_are_here():
     wait = Wait()
-    wait.say(RAW[:-10])
+    wait.send(RAW[:-10])
     wait.pass_on()
-    wait.patience.suspend()
+    wait.timeouts.suspend()
     wait.bound()
     await advance(10 * RECEIVE_S)
     assert wait.late == []
-    wait.patience.clear()
+    wait.timeouts.clear()
     wait.bound()
     await advance(RECEIVE_S)
     assert wait.late == [AwaitedInput.BODY]
@@ -106,10 +106,10 @@ async def test_no_piece_is_awaited_while_nobody_takes_those_that_are_here():
 
 async def test_a_body_behind_one_that_nobody_took_has_its_time():
     wait = Wait()
-    wait.say(RAW[:-1])
+    wait.send(RAW[:-1])
     wait.pass_on()
-    wait.patience.suspend()
-    wait.say(RAW[-1:] + RAW[:-1])
+    wait.timeouts.suspend()
+    wait.send(RAW[-1:] + RAW[:-1])
     await advance(RECEIVE_S)
     assert wait.late == [AwaitedInput.BODY]
 
@@ -117,11 +117,11 @@ async def test_a_body_behind_one_that_nobody_took_has_its_time():
 @pytest.mark.parametrize("is_passed_on", [False, True])
 async def test_the_rest_of_a_late_body_buys_no_time_with_its_pieces(is_passed_on: bool):
     wait = Wait()
-    wait.say(RAW[:-10])
+    wait.send(RAW[:-10])
     if is_passed_on:
         wait.pass_on()
     await advance(RECEIVE_S)
-    wait.patience.start(AwaitedInput.REST, BODY_GRACE_S)
+    wait.timeouts.start(AwaitedInput.REST, BODY_GRACE_S)
     await dribble(wait, RAW[-10:-1], BODY_GRACE_S - 0.5)
     assert wait.late == [AwaitedInput.BODY]
     await advance(0.5)
@@ -130,7 +130,7 @@ async def test_the_rest_of_a_late_body_buys_no_time_with_its_pieces(is_passed_on
 
 async def test_nothing_is_awaited_while_a_whole_request_is_served_and_then_the_next():
     wait = Wait()
-    wait.say(RAW)
+    wait.send(RAW)
     await advance(10 * KEEP_ALIVE_S)
     wait.answer()
     await advance(KEEP_ALIVE_S - 1)
@@ -142,20 +142,20 @@ async def test_nothing_is_awaited_while_a_whole_request_is_served_and_then_the_n
 
 async def test_a_request_after_the_other_sets_no_timer():
     wait = Wait()
-    wait.say(RAW)
+    wait.send(RAW)
     wait.answer()
     before = driven().timers
     for _ in range(3):
-        wait.say(RAW)
+        wait.send(RAW)
         wait.answer()
     assert driven().timers == before
 
 
 async def test_what_is_expected_already_keeps_its_time():
     wait = Wait()
-    wait.patience.start(AwaitedInput.CLOSE, 2)
+    wait.timeouts.start(AwaitedInput.CLOSE, 2)
     await advance(1)
-    wait.patience.start(AwaitedInput.CLOSE, 2)
+    wait.timeouts.start(AwaitedInput.CLOSE, 2)
     await advance(1)
     assert wait.late == [AwaitedInput.CLOSE]
 
@@ -163,7 +163,7 @@ async def test_what_is_expected_already_keeps_its_time():
 async def test_after_a_rest_the_same_has_its_time_anew():
     wait = Wait()
     await advance(RECEIVE_S - 1)
-    wait.patience.clear()
+    wait.timeouts.clear()
     await advance(2)
     wait.bound()
     await advance(RECEIVE_S - 1)
@@ -182,6 +182,6 @@ async def test_what_was_late_and_is_awaited_again_has_its_time_anew():
 
 async def test_nothing_is_late_when_it_is_closed():
     wait = Wait()
-    wait.patience.close()
+    wait.timeouts.close()
     await advance(RECEIVE_S)
     assert wait.late == []

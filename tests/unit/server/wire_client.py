@@ -110,7 +110,7 @@ class WireClient:
     def _refuse(self, error: GatepassError, peer: str) -> None:
         self.refused.append((error.code, peer))
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         if not self.transport.closing:
             self.connection.data_received(data)
 

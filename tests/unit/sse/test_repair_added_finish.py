@@ -129,8 +129,8 @@ def test_text_completion_gets_its_own_form():
 def test_text_that_no_similar_event_brought_before_counts():
     """The pattern of an event with an empty text must not match an event with a text."""
     thought = data(chunk({"content": "", "reasoning_content": "hm"}))
-    spoken = data(chunk({"content": "Hi", "reasoning_content": ""}))
-    out, stream = read(thought, thought, spoken, DONE)
+    answered = data(chunk({"content": "Hi", "reasoning_content": ""}))
+    out, stream = read(thought, thought, answered, DONE)
     assert (reasons(out), stream.failure) == ({0: "stop"}, None)
     one = [text("a"), data(chunk({"content": ""}, index=1)), data(chunk({"content": "b"}, index=1)), DONE]
     assert reasons(read(*one)[0]) == {0: "stop", 1: "stop"}

@@ -94,8 +94,8 @@ def test_thoughts_come_as_summaries_and_as_texts_and_what_is_sealed_when_they_ar
 def test_a_refusal_and_annotations_and_logprobs_are_sent_with_their_text():
     cited = {"type": "url_citation", "start_index": 0, "end_index": 1, "title": "t", "url": "https://e.example"}
     logprob = {"token": "H", "bytes": [72], "logprob": -0.5, "top_logprobs": []}
-    spoken = part("Hi", annotations=[cited], logprobs=[logprob])
-    payload = inside(response(message(spoken, {"type": "refusal", "refusal": "No"})))
+    text_part = part("Hi", annotations=[cited], logprobs=[logprob])
+    payload = inside(response(message(text_part, {"type": "refusal", "refusal": "No"})))
     assert payload[1]["part"] == part("", logprobs=[])
     assert [one["logprobs"] for one in payload if "logprobs" in one] == [[logprob]] * 2
     cites = {"type": "response.output_text.annotation.added", **AT, "annotation_index": 0, "annotation": cited}
@@ -107,7 +107,7 @@ def test_a_refusal_and_annotations_and_logprobs_are_sent_with_their_text():
         {"type": "response.refusal.done", **second, "refusal": "No"},
         {"type": "response.content_part.done", **second, "part": {"type": "refusal", "refusal": "No"}},
     ]
-    strict_events(written(response(message(spoken))))
+    strict_events(written(response(message(text_part))))
 
 
 def test_what_nobody_knows_is_there_and_done():

@@ -142,21 +142,21 @@ def test_a_good_reply_is_taken_with_its_usage(choices, more):
 
 
 PLAIN = b'{"id":"x","created":7,"model":"m","object":"chat.completion","choices":[%b]%b}'
-SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"a"}%b}'
+CHOICE = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"a"}%b}'
 
 
 @pytest.mark.parametrize(
     ("choice", "more", "expected"),
     [
-        (SAYS % b"", b"", True),
-        (SAYS % b',"x":{}', b"", True),
-        (SAYS.replace(b'"a"', b'""') % b"", b"", False),
-        (SAYS.replace(b'"a"', b"null") % b"", b"", False),
-        (SAYS.replace(b'"stop"', b'"length"').replace(b'"a"', b"null") % b"", b"", True),
-        (SAYS % b',"error":{"message":"boom"}', b"", False),
-        (SAYS % b',"error":null', b"", True),
-        (b'{"content_filter_results":{},' + (SAYS % b"")[1:], b"", True),
-        (SAYS % b"", b',"x":"%b"' % (b"x" * ONE_PASS_BYTES), False),
+        (CHOICE % b"", b"", True),
+        (CHOICE % b',"x":{}', b"", True),
+        (CHOICE.replace(b'"a"', b'""') % b"", b"", False),
+        (CHOICE.replace(b'"a"', b"null") % b"", b"", False),
+        (CHOICE.replace(b'"stop"', b'"length"').replace(b'"a"', b"null") % b"", b"", True),
+        (CHOICE % b',"error":{"message":"boom"}', b"", False),
+        (CHOICE % b',"error":null', b"", True),
+        (b'{"content_filter_results":{},' + (CHOICE % b"")[1:], b"", True),
+        (CHOICE % b"", b',"x":"%b"' % (b"x" * ONE_PASS_BYTES), False),
     ],
 )
 def test_a_chat_is_good_at_first_sight(choice, more, expected):
@@ -185,11 +185,11 @@ def empty_replies() -> Iterator[tuple[bytes, bool]]:
         ]
         yield (
             json.dumps(chat(*choices)).encode(),
-            all(reason == "stop" and not speaks(payload) for reason, payload in chosen),
+            all(reason == "stop" and not has_text(payload) for reason, payload in chosen),
         )
 
 
-def speaks(payload: dict[str, Any]) -> bool:
+def has_text(payload: dict[str, Any]) -> bool:
     values = (value for name, value in payload.items() if name != "reasoning_content")
     return any(bool(value) and isinstance(value, list | dict | str) for value in values)
 

@@ -105,13 +105,13 @@ async def test_who_leaves_while_others_are_called_is_no_trouble(clock, store, ca
     reported = []
     leaves: list[Callable[[], None]] = []
 
-    def tell(value, reading):
+    def on_change(value, reading):
         reported.append(value)
         for leave in leaves:
             leave()
 
     for name in ("value/one", "value/two"):
-        leaves.append(cache.follow(name, tell))
+        leaves.append(cache.follow(name, on_change))
         await store.put(name, b"x", 60.0)
     await clock.advance(SYNC_S)
     assert reported == [b"x"]

@@ -97,7 +97,7 @@ class Wire:
         raise AssertionError("the store is its owner's to close")
 
 
-class Road(httpx2.AsyncClient):
+class IssuerClient(httpx2.AsyncClient):
     """One process's way to the issuer; `open`: its requests go through, else they hang."""
 
     def __init__(self, issuer: ScriptedIssuer) -> None:
@@ -125,8 +125,8 @@ class Replica:
         self.store = GuardedStore(self.wire, self.clock, BOUND_S, {})
         self.snapshot = StoreCache(self.store, self.clock)
         self.redactor = Redactor()
-        self.road = Road(fleet.issuer)
-        source = build_source("corp", settings, self.road, self.clock)
+        self.issuer_client = IssuerClient(fleet.issuer)
+        source = build_source("corp", settings, self.issuer_client, self.clock)
         self.source = SharedSource(source, settings, self.store, self.clock)
         self.holder = TokenHolder(
             "corp",
@@ -153,7 +153,7 @@ class Replica:
     @property
     def asks(self) -> bool:
         """Whether a request of this process is under way at the issuer."""
-        return self.road.under_way > 0
+        return self.issuer_client.under_way > 0
 
     @property
     def text(self) -> str | None:

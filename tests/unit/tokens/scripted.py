@@ -68,7 +68,7 @@ class Mint:
     more: dict[str, Any] = field(default_factory=dict)
 
 
-Turn = Answer | Broken | Hang | Mint
+IssuerReply = Answer | Broken | Hang | Mint
 
 
 class Reply(httpx2.AsyncByteStream):
@@ -134,14 +134,14 @@ def error_of(fault: TransportFault) -> httpx2.TransportError:
 
 
 class ScriptedIssuer(httpx2.AsyncClient):
-    """Plays `turns` in order, one for each request, then `otherwise`. `accepts` is a form secret that requests must
+    """Plays `replies` in order, one for each request, then `otherwise`. `accepts` is a form secret that requests must
     have; otherwise the reply is invalid_client. The first request sets `asked`."""
 
-    def __init__(self, clock: DrivenClock, *turns: Turn, otherwise: Turn | None = None) -> None:
+    def __init__(self, clock: DrivenClock, *replies: IssuerReply, otherwise: IssuerReply | None = None) -> None:
         super().__init__(transport=Far(self.play))
         self.clock = clock
-        self.turns = deque(turns)
-        self.otherwise: Turn = otherwise or Mint()
+        self.replies = deque(replies)
+        self.otherwise: IssuerReply = otherwise or Mint()
         self.accepts: str | None = None
         self.requests: list[OutboundRequest] = []
         self.asked = asyncio.Event()
@@ -166,24 +166,24 @@ class ScriptedIssuer(httpx2.AsyncClient):
         self.requests.append(request)
         self.asked.set()
         self.started_s.append(self.clock.now())
-        turn = self.turns.popleft() if self.turns else self.otherwise
+        reply = self.replies.popleft() if self.replies else self.otherwise
         await asyncio.sleep(0)
-        if isinstance(turn, Hang):
+        if isinstance(reply, Hang):
             await asyncio.Event().wait()
         if self.accepts is not None and parse_qs(request.body.decode()).get("client_secret") != [self.accepts]:
             return Reply(self, refused())
-        delay_s = getattr(turn, "delay_s", 0.0)
+        delay_s = getattr(reply, "delay_s", 0.0)
         if delay_s:
             await sleep(self.clock, delay_s)
-        if isinstance(turn, Broken):
-            raise TransportFault(turn.fault, turn.detail)
-        return Reply(self, turn if isinstance(turn, Answer) else self._mint(turn))  # type: ignore[arg-type]  # the rest of the union
+        if isinstance(reply, Broken):
+            raise TransportFault(reply.fault, reply.detail)
+        return Reply(self, reply if isinstance(reply, Answer) else self._mint(reply))  # type: ignore[arg-type]  # the rest of the union
 
-    def _mint(self, turn: Mint) -> Answer:
-        text = turn.text or f"token-{len(self.minted) + 1}"
+    def _mint(self, reply: Mint) -> Answer:
+        text = reply.text or f"token-{len(self.minted) + 1}"
         self.minted.append(text)
-        life = {} if turn.life is None else {"expires_in": turn.life}
-        return answer({"access_token": text, "token_type": "Bearer", **life, **turn.more})
+        life = {} if reply.life is None else {"expires_in": reply.life}
+        return answer({"access_token": text, "token_type": "Bearer", **life, **reply.more})
 
 
 class Stubborn(ScriptedIssuer):
@@ -304,9 +304,9 @@ async def failure_of(work: Any) -> FetchFailure:
 
 async def cancelled_at_each_await(begin: Callable[[], Any], check: Callable[[], None], most: int = 60) -> int:
     """Begin the work anew and cancel it after 0, 1, 2 … turns of the loop until it gets to its end."""
-    for turns in range(most):
+    for replies in range(most):
         task = asyncio.create_task(begin())
-        for _ in range(turns):
+        for _ in range(replies):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait({task})
@@ -314,5 +314,5 @@ async def cancelled_at_each_await(begin: Callable[[], Any], check: Callable[[], 
         check()
         if not task.cancelled():
             task.result()
-            return turns
+            return replies
     raise AssertionError("the work never came to its end")

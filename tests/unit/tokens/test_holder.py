@@ -18,10 +18,10 @@ from tests.unit.tokens.scripted import (
     SECRET,
     Broken,
     Hang,
+    IssuerReply,
     Mint,
     RunningHolder,
     ScriptedIssuer,
-    Turn,
     answer,
     cancelled_at_each_await,
     http_json,
@@ -37,9 +37,11 @@ RESTART = "; a new secret requires a restart, because it is not in a file"
 DOWN = "no connection to sso.example: refused; check credentials.corp.token_url and its network.proxy"
 
 
-def kept(*turns: Turn, otherwise: Turn | None = None, settings: object = None, jitter: float = 0.0) -> RunningHolder:
+def kept(
+    *replies: IssuerReply, otherwise: IssuerReply | None = None, settings: object = None, jitter: float = 0.0
+) -> RunningHolder:
     clock = DrivenClock()
-    return RunningHolder(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise), settings, jitter=jitter)
+    return RunningHolder(clock, ScriptedIssuer(clock, *replies, otherwise=otherwise), settings, jitter=jitter)
 
 
 class OddSource:
@@ -138,7 +140,7 @@ async def test_five_hundred_cold_waiters_cause_one_fetch():
 async def test_five_hundred_waiters_at_expiry_cause_one_fetch():
     async with kept(Mint()) as it:
         await settle()
-        it.issuer.turns.append(Mint(delay_s=1.0))
+        it.issuer.replies.append(Mint(delay_s=1.0))
         it.clock.suspend(296.0)
         tasks = await it.asked(500)
         await it.clock.advance(1.0)
@@ -204,12 +206,12 @@ async def test_the_issuer_that_gives_the_rejected_token_again_shows_the_upstream
 async def test_rejections_cause_six_fetches_a_minute_at_most():
     async with kept() as it:
         await settle()
-        verdicts = []
+        results = []
         for _ in range(10):
             token = await it.holder.token()
-            verdicts.append(it.holder.reject(token.text))
+            results.append(it.holder.reject(token.text))
             await settle()
-        assert verdicts == [True] * 6 + [False] * 4
+        assert results == [True] * 6 + [False] * 4
         assert it.issuer.calls == 7
         assert it.holder.usable
         await it.clock.advance(60.0)
@@ -265,12 +267,12 @@ async def test_a_waiter_may_be_cancelled_at_each_await():
 
 
 async def test_the_holder_may_be_closed_at_each_await_of_a_fetch():
-    for turns in range(25):
+    for replies in range(25):
         clock = DrivenClock()
         issuer = ScriptedIssuer(clock, Broken(), otherwise=Mint())
         async with RunningHolder(clock, issuer) as it:
             task = asyncio.create_task(it.holder.token())
-            for _ in range(turns):
+            for _ in range(replies):
                 await asyncio.sleep(0)
             await it.holder.aclose()
             assert await outcomes([task]) in (["TokenUnavailable"], ["token-1"])
@@ -456,9 +458,9 @@ async def test_a_missing_expiry_is_logged_once_per_change(caplog):
     reported: dict[str, int] = {"until": 100}
     untold: dict[str, int] = {}
     lives = (untold, untold, reported, reported, untold)
-    turns = [answer({"token": f"token-{number}", **life}) for number, life in enumerate(lives)]
+    replies = [answer({"token": f"token-{number}", **life}) for number, life in enumerate(lives)]
     settings = http_json(json={"id": "bot"}, reply={"expires_in": "until"}, default_ttl_s=100.0)
-    async with kept(*turns, settings=settings) as it:
+    async with kept(*replies, settings=settings) as it:
         for seen in (1, 1, 2, 2, 3):
             await settle()
             token = it.holder.current()
@@ -606,12 +608,12 @@ async def test_a_source_that_knows_no_bound_keeps_nobody_beyond_the_budget():
 async def test_tokens_for_one_use_are_rejected_for_ever_at_the_pace_of_people():
     async with kept() as it:
         await settle()
-        for turn in range(100):
+        for number in range(100):
             token = await it.holder.token()
             it.holder.confirm(token)
             await it.clock.advance(3.0)
-            assert it.holder.reject(token.text), turn
-            assert (await it.holder.token(instead_of=token.text)).text == f"token-{turn + 2}"
+            assert it.holder.reject(token.text), number
+            assert (await it.holder.token(instead_of=token.text)).text == f"token-{number + 2}"
         assert it.issuer.calls == 101
 
 
@@ -621,13 +623,13 @@ async def test_a_confirmation_counts_for_its_own_token_alone():
         first = await it.holder.token()
         it.holder.confirm(first)
         assert it.holder.reject(first.text)
-        verdicts = []
+        results = []
         for _ in range(8):
             await settle()
             token = await it.holder.token()
             it.holder.confirm(first)
-            verdicts.append(it.holder.reject(token.text))
-        assert verdicts == [True] * 6 + [False] * 2
+            results.append(it.holder.reject(token.text))
+        assert results == [True] * 6 + [False] * 2
 
 
 async def until_it_ends(it: RunningHolder) -> None:

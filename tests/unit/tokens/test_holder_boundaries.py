@@ -10,7 +10,7 @@ from gatepass.tokens import Token
 from gatepass.tokens.lifetime import Freshness, freshness
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import Hang, Mint, RunningHolder, ScriptedIssuer, Turn, answer, oauth2
+from tests.unit.tokens.scripted import Hang, IssuerReply, Mint, RunningHolder, ScriptedIssuer, answer, oauth2
 
 TICK_S = 2.0**-10
 """Exact as a sum with the clock's 1,000 s."""
@@ -18,9 +18,9 @@ MARGIN_S = 5.0
 LIFE_S = 300.0
 
 
-def kept(*turns: Turn) -> RunningHolder:
+def kept(*replies: IssuerReply) -> RunningHolder:
     clock = DrivenClock()
-    return RunningHolder(clock, ScriptedIssuer(clock, *turns, otherwise=Hang()))
+    return RunningHolder(clock, ScriptedIssuer(clock, *replies, otherwise=Hang()))
 
 
 async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_begins():

@@ -22,10 +22,10 @@ from tests.unit.tokens.fleet import Fleet
 from tests.unit.tokens.scripted import (
     Answer,
     Hang,
+    IssuerReply,
     Mint,
     RunningHolder,
     ScriptedIssuer,
-    Turn,
     oauth2,
     outcomes,
     refused,
@@ -35,16 +35,20 @@ TIMEOUT_S = 10.0
 TURN_S = YIELD_LEAD_S + MAX_POLL_S
 """What it costs to let another process lead first."""
 OUTAGES_S = (0.1, 1.0, 2.9, 3.1, 5.0, 7.0, 9.0, 9.9, 10.5, 12.0, 13.5, 15.0, 19.0, 23.0, 26.0, 30.0, 60.0)
-FAULTS: dict[str, Turn] = {"hangs": Hang(), "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0)}
+FAULTS: dict[str, IssuerReply] = {"hangs": Hang(), "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0)}
 ROTATING: dict[str, Any] = {"grant_type": "refresh_token", "refresh_token": Secret("the-first-refresh-token")}
 
 
 @asynccontextmanager
 async def holding(
-    *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, grace_s: float = 0.0, **settings: Any
+    *replies: IssuerReply,
+    otherwise: IssuerReply | None = None,
+    jitter: float = 0.0,
+    grace_s: float = 0.0,
+    **settings: Any,
 ) -> AsyncIterator[RunningHolder]:
     clock = DrivenClock()
-    issuer = ScriptedIssuer(clock, *turns, otherwise=otherwise)
+    issuer = ScriptedIssuer(clock, *replies, otherwise=otherwise)
     async with RunningHolder(
         clock, issuer, oauth2(**{"timeout_s": TIMEOUT_S, **settings}), jitter=jitter, grace_s=grace_s
     ) as it:
@@ -256,10 +260,10 @@ async def test_they_notice_it_in_time_also_where_the_one_that_asks_has_died_mean
         assert None not in fleet.texts
 
 
-@pytest.mark.parametrize("turn", [Hang(), Mint(delay_s=12.0), Mint(delay_s=8.0)], ids=["hangs", "too slow", "slow"])
-async def test_the_processes_that_share_a_store_ask_little_more_often_than_one_would(turn):
+@pytest.mark.parametrize("reply", [Hang(), Mint(delay_s=12.0), Mint(delay_s=8.0)], ids=["hangs", "too slow", "slow"])
+async def test_the_processes_that_share_a_store_ask_little_more_often_than_one_would(reply):
     async def calls(replicas: int) -> int:
-        issuer = ScriptedIssuer(DrivenClock(), otherwise=turn)
+        issuer = ScriptedIssuer(DrivenClock(), otherwise=reply)
         async with Fleet(issuer, count=replicas, jitter=0.5) as fleet:
             await fleet.clock.advance(60.0)
         return issuer.calls

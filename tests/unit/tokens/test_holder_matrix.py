@@ -23,10 +23,10 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
+    IssuerReply,
     Mint,
     RunningHolder,
     ScriptedIssuer,
-    Turn,
     answer,
     date,
     http_json,
@@ -38,7 +38,7 @@ from tests.unit.tokens.scripted import (
 from tests.unit.tokens.test_holder import RESTART
 
 HTML = Answer(200, b"<html><title>Sign in</title>", ((b"content-type", b"text/html"),))
-FAULTS: dict[str, Turn] = {
+FAULTS: dict[str, IssuerReply] = {
     "refused": Broken(),
     "reset": Broken(Fault.CLOSED, "reset"),
     "dns": Broken(Fault.DNS, "not known"),
@@ -62,7 +62,7 @@ FAULTS: dict[str, Turn] = {
     "403 of a mesh": Answer(403, b"RBAC: access denied", ((b"content-type", b"text/plain"),)),
     "503 for an hour": answer({}, 503, (b"retry-after", b"3600")),
 }
-REFUSALS: dict[str, Turn] = {
+REFUSALS: dict[str, IssuerReply] = {
     "invalid_client": refused(),
     "401": answer({"message": "blocked"}, 401),
     "401 with a challenge": Answer(401, b"", ((b"www-authenticate", b"Basic"),)),
@@ -72,17 +72,17 @@ everything = pytest.mark.parametrize("fault", [*FAULTS, *REFUSALS])
 passing = pytest.mark.parametrize("fault", FAULTS)
 
 
-def turn(fault: str) -> Turn:
+def reply(fault: str) -> IssuerReply:
     return (FAULTS | REFUSALS)[fault]
 
 
 @asynccontextmanager
 async def holding(
-    *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, **settings: object
+    *replies: IssuerReply, otherwise: IssuerReply | None = None, jitter: float = 0.0, **settings: object
 ) -> AsyncIterator[RunningHolder]:
     clock = DrivenClock()
     settings = {"timeout_s": 10.0} | settings
-    issuer = ScriptedIssuer(clock, *turns, otherwise=otherwise)
+    issuer = ScriptedIssuer(clock, *replies, otherwise=otherwise)
     async with RunningHolder(clock, issuer, oauth2(**settings), jitter=jitter) as it:
         yield it
 
@@ -93,7 +93,7 @@ def alive(it: RunningHolder, token: Token) -> bool:
 
 @everything
 async def test_t1_issuer_failing_while_the_token_is_good_harms_no_request(fault):
-    async with holding(Mint(), otherwise=turn(fault)) as it:
+    async with holding(Mint(), otherwise=reply(fault)) as it:
         for _ in range(59):
             assert await outcomes(await it.asked(1)) == ["token-1"]
             await it.clock.advance(4.9999)
@@ -102,7 +102,7 @@ async def test_t1_issuer_failing_while_the_token_is_good_harms_no_request(fault)
 
 @everything
 async def test_t2_issuer_failing_after_expiry_is_reported_in_time_and_no_expired_token_is_returned(fault):
-    async with holding(Mint(), otherwise=turn(fault)) as it:
+    async with holding(Mint(), otherwise=reply(fault)) as it:
         await it.clock.advance(296.0)
         for _ in range(10):
             tasks = await it.asked(50)
@@ -120,7 +120,7 @@ async def test_t2_recovery_is_noticed_in_time_without_traffic(fault):
     """Within 4 s of the return of an issuer that fails, within the fetch timeout of one that hangs."""
     within_s = 10.0 if fault in ("hang", "dribble") else 4.0
     for outage_s in (0.0, 0.7, 1.4, 2.1, 2.8, 17.7):
-        async with holding(Mint(), otherwise=turn(fault), jitter=1.0) as it:
+        async with holding(Mint(), otherwise=reply(fault), jitter=1.0) as it:
             await it.clock.advance(320.0 + outage_s)
             assert not it.holder.usable
             it.issuer.otherwise = Mint()
@@ -130,7 +130,7 @@ async def test_t2_recovery_is_noticed_in_time_without_traffic(fault):
 
 @passing
 async def test_t2_the_issuer_is_not_hammered_while_it_fails(fault):
-    async with holding(otherwise=turn(fault)) as it:
+    async with holding(otherwise=reply(fault)) as it:
         for _ in range(60):
             tasks = await it.asked(10)
             await it.clock.advance(1.0)
@@ -143,7 +143,7 @@ async def test_t2_the_issuer_is_not_hammered_while_it_fails(fault):
 
 @pytest.mark.parametrize("fault", ["hang", "dribble"])
 async def test_t3_a_hanging_issuer_keeps_a_cold_request_for_its_time_and_no_longer(fault):
-    async with holding(otherwise=turn(fault)) as it:
+    async with holding(otherwise=reply(fault)) as it:
         tasks = await it.asked(50)
         await it.clock.advance(9.9)
         assert not any(task.done() for task in tasks)
@@ -176,7 +176,7 @@ async def test_t3_in_an_outage_one_try_is_under_way():
 
 @pytest.mark.parametrize("fault", ["500", "reset", "empty", "html"])
 async def test_t4_two_faults_and_then_a_token_lose_no_request(fault):
-    async with holding(turn(fault), turn(fault)) as it:
+    async with holding(reply(fault), reply(fault)) as it:
         tasks = await it.asked(50)
         await it.clock.advance(0.7)
         assert await outcomes(tasks) == ["token-1"] * 50
@@ -195,33 +195,33 @@ async def test_t5_retry_after_is_obeyed_by_all_who_wait():
         assert it.holder.usable
 
 
-@pytest.mark.parametrize("turn", [Answer(401, b"Unauthorized", ()), answer({"message": "blocked"}, 403)])
-async def test_an_unknown_refusal_of_a_secret_that_never_worked_is_tried_as_rarely_as_a_definite_one(turn):
-    async with holding(otherwise=turn) as it:
+@pytest.mark.parametrize("reply", [Answer(401, b"Unauthorized", ()), answer({"message": "blocked"}, 403)])
+async def test_an_unknown_refusal_of_a_secret_that_never_worked_is_tried_as_rarely_as_a_definite_one(reply):
+    async with holding(otherwise=reply) as it:
         await it.clock.advance(600.0)
         assert [round(moment - 1000) for moment in it.issuer.started_s] == [0, 30, 90, 210, 450]
 
 
-@pytest.mark.parametrize("turn", [Answer(401, b"Unauthorized", ()), answer({"message": "blocked"}, 403)])
-async def test_an_unknown_refusal_of_a_secret_that_worked_passes_for_an_outage_twice(turn):
-    async with holding(Mint(300), turn, turn, jitter=1.0) as it:
+@pytest.mark.parametrize("reply", [Answer(401, b"Unauthorized", ()), answer({"message": "blocked"}, 403)])
+async def test_an_unknown_refusal_of_a_secret_that_worked_passes_for_an_outage_twice(reply):
+    async with holding(Mint(300), reply, reply, jitter=1.0) as it:
         await it.clock.advance(240.0)
         assert it.issuer.calls >= 3
         assert it.issuer.started_s[-1] - it.issuer.started_s[1] <= 6.0
         assert it.holder.usable
         assert not it.holder.status().failing
-    async with holding(Mint(300), otherwise=turn) as it:
+    async with holding(Mint(300), otherwise=reply) as it:
         await it.clock.advance(240.0 + 400.0)
         began_s = it.issuer.started_s[1]
         assert [round(moment - began_s) for moment in it.issuer.started_s[1:]] == [0, 2, 4, 34, 94, 214]
 
 
-@pytest.mark.parametrize("turn", [Answer(401, b"Unauthorized", ()), answer({"code": 10001, "msg": "busy"})])
-async def test_a_refusal_that_the_secret_has_outlived_is_an_outage_the_next_time(turn):
-    async with holding(Mint(60), turn, otherwise=Mint(60)) as it:
+@pytest.mark.parametrize("reply", [Answer(401, b"Unauthorized", ()), answer({"code": 10001, "msg": "busy"})])
+async def test_a_refusal_that_the_secret_has_outlived_is_an_outage_the_next_time(reply):
+    async with holding(Mint(60), reply, otherwise=Mint(60)) as it:
         await it.clock.advance(100.0)
         assert it.holder.status().failures == 1
-        it.issuer.otherwise = turn
+        it.issuer.otherwise = reply
         await it.clock.advance(300.0)
         assert it.holder.current() is None
         it.issuer.otherwise = Mint(60)
@@ -260,7 +260,7 @@ async def test_t5_retry_after_reaches_the_caller():
     ],
 )
 async def test_t6_what_is_no_token_is_reported_with_source_and_reason(fault, reason):
-    async with holding(otherwise=turn(fault)) as it:
+    async with holding(otherwise=reply(fault)) as it:
         await it.clock.advance(3.0)
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()
@@ -268,7 +268,7 @@ async def test_t6_what_is_no_token_is_reported_with_source_and_reason(fault, rea
 
 
 async def test_t7_a_token_expired_on_arrival_costs_one_call_per_request_and_is_never_given():
-    async with holding(otherwise=turn("dead")) as it:
+    async with holding(otherwise=reply("dead")) as it:
         assert await outcomes(await it.asked(50)) == ["TokenUnavailable"] * 50
         assert it.issuer.calls == 1
 
@@ -349,8 +349,8 @@ async def test_t10_an_issuer_that_has_only_one_token_is_asked_once_a_second_at_m
 async def test_t11_a_clock_two_minutes_off_does_no_harm_where_the_issuer_sends_its_date(skew_s):
     clock = DrivenClock()
     theirs = clock.wall() + skew_s
-    turn = answer({"access_token": "abc", "expires_at": theirs + 300}, 200, date(theirs))
-    async with RunningHolder(clock, ScriptedIssuer(clock, turn)) as it:
+    reply = answer({"access_token": "abc", "expires_at": theirs + 300}, 200, date(theirs))
+    async with RunningHolder(clock, ScriptedIssuer(clock, reply)) as it:
         await settle()
         assert it.holder.status().expires_in_s == 293.0
 
@@ -360,11 +360,11 @@ async def test_t11_a_clock_two_minutes_off_does_no_harm_where_the_issuer_sends_i
 async def test_t11_a_date_of_whole_seconds_lets_no_dead_token_out(lifetime_s, fraction_s, skew_s):
     clock = DrivenClock(wall=1_800_000_000.0 + fraction_s)
     theirs = clock.wall() + skew_s
-    turn = answer(
+    reply = answer(
         {"code": 0, "data": {"token": "abc", "expireAt": round((theirs + lifetime_s) * 1000)}}, 200, date(theirs)
     )
     async with RunningHolder(
-        clock, ScriptedIssuer(clock, turn, otherwise=Broken()), http_json(json={"id": "bot"})
+        clock, ScriptedIssuer(clock, reply, otherwise=Broken()), http_json(json={"id": "bot"})
     ) as it:
         await settle()
         assert it.holder.usable
@@ -376,8 +376,8 @@ async def test_t11_a_date_of_whole_seconds_lets_no_dead_token_out(lifetime_s, fr
 
 async def test_t11_an_expiry_in_the_past_means_skew_and_the_default_holds():
     clock = DrivenClock()
-    turn = answer({"access_token": "abc", "expires_at": clock.wall() - 60})
-    async with RunningHolder(clock, ScriptedIssuer(clock, turn)) as it:
+    reply = answer({"access_token": "abc", "expires_at": clock.wall() - 60})
+    async with RunningHolder(clock, ScriptedIssuer(clock, reply)) as it:
         await settle()
         assert (it.holder.status().expires_in_s, it.holder.status().lifetime_source) == (235.0, LifetimeSource.DEFAULT)
 
@@ -495,8 +495,8 @@ async def test_t17_a_secret_that_changes_to_another_wrong_one_begins_anew():
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_t18_no_redirect_is_followed(status):
-    turn = Answer(status, b"", ((b"location", b"https://evil.example/steal?x=1"),))
-    async with holding(otherwise=turn) as it:
+    reply = Answer(status, b"", ((b"location", b"https://evil.example/steal?x=1"),))
+    async with holding(otherwise=reply) as it:
         await it.clock.advance(30.0)
         assert {request.url for request in it.issuer.requests} == {"https://sso.example/token"}
         assert "redirect to evil.example" in (it.holder.status().last_error or "")

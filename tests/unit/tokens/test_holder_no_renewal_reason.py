@@ -5,7 +5,7 @@ from __future__ import annotations
 from gatepass.tokens import TokenUser
 from gatepass.tokens.holder import RENEWALS, UNPROVEN_RENEWALS, WINDOW_S
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import Mint, RunningHolder, ScriptedIssuer, Turn
+from tests.unit.tokens.scripted import IssuerReply, Mint, RunningHolder, ScriptedIssuer
 
 CHAT, FORBIDDEN = TokenUser("chat", "m"), TokenUser("chat", "forbidden")
 AGAIN = "its issuer returned the same token again"
@@ -13,9 +13,9 @@ IN_VAIN = "it was not renewed, because this upstream and model rejected a new to
 RATE = "it was not renewed, because rejections have used up the credential's rate of renewals"
 
 
-def kept(*turns: Turn) -> RunningHolder:
+def kept(*replies: IssuerReply) -> RunningHolder:
     clock = DrivenClock()
-    return RunningHolder(clock, ScriptedIssuer(clock, *turns))
+    return RunningHolder(clock, ScriptedIssuer(clock, *replies))
 
 
 async def reason(it: RunningHolder, by: TokenUser) -> str | None:

@@ -47,19 +47,19 @@ def test_all_users_share_one_rate():
 
 def test_tokens_that_worked_may_end_one_a_second_and_twenty_a_minute():
     rejections, granted = Renewing(), []
-    for turn in range(400):
+    for number in range(400):
         rejections.accept(CHAT)
-        granted.append(rejections.refused(CHAT, turn / 10))
-    assert [turn for turn in range(400) if granted[turn]] == [10 * number for number in range(RENEWALS)]
+        granted.append(rejections.refused(CHAT, number / 10))
+    assert [number for number in range(400) if granted[number]] == [10 * number for number in range(RENEWALS)]
     rejections.accept(CHAT)
     assert rejections.refused(CHAT, 60.0)
 
 
 def test_tokens_for_one_use_are_rejected_all_day_long_at_the_pace_of_people():
     rejections = Renewing()
-    for turn in range(500):
+    for number in range(500):
         rejections.accept(CHAT)
-        assert rejections.refused(CHAT, turn * 3.0)
+        assert rejections.refused(CHAT, number * 3.0)
 
 
 def test_a_model_that_always_refuses_takes_no_renewal_from_one_that_is_served():
@@ -95,10 +95,10 @@ def test_a_user_that_refused_in_vain_waits_for_no_renewal_of_others():
 def test_a_user_that_accepts_and_refuses_in_turns_is_bounded_like_one_that_never_accepts():
     """A 403 that is configured as a rejection, and an operation that this credential may not use."""
     rejections, granted = Renewing(), []
-    for turn in range(10):
+    for number in range(10):
         rejections.accept(CHAT)
-        granted.append(rejections.refused(CHAT, float(turn)))
-        rejections.renewal_rejected(CHAT, float(turn))
+        granted.append(rejections.refused(CHAT, float(number)))
+        rejections.renewal_rejected(CHAT, float(number))
     assert granted == [True] * 7 + [False] * 3
 
 

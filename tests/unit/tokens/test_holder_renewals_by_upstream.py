@@ -8,14 +8,14 @@ from typing import Any
 
 from gatepass.tokens import Token, TokenHolder, TokenReissued, TokenUser
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import Hang, Mint, RunningHolder, ScriptedIssuer, Turn, outcomes, refused
+from tests.unit.tokens.scripted import Hang, IssuerReply, Mint, RunningHolder, ScriptedIssuer, outcomes, refused
 
 CHAT, EMBED, FORBIDDEN = TokenUser("chat", "m"), TokenUser("embed", "e"), TokenUser("chat", "forbidden")
 
 
-def kept(*turns: Turn, otherwise: Turn | None = None) -> RunningHolder:
+def kept(*replies: IssuerReply, otherwise: IssuerReply | None = None) -> RunningHolder:
     clock = DrivenClock()
-    return RunningHolder(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise))
+    return RunningHolder(clock, ScriptedIssuer(clock, *replies, otherwise=otherwise))
 
 
 def _task(work: Coroutine[Any, Any, Token]) -> asyncio.Task[Token]:

@@ -36,10 +36,10 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
+    IssuerReply,
     Mint,
     RunningHolder,
     ScriptedIssuer,
-    Turn,
     refused,
     signed,
 )
@@ -69,16 +69,16 @@ class Issuer(ScriptedIssuer):
         self.ends_s: dict[str, float] = {}
         self.revoked: set[str] = set()
 
-    def _mint(self, turn: Mint) -> Answer:
-        lives_s = float(turn.life or 240.0)
-        text = turn.text or f"{self.name}-{len(self.minted) + 1}"
-        if isinstance(turn, Signed):
-            made_s = int(self.clock.wall()) - turn.age_s
-            text = signed(iat=made_s, exp=made_s + turn.own_s, jti=text)
-            lives_s = turn.lives_s or min(lives_s, made_s + turn.own_s - self.clock.wall())
+    def _mint(self, reply: Mint) -> Answer:
+        lives_s = float(reply.life or 240.0)
+        text = reply.text or f"{self.name}-{len(self.minted) + 1}"
+        if isinstance(reply, Signed):
+            made_s = int(self.clock.wall()) - reply.age_s
+            text = signed(iat=made_s, exp=made_s + reply.own_s, jti=text)
+            lives_s = reply.lives_s or min(lives_s, made_s + reply.own_s - self.clock.wall())
         self.ends_s[text] = self.clock.now() + lives_s
         self.revoked.discard(text)
-        return super()._mint(replace(turn, text=text))
+        return super()._mint(replace(reply, text=text))
 
 
 REQUEST: ContextVar[int] = ContextVar("number of the request")
@@ -224,7 +224,7 @@ class Requests:
         elif event == "sleep":
             self.clock.suspend(value)
         elif event == "issuer":
-            issuer.otherwise = TURNS[int(value)]
+            issuer.otherwise = REPLIES[int(value)]
         elif event == "ask":
             self.asked.append(asyncio.create_task(self.ask(which, MODELS[int(value)])))
         elif event == "revoke":
@@ -273,7 +273,7 @@ def _state(clock: DrivenClock) -> AppState:
     return create_app_state(Config.model_validate({"upstreams": upstreams, "models": models}), clock)
 
 
-TURNS: list[Turn] = [
+REPLIES: list[IssuerReply] = [
     *(Mint(5), Mint(60), Mint(300), Mint(300, delay_s=7.0), Signed(3), Signed(5, own_s=300.0, age_s=295.0)),
     *(Signed(None, own_s=300_000.0, lives_s=300.0), Signed(60, own_s=60.0), Broken(), Hang(), refused()),
 ]
@@ -288,7 +288,7 @@ def _event(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple
 EVENTS = st.lists(
     _event("advance", st.floats(0.0, 60.0))
     | _event("sleep", st.floats(0.0, 300.0))
-    | _event("issuer", st.integers(0, len(TURNS) - 1))
+    | _event("issuer", st.integers(0, len(REPLIES) - 1))
     | _event("ask", st.integers(0, len(MODELS) - 1))
     | _event("ask", st.integers(0, len(MODELS) - 1))
     | _event("revoke", st.just(0))
@@ -301,7 +301,7 @@ EVENTS = st.lists(
 AGAIN = [("ask", "chat", 0), ("issuer", "chat", 0), ("revoke", "chat", 0), ("ask", "chat", 0)]
 """Serves one request, and has a token of five seconds then."""
 SOON = ("advance", "chat", 1.0)
-HANGS = TURNS.index(Hang())
+HANGS = REPLIES.index(Hang())
 
 
 @given(EVENTS)
@@ -312,7 +312,7 @@ HANGS = TURNS.index(Hang())
 @example([("issuer", "chat", 5), ("advance", "chat", 241.0), ("sleep", "chat", 5.5), ("ask", "chat", 0)])
 @example([("issuer", "chat", 6), ("advance", "chat", 241.0), ("sleep", "chat", 301.0), ("ask", "chat", 0)])
 def test_no_sequence_of_events_shows_an_upstream_a_token_it_should_not_see(events):
-    async def story() -> None:
+    async def play_events() -> None:
         requests = Requests()
         async with requests.kept["corp"], requests.kept["firm"]:
             await settle()
@@ -320,7 +320,7 @@ def test_no_sequence_of_events_shows_an_upstream_a_token_it_should_not_see(event
                 await requests.play(event, which, value)
             await requests.end()
 
-    asyncio.run(story())
+    asyncio.run(play_events())
 
 
 async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():

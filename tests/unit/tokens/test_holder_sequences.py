@@ -14,16 +14,16 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
+    IssuerReply,
     Mint,
     RunningHolder,
     ScriptedIssuer,
-    Turn,
     answer,
     oauth2,
     refused,
 )
 
-TURNS: list[Turn] = [
+REPLIES: list[IssuerReply] = [
     *(Mint(5), Mint(60), Mint(300), Mint(300, delay_s=7.0), Mint(300, text="same"), Mint(None), Mint("bad")),
     *(Broken(), Hang(), refused(), answer({}, 500), answer({}, 429, (b"retry-after", b"5"))),
     *(Answer(body=b"<html>"), answer({"access_token": "dead", "expires_in": -1})),
@@ -31,7 +31,7 @@ TURNS: list[Turn] = [
 EVENTS = st.lists(
     st.tuples(st.just("advance"), st.floats(0.0, 120.0))
     | st.tuples(st.just("sleep"), st.floats(0.0, 600.0))
-    | st.tuples(st.just("issuer"), st.integers(0, len(TURNS) - 1))
+    | st.tuples(st.just("issuer"), st.integers(0, len(REPLIES) - 1))
     | st.tuples(st.just("ask"), st.integers(1, 3))
     | st.tuples(st.just("reject"), st.integers(0, 1))
     | st.tuples(st.just("leave"), st.integers(0, 5)),
@@ -72,7 +72,7 @@ class Requests:
         elif event == "sleep":
             it.clock.suspend(value)
         elif event == "issuer":
-            it.issuer.otherwise = TURNS[int(value)]
+            it.issuer.otherwise = REPLIES[int(value)]
         elif event == "ask":
             self.asked += [asyncio.create_task(self.request()) for _ in range(int(value))]
         elif event == "reject" and self.got:
@@ -96,7 +96,7 @@ class Requests:
 
 @given(EVENTS, st.floats(0.0, 1.0))
 def test_no_sequence_of_events_gives_a_dead_token_or_delays_a_good_one(events, jitter):
-    async def story() -> None:
+    async def play_events() -> None:
         clock = DrivenClock()
         async with RunningHolder(clock, ScriptedIssuer(clock), oauth2(), jitter=jitter) as it:
             requests = Requests(it)
@@ -104,4 +104,4 @@ def test_no_sequence_of_events_gives_a_dead_token_or_delays_a_good_one(events, j
                 await requests.play(event, value)
             await requests.end()
 
-    asyncio.run(story())
+    asyncio.run(play_events())

@@ -23,10 +23,10 @@ from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
 from tests.unit.tokens.scripted import (
     Broken,
     Hang,
+    IssuerReply,
     Mint,
     Reply,
     ScriptedIssuer,
-    Turn,
     answer,
     cancelled_at_each_await,
     failure_of,
@@ -38,8 +38,8 @@ from tests.unit.tokens.scripted import (
 KINDS = ("oauth2", "http_json", "exec", "entra", "google", "aws_bedrock", "static", "api_key", "env", "file")
 
 
-def scripted(*turns: Turn, otherwise: Turn | None = None) -> ScriptedIssuer:
-    return ScriptedIssuer(DrivenClock(), *turns, otherwise=otherwise)
+def scripted(*replies: IssuerReply, otherwise: IssuerReply | None = None) -> ScriptedIssuer:
+    return ScriptedIssuer(DrivenClock(), *replies, otherwise=otherwise)
 
 
 async def test_a_start_of_four_costs_one_call():
@@ -69,7 +69,7 @@ async def test_what_was_found_is_no_call_in_anybodys_count(caplog):
 
 
 @pytest.mark.parametrize(
-    ("turn", "failing"),
+    ("reply", "failing"),
     [
         (Mint(60, delay_s=1.0), False),
         (Mint(5, delay_s=0.5), False),
@@ -79,9 +79,9 @@ async def test_what_was_found_is_no_call_in_anybodys_count(caplog):
     ],
     ids=["slow", "short lives", "an outage", "a refusal", "hangs"],
 )
-async def test_the_fetches_of_all_are_the_calls_that_the_issuer_saw(turn, failing):
+async def test_the_fetches_of_all_are_the_calls_that_the_issuer_saw(reply, failing):
     """Each is counted where it was asked; one that waited for it, or read its failure, has sent no request."""
-    async with Fleet(scripted(otherwise=turn)) as fleet:
+    async with Fleet(scripted(otherwise=reply)) as fleet:
         for _ in range(240):
             await fleet.clock.advance(0.25)
         statuses = [replica.holder.status() for replica in fleet.replicas]
@@ -266,8 +266,8 @@ async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves
         assert issuer.under_way == 0
         assert len(asyncio.all_tasks()) == 1
 
-    turns = await cancelled_at_each_await(begin, check)
-    assert turns > 3
+    replies = await cancelled_at_each_await(begin, check)
+    assert replies > 3
     assert len(fetched) == 1
 
 
@@ -630,7 +630,7 @@ async def test_a_process_whose_fetch_failed_leads_again_where_it_is_alone():
 async def test_a_process_that_cannot_reach_the_issuer_leads_every_second_time_at_most():
     async with Fleet(scripted(), count=3, jitter=0.0) as fleet:
         lost = fleet.replicas[0]
-        lost.road.send = fails  # type: ignore[method-assign,assignment]  # raises, so its result has no type
+        lost.issuer_client.send = fails  # type: ignore[method-assign,assignment]  # raises, so its result has no type
         await fleet.clock.advance(2 * PROBE_S + 1.0)
         assert fleet.texts == ["token-1"] * 3
         assert fleet.issuer.calls == 1
@@ -700,7 +700,7 @@ async def test_a_dead_token_in_the_store_is_passed_over_without_a_failure():
 async def test_a_process_that_never_reaches_the_issuer_does_not_keep_the_others_from_it():
     async with Fleet(scripted(), count=1) as fleet:
         (lost,) = fleet.replicas
-        lost.road.open = False
+        lost.issuer_client.open = False
         await fleet.clock.advance(30.0)
         late = await fleet.join()
         await fleet.clock.advance(6.0)

@@ -113,15 +113,15 @@ async def test_a_lock_that_is_not_free_in_time_is_reported(clock, store):
 
 async def test_the_turn_of_one_who_died_ends_by_itself(clock, store):
     dead = wired(store, clock)
-    turn = SharedRefreshTokenStore(refreshing(), dead, clock).exclusive(1.0)
-    await turn.__aenter__()
+    lease = SharedRefreshTokenStore(refreshing(), dead, clock).exclusive(1.0)
+    await lease.__aenter__()
     dead.state = "down"
     living = asyncio.create_task(SharedRefreshTokenStore(refreshing(), store, clock).exclusive(5.0).__aenter__())
     await clock.advance(1.0)
     assert not living.done()
     await clock.advance(1.5)
     assert living.done()
-    await turn.__aexit__(None, None, None)
+    await lease.__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize("state", ["down"])

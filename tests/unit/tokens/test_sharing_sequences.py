@@ -19,10 +19,10 @@ from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, Reply, Script
 LIFE_S = 20.0
 OTHERS = oauth2(client_id="another")
 STATES = ("up", "up", "down", "hung")
-TURNS = st.sampled_from([Mint(LIFE_S), Mint(LIFE_S, delay_s=3.0), Broken(), Broken(delay_s=1.0), Hang(), refused()])
+REPLIES = st.sampled_from([Mint(LIFE_S), Mint(LIFE_S, delay_s=3.0), Broken(), Broken(delay_s=1.0), Hang(), refused()])
 EVENTS = st.one_of(
     st.tuples(st.just("pass"), st.sampled_from([0.01, 0.3, 1.0, 4.0, 15.0])),
-    st.tuples(st.just("issuer"), TURNS),
+    st.tuples(st.just("issuer"), REPLIES),
     st.tuples(st.just("store"), st.sampled_from([0, 1, 2]), st.sampled_from(STATES)),
     st.tuples(st.just("kill"), st.sampled_from([0, 1, 2])),
     st.tuples(st.just("reject"), st.sampled_from([0, 1, 2])),
@@ -42,8 +42,8 @@ class Ledger(ScriptedIssuer):
         self._owner.set("another" if b"client_id=another" in request.body else "me")
         return await super().play(request)
 
-    def _mint(self, turn: Mint) -> Answer:
-        minted = super()._mint(turn)
+    def _mint(self, reply: Mint) -> Answer:
+        minted = super()._mint(reply)
         self.given[self.minted[-1]] = (self._owner.get(), self.clock.now() + LIFE_S)
         return minted
 

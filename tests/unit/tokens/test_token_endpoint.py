@@ -24,9 +24,9 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
+    IssuerReply,
     Mint,
     ScriptedIssuer,
-    Turn,
     answer,
     cancelled_at_each_await,
     failure_of,
@@ -44,8 +44,8 @@ def over_http(**settings: object) -> TokenEndpointClient:
     return TokenEndpointClient("corp", own, TokenReplyFormat("sso.example", 240.0, 3600.0), client, SystemClock())
 
 
-def at(clock: DrivenClock, *turns: Turn, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
-    far = ScriptedIssuer(clock, *turns)
+def at(clock: DrivenClock, *replies: IssuerReply, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
+    far = ScriptedIssuer(clock, *replies)
     return TokenEndpointClient(
         "corp", oauth2(**settings), TokenReplyFormat("sso.example", 240.0, 3600.0), far, clock
     ), far
@@ -161,7 +161,7 @@ async def test_a_fault_without_detail_has_no_loose_colon():
 
 
 @pytest.mark.parametrize(
-    "turn",
+    "reply",
     [
         Hang(),
         Mint(delay_s=60.0),
@@ -169,10 +169,10 @@ async def test_a_fault_without_detail_has_no_loose_colon():
         Answer(status=500, pieces=[b"x"] * 60, every_s=1.0),
     ],
 )
-async def test_a_hanging_or_dribbling_issuer_meets_the_bound_of_the_whole(turn):
+async def test_a_hanging_or_dribbling_issuer_meets_the_bound_of_the_whole(reply):
 
     clock = DrivenClock()
-    issuer, far = at(clock, turn, timeout_s=7.0)
+    issuer, far = at(clock, reply, timeout_s=7.0)
     task = asyncio.create_task(failure_of(issuer.fetch_token(REQUEST, ())))
     await clock.advance(6.9)
     assert not task.done()
@@ -275,7 +275,7 @@ async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
 
 
 @pytest.mark.parametrize(
-    "turn",
+    "reply",
     [
         answer({"error": "invalid_client", "error_description": f"wrong secret {SECRET}"}, 401),
         answer({"code": 10, "msg": f"wrong secret {SECRET}"}),
@@ -283,18 +283,18 @@ async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
         Broken(Fault.CLOSED, f"while sending {SECRET}"),
     ],
 )
-async def test_what_the_issuer_echoes_of_a_secret_is_masked(turn):
-    issuer, _ = at(DrivenClock(), turn)
+async def test_what_the_issuer_echoes_of_a_secret_is_masked(reply):
+    issuer, _ = at(DrivenClock(), reply)
     failure = await failure_of(issuer.fetch_token(REQUEST, (Secret(SECRET),)))
     assert SECRET[:6] not in failure.reason
     assert SECRET not in repr(failure)
 
 
 @pytest.mark.parametrize(
-    "turn", [Mint(), answer({}, 500), Answer(pieces=[b"{", b"}"]), Answer(302), Answer(401, pieces=[b"a", b"b"])]
+    "reply", [Mint(), answer({}, 500), Answer(pieces=[b"{", b"}"]), Answer(302), Answer(401, pieces=[b"a", b"b"])]
 )
-async def test_a_cancelled_fetch_leaves_no_response_open_at_any_await(turn):
-    far = ScriptedIssuer(DrivenClock(), otherwise=turn)
+async def test_a_cancelled_fetch_leaves_no_response_open_at_any_await(reply):
+    far = ScriptedIssuer(DrivenClock(), otherwise=reply)
     issuer = TokenEndpointClient("corp", oauth2(), TokenReplyFormat("sso.example", 240.0, 3600.0), far, far.clock)
 
     async def begin() -> None:

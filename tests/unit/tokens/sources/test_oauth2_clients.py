@@ -183,7 +183,7 @@ async def test_an_assertion_that_is_echoed_is_masked():
     class Echoing(ScriptedIssuer):
         async def play(self, request):
             echo.append(form(request)["client_assertion"])
-            self.turns.append(answer({"error": "invalid_client", "error_description": echo[-1]}, 401))
+            self.replies.append(answer({"error": "invalid_client", "error_description": echo[-1]}, 401))
             return await super().play(request)
 
     issuer = Echoing(DrivenClock())
@@ -207,7 +207,7 @@ async def test_a_clock_that_was_put_right_is_found_out_again():
     source = build_source("corp", signing(), issuer, clock)
     await source.fetch()
     clock.jump_wall(120)
-    issuer.turns.extend([refused("invalid_client", 400, date(WALL_S + 120)), Mint()])
+    issuer.replies.extend([refused("invalid_client", 400, date(WALL_S + 120)), Mint()])
     await source.fetch()
     times = [verified(request, public_pem("rsa"), "RS256")["exp"] for request in issuer.requests]
     start_s = WALL_S - BACKDATED_S + LIFETIME_S
@@ -215,7 +215,7 @@ async def test_a_clock_that_was_put_right_is_found_out_again():
 
 
 @pytest.mark.parametrize(
-    ("settings", "turn"),
+    ("settings", "reply"),
     [
         (signing(), refused("invalid_client", 401, date(WALL_S + 15))),
         (signing(), refused("invalid_client", 401)),
@@ -225,8 +225,8 @@ async def test_a_clock_that_was_put_right_is_found_out_again():
     ],
     ids=["clocks agree", "no clock", "another reason", "not refused", "no assertion"],
 )
-async def test_a_refusal_that_clocks_do_not_explain_is_asked_once(endpoint: Endpoint, settings, turn):
-    endpoint.answers(turn)
+async def test_a_refusal_that_clocks_do_not_explain_is_asked_once(endpoint: Endpoint, settings, reply):
+    endpoint.answers(reply)
     await failure_of(endpoint.source(settings).fetch())
     assert len(endpoint.requests) == 1
 

@@ -37,8 +37,8 @@ def found(**settings: Any):
     return oauth2(**{"token_url": None, "issuer": ISSUER, **settings})
 
 
-def at(*turns: Any, otherwise: Any = None, **settings: Any):
-    issuer = ScriptedIssuer(DrivenClock(), *turns, otherwise=otherwise)
+def at(*replies: Any, otherwise: Any = None, **settings: Any):
+    issuer = ScriptedIssuer(DrivenClock(), *replies, otherwise=otherwise)
     return issuer, build_source("corp", found(**settings), issuer, issuer.clock)
 
 
@@ -188,7 +188,7 @@ def test_only_names_are_read_from_the_issuers_supported_methods(expected, method
 
 
 @pytest.mark.parametrize(
-    ("methods", "turn", "advice"),
+    ("methods", "reply", "advice"),
     [
         (["private_key_jwt", "client_secret_basic", "client_secret_basic"], refused(), "private_key_jwt, basic"),
         (["client_secret_post"], refused(), None),
@@ -196,8 +196,8 @@ def test_only_names_are_read_from_the_issuers_supported_methods(expected, method
         ([], refused(), None),
     ],
 )
-async def test_a_refused_client_authentication_names_the_supported_ones(methods, turn, advice):
-    _, source = at(answer({**DOCUMENT, "token_endpoint_auth_methods_supported": methods}), turn)
+async def test_a_refused_client_authentication_names_the_supported_ones(methods, reply, advice):
+    _, source = at(answer({**DOCUMENT, "token_endpoint_auth_methods_supported": methods}), reply)
     failure = await failure_of(source.fetch())
     assert failure.definite
     reported = failure.reason.partition("; ")[2]
@@ -246,22 +246,22 @@ async def test_after_a_failed_fetch_the_document_is_read_again_but_not_with_ever
     await failure_of(source.fetch())
     assert asked(issuer)[1:] == [f"POST {TOKEN_URL}"] * 2
     await issuer.clock.advance(REREAD_S)
-    issuer.turns.extend([answer({**DOCUMENT, "token_endpoint": f"{TOKEN_URL}2"}), Mint()])
+    issuer.replies.extend([answer({**DOCUMENT, "token_endpoint": f"{TOKEN_URL}2"}), Mint()])
     await source.fetch()
     assert asked(issuer)[3:] == [f"GET {FIRST}", f"POST {TOKEN_URL}2"]
 
 
-@pytest.mark.parametrize("turn", [Broken(Fault.CLOSED), answer({**DOCUMENT, "issuer": "https://evil.example"})])
-async def test_a_document_that_was_good_outlives_an_outage_of_its_place(turn):
+@pytest.mark.parametrize("reply", [Broken(Fault.CLOSED), answer({**DOCUMENT, "issuer": "https://evil.example"})])
+async def test_a_document_that_was_good_outlives_an_outage_of_its_place(reply):
     issuer, source = at(answer(DOCUMENT), Mint())
     await source.fetch()
     await issuer.clock.advance(TTL_S)
-    issuer.turns.extend([turn, Mint()])
+    issuer.replies.extend([reply, Mint()])
     assert (await source.fetch()).text == "token-2"
     assert (await source.fetch()).text == "token-3"
     assert asked(issuer)[2:] == [f"GET {FIRST}", f"POST {TOKEN_URL}", f"POST {TOKEN_URL}"]
     await issuer.clock.advance(REREAD_S)
-    issuer.turns.extend([answer(DOCUMENT), Mint()])
+    issuer.replies.extend([answer(DOCUMENT), Mint()])
     await source.fetch()
     assert asked(issuer)[5:] == [f"GET {FIRST}", f"POST {TOKEN_URL}"]
 
@@ -270,7 +270,7 @@ async def test_a_place_that_hangs_leaves_half_of_the_time_to_the_known_endpoint(
     issuer, source = at(answer(DOCUMENT), Mint(), timeout_s=8.0)
     await source.fetch()
     await issuer.clock.advance(TTL_S)
-    issuer.turns.extend([Hang(), Mint()])
+    issuer.replies.extend([Hang(), Mint()])
     fetched = asyncio.create_task(source.fetch())
     await issuer.clock.advance(3.9)
     assert not fetched.done()
@@ -279,10 +279,10 @@ async def test_a_place_that_hangs_leaves_half_of_the_time_to_the_known_endpoint(
 
 
 @pytest.mark.parametrize(
-    "turns", [[Hang()], [answer({}, 404, delay_s=4.0), Hang()], [answer(DOCUMENT, delay_s=5.0), Hang()]]
+    "replies", [[Hang()], [answer({}, 404, delay_s=4.0), Hang()], [answer(DOCUMENT, delay_s=5.0), Hang()]]
 )
-async def test_discovery_and_fetch_together_are_bounded_by_the_time_of_the_whole(turns):
-    issuer, source = at(*turns, timeout_s=7.0)
+async def test_discovery_and_fetch_together_are_bounded_by_the_time_of_the_whole(replies):
+    issuer, source = at(*replies, timeout_s=7.0)
     fetched = asyncio.create_task(failure_of(source.fetch()))
     await issuer.clock.advance(6.9)
     assert not fetched.done()
@@ -301,8 +301,8 @@ async def test_a_cancelled_discovery_leaves_nothing_open_and_the_next_fetch_look
     source = build_source("corp", found(), issuer, issuer.clock)
 
     async def begin() -> None:
-        issuer.turns.clear()
-        issuer.turns.extend([answer(DOCUMENT), Mint()])
+        issuer.replies.clear()
+        issuer.replies.extend([answer(DOCUMENT), Mint()])
         with suppress(FetchFailure):
             await source.fetch()
 

@@ -57,9 +57,9 @@ def logging_in(**settings: Any):
 class Stage:
     """A source over a scripted issuer; `again` is the same after a restart."""
 
-    def __init__(self, settings: Any, *turns: Any, refresh_store: Any = None, otherwise: Any = None) -> None:
+    def __init__(self, settings: Any, *replies: Any, refresh_store: Any = None, otherwise: Any = None) -> None:
         self.clock = DrivenClock()
-        self.issuer = ScriptedIssuer(self.clock, *turns, otherwise=otherwise)
+        self.issuer = ScriptedIssuer(self.clock, *replies, otherwise=otherwise)
         self.settings, self.refresh_store = settings, refresh_store
         self.source = self.again()
 
@@ -83,7 +83,7 @@ class Spy:
         self.text = text
         self.log: list[str] = []
         self.broken: str | None = None
-        self.gate: asyncio.Event | None = None
+        self.release: asyncio.Event | None = None
         self._memory = MemoryRefreshTokenStore(DrivenClock())
 
     def exclusive(self, within_s: float):
@@ -94,8 +94,8 @@ class Spy:
         return self.text
 
     async def put(self, text: str) -> None:
-        if self.gate is not None:
-            await self.gate.wait()
+        if self.release is not None:
+            await self.release.wait()
         if self.broken:
             raise FetchFailure(self.broken)
         self.text = text
@@ -115,13 +115,13 @@ async def test_a_refresh_token_is_used_and_its_successor_after_it():
 
 async def test_a_new_refresh_token_is_kept_before_the_access_token_is_given_away():
     spy = Spy()
-    spy.gate = asyncio.Event()
+    spy.release = asyncio.Event()
     stage = Stage(refreshing(), rotating(2), refresh_store=spy)
     fetched = asyncio.create_task(stage.source.fetch())
     await settle()
     assert stage.issuer.calls == 1
     assert not fetched.done()
-    spy.gate.set()
+    spy.release.set()
     assert isinstance(await fetched, Token)
     assert spy.log == ["turn within 10 s", "put refresh-token-2"]
 
@@ -354,7 +354,7 @@ async def test_a_dead_refresh_token_falls_back_to_signing_in_and_is_not_tried_ag
 
 
 @pytest.mark.parametrize(
-    "turn",
+    "reply",
     [
         refused("invalid_client"),
         answer({"error": "busy"}, 503),
@@ -363,8 +363,8 @@ async def test_a_dead_refresh_token_falls_back_to_signing_in_and_is_not_tried_ag
         answer({"access_token": "null"}),
     ],
 )
-async def test_other_failures_of_a_refresh_cause_no_login(turn):
-    stage = Stage(logging_in(refresh_token=Secret(FIRST)), otherwise=turn)
+async def test_other_failures_of_a_refresh_cause_no_login(reply):
+    stage = Stage(logging_in(refresh_token=Secret(FIRST)), otherwise=reply)
     await failure_of(stage.source.fetch())
     assert stage.shown == [FIRST]
 
@@ -474,15 +474,15 @@ async def test_a_credential_that_can_log_in_does_so_if_the_newest_refresh_token_
 
 
 @pytest.mark.parametrize(
-    "turn",
+    "reply",
     [
         refused("invalid_request", 400),
         answer({"error": "invalid_grant", "error_description": f"{FIRST} has expired"}, 400),
         Answer(500, FIRST.encode()),
     ],
 )
-async def test_a_refresh_token_that_is_echoed_is_masked(turn):
-    stage = Stage(refreshing(refresh_token=Secret("refresh-token-0")), rotating(1), turn)
+async def test_a_refresh_token_that_is_echoed_is_masked(reply):
+    stage = Stage(refreshing(refresh_token=Secret("refresh-token-0")), rotating(1), reply)
     await stage.source.fetch()
     failure = await failure_of(stage.source.fetch())
     assert FIRST not in failure.reason
@@ -545,11 +545,11 @@ async def test_a_cancelled_use_that_fails_is_only_cancelled():
 
 
 async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_issuer_gave():
-    for turns in range(60):
+    for replies in range(60):
         spy = Spy()
         stage = Stage(refreshing(), rotating(2), refresh_store=spy)
         task = asyncio.create_task(stage.source.fetch())
-        for _ in range(turns):
+        for _ in range(replies):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait({task})
@@ -558,7 +558,7 @@ async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_i
         if stage.issuer.minted:
             assert spy.log[-1] == "put refresh-token-2"
         if not task.cancelled():
-            assert turns > 5
+            assert replies > 5
             return
     raise AssertionError("the fetch never came to its end")
 

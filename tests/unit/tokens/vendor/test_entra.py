@@ -213,7 +213,7 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
 
 
 @pytest.mark.parametrize(
-    ("turn", "expected", "definite"),
+    ("reply", "expected", "definite"),
     [
         (
             answer({"error": "invalid_client", "error_description": f"AADSTS: {SECRET} is off"}, 401),
@@ -260,8 +260,8 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
         ),
     ],
 )
-async def test_each_failure_quotes_its_source(turn, expected, definite):
-    issuer = ScriptedIssuer(present(), turn)
+async def test_each_failure_quotes_its_source(reply, expected, definite):
+    issuer = ScriptedIssuer(present(), reply)
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
     assert SECRET not in failure.reason
     assert failure.definite is definite

@@ -208,7 +208,7 @@ async def test_a_file_that_is_missing_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("turn", "expected", "definite"),
+    ("reply", "expected", "definite"),
     [
         (refused("invalid_grant", 400), "the issuer refused the client: {} answered 400: invalid_grant: No.", True),
         (answer({"error": "x"}, 503), "{} answered 503: x", False),
@@ -226,8 +226,8 @@ async def test_a_file_that_is_missing_is_named(tmp_path):
         (Broken(Fault.PROXY, "407"), "the proxy refused the connection to {}: 407", False),
     ],
 )
-async def test_each_failure_quotes_its_source_after_one_request(tmp_path, turn, expected, definite):
-    issuer = ScriptedIssuer(present(), otherwise=turn)
+async def test_each_failure_quotes_its_source_after_one_request(tmp_path, reply, expected, definite):
+    issuer = ScriptedIssuer(present(), otherwise=reply)
     failure = await failure_of(source(issuer, credentials_file=file_of(tmp_path, service_account())).fetch())
     assert failure.reason.startswith(expected.format("oauth2.googleapis.com"))
     assert (failure.definite, issuer.calls) == (definite, 1)
@@ -382,12 +382,12 @@ async def test_the_adapter_speaks_google_auths_language():
 async def test_the_loop_goes_on_while_google_auth_works(tmp_path):
     issuer = ScriptedIssuer(present())
     token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    turns, done = 0, asyncio.create_task(token_source.fetch())
+    iterations, done = 0, asyncio.create_task(token_source.fetch())
     while not done.done():
-        turns += 1
+        iterations += 1
         await asyncio.sleep(0)
     assert (await done).text == "token-1"
-    assert turns > 20
+    assert iterations > 20
 
 
 async def test_nothing_that_is_secret_is_logged_at_any_level(tmp_path, caplog):
