@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from docs.entries import Entry, page
 
-from gatepass.config.references import PREFIX, SECRETS
+from gatepass.config.environment import SECRETS
+from gatepass.config.references import PREFIX
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import trustme
 from docs.environment_reference import VARIABLES
 from docs.generate import pages
 
+from gatepass.config.environment import CLIENT_KEY_VARIABLE, NAMES, SECRETS
 from gatepass.config.load import load
-from gatepass.config.references import CLIENT_KEY_VARIABLE, NAMES, SECRETS
 
 PAGE = pages()["environment.md"]
 URL = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}

@@ -33,22 +33,7 @@ from gatepass.config.document import (
     with_value,
 )
 from gatepass.config.model import Config
-from gatepass.config.references import (
-    CLIENT_KEY_VARIABLE,
-    NAMES,
-    PREFIX,
-    REQUIRED,
-    SECRETS,
-    TOKEN_VARIABLES,
-    TYPE_BY_VARIABLE,
-    VARIABLES_BY_TYPE,
-    Reference,
-    UnresolvedReference,
-    VariableValue,
-    is_moment,
-    own_variables,
-    variable_value,
-)
+from gatepass.config.references import PREFIX, VARIABLES_BY_TYPE, Reference, UnresolvedReference, own_variables
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named
 from gatepass.types import Secret
@@ -130,6 +115,33 @@ def _variable(name: str, environment: Mapping[str, str]) -> str:
     return environment.get(name) or environment.get(name.upper()) or ""
 
 
+SHARED = (
+    "UPSTREAM_URL",
+    "EMBEDDINGS_URL",
+    "TOKEN_TYPE",
+    "KEYS",
+    "KEY_HASHES",
+    "PROFILE",
+    "CA_FILE",
+    "PROXY",
+    "ALLOW_PLAIN_HTTP",
+    "HOST",
+    "PORT",
+    "CONTROL_SOCKET",
+)
+REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
+SECRETS = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
+"""Variables that also exist as …_FILE."""
+TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}
+"""Variables of only one type of credential, from which gatepass derives the type."""
+
+TOKEN_VARIABLES = tuple(dict.fromkeys(name for names in VARIABLES_BY_TYPE.values() for name in names))
+NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *(f"{name}_FILE" for name in SECRETS)))
+"""Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
+CLIENT_KEY_VARIABLE = "KEY"
+"""The API key that `gatepass doctor --url` sends to a running gatepass; users may export it for all commands."""
+_MOMENT = re.compile(r"(^exp|expires?(at|on|time|date)|expir(ation|y)(at|on|time|date)?|until)$")
+
 SOURCE = "environment"
 CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """The names of the blocks, which a file would choose itself."""
@@ -181,6 +193,39 @@ def _unknown_variable(name: str) -> str:
         if exact or setting[-1] == name.lower():
             return f"is not a variable of gatepass: {dotted(named(setting))} {WANTS_A_FILE}"
     return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
+
+
+def is_moment(path: str) -> bool:
+    """Whether the last name of a dotted path is a point in time (`data.expireAt`), not a lifetime (`expires_in`).
+
+    These are the absolute names that issuers use: `exp`, and names that end in expires_on, expires_at, expiration,
+    expire_time, expiry, until and similar. Case, hyphens and underscores do not matter.
+    """
+    last = path.rpartition(".")[2]
+    return bool(_MOMENT.search(re.sub(r"[_-]", "", last).lower()))
+
+
+@dataclass(frozen=True, slots=True)
+class VariableValue:
+    """The value of a variable, and the variable's name. A secret is a Reference; `fault` is why it cannot be read."""
+
+    name: str
+    value: str
+    file: str | None = None
+    fault: str | None = None
+
+
+def variable_value(values: Mapping[str, str], name: str) -> VariableValue | None:
+    """Return the value of the variable `name`, or of the file that `…_FILE` names."""
+    if name in SECRETS and (file := values.get(f"{name}_FILE")):
+        try:
+            return VariableValue(f"{name}_FILE", Reference.to_file(file), file)
+        except UnresolvedReference as error:
+            return VariableValue(f"{name}_FILE", "", file, str(error))
+    value = values.get(name)
+    if value is None:
+        return None
+    return VariableValue(name, Reference.to_variable(f"{PREFIX}{name}", value) if name in SECRETS else value)
 
 
 class _Reading:

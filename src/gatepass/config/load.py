@@ -48,6 +48,8 @@ from gatepass.types import Secret
 WITH_A_FILE = ("CONFIG", "HOST", "PORT", "CONTROL_SOCKET")
 """The variables that override a file, or name it."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+TREE_CHECKS = (unknown_names, unreachable_settings, unusable_files, unsafe_settings)
+"""Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
 
@@ -167,8 +169,8 @@ def _checked(document: ConfigDocument) -> Config:
     """Validate a resolved document; raise ConfigError with all problems."""
     tree = document.tree
     known = {problem.path for problem in document.problems}
-    for found in (unknown_names(tree), unreachable_settings(tree), unusable_files(tree), unsafe_settings(tree)):
-        document.refuse_all(found, known)
+    for find in TREE_CHECKS:
+        document.refuse_all(find(tree), known)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -187,8 +189,7 @@ def check(config: Config) -> None:
     pydantic has already validated each block. Raises ConfigError with all problems.
     """
     tree = _plain(config)
-    checks = (unknown_names, unreachable_settings, unusable_files, unsafe_settings)
-    found = [problem for each in checks for problem in each(tree)] or list(conflicts(config))
+    found = [problem for find in TREE_CHECKS for problem in find(tree)] or list(conflicts(config))
     if found:
         raise ConfigError([ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found])
 

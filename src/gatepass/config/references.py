@@ -181,20 +181,6 @@ def read_file(path: str) -> str:
 
 PREFIX = "GATEPASS_"
 
-SHARED = (
-    "UPSTREAM_URL",
-    "EMBEDDINGS_URL",
-    "TOKEN_TYPE",
-    "KEYS",
-    "KEY_HASHES",
-    "PROFILE",
-    "CA_FILE",
-    "PROXY",
-    "ALLOW_PLAIN_HTTP",
-    "HOST",
-    "PORT",
-    "CONTROL_SOCKET",
-)
 VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
     "oauth2": {
         "TOKEN_URL": ("token_url",),
@@ -213,20 +199,7 @@ VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
     "static": {"TOKEN": ("token",)},
 }
 """The variables of each type of credential, with their path in its block."""
-REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
-SECRETS = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
-"""Variables that also exist as …_FILE."""
-TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}
-"""Variables of only one type of credential, from which gatepass derives the type."""
-
-TOKEN_VARIABLES = tuple(dict.fromkeys(name for names in VARIABLES_BY_TYPE.values() for name in names))
-NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *(f"{name}_FILE" for name in SECRETS)))
-"""Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
-CLIENT_KEY_VARIABLE = "KEY"
-"""The API key that `gatepass doctor --url` sends to a running gatepass; users may export it for all commands."""
-
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
-_MOMENT = re.compile(r"(^exp|expires?(at|on|time|date)|expir(ation|y)(at|on|time|date)?|until)$")
 
 
 def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -241,36 +214,3 @@ def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in found.items()
         if value and not _SERVICE_LINK.fullmatch(name) and not (name == "PORT" and "://" in value)
     }
-
-
-def is_moment(path: str) -> bool:
-    """Whether the last name of a dotted path is a point in time (`data.expireAt`), not a lifetime (`expires_in`).
-
-    These are the absolute names that issuers use: `exp`, and names that end in expires_on, expires_at, expiration,
-    expire_time, expiry, until and similar. Case, hyphens and underscores do not matter.
-    """
-    last = path.rpartition(".")[2]
-    return bool(_MOMENT.search(re.sub(r"[_-]", "", last).lower()))
-
-
-@dataclass(frozen=True, slots=True)
-class VariableValue:
-    """The value of a variable, and the variable's name. A secret is a Reference; `fault` is why it cannot be read."""
-
-    name: str
-    value: str
-    file: str | None = None
-    fault: str | None = None
-
-
-def variable_value(values: Mapping[str, str], name: str) -> VariableValue | None:
-    """Return the value of the variable `name`, or of the file that `…_FILE` names."""
-    if name in SECRETS and (file := values.get(f"{name}_FILE")):
-        try:
-            return VariableValue(f"{name}_FILE", Reference.to_file(file), file)
-        except UnresolvedReference as error:
-            return VariableValue(f"{name}_FILE", "", file, str(error))
-    value = values.get(name)
-    if value is None:
-        return None
-    return VariableValue(name, Reference.to_variable(f"{PREFIX}{name}", value) if name in SECRETS else value)

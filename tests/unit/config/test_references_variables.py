@@ -1,6 +1,7 @@
 import pytest
 
-from gatepass.config.references import Reference, VariableValue, is_moment, own_variables, variable_value
+from gatepass.config.environment import VariableValue, is_moment, variable_value
+from gatepass.config.references import Reference, own_variables
 
 
 def test_own_variables_lose_their_prefix_and_the_empty_ones():
