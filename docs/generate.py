@@ -482,6 +482,8 @@ def derived_example(annotation: Any, default: Any) -> str:
     """Return a choice other than the default, or a number's default."""
     if isinstance(default, bool):
         return json_of(not default)
+    if bool in get_args(annotation):  # without a default
+        return json_of(True)
     choices = [argument for part in (annotation, *get_args(annotation)) for argument in get_args(part)]
     if isinstance(default, int | float) and not isinstance(default, bool):
         return json_of(default)

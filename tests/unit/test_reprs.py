@@ -29,7 +29,7 @@ SHOWN = {
     "cli.reach.Server": {"url"},  # from the configuration, whose URLs have no user, password or query
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.Proxy": {"url"},  # `auth` holds its user and password
-    "config.references.VariableValue": {"value"},  # a secret is a Reference
+    "config.environment.VariableValue": {"value"},  # a secret is a Reference
     "http_client.message_head.Destination": {"authority"},  # host and port
     "normalize.json_editor._Slot": {"text"},  # rules write no credential
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones

@@ -289,30 +289,15 @@ class Capabilities(Block):
     Example: vision
     """
     vision: bool | None = None
-    """Accepts images.
-
-    Example: true
-    """
+    """Accepts images."""
     audio: bool | None = None
-    """Accepts audio.
-
-    Example: true
-    """
+    """Accepts audio."""
     tools: bool | None = None
-    """Calls tools.
-
-    Example: true
-    """
+    """Calls tools."""
     reasoning: bool | None = None
-    """Produces reasoning before the answer.
-
-    Example: true
-    """
+    """Produces reasoning before the answer."""
     json_schema: bool | None = None
-    """Follows a schema in `response_format`.
-
-    Example: true
-    """
+    """Follows a schema in `response_format`."""
     context_length: Annotated[int, Field(gt=0)] | None = None
     """The most tokens of request and answer together.
 
