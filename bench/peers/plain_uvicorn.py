@@ -1,4 +1,4 @@
-"""gatepass as an application of its own under plain uvicorn, configured by GATEPASS_CONFIG."""
+"""The application of gatepass under plain uvicorn, configured by GATEPASS_CONFIG."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-/* load.c - a lean HTTP/1.1 load client for JSON and SSE: one thread, epoll.
+/* load.c - a small HTTP/1.1 load client for JSON and SSE: one thread, epoll.
  *
  *   load -p PORT -u PATH -b BODYFILE -c CONNS -d SECONDS [-w WARMUP] [-r RAMP_MS] [-1] [-k KEY]
  *
- * Closed loop: each connection sends its next request when the reply is complete;
- * with -1 each connection sends one request only (long paced streams).
- * Prints "MARK start" and "MARK end" when the measured window opens and closes,
- * then one JSON line.  An event is a line that starts with "data:"; if it holds
- * "T=<ns>" the time since then goes into the delay distribution.  Where the first event also tells when
- * its request arrived ("A=<ns>"), ttft_added is the time to it without what the upstream itself took.
+ * Closed loop: each connection sends its next request when the reply is complete.
+ * With -1 each connection sends only one request, for a long paced stream.
+ * It prints "MARK start" and "MARK end" at the ends of the measured window, then one JSON line.
+ * An event is a line that starts with "data:". If the event contains "T=<ns>", its delay is measured from that time.
+ * If the first event contains "A=<ns>", the arrival time of the request, ttft_added is the time to the first
+ * event without the time of the upstream.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -2,22 +2,22 @@
  *
  *   mock PORT
  *
- * What it answers depends on the path and on the "model" string in the body:
+ * The path and the "model" member of the body select the reply:
  *   POST .../embeddings            380 KB JSON (16 x 1536 floats), Content-Length
  *   POST .../chat/completions:
- *        model "...burst-N..."     N SSE events, each its own write(), no pause
+ *        model "...burst-N..."     N SSE events without a pause, one write() for each
  *        model "...mixed-N..."     the same with an `id:` line in each event and comment-only blocks between
- *                                  them: what openai-python dies of, so a gateway has to rewrite it
- *        model "...tools-N..."     N SSE events without a pause: deltas of a tool call's arguments, and text with
- *                                  escapes, in turns
+ *                                  them; openai-python fails on these, so gatepass rewrites the stream
+ *        model "...tools-N..."     N SSE events without a pause: alternately deltas of a tool call's arguments
+ *                                  and text with escapes
  *        model "...pace-N-MS..."   N SSE events, one every MS milliseconds
- *        model "...wide..."        JSON with 100 tool calls, Content-Length: some 200 events where a gateway
- *                                  makes a stream of it
+ *        model "...wide..."        JSON with 100 tool calls, Content-Length; a synthesized stream of it has
+ *                                  about 200 events
  *        any other model           1 KB JSON, Content-Length
- *   GET  /__stats                  counters, and what the last request showed: its authorization, its model
+ *   GET  /__stats                  counters, and the authorization and model of the last request
  *   GET  other                     {"object":"list","data":[]}
- * Every event carries "T=<CLOCK_MONOTONIC ns>" so that a client on the same machine can tell how long the
- * event was under way; the first one carries "A=<ns>" too, the moment at which its request was here.
+ * Every event contains "T=<CLOCK_MONOTONIC ns>", so that a client on the same machine can measure its delay.
+ * The first event also contains "A=<ns>", the arrival time of its request.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -87,7 +87,7 @@ def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_secon
 
 def test_a_rotation_of_the_encryption_key_costs_no_request(store):
     """The three steps of docs/operations/store.md, each in a rolling restart of four processes under load."""
-    old, new = store.settings["encryption_key"], "a-new-key-for-what-lies-in-the-store-of-the-tests"
+    old, new = store.settings["encryption_key"], "a-new-encryption-key-for-the-store-of-the-tests"
     steps = (
         {"encryption_key": old, "previous_encryption_key": new},
         {"encryption_key": new, "previous_encryption_key": old},

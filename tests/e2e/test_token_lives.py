@@ -68,7 +68,7 @@ def assert_one_call_per_life(watch: Watch, least_calls: int) -> None:
     gaps_s = [later.at_s - earlier.at_s for earlier, later in pairwise(watch.calls)]
     assert all(LEAST_LIFE_S <= gap_s < TOKEN_LIFE_S for gap_s in gaps_s), gaps_s
     assert least_calls <= len(watch.calls) <= watch.elapsed_s / LEAST_LIFE_S + 1
-    assert len(watch.tokens) <= len(watch.calls) + 1, "each call's token was used, beside the one from before"
+    assert len(watch.tokens) <= len(watch.calls) + 1, "at most one used token is older than the calls"
 
 
 def print_report(title: str, watch: Watch, report: dict[str, Any]) -> None:

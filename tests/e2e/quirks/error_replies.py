@@ -62,7 +62,7 @@ FRAMES: dict[str, tuple[str, Any]] = {
     "code": 400}),
     "code": ("`code` and `message`", {"code": 1234, "message": ERROR_TEXT}),
     "string": ("`error` as a text", {"error": ERROR_TEXT}),
-    "openrouter": ("a chunk with `error` beside it", FIRST | {
+    "openrouter": ("a chunk with an `error` member", FIRST | {
         "error": {"code": 502, "message": ERROR_TEXT},
         "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]}),
 }  # fmt: skip

@@ -125,7 +125,7 @@ ENVELOPES = (
     Row(2, "ragflow-102", 'a 200 with RAGFlow\'s `{"code":102}`',
         always(json_reply({"code": 102, "message": LAST_NOT_USER})),
         Failure((400,), words=LAST_NOT_USER)),
-    Row(2, "ragflow-102-absent", "the same, for a chat of somebody else",
+    Row(2, "ragflow-102-absent", "the same, for a chat of another user",
         always(json_reply({"code": 102, "message": NOT_OWNED})), Failure((404,), words="own the chat")),
     Row(2, "siliconflow-20042", 'a 200 with `{"code":20042,"data":null}`',
         always(json_reply({"code": 20042, "message": "The gnomes strike.", "data": None})),

@@ -152,7 +152,7 @@ INCLUDE_USAGE = {"stream_options": {"include_usage": True}}
 WITH_USAGE = is_set("stream_options")
 NESTED = FORBIDDEN | {"loc": ["body", "stream_options", "include_usage"], "input": True}
 OPTIONS = (
-    Row(15, "options-unstreamed", "rejects `stream_options` beside `stream: false`",
+    Row(15, "options-unstreamed", "rejects `stream_options` with `stream: false`",
         rejecting(lambda request: not request.stream and request.has("stream_options"), error(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")),
         body=INCLUDE_USAGE, modes=PLAIN),
@@ -270,12 +270,12 @@ def replays(request: Request) -> bool:
 
 
 HISTORY = (
-    Row(26, "null-lmstudio", "rejects `content: null` beside tool calls (LM Studio)", rejecting(has_null, {
+    Row(26, "null-lmstudio", "rejects `content: null` with tool calls (LM Studio)", rejecting(has_null, {
         "error": "Invalid 'content': 'content' field must be a string or an array of objects."}),
         messages=CONVERSATION),
     Row(26, "null-ollama", "the same (Ollama)", rejecting(has_null, error("invalid message content type: <nil>")),
         messages=CONVERSATION),
-    Row(26, "content-missing", "requires a `content` beside tool calls (vLLM)", rejecting(
+    Row(26, "content-missing", "requires a `content` with tool calls (vLLM)", rejecting(
         lambda request: any("content" not in message for message in request.messages), {"detail": [
             {"type": "missing", "loc": ["body", "messages", 1, "content"], "msg": "Field required"}]}, 422),
         messages=CONTENT_MISSING),
@@ -327,7 +327,7 @@ def requires_image(request: Request) -> Reply:
 
 
 IMAGES = (
-    Row(28, "images", "does not support `images` beside the conversation", requires_image,
+    Row(28, "images", "does not support `images` outside the messages", requires_image,
         body={"images": [f"data:image/png;base64,{PIXEL}"]}),
     Row(28, "images-bare", "the same, as bare base64 (Ollama)", requires_image, body={"images": [PIXEL]}),
     Row(28, "images-message", "the same, in a message", requires_image,
