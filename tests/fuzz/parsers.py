@@ -90,13 +90,13 @@ def scan_equals_full_read(body: bytes, _: Random) -> None:
         except GatepassError:
             sliced = None
     try:
-        whole = RequestBody.read(body)
+        full_read = RequestBody.read(body)
     except GatepassError:
         assert sliced is None
         return
     assert sliced is not None
     assert sliced == body
-    assert (found.model, found.stream, found.n) == (whole.model, whole.stream, whole.n)
+    assert (found.model, found.stream, found.n) == (full_read.model, full_read.stream, full_read.n)
     assert list(JsonScanner(sliced).members()) == list(JsonScanner(body).members())
 
 
@@ -128,10 +128,10 @@ def form_scan_ignores_chunking(body: bytes, random: Random) -> None:
         return
     if boundary is None:
         return
-    whole, cut = _form(boundary, [form]), _form(boundary, pieces(form, random))
-    assert whole == cut
-    if whole[0] is not None and whole[1] is not None:
-        assert whole[0].encode() in form[slice(*whole[1])]
+    single, chunked = _form(boundary, [form]), _form(boundary, pieces(form, random))
+    assert single == chunked
+    if single[0] is not None and single[1] is not None:
+        assert single[0].encode() in form[slice(*single[1])]
 
 
 def _form(boundary: bytes, parts: Iterable[bytes]) -> tuple[str | None, tuple[int, int] | None, str | None]:

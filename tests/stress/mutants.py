@@ -146,7 +146,7 @@ EQUIVALENT = (
         "len(adapted.body) <= INLINE_BYTES", "<=", "<", "split on the event loop or in a thread, the same parts"
     ),
     Equivalent("if not is_scanned and rules is BUILT_IN_RULES", "and", "or", "the same rules in the same order"),
-    Equivalent("if len(body) > SLICE_BYTES", ">", ">=", "one more turn of the event loop"),
+    Equivalent("if len(body) > SLICE_BYTES", ">", ">=", "one more iteration of the event loop"),
     Equivalent("EMBEDDINGS and len(body) > most_bytes", ">", ">=", "read in one piece or in slices, the same result"),
     Equivalent("CHAT and not is_plain_chat", "and", "or", "only RAGFlow's transforms change it, and they serve chats"),
     Equivalent("dialect_transform is None and self._lines_left > 1", ">", ">=", "the slow path gives the same events"),
@@ -169,7 +169,7 @@ COMPARISONS: dict[type[ast.cmpop], tuple[str, str]] = {
 
 
 class Kind(IntEnum):
-    """What a mutant changes. An area's mutants are drawn from each kind by turns."""
+    """What a mutant changes. Mutants of an area are selected from the kinds in rotation."""
 
     BOUNDARY = 0
     LEFT_OUT = 1

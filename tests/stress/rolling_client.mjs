@@ -15,7 +15,7 @@ process.stdin.resume();
 async function sendRequest(streams) {
   if (!streams) {
     const answer = await client.chat.completions.create(body);
-    if (answer.choices[0].finish_reason !== 'stop') throw new Error('no whole answer');
+    if (answer.choices[0].finish_reason !== 'stop') throw new Error('incomplete reply');
     return;
   }
   let received = 0;
