@@ -45,7 +45,7 @@ from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAliv
 from gatepass.proxy.large_body import INLINE_BYTES, is_heavy, reread, run_off_loop
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, StreamingReply, classify
 from gatepass.proxy.upstream_call import confirm_token, renew_token, send
-from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, header
+from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
 
 LOG = logging.getLogger("gatepass.learning")
 
@@ -151,8 +151,6 @@ async def _send_and_classify(attempt: Attempt, request: OutboundRequest) -> Clas
     while True:
         try:
             response = await send(attempt, request)
-            request_id = header(response.headers, b"x-request-id")
-            attempt.upstream_request_id = request_id.decode("latin-1")[:100] if request_id is not None else None
             return await classify(attempt, response)
         except UpstreamError as error:
             # Retry: the reply, such as a login page in a 200, was a rejection of the token. Else this raises.

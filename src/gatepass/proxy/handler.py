@@ -22,6 +22,7 @@ from gatepass.auth.model_access import (
 )
 from gatepass.cancel import CancelScope
 from gatepass.clock import Timer
+from gatepass.config.access import PLAIN
 from gatepass.errors import (
     ClientGone,
     Draining,
@@ -120,8 +121,9 @@ async def _serve(
     caller = context.caller = state.authenticator.authenticate(
         client_request, state.clock.wall(), path_profile, takes_form=operation.takes_form
     )
-    in_flight_request.claim(caller.name, caller.max_concurrent)
-    cycle.set_caller(caller.name)  # after `claim`: a refused request must not use a connection of the caller's share
+    name = caller.name
+    in_flight_request.claim(name, caller.max_concurrent)
+    cycle.set_caller(name)  # after `claim`: a refused request must not use a connection of the caller's share
     # otherwise the profile stays `plain`, which lists no origins
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
@@ -309,7 +311,8 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
 
 def _keep_call(context: RequestContext, call: Call) -> Call:
     """Keep `call` in `context`, and return it under the configured name of its model."""
-    if context.profile.settings.typed_ids:  # the profile lists a model as NAME@TYPE
+    profile = context.profile.settings
+    if profile is not PLAIN and profile.typed_ids:  # it lists a model as NAME@TYPE
         call = replace(call, model=untyped(call.model))
     context.call = call
     return call

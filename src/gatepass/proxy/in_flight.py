@@ -200,7 +200,10 @@ class InFlightRequest(CancelScope):
         in_flight.requests.discard(self)
         if in_flight.draining:
             in_flight.note_end()
-        CancelScope.__exit__(self, kind, error, trace)  # last, because it raises the reason of a cancellation
+        if self._reason is None:  # nearly always: saves the call
+            self._task = None
+        else:
+            CancelScope.__exit__(self, kind, error, trace)  # last, because it raises the reason
 
 
 def _limit_per_caller(limit: int, callers: int) -> int:

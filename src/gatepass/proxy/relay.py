@@ -55,7 +55,8 @@ async def _relay_stream(stream: StreamingReply, context: RequestContext, client_
     attempt = context.attempts[-1]
     try:
         headers = stream.upstream.response_headers.select(stream.response.headers)
-        attempt.add_changes(stream.events.adapted)
+        if adapted := stream.events.adapted:
+            attempt.add_changes(adapted)
         client_response.begin_stream(OK, headers)
         await _relay_events(stream, attempt, client_response)
     except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation

@@ -53,7 +53,7 @@ from gatepass.sse.whole_reply import (
     read_shortened,
     repair_reply,
 )
-from gatepass.types import OK, Call, ClientProtocol, Headers, Hidden, Response, UpstreamErrorBody, header
+from gatepass.types import OK, Call, ClientProtocol, Headers, Hidden, Response, UpstreamErrorBody
 
 
 class BufferedReply(Hidden, msgspec.Struct, frozen=True):
@@ -143,6 +143,8 @@ class ReplyContext(msgspec.Struct, frozen=True):
     attempt: Attempt
     profile: Profile
     protocol: ClientProtocol
+    content_type: bytes | None
+    """The reply's first content type."""
 
     def headers(self) -> Headers:
         """The reply's headers that are relayed to the client."""
@@ -162,15 +164,26 @@ class ReplyContext(msgspec.Struct, frozen=True):
         return None if self.profile is PLAIN else make_client_transform(self.profile, is_chat=is_chat)
 
 
+ID_LOG_CHARS = 100
+"""The most characters of an upstream's request id in the access log."""
+
+
 async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
-    """Return the reply in the form that the client's call asked for.
+    """Return the reply in the form that the client's call asked for, and keep the upstream's request id.
 
     Raises: the error that the reply contains, after closing `response`.
     """
     upstream = attempt.upstream
     call = attempt.call
     protocol = call.operation.protocol
-    context = ReplyContext(attempt.state, call, upstream, response, attempt, attempt.profile, protocol)
+    kind = request_id = None
+    for name, value in response.headers:
+        if name == b"content-type":
+            kind = kind or value
+        elif name == b"x-request-id":
+            request_id = request_id or value
+    attempt.upstream_request_id = None if request_id is None else request_id.decode("latin-1")[:ID_LOG_CHARS]
+    context = ReplyContext(attempt.state, call, upstream, response, attempt, attempt.profile, protocol, kind)
     try:
         if response.status != OK:
             await _check_status(context)
@@ -289,7 +302,7 @@ follow and then still gets its HTTP status."""
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
     events = _event_stream(context)
-    sniffer = ContentSniffer(header(context.response.headers, b"content-type"))
+    sniffer = ContentSniffer(context.content_type)
     pieces: list[bytes] = []
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     try:
@@ -330,8 +343,10 @@ async def last_events(events: EventStream) -> bytes:
 
 def _checked(context: ReplyContext, piece: bytes, ready: bytes, events: EventStream) -> bytes:
     """Return `ready`. Raises the stream's error if it came before any answer: the client then gets its HTTP status."""
-    context.attempt.capture_reply(piece if events.failure is not None else b"")
-    if events.failure is not None and not events.has_answered:
+    if events.failure is None:
+        return ready
+    context.attempt.capture_reply(piece)
+    if not events.has_answered:
         context.attempt.add_changes(events.adapted)
         raise events.failure
     return ready
@@ -361,8 +376,10 @@ def _event_stream(context: ReplyContext) -> EventStream:
             client_transform=client_transform,
         )
     defaults, requested = context.envelope_defaults(), requested_usage(context.call.body)
-    include_usage, drops_usage = _usage_options(context, requested)
     configured, profile = context.upstream.settings.repair, context.profile
+    include_usage, drops_usage = requested, False
+    if requested is False and profile.places_usage:
+        include_usage, drops_usage = _usage_options(context, requested)
     transforms = context.upstream.transforms
     options = RepairOptions(
         include_usage,
@@ -591,12 +608,10 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
 
 def _is_labelled_stream(context: ReplyContext) -> bool:
     """Whether the reply's content type is that of an event stream."""
-    headers = context.response.headers
-    for name, value in headers:
-        if name == b"content-type":
-            # the most frequent value first: it needs no parsing
-            return value != b"application/json" and content_type(headers) == "text/event-stream"
-    return False
+    # the most frequent values first: they need no parsing
+    if context.content_type in (None, b"application/json"):
+        return False
+    return content_type(context.response.headers) == "text/event-stream"
 
 
 def _body_aggregator(context: ReplyContext) -> BodyAggregator:

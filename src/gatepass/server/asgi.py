@@ -22,7 +22,7 @@ from gatepass.proxy.handler import handle
 from gatepass.proxy.models import Catalog
 from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycle, add_piece, announced_bytes, too_large
 from gatepass.server.timeouts import slow_body, slow_upload
-from gatepass.types import ClientRequest, Headers, header
+from gatepass.types import ClientRequest, Headers
 
 UNSENT_BYTES = 64 * 1024
 """Maximum size of the events that wait while the server sends a message. One event may be larger."""
@@ -431,5 +431,7 @@ class RequestIds:
 
 def client_request_id(headers: Headers) -> str | None:
     """Return the client's own x-request-id if it contains only letters, digits and `._:-`."""
-    given = header(headers, b"x-request-id")
-    return given.decode("ascii") if given is not None and _REQUEST_ID.match(given) else None
+    for name, value in headers:
+        if name == b"x-request-id":
+            return value.decode("ascii") if _REQUEST_ID.match(value) else None
+    return None
