@@ -262,6 +262,58 @@ def test_kept_attempts_teach_nothing_in_any_spelling(attack: Attack, spell: Quot
             attack.check(holds(text, PLACES[1], spelled, openai), text)
 
 
+SHORT: tuple[tuple[str, ...], ...] = (
+    ("Unsupported", " parameter", ": 'seed'"),
+    ("Streaming", "is", "not", "supported"),
+    ("invalid", "seed: only", "integers"),
+    ("seed", "\u53c2\u6570", "\u975e\u6cd5"),
+    ("Unknown p", "arameter:", " 'seed'"),
+    ("json: unkn", "own field", ' "seed"'),
+)
+JOINED: tuple[Callable[[tuple[str, ...]], dict[str, Any]], ...] = (
+    lambda parts: {"messages": [{"role": "user", "content": part} for part in parts]},
+    lambda parts: {"messages": [{"role": "user", "content": [{"type": "text", "text": part} for part in parts]}]},
+    lambda parts: {"messages": [{"role": "user", "name": parts[0], "content": "".join(parts[1:])}]},
+    lambda parts: {"metadata": dict(zip("abcd", parts, strict=False))},
+    lambda parts: {"tools": [{"type": "function", "function": {"name": part}} for part in parts]},
+    lambda parts: {"stop": [[part] for part in parts]},
+    lambda parts: {"stop": ["first", *parts, "last"]},
+)
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("parts", SHORT, ids=range(len(SHORT)))
+def test_short_values_that_an_upstream_joins_teach_nothing(attack: Attack, parts: tuple[str, ...]) -> None:
+    """None of them has EDGE_BYTES letters, so each alone is no quote."""
+    for place in (*JOINED, *([lambda parts: {"logit_bias": dict.fromkeys(parts, 1)}] if "'" in parts[-1] else ())):
+        for said in ("".join(parts), " ".join(parts)):
+            for template in ("openai", "openai, quoted", "vllm", "pydantic", "litellm", "tgi", "openrouter"):
+                attack.cases += 1
+                learned = rules({**MEMBERS, **place(parts)}, TEMPLATES[template](said))
+                attack.check(not learned, (place(parts), said, template))
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Unsup\u200bported para\u00admeter: 'se\ufeffed'",
+        quote(quote(quote("Unsupported parameter: 'seed'", safe=""), safe=""), safe=""),
+    ],
+)
+def test_a_text_that_an_upstream_cleans_teaches_nothing(attack: Attack, value: str) -> None:
+    attack.cases += 1
+    attack.check(not rules({**MEMBERS, "user": value}, openai("Unsupported parameter: 'seed'")), value)
+
+
+def test_honest_lists_of_what_a_client_sent_are_learned() -> None:
+    members = {**MEMBERS, "presence_penalty": 1, "frequency_penalty": 1}
+    assert rules(members, openai("Unrecognized request arguments supplied: presence_penalty, frequency_penalty"))
+    roles = [{"role": role, "content": "x"} for role in ("developer", "system", "user", "assistant", "user")]
+    refusal = openai("'developer' is not one of ['system', 'user', 'assistant'] - 'messages.0.role'")
+    assert rules({**MEMBERS, "messages": roles}, refusal)
+
+
 def test_a_reader_that_cuts_nothing_learns_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Quoted, "cut", lambda self, text: text)
     held = [holds(text, PLACES[1], str, openai) for text in ATTEMPTS]

@@ -21,7 +21,7 @@ from gatepass.types import ClientProtocol, UpstreamErrorBody
 BODY_BYTES = 3 << 19
 """Limit on the body to compare: a longer one takes more than 50 ms of the event loop.
 
-Above this limit and the next four, nothing is learned from the error text.
+Above this limit and the next five, nothing is learned from the error text.
 """
 MOST_ESCAPES = 10_000
 """Limit on the characters in the strings of one request that may begin an escape."""
@@ -31,13 +31,16 @@ MOST_SIGNS = 40_000
 """Limit on the commas and opening brackets of one body. The JSON parser takes up to 25 ms for so many values."""
 MOST_STEPS = 100_000
 """Limit on comparisons. A text and a value that repeat one letter need many."""
+MOST_SHORT = 5_000
+"""Limit on the short strings of one request."""
 EDGE_BYTES = 12
 """Folded bytes at the start or end of a value that count as a quote. The shortest sentence that a matcher reads has
 as many."""
 INNER_BYTES = 24
 """Folded bytes from the middle of a value that count as a quote. Shorter phrases of errors occur in prompts too."""
 SHORT_CHARS = 64
-"""Up to this length, the strings of one list are also compared as one text: upstreams print whole lists."""
+"""Up to this length, strings are also compared together: upstreams join the texts of a conversation and print whole
+lists."""
 CUT = "…"
 """Replaces a value: no matcher reads it as part of a word."""
 
@@ -51,6 +54,10 @@ _ESCAPE = re.compile(
 _BEGINS_ESCAPE = ("\\", "&", "%")
 _CODE_POINT = re.compile(r"[uU]([0-9a-fA-F]{8}|[0-9a-fA-F]{4})")
 _PARTS = (str, dict, list)
+_LABELS = frozenset(("text", "function", "image_url", "system", "developer", "user", "assistant", "tool"))
+"""Types and roles. An upstream that joins the texts of a conversation leaves them out."""
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_ESCAPED_PERCENT = re.compile("%(?:25)+(?=[0-9a-fA-F]{2})")
 _COVERED = re.compile(rb"\x01+")
 _PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
@@ -64,6 +71,8 @@ class Quoted:
     """
 
     values: tuple[bytes, ...] = field(repr=False)
+    joined: tuple[tuple[bytes, ...], ...] = field(default=(), repr=False)
+    """Groups of short values that an upstream may join: those of one object, and those of one member name."""
 
     @classmethod
     def of(cls, body: bytes, labels: Collection[str] = ()) -> Self | None:
@@ -75,9 +84,10 @@ class Quoted:
         if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SIGNS:
             return None
         values: list[bytes] = []
+        groups: list[list[str]] = []
         escapes = MOST_ESCAPES
         try:
-            for text in dict.fromkeys(_strings(json.loads(body, object_pairs_hook=_members), labels)):
+            for text in dict.fromkeys(_strings(json.loads(body, object_pairs_hook=_members), labels, groups)):
                 begun = sum(map(text.count, _BEGINS_ESCAPE))
                 escapes -= begun
                 if escapes < 0:
@@ -87,7 +97,7 @@ class Quoted:
                     values.append(value)
         except (ValueError, RecursionError, _TooMuch):
             return None
-        return cls(tuple(values))
+        return cls(tuple(values), tuple(_short_values(group) for group in groups if len(group) > 1))
 
     def hold(self, label: str) -> bool:
         """Whether one of the values contains `label`, an error code."""
@@ -100,7 +110,7 @@ class Quoted:
         if len(folded) < EDGE_BYTES:
             return text
         try:
-            covered = _Cover(folded).by(self.values)
+            covered = _Cover(folded).by(self.values, self.joined)
         except _TooMuch:
             return CUT
         kept: list[str] = []
@@ -127,9 +137,14 @@ class _Cover:
         for at in range(len(text) - EDGE_BYTES + 1):
             self._positions.setdefault(text[at : at + EDGE_BYTES], []).append(at)
 
-    def by(self, values: tuple[bytes, ...]) -> bytearray:
-        """Return one byte for each byte of the text: 1 if it is part of a value, else 0."""
+    def by(self, values: tuple[bytes, ...], joined: tuple[tuple[bytes, ...], ...] = ()) -> bytearray:
+        """Return one byte for each byte of the text: 1 if it is part of a value or of `joined` values, else 0."""
         positions = self._positions
+        for group in joined:
+            together, offset = b"".join(group), 0
+            for value in group:  # an upstream may join only some of them, so each may be the first
+                self._extend(together, offset, max(EDGE_BYTES, len(value) + 1))
+                offset += len(value)
         for value in values:
             if self._text in value:
                 return bytearray(b"\x01" * len(self._text))
@@ -166,29 +181,51 @@ def _members(pairs: list[tuple[str, Any]]) -> Any:
     return members if len(members) == len(pairs) else [list(pair) for pair in pairs]
 
 
-def _strings(document: Any, labels: Collection[str]) -> Iterator[str]:
-    """Yield each string that may be a sentence or is one of `labels`, and the short strings of each list as one."""
-    pending = [document]
+def _strings(document: Any, labels: Collection[str], groups: list[list[str]]) -> Iterator[str]:
+    """Yield each string that may be a sentence or is one of `labels`.
+
+    Adds to `groups` the short strings of each object, and those of each member name, in the order of the document.
+    """
+    by_name: dict[str | None, list[str]] = {}
+    pending: list[tuple[str | None, Any]] = [("", document)]
     for _ in range(MOST_PARTS):
         if not pending:
+            groups += by_name.values()
+            if sum(map(len, groups)) > MOST_SHORT:
+                raise _TooMuch
             return
-        one = pending.pop()
+        name, one = pending.pop()
         if isinstance(one, str):
+            if name is not None and _is_short(one):
+                by_name.setdefault(name, []).append(one)
             if _PLAIN.match(one) is None or one.lower() in labels:
                 yield one
             continue
         if isinstance(one, dict):
-            pending += one  # its names: a client may invent one that reads like a sentence
-        parts = [part for part in (one.values() if isinstance(one, dict) else one) if isinstance(part, _PARTS)]
-        pending += parts
-        if isinstance(one, list):
-            short = [part for part in parts if isinstance(part, str) and len(part) <= SHORT_CHARS]
-            if len(short) > 1:
-                yield " ".join(short)
+            pending += [(None, key) for key in one]  # a client may invent a name that reads like a sentence
+            parts = [(key, part) for key, part in one.items() if isinstance(part, _PARTS)]
+            if len(one) > 1:
+                groups.append([part for _, part in parts if isinstance(part, str) and _is_short(part)])
+                if any(_PLAIN.match(key) is None for key in one):  # no API has such a name: the client invented it
+                    groups.append([key for key in one if _is_short(key)])
+        else:
+            parts = [(name, part) for part in one if isinstance(part, _PARTS)]
+        pending += reversed(parts)
     raise _TooMuch
 
 
+def _is_short(text: str) -> bool:
+    return len(text) <= SHORT_CHARS and text not in _LABELS
+
+
+def _short_values(group: list[str]) -> tuple[bytes, ...]:
+    folded = (_letters(_ESCAPE.sub(_unescaped, text)) for text in group)
+    return tuple(filter(None, folded))
+
+
 def _letters(text: str) -> bytes:
+    if not text.isascii():
+        text = _INVISIBLE.sub("", text)
     # `casefold` alone keeps letters that `upper` makes equal to plain ones, such as the dotless i
     return text.upper().casefold().encode("utf-8", "replace").translate(None, _PUNCTUATION)
 
@@ -215,7 +252,7 @@ def _unescaped(found: re.Match[str]) -> str:
     if text[0] == "&":
         return html.unescape(f"&{text[1:].replace('amp;', '')}")
     if text[0] == "%":
-        return unquote(text.replace("%25", "%"))
+        return unquote(_ESCAPED_PERCENT.sub("%", text))
     kind = text.lstrip("\\")[0]
     if kind in "uU":
         units = [int(point, 16) for point in _CODE_POINT.findall(text)]
