@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -355,7 +355,9 @@ class Setup:
             click.prompt(text, hide_input=True, default="" if again else None, show_default=False) or self.secret
         )
 
-    def settle(self, names: Sequence[str], test: Any, *, has_secret: bool = False) -> None:
+    def settle(
+        self, names: Sequence[str], test: Callable[[], Coroutine[Any, Any, Step | None]], *, has_secret: bool = False
+    ) -> None:
         """Ask for `names` until `test` finds no fault, or the operator keeps the answers in spite of it.
 
         Answers that make no valid configuration are never kept: a URL with a password would be written to the file.

@@ -27,9 +27,6 @@ from pydantic_core import CoreSchema
 from gatepass.config.references import Reference
 from gatepass.types import Secret
 
-USER_TO_CREDENTIALS = "put it under credentials"
-USER_TO_PROXY_AUTH = "put it into proxy_auth"
-
 
 def checked_url(text: str) -> str:
     """Return `text`; raise ValueError with every fault if it is not a plain http(s) URL.
@@ -41,7 +38,7 @@ def checked_url(text: str) -> str:
 
 def checked_proxy_url(text: str) -> str:
     """Check like `checked_url`; the error for a user name refers to `network.proxy_auth`."""
-    return _raise_for(_faults(text, USER_TO_PROXY_AUTH), text)
+    return _raise_for(_faults(text, "put it into proxy_auth"), text)
 
 
 def checked_base_url(text: str) -> str:
@@ -56,7 +53,7 @@ def _raise_for(faults: Iterable[str], text: str) -> str:
     return text
 
 
-def _faults(text: str, user_hint: str = USER_TO_CREDENTIALS) -> Iterator[str]:
+def _faults(text: str, user_hint: str = "put it under credentials") -> Iterator[str]:
     """Yield the faults of a URL. They never quote `text`, because it may come from a secret."""
     try:
         parts = urlsplit(text)

@@ -121,14 +121,19 @@ TOO_WEAK = "is too weak for the TLS library of this machine: use one with a long
 
 
 def unusable_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each setting whose file cannot be used for TLS or for tokens, with the reason."""
+    """Yield each setting whose file or key cannot be used for TLS or for tokens, with the reason.
+
+    Values of a wrong type are left to pydantic.
+    """
     for pattern in NETWORKS:
         for path, network in matches(tree, pattern):
             given = network if isinstance(network, dict) else {}
             files = {name: file for name in FILES if isinstance(file := given.get(name), str)}
             for name, text in _faults(files):
                 yield (*path, name), text
-    yield from unusable_oauth2_files(tree)
+    for path, block in matches(tree, ("credentials", "*")):
+        if isinstance(block, Mapping) and block.get("type") == "oauth2":
+            yield from (((*path, setting), text) for setting, text in _oauth2_faults(block))
 
 
 def _faults(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -181,16 +186,6 @@ def _pair_fault(cert: str, key: str | None) -> Iterator[tuple[str, str]]:
 
 UNWRITABLE = "is in a directory that gatepass cannot write to: each new refresh token replaces the file"
 NO_DIRECTORY = "is in a directory that does not exist"
-
-
-def unusable_oauth2_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each key, certificate and refresh token file of `type: oauth2` that cannot be used, with the reason.
-
-    Values of a wrong type are left to pydantic.
-    """
-    for path, block in matches(tree, ("credentials", "*")):
-        if isinstance(block, Mapping) and block.get("type") == "oauth2":
-            yield from (((*path, setting), text) for setting, text in _oauth2_faults(block))
 
 
 def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -48,14 +48,13 @@ _OPERATION = re.compile(
 )
 """The path of an operation at the end of a URL. `//` before it is excluded: a host may have such a name.
 Base URLs of Azure AI end in /models, so that /models matches only after a version."""
-OPERATION_IN_BASE_URL = "ends in {path}, which gatepass appends itself: end it before that, most often with /v1"
 
 
 def unreachable_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Yield each base URL that includes an operation's path, and `upstreams` if no model has a route."""
     for path, url in matches(tree, ("upstreams", "*", "base_url")):
         if isinstance(url, str) and (found := _OPERATION.search(url.rstrip("/").lower())):
-            yield path, OPERATION_IN_BASE_URL.format(path=found[0])
+            yield path, f"ends in {found[0]}, which gatepass appends itself: end it before that, most often with /v1"
     upstreams = lookup(tree, ("upstreams",))
     has_route = lookup(tree, ("models",)) or _has_operation_upstream(tree)
     if isinstance(upstreams, dict) and len(upstreams) > 1 and not has_route:

@@ -16,42 +16,32 @@ from typing import Any, TypeVar
 from gatepass.errors import MethodNotAllowed, UnknownPath
 from gatepass.types import Call, ClientProtocol, Headers, Operation, header
 
+
+def _raw(name: str, method: str, path: str, summary: str, **flags: bool) -> Operation:
+    return Operation(name, method, path, ClientProtocol.RAW, summary, **flags)
+
+
 _RAW = (
-    Operation(
-        "transcriptions", "POST", "/audio/transcriptions", ClientProtocol.RAW, "Transcribe speech", takes_form=True
-    ),
-    Operation("translations", "POST", "/audio/translations", ClientProtocol.RAW, "Translate speech", takes_form=True),
-    Operation("speech", "POST", "/audio/speech", ClientProtocol.RAW, "Synthesize speech"),
-    Operation("images", "POST", "/images/generations", ClientProtocol.RAW, "Generate an image"),
-    Operation("images", "POST", "/images/edits", ClientProtocol.RAW, "Edit an image", takes_form=True),
-    Operation(
-        "images", "POST", "/images/variations", ClientProtocol.RAW, "Create variations of an image", takes_form=True
-    ),
-    Operation("moderations", "POST", "/moderations", ClientProtocol.RAW, "Classify a text"),
-    Operation("files", "POST", "/files", ClientProtocol.RAW, "Store a file", takes_form=True, names_model=False),
-    Operation("files", "GET", "/files", ClientProtocol.RAW, "List the files", names_model=False),
-    Operation("files", "GET", "/files/{id}", ClientProtocol.RAW, "Describe one file", names_model=False),
-    Operation("files", "DELETE", "/files/{id}", ClientProtocol.RAW, "Delete one file", names_model=False),
-    Operation(
-        "files", "GET", "/files/{id}/content", ClientProtocol.RAW, "Fetch one file", names_model=False, is_download=True
-    ),
-    Operation("batches", "POST", "/batches", ClientProtocol.RAW, "Create a batch", names_model=False),
-    Operation("batches", "GET", "/batches", ClientProtocol.RAW, "List the batches", names_model=False),
-    Operation("batches", "GET", "/batches/{id}", ClientProtocol.RAW, "Describe one batch", names_model=False),
-    Operation("batches", "POST", "/batches/{id}/cancel", ClientProtocol.RAW, "Cancel one batch", names_model=False),
-    Operation("responses", "GET", "/responses/{id}", ClientProtocol.RAW, "Fetch one response", names_model=False),
-    Operation("responses", "DELETE", "/responses/{id}", ClientProtocol.RAW, "Delete one response", names_model=False),
-    Operation(
-        "responses", "POST", "/responses/{id}/cancel", ClientProtocol.RAW, "Cancel one response", names_model=False
-    ),
-    Operation(
-        "responses",
-        "GET",
-        "/responses/{id}/input_items",
-        ClientProtocol.RAW,
-        "List one response's input",
-        names_model=False,
-    ),
+    _raw("transcriptions", "POST", "/audio/transcriptions", "Transcribe speech", takes_form=True),
+    _raw("translations", "POST", "/audio/translations", "Translate speech", takes_form=True),
+    _raw("speech", "POST", "/audio/speech", "Synthesize speech"),
+    _raw("images", "POST", "/images/generations", "Generate an image"),
+    _raw("images", "POST", "/images/edits", "Edit an image", takes_form=True),
+    _raw("images", "POST", "/images/variations", "Create variations of an image", takes_form=True),
+    _raw("moderations", "POST", "/moderations", "Classify a text"),
+    _raw("files", "POST", "/files", "Store a file", takes_form=True, names_model=False),
+    _raw("files", "GET", "/files", "List the files", names_model=False),
+    _raw("files", "GET", "/files/{id}", "Describe one file", names_model=False),
+    _raw("files", "DELETE", "/files/{id}", "Delete one file", names_model=False),
+    _raw("files", "GET", "/files/{id}/content", "Fetch one file", names_model=False, is_download=True),
+    _raw("batches", "POST", "/batches", "Create a batch", names_model=False),
+    _raw("batches", "GET", "/batches", "List the batches", names_model=False),
+    _raw("batches", "GET", "/batches/{id}", "Describe one batch", names_model=False),
+    _raw("batches", "POST", "/batches/{id}/cancel", "Cancel one batch", names_model=False),
+    _raw("responses", "GET", "/responses/{id}", "Fetch one response", names_model=False),
+    _raw("responses", "DELETE", "/responses/{id}", "Delete one response", names_model=False),
+    _raw("responses", "POST", "/responses/{id}/cancel", "Cancel one response", names_model=False),
+    _raw("responses", "GET", "/responses/{id}/input_items", "List one response's input", names_model=False),
 )
 """Operations whose requests and replies pass unchanged."""
 
