@@ -170,6 +170,10 @@ class LearningSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the trials of the request."""
         self.trial.leave(self, self._trial_key)
 
     @property

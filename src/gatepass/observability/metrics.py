@@ -2,7 +2,7 @@
 
 Label values come from the configuration and from the code. `MAX_SERIES` limits their combinations.
 The metrics are plain numbers, and prometheus_client only formats them at a scrape. Its own metrics lock and check each
-change, which takes 0.5 µs, ten times a request.
+change. That takes 0.5 µs, ten times a request.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_SERIES = 1_000
 MAX_HISTOGRAMS = 200
 """Cap on combinations of model, upstream and operation, because each has three histograms of twenty lines."""
 INLINE_SERIES = 50
-"""Up to this many series are formatted on the event loop, which takes 10 ms."""
+"""Up to this many series are formatted on the event loop. That takes 10 ms."""
 MAX_KEY_CHARS = 200
 """A request whose caller and model are longer than this is not cached in `Metrics.series`. It costs 1 µs more."""
 LAG_EVERY_S = 0.5
@@ -92,7 +92,7 @@ class Counts:
 
 
 class Histogram:
-    """Counts durations by upper bound: `counts[i]` are those up to `bounds_s[i]`, the last are the longer ones."""
+    """Counts durations by upper bound. `counts[i]` holds the durations up to `bounds_s[i]`, the last one the longer."""
 
     __slots__ = ("_bounds_s", "counts", "sum_s")
 
@@ -132,7 +132,7 @@ class Times:
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
         for labels, histogram in list(self._histograms.items()):  # a copy, as in `Metrics.scrape`
             if any(histogram.counts):
-                # Prometheus counts in each bucket those of all smaller ones too
+                # Prometheus adds the counts of all smaller buckets to each bucket
                 buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
                 family.add_metric(labels, buckets, histogram.sum_s)
         yield family
@@ -200,7 +200,7 @@ class StoreSample(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Values that a scrape reads from the running parts, because nothing counts them."""
+    """Values that no counter holds. A scrape reads them from the objects of AppState."""
 
     credentials: Sequence[CredentialSample] = ()
     pools: Sequence[PoolSample] = ()

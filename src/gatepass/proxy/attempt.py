@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from types import TracebackType
-from typing import Self
 
 from msgspec.structs import replace
 
@@ -62,10 +60,10 @@ async def try_target(
 
     The request is repeated:
 
-    - with another token, if its token expired while it waited for a connection (`send`)
-    - on a new connection, once, if a reused connection closed without an answer (`send`)
-    - with a new token, once, after a 401 (`send`) or a reply that hides a rejection (`_send_and_classify`)
-    - with a learned rule, as long as the error of the last try produces a new one (here)
+    1. With another token, if its token expired while it waited for a connection (`send`).
+    2. On a new connection, once, if a reused connection closed without an answer (`send`).
+    3. With a new token, once, after a 401 (`send`) or a reply that hides a rejection (`_send_and_classify`).
+    4. With a learned rule, as long as the error of the last try produces a new one (here).
 
     `keep_alive` is None if no client waits for the reply. Raises the error in the last reply.
     """
@@ -82,7 +80,8 @@ async def try_target(
     is_streamed = call.stream and call.operation.protocol in STREAMED
     if is_streamed:
         _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
-    with AttemptLearning(attempt, base) as learning:
+    learning = AttemptLearning(attempt, base)
+    try:
         if learning.session is not None:  # another request may try an unknown model (learning/memory.py)
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
@@ -118,9 +117,13 @@ async def try_target(
                 # `shown` may be an earlier error, so `error` must not become its cause.
                 raise _with_model_hint(attempt, shown) from error.__cause__
             # only now, because the body of a 200 may hold an error
-            learning.succeeded()
+            if learning.session is not None:
+                learning.succeeded()
             confirm_token(attempt)
             return reply
+    finally:
+        if learning.session is not None:
+            learning.close()
 
 
 async def _pass_through(
@@ -244,7 +247,7 @@ _scope = lru_cache(maxsize=1024)(RuleScope)  # to create one takes longer than t
 
 
 class AttemptLearning:
-    """The learned rules of one attempt. A context manager, which frees the trial and logs the new rules.
+    """The learned rules of one attempt. Its owner calls `close` at the end of the attempt.
 
     `base` is the request before any learned rule. Most requests need no LearningSession: the model is known and has no
     learned rules. Then the session begins with the first error.
@@ -262,15 +265,11 @@ class AttemptLearning:
         is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, state.clock.now())
         self.session = None if is_settled else self._new_session()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Free the trial, and log the new rules."""
         if self.session is None:
             return
-        self.session.__exit__(kind, error, trace)
+        self.session.close()
         for event in self.session.events:
             self._state.metrics.learning_event(event.scope.upstream, event.event)
             fields = {

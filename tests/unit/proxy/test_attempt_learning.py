@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ class Scenario:
         """Return the error for the client after `answers` to one try after the other, None for success."""
         self.attempt, self.sent = self._attempt(call), []
         results = iter(answers)
-        with AttemptLearning(self.attempt, call) as learning:
+        with closing(AttemptLearning(self.attempt, call)) as learning:
             if learning.session is not None:
                 await wait_for_trial(learning.session, call, self.state.clock)
             while True:
@@ -125,7 +126,7 @@ async def test_what_another_request_has_learned_meanwhile_is_taken_over(scenario
     caplog.set_level(logging.INFO, "gatepass.learning")
     await scenario.ask(a_chat(), None)
     call = a_chat()
-    with AttemptLearning(scenario.attempt, call) as learning:
+    with closing(AttemptLearning(scenario.attempt, call)) as learning:
         assert await learning.plan() is call
         await Scenario(scenario.state).ask(a_chat(), refusal(), None)
         assert await learning.learn_from(refusal())
