@@ -63,14 +63,13 @@ WRONG_PROXY_AUTH = "407 "
 """Begins httpx2's error for a proxy that rejects the password. Another attempt could lock the account at the proxy."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimedTokenResponse:
-    """A reply and the time of its request: Clock.now and Clock.wall.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedTokenResponse(TokenResponse):
+    """A reply with the time of its request: Clock.now and Clock.wall.
 
     `mask` removes secrets that the reply may echo.
     """
 
-    response: TokenResponse
     requested_s: float
     wall_s: float
     mask: Mask = field(repr=False)
@@ -111,12 +110,15 @@ class TokenEndpointClient:
         mask = mask_of(secrets)
         began_s, wall_s = self.clock.now(), self.clock.wall()
         limit_s = self.settings.timeout_s if by_s is None else by_s - began_s
-        return TimedTokenResponse(await self._answer(request, mask, limit_s), began_s, wall_s, mask)
+        reply = await self._answer(request, mask, limit_s)
+        return TimedTokenResponse(
+            reply.status, reply.headers, reply.body, requested_s=began_s, wall_s=wall_s, mask=mask
+        )
 
-    def parse_token(self, timed_response: TimedTokenResponse) -> Token:
+    def parse_token(self, reply: TimedTokenResponse) -> Token:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
-        at_s = ReadTimes(timed_response.requested_s, timed_response.wall_s)
-        return parse_token_response(timed_response.response, self.reply_format, at_s, timed_response.mask)
+        at_s = ReadTimes(reply.requested_s, reply.wall_s)
+        return parse_token_response(reply, self.reply_format, at_s, reply.mask)
 
     async def _answer(self, request: OutboundRequest, mask: Mask, limit_s: float) -> TokenResponse:
         bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")

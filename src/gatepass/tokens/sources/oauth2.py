@@ -149,20 +149,18 @@ class Discovery:
     async def _read(self, by_s: float) -> Endpoint:
         responses: list[TimedTokenResponse] = []
         for url in metadata_urls(self._name):
-            timed_response = await self._issuer.send(OutboundRequest("GET", url, HEADERS), (), by_s)
-            document = timed_response.response.document if timed_response.response.is_success else None
+            reply = await self._issuer.send(OutboundRequest("GET", url, HEADERS), (), by_s)
+            document = reply.document if reply.is_success else None
             if document is not None:
                 is_mtls = self._settings.client_auth == "mtls"
-                return endpoint_in(document, self._name, timed_response.mask, mtls=is_mtls)
-            responses.append(timed_response)
+                return endpoint_in(document, self._name, reply.mask, mtls=is_mtls)
+            responses.append(reply)
         raise self._undocumented(responses[0])
 
-    def _undocumented(self, timed_response: TimedTokenResponse) -> FetchFailure:
-        if timed_response.response.is_success:
+    def _undocumented(self, reply: TimedTokenResponse) -> FetchFailure:
+        if reply.is_success:
             return FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
-        failure = error_response_failure(
-            timed_response.response, timed_response.wall_s, self._issuer.reply_format.issuer, timed_response.mask
-        )
+        failure = error_response_failure(reply, reply.wall_s, self._issuer.reply_format.issuer, reply.mask)
         words = failure.reason.removeprefix(REFUSED)
         return FetchFailure(
             f"no discovery document of {self._name}: {words}",
@@ -267,16 +265,16 @@ class ClientAuthenticator:
                 signed = self._signer.sign(assertion)
                 return ClientProof(fields=named | {"client_assertion_type": TYPE, "client_assertion": signed})
 
-    def adjust_clock(self, timed_response: TimedTokenResponse) -> bool:
+    def adjust_clock(self, reply: TimedTokenResponse) -> bool:
         """Return whether an assertion may have been refused for its times. Then the next one uses the issuer's clock.
 
         If this machine's clock is two minutes slow, every assertion has expired on arrival.
         """
-        date_s = issuer_time(timed_response.response.headers)
+        date_s = issuer_time(reply.headers)
         if self._signer is None or date_s is None:
             return False
-        ahead_s = date_s - timed_response.wall_s
-        is_unknown = timed_response.response.status == 401 or code_of(timed_response.response) == "invalid_client"
+        ahead_s = date_s - reply.wall_s
+        is_unknown = reply.status == 401 or code_of(reply) == "invalid_client"
         # A small difference cannot be the reason, and must not cause a second request.
         if not is_unknown or abs(ahead_s - self._ahead_s) < SKEW_S:
             return False
@@ -362,20 +360,20 @@ class Oauth2Source:
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
         async def exchange(grant: Fields) -> TimedTokenResponse:
-            timed_response = await self._send(endpoint, grant, by_s)
-            if self._client.adjust_clock(timed_response):
-                timed_response = await self._send(endpoint, grant, by_s)
-            return timed_response
+            reply = await self._send(endpoint, grant, by_s)
+            if self._client.adjust_clock(reply):
+                reply = await self._send(endpoint, grant, by_s)
+            return reply
 
-        timed_response = await self._rotation.refresh(exchange, by_s) if self._rotation is not None else None
-        if timed_response is None:
-            timed_response = await exchange(login_fields(self._settings))
+        reply = await self._rotation.refresh(exchange, by_s) if self._rotation is not None else None
+        if reply is None:
+            reply = await exchange(login_fields(self._settings))
             if self._rotation is not None:
-                await self._rotation.store_from(timed_response)
+                await self._rotation.store_from(reply)
         try:
-            return self._at(endpoint).parse_token(timed_response)
+            return self._at(endpoint).parse_token(reply)
         except FetchFailure as failure:
-            raise self._advised(failure, timed_response, endpoint) from None
+            raise self._advised(failure, reply, endpoint) from None
 
     async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
@@ -391,8 +389,8 @@ class Oauth2Source:
             self._issuer, reply_format=replace(self._issuer.reply_format, issuer=display_host(endpoint.token_url))
         )
 
-    def _advised(self, failure: FetchFailure, timed_response: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
-        code, own = code_of(timed_response.response), self._settings.client_auth
+    def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
+        code, own = code_of(reply), self._settings.client_auth
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in supported:
             advice = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"

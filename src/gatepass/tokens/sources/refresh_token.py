@@ -234,23 +234,23 @@ class RefreshTokenRotation:
             return None if token is None else await self._use_newest(token, exchange)
 
     async def _use_newest(self, token: str, exchange: SendGrant) -> TimedTokenResponse | None:
-        timed_response = None
+        reply = None
         # Ends after the newest token was rejected too.
         while token != self._rejected:
-            timed_response = await finish_despite_cancel(self._use(token, exchange), self._clock)
-            if code_of(timed_response.response) not in INVALID_GRANT_CODES:
+            reply = await finish_despite_cancel(self._use(token, exchange), self._clock)
+            if code_of(reply) not in INVALID_GRANT_CODES:
                 self._rejected = None
-                return timed_response
+                return reply
             # Another process may have used this one meanwhile and stored its successor.
             self._rejected, token = token, await self._newest() or token
         if not self.is_last:
             return None
         self._rejected = None
-        return timed_response
+        return reply
 
-    async def store_from(self, timed_response: TimedTokenResponse) -> None:
+    async def store_from(self, reply: TimedTokenResponse) -> None:
         """Store the refresh token in the reply to another grant."""
-        if (token := refresh_token_in(timed_response.response)) is not None:
+        if (token := refresh_token_in(reply)) is not None:
             await finish_despite_cancel(self._put(token), self._clock)
 
     async def _newest(self) -> str | None:
@@ -271,11 +271,11 @@ class RefreshTokenRotation:
         return None if first is None else revealed(first, "refresh_token")
 
     async def _use(self, token: str, exchange: SendGrant) -> TimedTokenResponse:
-        timed_response = await exchange({"grant_type": "refresh_token", "refresh_token": token})
-        newest = refresh_token_in(timed_response.response) or token
+        reply = await exchange({"grant_type": "refresh_token", "refresh_token": token})
+        newest = refresh_token_in(reply) or token
         if newest != token or self._unstored is not None:
             await self._put(newest)
-        return timed_response
+        return reply
 
     async def _put(self, token: str) -> None:
         """Store the token. If that fails, still use it, because it is the only valid one."""

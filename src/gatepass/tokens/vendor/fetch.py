@@ -94,21 +94,19 @@ class VendorFetch:
         request = OutboundRequest(method, url, tuple(fields.items()), body)
         self._last_reply = None  # a failure must not be explained by an earlier reply
         try:
-            timed_response = await issuer.send(
-                request, self.secrets, self.requested_s + self.endpoints.settings.timeout_s
-            )
+            reply = await issuer.send(request, self.secrets, self.requested_s + self.endpoints.settings.timeout_s)
         except FetchFailure as failure:
             self.failure = self.failure or failure
             raise
-        self._last_reply = (issuer, timed_response)
-        return timed_response.response
+        self._last_reply = (issuer, reply)
+        return reply
 
     def token_from_response(self) -> Token:
         """Return the token in the last reply; raise FetchFailure with the issuer's text if it contains none."""
         if self._last_reply is None:
             raise self.failure or FetchFailure(f"{self.library} sent no request", quick=False)
-        issuer, timed_response = self._last_reply
-        return issuer.parse_token(timed_response)
+        issuer, reply = self._last_reply
+        return issuer.parse_token(reply)
 
     def token_from_text(self, text: object, expires_s: float | None) -> Token:
         """Return the token `text` from the library, which ends at `expires_s` (seconds since the epoch).
@@ -137,13 +135,11 @@ class VendorFetch:
         own = f"{self.library}: {one_line(words, self.mask)}"
         if self._last_reply is None:
             return FetchFailure(own, quick=False)
-        issuer, timed_response = self._last_reply
+        issuer, reply = self._last_reply
         try:
-            issuer.parse_token(timed_response)
+            issuer.parse_token(reply)
         except FetchFailure as failure:
-            challenged = timed_response.response.status == 401 and header(
-                timed_response.response.headers, b"www-authenticate"
-            )
+            challenged = reply.status == 401 and header(reply.headers, b"www-authenticate")
             return failure.with_reason(f"{failure.reason} ({own})") if challenged else failure
         return FetchFailure(f"{self.library} cannot use the answer of {issuer.reply_format.issuer}", quick=False)
 
@@ -151,7 +147,7 @@ class VendorFetch:
         try:
             token = self.token_from_response()
         except FetchFailure as failure:
-            if failure.definite and self._last_reply is not None and text in self._last_reply[1].response.text:
+            if failure.definite and self._last_reply is not None and text in self._last_reply[1].text:
                 raise  # a library may return a token that cannot be sent as bearer token
             return None
         return token if token.text == text else None
