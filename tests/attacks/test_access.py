@@ -336,7 +336,7 @@ def test_a_foreign_page_gets_no_answer(attack: Attack, head: tuple[list[tuple[by
     attack.check(answered is not is_foreign, head)
 
 
-def test_doors_with_a_key_let_foreign_pages_ask() -> None:
+def test_an_authenticator_with_a_key_lets_foreign_pages_ask() -> None:
     keyed = CONFIG.model_copy(update={"access": CONFIG.access.model_copy(update={"keys": [LIMITED]})})
     assert answers(Authenticator(keyed), [(b"host", b"evil.example"), (b"origin", b"null")])
 

@@ -407,7 +407,7 @@ SIZE_BYTES = 12 * MIB
 @pytest.mark.attack("events: large, a turn")
 @pytest.mark.parametrize("profile", ["open_webui", "ragflow", "dify", "cline", "continue"])
 @pytest.mark.parametrize("unit", ["A" * 64, "\\n", "\\u00e9", "\\ud83d\\ude00", '\\"', "é漢", "\\ud83d", ","])
-def test_no_turn_of_a_large_event_takes_long(attack: Attack, profile: str, unit: str) -> None:
+def test_no_iteration_of_a_large_event_takes_long(attack: Attack, profile: str, unit: str) -> None:
     attack.cases += 1
     raw = Large((unit,), "without index", SIZE_BYTES // len(unit.encode())).raw
     took_s, failure, out_bytes = turned(raw, profile)
@@ -418,7 +418,7 @@ def test_no_turn_of_a_large_event_takes_long(attack: Attack, profile: str, unit:
 @pytest.mark.attack("events: large, a turn")
 @pytest.mark.parametrize("unit", ["a", "\\n", '\\"', "\\u00e9"])
 @pytest.mark.parametrize("size_bytes", [4_000, 9_000, 30_000, 100_000])
-def test_no_turn_of_an_event_with_many_texts_takes_long(attack: Attack, unit: str, size_bytes: int) -> None:
+def test_no_iteration_of_an_event_with_many_texts_takes_long(attack: Attack, unit: str, size_bytes: int) -> None:
     attack.cases += 1
     one = '"%s"' % (unit * (size_bytes // len(unit)))
     texts = ",".join([one] * (SIZE_BYTES // len(one)))

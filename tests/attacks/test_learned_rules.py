@@ -209,7 +209,7 @@ def quotations(draw: st.DrawFn) -> tuple[str, Placed, Quotation, str]:
 @pytest.mark.attack("learning: a value that is quoted")
 @generated
 @given(quotations())
-def test_a_quoted_value_teaches_nothing(attack: Attack, case: tuple[str, Placed, Quotation, str]) -> None:
+def test_a_quoted_value_causes_no_rule(attack: Attack, case: tuple[str, Placed, Quotation, str]) -> None:
     text, place, spell, template = case
     attack.cases += 1
     with attack.on_loop():
@@ -333,7 +333,7 @@ def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
 @pytest.mark.parametrize("code", [*sorted(TAUGHT_CODES), "Unsupported_Parameter", ZOD_CODE])
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("place", ["seed", "metadata"])
-def test_an_object_that_is_quoted_as_json_teaches_nothing(
+def test_an_object_that_is_quoted_as_json_causes_no_rule(
     attack: Attack, code: str, indent: int | None, place: str
 ) -> None:
     """Its strings are plain, so that none of them is a sentence."""
@@ -356,7 +356,7 @@ def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str
         attack.check(values is not None and rejection.CUT in values.cut(text), (text, body))
 
 
-def test_a_structured_error_teaches_where_the_body_is_too_long_to_compare() -> None:
+def test_a_structured_error_causes_a_rule_where_the_body_is_too_long_to_compare() -> None:
     long = {**MEMBERS, "user": "a b " * (rejection.BODY_BYTES // 4)}
     refusal = openai("Unsupported parameter: 'seed'", code="unsupported_parameter", param="seed")
     assert rules(long, refusal) == (LearnedRule("drop", "seed"),)

@@ -128,7 +128,7 @@ def status_by_reader(raw: bytes, cut: int) -> int:
 @example(Head("2.0", 1, ()), 0)
 @example(Head("1.1", 1, ("gzip, chunked",)), 0)
 @example(Head("1.1", 1, ("chunked", "chunked")), 0)
-def test_a_head_is_served_or_refused_as_the_rfc_says(attack: Attack, head: Head, cut: int) -> None:
+def test_a_head_is_served_or_refused_as_the_rfc_requires(attack: Attack, head: Head, cut: int) -> None:
     attack.cases += 1
     with attack.on_loop():
         status = status_by_reader(head.raw, cut)
@@ -138,7 +138,7 @@ def test_a_head_is_served_or_refused_as_the_rfc_says(attack: Attack, head: Head,
 @pytest.mark.attack("heads: version, Host, Transfer-Encoding")
 @pytest.mark.parametrize("target", ["/v1/x", *NAMING_TARGETS])
 @pytest.mark.parametrize("host", [*HOSTS, *BAD_HOSTS])
-def test_a_host_is_taken_or_refused_as_the_rfc_says(attack: Attack, host: str, target: str) -> None:
+def test_a_host_is_taken_or_refused_as_the_rfc_requires(attack: Attack, host: str, target: str) -> None:
     head = Head("1.1", 1, (), host, target)
     attack.cases += 1
     attack.check(status_by_reader(head.raw, 0) == head.status, head)

@@ -207,7 +207,7 @@ def mixed_streams(draw: st.DrawFn) -> bytes:
 @pytest.mark.attack("streams: turns change nothing")
 @generated
 @given(mixed_streams(), st.sampled_from([2, 3, 7, 40]), st.lists(st.integers(0, 4000), max_size=6))
-def test_turns_of_any_size_relay_the_same_bytes(attack: Attack, raw: bytes, lines: int, cuts: list[int]) -> None:
+def test_iterations_of_any_size_relay_the_same_bytes(attack: Attack, raw: bytes, lines: int, cuts: list[int]) -> None:
     attack.cases += 1
     cuts = [cut for cut in cuts if cut < len(raw)]
     whole = relayed(raw, [])

@@ -28,7 +28,7 @@ def test_every_page_is_in_the_index():
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
-def test_a_page_says_whether_its_profile_is_needed(name):
+def test_a_page_states_whether_its_profile_is_needed(name):
     text = PAGES[name].read_text()
     if BUILT_IN_PROFILES[name] == PLAIN:
         assert "no profile is needed" in text
@@ -43,7 +43,7 @@ def test_the_pages_have_the_same_sections(name):
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
-def test_a_page_says_that_the_client_was_not_run(name):
+def test_a_page_states_that_the_client_was_not_run(name):
     assert "not tried here" in PAGES[name].read_text().replace("\n", " ")
 
 

@@ -33,7 +33,7 @@ def seconds(text: str) -> float:
     return float(text.removesuffix("s"))
 
 
-def test_example_sets_every_variable_that_the_file_wants() -> None:
+def test_example_sets_every_variable_that_the_file_requires() -> None:
     wanted = {name for name in compose.variables_of(active_lines()) if not optional(name)}
     assert wanted <= set(compose.example_variables())
 

@@ -125,7 +125,7 @@ def test_every_listed_header_is_on_the_page() -> None:
     assert [name for name in names if f"`{name.decode()}`" not in HEADERS] == []
 
 
-async def test_headers_pass_as_the_page_says() -> None:
+async def test_headers_pass_as_the_page_states() -> None:
     sent = {name: header.example.partition(": ")[2] for name, header in READ.items() if name != "host"}
     sent |= {"authorization": f"Bearer {KEY}", "x-request-id": "mine-1", "user-agent": "me", "x-other": "1"}
     of_upstream: dict[str, Any] = {"x_ratelimit_remaining_requests": "99", "x_other": "1", "set_cookie": "a=b"}

@@ -166,7 +166,7 @@ async def test_the_rejections_of_the_example_end_in_its_headers(strange: str):
         ([first_chunk(), *tool_chunks()[:-1]], '"code":"upstream_closed"'),
     ],
 )
-async def test_a_stream_without_a_finish_reason_ends_as_the_page_says(chunks, end):
+async def test_a_stream_without_a_finish_reason_ends_as_the_page_states(chunks, end):
     data = b"".join(b"data: " + encoded(one) + b"\n\n" for one in chunks) + DONE
     sent = [Send(scripted_reply(data, content_type="text/event-stream"))]
     async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:

@@ -47,7 +47,7 @@ async def test_an_error_in_a_200_is_the_error_of_the_page():
     assert json.loads(answer.body) == json.loads(client_body)
 
 
-async def test_the_rejection_of_the_page_teaches_its_rule():
+async def test_the_rejection_of_the_page_causes_its_rule():
     text = (DOCS / "concepts/learned_rules.md").read_text()
     (rejection,) = FENCE.findall(text)
     (rule,) = re.findall(r"`(rename=[^`]+)`", text)

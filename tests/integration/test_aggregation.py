@@ -130,7 +130,7 @@ async def test_a_stream_that_is_no_answer_is_an_error_with_its_true_status(case)
     assert len(upstream.received) == 1
 
 
-async def test_a_client_that_wants_the_stream_gets_it_byte_for_byte():
+async def test_a_client_that_requires_the_stream_gets_it_byte_for_byte():
     async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gp:
         answer = await gp.ask({**HELLO, "stream": True}).answer()
     assert (answer.status, answer.body) == (200, b"".join(EVENTS))

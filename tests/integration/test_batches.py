@@ -191,7 +191,7 @@ async def test_a_client_that_leaves_ends_every_part_within_a_second():
         assert (upstream.connections, len(upstream.received)) == (PARALLEL, PARALLEL)
 
 
-async def test_a_refusal_of_one_part_teaches_for_all():
+async def test_a_refusal_of_one_part_causes_rules_for_all():
     """The first try is split already, and each part is refused for a member of all."""
     refused = "Unsupported parameter: 'user' is not supported with this model."
 

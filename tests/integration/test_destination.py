@@ -251,7 +251,7 @@ async def test_each_operation_has_three_paths_and_trailing_slashes(gp, upstream,
         ),
     ],
 )
-async def test_any_other_path_is_404_and_says_the_base_url_and_no_other_path(gp, path):
+async def test_any_other_path_is_404_and_states_the_base_url_and_no_other_path(gp, path):
     expected = 200 if path == "/v1/models/" else 404
     answer = await gp.ask(None, path, method="GET", headers={"x-api-key": KEY}).answer()
     assert answer.status == expected

@@ -106,7 +106,7 @@ async def test_a_token_that_was_minted_shows_its_life():
     assert credential.finding == "a token was fetched; no lifetime was found, so default_ttl_s is used: 240 s"
 
 
-async def test_a_wrong_token_fails_where_the_list_wants_a_right_one():
+async def test_a_wrong_token_fails_where_the_list_requires_a_right_one():
     async with Scripted(answer=strict) as upstream:
         credential, hop = await found(one(upstream, static("a-wrong-key-4711")))
     assert credential == CONFIGURED
@@ -172,7 +172,7 @@ async def test_an_upstream_without_a_credential_is_asked_once():
 
 
 @pytest.mark.parametrize("trial", [None, ProbeCall("chat", "m")])
-async def test_an_upstream_that_wants_a_credential_and_gets_none_sees_what_to_set(trial):
+async def test_an_upstream_that_requires_a_credential_and_gets_none_sees_what_to_set(trial):
     async with Scripted(REFUSED) as upstream:
         (hop,) = await found(one(upstream), trial)
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)

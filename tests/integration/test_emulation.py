@@ -53,7 +53,7 @@ async def test_a_model_that_does_not_stream_is_asked_for_a_whole_reply():
     assert upstream.received[0].header("accept") == "application/json"
 
 
-async def test_calls_without_ids_get_one_each_in_every_turn():
+async def test_calls_without_ids_get_one_each_in_every_message():
     """Also where a client sends one x-request-id for its whole conversation."""
     called = [{"type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("a", "b", "c")]
     choice = {"index": 0, "message": {"role": "assistant", "tool_calls": called}, "finish_reason": "tool_calls"}
@@ -135,7 +135,7 @@ async def test_an_error_after_the_head_is_the_streams_last_event(case):
     assert answer.body.startswith(COMMENT * 2 + b"data: ")
 
 
-async def test_while_only_comments_went_out_a_refusal_still_teaches():
+async def test_while_only_comments_went_out_a_refusal_still_causes_a_rule():
     go, clock = asyncio.Event(), DrivenClock()
     words = "Unsupported parameter: 'temperature' is not supported with this model."
     refusal = {"error": {"message": words, "param": "temperature", "code": "unsupported_parameter"}}

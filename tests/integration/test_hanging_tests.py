@@ -97,7 +97,7 @@ def test_a_test_whose_task_waits_for_ever_is_reported_with_the_line(tmp_path, lo
     assert "1 failed, 1 passed" in report
 
 
-def test_a_test_that_hears_no_signal_is_named_and_the_run_goes_on(tmp_path):
+def test_a_test_that_ignores_signals_is_named_and_the_run_goes_on(tmp_path):
     report = output(tmp_path, DEAF, "-n", "1", "-o", "faulthandler_timeout=2")
     assert "crashed while running 'test_one.py::test_staged'" in report
     assert "1 failed, 1 passed" in report

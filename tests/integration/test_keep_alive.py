@@ -107,7 +107,7 @@ async def test_after_the_hold_an_error_is_the_streams_last_event():
     assert b"[DONE]" not in answer.body
 
 
-async def test_after_the_hold_a_refusal_still_teaches_and_a_whole_answer_is_a_stream():
+async def test_after_the_hold_a_refusal_still_causes_a_rule_and_a_whole_answer_is_a_stream():
     go, clock = asyncio.Event(), DrivenClock()
     words = "This model does not support streaming."
     refusal = reply({"error": {"message": words, "param": "stream", "code": "unsupported_value"}}, 400)
@@ -322,7 +322,7 @@ async def test_a_chunk_without_text_is_of_a_choice_that_goes_on():
 
 
 @pytest.mark.parametrize("asked", [HELLO, {**HELLO, "stream": False}])
-async def test_who_wants_one_reply_gets_one_with_its_status(asked):
+async def test_who_requires_one_reply_gets_one_with_its_status(asked):
     go = asyncio.Event()
     answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S + 5 * EVERY_S, asked)
     assert (answer.status, answer.error["code"]) == (429, "busy")

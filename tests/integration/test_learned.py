@@ -105,7 +105,7 @@ async def test_the_page_pins_by_the_public_names():
     assert parse_yaml("pins", answer.body.decode()).tree == {"models": {"mini": {"stream": "emulate"}}}
 
 
-async def test_it_wants_a_key_where_there_are_any_and_this_machine_where_there_are_none():
+async def test_it_requires_a_key_where_there_are_any_and_this_machine_where_there_are_none():
     async with Scripted(answer=no_stream) as upstream:
         async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gp:
             refused, shown = await page(gp), await page(gp, authorization=f"Bearer {KEY}")

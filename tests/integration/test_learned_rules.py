@@ -218,7 +218,7 @@ async def test_where_nothing_is_gone_by_the_first_word_is_the_last():
     assert len(upstream.received) == 2
 
 
-async def test_what_a_model_says_of_its_stream_is_not_overruled():
+async def test_what_a_model_states_of_its_stream_is_not_overruled():
     async with Scripted(answer=Refusing([no_stream()])) as upstream:
         models = {"m": {"upstream": "chat", "stream": True, "suggest": "gpt-4o"}}
         async with gateway(upstream=upstream.url, models=models) as gp:
@@ -315,7 +315,7 @@ async def test_dimensions_are_left_out_only_where_the_vectors_have_them(wanted, 
 
 
 @pytest.mark.parametrize("declared", [None, False])
-async def test_token_ids_go_up_and_a_refusal_says_what_to_do(declared):
+async def test_token_ids_go_up_and_a_refusal_states_what_to_do(declared):
     refusal = always("'input' field must be a string or an array of strings")
     models = {} if declared is None else {"e": {"upstream": "chat", "capabilities": {"token_ids": declared}}}
     async with Scripted(answer=Refusing([refusal])) as upstream, gateway(upstream=upstream.url, models=models) as gp:

@@ -252,7 +252,7 @@ async def test_the_list_is_asked_for_with_the_token_which_is_renewed_here_too():
         assert len(issuer.received) == 2
 
 
-async def test_without_a_token_the_list_says_so():
+async def test_without_a_token_the_list_is_an_error():
     async with Scripted([Send(reply({"error": "invalid_client"}, 401))]) as issuer, Scripted(LIST) as upstream:
         login = {"type": "http_json", "url": issuer.url}
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
@@ -314,7 +314,7 @@ async def test_fifty_failing_lists_do_not_hammer_the_upstream():
         assert len(upstream.received) < 25
 
 
-async def test_a_list_for_which_the_key_is_refused_says_which_key_it_was():
+async def test_a_list_for_which_the_key_is_refused_states_which_key_it_was():
     refused = [Send(reply({"error": {"message": "no such key"}}, 401))]
     async with Scripted(refused) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}

@@ -49,7 +49,7 @@ async def get(gp: Gateway, path: str, **headers: str) -> tuple[int, Any]:
 # --- health and readiness -----------------------------------------------------------------------------------------
 
 
-async def test_health_says_that_the_process_lives_and_no_more():
+async def test_health_states_that_the_process_lives_and_no_more():
     async with (
         Scripted([Rst()]) as issuer,
         Scripted(GOOD) as upstream,
@@ -62,7 +62,7 @@ async def test_health_says_that_the_process_lives_and_no_more():
         assert (status_of(head), head.endswith(b"\r\n\r\n")) == (200, True)
 
 
-async def test_ready_says_only_ready_or_not():
+async def test_ready_states_only_ready_or_not():
     """The check fails without a usable token and succeeds with one. It shows no reason, to any client."""
     clock, release = DrivenClock(), asyncio.Event()
     async with (
@@ -489,7 +489,7 @@ async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, lo
     ],
     ids=["a refusal", "a page", "an error in a 200"],
 )
-async def test_logged_bodies_hold_what_a_failing_upstream_said(caplog, replied, shown):
+async def test_logged_bodies_hold_the_reply_of_a_failing_upstream(caplog, replied, shown):
     caplog.set_level(logging.INFO, "gatepass")
     async with Scripted([Send(replied)]) as upstream, gateway(upstream=upstream.url, log={"bodies": True}) as gp:
         assert (await gp.ask().answer()).status >= 400

@@ -68,7 +68,7 @@ async def test_a_profile_changes_the_requests_of_its_key_and_no_others():
     assert has_strict == [False, True, False, True]
 
 
-async def test_a_path_with_a_profile_that_is_none_tells_which_there_are():
+async def test_a_path_with_an_unknown_profile_lists_the_profiles():
     async with serving(whole({})) as (_, gatepass):
         answer = await gatepass.ask(path="/for/ragflwo" + CHAT, headers=by("none")).answer()
     assert (answer.status, answer.error["code"]) == (404, "unknown_path")
@@ -387,7 +387,7 @@ async def lines_of(caplog, count: int) -> list[dict[str, Any]]:
         ("/for/n8n/v1/files/f", "profiles.n8n"),
     ],
 )
-async def test_a_page_that_is_shut_out_is_told_why_and_so_is_the_log(caplog, path, setting, profiles):
+async def test_a_rejected_page_and_the_log_receive_the_reason(caplog, path, setting, profiles):
     caplog.set_level(logging.INFO, "gatepass.access")
     headers = {**ASKS, "origin": "https://other.example"}
     async with serving(whole({"content": "a"}), profiles=profiles) as (_, gatepass):

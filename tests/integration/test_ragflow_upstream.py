@@ -247,7 +247,7 @@ async def test_a_check_proves_the_token_without_generating_anything(version):
     assert {request.target for request in upstream.received} == {"/api/v1/chats?page=1&page_size=1"}
 
 
-async def test_a_check_of_what_is_no_ragflow_says_what_was_asked():
+async def test_a_check_of_what_is_no_ragflow_states_what_was_asked():
     async with Scripted([Send(reply({"detail": "Not Found"}, 404))]) as upstream:
         assert await found_upstreams(blocks(upstream)) == [
             Check(

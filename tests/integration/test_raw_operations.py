@@ -69,7 +69,7 @@ async def test_its_model_is_found_and_renamed_wherever_it_stands(first):
     assert upstream.received[0].body == form(first=first, model="whisper-large")
 
 
-async def test_a_form_without_a_model_goes_where_its_operation_says():
+async def test_a_form_without_a_model_goes_where_its_operation_states():
     async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream:
         upstreams = {name: {"base_url": f"{upstream.url}/{name}"} for name in ("chat", "ears")}
         operations = {"transcriptions": {"upstream": "ears"}}
@@ -117,7 +117,7 @@ async def test_a_model_behind_a_file_that_cannot_be_held_must_stand_before_it(ca
     assert "operations.transcriptions.model" in answer.error["message"]
 
 
-async def test_a_key_for_some_models_wants_one_of_them_named():
+async def test_a_key_for_some_models_requires_one_of_them_named():
     keys = [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": ["w-*"]}]
     headers = {**FORM, "authorization": f"Bearer {KEY}"}
     async with (
@@ -146,7 +146,7 @@ async def test_a_key_for_some_models_wants_one_of_them_named():
         ("POST", "/v1/responses/resp_1/cancel", b"", JSON),
     ],
 )
-async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_says(method, path, body, more):
+async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_states(method, path, body, more):
     keys = [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": ["w-*"]}]
     async with (
         Scripted(answer=lambda _: [Send(reply({}))]) as upstream,
@@ -480,7 +480,7 @@ async def test_a_response_comes_whole_where_it_was_asked_for_so():
         reply({"object": "response", "output": [], "error": {"message": "no quota left"}}),
     ],
 )
-async def test_what_fails_before_anything_was_said_has_a_status(answer):
+async def test_a_failure_before_the_first_byte_has_a_status(answer):
     async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
         answered = await gp.ask(ASKED, "/v1/responses").answer()
     assert answered.status >= 400

@@ -235,7 +235,7 @@ async def test_a_page_configured_as_no_login_page_costs_no_token(form, rejection
         assert firm.shown == ["1"]
 
 
-async def test_a_redirect_that_says_only_that_the_url_is_wrong_costs_no_token():
+async def test_a_redirect_that_states_only_that_the_url_is_wrong_costs_no_token():
     wrong = RejectionForm(head(308, location="/v1/chat/completions/", content_length="0"))
     async with Firm(wrong) as firm, gateway(**firm.blocks()) as gp:
         firm.takes_nothing = True

@@ -91,7 +91,7 @@ async def plainly(body: bytes, **asked: Any) -> Any:
         return await gp.ask({**HELLO, **asked}).answer()
 
 
-async def test_a_whole_reply_that_calls_tools_says_so_as_the_end_of_a_stream_does():
+async def test_a_whole_reply_that_calls_tools_reports_it_as_the_end_of_a_stream_does():
     answer = await plainly(answered("stop", CALL))
     assert answer.body == answered("tool_calls", CALL)
     assert answer.headers["x-gatepass-adapted"] == "repair=finish"
@@ -139,7 +139,7 @@ EMPTY = event({"id": "", "object": "", "created": 0, "model": "", "choices": [],
 
 
 @pytest.mark.parametrize(("wish", "place"), [("move", "next"), ("keep", "first"), ("drop", "nowhere")])
-async def test_extras_without_choices_go_where_the_configuration_says(wish, place):
+async def test_extras_without_choices_go_where_the_configuration_states(wish, place):
     events = (EMPTY, *(event(piece(content=text)) for text in "ab"), delta("stop"), DONE)
     answer = await streamed(*events, repair={"without_choices": wish})
     has = ["prompt_filter_results" in one for one in documents(answer)[:-1]]
@@ -149,7 +149,7 @@ async def test_extras_without_choices_go_where_the_configuration_says(wish, plac
     assert has[0] is (place != "nowhere")
 
 
-async def test_one_id_is_given_where_the_configuration_says_so():
+async def test_one_id_is_given_where_the_configuration_sets_it():
     events = [event({**piece(content=text), "id": f"id-{text}"}) for text in "abc"]
     plain = await streamed(*events, delta("stop"), DONE)
     repaired = await streamed(*events, delta("stop"), DONE, repair={"one_id": True})

@@ -81,7 +81,7 @@ async def test_a_foreign_error_keeps_its_status_and_its_words(foreign, shape, st
     assert set(error) <= {"message", "type", "param", "code", "hop", "upstream"}
 
 
-async def test_a_limit_says_how_long_to_wait():
+async def test_a_limit_states_how_long_to_wait():
     limits = {
         "retry_after": "7",
         "retry_after_ms": "6500",

@@ -112,7 +112,7 @@ async def test_a_model_that_only_streams_is_asked_for_a_stream_of_a_response():
     assert upstream.received[0].json() == {"model": "m", "input": "Hi", "stream": True}
 
 
-async def test_a_refusal_of_streams_teaches_for_responses_too():
+async def test_a_refusal_of_streams_causes_rules_for_responses_too():
     refusal = {
         "message": "Your organization must be verified to stream this model. Please go to: https://e.example",
         "type": "invalid_request_error", "param": "stream", "code": "unsupported_value",

@@ -224,7 +224,7 @@ def assert_silent(text: str, secrets: list[str], where: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-async def test_no_secret_is_printed_whoever_echoes_it(servers, style):
+async def test_no_secret_is_printed_in_any_echo(servers, style):
     log = {"format": style, "level": "debug", "bodies": True}
     async with gateway(log=log, **servers.blocks()) as gp:
         with logged(gp.state) as out:

@@ -98,7 +98,7 @@ async def test_a_failing_credential_shows_its_issuers_reason_without_the_secret(
     assert SECRET not in str(corp)
 
 
-async def test_status_wants_a_key_even_where_the_metrics_are_open():
+async def test_status_requires_a_key_even_where_the_metrics_are_open():
     access = {**LOCKED, "metrics_open": True}
     async with Scripted(MINTED) as issuer, gateway(access=access, **blocks(issuer)) as gp:
         refused = await status(gp)

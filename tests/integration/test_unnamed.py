@@ -42,7 +42,7 @@ def access(*models: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("operation", JSON_WITHOUT)
-async def test_a_body_goes_up_under_the_operations_model_and_says_so(operation):
+async def test_a_body_goes_up_under_the_operations_model_and_reports_it(operation):
     path, body = JSON_WITHOUT[operation]
     operations = {operation: {"model": "dm"}}
     async with (
@@ -90,7 +90,7 @@ async def test_without_the_setting_a_body_goes_on_as_it_is_or_is_refused(operati
         assert (answer.status, "x-gatepass-adapted" in answer.headers) == (200, False)
 
 
-async def test_a_question_to_a_reranker_says_that_it_got_the_operations_model():
+async def test_a_question_to_a_reranker_states_that_it_got_the_operations_model():
     question = {"query": "Sun?", "documents": ["Rain.", "Is it sunny?"]}
     async with (
         Scripted(answer=StrictAzure().answer) as upstream,

@@ -164,7 +164,7 @@ async def test_a_proxy_of_the_environment_does_not_count(cloud, wire, named, nam
     assert len(cloud.asked) == 1
 
 
-async def test_a_managed_identity_at_loopback_wants_no_permission(cloud, wire, named, monkeypatch):
+async def test_a_managed_identity_at_loopback_requires_no_permission(cloud, wire, named, monkeypatch):
     answer = json.dumps({"access_token": "t", "expires_on": "4000000000", "resource": "r"}).encode()
     async with Scripted([Send(reply(answer, content_type="application/json"))]) as agent:
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{agent.url}/msi/token")

@@ -51,7 +51,7 @@ async def proved_whole(hand: Hand, upstream: Scripted) -> None:
 
 @pytest.mark.parametrize("first", ["fresh", "reused"])
 @pytest.mark.parametrize("body_bytes", [2, 1_000_000])
-async def test_cancelled_after_any_turn_of_the_loop(first: str, body_bytes: int):
+async def test_cancelled_after_any_iteration_of_the_loop(first: str, body_bytes: int):
     """Connect, write, head, body: the request is cancelled a turn later each time, until it is done before."""
     parts: Dialogue = [Send(stream(b"one", end=b"")), Send(chunk(b"two")), Send(LAST_CHUNK)]
     async with (
@@ -68,7 +68,7 @@ async def test_cancelled_after_any_turn_of_the_loop(first: str, body_bytes: int)
         assert iterations > 5
 
 
-async def test_cancelled_in_any_turn_of_a_handshake(way: Way):
+async def test_cancelled_in_any_iteration_of_a_handshake(way: Way):
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(server)
@@ -84,7 +84,7 @@ async def test_cancelled_in_any_turn_of_a_handshake(way: Way):
 
 
 @pytest.mark.parametrize("ends", ["freed", "lost"])
-async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(ends: str):
+async def test_cancelled_in_any_iteration_of_a_wait_for_a_connection(ends: str):
     """Cancel the waiting request before, while and after the only connection is freed or lost."""
     for iterations in range(25):
         go_on = asyncio.Event()

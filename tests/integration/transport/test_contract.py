@@ -353,7 +353,7 @@ async def test_bytes_behind_a_reply_answer_no_request(when: str):
 
 
 @pytest.mark.parametrize("delay_s", [0, 0.05])
-async def test_a_server_that_speaks_first_is_no_http_server(delay_s: float):
+async def test_a_server_that_sends_first_is_no_http_server(delay_s: float):
     greeting: Dialogue = [Pause(delay_s), Send(b"220 mail.example ESMTP\r\n"), Hold()]
     async with Scripted(greeting, sends_first=True) as upstream, DIRECT.open() as hand:
         assert (await hand.fault(upstream.url)).kind is Fault.INVALID
@@ -391,7 +391,7 @@ async def test_a_reply_that_nobody_begins_to_read_closes_its_connection():
 # what does not come in time
 
 
-async def test_a_server_that_says_nothing_is_waited_for_until_first_byte_s():
+async def test_a_server_that_sends_nothing_is_waited_for_until_first_byte_s():
     async with Scripted([Hold()]) as upstream, DIRECT.open() as hand:
         began_s = time.monotonic()
         fault = await hand.fault(upstream.url, bounds=Timeouts(5, 0.1, 5))

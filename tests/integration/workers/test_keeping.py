@@ -183,7 +183,7 @@ async def test_a_stop_waits_for_a_worker_that_has_just_taken_a_slot(keep, monkey
         assert not any(map(alive, kept.pids.values()))
 
 
-async def test_a_stopping_worker_is_waited_for_and_hears_the_second_signal(keep):
+async def test_a_stopping_worker_is_waited_for_and_receives_the_second_signal(keep):
     async with keep() as kept:
         await kept.served()
         kept.signal(signal.SIGTERM)

@@ -58,7 +58,7 @@ def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
     ("profile", "path_profile", "opens"),
     [("ragflow", None, True), (None, "ragflow", True), ("ragflow", "dify", False), (None, None, False)],
 )
-def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_wants_it(profile, path_profile, opens):
+def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_requires_it(profile, path_profile, opens):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
     if opens:
         assert keyed(profile).authenticate(asked(bearer), NOW_S, path_profile).name == "a"

@@ -56,7 +56,7 @@ def test_the_spread_of_the_noisier_code_is_allowed_beside_them(median: float, is
     assert Compared("chat-64", "cpu_us", noisy, (median,) * 5).is_worse is is_worse
 
 
-def test_no_worse_says_nothing() -> None:
+def test_no_worse_prints_nothing() -> None:
     assert reported(outcomes(80.0, 81.0, 79.0)) == []
 
 

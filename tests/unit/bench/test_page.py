@@ -77,7 +77,7 @@ def test_the_page_names_each_miss_and_its_size() -> None:
     assert "| idle | memory | ≤ 60 MB | 90 MB | missed by 50.0% |" in page()
 
 
-def test_the_page_says_why_a_promise_is_missed() -> None:
+def test_the_page_states_why_a_promise_is_missed() -> None:
     assert "- small chat, 64 at a time, requests/s: A chat takes about" in page(chats(requests_s=99_999.0))
     assert set(REASONS) <= {(promise.work, promise.measure) for promise in PROMISES}
 
@@ -102,7 +102,7 @@ def test_the_page_names_the_code_that_was_measured() -> None:
     assert "The code in src/ has the checksum `0123456789abcdef`" in page()
 
 
-def test_the_page_says_what_is_met() -> None:
+def test_the_page_states_what_is_met() -> None:
     assert "| small chat, 64 at a time | requests/s | ≥ 0.12 x nginx | 1 x nginx | met |" in page()
 
 
@@ -144,7 +144,7 @@ def test_the_page_shows_the_large_parts_of_a_profile() -> None:
     assert "| part | A chat |\n|---|---|\n| parse | 50.0 |\n| all | 200.0 |\n| of it in the kernel | 25% |" in shown
 
 
-def test_the_page_says_why_there_is_no_profile() -> None:
+def test_the_page_states_why_there_is_no_profile() -> None:
     assert "Not measured: no ptrace" in page(profile={"absent": "no ptrace"})
 
 

@@ -27,7 +27,7 @@ def promise(work: str, measure: str, unit: str = "") -> tuple[Promise, ...]:
     return tuple(one for one in PROMISES if one.work.startswith(work) and one.measure == measure and unit in one.unit)
 
 
-def test_sample_reads_what_the_load_generator_says() -> None:
+def test_sample_reads_what_the_load_generator_states() -> None:
     read = Sample.read(SAMPLE_FIELDS, 0.004, 0.5, 3_000_000, "")
     assert read == Sample(
         requests_s=0.0,

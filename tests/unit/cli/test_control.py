@@ -67,7 +67,7 @@ def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
     assert line == "worker-2 store down: refused by it"
 
 
-def test_what_failed_says_when_it_is_tried_again():
+def test_a_failure_states_when_it_is_tried_again():
     head, line, evidence = rule_lines(
         [{**ROW, "state": "failed", "expires_in_s": 41, "uses": 0, "evidence": "still no"}]
     )
@@ -98,5 +98,5 @@ def test_an_upstreams_text_moves_no_cursor():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3_599, "59 min"), (7_200, "2 h"), (200_000, "2 d")]
 )
-def test_a_span_is_as_long_as_a_person_wants_to_know(seconds, text):
+def test_a_duration_is_as_precise_as_a_person_needs(seconds, text):
     assert span(seconds) == text

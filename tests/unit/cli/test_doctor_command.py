@@ -201,7 +201,7 @@ def test_a_model_is_called_as_the_caller_with_its_profile(doctor, found):
     ],
     ids=["all skipped", "a key that nobody asked for", "a port alone"],
 )
-def test_a_check_that_proved_nothing_is_exit_4_and_says_so(doctor, found, findings):
+def test_a_check_that_proved_nothing_is_exit_4_and_reports_it(doctor, found, findings):
     found.findings += findings
     result = doctor()
     assert (result.exit_code, result.stderr) == (4, "nothing failed, and nothing was proven: exit code 4\n")

@@ -48,7 +48,7 @@ def test_many_host_names_are_cut():
     assert advice is None
 
 
-def test_a_certificate_without_names_says_so():
+def test_a_certificate_without_names_reports_it():
     why, _ = explain_certificate([certificate()], TlsProblem.WRONG_NAME, PEER, NOW_S)
     assert why == "the certificate is for no host name, not for llm.example"
 

@@ -78,7 +78,7 @@ def test_limits_are_reported_with_their_bounds_where_they_hold_in_the_end():
     ) in reported(model={"rules": rules}, operations=operations)
 
 
-def test_a_model_that_takes_no_token_ids_says_so_by_its_rule():
+def test_a_model_that_takes_no_token_ids_reports_it_by_its_rule():
     assert "rules of models.m: token ids are rejected (capabilities.token_ids)" in reported(
         "embeddings", model={"capabilities": {"token_ids": False}}
     )
@@ -196,12 +196,12 @@ def test_the_credential_is_named():
     assert found[-1] == f"POST {URL}/chat/completions, with the credential corp"
 
 
-def test_a_target_that_has_no_such_request_says_why_and_is_not_fine():
+def test_a_target_that_has_no_such_request_states_why_and_is_not_fine():
     found, fine = steps("embeddings", upstream={"dialect": "ragflow"}, model={"name": "2e3b"})
     assert not fine
     assert found[-1].startswith("refused: 404 model_not_found: ")
     assert steps(upstream={"dialect": "ragflow"}, model={"name": "2e3b"})[1]
 
 
-def test_each_dialect_says_what_it_changes():
+def test_each_dialect_states_what_it_changes():
     assert set(DIALECT_CHANGES) == set(get_args(DialectName))

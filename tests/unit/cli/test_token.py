@@ -153,7 +153,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path):
     assert (result.exit_code, result.output) == (2, "'crop' is not a name under credentials; did you mean corp?\n")
 
 
-def test_a_configuration_without_credentials_says_so(tmp_path):
+def test_a_configuration_without_credentials_reports_it(tmp_path):
     text = '{"upstreams": {"u": {"base_url": "https://x"}}}'
     result = run_on(tmp_path / "gatepass.json", "token", "corp", text=text)
     assert (result.exit_code, result.output) == (2, "'corp' is not a name under credentials\n")
@@ -253,7 +253,7 @@ def test_a_failure_is_reported_at_once_and_then_once_a_minute_with_the_number_of
     ]
 
 
-def test_two_reasons_by_turns_are_reported_once_each():
+def test_two_alternating_reasons_are_reported_once_each():
     looks = [
         failed(HELD, 1.0 / age, reason) for age, reason in enumerate([DOWN, "no connection", DOWN, "no connection"], 1)
     ]

@@ -185,7 +185,7 @@ def test_azure_called_as_openai_is_doubted(base):
         {"base_url": "https://openai.azure.com.corp.example/v1"},
     ],
 )
-def test_azure_that_is_called_as_it_wants_is_not_doubted(upstream):
+def test_azure_that_is_called_as_it_requires_is_not_doubted(upstream):
     assert list(likely_mistakes(config(upstream))) == []
 
 

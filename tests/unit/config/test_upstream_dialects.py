@@ -39,7 +39,7 @@ def test_azure_is_found_from_every_form_of_its_base(path):
     assert base_url_error("azure", HOST + path, CLASSIC) is None
 
 
-def test_a_deployment_in_the_base_wants_the_classic_api():
+def test_a_deployment_in_the_base_requires_the_classic_api():
     base = f"{HOST}/openai/deployments/d"
     assert base_url_error("azure", base, CLASSIC) is None
     for azure in (None, AzureConfig(), AzureConfig(api_version="preview")):

@@ -116,7 +116,7 @@ def test_what_is_no_configuration_is_refused_with_its_line(text, expected):
         ("a: 1\nb: *topsecret\n", '2: is not YAML: {star}: quote it, "*…"'),
     ],
 )
-def test_a_star_that_is_no_alias_wants_quotes(text, expected):
+def test_a_star_that_is_no_alias_requires_quotes(text, expected):
     star = "* begins an alias, but this anchor does not exist"
     assert refused(text) == f"f.yaml:{expected.format(star=star)}"
 
@@ -130,7 +130,7 @@ def test_a_star_that_is_no_alias_wants_quotes(text, expected):
         ("c: {b: ${top secret}}\n", '1: is not YAML: quote references inside {…}: "${NAME}"'),
     ],
 )
-def test_a_reference_between_braces_wants_quotes(text, expected):
+def test_a_reference_between_braces_requires_quotes(text, expected):
     assert refused(text) == f"f.yaml:{expected}"
 
 
@@ -184,7 +184,7 @@ def test_a_line_without_a_name_is_reported_itself(text, line):
     assert refused(text) == f"f.yaml:{line}: is not YAML: {expected}"
 
 
-def test_a_colon_inside_a_value_wants_quotes():
+def test_a_colon_inside_a_value_requires_quotes():
     assert refused("a: 1\nb: c: d\n") == "f.yaml:2: is not YAML: a colon inside a value: put quotes around the value"
 
 

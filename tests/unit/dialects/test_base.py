@@ -53,7 +53,7 @@ def test_what_is_configured_goes_along_and_a_client_without_a_name_gets_one():
     )
 
 
-def test_the_upstream_hears_the_id_of_the_call_and_no_other():
+def test_the_upstream_receives_the_id_of_the_call_and_no_other():
     """The client's own field may not be usable in a log search. The call's id derives from it if possible."""
     headers = ((b"x-request-id", b"<theirs>"), (b"x-request-id", b"another"))
     request = Dialect().encode(call(headers=headers), TARGET, "https://h/v1", TIMEOUTS, ["X-Request-Id"])
@@ -98,7 +98,7 @@ def test_dialect_classifies_as_the_modules_do():
     assert dialect.classify_document is reply_check.classify_document
 
 
-def test_openai_wants_no_change_and_lists_its_models():
+def test_openai_requires_no_change_and_lists_its_models():
     assert Dialect().rules == ()
     assert Dialect.lists_models
 

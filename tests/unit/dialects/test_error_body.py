@@ -794,7 +794,7 @@ def test_a_status_of_400_or_more_is_an_error():
     assert [error_body.is_error(status) for status in (200, 399, 400, 599, 999)] == [False, False, True, True, True]
 
 
-def test_text_keeps_its_lines_and_loses_what_no_reader_wants():
+def test_text_keeps_its_lines_and_loses_invisible_characters():
     quoted = "  first\t\tline\r\nsecond \x00\x1b[31m line\r\r\r\rthird\u2028 \n"
     assert clean(quoted, unmasked) == "first line\nsecond [31m line\n\nthird"
 

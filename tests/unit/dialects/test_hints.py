@@ -302,5 +302,5 @@ def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code,
         (422, None, "Invalid model output requested"),
     ],
 )
-def test_other_complaints_are_not_about_the_models_name(status, code, message):
+def test_other_errors_are_not_about_the_models_name(status, code, message):
     assert model_hint("m", "chat", status, code, message) is None

@@ -233,7 +233,7 @@ async def test_unasked_bytes_end_an_idle_connection():
     assert wire.events == ["freed", "lost"]
 
 
-async def test_a_server_that_speaks_first_is_reported():
+async def test_a_server_that_sends_first_is_reported():
     wire = Wire()
     wire.feed(b"SSH-2.0\r\n")
     fault = await fault_of(asked(wire))
@@ -308,7 +308,7 @@ async def test_a_request_that_is_given_up_while_it_is_held_is_never_written():
     assert (wire.sent, wire.events) == (b"", ["lost"])
 
 
-async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_turn():
+async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_iteration():
     wire, asking = waiting()
     await rest()
     wire.connection.abort()
@@ -331,7 +331,7 @@ async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_what_a_server_says_before_a_held_request_is_out_is_no_answer_to_it(kept: bool):
+async def test_bytes_of_a_server_before_a_held_request_is_written_are_no_answer_to_it(kept: bool):
     """A server that sends 408 after a timeout and closes: the request uses another connection."""
     wire = Wire()
     if kept:
@@ -347,7 +347,7 @@ async def test_what_a_server_says_before_a_held_request_is_out_is_no_answer_to_i
 
 
 @pytest.mark.parametrize("holding", [True, False])
-async def test_the_fault_of_a_held_request_says_that_nothing_was_sent(holding: bool):
+async def test_the_fault_of_a_held_request_states_that_nothing_was_sent(holding: bool):
     wire = Wire()
     wire.holding = holding
     asking = asked(wire)

@@ -16,7 +16,7 @@ class Pen:
         self._events.append(self._name)
 
 
-async def test_those_of_a_turn_are_reported_in_their_order_when_it_is_over():
+async def test_waits_of_an_iteration_are_reported_in_their_order_when_it_ends():
     events: list[str] = []
     batcher, loop = WriteBatcher(), asyncio.get_running_loop()
     taken = [
@@ -28,7 +28,7 @@ async def test_those_of_a_turn_are_reported_in_their_order_when_it_is_over():
     assert events == ["a", "b", "c"]
 
 
-async def test_who_has_few_beside_it_waits_for_nobody_in_the_next_turn_either():
+async def test_who_has_few_beside_it_waits_for_nobody_in_the_next_iteration_either():
     events: list[str] = []
     batcher, loop = WriteBatcher(), asyncio.get_running_loop()
     assert not batcher.defer(Pen("a", events), MIN_IN_FLIGHT - 1, loop)
@@ -39,7 +39,7 @@ async def test_who_has_few_beside_it_waits_for_nobody_in_the_next_turn_either():
     assert events == ["b"]
 
 
-async def test_what_a_flush_puts_in_waits_for_the_next_turn():
+async def test_what_a_flush_puts_in_waits_for_the_next_iteration():
     events: list[str] = []
     batcher, loop = WriteBatcher(), asyncio.get_running_loop()
 

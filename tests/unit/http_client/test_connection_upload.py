@@ -110,7 +110,7 @@ async def test_a_reply_behind_a_piece_that_waits_for_room_ends_the_upload_too():
     assert b"behind" not in wire.sent
 
 
-async def test_a_reply_in_the_turn_of_the_last_piece_is_the_reply():
+async def test_a_reply_in_the_iteration_of_the_last_piece_is_the_reply():
     for first_the_reply in (True, False):
         sender = Sender(None)
         wire, asking = await begun(sender)
@@ -149,7 +149,7 @@ async def test_a_connection_whose_end_is_under_way_is_written_nothing_more(piece
     assert await fault_of(asking) is Fault.CLOSED
 
 
-async def test_who_leaves_in_the_turn_of_the_reply_has_left():
+async def test_who_leaves_in_the_iteration_of_the_reply_has_left():
     for first_the_reply in (True, False):
         wire, asking = await begun(Sender())
         if first_the_reply:

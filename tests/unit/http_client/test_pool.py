@@ -326,7 +326,7 @@ def lost(_: ConnectionPool, __: Server, connection: Connection) -> None:
 
 @pytest.mark.parametrize("moment", [freed, lost])
 @pytest.mark.parametrize("behind", [0, 1, 3])
-async def test_a_waiter_cancelled_in_any_turn_leaves_its_slot_to_others(moment: Moment, behind: int):
+async def test_a_waiter_cancelled_in_any_iteration_leaves_its_slot_to_others(moment: Moment, behind: int):
     for before in range(3):
         for after in range(6):
             server = Server()
@@ -349,7 +349,7 @@ async def test_a_waiter_cancelled_in_any_turn_leaves_its_slot_to_others(moment: 
             await proved_whole(pool, 1)
 
 
-async def test_a_dial_cancelled_in_any_turn_leaves_its_slot_to_others():
+async def test_a_dial_cancelled_in_any_iteration_leaves_its_slot_to_others():
     for iterations in range(6):
         server = Server()
         pool = ConnectionPool(server.dial, 1)
@@ -517,7 +517,7 @@ async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault(
     assert caught.value.stale
 
 
-async def test_one_made_ahead_that_nobody_wants_is_dropped():
+async def test_a_spare_connection_that_no_request_needs_is_dropped():
     server = Server()
     pool = await keeping(server, 9)
     await pool.take(5)

@@ -45,7 +45,7 @@ def rules(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
-def test_a_rejection_teaches_its_change(case):
+def test_a_rejection_causes_its_rule(case):
     found = rules(case)
     changed, _ = apply_changes(case.call, [rule.change() for rule in found])
     assert json.loads(changed.body) == case.expected

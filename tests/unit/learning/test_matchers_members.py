@@ -45,7 +45,7 @@ def rules(body, request, status=400):
     ],
     ids=str,
 )
-def test_a_quotation_teaches_nothing(body):
+def test_a_quotation_causes_no_rule(body):
     assert rules(body, WARM) == ()
 
 
@@ -88,7 +88,7 @@ UNSAYABLE = "does not support this with this model"
     ],
     ids=str,
 )
-def test_what_is_no_place_teaches_nothing(body):
+def test_what_is_no_place_causes_no_rule(body):
     request = {"tools": [{"type": "function", "function": {"name": "f"}}], "2fast": 1, "größe": 2, "x" * 65: 3}
     assert rules(body, request) == ()
 

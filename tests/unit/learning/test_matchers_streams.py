@@ -35,14 +35,14 @@ def rules(body, request=STREAMS):
     ],
     ids=str,
 )
-def test_a_quotation_teaches_nothing(body):
+def test_a_quotation_causes_no_rule(body):
     assert rules(body) == ()
 
 
 @pytest.mark.parametrize(
     "text", ["No role 'this only supports streaming' here.", "'x enable_thinking must be set to false"]
 )
-def test_a_quotation_teaches_no_whole_request_anything(text):
+def test_a_quotation_causes_no_rule_for_a_whole_request(text):
     assert rules(openai(text), {"enable_thinking": True}) == ()
 
 

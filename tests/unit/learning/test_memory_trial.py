@@ -168,7 +168,7 @@ def test_a_trial_that_has_helped_lives_on_for_a_minute():
     assert single_trial.candidates(O3, 30.0 + CANDIDATE_S) == {}
 
 
-def test_a_request_that_listens_hears_of_everything_that_may_end_its_wait():
+def test_a_listening_request_is_notified_of_every_possible_end_of_its_wait():
     single_trial, rejection = SingleTrial(), list[str]()
     end = single_trial.listen(RuleScope("chat", "o3-mini", "chat", "corp"), lambda: rejection.append("b"))
     also = single_trial.listen(O3, lambda: rejection.append("c"))

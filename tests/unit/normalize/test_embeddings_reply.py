@@ -108,7 +108,7 @@ def test_a_body_without_inputs_is_the_same_call():
     assert split(whole) == (whole,)
 
 
-def test_parts_take_no_room_before_their_turn():
+def test_parts_take_no_room_before_they_are_due():
     whole = call(["x" * 1000] * 500, 1)
     tracemalloc.start()
     try:

@@ -44,7 +44,7 @@ def unchanged(change: Change, *messages: Any) -> bool:
     return result
 
 
-def test_a_role_is_replaced_wherever_it_speaks():
+def test_a_role_is_replaced_in_every_message():
     messages = (message("developer", "a"), message("user", "developer"), message("developer", "b"))
     assert after(Role("developer", "system"), *messages) == [
         message("system", "a"),

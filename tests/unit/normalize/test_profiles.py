@@ -47,7 +47,7 @@ def test_ragflows_tool_calls_lose_their_index_and_nothing_else():
     assert adapted == ("drop=messages[].tool_calls[].index",)
 
 
-def test_what_vllm_wants_is_kept_from_azure_alone():
+def test_what_vllm_requires_is_kept_from_azure_alone():
     body, adapted = sent({**ROUND, "messages": []}, BUILT_IN_PROFILES["ragflow"], "azure")
     assert body == {"model": "m", "messages": []}
     assert adapted == ("drop=chat_template_kwargs", "drop=enable_thinking")

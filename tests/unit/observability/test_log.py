@@ -127,7 +127,7 @@ def test_libraries_speak_from_warning_up_whatever_our_level(logged):
 
 
 @pytest.mark.parametrize("where", ["gatepass.access", None])
-def test_whoever_else_listens_hears_every_event(logged, where):
+def test_other_handlers_receive_every_event(logged, where):
     buffer, received = logged(), []
 
     class Listener(logging.Handler):
@@ -269,7 +269,7 @@ def names(text):
     return [json.loads(line)["id"] for line in text.splitlines()]
 
 
-async def test_the_lines_of_one_turn_go_out_in_one_write_when_it_is_over(pipe, log_to):
+async def test_the_lines_of_one_iteration_go_out_in_one_write_when_it_is_over(pipe, log_to):
     log_to("a")
     log_to("b")
     assert pipe.writes == []

@@ -93,7 +93,7 @@ EVERY_ERROR = every_error()
 IDS = [error.public_code for error in EVERY_ERROR]
 
 
-def test_the_object_says_what_happened_and_where():
+def test_the_object_states_what_happened_and_where():
     error = InvalidImage("images[2] is a file: URL.", param="images[2]")
     assert error_object(error) == {
         "error": {

@@ -55,7 +55,7 @@ def test_no_credential_of_the_client_is_in_the_call():
         (b'{"model":"' + b"x" * MAX_MODEL_CHARS + b'"}', "x" * MAX_MODEL_CHARS),
     ],
 )
-def test_the_model_is_what_the_string_says(body, model):
+def test_the_model_is_what_the_string_states(body, model):
     assert read(body).model == model
 
 

@@ -165,7 +165,7 @@ async def test_what_is_left_after_a_change_that_helped_is_shown_with_it_and_with
     assert scenario.sent[0].adapted == ("stream=synth",)
 
 
-async def test_while_a_change_is_not_tried_again_the_refusal_says_so(scenario):
+async def test_while_a_change_is_not_tried_again_the_refusal_reports_it(scenario):
     await scenario.ask(a_chat(), refusal(), UpstreamClosed("gone", upstream="chat"))
     await scenario.state.clock.advance(20.0)
     shown = await scenario.ask(a_chat(), refusal())

@@ -563,7 +563,7 @@ async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_th
 
 
 @pytest.mark.parametrize("status", [200, 401])
-async def test_a_401_says_why_the_token_was_not_renewed(status):
+async def test_a_401_states_why_the_token_was_not_renewed(status):
     upstream, holder = Upstream(Reply(HIDDEN if status == 200 else EXPIRED, status)), Holder("old", None)
     with pytest.raises(UpstreamError) as raised:
         await Scenario(upstream, holder=holder).ask()

@@ -81,7 +81,7 @@ def test_a_long_path_is_cut():
     assert len(line(a_context("/" + "x" * 60_000))["path"]) == PATH_LOG_CHARS
 
 
-def test_every_field_has_the_value_that_its_name_says():
+def test_every_field_has_the_value_that_its_name_states():
     context = a_context("/v1/x")
     context.operation, context.caller, context.call = "chat", LOAD, a_call(b"{}", CHAT, model="asked", stream=True)
     context.failover = ("first=token_unavailable",)

@@ -158,7 +158,7 @@ def test_a_timeout_names_its_seconds(fault, words):
     assert words in upstream_error(TransportFault(fault, "", limit_s=2.5), "chat", BASE).message
 
 
-def test_a_proxy_that_wants_a_password_is_reported_with_the_setting_of_it():
+def test_a_proxy_that_requires_a_password_is_reported_with_the_setting_of_it():
     refused = TransportFault(Fault.PROXY, "407 Proxy Authentication Required", sent=False)
     assert upstream_error(refused, "chat", BASE).message == (
         f"The proxy in front of {HOST} refuses (407 Proxy Authentication Required)."

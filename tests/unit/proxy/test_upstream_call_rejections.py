@@ -51,7 +51,7 @@ def test_page_and_redirect_to_a_login_are_rejections_unless_that_is_off():
 
 
 @pytest.mark.parametrize("kind", [UpstreamConnect, UpstreamEmpty, UpstreamInvalid])
-def test_what_says_nothing_of_a_token_is_no_rejection(kind):
+def test_a_reply_that_does_not_mention_a_token_is_no_rejection(kind):
     assert not is_rejection(
         kind("no", upstream="chat"), RejectionConfig(statuses=[502], codes=["upstream_empty"]), HOST
     )
@@ -90,7 +90,7 @@ def test_redirect_to_another_host_or_a_login_path_leads_to_a_login(target):
         "https://[half",
     ],
 )
-def test_redirect_that_says_only_that_the_url_is_wrong_leads_to_none(target):
+def test_redirect_that_states_only_that_the_url_is_wrong_leads_to_none(target):
     assert not leads_to_login(target, HOST, None)
 
 

@@ -173,7 +173,7 @@ def test_the_test_client_serves_within_its_block_any_number_of_times():
     assert local_client(app).get("/v1/models").json()["error"]["code"] == "not_started"
 
 
-def test_a_mount_without_the_lifespan_says_so_and_with_it_serves():
+def test_a_mount_without_the_lifespan_reports_it_and_with_it_serves():
     gateway = app_of()
     parent = FastAPI()
     parent.mount("/llm", gateway)

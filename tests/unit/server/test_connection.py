@@ -443,7 +443,7 @@ async def test_offers_to_upgrade_are_ignored_in_the_requests_that_wait_too():
     assert wire_client.received == OK % (1, b"1") + OK % (1, b"2")
 
 
-async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
+async def test_a_disconnect_reaches_watchers_and_waiters():
     left: list[str] = []
     go = asyncio.Event()
 
@@ -798,7 +798,7 @@ class AtOnce:
     [(0, 2, 1), (1, 2, 1), (5, 2, 0), (5, 64 * 1024 + 1, 1)],
     ids=["alone", "two", "many", "large"],
 )
-async def test_a_small_response_waits_for_the_others_of_its_turn(others: int, size: int, written: int):
+async def test_a_small_response_waits_for_the_others_of_its_iteration(others: int, size: int, written: int):
     serve = AtOnce()
     serve.size = size
     wire_client = serve.wire_client = WireClient(serve)
@@ -849,7 +849,7 @@ async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_d
         assert (serve.seen, wire_client.statuses) == ([0], [200])
 
 
-async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
+async def test_nothing_is_written_to_a_client_that_left_before_its_iteration_ended():
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)
     with with_others(wire_client):
@@ -863,7 +863,7 @@ async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
 # a stop
 
 
-async def test_while_draining_an_answer_says_that_it_is_the_last_and_the_client_sees_a_clean_end():
+async def test_while_draining_an_answer_states_that_it_is_the_last_and_the_client_sees_a_clean_end():
     wire_client = WireClient(echo)
     wire_client.connection.retire()
     await exchange(wire_client, asked(b"1"))

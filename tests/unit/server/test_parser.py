@@ -130,7 +130,7 @@ def test_it_knows_what_it_waits_for():
         ("GET / HTTP/1.0", ("connection: keep-alive",), False),
     ],
 )
-def test_a_request_says_whether_another_may_follow(line: str, fields: tuple[str, ...], persists: bool):
+def test_a_request_states_whether_another_may_follow(line: str, fields: tuple[str, ...], persists: bool):
     recorder, _ = fed(asked(b"", *fields, line=line))
     assert [cycle.persists for cycle in recorder.cycles] == [persists]
 

@@ -42,7 +42,7 @@ def test_on_a_disk_tokens_are_shared_with_a_key_that_a_worker_reads_once(listeni
         assert repr(made.key) not in repr(made)
 
 
-def test_on_a_disk_without_the_library_tokens_are_not_shared_and_the_log_says_so(listening, disk, monkeypatch, caplog):
+def test_on_a_disk_without_the_library_tokens_are_not_shared_and_that_is_logged(listening, disk, monkeypatch, caplog):
     found = importlib.util.find_spec
     monkeypatch.setattr(channel_module, "find_spec", lambda name: None if name == "cryptography" else found(name))
     with caplog.at_level(logging.WARNING), channel(listening, disk) as made:

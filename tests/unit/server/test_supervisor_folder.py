@@ -30,7 +30,7 @@ def test_without_shared_memory_the_folder_is_on_a_disk(disk):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_without_any_place_one_line_says_what_to_do(monkeypatch, tmp_path):
+def test_without_any_place_one_line_states_what_to_do(monkeypatch, tmp_path):
     def refuse() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found")
 

@@ -73,7 +73,7 @@ def test_dify_loses_no_event_of_a_stream_with_comments():
 
 
 @pytest.mark.parametrize("keep_alive", ["empty-delta", "off"])
-def test_whoever_is_sent_no_comments_gets_none_in_streams_of_any_kind(keep_alive):
+def test_clients_without_comments_receive_none_in_streams_of_any_kind(keep_alive):
     profile = Profile(keep_alive=keep_alive, whole_numbers=True)
     for is_chat in (True, False):
         after = make_client_transform(profile, is_chat=is_chat)

@@ -39,7 +39,7 @@ def test_chunks_errors_and_what_is_no_json_are_the_same_object(run):
 
 
 @pytest.mark.parametrize("name", ["dify", "cline"])
-def test_whoever_looks_for_choices_in_all_that_comes_finds_them(name):
+def test_clients_find_choices_in_every_event(name):
     sent = REALISTIC[0] + FOREIGN + b"".join(REALISTIC[1:])
     stream, plain = (
         new_stream(client_transform=make_client_transform(BUILT_IN_PROFILES[name])),

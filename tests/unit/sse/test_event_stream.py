@@ -243,7 +243,7 @@ def test_events_of_one_line_are_validated_as_all_events_are(events, sizes):
             assert state(quick) == state(thorough)
 
 
-def test_events_that_come_one_by_one_share_the_lines_of_a_turn():
+def test_single_events_share_the_lines_of_an_iteration():
     stream = without_fast_path()
     event = text("hello")
     assert {stream.feed(event) for _ in range(stream_module.TURN_LINES // 2)} == {event}

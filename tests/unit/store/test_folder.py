@@ -50,7 +50,7 @@ async def test_a_name_cannot_lead_out_of_the_folder(folder, clock):
     assert {file.parent for file in folder.parent.rglob("*") if file.is_file()} == {folder}
 
 
-async def test_a_writer_waits_for_its_turn_and_readers_do_not(folder, clock):
+async def test_a_writer_waits_for_the_lease_and_readers_do_not(folder, clock):
     store = FolderStore(folder, clock)
     await store.put("value/one", b"old", 60.0)
     with (folder / "lock").open() as lock:

@@ -198,7 +198,7 @@ def reported(caplog, event):
     return [record.fields for record in caplog.records if record.message == event]
 
 
-async def test_a_process_with_another_key_says_so_within_one_check_and_again_every_minute(fleet, caplog):
+async def test_a_process_with_another_key_reports_it_within_one_check_and_again_every_minute(fleet, caplog):
     right, wrong = fleet.process(b"a" * 32), fleet.process(b"b" * 32)
     await settle()
     assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)

@@ -92,7 +92,7 @@ def test_a_user_that_refused_in_vain_waits_for_no_renewal_of_others():
     assert not rejections.reject(FORBIDDEN, 1.0)
 
 
-def test_a_user_that_accepts_and_refuses_in_turns_is_bounded_like_one_that_never_accepts():
+def test_a_user_that_alternately_accepts_and_rejects_is_bounded_like_one_that_never_accepts():
     """A 403 that is configured as a rejection, and an operation that this credential may not use."""
     rejections, granted = Renewing(), []
     for number in range(10):

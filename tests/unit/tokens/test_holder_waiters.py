@@ -41,7 +41,7 @@ async def test_a_waiter_may_be_cancelled_at_each_await():
         await cancelled_at_each_await(lambda: waiters.wait(10.0), check, most=10)
 
 
-async def test_patience_ends():
+async def test_a_wait_ends_at_its_bound():
     clock = DrivenClock()
     waiters = Waiters(clock)
     task = asyncio.create_task(waiters.wait(10.0))

@@ -72,7 +72,7 @@ def test_the_free_tries_of_an_unclear_failure_are_shared():
     assert record.failure(1000.5).free_tries == 5
 
 
-def test_a_failure_speaks_for_the_others_until_its_hold_ends():
+def test_a_failure_holds_for_the_others_until_its_hold_ends():
     record = FailureRecord.of(FetchFailure("no", definite=True), "me", 1000.0, 1000.0, 1)
     assert record.applies_to("they", 1029.0)
     assert not record.applies_to("they", 1030.0)

@@ -81,7 +81,7 @@ async def test_the_workers_own_store_does_not_outlive_them(clock, store, scope, 
     assert SharedRefreshTokenStore(refreshing(), wire, clock).is_persistent is is_persistent
 
 
-async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
+async def test_leases_exclude_each_other_in_one_process_and_in_two(clock, store):
     one, two = (SharedRefreshTokenStore(refreshing(), store, clock) for _ in range(2))
     inside, most = 0, 0
 
@@ -111,7 +111,7 @@ async def test_a_lock_that_is_not_free_in_time_is_reported(clock, store):
         assert not failure.retry_quickly
 
 
-async def test_the_turn_of_one_who_died_ends_by_itself(clock, store):
+async def test_the_lease_of_a_dead_process_expires(clock, store):
     dead = wired(store, clock)
     lease = SharedRefreshTokenStore(refreshing(), dead, clock).exclusive(1.0)
     await lease.__aenter__()
@@ -138,7 +138,7 @@ async def test_without_the_store_no_refresh_token_is_used(clock, store, state):
         assert not failure.retry_quickly
 
 
-async def test_a_cancelled_turn_is_free_for_the_next(clock, store):
+async def test_a_cancelled_lease_is_free_for_the_next(clock, store):
     refresh_store = SharedRefreshTokenStore(refreshing(), store, clock)
 
     async def use():

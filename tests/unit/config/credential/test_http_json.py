@@ -59,7 +59,7 @@ def test_what_makes_no_sense_is_refused_with_what_to_do(block, expected):
     assert refused(**URL, **block) == expected
 
 
-def test_the_editors_schema_wants_a_url_or_a_preset():
+def test_the_editors_schema_requires_a_url_or_a_preset():
     schema = editor_schema()["$defs"]["HttpJsonCredential"]
     assert schema["required"] == ["type"]
     assert schema["anyOf"] == [{"required": ["url"]}, {"required": ["preset"]}]

@@ -420,7 +420,7 @@ async def test_each_life_of_a_held_token_uses_the_refresh_token_of_the_life_befo
 
 
 @pytest.mark.parametrize("build", [refreshing, logging_in])
-async def test_a_turn_that_never_comes_is_a_failure_within_the_time_of_the_whole(tmp_path: Path, build):
+async def test_a_lease_that_is_never_granted_is_a_failure_within_the_time_of_the_whole(tmp_path: Path, build):
     place = str(tmp_path / "refresh")
     stage = Stage(build(refresh_token_file=place, timeout_s=7.0))
     async with FileRefreshTokenStore(place, stage.clock).exclusive(1.0):

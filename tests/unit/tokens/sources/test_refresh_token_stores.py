@@ -34,7 +34,7 @@ async def test_what_was_put_last_is_there(stores):
         assert await make().get() == text
 
 
-async def test_nobody_else_has_a_turn_until_the_first_one_is_over(stores):
+async def test_no_other_lease_is_granted_until_the_first_one_ends(stores):
     clock, make = stores
     reported: list[str] = []
 
@@ -55,7 +55,7 @@ async def test_nobody_else_has_a_turn_until_the_first_one_is_over(stores):
     await asyncio.gather(*tasks)
 
 
-async def test_a_turn_that_does_not_come_in_time_is_a_failure(stores):
+async def test_a_lease_that_is_not_granted_in_time_is_a_failure(stores):
     clock, make = stores
 
     async def take() -> None:
@@ -73,7 +73,7 @@ async def test_a_turn_that_does_not_come_in_time_is_a_failure(stores):
         pass
 
 
-async def test_a_turn_is_over_whatever_ends_it(stores):
+async def test_a_lease_ends_with_its_work_however_that_ends(stores):
     clock, make = stores
 
     async def take() -> None:
