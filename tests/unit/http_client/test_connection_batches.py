@@ -16,7 +16,7 @@ class Pen:
         self._events.append(self._name)
 
 
-async def test_waits_of_an_iteration_are_reported_in_their_order_when_it_ends():
+async def test_deferred_writes_are_flushed_in_their_order_at_the_end_of_the_iteration():
     events: list[str] = []
     batcher, loop = WriteBatcher(), asyncio.get_running_loop()
     taken = [
