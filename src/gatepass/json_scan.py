@@ -79,11 +79,11 @@ class Member:
 class ScannedBody(bytes):
     """A large body that was read in slices (proxy/large_body.py), with the results of that pass.
 
-    - `start`: the position of the opening brace. `members`: the members of the top level.
-    - `ends`: the end of each large value, by its beginning.
-    - `names`: the member names at any depth in one text, each once and in quotes, except names with escapes.
-    - `may_spell`: the result of `may_spell` for the body; True too if it has too many names to keep.
-    - `inputs`: the number of inputs of an embeddings request, if it was counted.
+    - `start` is the position of the opening brace. `members` are the members of the top level.
+    - `ends` maps the beginning of each large value to its end.
+    - `names` holds each member name of any depth once, in quotes, but no name with escapes.
+    - `may_spell` is the result of `may_spell` for the body. It is also True if the body has too many names to keep.
+    - `inputs` is the number of inputs of an embeddings request, None if it was not counted.
     """
 
     start: int
@@ -101,6 +101,18 @@ class ScannedBody(bytes):
         scanned.start, scanned.members, scanned.ends = body.index(b"{"), members, ends
         scanned.names, scanned.may_spell, scanned.inputs = names, may_spell, None
         return scanned
+
+    def inner(self, name: str) -> ScannedBody | None:
+        """Return the object that is the value of the top-level member `name`; None if it is not an object."""
+        outer = next((member for member in reversed(self.members) if member.name == name), None)
+        if outer is None or self[outer.value] != _OPENERS[0]:
+            return None
+        at = outer.value
+        members = [
+            Member(one.name, one.start - at, one.value - at, one.end - at) for one in JsonScanner(self).members(at)
+        ]
+        ends = {start - at: end - at for start, end in self.ends.items() if at < start < outer.end}
+        return self.create(self[at : outer.end], members, ends, self.names, may_spell=self.may_spell)
 
 
 @dataclass(frozen=True, slots=True)

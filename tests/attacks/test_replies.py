@@ -21,7 +21,7 @@ from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers, json_value
 from gatepass.normalize import embeddings_reply
 from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
-from gatepass.proxy import response
+from gatepass.proxy import large_body, response
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.sse import event, synthesize
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
@@ -251,7 +251,7 @@ def converted(vectors: Vectors) -> tuple[float, str, int]:
     longest_s, made = 0.0, None
     began_s = time.thread_time()
     try:
-        steps = join_replies([raw], [vectors.count], asked, "chat")
+        steps = join_replies([raw], [vectors.count], asked, "chat", 1 << 40)
         while made is None:
             began_s = time.thread_time()
             made = next_step(steps)
@@ -288,11 +288,11 @@ def test_vectors_that_are_converted_at_once_are_found(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.attack("replies: a server")
-@pytest.mark.parametrize("most_values", [2_000_000, response.MOST_SCANNED_VALUES])
+@pytest.mark.parametrize("most_values", [2_000_000, large_body.MOST_REPLY_VALUES])
 async def test_a_server_goes_on_while_it_reads_large_replies(
     attack: Attack, most_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response, "MOST_SCANNED_VALUES", most_values)
+    monkeypatch.setattr(large_body, "MOST_REPLY_VALUES", most_values)
     cases = [(Body(b"[]", 13 * MIB).raw, 502, False)]
     if most_values > response.MOST_VALUES:
         cases = [(Body(b"x", 8 * MIB, b'"').raw, 200, False), (Body(b"[]", 4 * MIB).raw, 502, True)]

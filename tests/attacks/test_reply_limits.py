@@ -7,7 +7,9 @@ import http.client
 import json
 import re
 import socket
+import struct
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,6 +187,136 @@ async def test_a_large_response_becomes_a_stream(attack: Attack, unit: bytes) ->
     found = await answer_to(attack, Body(RESPONSE, unit, b'"}]}]}'), request, "/v1/responses")
     attack.check(found.status == 200 and found.size_bytes > 5 * (SIZE_BYTES - MIB), found)
     attack.check(b"response.created" in found.first and b'"sequence_number":8' in found.last, found)
+
+
+# replies that only a lenient parser accepts, and replies that are not JSON
+
+NOT_FINITE = b',"x":[NaN,-Infinity,"NaN"]'
+LOGPROB = b'{"token":"a","logprob":NaN,"bytes":[32,97,98],"top_logprobs":[]},'
+TEXT = b'"content":"%s"'
+
+
+@pytest.mark.attack("replies: limits, NaN")
+@pytest.mark.parametrize("request_body", [HELLO, STREAM])
+@pytest.mark.parametrize(
+    "body",
+    [
+        whole_reply(TEXT, NOT_FINITE),
+        whole_reply(TEXT, NOT_FINITE, b"\\n"),
+        whole_reply(b'"content":"a"},"logprobs":{"content":[%s{"token":"a"}]', unit=LOGPROB, size_bytes=6 * MIB),
+        whole_reply(b'"content":"%s \xff"'),
+    ],
+    ids=["text", "escapes", "logprobs", "not UTF-8"],
+)
+async def test_a_large_reply_that_only_python_reads_is_relayed(attack: Attack, body: Body, request_body: Any) -> None:
+    found = await answer_to(attack, body, request_body)
+    if request_body is STREAM and b"\xff" in body.after:
+        attack.check(found.status == 502 and b"cannot be parsed" in found.first, found)
+        return
+    attack.check(found.status == 200 and found.size_bytes > body.size_bytes - MIB, found)
+    is_changed = body.after[-20:] not in found.last
+    attack.check(is_changed == (request_body is STREAM), found)
+
+
+@pytest.mark.attack("replies: limits, not JSON")
+@pytest.mark.parametrize(
+    "body",
+    [
+        Body(b'{"object":"chat.completion","choices":[{"message":{"content":"', b"\\n", b"\\x"),
+        Body(b'{"object":"chat.completion","choices":[{"message":{"content":"', b"\\n", b'"}}]'),
+        Body(b'{"choices":[{"logprobs":[', LOGPROB.replace(b"NaN", b"1"), b"1]}}", 6 * MIB),
+        Body(b"[", b"[],", b"1]", 6 * MIB),
+        Body(b"", b"word ", b""),
+    ],
+    ids=["escape", "cut", "bracket", "list", "text"],
+)
+@pytest.mark.parametrize(
+    ("request_body", "path"),
+    [(STREAM, CHAT), ({"model": "m", "input": "a"}, "/v1/embeddings")],
+    ids=["chat", "vectors"],
+)
+async def test_a_large_reply_that_is_not_json_is_refused(
+    attack: Attack, body: Body, request_body: Any, path: str
+) -> None:
+    found = await answer_to(attack, body, request_body, path)
+    attack.check(found.status == 502 and b"upstream_invalid" in found.first, found)
+
+
+@pytest.mark.attack("replies: limits, blank")
+@pytest.mark.parametrize("unit", [b" ", b"\n"])
+@pytest.mark.parametrize(
+    ("request_body", "path"),
+    [(HELLO, CHAT), ({"model": "m", "input": "a"}, "/v1/embeddings"), ({"model": "m"}, "/v1/images/generations")],
+)
+async def test_a_large_blank_reply_is_empty(attack: Attack, unit: bytes, request_body: Any, path: str) -> None:
+    found = await answer_to(attack, Body(b"", unit, b"", 63 * MIB), request_body, path)
+    attack.check(found.status == 502 and b"upstream_empty" in found.first, found)
+
+
+@pytest.mark.attack("replies: limits, in an envelope")
+@pytest.mark.parametrize("request_body", [HELLO, STREAM])
+async def test_a_large_reply_in_an_envelope_is_relayed(attack: Attack, request_body: Any) -> None:
+    inside = whole_reply(TEXT, unit=b"\\n")
+    body = Body(b'{"code":0,"data":' + inside.before, inside.unit, inside.after + b"}")
+    found = await answer_to(attack, body, request_body)
+    attack.check(found.status == 200 and found.size_bytes > SIZE_BYTES - MIB, found)
+
+
+# vectors
+
+
+def vectors(value: bytes, count: int, after: bytes = b"", unit: bytes = b"", size_bytes: int = 0) -> Body:
+    """A reply with `count` vectors `value`, and `after` with `%s` replaced by `unit` up to `size_bytes`."""
+    entries = b",".join(b'{"index":%d,"embedding":%b}' % (number, value) for number in range(count))
+    before, _, behind = after.partition(b"%s")
+    usage = b'"usage":{"prompt_tokens":1,"total_tokens":1}'
+    return Body(b'{"data":[%b],%b%b' % (entries, usage, before), unit or b" ", behind + b"}", size_bytes)
+
+
+FLOATS = b"[%b]" % b",".join([b"-0.0123456789012"] * 1536)
+BASE64 = b'"%b"' % b64encode(struct.pack("<f", -0.0123) * 1536)
+OTHERS = {
+    "brackets": vectors(b"[1]", 2, b',"x":[%s1]', b"[],", 7 * MIB),
+    "depth": vectors(b"[1]", 2, b',"x":%s1', b"[", 7 * MIB),
+    "brackets in a text": vectors(b"[1]", 2, b',"x":"%s"', b"[1,2]", 30 * MIB),
+    "escapes": vectors(b"[1]", 2, b',"x":"%s"', b"\\n", 60 * MIB),
+    "blanks": vectors(b"[1]", 2, b"%s", b" ", 60 * MIB),
+    "NaN": vectors(b"[1]", 2, b',"x":[%sNaN]', b"0.123456,", 30 * MIB),
+}
+
+
+@pytest.mark.attack("replies: limits, vectors")
+@pytest.mark.parametrize("name", OTHERS)
+async def test_vectors_with_large_other_values_do_not_stop_the_loop(attack: Attack, name: str) -> None:
+    found = await answer_to(attack, OTHERS[name], {"model": "m", "input": ["a", "a"]}, "/v1/embeddings")
+    is_relayed = name in ("brackets", "brackets in a text", "escapes", "NaN")
+    attack.check((found.status == 200) == is_relayed, found)
+
+
+@pytest.mark.attack("replies: limits, vectors")
+@pytest.mark.parametrize("value", [FLOATS, BASE64], ids=["floats", "base64"])
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/for/ragflow/v1/embeddings"])
+async def test_many_vectors_are_relayed_and_converted(attack: Attack, value: bytes, encoding: str, path: str) -> None:
+    count = 1500
+    request = {"model": "m", "input": ["a"] * count, "encoding_format": encoding}
+    found = await answer_to(attack, vectors(value, count), request, path)
+    attack.check(found.status == 200 and found.size_bytes > count * 1000, found)
+
+
+@pytest.mark.attack("replies: limits, vectors")
+async def test_converted_vectors_above_the_limit_of_a_reply_are_refused(attack: Attack) -> None:
+    request = {"model": "m", "input": ["a"] * 2048}
+    long = b'"%b"' % b64encode(struct.pack("<f", -0.0123) * 3072)
+    found = await answer_to(attack, vectors(long, 2048), request, "/v1/embeddings")
+    attack.check(found.status == 502 and b"limits.reply_bytes" in found.first, found)
+
+
+@pytest.mark.attack("replies: limits, rankings")
+async def test_a_large_ranking_is_refused(attack: Attack) -> None:
+    body = Body(b'{"results":[{"index":0,"relevance_score":1,"document":{"text":"', b"\\n", b'"}}]}', 60 * MIB)
+    found = await answer_to(attack, body, {"model": "m", "query": "a", "documents": ["a"]}, "/v1/rerank")
+    attack.check(found.status == 502 and b"Request no documents" in found.first, found)
 
 
 async def test_arguments_that_are_converted_at_any_size_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

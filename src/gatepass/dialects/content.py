@@ -23,6 +23,8 @@ BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 WHOLE_BYTES = 256 * 1024
 """A larger document is not only an error, so only its MEMBERS are read, and only those up to MEMBER_BYTES."""
+ONE_PASS_BYTES = 4 * 1024 * 1024
+"""Only a document up to this size is searched for NaN in one piece. A larger one is scanned before (large_body.py)."""
 LENIENT_BYTES = 1024 * 1024
 LENIENT_BRACKETS = 100_000
 """Limits of a document for the parser of the standard library. A document of this size takes 40 ms."""
@@ -30,7 +32,6 @@ MEMBER_BYTES = 64 * 1024
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
-_BLANK_BODY = re.compile(rb"(?:\xef\xbb\xbf)?+[ \t\r\n]*+")
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -75,7 +76,8 @@ def first_bytes(body: bytes) -> bytes:
 
 
 def is_blank(body: bytes) -> bool:
-    return _BLANK_BODY.fullmatch(body) is not None
+    """Whether `body` is blank, or begins with WHOLE_BYTES of blanks."""
+    return not first_bytes(body)
 
 
 def is_html(headers: Headers, body: bytes) -> bool:
@@ -101,7 +103,8 @@ def title_of(page: str) -> str | None:
 
 def is_event_stream(headers: Headers, body: bytes) -> bool:
     """Whether the whole `body` is an event stream, by its first bytes or else by its content type."""
-    return ContentSniffer(content_type(headers).encode()).feed(body) is ContentKind.STREAM
+    # the sniffer holds a copy of what it receives
+    return ContentSniffer(content_type(headers).encode()).feed(body[: 2 * MAX_BLANK_BYTES]) is ContentKind.STREAM
 
 
 def parse(body: bytes) -> Any:
@@ -157,13 +160,20 @@ def _read_members(found: Any, members: Iterable[str]) -> dict[str, Any]:
             placeholders: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
             held[name] = placeholders.get(bytes(raw[:1]), "…")
         elif raw.nbytes:
-            held[name] = json_value(bytes(raw))
+            held[name] = _small_value(bytes(raw))
     return held
+
+
+def _small_value(raw: bytes) -> Any:
+    try:
+        return json_value(raw)
+    except ValueError as strict:
+        return _parse_leniently(raw, str(strict))
 
 
 def _parse_leniently(body: bytes, reason: str) -> Any:
     # not the strict parser's error: its traceback would hold this frame and `body` until a garbage collection
-    if len(body) > WHOLE_BYTES and (b"NaN" in body or b"Infinity" in body):
+    if WHOLE_BYTES < len(body) <= ONE_PASS_BYTES and (b"NaN" in body or b"Infinity" in body):
         # usually in a member that is not parsed; only this copy changes, the reply is relayed unchanged
         with suppress(ValueError, RecursionError):
             return _parse_large(body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
@@ -179,6 +189,8 @@ def _parse_leniently(body: bytes, reason: str) -> Any:
 
 def member(body: bytes, name: str) -> bytes | None:
     """Return the unchanged bytes of the top-level member `name` of a JSON object; None without one."""
+    if type(body) is ScannedBody:
+        return body.inner(name)
     try:
         found = _TOP.decode(body.removeprefix(BOM)).get(name)
     except (ValueError, RecursionError):

@@ -192,14 +192,18 @@ def classify_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes |
     return _classify_json(reply, protocol)
 
 
+def not_json(reply: ReceivedReply, reason: str) -> GatepassError:
+    """Return the error of a whole reply that is not JSON. `reason` must not contain a position."""
+    return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
+
+
 def _classify_json(
     reply: ReceivedReply, protocol: ClientProtocol, *, may_be_wrapped: bool = True
 ) -> bytes | GatepassError:
     try:
         document = content.parse(reply.body)
     except ValueError as error:
-        reason = _AT_BYTE.sub("", str(error))
-        return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
+        return not_json(reply, _AT_BYTE.sub("", str(error)))
     # a response that the client requests by its id: an `error` in it belongs to the request that created the response
     is_kept = protocol is ClientProtocol.RAW and isinstance(document, dict) and document.get("object") == "response"
     error_body = None if is_kept else read_error_body(document, mask=reply.mask)

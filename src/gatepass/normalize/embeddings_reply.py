@@ -21,13 +21,14 @@ from array import array
 from base64 import b64encode
 from binascii import Error, a2b_base64
 from collections.abc import Generator, Mapping, Sequence
+from itertools import islice
 from math import isfinite
 from typing import Any
 
 import msgspec
 
-from gatepass.errors import UpstreamInvalid
-from gatepass.json_scan import has_slow_numbers
+from gatepass.errors import InvalidRequest, UpstreamInvalid
+from gatepass.json_scan import JsonScanner, Piece, ScannedBody, has_slow_numbers
 from gatepass.types import EmbeddingsOptions, parse_count
 
 
@@ -47,6 +48,8 @@ COUNTED_BYTES = 16 * 1024
 and the shortest text. It applies if the client requests no length."""
 
 
+OTHER_BRACKETS = 16
+"""A reply has one more opening bracket than vectors. A few more may be in its texts."""
 VECTOR_BYTES = 1024 * 1024
 """Limit on the text of one vector: 50,000 numbers. No model has more than 20,000."""
 SLICE_BYTES = 256 * 1024
@@ -84,9 +87,11 @@ def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
         return False
     end_bytes = max(SHORTEST_END_BYTES, PARSED_BYTES // (2 * options.count)) if options.count > 1 else len(reply)
     # A single vector is parsed as a whole: there is no other to compare its length with, and counting costs as much.
-    rest, spans = _without_middles(reply, end_bytes)
+    rest, spans = _without_middles(reply, end_bytes, options.count)
+    if sum(map(len, rest)) > 2 * VECTOR_BYTES:
+        return False
     try:
-        found = _REPLY.decode(rest)
+        found = _REPLY.decode(b"".join(rest))
     except (ValueError, RecursionError):
         return False
     if bytes(found.error) != b"null" or bytes(found.object) == b'"error"':
@@ -100,16 +105,21 @@ def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
     return all(_has_only_numbers(reply, *span) for span in spans) and _have_length(reply, spans, options.dimensions)
 
 
-def _without_middles(reply: bytes, end_bytes: int) -> tuple[bytes, list[Span]]:
-    """Return `reply` without the middle of each flat list, and the spans of these lists.
+def _without_middles(reply: bytes, end_bytes: int, most_lists: int) -> tuple[list[Piece], list[Span]]:
+    """Return the pieces of `reply` without the middle of each flat list, and the spans of these lists.
 
     At most `end_bytes` remain at each end of a list, cut at a comma, so that the rest is still a list. A bracket in a
-    string counts as a list: then there are more spans than vectors.
+    string counts as a list: then there are more spans than vectors. The search ends after a few more brackets than
+    `most_lists`, because a hostile reply has millions.
     """
-    kept, spans, start = list[bytes](), list[Span](), 0
-    at = reply.find(b"[")
-    while at >= 0:
-        end = reply.find(b"]", at)
+    # slices of a memoryview are not copies; those of a small reply take longer
+    view: Piece = reply if len(reply) <= VECTOR_BYTES else memoryview(reply)
+    kept, spans, start = list[Piece](), list[Span](), 0
+    at, end, brackets_left = reply.find(b"["), -1, most_lists + OTHER_BRACKETS
+    while at >= 0 and brackets_left > 0:
+        brackets_left -= 1
+        if end < at:
+            end = reply.find(b"]", at)
         if end < 0:
             break
         inner = reply.find(b"[", at + 1, end)
@@ -120,11 +130,11 @@ def _without_middles(reply: bytes, end_bytes: int) -> tuple[bytes, list[Span]]:
         if end - at > 2 * end_bytes:
             cut, again = reply.rfind(b",", at, at + end_bytes), reply.find(b",", end - end_bytes, end)
             if cut >= 0 and again >= 0:
-                kept.append(reply[start:cut])
+                kept.append(view[start:cut])
                 start = again
         at = reply.find(b"[", end)
-    kept.append(reply[start:])
-    return b"".join(kept), spans
+    kept.append(view[start:])
+    return kept, spans
 
 
 def _has_only_numbers(text: bytes, start: int, end: int) -> bool:
@@ -175,6 +185,8 @@ NAMES = (ORDER, INDEX)
 A conversion of the encoding has no name, because the client requested the result.
 """
 
+_TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
+
 Entry = dict[str, msgspec.Raw]
 
 
@@ -198,7 +210,9 @@ def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
     return None
 
 
-def join_replies(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str) -> Slices:
+def join_replies(
+    replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str, limit_bytes: int
+) -> Slices:
     """Merge `replies` into one reply, and return it with those of NAMES that apply.
 
     Each reply must have as many vectors as `counts` states. In the result they are in order, with their `index`, in the
@@ -210,25 +224,26 @@ def join_replies(replies: Sequence[bytes], counts: Sequence[int], options: Embed
     - for a vector with another length than `options.dimensions` or than the others
     - if `index` contradicts the order of the entries and does not define another one
     - if the merged reply is not UTF-8 or has a number beyond any float
+    - if the merged or converted reply has more than `limit_bytes`
     """
     try:
-        return (yield from _join(replies, counts, options))
+        return (yield from _join(replies, counts, options, limit_bytes))
     except InvalidReply as fault:
         reason = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
         raise UpstreamInvalid(reason, upstream=upstream) from None
 
 
-def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions) -> Slices:
+def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, limit_bytes: int) -> Slices:
     documents = list[Entry]()
     for reply in replies:
         try:
-            documents.append(OBJECT.decode(reply))
+            documents.append(_members(reply))
         except (ValueError, RecursionError):
             raise InvalidReply("the reply is not a JSON object") from None
         yield
     entries, wrong = list[Entry](), set[str]()
-    for document, count in zip(documents, counts, strict=True):
-        listed = _entries(document, count)
+    for reply, document, count in zip(replies, documents, counts, strict=True):
+        listed = yield from _entries(reply, document, count)
         yield
         ordered = _in_order(listed)
         if ordered is not listed:
@@ -236,20 +251,46 @@ def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOp
         if _number_entries(ordered, len(entries)):
             wrong.add(INDEX)
         entries += ordered
-    is_converted = yield from _convert_all(entries, options)
+    is_converted = yield from _convert_all(entries, options, limit_bytes)
     names = tuple(name for name in NAMES if name in wrong)
     if wrong or is_converted or len(replies) != 1:
-        return _written(documents, entries), names
+        return (yield from _written(documents, entries, limit_bytes)), names
     return replies[0], names
 
 
-def _entries(document: Entry, count: int) -> list[Entry]:
+def _members(reply: bytes) -> Entry:
+    if type(reply) is not ScannedBody:
+        return OBJECT.decode(reply)
+    view = memoryview(reply)
+    return {member.name: msgspec.Raw(view[member.value : member.end]) for member in reply.members}
+
+
+def _entries(reply: bytes, document: Entry, count: int) -> Generator[None, None, list[Entry]]:
+    data = document.get("data", msgspec.Raw(b"null"))
     try:
-        listed = ENTRIES.decode(document.get("data", msgspec.Raw(b"null")))
-    except ValueError:
+        if type(reply) is ScannedBody:
+            listed = yield from _scanned_entries(reply, count)
+        else:
+            listed = ENTRIES.decode(data)
+    except (ValueError, InvalidRequest):
         raise InvalidReply('the reply has no list "data" of objects') from None
     if len(listed) != count:
         raise InvalidReply(f"there are {len(listed)} vectors for {count} inputs")
+    return listed
+
+
+def _scanned_entries(reply: ScannedBody, count: int) -> Generator[None, None, list[Entry]]:
+    """Return the entries of a large reply, `count` and one at most. Raises ValueError and InvalidRequest."""
+    at = next((member.value for member in reversed(reply.members) if member.name == "data"), None)
+    if at is None or reply[at : at + 1] != b"[":
+        raise ValueError("no list")
+    view, listed, read_bytes = memoryview(reply), list[Entry](), 0
+    for start, end in islice(JsonScanner(reply).elements(at), count + 1):
+        listed.append(OBJECT.decode(view[start:end]))
+        read_bytes += end - start
+        if read_bytes > SLICE_BYTES:
+            read_bytes = 0
+            yield
     return listed
 
 
@@ -284,11 +325,14 @@ def _number_entries(ordered: list[Entry], before: int) -> bool:
     return was_wrong
 
 
-def _convert_all(entries: list[Entry], options: EmbeddingsOptions) -> Generator[None, None, bool]:
+def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: int) -> Generator[None, None, bool]:
     """Check all vectors and convert them to the requested encoding; return whether one changed."""
     results, seen_bytes = list[tuple[int, bool]](), 0
     for entry in entries:
         results.append(_convert(entry, options))
+        limit_bytes -= len(memoryview(entry["embedding"]))
+        if limit_bytes < 0:
+            raise InvalidReply(_TOO_LARGE)
         seen_bytes += ENTRY_BYTES + len(memoryview(entry["embedding"]))
         if seen_bytes > SLICE_BYTES:
             seen_bytes = 0
@@ -375,9 +419,9 @@ def _little_endian(numbers: array[float]) -> array[float]:
     return numbers
 
 
-def _written(documents: Sequence[Entry], entries: list[Entry]) -> bytes:
+def _written(documents: Sequence[Entry], entries: list[Entry], limit_bytes: int) -> Generator[None, None, bytes]:
     """Return the first reply with all entries and the sum of the usage."""
-    merged: dict[str, Any] = {**documents[0], "data": entries}
+    merged: dict[str, Any] = {**documents[0], "data": None}
     try:
         found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
     except ValueError:  # a number beyond any float, or bytes that are not UTF-8
@@ -385,10 +429,27 @@ def _written(documents: Sequence[Entry], entries: list[Entry]) -> bytes:
     usages = [usage for usage in found if isinstance(usage, dict)]
     if len(documents) > 1 and usages:
         merged["usage"] = _summed(usages)
+    pieces, sign, written_bytes = list[bytes](), b"{", 0
     try:
-        return encoded(merged)
+        for name, value in merged.items():
+            pieces += (sign, encoded(name), b":")
+            sign = b","
+            if name != "data":
+                pieces.append(encoded(value))
+                continue
+            for position, entry in enumerate(entries):
+                pieces += (b"," if position else b"[", encoded(entry))
+                entry.clear()  # frees a converted vector
+                written_bytes += len(pieces[-1])
+                if written_bytes > SLICE_BYTES:
+                    written_bytes = 0
+                    yield
+            pieces.append(b"]")
     except ValueError:
         raise InvalidReply("the reply is not UTF-8") from None
+    if sum(map(len, pieces)) > limit_bytes:
+        raise InvalidReply(_TOO_LARGE)
+    return b"".join((*pieces, b"}"))
 
 
 def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPar
     if len(replies) == 1 and replies[0].is_validated:
         return replies[0]
     options = attempt.call.embeddings_options()
-    steps = join_replies([reply.body for reply in replies], counts_of(parts, options), options, attempt.upstream.name)
+    bodies, limit_bytes = [reply.body for reply in replies], attempt.state.limits.reply_bytes
+    steps = join_replies(bodies, counts_of(parts, options), options, attempt.upstream.name, limit_bytes)
     is_large = sum(len(reply.body) for reply in replies) > SLICE_BYTES
     while (joined := next_step(steps)) is None:
         if is_large:

@@ -60,6 +60,8 @@ MOST_VALUES = 500_000
 """Limit outside `messages`, where a rule may build objects. OpenAI accepts 300,000 token ids in one request."""
 MOST_MESSAGES_VALUES = 6_000_000
 """Limit inside `messages`, which rules only step over. A chat of 32 MiB with messages of two letters has fewer."""
+MOST_REPLY_VALUES = 24_000_000
+"""Limit in a reply. A chat of 128,000 tokens with 20 alternatives each has 19 million values."""
 MOST_NAMES = 20_000
 """More names are not kept. To free the 1,800,000 names that 30 MiB can have takes 0.4 s."""
 MOST_MEMBERS = 1_000
@@ -89,6 +91,7 @@ _CUT = re.compile(
 _NAMES = re.compile(rb'"(?:base64"|[^"\\]{1,64}+"(?=[ \t\n\r]*+:))')
 """Names of members, and `"base64"`, the only value that a rule searches."""
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
+_WORD_AT_END = re.compile(rb"[A-Za-z]++\Z")
 _QUOTE, _BACKSLASH, _OBJECT, _ARRAY = b'"\\{['
 _CLOSERS = {_OBJECT: b"}", _ARRAY: b"]"}
 _TOO_LONG = "a name, a number or a run of blanks that is too long"
@@ -154,19 +157,54 @@ async def run_off_loop(body: bytes, work: Callable[[], Result]) -> Result:
     return await asyncio.get_running_loop().run_in_executor(_EXECUTOR, work)
 
 
-async def scanned(body: bytes, *, counts_inputs: bool = False, most_values: int = MOST_VALUES) -> ScannedBody:
+async def scanned(body: bytes, *, counts_inputs: bool = False) -> ScannedBody:
     """Scan `body`, a JSON object, and return it with its members. The event loop runs after every SLICE_S.
 
     `counts_inputs` also counts the elements of `input`, for an embeddings request.
     Raises InvalidJson and BodyTooComplex.
     """
-    scan = Scan(body, most_values)
+    scan = Scan(body)
+    await _run(scan.run(counts_inputs=counts_inputs))
+    return scan.result()
+
+
+async def scanned_reply(body: bytes) -> ScannedBody:
+    """Scan a reply as `scanned` does. NaN, Infinity and bytes that are not UTF-8 are accepted, as clients do.
+
+    Raises InvalidJson and BodyTooComplex.
+    """
+    scan = Scan(body, MOST_REPLY_VALUES)
+    try:
+        await _run(scan.run(checks_utf8=False))
+    except InvalidJson:
+        finite = await _finite(body)
+        if finite == body:
+            raise
+        scan = Scan(finite, MOST_REPLY_VALUES)
+        await _run(scan.run(checks_utf8=False))
+    await asyncio.sleep(0)  # the result needs a copy
+    return scan.result(body)
+
+
+async def _run(slices: Slices) -> None:
     started_s = time.perf_counter()
-    for _ in scan.run(counts_inputs=counts_inputs):
+    for _ in slices:
         if time.perf_counter() - started_s > SLICE_S:
             await asyncio.sleep(0)
             started_s = time.perf_counter()
-    return scan.result()
+
+
+async def _finite(body: bytes) -> bytes:
+    """Return `body` with NaN and Infinity replaced by numbers of the same length, in its texts too."""
+    parts, at = list[bytes](), 0
+    while at < len(body):
+        end = at + FRAGMENT_BYTES
+        word = _WORD_AT_END.search(body, end - len("Infinity"), end)  # no cut inside of a word
+        end = end if word is None else word.start()
+        parts.append(body[at:end].replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
+        at = end
+        await asyncio.sleep(0)
+    return b"".join(parts)
 
 
 class Scan:
@@ -182,6 +220,7 @@ class Scan:
         self._names: set[bytes] = set()
         self._may_spell = False
         self._inputs: int | None = None
+        self._result: ScannedBody | None = None
         self._most_values = most_values
         self._stack = bytearray()
         """The brackets that are open at the current position."""
@@ -193,15 +232,19 @@ class Scan:
         self._before: list[tuple[int, int]] = []
         """The spans of the fragment before `_begin`. After each comes a long string that was validated alone."""
 
-    def result(self) -> ScannedBody:
-        names = b"".join(self._names)
-        scanned_body = ScannedBody.create(self._body, self._members, self._ends, names, may_spell=self._may_spell)
+    def result(self, body: bytes | None = None) -> ScannedBody:
+        """Return the scanned body. `body` has its values at the same positions, and replaces it."""
+        if self._result is not None:
+            self._result.inputs = self._inputs
+            return self._result
+        names, body = b"".join(self._names), self._body if body is None else body
+        scanned_body = ScannedBody.create(body, self._members, self._ends, names, may_spell=self._may_spell)
         scanned_body.inputs = self._inputs
         return scanned_body
 
-    def run(self, *, counts_inputs: bool = False) -> Slices:
+    def run(self, *, counts_inputs: bool = False, checks_utf8: bool = True) -> Slices:
         body = self._body
-        if not body.isascii():
+        if checks_utf8 and not body.isascii():
             yield from self._check_utf8()
         begin = _BEGIN.match(body)
         if begin is None:
@@ -241,7 +284,7 @@ class Scan:
     def _keep_member(self, name: bytes, start: int, value: int, end: int) -> bool:
         try:
             text = string(name)
-        except msgspec.DecodeError:
+        except ValueError:
             return False
         self._members.append(Member(text, start, value, end))
         if len(self._members) > MOST_MEMBERS:
@@ -372,7 +415,7 @@ class Scan:
     def _validate(self, end: int, closing: bytes) -> None:
         """Validate the fragment that ends at `end`, and collect its names."""
         spans = [*self._before, (self._begin, end)]
-        # `""` stands for each long string, which was validated alone.
+        # `""` replaces each long string: `_check_string` has validated it.
         text = b"".join((self._prefix, b'""'.join(self._body[start:stop] for start, stop in spans), closing))
         self._before = []
         try:
@@ -408,7 +451,9 @@ class Scan:
         self._inputs = 1
         if value is None or self._body[value] != _ARRAY:
             return
-        count, walk = 0, JsonScanner(self.result(), steps_left=100 * MOST_VALUES)
+        self._result = self.result()
+        yield
+        count, walk = 0, JsonScanner(self._result, steps_left=100 * MOST_VALUES)
         for start, _ in walk.elements(value):
             if not count and self._body[start] in b"-0123456789":
                 return

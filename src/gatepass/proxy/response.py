@@ -18,14 +18,14 @@ from msgspec.structs import replace
 from gatepass.config.access import PLAIN, Profile
 from gatepass.dialects.content import ContentKind, ContentSniffer, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
-from gatepass.dialects.reply_check import should_retry
+from gatepass.dialects.reply_check import not_json, should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.json_scan import ScannedBody, occurrences
 from gatepass.normalize.embeddings_reply import is_right
 from gatepass.normalize.members import STREAMED
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import run_off_loop, scanned
+from gatepass.proxy.large_body import run_off_loop, scanned_reply
 from gatepass.proxy.upstream_call import (
     as_rejection,
     connection_error,
@@ -456,8 +456,6 @@ SLICE_BYTES = 512 * 1024
 MOST_VALUES = 8_000_000
 """Limit for a whole reply that is read in one piece: a pass over this many values takes 40 ms. 2,048 vectors of 3,072
 numbers have 6.3 million."""
-MOST_SCANNED_VALUES = 24_000_000
-"""Limit for a reply that is read in slices. A chat of 128,000 tokens with 20 alternatives each has 19 million."""
 
 
 async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> BufferedReply:
@@ -490,9 +488,15 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     protocol = context.protocol
     transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None
     is_large = len(body) > SLICE_BYTES
+    is_validated = protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options())
+    if is_large:
+        await asyncio.sleep(0)
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
-    if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and first_bytes(body)[:1] == b"{":
+    needs_scan = len(body) > most_bytes and not (is_validated and context.profile is PLAIN)
+    if needs_scan and first_bytes(body)[:1] == b"{":
         body = await _scanned_reply(context, body)
+    if is_validated:
+        return _repaired(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
     if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
         await _check_value_count(context, body)
     if context.protocol in STREAMED and body[:1] != b"{" and is_event_stream(context.response.headers, body):
@@ -501,8 +505,6 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         return await _aggregated(context, aggregator)
     if is_large:
         await asyncio.sleep(0)
-    if protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options()):
-        return _repaired(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
     adapted: tuple[str, ...] = ()
     if transforms is not None:
         body, adapted = transforms.document(body, context.envelope_defaults())
@@ -521,15 +523,16 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
 
 
 async def _scanned_reply(context: ReplyContext, body: bytes) -> bytes:
-    """Return `body` scanned, or unchanged if only the lenient parser of `classify_document` may accept it."""
+    """Return `body` scanned, or unchanged if it is too complex but small. Raises UpstreamInvalid."""
     try:
-        return await scanned(body, most_values=MOST_SCANNED_VALUES)
+        return await scanned_reply(body)
     except InvalidJson:
-        return body
+        reply = received_reply(context.attempt, context.response, b"")
+        raise not_json(reply, "JSON is malformed") from None
     except BodyTooComplex:
         if len(body) <= MOST_VALUES:
             return body
-    await _check_value_count(context, body)
+        await _check_value_count(context, body)
     raise UpstreamInvalid(
         "The upstream's reply is invalid: a name, a number or a run of blanks in it is too long.",
         upstream=context.upstream.name,

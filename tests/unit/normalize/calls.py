@@ -21,7 +21,7 @@ def merge_replies(
     replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
 ) -> tuple[bytes, tuple[str, ...]]:
     """Run `join_replies` to its end."""
-    steps = join_replies(replies, counts, options, upstream)
+    steps = join_replies(replies, counts, options, upstream, 1 << 40)
     while (result := next_step(steps)) is None:
         pass
     return result
