@@ -7,7 +7,6 @@ chunk for clients that cannot parse comments.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -49,8 +48,7 @@ def comment_keep_alive(events: EventStream | None) -> bytes:
     return COMMENT_AFTER_ID if events is not None and events.has_ids else COMMENT
 
 
-@dataclass(frozen=True, slots=True)
-class EmptyDeltaKeepAlive:
+class EmptyDeltaKeepAlive(msgspec.Struct, frozen=True):
     """A chunk without text, for clients whose parser fails on comments.
 
     It has the stream's own id and model as soon as they are known, those of `defaults` before.

@@ -133,7 +133,7 @@ class IdGenerator:
         return f"{prefix}{self._name}" if self._count == 1 else f"{prefix}{self._name}-{self._count}"
 
 
-class ReplyContext(msgspec.Struct, frozen=True):
+class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     """One reply, the client's own `call` that it answers, and the settings that apply to this client."""
 
     state: AppState

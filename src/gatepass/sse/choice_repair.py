@@ -11,6 +11,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
+import msgspec
+
 from gatepass.sse.chunk import (
     REASONING,
     REASONING_MEMBERS,
@@ -70,8 +72,7 @@ OnRepair = Callable[[str], None]
 """Takes the name of each repair that was made."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepairOptions:
+class RepairOptions(msgspec.Struct, frozen=True):
     """The repairs that depend on the client or the upstream."""
 
     include_usage: bool | None = False

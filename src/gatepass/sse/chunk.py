@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -30,8 +29,7 @@ ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_t
 # --- write a chunk --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class EnvelopeDefaults:
+class EnvelopeDefaults(msgspec.Struct, frozen=True):
     """Values for the envelope members that an upstream left out.
 
     `new_id("call_")` returns a new id with that prefix. Ids differ between replies too, because clients send the ids
