@@ -241,7 +241,10 @@ class HttpRequestCycle:
 
     async def read_piece(self, limit_bytes: int) -> bytes:
         if not self.is_streamed:
-            self._start_streaming(limit_bytes)
+            if announced_bytes(self.headers) > limit_bytes:
+                raise too_large(limit_bytes, "limits.upload_bytes")
+            self.is_streamed, self._limit_bytes = True, 0  # 0: `feed` wakes this task for every piece
+            self._request_body()
         while not (self._pieces or self.is_whole) and self._fault is None:
             self._connection.resume_reading()
             loop = asyncio.get_running_loop()
@@ -261,13 +264,6 @@ class HttpRequestCycle:
         """Return by how many seconds the body is ahead of `bytes_per_s`, negative if it is late."""
         waits_s = max(0.0, asyncio.get_running_loop().time() - self._waits_since_s)
         return self._size_bytes / bytes_per_s - self._waited_s - waits_s
-
-    def _start_streaming(self, limit_bytes: int) -> None:
-        """Stream the body: every piece wakes the task that reads it."""
-        if announced_bytes(self.headers) > limit_bytes:
-            raise too_large(limit_bytes, "limits.upload_bytes")
-        self.is_streamed, self._limit_bytes = True, 0
-        self._request_body()
 
     def _request_body(self) -> None:
         """Send 100 Continue if the client waits for it (RFC 9110 10.1.1)."""

@@ -120,7 +120,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> Response:
-        """Return ready or not, without the reason: this page requires no key. `?strict`: every credential counts."""
+        """Return ready or not, without the reason: this page requires no key. `?strict` requires every token."""
         state = current()
         _check_page(request, state)
         ready = state.has_all_tokens if "strict" in request.query_params else state.ready
@@ -331,8 +331,8 @@ class Peers:
         return [json.loads(page) for page in (await self._request_all(LEARNED)).values()]
 
     async def reload(self) -> list[dict[str, Any]]:
-        """Let each worker reload its configuration, and return their results. Silence counts as a refusal."""
-        # listed before the requests: a worker that ends meanwhile counts as silent
+        """Let each worker reload its configuration, and return their results. A worker that does not answer refused."""
+        # listed before the requests, so that a worker that ends meanwhile is reported
         workers = [path.stem for path in self._folder.glob("*.sock")]
         pages = await self._request_all(RELOAD)
         silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]

@@ -76,14 +76,10 @@ class RequestParser:
                 self._ignore_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
             raise self._error or refused_by_parser(str(error)) from error
-        if self.in_head or self.cycle is not None:
-            self._check_bounds()
-
-    def _check_bounds(self) -> None:
-        """Limit the buffered part of an incomplete request. Called once for each piece of input."""
+        # the buffered part of an incomplete request, once for each piece of input
         if self.in_head and self._head_bytes > HEAD_BYTES:
             raise large_head()
-        if self._is_chunked and not self.in_head and self._framing_bytes > HEAD_BYTES:
+        if self.cycle is not None and self._is_chunked and not self.in_head and self._framing_bytes > HEAD_BYTES:
             raise HeadTooLarge(f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.")
 
     def close(self) -> None:

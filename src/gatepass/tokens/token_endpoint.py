@@ -144,18 +144,16 @@ class TokenEndpointClient:
             elif fault.kind in _SLOW:
                 advice = setting_hint(self.name, "timeout_s")
             elif fault.kind is Fault.TLS:
-                advice = f". {self._tls_advice(fault)}"
+                named = self.reply_format.url_setting
+                url_setting = "the URL of the issuer" if named is None else setting(self.name, named)
+                problem = tls_problem(fault.detail, has_ca_file=self.settings.network.ca_file is not None)
+                credential = f"credentials.{self.name}"
+                advice = ". " + tls_advice(problem, self.reply_format.issuer, credential, url_setting).rstrip(".")
             raise FetchFailure(
                 ": ".join(filter(None, words)) + advice,
                 definite=is_wrong_auth,
                 quick=fault.kind not in _PERMANENT,
             ) from fault
-
-    def _tls_advice(self, fault: TransportFault) -> str:
-        named = self.reply_format.url_setting
-        url_setting = "the URL of the issuer" if named is None else setting(self.name, named)
-        problem = tls_problem(fault.detail, has_ca_file=self.settings.network.ca_file is not None)
-        return tls_advice(problem, self.reply_format.issuer, f"credentials.{self.name}", url_setting).rstrip(".")
 
 
 def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:
