@@ -130,7 +130,7 @@ def _repairs() -> Iterator[Task]:
     yield Task("repair, clean, cumulative allowed", partial(_repair, options, clean), len(clean), CLEAN_LIMIT_US)
 
 
-def _tasks() -> Iterator[Task]:
+def measured_tasks() -> Iterator[Task]:
     clean, calls = _stream(_text), _stream(_call)
     yield Task("validation alone, clean", partial(_validate, clean), len(clean))
     yield from _repairs()
@@ -143,7 +143,7 @@ def _tasks() -> Iterator[Task]:
 
 
 def main() -> int:
-    tasks, best_us = list(_tasks()), dict[str, float]()
+    tasks, best_us = list(measured_tasks()), dict[str, float]()
     for _ in range(ROUNDS):  # one round of all tasks after the other, so that a busy second affects only one round
         for task in tasks:
             best_us[task.name] = min(task.took_us(), best_us.get(task.name, math.inf))

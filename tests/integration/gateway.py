@@ -180,6 +180,16 @@ class Ask:
         self.body += data
         return data
 
+    async def is_closed(self, within_s: float) -> bool:
+        """Return whether gatepass closes the connection, whose head was read. Drops the rest of the response."""
+        assert self._reader is not None
+        try:
+            async with asyncio.timeout(within_s):
+                await self._reader.read()
+        except TimeoutError:
+            return False
+        return True
+
     async def until(self, mark: bytes) -> bytes:
         """Reads until the body holds `mark`; gives the body so far."""
         while mark not in self.body:

@@ -43,7 +43,7 @@ class CycleRecorder:
         raise AssertionError("a parser writes nothing")
 
     def set_caller(self, caller: str) -> None:
-        raise NotImplementedError
+        raise AssertionError("a parser authenticates no caller")
 
     def response_complete(self) -> None:
         raise AssertionError("a parser answers nobody")

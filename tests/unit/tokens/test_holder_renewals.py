@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gatepass.tokens.holder import MAX_USERS, RENEWALS, RenewalLimiter, TokenUser
+from gatepass.tokens.holder import MAX_USERS, RENEWALS, UNPROVEN_RENEWALS, RenewalLimiter, TokenUser
 from gatepass.tokens.lifetime import Token
 from gatepass.types import Secret
 from tests.memory import traced_memory
@@ -73,7 +73,8 @@ def test_a_model_that_always_refuses_takes_no_renewal_from_one_that_is_served():
 def test_one_rejection_renews_the_token_for_all_who_refuse_it():
     rejections = Renewing()
     assert [rejections.reject(TokenUser("chat", f"m-{number}"), 0.0) for number in range(500)] == [True] * 500
-    assert len(rejections._renewals) == 1
+    rejections.renew(0.0)
+    assert [rejections.refused(CHAT, 1.0) for _ in range(9)].count(True) == UNPROVEN_RENEWALS - 1
 
 
 def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute():
