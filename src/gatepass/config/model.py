@@ -248,8 +248,8 @@ class Limits(Block):
     """The largest multipart form, in bytes. A larger one gets 413.
 
     The form passes through: gatepass holds at most 1 MiB of it, or a form of up to `body_bytes` until it has read
-    `model`. In a larger form, `model` is in the first MiB or absent (see `operations.NAME.model`); a later `model` gets
-    400. Forms of the operation `files` have no model and pass at once.
+    `model`; `held_bytes` limits what all forms hold. In a larger form, `model` is in the first MiB or absent (see
+    `operations.NAME.model`); a later `model` gets 400. Forms of the operation `files` have no model and pass at once.
     """
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it.
@@ -257,7 +257,7 @@ class Limits(Block):
     Danger: gatepass holds each plain reply in memory; `held_bytes` limits all of them together.
     """
     held_bytes: Bytes = 512 * MIB
-    """The most bytes of request bodies and whole replies in memory, in each worker.
+    """The most bytes of request bodies, forms and whole replies in memory, in each worker.
 
     Requests that hold less than 64 KiB do not count. A request whose body does not fit gets 503 `overloaded` before
     anything is sent to the upstream. A reply that does not fit waits at the upstream. If there are several keys, no key

@@ -236,9 +236,10 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
         raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(client_request.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
-    return MultipartUpload(
-        cycle, operation, limits, MultipartScan(boundary, partial(check_part_access, context.caller)), length_bytes
-    )
+    scan = MultipartScan(boundary, partial(check_part_access, context.caller))
+    upload = MultipartUpload(cycle, operation, limits, scan, length_bytes)
+    upload.memory = context.memory
+    return upload
 
 
 async def _parse_upload(context: RequestContext, upload: MultipartUpload, found: Match) -> Call:

@@ -15,9 +15,10 @@ from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from gatepass.config.model import Limits
-from gatepass.errors import InvalidRequest
+from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.normalize.rules import ADDED
 from gatepass.operations.request import checked_model
+from gatepass.proxy.in_flight import RequestMemory
 from gatepass.types import Headers, Operation, header
 
 KEPT_BYTES = 1024 * 1024
@@ -47,6 +48,8 @@ class MultipartUpload:
         self, reader: PieceReader, operation: Operation, limits: Limits, scan: MultipartScan, length_bytes: int | None
     ) -> None:
         self.length_bytes = length_bytes
+        self.memory: RequestMemory | None = None
+        """Counts the bytes that are kept; None: nothing does."""
         self.bytes_in = 0
         """Bytes that were read so far."""
         self.routed_model: str | None = None
@@ -89,8 +92,8 @@ class MultipartUpload:
     async def read(self) -> bytes:
         """Return the next piece, b"" at the end.
 
-        Raises: the errors of `RequestCycle.read_piece` and MultipartScan, and InvalidRequest for a `model` that arrives
-        after the form was routed without it.
+        Raises: the errors of `RequestCycle.read_piece` and MultipartScan, InvalidRequest for a `model` that arrives
+        after the form was routed without it, and Overloaded if the piece must be kept and does not fit.
         """
         piece = await self._reader.read_piece(self._limit_bytes)
         self.is_whole = not piece
@@ -105,10 +108,27 @@ class MultipartUpload:
             )
         self._kept_bytes += len(piece)
         if not self.has_begun or self._kept_bytes <= self._keep_bytes:
-            self._kept.append(piece)
-        else:
-            self._kept.clear()  # a beginning alone cannot be sent again
+            self._keep(piece)
+        elif self._kept:
+            self._drop()
         return piece
+
+    def _keep(self, piece: bytes) -> None:
+        try:
+            if self.memory is not None:
+                self.memory.claim(len(piece))
+        except Overloaded:
+            if not self.has_begun:
+                raise
+            self._drop()  # the upstream has the beginning, so the rest is sent without being kept
+        else:
+            self._kept.append(piece)
+
+    def _drop(self) -> None:
+        self._kept.clear()  # a beginning alone cannot be sent again
+        self._keep_bytes = 0
+        if self.memory is not None:
+            self.memory.release()
 
     def begin_sending(self) -> bytes:
         """Return the kept bytes and mark the form as being sent."""

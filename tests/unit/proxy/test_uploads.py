@@ -3,7 +3,8 @@
 import pytest
 
 from gatepass.config.model import Limits
-from gatepass.errors import InvalidRequest
+from gatepass.errors import InvalidRequest, Overloaded
+from gatepass.proxy.in_flight import MemoryBudget, RequestMemory
 from gatepass.proxy.uploads import KEPT_BYTES, MultipartScan, MultipartUpload
 from gatepass.types import ClientProtocol, Operation
 from tests.memory import traced_memory
@@ -32,6 +33,46 @@ def form(*pieces, operation="transcriptions"):
 def over(pieces, length, held=KEPT_BYTES, *, operation="transcriptions", names_model=True):
     one = Operation(operation, "POST", "/x", ClientProtocol.RAW, "", takes_form=True, names_model=names_model)
     return MultipartUpload(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), MultipartScan(b"b"), length)
+
+
+def counted(budget, *pieces, caller="a"):
+    one = over(pieces, None, held=4 * KEPT_BYTES)
+    one.memory = RequestMemory(budget, caller)
+    return one
+
+
+async def test_the_bytes_that_are_kept_count_for_the_caller():
+    budget = MemoryBudget(3 * KEPT_BYTES, callers=2)
+    first, second = (counted(budget, PART % (b"file", b"x") + LONG, LONG) for _ in range(2))
+    await first.read()
+    await first.read()
+    assert budget.by_caller == {"a": first.bytes_in}
+    with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
+        await second.read()
+    other = counted(budget, PART % (b"model", b"w") + PART % (b"file", LONG), END, caller="b")
+    await other.begin()
+    assert other.model == "w"
+
+
+async def test_what_is_sent_on_no_longer_counts():
+    budget = MemoryBudget(KEPT_BYTES, callers=2)
+    one = counted(budget, PART % (b"model", b"w"), PART % (b"file", LONG), END)
+    await one.begin()
+    body = await sent(one.as_model(None))
+    assert (body, budget.total_bytes) == (PART % (b"model", b"w") + PART % (b"file", LONG) + END, 0)
+    assert not one.as_model(None).can_restart()
+
+
+async def test_a_form_that_the_upstream_has_begun_to_read_is_not_refused():
+    budget = MemoryBudget(2 * KEPT_BYTES, callers=2)
+    first = RequestMemory(budget, "a")
+    first.claim(KEPT_BYTES // 2)
+    file = PART % (b"file", bytes(KEPT_BYTES // 4))
+    one = counted(budget, PART % (b"model", b"w"), file, file, END)
+    await one.begin()
+    first.claim(KEPT_BYTES * 2)
+    assert await sent(one.as_model(None)) == PART % (b"model", b"w") + file + file + END
+    assert (one.is_kept, budget.total_bytes) == (False, first.held_bytes)
 
 
 async def sent(upload):
