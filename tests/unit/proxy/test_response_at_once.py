@@ -1,0 +1,85 @@
+"""A whole reply that arrived with its head: it is read at once, counted, and held back while memory is full."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.errors import UpstreamInvalid
+from gatepass.http_client.deadline import Deadline
+from gatepass.http_client.response_body import UpstreamResponse
+from gatepass.proxy import in_flight
+from gatepass.proxy.app_state import create_app_state
+from gatepass.proxy.context import Attempt
+from gatepass.proxy.in_flight import MemoryBudget, RequestMemory
+from gatepass.proxy.response import BufferedReply, classify
+from gatepass.types import Target
+from tests.unit.normalize.calls import a_call
+
+BODY = (
+    b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}'
+)
+
+
+class ReleasedConnection:
+    """The connection of a reply whose last byte has arrived. The reply no longer uses it."""
+
+    def __init__(self) -> None:
+        self.deadline = Deadline(asyncio.get_running_loop(), self.abort)
+
+    def abort(self) -> None:
+        raise AssertionError("the reply was complete")
+
+    resume = abort
+
+
+def arrived(body: bytes) -> UpstreamResponse:
+    response = UpstreamResponse(ReleasedConnection(), asyncio.get_running_loop(), 1.0)
+    response.status, response.headers = 200, ((b"content-type", b"application/json"), (b"x-request-id", b"req-7"))
+    response.pieces, response.size = [body], len(body)
+    response.end()
+    return response
+
+
+def chat_attempt(memory: RequestMemory | None) -> Attempt:
+    state = create_app_state(
+        Config.model_validate(
+            {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, "limits": {"reply_bytes": 4096}}
+        )
+    )
+    call = a_call(b'{"model":"m","messages":[]}')
+    return Attempt(state, state.upstreams["chat"], Target("chat"), call, memory=memory)
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+async def test_a_reply_that_arrived_is_not_copied_and_its_request_id_is_kept(is_counted: bool):
+    memory = RequestMemory(MemoryBudget(1_000)) if is_counted else None
+    attempt = chat_attempt(memory)
+    reply = await classify(attempt, arrived(BODY))
+    assert isinstance(reply, BufferedReply)
+    assert reply.body is BODY
+    assert attempt.upstream_request_id == "req-7"
+    assert memory is None or memory.held_bytes == len(BODY)
+
+
+async def test_a_reply_that_arrived_waits_for_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(in_flight, "SMALL_BYTES", 0)
+    budget = MemoryBudget(100)
+    first, second = RequestMemory(budget), RequestMemory(budget)
+    first.claim(150)
+    classifying = asyncio.create_task(classify(chat_attempt(second), arrived(BODY)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not classifying.done()
+    first.release()
+    assert isinstance(await classifying, BufferedReply)
+
+
+async def test_a_larger_reply_than_the_limit_is_an_error():
+    attempt = chat_attempt(None)
+    large = BODY + b" " * attempt.state.limits.reply_bytes
+    with pytest.raises(UpstreamInvalid, match=r"limits\.reply_bytes"):
+        await classify(attempt, arrived(large))
