@@ -20,8 +20,8 @@ from gatepass.normalize.profiles import PlainTools
 from gatepass.normalize.rerank import RerankOptions, Shaped
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.proxy import large_body
-from gatepass.proxy.attempt import normalize_in_slices
-from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, needs_scan, reread, run_off_loop, scanned
+from gatepass.proxy.attempt import normalize_off_loop
+from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, needs_scan, run_off_loop, scanned, with_scanned_body
 from gatepass.types import Call, ClientProtocol, Operation, Target
 from tests.attacks.conftest import Attack
 
@@ -72,9 +72,9 @@ async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
     """What the rules did, or the code of the error."""
     try:
         found = await scanned(raw) if needs_scan(raw, has_inputs=name == "input") else raw
-        call = await normalize_in_slices(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)
+        call = await normalize_off_loop(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)
         if name == "input":
-            call = await reread(call)
+            call = await with_scanned_body(call)
             await run_off_loop(call.body, partial(split, call))
         if name == "documents":
             await run_off_loop(found, partial(RerankOptions.of, found))

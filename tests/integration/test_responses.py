@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 
 from gatepass.dialects.base import raw_request
-from gatepass.operations.table import match
+from gatepass.operations.table import match_operation
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.responses_api import synthesize_response
 from gatepass.types import OutboundRequest
@@ -145,7 +145,7 @@ def test_all_that_the_sdk_asks_of_kept_responses_is_served():
     list(responses.input_items.list("resp_1", limit=2, order="asc"))
     responses.delete("resp_1")
     for method, path, query in asked:
-        found = match(method, path).operation
+        found = match_operation(method, path).operation
         assert (found.name, f"/v1{found.path}", found.names_model) == ("responses", path, False)
         up = raw_request(OutboundRequest(method, "https://u.example"), (), query, None).url.removeprefix(
             "https://u.example"

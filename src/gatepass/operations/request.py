@@ -69,7 +69,7 @@ def decode(
     )
 
 
-def without_body(client_request: ClientRequest, operation: Operation, caller: str, model: str) -> Call:
+def call_without_body(client_request: ClientRequest, operation: Operation, caller: str, model: str) -> Call:
     """Return the Call for a request whose body gatepass does not read; `model` is "" if there is none."""
     headers = safe_headers(client_request.headers)
     return Call(id=client_request.id, operation=operation, caller=caller, model=model, body=b"", headers=headers)

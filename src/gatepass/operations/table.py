@@ -113,7 +113,7 @@ _SEGMENTS = re.compile(
 )
 
 
-def match(method: str, path: str, base_path: str = "") -> Match:
+def match_operation(method: str, path: str, base_path: str = "") -> Match:
     """Return the operation of `path` (percent-escapes already decoded), below `base_path`.
 
     Each operation has the paths `/v1/X`, `/X` and `/v1/v1/X`, with or without trailing slashes. Several slashes equal
@@ -124,7 +124,7 @@ def match(method: str, path: str, base_path: str = "") -> Match:
     if found is None:
         found = _find(path, base_path)
     if found is None or (found is _AT_ROOT and method not in found):
-        raise nothing_at(path, base_path)
+        raise unknown_path_error(path, base_path)
     matched = found.get("GET" if method == "HEAD" else method)
     if matched is None:
         methods = [one.operation.method for one in found.values()]
@@ -140,7 +140,7 @@ def operation_at(path: str, base_path: str = "") -> str | None:
     return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation.name
 
 
-def nothing_at(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
+def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
     """Return the error for a `path` without an operation; `base_url` is the one that the client should use.
 
     The error names no other path, because a client without a key receives it too.

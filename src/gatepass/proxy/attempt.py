@@ -40,7 +40,7 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_embeddings
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, keep_alive_encoder
-from gatepass.proxy.large_body import INLINE_BYTES, is_heavy, reread, run_off_loop
+from gatepass.proxy.large_body import INLINE_BYTES, is_heavy, run_off_loop, with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, StreamingReply, classify
 from gatepass.proxy.upstream_call import confirm_token, renew_token, send
 from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
@@ -67,13 +67,13 @@ async def try_target(
 
     `keep_alive` is None if no client waits for the reply. Raises the error in the last reply.
     """
-    attempt = context.attempt(call, target)
+    attempt = context.begin_attempt(call, target)
     upstream = attempt.upstream
 
     # Normalize: profile rules, built-in rules and declared rules. They are the same for every retry.
     configured = rules_for(attempt.state, upstream, call, target, context.profile)
     is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
-    base = normalize(call, target, configured) if is_small else await normalize_in_slices(call, target, configured)
+    base = normalize(call, target, configured) if is_small else await normalize_off_loop(call, target, configured)
     if not call.body:
         return await _pass_through(context, attempt, base, keep_alive)
 
@@ -92,7 +92,7 @@ async def try_target(
                 normalized = (
                     normalize(normalized, target, rules)
                     if is_small
-                    else await normalize_in_slices(normalized, target, rules)
+                    else await normalize_off_loop(normalized, target, rules)
                 )
             attempt.adapted = normalized.adapted
             if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
@@ -220,7 +220,7 @@ def rules_for(
     return (*profile_rules, *rules) if profile_rules else rules
 
 
-async def normalize_in_slices(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
+async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
     """Apply `rules` as `normalize` does, in a thread where they step over many values.
 
     If the body is scanned, a rule's new body is scanned before the next rule.
@@ -238,7 +238,7 @@ async def normalize_in_slices(call: Call, target: Target, rules: Sequence[Rule])
     if not is_scanned:
         return await run_off_loop(call.body, partial(apply_rules, call, target, rules))
     for rule in rules:
-        call = await reread(call)
+        call = await with_scanned_body(call)
         call = await run_off_loop(call.body, partial(rule.apply, call, target))
     return call
 
@@ -288,7 +288,7 @@ class AttemptLearning:
             return self._base
         self.session.recall(self._base, self._state.clock.now())
         if self.session.has_rules:
-            self._base = await reread(self._base)
+            self._base = await with_scanned_body(self._base)
             planned = await run_off_loop(self._base.body, partial(self.session.revise, self._base))
         else:
             planned = self.session.revise(self._base)
@@ -313,7 +313,7 @@ class AttemptLearning:
         If the rules that were tried did not help, this is the error before them (learning/session.py).
         """
         session, attempt, upstream = self._begun_session(), self._attempt, self._upstream.name
-        sent = await reread(sent)
+        sent = await with_scanned_body(sent)
         shown = session.failed(error, self._state.clock.now())
         attempt.tried = session.tried
         if shown is not error:  # an earlier error, to a request without the rules that were tried
@@ -362,7 +362,7 @@ class AttemptLearning:
         rejection = await run_off_loop(sent.body, partial(session.parse_error, error))
         if rejection is None:
             return ()
-        sent = await reread(sent)
+        sent = await with_scanned_body(sent)
         return await run_off_loop(sent.body, partial(relevant_rules, rejection, sent))
 
     def _advice(self, session: LearningSession, sent: Call, error: UpstreamError, rules: Relevant) -> str:

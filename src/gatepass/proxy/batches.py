@@ -10,7 +10,7 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import reread, run_off_loop
+from gatepass.proxy.large_body import run_off_loop, with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call
 
@@ -25,7 +25,7 @@ async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPar
     """
     parts: Sequence[Call] = (normalized,)
     if normalized.max_inputs is not None:
-        normalized = await reread(normalized)
+        normalized = await with_scanned_body(normalized)
         parts = await run_off_loop(normalized.body, partial(split, normalized))
     classified = [await send_part(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)
     replies = [reply for reply in classified if isinstance(reply, BufferedReply)]
@@ -61,7 +61,7 @@ async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart
                 failed = True
                 raise
             finally:
-                attempt.take_back(part, failed=failed)
+                attempt.end_part(part, failed=failed)
 
     tasks = [asyncio.create_task(work(), name="embeddings parts") for _ in range(min(PARALLEL, len(parts)))]
     try:

@@ -154,10 +154,10 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             self.adapted = tuple(dict.fromkeys((*self.adapted, *adapted)))
 
     def begin_part(self) -> Attempt:
-        """Return the state of one of the several requests of this attempt. `take_back` ends it."""
+        """Return the state of one of the several requests of this attempt. `end_part` ends it."""
         return Attempt(self.state, self.upstream, self.target, self.call, self.profile, memory=self.memory)
 
-    def take_back(self, part: Attempt, *, failed: bool) -> None:
+    def end_part(self, part: Attempt, *, failed: bool) -> None:
         """Add the state of `part`. The id and reply of a failed part come first: the length limit keeps them."""
         self.token = part.token
         self.renewed = self.renewed or part.renewed
@@ -248,7 +248,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         """Return the context of a request that gatepass itself makes. It has no client and no access record."""
         return cls(ClientRequest("", "", "", (), "", 0.0), state, profile)
 
-    def attempt(self, call: Call, target: Target) -> Attempt:
+    def begin_attempt(self, call: Call, target: Target) -> Attempt:
         """Begin an attempt at `target`."""
         state = self.state
         attempt = Attempt(

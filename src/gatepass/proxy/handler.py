@@ -43,8 +43,16 @@ from gatepass.normalize.profiles import ProfileRules, untyped
 from gatepass.normalize.rerank import is_rerank
 from gatepass.normalize.rules import with_model
 from gatepass.observability.log import emit
-from gatepass.operations.request import check_encoding, decode, without_body
-from gatepass.operations.table import Match, base_url, match, nothing_at, operation_at, select_profile, split_profile
+from gatepass.operations.request import call_without_body, check_encoding, decode
+from gatepass.operations.table import (
+    Match,
+    base_url,
+    match_operation,
+    operation_at,
+    select_profile,
+    split_profile,
+    unknown_path_error,
+)
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import try_target
 from gatepass.proxy.client_response import ClientResponse, RequestCycle
@@ -113,7 +121,7 @@ async def _serve(
     if has_origin and await _answer_preflight(context, client_response, path_profile):
         return
     try:
-        found = match(client_request.method, path, base_path)
+        found = match_operation(client_request.method, path, base_path)
     except (MethodNotAllowed, UnknownPath) as error:
         raise _no_operation(context, path_profile, error) from None
     operation = found.operation
@@ -219,7 +227,7 @@ def _unknown_path(context: RequestContext, path_profile: str | None) -> UnknownP
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.base_path
     profile = path_profile if path_profile in context.state.profiles else None
-    return nothing_at(
+    return unknown_path_error(
         client_request.mounted_at + client_request.path, base_path, base_url(client_request.headers, base_path, profile)
     )
 
@@ -261,7 +269,7 @@ async def _parse_upload(context: RequestContext, upload: MultipartUpload, found:
                 raise upload.unrouted_error() from None
             if not may_use(caller, model):
                 raise upload.unrouted_error()
-    call = _keep_call(context, without_body(context.client_request, operation, caller.name, model))
+    call = _keep_call(context, call_without_body(context.client_request, operation, caller.name, model))
     upload.routed_model = call.model
     return call
 
@@ -281,7 +289,7 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
     default_model = context.state.routes.default_model
     # GET and DELETE have no body, and `POST /batches/{id}/cancel` needs none
     if operation.protocol is ClientProtocol.RAW and (not body or operation.method != "POST"):
-        call = without_body(client_request, operation, caller.name, default_model(operation.name))
+        call = call_without_body(client_request, operation, caller.name, default_model(operation.name))
     else:
         call = decode(client_request, operation, body, caller.name, most_steps)
         if is_limited:

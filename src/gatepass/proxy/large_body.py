@@ -138,7 +138,7 @@ def _has_more_escapes(body: bytes, limit: int) -> bool:
     return True
 
 
-async def reread(call: Call) -> Call:
+async def with_scanned_body(call: Call) -> Call:
     """Return `call` with its body scanned if it needs a scan. A rule that edits a scanned body returns plain bytes."""
     has_inputs = call.operation.protocol is ClientProtocol.EMBEDDINGS
     if not needs_scan(call.body, has_inputs=has_inputs):

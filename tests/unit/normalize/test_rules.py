@@ -22,7 +22,7 @@ from gatepass.normalize.rules import (
     with_model,
 )
 from gatepass.operations.request import ROUTING, decode
-from gatepass.operations.table import match
+from gatepass.operations.table import match_operation
 from gatepass.types import Call, ClientProtocol, ClientRequest, Target
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, RESPONSES, TARGET, a_call
 from tests.unit.operations.json_texts import STRINGS, VALUES, written
@@ -291,7 +291,7 @@ def test_everything_else_is_left_alone(call):
         assert rule.apply(call, TARGET) is call
 
 
-MODERATIONS = match("POST", "/v1/moderations").operation
+MODERATIONS = match_operation("POST", "/v1/moderations").operation
 BODY = b'{ "messages" : [{"role":"user","content":"\\u00e9","model":"inner"}],\n "model" : "m" , "x":1e999 }'
 
 
@@ -356,7 +356,7 @@ def test_a_model_that_an_earlier_rule_put_in_is_not_put_in_twice():
 
 
 def test_a_call_that_is_about_no_model_has_one_renamed_where_it_names_it_and_gets_none():
-    batch = match("POST", "/v1/batches").operation
+    batch = match_operation("POST", "/v1/batches").operation
     for model in ("", "dm"):
         call = replace(a_call(b'{"input_file_id":"f"}', batch), model=model)
         assert ModelName().apply(call, Target("chat", "there")) is call

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from gatepass.errors import MethodNotAllowed, UnknownPath
-from gatepass.operations.table import OPERATIONS, Match, match, nothing_at, openapi_paths, operation_at
+from gatepass.operations.table import (
+    OPERATIONS,
+    Match,
+    match_operation,
+    openapi_paths,
+    operation_at,
+    unknown_path_error,
+)
 
 BY_NAME = {operation.name: operation for operation in reversed(OPERATIONS)}
 CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
@@ -54,7 +61,7 @@ def one_of(method, path, filled):
     ],
 )
 def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashes, method, path, found):
-    assert match(method, base_path + prefix + path + slashes, base_path) == found
+    assert match_operation(method, base_path + prefix + path + slashes, base_path) == found
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashe
 )
 def test_any_other_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
-        match("POST", path)
+        match_operation("POST", path)
     reported = caught.value.message
     assert reported.startswith(f"No operation has the path {path}. The base URL is /v1.")
     assert len(reported) < 200, "a client without a key receives it: no list of paths"
@@ -96,7 +103,8 @@ def test_any_other_path_is_unknown(path):
     ],
 )
 def test_several_slashes_are_one_but_in_a_models_id(base_path, method, path, found):
-    assert match(method, base_path + path, base_path) == match(method, f"/{base_path}{path}", base_path) == found
+    assert match_operation(method, base_path + path, base_path) == found
+    assert match_operation(method, f"/{base_path}{path}", base_path) == found
 
 
 @pytest.mark.parametrize(
@@ -113,7 +121,7 @@ def test_several_slashes_are_one_but_in_a_models_id(base_path, method, path, fou
 )
 def test_several_slashes_make_no_other_way_in(path):
     with pytest.raises(UnknownPath) as caught:
-        match("GET", path)
+        match_operation("GET", path)
     assert f"the path {path}. " in caught.value.message
 
 
@@ -128,7 +136,7 @@ def test_several_slashes_make_no_other_way_in(path):
     ],
 )
 def test_a_wrong_base_url_is_reported_beside_the_right_one(path, wrong):
-    reported = nothing_at(path, "", "http://gw/v1").message
+    reported = unknown_path_error(path, "", "http://gw/v1").message
     assert reported == (
         f"No operation has the path {path}. The base URL is http://gw/v1."
         f" The base URL of this client seems to end in {wrong}."
@@ -137,12 +145,12 @@ def test_a_wrong_base_url_is_reported_beside_the_right_one(path, wrong):
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/threads/1/messages", ""])
 def test_a_path_without_a_base_url_gets_the_right_one(path):
-    assert nothing_at(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."
+    assert unknown_path_error(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/messages/", "/v1/v1/messages", "/v1/messages/count_tokens"])
 def test_messages_are_reported_as_not_built(path):
-    assert nothing_at("/llm" + path, "/llm", "http://gw/llm/v1").message == (
+    assert unknown_path_error("/llm" + path, "/llm", "http://gw/llm/v1").message == (
         "The operation messages (the API of Anthropic) is not built yet."
         " Use an OpenAI client with the base URL http://gw/llm/v1."
     )
@@ -174,27 +182,27 @@ def test_what_is_at_a_path_has_a_name_by_any_method(path, name):
 )
 def test_an_id_is_one_plain_word(path):
     with pytest.raises(UnknownPath):
-        match("GET", path)
+        match_operation("GET", path)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/v1//"])
 def test_the_root_of_the_api_may_be_the_rerankers(path):
-    assert match("POST", "/llm" + path, "/llm") == Match(RERANK, at_root=True)
+    assert match_operation("POST", "/llm" + path, "/llm") == Match(RERANK, at_root=True)
     with pytest.raises(UnknownPath):
-        match("GET", path)
+        match_operation("GET", path)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/ll/v1/models", "/llmx/v1/models", "/llm", "/llm/"])
 def test_what_is_not_below_the_base_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
-        match("GET", path, "/llm")
+        match_operation("GET", path, "/llm")
     assert f"the path {path}. The base URL is /llm/v1." in caught.value.message
 
 
 def test_a_long_unknown_path_is_cut_in_the_message():
     for path in ("/" + "x" * 100_000, "/" * 100_000 + "x", "/" + "x" * 100_000 + "/models"):
         with pytest.raises(UnknownPath) as caught:
-            match("GET", path)
+            match_operation("GET", path)
         assert len(caught.value.message) < 330
 
 
@@ -215,7 +223,7 @@ def test_a_long_unknown_path_is_cut_in_the_message():
 )
 def test_a_wrong_method_gets_the_right_one(method, path, allow):
     with pytest.raises(MethodNotAllowed) as caught:
-        match(method, path)
+        match_operation(method, path)
     assert caught.value.allow == allow
     assert f" is not possible at {path}; use " in caught.value.message
 

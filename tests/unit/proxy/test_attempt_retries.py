@@ -328,7 +328,7 @@ async def test_a_401_and_a_hidden_rejection_share_one_renewal():
 
 async def test_a_second_401_is_returned_unchanged_and_the_holder_learns_that_its_token_failed():
     upstream, holder = Upstream(takes=set()), Holder("old", "new")
-    attempt = Scenario(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
+    attempt = Scenario(upstream, holder=holder).context.begin_attempt(a_call(b""), TARGET)
     assert (await send(attempt, OutboundRequest("GET", "http://chat.example/v1/models"))).status == 401
     assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user()])
 
@@ -352,7 +352,7 @@ async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token
 @pytest.mark.parametrize("held", [True, False])
 async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
-    attempt = Scenario(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
+    attempt = Scenario(upstream, holder=holder).context.begin_attempt(a_call(b""), TARGET)
     sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
     if held:
         assert (await sending).status == 200
@@ -391,7 +391,7 @@ async def test_a_connection_that_closed_and_was_not_reused_is_an_error():
 @pytest.mark.parametrize("held", [True, False])
 async def test_an_upload_is_repeated_on_a_new_connection_only_where_it_is_held(held):
     upstream = Upstream(stale())
-    attempt = Scenario(upstream).context.attempt(a_call(b""), TARGET)
+    attempt = Scenario(upstream).context.begin_attempt(a_call(b""), TARGET)
     sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
     if held:
         assert (await sending).status == 200

@@ -28,7 +28,7 @@ def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False) -> Re
 
 
 def an_attempt(context: RequestContext, model: str | None = None) -> Attempt:
-    return context.attempt(a_call(b"{}"), Target("mock", model))
+    return context.begin_attempt(a_call(b"{}"), Target("mock", model))
 
 
 def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_what_many_parts_add_is_bounded():
         part = attempt.begin_part()
         part.upstream_request_id = f"req-{number:06}"
         part.capture_reply(b"x" * 1_000)
-        attempt.take_back(part, failed=False)
+        attempt.end_part(part, failed=False)
     assert (len(attempt.upstream_request_id or ""), len(attempt.reply_text or "")) == (IDS_LOG_CHARS, BODY_KEPT_CHARS)
 
 
@@ -179,7 +179,7 @@ def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
     for wait_s in (0.5, 2.0, 1.0):
         part = attempt.begin_part()
         part.token, part.token_wait_s = token, wait_s
-        attempt.take_back(part, failed=False)
+        attempt.end_part(part, failed=False)
     assert (attempt.token, attempt.token_wait_s) == (token, 2.0)
 
 
@@ -187,8 +187,8 @@ def test_a_part_that_sent_nothing_changes_nothing():
     attempt = an_attempt(a_context())
     first = attempt.begin_part()
     first.upstream_request_id, first.requests = "req-1", 1
-    attempt.take_back(first, failed=False)
-    attempt.take_back(attempt.begin_part(), failed=False)
+    attempt.end_part(first, failed=False)
+    attempt.end_part(attempt.begin_part(), failed=False)
     assert (attempt.upstream_request_id, attempt.requests, attempt.reply_text) == ("req-1", 1, None)
 
 
@@ -197,7 +197,7 @@ def test_what_a_part_sent_counts_as_written(requests, written):
     attempt = an_attempt(a_context())
     part = attempt.begin_part()
     part.requests = requests
-    attempt.take_back(part, failed=True)
+    attempt.end_part(part, failed=True)
     assert attempt.written is written
 
 
