@@ -53,6 +53,7 @@ _DIGITS = 300
 def parse_yaml(source: str, text: str) -> ConfigDocument:
     """Parse the only document of `text`; raise ConfigError with the line of the fault."""
     document = ConfigDocument(source)
+    fault = f"is not {'JSON' if source.endswith('.json') else 'YAML'}"
     # The optional parser in C sometimes reads YAML 1.1 (ruamel.yaml, "Basic Usage").
     yaml = YAML(typ="safe", pure=True)
     yaml.composer.warn_double_anchors = False  # an anchor may be redefined (YAML 1.2.2, 3.2.2.2)
@@ -60,12 +61,12 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
         node: Node | None = yaml.compose(text)  # nodes, because they have the line of each value
     except MarkedYAMLError as error:
         line, reason = _explained(text, error)
-        raise document.fault(line, f"is not YAML: {reason}") from None
+        raise document.fault(line, f"{fault}: {reason}") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise document.fault(line, "is not YAML: holds a control character") from None
+        raise document.fault(line, f"{fault}: holds a control character") from None
     except ValueError:  # ruamel passes an escape beyond U+10FFFF to chr()
-        raise document.fault(1, "is not YAML: holds an escape of a character that does not exist") from None
+        raise document.fault(1, f"{fault}: holds an escape of a character that does not exist") from None
     except RecursionError:
         raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
     if node is None:

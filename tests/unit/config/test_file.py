@@ -103,7 +103,7 @@ def test_a_scalar_is_a_document_of_its_own():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"a": 1}\n{', "f.json:2: is not YAML: "),
+        ('{"a": 1}\n{', "f.json:2: is not JSON: "),
         ("[" * 100_000, "is nested deeper than 64 levels"),
         ("[" * 66 + "]" * 66, "is nested deeper than 64 levels"),
         ("[" + "1," * 20_000 + "1]", "holds more than 20000 values"),
