@@ -1,5 +1,4 @@
-"""What holds for every test: how many examples a property tries, what ends a test that hangs, and how much memory
-the test processes take."""
+"""Settings of all tests: examples of a property, the end of a hanging test, and the memory of the test processes."""
 
 from __future__ import annotations
 
@@ -29,11 +28,12 @@ AGAIN_S = 1.0
 PEAK_MIB = 400
 """No test process may take more resident memory."""
 COVERAGE_MIB = 200
-"""What coverage.py may add for 10,000 tests: it keeps the lines that ran, and reads the data of the run before."""
+"""Memory that coverage.py adds for 10,000 tests: it keeps the lines that ran, and reads the data of the run before."""
 MANY_MIB = 200
-"""What Hypothesis may add with 500 examples of a property instead of 25: it remembers them. 504 MiB measured."""
+"""Memory that Hypothesis adds with 500 examples of a property instead of 25, because it remembers them: 504 MiB
+measured."""
 NEWER_PYTHON_MIB = 100
-"""What CPython 3.12 and 3.13 take more for the same tests: 422 and 430 MiB measured, where 3.11 takes 335."""
+"""Additional memory of CPython 3.12 and 3.13 for the same tests: 422 and 430 MiB measured, and 335 on 3.11."""
 
 _HUNG_AFTER = "hung_after_s"
 _PEAKS = pytest.StashKey[dict[str, int]]()

@@ -48,7 +48,7 @@ def _pin(line: str) -> Pin:
 
 
 def environment(python: str, machine: str) -> dict[str, str]:
-    """What a marker sees on CPython `python` (such as "3.12") of Linux `machine`."""
+    """Return the environment markers of CPython `python` (such as "3.12") on Linux `machine`."""
     return {
         "implementation_name": "cpython",
         "implementation_version": f"{python}.0",

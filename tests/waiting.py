@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 BOUND_S = 30.0
-"""How long a test waits for what must come."""
+"""Seconds that a test waits for an expected event."""
 LOOK_S = 0.002
 ASK_S = 0.02
 """Between two looks that others have to work for."""

@@ -36,13 +36,13 @@ from gatepass.server.process import COLLECT_AFTER
 settings.register_profile("attacks", deadline=None, max_examples=200, print_blob=True)
 
 LOOP_S = 0.5
-"""How long one input may occupy the loop in `make test`. `make attacks` sets 0.05 by `--loop-s`."""
+"""Seconds that one input may occupy the loop in `make test`. `make attacks` sets 0.05 by `--loop-s`."""
 _PROPERTY = "attack"
 
 
 @dataclass
 class Attack:
-    """What a test found out about one class: a row of the table."""
+    """The results of a test for one class: a row of the table."""
 
     name: str
     cases: int = 0

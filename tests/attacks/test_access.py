@@ -1,4 +1,5 @@
-"""Who may come in, and what a request may name: the access check reads what the upstream reads."""
+"""Access checks: the callers that may come in, and the names in a request. The access check reads the same members as
+the upstream."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def two_readings(draw: st.DrawFn) -> bytes:
 
 
 def routed_by(body: bytes) -> bool:
-    """Whether gatepass routes `body`: it is not refused."""
+    """Return whether gatepass routes `body`."""
     try:
         RequestBody.read(body)
     except GatepassError:
@@ -203,7 +204,7 @@ KEPT_PARTS = (
 
 
 def reads_form(name: str, caller: AccessKey = LIMITED) -> bool:
-    """Whether a form with a part `name` goes up."""
+    """Return whether gatepass sends a form with a part `name`."""
     head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     scan = MultipartScan(b"b", partial(check_part_access, caller))
     try:

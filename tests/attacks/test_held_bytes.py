@@ -1,4 +1,4 @@
-"""What requests and replies hold in total: a pure count, and a server with slow readers."""
+"""The total memory that requests and replies hold: a pure count, and a server with slow readers."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def new_stream(profile: str, *, is_ragflow: bool = False) -> EventStream:
 
 
 def relayed(raw: bytes, profile: str = "open_webui", cuts: list[int] | None = None) -> tuple[bytes, str, bool, int]:
-    """What a stream relays, its failure, whether it is complete, and its events."""
+    """Return the relayed bytes, the failure, whether the stream is complete, and its number of events."""
     stream, out = new_stream(profile, is_ragflow=profile == "continue"), []
     for start, end in pairwise([0, *sorted(cuts or ()), len(raw)]):
         out.append(stream.feed(raw[start:end]))

@@ -68,7 +68,7 @@ def _own(pattern: re.Pattern[str]) -> st.SearchStrategy[str]:
 
 
 def is_compared(text: str) -> bool:
-    """Whether `text` is long enough to be cut, with a blank before it."""
+    """Return whether `text` is long enough to be cut, with a blank before the cut."""
     values = Quoted.of(json.dumps([f" {text}"]).encode())
     return values is not None and len(values.values) == 1
 

@@ -70,7 +70,7 @@ def collects_as_a_server() -> Iterator[None]:
 
 
 def passes(body: bytes) -> float:
-    """How long the longest pass of `hold` over a reply takes, between two turns of the event loop."""
+    """Return the longest time that one step of `hold` over a reply takes."""
     longest_s = 0.0
     passes = (
         lambda: read_good(body),
@@ -164,7 +164,7 @@ def test_a_reply_whose_numbers_take_long_is_found(monkeypatch: pytest.MonkeyPatc
 
 
 def synthesised(document: bytes, surface: ClientProtocol) -> tuple[float, bool]:
-    """How long it took to make a stream of `document`, and whether that was refused."""
+    """Return the time to make a stream of `document`, and whether that was rejected."""
     origin, is_refused = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"), False
     began_s = time.thread_time()
     try:
@@ -246,7 +246,7 @@ class Vectors:
 
 
 def converted(vectors: Vectors) -> tuple[float, str, int]:
-    """How long the longest slice took, the code of the error, and how many bytes were written."""
+    """Return the longest time of one slice, the code of the error, and the number of bytes written."""
     raw, asked = vectors.raw, vectors.asked
     longest_s, made = 0.0, None
     began_s = time.thread_time()

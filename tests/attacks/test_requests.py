@@ -491,7 +491,7 @@ FORM_BYTES = 1 << 20
 
 
 async def is_late(sends: Sends) -> tuple[bool, bool]:
-    """Whether the form was given up, and whether it was to be: after a pause, or below the least rate in total."""
+    """Return whether the form was rejected, and whether it must be: after a pause, or below the least rate in total."""
     failed: list[str] = []
 
     async def take_all(cycle: HttpRequestCycle) -> None:

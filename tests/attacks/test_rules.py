@@ -69,7 +69,7 @@ def body(name: str, unit: str, size_bytes: int) -> bytes:
 
 
 async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
-    """What the rules did, or the code of the error."""
+    """Return the result of the rules, or the code of the error."""
     try:
         found = await scanned(raw) if needs_scan(raw, has_inputs=name == "input") else raw
         call = await normalize_off_loop(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)

@@ -150,7 +150,7 @@ def wide(opening: bytes, unit: bytes, closing: bytes, count: int) -> bytes:
 
 
 def judged(raw: bytes) -> tuple[float, bool, bool]:
-    """How long one event took, whether the stream failed, and whether it fails as well where it becomes one reply."""
+    """Return the time for one event, whether the stream failed, and whether it also fails when it becomes one reply."""
     origin = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
     stream = EventStream("chat", 256 * KIB, read_error, repair=StreamRepair(RepairOptions(None, "keep"), origin))
     aggregator = CompletionAggregator("chat", 256 * KIB, read_error, origin)

@@ -1,4 +1,4 @@
-"""What an issuer returns is a bearer token for the configured audience, or a FetchFailure."""
+"""A fetch returns a bearer token for the configured audience, or fails with FetchFailure."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def is_reported(box: dict[str, Any], name: str) -> bool:
 
 
 def is_kept(document: Any, minted: Token) -> bool:
-    """Whether a token that was taken out of `document` may be sent as a bearer token."""
+    """Return whether a token out of `document` may be sent as a bearer token."""
     reported = types_reported(document)
     if reported and all(kind in ("mac", "dpop", "pop") for kind in reported):
         return False

@@ -32,7 +32,7 @@ TEXTS = ("a", " plain", "größer 東京", '"finish_reason":"stop"', "data: [DON
 
 @dataclass(frozen=True)
 class Choice:
-    """What an upstream streams of one choice: its deltas in order, the arguments of its calls, its reason."""
+    """The stream of one choice: its deltas in order, the arguments of its calls, its finish reason."""
 
     role: bool = True
     texts: tuple[tuple[str, str], ...] = ()
@@ -177,7 +177,7 @@ def usage_holds(case: Case, texts: list[dict[str, Any]], *, is_done: bool) -> bo
 
 
 def bytes_hold(case: Case, out: bytes, *, is_done: bool) -> bool:
-    """Where nothing but a reason was added, what the upstream sent keeps its bytes, and ends in `[DONE]` alone."""
+    """If gatepass added only a finish reason, the upstream's events keep their bytes and only `[DONE]` follows."""
     is_plain = case.usage == "none" and not any(
         choice.finish == "" or (choice.finish == "stop" and choice.calls) or not (choice.role or not choice.deltas)
         for choice in case.choices

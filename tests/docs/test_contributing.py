@@ -116,7 +116,7 @@ def test_the_hooks_call_the_tools_of_the_environment():
 
 
 def test_each_issue_form_has_what_the_page_needs():
-    """What GitHub requires of a form: a name, a description, and a label for each field that is filled in."""
+    """GitHub's requirements for a form: a name, a description, and a label for each field to fill in."""
     forms = [file for file in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if file.name != "config.yml"]
     assert len(forms) == 3
     for file in forms:

@@ -1,4 +1,4 @@
-"""What README.md and the other pages tell people to type exists, and its configuration loads."""
+"""The commands in README.md and the other pages exist, and its configuration loads."""
 
 import json
 import os

@@ -445,7 +445,7 @@ class RecipeServers:
         return [Send(self.case.issuer(request))]
 
     def port(self, host: str, port: int) -> int:
-        """Where a name leads: every one to this test, and none to a network."""
+        """Resolve every name to this test, and none over the network."""
         assert host in (UPSTREAM, self.case.host)
         server = self.plain if port == 80 else self.wanting if host.startswith("mtls.") else self.secure
         return urlsplit(server.url).port or 0

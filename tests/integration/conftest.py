@@ -78,7 +78,7 @@ def logged_errors() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def logged_errors_of_the_module() -> Iterator[None]:
-    """What had grown too old for the young generations: to collect all after each test takes 6 ms of each."""
+    """Collect the objects that are too old for the young generations: a full collection after each test takes 6 ms."""
     yield
     with _listening() as received:
         gc.collect()

@@ -1,4 +1,4 @@
-"""How RAGFlow reads an error that it is shown: which ones make it send everything again."""
+"""RAGFlow's reading of an error: which ones make it send the whole request again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLASSES = (
 """The words of `_classify_error` in RAGFlow's rag/llm/chat_model.py, searched in this order (v0.20.5 to v0.27)."""
 
 REPLAYED = frozenset({"RATE_LIMIT", "SERVER"})
-"""What it sleeps over and sends again. After the first event that doubles the answer and runs tools twice."""
+"""Errors after which it waits and sends again. After the first event that doubles the answer and runs tools twice."""
 
 
 def classify(shown: str) -> str:

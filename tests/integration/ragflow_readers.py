@@ -22,7 +22,7 @@ class Misread(AssertionError):
 
 
 def read(reads: Reads, status: int, headers: Mapping[str, str], body: bytes) -> Any:
-    """What RAGFlow makes of a response: a text, calls, vectors, ranks, names."""
+    """RAGFlow's result for a response: a text, calls, vectors, ranks, names."""
     if status != 200:
         raise Misread(f"Error code: {status} - {body[:300]!r}")
     return _READERS[reads](headers, body)

@@ -237,7 +237,7 @@ HOW_ARE_YOU = {
     "model": CHAT_MODEL,
     "temperature": 0.9,
 }
-"""What a chat model was verified by before v0.26.1."""
+"""The request that verified a chat model before v0.26.1."""
 
 CHATS = (
     _chat(

@@ -22,7 +22,7 @@ THOUGHT = "Let me look."
 CHUNK = {"id": "c1", "content": "be kind", "document_id": "d1", "document_name": "handbook.pdf", "similarity": 0.9}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
 BOOM = "boom"
-"""What a question must be for its answer to fail within."""
+"""The question that makes the answer fail in mid-stream."""
 
 _PATHS = re.compile(r"/api/v1/(?:(openai|chats_openai|agents_openai)/([^/]+)|(agents))/chat/completions\Z")
 _TWO_KINDS = (

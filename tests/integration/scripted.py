@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
 BOUND_S = 30.0
-"""How long a test waits for what must come."""
+"""Seconds that a test waits for an expected event."""
 
 BACKLOG = 1024
 """Connections that wait to be accepted; asyncio's own default is 100, and beyond it some are reset."""

@@ -51,7 +51,7 @@ NESTED = MappingProxyType(
         "stream_options": frozenset(("include_usage",)),
     }
 )
-"""What may stand inside, place by place."""
+"""The members that are allowed, by position."""
 MOST_INPUTS = 16
 
 

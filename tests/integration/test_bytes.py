@@ -128,7 +128,7 @@ async def test_each_event_reaches_the_client_before_the_next_one_is_sent():
 
 
 def looks_finished(answer: Answer) -> bool:
-    """Whether a client would take this for a complete answer."""
+    """Return whether a client would read this as a complete answer."""
     if answer.status != 200:
         return False
     if answer.headers["content-type"].startswith("text/event-stream"):

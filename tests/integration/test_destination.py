@@ -1,4 +1,4 @@
-"""Where a request goes is the configuration's business alone, and which header fields go along is too."""
+"""Only the configuration decides the destination of a request and the header fields that it carries."""
 
 from __future__ import annotations
 

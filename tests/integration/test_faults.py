@@ -36,7 +36,7 @@ FIRST = delta(content="one")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the upstream does, and what the client receives. `timeouts` are the upstream's."""
+    """The fault of an upstream, and the client's error. `timeouts` are the upstream's."""
 
     does: Dialogue
     status: int

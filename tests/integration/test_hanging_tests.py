@@ -55,7 +55,7 @@ def test_staged():
 
 
 def output(folder: Path, staged: str, *options: str, hung_after_s: float = 1) -> str:
-    """What a run of `staged` prints under the root conftest, where a test is ended after `hung_after_s`."""
+    """Return the output of a run of `staged` under the root conftest, where a test ends after `hung_after_s`."""
     (folder / "test_one.py").write_text(staged + BESIDE)
     ini = [
         f"--config-file={ROOT}/pyproject.toml",

@@ -37,7 +37,7 @@ def content(body: bytes) -> str:
 
 
 def blocks(body: bytes) -> list[str]:
-    """What a client of few lines reads: it cuts at blank lines and takes what begins with `data:`."""
+    """Read a stream as a short client does: split at blank lines, and keep the lines that begin with `data:`."""
     return [block for block in body.decode().split("\n\n") if block.startswith("data:")]
 
 

@@ -1,4 +1,4 @@
-"""What operators see: health, readiness, metrics, the access line, and how gatepass stops."""
+"""The operator's view: health, readiness, metrics, the access line, and the shutdown."""
 
 from __future__ import annotations
 
@@ -468,7 +468,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
 
 
 async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, logged_errors):
-    """What uvicorn's forced stop does to a request that outlived everything else."""
+    """Uvicorn's forced stop of a request that outlived the drain."""
     caplog.set_level(logging.INFO, "gatepass")
     async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp, gp.ask() as ask:
         await upstream.requested()

@@ -1,4 +1,4 @@
-"""What a client's profile changes on the way, chosen by its key or by its path."""
+"""The changes of a client's profile, which its key or its path selects."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ ASKED_FOR: dict[str, dict[str, Any]] = {
     "a class on LiteLLM": {**BY_CHAT, "stream_options": {"include_usage": True}},
 }
 WORDS = 15
-"""What RAGFlow itself estimates of the answer below."""
+"""RAGFlow's own estimate of the answer below."""
 
 
 def repeating(*, places: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What passes through, on its way to upstreams of other dialects."""
+"""Raw operations on their way to upstreams of other dialects."""
 
 from __future__ import annotations
 

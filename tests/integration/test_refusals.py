@@ -1,4 +1,4 @@
-"""What never becomes a request leaves its trace, and a full gatepass still answers who probes it."""
+"""Input that never becomes a request leaves a log line, and a full gatepass still answers health checks."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_lo
 
 
 def spoiled(folder: Path) -> dict[str, tuple[bytes, str]]:
-    """What may lie at the path of the configuration, and a part of the problem that names it."""
+    """Return contents of a configuration file, each with a part of the problem that names it."""
     good = b"upstreams:\n  chat:\n    base_url: https://llm.example/v1\n"
     return {
         "empty": (b"", "upstreams: is missing"),

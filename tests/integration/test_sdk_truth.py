@@ -1,4 +1,4 @@
-"""What the openai package makes of a reply that passed gatepass, on real sockets."""
+"""The openai package's reading of a reply that passed gatepass, on real sockets."""
 
 from __future__ import annotations
 

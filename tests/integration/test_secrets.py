@@ -62,7 +62,7 @@ def logged(state: AppState) -> Iterator[io.StringIO]:
 
 
 def received(request: Received) -> str:
-    """What a careless server puts into its errors: the whole request."""
+    """The error of a careless server, which contains the whole request."""
     fields = "; ".join(f"{name}: {value}" for name, value in request.headers)
     return f"{request.method} {request.target} [{fields}] {request.body.decode('utf-8', 'replace')}"
 

@@ -37,7 +37,7 @@ HOSTS: Mapping[str, tuple[Check | Replay, ...]] = {
 
 Answering = Callable[[Received], Dialogue]
 FAULTS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What a host's own reader stumbles with."""
+"""Errors of a host's own reader."""
 
 
 def blocks(model: str) -> dict[str, Any]:

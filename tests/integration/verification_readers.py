@@ -1,4 +1,4 @@
-"""What each host reads of the reply to its check, as strictly as it does: what it shows as a failure raises Misread.
+"""Read the reply to each host's check as strictly as the host does: a failure raises Misread.
 
 Sources: langgenius/dify-plugin-sdks python/dify_plugin/interfaces/model/openai_compatible/*.py (@8e8860b to @0021d0c),
 langgenius/dify-official-plugins models/openai_api_compatible (@3e1e501 to @02c5eec), langgenius/dify @00f0649 (0.6);
@@ -62,7 +62,7 @@ def dify_stream_begins(answer: Answer) -> int:
 
 
 def dify_stream(answer: Answer) -> str:
-    """What a first message shows: blocks between blank lines, those that begin with a colon thrown away."""
+    """Return the first message: blocks between blank lines, without those that begin with a colon."""
     text = ""
     for block in _ok(answer).body.decode().split("\n\n"):
         block_data = block.strip().removeprefix("data: ").lstrip()

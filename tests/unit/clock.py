@@ -26,7 +26,7 @@ async def settle(rounds: int = 50) -> None:
 
 
 def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether no other task is ready, and neither a socket nor a thread can wake one.
+    """Return whether no other task is ready, and neither a socket nor a thread can wake one.
 
     Without this check, nine tenths of the time of the token tests are empty turns of the loop. asyncio has no public
     way to ask; on another loop (uvloop) the answer is no.

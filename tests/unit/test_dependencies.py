@@ -1,4 +1,4 @@
-"""What gatepass installs: little, by hash, and from no place that a lock names."""
+"""The packages that gatepass installs: few, by hash, and from no URL in a lock file."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def imported(*folders: str) -> set[str]:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """What `file` imports: modules, and names that may be modules."""
+    """Return the imports of `file`: modules, and names that may be modules."""
     for node in ast.walk(ast.parse(file.read_text())):
         match node:
             case ast.Import(names=names):

@@ -1,4 +1,4 @@
-"""What a client gets is the same under every server: `gatepass serve`, any ASGI server, a mount.
+"""The client's view is the same under every server: `gatepass serve`, any ASGI server, a mount.
 
 One upstream plays for all: each request takes the dialogue that its test put down last.
 """

@@ -20,7 +20,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
-"""What gatepass runs on, and what it runs on elsewhere."""
+"""The loops that gatepass runs on, here and on other systems."""
 
 
 def on(loop: str, work: Coroutine[Any, Any, T]) -> T:
@@ -68,7 +68,7 @@ def _processes() -> Iterator[tuple[int, str, int, int]]:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not reaped by its parent does not."""
+    """Return whether a process runs; a dead one that its parent has not reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

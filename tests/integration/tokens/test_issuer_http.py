@@ -1,4 +1,4 @@
-"""How token endpoints are asked: TLS, proxies, deadlines, cancellation and bounds, over real sockets."""
+"""Requests to token endpoints: TLS, proxies, deadlines, cancellation and bounds, over real sockets."""
 
 from __future__ import annotations
 

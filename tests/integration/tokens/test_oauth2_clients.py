@@ -28,7 +28,7 @@ def corp(upstream: Scripted, **settings: Any) -> dict[str, Any]:
 
 
 async def served(upstream: Scripted, **settings: Any) -> tuple[int, str]:
-    """What a chat comes to: its status, and the error's words."""
+    """Return the result of a chat: its status, and the error's message."""
     async with gateway(**corp(upstream, **settings)) as gp:
         answer = await gp.ask().answer()
     return answer.status, "" if answer.status == 200 else answer.error["message"]

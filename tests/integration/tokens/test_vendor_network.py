@@ -1,4 +1,4 @@
-"""What a vendor's library asks goes through the hop's own proxy, trusts the hop's own CA, and goes no other way."""
+"""Requests of a vendor's library use the credential's own proxy and CA, and no other way."""
 
 import asyncio
 import json
@@ -83,7 +83,7 @@ async def token_source(settings: AnyCredential, **network: str) -> AsyncIterator
 
 
 def only_over(cloud: Cloud, wire: Wire) -> bool:
-    """Whether all connections led to the proxy (and from it to its servers), and no name was looked up."""
+    """Return whether all connections led to the proxy, and from it to its servers, and no name was looked up."""
     ports = {port for host, port, *_ in wire.connected if host == "127.0.0.1"}
     return (
         0 < len(ports) == len({address[:2] for address in wire.connected})

@@ -22,7 +22,7 @@ LIMIT_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How requests get to a server: directly, or through a tunnel of a proxy that is reached over TCP or TLS."""
+    """The way of requests to a server: directly, or through a tunnel of a proxy over TCP or TLS."""
 
     name: str
     proxy_scheme: str | None = None
@@ -76,7 +76,7 @@ class Hand:
     async def fault(
         self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS
     ) -> TransportFault:
-        """What a request that must fail fails by, in its head or in its body."""
+        """Return the fault of a request that must fail, in its head or in its body."""
         try:
             answer = await self.ask(url, body, method=method, headers=headers, bounds=bounds)
         except TransportFault as fault:

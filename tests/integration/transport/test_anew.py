@@ -51,7 +51,7 @@ def shown(upstream: Scripted) -> list[tuple[str | None, str, bytes]]:
 
 
 class Moment:
-    """What holds at the moment: each request that waited asks once, at least."""
+    """The current credential: each waiting request asks for it at least once."""
 
     def __init__(self, url: str, query: str = "") -> None:
         self.url, self.query = url, query

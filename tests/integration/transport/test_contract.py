@@ -1,4 +1,4 @@
-"""What a Transport promises, on real sockets, played byte by byte."""
+"""The contract of a Transport, on real sockets, played byte by byte."""
 
 from __future__ import annotations
 

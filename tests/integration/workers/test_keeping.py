@@ -1,4 +1,4 @@
-"""How a supervisor keeps and ends its workers, and passes a reload on: with programs that play workers."""
+"""A supervisor starts and ends its workers, and passes a reload on: with programs that play workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one worker sends to another, on a socket in their supervisor's folder."""
+"""Messages between workers, on a socket in their supervisor's folder."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ async def stream(asked: AsyncExitStack, port: int) -> None:
 
 
 async def all_up(port: int, streams: int) -> dict[str, int] | None:
-    """How many streams each worker has, if all workers are up and have `streams` in total."""
+    """Return the number of streams of each worker, if all workers are up and have `streams` in total."""
     workers = (await ask(port, "/status", None)).json()["workers"]
     held = {name: worker["in_flight"] for name, worker in workers.items()}
     return held if len(held) == WORKERS and sum(held.values()) == streams else None

@@ -1,4 +1,4 @@
-"""Who may come in with what, judged from the head alone."""
+"""Authentication by the head of a request alone."""
 
 from contextlib import nullcontext
 from datetime import UTC, datetime

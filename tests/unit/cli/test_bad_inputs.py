@@ -17,7 +17,7 @@ from gatepass.cli import main
 VALID = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
 KEYED = VALID + "access: {keys: [{name: bot, hash: 'sha256:" + "0" * 64 + "'}]}\n"
 INTERNAL = re.compile(r"Traceback|Errno|\b[A-Z]\w+(?:Error|Exception)\b|<class|object at 0x|\[type=|pydantic")
-"""What belongs to Python, not to the person at the keyboard."""
+"""Text of Python that no user should see."""
 
 
 def folder(path: Path) -> None:

@@ -18,7 +18,7 @@ CONFIGURED = Step("credential:c", "token", Outcome.WORKS, "a key is configured",
 
 
 class Doctor:
-    """What the doctor finds, and what it was asked to test."""
+    """Findings for the doctor, and a record of the targets that it tested."""
 
     def __init__(self) -> None:
         self.findings: list[Step] = []

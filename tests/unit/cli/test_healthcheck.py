@@ -67,7 +67,7 @@ def test_defaults_are_those_of_the_server() -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Where the health was asked for; it is always well."""
+    """Record the requested addresses, and report each as healthy."""
     places: list[tuple[str, int]] = []
 
     def well(host: str, port: int, _: float) -> None:

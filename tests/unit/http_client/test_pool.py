@@ -1,4 +1,4 @@
-"""Who gets which connection, and that no slot is ever lost."""
+"""The pool gives each request a connection and never loses a slot."""
 
 from __future__ import annotations
 

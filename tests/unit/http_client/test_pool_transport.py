@@ -1,4 +1,4 @@
-"""What Http1Transport itself does: it remembers where URLs lead. The rest is in tests/integration/transport."""
+"""Http1Transport's own part: it remembers the destinations of URLs. The rest is in tests/integration/transport."""
 
 from __future__ import annotations
 

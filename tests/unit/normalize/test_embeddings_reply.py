@@ -40,7 +40,7 @@ def text(*numbers: float) -> str:
 
 
 def answer(replies: Sequence[bytes], counts: Sequence[int], asked: EmbeddingsOptions, upstream: str) -> bytes:
-    """What the client gets, and the entries of its changes."""
+    """Return the client's reply, and the entries of its changes."""
     return merge_replies(replies, counts, asked, upstream)[0]
 
 

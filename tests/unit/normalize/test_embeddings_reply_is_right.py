@@ -1,4 +1,4 @@
-"""What of an embeddings reply is seen at a glance."""
+"""The quick check of an embeddings reply."""
 
 import json
 from typing import Any

@@ -57,7 +57,7 @@ def refusal(document: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def test_ragflows_images_go_to_the_last_user_message():
-    """What its LiteLLM-backed providers send for a chat with pictures (infiniflow/ragflow#15966)."""
+    """A chat with pictures from RAGFlow's LiteLLM-backed providers (infiniflow/ragflow#15966)."""
     body = (
         b'{"model": "gpt-4o", "messages": [{"role": "system", "content": "You are."}, {"role": "user", '
         b'"content": "first"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": '

@@ -1,4 +1,4 @@
-"""What a client's profile changes of its requests."""
+"""The changes of requests by a client's profile."""
 
 import json
 from typing import get_args

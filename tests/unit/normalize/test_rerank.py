@@ -1,4 +1,4 @@
-"""What a rerank request asks for."""
+"""The options of a rerank request."""
 
 import json
 import re

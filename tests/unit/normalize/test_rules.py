@@ -196,7 +196,7 @@ RAGFLOW_EMBEDDING = (
     b'{"input": ["Test if the api key is available"], "model": "bge-m3", "encoding_format": "float", '
     b'"drop_params": true}'
 )
-"""What RAGFlow v0.21.1 to v0.27.0 sends (infiniflow/ragflow#18584)."""
+"""The request of RAGFlow v0.21.1 to v0.27.0 (infiniflow/ragflow#18584)."""
 
 
 def apply(body: bytes, operation=EMBEDDINGS) -> Call:

@@ -248,7 +248,7 @@ def test_the_upstreams_own_word_about_a_repeat_counts(status, should_retry, fiel
 
 
 def shown_by_openai(event: bytes) -> APIError:
-    """What the real client raises for a stream that holds `event`."""
+    """Return the error that the real client raises for a stream with `event`."""
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=event)

@@ -1,4 +1,4 @@
-"""What of a client's headers may leave gatepass at all."""
+"""The client's header fields that gatepass may send to an upstream."""
 
 import re
 

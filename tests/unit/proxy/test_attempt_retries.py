@@ -71,7 +71,7 @@ class Upstream:
         self.takes = takes
         self.came: list[OutboundRequest] = []
         self.queue: asyncio.Event | None = None
-        """Where it is set, a request waits for it as for a connection."""
+        """If set, a request waits for it as for a connection."""
 
     async def send(self, request: OutboundRequest) -> Response:
         if self.queue is not None:

@@ -1,4 +1,4 @@
-"""What a request came to: its access record, its captured bodies, what the parts of one call add up to."""
+"""The result of a request: its access record, its captured bodies, and the sums over the parts of one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the control socket is, who may open it, and which one is replaced."""
+"""The control socket: its path, its permissions, and when an old one is replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a client may take, for each thing that is awaited of it."""
+"""The time that a client has for each kind of input."""
 
 from __future__ import annotations
 

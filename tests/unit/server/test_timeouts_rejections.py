@@ -1,4 +1,4 @@
-"""What a connection answers by itself."""
+"""The responses that a connection sends without a request cycle."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def texts(*contents, name="content", index=0):
 
 
 def read(chunks, name="content", index=0):
-    """What a client joins."""
+    """Return the text that a client joins."""
     parts = [
         choice["delta"].get(name) or "" for one in chunks for choice in one["choices"] if choice.get("index") == index
     ]

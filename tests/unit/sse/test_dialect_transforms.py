@@ -1,4 +1,4 @@
-"""What a dialect's replies need before they are validated."""
+"""The changes of a dialect's replies before validation."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""How a stream ends: cut after every byte, it never looks finished unless it is."""
+"""The end of a stream: cut after every byte, it never looks complete unless it is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ USAGE = data(chunk(None, usage={"total_tokens": 3}))
 
 
 def is_finished(part: bytes, events: list[bytes]) -> bool:
-    """Whether every choice that is in the whole events of `part` has its reason there, according to `events`."""
+    """Return whether every choice in the whole events of `part` has its finish reason there, according to `events`."""
     seen, finished, at = set(), set(), 0
     for event in events:
         at += len(event)

@@ -118,7 +118,7 @@ def _request(request: httpx2.Request, body: bytes) -> OutboundRequest:
 
 
 def error_of(fault: TransportFault) -> httpx2.TransportError:
-    """What httpx2 raises for `fault`."""
+    """Return the error that httpx2 raises for `fault`."""
     kinds: dict[Fault, type[httpx2.TransportError]] = {
         Fault.PROXY: httpx2.ProxyError,
         Fault.CLOSED: httpx2.ReadError,
@@ -288,7 +288,7 @@ class TokenFacts(NamedTuple):
 
 
 async def outcomes(tasks: Sequence[asyncio.Task[Token]]) -> list[str]:
-    """What each of them came to: the token, or the kind of error."""
+    """Return the result of each task: the token, or the kind of error."""
     results = await asyncio.gather(*tasks, return_exceptions=True)
     return [result.text if isinstance(result, Token) else type(result).__name__ for result in results]
 

@@ -33,7 +33,7 @@ from tests.unit.tokens.scripted import (
 
 TIMEOUT_S = 10.0
 TURN_S = YIELD_LEAD_S + MAX_POLL_S
-"""What it costs to let another process lead first."""
+"""The time that it takes to let another process lead first."""
 OUTAGES_S = (0.1, 1.0, 2.9, 3.1, 5.0, 7.0, 9.0, 9.9, 10.5, 12.0, 13.5, 15.0, 19.0, 23.0, 26.0, 30.0, 60.0)
 FAULTS: dict[str, IssuerReply] = {"hangs": Hang(), "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0)}
 ROTATING: dict[str, Any] = {"grant_type": "refresh_token", "refresh_token": Secret("the-first-refresh-token")}

@@ -210,7 +210,7 @@ class Requests:
         return response.status
 
     def _is_held(self, hop: Upstream, by: TokenUser) -> bool:
-        """Whether the last token that was minted serves `by`, as far as can be known from without."""
+        """Return whether the last token serves `by`, as far as a caller can know."""
         issuer = self.upstreams[hop.name].issuer
         last = hop.holder.current() if hop.holder is not None else None
         if last is None or last.text not in self.served[by]:

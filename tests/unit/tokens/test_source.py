@@ -1,4 +1,4 @@
-"""What `gatepass serve` has loaded when it listens: no source that is not configured, and none of its libraries."""
+"""The modules that `gatepass serve` has loaded when it listens: only configured sources and their libraries."""
 
 import json
 import subprocess

@@ -12,7 +12,7 @@ def log() -> TokenLog:
 
 
 def masked(log: TokenLog, kind: str, count: int) -> int:
-    """How many of the values `KIND-00000` up to `count` are masked, which must be the last ones."""
+    """Return how many of the values `KIND-00000` up to `count` are masked, which must be the last ones."""
     texts = [log.redactor.mask(f"{kind}-{number:05}") for number in range(count)]
     found = texts.count(MASK)
     assert texts[count - found :] == [MASK] * found

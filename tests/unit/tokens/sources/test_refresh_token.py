@@ -69,7 +69,7 @@ class Stage:
 
     @property
     def shown(self) -> list[str]:
-        """What each request signed in with."""
+        """The form that each request signed in with."""
         forms = [parse_qs(request.body.decode()) for request in self.issuer.requests]
         return [form.get("refresh_token", form["grant_type"])[0] for form in forms]
 

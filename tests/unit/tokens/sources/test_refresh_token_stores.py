@@ -16,7 +16,7 @@ from tests.unit.tokens.scripted import failure_of
 
 @pytest.fixture(params=["memory", "file"])
 def stores(request, tmp_path):
-    """What makes the refresh_store of one process, and of others where they can share it."""
+    """A factory of refresh token stores of one process, and of others that share it."""
     clock = DrivenClock()
     memory = MemoryRefreshTokenStore(clock)
 

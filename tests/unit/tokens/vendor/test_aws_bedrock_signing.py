@@ -20,7 +20,7 @@ OF_AWS_IN_A_SESSION = (
     "Y3VyaXR5LVRva2VuPXNlc3Npb24lMkZ0b2tlbiUyQm9mJTNEaXQmWC1BbXotU2lnbmF0dXJlPTE2ZGNiNmYxNTViMTMyNjZkMDA3ZDA3MzJkMjFl"
     "OWYxMmNjMzI2YmZiNTAxYjZkNjZhODJjMTg0YzMzMGNlMWUmVmVyc2lvbj0x"
 )
-"""What aws-bedrock-token-generator 1.1.0 gives for us-west-2 and two hours, at 2026-01-02 03:04:05 UTC."""
+"""The key of aws-bedrock-token-generator 1.1.0 for us-west-2 and two hours, at 2026-01-02 03:04:05 UTC."""
 
 
 @pytest.fixture(autouse=True)
