@@ -306,6 +306,18 @@ def test_a_text_that_an_upstream_cleans_teaches_nothing(attack: Attack, value: s
     attack.check(not rules({**MEMBERS, "user": value}, openai("Unsupported parameter: 'seed'")), value)
 
 
+def test_a_value_that_an_upstream_rejects_teaches_nothing_about_others() -> None:
+    """GLM's sentence names the member and does not say that the model rejects each of its values."""
+    body = {"error": {"code": "1214", "message": "temperature\u53c2\u6570\u975e\u6cd5\u3002"}}
+    upstream = Upstream([Refusal(lambda sent: sent.get("temperature", 0) > 1, body)])
+    learner = Learner()
+    for temperature in (7, 0.3):
+        outcome = ask(learner, upstream, a_call(json.dumps({**MEMBERS, "temperature": temperature}).encode(), CHAT))
+        assert outcome.error is None
+    assert [sent.get("temperature") for sent in upstream.seen] == [7, None, 0.3]
+    assert learner.memory.records(0.0, 0.0) == []
+
+
 def test_honest_lists_of_what_a_client_sent_are_learned() -> None:
     members = {**MEMBERS, "presence_penalty": 1, "frequency_penalty": 1}
     assert rules(members, openai("Unrecognized request arguments supplied: presence_penalty, frequency_penalty"))

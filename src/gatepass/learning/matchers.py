@@ -313,10 +313,12 @@ _GEMINI = re.compile(r"Unknown name \\?\"([^\"\\]+)\\?\"(?: at '([^']*)')?: Cann
 # Groq and Cerebras, for members of replayed messages.
 _PROPERTY = re.compile(r"('?messages[\w.\[\]]*+'?\s*:\s*|[\w.\[\]]++: )?property '([^']{1,200})' is unsupported")
 _IN_MESSAGES = re.compile(r"'?messages\b")
+_ILLEGAL = re.compile(r"([A-Za-z0-9_]++)\s*参数非法")
+"""GLM's sentence for a value that it rejects. It accepts others, so the value of one client teaches nothing."""
 _VALUES = (  # OpenAI (litellm#13397), Kimi, GLM
     re.compile(r"Unsupported value: '([^']+)' does not support "),
     re.compile(r"invalid (\w+): only "),
-    re.compile(r"([A-Za-z0-9_]++)\s*参数非法"),
+    _ILLEGAL,
 )
 _OTHER_VALUES = re.compile(
     r"(?:(?:[Ss]upported|[Aa]llowed|[Vv]alid) values (?:are|include)|[Mm]ust be one of):? *(.*)", re.DOTALL
@@ -356,7 +358,7 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     ]
     accepted = _OTHER_VALUES.search(rejection.text)
     is_one_of_several = accepted and len(re.split(r",| and | or |\|", accepted[1].partition(". ")[0])) > 1
-    ttl_s = 0.0 if is_one_of_several else HOUR_S
+    ttl_s = 0.0 if is_one_of_several or rejection.opens(_ILLEGAL) is not None else HOUR_S
     rejected = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
     if _NOT_HERE.search(rejection.text) is not None and not _SAMPLING.isdisjoint(rejected):
         # The model rejects the member with any value: drop the other sampling members from this request too.
