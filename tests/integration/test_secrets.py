@@ -45,7 +45,7 @@ CONFIGURED = (
 def logged(state: AppState) -> Iterator[io.StringIO]:
     """The log of the process, through the handler that `gatepass serve` sets up."""
     root, own = logging.getLogger(), logging.getLogger("gatepass")
-    before = (list(root.handlers), root.level, own.level, logging._srcfile)
+    before = (list(root.handlers), root.level, own.level, logging._srcfile)  # `configure` changes all of these
     switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
     out = io.StringIO()
     configure(state.config.log.level, state.config.log.format, state.redactor, out)

@@ -64,7 +64,7 @@ def response_helper_reads(stream: bytes) -> Any:
     state: ResponseStreamState[Any] = ResponseStreamState(input_tools=omit, text_format=omit)
     for event in chunks_of(stream, ResponseStreamEvent):
         state.handle_event(event)
-    assert state._completed_response is not None
+    assert state._completed_response is not None  # the SDK has no public name for it
     return state._completed_response
 
 
