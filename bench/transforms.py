@@ -17,7 +17,7 @@ from typing import Any
 
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import EnvelopeDefaults, Object, encode_event
+from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, encode_event
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
@@ -87,14 +87,14 @@ def _read_error(_: Any) -> UpstreamErrorBody | None:
 
 
 def _validate(blocks: list[bytes]) -> None:
-    stream = EventStream("bench", LIMIT_BYTES, _read_error)
+    stream = EventStream(StreamSource("bench", LIMIT_BYTES, _read_error))
     for block in blocks:
         stream.feed(block)
 
 
 def _repair(options: RepairOptions, blocks: list[bytes]) -> StreamRepair:
     repair = StreamRepair(options, ORIGIN)
-    stream = EventStream("bench", LIMIT_BYTES, _read_error, repair=repair)
+    stream = EventStream(StreamSource("bench", LIMIT_BYTES, _read_error), repair=repair)
     for block in blocks:
         stream.feed(block)
     stream.finish()
@@ -102,7 +102,7 @@ def _repair(options: RepairOptions, blocks: list[bytes]) -> StreamRepair:
 
 
 def _aggregate(blocks: list[bytes]) -> bytes:
-    aggregator = CompletionAggregator("bench", LIMIT_BYTES, _read_error, ORIGIN)
+    aggregator = CompletionAggregator(StreamSource("bench", LIMIT_BYTES, _read_error), ORIGIN)
     for block in blocks:
         aggregator.feed(block)
     return aggregator.finish()

@@ -20,7 +20,7 @@ from gatepass.json_scan import quoted
 from gatepass.sse import event, large_event, repair
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import ENVELOPE, EnvelopeDefaults
+from gatepass.sse.chunk import ENVELOPE, EnvelopeDefaults, StreamSource
 from gatepass.sse.client_transforms import ShortLines, make_client_transform
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import is_json, parse_event, read_json, split_events
@@ -119,9 +119,7 @@ def scaled(large_bytes: int = 1024) -> Iterator[None]:
 
 def new_stream(profile: str, *, is_ragflow: bool = False) -> EventStream:
     return EventStream(
-        "chat",
-        LIMIT_BYTES,
-        read_error,
+        StreamSource("chat", LIMIT_BYTES, read_error),
         repair=StreamRepair(RepairOptions(None, "move"), DEFAULTS),
         dialect_transform=RagflowStream(DEFAULTS) if is_ragflow else None,
         client_transform=make_client_transform(BUILT_IN_PROFILES[profile]),
@@ -168,7 +166,7 @@ def is_alike(large: Large, profile: str, cuts: list[int]) -> bool:
 
 def aggregated(raw: bytes, step_bytes: int) -> object:
     """The whole reply, or the error."""
-    aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, DEFAULTS)
+    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), DEFAULTS)
     body = BodyAggregator("chat", aggregator, LIMIT_BYTES)
     for at in range(0, len(raw), step_bytes):
         body.feed(raw[at : at + step_bytes])
@@ -219,7 +217,7 @@ def test_a_text_like_the_beginning_of_a_mark_hides_no_mark(attack: Attack, befor
     like_a_mark = ";\\t" + "0" * 32 + ":0"
     raw = Large(("b" * before, like_a_mark, "c" * 1500)).raw
     with scaled():
-        stream = EventStream("chat", LIMIT_BYTES, read_error, client_transform=ShortLines(400))
+        stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error), client_transform=ShortLines(400))
         out = stream.feed(raw)
         while stream.waiting:
             out += stream.feed()
@@ -357,7 +355,7 @@ def errors_of(raw: bytes) -> list[str]:
     while stream.waiting:
         out += stream.feed()
     found = [relayed(raw)[1], str(stream.failure), str(aggregated(raw, 64 * 1024))]
-    response = ResponseAggregator("chat", LIMIT_BYTES, read_error)
+    response = ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error))
     body = BodyAggregator("chat", response, LIMIT_BYTES)
     body.feed(raw)
     while body.waiting:

@@ -14,7 +14,7 @@ from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
+from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, StreamSource
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
 from gatepass.sse.event import MOST_LINES, TransformChain
 from gatepass.sse.event_stream import EventStream
@@ -61,7 +61,7 @@ class Flood:
 def new_stream() -> EventStream:
     repair = StreamRepair(RepairOptions(None, "keep"), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
     after = TransformChain([WithoutComments(), PlainEvents()])
-    return EventStream("chat", EVENT_LIMIT_BYTES, read_error, repair=repair, client_transform=after)
+    return EventStream(StreamSource("chat", EVENT_LIMIT_BYTES, read_error), repair=repair, client_transform=after)
 
 
 def turned(raw: bytes, step_bytes: int) -> tuple[float, int, EventStream]:
@@ -152,8 +152,10 @@ def wide(opening: bytes, unit: bytes, closing: bytes, count: int) -> bytes:
 def judged(raw: bytes) -> tuple[float, bool, bool]:
     """Return the time for one event, whether the stream failed, and whether it also fails when it becomes one reply."""
     origin = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
-    stream = EventStream("chat", 256 * KIB, read_error, repair=StreamRepair(RepairOptions(None, "keep"), origin))
-    aggregator = CompletionAggregator("chat", 256 * KIB, read_error, origin)
+    stream = EventStream(
+        StreamSource("chat", 256 * KIB, read_error), repair=StreamRepair(RepairOptions(None, "keep"), origin)
+    )
+    aggregator = CompletionAggregator(StreamSource("chat", 256 * KIB, read_error), origin)
     began_s = time.thread_time()
     stream.feed(raw)
     took_s, began_s = time.thread_time() - began_s, time.thread_time()

@@ -16,6 +16,7 @@ from gatepass.operations.error_objects import error_headers
 from gatepass.sse import choice_repair as repairs
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream, FastPath
 from gatepass.sse.repair import StreamRepair, UsageRepair
 from gatepass.sse.tool_calls import is_complete_json
@@ -114,7 +115,7 @@ def stream_of(case: Case, *, is_slow: bool = False) -> EventStream:
     with pytest.MonkeyPatch.context() as patch:
         if is_slow:
             patch.setattr(stream_module, "FastPath", Never)
-        return EventStream("chat", LIMIT_BYTES, read_error, choices=len(case.choices), repair=repair)
+        return EventStream(StreamSource("chat", LIMIT_BYTES, read_error), choices=len(case.choices), repair=repair)
 
 
 def played(stream: EventStream, case: Case) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from gatepass.errors import GatepassError
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import NAMES, RepairOptions
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event import Framer, read_json, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
@@ -43,8 +44,8 @@ Target = Callable[[bytes, Random], None]
 def validated_repaired_and_aggregated(body: bytes, random: Random) -> None:
     """A stream in pieces of random sizes is validated, repaired and aggregated."""
     repair = StreamRepair(random.choice(REPAIR_OPTIONS), origin())
-    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
-    aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin())
+    stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error), repair=repair)
+    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin())
     out = b""
     for piece in pieces(body, random):
         output = stream.feed(piece)
@@ -63,7 +64,8 @@ def repair_ignores_chunking(body: bytes, random: Random) -> None:
     blocks = split_events(Framer(LIMIT_BYTES).feed(body))
     options = random.choice(REPAIR_OPTIONS)
     single_stream, merged_stream = (
-        EventStream("chat", LIMIT_BYTES, read_error, repair=StreamRepair(options, origin())) for _ in range(2)
+        EventStream(StreamSource("chat", LIMIT_BYTES, read_error), repair=StreamRepair(options, origin()))
+        for _ in range(2)
     )
     single = b"".join([*map(single_stream.feed, blocks), single_stream.finish()])
     merged = b"".join([*map(merged_stream.feed, _runs(blocks, random)), merged_stream.finish()])
@@ -92,7 +94,7 @@ def _ends_with_comments(relayed: bytes, blocks: list[bytes]) -> bool:
 def aggregation_ignores_chunking(body: bytes, random: Random) -> None:
     """An aggregation returns the same reply or error for any chunks."""
     blocks = split_events(Framer(LIMIT_BYTES).feed(body))
-    single, merged = (CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()) for _ in range(2))
+    single, merged = (CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin()) for _ in range(2))
     for block in blocks:
         single.feed(block)
     for run in _runs(blocks, random):
@@ -114,7 +116,7 @@ def synthesis_round_trip(body: bytes, random: Random) -> None:
         return
     assert blocks[-1] == DONE
     _check_complete_events(b"".join(blocks))
-    aggregator = CompletionAggregator("chat", 1 << 26, read_error, origin())
+    aggregator = CompletionAggregator(StreamSource("chat", 1 << 26, read_error), origin())
     for block in blocks:
         aggregator.feed(block)
     has_choices = len(blocks) > 2

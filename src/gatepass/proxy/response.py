@@ -36,7 +36,7 @@ from gatepass.proxy.upstream_call import (
 )
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import ArgumentsTooLarge, EnvelopeDefaults, arguments_too_large
+from gatepass.sse.chunk import ArgumentsTooLarge, EnvelopeDefaults, StreamSource, arguments_too_large
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
 from gatepass.sse.event import DONE, EventTransform
 from gatepass.sse.event_stream import EventStream
@@ -362,15 +362,13 @@ def _may_wait(held: bytes, left_s: float) -> bool:
 
 def _event_stream(context: ReplyContext) -> EventStream:
     """The parser of the upstream's events, with the transforms for this upstream and this client."""
-    name, event_bytes = context.upstream.name, context.state.limits.event_bytes
-    error_reader, client_transform = context.error_reader(), context.client_transform()
+    source = StreamSource(context.upstream.name, context.state.limits.event_bytes, context.error_reader())
+    client_transform = context.client_transform()
     if context.protocol is not ClientProtocol.CHAT:
         # by name: a kept response (GET /v1/responses/{id}) streams the same events over the raw protocol
         is_response = context.call.operation.name == ClientProtocol.RESPONSES
         return EventStream(
-            name,
-            event_bytes,
-            error_reader,
+            source,
             done_is_required=False,
             last_types=LAST_EVENTS if is_response else frozenset(),
             client_transform=client_transform,
@@ -390,9 +388,7 @@ def _event_stream(context: ReplyContext) -> EventStream:
         drops_usage,
     )
     return EventStream(
-        name,
-        event_bytes,
-        error_reader,
+        source,
         choices=context.call.choices,
         dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
         repair=StreamRepair(options, defaults),
@@ -621,12 +617,10 @@ def _body_aggregator(context: ReplyContext) -> BodyAggregator:
     upstream, limits = context.upstream, context.state.limits
     name, defaults = upstream.name, context.envelope_defaults()
     if context.protocol is ClientProtocol.RESPONSES:
-        responses = ResponseAggregator(name, limits.reply_bytes, context.error_reader())
+        responses = ResponseAggregator(StreamSource(name, limits.reply_bytes, context.error_reader()))
         return BodyAggregator(name, responses, limits.event_bytes)
     completions = CompletionAggregator(
-        name,
-        limits.reply_bytes,
-        context.error_reader(),
+        StreamSource(name, limits.reply_bytes, context.error_reader()),
         defaults,
         choices=context.call.choices,
         cumulative=upstream.settings.repair.cumulative,

@@ -25,7 +25,7 @@ from gatepass.sse.chunk import (
     REASONING,
     EnvelopeDefaults,
     Object,
-    ReadError,
+    StreamSource,
     argument_text,
     complete_envelope,
     error_in_event,
@@ -51,18 +51,18 @@ class StreamAggregator(ABC):
     """Builds one reply from the events of a stream: of a completion (below), or of a response (responses_api.py).
 
     `failure` is set as soon as the stream cannot give a reply: after an error event of the upstream, after an event
-    that is not JSON, or after more than `limit_bytes` of events. `finish` raises it. `is_over`: further events are
-    ignored, after the last event or after a failure.
+    that is not JSON, or after more than `source.limit_bytes` of events. `finish` raises it. After the last event or a
+    failure `is_over` is True, and further events are ignored.
     """
 
     __slots__ = ("_bytes_left", "_has_done", "_read_error", "_upstream", "failure", "is_over")
 
-    def __init__(self, upstream: str, limit_bytes: int, read_error: ReadError) -> None:
+    def __init__(self, source: StreamSource) -> None:
         self.failure: GatepassError | None = None
         self.is_over = False
-        self._upstream = upstream
-        self._bytes_left = limit_bytes
-        self._read_error = read_error
+        self._upstream = source.upstream
+        self._bytes_left = source.limit_bytes
+        self._read_error = source.read_error
         self._has_done = False
 
     def feed(self, run: bytes) -> None:
@@ -259,15 +259,13 @@ class CompletionAggregator(StreamAggregator):
 
     def __init__(
         self,
-        upstream: str,
-        limit_bytes: int,
-        read_error: ReadError,
+        source: StreamSource,
         defaults: EnvelopeDefaults,
         *,
         choices: int = 1,
         cumulative: bool = False,
     ) -> None:
-        super().__init__(upstream, limit_bytes, read_error)
+        super().__init__(source)
         self._defaults = defaults
         self._expected_choices = choices
         self._cumulative = CumulativeTextRepair(lambda _: None) if cumulative else None

@@ -130,6 +130,19 @@ def is_chunk(payload: Object) -> bool:
 ReadError = Callable[[Any], UpstreamErrorBody | None]
 """Reads an upstream's error from a JSON value, and returns None if the value is not an error."""
 
+
+@dataclass(frozen=True, slots=True)
+class StreamSource:
+    """The upstream that sends a stream.
+
+    `limit_bytes` limits one event where the stream is relayed, and all events where they become a whole reply.
+    """
+
+    upstream: str
+    limit_bytes: int
+    read_error: ReadError
+
+
 UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")
 
 

@@ -10,7 +10,7 @@ from gatepass.errors import GatepassError
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     MAX_ENTRIES_MIN_BYTES,
-    ReadError,
+    StreamSource,
     error_in_event,
     event_value,
     finish_reason,
@@ -41,14 +41,14 @@ from gatepass.types import UpstreamErrorBody
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
 NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
-"""The changes that validation makes, in the order of the names:
+"""The changes that validation makes.
 
-* It removes a byte order mark, because clients lose the first event after one.
-* It removes the blank line after a block of comments if an `id:` was sent before. Otherwise openai-python makes an
-  empty event of the block and fails (openai/openai-python issues 2722, 3833).
-* It removes events without data, and events whose data is empty or a comment, because clients fail at them too.
-* It adds the blank line that the last event lacks, because clients ignore an unfinished event.
-* It adds `[DONE]` to a stream that is complete without it.
+- BYTE_ORDER_MARK: It removes a byte order mark. Clients lose the first event after one.
+- ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
+  openai-python reads the block as an empty event and fails (openai/openai-python issues 2722, 3833).
+- EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
+- LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
+- ADDED_DONE: It adds `[DONE]` to a stream that is complete without it.
 """
 
 _BOM = b"\xef\xbb\xbf"
@@ -80,7 +80,7 @@ class EventStream:
 
     The arguments:
 
-    * `event_limit_bytes` limits one event. It also limits the comments, blank lines and events without data between
+    * `source.limit_bytes` limits one event. It also limits the comments, blank lines and events without data between
       two events.
     * `choices` is the number of choices that the call requests.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
@@ -121,9 +121,7 @@ class EventStream:
 
     def __init__(
         self,
-        upstream: str,
-        event_limit_bytes: int,
-        read_error: ReadError,
+        source: StreamSource,
         done_is_required: bool = True,
         *,
         last_types: frozenset[str] = frozenset(),
@@ -135,16 +133,16 @@ class EventStream:
         self.failure: GatepassError | None = None
         self.done = self.has_answered = False
         self.events = 0
-        self._upstream = upstream
-        self._read_error = read_error
+        self._upstream = source.upstream
+        self._read_error = source.read_error
         self._done_is_required = done_is_required
         self._choices = choices
         self._last_types = last_types
         self._before = dialect_transform
         self._repair = repair
         self._after = client_transform
-        self._framer = Framer(event_limit_bytes)
-        self._event_limit_bytes = event_limit_bytes
+        self._framer = Framer(source.limit_bytes)
+        self._event_limit_bytes = source.limit_bytes
         self._long_texts: LongTexts | None = None
         self._shortening: LongTexts | None = None
         self._shortens_tail = False

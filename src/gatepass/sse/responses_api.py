@@ -17,7 +17,7 @@ from gatepass.sse.chunk import (
     MAX_ENTRIES,
     EnvelopeDefaults,
     Object,
-    ReadError,
+    StreamSource,
     argument_text,
     json_text,
     text_of_id,
@@ -281,8 +281,8 @@ class ResponseAggregator(StreamAggregator):
 
     __slots__ = ("_has_started", "_items", "_items_without_index", "_response", "_started_items")
 
-    def __init__(self, upstream: str, limit_bytes: int, read_error: ReadError) -> None:
-        super().__init__(upstream, limit_bytes, read_error)
+    def __init__(self, source: StreamSource) -> None:
+        super().__init__(source)
         self._items: dict[int, Object] = {}
         self._items_without_index: list[Object] = []
         self._started_items: set[int] = set()

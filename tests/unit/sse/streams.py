@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import UpstreamErrorBody
 
@@ -96,7 +97,7 @@ def _mask(payload: str) -> str:
 
 
 def new_stream(**more: Any) -> EventStream:
-    return EventStream("chat", LIMIT_BYTES, read_error, **more)
+    return EventStream(StreamSource("chat", LIMIT_BYTES, read_error), **more)
 
 
 def state(stream: EventStream) -> dict[str, Any]:

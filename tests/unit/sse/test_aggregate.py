@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gatepass.errors import GatepassError, UpstreamClosed
 from gatepass.sse import aggregate
 from gatepass.sse.aggregate import CompletionAggregator
-from gatepass.sse.chunk import MAX_CHOICES
+from gatepass.sse.chunk import MAX_CHOICES, StreamSource
 from tests.memory import traced_memory
 from tests.unit.sse.documents import CREATED_S, clean_streams, completions, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads, strictly, strictly_legacy
@@ -22,7 +22,7 @@ HEAD = {"id": "chatcmpl-7", "created": 1_700_000_000, "model": "gpt-4o-240806-de
 
 
 def aggregator(limit_bytes: int = LIMIT_BYTES, **more: Any) -> CompletionAggregator:
-    return CompletionAggregator("chat", limit_bytes, read_error, origin(), **more)
+    return CompletionAggregator(StreamSource("chat", limit_bytes, read_error), origin(), **more)
 
 
 def aggregated(*blocks: bytes, **more: Any) -> dict[str, Any]:

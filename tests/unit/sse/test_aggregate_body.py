@@ -8,6 +8,7 @@ import pytest
 
 from gatepass.errors import GatepassError
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.dialect_transforms import RagflowStream
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, data, read_error, text
@@ -17,7 +18,9 @@ LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
 
 
 def assembly(limit_bytes: int = LIMIT_BYTES) -> BodyAggregator:
-    return BodyAggregator("chat", CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()), limit_bytes)
+    return BodyAggregator(
+        "chat", CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin()), limit_bytes
+    )
 
 
 def content(one: BodyAggregator) -> str:
@@ -90,7 +93,7 @@ TEXTS = ("The answer", "The answer is", "The answer is forty")
 
 @pytest.mark.parametrize("end", [DONE, b""])
 def test_chunks_that_a_transform_and_the_repair_hold_are_part_of_the_reply(end):
-    aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin(), cumulative=True)
+    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin(), cumulative=True)
     one = BodyAggregator("chat", aggregator, LIMIT_BYTES, RagflowStream(origin(), wants_usage=True))
     for payload in TEXTS:
         assert one.feed(text(payload))

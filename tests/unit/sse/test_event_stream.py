@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gatepass.sse import chunk as chunk_module
 from gatepass.sse import event_stream as stream_module
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event import read_json
 from gatepass.sse.event_stream import FastPath
 from gatepass.sse.usage import Usage
@@ -421,7 +422,7 @@ def test_chunks_with_defects_that_are_not_repaired_stay_unchanged():
 
 
 def test_event_above_the_limit_ends_the_stream_after_the_events_before_it():
-    stream = stream_module.EventStream("chat", 400, read_error)
+    stream = stream_module.EventStream(StreamSource("chat", 400, read_error))
     out = stream.feed(HELLO + YOU + text("x" * 400) + YOU)
     assert (out, code(stream)) == (HELLO + YOU, "upstream_invalid")
     assert "limits.event_bytes" in str(stream.failure)

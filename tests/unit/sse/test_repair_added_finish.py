@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, RepairOptions
-from gatepass.sse.chunk import MAX_CHOICES
+from gatepass.sse.chunk import MAX_CHOICES, StreamSource
 from gatepass.sse.client_transforms import make_client_transform
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
@@ -19,7 +19,9 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 def read(*blocks, include_usage=False):
-    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=StreamRepair(RepairOptions(include_usage), origin()))
+    stream = EventStream(
+        StreamSource("chat", LIMIT_BYTES, read_error), repair=StreamRepair(RepairOptions(include_usage), origin())
+    )
     return b"".join(map(stream.feed, blocks)) + stream.finish(), stream
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.chunk import StreamSource
 from tests.unit.sse.documents import Chunk, clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.repair_streams import new_repair
@@ -207,7 +208,7 @@ def test_repaired_stream_is_clean_to_a_second_repair(defect):
 
 def joined(blocks: list[bytes]) -> Any:
     """The meaning of the aggregated stream."""
-    aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin())
+    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin())
     fed(aggregator.feed, blocks)
     return without_filters(meaning(json.loads(aggregator.finish())))
 

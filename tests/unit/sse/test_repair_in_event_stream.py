@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
@@ -27,7 +28,7 @@ WHOLE = {
 
 def repaired(blocks: list[bytes], draw: Any = None, **more: Any) -> tuple[bytes, EventStream]:
     repair = StreamRepair(RepairOptions(include_usage=True, cumulative=bool(more.pop("cumulative", False))), origin())
-    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair, **more)
+    stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error), repair=repair, **more)
     return b"".join(fed(stream.feed, blocks, draw)) + stream.finish(), stream
 
 
@@ -64,7 +65,7 @@ def test_event_that_the_fast_path_matches_is_not_passed_to_the_repair():
             return super().repair_event(block, payload)
 
     repair = Counting(RepairOptions(), origin())
-    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
+    stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error), repair=repair)
     for number in range(100):
         stream.feed(text(f"word {number}"))
     assert repair.shown == 1

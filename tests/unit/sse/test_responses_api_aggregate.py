@@ -11,6 +11,7 @@ from hypothesis import given
 from gatepass.errors import GatepassError
 from gatepass.sse import aggregate
 from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.responses_api import ResponseAggregator, synthesize_response
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
@@ -26,7 +27,7 @@ def written(document: Any) -> bytes:
 
 
 def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:
-    one = BodyAggregator("chat", ResponseAggregator("chat", limit_bytes, read_error), LIMIT_BYTES)
+    one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", limit_bytes, read_error)), LIMIT_BYTES)
     one.feed(stream)
     return json.loads(one.finish())
 
@@ -48,7 +49,7 @@ LAST = event("response.completed", response=WHOLE)
 def test_a_stream_cut_anywhere_is_the_same_response(ends):
     lines = written(WHOLE).replace(b"\n", ends)
     for at in range(0, len(lines) + 1, 7):
-        one = BodyAggregator("chat", ResponseAggregator("chat", LIMIT_BYTES, read_error), LIMIT_BYTES)
+        one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error)), LIMIT_BYTES)
         one.feed(lines[:at])
         one.feed(lines[at:])
         assert json.loads(one.finish()) == WHOLE
@@ -63,7 +64,7 @@ def test_the_stream_of_a_response_is_that_response_again(document):
 
 @pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])
 def test_the_last_event_has_the_response_and_after_it_no_more_is_wanted(end):
-    one = BodyAggregator("chat", ResponseAggregator("chat", LIMIT_BYTES, read_error), LIMIT_BYTES)
+    one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error)), LIMIT_BYTES)
     assert one.feed(event("response.created", response={}))
     assert not one.feed(event(f"response.{end}", response=WHOLE))
     assert not one.feed(event("error", message="late"))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.synthesize import PIECE_CHARS, synthesize_stream
 from tests.unit.sse.documents import clean_streams, completions, events, fed, legacy_completions, meaning, origin
 from tests.unit.sse.peer import helper_reads
@@ -15,7 +16,7 @@ from tests.unit.sse.streams import LIMIT_BYTES, read_error
 
 
 def aggregated(blocks: list[bytes], choices: int = 1) -> bytes:
-    one = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin(), choices=choices)
+    one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin(), choices=choices)
     fed(one.feed, blocks)
     return one.finish()
 
