@@ -60,7 +60,7 @@ _NO_VALUE = bytes(byte for byte in range(256) if byte not in b",{[")
 
 MOST_STEPS = 300_000
 """Limit of one scan, about 12,000 messages. No other thread runs while the objects of a scan are freed. Bodies with
-many values are scanned outside the event loop (`large_body.run_off_loop`)."""
+many values are scanned outside the event loop (`large_body.BodyThread`)."""
 MEMBER_STEPS = 6
 ELEMENT_STEPS = 3
 """The cost of a member and of an element, in steps over one string or bracket (0.25 µs)."""

@@ -21,7 +21,7 @@ from gatepass.normalize.rerank import RerankOptions, Shaped
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.proxy import large_body
 from gatepass.proxy.attempt import normalize_off_loop
-from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, needs_scan, run_off_loop, scanned, with_scanned_body
+from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, BodyThread, needs_scan, scanned, with_scanned_body
 from gatepass.types import Call, ClientProtocol, Operation, Target
 from tests.attacks.conftest import Attack
 
@@ -69,17 +69,20 @@ def body(name: str, unit: str, size_bytes: int) -> bytes:
 
 
 async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
-    """Return the result of the rules, or the code of the error."""
+    """What the rules did, or the code of the error."""
+    thread = BodyThread()
     try:
         found = await scanned(raw) if needs_scan(raw, has_inputs=name == "input") else raw
-        call = await normalize_off_loop(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)
+        call = await normalize_off_loop(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules, thread)
         if name == "input":
             call = await with_scanned_body(call)
-            await run_off_loop(call.body, partial(split, call))
+            await thread.run(call.body, partial(split, call))
         if name == "documents":
-            await run_off_loop(found, partial(RerankOptions.of, found))
+            await thread.run(found, partial(RerankOptions.of, found))
     except GatepassError as error:
         return error.code
+    finally:
+        thread.close()
     return ",".join(call.adapted)
 
 

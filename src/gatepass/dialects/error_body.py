@@ -1,16 +1,16 @@
-"""Read an error body: decide whether a JSON document is an error, and return its message, code, type and status.
+"""Decide whether a JSON document is an error, and return its message, code, type and status.
 
-Each shape has a test with a literal body:
+These are the shapes. Each has a test with a literal body.
 
-* `error` is an object: OpenAI, llama.cpp, Google, OpenRouter (`metadata.raw`). Gemini puts it into an array.
-* `error` is a text: LM Studio, Ollama, TGI, RFC 6749.
+* `error` as an object: OpenAI, llama.cpp, Google, OpenRouter (`metadata.raw`), and Gemini in an array.
+* `error` as a text: LM Studio, Ollama, TGI, RFC 6749.
 * `object: error`: vLLM, SGLang, Mistral.
 * `detail`: FastAPI, Ray, RFC 9457.
 * `errors`: Cloudflare.
 * `header`: iFlytek.
 * A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
-* A text only, with an error status: Kong.
-* The JSON of one error in the message of another: relays.
+* A text alone, with an error status: Kong.
+* An error as JSON in the message of another error: relays.
 """
 
 from __future__ import annotations

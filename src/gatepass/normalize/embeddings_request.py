@@ -73,7 +73,8 @@ class SplitShare:
 class TextsOnly:
     """Reject token ids in an embeddings call, if the configuration declares that the model does not accept them.
 
-    vLLM treats any ids as those of its own tokenizer and returns wrong vectors without an error. Raises InvalidRequest.
+    vLLM reads all ids with the tokenizer of its model, and returns wrong vectors without an error.
+    Raises InvalidRequest.
     """
 
     name = "texts"
@@ -107,7 +108,7 @@ def _set_limit(editor: JsonEditor, limit: int) -> bool:
 
 
 def _count(editor: JsonEditor) -> int:
-    """Return the number of inputs in a list; 0 for a single input, which is a string or a list of ids."""
+    """Return the number of inputs in a list. Return 0 for a single input: a string or a list of ids."""
     inputs = editor.top.array("input") if editor.protocol is ClientProtocol.EMBEDDINGS else None
     if inputs is None or (len(inputs) and inputs.kind(0) in "-0123456789"):
         return 0

@@ -35,6 +35,7 @@ from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests, PeriodicChecks
+from gatepass.proxy.large_body import BodyThread
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
 from gatepass.store.base import StoreUnavailable
@@ -123,6 +124,7 @@ class ProcessParts:
     metrics: Metrics
     in_flight: InFlightRequests
     periodic_checks: PeriodicChecks
+    body_thread: BodyThread
     store: GuardedStore | None
     """The store that this process shares with others, None if it shares nothing."""
 
@@ -187,6 +189,7 @@ class AppState(ProcessParts):
         for holder in self.holders.values():
             await holder.aclose()
         await self.in_flight.tasks.aclose()  # before the transports that the tasks use
+        self.body_thread.close()
         for upstream in self.upstreams.values():
             await upstream.transport.aclose()
         if self.store is not None:
@@ -226,6 +229,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         metrics=Metrics(),
         in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
+        body_thread=BodyThread(),
         store=store,
     )
     state = _assemble(config, parts, TLSContexts(), None)
@@ -274,6 +278,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         metrics=parts.metrics,
         in_flight=parts.in_flight,
         periodic_checks=parts.periodic_checks,
+        body_thread=parts.body_thread,
         store=parts.store,
     )
 

@@ -40,7 +40,7 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_embeddings
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, keep_alive_encoder
-from gatepass.proxy.large_body import INLINE_BYTES, is_heavy, run_off_loop, with_scanned_body
+from gatepass.proxy.large_body import INLINE_BYTES, BodyThread, is_heavy, with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, StreamingReply, classify
 from gatepass.proxy.upstream_call import confirm_token, renew_token, send
 from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
@@ -73,7 +73,10 @@ async def try_target(
     # Normalize: profile rules, built-in rules and declared rules. They are the same for every retry.
     configured = rules_for(attempt.state, upstream, call, target, context.profile)
     is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
-    base = normalize(call, target, configured) if is_small else await normalize_off_loop(call, target, configured)
+    thread = attempt.state.body_thread
+    base = (
+        normalize(call, target, configured) if is_small else await normalize_off_loop(call, target, configured, thread)
+    )
     if not call.body:
         return await _pass_through(context, attempt, base, keep_alive)
 
@@ -92,7 +95,7 @@ async def try_target(
                 normalized = (
                     normalize(normalized, target, rules)
                     if is_small
-                    else await normalize_off_loop(normalized, target, rules)
+                    else await normalize_off_loop(normalized, target, rules, thread)
                 )
             attempt.adapted = normalized.adapted
             if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
@@ -175,7 +178,7 @@ async def _send_rerank(attempt: Attempt, normalized: Call) -> BufferedReply:
 
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
-    options = await run_off_loop(attempt.call.body, partial(RerankOptions.of, attempt.call.body))
+    options = await attempt.state.body_thread.run(attempt.call.body, partial(RerankOptions.of, attempt.call.body))
     reply = await _send_and_classify(attempt, _encode(attempt, normalized))
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
@@ -220,8 +223,8 @@ def rules_for(
     return (*profile_rules, *rules) if profile_rules else rules
 
 
-async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
-    """Apply `rules` as `normalize` does, in a thread where they step over many values.
+async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule], thread: BodyThread) -> Call:
+    """Apply `rules` as `normalize` does, in `thread` where they step over many values.
 
     If the body is scanned, a rule's new body is scanned before the next rule.
     """
@@ -231,15 +234,15 @@ async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule]) 
         return apply_rules(call, target, rules)
     if not is_scanned and rules is BUILT_IN_RULES:
         # the last rule runs alone: it saves one copy of the body at the peak
-        call = await run_off_loop(call.body, partial(apply_rules, call, target, rules[:-1]))
+        call = await thread.run(call.body, partial(apply_rules, call, target, rules[:-1]))
         rules = MODEL_NAME_ONLY
         if place_of(call.body, MODEL) >= 0:
             return apply_rules(call, target, rules)
     if not is_scanned:
-        return await run_off_loop(call.body, partial(apply_rules, call, target, rules))
+        return await thread.run(call.body, partial(apply_rules, call, target, rules))
     for rule in rules:
         call = await with_scanned_body(call)
-        call = await run_off_loop(call.body, partial(rule.apply, call, target))
+        call = await thread.run(call.body, partial(rule.apply, call, target))
     return call
 
 
@@ -289,7 +292,7 @@ class AttemptLearning:
         self.session.recall(self._base, self._state.clock.now())
         if self.session.has_rules:
             self._base = await with_scanned_body(self._base)
-            planned = await run_off_loop(self._base.body, partial(self.session.revise, self._base))
+            planned = await self._state.body_thread.run(self._base.body, partial(self.session.revise, self._base))
         else:
             planned = self.session.revise(self._base)
         self._attempt.learned = planned.adapted[len(self._base.adapted) :]
@@ -359,11 +362,11 @@ class AttemptLearning:
         """Return the rules that `error` suggests and that would change `sent`. A heavy body is read in a thread."""
         if sent is None:
             return ()
-        rejection = await run_off_loop(sent.body, partial(session.parse_error, error))
+        rejection = await self._state.body_thread.run(sent.body, partial(session.parse_error, error))
         if rejection is None:
             return ()
         sent = await with_scanned_body(sent)
-        return await run_off_loop(sent.body, partial(relevant_rules, rejection, sent))
+        return await self._state.body_thread.run(sent.body, partial(relevant_rules, rejection, sent))
 
     def _advice(self, session: LearningSession, sent: Call, error: UpstreamError, rules: Relevant) -> str:
         if isinstance(error, UpstreamErrorReply) and has_token_ids(sent):

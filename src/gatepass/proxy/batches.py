@@ -10,7 +10,7 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import run_off_loop, with_scanned_body
+from gatepass.proxy.large_body import with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call
 
@@ -26,7 +26,7 @@ async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPar
     parts: Sequence[Call] = (normalized,)
     if normalized.max_inputs is not None:
         normalized = await with_scanned_body(normalized)
-        parts = await run_off_loop(normalized.body, partial(split, normalized))
+        parts = await attempt.state.body_thread.run(normalized.body, partial(split, normalized))
     classified = [await send_part(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)
     replies = [reply for reply in classified if isinstance(reply, BufferedReply)]
     if len(replies) != len(classified):

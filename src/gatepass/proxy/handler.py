@@ -59,7 +59,7 @@ from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.context import BODY_LOG_CHARS, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, needs_scan, run_off_loop, scanned
+from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, needs_scan, scanned
 from gatepass.proxy.models import Catalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import SYNTHESISED, ClassifiedReply
@@ -315,7 +315,7 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
     elif len(body) <= AT_ONCE_BYTES or (len(body) <= MOST_AT_ONCE_BYTES and not has_more_values(body, INLINE_VALUES)):
         with suppress(TooManySteps):  # then it is parsed again, in a thread
             return _parse(context, found, body, AT_ONCE_STEPS)
-    return await run_off_loop(body, partial(_parse, context, found, body))
+    return await context.state.body_thread.run(body, partial(_parse, context, found, body))
 
 
 def _keep_call(context: RequestContext, call: Call) -> Call:

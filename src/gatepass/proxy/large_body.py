@@ -100,8 +100,6 @@ _VALUE = msgspec.json.Decoder(msgspec.Raw)
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000
 """With at most this many commas and brackets a rule takes 15 ms at most, which may block the event loop."""
-_EXECUTOR = ThreadPoolExecutor(1, "gatepass-bodies")
-"""One thread: the event loop competes with only one for the interpreter's lock, and gets it every 5 ms."""
 
 Slices = Generator[None, None, None]
 Result = TypeVar("Result")
@@ -146,15 +144,31 @@ async def with_scanned_body(call: Call) -> Call:
     return replace(call, body=await scanned(call.body))
 
 
-async def run_off_loop(body: bytes, work: Callable[[], Result]) -> Result:
-    """Return the result of `work`, which reads `body`. It runs in a thread if the body is heavy.
+class BodyThread:
+    """The thread for work on large bodies.
 
-    `work` must not change shared state, and must not call C code that holds the interpreter's lock for more than 50 ms.
-    Python code hands the lock to the event loop in time.
+    There is one, because the event loop then competes with only one thread for the interpreter's lock, and gets it
+    every 5 ms.
     """
-    if not is_heavy(body):
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(_EXECUTOR, work)
+
+    __slots__ = ("_executor",)
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "gatepass-bodies")
+
+    async def run(self, body: bytes, work: Callable[[], Result]) -> Result:
+        """Return the result of `work`. It runs in the thread if `body`, which it reads, is heavy.
+
+        `work` must not change shared state, and must not call C code that holds the interpreter's lock for more than
+        50 ms. Python code hands the lock to the event loop in time.
+        """
+        if not is_heavy(body):
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        """End the thread after its current work."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 async def scanned(body: bytes, *, counts_inputs: bool = False) -> ScannedBody:
@@ -246,11 +260,12 @@ class Scan:
         body = self._body
         if checks_utf8 and not body.isascii():
             yield from self._check_utf8()
-        begin = _BEGIN.match(body)
+        # only a reply may begin with a byte order mark
+        begin = _BEGIN.match(body, len(codecs.BOM_UTF8) if not checks_utf8 and body.startswith(codecs.BOM_UTF8) else 0)
         if begin is None:
             top_level(body[:NAME_BYTES])
             raise _too_complex(_TOO_LONG)
-        self._at = begin.end()
+        self._at, self._begin = begin.end(), begin.start()
         self._stack.append(_OBJECT)
         while (name := _NAME.match(body, self._at, self._at + NAME_BYTES)) is not None:
             before, is_chat = self._values, name[1] == b'"messages"'

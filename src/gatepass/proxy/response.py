@@ -25,7 +25,7 @@ from gatepass.normalize.embeddings_reply import is_right
 from gatepass.normalize.members import STREAMED
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import run_off_loop, scanned_reply
+from gatepass.proxy.large_body import scanned_reply
 from gatepass.proxy.upstream_call import (
     as_rejection,
     connection_error,
@@ -412,7 +412,8 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     if context.protocol is ClientProtocol.RAW:
         return reply
     client_transform = context.client_transform() if context.protocol is ClientProtocol.CHAT else None
-    events, pieces = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body, client_transform))
+    work = partial(_synthesized_events, context, reply.body, client_transform)
+    events, pieces = await context.state.body_thread.run(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     return SynthesizedStream(headers, pieces, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)

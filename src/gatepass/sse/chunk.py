@@ -131,8 +131,7 @@ ReadError = Callable[[Any], UpstreamErrorBody | None]
 """Reads an upstream's error from a JSON value, and returns None if the value is not an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSource:
+class StreamSource(msgspec.Struct, frozen=True, gc=False):
     """The upstream that sends a stream.
 
     `limit_bytes` limits one event where the stream is relayed, and all events where they become a whole reply.

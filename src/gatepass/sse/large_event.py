@@ -96,7 +96,8 @@ class LongTexts:
         self.shortened: bytes | None = None
         self._limit_bytes = limit_bytes
         self._name = token_hex(16)  # unknown to the upstream, so that it cannot send a mark
-        self._pattern = re.compile(rb';(\\+)t%b:([0-9]+):[0-9]+\.|";\\t%b=([0-9]+)\."' % (2 * (self._name.encode(),)))
+        # it begins with one literal byte, so that the search is fast
+        self._pattern = re.compile(rb";(\\+)t%b([:=])([0-9]+)(?::[0-9]+)?\." % self._name.encode())
         self._texts: dict[int, bytes] = {}
         self._restored: set[int] = set()
         self._next = self._held_bytes = 0
@@ -125,11 +126,13 @@ class LongTexts:
         """Return `run` in pieces, with the upstream's bytes instead of the marks. Long texts are not copied."""
         first, *found = self._pattern.split(run)
         pieces = [first]
-        for slashes, digits, value_digits, after in zip(*(found[at::4] for at in range(4)), strict=True):
-            number = int(digits or value_digits)
+        for slashes, sign, digits, after in zip(*(found[at::4] for at in range(4)), strict=True):
+            number = int(digits)
             text = self._texts[number]
+            if sign == b"=":  # the mark is a JSON string, and replaces a value with other signs around it
+                pieces[-1], after = pieces[-1][:-1], after[1:]
             # JSON inside a JSON string has two backslashes, then four
-            for _ in range(len(slashes or b"").bit_length() - 1):
+            for _ in range(len(slashes).bit_length() - 1):
                 text = quoted(text.decode())[1:-1]
             self._restored.add(number)
             pieces += (text, after)

@@ -1,4 +1,4 @@
-"""Read the token counts in an upstream's reply, and which usage the client requests of a stream."""
+"""Read the token counts of an upstream's reply, and the usage that a client requests for its stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 TAIL_BYTES = 2_048
-"""Usage is searched only in this last part of a reply."""
+"""`usage_of` searches only this last part of a reply."""
 
 _NAME = b'"usage"'
 _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{(?:[^{}"]++|"[^"\\]*+"|\{[^{}]*+\})*+\})')
@@ -33,7 +33,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> Self:
-        """Return the token counts in a decoded JSON object. Members of a wrong type are ignored."""
+        """Return the token counts of a decoded JSON object. Members of a wrong type are ignored."""
         is_response = "input_tokens" in payload and "prompt_tokens" not in payload
         prompt, completion = ("input", "output") if is_response else ("prompt", "completion")
         return cls(
