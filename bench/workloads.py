@@ -44,11 +44,6 @@ class Workload:
     ramp_ms: int = 0
     once: bool = False
 
-    @property
-    def nominal_events_per_s(self) -> float:
-        """Return the events per second of paced streams, with one event each 50 ms."""
-        return self.connections * 20.0
-
 
 def paced(connections: int, ramp_ms: int, warmup_s: float, candidates: tuple[str, ...], body: str) -> Workload:
     return Workload(

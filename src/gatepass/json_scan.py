@@ -183,10 +183,10 @@ class JsonScanner:
         while (mark := _MARK.search(text, at)) is not None and steps > 0:
             steps -= 1
             at = mark.end()
-            sign = text[at - 1]
-            if sign == _QUOTE:
+            char = text[at - 1]
+            if char == _QUOTE:
                 at = self._string_end(at - 1)
-            elif sign in _OPENERS:
+            elif char in _OPENERS:
                 depth += 1
             else:
                 depth -= 1
@@ -217,7 +217,7 @@ class JsonScanner:
 
 MOST_SLOW_NUMBERS = 1_000
 _SLOW_NUMBERS = (b"e000", b"e+000", b"e-000")
-_SHAPES = bytes(ord("0") if sign in b"0123456789" else ord("e") if sign in b"eE" else sign for sign in range(256))
+_SHAPES = bytes(ord("0") if char in b"0123456789" else ord("e") if char in b"eE" else char for char in range(256))
 """Translates every digit to 0, so that the shape of a number can be searched."""
 
 
@@ -250,10 +250,10 @@ def has_slow_numbers(text: bytes) -> bool:
     return text.count(b",") >= MOST_SLOW_NUMBERS and count_fractions(text)[1] > MOST_SLOW_NUMBERS
 
 
-def occurrences(text: bytes, signs: bytes, most: int) -> int:
-    """Return how many bytes of `text` are one of `signs`, counting at most `most` + 1 for each sign."""
+def occurrences(text: bytes, chars: bytes, most: int) -> int:
+    """Return how many bytes of `text` are one of `chars`, counting at most `most` + 1 for each of them."""
     # `replace` finds rare bytes at memory speed, `count` checks each byte: 6 µs instead of 100 for 64 KB (CPython 3.11)
-    return sum(len(text) - len(text.replace(b"%c" % sign, b"", most + 1)) for sign in signs)
+    return sum(len(text) - len(text.replace(b"%c" % char, b"", most + 1)) for char in chars)
 
 
 def count_fractions(text: bytes) -> tuple[int, int]:

@@ -105,7 +105,7 @@ class Simulation:
             client.serving = "stranger"
             return
         caller = CALLERS[CALLERS.index(caller) % self.callers]
-        before = self.requests.under_way(caller)
+        before = self.requests.in_flight(caller)
         try:
             self.requests.claim(caller, MAX_CONCURRENT if caller == BOUNDED else None)
         except GatepassError as error:
@@ -169,7 +169,7 @@ class Simulation:
         known = {
             name: sum(client.by == name for client in self.open if client.serving == "admitted") for name in CALLERS
         }
-        self.holds(all(self.requests.under_way(name) == known[name] for name in CALLERS), "requests are counted")
+        self.holds(all(self.requests.in_flight(name) == known[name] for name in CALLERS), "requests are counted")
         self.holds(known[BOUNDED] <= MAX_CONCURRENT, "max_concurrent holds")
         self.holds(sum(known.values()) <= CONNECTIONS + self.callers, "requests are bounded in total")
         per_caller = CONNECTIONS if self.callers == 1 else CONNECTIONS - 1

@@ -353,7 +353,7 @@ FAULTS = {
     ),
     "https to a plain port": at("upstream:chat tls", https_to_http, "does not use TLS on this port", "http://"),
     "http to a TLS port": at(
-        "upstream:chat models", http_to_tls, "speaks TLS on this port", f"Begin {BASE_URL} with https"
+        "upstream:chat models", http_to_tls, "requires TLS on this port", f"Begin {BASE_URL} with https"
     ),
     "http to nginx's TLS port": at("upstream:chat models", http_to_nginx, f"begin {BASE_URL} with https://"),
     "the TLS handshake hangs": at("upstream:chat tls", silent_handshake, "TLS handshake within 0.3 s", waits=True),

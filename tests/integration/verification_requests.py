@@ -96,7 +96,6 @@ class Check:
 
 V1 = "/v1"
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
-TEXT_JSON = {"content-type": "application/json"}
 
 
 def _headers(**fields: str) -> Mapping[str, str]:

@@ -144,13 +144,13 @@ def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str
     An object contains lists of models under any names, or a `model`. The latter is checked like a body too, because
     LiteLLM may read either.
     """
-    sign = scanner.text[at : at + 1]
-    if sign == b'"':
+    first = scanner.text[at : at + 1]
+    if first == b'"':
         yield string(scanner.text[at : scanner.value_end(at)])
-    elif sign == b"[":
+    elif first == b"[":
         for start, _ in scanner.elements(at):
             yield from _models_in(caller, scanner, start)
-    elif sign == b"{":
+    elif first == b"{":
         listed = list(scanner.members(at))
         if any(folded(member.name) == _MODEL for member in listed):
             _check_object(caller, scanner, at)

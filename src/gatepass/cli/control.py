@@ -72,7 +72,7 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
 def found_socket() -> str:
     """Return the socket of GATEPASS_CONTROL_SOCKET, or the living one of this user. Raises NotRunning.
 
-    If several live, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
+    If several run, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
     """
     from gatepass.server.listening import AUTO, OFF, living_sockets
 

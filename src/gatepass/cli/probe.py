@@ -168,7 +168,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         server = upstream_server(upstream.name, upstream.settings)
         # a TLS server that receives plain HTTP closes the connection or answers with bytes of TLS
         if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
-            problem = "the server closed the plain connection, and it speaks TLS on this port"
+            problem = "the server closed the plain connection, and it requires TLS on this port"
             return step(Outcome.FAILS, problem, f"Begin upstreams.{upstream.name}.base_url with https://.")
         if isinstance(error, UpstreamClosed) and server.destination.secure and server.network.client_cert is None:
             # in TLS 1.3 a server rejects a missing client certificate after the handshake

@@ -268,7 +268,7 @@ async def _failed_handshake(server: Server, destination: Destination, fault: Tra
     """Explain a handshake that failed. A second one without verification shows the certificate."""
     problem = tls_problem(fault.detail, has_ca_file=server.network.ca_file is not None)
     # some servers without TLS close the connection at a handshake instead of answering
-    if problem in (TlsProblem.CLOSED, TlsProblem.OTHER) and await _speaks_http(destination, server.connect_s):
+    if problem in (TlsProblem.CLOSED, TlsProblem.OTHER) and await _answers_http(destination, server.connect_s):
         problem = TlsProblem.PLAIN_HTTP
     advice = tls_advice(problem, server.host, server.settings, server.url_setting)
     why = f"{server.host}: {fault.detail if problem is TlsProblem.OTHER else problem.value}"
@@ -287,7 +287,7 @@ async def _failed_handshake(server: Server, destination: Destination, fault: Tra
     return server.step("tls", Outcome.FAILS, why, advice)
 
 
-async def _speaks_http(destination: Destination, limit_s: float) -> bool:
+async def _answers_http(destination: Destination, limit_s: float) -> bool:
     """Return whether the server answers plain HTTP on this port. Always False with a proxy, which is not asked."""
     if destination.proxy is not None:
         return False

@@ -167,7 +167,7 @@ def _page_step(page: str, answer: Answer) -> Step:
         advice = "No upstream has a usable token. Run `gatepass doctor` where gatepass runs, or read its /status."
         return _step(page, Outcome.FAILS, f"GET {page}: {_why(answer)}", answer, advice)
     return _step(
-        page, Outcome.WORKS, "gatepass lives" if page == "/healthz" else "an upstream has a usable token", answer
+        page, Outcome.WORKS, "gatepass is alive" if page == "/healthz" else "an upstream has a usable token", answer
     )
 
 

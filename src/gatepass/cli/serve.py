@@ -91,7 +91,7 @@ def serve(
         from gatepass.config.file import DEFAULT_FILE
 
         configure(loaded.config.log.level, loaded.config.log.format, Redactor())
-        # a file that nobody named could be found by accident, so the log states it
+        # gatepass can find this file by accident, so the log states it
         if loaded.source == DEFAULT_FILE and path is None:
             LOG.info("configuration_found", extra={"fields": {"file": os.path.abspath(DEFAULT_FILE)}})
         for warning in loaded.warnings:

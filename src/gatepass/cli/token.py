@@ -63,7 +63,7 @@ def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, rev
     Exit codes: 0 fetched, 1 no token, 2 unknown credential, or only the running gatepass may use it.
     """
     if watch and as_json:
-        raise click.UsageError("--watch prints lines for people: leave --json out.")
+        raise click.UsageError("--watch does not support --json: leave --json out.")
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
     config = load_or_exit(path).config
@@ -263,7 +263,7 @@ WHOLE_FROM_S = 10.0
 
 
 def rounded(seconds: float) -> str:
-    """Round down: a token must not seem to live longer than it does."""
+    """Round down: the shown lifetime must not exceed the real one."""
     return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
 
 

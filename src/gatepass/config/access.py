@@ -59,7 +59,7 @@ class Profile(Block):
 
     Example: ["messages[].tool_calls[].index"]
 
-    Danger: The upstream does not see these wishes of the client.
+    Danger: The upstream does not receive what the client requests with these members.
     """
     drop_null: list[MemberPath] = []
     """Members to leave out if they are null.
@@ -78,9 +78,9 @@ class Profile(Block):
     `empty-delta` (a chunk without text, in chats and completions only) or `off`. The upstream's comments are
     relayed only with `comment`.
 
-    gatepass sends the response head and the first sign after 15 s, or after 5 s if the upstream returns a whole
+    gatepass sends the response head and the first one after 15 s, or after 5 s if the upstream returns a whole
     reply. An error before that keeps its status. A later error is the last event of the stream. After that,
-    gatepass sends one sign for every 12 s of silence. Each may be up to 1 s later. A chunk without text has the
+    gatepass sends one for every 12 s of silence. Each may be up to 1 s later. A chunk without text has the
     `id`, `created` and `model` of the stream as soon as they are known, and is not sent after a finish reason.
 
     Danger: With `off`, a slow answer may exceed the read timeout of the client.

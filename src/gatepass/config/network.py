@@ -189,7 +189,7 @@ class TimeoutSettings(Block):
 
     def over(self, base: TimeoutSettings | None) -> TimeoutSettings:
         """Return these timeouts, with those of `base` that are not set here."""
-        # not all fields: a default that nobody wrote must not override
+        # not all fields: a default that is not in the file must not override
         own = {name: getattr(self, name) for name in self.model_fields_set}
         return self if base is None else base.model_copy(update=own)
 

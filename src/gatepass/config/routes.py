@@ -52,7 +52,7 @@ ANY = "*"
 
 def is_glob(name: str) -> bool:
     """Whether the name of an entry of `models` is a pattern."""
-    return any(sign in name for sign in "*?[")
+    return any(char in name for char in "*?[")
 
 
 def ordered_globs(names: Iterable[str]) -> list[str]:

@@ -209,7 +209,7 @@ def _mapping(document: ConfigDocument, node: MappingNode, path: SettingPath) -> 
         if not isinstance(key_node, ScalarNode) or key_node.value == "":
             raise document.fault(line, "a name is expected before the colon")
         if key_node.tag == f"{_CORE}merge":
-            raise document.fault(line, "`<<` is of YAML 1.1: use an alias for the whole block instead")
+            raise document.fault(line, "`<<` is a feature of YAML 1.1: use an alias for the whole block instead")
         key = _text(document, key_node)
         if key in found:
             document.duplicate_key((*path, key), line)

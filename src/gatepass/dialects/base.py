@@ -256,6 +256,6 @@ def raw_request(request: OutboundRequest, headers: Headers, query: bytes, upload
     names = {name for name, _ in own}
     fields = (*(field for field in request.headers if field[0] not in names), *own)
     pairs = [pair for pair in query.split(b"&") if _PLAIN.match(pair) and pair.partition(b"=")[0] in PARAMETERS]
-    sign = ("&" if "?" in request.url else "?") if pairs else ""
-    url = f"{request.url}{sign}{b'&'.join(pairs).decode('ascii')}"
+    separator = ("&" if "?" in request.url else "?") if pairs else ""
+    url = f"{request.url}{separator}{b'&'.join(pairs).decode('ascii')}"
     return replace(request, url=url, headers=fields, upload=upload)

@@ -27,7 +27,7 @@ MOST_ESCAPES = 10_000
 """Limit on the characters in the strings of one request that may begin an escape."""
 MOST_PARTS = 20_000
 """Limit on the strings, objects and lists of one request."""
-MOST_SIGNS = 40_000
+MOST_SEPARATORS = 40_000
 """Limit on the commas and opening brackets of one body. The JSON parser takes up to 25 ms for so many values."""
 MOST_STEPS = 100_000
 """Limit on comparisons. A text and a value that repeat one letter need many."""
@@ -81,7 +81,7 @@ class Quoted:
         `labels` are plain strings that count as values although they are plain.
         """
         # Commas and brackets inside strings count as well: a count without parsing is fast, and only errs on this side.
-        if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SIGNS:
+        if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SEPARATORS:
             return None
         values: list[bytes] = []
         groups: list[list[str]] = []

@@ -131,7 +131,7 @@ def _plain(value: Any) -> str:
         value = ",".join(map(str, value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     if text.isprintable():
-        return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ' "=') else text
+        return json.dumps(text, ensure_ascii=False) if any(char in text for char in ' "=') else text
     return json.dumps(text)  # in ASCII, because a path may hold control sequences for a terminal
 
 

@@ -420,7 +420,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "credential": "the name of the credential",
         "took_s": "seconds that the fetch took",
         "lifetime_s": "seconds of the token's lifetime that gatepass uses",
-        "lifetime_source": "the source of the lifetime: `jwt`, `reply`, `default_ttl_s` or `nobody`",
+        "lifetime_source": "the source of the lifetime: `jwt`, `reply`, `default_ttl_s` or `none`",
         "kind": "the kind of token: `jwt`, `opaque` or `key`",
         "definite": "true if the issuer refused the credential, so that quick retries do not help",
         "times": "how often the failure happened since the last line",

@@ -89,8 +89,8 @@ def checked_model(model: str) -> str:
 _WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
 """256 KiB, and more if the window would end inside an escape."""
 
-_ESCAPED_SIGN = re.compile(rb'\\["\\]')
-MOST_ESCAPED_SIGNS = 2_000
+_ESCAPED_CHAR = re.compile(rb'\\["\\]')
+MOST_ESCAPED_CHARS = 2_000
 
 _OPENERS = b"{", b"["
 _BRACKETS = b"{[}]"
@@ -102,13 +102,13 @@ def is_deeper(text: bytes, limit: int) -> bool:
     """Whether arrays and objects in the valid JSON `text` are nested deeper than `limit`."""
     # A text with at most `limit` opening brackets is not. For most requests a few searches for one byte show that.
     find, left = text.find, limit
-    for sign in _OPENERS:
-        at = find(sign)
+    for opener in _OPENERS:
+        at = find(opener)
         while at >= 0:
             left -= 1
             if left < 0:
                 return any(level > limit for level in _deepest_by_window(text))
-            at = find(sign, at + 1)
+            at = find(opener, at + 1)
     return False
 
 
@@ -131,8 +131,8 @@ def _unescaped(text: bytes) -> bytes:
         return text
     # The pattern takes half as long as `replace` for few escapes, and ten times as long for many. A replacement of the
     # same length works in place, twice as fast as a shorter one (CPython 3.11).
-    changed, count = _ESCAPED_SIGN.subn(b"__", text, MOST_ESCAPED_SIGNS)
-    if count < MOST_ESCAPED_SIGNS:
+    changed, count = _ESCAPED_CHAR.subn(b"__", text, MOST_ESCAPED_CHARS)
+    if count < MOST_ESCAPED_CHARS:
         return changed
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 

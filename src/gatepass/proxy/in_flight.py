@@ -227,7 +227,8 @@ class Concurrency:
     def set_callers(self, callers: int) -> None:
         self._limit_per_caller = _limit_per_caller(self._limit, callers)
 
-    def under_way(self, caller: str) -> int:
+    def in_flight(self, caller: str) -> int:
+        """Return how many requests of `caller` are counted."""
         return self._by_caller.get(caller, 0)
 
     def claim(self, caller: str, max_concurrent: int | None) -> None:

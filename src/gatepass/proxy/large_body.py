@@ -111,8 +111,8 @@ def is_heavy(body: bytes) -> bool:
         return type(body) is ScannedBody
     if len(body) > LARGE_BYTES:
         return True
-    has_many_signs = occurrences(body, b",{[", INLINE_VALUES) > INLINE_VALUES
-    return has_many_signs and has_more_values(body, INLINE_VALUES)
+    has_many_separators = occurrences(body, b",{[", INLINE_VALUES) > INLINE_VALUES
+    return has_many_separators and has_more_values(body, INLINE_VALUES)
 
 
 def needs_scan(body: bytes, *, has_inputs: bool = False) -> bool:

@@ -268,8 +268,8 @@ def _lines(run: bytes) -> Iterator[tuple[int, int, int]]:
         at = following
 
 
-def _position(run: bytes, sign: bytes, at: int) -> int:
-    found = run.find(sign, at)
+def _position(run: bytes, searched: bytes, at: int) -> int:
+    found = run.find(searched, at)
     return len(run) if found < 0 else found
 
 

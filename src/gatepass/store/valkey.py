@@ -117,7 +117,7 @@ class ValkeyStore:
 
 ADVICE: tuple[tuple[type[ValkeyError], str], ...] = (
     (AuthenticationError, "Check store.username and store.password"),
-    (NoPermissionError, "Allow the user the commands that docs/operations/store.md lists"),
+    (NoPermissionError, "Permit this user the commands in docs/operations/store.md"),
     (OutOfMemoryError, "The server is full: raise its maxmemory"),
     (ReadOnlyError, "The server is a replica: set store.url to the primary"),
 )

@@ -88,12 +88,7 @@ FAULTS = {
     ),
     "outage": Fault(servers, "DemoIssuer", FailingIssuer, "renewal", "503"),
     "lenient": Fault(
-        *(
-            servers,
-            "jwt",
-            SimpleNamespace(encode=jwt.encode, decode=believing, PyJWTError=jwt.PyJWTError),
-            "stale-check",
-        ),
+        *(servers, "jwt", BELIEVING_JWT, "stale-check"),
         "the model server accepted the expired token",
     ),
 }

@@ -87,7 +87,7 @@ def test_every_duplicate_name_is_reported_with_both_lines():
         ("'x'\na: 1\n", "f.yaml:2: is not YAML: expected '<document start>'"),
         ("a: 1\n---\nb: 2\n", "f.yaml:2: is not YAML: but found another document"),
         ("a: 1\nb: '\x01'\n", "f.yaml:2: is not YAML: holds a control character"),
-        ("a: 1\n<<: {b: 2}\n", "f.yaml:2: `<<` is of YAML 1.1"),
+        ("a: 1\n<<: {b: 2}\n", "f.yaml:2: `<<` is a feature of YAML 1.1"),
         ("a: 1\n? [b]\n: 2\n", "f.yaml:2: a name is expected before the colon"),
         ("a: 1\n: 2\n", "f.yaml:2: a name is expected before the colon"),
         (

@@ -19,7 +19,6 @@ from gatepass.types import Call, EmbeddingsOptions
 from tests.unit.normalize.calls import EMBEDDINGS, a_call, merge_replies
 from tests.unit.operations.json_texts import STRINGS, written
 
-FLOATS = EmbeddingsOptions(2)
 ENTRY = {"object": "embedding", "index": 0, "embedding": [0.5, -1]}
 
 

@@ -299,9 +299,9 @@ def test_a_window_border_anywhere_changes_nothing(filler, shift):
 @given(st.text('\\"[{x', max_size=300))
 def test_few_escapes_and_many_are_found_alike(text):
     body = json.dumps({"a": [text, {"b": text}]}).encode()
-    for most in (1, 5, request.MOST_ESCAPED_SIGNS):
+    for most in (1, 5, request.MOST_ESCAPED_CHARS):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(request, "MOST_ESCAPED_SIGNS", most)
+            patch.setattr(request, "MOST_ESCAPED_CHARS", most)
             assert [is_deeper(body, limit) for limit in (2, 3)] == [True, False]
 
 
