@@ -62,7 +62,7 @@ class Simulation:
             self.leave(0)
         counted = (len(self.shares), self.shares.relieve(self.now_s + IDLE_S))
         self.holds(counted == (0, []), "connections are counted when all have left")
-        self.holds(not any(map(self.requests.under_way, CALLERS)), "requests are counted after their end")
+        self.holds(not any(map(self.requests.in_flight, CALLERS)), "requests are counted after their end")
 
     def connect(self, address: str) -> Client:
         client = Client(address)
