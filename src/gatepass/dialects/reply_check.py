@@ -306,12 +306,14 @@ _UNIT_S: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.
 EPOCH_S, EPOCH_MS = 1e9, 1e12
 """A number from here on is a Unix time in seconds or milliseconds, and not a delay."""
 
-_SHOULD_RETRY: Mapping[bytes, bool] = MappingProxyType({b"true": True, b"false": False})
-
 
 def should_retry(headers: Headers) -> bool | None:
-    """Return the value of `x-should-retry`, which the openai SDKs obey for any status; None without a valid one."""
-    return _SHOULD_RETRY.get((header(headers, b"x-should-retry") or b"").strip().lower())
+    """Return the value of `x-should-retry`, which the openai SDKs obey for any status; None without a valid one.
+
+    Of several values, `false` applies: a proxy may have added the other.
+    """
+    values = [value.strip().lower() for name, value in headers if name == b"x-should-retry"]
+    return False if b"false" in values else b"true" in values or None
 
 
 def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> float | None:

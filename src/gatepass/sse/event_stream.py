@@ -39,6 +39,7 @@ from gatepass.sse.usage import Usage
 from gatepass.types import UpstreamErrorBody
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
+_PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
 LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
 NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
 """The changes that validation makes.
@@ -401,6 +402,9 @@ class EventStream:
             self._fail(chunk.stream_closed(self._upstream))
             return self._finish_repair()
         self.done = self._is_over = True
+        if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
+            self._adapt(ADDED_DONE)
+            block = DONE
         return self._finish_repair() + block
 
     def _finish_repair(self) -> bytes:

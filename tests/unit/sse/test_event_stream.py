@@ -332,10 +332,18 @@ def test_upstream_may_quote_the_end_in_its_text():
     assert (out, stream.done, stream.events) == (words, False, 3)
 
 
-@pytest.mark.parametrize("done", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b"event: done\ndata:  [DONE] \n\n"])
-def test_nothing_follows_done(done):
+@pytest.mark.parametrize(
+    ("done", "sent"),
+    [
+        (b"data: [DONE]\n\n", b"data: [DONE]\n\n"),
+        (b"data:[DONE]\r\n\r\n", b"data:[DONE]\r\n\r\n"),
+        (b"event: done\ndata: [DONE] \n\n", b"event: done\ndata: [DONE] \n\n"),
+        (b"event: done\ndata:  [DONE] \n\n", b"data: [DONE]\n\n"),  # openai-python would parse it as JSON
+    ],
+)
+def test_nothing_follows_done(done, sent):
     out, stream = relayed(HELLO, done + YOU, YOU, b"garbage")
-    assert out == HELLO + done
+    assert out == HELLO + sent
     assert stream.done
     assert (stream.finish(), stream.failure) == (b"", None)
 
