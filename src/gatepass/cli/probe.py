@@ -370,7 +370,7 @@ async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[s
 
 async def _call(state: AppState, target_probe: TargetProbe, call: Call) -> tuple[str, tuple[str, ...]]:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
-    context, began_s = RequestContext.of_own(state, target_probe.profile), state.clock.now()
+    context, began_s = RequestContext.without_client(state, target_probe.profile), state.clock.now()
     answer = await try_target(context, call, target_probe.target)
     learned = context.attempts[-1].learned
     if isinstance(answer, StreamingReply):

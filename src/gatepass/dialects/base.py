@@ -193,11 +193,15 @@ class Dialect:
         """Return `call` as a request to `base_url`, without a credential: `CredentialInjector` adds it."""
         return build_request(call, operation_url(base_url, call.operation.path), timeouts, forward_headers)
 
+    # to support a new error format in all dialects, add it to `error_body.read_error_body`
     read_error_body = staticmethod(read_error_body)
+    """Called for each event of a stream. The methods below do not call it."""
     classify_head = staticmethod(reply_check.classify_head)
-    """Not called for a 200, because its head does not decide."""
+    """Called before the body is read. Not called for a 200, because its head does not decide."""
     classify_error = staticmethod(reply_check.classify_error)
+    """Called for a reply of status 400 or more."""
     classify_document = staticmethod(reply_check.classify_document)
+    """Called for a whole reply of status 200 to 299, except for most good ones."""
 
 
 def build_request(call: Call, url: str, timeouts: Timeouts, forward_headers: Collection[str]) -> OutboundRequest:

@@ -79,6 +79,7 @@ def error_body(error: GatepassError) -> bytes:
 
 
 NO_STORE = (b"cache-control", b"no-store")
+"""A response is for one caller, so no cache may store it. A stream has its own field (proxy/client_response.py)."""
 
 
 def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:

@@ -85,7 +85,7 @@ async def try_target(
         _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
     learning = AttemptLearning(attempt, base)
     try:
-        if learning.session is not None:  # another request may try an unknown model (learning/memory.py)
+        if learning.session is not None:  # only one request at a time tries an unknown model (learning/memory.py)
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
             # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
@@ -224,9 +224,9 @@ def rules_for(
 
 
 async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule], thread: BodyThread) -> Call:
-    """Apply `rules` as `normalize` does, in `thread` where they step over many values.
+    """Apply `rules` as `normalize` does, in `thread` if the body is heavy (`is_heavy`).
 
-    If the body is scanned, a rule's new body is scanned before the next rule.
+    If the body was scanned, each rule's new body is scanned again before the next rule.
     """
     rules = applicable_rules(call, rules)
     is_scanned = type(call.body) is ScannedBody
@@ -252,8 +252,8 @@ _scope = lru_cache(maxsize=1024)(RuleScope)  # to create one takes longer than t
 class AttemptLearning:
     """The learned rules of one attempt. Its owner calls `close` at the end of the attempt.
 
-    `base` is the request before any learned rule. Most requests need no LearningSession: the model is known and has no
-    learned rules. Then the session begins with the first error.
+    `base` is the request before any learned rule. If the model is known and has no learned rules, as usual, there is
+    no LearningSession until the first error.
     """
 
     __slots__ = ("_attempt", "_base", "_scope", "_state", "_upstream", "session")
@@ -269,7 +269,7 @@ class AttemptLearning:
         self.session = None if is_settled else self._new_session()
 
     def close(self) -> None:
-        """Free the trial, and log the new rules."""
+        """Let another request try the unknown model, and log the new rules."""
         if self.session is None:
             return
         self.session.close()

@@ -27,7 +27,6 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-accel-buffering", b"no"),
 )
 """Without the last field nginx buffers event streams; without the second, caches store or compress them."""
-"""A reply is for one caller, so no cache may store it."""
 
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 

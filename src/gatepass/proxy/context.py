@@ -61,7 +61,7 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     empty_answer: bool = False
 
     def texts(self) -> str:
-        """Return all texts that the fields hold. They are a quarter of the log line."""
+        """Return all texts of the fields, in which `emit` searches for secrets. They are a quarter of the log line."""
         texts = (
             f"{self.id} {self.method} {self.path} {self.operation} {self.caller} {self.model} {self.upstream}"
             f" {self.upstream_model} {self.upstream_request_id}"
@@ -103,6 +103,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     call: Call
     """The call as the client sent it."""
     profile: Profile = PLAIN
+    """The settings of the caller's profile."""
     token: Token | None = None
     """The token of the last request."""
     renewed: bool = False
@@ -158,7 +159,10 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         return Attempt(self.state, self.upstream, self.target, self.call, self.profile, memory=self.memory)
 
     def end_part(self, part: Attempt, *, failed: bool) -> None:
-        """Add the state of `part`. The id and reply of a failed part come first: the length limit keeps them."""
+        """Add the state of `part` to the attempt.
+
+        The request id and the reply of a failed part come first, so that the length limit does not cut them.
+        """
         self.token = part.token
         self.renewed = self.renewed or part.renewed
         self.repeated_stale = self.repeated_stale or part.repeated_stale
@@ -183,7 +187,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     client_request: ClientRequest
     state: AppState
     profile: ProfileRules
-    """The profile "plain" until the caller is known."""
+    """The rules of the caller's profile, and its `settings`. The profile "plain" until the caller is known."""
     operation: str = "none"
     caller: AccessKey = ANONYMOUS
     call: Call | None = None
@@ -244,7 +248,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         )
 
     @classmethod
-    def of_own(cls, state: AppState, profile: ProfileRules) -> Self:
+    def without_client(cls, state: AppState, profile: ProfileRules) -> Self:
         """Return the context of a request that gatepass itself makes. It has no client and no access record."""
         return cls(ClientRequest("", "", "", (), "", 0.0), state, profile)
 

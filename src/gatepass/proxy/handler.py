@@ -62,7 +62,7 @@ from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, needs_scan, scanned
 from gatepass.proxy.models import Catalog
 from gatepass.proxy.relay import relay
-from gatepass.proxy.response import SYNTHESISED, ClassifiedReply
+from gatepass.proxy.response import SYNTHESIZED, ClassifiedReply
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Call, ClientProtocol, ClientRequest, Operation, Target, header
 
@@ -77,13 +77,18 @@ MODEL_REQUIRED = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol
 """These need a model from the body or from `operations.NAME.model`. Other calls are routed without one."""
 
 AT_ONCE_BYTES, AT_ONCE_STEPS = 256 * 1024, 60_000
-"""A body up to this size is decoded on the event loop: 10 ms at most, and 15 ms for the steps."""
+"""A body up to this size is decoded on the event loop: 10 ms at most. A search for its members may take this many steps
+of a JsonScanner: 15 ms at most."""
 MOST_AT_ONCE_BYTES = 8 * 1024 * 1024
 """A body with few values is decoded on the event loop up to this size: 15 ms at most."""
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: Catalog, cycle: RequestCycle) -> None:
-    """Serve one request, send its response or its error, and write its access log line."""
+    """Serve one request, send its response or its error, and write its access log line.
+
+    `state` is the AppState that is current now: a reload does not change it for this request. `catalog` serves
+    `/v1/models`.
+    """
     context = RequestContext(client_request, state, state.profiles["plain"])
     client_response = ClientResponse(cycle, context)
     try:
@@ -306,7 +311,11 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
 
 
 async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Call:
-    """Parse a large body as `_parse` does, in slices or in a thread. Also raises BodyTooComplex."""
+    """Parse a large body as `_parse` does. Also raises BodyTooComplex.
+
+    A body with much structure is scanned in slices, then parsed in a thread. Others are parsed on the event loop if
+    that takes 15 ms at most, otherwise in a thread.
+    """
     operation, has_inputs = found.operation, found.operation.protocol is ClientProtocol.EMBEDDINGS
     is_json = operation.protocol is not ClientProtocol.RAW or operation.method == "POST"
     if is_json and needs_scan(body, has_inputs=has_inputs):
@@ -319,9 +328,9 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
 
 
 def _keep_call(context: RequestContext, call: Call) -> Call:
-    """Keep `call` in `context`, and return it under the configured name of its model."""
+    """Set `context.call`, and return it. A profile may list a model as NAME@TYPE: the call then has only the NAME."""
     profile = context.profile.settings
-    if profile is not PLAIN and profile.typed_ids:  # it lists a model as NAME@TYPE
+    if profile is not PLAIN and profile.typed_ids:
         call = replace(call, model=untyped(call.model))
     context.call = call
     return call
@@ -424,11 +433,11 @@ def _count_request(context: RequestContext, outcome: str, duration_s: float) -> 
         series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
     if first_byte_s is None:
         return
-    if outcome == "ok":
+    if outcome == "ok":  # the time that gatepass added: without the client's body and the upstream
         series.added.observe(first_byte_s - context.body_s - upstream_s)
     if context.events:
         series.first_token.observe(first_byte_s)
         later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
         # the tokens of a synthesized stream arrive at once
-        if later_tokens > 0 and outcome == "ok" and SYNTHESISED not in attempt.adapted:
+        if later_tokens > 0 and outcome == "ok" and SYNTHESIZED not in attempt.adapted:
             series.per_token.observe((duration_s - first_byte_s) / later_tokens)

@@ -1,8 +1,12 @@
-"""Read a large request body in slices between which the event loop runs.
+"""Read a large JSON body without blocking the event loop: in slices, or in a thread.
 
-msgspec needs up to 0.3 s for 32 MiB and holds the interpreter's lock, also in a thread. So one pass over the body finds
-its top-level members and cuts it at commas into fragments. msgspec validates each fragment, completed with the brackets
-that are open around it. The body is valid if all fragments are.
+- A body up to INLINE_BYTES is read at once, on the event loop.
+- A large body with much structure (`needs_scan`) is scanned in slices (`scanned`), between which the event loop runs.
+- Other work on a body that is large or has many values (`is_heavy`) is done in a thread (`BodyThread`).
+
+A thread is not enough for the largest bodies: msgspec needs up to 0.3 s for 32 MiB and holds the interpreter's lock. So
+a scan finds the top-level members and cuts the body at commas into fragments. msgspec validates each fragment,
+completed with the brackets that are open around it. The body is valid if all fragments are.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ async def relay(
     if isinstance(classified, RawReply):
         await _relay_raw(classified, attempt, client_response)
         return
+    # a SynthesizedStream
     context.usage = nonempty_usage(usage_of(classified.body))
     context.empty_answer = classified.is_empty
     attempt.add_changes(classified.adapted)
@@ -106,7 +107,7 @@ async def _relay_events(stream: StreamingReply, attempt: Attempt, client_respons
         await writer.flush()
         if events.waiting:
             await asyncio.sleep(0)  # a large piece is parsed in slices: other requests run in between
-            writer.relay_piece(b"")
+            writer.relay_piece(b"")  # the next slice of the waiting bytes
             continue
         try:
             at_end = await stream.response.stream_to(writer.relay_piece)

@@ -87,9 +87,9 @@ class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
 
 
 class StreamingReply(Hidden, msgspec.Struct, frozen=True):
-    """A stream whose first event was classified; the holder closes `response`.
+    """A stream whose first events were classified; the holder closes `response`.
 
-    `ready` can be written now. `body_ended` is True if the body was read to its end.
+    `ready` contains the bytes of these events, which are not written yet. `body_ended`: the body was read to its end.
     """
 
     upstream: Upstream
@@ -291,7 +291,7 @@ class _ReplayedResponse:
         self._response.finish()
 
 
-SYNTHESISED = "stream=synth"
+SYNTHESIZED = "stream=synth"
 """The entry of `x-gatepass-adapted` for a stream made from a whole reply."""
 COMMENT_HOLD_S = 5.0
 HELD_BYTES = 4096
@@ -416,7 +416,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     events, pieces = await context.state.body_thread.run(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    return SynthesizedStream(headers, pieces, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
+    return SynthesizedStream(headers, pieces, events, reply.body, (SYNTHESIZED, *adapted), reply.is_empty)
 
 
 def _synthesized_events(

@@ -68,7 +68,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     The second rejection is returned. Raises TokenUnavailable, Overloaded and UpstreamError.
     """
     state, upstream = attempt.state, attempt.upstream
-    holder, outbound, is_renewed = upstream.holder, request, False
+    holder, outbound, has_new_token = upstream.holder, request, False
     while True:
         if holder is None:
             attempt.waits_since_s = state.clock.now()
@@ -103,7 +103,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         rejected = attempt.token  # not `token`: `_reauthorize` may have replaced it
         if response.status not in upstream.rejection_statuses or holder is None or rejected is None:
             return response
-        if is_renewed:  # `fetch_models` needs it here: it does not call `renew_token`
+        if has_new_token:  # not left to `renew_token`, because `fetch_models` (models.py) calls only `send`
             holder.rejected_again(attempt.user())
         if attempt.renewed:
             return response
@@ -112,7 +112,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             raise rejection  # without advice: `renew_token`, which gets it next, adds the reason
         if not _can_be_sent_again(request):
             raise _renewed_during_upload(upstream) from rejection
-        outbound, is_renewed = request, True  # retry: with a new token
+        outbound, has_new_token = request, True  # retry: with a new token
 
 
 async def renew_token(attempt: Attempt, error: UpstreamError, request: OutboundRequest) -> None:

@@ -39,6 +39,7 @@ from gatepass.server.timeouts import (
 )
 
 Serve = Callable[[HttpRequestCycle], Awaitable[None]]
+"""Serves one cycle: a page, or an API request. `connection_context` (process.py) makes it."""
 
 OnRefused = Callable[[GatepassError, str], None]
 """Called with an error that a client receives without a complete request, and with the client's address."""

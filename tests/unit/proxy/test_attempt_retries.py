@@ -171,7 +171,7 @@ class Scenario:
             transport: Any = upstream  # a fake with the same methods
             replaced[name] = replace(replaced[name], transport=transport, holder=held, settings=settings)
         self.state: AppState = replace(state, upstreams=replaced)
-        self.context = RequestContext.of_own(self.state, self.state.profiles["plain"])
+        self.context = RequestContext.without_client(self.state, self.state.profiles["plain"])
 
     @property
     def attempt(self) -> Attempt:

@@ -79,7 +79,7 @@ def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> Catalog:
 def request_context() -> RequestContext:
     """The request of a caller that may use every model."""
     state = create_app_state(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
-    context = RequestContext.of_own(state, state.profiles["plain"])
+    context = RequestContext.without_client(state, state.profiles["plain"])
     context.caller = CALLER
     return context
 
