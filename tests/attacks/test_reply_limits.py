@@ -97,11 +97,12 @@ def fetch(port: int, path: str, request: Any) -> Found:
         connection.close()
 
 
-async def answer_to(attack: Attack, body: Body, request: Any, path: str = CHAT) -> Found:
+async def answer_to(attack: Attack, body: Body, request: Any, path: str = CHAT, dialect: str = "openai") -> Found:
     """Return what a client of gatepass receives, and measure the loop meanwhile."""
     attack.cases += 1
     with upstream(body) as url:
-        async with gateway(upstream=url) as served, attack.on_this_loop():
+        settings = {"base_url": url if dialect == "ragflow" else f"{url}/v1", "dialect": dialect}
+        async with gateway(upstreams={"chat": settings}) as served, attack.on_this_loop():
             return await asyncio.to_thread(fetch, served.port, path, request)
 
 
@@ -261,6 +262,12 @@ async def test_a_large_reply_in_an_envelope_is_relayed(attack: Attack, request_b
     body = Body(b'{"code":0,"data":' + inside.before, inside.unit, inside.after + b"}")
     found = await answer_to(attack, body, request_body)
     attack.check(found.status == 200 and found.size_bytes > SIZE_BYTES - MIB, found)
+
+
+@pytest.mark.attack("replies: limits, RAGFlow")
+async def test_a_large_answer_of_ragflow_is_refused(attack: Attack) -> None:
+    found = await answer_to(attack, whole_reply(TEXT, unit=b"\\n"), HELLO, dialect="ragflow")
+    attack.check(found.status == 502 and b"too large to convert" in found.first, found)
 
 
 # vectors

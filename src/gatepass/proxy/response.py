@@ -504,6 +504,11 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         await asyncio.sleep(0)
     adapted: tuple[str, ...] = ()
     if transforms is not None:
+        if len(body) > ONE_PASS_BYTES:
+            raise UpstreamInvalid(
+                "The answer of RAGFlow is too large to convert in one piece. Request it with `stream: true`.",
+                upstream=context.upstream.name,
+            )
         body, adapted = transforms.document(body, context.envelope_defaults())
     if is_large:
         await asyncio.sleep(0)
