@@ -171,5 +171,5 @@ async def test_a_watched_configuration_is_reloaded_also_behind_a_symbolic_link(t
         (tmp_path / "second" / "gatepass.json").write_text(json.dumps({**UPSTREAMS, **CREDENTIALS}))
         await running.logged('"reload_refused".*has lost its block server')
         (tmp_path / "second" / "gatepass.json").write_text(text[:40])
-        await running.logged('"reload_refused".*is not YAML')
+        await running.logged('"reload_refused".*is not JSON')
     assert len(list_of(running.lines, "reloaded")) == 1
