@@ -195,7 +195,7 @@ class CandidateRule:
 
 
 class SingleTrial:
-    """The trials of one process, and the requests that wait for them."""
+    """The leaders of unknown models and the rules on trial in one process, and the requests that wait for them."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit

@@ -60,7 +60,7 @@ from gatepass.proxy.context import BODY_LOG_CHARS, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, needs_scan, scanned
-from gatepass.proxy.models import Catalog
+from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import SYNTHESIZED, ClassifiedReply
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
@@ -83,7 +83,7 @@ MOST_AT_ONCE_BYTES = 8 * 1024 * 1024
 """A body with few values is decoded on the event loop up to this size: 15 ms at most."""
 
 
-async def handle(client_request: ClientRequest, state: AppState, catalog: Catalog, cycle: RequestCycle) -> None:
+async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:
     """Serve one request, send its response or its error, and write its access log line.
 
     `state` is the AppState that is current now: a reload does not change it for this request. `catalog` serves
@@ -114,7 +114,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
 
 
 async def _serve(
-    context: RequestContext, catalog: Catalog, client_response: ClientResponse, in_flight_request: InFlightRequest
+    context: RequestContext, catalog: ModelCatalog, client_response: ClientResponse, in_flight_request: InFlightRequest
 ) -> None:
     """Serve an admitted request, from its head to the last byte of its response."""
     state, client_request, cycle = context.state, context.client_request, client_response.cycle

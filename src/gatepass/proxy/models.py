@@ -1,7 +1,7 @@
 """Serve `/v1/models`: the configured names, and the upstreams' own lists if a wildcard route opens them.
 
-`Catalog` fetches, caches and merges the lists. `Kinds` derives from the configuration what a model is used for (chat,
-embedding, rerank, ...), because RAGFlow reads the type from the model's name.
+`ModelCatalog` fetches, caches and merges the lists. `Kinds` derives from the configuration what a model is used for
+(chat, embedding, rerank, ...), because RAGFlow reads the type from the model's name.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _WaitOver(Exception):
     """The list did not arrive within the wait."""
 
 
-class Catalog:
+class ModelCatalog:
     """Model lists, cached per upstream.
 
     All requests share one fetch per upstream. The last list is returned at once while a newer one is fetched, and is
@@ -99,9 +99,9 @@ class Catalog:
         self._fetches: dict[str, _Fetch] = {}
         self._failed: dict[str, _FailedFetch] = {}
 
-    def of_next(self, state: AppState) -> Catalog:
+    def of_next(self, state: AppState) -> ModelCatalog:
         """Return the catalog of the state after a reload, with the lists of upstreams whose server is the same."""
-        after, before = Catalog(state), self._state.upstreams
+        after, before = ModelCatalog(state), self._state.upstreams
         for name, fetched in self._lists.items():
             if name in state.upstreams and state.upstreams[name].transport is before[name].transport:
                 after._lists[name] = fetched

@@ -114,7 +114,7 @@ async def _relay_events(stream: StreamingReply, attempt: Attempt, client_respons
             if at_end:
                 writer.hold(await last_events(events))
         except TransportFault as fault:
-            events.broken(connection_error(attempt, fault))
+            events.break_off(connection_error(attempt, fault))
             at_end = True
     if events.failure is not None:
         await client_response.send_events(writer.held)

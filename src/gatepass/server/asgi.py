@@ -19,7 +19,7 @@ from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
-from gatepass.proxy.models import Catalog
+from gatepass.proxy.models import ModelCatalog
 from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycle, add_piece, announced_bytes, too_large
 from gatepass.server.timeouts import slow_body, slow_upload
 from gatepass.types import ClientRequest, Headers
@@ -382,7 +382,7 @@ class ApiEndpoint:
 
     def __init__(self, state: AppState) -> None:
         self.state = state
-        self._catalog = Catalog(state)
+        self._catalog = ModelCatalog(state)
         self._ids = RequestIds()
 
     def use(self, state: AppState) -> None:

@@ -69,8 +69,8 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
-        *("_parser", "_reading_paused", "_context", "_writable", "_serve", "_serving", "_shares", "_stall"),
-        *("_state", "_transport", "_unauthenticated_until_s"),
+        *("_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
+        *("_server_state", "_stall_timer", "_transport", "_unauthenticated_until_s"),
     )
 
     def __init__(
@@ -84,7 +84,7 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         self._context, self._serve, self._limits = context, context.serve, context.limits
         self._shares = context.shares
-        self._state = server_state
+        self._server_state = server_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
         self._parser = RequestParser(self)
@@ -94,12 +94,13 @@ class ClientConnection(asyncio.Protocol):
         )
         self._unauthenticated_until_s = self._loop.time() + context.keep_alive_s
         """When a connection without authentication closes. Otherwise each request would extend its life."""
-        self._serving: HttpRequestCycle | None = None
+        self._current: HttpRequestCycle | None = None
+        """The cycle that is served. The cycles after it wait in `_queue`."""
         self._queue: deque[HttpRequestCycle] = deque()
         self._ignores_input = self._reading_paused = False
         self._lingers_until_s = 0.0
-        self._stall: asyncio.TimerHandle | None = None
-        self._writable: asyncio.Future[None] | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._writable_waiter: asyncio.Future[None] | None = None
         self._default_fields: list[tuple[bytes, bytes]] | None = None
         self._caller = ""
         self._default_lines = self._deferred = b""
@@ -110,22 +111,22 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
         in_flight = self._context.in_flight
         self._is_ending, self.connected_before_drain = in_flight.draining, not in_flight.refusing
         peer = transport.get_extra_info("peername")
         self._parser.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""  # a Unix socket's is a string
-        self._timeouts.update(self._parser, self._serving)
+        self._timeouts.update(self._parser, self._current)
         address = self._context.proxies.of_peer(self._parser.peer)
         for connection in self._shares.connect(self, address, self._loop.time()):
             connection.evict()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._state.connections.discard(self)
+        self._server_state.connections.discard(self)
         self._shares.disconnect(self)
         self._timeouts.close()
         self.resume_writing()  # wakes a task in `wait_writable`
-        cycles = (self._serving, self._parser.cycle, *self._queue)
+        cycles = (self._current, self._parser.cycle, *self._queue)
         self._ignores_input = True
         self._parser.close()
         self._queue.clear()
@@ -144,7 +145,7 @@ class ClientConnection(asyncio.Protocol):
         except GatepassError as error:
             self._refuse(error)
         else:
-            self._timeouts.update(parser, self._serving)
+            self._timeouts.update(parser, self._current)
 
     def eof_received(self) -> None:
         # uvloop closes the transport next, possibly before the loop runs the WriteBatcher
@@ -153,18 +154,18 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Limit how long the client may read nothing. The timer exists only while writing is paused."""
         self.is_write_paused = True
-        self._stall = self._loop.call_later(self._limits.send_stall_s, self._transport.abort)
+        self._stall_timer = self._loop.call_later(self._limits.send_stall_s, self._transport.abort)
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
-        if self._serving is None:
+        if self._current is None:
             self._shares.end(self, delivered=True)
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-        room, self._writable = self._writable, None
-        if room is not None and not room.done():
-            room.set_result(None)
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        waiter, self._writable_waiter = self._writable_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def evict(self) -> None:
         """Close an idle connection, to make room for other connections."""
@@ -191,7 +192,7 @@ class ClientConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close once the requests in progress have ended (called by uvicorn)."""
         self._is_ending = True
-        if self._serving is not None:
+        if self._current is not None:
             self.last_cycle().persists = False
         elif not self._ignores_input:
             self._linger()
@@ -200,21 +201,21 @@ class ClientConnection(asyncio.Protocol):
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         """Serve `cycle` after the cycles before it."""
-        if self._serving is None:
-            self._serving = cycle
+        if self._current is None:
+            self._current = cycle
             if not self._shares.begin(self):
                 now_s = self._loop.time()
                 self._shares.begin_unauthenticated(self, now_s)
                 if now_s > self._unauthenticated_until_s:
                     cycle.persists = False
             cycle.task = self._loop.create_task(self._run_cycle(cycle))
-            self._state.tasks.add(cycle.task)  # uvicorn's shutdown waits for these
+            self._server_state.tasks.add(cycle.task)  # uvicorn's shutdown waits for these
         else:
             self._queue.append(cycle)
             self._pause_reading()  # bounds the pipelined requests in memory
 
     def last_cycle(self) -> HttpRequestCycle:
-        return self._queue[-1] if self._queue else cast(HttpRequestCycle, self._serving)
+        return self._queue[-1] if self._queue else cast(HttpRequestCycle, self._current)
 
     # called by a cycle
 
@@ -223,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
         return self._is_ending and not self._queue
 
     def common_fields(self) -> bytes:
-        fields = self._state.default_headers  # uvicorn makes a new list with the date each second
+        fields = self._server_state.default_headers  # uvicorn makes a new list with the date each second
         if fields is not self._default_fields:
             self._default_fields, self._default_lines = fields, header_lines(fields)
         return self._default_lines
@@ -236,7 +237,7 @@ class ClientConnection(asyncio.Protocol):
         if self._reading_paused:
             self._resume_reading()
             self._timeouts.clear()
-            self._timeouts.update(self._parser, self._serving)
+            self._timeouts.update(self._parser, self._current)
 
     def send(self, data: bytes) -> None:
         transport = self._transport
@@ -254,7 +255,7 @@ class ClientConnection(asyncio.Protocol):
         if self._deferred:
             self.flush()
         # each request in progress has a task in `tasks`
-        if self._context.write_batcher.defer(self, len(self._state.tasks), self._loop):
+        if self._context.write_batcher.defer(self, len(self._server_state.tasks), self._loop):
             self._deferred = response
         else:
             self.send(response)
@@ -267,8 +268,8 @@ class ClientConnection(asyncio.Protocol):
 
     async def wait_writable(self) -> None:
         while self.is_write_paused:
-            self._writable = self._loop.create_future()
-            await self._writable
+            self._writable_waiter = self._loop.create_future()
+            await self._writable_waiter
 
     def set_caller(self, caller: str) -> None:
         if caller == self._caller:  # all requests of a connection except the first
@@ -279,7 +280,7 @@ class ClientConnection(asyncio.Protocol):
             connection.evict()
 
     def response_complete(self) -> None:
-        cycle, self._serving = self._serving, None
+        cycle, self._current = self._current, None
         if self._transport.is_closing():
             return
         if cycle is not None and not self._shares.end(self, delivered=not self.is_write_paused):
@@ -301,7 +302,7 @@ class ClientConnection(asyncio.Protocol):
             self._timeouts.clear()  # restart the deadline: the body could not arrive while reading was paused
         if self._reading_paused:
             self._resume_reading()
-        self._timeouts.update(self._parser, self._serving)
+        self._timeouts.update(self._parser, self._current)
 
     # the task of a cycle
 
@@ -312,7 +313,7 @@ class ClientConnection(asyncio.Protocol):
         except Exception:  # no task awaits this one, so log every error; Starlette raises also what it responded to
             LOG.exception("request_failed")
         finally:
-            self._state.tasks.discard(cycle.task)
+            self._server_state.tasks.discard(cycle.task)
             if not (cycle.has_ended or cycle.is_disconnected):
                 cycle.persists = False
                 if cycle.has_begun or self._transport.is_closing():
@@ -340,9 +341,9 @@ class ClientConnection(asyncio.Protocol):
         elif awaited is AwaitedInput.HEAD:
             self._refuse(slow_head())
         elif awaited is AwaitedInput.BODY and receiving is not None:
-            if receiving is not self._serving and self._serving is not None:
+            if receiving is not self._current and self._current is not None:
                 # reading is paused while another request is served, so the client cannot send this body
-                self._timeouts.update(self._parser, self._serving)
+                self._timeouts.update(self._parser, self._current)
                 return
             is_form = receiving.is_streamed
             receiving.fail(slow_upload(self._limits) if is_form else slow_body(self._limits.receive_s))
@@ -350,7 +351,7 @@ class ClientConnection(asyncio.Protocol):
         elif awaited is AwaitedInput.NEXT:
             self._close()
         elif awaited is AwaitedInput.CLOSE and self._transport.get_write_buffer_size():
-            self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)  # the client still reads the response; see `_stall`
+            self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)  # the client still reads: see `_stall_timer`
         else:
             self._transport.abort()
 
@@ -365,22 +366,22 @@ class ClientConnection(asyncio.Protocol):
             self._queue.pop()  # the last one, because only the newest request can be incomplete
         # whether the refused request has no response yet and no other request comes first
         if receiving is not None:
-            is_next = receiving is self._serving and not receiving.has_begun
+            is_next = receiving is self._current and not receiving.has_begun
         else:
-            is_next = self._serving is None and self._parser.in_head
+            is_next = self._current is None and self._parser.in_head
         if is_next:
             if receiving is not None:
                 receiving.disconnect()  # its task waits for the rest of the body, and must not respond
             self._context.refused(error, self._parser.peer)
             self.send(error_response(error))
             self._linger()
-        elif self._serving is None:
+        elif self._current is None:
             self._close()
         else:
-            (self._queue[-1] if self._queue else self._serving).persists = False
+            (self._queue[-1] if self._queue else self._current).persists = False
 
     def _is_idle(self) -> bool:
-        return self._serving is None and self._parser.is_idle
+        return self._current is None and self._parser.is_idle
 
     def _close(self) -> None:
         self.flush()

@@ -267,8 +267,8 @@ class EventStream:
         last += self._end(was_cut=bool(tail.strip()) and not last)
         return last if self._after is None or not last else self._after.feed(last)
 
-    def broken(self, error: GatepassError) -> None:
-        """Fail with `error` because the body broke off; ignored if `[DONE]` or a last event was complete."""
+    def break_off(self, error: GatepassError) -> None:
+        """End the stream with `error`, because the body broke off. No effect after `[DONE]` or a last event."""
         self._fail(error)
 
     def _end(self, *, was_cut: bool) -> bytes:

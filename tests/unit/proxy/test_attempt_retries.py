@@ -28,7 +28,7 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import try_target
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.handler import handle
-from gatepass.proxy.models import Catalog
+from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.proxy.upstream_call import send
 from gatepass.tokens import Token, TokenReissued, TokenUser
@@ -186,7 +186,7 @@ class Scenario:
         client = Client(BODY)
         headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
         request = ClientRequest("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", self.state.clock.now())
-        await handle(request, self.state, Catalog(self.state), client)
+        await handle(request, self.state, ModelCatalog(self.state), client)
         return client
 
 

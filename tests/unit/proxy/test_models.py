@@ -16,7 +16,7 @@ from gatepass.errors import ModelNotFound
 from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.models import FAILED_S, FRESH_S, Catalog
+from gatepass.proxy.models import FAILED_S, FRESH_S, ModelCatalog
 from gatepass.types import OutboundRequest, Response
 from tests.unit.clock import DrivenClock, settle
 
@@ -69,11 +69,11 @@ class Upstream:
         pass
 
 
-def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> Catalog:
+def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> ModelCatalog:
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, **blocks})
     state = create_app_state(config, clock)
     chat = replace(state.upstreams["chat"], transport=upstream)  # type: ignore[arg-type]  # a fake with the same methods
-    return Catalog(replace(state, upstreams={"chat": chat}))
+    return ModelCatalog(replace(state, upstreams={"chat": chat}))
 
 
 def request_context() -> RequestContext:
@@ -84,7 +84,7 @@ def request_context() -> RequestContext:
     return context
 
 
-async def ids(catalog: Catalog) -> list[str]:
+async def ids(catalog: ModelCatalog) -> list[str]:
     listing = json.loads(await catalog.listing(request_context()))
     return [model["id"] for model in listing["data"]]
 
