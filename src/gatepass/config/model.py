@@ -119,7 +119,7 @@ class StoreSettings(Block):
     @model_validator(mode="after")
     def _consistent(self) -> StoreSettings:
         if self.username is not None and self.password is None:
-            raise ValueError("username needs password next to it")
+            raise ValueError("username requires password")
         if self.network != TlsFiles() and not self.tls:
             raise ValueError("network names TLS files, but url does not use TLS: write valkeys://")
         if self.password is not None and not (self.tls or self.allow_plain_tcp or is_loopback(self.host)):

@@ -118,7 +118,7 @@ class TlsFiles(Block):
     @model_validator(mode="after")
     def _key_needs_cert(self) -> Self:
         if self.client_key and not self.client_cert:
-            raise ValueError("client_key needs client_cert next to it")
+            raise ValueError("client_key requires client_cert")
         return self
 
 
@@ -151,7 +151,7 @@ class Network(TlsFiles):
     @model_validator(mode="after")
     def _one_proxy(self) -> Network:
         if self.proxy_auth is not None and self.proxy is None:
-            raise ValueError("proxy_auth needs proxy next to it")
+            raise ValueError("proxy_auth requires proxy")
         if self.proxy and self.from_env:
             raise ValueError("proxy and from_env exclude each other")
         return self

@@ -518,9 +518,7 @@ class Model(TargetList):
         if self.targets is not None and any(
             own.name is not None and not own.names_upstream for own in self.operations.values()
         ):
-            raise ValueError(
-                "name of an operation needs an upstream or targets next to it, because the model has targets"
-            )
+            raise ValueError("name of an operation requires an upstream or targets, because the model has targets")
         return self
 
     def for_operation(self, operation: str, route: OperationRoute | None = None) -> Model:

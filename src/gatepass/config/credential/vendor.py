@@ -107,11 +107,11 @@ class EntraCredential(Credential):
         if len(given) != 1:
             raise ValueError(f"expects exactly one of {', '.join(PROOFS)}")
         if not self.managed_identity and not (self.tenant_id and self.client_id):
-            raise ValueError(f"{given[0]} needs tenant_id and client_id next to it")
+            raise ValueError(f"{given[0]} requires tenant_id and client_id")
         if self.managed_identity and self.tenant_id:
             raise ValueError("managed_identity has a tenant of its own: remove tenant_id")
         if self.certificate_password is not None and self.certificate_file is None:
-            raise ValueError("certificate_password needs certificate_file next to it")
+            raise ValueError("certificate_password requires certificate_file")
         return self
 
 
@@ -252,13 +252,13 @@ class AwsBedrockCredential(Credential):
                 NO_KEYS if not given else "access_key_id, profile and web_identity_token_file exclude each other"
             )
         if (self.profile is None) != (self.profiles_file is None):
-            raise ValueError("profile and profiles_file need each other: the file is mostly ~/.aws/credentials")
+            raise ValueError("profile and profiles_file require each other: the file is usually ~/.aws/credentials")
         if self.session_token is not None and self.access_key_id is None:
-            raise ValueError("session_token needs access_key_id next to it")
+            raise ValueError("session_token requires access_key_id")
         if self.web_identity_token_file is not None and self.role_arn is None:
-            raise ValueError("web_identity_token_file needs role_arn next to it")
+            raise ValueError("web_identity_token_file requires role_arn")
         if self.external_id is not None and (self.role_arn is None or self.web_identity_token_file is not None):
-            raise ValueError("external_id needs role_arn next to it, and keys or a profile")
+            raise ValueError("external_id requires role_arn, and keys or a profile")
         return self
 
     @property

@@ -68,11 +68,11 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
         (ENTRA, PROOFS),
         ({**ENTRA, "client_secret": "x", "certificate_file": "y"}, PROOFS),
         ({**ENTRA, "client_secret": "x", "managed_identity": True}, PROOFS),
-        ({"type": "entra", "client_secret": "x"}, "client_secret needs tenant_id and client_id next to it"),
+        ({"type": "entra", "client_secret": "x"}, "client_secret requires tenant_id and client_id"),
         ({**ENTRA, "managed_identity": True}, "managed_identity has a tenant of its own: remove tenant_id"),
         (
             {**ENTRA, "client_secret": "x", "certificate_password": "y"},
-            "certificate_password needs certificate_file next to it",
+            "certificate_password requires certificate_file",
         ),
         (
             {**ENTRA, "client_secret": "x", "authority_host": "http://127.0.0.1"},
@@ -90,20 +90,20 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
         ),
         (
             {**BEDROCK, "profile": "x"},
-            "profile and profiles_file need each other: the file is mostly ~/.aws/credentials",
+            "profile and profiles_file require each other: the file is usually ~/.aws/credentials",
         ),
         (
             {**BEDROCK, "profile": "x", "profiles_file": "z", "session_token": "y"},
-            "session_token needs access_key_id next to it",
+            "session_token requires access_key_id",
         ),
-        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file needs role_arn next to it"),
+        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file requires role_arn"),
         (
             {**BEDROCK, **KEYS, "external_id": "x"},
-            "external_id needs role_arn next to it, and keys or a profile",
+            "external_id requires role_arn, and keys or a profile",
         ),
         (
             {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "external_id": "x"},
-            "external_id needs role_arn next to it, and keys or a profile",
+            "external_id requires role_arn, and keys or a profile",
         ),
         ({**BEDROCK, **KEYS, "region": "Us East"}, "expects the name of a region, such as us-east-1"),
         ({**BEDROCK, **KEYS, "key_ttl_s": 43_201}, "expects 43200 or less"),
