@@ -221,7 +221,7 @@ def simulation(callers: int, check: Callable[[bool, object], None]) -> Simulatio
 @example(2, SLOW_READERS)
 @example(2, MANY)
 @example(2, INGRESS)
-def test_nobody_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:
+def test_no_caller_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:
     attack.cases += 1
     with attack.on_loop():
         simulation(callers, attack.check).play(steps)

@@ -210,7 +210,7 @@ def run_machine(attack: Attack | None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.attack("held bytes: any order")
-def test_what_is_held_is_bounded_and_everybody_is_served(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_bytes_are_bounded_and_every_caller_is_served(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     run_machine(attack, monkeypatch)
 
 
@@ -219,7 +219,7 @@ def never(*_: object) -> bool:
 
 
 @pytest.mark.parametrize(("owner", "weakened"), [(MemoryBudget, "fits"), (RequestMemory, "release")])
-def test_a_count_that_stops_nobody_or_is_not_given_back_is_found(
+def test_a_count_that_limits_no_caller_or_is_not_released_is_found(
     owner: type, weakened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, weakened, never)

@@ -106,7 +106,7 @@ async def test_a_key_in_the_query_opens_nothing(locked):
         assert (await locked.ask(path=f"/v1/chat/completions?{name}={KEY}").answer()).status == 401
 
 
-async def test_nobody_unknown_makes_gatepass_read_a_body(locked):
+async def test_gatepass_reads_no_body_of_an_unknown_caller(locked):
     """With Expect an honest client waits for 100: it never comes. Without, the answer comes before the body."""
     announced = [("content-length", "30000000"), ("authorization", f"Bearer {OTHER}")]
     expecting = request(fields=[*announced, ("expect", "100-continue")])

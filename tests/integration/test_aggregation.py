@@ -138,7 +138,7 @@ async def test_a_client_that_requires_the_stream_gets_it_byte_for_byte():
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "text/plain", "application/json"])
-async def test_a_stream_that_nobody_asked_for_becomes_one_reply(kind):
+async def test_an_unrequested_stream_becomes_one_reply(kind):
     lines = b"\xef\xbb\xbf" + b"".join(EVENTS).replace(b"\n", b"\r\n") + b"\r\n"
     dialogue = [Send(stream(lines, content_type=kind))]
     async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:

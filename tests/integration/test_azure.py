@@ -88,7 +88,7 @@ async def test_a_base_that_names_a_deployment_needs_no_alias():
     assert upstream.received[0].target.startswith("/openai/deployments/prod-gpt/chat/")
 
 
-async def test_a_stream_with_odd_chunks_at_both_ends_is_read_by_everybody():
+async def test_a_stream_with_odd_chunks_at_both_ends_is_read_by_every_client():
     async with Scripted(answer=Resource().answer) as upstream:
         answer = await asked(blocks(upstream, CLASSIC), chat(stream=True))
     assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]")

@@ -75,7 +75,7 @@ async def test_a_name_that_does_not_resolve_is_a_code_of_its_own(body):
 
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
-async def test_a_server_that_lets_nobody_in_is_a_timeout_of_its_own(body):
+async def test_a_server_that_accepts_no_connection_is_a_connect_timeout(body):
     with full_server() as url:
         status, code, message = await reported({"base_url": url, "timeouts": {"connect_s": 0.3}}, body)
     assert (status, code) == (504, "upstream_timeout_connect")
@@ -124,7 +124,7 @@ def ca_file(tmp_path) -> str:
     return str(tmp_path / "ca.pem")
 
 
-async def test_a_ca_that_nobody_knows_is_reported_with_the_way_to_add_it():
+async def test_an_unknown_ca_is_reported_with_the_way_to_add_it():
     async with Scripted([GOOD], tls=secured()) as upstream:
         status, code, message = await reported({"base_url": f"{upstream.url}/v1"})
         assert upstream.received == []

@@ -57,7 +57,7 @@ async def test_leaving_closes_the_upstream_within_a_second(phase):
         await until(lambda: not gp.state.in_flight.busy)
 
 
-async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody():
+async def test_a_disconnect_during_the_wait_for_a_token_sends_nothing_and_cancels_no_other_request():
     """The token's fetch goes on for the others who wait for it."""
     release = asyncio.Event()
     token_reply = reply({"access_token": "abc-token", "expires_in": 300})

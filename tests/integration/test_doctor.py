@@ -116,7 +116,7 @@ async def test_a_wrong_token_fails_where_the_list_requires_a_right_one():
 
 
 @pytest.mark.parametrize("key", [KEY, "a-wrong-key-4711"])
-async def test_a_list_that_is_open_to_everybody_proves_no_token(key):
+async def test_a_list_without_authentication_proves_no_token(key):
     async with Scripted(answer=open_list) as upstream:
         _, hop = await found(one(upstream, static(key)))
     assert hop == Check(
@@ -131,7 +131,7 @@ async def test_a_list_that_is_open_to_everybody_proves_no_token(key):
     [REFUSED, PAGE, [Send(head(302, location="https://sso.example/login", content_length="0"))]],
     ids=["401", "login page", "redirect to a login"],
 )
-async def test_every_way_to_turn_a_stranger_away_proves_the_token(dialogue):
+async def test_every_rejection_of_a_request_without_token_proves_the_token(dialogue):
     async with Scripted(answer=for_strangers(dialogue)) as upstream:
         assert (await found(one(upstream, static())))[1] == TAKEN
 
@@ -145,7 +145,7 @@ async def test_every_way_to_turn_a_stranger_away_proves_the_token(dialogue):
         ([Hold()], "504 upstream_timeout_total"),
     ],
 )
-async def test_a_stranger_who_gets_no_refusal_proves_nothing(dialogue, expected):
+async def test_a_request_without_token_that_is_not_rejected_proves_nothing(dialogue, expected):
     async with Scripted(answer=for_strangers(dialogue)) as upstream:
         _, hop = await found(one(upstream, static()), clock=Hurried() if dialogue == [Hold()] else None)
     assert (hop.hop, hop.outcome) == ("upstream:chat", UNPROVEN)
@@ -528,7 +528,7 @@ async def test_a_trial_that_fails_for_another_reason_is_not_repeated(status, tex
     assert f"chat with m: {status} upstream_error after" in hop.finding
 
 
-async def test_a_trial_meets_every_target_of_its_route_and_nobody_else():
+async def test_a_trial_call_reaches_every_target_of_its_route_and_no_other():
     async with Scripted(answer=strict) as chat, Scripted([Send(reply(VECTORS))]) as lost, Scripted(LIST) as embed:
         blocks = {
             "credentials": {**static(), "off": oauth2(embed.url)["c"]},

@@ -255,7 +255,7 @@ async def test_a_client_that_asked_for_no_stream_gets_no_comments():
     assert (answer.status, answer.error["code"]) == (503, "busy")
 
 
-async def test_a_whole_reply_that_nobody_expected_becomes_a_stream_too():
+async def test_an_unexpected_whole_reply_becomes_a_stream_too():
     """`stream: auto`: the upstream was asked for a stream, and answers with one whole document all the same."""
     for moves in ([Send(reply(COMPLETION))], [Send(reply({"code": 0, "msg": "ok", "data": COMPLETION}))]):
         async with Scripted(moves) as upstream, gateway(upstream=upstream.url) as gp:

@@ -210,7 +210,7 @@ async def test_without_questions_the_options_the_file_and_the_variable_give_all_
 
 
 @pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644)])
-async def test_an_overwritten_file_is_open_to_nobody_new(tmp_path, monkeypatch, before, after):
+async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypatch, before, after):
     monkeypatch.setenv("CORP_SECRET", SECRET)
     file = tmp_path / "gatepass.yaml"
     file.touch()

@@ -322,13 +322,13 @@ async def test_a_chunk_without_text_is_of_a_choice_that_goes_on():
 
 
 @pytest.mark.parametrize("asked", [HELLO, {**HELLO, "stream": False}])
-async def test_who_requires_one_reply_gets_one_with_its_status(asked):
+async def test_a_call_that_requires_one_reply_gets_one_with_its_status(asked):
     go = asyncio.Event()
     answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S + 5 * EVERY_S, asked)
     assert (answer.status, answer.error["code"]) == (429, "busy")
 
 
-async def test_nobody_is_looked_at_when_all_is_over():
+async def test_no_check_runs_after_the_last_stream():
     go, clock = asyncio.Event(), DrivenClock()
     async with (
         Scripted([Wait(go), Send(stream(WHOLE))]) as upstream,
@@ -343,7 +343,7 @@ async def test_nobody_is_looked_at_when_all_is_over():
         assert len(gp.state.periodic_checks) == 0
 
 
-async def test_who_waits_behind_another_waits_no_longer_for_the_head():
+async def test_a_request_that_waits_behind_another_waits_no_longer_for_the_head():
     """For an unknown model one request goes first: the others wait for it."""
     go, clock = asyncio.Event(), DrivenClock()
     async with (

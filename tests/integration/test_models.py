@@ -198,7 +198,7 @@ async def test_a_failure_is_remembered_for_a_few_seconds():
         assert ids(await listed(gp)) == ["org/large", "small"]
 
 
-async def test_a_list_that_is_late_is_waited_for_by_the_first_who_asks_alone():
+async def test_only_the_first_request_waits_for_a_late_list():
     clock = DrivenClock()
     async with Scripted([Hold()]) as upstream:
         models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
@@ -225,7 +225,7 @@ async def test_one_model_is_looked_for_in_every_list():
             assert (await asking).json() == SMALL
 
 
-async def test_a_leaver_stops_nobody_elses_list():
+async def test_a_disconnect_stops_no_other_request_for_the_list():
     release = asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream, gateway(upstream=upstream.url) as gp:
         async with gp.ask(None, "/v1/models", method="GET"):

@@ -237,7 +237,7 @@ def fixed(key: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", FIXED_KEYS)
-async def test_a_key_that_everybody_knows_opens_one_model(key):
+async def test_a_public_key_opens_one_model(key):
     answer = [Send(whole({"role": "assistant", "content": "a"}))]
     keys = {"keys": [fixed(key, models=["m"])]}
     async with Scripted(answer=lambda _: answer) as upstream, gateway(upstream=upstream.url, access=keys) as gp:
@@ -248,7 +248,7 @@ async def test_a_key_that_everybody_knows_opens_one_model(key):
 
 
 @pytest.mark.parametrize("models", [None, [], ["*"], ["m", "**"]])
-def test_a_key_that_everybody_knows_is_refused_without_models(models):
+def test_a_public_key_is_refused_without_models(models):
     limited = {} if models is None else {"models": models}
     with pytest.raises(ValidationError, match="publicly known"):
         AccessKey.model_validate(fixed("lm-studio", **limited))

@@ -78,7 +78,7 @@ async def test_a_model_that_refuses_settings_and_streams_answers_all_the_same(mo
 
 
 @pytest.mark.parametrize("model", ["o3-mini", "o1"])
-async def test_a_dialog_with_every_setting_is_answered_by_a_model_that_nobody_knows_yet(model):
+async def test_a_dialog_with_every_setting_is_answered_by_a_model_without_learned_rules(model):
     assert await faults([EVERY_SETTING.asking(model)]) == {}
 
 

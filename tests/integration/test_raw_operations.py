@@ -438,7 +438,7 @@ async def test_files_and_batches_pass_with_the_credential_and_what_may_be_asked_
     assert {request.header("authorization") for request in upstream.received} == {"Bearer s3cret-token-0123"}
 
 
-async def test_the_content_of_a_file_is_nobodys_to_judge():
+async def test_the_content_of_a_file_is_not_classified():
     lines = b'{"error": {"message": "of one line"}}\n' * 3
     async with (
         Scripted(answer=lambda _: [Send(reply(lines, content_type="application/json"))]) as upstream,

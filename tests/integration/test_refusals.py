@@ -80,7 +80,7 @@ async def test_a_request_too_many_is_counted_and_logged(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("page", ["/healthz", "/readyz", "/metrics"])
-async def test_a_full_gatepass_answers_who_watches_it(page: str):
+async def test_a_full_gatepass_answers_health_checks(page: str):
     async with full() as gp:
         request = b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % page.encode()
         answers = [await reported(gp.port, request) for _ in range(3)]

@@ -118,7 +118,7 @@ async def test_a_form_goes_up_with_the_operations_model_in_front(operation, name
 
 
 @pytest.mark.parametrize("body", [{"input": "hi"}, form(model=None)], ids=["json", "form"])
-async def test_the_name_that_the_route_has_there_goes_up_where_nobody_names_a_model(body):
+async def test_the_name_of_the_route_is_sent_for_a_request_without_a_model(body):
     path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
     models = {"*": {"upstream": "chat", "name": "there"}}
     async with (

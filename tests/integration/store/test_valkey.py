@@ -130,7 +130,7 @@ async def test_a_server_in_a_bad_mood_is_a_store_that_is_away_and_comes_back(moo
         assert await until_async(lambda: read(store, "value/one"), REST_S + 5) == b"x"
 
 
-async def test_nobody_listening_is_a_store_that_is_away():
+async def test_a_refused_connection_is_an_unavailable_store():
     responder = Responder()
     async with responding(responder):
         pass
@@ -138,7 +138,7 @@ async def test_nobody_listening_is_a_store_that_is_away():
         assert "connection refused. Check store.url" in await unavailable(store.get([]))
 
 
-async def test_a_restarted_server_is_noticed_by_nobody():
+async def test_a_restarted_server_fails_no_operation():
     async with responding() as responder, opened(settings(responder)) as (store,):
         await store.put("value/one", b"x", 60.0)
         for _ in range(3):

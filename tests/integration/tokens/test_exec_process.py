@@ -75,7 +75,7 @@ def test_a_death_by_signal_is_a_negative_code(loop):
     assert on(loop, shell("kill -TERM $$")).code == -15
 
 
-def test_what_a_program_leaves_in_the_background_holds_nobody_up(loop, tmp_path):
+def test_a_background_process_of_a_program_delays_no_fetch(loop, tmp_path):
     began_s = time.monotonic()
     found = on(loop, shell(f"sleep 30 & echo $! > {tmp_path}/pid; echo out"))
     assert (found.code, found.stdout) == (0, b"out\n")

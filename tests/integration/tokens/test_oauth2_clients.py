@@ -91,7 +91,7 @@ async def test_an_issuer_is_found_by_its_document(realm: str, place: str):
     assert asked[-2:] == [f"GET {place}", "POST /deep/token"]
 
 
-async def test_a_document_of_somebody_else_gets_no_secret():
+async def test_a_document_of_another_issuer_gets_no_secret():
     strict = StrictIssuer()
     async with Scripted(answer=strict) as issuer, Scripted(GOOD) as upstream:
         strict.publish(

@@ -55,7 +55,7 @@ async def test_without_a_file_a_restart_shows_the_first_one_again_and_the_issuer
     assert FIRST not in answer.body.decode()
 
 
-async def test_a_person_who_can_log_in_by_password_is_not_stopped_by_a_dead_refresh_token():
+async def test_a_rejected_refresh_token_leads_to_a_login_with_the_password():
     strict = StrictIssuer(first=None)
     login = {"grant_type": "password", "username": "bot", "password": "pass-word-4711", "refresh_token": "long-dead"}
     async with (

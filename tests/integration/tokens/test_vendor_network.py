@@ -125,7 +125,7 @@ async def test_every_request_goes_through_the_hops_proxy_and_no_other_way(cloud,
     assert only_over(cloud, wire)
 
 
-async def test_a_key_that_is_signed_here_asks_nobody_at_all(cloud, wire, named):
+async def test_a_key_that_is_signed_here_sends_no_request(cloud, wire, named):
     async with token_source(named["keys"], **cloud.network) as source:
         assert (await source.fetch()).text.startswith("bedrock-api-key-")
     assert (cloud.asked, cloud.received) == ([], [])

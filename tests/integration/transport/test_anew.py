@@ -66,7 +66,7 @@ class Moment:
 
 
 @pytest.mark.parametrize("query", ["", "?key=1"])
-async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(query: str):
+async def test_a_request_that_waited_for_a_connection_has_the_current_token(query: str):
     go_on = asyncio.Event()
     async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(max_connections=1) as hand:
         now = Moment(upstream.url, query)
@@ -82,7 +82,7 @@ async def test_who_waited_for_a_connection_shows_the_token_of_the_moment(query: 
         assert now.asked == 1
 
 
-async def test_who_waited_and_has_no_token_any_more_sends_nothing_and_harms_no_slot():
+async def test_a_request_whose_token_ended_in_the_wait_sends_nothing_and_frees_its_slot():
     go_on = asyncio.Event()
     async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(max_connections=1) as hand:
         now = Moment(upstream.url)

@@ -382,7 +382,7 @@ async def test_a_reply_left_half_read_closes_its_connection():
         await upstream.left()
 
 
-async def test_a_reply_that_nobody_begins_to_read_closes_its_connection():
+async def test_an_unread_reply_closes_its_connection():
     async with Scripted([*begin_stream(), Hold()]) as upstream, DIRECT.open() as hand:
         await (await hand.send(upstream.url)).aclose()
         await upstream.left()
@@ -452,7 +452,7 @@ async def test_a_bound_of_one_request_is_none_of_the_next():
 # connections
 
 
-async def test_nobody_listens():
+async def test_a_refused_connection_is_a_connect_fault():
     async with Scripted([Hold()]) as upstream:
         url = upstream.url
     async with DIRECT.open() as hand:
@@ -479,7 +479,7 @@ async def test_connections_are_bounded_and_a_wait_for_one_too():
             await response.aclose()
 
 
-async def test_who_waits_is_served_in_the_order_of_coming():
+async def test_waiting_requests_are_served_in_the_order_of_arrival():
     async with Scripted(answer=lambda asked: [Send(reply(asked.body))]) as upstream, DIRECT.open(1) as hand:
         numbers = [b"%d" % number for number in range(40)]
         answers = await asyncio.gather(*(hand.ask(upstream.url, number) for number in numbers))
@@ -488,20 +488,20 @@ async def test_who_waits_is_served_in_the_order_of_coming():
     assert upstream.connections == 1
 
 
-async def test_who_waits_gets_the_place_of_a_connection_that_ended():
+async def test_a_waiting_request_gets_the_slot_of_a_connection_that_ended():
     async with Scripted([Send(reply(b"fine", connection="close")), Fin()]) as upstream, DIRECT.open(1) as hand:
         answers = await asyncio.gather(*(hand.ask(upstream.url) for _ in range(20)))
     assert [answer.body for answer in answers] == [b"fine"] * 20
     assert upstream.connections == 20
 
 
-async def test_who_waits_gets_the_place_of_a_connection_that_died():
+async def test_a_waiting_request_gets_the_slot_of_a_connection_that_broke():
     async with Scripted([Rst()]) as upstream, DIRECT.open(1) as hand:
         faults = await asyncio.gather(*(hand.fault(upstream.url) for _ in range(20)))
     assert [(fault.kind, fault.stale) for fault in faults] == [(Fault.CLOSED, False)] * 20
 
 
-async def test_a_server_that_is_down_fails_everybody_at_once():
+async def test_a_server_that_is_down_fails_all_waiting_requests_at_once():
     async with Scripted([Hold()]) as upstream:
         url = upstream.url
     async with DIRECT.open(2) as hand:

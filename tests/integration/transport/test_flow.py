@@ -192,7 +192,7 @@ async def test_no_body_waits_for_the_garbage_collector(outcome: str):
     assert held_bytes - received_bytes < 1 * MIB
 
 
-async def test_a_reply_that_nobody_reads_leaves_nothing_to_the_garbage_collector():
+async def test_an_unread_reply_leaves_nothing_to_the_garbage_collector():
     """A large request and its connection knew each other, and the reply's pieces stayed with them."""
     async with Scripted([Send(reply(b"d" * MIB, connection="close")), Fin()]) as upstream, DIRECT.open() as hand:
 

@@ -214,7 +214,7 @@ async def test_a_proxy_over_tls_gets_whole_urls_too():
     assert (asked.target, asked.header("proxy-authorization")) == ("http://llm.example:80/v1", BASIC)
 
 
-async def test_a_proxy_over_tls_that_nobody_trusts_receives_nothing(logged_errors: list[str]):
+async def test_an_untrusted_proxy_over_tls_receives_nothing(logged_errors: list[str]):
     async with Scripted([Send(OK)], tls=proxy_context()) as proxy, through(proxy.url, "user:pass word") as hand:
         for url in ("http://llm.example/", "https://llm.example/"):
             fault = await hand.fault(url)

@@ -59,7 +59,7 @@ async def test_a_worker_that_does_not_answer_is_left_out(tmp_path):
         assert b"gatepass_x_total 1.0" in await one.exposition()
 
 
-async def test_a_page_that_nobody_has_and_a_line_that_is_none_are_answered_with_nothing(tmp_path):
+async def test_an_unknown_page_and_an_invalid_line_get_an_empty_answer(tmp_path):
     async with aclosing(worker(tmp_path, "worker-1")) as one:
         await one.open()
         assert await reported(tmp_path, b"status\n") == b'{"ready": true, "name": "worker-1"}'

@@ -81,7 +81,7 @@ def test_a_profile_that_is_none_opens_nothing():
         keyed("ragflow").authenticate(asked(bearer), NOW_S, "nobody")
 
 
-def test_who_may_use_some_models_names_one_of_them():
+def test_a_caller_with_some_models_must_name_one_of_them():
     key = AccessKey(name="a", hash="sha256:" + "0" * 64, models=["gpt-*"])
     check_model_access(key, "gpt-4o")
     for model, expected in (("o1", "'o1'"), ("", "names none")):
@@ -120,7 +120,7 @@ END_S = datetime(2027, 1, 31, 18, tzinfo=UTC).timestamp()
 @pytest.mark.parametrize(
     ("role", "calls", "reads"), [(None, 1, 0), ("caller", 1, 0), ("viewer", 0, 1), ("admin", 1, 1)]
 )
-def test_a_role_decides_who_calls_models_and_who_reads_the_pages(role, calls, reads):
+def test_a_role_decides_whether_a_caller_may_call_models_and_read_the_pages(role, calls, reads):
     ring = with_keys({} if role is None else {"role": role})
     with (
         nullcontext() if calls else pytest.raises(RoleNotAllowed, match="'a' may not call models, because its key has")

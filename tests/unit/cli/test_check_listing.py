@@ -48,7 +48,7 @@ def test_each_value_comes_with_its_origin(tmp_path):
     assert "topsecret" not in "\n".join(lines)
 
 
-def test_what_nobody_set_is_left_out(tmp_path):
+def test_settings_that_are_not_set_are_left_out(tmp_path):
     lines = shown(tmp_path, TEXT, {"HOST": "llm.example", "S": "topsecret"}, every=False)
     at = lines.index("upstreams:")
     assert lines[at : at + 6] == [

@@ -75,7 +75,7 @@ def test_a_model_that_goes_nowhere_is_exit_1(route):
     assert result.output.startswith("refused: 404 model_not_found: ")
 
 
-def test_a_caller_who_may_not_use_the_model_is_exit_1(route):
+def test_a_caller_that_may_not_use_the_model_is_exit_1(route):
     result = route("gpt-4o", "--key", "rag")
     assert result.exit_code == 1
     assert result.output.startswith("refused: 403 model_not_allowed: ")

@@ -110,7 +110,7 @@ def test_an_opaque_text_in_a_file_is_no_key():
     assert ("token", "key, 1 characters") in lines(key)
 
 
-def test_what_asks_nobody_takes_no_time():
+def test_a_source_without_a_request_shows_no_time():
     reported = lines(Token(Secret("t"), 0.0, 60.0), settings=of_type(type="file", path="/t"))
     assert reported[1] == ("from", "the file /t")
 

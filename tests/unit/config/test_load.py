@@ -82,7 +82,7 @@ NARROW = "set its owner to the user that runs gatepass"
     ("mode", "expected"),
     [(0o600, None), (0o640, None), (0o644, READABLE), (0o602, WRITABLE), (0o666, f"{READABLE} and written")],
 )
-def test_a_secret_file_that_everybody_can_open_is_warned_of(write, tmp_path, mode, expected):
+def test_a_world_readable_secret_file_is_warned_of(write, tmp_path, mode, expected):
     token, path = tmp_path / "token", tmp_path / "path"
     text = SECRET_FILES.format(token=f"${{file:{token}}}", path=path)
     for file in (token, path):
@@ -104,9 +104,7 @@ def test_a_secret_file_that_everybody_can_open_is_warned_of(write, tmp_path, mod
         ("s3cret-value", 0o666, f"holds a secret (credentials.key.token) and {READABLE} and written"),
     ],
 )
-def test_a_configuration_that_everybody_can_change_or_read_a_secret_in_is_warned_of(
-    write, tmp_path, token, mode, expected
-):
+def test_a_world_writable_or_readable_configuration_is_warned_of(write, tmp_path, token, mode, expected):
     own = tmp_path / "own"
     own.write_text("s3cret-value")
     own.chmod(0o600)

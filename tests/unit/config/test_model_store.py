@@ -70,7 +70,7 @@ def test_the_first_key_writes_and_a_second_one_reads():
     assert "shorter than 32 characters" in refusal(previous_encryption_key=Secret("k" * 31))
 
 
-def test_without_a_key_nothing_is_shared_with_anybody():
+def test_without_a_key_nothing_is_shared():
     with pytest.raises(ValidationError, match="encryption_key"):
         StoreSettings.model_validate({"url": "valkey://127.0.0.1"})
 

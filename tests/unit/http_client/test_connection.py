@@ -562,7 +562,7 @@ async def test_a_server_that_takes_nothing_is_late():
     assert (await fault_of(asking)).kind is Fault.TIMEOUT_FIRST_BYTE
 
 
-async def test_a_body_is_drained_when_nobody_waits_any_more():
+async def test_a_body_is_drained_when_no_task_waits_any_more():
     wire = Wire()
     wire.connection.pause_writing()
     wire.connection.resume_writing()
@@ -633,7 +633,7 @@ async def test_first_byte_s_runs_until_the_whole_head_is_here():
     assert wire.events == ["lost"]
 
 
-async def test_idle_s_runs_from_piece_to_piece_while_somebody_waits():
+async def test_idle_s_runs_from_piece_to_piece_while_a_task_waits():
     wire = Wire()
     reply = await begun(wire, CHUNKED)
     for _ in range(20):
@@ -720,7 +720,7 @@ async def test_a_request_that_is_cancelled_ends_its_connection():
     assert wire.events == ["lost"]
 
 
-async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_nobody():
+async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_no_other():
     wire = Wire()
     asking = asked(wire)
     await rest()

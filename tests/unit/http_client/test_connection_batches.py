@@ -28,7 +28,7 @@ async def test_deferred_writes_are_flushed_in_their_order_at_the_end_of_the_iter
     assert events == ["a", "b", "c"]
 
 
-async def test_who_has_few_beside_it_waits_for_nobody_in_the_next_iteration_either():
+async def test_a_write_beside_few_others_is_not_deferred_in_the_next_iteration_either():
     events: list[str] = []
     batcher, loop = WriteBatcher(), asyncio.get_running_loop()
     assert not batcher.defer(Pen("a", events), MIN_IN_FLIGHT - 1, loop)

@@ -149,7 +149,7 @@ async def test_a_connection_whose_end_is_under_way_is_written_nothing_more(piece
     assert await fault_of(asking) is Fault.CLOSED
 
 
-async def test_who_leaves_in_the_iteration_of_the_reply_has_left():
+async def test_a_cancel_in_the_iteration_of_the_reply_is_a_cancel():
     for first_the_reply in (True, False):
         wire, asking = await begun(Sender())
         if first_the_reply:

@@ -106,7 +106,7 @@ async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
     assert (await waiting) not in (kept, busy)
 
 
-async def test_who_waits_is_served_in_the_order_of_coming_and_nobody_else_wakes():
+async def test_waiting_requests_are_served_in_the_order_of_arrival_and_no_other_wakes():
     server = Server()
     pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
@@ -121,7 +121,7 @@ async def test_who_waits_is_served_in_the_order_of_coming_and_nobody_else_wakes(
     assert pool.take_idle() is connection
 
 
-async def test_a_newcomer_does_not_overtake_who_waits():
+async def test_a_new_request_does_not_overtake_waiting_ones():
     pool = ConnectionPool(Server().dial, 1)
     connection = await pool.take(5)
     waiter = taken(pool)
@@ -133,7 +133,7 @@ async def test_a_newcomer_does_not_overtake_who_waits():
     newcomer.cancel()
 
 
-async def test_who_waits_gets_the_slot_of_a_connection_that_was_lost():
+async def test_a_waiting_request_gets_the_slot_of_a_connection_that_was_lost():
     server = Server()
     pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
@@ -146,7 +146,7 @@ async def test_who_waits_gets_the_slot_of_a_connection_that_was_lost():
     await proved_whole(pool, 1)
 
 
-async def test_who_waits_gets_the_slot_of_a_dial_that_failed():
+async def test_a_waiting_request_gets_the_slot_of_a_dial_that_failed():
     server = Server()
     server.down = True
     pool = ConnectionPool(server.dial, 2)
@@ -191,7 +191,7 @@ async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
     await proved_whole(pool, 1)
 
 
-async def test_a_connection_lost_on_its_way_to_who_waits_is_replaced():
+async def test_a_connection_lost_on_its_way_to_a_waiting_request_is_replaced():
     server = Server()
     pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
@@ -457,7 +457,7 @@ async def growing(server: Server) -> tuple[ConnectionPool, asyncio.Task[Connecti
     return pool, second
 
 
-async def test_one_that_cannot_be_made_ahead_fails_nobody():
+async def test_a_connection_that_cannot_be_opened_ahead_fails_no_request():
     server = Server()
     pool, second = await growing(server)
     assert len(server.dialed) == 3
@@ -470,7 +470,7 @@ async def test_one_that_cannot_be_made_ahead_fails_nobody():
     assert (await pool.take(5)).is_open()
 
 
-async def test_who_waits_gets_the_one_that_is_made_ahead():
+async def test_a_waiting_request_gets_the_connection_that_is_opened_ahead():
     server = Server()
     pool, second = await growing(server)
     third = taken(pool)
@@ -500,7 +500,7 @@ async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
     assert not any(connection.is_open() for connection in server.dialed[2:])
 
 
-async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault():
+async def test_a_connection_opened_ahead_that_its_server_closed_fails_no_request():
     """Its request was not read: it may be sent again."""
     server = Server()
     pool = await keeping(server, 9)

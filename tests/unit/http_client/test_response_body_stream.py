@@ -73,7 +73,7 @@ async def test_pieces_that_came_with_the_end_are_taken_too():
 
 
 @pytest.mark.parametrize("at", ["before it waits", "while it waits", "with the end"])
-async def test_who_has_enough_gets_no_more_until_it_pours_again(at: str):
+async def test_a_paused_reader_gets_no_more_until_it_reads_again(at: str):
     wire, taker = Wire(), Taker(b"a")
     reply = await begun(wire, chunk(b"a") if at == "before it waits" else b"")
     pouring = asyncio.ensure_future(reply.stream_to(taker))

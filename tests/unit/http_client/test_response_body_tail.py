@@ -62,7 +62,7 @@ async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of
     assert wire.events == ["lost"]
 
 
-async def test_a_tail_holds_no_more_than_a_body_that_nobody_reads():
+async def test_a_tail_holds_no_more_than_an_unread_body():
     wire = Wire()
     reply = await begun(wire)
     reply.finish()
@@ -87,7 +87,7 @@ async def test_what_is_left_of_a_large_body_is_dropped_and_the_rest_is_read():
 
 
 @pytest.mark.parametrize("exc", [None, ConnectionResetError("gone")])
-async def test_a_body_that_breaks_off_is_closed_and_troubles_nobody(exc: Exception | None):
+async def test_a_body_that_breaks_off_is_closed_without_an_error(exc: Exception | None):
     wire = Wire()
     reply = await begun(wire)
     reply.finish()

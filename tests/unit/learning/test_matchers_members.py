@@ -130,7 +130,7 @@ def test_other_servers_may_know_the_other_spelling(body, request_, status):
     assert rules(body, request_, status) == (LearnedRule("drop", "chat_template_kwargs"),)
 
 
-def test_a_stranger_takes_no_spelling_along():
+def test_a_member_without_other_spellings_is_dropped_alone():
     body = openai("Unrecognized request argument supplied: seed")
     assert rules(body, {**SPELLINGS, "seed": 1}) == (LearnedRule("drop", "seed"),)
 
@@ -151,7 +151,7 @@ def test_a_refused_value_does_not_concern_the_other_values(values, ttl_s):
     assert rules(body, {"reasoning_effort": "minimal"}) == (LearnedRule("drop", "reasoning_effort", ttl_s=ttl_s),)
 
 
-def test_where_only_the_default_is_taken_the_member_is_left_out_for_everybody():
+def test_if_only_the_default_is_accepted_the_member_is_left_out_for_all_callers():
     words = (
         "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported"
     )

@@ -293,7 +293,7 @@ def test_a_document_that_came_as_a_text_becomes_what_clients_read():
     }
 
 
-def test_members_that_nobody_knows_stay_by_the_byte():
+def test_unknown_members_keep_their_bytes():
     reported = client_ranking(SCORED, PLAIN, "chat")
     assert reported == (
         b'{"object":"list","model":"r","results":[{"index":2,"object":"score","relevance_score":0.9},'

@@ -144,7 +144,7 @@ def test_other_handlers_receive_every_event(logged, where):
     assert json.loads(buffer.getvalue())["level"] == "warning"
 
 
-def test_a_stream_that_takes_no_line_fails_nobody(logged, capsys):
+def test_a_stream_that_takes_no_line_fails_no_request(logged, capsys):
     buffer = logged()
     buffer.close()
     emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
@@ -174,7 +174,7 @@ LOGGED: list[Fields] = [
 @pytest.mark.parametrize("style", ["json", "text"])
 @pytest.mark.parametrize("worker", [None, 3])
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL, 35])
-def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, style, worker, level):
+def test_an_event_is_the_same_line_with_and_without_another_handler(logged, style, worker, level):
     redactor = Redactor()
     redactor.learn("s3cret-k")
     buffer = logged(style=style, worker=worker, redactor=redactor)
@@ -335,7 +335,7 @@ def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(p
 
 
 @pytest.mark.parametrize("end", ["broken", "closed"])
-async def test_a_stream_that_takes_nothing_fails_nobody_and_is_reported(pipe, sink, log_to, capsys, end):
+async def test_a_stream_that_takes_nothing_fails_no_request_and_is_reported(pipe, sink, log_to, capsys, end):
     log_to("a")
     if end == "closed":
         sink.stream.close()
@@ -363,7 +363,7 @@ def _fail_once(pipe, taken):
     raise BlockingIOError("full")
 
 
-def test_an_event_that_cannot_be_written_out_fails_nobody_and_is_reported(pipe, sink, capsys):
+def test_an_event_that_cannot_be_encoded_fails_no_request_and_is_reported(pipe, sink, capsys):
     sink.emit_event(logging.INFO, "request", {"n": 10**5_000})
     sink.emit_event(logging.INFO, "request", {"id": "b"})
     assert "ValueError" in capsys.readouterr().err

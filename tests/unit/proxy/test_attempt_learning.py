@@ -199,7 +199,7 @@ async def test_a_conversation_that_is_too_long_is_sent_to_the_model_that_is_sugg
 
 
 @pytest.mark.parametrize(("models", "is_named"), [(["m"], False), (["m", "gpt-*"], True)])
-async def test_a_model_is_suggested_to_those_who_may_use_it(models, is_named):
+async def test_a_model_is_suggested_to_callers_that_may_use_it(models, is_named):
     key = {"name": "caller", "hash": hash_key("a key"), "models": models}
     shown = await Scenario(a_state({"keys": [key]})).ask(a_chat(), refusal("Too long.", code="context_length_exceeded"))
     assert shown is not None

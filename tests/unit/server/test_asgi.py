@@ -217,7 +217,7 @@ async def test_pieces_are_read_ahead_up_to_a_bound():
     await server.serve(work)
 
 
-async def test_a_client_that_leaves_is_noticed_behind_an_upload_that_nobody_takes():
+async def test_a_disconnect_is_noticed_behind_an_unread_upload():
     """The reply begins early, and a server reports the disconnect only behind the rest of the body."""
     server = Server(*[{"type": "http.request", "body": None, "more_body": True}] * 40, GONE)
     left: list[str] = []

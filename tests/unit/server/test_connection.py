@@ -399,7 +399,7 @@ async def refused_in_mid_body() -> tuple[WireClient, bytes]:
     return wire_client, piece
 
 
-async def test_a_refusal_while_nobody_read_takes_the_rest_of_the_body():
+async def test_a_refusal_of_an_unread_body_takes_its_rest():
     """Or the client, which sends all before it reads, meets a closed connection and never learns why."""
     wire_client, _ = await refused_in_mid_body()
     assert wire_client.transport.reading
@@ -469,7 +469,7 @@ async def test_a_disconnect_reaches_watchers_and_waiters():
     await rest()
 
 
-async def test_who_watches_too_late_is_called_at_once_and_writes_to_nobody():
+async def test_a_late_disconnect_callback_is_called_at_once_and_nothing_is_written():
     left: list[str] = []
     go = asyncio.Event()
 
@@ -562,7 +562,7 @@ async def test_a_handler_that_is_cancelled_leaves_no_client_waiting():
 
 
 @pytest.mark.parametrize("expects", [(), ("expect: 100-continue",)])
-async def test_nothing_is_written_behind_a_close_that_nobody_knows_yet(expects: tuple[str, ...]):
+async def test_nothing_is_written_after_a_close_that_is_not_reported_yet(expects: tuple[str, ...]):
     async def cut(cycle: HttpRequestCycle) -> None:
         wire_client.transport.abort()
         await echo(cycle)
@@ -635,7 +635,7 @@ async def test_a_body_that_is_passed_on_comes_in_pieces_and_the_next_request_is_
     assert (passing.pieces[4:], wire_client.statuses) == ([b"again", b""], [200, 200])
 
 
-async def test_a_body_that_nobody_takes_is_read_no_further_and_runs_into_no_deadline():
+async def test_an_unread_body_is_read_no_further_and_has_no_deadline():
     passing = Passing()
     wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
@@ -702,7 +702,7 @@ async def test_a_client_that_never_authenticates_renews_no_connection():
     assert (late.statuses, b"connection: close" in late.received) == ([401], True)
 
 
-async def test_a_body_that_is_passed_on_is_bounded_and_its_rest_is_nobodys():
+async def test_a_relayed_body_is_bounded_and_its_rest_is_discarded():
     passing = Passing()
     wire_client = WireClient(passing)
     await passing.want(9)

@@ -90,7 +90,7 @@ async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     assert wait.late == [AwaitedInput.BODY]
 
 
-async def test_no_piece_is_awaited_while_nobody_takes_those_that_are_here():
+async def test_no_piece_is_awaited_while_the_received_ones_are_unread():
     wait = Wait()
     wait.send(RAW[:-10])
     wait.pass_on()
@@ -104,7 +104,7 @@ async def test_no_piece_is_awaited_while_nobody_takes_those_that_are_here():
     assert wait.late == [AwaitedInput.BODY]
 
 
-async def test_a_body_behind_one_that_nobody_took_has_its_time():
+async def test_a_body_behind_an_unread_one_has_its_time():
     wait = Wait()
     wait.send(RAW[:-1])
     wait.pass_on()

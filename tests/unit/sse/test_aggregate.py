@@ -232,7 +232,7 @@ def test_message_after_deltas_only_repeats_them():
     assert aggregated(text("H"), text("i"), data(odd), DONE) == reply(message("Hi"))
 
 
-def test_reasoning_refusal_and_what_nobody_knows_are_joined():
+def test_reasoning_refusal_and_unknown_members_are_joined():
     assert joined(
         {"reasoning_content": "H", "reasoning": "h", "x_text": "a", "x_list": [1], "x_value": {"a": 1}},
         {"reasoning_content": "m", "reasoning": "m", "x_text": "b", "x_list": [2], "x_value": {"b": 1}},

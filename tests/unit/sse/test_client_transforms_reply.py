@@ -135,6 +135,6 @@ def test_what_is_named_or_is_no_answer_keeps_its_bytes(body):
     assert transform_reply(body, NAMED, "m") == (body, ())
 
 
-def test_a_name_that_nobody_knows_is_not_made_up():
+def test_an_unknown_name_is_not_made_up():
     body, _ = transform_reply(b'{"data":[]}', NAMED)
     assert json.loads(body) == {"data": [], "object": "list"}

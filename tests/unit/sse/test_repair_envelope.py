@@ -40,7 +40,7 @@ def test_extras_and_usage_at_the_end_come_in_one_chunk():
     assert out == [ROLE, STOP | {"usage": None}, chunk(None, citations=["u"], usage=USAGE)]
 
 
-def test_extras_beside_usage_that_nobody_asked_for_are_not_lost():
+def test_extras_beside_an_unrequested_usage_are_not_lost():
     out, adapted = repaired(ROLE, STOP, chunk(None, usage=USAGE, citations=["u"]))
     assert (out, adapted) == ([ROLE, STOP, chunk(None, citations=["u"])], ("repair=usage", "repair=choices"))
 

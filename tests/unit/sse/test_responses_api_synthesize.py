@@ -110,7 +110,7 @@ def test_a_refusal_and_annotations_and_logprobs_are_sent_with_their_text():
     strict_events(written(response(message(text_part))))
 
 
-def test_what_nobody_knows_is_there_and_done():
+def test_an_unknown_item_is_added_and_done():
     action = {"type": "search", "query": "q"}
     odd = {"id": "w", "type": "web_search_call", "status": "completed", "action": action, "content": ["x"]}
     assert inside(response(odd)) == [
@@ -119,7 +119,7 @@ def test_what_nobody_knows_is_there_and_done():
     ]
 
 
-def test_a_part_that_nobody_knows_is_there_and_done():
+def test_an_unknown_part_is_added_and_done():
     sound = {"type": "output_audio", "data": "eA=="}
     assert inside(response(message(sound)))[1:-1] == [
         {"type": "response.content_part.added", **AT, "part": sound},

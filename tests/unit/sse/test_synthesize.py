@@ -236,7 +236,7 @@ def test_lone_chunk_in_place_of_a_completion_is_read_as_one():
     assert pieces({**HEAD, "choices": [{"delta": {"content": "Hi"}}]}) == [ROLE, piece({"content": "Hi"}), END]
 
 
-def test_what_nobody_knows_survives_beside_the_choices_and_in_the_first_chunk_only():
+def test_unknown_members_survive_beside_the_choices_and_in_the_first_chunk_only():
     payload = document(
         choice={"content_filter_results": {"hate": False}, "stop_reason": None}, citations=["u"], x_null=None
     )

@@ -30,7 +30,7 @@ class Shared:
 
 
 class StoreContract:
-    async def test_what_nobody_put_is_not_there(self, shared: Shared):
+    async def test_a_name_without_a_value_is_absent(self, shared: Shared):
         assert (await shared.here.get(["value/none"])).values == {}
         assert (await shared.here.get([])).values == {}
 
@@ -91,7 +91,7 @@ class StoreContract:
         await shared.there.release("lease/none", "b")
         assert not await shared.there.lease("lease/one", "b", LONG_S)
 
-    async def test_the_lease_of_one_who_died_ends_by_itself(self, shared: Shared):
+    async def test_the_lease_of_a_dead_process_ends_by_itself(self, shared: Shared):
         assert await shared.here.lease("lease/one", "a", BRIEF_S)
         await shared.elapse(BRIEF_S + 0.1)
         assert await shared.there.lease("lease/one", "b", LONG_S)

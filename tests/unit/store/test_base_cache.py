@@ -38,7 +38,7 @@ async def cache(store, clock):
     await followed_cache.aclose()
 
 
-async def test_who_follows_a_name_receives_each_new_value_once(clock, store, cache):
+async def test_a_follower_of_a_name_receives_each_new_value_once(clock, store, cache):
     reported = []
     cache.follow("value/one", lambda value, reading: reported.append((value, reading.at_s)))
     await store.put("value/one", b"first", 60.0)
@@ -55,14 +55,14 @@ async def test_all_names_cost_one_request(clock, store, cache):
     assert store.requested == [("value/one", "value/two")]
 
 
-async def test_a_store_that_nobody_follows_is_not_asked(clock, store, cache):
+async def test_a_store_without_followers_is_not_read(clock, store, cache):
     leave = cache.follow("value/one", lambda value, reading: None)
     leave()
     await clock.advance(5.0)
     assert store.requested == []
 
 
-async def test_no_timer_is_set_while_nobody_follows(clock, store, cache, monkeypatch):
+async def test_no_timer_is_set_without_followers(clock, store, cache, monkeypatch):
     timers: list[float] = []
     set_timer = clock.call_later
 
@@ -80,7 +80,7 @@ async def test_no_timer_is_set_while_nobody_follows(clock, store, cache, monkeyp
     assert (before, len(timers)) == (0, 3)  # the last of them was set before the follower left
 
 
-async def test_who_leaves_is_not_called_and_the_others_are(clock, store, cache):
+async def test_a_follower_that_left_is_not_called_and_the_others_are(clock, store, cache):
     reported = []
     cache.follow("value/one", lambda value, reading: reported.append(("stays", value)))
     leave = cache.follow("value/one", lambda value, reading: reported.append(("leaves", value)))
@@ -90,7 +90,7 @@ async def test_who_leaves_is_not_called_and_the_others_are(clock, store, cache):
     assert reported == [("stays", b"x")]
 
 
-async def test_who_comes_later_sees_what_is_there(clock, store, cache):
+async def test_a_later_follower_receives_the_current_value(clock, store, cache):
     await store.put("value/one", b"x", 60.0)
     reported = []
     leave = cache.follow("value/one", lambda value, reading: reported.append("first"))
@@ -101,7 +101,7 @@ async def test_who_comes_later_sees_what_is_there(clock, store, cache):
     assert reported == ["first", "second"]
 
 
-async def test_who_leaves_while_others_are_called_is_no_trouble(clock, store, cache):
+async def test_a_follower_may_leave_while_others_are_called(clock, store, cache):
     reported = []
     leaves: list[Callable[[], None]] = []
 

@@ -74,7 +74,7 @@ async def unavailable(work) -> str:
     return str(raised.value)
 
 
-async def test_nobody_waits_longer_than_the_bound(clock, ailing, guarded):
+async def test_no_operation_waits_longer_than_the_bound(clock, ailing, guarded):
     ailing.ails = "hang"
     asking = asyncio.create_task(guarded.get(["value/one"]))
     await clock.advance(BOUND_S - 0.01)

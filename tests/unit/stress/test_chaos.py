@@ -147,7 +147,7 @@ def test_an_expired_token_is_reported_unless_the_machine_was_slow(ledger):
     assert list(ledger.expired()) == []
 
 
-def test_a_token_that_nobody_issued_is_reported(ledger):
+def test_a_token_that_the_issuer_did_not_issue_is_reported(ledger):
     ledger.receive(Receipt(UID, "", "good"), 1.0)
     assert "no issuer issued" in found(ledger)
 

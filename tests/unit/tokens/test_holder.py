@@ -227,7 +227,7 @@ async def test_a_rejection_in_an_outage_keeps_to_the_backoff():
         assert it.issuer.calls == calls
 
 
-async def test_the_first_waiters_leaving_cancels_nobody():
+async def test_a_cancel_of_the_first_waiter_cancels_no_other():
     async with kept(Mint(delay_s=2.0)) as it:
         tasks = await it.asked(320)
         for task in tasks[:300]:
@@ -589,7 +589,7 @@ async def test_a_hot_path_with_a_fresh_token_does_not_yield():
         assert caught.value.value.text == "token-1"
 
 
-async def test_a_source_that_knows_no_bound_keeps_nobody_beyond_the_budget():
+async def test_a_source_without_a_bound_keeps_no_request_beyond_the_budget():
     clock = DrivenClock()
     source = OddSource()
     source.fetch = asyncio.Event().wait  # type: ignore[assignment]  # never returns, so no token either

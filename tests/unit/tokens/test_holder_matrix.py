@@ -183,7 +183,7 @@ async def test_t4_two_faults_and_then_a_token_lose_no_request(fault):
         assert it.issuer.started_s == [1000.0, 1000.2, 1000.7]
 
 
-async def test_t5_retry_after_is_obeyed_by_all_who_wait():
+async def test_t5_retry_after_is_obeyed_for_all_waiting_requests():
     async with holding(otherwise=answer({}, 429, (b"retry-after", b"20"))) as it:
         for _ in range(19):
             tasks = await it.asked(50)
@@ -430,7 +430,7 @@ async def test_t13_a_wrong_credential_makes_no_storm():
         assert it.issuer.calls == 1 + 6
 
 
-async def test_t14_what_nobody_rejects_is_kept():
+async def test_t14_a_token_without_a_rejection_is_kept():
     """A 403 is passed on by the caller without `reject`: no renewal comes of it."""
     async with holding() as it:
         for _ in range(100):

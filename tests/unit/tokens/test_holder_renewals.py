@@ -70,7 +70,7 @@ def test_a_model_that_always_refuses_takes_no_renewal_from_one_that_is_served():
     assert rejections.refused(CHAT, 20.0)
 
 
-def test_one_rejection_renews_the_token_for_all_who_refuse_it():
+def test_one_rejection_renews_the_token_for_all_users_that_refuse_it():
     rejections = Renewing()
     assert [rejections.reject(TokenUser("chat", f"m-{number}"), 0.0) for number in range(500)] == [True] * 500
     rejections.renew(0.0)
@@ -121,7 +121,7 @@ def test_made_up_models_take_no_memory():
     assert "rejected a new token" in rejections.denial_reason(CHAT, 60.0)
 
 
-def test_a_token_is_refused_until_somebody_accepts_it_who_does_not_refuse_it():
+def test_a_token_is_refused_until_a_user_that_does_not_refuse_it_accepts_it():
     rejections, seen = Renewing(), []
     for event in (
         lambda: rejections.reject(EMBED, 0.0),

@@ -41,7 +41,7 @@ async def refusing(it: RunningHolder, by: TokenUser) -> bool:
     return True
 
 
-async def test_a_forbidden_model_costs_one_fetch_a_minute_and_delays_nobody_else():
+async def test_a_forbidden_model_costs_one_fetch_a_minute_and_delays_no_other_model():
     async with kept(Mint(), otherwise=Mint(delay_s=0.2)) as it:
         await settle()
         waited: list[asyncio.Task[bool]] = []
@@ -112,7 +112,7 @@ async def test_rejections_by_several_while_a_token_is_fetched_are_one_fetch():
         assert it.issuer.calls == 2
 
 
-async def test_a_token_that_all_who_used_it_refused_is_not_usable_and_not_shown():
+async def test_a_token_that_all_its_users_refused_is_not_usable_and_not_shown():
     async with kept(Mint(), refused()) as it:
         await settle()
         first = await taken(it.holder, CHAT)
@@ -125,7 +125,7 @@ async def test_a_token_that_all_who_used_it_refused_is_not_usable_and_not_shown(
         assert (it.holder.usable, it.holder.status().state) == (True, "fresh")
 
 
-async def test_a_token_is_not_given_past_its_end_to_those_who_did_not_refuse_it():
+async def test_a_token_is_not_used_after_its_end_by_users_that_did_not_refuse_it():
     async with kept(Mint(), otherwise=Hang()) as it:
         await settle()
         await taken(it.holder, CHAT)

@@ -19,7 +19,7 @@ async def test_one_wake_wakes_all():
     assert len(waiters) == 0
 
 
-async def test_who_was_woken_or_left_leaves_no_timer_behind():
+async def test_a_waiter_that_was_woken_or_left_leaves_no_timer():
     clock = DrivenClock()
     waiters = Waiters(clock)
     tasks = [asyncio.create_task(waiters.wait(10.0)) for _ in range(2)]
@@ -62,7 +62,7 @@ async def test_a_waiter_that_leaves_in_the_moment_of_the_wake_is_left_alone():
     assert [type(result) for result in results] == [type(None), asyncio.CancelledError, type(None)]
 
 
-async def test_two_thousand_that_leave_at_once_starve_nobody():
+async def test_two_thousand_waiters_that_leave_at_once_delay_no_other():
     waiters = Waiters(DrivenClock())
     leaving = [asyncio.create_task(waiters.wait(10.0)) for _ in range(2000)]
     staying = asyncio.create_task(waiters.wait(10.0))

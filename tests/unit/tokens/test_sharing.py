@@ -60,7 +60,7 @@ async def test_five_minutes_of_three_cost_one_call_per_life(life, jitter):
         assert [replica.holder.status().failures for replica in fleet.replicas] == [0] * 3
 
 
-async def test_what_was_found_is_no_call_in_anybodys_count(caplog):
+async def test_a_token_from_the_store_is_not_counted_as_a_fetch(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
     async with Fleet(scripted()) as fleet:
         await fleet.clock.advance(1.0)
@@ -130,7 +130,7 @@ async def test_clocks_that_differ_by_minutes_and_a_slow_store_make_no_token_olde
         assert issuer.calls == 1
 
 
-async def test_who_comes_later_has_the_token_at_once_without_a_call():
+async def test_a_later_process_has_the_token_at_once_without_a_fetch():
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(100.0)
         late = await fleet.join()
@@ -140,7 +140,7 @@ async def test_who_comes_later_has_the_token_at_once_without_a_call():
         assert status.next_try_in_s == pytest.approx(140.0, abs=0.1)
 
 
-async def test_a_newer_token_reaches_everybody_within_a_second():
+async def test_a_newer_token_reaches_all_processes_within_a_second():
     async with Fleet(scripted(otherwise=Mint(300)), count=3) as fleet:
         await fleet.clock.advance(10.0)
         first = fleet.replicas[0]
@@ -164,7 +164,7 @@ async def test_a_leader_that_dies_in_mid_fetch_costs_the_others_two_seconds():
         assert (fleet.issuer.calls, fleet.issuer.minted) == (2, ["token-1"])
 
 
-async def test_a_leader_that_dies_while_it_waits_for_others_matters_to_nobody():
+async def test_a_waiting_process_that_dies_delays_no_other():
     async with Fleet(scripted(otherwise=Mint(delay_s=1.0))) as fleet:
         await settle()
         waiting = next(replica for replica in fleet.replicas if not replica.asks)
@@ -366,7 +366,7 @@ async def test_a_wrong_secret_is_shown_to_the_issuer_as_seldom_as_by_one_process
         assert fleet.issuer.calls <= 4
 
 
-async def test_who_starts_while_the_secret_is_wrong_does_not_ask():
+async def test_a_process_that_starts_while_the_secret_is_wrong_sends_no_request():
     async with Fleet(scripted(otherwise=refused()), count=1) as fleet:
         await fleet.clock.advance(5.0)
         late = await fleet.join()
@@ -376,7 +376,7 @@ async def test_who_starts_while_the_secret_is_wrong_does_not_ask():
         assert 20 < (raised.value.retry_after_s or 0) <= 30
 
 
-async def test_a_secret_that_was_fixed_in_one_place_helps_everybody_who_has_it():
+async def test_a_secret_that_was_corrected_for_one_process_serves_all_processes_that_have_it():
     secret = ["wrong"]
     issuer = scripted()
     issuer.accepts = "right"
@@ -389,7 +389,7 @@ async def test_a_secret_that_was_fixed_in_one_place_helps_everybody_who_has_it()
         assert issuer.calls == 2
 
 
-async def test_four_replicas_ask_an_issuer_that_nobody_understands_little_more_often_than_one_would():
+async def test_four_replicas_call_an_issuer_with_unknown_errors_little_more_often_than_one():
     async with Fleet(scripted(otherwise=answer({"code": 1001, "msg": "E-4711"}))) as fleet:
         for _ in range(90):
             await fleet.clock.advance(10.0)
@@ -423,7 +423,7 @@ async def test_after_a_recovery_the_refusals_are_counted_anew():
         assert issuer.calls == 4
 
 
-async def test_the_issuers_wish_to_wait_is_everybodys():
+async def test_the_issuers_retry_after_applies_to_all_processes():
     async with Fleet(scripted(refused("slow_down", 429, (b"retry-after", b"20")))) as fleet:
         await fleet.clock.advance(19.0)
         assert fleet.issuer.calls == 1
@@ -448,7 +448,7 @@ async def test_an_outage_costs_the_issuer_little_more_than_one_process_does_and_
     assert await calls(4) <= 2 * alone
 
 
-async def test_who_waited_for_a_fetch_that_failed_has_failed_with_it():
+async def test_a_process_that_waited_for_a_failed_fetch_fails_with_it():
     async with Fleet(scripted(Broken(delay_s=1.0), otherwise=Mint(delay_s=0.5)), count=4) as fleet:
         await fleet.clock.advance(1.1)
         assert fleet.issuer.calls == 1
@@ -495,7 +495,7 @@ async def test_an_unreadable_secret_is_reported_by_the_source():
         assert fleet.replicas[0].wire.requests == []
 
 
-async def test_a_token_that_is_dead_on_arrival_is_given_to_nobody():
+async def test_a_token_that_arrives_expired_is_not_shared():
     async with Fleet(scripted(otherwise=Mint(1, delay_s=2.0)), count=2) as fleet:
         await fleet.clock.advance(3.0)
         assert ("put", "token") not in [request for each in fleet.replicas for request in each.wire.requests]
@@ -539,7 +539,7 @@ async def test_an_offered_token_that_is_older_the_same_or_dead_is_not_taken():
         assert not replica.holder.adopt_shared(replace(held, value=Secret("newest"), requested_s=held.requested_s + 2))
 
 
-async def test_who_waits_in_an_outage_is_served_by_the_process_that_could_mint():
+async def test_a_process_that_waits_in_an_outage_uses_the_token_of_another():
     async with Fleet(scripted(*[Broken()] * 4), count=1) as fleet:
         await fleet.clock.advance(1.0)
         (waiting,) = fleet.replicas
@@ -585,7 +585,7 @@ async def cut_off_in_its_refresh(fleet: Fleet) -> Replica:
     return leader
 
 
-async def test_a_failure_of_one_that_does_not_lead_any_more_is_nobody_elses():
+async def test_a_failure_of_a_former_leader_is_not_shared():
     async with Fleet(scripted(Mint(), Broken(delay_s=5.0), otherwise=Mint(delay_s=4.0)), count=2) as fleet:
         leader = await cut_off_in_its_refresh(fleet)
         await fleet.clock.advance(2.5)
@@ -640,7 +640,7 @@ async def fails(_: OutboundRequest) -> Reply:
     raise TransportFault(Fault.CONNECT, "no route")
 
 
-async def test_a_token_of_one_that_does_not_lead_any_more_is_everybodys():
+async def test_a_token_of_a_former_leader_is_shared():
     async with Fleet(scripted(Mint(), Mint(delay_s=5.0), Hang()), count=2) as fleet:
         await cut_off_in_its_refresh(fleet)
         await fleet.clock.advance(3.0)
@@ -752,7 +752,7 @@ async def test_a_store_that_goes_away_during_a_fetch_that_fails_causes_no_second
         assert fleet.issuer.calls == 1
 
 
-async def test_who_waits_is_served_with_what_is_offered():
+async def test_a_waiting_process_uses_the_offered_token():
     async with Fleet(scripted(otherwise=Hang()), count=1) as fleet:
         (replica,) = fleet.replicas
         asked = asyncio.create_task(replica.holder.token())

@@ -166,7 +166,7 @@ async def test_four_processes_use_each_refresh_token_once(clock, store):
     assert (issuer.thefts, len(issuer.requests)) == (0, 8)
 
 
-async def test_who_starts_later_goes_on_with_the_newest(clock, store):
+async def test_a_process_that_starts_later_uses_the_newest_refresh_token(clock, store):
     issuer = Rotating(clock)
     for _ in range(3):
         refresh_store = SharedRefreshTokenStore(refreshing(), store, clock)

@@ -94,7 +94,7 @@ def test_no_library_is_loaded_that_the_credentials_do_not_want(loaded, kind):
 
 
 @pytest.mark.parametrize("kind", ["static", "exec"])
-def test_the_http_client_of_token_endpoints_is_not_loaded_for_a_credential_that_asks_nobody(loaded, kind):
+def test_the_http_client_of_token_endpoints_is_not_loaded_for_a_credential_without_requests(loaded, kind):
     """It takes 9 MiB and a tenth of a second."""
     assert of(loaded[kind], *HTTP_CLIENT) == set()
 

@@ -96,7 +96,7 @@ async def test_a_connection_failure_quotes_the_system(cause, expected):
         ("token", "credentials.token.url (GATEPASS_TOKEN_URL)"),
     ],
 )
-async def test_where_nobody_answers_the_setting_of_the_address_is_named(credential, names):
+async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(credential, names):
     issuer = ScriptedIssuer(DrivenClock(), otherwise=Broken(Fault.DNS))
     failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
     assert failure.reason == (

@@ -376,7 +376,7 @@ def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_se
 
 
 @pytest.mark.parametrize("status", [404, 405, 410])
-def test_an_address_that_nobody_knows_is_a_mistake_of_the_configuration(status):
+def test_an_unknown_host_name_is_a_mistake_of_the_configuration(status):
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(response({"msg": "no such app"}, status=status), login, AT, str)
@@ -397,7 +397,7 @@ def test_a_page_where_a_token_was_due_names_the_address():
         assert caught.value.reason.endswith("; check credentials.portal.url")
 
 
-def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_again_at_once():
+def test_an_unknown_error_in_a_200_is_unclear_and_not_retried_at_once():
     login = replace(LOGIN, is_login=True)
     for document, unclear in (
         ({"code": 1001, "msg": "E-4711"}, True),

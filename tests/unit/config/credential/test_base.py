@@ -21,7 +21,7 @@ def test_what_is_there_is_let_through():
     checked_extra("json", "entra", "entra")
 
 
-def test_nobody_is_sent_to_an_index_for_a_package_that_anybody_could_register():
+def test_no_page_installs_gatepass_from_a_package_index():
     texts = {path: path.read_text() for path in (*PAGES, ROOT / "config.example.yaml") if path.name != "CHANGELOG.md"}
     assert len(texts) > 100
     assert [path for path, text in texts.items() if "gatepass[" in text or "pip install gatepass" in text] == []

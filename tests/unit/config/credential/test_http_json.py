@@ -134,7 +134,7 @@ def test_a_preset_expands_into_ordinary_settings(preset):
 
 
 @pytest.mark.parametrize("preset", GIVEN)
-def test_what_a_preset_made_is_what_somebody_could_have_written(preset):
+def test_a_preset_equals_the_settings_written_by_hand(preset):
     by_preset = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **GIVEN[preset]})
     by_hand = HttpJsonCredential.model_validate({"type": "http_json", "url": by_preset.url, **MADE[preset]})
     plain = dict.fromkeys((*PLAIN, "preset"))

@@ -117,7 +117,7 @@ def test_an_empty_network_block_is_accepted():
     assert FileCredential.model_validate({"type": "file", "path": "/t", "network": {"from_env": False}}).path == "/t"
 
 
-def test_a_header_that_nobody_may_set_is_refused():
+def test_a_reserved_header_is_refused():
     with pytest.raises(ValidationError, match="belongs to one connection"):
         api_key(header="Host")
 

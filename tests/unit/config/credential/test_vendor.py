@@ -147,7 +147,7 @@ def test_a_missing_extra_is_named_at_load(monkeypatch, reported, credential, mod
         ({**BEDROCK, **KEYS}, "http://p:1"),
     ],
 )
-def test_the_environments_proxy_counts_for_who_is_asked_over_the_network(loaded, credential, proxy):
+def test_the_environments_proxy_applies_to_requests_over_the_network(loaded, credential, proxy):
     environment = {"HTTPS_PROXY": "http://p:1", "HTTP_PROXY": "http://p:2"}
     config = loaded({**credential, "network": {"from_env": True}})
     assert with_environment_proxies(config, environment).credentials["c"].network.proxy == proxy

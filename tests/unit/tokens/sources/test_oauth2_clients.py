@@ -169,7 +169,7 @@ async def test_a_secret_that_cannot_sign_is_a_failure_and_no_call(endpoint: Endp
         {"client_auth": "none", "grant_type": "refresh_token", "refresh_token": Secret("refresh-1")},
     ],
 )
-async def test_who_proves_itself_elsewhere_or_not_at_all_only_names_itself(endpoint: Endpoint, settings):
+async def test_a_client_without_a_secret_sends_only_its_id(endpoint: Endpoint, settings):
     [request] = await asked(endpoint, oauth2(client_secret=None, **settings))
     sent = form(request)
     assert sent["client_id"] == "me"

@@ -172,7 +172,7 @@ async def test_without_a_file_a_restart_uses_the_first_refresh_token_and_a_warni
     assert stage.shown[-1] == FIRST
 
 
-async def test_a_place_that_ends_with_gatepass_is_warned_of_once_by_all_who_share_it(caplog):
+async def test_a_refresh_token_in_memory_is_warned_of_once_for_all_its_sources(caplog):
     spy = Spy()
     spy.is_persistent = False
     stage = Stage(refreshing(), rotating(2), rotating(3), rotating(4), refresh_store=spy)
@@ -185,7 +185,7 @@ async def test_a_place_that_ends_with_gatepass_is_warned_of_once_by_all_who_shar
     assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
 
 
-async def test_who_can_sign_in_again_is_not_warned_of_memory(caplog):
+async def test_a_credential_that_can_log_in_again_is_not_warned_of_memory(caplog):
     stage = Stage(logging_in(), rotating(2), rotating(3))
     await stage.source.fetch()
     await stage.source.fetch()
@@ -234,7 +234,7 @@ async def test_a_change_of_wishes_or_proof_does_not_bring_a_dead_token_back(tmp_
     ],
     ids=lambda change: next(iter(change)),
 )
-async def test_who_signs_in_otherwise_has_other_refresh_tokens(tmp_path: Path, change):
+async def test_credentials_with_different_logins_have_different_refresh_tokens(tmp_path: Path, change):
     place = {"refresh_token_file": str(tmp_path / "refresh"), "extra": {"tenant": Secret("A")}}
     stage = Stage(logging_in(**place), rotating(2), rotating(3), rotating(4))
     await stage.source.fetch()

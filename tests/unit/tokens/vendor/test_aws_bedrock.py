@@ -37,7 +37,7 @@ def signed(token) -> dict[str, str]:
     return {name: value for name, (value,) in parse_qs(urlsplit(f"//{url}").query).items()}
 
 
-async def test_a_key_is_signed_here_and_nobody_is_asked():
+async def test_a_key_is_signed_here_without_a_request():
     issuer = ScriptedIssuer(present())
     token = await source(issuer, **AWS_KEYS, key_ttl_s=1_800.0).fetch()
     reported = signed(token)

@@ -60,7 +60,7 @@ def test_an_unusable_key_is_reported(data, password, expected):
     assert str(caught.value) == expected
 
 
-def test_an_assertion_names_who_asks_whom_and_lives_some_minutes():
+def test_an_assertion_has_issuer_audience_and_a_lifetime_of_minutes():
     found = certificate(PEM, None)
     text = found.assertion("app-1", "https://issuer.example/token", 1_800_000_000.7)
     header = jwt.get_unverified_header(text)

@@ -90,7 +90,7 @@ def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
         ("http://169.254.169.254/token", False),
     ],
 )
-async def test_the_files_own_token_uri_counts_where_nobody_can_read_along(tmp_path, url, goes):
+async def test_the_files_own_token_uri_is_used_over_https(tmp_path, url, goes):
     issuer = ScriptedIssuer(present())
     work = source(issuer, credentials_file=file_of(tmp_path, service_account(token_uri=url))).fetch()
     if goes:
@@ -351,7 +351,7 @@ class HeldSource(GoogleSource):
         return super().credentials_of(*given)
 
 
-async def test_cancelled_before_its_first_request_it_asks_nobody(tmp_path):
+async def test_a_fetch_that_is_cancelled_before_its_first_request_sends_none(tmp_path):
     thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present())
     settings = google(credentials_file=file_of(tmp_path, service_account()))
     held = HeldSource("corp", settings, issuer, issuer.clock, {})
