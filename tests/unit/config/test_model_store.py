@@ -78,9 +78,9 @@ def test_without_a_key_nothing_is_shared():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"username": "me"}, "username needs password"),
+        ({"username": "me"}, "username requires password"),
         ({"network": {"ca_file": "/ca.pem"}}, "write valkeys://"),
-        ({"url": "valkeys://store.example", "network": {"client_key": "/k.pem"}}, "client_key needs client_cert"),
+        ({"url": "valkeys://store.example", "network": {"client_key": "/k.pem"}}, "client_key requires client_cert"),
         ({"url": "valkey://store.example", "password": Secret("x")}, "plain TCP to another machine"),
         ({"key_prefix": "a b"}, "String should match pattern"),
         ({"timeout_s": 0.0}, "greater than 0"),
