@@ -149,7 +149,7 @@ class JsonScanner:
             return
         at = _skip(_GAP, text, _skip(_GAP, text, at) + 1)
         while text[at] == _QUOTE:
-            self._pay(MEMBER_STEPS)
+            self._use_steps(MEMBER_STEPS)
             name_end = self._string_end(at)
             value = _skip(_COLON, text, name_end)
             end = self.value_end(value)
@@ -161,7 +161,7 @@ class JsonScanner:
         text = self.text
         at = _skip(_GAP, text, at + 1)
         while text[at] != _CLOSE_ARRAY:
-            self._pay(ELEMENT_STEPS)
+            self._use_steps(ELEMENT_STEPS)
             end = self.value_end(at)
             yield at, end
             at = _skip(_COMMA, text, end)
@@ -193,7 +193,7 @@ class JsonScanner:
                 if depth == 0:
                     break
         self.steps_left = steps
-        self._pay(0)  # raises if the loop ended because no steps were left
+        self._use_steps(0)  # raises if the loop ended because no steps were left
         return at
 
     def _string_end(self, at: int) -> int:
@@ -209,7 +209,7 @@ class JsonScanner:
             self._ends[at] = end
         return end
 
-    def _pay(self, steps: int) -> None:
+    def _use_steps(self, steps: int) -> None:
         self.steps_left -= steps
         if self.steps_left <= 0:
             raise TooManySteps("The body contains too many small values for gatepass to change it.")

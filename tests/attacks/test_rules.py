@@ -17,7 +17,7 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
 from gatepass.normalize.profiles import PlainTools
-from gatepass.normalize.rerank import RerankOptions, Shaped
+from gatepass.normalize.rerank import ConvertRerank, RerankOptions
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.proxy import large_body
 from gatepass.proxy.attempt import normalize_off_loop
@@ -34,7 +34,7 @@ OPERATIONS = {
 }
 CHANGES = (
     *(TextContent(), EmptyContent(), Replayed(), SystemIntoUser(), MergedRoles(), ToolIds(), PlainTools()),
-    *(SplitInputs(2), Shaped("cohere")),
+    *(SplitInputs(2), ConvertRerank("cohere")),
 )
 RULES: tuple[Sequence[Rule], ...] = ((ChangeRule("rules", CHANGES), *BUILT_IN_RULES), (RagflowBody("drop"),))
 

@@ -9,7 +9,7 @@ from docs.changes_reference import REPLIES, REQUESTS
 from gatepass.cli import main
 from gatepass.normalize import embeddings_reply, rules
 from gatepass.normalize.profiles import PlainTools, UntypedModel
-from gatepass.normalize.rerank import Shaped
+from gatepass.normalize.rerank import ConvertRerank
 from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
@@ -50,7 +50,7 @@ def test_every_entry_is_in_the_table():
     entries = {rule.entry for rule in RULES_OF_TABLE} | {entry for row in ROWS for entry in row.adapted}
     more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params,model_type"}
     made = {
-        Shaped().entry,
+        ConvertRerank().entry,
         UntypedModel().entry,
         PlainTools().entry,
         "extra_body=reference",

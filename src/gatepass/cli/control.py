@@ -74,13 +74,13 @@ def found_socket() -> str:
 
     If several run, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
     """
-    from gatepass.server.listening import AUTO, OFF, living_sockets
+    from gatepass.server.listening import AUTO, OFF, control_sockets
 
     named = own_variables(os.environ).get("CONTROL_SOCKET", AUTO)
     # `off` is for the gatepass that starts here; a command may be for another one of this user
     if named not in (AUTO, OFF):
         return named
-    found = living_sockets(os.environ)
+    found = control_sockets(os.environ)
     # also on another port than that of the configuration, because a flag may have set the port
     if len(found) == 1:
         return str(found[0])

@@ -309,13 +309,13 @@ class _Reading:
                 (), f"{stated!r} is not known here{did_you_mean(stated, list(VARIABLES_BY_TYPE))}", "TOKEN_TYPE"
             )
             return "", ""
-        telling = {
+        variables = {
             kind: found.name for name, kind in TYPE_BY_VARIABLE.items() if (found := variable_value(self._values, name))
         }
-        if len(telling) == 1:
-            return next(iter(telling.items()))
-        if telling:
-            names = " and ".join(f"{PREFIX}{name}" for name in telling.values())
+        if len(variables) == 1:
+            return next(iter(variables.items()))
+        if variables:
+            names = " and ".join(f"{PREFIX}{name}" for name in variables.values())
             self._problem((), f"{names} belong to different types of credential: keep one of them")
         elif any(name in self._values for name in TOKEN_VARIABLES):
             self._problem((), f"is missing: {' or '.join(VARIABLES_BY_TYPE)}", "TOKEN_TYPE")

@@ -200,34 +200,34 @@ class SingleTrial:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._known: OrderedDict[TrialKey, float] = OrderedDict()
-        self._leaders: dict[TrialKey, tuple[Hashable, float]] = {}  # who tries a model first, and since when
+        self._leaders: dict[TrialKey, tuple[Hashable, float]] = {}  # the session that tries a model first, since when
         self._trials: OrderedDict[Key, CandidateRule] = OrderedDict()
         self._listeners: dict[RuleScope, set[Callable[[], object]]] = {}
 
-    def wait_s(self, who: Hashable, trial_key: TrialKey, entered_s: float, now_s: float) -> float:
-        """Return for how many seconds at most `who`, which arrived at `entered_s`, waits; 0 if it goes now.
+    def wait_s(self, session: Hashable, trial_key: TrialKey, entered_s: float, now_s: float) -> float:
+        """Return for how many seconds at most `session`, which arrived at `entered_s`, waits; 0 if it goes now.
 
         It goes as the leader if the model is unknown and has no leader.
         """
-        tried_s = [one.since_s for one in self.candidates(trial_key[0], now_s).values() if one.holders - {who}]
+        tried_s = [one.since_s for one in self.candidates(trial_key[0], now_s).values() if one.holders - {session}]
         if tried_s and (left_s := min(max(tried_s) + WAIT_S, entered_s + MOST_WAIT_S) - now_s) > 0:
             return left_s
         if self._known.get(trial_key, 0.0) > now_s:
             return 0.0
-        leader, since_s = self._leaders.setdefault(trial_key, (who, now_s))
+        leader, since_s = self._leaders.setdefault(trial_key, (session, now_s))
         # The wait is limited from the request's arrival too, so that it does not begin again with the next leader.
-        return 0.0 if leader == who else max(0.0, min(since_s, entered_s) + WAIT_S - now_s)
+        return 0.0 if leader == session else max(0.0, min(since_s, entered_s) + WAIT_S - now_s)
 
     def is_calm(self, trial_key: TrialKey, now_s: float) -> bool:
         """Whether no request waits and no rule is on trial, and the model replied within the last half KNOWN_S."""
         return not self._trials and self._known.get(trial_key, 0.0) > now_s + KNOWN_S / 2
 
-    def propose(self, key: Key, rule: LearnedRule, evidence: str, who: Hashable, now_s: float) -> None:
-        """Put `rule` on trial by `who`, or add `who` to its trial."""
+    def propose(self, key: Key, rule: LearnedRule, evidence: str, session: Hashable, now_s: float) -> None:
+        """Put `rule` on trial by `session`, or add `session` to its trial."""
         trial = self._trials.get(key)
         if trial is None or trial.rule != rule:
             trial = self._trials[key] = CandidateRule(rule, evidence, now_s, now_s + CANDIDATE_S)
-        trial.holders.add(who)
+        trial.holders.add(session)
         while len(self._trials) > self._limit:
             self._trials.popitem(last=False)
         self.notify(key[0])
@@ -247,28 +247,28 @@ class SingleTrial:
         if self._trials.pop(key, None) is not None:
             self.notify(key[0])
 
-    def mark_known(self, who: Hashable, trial_key: TrialKey, now_s: float) -> None:
+    def mark_known(self, session: Hashable, trial_key: TrialKey, now_s: float) -> None:
         """Record that the model replied to a request's form: no request waits for a leader any more."""
         self._known[trial_key] = now_s + KNOWN_S
         self._known.move_to_end(trial_key)
         while len(self._known) > self._limit:
             self._known.popitem(last=False)
-        self.leave(who, trial_key)
+        self.leave(session, trial_key)
 
     def forget(self, scope: RuleScope) -> None:
         """Treat the model as unknown again, because one of its rules expired."""
         for trial_key in [trial_key for trial_key in self._known if trial_key[0].plain == scope.plain]:
             del self._known[trial_key]
 
-    def leave(self, who: Hashable, trial_key: TrialKey) -> None:
-        """Remove `who` as a leader and from its trials, because its request ended."""
+    def leave(self, session: Hashable, trial_key: TrialKey) -> None:
+        """Remove `session` as a leader and from its trials, because its request ended."""
         scope, (leader, _) = trial_key[0], self._leaders.get(trial_key, (None, 0.0))
-        left = leader == who
+        left = leader == session
         if left:
             del self._leaders[trial_key]
         for key, trial in self._trials.items():
-            if who in trial.holders and _is_about(key, scope):
-                trial.holders.discard(who)
+            if session in trial.holders and _is_about(key, scope):
+                trial.holders.discard(session)
                 left = True
         if left:
             self.notify(scope)

@@ -118,7 +118,7 @@ OF_OTHERS = ("top_n", "return_documents", "return_len", "rank_fields", "max_chun
 
 
 @dataclass(frozen=True, slots=True)
-class Shaped:
+class ConvertRerank:
     """Convert the request to the upstream's `shape`; entry `rerank=SHAPE`.
 
     `client_ranking` does what the upstream may not support: it cuts at `top_n` and adds the documents to the results.

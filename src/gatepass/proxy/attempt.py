@@ -24,7 +24,7 @@ from gatepass.learning.session import LearningSession, wait_for_trial
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.members import STREAMED
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking
+from gatepass.normalize.rerank import ConvertRerank, RerankOptions, client_ranking
 from gatepass.normalize.rules import (
     BUILT_IN_RULES,
     MODEL,
@@ -218,7 +218,7 @@ def rules_for(
     rules = state.declared.configured_rules(call.operation.name, call.model)
     profile_rules = profile.rules[upstream.dialect_name]
     if call.operation.protocol is ClientProtocol.RERANK:
-        shape = Shaped(upstream.settings.rerank_shape, call.model or target.model)
+        shape = ConvertRerank(upstream.settings.rerank_shape, call.model or target.model)
         rules = (ChangeRule("rerank", (shape,)), *rules)
     return (*profile_rules, *rules) if profile_rules else rules
 

@@ -281,7 +281,7 @@ def is_listening(path: Path) -> bool:
     return True
 
 
-def living_sockets(environment: Mapping[str, str]) -> list[Path]:
+def control_sockets(environment: Mapping[str, str]) -> list[Path]:
     """Return the control sockets of all gatepass processes of this user."""
     folders = [folder for folder in dict.fromkeys(control_folders(environment)) if _is_own_folder(folder)]
     return [path for folder in folders for path in sorted(folder.glob("*.sock")) if is_listening(path)]

@@ -271,7 +271,7 @@ class DrainingServer(uvicorn.Server):
         self._all_workers_stop = False
         """Whether all workers stop. Then this one keeps accepting during its drain, to respond with 503."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_hurried = False
+        self._has_second_signal = False
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -392,8 +392,8 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, _: int, __: FrameType | None) -> None:
         """Drain at the first signal, end all streams with an error event at the second, exit at the third."""
         # uvicorn's own handler records the signal and raises it again after the stop: a clean stop must exit with 0
-        self.force_exit = self._is_hurried
-        self._is_hurried = self.should_exit
-        if self._is_hurried and self._loop is not None:
+        self.force_exit = self._has_second_signal
+        self._has_second_signal = self.should_exit
+        if self._has_second_signal and self._loop is not None:
             self._loop.call_soon_threadsafe(self.endpoint.state.in_flight.end_now)
         self.should_exit = True

@@ -308,7 +308,7 @@ class Supervisor:
             self._tasks.spawn(self._announce_when_ready(), "announce")
             try:
                 await asyncio.gather(*(self._run_slot(slot) for slot in range(self._count)))
-                await asyncio.gather(*map(self._reap, self._living()))
+                await asyncio.gather(*map(self._reap, self._running_workers()))
             finally:
                 await self._tasks.aclose()
         return self._code
@@ -323,7 +323,7 @@ class Supervisor:
     def stop(self) -> None:
         """Drain at the first call. At the second one signal the workers, which then end their streams."""
         if self._stopping.is_set():
-            for worker in self._living():
+            for worker in self._running_workers():
                 worker.signal(signal.SIGTERM)
             return
         self._stopping.set()
@@ -331,7 +331,7 @@ class Supervisor:
         # else clients would wait in the socket's queue after the last worker closed it
         self._listening.close()
 
-    def _living(self) -> list[Worker]:
+    def _running_workers(self) -> list[Worker]:
         """Return all running workers: in slots, and not yet in a slot."""
         return [worker for worker in self._started if worker.is_alive]
 
@@ -365,14 +365,14 @@ class Supervisor:
 
     async def _spawn(self) -> Worker:
         self._serial += 1
-        taken = self._seats_of_starting.union(worker.seat for worker in self._living())
+        taken = self._seats_of_starting.union(worker.seat for worker in self._running_workers())
         # with more workers than seats the last seat is shared, and the balance is less even
         seat = next((seat for seat in range(SEATS) if seat not in taken), SEATS - 1)
         self._channel.connection_counts.clear(seat)
         self._seats_of_starting.add(seat)
         try:
             worker = await Worker.started(self._serial, seat, self._command, self._channel)
-            self._started = [*self._living(), worker]
+            self._started = [*self._running_workers(), worker]
         finally:
             self._seats_of_starting.discard(seat)
         return worker
@@ -380,7 +380,7 @@ class Supervisor:
     def reload(self) -> None:
         """Pass the reload on to each worker."""
         LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
-        for worker in self._living():
+        for worker in self._running_workers():
             self._tasks.spawn(self._pass_on_reload(worker), f"reload {worker.number}")
 
     async def _pass_on_reload(self, worker: Worker) -> None:

@@ -159,7 +159,7 @@ class GuardedStore:
         self._rests_until_s = -math.inf
         self._reason = ""
         self._is_compared = False
-        self._saw_other_key_s = -math.inf
+        self._other_key_seen_s = -math.inf
         # One entry for each process, so that no process hides from another that the store was emptied.
         self._canary = f"check/v1/{secrets.token_hex(8)}"
         self._canary_until_s = -math.inf
@@ -221,9 +221,9 @@ class GuardedStore:
         found = await self._request(_Part.READ, "get", encrypted.shared_key_id)
         now = self._clock.now()
         if found is not None and not encrypted.accepts(found):
-            self._saw_other_key_s = now
+            self._other_key_seen_s = now
             self.health.note(_Part.KEY, OTHER_KEY.format(theirs=found, ours=encrypted.key_id), now)
-        elif now - self._saw_other_key_s >= TAKE_OVER_S:
+        elif now - self._other_key_seen_s >= TAKE_OVER_S:
             self.health.note(_Part.KEY, None, now)
             await self._request(_Part.WRITE, "put", encrypted.put_key_id)
         self._is_compared = True

@@ -283,10 +283,10 @@ class SharedSource:
         try:
             token = await self._source.fetch()
         except FetchFailure as failure:
-            weighed = failure if self._holder is None else self._holder.with_free_tries(failure)
+            shared_failure = failure if self._holder is None else self._holder.with_free_tries(failure)
             with suppress(StoreUnavailable):
                 # without the store each process tries for itself
-                await self._put_failure(names, lease, reading, weighed, began_s)
+                await self._put_failure(names, lease, reading, shared_failure, began_s)
             raise
         self._remember(token, None)
         with suppress(StoreUnavailable):

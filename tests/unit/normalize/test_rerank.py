@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest, UpstreamInvalid
-from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking, is_rerank
+from gatepass.normalize.rerank import ConvertRerank, RerankOptions, client_ranking, is_rerank
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import ClientProtocol, Operation
 from tests.unit.normalize.calls import a_call
@@ -106,19 +106,19 @@ RAGFLOW_TEI = b'{"query":"q","texts":["a","b"],"raw_scores":false,"truncate":tru
 
 
 def sent(body: bytes, shape: RerankShape, model: str | None = None) -> bytes:
-    return apply_changes(a_call(body, RERANK), [Shaped(shape, model)])[0].body
+    return apply_changes(a_call(body, RERANK), [ConvertRerank(shape, model)])[0].body
 
 
 @pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, b'{"model":"r","query":"q","documents":["a"],"new":{}}'])
 @pytest.mark.parametrize("shape", ["cohere", "jina", "vllm", "xinference"])
 def test_what_imitates_cohere_goes_on_by_the_byte(body, shape):
     whole = a_call(body, RERANK)
-    assert apply_changes(whole, [Shaped(shape)])[0] is whole
+    assert apply_changes(whole, [ConvertRerank(shape)])[0] is whole
 
 
 def test_tei_to_tei_goes_on_by_the_byte():
     whole = a_call(RAGFLOW_TEI, RERANK)
-    assert apply_changes(whole, [Shaped("tei")])[0] is whole
+    assert apply_changes(whole, [ConvertRerank("tei")])[0] is whole
 
 
 def test_booleans_written_as_texts_stay_for_xinference_alone():
@@ -212,9 +212,9 @@ def test_every_shape_is_a_question_for_the_same_documents_and_is_stable(body, sh
 
 
 def test_the_entry_names_the_shape():
-    call, made = apply_changes(a_call(RAGFLOW, RERANK), [Shaped("tei")])
+    call, made = apply_changes(a_call(RAGFLOW, RERANK), [ConvertRerank("tei")])
     assert call.adapted == ("rerank=tei",)
-    assert made == [Shaped("tei")]
+    assert made == [ConvertRerank("tei")]
 
 
 PLAIN, TEI = RerankOptions(3), RerankOptions(3, is_tei=True)

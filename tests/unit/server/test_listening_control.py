@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.server import listening as listening_module
-from gatepass.server.listening import AUTO, is_listening, listen_control, living_sockets, remove_control
+from gatepass.server.listening import AUTO, control_sockets, is_listening, listen_control, remove_control
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def test_the_socket_is_for_its_user_alone_and_is_found_until_it_is_removed(tmp_p
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [one.name for one in path.parent.iterdir()] == ["8080.sock"]
-    assert living_sockets(runtime) == [path]
+    assert control_sockets(runtime) == [path]
     remove_control(path, listening)
     assert not path.exists()
-    assert living_sockets(runtime) == []
+    assert control_sockets(runtime) == []
 
 
 @pytest.mark.parametrize("usable", ["shm", "tmp"])

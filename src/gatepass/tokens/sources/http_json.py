@@ -105,7 +105,7 @@ def request_values(wall_s: float, nonce: str) -> Values:
 def sign_request(template: LoginRequestTemplate, sign: Sign, secret: str, values: Values) -> LoginRequestTemplate:
     """Return `template` with its placeholders replaced: first the values, then the signature over the result."""
     template = template.filled(values)  # first, because the signature covers the values
-    text = with_values(sign.text, {**_named_values(template), **_request_facts(template), **values})
+    text = with_values(sign.text, {**_named_values(template), **_request_parts(template), **values})
     return template.filled({SIGNATURE: signature(sign, secret, text)})
 
 
@@ -137,7 +137,7 @@ def _written(value: object) -> str:
             return str(value)
 
 
-def _request_facts(template: LoginRequestTemplate) -> dict[str, str]:
+def _request_parts(template: LoginRequestTemplate) -> dict[str, str]:
     body = template.body()
     return {
         "method": template.method,

@@ -89,8 +89,8 @@ class VendorFetch:
         """Return the complete reply, with any status. Raises FetchFailure if no reply arrives."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
         issuer = self.endpoints.client_for(url, asks_metadata=method == "GET" and not body)
-        theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
-        fields = dict(HEADERS) | {name: value for name, value in theirs.items() if name not in _OURS}
+        library_fields = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
+        fields = dict(HEADERS) | {name: value for name, value in library_fields.items() if name not in _OURS}
         request = OutboundRequest(method, url, tuple(fields.items()), body)
         self._last_reply = None  # a failure must not be explained by an earlier reply
         try:
