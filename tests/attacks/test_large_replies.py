@@ -125,7 +125,7 @@ def test_logprobs_that_break_the_line_of_an_event_are_found(monkeypatch: pytest.
 @pytest.mark.attack("replies: large, NaN")
 @pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"Infinity"])
 @pytest.mark.parametrize("count", [600, 6_000])
-def test_numbers_that_only_python_writes_are_judged_in_replies_of_any_size(
+def test_numbers_that_only_python_writes_are_checked_in_replies_of_any_size(
     attack: Attack, number: bytes, count: int
 ) -> None:
     body = chat(count, number=number)

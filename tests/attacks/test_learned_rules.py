@@ -242,7 +242,7 @@ ATTEMPTS = (
 
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize("template", sorted(TEMPLATES))
-def test_kept_attempts_teach_nothing(attack: Attack, template: str) -> None:
+def test_recorded_attacks_lead_to_no_rule(attack: Attack, template: str) -> None:
     for text in ATTEMPTS:
         for place in PLACES:
             attack.cases += 1
@@ -251,7 +251,7 @@ def test_kept_attempts_teach_nothing(attack: Attack, template: str) -> None:
 
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize("spell", SPELLINGS, ids=range(len(SPELLINGS)))
-def test_kept_attempts_teach_nothing_in_any_spelling(attack: Attack, spell: Quotation) -> None:
+def test_recorded_attacks_lead_to_no_rule_in_any_spelling(attack: Attack, spell: Quotation) -> None:
     for text in ATTEMPTS:
         for end in ENDS:
             attack.cases += 1
@@ -283,7 +283,7 @@ JOINED: tuple[Callable[[tuple[str, ...]], dict[str, Any]], ...] = (
 
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize("parts", SHORT, ids=range(len(SHORT)))
-def test_short_values_that_an_upstream_joins_teach_nothing(attack: Attack, parts: tuple[str, ...]) -> None:
+def test_short_values_that_an_upstream_joins_lead_to_no_rule(attack: Attack, parts: tuple[str, ...]) -> None:
     """None of them has EDGE_BYTES letters, so each alone is no quote."""
     for place in (*JOINED, *([lambda parts: {"logit_bias": dict.fromkeys(parts, 1)}] if "'" in parts[-1] else ())):
         for said in ("".join(parts), " ".join(parts)):
@@ -301,12 +301,12 @@ def test_short_values_that_an_upstream_joins_teach_nothing(attack: Attack, parts
         quote(quote(quote("Unsupported parameter: 'seed'", safe=""), safe=""), safe=""),
     ],
 )
-def test_a_text_that_an_upstream_cleans_teaches_nothing(attack: Attack, value: str) -> None:
+def test_a_text_that_an_upstream_cleans_leads_to_no_rule(attack: Attack, value: str) -> None:
     attack.cases += 1
     attack.check(not rules({**MEMBERS, "user": value}, openai("Unsupported parameter: 'seed'")), value)
 
 
-def test_a_value_that_an_upstream_rejects_teaches_nothing_about_others() -> None:
+def test_a_value_that_an_upstream_rejects_leads_to_no_rule_about_others() -> None:
     """GLM's sentence names the member and does not say that the model rejects each of its values."""
     body = {"error": {"code": "1214", "message": "temperature\u53c2\u6570\u975e\u6cd5\u3002"}}
     upstream = Upstream([Refusal(lambda sent: sent.get("temperature", 0) > 1, body)])
@@ -318,7 +318,7 @@ def test_a_value_that_an_upstream_rejects_teaches_nothing_about_others() -> None
     assert learner.memory.records(0.0, 0.0) == []
 
 
-def test_honest_lists_of_what_a_client_sent_are_learned() -> None:
+def test_lists_of_members_that_a_client_sent_are_learned() -> None:
     members = {**MEMBERS, "presence_penalty": 1, "frequency_penalty": 1}
     assert rules(members, openai("Unrecognized request arguments supplied: presence_penalty, frequency_penalty"))
     roles = [{"role": role, "content": "x"} for role in ("developer", "system", "user", "assistant", "user")]
@@ -375,7 +375,7 @@ def test_a_structured_error_causes_a_rule_where_the_body_is_too_long_to_compare(
     assert rules(long, openai("Unsupported parameter: 'seed'")) == ()
 
 
-def test_an_honest_sentence_beside_a_quoted_value_is_learned() -> None:
+def test_a_sentence_of_the_upstream_beside_a_quoted_value_is_learned() -> None:
     for template in ("openai, honest", "openai, honest value", "pydantic, honest"):
         for text in ("Streaming is not supported", "roles must alternate", "invalid seed: only integers"):
             assert rules({**MEMBERS, "user": text}, TEMPLATES[template](text)), (template, text)

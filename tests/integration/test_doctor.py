@@ -345,7 +345,7 @@ async def test_an_issuer_that_refuses_the_client_is_reported_without_a_next_try_
     assert credential.finding.startswith("no token for credential c: ")
     assert "answered 401: invalid_client: unknown client" in credential.finding
     assert "next try" not in credential.finding
-    assert "tried again" not in credential.finding
+    assert "next attempt" not in credential.finding
 
 
 async def test_an_issuer_that_fails_again_and_again_is_reported_with_its_own_reason():

@@ -474,7 +474,7 @@ NO_STREAM = {
 }
 
 
-async def test_a_refused_stream_is_an_honest_400_that_states_what_to_do():
+async def test_a_refused_stream_is_a_400_that_states_what_to_do():
     async with (
         Scripted([Send(reply({"error": NO_STREAM}, 400))]) as upstream,
         gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gp,

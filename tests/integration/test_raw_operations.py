@@ -396,7 +396,7 @@ async def test_an_error_in_whatever_form_is_one(answer, status, code):
     assert answered.error["code"] == code or status == 400
 
 
-async def test_pictures_and_judgements_go_where_their_models_do():
+async def test_images_and_moderations_go_to_the_upstreams_of_their_operations():
     async with Scripted(answer=lambda _: [Send(reply({"data": [{"b64_json": "eA=="}]}))]) as upstream:
         upstreams = {name: {"base_url": f"{upstream.url}/{name}"} for name in ("chat", "draw", "judge")}
         operations = {"images": {"upstream": "draw"}, "moderations": {"upstream": "judge"}}

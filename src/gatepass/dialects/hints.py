@@ -193,7 +193,7 @@ def token_hint(upstream: str, credential: str | None, age_s: float | None, not_r
         tried = f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
     elif age_s is None:
         return (
-            f"Tried once, with the key of the credential {credential!r}: there is no other. Replace credentials."
+            f"Tried once, with the only key of the credential {credential!r}. Replace credentials."
             f"{credential} by a key that this upstream issued and that has not been revoked."
         )
     else:

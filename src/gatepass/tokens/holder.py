@@ -411,7 +411,7 @@ class TokenHolder:
         else:
             reason, retry_s = self._failure_state.reason, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
             if self._failure_state.definite:
-                reason = f"{reason.rstrip('.')}; tried again in {math.ceil(retry_s)} s{self._secret_hint}"
+                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{self._secret_hint}"
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 

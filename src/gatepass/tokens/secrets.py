@@ -82,7 +82,7 @@ def mask_of(secrets: Iterable[Secret]) -> Callable[[str], str]:
 
 
 def secret_retry_hint(secrets: Iterable[Secret]) -> str:
-    """Return when another secret can take effect, to follow "tried again in 30 s"; empty without a secret."""
+    """Return when another secret can take effect, to follow "next attempt in 30 s"; empty without a secret."""
     found = [secret.changes for secret in secrets]
     if any(found):
         return " or when the file of its secret changes"

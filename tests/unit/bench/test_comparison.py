@@ -91,7 +91,7 @@ def test_the_table_shows_medians_change_spread_and_the_peers() -> None:
     assert any(line.split()[:4] == ["fresh", "process", "ready_s", "0.5"] for line in lines)
 
 
-def test_every_quick_workload_is_judged_by_figures_of_a_sample() -> None:
+def test_every_quick_workload_is_compared_by_figures_of_a_sample() -> None:
     figures = {name: COMPARED_FIGURES[name.partition("-")[0]] for name in QUICK}
     assert all(hasattr(SAMPLE, figure) for several in figures.values() for figure in several)
 

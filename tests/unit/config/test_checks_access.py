@@ -100,7 +100,7 @@ def test_a_key_in_plain_text_is_left_to_the_model():
     assert list(unsafe_settings({"access": {"keys": [{"name": "a", "key": "x"}]}})) == []
 
 
-def test_each_key_of_a_file_is_judged():
+def test_each_key_of_a_file_is_checked():
     def faults(text):
         tree = {"access": {"keys": [{"name": "a", "key": Reference.to_variable("K", text)}]}}
         return [path for path, _ in unsafe_settings(tree)]

@@ -29,7 +29,7 @@ def test_a_version_is_a_word(version):
         AzureConfig(api_version=version)
 
 
-def test_defaults_are_todays_api_and_honesty():
+def test_defaults_are_the_current_api_and_refused_images():
     assert (AzureConfig().api_version, RagflowConfig().paths, RagflowConfig().images) == (None, "current", "refuse")
 
 

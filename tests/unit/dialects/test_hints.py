@@ -240,7 +240,7 @@ def test_a_refused_token_is_reported_with_what_was_tried_and_what_to_do(age_s, n
 def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():
     reported = token_hint("chat", "corp", None, AGAIN)
     assert reported == (
-        "Tried once, with the key of the credential 'corp': there is no other. Replace credentials.corp by a key that"
+        "Tried once, with the only key of the credential 'corp'. Replace credentials.corp by a key that"
         " this upstream issued and that has not been revoked."
     )
 

@@ -69,7 +69,7 @@ def test_a_changed_request_does_not_learn_the_same_again(case):
 
 
 @pytest.mark.parametrize("case", NOTHING_ROWS, ids=lambda case: case.name)
-def test_these_teach_nothing(case):
+def test_these_rejections_lead_to_no_rule(case):
     assert rules(case) == ()
 
 

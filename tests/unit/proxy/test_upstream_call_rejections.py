@@ -103,7 +103,7 @@ def test_configured_hosts_are_the_only_logins():
     assert not leads_to_login("https://sso.corp.example/login", HOST, [])
 
 
-def test_redirect_of_a_nameless_host_is_judged_by_its_path():
+def test_redirect_of_a_host_without_name_is_classified_by_its_path():
     assert not leads_to_login("/login", "", None)
     assert leads_to_login("https://sso.corp.example", "", None)
 

@@ -308,7 +308,7 @@ async def test_the_failure_names_credential_issuer_and_reason():
         error = caught.value
         assert error.message == (
             "no token for credential corp: the issuer refused the client: sso.example answered 401: "
-            f"invalid_client: No; tried again in 30 s{RESTART}"
+            f"invalid_client: No; next attempt in 30 s{RESTART}"
         )
         assert (error.hop, error.retry_after_s, error.http_status) == ("credential:corp", 30.0, 503)
 
@@ -316,7 +316,7 @@ async def test_the_failure_names_credential_issuer_and_reason():
 async def test_a_refusal_states_when_the_next_attempt_starts():
     async with kept(otherwise=refused()) as it:
         await it.clock.advance(2.5)
-        with pytest.raises(TokenUnavailable, match=f"; tried again in 28 s{RESTART}$") as caught:
+        with pytest.raises(TokenUnavailable, match=f"; next attempt in 28 s{RESTART}$") as caught:
             await it.holder.token()
         assert caught.value.retry_after_s == 27.5
 
@@ -328,7 +328,7 @@ async def test_a_refusal_promises_a_try_at_a_change_where_the_secret_is_in_a_fil
     for secret, reported in ((in_a_file, " or when the file of its secret changes"), (in_a_variable, RESTART)):
         async with kept(otherwise=refused(), settings=oauth2(client_secret=secret)) as it:
             await settle()
-            with pytest.raises(TokenUnavailable, match=f"; tried again in 30 s{reported}$"):
+            with pytest.raises(TokenUnavailable, match=f"; next attempt in 30 s{reported}$"):
                 await it.holder.token()
 
 
@@ -552,7 +552,7 @@ async def test_a_token_that_is_dead_on_arrival_is_not_given_away():
     await holder.aclose()
 
 
-async def test_a_jwt_out_of_a_cache_is_not_believed_to_be_new():
+async def test_a_jwt_from_a_cache_is_not_taken_as_new():
     clock = DrivenClock()
     text = signed(iat=clock.wall(), exp=clock.wall() + 300)
     async with RunningHolder(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:

@@ -188,7 +188,7 @@ async def test_a_source_that_knows_no_bound_is_named_when_its_time_is_over(odd):
     assert odd.source.begun == 1
 
 
-async def test_a_slow_refusal_is_not_followed_by_a_hurry():
+async def test_a_slow_refusal_is_not_retried_early():
     async with holding(otherwise=Answer(401, b'{"error": "invalid_client"}', delay_s=4.0)) as it:
         await it.clock.advance(33.9)
         assert it.issuer.calls == 1

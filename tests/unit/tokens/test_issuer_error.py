@@ -212,7 +212,7 @@ def test_a_no_that_names_no_reason_is_unclear(reply):
         (response(500, b""), None),
     ],
 )
-def test_a_wish_is_obeyed_where_it_is_about_us(reply, wish_s):
+def test_retry_after_is_obeyed_in_replies_about_the_client(reply, wish_s):
     assert error_response_failure(reply, NOW, "sso", str).retry_after_s == wish_s
 
 
@@ -220,7 +220,7 @@ def test_a_wish_is_obeyed_where_it_is_about_us(reply, wish_s):
     ("document", "wish_s"),
     [({"code": 40101}, 900.0), ({"code": 42901}, 900.0), ({"code": 10001}, OUTAGE_RETRY_AFTER_S)],
 )
-def test_a_wish_inside_a_200_is_obeyed_alike(document, wish_s):
+def test_retry_after_is_obeyed_with_an_error_in_a_200(document, wish_s):
     failure = embedded_error_failure(document, response(200, document, (b"retry-after", b"900")), NOW, "sso", str)
     assert failure is not None
     assert failure.retry_after_s == wish_s

@@ -57,7 +57,7 @@ def test_no_two_secrets_are_alike(first, second):
     assert same == (first == second)
 
 
-def test_what_lies_in_files_is_read_as_it_stands_now(tmp_path):
+def test_a_secret_in_a_file_is_read_for_each_fingerprint(tmp_path):
     file = tmp_path / "secret"
     file.write_text("old")
     settings = oauth2(client_secret=Secret(file.read_text))

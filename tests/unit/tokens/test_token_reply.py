@@ -286,7 +286,7 @@ def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
     assert minted({"token": text, "expires_in": 60}) == (text, 60.0, "reply")
 
 
-def test_a_jwts_own_word_is_believed_beyond_the_cap():
+def test_the_claims_of_a_jwt_apply_beyond_the_cap():
     text = signed(iat=NOW, exp=NOW + 86_400)
     assert minted({"token": text}) == (text, 86_400.0, "jwt")
     assert parse_token_response(response({"token": text}), LOGIN, AT, str).kind is TokenKind.JWT
@@ -623,7 +623,7 @@ def test_a_token_missing_in_its_header_is_reported(reply, expected):
         *(({"expires_in": 1e15}, 3600.0), ({"expires_in": 10**30}, 240.0), ({"expires_at": 300}, 300.0)),
     ],
 )
-def test_a_life_that_cannot_be_believed_is_capped_or_read_as_what_it_must_be(expected, life):
+def test_an_implausible_lifetime_is_capped_or_read_in_another_unit(expected, life):
     assert minted({"token": "abc", **expected})[1] == life
     text = signed(iat=NOW, exp=NOW + 300)
     assert minted({"token": text, **expected})[1] == 300.0

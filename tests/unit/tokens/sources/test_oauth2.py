@@ -41,7 +41,7 @@ async def test_the_secret_goes_in_the_form_and_then_nowhere_else(endpoint: Endpo
     assert b"authorization" not in dict(request.headers)
 
 
-async def test_wishes_and_extra_fields_go_along(endpoint: Endpoint):
+async def test_scope_audience_and_extra_fields_are_sent(endpoint: Endpoint):
     request = await sent(
         endpoint,
         client_auth="basic",

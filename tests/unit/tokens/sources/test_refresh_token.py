@@ -218,7 +218,7 @@ async def test_a_kept_token_is_never_shown_for_another_fingerprint(tmp_path: Pat
 
 
 @pytest.mark.parametrize("change", [{"scope": "more"}, {"audience": "https://x"}, {"client_secret": Secret("rotated")}])
-async def test_a_change_of_wishes_or_proof_does_not_bring_a_dead_token_back(tmp_path: Path, change):
+async def test_a_change_of_scope_or_client_authentication_does_not_restore_a_used_refresh_token(tmp_path: Path, change):
     place = {"refresh_token_file": str(tmp_path / "refresh")}
     stage = Stage(refreshing(**place), rotating(2))
     await stage.source.fetch()

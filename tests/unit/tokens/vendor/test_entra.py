@@ -285,7 +285,7 @@ async def test_the_metadata_servers_refusal_is_reported_too():
     assert (await failure_of(token_source.fetch())).reason == "no connection to 169.254.169.254: no route"
 
 
-async def test_a_wish_to_wait_is_passed_on():
+async def test_retry_after_is_passed_on():
     issuer = ScriptedIssuer(present(), answer({}, 429, (b"retry-after", b"17")))
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
     assert (failure.retry_after_s, failure.retry_quickly) == (17, False)

@@ -40,7 +40,7 @@ async def test_requests_go_over_the_hops_transport_with_our_framing():
     }
 
 
-async def test_an_error_reply_is_the_librarys_to_judge():
+async def test_an_error_reply_is_passed_to_the_library():
     issuer = ScriptedIssuer(present(), Answer(418, b"teapot"))
     reply = await vendor_fetch(issuer).send("GET", URL, {})
     assert (reply.status, reply.body) == (418, b"teapot")
