@@ -186,7 +186,7 @@ async def test_an_upstream_that_requires_a_credential_and_gets_none_sees_what_to
 async def test_a_token_that_the_list_refuses_is_reported_with_what_was_tried():
     async with Scripted(REFUSED) as upstream:
         _, hop = await found(one(upstream, static()))
-    assert "does not accept the credential that gatepass sends: bad token. Tried once, with the key of" in hop.finding
+    assert "does not accept the credential that gatepass sends: bad token. Tried once, with the only key" in hop.finding
 
 
 @pytest.mark.parametrize("status", [404, 405])

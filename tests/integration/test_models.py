@@ -322,4 +322,4 @@ async def test_a_list_for_which_the_key_is_refused_states_which_key_it_was():
         async with gateway(upstreams=upstreams, credentials=credentials) as gp:
             status, body = await listed(gp)
     assert (status, body["error"]["code"]) == (401, "upstream_auth")
-    assert "no such key. Tried once, with the key of the credential 'corp'" in body["error"]["message"]
+    assert "no such key. Tried once, with the only key of the credential 'corp'" in body["error"]["message"]
