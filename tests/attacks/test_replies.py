@@ -313,21 +313,21 @@ async def test_a_server_goes_on_while_it_reads_large_replies(
 
 @pytest.mark.attack("replies: a server, vectors")
 async def test_a_server_relays_and_converts_large_embeddings(attack: Attack) -> None:
-    same, other = (
+    limits = {"reply_bytes": 128 * MIB}
+    for vectors in (
         Vectors(2048, 3072, base64=True, wants_base64=True),
         Vectors(256, 3072, base64=True, wants_base64=False),
-    )
-    limits = {"reply_bytes": 128 * MIB}
-    async with (
-        Scripted([Send(reply(same.raw))], [Send(reply(other.raw))]) as upstream,
-        gateway(upstream=upstream.url, limits=limits) as served,
     ):
-        for vectors in (same, other):
-            attack.cases += 1
-            kind = "base64" if vectors.wants_base64 else "float"
-            body = {"model": "m", "input": ["a"] * vectors.count, "encoding_format": kind}
+        attack.cases += 1
+        raw = vectors.raw
+        kind = "base64" if vectors.wants_base64 else "float"
+        body = {"model": "m", "input": ["a"] * vectors.count, "encoding_format": kind}
+        async with (  # noqa: SIM117  # the start of the servers is not measured
+            Scripted([Send(reply(raw))]) as upstream,
+            gateway(upstream=upstream.url, limits=limits) as served,
+        ):
             async with attack.on_this_loop():
                 answer = await served.ask(body, "/v1/embeddings").answer()
-            attack.check(answer.status == 200, answer.body[:300])
-            if vectors is same:
-                attack.check(answer.body == vectors.raw, vectors)
+        attack.check(answer.status == 200, answer.body[:300])
+        if vectors.wants_base64:
+            attack.check(answer.body == raw, vectors)
