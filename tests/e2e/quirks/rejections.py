@@ -117,7 +117,8 @@ TEMPERATURES = (
         "message": "invalid temperature: only 1 is allowed for this model", "type": "invalid_request_error"}}),
         body=LOW_TEMPERATURE),
     Row(13, "temperature-glm", "`temperature参数非法` (GLM)", rejecting(is_set("temperature"), {"error": {
-        "code": "1214", "message": "temperature参数非法"}}), body=LOW_TEMPERATURE),
+        "code": "1214", "message": "temperature参数非法"}}),
+        body=LOW_TEMPERATURE, is_lasting=False),  # GLM accepts other values, so one client's value teaches nothing
 )  # fmt: skip
 
 FORBIDDEN = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 7}
