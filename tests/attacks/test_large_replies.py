@@ -136,7 +136,7 @@ def test_numbers_that_only_python_writes_are_checked_in_replies_of_any_size(
 
 @pytest.mark.attack("replies: large, judged")
 def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) -> None:
-    for make_body in (lambda: chat(0, b"word " * (48 * MIB // 5)), lambda: chat(15_000)):
+    for make_body in (lambda: chat(0, b"word " * (36 * MIB // 5)), lambda: chat(15_000)):
         body = make_body()  # one at a time, because the tests of a process share a limit of memory
         attack.cases += 1
         found = asyncio.run(scanned_reply(body))
