@@ -315,7 +315,7 @@ async def test_a_server_goes_on_while_it_reads_large_replies(
 async def test_a_server_relays_and_converts_large_embeddings(attack: Attack) -> None:
     limits = {"reply_bytes": 128 * MIB}
     for vectors in (
-        Vectors(2048, 3072, base64=True, wants_base64=True),
+        Vectors(1536, 3072, base64=True, wants_base64=True),
         Vectors(256, 3072, base64=True, wants_base64=False),
     ):
         attack.cases += 1
