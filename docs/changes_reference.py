@@ -30,7 +30,7 @@ def rules(name: str) -> str:
 
 REQUESTS: Mapping[str, Change] = {
     "drop=PLACE": Change(
-        "Members were left out. `drop=drop_params,model_type` are always left out.",
+        "Members were left out. `drop_params` and `model_type` are always left out.",
         "drop=seed",
         "yes, if the answer without the member still answers the same question; others by `learn_also`",
         rules("drop"),
@@ -150,7 +150,6 @@ REPLIES: Mapping[str, Change] = {
         "repair=usage",
         ALWAYS,
     ),
-    "repair=content": Change('`content: null` became `""`.', "repair=content", BY_PROFILE),
     "repair=tool-index": Change(
         "A missing or wrong `index` of a tool call was corrected.", "repair=tool-index", ALWAYS
     ),

@@ -60,11 +60,9 @@ VARIABLES: Mapping[str, Variable] = {
         "For http_json: the path of the token in the reply.", "data.token", "`reply.token` of the credential"
     ),
     "EXPIRES_PATH": Variable(
-        "For http_json: the path of the lifetime or of the expiry time. It is a time if its last name is `exp` or"
-        " `until`, or ends in a word such as `expires_at`, `expires_on`, `expire_time`, `expiration` or `expiry`."
-        " Otherwise it is a lifetime.",
+        "For http_json: the path of the lifetime or of the expiry time. The value decides which of them it is.",
         "data.expires_in",
-        "`reply.expires_in` or `reply.expires_at` of the credential",
+        "`reply.expiry` of the credential",
     ),
     "EXPIRES_UNIT": Variable("For http_json: `s` or `ms`.", "ms", "`reply.unit` of the credential"),
     "TOKEN": Variable("For static: the key of the upstream.", "a-long-secret", "`token` of the credential"),

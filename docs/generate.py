@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ from gatepass.config.credential.base import Credential, HttpReply
 from gatepass.config.credential.kinds import KINDS, VARIABLE, Variable
 from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
-from gatepass.config.routes import Capabilities, ModelOperation, Rules
+from gatepass.config.routes import Capabilities, Rules
 from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
 from gatepass.errors import (
     CallerError,
@@ -444,7 +445,10 @@ def setting_entry(title: str, field: FieldInfo, docstring: str, note: str) -> En
         facts["Unit"] = unit
     facts["Example"] = f"`{name}: {example}`" if example else ""
     purpose, _, more = text.purpose.partition("\n\n")
-    details = [introduced(more, "Values"), *(f"{words} {in_words(names)}." for words, names in LISTS.get(title, ()))]
+    details = [
+        introduced(more, "Values"),
+        *(f"{words}\n\n{by_initial(names)}" for words, names in LISTS.get(title, ())),
+    ]
     is_secret = is_of_secret(field.annotation) and "reference" not in text.purpose
     danger = text.danger or ("Write a reference, not the secret itself." if is_secret else "")
     return Entry(title, purpose, facts, danger, note, details="\n\n".join(filter(None, details)))
@@ -469,6 +473,12 @@ LISTS: Mapping[str, Sequence[tuple[str, Iterable[str]]]] = {
     ],
 }
 """Lists of the code that belong to a setting, each with the words before it."""
+
+
+def by_initial(names: Iterable[str]) -> str:
+    """Return `names` as a list with an item for each initial letter."""
+    groups = itertools.groupby(sorted(names), lambda name: name[0])
+    return "\n".join(f"- {in_words(group)}" for _, group in groups)
 
 
 def in_words(names: Iterable[str]) -> str:
@@ -543,8 +553,6 @@ def configuration_page() -> str:
         if name == "upstreams":
             parts += shared_sections("token_placement", "network", "timeouts")
         if name == "models":
-            path = "models.NAME.operations.NAME"
-            parts += section(path, ModelOperation.__doc__ or "", settings(ModelOperation, path))
             path = "models.NAME.capabilities"
             parts += section("capabilities", Capabilities.__doc__ or "", settings(Capabilities, path))
             parts += shared_sections("rules")

@@ -24,8 +24,6 @@ class CancelScope:
     _task: asyncio.Task[Any] | None = None
     _reason: BaseException | None = None
     _cancelling = 0
-    _loop: asyncio.AbstractEventLoop | None = None
-    """The running event loop, if it is known; looking it up costs a system call."""
 
     @property
     def reason(self) -> BaseException | None:
@@ -38,7 +36,7 @@ class CancelScope:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task(self._loop)
+        task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a CancelScope cancels a task: enter it inside one")
         self._task, self._cancelling = task, task.cancelling()

@@ -41,8 +41,8 @@
         ├── UpstreamEmpty           502 upstream_empty
         ├── UpstreamRedirect        502 upstream_redirect
         ├── UpstreamTimeout         504 upstream_timeout_{connect,first_byte,idle,total}
-        ├── UpstreamAuth            the upstream's status, upstream_auth
-        └── UpstreamErrorReply         the upstream's status, its own code and text
+        └── UpstreamErrorReply      the upstream's status, its own code and text
+            └── UpstreamAuth        the upstream's status, upstream_auth
 
     TransportFault                  raised by the HTTP client; each hop converts it into its own error
     ClientGone                      the client disconnected, so no error can be sent
@@ -56,9 +56,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
-
 TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
-
 REFUSED_CONTENT = frozenset(
     (
         *("content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"),
@@ -278,7 +276,9 @@ class InvalidRequest(CallerError):
 class InvalidImage(CallerError):
     """An entry of `images` is not an image, or the request has no user message for it.
 
-    The message contains the index of the image. gatepass sent nothing to the upstream.
+    The message contains the index of the image. gatepass sent nothing to the upstream. An entry is a text, or an object
+    with `image_url`, `url`, `data` or `blob`, also inside `inline_data` or `source`. `mime_type` or `media_type` next
+    to `data` or `blob` may state the type.
 
     Action: Send a URL, a data URL, or base64 of a PNG, JPEG, GIF or WebP.
     """
@@ -422,8 +422,8 @@ class InternalError(GatewayError):
 class TokenUnavailable(GatepassError):
     """The token source returned no valid token. The message contains the issuer's reason without secrets.
 
-    If the issuer does not answer in time, the message contains its host and the setting of the timeout. gatepass
-    continues to try in the background, and serves again within four seconds after the issuer returns.
+    If the issuer does not answer in time, the message contains its host and the setting of the timeout. gatepass tries
+    again in the background. It serves again within 4 s after the issuer returns, or `timeout_s` if the issuer hung.
 
     - After a refusal, such as a wrong secret, gatepass tries rarely, and at once when the file of the secret changes.
     - gatepass reads a secret in an environment variable only at start.
@@ -564,8 +564,8 @@ class UpstreamTimeout(UpstreamError):
     """A timeout of the upstream passed.
 
     - `connect`: gatepass could not connect within `timeouts.connect_s`.
-    - `first_byte`: the upstream began no reply within `timeouts.first_byte_s` of the request's last byte, or read
-      nothing of a large request for that time.
+    - `first_byte`: the upstream began no reply within `timeouts.first_byte_s` of the request's last byte. For a large
+      request, it may also mean that the upstream read nothing for that time.
     - `idle`: the upstream sent nothing for `timeouts.idle_s` in the middle of a reply.
     - `total`: the answer was not complete after `timeouts.total_s`.
 
@@ -588,8 +588,8 @@ class UpstreamErrorReply(UpstreamError):
 
     gatepass converts other error formats to OpenAI's. The original is in `error.upstream` if it contains more.
 
-    - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status;
-      RAGFlow's 102 becomes 400, or 404 if the text says "not found". Others become 502.
+    - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status.
+      RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
     - If the upstream does not know the model, set `models.NAME.name` to the upstream's name for it.
 
     Action: Follow the upstream's message.
@@ -672,7 +672,7 @@ def system_reason(error: OSError) -> str:
         return str(tls_reason).replace("_", " ").lower()
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
-    # asyncio joins the errors of several addresses in one text; those of getaddrinfo have numbers of their own
+    # asyncio joins the errors of several addresses in one text. Those of getaddrinfo have negative numbers.
     numbers = map(int, re.findall(r"\[Errno ([0-9]+)\]", str(error)))
     return ", ".join(dict.fromkeys(map(os.strerror, numbers))).lower() or (error.strerror or str(error)).lower()
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isinf
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -76,8 +76,19 @@ class Member:
     end: int
 
 
-class ScannedBody(bytes):
+COPY_BYTES = 1024 * 1024
+
+if TYPE_CHECKING:
+    Bytes = bytes  # a function that reads a scanned body also reads any other body
+else:
+    Bytes = bytearray
+
+
+class ScannedBody(Bytes):
     """A large body that was read in slices (proxy/large_body.py), with the results of that pass.
+
+    Only a bytearray can be filled in slices: one copy of 60 MiB takes 50 ms. Nothing changes it after that. It has no
+    hash, and its slices have none either: a key needs `bytes(body[1:5])`.
 
     - `start` is the position of the opening brace. `members` are the members of the top level.
     - `ends` maps the beginning of each large value to its end.
@@ -94,13 +105,19 @@ class ScannedBody(bytes):
     inputs: int | None
 
     @classmethod
-    def create(
-        cls, body: bytes, members: list[Member], ends: dict[int, int], names: bytes, *, may_spell: bool
-    ) -> ScannedBody:
-        scanned = cls(body)
-        scanned.start, scanned.members, scanned.ends = body.index(b"{"), members, ends
+    def create(cls, members: list[Member], ends: dict[int, int], names: bytes, *, may_spell: bool) -> ScannedBody:
+        """Return a body with these results and without bytes, which `fill` adds."""
+        scanned = cls()
+        scanned.start, scanned.members, scanned.ends = 0, members, ends
         scanned.names, scanned.may_spell, scanned.inputs = names, may_spell, None
         return scanned
+
+    def fill(self, body: bytes | memoryview) -> Iterator[None]:
+        """Copy `body`, and yield after each COPY_BYTES."""
+        for at in range(0, len(body), COPY_BYTES):
+            cast(bytearray, self).extend(body[at : at + COPY_BYTES])  # what it is at run time, see Bytes
+            yield
+        self.start = self.index(b"{")
 
     def inner(self, name: str) -> ScannedBody | None:
         """Return the object that is the value of the top-level member `name`; None if it is not an object."""
@@ -112,7 +129,10 @@ class ScannedBody(bytes):
             Member(one.name, one.start - at, one.value - at, one.end - at) for one in JsonScanner(self).members(at)
         ]
         ends = {start - at: end - at for start, end in self.ends.items() if at < start < outer.end}
-        return self.create(self[at : outer.end], members, ends, self.names, may_spell=self.may_spell)
+        inner = self.create(members, ends, self.names, may_spell=self.may_spell)
+        for _ in inner.fill(memoryview(self)[at : outer.end]):
+            pass
+        return inner
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +236,6 @@ class JsonScanner:
 
 
 MOST_SLOW_NUMBERS = 1_000
-_SLOW_NUMBERS = (b"e000", b"e+000", b"e-000")
 _SHAPES = bytes(ord("0") if char in b"0123456789" else ord("e") if char in b"eE" else char for char in range(256))
 """Translates every digit to 0, so that the shape of a number can be searched."""
 
@@ -232,22 +251,16 @@ _PYTHON_FLOATS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_fin
 
 
 def json_value(text: bytes) -> Any:
-    """Parse a JSON text.
-
-    Raises: the errors of msgspec.
-    """
+    """Parse a JSON text; raise the errors of msgspec."""
     return _PYTHON_FLOATS.decode(text) if has_slow_numbers(text) else msgspec.json.decode(text)
 
 
 def has_slow_numbers(text: bytes) -> bool:
-    """Whether many numbers have an exponent of three digits.
-
-    msgspec takes 8 µs for `1e300`, 20 times as long as Python: 250 KiB of them block the event loop for 0.36 s.
-    """
-    # Vectors have few exponents and texts few commas, so these counts at memory speed usually decide.
+    """Whether many numbers have an exponent of three digits. msgspec parses them 20 times slower than Python."""
+    # Vectors have few exponents and texts have few commas. So these two searches, at memory speed, usually decide.
     if len(text) <= SMALL_BYTES or occurrences(text, b"eE", MOST_SLOW_NUMBERS) <= MOST_SLOW_NUMBERS:
         return False
-    return text.count(b",") >= MOST_SLOW_NUMBERS and count_fractions(text)[1] > MOST_SLOW_NUMBERS
+    return text.count(b",") >= MOST_SLOW_NUMBERS and slow_exponents(text) > MOST_SLOW_NUMBERS
 
 
 def occurrences(text: bytes, chars: bytes, most: int) -> int:
@@ -256,13 +269,9 @@ def occurrences(text: bytes, chars: bytes, most: int) -> int:
     return sum(len(text) - len(text.replace(b"%c" % char, b"", most + 1)) for char in chars)
 
 
-def count_fractions(text: bytes) -> tuple[int, int]:
-    """Return how many numbers have a fraction or an exponent, and how many have an exponent of three digits.
-
-    Text in strings that looks like such a number is counted too.
-    """
-    shapes = text.translate(_SHAPES)
-    return shapes.count(b"0.") + shapes.count(b"0e"), sum(map(shapes.count, _SLOW_NUMBERS))
+def slow_exponents(text: bytes) -> int:
+    """Return how many exponents have three digits."""
+    return text.translate(_SHAPES, b"+-").count(b"e000")
 
 
 def string(raw: bytes) -> str:
@@ -331,10 +340,7 @@ def any_of(*names: str) -> re.Pattern[bytes]:
 
 
 def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
-    """Return False only if no member of any object in `text` has one of `names`.
-
-    One search for a pattern takes half as long as four searches for names (CPython 3.11).
-    """
+    """Return False only if no member of any object in `text` has one of `names`."""
     if type(text) is ScannedBody:
         return text.may_spell or names.search(text.names) is not None
     if len(text) > SMALL_BYTES:
@@ -394,10 +400,7 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
 
 
 def place_of(text: bytes, quoted: bytes) -> int:
-    """Return the position of the member of `value_span`, -1 if only a scan can find it.
-
-    A large text is searched near its beginning and its end only, because all members between may be large.
-    """
+    """Return the position of the member of `value_span`, -1 if only a scan can find it."""
     at = text.find(quoted, 0, SMALL_BYTES)
     if len(text) > SMALL_BYTES:
         around, depth = text[: max(at, 0)], 1
@@ -409,16 +412,6 @@ def place_of(text: bytes, quoted: bytes) -> int:
             if sum(map(brackets.count, _OPEN)) - sum(map(brackets.count, _CLOSE)) == depth:
                 return at
     return at if at >= 0 and at_most_once(text, quoted) else -1
-
-
-def replace_value(text: bytes, quoted: bytes, value: bytes, span: tuple[int, int] | None = None) -> bytes:
-    """Return `text` with the value of a top-level member replaced by the JSON text `value`.
-
-    `span` is the value's place, None to search it (see `value_span`).
-    """
-    start, end = span or value_span(text, quoted)
-    view = text if len(text) <= SMALL_BYTES else memoryview(text)  # slices of a memoryview are not copies
-    return b"".join((view[:start], value, view[end:]))
 
 
 def removals(listed: Sequence[Member], removed: Collection[Member]) -> list[Edit]:
@@ -435,23 +428,16 @@ def removals(listed: Sequence[Member], removed: Collection[Member]) -> list[Edit
     return edits
 
 
-def pieces(text: bytes, edits: Iterable[Edit], start: int = 0, end: int | None = None) -> list[Piece]:
-    """Return `text` from `start` to `end` with `edits` applied, as pieces to join without copies.
+def edited(text: bytes, edits: Iterable[Edit]) -> bytes:
+    """Return `text` with `edits` applied, in one copy.
 
     The edits must not overlap. Of two edits with the same start the shorter one is applied first.
     """
-    view = memoryview(text)
-    result: list[Piece] = []
+    view, start, result = memoryview(text), 0, list[Piece]()
     for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
         result += (view[start : edit.start], *edit.pieces)
         start = edit.end
-    result.append(view[start:end])
-    return result
-
-
-def edited(text: bytes, edits: Iterable[Edit]) -> bytes:
-    """Return `text` with `edits` applied, in one copy."""
-    return b"".join(pieces(text, edits))
+    return b"".join((*result, view[start:]))
 
 
 def _skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:

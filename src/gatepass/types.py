@@ -24,8 +24,8 @@ def header(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-KEEPS_ALIVE = (b"connection", b"keep-alive")
-"""The usual `connection` field. The field it lists, `keep-alive`, is hop-by-hop and never forwarded in any case."""
+USUAL_CONNECTION = frozenset(((b"connection", b"keep-alive"), (b"connection", b"close")))
+"""The usual `connection` fields. They name no further field to remove: `keep-alive` is never forwarded."""
 
 
 def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
@@ -73,10 +73,7 @@ class Hidden:
 
 
 class ClientProtocol(str):
-    """The protocol of an operation: how its body is read and how an error is reported. Compared by identity.
-
-    Not an Enum, because CPython 3.11 takes 40 to 100 ns to access a member and a request accesses twelve.
-    """
+    """The protocol of an operation. Not an Enum, whose members take CPython 3.11 up to 100 ns to access."""
 
     __slots__ = ()
 
@@ -160,10 +157,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The destination of an attempt: a configured upstream and its name for the model.
-
-    `model` None: the client's model name is sent unchanged.
-    """
+    """The destination of an attempt: a configured upstream and its name for the model (None: the client's name)."""
 
     upstream: str
     model: str | None = None
@@ -190,14 +184,11 @@ class Upload(Protocol):
 
     @property
     def length_bytes(self) -> int | None:
-        """The length that the client announced, None if it announced none."""
+        """The length that the client announced, or None."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the body from its beginning.
-
-        Raises: BodyTooLarge, ReceiveTimeout, ClientGone, InvalidRequest.
-        """
+        """Yield the body from its beginning; raise BodyTooLarge, ReceiveTimeout, ClientGone or InvalidRequest."""
         ...
 
     def can_restart(self) -> bool:
@@ -280,8 +271,8 @@ class Response(Protocol):
     def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]:
         """Call `write` with each piece as soon as it arrives, if possible without waking the waiting task.
 
-        Returns False when `write` returned False, which pauses the reading, and True at the end of the body.
-        Raises: TransportFault.
+        Returns False when `write` returned False, which pauses the reading, and True at the end of the body. Raises
+        TransportFault.
         """
         ...
 
@@ -311,11 +302,7 @@ _LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgsp
 
 
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
-    """The options of a client's embeddings request.
-
-    `count`: the number of vectors. `base64`: whether they are encoded in base64. `dimensions`: their length, None if
-    the client did not set it.
-    """
+    """The options of an embeddings request: the number of vectors, their encoding, and their length or None."""
 
     count: int
     base64: bool = False
@@ -323,7 +310,6 @@ class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_body(cls, body: bytes) -> Self:
-        """Parse the options from a JSON object."""
         found = _BODY.decode(body)
         is_list = bytes(memoryview(found.input)[:1]) == b"["
         count = count_inputs(_LIST.decode(found.input)) if is_list else 1  # a string is one input

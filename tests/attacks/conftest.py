@@ -20,13 +20,16 @@ examples and allows ten times that, because the machine may be busy. Both measur
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
+import selectors
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from gc import freeze  # at import: later tests/conftest.py replaces it, so that servers do not freeze
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -66,23 +69,27 @@ class Attack:
 
     @contextlib.asynccontextmanager
     async def on_this_loop(self) -> AsyncIterator[None]:
-        """Measure the longest iteration of the running loop: a server in this loop, and what else runs in it."""
+        """Measure the longest iteration of the running loop: a server in this loop, and what else runs in it.
 
-        async def watch() -> None:
-            before_s = time.thread_time()
-            while True:
-                await asyncio.sleep(0)  # once in each iteration
-                now_s = time.thread_time()
-                self.loop_s = max(self.loop_s, now_s - before_s)
-                before_s = now_s
+        An iteration ends where the loop waits for its sockets. A task that measured it would keep the loop busy, and
+        the threads of a test would then wait 5 ms for the interpreter at each of their reads. The iteration that ends
+        the block is not counted: in it the test's client joins a reply that a server wrote in an earlier one.
+        """
+        thread, select, began_s = threading.get_ident(), selectors.DefaultSelector.select, time.thread_time()
 
-        watcher = asyncio.create_task(watch())
-        await asyncio.sleep(0)
-        try:
+        def timed(selector: selectors.DefaultSelector, timeout: float | None = None) -> Any:
+            nonlocal began_s
+            if threading.get_ident() != thread:
+                return select(selector, timeout)
+            self.loop_s = max(self.loop_s, time.thread_time() - began_s)
+            try:
+                return select(selector, timeout)
+            finally:
+                began_s = time.thread_time()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(selectors.DefaultSelector, "select", timed)
             yield
-        finally:
-            watcher.cancel()
-            await asyncio.wait([watcher])
 
     @contextlib.contextmanager
     def memory(self, allowed_bytes: int) -> Iterator[None]:
@@ -107,14 +114,12 @@ def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
     marker = request.node.get_closest_marker("attack")
     assert marker is not None, "name the class: @pytest.mark.attack(...)"
     row = Attack(marker.args[0])
-    # as in a running server: otherwise a collection walks all test modules, which takes 0.15 s
     threshold = gc.get_threshold()
     gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
+    freeze()  # a server has no objects of earlier tests, whose collection takes up to 30 ms
+    gc.set_threshold(COLLECT_AFTER)  # as in a running server
     yield row
     gc.set_threshold(*threshold)
-    gc.unfreeze()
     figures = (row.name, row.cases, len(row.got_through), row.loop_s, row.peak_bytes, row.allowed_bytes)
     request.node.user_properties.append((_PROPERTY, figures))
     assert row.cases, f"{row.name}: no case was generated"

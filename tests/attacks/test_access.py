@@ -102,7 +102,7 @@ def test_kept_bodies_that_read_differently_are_refused(attack: Attack, body: byt
     attack.check(not routed_by(body), body)
 
 
-def test_a_check_that_minds_case_lets_two_readings_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_that_compares_case_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatepass.operations.request.occurs_at_most", lambda *_: True)
     assert all(map(routed_by, TWO_READINGS))
 
@@ -110,7 +110,7 @@ def test_a_check_that_minds_case_lets_two_readings_through(monkeypatch: pytest.M
 @st.composite
 def naming(draw: st.DrawFn) -> bytes:
     """A body whose model is `gpt-a`, and that names SECRET, another server or a credential somewhere else."""
-    place = draw(st.sampled_from(["models", "object", "mapping", "tools", "destination"]))
+    place = draw(st.sampled_from(["models", "object", "mapping", "tools", "mcp", "destination"]))
     nested_in = draw(st.sampled_from(["", "", "extra_body", "provider_options"]))
     name = draw(st.sampled_from(sorted(MODELS)))
     if place == "models":
@@ -122,6 +122,9 @@ def naming(draw: st.DrawFn) -> bytes:
         member = f'{draw(spelled(name))}:[{{"gpt-a":["gpt-a","{SECRET}"]}}]'
     elif place == "tools":
         member = f'{draw(spelled("tools"))}:[{{"type":"image_generation",{draw(spelled("model"))}:"{SECRET}"}}]'
+    elif place == "mcp":
+        named = draw(spelled(draw(st.sampled_from(sorted(DESTINATIONS)))))
+        member = f'{draw(spelled("tools"))}:[{{"type":"function"}},{{"type":"mcp",{named}:"x"}}]'
     else:
         value = draw(st.sampled_from(['"x"', "{}", "null"]))
         member = f"{draw(spelled(draw(st.sampled_from(sorted(DESTINATIONS)))))}:{value}"
@@ -163,6 +166,17 @@ NAMING = (
     b'{"model":"gpt-a","fallbacks":[{"*":["gpt-a","gpt-secret"],"stop":["x"],"model":"gpt-a"}]}',
     b'{"model":"gpt-a","dataSources":[{"type":"azure_search","parameters":{"endpoint":"https://evil.example"}}]}',
     b'{"model":"gpt-a","fallbacks":["gpt-a, gpt-secret"]}',
+    b'{"model":"gpt-a","tools":[{"type":"mcp","server_label":"x","server_url":"https://evil.example"}]}',
+    b'{"model":"gpt-a","tools":[{"type":"mcp","server_label":"x","serverUrl":"https://evil.example"}]}',
+    b'{"model":"gpt-a","tools":[{"type":"function"},{"type":"mcp","connector_id":"connector_gmail"}]}',
+    b'{"model":"gpt-a","tools":[{"type":"mcp","tunnel_id":"t"}]}',
+    b'{"model":"gpt-a","tools":[{"type":"mcp","server_label":"x","authorization":"ya29"}]}',
+    b'{"model":"gpt-a","tools":[{"type":"mcp","server_label":"x","headers":{"a":"b"}}]}',
+    b'{"model":"gpt-a","extra_body":{"tools":[{"type":"mcp","server_url":"https://evil.example"}]}}',
+    b'{"model":"gpt-a","mcp_servers":[{"type":"url","url":"https://evil.example"}]}',
+    b'{"model":"gpt-a","input":["x",{"type":"additional_tools","tools":[{"type":"mcp","server_url":"https://evil"}]}]}',
+    b'{"model":"gpt-a","input":[{"type":"tool_search_output","Tools":[{"type":"mcp","connector_id":"c"}]}]}',
+    b'{"model":"gpt-a","Input":[{"tools":[{"type":"image_generation","model":"gpt-secret"}]}]}',
 )
 
 
@@ -184,11 +198,19 @@ def test_kept_bodies_name_no_other_model_or_server(attack: Attack, body: bytes) 
     attack.check(not permitted(body), body)
 
 
-def test_tools_are_walked_over_only_where_one_may_name_a_model() -> None:
+def test_tools_are_scanned_only_if_one_may_name_a_model() -> None:
     tools = b'"tools":[' + b",".join([b'{"type":"function","function":{"name":"f"}}'] * 10) + b"]"
     check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools, 1, names_model=True)
     with pytest.raises(TooManySteps):
         check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools.replace(b'"f"', b'"Model"'), 1, names_model=True)
+
+
+@pytest.mark.attack("access: models named elsewhere")
+def test_a_body_that_repeats_input_does_not_hold_the_loop(attack: Attack) -> None:
+    attack.cases += 1
+    body = b'{"model":"gpt-a","models":["gpt-a"]%b,"x":"%b"}' % (b',"input":[1]' * 2_000, rb"\"" * 40_000)
+    with attack.on_loop():
+        check_body_access(LIMITED, body, names_model=True)
 
 
 FORM_NAMES = sorted(MODELS | DESTINATIONS | NESTED)
@@ -241,12 +263,12 @@ def test_a_form_of_a_key_without_models_and_usual_parts_pass() -> None:
     assert all(map(reads_form, ("file", "language", "timestamp_granularities[]", "response_format", "prompt")))
 
 
-def test_a_form_whose_names_are_not_checked_lets_a_server_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_that_ignores_form_names_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatepass.auth.model_access.folded", lambda _: "")
     assert reads_form(KEPT_PARTS[0])
 
 
-def test_a_check_that_covers_everything_lets_other_models_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_that_accepts_every_model_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatepass.auth.model_access.may_use", lambda *_: True)
     assert permitted(NAMING[0])
     assert not may_use(LIMITED, SECRET)
@@ -265,13 +287,18 @@ def test_a_glob_covers_each_name_of_a_list(model: str) -> None:
     [
         '"models":["gpt-a"],"fallbacks":[{"model":"gpt-a"},{"gpt-a":["gpt-a"]}]',
         '"tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"model":{"enum":["b"]}}}}}]',
+        '"tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"server_url":{},"headers":{}}}}}]',
+        '"tools":[{"type":"function","name":"f","parameters":{"properties":{"connector_id":{},"authorization":{}}}}]',
+        '"input":[{"tools":[{"type":"function","name":"f","parameters":{"properties":{"server_url":{},"model":{}}}}]}]',
+        '"tools":[],"input":[{"role":"user","content":"x","server_url":"y"},[{"server_url":"z"}],"server_url",1]',
+        '"tools":[{"name":"f","input_schema":{"properties":{"api_key":{},"endpoint":{}}}},{"type":"web_search"}]',
         '"messages":[{"role":"user","content":"api_base: x, \\"api_key\\""}],"fallbacks":null,"tools":null',
         '"metadata":{"api_key":"mine","models":["b"]},"extra_body":{"top_k":1}',
         '"fallbacks":[{"model":"gpt-a","stop":["x"],"messages":[{"role":"user","content":"x"}]},"gpt-a"]',
         '"provider_options":{"gateway":{"models":["gpt-a"],"order":["azure"]},"openai":{"user":"u"},"x":1}',
     ],
 )
-def test_a_limited_key_may_name_its_own_models_and_what_is_none(members: str) -> None:
+def test_limited_key_may_name_its_own_models_and_values_that_name_no_model(members: str) -> None:
     assert permitted(f'{{"model":"gpt-a",{members}}}'.encode())
 
 
@@ -337,7 +364,7 @@ def test_a_foreign_page_gets_no_answer(attack: Attack, head: tuple[list[tuple[by
     attack.check(answered is not is_foreign, head)
 
 
-def test_an_authenticator_with_a_key_lets_foreign_pages_ask() -> None:
+def test_foreign_origins_are_accepted_with_a_key() -> None:
     keyed = CONFIG.model_copy(update={"access": CONFIG.access.model_copy(update={"keys": [LIMITED]})})
     assert answers(Authenticator(keyed), [(b"host", b"evil.example"), (b"origin", b"null")])
 
@@ -367,7 +394,7 @@ def client() -> Iterator[TestClient]:
 
 @pytest.mark.attack("access: foreign pages without keys")
 @pytest.mark.parametrize("page", PAGES)
-def test_no_page_at_all_answers_one(attack: Attack, client: TestClient, page: str) -> None:
+def test_no_page_answers_a_foreign_host_or_origin(attack: Attack, client: TestClient, page: str) -> None:
     assert client.get(page, headers={"host": "localhost"}).status_code != 403
     for headers in HEADS:
         attack.cases += 1
@@ -418,7 +445,7 @@ def test_no_secret_leaves_the_machine_in_plain(
     attack.check(refused(*block, url, proxy) is not is_private(url, proxy), (block, url, proxy))
 
 
-def test_a_check_that_looks_at_the_host_alone_lets_a_proxy_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_that_checks_only_the_host_accepts_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     def host_alone(url: str, _: object = None) -> bool:
         return not is_loopback(urlsplit(url).hostname or "")
 

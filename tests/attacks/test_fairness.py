@@ -355,7 +355,7 @@ def test_a_client_does_not_choose_its_address(attack: Attack, forged: list[bytes
         ("", "None"),
     ],
 )
-def test_the_last_address_that_is_no_proxy_counts(expected: str, address: str) -> None:
+def test_last_address_that_is_not_a_proxy_is_the_clients(expected: str, address: str) -> None:
     headers = ((b"x-forwarded-for", expected.encode()),)
     assert str(TrustedProxies(["10.0.0.0/8"]).of_request(PROXY, headers)) == address
     assert str(TrustedProxies([]).of_request(PROXY, headers)) == PROXY

@@ -260,7 +260,7 @@ def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None
     other.claim(MIB)  # its caller has no other that is beyond
 
 
-def test_a_small_request_is_served_however_much_is_held() -> None:
+def test_small_request_is_served_at_any_memory_use() -> None:
     held = MemoryBudget(100)
     large, small = RequestMemory(held), RequestMemory(held)
     large.claim(1_000_000)
@@ -328,7 +328,7 @@ async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connect
         await asyncio.gather(*others, return_exceptions=True)
 
 
-async def test_a_reply_above_its_limit_is_an_error_however_much_is_held() -> None:
+async def test_reply_above_its_limit_is_an_error_at_any_memory_use() -> None:
     held = MemoryBudget(10)
     upstream = Upstream(20)
     for _ in range(20):

@@ -31,7 +31,7 @@ from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Scripted, Send, begin_stream, chunk
-from tests.unit.sse.streams import DONE, read_error, text, with_line_ends
+from tests.unit.sse.streams import DONE, finished, read_error, text, with_line_ends
 
 MIB = 1 << 20
 LIMIT_BYTES = 32 * MIB
@@ -176,7 +176,7 @@ def aggregated(raw: bytes, step_bytes: int) -> object:
     while body.waiting:
         body.feed()
     try:
-        return json.loads(body.finish())
+        return json.loads(finished(body))
     except GatepassError as error:
         return str(error)
 
@@ -189,7 +189,7 @@ def aggregated(raw: bytes, step_bytes: int) -> object:
 @example(Large(('\\"', "a"), "without index", 900, end=b"\r\n"), "cline", [])
 @example(Large(("x" * 90,), "content", 30, is_closed=False), "open_webui", [])
 @example(Large(("a",), "no choices", 3000), "open_webui", [])
-def test_a_large_event_is_relayed_as_a_small_one(attack: Attack, large: Large, profile: str, cuts: list[int]) -> None:
+def test_large_event_is_relayed_like_a_small_one(attack: Attack, large: Large, profile: str, cuts: list[int]) -> None:
     attack.cases += 1
     attack.check(is_alike(large, profile, cuts), (large, profile, cuts))
 
@@ -448,7 +448,7 @@ def test_a_large_event_that_is_read_at_once_is_found(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.attack("events: large, a server")
 @pytest.mark.parametrize("is_stream", [True, False])
-async def test_a_server_goes_on_while_it_relays_large_events(attack: Attack, is_stream: bool) -> None:
+async def test_server_serves_others_while_it_relays_large_events(attack: Attack, is_stream: bool) -> None:
     raw = [Large((unit,), "content", 8 * MIB // len(unit.encode())).raw for unit in ("A" * 64, "\\n", "é漢")]
     async with (
         Scripted(*[[*begin_stream(), Send(chunk(one)), Send(b"0\r\n\r\n")] for one in raw]) as upstream,

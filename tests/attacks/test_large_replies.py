@@ -112,7 +112,7 @@ def joined(events: list[Any]) -> list[Any]:
 @example(LATER)
 @example(LONG)
 @example(chat(30))
-def test_a_large_reply_is_read_as_a_small_one(attack: Attack, body: bytes) -> None:
+def test_large_reply_is_read_like_a_small_one(attack: Attack, body: bytes) -> None:
     attack.cases += 1
     attack.check(reads_alike(body), body)
 
@@ -135,7 +135,7 @@ def test_numbers_that_only_python_writes_are_checked_in_replies_of_any_size(
 
 
 @pytest.mark.attack("replies: large, judged")
-def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) -> None:
+def test_no_step_of_classifying_a_reply_near_the_limit_takes_long(attack: Attack) -> None:
     for make_body in (lambda: chat(0, b"word " * (36 * MIB // 5)), lambda: chat(15_000)):
         body = make_body()  # one at a time, because the tests of a process share a limit of memory
         attack.cases += 1
@@ -156,12 +156,14 @@ def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) ->
 def test_a_body_of_different_names_is_freed_at_once(attack: Attack, names: int) -> None:
     attack.cases += 1
     body = b'{"x":{%b}}' % b",".join(b'"name%d":0' % number for number in range(names))
-    scan = Scan(body)
-    for _ in scan.run():
-        pass
+    scan, is_over = Scan(body), False
+    slices = scan.run()
+    while not is_over:
+        with attack.on_loop():
+            is_over = next(slices, scan) is scan
     with attack.on_loop():
-        found = scan.result()
-        del scan
+        found = scan.result
+        del scan, slices
     attack.check(may_name(found, any_of("name7")), names)
     attack.check(may_name(found, any_of("other")) == (names > MOST_NAMES), names)
     attack.check(len(found.names) < MIB, len(found.names))

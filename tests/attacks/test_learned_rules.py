@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -24,6 +25,7 @@ from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rul
 from gatepass.learning.memory import Memory
 from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Quoted, UpstreamRejection
 from gatepass.learning.session import Learner
+from gatepass.proxy.large_body import INLINE_BYTES, is_heavy
 from gatepass.types import Call
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
@@ -301,12 +303,22 @@ def test_short_values_that_an_upstream_joins_lead_to_no_rule(attack: Attack, par
         quote(quote(quote("Unsupported parameter: 'seed'", safe=""), safe=""), safe=""),
     ],
 )
-def test_a_text_that_an_upstream_cleans_leads_to_no_rule(attack: Attack, value: str) -> None:
+def test_error_text_changed_by_an_upstream_causes_no_rule(attack: Attack, value: str) -> None:
     attack.cases += 1
     attack.check(not rules({**MEMBERS, "user": value}, openai("Unsupported parameter: 'seed'")), value)
 
 
-def test_a_value_that_an_upstream_rejects_leads_to_no_rule_about_others() -> None:
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\xa0", "\u2003", "\u3000"])
+def test_blanks_that_an_error_text_loses_cause_no_rule(attack: Attack, separator: str) -> None:
+    attack.cases += 1
+    value = f"seed{separator}\u53c2\u6570\u975e\u6cd5{separator}"
+    texts = [value.replace(separator, other) for other in (separator, " ", "")]
+    for text in texts:
+        attack.check(not rules({**MEMBERS, "user": value}, openai(text)), (value, text))
+
+
+def test_rejected_value_causes_no_rule_about_other_members() -> None:
     """GLM's sentence names the member and does not say that the model rejects each of its values."""
     body = {"error": {"code": "1214", "message": "temperature\u53c2\u6570\u975e\u6cd5\u3002"}}
     upstream = Upstream([Refusal(lambda sent: sent.get("temperature", 0) > 1, body)])
@@ -406,8 +418,12 @@ def test_a_comparison_is_short(attack: Attack, values: list[Any], text: str) -> 
     body = json.dumps({**MEMBERS, "metadata": values}, ensure_ascii=False, separators=(",", ":")).encode()
     error_body = read_error_body(openai(text), refused=True)
     attack.cases += 1
-    with attack.on_loop():
-        UpstreamRejection.of(CHAT.protocol, 400, error_body, body)
+    began_s = time.thread_time()
+    UpstreamRejection.of(CHAT.protocol, 400, error_body, body)
+    took_s = time.thread_time() - began_s
+    if not is_heavy(body, INLINE_BYTES):  # a heavy one is compared in a thread
+        attack.loop_s = max(attack.loop_s, took_s)
+    attack.check(took_s < 0.5, took_s)
 
 
 @example("'" * 2000, "\\" * 1000)
@@ -476,10 +492,11 @@ def test_invented_models_evict_no_rule_of_a_known_one() -> None:
     run_state_machine_as_test(Known, settings=FEW)
 
 
-def test_a_memory_that_knows_no_model_loses_rules_to_invented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_without_model_standing_loses_rules_to_invented_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "USES_OF_KNOWN", 1 << 40)
+    found = settings(FEW, phases=[Phase.generate], derandomize=True, report_multiple_bugs=False)
     with pytest.raises(AssertionError, match="evicted"):
-        run_state_machine_as_test(Known, settings=settings(FEW, derandomize=True, report_multiple_bugs=False))
+        run_state_machine_as_test(Known, settings=found)
 
 
 @pytest.mark.attack("learning: invented models")

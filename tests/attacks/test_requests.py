@@ -138,19 +138,19 @@ def test_a_head_is_served_or_refused_as_the_rfc_requires(attack: Attack, head: H
 @pytest.mark.attack("heads: version, Host, Transfer-Encoding")
 @pytest.mark.parametrize("target", ["/v1/x", *NAMING_TARGETS])
 @pytest.mark.parametrize("host", [*HOSTS, *BAD_HOSTS])
-def test_a_host_is_taken_or_refused_as_the_rfc_requires(attack: Attack, host: str, target: str) -> None:
+def test_host_is_accepted_or_refused_as_the_rfc_requires(attack: Attack, host: str, target: str) -> None:
     head = Head("1.1", 1, (), host, target)
     attack.cases += 1
     attack.check(status_by_reader(head.raw, 0) == head.status, head)
 
 
 @pytest.mark.parametrize("host", BAD_HOSTS)
-def test_a_host_that_is_invalid_is_refused_behind_a_valid_one(host: str) -> None:
+def test_invalid_host_after_a_valid_one_is_refused(host: str) -> None:
     first = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
     assert status_by_reader(first + Head("1.1", 1, (), host).raw, len(first)) == 400
 
 
-def test_an_empty_host_behind_an_empty_one_is_refused_where_the_target_names_one() -> None:
+def test_second_empty_host_is_refused_if_the_target_names_a_host() -> None:
     first = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
     assert status_by_reader(first, 0) == 200
     assert status_by_reader(first + Head("1.1", 1, (), "", NAMING_TARGETS[0]).raw, len(first)) == 400
@@ -160,6 +160,18 @@ def test_a_reader_that_accepts_any_value_of_host_is_found(monkeypatch: pytest.Mo
     monkeypatch.setattr(reader_module, "is_host", lambda *_: True)
     head = Head("1.1", 1, (), BAD_HOSTS[0])
     assert status_by_reader(head.raw, 0) != head.status
+
+
+@pytest.mark.attack("heads: many behind a long one")
+@pytest.mark.parametrize("target", [b"/" + b"a" * 60_000, b"http://h/" + b"a" * 60_000])
+def test_a_long_request_line_is_not_read_again_for_the_requests_behind_it(attack: Attack, target: bytes) -> None:
+    """In one piece of input, which uvloop reads up to 256 KB of."""
+    recorder, behind = CycleRecorder(), 5_000
+    reader = RequestParser(recorder)
+    attack.cases += 1
+    with attack.on_loop():
+        reader.feed(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target + b"GET / HTTP/1.1\r\nHost:h\r\n\r\n" * behind)
+    attack.check(len(recorder.cycles) == behind + 1, target[:20])
 
 
 JSON_BODY = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -177,6 +189,8 @@ JSON_BODY = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
         (b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET /healthz RTSP/1.0\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 403),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (2**64 - 1), 415),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n" + JSON_BODY % (2**64 - 1), 413),
@@ -377,7 +391,7 @@ def slices(body: bytes) -> tuple[float, str]:
         for _ in scan.run(counts_inputs=True):
             now_s = time.thread_time()
             longest_s, began_s = max(longest_s, now_s - began_s), now_s
-        found = scan.result()
+        found = scan.result
         RequestBody.read(found)
         list(JsonScanner(found).members())
     except GatepassError as error:
@@ -421,7 +435,7 @@ def test_a_body_that_is_read_at_once_is_found(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.attack("JSON bodies: a server")
-async def test_a_server_goes_on_while_it_reads_large_bodies(attack: Attack) -> None:
+async def test_server_serves_others_while_it_reads_large_bodies(attack: Attack) -> None:
     refused = [
         Json("x", deep(60), 2 * MIB),
         Json("input", "1", 2 * MIB),
@@ -438,13 +452,14 @@ async def test_a_server_goes_on_while_it_reads_large_bodies(attack: Attack) -> N
 
 
 @pytest.mark.attack("JSON bodies: in one piece")
-async def test_a_server_goes_on_while_it_reads_bodies_in_one_piece(attack: Attack) -> None:
+async def test_server_serves_others_while_it_reads_bodies_in_one_piece(attack: Attack) -> None:
     small, most = AT_ONCE_BYTES - 1024, LARGE_BYTES - 1024
     chats = [
         *(Json(name, unit, size) for name, unit in PIECES for size in (small, most)),
         Json("x", '\\"' * 512, most, '"'),
         Json("x", '\\"' * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
         Json("x", "é" * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
+        Json("x", "é" * 512, 8 * MIB, '"'),
         Json("x", "A" * 1024, 12 * MIB, '"'),
         Json('x":[%s],"y' % (" " * 7 * MIB), "1", 4),
         Json("x", '"model":{}', small, "{"),
@@ -530,7 +545,7 @@ def in_driven_time(sends: Sends) -> tuple[bool, bool]:
 @example([(1, 19.1)] * 5)
 @example([(20_000, 19.1)] * 20)
 @example([(30_000, 0.5), *[(1, 19.1)] * 5])
-def test_a_form_is_given_up_exactly_when_it_is_late(attack: Attack, sends: Sends) -> None:
+def test_form_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends) -> None:
     attack.cases += 1
     given_up, is_due = in_driven_time(sends)
     attack.check(given_up == is_due, sends)

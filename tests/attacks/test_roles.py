@@ -188,7 +188,7 @@ def test_a_reader_gets_the_page_under_both_servers(
         assert any(mark in answer for mark in MARKS)
 
 
-def test_a_role_that_is_not_checked_lets_a_page_through(
+def test_mutant_without_the_role_check_is_found(
     runner: asyncio.Runner, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     question = Question("GET", "/status", _shown("bearer", KEYS["caller"]))

@@ -71,6 +71,7 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "php": _php,
     "url": _percent,
     "url, small": lambda secret: _each(lambda char: "".join(f"%{octet:02x}" for octet in char.encode()))(secret),
+    "url, JavaScript": _each(lambda char: "".join(f"%u{ord(unit):04X}" for unit in char)),
     "url twice": lambda secret: quote(_percent(secret), safe=""),
     "form": quote_plus,
     "quoted-printable": lambda secret: quopri.encodestring(secret.encode(), quotetabs=True).decode(),
@@ -198,7 +199,7 @@ def test_a_text_without_a_long_word_hides_as_much(
         attack.check(not differs(text, secret, *TOKENS), (secret, token, name, text))
 
 
-def test_a_redactor_that_takes_each_form_for_a_long_one_shows_a_short_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_that_treats_every_form_as_long_shows_a_short_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "the secret is s3cret-value"
     assert not differs(text, "s3cret-value", *TOKENS)
     monkeypatch.setattr(redaction, "LONG_CHARS", 0)
@@ -208,7 +209,7 @@ def test_a_redactor_that_takes_each_form_for_a_long_one_shows_a_short_secret(mon
 @pytest.mark.attack("secrets: on the cut")
 @generated
 @given(SECRETS, st.sampled_from(sorted(SPELLINGS)), st.integers(0, 60), st.data())
-def test_no_beginning_of_a_secret_stands_before_a_cut(
+def test_cut_text_ends_with_no_part_of_a_secret(
     attack: Attack, secret: str, name: str, before_chars: int, data: st.DataObject
 ) -> None:
     attack.cases += 1
@@ -254,7 +255,7 @@ def test_no_header_carries_a_credential(
     attack.check(not through, (through, settings, secret))
 
 
-def test_a_choice_that_holds_no_secret_lets_an_echo_through() -> None:
+def test_mutant_without_the_secret_check_relays_an_echo() -> None:
     field = (b"openai-version", b"a-secret-token-of-ours")
     assert ResponseHeaders().select((field,)) == [field]
 
@@ -313,7 +314,7 @@ def test_no_charset_hides_a_secret_from_the_mask(attack: Attack, charset: str, t
     attack.check(reason.count(MASK) == message.count(MASK) == 1, (reason, message))
 
 
-def test_a_redactor_that_knows_one_spelling_shows_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_with_one_spelling_shows_other_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "HTML_NAMES", {})
     monkeypatch.setattr(redaction, "b64encode", lambda data: b"no base64 of it" + data.hex().encode())
     secret = "s3cr/et&value<of>us"

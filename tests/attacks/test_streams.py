@@ -98,7 +98,7 @@ floods = st.builds(
 @example(Flood(b"\n", 64 * KIB, has_ids=True))
 @example(Flood(b":\n", 512 * KIB))
 @example(Flood(b":\n" * 40_000 + b"\n", 512 * KIB))
-def test_what_is_no_event_ends_the_stream_at_the_limit(attack: Attack, flood: Flood) -> None:
+def test_bytes_that_form_no_event_end_the_stream_at_the_limit(attack: Attack, flood: Flood) -> None:
     attack.cases += 1
     longest_s, relayed_bytes, stream = turned(flood.raw, flood.step_bytes)
     attack.loop_s = max(attack.loop_s, longest_s)
@@ -114,7 +114,7 @@ def test_blank_lines_without_end_break_the_stream() -> None:
         assert relayed_bytes <= EVENT_LIMIT_BYTES + len(text("hi"))
 
 
-def test_comments_between_events_are_counted_anew_after_each() -> None:
+def test_limit_of_comments_restarts_after_each_event() -> None:
     stream = new_stream()
     sent = (b": " + b"x" * 1000 + b"\n\n") * 20 + text("hi")
     for _ in range(8):
@@ -167,6 +167,7 @@ def judged(raw: bytes) -> tuple[float, bool, bool]:
 @pytest.mark.parametrize("kind", WIDE)
 @generated
 @given(count=st.integers(1, 3_000))
+@example(count=1_000)
 @example(count=80_000)
 def test_an_event_has_a_limit_of_choices_and_calls(
     attack: Attack, kind: tuple[bytes, bytes, bytes], count: int
@@ -223,7 +224,9 @@ def test_iterations_of_any_size_relay_the_same_bytes(attack: Attack, raw: bytes,
 @pytest.mark.attack("streams: a server")
 @pytest.mark.parametrize("unit", [b"\n", b":\n\n", b":\n", b"data:\n\n"])
 @pytest.mark.parametrize("is_stream", [True, False])
-async def test_a_server_goes_on_while_an_upstream_floods(attack: Attack, unit: bytes, is_stream: bool) -> None:
+async def test_server_serves_others_while_an_upstream_sends_without_end(
+    attack: Attack, unit: bytes, is_stream: bool
+) -> None:
     attack.cases += 1
     flood = unit * (16 * KIB // len(unit))
     limits = {"event_bytes": 64 * KIB, "reply_bytes": 64 * KIB}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def test_each_generated_case_counts(attack: Attack, case: bytes) -> None:
     attack.check(len(held) == len(case) * 1000, case)
 
 
-def test_what_got_through_is_recorded_and_fails() -> None:
+def test_attack_that_succeeds_is_recorded_and_fails() -> None:
     row = Attack("planted")
     with pytest.raises(AssertionError, match="got through: 'bad'"):
         row.check(False, "bad")
@@ -37,10 +38,34 @@ def test_memory_above_the_formula_fails() -> None:
     assert row.peak_bytes > 5000
 
 
-async def test_the_loop_is_watched() -> None:
+def occupy() -> None:
+    until_s = time.thread_time() + 0.06
+    while time.thread_time() < until_s:
+        pass
+
+
+@pytest.mark.parametrize("place", ["first", "callback", "timer"])
+async def test_loop_that_is_occupied_for_60_ms_is_measured(place: str) -> None:
+    row, loop, is_over = Attack("planted"), asyncio.get_running_loop(), asyncio.Event()
+
+    def occupy_and_end() -> None:
+        occupy()
+        is_over.set()
+
+    async with row.on_this_loop():
+        if place == "first":
+            occupy()
+            loop.call_soon(is_over.set)
+        elif place == "callback":
+            loop.call_soon(occupy_and_end)
+        else:
+            loop.call_later(0.01, occupy_and_end)
+        await is_over.wait()
+    assert 0.06 <= row.loop_s < 0.12
+
+
+async def test_a_thread_does_not_occupy_the_loop() -> None:
     row = Attack("planted")
     async with row.on_this_loop():
-        await asyncio.sleep(0)
-        sum(range(1_000_000))
-        await asyncio.sleep(0)
-    assert row.loop_s > 0.001
+        await asyncio.to_thread(occupy)
+    assert row.loop_s < 0.05

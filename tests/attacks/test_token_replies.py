@@ -152,7 +152,7 @@ CORPUS = [
 @example(CORPUS[0])
 @example(CORPUS[3])
 @example(CORPUS[7])
-def test_a_token_that_is_taken_out_of_a_reply_can_be_sent(attack: Attack, document: Any) -> None:
+def test_token_found_in_a_reply_can_be_sent(attack: Attack, document: Any) -> None:
     attack.cases += 1
     reply = TokenResponse(200, ((b"content-type", b"application/json"),), json.dumps(document).encode())
     with attack.on_loop():
@@ -165,7 +165,7 @@ def test_a_token_that_is_taken_out_of_a_reply_can_be_sent(attack: Attack, docume
 
 @pytest.mark.parametrize("document", CORPUS)
 @pytest.mark.attack("token replies: type, audience, shape")
-def test_what_must_not_be_sent_is_a_definite_failure(attack: Attack, document: Any) -> None:
+def test_reply_with_an_unusable_token_is_a_definite_failure(attack: Attack, document: Any) -> None:
     attack.cases += 1
     found = outcome(lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, AT, str))
     attack.check(isinstance(found, FetchFailure) and found.definite, document)

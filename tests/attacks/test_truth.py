@@ -267,7 +267,7 @@ def test_a_weakened_relay_is_found_out(monkeypatch: pytest.MonkeyPatch, owner: A
 
 @pytest.mark.attack("arguments without an end")
 @pytest.mark.parametrize("calls", [1, 4_000])
-def test_arguments_that_never_end_cost_no_memory(attack: Attack, calls: int) -> None:
+def test_endless_arguments_use_no_memory(attack: Attack, calls: int) -> None:
     """Eight times as much as is held of arguments, in one call and in many."""
     stream = stream_of(Case(()))
     piece_chars = 8 * MAX_ARGUMENT_BYTES // 4_000
@@ -284,7 +284,7 @@ def test_arguments_that_never_end_cost_no_memory(attack: Attack, calls: int) -> 
 
 @pytest.mark.attack("streams: arguments of calls")
 @pytest.mark.parametrize("unit", ["[]", "[1]", "{}", "1e300", '"\\n"', '"\ud83d"'])
-def test_whether_arguments_are_whole_is_known_fast(attack: Attack, unit: str) -> None:
+def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: Attack, unit: str) -> None:
     arguments = "[" + ",".join([unit] * (MAX_ARGUMENT_BYTES // (len(unit) + 1))) + "]"
     for text, expected in ((arguments, True), (arguments[:-1], False)):
         attack.cases += 1
@@ -337,7 +337,7 @@ def test_false_applies_when_an_upstream_sends_both() -> None:
 @example(429, False, None, None)
 @example(400, True, None, None)
 @example(503, True, 121.0, None)
-def test_no_repeat_is_asked_for_that_the_upstream_forbids(
+def test_no_retry_is_suggested_that_the_upstream_forbids(
     attack: Attack, status: int, should_retry: bool | None, after_s: float | None, code: str | None
 ) -> None:
     attack.cases += 1

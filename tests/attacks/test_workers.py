@@ -155,5 +155,5 @@ def test_no_worker_holds_more_than_1_3_times_its_share(attack: Attack, case: Cas
     attack.check(holds(held), (case, held))
 
 
-def test_an_acceptor_that_takes_all_that_waits_is_caught() -> None:
+def test_mutant_that_accepts_all_waiting_connections_is_found() -> None:
     assert not holds(asyncio.run(spread(Case(2, "none", (CONNECTIONS,)), Greedy)))

@@ -43,7 +43,7 @@ def test_example_sets_no_variable_that_the_file_does_not_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["UPSTREAM_URL", "TOKEN_URL", "GATEPASS_KEY_HASHES"])
-def test_a_variable_that_has_no_default_is_asked_for(name: str) -> None:
+def test_compose_requires_variables_without_a_default(name: str) -> None:
     variables = {key: value for key, value in compose.example_variables().items() if key != name}
     with pytest.raises(compose.Unset, match=name):
         compose.document(variables)
@@ -83,7 +83,7 @@ def test_health_check_is_the_images_own() -> None:
     }
 
 
-def test_secrets_come_as_files_that_the_file_declares() -> None:
+def test_secrets_are_files_that_compose_declares() -> None:
     declared = set(compose.document(compose.example_variables())["secrets"])
     used = {
         value.removeprefix("/run/secrets/")
@@ -103,7 +103,7 @@ def test_environment_is_a_configuration(tmp_path: Path) -> None:
     assert isinstance(login_there, HttpJsonCredential)
     assert (login_there.url, login_there.reply) == (
         "https://portal.corp.example/api/token",
-        HttpReply(token="data.token", expires_at="data.expireAt", unit="ms"),
+        HttpReply(token="data.token", expiry="data.expireAt", unit="ms"),
     )
     assert {name: block.base_url for name, block in config.upstreams.items()} == {
         "chat": "https://llm.corp.example/v1",
@@ -125,7 +125,7 @@ def test_example_does_not_start_until_the_hash_is_put_in() -> None:
         Config.model_validate(read.tree)
 
 
-def test_oauth2_instead_is_a_configuration_too(tmp_path: Path) -> None:
+def test_oauth2_variant_is_a_valid_configuration(tmp_path: Path) -> None:
     """The lines that stand in a comment, where they replace the ones above them."""
     secret = tmp_path / "secret"
     secret.write_text("s3cret-of-the-client")

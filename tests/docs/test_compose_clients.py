@@ -75,7 +75,7 @@ def test_the_container_has_the_rights_and_limits_of_the_one_for_ragflow(file: st
     assert own["secrets"] == list(document(file)["secrets"]) == ["client_secret"]
 
 
-def test_gatepass_alone_is_published_to_this_machine_only(tmp_path: Path) -> None:
+def test_only_gatepass_is_published_and_to_this_machine_only(tmp_path: Path) -> None:
     assert document("compose.yaml")["services"]["gatepass"]["ports"] == ["127.0.0.1:8080:8080"]
     config = config_of("compose.yaml", tmp_path)
     assert isinstance(config.credentials["token"], Oauth2Credential)

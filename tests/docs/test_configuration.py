@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from docs.generate import pages
+from docs.generate import FOLDER
 
 from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
@@ -19,7 +19,7 @@ from gatepass.proxy.routing import RouteTable
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "configuration.md").read_text()
-REFERENCE = pages()["configuration.md"]
+REFERENCE = (FOLDER / "configuration.md").read_text()
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -63,11 +63,11 @@ def test_every_link_leads_to_a_heading(text, target):
     assert [link for link in re.findall(rf"\]\({re.escape(start)}#([^)]+)\)", text) if link not in anchors] == []
 
 
-def test_each_request_of_the_example_takes_the_upstream_of_its_row(tmp_path):
+def test_each_request_of_the_example_uses_the_upstream_of_its_row(tmp_path):
     example = next(example for example in EXAMPLES if "operations" in example)
     rows = re.findall(r"^\| `([^`]+)`, (\w+) \| `(\w+)`(?:, as `([^`]+)`)? \| \d \|$", TEXT, re.MULTILINE)
-    assert len(rows) == 5
-    upstreams = {name: {"base_url": "http://localhost"} for name in ("azure", "chat", "think", "vectors")}
+    assert len(rows) == 4
+    upstreams = {name: {"base_url": "http://localhost"} for name in ("azure", "chat", "vectors")}
     path = tmp_path / "gatepass.json"
     path.write_text(json.dumps({"upstreams": upstreams, **parse_yaml("example", example).tree}))
     routes = RouteTable.from_config(load(str(path), {}).config)

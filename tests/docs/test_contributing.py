@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Worked examples\n")[2]
 KINDS = {"A token source", "A rule", "A dialect", "A client profile"}
@@ -84,6 +86,10 @@ def test_each_command_of_the_page_is_a_target():
     named = set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", page, re.MULTILINE))
     assert len(named) > 10
     assert named - targets == set()
+
+
+def test_order_of_the_tests_names_existing_files():
+    assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
 
 
 def parsed(file: str) -> Any:

@@ -6,12 +6,12 @@ import shlex
 import pytest
 import trustme
 from docs.environment_reference import VARIABLES
-from docs.generate import pages
+from docs.generate import FOLDER
 
 from gatepass.config.environment import CLIENT_KEY_VARIABLE, NAMES, SECRETS
 from gatepass.config.load import load
 
-PAGE = pages()["environment.md"]
+PAGE = (FOLDER / "environment.md").read_text()
 URL = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
 OAUTH2 = {
     "GATEPASS_TOKEN_URL": "https://sso.corp.example/token",
@@ -22,7 +22,7 @@ HTTP_JSON = {"GATEPASS_TOKEN_URL": "https://sso.corp.example/login", "GATEPASS_T
 KEYS = {"GATEPASS_KEYS": "k" * 32}
 
 
-def test_every_variable_has_its_entry_and_none_besides():
+def test_exactly_the_existing_variables_have_an_entry():
     plain = {name for name in NAMES if name.removesuffix("_FILE") not in SECRETS or name in SECRETS}
     assert set(VARIABLES) == plain | {"CONFIG", CLIENT_KEY_VARIABLE}
     for secret in SECRETS:

@@ -115,7 +115,7 @@ async def second_client(file: Path, variables: Mapping[str, str]) -> list[str]:
     """Create the second key, add its line, reload, and compare both outputs with the page. Return the key."""
     printed = await run(command("gatepass keys new"), file.parent, variables)
     (entry,) = re.findall(r"^ +- \{name.*$", printed, re.MULTILINE)
-    append(file, f"  {entry}")
+    append(file, entry)
     (console,) = blocks("console")
     for part in re.split(r"^\$ gatepass ", console, flags=re.MULTILINE)[1:]:
         line, _, shown = part.partition("\n")

@@ -126,7 +126,7 @@ def test_a_parameter_that_the_page_calls_droppable_is_dropped_without_a_setting(
     assert named <= SAFE
 
 
-async def test_what_gatepass_reports_for_each_quirk_is_on_the_page(strange: str):
+async def test_each_adaptation_that_gatepass_reports_for_a_quirk_is_on_the_page(strange: str):
     config = configuration(strange)
     for special in OPTIONAL_UPSTREAMS:
         special(config, strange)

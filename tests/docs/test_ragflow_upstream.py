@@ -28,7 +28,7 @@ CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
         ("old", "travel-desk", "/agents_openai/7f1d2c3b5d6e11f0a1b20242ac120003/chat/completions"),
     ],
 )
-def test_the_configuration_leads_to_the_assistant_and_the_agent(tmp_path, paths, model, path):
+def test_configuration_routes_to_the_assistant_and_the_agent(tmp_path, paths, model, path):
     (tmp_path / "gatepass.yaml").write_text(BLOCK.replace("paths: current", f"paths: {paths}"))
     config = load(str(tmp_path / "gatepass.yaml"), {"RAGFLOW_KEY": "ragflow-0123456789"}).config
     (target,) = RouteTable.from_config(config).resolve("chat", model)

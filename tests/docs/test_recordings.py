@@ -59,7 +59,7 @@ def test_a_recording_is_small_and_shows_nothing_of_the_machine(name: str) -> Non
     assert f"images/{file.name}" in (ROOT / "docs/getting_started.md").read_text()
 
 
-def test_a_command_is_recorded_as_the_terminal_shows_it(tmp_path: Path) -> None:
+def test_recording_shows_a_command_like_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "asks.py").write_text("name = input('Name: ')\nprint('waiting', end='\\r')\nprint('Hello', name)\n")
     lines = record([str(tmp_path / "asks.py")], tmp_path, ["me"])
     assert [text for _, text in lines] == ["Name: me", "Hello me"]

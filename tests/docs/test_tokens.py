@@ -534,7 +534,7 @@ def test_the_command_of_the_page_is_there_with_its_flags():
 
 ERRORS = {
     "the issuer refused the client: … answered 401: invalid_client": reply({"error": "invalid_client"}, 401),
-    "the issuer refused the client: … answered 404": reply({}, 404),
+    "the URL is wrong: … answered 404": reply({}, 404),
     "answered 200 with an HTML page (Sign in)": reply(b"<html><title>Sign in</title></html>", content_type="text/html"),
     "answered without a token; the reply has data (jwt_token, …)": reply({"data": {"jwt_token": TOKEN, "user": "x"}}),
 }

@@ -61,7 +61,7 @@ def test_the_most_frequent_error_codes_have_their_status() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_link_of_a_chinese_page_leads_somewhere(page: str) -> None:
+def test_each_link_of_a_chinese_page_has_a_target(page: str) -> None:
     file = DOCS / "zh" / f"{page}.md"
     for path, anchor in re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", file.read_text()):
         target = (file.parent / path).resolve() if path else file

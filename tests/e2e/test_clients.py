@@ -95,9 +95,7 @@ def test_ten_rounds_of_parallel_calls_are_the_same_plain_emulated_and_aggregated
 
 
 @pytest.mark.parametrize("title", [client.title for client in CLIENTS if "rounds" in client.kinds])
-def test_the_upstream_is_asked_for_streams_and_whole_answers_as_each_model_has_them(
-    via_gatepass: PathResults, title: str
-):
+def test_upstream_receives_the_stream_mode_of_each_model(via_gatepass: PathResults, title: str):
     """So each round above was a relayed stream, a synthesized stream or an aggregated reply."""
     answered = via_gatepass.answered[title]
     each = answered[f"{ACCEPTS_ALL} whole"]

@@ -30,7 +30,7 @@ def texts() -> list[str]:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.mark)
-def test_one_paragraph_alone_answers(question: Question, texts: list[str]):
+def test_exactly_one_paragraph_answers(question: Question, texts: list[str]):
     assert sum(question.mark in text for text in texts) == 1
 
 

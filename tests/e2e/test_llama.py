@@ -26,7 +26,7 @@ def test_plain_chat_has_text_finish_reason_and_usage(replies: dict[str, Any]):
     assert "timings" in replies["plain"], "llama.cpp's own fields survive"
 
 
-def test_stream_comes_in_pieces_and_ends_with_its_usage(replies: dict[str, Any]):
+def test_stream_arrives_in_pieces_and_ends_with_its_usage(replies: dict[str, Any]):
     *pieces, last = replies["streamed"]
     deltas = [choice["delta"]["content"] for chunk in pieces for choice in chunk["choices"]]
     reasons = [choice["finish_reason"] for chunk in pieces for choice in chunk["choices"]]

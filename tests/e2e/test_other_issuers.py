@@ -215,7 +215,7 @@ def test_oidc_provider_private_key_jwt(strict: Strict, tmp_path: Path, algorithm
         "issuer": strict.url,
         "client_id": f"signer-{algorithm}",
         "client_auth": "private_key_jwt",
-        "private_key_file": str(strict.folder / ("ec.pem" if algorithm == "ES256" else "rsa.pem")),
+        "private_key": f"${{file:{strict.folder}/{'ec.pem' if algorithm == 'ES256' else 'rsa.pem'}}}",
         "algorithm": algorithm,
         "scope": SCOPE,
         "resource": RESOURCE,

@@ -85,7 +85,7 @@ def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_secon
     print(f"\nvisible after: {times}; {clients.report.served} requests served, 0 lost")
 
 
-def test_a_rotation_of_the_encryption_key_costs_no_request(store):
+def test_no_request_fails_during_a_rotation_of_the_encryption_key(store):
     """The three steps of docs/operations/store.md, each in a rolling restart of four processes under load."""
     old, new = store.settings["encryption_key"], "a-new-encryption-key-for-the-store-of-the-tests"
     steps = (

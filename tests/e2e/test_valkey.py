@@ -129,7 +129,7 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
         assert in_fetch, "no process was killed during a fetch"
 
 
-def test_a_store_that_is_killed_and_comes_back_empty_costs_no_request(tmp_path, store):
+def test_no_request_fails_if_the_store_restarts_empty(tmp_path, store):
     store.empty()
     with running_setup(tmp_path, store, 2) as it, Clients(it.fleet.ports, 4) as clients:
         block_until(lambda: clients.report.served > 20)
@@ -145,7 +145,7 @@ def test_a_store_that_is_killed_and_comes_back_empty_costs_no_request(tmp_path, 
         assert "store_available" in it.fleet.output
 
 
-def test_a_dump_of_the_store_gives_no_token(tmp_path, store):
+def test_dump_of_the_store_contains_no_token(tmp_path, store):
     store.empty()
     with running_setup(tmp_path, store, 1):
         block_until(lambda: b"gatepass:token:" in store.dump())
@@ -176,7 +176,7 @@ class TestDocumentedUser(StoreContract):
         await here.aclose()
         await there.aclose()
 
-    async def test_it_uses_a_database_of_its_own_and_no_more_memory_than_documented(self, store, shared):
+    async def test_client_uses_its_own_database_and_the_documented_memory(self, store, shared):
         digest = "a" * 64
         text = b"t" * 2000
         await shared.here.put(f"token/v1/{digest}", text, 60.0)

@@ -116,7 +116,7 @@ def _scan(body: bytes) -> ScannedBody:
     scan = large_body.Scan(body)
     for _ in scan.run():
         pass
-    return scan.result()
+    return scan.result
 
 
 def form_scan_ignores_chunking(body: bytes, random: Random) -> None:

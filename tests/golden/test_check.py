@@ -80,11 +80,11 @@ def check(tmp_path, monkeypatch) -> Callable[..., str]:
     return run
 
 
-def test_what_is_refused(check):
+def test_invalid_configurations_are_refused_with_the_recorded_messages(check):
     same("config_errors.txt", {name: f"{text}{check(text, T='a-token-0123')}" for name, text in BROKEN.items()})
 
 
-def test_what_counts(check):
+def test_check_and_route_print_the_recorded_effective_values(check):
     example = (ROOT / "config.example.yaml").read_text()
     whole = re.sub(r"(?m)^( *)#(?=[^ #\n])", r"\1", example)
     asked = {

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import pytest
 import trustme
 
+from gatepass.learning import memory
+
 COMPLAINERS = ("uvicorn.error", "asyncio", "gatepass.serve")
 
 
@@ -24,18 +26,6 @@ class _ErrorHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
         self.received.append(f"{record.name}: {record.getMessage()}\n{trace}")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def frozen_once() -> Iterator[None]:
-    """Freeze the imported modules once. A server in this process does not freeze, because no code would unfreeze its
-    objects when it ends. Each stopped server would then keep a megabyte and more."""
-    gc.collect()
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "freeze", lambda: None)
-        yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +44,12 @@ def files_for_their_owner_alone() -> Iterator[None]:
     before = os.umask(0o077)
     yield
     os.umask(before)
+
+
+@pytest.fixture
+def short_wait_for_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to a model that is not known yet wait this long for the first reply, and not two seconds."""
+    monkeypatch.setattr(memory, "WAIT_S", 0.1)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tests.integration.raw import request, send_raw, status_of, unchunked
 from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
 from tests.waiting import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("short_wait_for_a_leader")]
 
 BODY = json.dumps(HELLO).encode()
 KEY, NARROW = new_key()[0], new_key()[0]
@@ -92,7 +92,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("form", UNKNOWN)
-async def test_what_is_no_known_key_is_401(locked, upstream, form):
+async def test_unknown_key_is_401(locked, upstream, form):
     before = len(upstream.received)
     answer = await locked.ask(headers={**JSON, **UNKNOWN[form]}).answer()
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (401, "invalid_api_key", "client")
@@ -124,7 +124,7 @@ async def test_a_known_caller_gets_100_continue(locked):
     assert received == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-async def test_a_key_may_be_for_some_models_alone(locked, upstream):
+async def test_key_may_be_limited_to_some_models(locked, upstream):
     headers = {**JSON, "authorization": f"Bearer {NARROW}"}
     before = len(upstream.received)
     refused = await locked.ask({**HELLO, "model": "large-1"}, headers=headers).answer()
@@ -143,7 +143,7 @@ async def test_with_keys_any_host_and_type_will_do(locked):
     assert status_of(await send_raw(locked.port, request(BODY, fields, host="gatepass:8080"))) == 200
 
 
-async def test_a_rotated_key_counts_without_a_restart(upstream, tmp_path):
+async def test_rotated_key_is_accepted_without_a_restart(upstream, tmp_path):
     file = tmp_path / "keys"
     file.write_text(f"{KEY}\n")
     keys = [{"name": "rotated", "key": Reference.to_file(str(file))}]
@@ -234,7 +234,7 @@ def body_of(size_bytes: int) -> bytes:
     return BODY[:-1] + b" " * (size_bytes - len(BODY)) + b"}"
 
 
-async def test_a_body_at_its_limit_is_taken_and_one_more_byte_is_413(bounded):
+async def test_body_at_its_limit_is_accepted_and_one_more_byte_is_413(bounded):
     assert status_of(await send_raw(bounded.port, request(body_of(BODY_BYTES)))) == 200
     assert reported(await send_raw(bounded.port, request(body_of(BODY_BYTES + 1)))) == (413, "body_too_large", "client")
 
@@ -273,7 +273,7 @@ async def test_a_request_that_does_not_end_is_408_and_closed_within_the_bound(bo
     assert reported(response) == (408, "receive_timeout", "client")
 
 
-async def test_a_dribbled_head_does_not_buy_time(bounded):
+async def test_slow_head_does_not_extend_the_timeout(bounded):
     """Each byte comes soon enough; all of them do not."""
     began_s = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", bounded.port)
@@ -287,7 +287,7 @@ async def test_a_dribbled_head_does_not_buy_time(bounded):
     assert reported(received.result()) == (408, "receive_timeout", "client")
 
 
-async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, upstream):
+async def test_disconnect_within_a_body_leaves_no_state(bounded, upstream):
     before = len(upstream.received)
     async with bounded.ask(b"", headers={**JSON, "content-length": "99"}):
         await until(lambda: bounded.state.in_flight.busy == 1)
@@ -310,7 +310,7 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("case", BEHIND)
-async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
+async def test_invalid_bytes_after_a_request_never_change_its_response(case):
     """The client sends on while its stream goes: a refusal among the events would look like an answer."""
     go = asyncio.Event()
     rest = Send(b"".join(map(chunk, EVENTS[1:])) + b"0\r\n\r\n")
@@ -327,7 +327,7 @@ async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
     assert response.count(b"HTTP/1.1") == 1
 
 
-async def test_a_connection_that_was_answered_before_its_body_came_is_not_kept_for_ever(upstream, monkeypatch):
+async def test_connection_with_an_early_response_closes_after_a_time(upstream, monkeypatch):
     monkeypatch.setattr("gatepass.server.process.KEEP_ALIVE_S", 0.3)
     async with gateway(upstream=upstream.url) as gp:
         head = request(fields=[("content-length", "5"), ("connection", "keep-alive")], host="evil.example")
@@ -372,7 +372,7 @@ async def test_a_head_above_64_kib_is_431(unlocked, where, piece_bytes):
     assert reported(await send_raw(unlocked.port, *pieces)) == (431, "head_too_large", "client")
 
 
-async def test_a_head_of_60_kib_is_taken_and_its_limit_is_counted_anew_on_a_kept_connection(unlocked):
+async def test_head_of_60_kib_is_accepted_and_each_request_has_the_full_limit(unlocked):
     kept = request(BODY, [("x-large", "a" * 60_000), ("connection", "keep-alive")])
     last = request(BODY, [("x-large", "a" * 60_000)])
     response = await send_raw(unlocked.port, kept, kept, last)
@@ -401,7 +401,7 @@ ROUTING = {
 
 
 @pytest.mark.parametrize("case", ROUTING)
-async def test_two_readings_of_what_routes_are_none(unlocked, upstream, case):
+async def test_ambiguous_routing_members_are_400(unlocked, upstream, case):
     before = len(upstream.received)
     answer = await unlocked.ask(ROUTING[case]).answer()
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (400, "invalid_request", "client")
@@ -425,7 +425,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("case", NO_JSON)
-async def test_what_is_no_json_object_is_400(unlocked, upstream, case):
+async def test_body_that_is_not_a_json_object_is_400(unlocked, upstream, case):
     before = len(upstream.received)
     answer = await unlocked.ask(NO_JSON[case]).answer()
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
@@ -476,7 +476,7 @@ async def test_http_1_0_gets_no_chunks():
         ([("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")], 403),
     ],
 )
-async def test_without_keys_no_second_and_no_broken_host_or_origin_comes_in(fields, status):
+async def test_without_keys_repeated_and_invalid_hosts_and_origins_are_refused(fields, status):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
         response = await send_raw(gp.port, request(json.dumps(HELLO).encode(), fields))
     assert status_of(response) == status

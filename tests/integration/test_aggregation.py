@@ -41,7 +41,7 @@ def tool(index: int | None, **fields: Any) -> bytes:
     return delta(tool_calls=[{**place, **fields}])
 
 
-async def test_the_upstream_is_asked_for_a_stream_and_the_client_gets_one_reply():
+async def test_stream_of_the_upstream_becomes_one_reply():
     first = event({"id": "x", "model": "m-1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
     usage = event({"id": "x", "choices": [], "usage": USAGE})
     events = (first, delta(content="he"), delta(content="llo"), delta("stop"), usage, DONE)
@@ -119,7 +119,7 @@ BAD: dict[str, tuple[list[Any], int, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_a_stream_that_is_no_answer_is_an_error_with_its_true_status(case):
+async def test_stream_that_is_an_error_has_its_true_status(case):
     moves, status, code = BAD[case]
     async with Scripted(moves) as upstream:
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 1.0}}}
@@ -156,7 +156,7 @@ async def test_wrapped_chunks_are_unwrapped():
     assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")
 
 
-async def test_cumulative_texts_are_cut_down_where_the_upstream_is_known_for_them():
+async def test_cumulative_texts_are_cut_for_known_upstreams():
     texts = ["The answer", "The answer is", "The answer is forty", "The answer is forty-two."]
     events = [*(delta(content=text) for text in texts), delta("stop"), DONE]
     async with Scripted([Send(stream(*events))]) as upstream:
@@ -186,14 +186,14 @@ async def test_after_done_and_after_an_error_nothing_is_waited_for():
         assert answer.status == status
 
 
-async def test_a_connection_whose_stream_was_read_to_its_end_is_used_again():
+async def test_connection_is_reused_after_a_complete_stream():
     async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gp:
         for _ in range(3):
             assert (await gp.ask(HELLO).answer()).status == 200
         assert upstream.connections == 1
 
 
-async def test_a_client_that_leaves_ends_the_stream_within_a_second():
+async def test_disconnect_ends_the_stream_within_a_second():
     slowly: Dialogue = [Send(chunk(delta(content="one"))), Pause(0.05)]
     moves: Dialogue = [*begin_stream(), *[move for _ in range(100) for move in slowly], Hold()]
     begun_bytes = sum(len(move.data) for move in moves[:4] if isinstance(move, Send))
@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_ends_the_stream_within_a_second():
             await upstream.left()
 
 
-async def test_logged_bodies_hold_the_stream_that_became_a_whole_reply(caplog):
+async def test_logged_body_contains_the_aggregated_reply(caplog):
     caplog.set_level(logging.INFO, "gatepass.bodies")
     async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream, log={"bodies": True}) as gp:
         await gp.ask({**HELLO, "model": "m"}).answer()

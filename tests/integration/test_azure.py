@@ -76,7 +76,7 @@ async def test_embeddings_have_a_deployment_of_their_own(azure):
 
 @pytest.mark.parametrize("azure", [CLASSIC, None])
 @pytest.mark.parametrize("base", ["/openai", "/openai/v1", "/v1", "/openai/deployments"])
-async def test_the_base_may_end_where_people_end_it(base, azure):
+async def test_base_url_may_have_any_usual_ending(base, azure):
     async with Scripted(answer=Resource().answer) as upstream:
         assert (await asked(blocks(upstream, azure, base=base), chat())).status == 200
 
@@ -88,7 +88,7 @@ async def test_a_base_that_names_a_deployment_needs_no_alias():
     assert upstream.received[0].target.startswith("/openai/deployments/prod-gpt/chat/")
 
 
-async def test_a_stream_with_odd_chunks_at_both_ends_is_read_by_every_client():
+async def test_stream_with_unusual_first_and_last_chunks_is_read_by_every_client():
     async with Scripted(answer=Resource().answer) as upstream:
         answer = await asked(blocks(upstream, CLASSIC), chat(stream=True))
     assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]")
@@ -104,14 +104,9 @@ WRONG_PATH = (
     " and upstreams.az.base_url to the resource, such as https://RESOURCE.openai.azure.com."
 )
 NOT_THERE = (
-    "Resource not found. Check the three settings of the path: upstreams.az.base_url must be the resource, such as"
-    " https://RESOURCE.openai.azure.com, upstreams.az.azure.api_version must support this operation, and `name` of this"
-    " model under `models` must be a deployment."
-)
-NOT_THERE_V1 = (
-    "Resource not found. Check the settings for the v1 API: upstreams.az.base_url must be the resource, such as"
-    " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and a resource with"
-    " only the classic API requires upstreams.az.azure.api_version: a date, such as 2024-10-21."
+    "Resource not found. Check the settings of the path: upstreams.az.base_url must be the resource, such as"
+    " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and"
+    " upstreams.az.azure.api_version must support this operation; without it gatepass uses the v1 API."
 )
 WRONG_VERSION = (
     "API version not supported. Set upstreams.az.azure.api_version to a version that Azure supports, such as"
@@ -134,7 +129,7 @@ async def test_a_missing_deployment_is_reported_with_the_setting_that_names_it(a
     ("options", "message"),
     [
         ({"dialect": "openai", "base": "/v1"}, WRONG_PATH),
-        ({"base": "/somewhere/else"}, NOT_THERE_V1),
+        ({"base": "/somewhere/else"}, NOT_THERE),
         ({"base": "/somewhere/else", "azure": CLASSIC}, NOT_THERE),
         ({"azure": {"api_version": "2019-01-01"}}, WRONG_VERSION),
         ({"azure": {"api_version": "latest"}}, WRONG_VERSION),
@@ -179,7 +174,7 @@ async def test_a_wait_that_only_the_text_names_is_reported_to_the_client():
 
 
 @pytest.mark.parametrize("azure", [CLASSIC, None])
-async def test_the_configured_names_are_the_list_and_azures_own_is_never_asked_for(azure):
+async def test_model_list_has_the_configured_names_and_azure_is_not_called(azure):
     models = {**MODELS, "gpt-*": {"upstream": "az"}}
     async with (
         Scripted(answer=Resource().answer) as upstream,
@@ -190,7 +185,7 @@ async def test_the_configured_names_are_the_list_and_azures_own_is_never_asked_f
     assert upstream.connections == 0
 
 
-async def test_no_client_leads_a_request_out_of_the_deployments():
+async def test_no_client_can_address_a_path_outside_the_deployments():
     models = {"*": {"upstream": "az"}}
     async with (
         Scripted(answer=Resource().answer) as upstream,

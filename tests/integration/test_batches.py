@@ -60,7 +60,7 @@ async def test_a_limit_that_is_reported_is_learned_and_gone_by():
     assert "x-gatepass-adapted" not in third.headers
 
 
-async def test_a_declared_split_asks_for_no_refusal():
+async def test_declared_split_needs_no_rejection():
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
     async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url, models=models) as gp:
         answer = await gp.ask(asked(8, encoding_format="base64", user="u"), PATH).answer()
@@ -71,7 +71,7 @@ async def test_a_declared_split_asks_for_no_refusal():
     assert {(body["encoding_format"], body["user"], body["model"]) for body in bodies} == {("float", "u", "e")}
 
 
-async def test_parts_go_out_a_few_at_a_time_and_come_back_in_order():
+async def test_parts_are_sent_a_few_at_a_time_and_returned_in_order():
     go = [asyncio.Event() for _ in range(8)]
 
     def serve(request):
@@ -103,7 +103,7 @@ FAILING: dict[str, tuple[int, Any, int, str]] = {
 
 
 @pytest.mark.parametrize("case", FAILING)
-async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
+async def test_failed_part_fails_the_whole_call(case):
     status, body, shown, code = FAILING[case]
     fail = asyncio.Event()
 
@@ -144,7 +144,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("case", UNFIT)
-async def test_one_part_whose_vectors_do_not_fit_spoils_all(case):
+async def test_part_with_wrong_vectors_fails_the_whole_call(case):
     def serve(request):
         inputs = request.json()["input"]
         return [Send(reply(UNFIT[case] if inputs[0] == "3" else embedded(inputs)))]
@@ -155,7 +155,7 @@ async def test_one_part_whose_vectors_do_not_fit_spoils_all(case):
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 
 
-async def test_a_token_that_ends_between_two_parts_is_renewed_once_for_all():
+async def test_token_that_expires_between_two_parts_is_renewed_once():
     tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
     together = asyncio.Event()
 
@@ -181,7 +181,7 @@ async def test_a_token_that_ends_between_two_parts_is_renewed_once_for_all():
     assert len(upstream.received) == 6 + PARALLEL
 
 
-async def test_a_client_that_leaves_ends_every_part_within_a_second():
+async def test_disconnect_ends_every_part_within_a_second():
     models = {"e": {"upstream": "chat", "rules": {"split": 1}}}
     async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, models=models) as gp:
         async with gp.ask(asked(8), PATH):
@@ -191,7 +191,7 @@ async def test_a_client_that_leaves_ends_every_part_within_a_second():
         assert (upstream.connections, len(upstream.received)) == (PARALLEL, PARALLEL)
 
 
-async def test_a_refusal_of_one_part_causes_rules_for_all():
+async def test_rejection_of_one_part_causes_rules_for_all_parts():
     """The first try is split already, and each part is refused for a member of all."""
     refused = "Unsupported parameter: 'user' is not supported with this model."
 
@@ -223,7 +223,7 @@ async def test_numbers_become_base64_and_base64_numbers_as_the_client_asked():
         assert upstream.received[1].json()["encoding_format"] == "float"
 
 
-async def test_a_good_reply_comes_byte_for_byte():
+async def test_good_reply_is_relayed_byte_for_byte():
     body = json.dumps(embedded(["1", "2"]), indent=1).encode()
     async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(asked(2), PATH).answer()

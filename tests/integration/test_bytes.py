@@ -79,7 +79,7 @@ async def test_a_stream_in_tcp_pieces_of_any_size_has_the_same_hash(piece_bytes)
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"])
-async def test_line_ends_and_comments_come_through_as_they_are(ends):
+async def test_line_ends_and_comments_are_relayed_unchanged(ends):
     body = b"".join(TALK[:-1]).replace(b"\n", ends) + b": ping" + ends * 2 + DONE.replace(b"\n", ends)
     async with Scripted([Send(stream(body))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(STREAMED).answer()
@@ -93,7 +93,7 @@ async def test_a_plain_reply_has_the_same_hash_and_unknown_fields():
     assert sha256(answer.body) == sha256(body)
 
 
-async def test_a_reply_that_ends_with_its_connection_comes_through():
+async def test_reply_that_ends_with_its_connection_is_relayed():
     body = json.dumps(COMPLETION).encode()
     raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + body
     async with Scripted([Send(raw), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -181,14 +181,14 @@ async def test_an_unfinished_stream_in_a_whole_body_is_an_error_event():
     assert b"[DONE]" not in answer.body.replace(b"".join(TALK[:3]), b"")
 
 
-async def test_done_is_added_where_every_choice_has_its_finish_reason():
+async def test_done_is_added_if_every_choice_has_its_finish_reason():
     events = [delta(0, content="a"), delta(1, content="b"), delta(1, "stop"), delta(0, "length")]
     async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({**STREAMED, "n": 2}).answer()
     assert answer.body == b"".join(events) + DONE
 
 
-async def test_an_upstream_that_keeps_the_body_open_after_done_ends_all_the_same():
+async def test_stream_ends_at_done_although_the_body_stays_open():
     """The client's response ends with `[DONE]`; the connection gets a second to end too, then it is closed."""
     dialogue = [*begin_stream(), *(Send(chunk(one)) for one in TALK), Hold()]
     async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:

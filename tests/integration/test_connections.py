@@ -18,6 +18,8 @@ from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Fin, Hold, Move, Rst, Scripted, Send, Wait, head, reply, stream
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
+
 STREAMED = {**HELLO, "stream": True}
 GOOD = Send(reply(COMPLETION))
 
@@ -132,7 +134,7 @@ async def test_an_unknown_ca_is_reported_with_the_way_to_add_it():
     assert "upstreams.far.network.ca_file" in message
 
 
-async def test_an_added_ca_is_trusted_by_its_own_hop_alone(ca_file):
+async def test_added_ca_is_trusted_for_its_own_hop_only(ca_file):
     async with Scripted([GOOD], tls=secured()) as upstream:
         upstreams = {
             "trusted": {"base_url": upstream.url, "network": {"ca_file": ca_file}},
@@ -157,7 +159,7 @@ async def test_a_server_without_tls_is_reported_as_tls():
     assert (status, code) in {(502, "upstream_tls"), (502, "upstream_connect")}
 
 
-async def test_a_client_certificate_is_shown_where_one_is_set(ca_file, tmp_path):
+async def test_configured_client_certificate_is_sent(ca_file, tmp_path):
     clients = trustme.CA()
     shown = clients.issue_cert("gatepass.corp.example")
     shown.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
@@ -187,7 +189,7 @@ async def test_a_client_certificate_that_is_wanted_and_not_there_is_reported(ca_
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 @pytest.mark.parametrize("settings", [{}, {"repeat_stale": False}], ids=["repeats", "repeat_stale: false"])
-async def test_a_kept_connection_that_closed_without_a_byte_is_tried_once_more_on_a_new_one(settings, body):
+async def test_request_on_a_closed_reused_connection_is_repeated_once_on_a_new_one(settings, body):
     """The upstream closes the kept connection on the next request, as one does whose idle time is over."""
     whole = Send(stream(*EVENTS)) if body is STREAMED else GOOD
     async with Scripted([whole], [Fin()], [whole]) as upstream:
@@ -219,7 +221,7 @@ async def test_the_repeat_goes_over_a_new_connection_whatever_else_was_kept():
         assert last > max(before)
 
 
-async def test_a_new_connection_that_dies_is_no_reason_for_a_third_try():
+async def test_failed_new_connection_causes_no_third_attempt():
     async with Scripted([GOOD], [Fin()]) as upstream:
         async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gp:
             assert (await gp.ask().answer()).status == 200
@@ -238,7 +240,7 @@ BEGUN: dict[str, list[Move]] = {
 
 
 @pytest.mark.parametrize("case", BEGUN)
-async def test_what_was_answered_by_one_byte_is_not_sent_again_on_a_kept_connection_either(case):
+async def test_request_on_a_reused_connection_is_not_repeated_after_one_byte_of_the_reply(case):
     async with Scripted([GOOD], BEGUN[case]) as upstream, gateway(upstream=upstream.url) as gp:
         await gp.ask().answer()
         answer = await gp.ask().answer()
@@ -247,7 +249,7 @@ async def test_what_was_answered_by_one_byte_is_not_sent_again_on_a_kept_connect
 
 
 @pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
-async def test_nothing_is_sent_twice_on_a_fresh_connection(end):
+async def test_request_on_a_new_connection_is_not_repeated(end):
     async with Scripted([end]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], len(upstream.received)) == (502, "upstream_closed", 1)
@@ -278,7 +280,7 @@ def two(first: dict[str, Any], second: Scripted, **blocks: Any) -> dict[str, Any
     }
 
 
-async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
+async def test_next_target_is_tried_if_no_byte_was_written_to_the_first():
     with refusing_server() as refuses, full_server() as full:
         firsts: list[dict[str, Any]] = [
             {"base_url": refuses},
@@ -292,7 +294,7 @@ async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
             assert second.received[0].json() == {**HELLO, "model": "b"}
 
 
-async def test_a_target_that_was_not_reached_stands_in_the_access_line_and_in_the_metrics(caplog):
+async def test_unreachable_target_is_in_the_access_line_and_the_metrics(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     with refusing_server() as refuses:
         async with Scripted([GOOD]) as second, gateway(**two({"base_url": refuses}, second)) as gp:
@@ -303,7 +305,7 @@ async def test_a_target_that_was_not_reached_stands_in_the_access_line_and_in_th
     assert 'gatepass_failovers_total{code="upstream_connect",upstream="first"} 1.0' in metrics
 
 
-async def test_without_a_token_the_next_target_is_asked():
+async def test_next_target_is_tried_without_a_token():
     with refusing_server() as issuer:
         login = {"type": "http_json", "url": issuer, "timeout_s": 0.3}
         async with Scripted([GOOD]) as first, Scripted([GOOD]) as second:
@@ -332,7 +334,7 @@ SENT: dict[str, list[Move]] = {
 
 
 @pytest.mark.parametrize("case", SENT)
-async def test_a_target_that_got_the_request_is_the_last_one(case):
+async def test_no_target_is_tried_after_one_that_received_the_request(case):
     """It may have done the work: a second one could bill twice."""
     async with Scripted(SENT[case]) as first, Scripted([GOOD]) as second:
         patient = {"base_url": first.url, "timeouts": {"first_byte_s": 0.3}}
@@ -342,7 +344,7 @@ async def test_a_target_that_got_the_request_is_the_last_one(case):
         assert (len(first.received), second.connections) == (1, 0)
 
 
-async def test_a_target_that_refused_the_token_got_the_request_too():
+async def test_no_target_is_tried_after_one_that_rejected_the_token():
     """The issuer dies between the first token and the second: that request is not one that was never sent."""
     refuses = [Send(reply({"error": {"message": "token expired"}}, 401))]
     minted = [Send(reply({"access_token": "first-token", "expires_in": 300}))]
@@ -359,7 +361,7 @@ async def test_a_target_that_refused_the_token_got_the_request_too():
         assert (len(first.received), second.connections) == (1, 0)
 
 
-async def test_a_stale_target_whose_repeat_finds_no_connection_got_the_request_too():
+async def test_target_counts_as_written_if_the_repeat_finds_no_connection():
     """The server closed the kept connection after the request was written, so the request may have been read."""
     async with (
         Scripted([GOOD]) as second,

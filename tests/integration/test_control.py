@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from gatepass.cli.control import NotRunning, found_socket, request
 from gatepass.server import listening as listening_module
+from gatepass.server.process import CONTROL_CONNECTIONS
 from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
@@ -91,6 +93,22 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
     )
 
 
+async def test_above_the_limit_the_oldest_connections_of_the_control_socket_close(tmp_path: Path):
+    path, above = tmp_path / "own" / "control.sock", 5
+    async with started(tmp_path, {"server": {"control_socket": str(path)}, **UPSTREAMS, **CREDENTIALS}, 1) as running:
+        await running.port
+        with ExitStack() as stack:
+            clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONTROL_CONNECTIONS + above)]
+            for client in clients:
+                client.settimeout(10)
+                client.connect(str(path))
+            for client in clients[:above]:
+                assert client.recv(1) == b""
+            for client in clients[above:]:
+                client.sendall(b"GET /learned HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 def list_of(lines: list[str], event: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if f'"event":"{event}"' in line]
 
@@ -120,23 +138,37 @@ async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leave
         assert found_socket() == str(own)
 
 
-def test_of_several_the_one_on_the_port_of_the_configuration_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / "gatepass"
-    folder.mkdir(mode=0o700)
+@pytest.fixture
+def folder_of_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder for control sockets, with no configuration in the current folder."""
     monkeypatch.setattr(listening_module, "SHARED_MEMORY", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     for name in ("GATEPASS_CONTROL_SOCKET", "GATEPASS_CONFIG", "GATEPASS_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "gatepass"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@contextmanager
+def living(folder: Path, *ports: int) -> Iterator[None]:
     with ExitStack() as sockets:
-        for port in (8080, 8081):
-            living = sockets.enter_context(socket.socket(socket.AF_UNIX))
-            living.bind(str(folder / f"{port}.sock"))
-            living.listen()
+        for port in ports:
+            one = sockets.enter_context(socket.socket(socket.AF_UNIX))
+            one.bind(str(folder / f"{port}.sock"))
+            one.listen()
+        yield
+
+
+def test_of_several_the_one_on_the_port_of_the_configuration_is_found(
+    folder_of_sockets: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = folder_of_sockets.parent / "gatepass.yaml"
+    with living(folder_of_sockets, 8080, 8081):
         with pytest.raises(NotRunning, match=r"several gatepass .* --socket: .*8080\.sock, "):
             found_socket()
-        file = tmp_path / "gatepass.yaml"
         for text, found in (("server: {port: 8081}", "8081.sock"), ("upstreams: {}", "8080.sock")):
             file.write_text(text)
             file.chmod(0o600)
@@ -150,7 +182,17 @@ def test_of_several_the_one_on_the_port_of_the_configuration_is_found(tmp_path: 
         assert Path(found_socket()).name == "8081.sock"
 
 
-async def test_a_watched_configuration_is_reloaded_also_behind_a_symbolic_link(tmp_path: Path):
+def test_socket_of_a_killed_gatepass_is_not_a_running_one(folder_of_sockets: Path):
+    with living(folder_of_sockets, 8081, 8082):
+        pass
+    with pytest.raises(NotRunning, match="no running gatepass of this user"):
+        found_socket()
+    with living(folder_of_sockets, 8080):
+        assert Path(found_socket()).name == "8080.sock"
+    assert len(list(folder_of_sockets.iterdir())) == 3
+
+
+async def test_watched_configuration_is_reloaded_through_a_symbolic_link(tmp_path: Path):
     """As Kubernetes swaps the folder of a ConfigMap: `..data` is a link, and the file a link through it."""
     for name, model in (("first", "a"), ("second", "b")):
         (tmp_path / name).mkdir()

@@ -120,7 +120,7 @@ PATHS = {"/v1/chat/completions", "/v1/models"}
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-async def test_no_request_chooses_where_it_goes(gp, upstream, decoy, trick):
+async def test_no_request_can_choose_its_destination(gp, upstream, decoy, trick):
     before = len(upstream.received)
     response = await send_raw(gp.port, tricks(decoy.url)[trick])
     assert status_of(response) in {200, 400, 404, 405}
@@ -163,7 +163,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
-async def test_the_fields_that_go_up_are_on_a_list(gp, upstream, streamed):
+async def test_forwarded_fields_are_on_a_list(gp, upstream, streamed):
     fields = [AUTHORIZED, *ALLOWED.items(), *FOREIGN.items(), ("accept", "*/*"), ("accept-encoding", "gzip")]
     sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), fields)
     assert status_of(await send_raw(gp.port, sent)) == 200
@@ -181,7 +181,7 @@ async def test_the_fields_that_go_up_are_on_a_list(gp, upstream, streamed):
     assert found == {**ALLOWED, **own}
 
 
-async def test_what_connection_names_stays_on_its_hop(gp, upstream):
+async def test_fields_that_connection_names_are_not_forwarded(gp, upstream):
     named = ("connection", "close, X-Tenant, host, content-type")
     fields = [AUTHORIZED, ("x-tenant", "blue"), ("x-session-id", "s"), named]
     assert status_of(await send_raw(gp.port, request(json.dumps(HELLO).encode(), fields))) == 200
@@ -191,7 +191,7 @@ async def test_what_connection_names_stays_on_its_hop(gp, upstream):
     assert received.header("host") == upstream.url.removeprefix("http://")
 
 
-async def test_a_request_without_an_id_gets_one_that_goes_up_too(gp, upstream):
+async def test_request_without_an_id_gets_one_that_the_upstream_receives(gp, upstream):
     answer = await gp.ask(headers={**JSON, "x-api-key": KEY}).answer()
     assert upstream.received[-1].header("x-request-id") == answer.headers["x-request-id"]
     assert upstream.received[-1].header("user-agent") == "gatepass"
@@ -201,7 +201,7 @@ async def test_a_request_without_an_id_gets_one_that_goes_up_too(gp, upstream):
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
-async def test_the_fields_that_come_down_are_the_upstreams_without_its_own_affairs(gp, streamed):
+async def test_only_the_listed_fields_of_the_upstream_are_relayed(gp, streamed):
     sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), [AUTHORIZED, ("x-request-id", "mine")])
     lines = (await send_raw(gp.port, sent)).partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
     names = [line.partition(":")[0] for line in lines]
@@ -277,7 +277,7 @@ async def test_any_other_path_is_404_and_states_the_base_url_and_no_other_path(g
         ("/for/nobody/api/v1/models", "/v1", "/for/nobody/api/v1"),
     ],
 )
-async def test_a_wrong_base_url_gets_the_right_one(gp, path, base, seems):
+async def test_wrong_base_url_is_answered_with_the_right_one(gp, path, base, seems):
     """Without a key, because a user with a wrong base URL may not have a key yet."""
     answer = await gp.ask(None, path, method="GET", headers={"host": "llm.corp.example:8080"}).answer()
     assert (answer.status, answer.error["code"]) == (404, "unknown_path")
@@ -288,7 +288,7 @@ async def test_a_wrong_base_url_gets_the_right_one(gp, path, base, seems):
 
 
 @pytest.mark.parametrize("path", ["//v1/chat/completions", "/v1//chat/completions", "/for/dify/v1//chat//completions/"])
-async def test_a_base_url_that_ends_in_a_slash_is_served_and_leaves_no_trace_upstream(gp, upstream, path):
+async def test_base_url_with_a_final_slash_does_not_change_the_upstream_path(gp, upstream, path):
     answer = await gp.ask(HELLO, path, headers={**JSON, "x-api-key": KEY}).answer()
     assert answer.status == 200
     assert upstream.received[-1].target == "/v1/chat/completions"
@@ -310,7 +310,7 @@ async def test_another_method_is_405_with_allow(gp, method, path, allow):
     assert (answer.status, answer.error["code"], answer.headers["allow"]) == (405, "method_not_allowed", allow)
 
 
-async def test_head_asks_for_the_head_alone(gp):
+async def test_head_returns_the_head_only(gp):
     sent = request(fields=[AUTHORIZED], target="/v1/models", method="HEAD")
     response = await send_raw(gp.port, sent)
     assert status_of(response) == 200
@@ -320,7 +320,7 @@ async def test_head_asks_for_the_head_alone(gp):
     assert (status_of(wrong), wrong.endswith(b"\r\n\r\n")) == (405, True)
 
 
-async def test_a_get_may_carry_a_body_that_goes_nowhere(gp, upstream):
+async def test_body_of_a_get_is_not_forwarded(gp, upstream):
     """RAGFlow's Go client asks for the models with `{}` and a content type."""
     answer = await gp.ask({}, "/models", method="GET", headers={**JSON, "x-api-key": KEY}).answer()
     assert (answer.status, [model["id"] for model in answer.json()["data"]]) == (200, ["org/large"])

@@ -88,7 +88,7 @@ def for_strangers(dialogue: Dialogue) -> Callable[[Received], Dialogue]:
     return lambda request: LIST if request.header("authorization") == f"Bearer {KEY}" else dialogue
 
 
-async def test_a_token_is_taken_where_the_same_call_without_it_is_refused():
+async def test_token_is_proven_if_the_same_call_without_it_is_refused():
     async with Scripted(answer=strict) as upstream:
         assert await found(one(upstream, static())) == [CONFIGURED, TAKEN]
     shown = [(request.method, request.target, request.header("authorization")) for request in upstream.received]
@@ -106,7 +106,7 @@ async def test_a_token_that_was_minted_shows_its_life():
     assert credential.finding == "a token was fetched; no lifetime was found, so default_ttl_s is used: 240 s"
 
 
-async def test_a_wrong_token_fails_where_the_list_requires_a_right_one():
+async def test_wrong_token_fails_if_the_model_list_requires_a_token():
     async with Scripted(answer=strict) as upstream:
         credential, hop = await found(one(upstream, static("a-wrong-key-4711")))
     assert credential == CONFIGURED
@@ -165,14 +165,14 @@ async def test_a_model_without_a_call_is_looked_for_in_the_list():
             assert (listed.what, listed.outcome, listed.advice) == ("models", WORKS, advice)
 
 
-async def test_an_upstream_without_a_credential_is_asked_once():
+async def test_upstream_without_a_credential_is_called_once():
     async with Scripted(LIST) as upstream:
         assert await found(one(upstream)) == [Check("upstream:chat", WORKS, "answers; no credential is configured")]
     assert len(upstream.received) == 1
 
 
 @pytest.mark.parametrize("trial", [None, ProbeCall("chat", "m")])
-async def test_an_upstream_that_requires_a_credential_and_gets_none_sees_what_to_set(trial):
+async def test_missing_credential_is_reported_with_the_setting(trial):
     async with Scripted(REFUSED) as upstream:
         (hop,) = await found(one(upstream), trial)
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
@@ -210,7 +210,7 @@ async def test_an_upstream_without_a_model_list_is_not_proven(status):
         ([Rst()], "closed the connection"),
     ],
 )
-async def test_an_answer_that_is_none_fails(dialogue, expected):
+async def test_doctor_reports_an_upstream_whose_answer_is_unusable(dialogue, expected):
     async with Scripted(dialogue) as upstream:
         (hop,) = await found(one(upstream))
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
@@ -299,12 +299,12 @@ async def test_a_store_that_refuses_the_password_fails_with_its_reason():
     async with Scripted(answer=strict) as upstream, responding(Responder(b"another-password")) as responder:
         checks = await found(one(upstream, static(), store=stored(responder)))
     assert [check.outcome for check in checks] == [FAILS, WORKS, WORKS]
-    assert checks[0].finding.startswith(f"no use of 127.0.0.1:{responder.port}: invalid")
+    assert checks[0].finding.startswith(f"127.0.0.1:{responder.port} is not used: invalid")
     assert "invalid username-password pair" in checks[0].finding
     assert "store.password" in checks[0].finding
 
 
-async def test_a_store_that_quotes_a_secret_is_shown_without_it():
+async def test_stores_error_is_shown_without_the_secret():
     async with Scripted(answer=strict) as upstream, responding(Responder(b"another", b"x")) as responder:
         responder.mood = "quoting"
         checks = await found(one(upstream, static(), store=stored(responder)))
@@ -323,7 +323,7 @@ async def test_a_store_that_is_down_fails_the_check(tmp_path):
     _, line, *others = result.stdout.splitlines()
     assert (result.exit_code, len(others)) == (1, 4)
     assert line.startswith(
-        f"FAIL store store: no use of 127.0.0.1:{responder.port}: connection refused. Check store.url"
+        f"FAIL store store: 127.0.0.1:{responder.port} is not used: connection refused. Check store.url"
     )
 
 
@@ -367,7 +367,7 @@ def with_list(answer: Callable[[Received], Dialogue]) -> Callable[[Received], Di
     return lambda request: LIST if request.method == "GET" else answer(request)
 
 
-async def test_a_trial_is_one_tiny_call_as_a_client_would_send_it():
+async def test_doctors_call_is_one_small_request_like_a_clients():
     async with Scripted(answer=without_list) as upstream:
         models = {"gpt": {"upstream": "chat", "name": "gpt-240806"}}
         _, hop = await found(one(upstream, static(), models=models), ProbeCall("chat", "gpt"))
@@ -418,7 +418,7 @@ NO_ROOM = "Could not finish the message because max_tokens or model output limit
 
 
 @pytest.mark.parametrize(("least", "bounds"), [(1, [None, 1]), (2, [None, 1, 16])])
-async def test_a_trial_of_a_reasoning_model_bounds_its_answer_in_its_own_way(least, bounds):
+async def test_doctors_call_of_a_reasoning_model_limits_its_answer(least, bounds):
     """As a client's request would learn to; and with more room, where the model has to think before its word."""
 
     def reasoning(request: Received) -> Dialogue:
@@ -457,7 +457,7 @@ async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
     assert re.fullmatch(learned, hop.finding)
 
 
-async def test_a_trial_where_nothing_is_to_be_learned_fails_with_the_setting_that_would_fix_it():
+async def test_doctor_names_the_setting_if_learning_is_off():
     async with Scripted(answer=with_list(only_streams)) as upstream:
         blocks = one(upstream)
         blocks["upstreams"]["chat"]["learn"] = "off"
@@ -478,7 +478,7 @@ RANKED = {"results": [{"index": 0, "score": 0.5, "relevance_score": 0.5}]}
         ("rerank", "tei", RANKED["results"], {"model": "m", "query": "ping", "texts": ["ping"], "truncate": True}),
     ],
 )
-async def test_a_trial_asks_each_operation_in_its_own_words(operation, shape, answer, asked):
+async def test_doctor_calls_each_operation_with_its_own_sample(operation, shape, answer, asked):
     async with Scripted([Send(reply(answer))]) as upstream:
         blocks = one(upstream)
         blocks["upstreams"]["chat"]["rerank_shape"] = shape
@@ -507,7 +507,7 @@ async def test_a_trial_finds_what_a_client_would_receive(operation, body):
     assert hop.finding.endswith(refused["message"])
 
 
-async def test_a_trial_has_a_new_token_where_a_reply_is_its_rejection_as_a_client_would_have():
+async def test_doctor_renews_a_rejected_token_as_for_a_client():
     """Some gateways write a 401 into a 200; the token of a start may have ended elsewhere since."""
 
     def forgetful(request: Received) -> Dialogue:
@@ -559,7 +559,7 @@ async def test_a_trial_of_a_silent_model_is_waited_for_thirty_seconds():
     assert re.match(r"chat with m: 504 upstream_timeout_total after 3\d\.\d\d s: .* within 30 s", hop.finding)
 
 
-async def test_a_trial_that_leads_nowhere_is_raised():
+async def test_call_of_a_model_without_a_route_is_an_error():
     async with Scripted(LIST) as upstream:
         with pytest.raises(ModelNotFound):
             await found(one(upstream, models={"m": {"upstream": "chat"}}), ProbeCall("chat", "n"))
@@ -573,7 +573,7 @@ async def test_a_finding_is_there_before_the_next_hop_is_tried():
             assert silent.connections == 0
 
 
-async def test_no_connection_and_no_task_outlives_a_check_that_is_given_up():
+async def test_cancelled_check_leaves_no_connection_and_no_task():
     def own_tasks() -> list[str]:
         return [task.get_name() for task in asyncio.all_tasks() if task.get_name().endswith(" of c")]
 
@@ -595,7 +595,7 @@ async def wrong_key() -> AsyncIterator[str]:
         yield upstream.url
 
 
-async def test_the_command_prints_findings_alone_and_fails_with_the_first_failure(tmp_path, wrong_key):
+async def test_doctor_prints_only_findings_and_fails_with_the_first_failure(tmp_path, wrong_key):
     file = tmp_path / "gatepass.json"
     file.write_text(json.dumps(one(wrong_key, static("a-wrong-key-4711"))))
     file.chmod(0o600)

@@ -270,7 +270,7 @@ def token_answer(answer: Dialogue, **settings: Any) -> Callable[[Stage], Any]:
 async def milliseconds(stage: Stage) -> dict[str, Any]:
     reported = {"token": "opaque-token-4711", "expireAt": int(time.time() + 300) * 1000}
     url = await stage.server([Send(reply(reported))])
-    layout = {"token": "token", "expires_at": "expireAt", "unit": "s"}
+    layout = {"token": "token", "expiry": "expireAt", "unit": "s"}
     return with_credential(await stage.server(LIST), type="http_json", url=url, json={}, reply=layout)
 
 
@@ -403,6 +403,11 @@ FAULTS = {
         token_answer(refusal(401, "invalid_client", "wrong secret")),
         *("invalid_client: wrong secret", "credentials.c.client_secret"),
     ),
+    "a refusal without an error code": at(
+        "credential:c token",
+        token_answer([Send(reply({"message": "not you"}, 401))]),
+        *("the issuer refused the client: ", "the client and the secret in credentials.c"),
+    ),
     "a wrong scope": at(
         "credential:c token",
         token_answer(refusal(400, "invalid_scope", "unknown")),
@@ -410,7 +415,7 @@ FAULTS = {
         "credentials.c.scope",
     ),
     "a wrong token URL": at(
-        "credential:c token", token_answer([Send(reply(b"", 404))]), "404", "credentials.c.token_url"
+        "credential:c token", token_answer([Send(reply(b"", 404))]), "the URL is wrong: ", "credentials.c.token_url"
     ),
     "a login page in place of a token": at(
         "credential:c token", token_answer(PAGE), "an HTML page (Sign in)", "credentials.c.token_url"

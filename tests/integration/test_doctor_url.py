@@ -99,14 +99,14 @@ async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
     assert vectors[-1].why.startswith("embeddings with bge-m3: 200 in ")
 
 
-async def test_a_failure_behind_gatepass_is_reported_at_its_hop():
+async def test_failure_of_an_upstream_is_reported_at_its_hop():
     async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gp:
         steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", call=True)
     assert reported(steps)[5:] == [("upstream:chat", "call", "FAIL"), ("upstream:chat", "stream", "FAIL")]
     assert "500: out of memory" in steps[-1].why
 
 
-async def test_an_issuer_that_fails_behind_gatepass_is_reported_by_readyz_and_at_its_hop():
+async def test_failing_issuer_is_reported_by_readyz_and_at_its_hop():
     refusal = [Send(reply({"error": "invalid_client", "error_description": "wrong secret"}, 401))]
     async with Scripted(refusal) as issuer:
         config = blocks("http://127.0.0.1:9")
@@ -124,7 +124,7 @@ async def test_an_issuer_that_fails_behind_gatepass_is_reported_by_readyz_and_at
 
 
 @pytest.mark.parametrize("key", [None, "gp-0123456789abcdef0123456789-wrong"])
-async def test_a_key_that_gatepass_does_not_know_is_reported_with_the_variable(key):
+async def test_unknown_key_is_reported_with_its_variable(key):
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", key)
     assert (step.hop, step.what, step.outcome) == ("client", "models", Outcome.FAILS)
@@ -138,7 +138,7 @@ async def test_a_model_that_is_not_listed_is_reported_with_the_nearest_one():
     assert (step.outcome, step.advice) == (Outcome.WORKS, "The list has no model gpt-4; did you mean gpt-4o?")
 
 
-async def test_another_server_at_the_url_is_reported_as_that():
+async def test_server_that_is_not_gatepass_is_reported():
     async with Scripted([Send(reply(b"<html>portal</html>", content_type="text/html"))]) as other:
         *_, step = await steps_at(f"{other.url}/v1")
     assert (step.what, step.outcome) == ("/healthz", Outcome.FAILS)
@@ -186,7 +186,7 @@ async def replayed(client: str, config: dict[str, Any], *, call: bool = True, mo
     [
         ("ragflow", ["model list", "verify a chat model", "verify an embedding model", "verify a rerank model"]),
         ("dify", ["save a chat model", "save an embedding model", "save a rerank model"]),
-        ("openwebui", ["verify the connection"]),
+        ("open_webui", ["verify the connection"]),
         ("librechat", ["fetch the models"]),
     ],
 )
@@ -237,10 +237,10 @@ async def test_the_command_reads_the_key_from_the_environment_and_never_from_its
         def run(*arguments: str, **options: Any) -> Result:
             return CliRunner().invoke(main, ["doctor", "--url", url, *arguments], **options)
 
-        result = await asyncio.to_thread(run, "--as", "openwebui", "--json")
+        result = await asyncio.to_thread(run, "--as", "open_webui", "--json")
         document = json.loads(result.stdout)
         assert (result.exit_code, document["exit_code"]) == (0, 0), result.output
-        assert document["steps"][-1]["what"] == "openwebui: verify the connection"
+        assert document["steps"][-1]["what"] == "open_webui: verify the connection"
         assert KEY not in result.output
         monkeypatch.delenv("GATEPASS_KEY")
         assert (await asyncio.to_thread(run, "--key-stdin", input=f"{KEY}\n")).exit_code == 0

@@ -41,7 +41,7 @@ def text_of(events):
     return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
-async def test_a_model_that_does_not_stream_is_asked_for_a_whole_reply():
+async def test_model_without_streams_is_called_for_a_whole_reply():
     async with Scripted([Send(reply(COMPLETION))]) as upstream, one_at(upstream, None) as gp:
         answer = await gp.ask(STREAMED).answer()
         plain = await gp.ask(HELLO).answer()
@@ -69,7 +69,7 @@ async def test_calls_without_ids_get_one_each_in_every_message():
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
-async def test_within_the_hold_an_error_keeps_its_status(status):
+async def test_error_within_the_hold_time_keeps_its_status(status):
     go, clock = asyncio.Event(), DrivenClock()
     dialogue: Dialogue = [Wait(go), Send(reply(BUSY, status, retry_after="7"))]
     async with (
@@ -87,7 +87,7 @@ async def test_within_the_hold_an_error_keeps_its_status(status):
         assert answer.headers["retry-after"] == "7"
 
 
-async def test_after_the_hold_comments_keep_the_line_and_then_comes_the_answer():
+async def test_comments_are_sent_after_the_hold_time_until_the_answer():
     go, clock = asyncio.Event(), DrivenClock()
     async with (
         Scripted([Wait(go), Send(reply(COMPLETION))]) as upstream,
@@ -201,7 +201,7 @@ async def test_while_only_comments_went_out_the_next_target_may_answer():
 
 
 @pytest.mark.parametrize("count", [0, 2], ids=["held", "with comments"])
-async def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(count):
+async def test_disconnect_closes_the_upstream_within_a_second(count):
     clock = DrivenClock()
     async with Scripted([Hold()]) as upstream, one_at(upstream, clock) as gp:
         async with gp.ask(STREAMED) as ask:
@@ -215,7 +215,7 @@ async def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(coun
         await clock.advance(10 * EVERY_S)
 
 
-async def test_a_client_that_leaves_in_the_middle_of_the_reply_ends_it_too():
+async def test_disconnect_within_a_reply_closes_the_upstream():
     clock = DrivenClock()
     async with Scripted([Send(reply(COMPLETION)[:-9]), Hold()]) as upstream, one_at(upstream, clock) as gp:
         async with gp.ask(STREAMED) as ask:
@@ -241,7 +241,7 @@ async def test_a_whole_reply_is_bounded_after_the_head_as_before():
         await upstream.left()
 
 
-async def test_a_client_that_asked_for_no_stream_gets_no_comments():
+async def test_client_without_a_stream_receives_no_comments():
     go, clock = asyncio.Event(), DrivenClock()
     async with (
         Scripted([Wait(go), Send(reply(BUSY, 503))]) as upstream,
@@ -255,7 +255,7 @@ async def test_a_client_that_asked_for_no_stream_gets_no_comments():
     assert (answer.status, answer.error["code"]) == (503, "busy")
 
 
-async def test_an_unexpected_whole_reply_becomes_a_stream_too():
+async def test_unrequested_whole_reply_becomes_a_stream():
     """`stream: auto`: the upstream was asked for a stream, and answers with one whole document all the same."""
     for moves in ([Send(reply(COMPLETION))], [Send(reply({"code": 0, "msg": "ok", "data": COMPLETION}))]):
         async with Scripted(moves) as upstream, gateway(upstream=upstream.url) as gp:
@@ -268,7 +268,7 @@ async def test_an_unexpected_whole_reply_becomes_a_stream_too():
 
 
 @pytest.mark.parametrize(("stream", "asked"), [("auto", HELLO), ("emulate", STREAMED)])
-async def test_what_a_rule_sets_for_streams_is_left_out_of_a_whole_call(stream, asked):
+async def test_stream_options_of_a_rule_are_not_sent_without_a_stream(stream, asked):
     models = {"m": {"upstream": "chat", "stream": stream, "rules": {"set": {"stream_options.include_usage": True}}}}
     async with (
         Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,

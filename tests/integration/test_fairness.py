@@ -15,6 +15,8 @@ from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
+
 KEYS = {"hog": "gp-" + "h" * 43, "app": "gp-" + "a" * 43}
 COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}]}
 CONNECTIONS = 20
@@ -48,7 +50,7 @@ async def status_of(gp: Gateway, path: str) -> int:
     return (await gp.ask(None, path, method="GET", headers={}).answer()).status
 
 
-async def test_a_flood_of_idle_connections_closes_its_own_and_every_caller_is_served(caplog: pytest.LogCaptureFixture):
+async def test_flood_of_idle_connections_closes_only_its_own_connections(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.WARNING, "gatepass")
     async with small() as (gp, _), AsyncExitStack() as held:
         kept = await held.enter_async_context(Kept(gp.port))
@@ -90,7 +92,7 @@ class Kept:
         return head.split()[1]
 
 
-async def test_behind_a_trusted_proxy_a_flood_closes_the_connections_of_its_own_client():
+async def test_flood_through_a_trusted_proxy_closes_its_own_clients_connections():
     async with small(trusted_proxies=["127.0.0.0/8"]) as (gp, _), AsyncExitStack() as held:
         wrong = {**JSON, "authorization": "Bearer gp-wrong", "connection": "keep-alive"}
         quiet = await held.enter_async_context(gp.ask(headers={**wrong, "x-forwarded-for": "192.0.2.8"}))
@@ -115,7 +117,7 @@ async def test_wrong_keys_cost_a_valid_one_nothing():
         assert (await gp.ask(headers=of("app")).answer()).status == 200
 
 
-async def test_a_key_with_all_requests_under_way_leaves_the_last_tenth_and_every_other_caller_is_served():
+async def test_busy_key_leaves_the_last_tenth_to_other_callers():
     async with small() as (gp, upstream), hogging(gp, CONNECTIONS + 5) as heads:
         await upstream.requested(CONNECTIONS - 2)
         await until(lambda: sum(head.done() for head in heads) == 7)

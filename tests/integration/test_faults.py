@@ -241,7 +241,7 @@ async def test_a_fault_before_the_first_event_is_an_http_error_that_names_its_ho
 
 
 @pytest.mark.parametrize("place", [place for place in _places() if place.startswith("midstream")])
-async def test_a_fault_in_mid_stream_is_its_last_event_and_causes_no_retry(faulty, place):
+async def test_fault_within_a_stream_is_its_last_event_and_causes_no_retry(faulty, place):
     answer, fault = await _asked(faulty, place), _fault(place)
     assert (answer.status, answer.whole, answer.error["code"]) == (200, True, fault.code)
     assert answer.body.startswith(FIRST)

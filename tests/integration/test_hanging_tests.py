@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -54,34 +57,69 @@ def test_staged():
 """
 
 
-def output(folder: Path, staged: str, *options: str, hung_after_s: float = 1) -> str:
-    """Return the output of a run of `staged` under the root conftest, where a test ends after `hung_after_s`."""
-    (folder / "test_one.py").write_text(staged + BESIDE)
-    ini = [
-        f"--config-file={ROOT}/pyproject.toml",
-        f"--rootdir={folder}",
-        "-p",
-        "tests.conftest",
-        "-o",
-        f"hung_after_s={hung_after_s}",
-    ]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ini, *options, str(folder)]
-    environment = os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "examples"), "COLUMNS": "200"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    return done.stdout
+@dataclass(frozen=True)
+class StagedRun:
+    """A run of `staged` under the root conftest, where a test ends after `hung_after_s`."""
+
+    staged: str
+    options: tuple[str, ...] = ()
+    hung_after_s: float = 1.0
+    conftest: str = ""
+
+    def start(self, folder: Path) -> subprocess.Popen[str]:
+        (folder / "test_one.py").write_text(self.staged + BESIDE)
+        (folder / "conftest.py").write_text(self.conftest)
+        ini = [
+            f"--config-file={ROOT}/pyproject.toml",
+            f"--rootdir={folder}",
+            "-p",
+            "tests.conftest",
+            "-o",
+            f"hung_after_s={self.hung_after_s}",
+        ]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ini, *self.options, str(folder)]
+        environment = os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "examples"), "COLUMNS": "200"}
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
 
-def test_a_property_that_hangs_is_reported_with_its_example(tmp_path):
-    report = output(tmp_path, HANGING)
+RUNS = {
+    "hanging": StagedRun(HANGING),
+    "shrinking": StagedRun(SHRINKING, hung_after_s=6),  # shrinks for 1.5 s, and the rest is for a busy machine
+    "asyncio": StagedRun(WAITING, conftest=LOOP.format(name="asyncio")),
+    "uvloop": StagedRun(WAITING, conftest=LOOP.format(name="uvloop")),
+    "deaf": StagedRun(DEAF, ("-n", "1", "-o", "faulthandler_timeout=2")),
+}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory) -> Iterator[Mapping[str, subprocess.Popen[str]]]:
+    """Start all runs at once, because they wait most of the time."""
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(run.start(tmp_path_factory.mktemp(name))) for name, run in RUNS.items()}
+        yield processes
+        for process in processes.values():
+            process.kill()
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    """Return the output of a run, in which a test failed."""
+    report, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, report
+    return report
+
+
+def test_a_property_that_hangs_is_reported_with_its_example(started):
+    report = output(started["hanging"])
     assert "Hung: this test took too long" in report
     assert "test_staged(\n" in report
     assert "    value=" in report
     assert "1 failed, 1 passed" in report
 
 
-def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(tmp_path):
-    report = output(tmp_path, SHRINKING, hung_after_s=6)  # shrinks for 1.5 s, and the rest is for a busy machine
+def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(started):
+    report = output(started["shrinking"])
     assert "AssertionError: too large" in report
     assert "Hung" not in report
     assert "    values=[" in report
@@ -89,15 +127,14 @@ def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(tm
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_test_whose_task_waits_for_ever_is_reported_with_the_line(tmp_path, loop):
-    (tmp_path / "conftest.py").write_text(LOOP.format(name=loop))
-    report = output(tmp_path, WAITING)
+def test_test_with_an_endless_task_is_reported_with_its_line(started, loop):
+    report = output(started[loop])
     assert ": this test took too long, while its tasks waited:" in report
     assert "await asyncio.Event().wait()  # nobody sets it" in report
     assert "1 failed, 1 passed" in report
 
 
-def test_a_test_that_ignores_signals_is_named_and_the_run_goes_on(tmp_path):
-    report = output(tmp_path, DEAF, "-n", "1", "-o", "faulthandler_timeout=2")
+def test_test_that_ignores_signals_is_named_and_the_run_continues(started):
+    report = output(started["deaf"])
     assert "crashed while running 'test_one.py::test_staged'" in report
     assert "1 failed, 1 passed" in report

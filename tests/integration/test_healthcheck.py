@@ -66,7 +66,7 @@ def test_a_server_that_hangs_is_exit_code_1_in_time() -> None:
     assert (result.exit_code, result.output) == (1, f"Error: no answer from 127.0.0.1:{port}: no answer in time\n")
 
 
-def test_what_is_not_http_is_exit_code_1() -> None:
+def test_healthcheck_of_a_server_without_http_exits_with_1() -> None:
     with one_answer(b"SSH-2.0-OpenSSH_9.2\r\n") as (port, _):
         result = ask(port)
     assert result.exit_code == 1

@@ -19,7 +19,7 @@ async def shown(gp: Gateway, path: str = "/", headers: Mapping[str, str] = HTML)
     return await gp.ask(None, path, method="GET", headers=headers).answer()
 
 
-async def test_a_browser_sees_that_it_runs_the_version_the_base_url_and_where_the_docs_are():
+async def test_home_page_shows_the_version_the_base_url_and_the_documentation():
     async with gateway(upstream=UPSTREAM, access=LOCKED) as gp:
         answer = await shown(gp)
         url = f"http://127.0.0.1:{gp.port}/v1"
@@ -35,7 +35,7 @@ async def test_a_browser_sees_that_it_runs_the_version_the_base_url_and_where_th
     assert len(answer.body) < 1000
 
 
-async def test_it_is_at_the_root_and_below_the_base_path():
+async def test_page_is_at_the_root_and_below_the_base_path():
     async with gateway(upstream=UPSTREAM, access=LOCKED, server={"base_path": "/llm"}) as gp:
         for path in ("/", "/llm", "/llm/"):
             answer = await shown(gp, path, {**HTML, "host": "gw.example", "x-forwarded-proto": "https"})
@@ -50,7 +50,7 @@ async def test_a_host_cannot_write_into_the_page():
     assert b"<script" not in answer.body
 
 
-async def test_without_keys_no_other_site_shows_it():
+async def test_home_page_is_refused_to_other_sites_without_keys():
     foreign = {"host": "evil.example"}, {"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}
     async with gateway(upstream=UPSTREAM) as gp:
         assert (await shown(gp)).status == 200

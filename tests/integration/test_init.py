@@ -116,7 +116,7 @@ async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
     assert not (tmp_path / "secrets").exists()
 
 
-async def test_each_wrong_answer_is_explained_and_given_again(tmp_path):
+async def test_each_wrong_answer_is_explained_and_asked_again(tmp_path):
     async with servers() as url:
         with refusing_server() as closed:  # a free port: nothing listens there for the whole test
             pass
@@ -158,7 +158,7 @@ async def test_a_wrong_last_answer_is_asked_again(tmp_path):
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
 
 
-async def test_a_place_for_the_secret_that_does_not_exist_is_asked_again_at_once(tmp_path):
+async def test_unknown_place_of_the_secret_is_asked_again_at_once(tmp_path):
     async with servers() as url:
         typed = (
             *(f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", "wrong", "y"),
@@ -189,7 +189,7 @@ async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
     assert (tmp_path / "gatepass.yaml").read_text().count("# Not proven: upstream:llm connect") == 2
 
 
-async def test_without_questions_the_options_the_file_and_the_variable_give_all_answers(tmp_path, monkeypatch):
+async def test_options_file_and_variable_replace_all_questions(tmp_path, monkeypatch):
     monkeypatch.setenv("CORP_SECRET", SECRET)
     async with servers() as url:
         (tmp_path / "answers.yaml").write_text(
@@ -199,13 +199,14 @@ async def test_without_questions_the_options_the_file_and_the_variable_give_all_
         result = await run(tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes", "--call")
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
-        assert 'client_secret: "${CORP_SECRET}"' in (tmp_path / "gatepass.yaml").read_text()
+        assert "client_secret: '${CORP_SECRET}'" in (tmp_path / "gatepass.yaml").read_text()
         again = await run(tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes")
         assert (again.exit_code, "--force" in again.output) == (2, True)
         wrong = await run(
             tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes", "--force", "--client-id", "you"
         )
         assert (wrong.exit_code, "invalid_client" in wrong.output) == (1, True)
+        assert "no file was written. Correct the answer that FAIL names" in wrong.output
     assert not (tmp_path / "secrets").exists()
 
 
@@ -266,7 +267,7 @@ async def test_an_interrupted_command_leaves_nothing(tmp_path):
 def test_the_file_names_a_ca_by_its_whole_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = render({"base_url": "https://llm.corp.example", "auth": "none", "ca_file": "ca.pem"}, "")
-    assert f'network: {{ca_file: "{tmp_path}/ca.pem"}}' in text
+    assert f"network: {{ca_file: {tmp_path}/ca.pem}}" in text
 
 
 def test_the_file_is_what_the_answers_say():
@@ -279,37 +280,36 @@ def test_the_file_is_what_the_answers_say():
         "ca_file": "/etc/ca.pem",
     }
     keys = [ClientKey("ragflow", "ragflow", f"sha256:{'0' * 64}"), ClientKey("mine", "", f"sha256:{'1' * 64}")]
-    assert render(answers, "${S}", keys, ["upstream:llm tls: late"]).splitlines() == [
+    assert render(answers, "${S}", keys, ["upstream:llm tls: late"]).split("\n") == [
         "# Written by `gatepass init`. All settings: docs/reference/configuration.md.",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
         "# Not proven: upstream:llm tls: late",
         "",
-        "server:",
-        '  host: "127.0.0.1"',
-        "  port: 8080",
+        "server: {host: 127.0.0.1, port: 8080}",
         "",
         "# gatepass keeps this token valid and sends it as `Authorization: Bearer …`.",
         "credentials:",
         "  llm:",
-        '    type: "http_json"',
-        '    url: "https://sso.corp.example/login"',
-        '    json: {app: "a$$b", key: "${S}"}',
-        '    reply: {token: "data.token"}',
-        '    network: {ca_file: "/etc/ca.pem"}',
+        "    type: http_json",
+        "    url: https://sso.corp.example/login",
+        "    json: {app: a$$b, key: '${S}'}",
+        "    reply: {token: data.token}",
+        "    network: {ca_file: /etc/ca.pem}",
         "",
         "# The LLM gateway. With one upstream every model name is passed on.",
         "upstreams:",
         "  llm:",
-        '    base_url: "https://llm.corp.example/v1"',
-        '    credential: "llm"',
-        '    network: {ca_file: "/etc/ca.pem"}',
+        "    base_url: https://llm.corp.example/v1",
+        "    credential: llm",
+        "    network: {ca_file: /etc/ca.pem}",
         "",
         "# One key for each client. A profile makes the changes that its client needs.",
         "# `gatepass keys new --name NAME` creates another key.",
         "access:",
         "  keys:",
-        f'    - {{name: "ragflow", profile: "ragflow", hash: "sha256:{"0" * 64}"}}',
-        f'    - {{name: "mine", hash: "sha256:{"1" * 64}"}}',
+        f"    - {{name: ragflow, profile: ragflow, hash: sha256:{'0' * 64}}}",
+        f"    - {{name: mine, hash: sha256:{'1' * 64}}}",
+        "",
     ]
 
 
@@ -318,9 +318,13 @@ HOSTILE = "m\x1b]0;title\x07\x9b31m\nserver: {port: 1}\u2028x\u202e"
 
 
 @pytest.mark.parametrize(
-    "answer", ["a: b, c", "x}\nevil: 1", "#no", "*", "${HOME}$$", '"\\', "\x7f\x85\u2028é😀", "true", "- a", "\ufeff"]
+    "answer",
+    [
+        *("a: b, c", "x}\nevil: 1", "#no", "*", "${HOME}$$", '"\\', "\x7f\x85\u2028é😀", "true", "- a", "\ufeff"),
+        *("?a", ":a", "? a", "a\x85b", "\u2028"),
+    ],
 )
-def test_no_answer_changes_the_file_around_it(tmp_path, answer):
+def test_answer_cannot_change_other_lines_of_the_file(tmp_path, answer):
     body = {"key": PLACE, answer: [answer, {answer: 1.5}]}
     answers = {"base_url": "http://127.0.0.1:1/v1", "auth": "login", "login_url": "http://127.0.0.1:1/"}
     path = tmp_path / "gatepass.yaml"

@@ -130,7 +130,7 @@ async def stage():
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 @pytest.mark.parametrize("name", FAULTS)
-async def test_an_issuers_fault_is_a_503_in_its_own_words_within_a_bound(stage, name, body):
+async def test_issuers_failure_is_a_503_with_its_message_in_time(stage, name, body):
     before = len(stage.upstream.received)
     began_s = time.monotonic()
     answer = await stage.gp.ask({**body, "model": name}).answer()
@@ -146,7 +146,7 @@ async def test_an_issuers_fault_is_a_503_in_its_own_words_within_a_bound(stage, 
     assert (len(stage.upstream.received), stage.decoy.connections) == (before, 0)
 
 
-async def test_one_failing_credential_harms_no_other(stage):
+async def test_failing_credential_does_not_affect_others(stage):
     answers = await asyncio.gather(*(stage.gp.ask({**HELLO, "model": "good"}).answer() for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5
     ready = await stage.gp.ask(None, "/readyz", method="GET").answer()
@@ -178,7 +178,7 @@ async def test_an_issuer_that_is_down_at_the_start_is_used_within_four_seconds_o
     assert healed_s < 4.0
 
 
-async def test_two_failures_are_passed_over_within_one_request():
+async def test_two_failures_of_the_issuer_are_retried_within_one_request():
     async with Scripted(replied(b"", 500), [Rst()], minted()) as issuer, Scripted([GOOD]) as upstream:
         async with gateway(**corp(issuer, upstream)) as gp:
             assert (await gp.ask().answer()).status == 200
@@ -197,7 +197,7 @@ async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_to_wait():
         assert len(issuer.received) <= 2
 
 
-async def test_a_rotated_secret_heals_by_itself_and_the_account_is_not_locked(tmp_path: Path):
+async def test_rotated_secret_is_used_without_locking_the_account(tmp_path: Path):
     """After a definite rejection gatepass does not ask the issuer until the file holds another secret."""
     file = tmp_path / "secret"
     file.write_text("old-secret-0815\n")
@@ -240,7 +240,7 @@ async def test_a_stream_outlives_its_token():
     assert ask.body.replace(COMMENT, b"") == b"".join(events)
 
 
-async def test_a_403_is_passed_on_and_costs_no_token():
+async def test_403_is_relayed_without_a_new_token():
     refusal = replied({"error": {"message": "not for you", "type": "permission_error", "code": "no_access"}}, 403)
     async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
         async with gateway(**corp(issuer, upstream)) as gp:
@@ -249,7 +249,7 @@ async def test_a_403_is_passed_on_and_costs_no_token():
         assert (len(issuer.received), len(upstream.received)) == (1, 5)
 
 
-async def test_an_issuer_that_stands_by_a_refused_token_is_not_stormed():
+async def test_issuer_that_returns_a_rejected_token_again_receives_few_requests():
     """The wrong audience, say: each request is refused, and the same token comes again."""
     refusal = replied({"error": {"message": "wrong audience"}}, 401)
     async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
@@ -277,7 +277,7 @@ def calls(issuer: Scripted) -> Counter[str]:
     return Counter(request.target for request in issuer.received)
 
 
-async def test_a_silent_issuer_is_asked_once_at_a_time_whatever_the_grant():
+async def test_silent_issuer_receives_one_request_at_a_time_for_every_grant():
     grants = {
         "refresh": {"grant_type": "refresh_token", "refresh_token": "once-only"},
         "password": {"grant_type": "password", "username": "bot", "password": SECRET},

@@ -75,7 +75,7 @@ async def paused(
         return await ask.answer()
 
 
-async def test_a_head_that_comes_late_is_written_for_it_and_the_stream_follows_unchanged():
+async def test_gatepass_sends_a_late_head_and_the_stream_follows_unchanged():
     go = asyncio.Event()
     answer = await waited([Wait(go), Send(stream(WHOLE))], go, STREAM_HOLD_S + 2 * EVERY_S)
     assert (answer.status, answer.whole) == (200, True)
@@ -84,14 +84,14 @@ async def test_a_head_that_comes_late_is_written_for_it_and_the_stream_follows_u
     assert content(answer.body) == "hello"
 
 
-async def test_a_head_without_an_event_is_no_sign_of_life():
+async def test_head_without_an_event_does_not_stop_keep_alives():
     go = asyncio.Event()
     answer = await waited([Send(BEGUN), Wait(go), Send(framed(WHOLE) + LAST_CHUNK)], go, STREAM_HOLD_S)
     assert answer.body == COMMENT + WHOLE
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
-async def test_within_the_hold_an_error_keeps_its_status(status):
+async def test_error_within_the_hold_time_keeps_its_status(status):
     go = asyncio.Event()
     answer = await waited([Wait(go), Send(reply(BUSY, status, retry_after="7"))], go, STREAM_HOLD_S - 0.1)
     assert (answer.status, answer.error["code"]) == (status, "busy")
@@ -99,7 +99,7 @@ async def test_within_the_hold_an_error_keeps_its_status(status):
         assert answer.headers["retry-after"] == "7"
 
 
-async def test_after_the_hold_an_error_is_the_streams_last_event():
+async def test_error_after_the_hold_time_is_the_streams_last_event():
     go = asyncio.Event()
     answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S)
     assert (answer.status, answer.whole, answer.error["code"]) == (200, True, "busy")
@@ -107,7 +107,7 @@ async def test_after_the_hold_an_error_is_the_streams_last_event():
     assert b"[DONE]" not in answer.body
 
 
-async def test_after_the_hold_a_refusal_still_causes_a_rule_and_a_whole_answer_is_a_stream():
+async def test_rejection_after_the_hold_time_causes_a_rule_and_a_synthesized_stream():
     go, clock = asyncio.Event(), DrivenClock()
     words = "This model does not support streaming."
     refusal = reply({"error": {"message": words, "param": "stream", "code": "unsupported_value"}}, 400)
@@ -133,12 +133,12 @@ async def test_a_stream_that_pauses_is_kept_alive_between_its_events():
     assert blocks(answer.body) == [block.decode().strip() for block in (FIRST, SECOND, STOP, DONE)]
 
 
-async def test_a_pause_inside_an_event_is_filled_before_it():
+async def test_keep_alive_is_sent_before_an_incomplete_event():
     answer = await paused(FIRST + SECOND[:30], SECOND[30:], STOP, DONE)
     assert answer.body == FIRST + COMMENT * 3 + SECOND + STOP + DONE
 
 
-async def test_behind_an_id_the_comment_has_no_blank_line_of_its_own():
+async def test_comment_after_an_id_has_no_blank_line():
     first = b"id: 1\n" + FIRST
     answer = await paused(first, SECOND, STOP, DONE)
     assert answer.body == first + COMMENT_AFTER_ID * 3 + SECOND + STOP + DONE
@@ -156,7 +156,7 @@ async def test_the_events_of_a_kept_response_are_kept_alive_too():
 
 
 @pytest.mark.parametrize("profile", ["dify", "mute"])
-async def test_clients_that_read_no_comments_get_none(profile):
+async def test_clients_without_comments_receive_none(profile):
     go = asyncio.Event()
     path = f"/for/{profile}/v1/chat/completions"
     profiles = {"mute": {"keep_alive": "off"}}
@@ -189,7 +189,7 @@ def commented(*events: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("profile", ["dify", "continue", "mute"])
-async def test_an_upstreams_own_comments_do_not_reach_clients_that_read_none(profile):
+async def test_upstreams_comments_are_dropped_for_clients_without_comments(profile):
     path, whole = f"/for/{profile}/v1/chat/completions", commented(FIRST, SECOND, STOP, DONE)
     async with (
         Scripted(answer=lambda _: [Send(stream(whole))]) as upstream,
@@ -300,7 +300,7 @@ def signs_in(body: bytes, *events: bytes) -> list[Any]:
     return [json.loads(block[5:]) for block in rest.decode().split("\n\n") if block]
 
 
-async def test_a_chunk_without_text_is_of_the_stream_that_it_stands_in():
+async def test_empty_chunk_has_the_envelope_of_its_stream():
     answer = await paused(FIRST, SECOND, STOP, DONE, path=AT_DIFY)
     head = {name: value for name, value in piece({}).items() if name != "choices"}
     assert signs_in(answer.body, FIRST, SECOND, STOP, DONE) == [{**head, "choices": [SILENT]}] * 3
@@ -314,7 +314,7 @@ async def test_no_chunk_without_text_follows_a_finish_reason(first):
     assert answer.body == first + DONE
 
 
-async def test_a_chunk_without_text_is_of_a_choice_that_goes_on():
+async def test_empty_chunk_belongs_to_an_unfinished_choice():
     first = FIRST + data_event(piece({"content": "ha"}, index=1)) + STOP
     end = data_event(piece({}, finish="stop", index=1))
     answer = await paused(first, end, DONE, asked={**STREAMED, "n": 2}, path=AT_DIFY)
@@ -343,7 +343,7 @@ async def test_no_check_runs_after_the_last_stream():
         assert len(gp.state.periodic_checks) == 0
 
 
-async def test_a_request_that_waits_behind_another_waits_no_longer_for_the_head():
+async def test_hold_time_includes_the_wait_for_another_request():
     """For an unknown model one request goes first: the others wait for it."""
     go, clock = asyncio.Event(), DrivenClock()
     async with (

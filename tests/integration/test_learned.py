@@ -50,7 +50,7 @@ async def page(gp: Gateway, path: str = "/learned", **headers: str) -> Any:
     return await gp.ask(None, path, method="GET", headers=headers).answer()
 
 
-async def test_what_was_learned_is_listed_with_its_evidence():
+async def test_learned_rules_are_listed_with_their_evidence():
     clock = DrivenClock()
     async with (
         Scripted(answer=no_stream) as upstream,
@@ -105,7 +105,7 @@ async def test_the_page_pins_by_the_public_names():
     assert parse_yaml("pins", answer.body.decode()).tree == {"models": {"mini": {"stream": "emulate"}}}
 
 
-async def test_it_requires_a_key_where_there_are_any_and_this_machine_where_there_are_none():
+async def test_learned_page_requires_a_key_or_without_keys_a_local_client():
     async with Scripted(answer=no_stream) as upstream:
         async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gp:
             refused, shown = await page(gp), await page(gp, authorization=f"Bearer {KEY}")
@@ -150,7 +150,7 @@ async def test_models_of_an_upstreams_own_list_are_marked_by_their_glob_and_thei
     assert after["gpt-5"]["object"] == "model"
 
 
-async def test_a_caller_sees_marks_of_the_models_it_may_use_alone():
+async def test_caller_sees_marks_of_its_own_models_only():
     keys = [{"name": "one", "hash": hash_key(KEY), "models": ["plain"]}]
     async with (
         Scripted(answer=no_stream) as upstream,
@@ -176,7 +176,7 @@ async def test_the_openai_package_reads_the_marked_list():
 # --- between processes --------------------------------------------------------------------------------------------
 
 
-async def test_what_each_worker_learned_is_listed_together(tmp_path, monkeypatch):
+async def test_learned_rules_of_all_workers_are_listed_together(tmp_path, monkeypatch):
     control = str(tmp_path / "own" / "control.sock")
     server = {"server": {"control_socket": control}}
     async with Scripted(answer=no_stream) as upstream:

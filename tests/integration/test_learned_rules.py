@@ -41,7 +41,7 @@ def counted(gp, event):
     return f'gatepass_learned_rule_events_total{{event="{event}",upstream="chat"}} 1.0' in text
 
 
-async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
+async def test_rejected_stream_is_synthesized_and_learned(caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     options = {**STREAMED, "stream_options": {"include_usage": True}}
     async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
@@ -105,7 +105,7 @@ async def test_of_the_members_for_sampling_each_is_remembered_once_the_upstream_
     assert len(upstream.received) == calls
 
 
-async def test_a_request_is_changed_three_times_and_the_next_one_goes_on_from_there():
+async def test_request_is_changed_three_times_and_the_next_one_continues_with_these_rules():
     names = ["seed", "user", "store", "metadata", "verbosity"]
     upstream_of = Refusing([without(name) for name in names])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
@@ -121,7 +121,7 @@ async def test_a_request_is_changed_three_times_and_the_next_one_goes_on_from_th
     assert (second.status, len(upstream.received)) == (200, 1 + MOST_STEPS + 3)
 
 
-async def test_one_input_that_is_wrong_spoils_no_batch_of_others():
+async def test_invalid_input_does_not_affect_other_batches():
     """Eleven good inputs and a bad one, at a model that takes ten at once; then twelve good ones."""
 
     def answer(request):
@@ -148,7 +148,7 @@ async def test_one_input_that_is_wrong_spoils_no_batch_of_others():
     assert (right.status, len(right.json()["data"])) == (200, 12)
 
 
-async def test_one_request_with_another_fault_stops_no_learned_rule_of_others():
+async def test_other_fault_of_a_request_revokes_no_learned_rule():
     refuses = [without("max_tokens", "Unsupported parameter: '{}' is not supported with this model."), without("stop")]
     async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gp:
         wrong = await gp.ask({**HELLO, "max_tokens": 3, "stop": ["x"]}).answer()
@@ -162,7 +162,7 @@ async def test_one_request_with_another_fault_stops_no_learned_rule_of_others():
 @pytest.mark.parametrize(
     "then", [always("Streaming is off, and so is the rest."), always("boom", 500)], ids=["400", "500"]
 )
-async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a_minute(then):
+async def test_failed_rule_returns_the_first_error_and_is_not_tried_for_a_minute(then):
     clock, upstream_of = DrivenClock(), Refusing([no_stream(), then])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
         first = await gp.ask(STREAMED).answer()
@@ -207,7 +207,7 @@ async def test_nothing_is_learned_from(case):
     assert "x-gatepass-tried" not in answer.headers
 
 
-async def test_where_nothing_is_gone_by_the_first_word_is_the_last():
+async def test_error_is_returned_at_once_if_learning_is_off():
     async with (
         Scripted(answer=Refusing([no_stream()])) as upstream,
         gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gp,
@@ -218,7 +218,7 @@ async def test_where_nothing_is_gone_by_the_first_word_is_the_last():
     assert len(upstream.received) == 2
 
 
-async def test_what_a_model_states_of_its_stream_is_not_overruled():
+async def test_configured_stream_mode_is_not_changed_by_learning():
     async with Scripted(answer=Refusing([no_stream()])) as upstream:
         models = {"m": {"upstream": "chat", "stream": True, "suggest": "gpt-4o"}}
         async with gateway(upstream=upstream.url, models=models) as gp:
@@ -229,7 +229,7 @@ async def test_what_a_model_states_of_its_stream_is_not_overruled():
     )
 
 
-async def test_after_an_hour_one_request_meets_the_refusal_again_and_the_others_wait_for_it():
+async def test_expired_rule_is_learned_again_by_one_request_while_others_wait():
     clock, upstream_of = DrivenClock(), Refusing([no_stream()])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
         await gp.ask(STREAMED).answer()
@@ -255,7 +255,7 @@ async def test_a_burst_to_a_model_that_refuses_streams_costs_a_handful_of_calls(
     assert extra <= A_HANDFUL
 
 
-async def test_a_burst_to_a_model_that_takes_everything_costs_no_call_more():
+async def test_burst_to_a_model_without_rejections_causes_no_extra_call():
     async with Scripted(answer=Refusing()) as upstream, gateway(upstream=upstream.url) as gp:
         answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(BURST)))
     assert ({answer.status for answer in answers}, len(upstream.received)) == ({200}, BURST)
@@ -275,7 +275,7 @@ async def test_a_burst_to_a_known_model_that_begins_to_refuse_is_answered():
         assert len(upstream.received) == before + 1
 
 
-async def test_a_client_that_leaves_while_it_waits_for_the_scout_lets_the_others_go_on():
+async def test_disconnect_during_the_wait_for_the_leader_does_not_affect_others():
     async with (
         Scripted(answer=Refusing([no_stream()])) as upstream,
         gateway(upstream=upstream.url) as gp,
@@ -297,7 +297,7 @@ NO_DIMENSIONS = (
 
 
 @pytest.mark.parametrize(("wanted", "status"), [(2, 200), (3, 400)])
-async def test_dimensions_are_left_out_only_where_the_vectors_have_them(wanted, status):
+async def test_dimensions_are_dropped_only_if_the_vectors_have_that_length(wanted, status):
     refusal = Refusal(lambda body: "dimensions" in body, NO_DIMENSIONS)
 
     def answer(request):
@@ -315,7 +315,7 @@ async def test_dimensions_are_left_out_only_where_the_vectors_have_them(wanted, 
 
 
 @pytest.mark.parametrize("declared", [None, False])
-async def test_token_ids_go_up_and_a_refusal_states_what_to_do(declared):
+async def test_token_ids_are_sent_and_a_rejection_names_the_remedy(declared):
     refusal = always("'input' field must be a string or an array of strings")
     models = {} if declared is None else {"e": {"upstream": "chat", "capabilities": {"token_ids": declared}}}
     async with Scripted(answer=Refusing([refusal])) as upstream, gateway(upstream=upstream.url, models=models) as gp:
@@ -325,7 +325,7 @@ async def test_token_ids_go_up_and_a_refusal_states_what_to_do(declared):
     assert len(upstream.received) == (1 if declared is None else 0)
 
 
-async def test_an_expired_token_between_two_tries_is_renewed_and_what_was_learned_stays():
+async def test_token_expired_between_two_attempts_is_renewed_and_rules_are_kept():
     tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
     asked = []
 
@@ -352,7 +352,7 @@ async def test_an_expired_token_between_two_tries_is_renewed_and_what_was_learne
     assert asked == [(first, True), (first, False), (second, False)]
 
 
-async def test_a_model_that_refuses_both_ways_is_asked_once_in_each():
+async def test_model_that_rejects_both_stream_modes_receives_one_call_of_each():
     refuses = Refusing([no_stream(), always(ONLY_STREAM)])
     async with Scripted(answer=refuses) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(STREAMED).answer()
@@ -368,7 +368,7 @@ async def test_a_model_that_refuses_both_ways_is_asked_once_in_each():
         {"message": "Unrecognized request argument supplied: 2fast"},
     ],
 )
-async def test_a_refusal_that_names_no_member_stays_the_upstreams_own(error):
+async def test_rejection_without_a_member_is_returned_unchanged(error):
     async with Scripted([Send(reply({"error": error}, 400))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(HELLO).answer()
     assert (answer.status, answer.error["hop"]) == (400, "upstream:chat")

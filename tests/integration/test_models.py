@@ -49,7 +49,7 @@ async def test_a_wildcard_lists_the_upstreams_own_models_as_they_are():
     assert len(upstream.received) == 1
 
 
-async def test_configured_names_come_first_and_globs_let_the_others_in():
+async def test_configured_names_precede_models_that_match_globs():
     async with Scripted(LIST) as chat, Scripted(EMBEDDERS) as embed:
         upstreams = {"chat": {"base_url": chat.url}, "embed": {"base_url": embed.url}}
         models = {"gpt-best": {"upstream": "chat", "name": "deployed"}, "org/*": {"upstream": "chat"}}
@@ -65,7 +65,7 @@ async def test_configured_names_come_first_and_globs_let_the_others_in():
     assert described.json() == {"id": "only", "object": "model", "created": 0, "owned_by": "gatepass"}
 
 
-async def test_a_list_is_asked_for_again_after_a_minute_however_many_ask():
+async def test_model_list_is_fetched_once_a_minute_for_all_clients():
     clock = DrivenClock()
     async with Scripted(LIST, EMBEDDERS) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
         found = await asyncio.gather(*(listed(gp) for _ in range(20)))
@@ -131,7 +131,7 @@ async def test_without_any_list_the_upstreams_error_is_reported():
     assert found == expected
 
 
-async def test_one_failing_upstream_takes_no_others_models_away():
+async def test_failing_upstream_does_not_remove_models_of_others():
     async with Scripted([Rst()]) as chat, Scripted(EMBEDDERS) as embed:
         upstreams = {"chat": {"base_url": chat.url}, "embed": {"base_url": embed.url}}
         blocks: dict[str, Any] = {
@@ -157,7 +157,7 @@ async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
         assert ids(await listed(gp)) == ["org/large", "small"]
 
 
-async def test_where_there_is_something_to_show_a_list_is_waited_for_four_seconds():
+async def test_first_upstream_list_is_awaited_four_seconds_if_models_are_configured():
     """LibreChat gives up after five seconds. A later list is there for the next request."""
     clock, release = DrivenClock(), asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream:
@@ -174,7 +174,7 @@ async def test_where_there_is_something_to_show_a_list_is_waited_for_four_second
     assert len(upstream.received) == 1
 
 
-async def test_an_old_list_is_shown_at_once_while_the_new_one_takes_its_time():
+async def test_old_model_list_is_returned_while_a_new_one_is_fetched():
     clock = DrivenClock()
     async with Scripted(LIST, [Hold()]) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
         assert ids(await listed(gp)) == ["org/large", "small"]
@@ -237,7 +237,7 @@ async def test_a_disconnect_stops_no_other_request_for_the_list():
     assert len(upstream.received) == 1
 
 
-async def test_the_list_is_asked_for_with_the_token_which_is_renewed_here_too():
+async def test_model_list_is_requested_with_a_token_that_is_renewed():
     def mint(count: int):
         return [Send(reply({"access_token": f"list-token-{count}", "expires_in": 300}))]
 
@@ -263,7 +263,7 @@ async def test_without_a_token_the_list_is_an_error():
         assert upstream.connections == 0
 
 
-async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
+async def test_invalid_entries_are_skipped_and_a_bare_list_is_read():
     last = {"id": "d", "object": "model", "created": 7, "owned_by": "them", "x": {"deep": [1]}}
     odd = [{"id": "a", "created": None}, {"name": "b"}, "c", None, {"id": 4}, {"id": ""}, last]
     async with Scripted([Send(reply(odd))]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -283,7 +283,7 @@ async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
         ({"created": "2023-06-16", "object": 1, "owned_by": ["me"]}, {}),
     ],
 )
-async def test_of_an_entry_only_what_is_missing_or_unusable_is_filled_in(listed_entry, shown):
+async def test_only_missing_or_invalid_members_of_an_entry_are_filled_in(listed_entry, shown):
     async with Scripted([Send(reply([{"id": "a", **listed_entry}]))]) as upstream, gateway(upstream=upstream.url) as gp:
         (entry,) = (await listed(gp))[1]["data"]
     assert entry == {"id": "a", "object": "model", "created": 0, "owned_by": "upstream", **shown}

@@ -10,7 +10,6 @@ import pytest
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import Scripted, Send, event, reply, stream
 from tests.integration.strict_azure import StrictAzure
-from tests.integration.test_raw_operations import static
 
 TEXT = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
 ASKED = {"model": "m", "prompt": "Say"}
@@ -41,7 +40,7 @@ async def test_a_stream_of_a_text_passes_byte_for_byte():
     assert "x-gatepass-adapted" not in answer.headers
 
 
-async def test_a_text_that_comes_whole_becomes_a_stream_and_the_reverse():
+async def test_completions_are_synthesized_and_aggregated():
     models = {"whole": {"upstream": "chat", "stream": "emulate"}, "streamed": {"upstream": "chat"}}
     events = [event(text("th", None)), event(text("is")), event("[DONE]")]
 
@@ -58,7 +57,7 @@ async def test_a_text_that_comes_whole_becomes_a_stream_and_the_reverse():
     assert gathered.json()["choices"][0]["text"] == "this"
 
 
-async def test_a_stream_of_a_text_that_is_cut_does_not_look_finished():
+async def test_cut_completion_stream_ends_with_upstream_closed():
     async with (
         Scripted(answer=lambda _: [Send(stream(event(text("th", None))))]) as upstream,
         gateway(upstream=upstream.url) as gp,
@@ -87,7 +86,7 @@ async def test_a_question_in_one_shape_is_answered_over_an_upstream_of_another(s
     assert set(listed[0]) == {"index", "score" if "texts" in asked else "relevance_score"}
 
 
-async def test_the_best_ones_and_their_documents_come_where_the_upstream_knows_neither():
+async def test_top_n_and_documents_work_if_the_upstream_supports_neither():
     azure = StrictAzure(ranks="tei")
     async with Scripted(answer=azure.answer) as upstream:
         upstreams = {"ranks": {"base_url": f"{upstream.url}/v1", "rerank_shape": "tei"}}
@@ -121,7 +120,7 @@ async def test_a_question_without_a_model_that_nothing_serves_gets_an_error():
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
-async def test_the_root_of_the_api_takes_questions_and_nothing_else(path):
+async def test_root_of_the_api_accepts_rerank_requests_only(path):
     async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
         question = await gp.ask(COHERE, path).answer()
         other = await gp.ask({"model": "m", "messages": []}, path).answer()
@@ -133,7 +132,7 @@ async def test_the_root_of_the_api_takes_questions_and_nothing_else(path):
     ("body", "param"),
     [({"model": "rr", "documents": ["a"]}, "query"), ({**COHERE, "documents": []}, "documents")],
 )
-async def test_a_question_that_is_none_never_goes_upstream(body, param):
+async def test_invalid_rerank_request_is_not_sent(body, param):
     async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(body, "/v1/rerank").answer()
     assert (answer.status, answer.error["param"], upstream.received) == (400, param, [])
@@ -146,7 +145,7 @@ async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros(content):
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 
 
-async def test_an_operations_rules_and_bounds_count_for_all_models():
+async def test_operations_rules_and_timeouts_apply_to_all_models():
     operations = {"rerank": {"rules": {"drop": ["user"]}, "timeouts": {"first_byte_s": 7}}}
     models = {"*": {"upstream": "chat"}, "own": {"upstream": "chat"}}
     async with (
@@ -158,21 +157,6 @@ async def test_an_operations_rules_and_bounds_count_for_all_models():
         targets = [*gp.state.routes.resolve("rerank", "rr"), *gp.state.routes.resolve("rerank", "own")]
     assert ["user" in request.json() for request in upstream.received] == [False, False]
     assert [target.timeouts and target.timeouts.first_byte_s for target in targets] == [7, 7]
-
-
-async def test_one_operation_of_a_model_has_an_upstream_a_credential_and_a_name_of_its_own():
-    async with Scripted(answer=StrictAzure().answer) as upstream:
-        upstreams = {
-            "chat": {"base_url": f"{upstream.url}/nowhere"},
-            "ranks": {"base_url": f"{upstream.url}/v1", "credential": "corp"},
-        }
-        models = {"m": {"upstream": "chat", "operations": {"rerank": {"upstream": "ranks", "name": "rr"}}}}
-        async with gateway(upstreams=upstreams, credentials=static(), models=models) as gp:
-            answer = await gp.ask({**COHERE, "model": "m"}, "/v1/rerank").answer()
-    assert answer.status == 200
-    (request,) = upstream.received
-    assert (request.target, request.json()["model"]) == ("/v1/rerank", "rr")
-    assert request.header("authorization") == "Bearer s3cret-token-0123"
 
 
 NO_MODEL = Send(reply({"error": {"message": "The model `m` does not exist.", "code": "model_not_found"}}, 404))

@@ -35,6 +35,8 @@ from tests.integration.scripted import (
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
+
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
@@ -49,7 +51,7 @@ async def get(gp: Gateway, path: str, **headers: str) -> tuple[int, Any]:
 # --- health and readiness -----------------------------------------------------------------------------------------
 
 
-async def test_health_states_that_the_process_lives_and_no_more():
+async def test_healthz_reports_only_that_the_process_is_alive():
     async with (
         Scripted([Rst()]) as issuer,
         Scripted(GOOD) as upstream,
@@ -123,7 +125,7 @@ async def measured(gp: Gateway, **headers: str) -> dict[str, float]:
     return samples(answer.body)
 
 
-async def test_metrics_want_a_key_where_there_are_keys():
+async def test_metrics_require_a_key_if_keys_are_configured():
     async with Scripted(GOOD) as upstream:
         async with gateway(upstream=upstream.url, access=LOCKED) as gp:
             refused = await gp.ask(None, "/metrics", method="GET", headers={"x-api-key": "wrong"}).answer()
@@ -137,7 +139,7 @@ async def test_metrics_want_a_key_where_there_are_keys():
             assert (rebound.status, rebound.error["code"]) == (403, "forbidden_host")
 
 
-async def test_metrics_count_what_happened():
+async def test_metrics_count_requests_and_errors():
     """A plain answer after a renewed token, a stream, a silence, a refusal of the upstream, an unknown path."""
     silence = {"first_byte_s": 1.0}
     dialogues: list[Dialogue] = [
@@ -184,7 +186,7 @@ async def test_metrics_count_what_happened():
     assert {name: found.get(name) for name in expected} == expected
 
 
-async def test_requests_under_way_are_a_gauge():
+async def test_requests_in_flight_are_a_gauge():
     async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
         async with gp.ask(), gp.ask():
             await upstream.requested(2)
@@ -340,7 +342,7 @@ REPLACED = ["", "a b", "x" * 129, "<script>", "ü", "a,b", "a;b"]
 
 
 @pytest.mark.parametrize("given", [*ECHOED, *REPLACED])
-async def test_the_request_id_is_the_clients_where_it_is_a_plain_word(given):
+async def test_clients_request_id_is_used_if_it_is_a_plain_word(given):
     async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gp:
         answers = [
             await gp.ask(path=path, headers={**JSON, "x-request-id": given}).answer()
@@ -378,7 +380,7 @@ def timing(value: str) -> tuple[float, float]:
 # --- stopping -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
+async def test_stop_lets_a_stream_finish_and_refuses_new_requests():
     go = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), Send(chunk(EVENTS[1] + DONE) + b"0\r\n\r\n")]
     async with (
@@ -407,7 +409,7 @@ async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
     assert len(upstream.received) == 1
 
 
-async def test_a_stop_ends_the_rest_with_an_error_event():
+async def test_stop_ends_remaining_streams_with_an_error_event():
     streaming = [*begin_stream(), Send(chunk(EVENTS[0])), Hold()]
     waiting = [Hold()]
     async with Scripted(streaming, waiting) as upstream:
@@ -455,7 +457,7 @@ async def test_a_second_signal_ends_at_once_what_still_runs():
     assert (answer.whole, answer.error["code"]) == (True, "draining")
 
 
-async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
+async def test_client_that_reads_nothing_does_not_delay_the_stop():
     flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
     async with Scripted(flood) as upstream:
         began_s = time.monotonic()

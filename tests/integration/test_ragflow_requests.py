@@ -64,7 +64,7 @@ async def test_ragflow_reads_the_answer_to_every_request():
 
 
 @pytest.mark.parametrize("replay", KEYLESS, ids=lambda replay: replay.name)
-async def test_a_class_that_sends_no_key_works_only_where_gatepass_has_none(replay):
+async def test_client_class_without_a_key_works_only_without_configured_keys(replay):
     async with serving(StrictAzure()) as locked:
         assert (await ask(locked, replay)).status == 401
     blocks = {name: block for name, block in BLOCKS.items() if name != "access"}
@@ -82,7 +82,7 @@ async def test_a_dialog_with_every_setting_is_answered_by_a_model_without_learne
     assert await faults([EVERY_SETTING.asking(model)]) == {}
 
 
-async def test_what_was_learned_once_costs_no_second_refusal():
+async def test_learned_rules_prevent_a_second_rejection():
     azure = StrictAzure()
     async with serving(azure) as gatepass:
         await ask(gatepass, VERIFY.asking("o1"))

@@ -107,7 +107,7 @@ async def test_thoughts_are_distinguished_from_the_answer(version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("model", "exact"), [("handbook", USAGE["total_tokens"]), ("desk", None)])
-async def test_usage_comes_once_and_of_agents_as_an_estimate(version, model, exact):
+async def test_usage_is_sent_once_and_estimated_for_agents(version, model, exact):
     options = {"include_usage": True}
     found = chunks(await asked(Ragflow(version), chat(model=model, stream=True, stream_options=options)))
     reported = [one["usage"] for one in found if one.get("usage")]
@@ -116,7 +116,7 @@ async def test_usage_comes_once_and_of_agents_as_an_estimate(version, model, exa
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_every_sdk_can_ask_for_references_and_gets_them(version):
+async def test_every_sdk_can_request_and_receive_references(version):
     answer = await asked(Ragflow(version), chat(reference=True))
     assert answer.json()["choices"][0]["message"]["reference"] == [CHUNK]
     assert "extra_body=reference" in answer.headers["x-gatepass-adapted"]
@@ -135,7 +135,7 @@ async def test_a_list_of_parts_is_sent_as_one_text(version, model):
     assert "content=text" in answer.headers["x-gatepass-adapted"]
 
 
-async def test_a_picture_is_refused_before_anything_is_sent_or_left_out_by_configuration():
+async def test_image_is_refused_before_the_request_or_dropped_by_configuration():
     parts = [{"type": "text", "text": "What?"}, PICTURE]
     server = Ragflow()
     async with Scripted(answer=server.answer) as upstream:
@@ -226,7 +226,7 @@ async def test_the_configured_names_are_the_list_and_ragflow_is_never_asked():
         assert upstream.connections == 0
 
 
-async def test_without_an_alias_the_model_is_the_id_and_leads_nowhere_else():
+async def test_model_without_an_alias_is_the_assistants_id():
     async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream) | {"models": {}}) as gp:
         known = await gp.ask(chat(model=f"agent:{AGENT}")).answer()
         tricky = await gp.ask(chat(model="../../../x?y")).answer()
@@ -247,7 +247,7 @@ async def test_a_check_proves_the_token_without_generating_anything(version):
     assert {request.target for request in upstream.received} == {"/api/v1/chats?page=1&page_size=1"}
 
 
-async def test_a_check_of_what_is_no_ragflow_states_what_was_asked():
+async def test_check_of_a_server_that_is_not_ragflow_names_the_request():
     async with Scripted([Send(reply({"detail": "Not Found"}, 404))]) as upstream:
         assert await found_upstreams(blocks(upstream)) == [
             Check(

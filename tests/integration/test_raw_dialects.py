@@ -40,7 +40,7 @@ async def test_azure_has_the_deployment_of_a_response_in_its_body():
 
 
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/files"])
-async def test_ragflow_is_asked_for_chats_alone(path):
+async def test_ragflow_receives_chats_only(path):
     async with Scripted(answer=lambda _: [Send(reply({"text": "you"}))]) as upstream:
         upstreams = {"rag": {"base_url": upstream.url, "dialect": "ragflow"}}
         async with gateway(upstreams=upstreams) as gp:

@@ -55,7 +55,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
     return [(one["code"], one["count"]) for one in fields]
 
 
-async def test_what_never_becomes_a_request_is_counted_and_logged(caplog: pytest.LogCaptureFixture):
+async def test_refused_input_without_a_request_is_counted_and_logged(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "gatepass")
     many = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n"
     async with gateway(upstream=UPSTREAM, limits={"receive_s": 1.0}) as gp:
@@ -99,7 +99,7 @@ async def test_a_body_for_a_request_too_many_is_taken_so_that_the_reason_is_read
 
 @pytest.mark.parametrize("method", [b"POST", b"OPTIONS", b"PUT", b"DELETE", b"M-SEARCH"])
 @pytest.mark.parametrize("path", [b"/healthz", b"/readyz", b"/metrics"])
-async def test_another_method_at_a_page_of_our_own_is_no_fault_of_ours(method, path, caplog):
+async def test_wrong_method_at_a_page_is_a_client_error(method, path, caplog):
     async with gateway(upstream=UPSTREAM) as gp:
         answer = await reported(gp.port, method + b" " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 405 ")
@@ -109,7 +109,7 @@ async def test_another_method_at_a_page_of_our_own_is_no_fault_of_ours(method, p
 
 
 @pytest.mark.parametrize("target", [b"/", b"/v1/models", b"h:1"])
-async def test_a_tunnel_is_refused_in_words(target, caplog):
+async def test_refused_tunnel_is_reported_with_a_reason(target, caplog):
     async with gateway(upstream=UPSTREAM) as gp:
         answer = await reported(gp.port, b"CONNECT " + target + b" HTTP/1.1\r\nhost: localhost\r\n\r\nrest")
     assert answer[9:12] in (b"400", b"404", b"405")

@@ -28,6 +28,8 @@ from tests.integration.scripted import (
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
+
 PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
 
 
@@ -162,7 +164,7 @@ async def test_a_rejection_is_one_new_token_and_one_repeat(form, streamed):
 
 @pytest.mark.parametrize(("form", "streamed"), CASES)
 async def test_many_rejections_at_once_are_one_token_call_and_no_failure(form, streamed):
-    many = 500 if form == "a 401" else 50  # how many there are does not depend on the form
+    many = 50  # tests/integration/test_named_cases.py sends 500
     async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
         assert (await asked(gp)).status == 200
         firm.revoked.add(firm.minted[0])
@@ -189,7 +191,7 @@ async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_an_upstream_that_takes_no_token_is_no_storm_of_logins(form):
+async def test_upstream_that_rejects_every_token_causes_few_logins(form):
     wanted = FORMS[form]
     async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
         firm.takes_nothing = True
@@ -200,7 +202,7 @@ async def test_an_upstream_that_takes_no_token_is_no_storm_of_logins(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_token_that_worked_and_an_upstream_that_now_takes_none_are_no_storm_either(form):
+async def test_upstream_that_rejects_every_token_causes_few_renewals(form):
     wanted = FORMS[form]
     async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
         assert (await asked(gp)).status == 200
@@ -211,7 +213,7 @@ async def test_a_token_that_worked_and_an_upstream_that_now_takes_none_are_no_st
 
 
 @pytest.mark.parametrize("form", ["a 403", "a code in a 200", "a number in a 400"])
-async def test_what_is_not_configured_is_passed_on_and_costs_no_token(form):
+async def test_rejection_forms_that_are_not_configured_are_passed_on_without_a_new_token(form):
     firm = Firm(FORMS[form])
     async with firm, gateway(**firm.blocks(rejection={})) as gp:
         firm.takes_nothing = True
@@ -228,14 +230,14 @@ async def test_what_is_not_configured_is_passed_on_and_costs_no_token(form):
         ("a redirect", {"login_hosts": ["login.corp.example"]}),
     ],
 )
-async def test_a_page_configured_as_no_login_page_costs_no_token(form, rejection):
+async def test_html_page_causes_no_new_token_if_login_page_is_off(form, rejection):
     async with Firm(FORMS[form]) as firm, gateway(**firm.blocks(rejection=rejection)) as gp:
         firm.takes_nothing = True
         assert (await asked(gp)).error["code"] == FORMS[form].code
         assert firm.shown == ["1"]
 
 
-async def test_a_redirect_that_states_only_that_the_url_is_wrong_costs_no_token():
+async def test_redirect_to_another_url_form_causes_no_new_token():
     wrong = RejectionForm(head(308, location="/v1/chat/completions/", content_length="0"))
     async with Firm(wrong) as firm, gateway(**firm.blocks()) as gp:
         firm.takes_nothing = True
@@ -254,7 +256,7 @@ async def test_a_rejection_in_one_form_and_then_in_another_is_one_repeat():
             assert len(firm.chat.received) == 2
 
 
-async def test_an_upstream_that_refuses_what_another_takes_costs_one_fetch_a_minute():
+async def test_upstream_that_rejects_a_valid_token_causes_one_fetch_a_minute():
     """One credential, two upstreams: each of the pairs below cost a fetch before there was a bound."""
     async with Firm(FORMS["a 401"]) as firm, Scripted([Send(FORMS["a 401"].reply_bytes)]) as closed:
         blocks = firm.blocks()
@@ -319,7 +321,7 @@ async def test_a_model_that_is_always_refused_keeps_no_other_from_being_healed()
         assert len(firm.minted) == 3
 
 
-async def test_a_rejection_whose_body_never_comes_holds_up_no_renewal():
+async def test_rejection_without_a_body_delays_no_renewal():
     stalled: Dialogue = [Send(head(401, content_length="500") + b"{"), Hold()]
     async with Firm(FORMS["a 401"]) as firm:
         firm.chat = Scripted(stalled, [Send(reply(COMPLETION))])
@@ -330,7 +332,7 @@ async def test_a_rejection_whose_body_never_comes_holds_up_no_renewal():
             assert firm.shown == ["1", "2"]
 
 
-async def test_what_came_of_a_stalled_rejection_is_reported_where_there_is_no_other_token():
+async def test_received_part_of_a_stalled_rejection_is_reported_without_another_token():
     rejection_body = b'{"error": {"message": "no such client here"}}'
     stalled: Dialogue = [
         Send(head(401, content_type="application/json", content_length="500") + rejection_body),

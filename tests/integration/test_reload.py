@@ -97,7 +97,7 @@ def tokens(upstream: Scripted) -> list[str]:
     return [dict(one.headers)["authorization"] for one in upstream.received]
 
 
-async def test_what_did_not_change_is_kept_and_new_requests_use_the_rest(serve: Serve):
+async def test_reload_keeps_unchanged_parts_and_new_requests_use_the_changes(serve: Serve):
     async with Scripted(minted()) as issuer, Scripted(answer=lambda _: GOOD) as upstream:
         blocks = corp(issuer, upstream)
         async with serve(**blocks) as gatepass:
@@ -157,7 +157,7 @@ async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_it
         assert len(issuer.received) == 2
 
 
-async def test_an_upstream_that_moved_gets_new_connections_and_its_stream_goes_on(serve: Serve):
+async def test_changed_upstream_gets_new_connections_and_its_stream_continues(serve: Serve):
     go_on = asyncio.Event()
     end = Send(chunk(delta("stop")) + chunk(event("[DONE]")) + b"0\r\n\r\n")
     held: Dialogue = [*begin_stream(), Send(chunk(delta(content="a"))), Wait(go_on), end]

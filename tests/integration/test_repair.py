@@ -101,7 +101,7 @@ BARE_CALL = {"function": {"name": "look", "arguments": {"city": "Rome"}}}
 
 
 @pytest.mark.parametrize("way", ["native", "emulate", "aggregate"])
-async def test_a_whole_reply_calls_tools_the_same_way_however_it_comes(way):
+async def test_tool_calls_are_equal_in_streams_and_whole_replies(way):
     def answer(request: Any) -> list[Send]:
         if not request.json().get("stream"):
             choice = {"message": {"content": None, "tool_calls": [BARE_CALL]}, "finish_reason": None}
@@ -139,7 +139,7 @@ EMPTY = event({"id": "", "object": "", "created": 0, "model": "", "choices": [],
 
 
 @pytest.mark.parametrize(("wish", "place"), [("move", "next"), ("keep", "first"), ("drop", "nowhere")])
-async def test_extras_without_choices_go_where_the_configuration_states(wish, place):
+async def test_members_without_choices_are_treated_as_configured(wish, place):
     events = (EMPTY, *(event(piece(content=text)) for text in "ab"), delta("stop"), DONE)
     answer = await streamed(*events, repair={"without_choices": wish})
     has = ["prompt_filter_results" in one for one in documents(answer)[:-1]]
@@ -149,7 +149,7 @@ async def test_extras_without_choices_go_where_the_configuration_states(wish, pl
     assert has[0] is (place != "nowhere")
 
 
-async def test_one_id_is_given_where_the_configuration_sets_it():
+async def test_one_id_is_used_if_configured():
     events = [event({**piece(content=text), "id": f"id-{text}"}) for text in "abc"]
     plain = await streamed(*events, delta("stop"), DONE)
     repaired = await streamed(*events, delta("stop"), DONE, repair={"one_id": True})
@@ -161,7 +161,7 @@ TEXTS = ["The answer", "The answer is", "The answer is forty", "The answer is fo
 
 
 @pytest.mark.parametrize("cumulative", [False, True])
-async def test_cumulative_texts_are_cut_down_by_configuration_alone(cumulative):
+async def test_cumulative_texts_are_cut_only_if_configured(cumulative):
     events = [event(piece(content=text)) for text in TEXTS]
     answer = await streamed(*events, delta("stop"), DONE, repair={"cumulative": cumulative})
     texts = [one["choices"][0]["delta"].get("content", "") for one in documents(answer)[:-1]]
@@ -174,7 +174,7 @@ LOOKING = {"cumulative": True, "one_id": True}
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
 @pytest.mark.parametrize("blank", [b"data: ", b"data:"], ids=["with a blank", "without"])
 @pytest.mark.parametrize("repair", [None, LOOKING], ids=["", "looking"])
-async def test_a_clean_stream_comes_through_byte_for_byte(ends, blank, repair):
+async def test_correct_stream_is_relayed_byte_for_byte(ends, blank, repair):
     last = piece()
     last["choices"][0]["finish_reason"] = "stop"
     texts = [piece(content=f"w{number} ") for number in range(20)]

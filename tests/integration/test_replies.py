@@ -71,7 +71,7 @@ async def foreign():
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("shape", FOREIGN)
-async def test_a_foreign_error_keeps_its_status_and_its_words(foreign, shape, streamed):
+async def test_error_of_another_format_keeps_its_status_and_message(foreign, shape, streamed):
     status, _, code = FOREIGN[shape]
     answer = await foreign.ask({**HELLO, "user": shape, "stream": streamed}).answer()
     error = answer.error
@@ -98,7 +98,7 @@ async def test_a_limit_states_how_long_to_wait():
     assert "x-should-retry" not in answer.headers
 
 
-async def test_a_wait_that_stands_in_the_text_becomes_a_header():
+async def test_retry_time_in_the_text_becomes_a_header():
     error_reply = {"error": {"message": "Requests exceeded. Please retry after 86400 seconds."}}
     async with Scripted([Send(reply(error_reply, 429))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
@@ -131,14 +131,14 @@ async def test_a_reply_is_read_as_http_allows_it_to_be_written(case):
 
 
 @pytest.mark.parametrize("case", AMBIGUOUS)
-async def test_a_reply_that_two_readers_could_end_at_two_places_is_refused(case):
+async def test_reply_with_an_ambiguous_length_is_refused(case):
     async with Scripted([Send(AMBIGUOUS[case])]) as upstream, gateway(upstream=upstream.url) as gp:
         answers = [await gp.ask().answer() for _ in range(2)]
         assert [(answer.status, answer.error["code"]) for answer in answers] == [(502, "upstream_invalid")] * 2
         assert upstream.connections == 2, "such a connection is not used again"
 
 
-async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_reported():
+async def test_refusal_before_the_end_of_the_request_is_reported():
     """The upstream answers 413 at once and reads nothing, so it would never accept the body."""
     refusal = reply({"error": {"message": "too large for us"}}, 413, connection="close")
     async with Scripted([Send(refusal), Hold()], sends_first=True) as upstream, gateway(upstream=upstream.url) as gp:
@@ -166,7 +166,7 @@ async def test_no_redirect_is_followed(status):
 # --- codings that gatepass did not request ------------------------------------------------------------------------
 
 
-async def test_upstreams_are_asked_for_plain_bytes_and_gzip_is_undone_all_the_same():
+async def test_gzip_of_an_upstream_is_decoded_although_identity_is_requested():
     packed = gzip.compress(json.dumps(COMPLETION).encode())
     dialogue = [Send(reply(packed, content_encoding="gzip"))]
     async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
@@ -252,7 +252,7 @@ async def test_a_reply_above_its_limit_is_not_held(case, body):
             await upstream.left()
 
 
-async def test_a_reply_at_its_limit_comes_through():
+async def test_reply_at_its_limit_is_relayed():
     body = completion_of(REPLY_BYTES)
     assert len(body) == REPLY_BYTES
     async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
@@ -260,7 +260,7 @@ async def test_a_reply_at_its_limit_comes_through():
     assert (answer.status, answer.body) == (200, body)
 
 
-async def test_of_a_large_error_only_the_beginning_is_read():
+async def test_only_the_beginning_of_a_large_error_is_read():
     error_reply = b"<html><title>Down</title>" + b"x" * 5_000_000
     async with Scripted([Send(reply(error_reply, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
@@ -302,7 +302,7 @@ async def test_a_stream_as_a_whole_may_be_larger_than_any_limit():
 
 
 @pytest.mark.parametrize("envelope", [{"code": 0, "msg": "ok"}, {"code": "200", "success": True}, {}])
-async def test_an_answer_in_an_envelope_is_taken_out(envelope):
+async def test_answer_in_an_envelope_is_unwrapped(envelope):
     inside = json.dumps(COMPLETION, indent=1).encode()
     wrapped = json.dumps({**envelope, "data": 0}).encode().replace(b'"data": 0', b'"data": ' + inside)
     async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -311,7 +311,7 @@ async def test_an_answer_in_an_envelope_is_taken_out(envelope):
     assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
 
 
-async def test_vectors_in_an_envelope_are_taken_out():
+async def test_vectors_in_an_envelope_are_unwrapped():
     wrapped = {"code": 0, "data": VECTORS}
     async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({"model": "e", "input": "hi"}, "/v1/embeddings").answer()
@@ -319,7 +319,7 @@ async def test_vectors_in_an_envelope_are_taken_out():
     assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
 
 
-async def test_an_envelope_of_a_failure_is_one():
+async def test_envelope_of_a_failure_is_an_error():
     wrapped = {"code": 500, "message": "no capacity", "data": None}
     async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
@@ -339,7 +339,7 @@ COMMENT = b": PROCESSING\n\n"
     ],
     ids=["error", "nothing"],
 )
-async def test_a_comment_before_an_error_costs_no_status(end, status, code):
+async def test_error_after_a_comment_keeps_its_status(end, status, code):
     def answer(_):
         return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(end) + chunk(b""))]
 
@@ -348,7 +348,7 @@ async def test_a_comment_before_an_error_costs_no_status(end, status, code):
     assert (answered.status, answered.json()["error"]["code"]) == (status, code)
 
 
-async def test_a_comment_goes_on_before_the_first_event():
+async def test_comment_is_relayed_before_the_first_event():
     def answer(_):
         return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(b"".join(EVENTS)) + chunk(b""))]
 
@@ -357,7 +357,7 @@ async def test_a_comment_goes_on_before_the_first_event():
     assert answered.body == COMMENT + b"".join(EVENTS)
 
 
-async def test_comments_beyond_the_bound_go_on_at_once():
+async def test_comments_above_the_limit_are_relayed_at_once():
     def answer(_):
         return [*begin_stream(), Send(chunk(b": %b\n\n" % (b"x" * 5000))), Hold()]
 
@@ -366,7 +366,7 @@ async def test_comments_beyond_the_bound_go_on_at_once():
 
 
 @pytest.mark.parametrize("damage", [b'"caf\xc3"', b"1" * 5000], ids=["utf-8", "digits"])
-async def test_a_reply_that_cannot_be_read_is_no_stream(damage):
+async def test_unreadable_reply_becomes_no_stream(damage):
     body = b'{"choices":[{"index":0,"message":{"role":"assistant","content":%b},"finish_reason":"stop"}]}' % damage
 
     async with Scripted(answer=lambda _: [Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gp:

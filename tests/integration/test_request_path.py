@@ -12,7 +12,7 @@ COMPLETION = {
 }
 
 
-async def test_an_unconcerned_request_goes_up_by_its_own_bytes():
+async def test_request_without_an_applicable_rule_keeps_its_bytes():
     body = b'{ "messages":[{"role":"user","content":"\\u00e9 \\ud83d\\ude00"}],\n "x-unknown": 1e999, "model" : "m" }'
     async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(body).answer()
@@ -22,7 +22,7 @@ async def test_an_unconcerned_request_goes_up_by_its_own_bytes():
     assert "x-gatepass-adapted" not in answer.headers
 
 
-async def test_the_clients_key_never_goes_up_and_the_upstreams_token_does():
+async def test_upstream_receives_the_token_and_never_the_clients_key():
     blocks = {
         "credentials": {"corp": {"type": "static", "token": "upstream-token"}},
         "access": {"keys": [{"name": "n", "hash": "sha256:" + "0" * 64}]},
@@ -38,7 +38,7 @@ async def test_the_clients_key_never_goes_up_and_the_upstreams_token_does():
     assert received.header("x-api-key") is None
 
 
-async def test_a_stream_comes_down_by_its_own_bytes():
+async def test_stream_is_relayed_with_its_own_bytes():
     events = [
         event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}),
         event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),

@@ -26,7 +26,7 @@ def streamed(document: Any) -> bytes:
     return stream(*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m")), end=LAST_CHUNK)
 
 
-async def test_a_whole_response_in_the_place_of_a_stream_becomes_all_of_its_events():
+async def test_whole_response_becomes_the_requested_stream():
     async with Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(ASKED, "/v1/responses").answer()
     events = strict_events(answer.body)
@@ -51,7 +51,7 @@ async def test_an_incomplete_response_is_a_stream_that_ends_so():
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
-async def test_an_unfinished_response_in_the_place_of_a_stream_ends_or_is_an_error(status):
+async def test_unfinished_response_instead_of_a_stream_ends_or_is_an_error(status):
     replies = [{**RESPONSE, "status": status}, {**RESPONSE, "status": status, "output": []}]
     async with (
         Scripted(answer=lambda _: [Send(reply(replies.pop(0)))]) as upstream,
@@ -64,7 +64,7 @@ async def test_an_unfinished_response_in_the_place_of_a_stream_ends_or_is_an_err
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-async def test_a_stream_in_the_place_of_a_response_becomes_that_response(labelled):
+async def test_unrequested_stream_becomes_a_response(labelled):
     sent = streamed(RESPONSE)
     sent = sent if labelled else sent.replace(b"text/event-stream", b"application/json ", 1)
     async with Scripted(answer=lambda _: [Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -89,7 +89,7 @@ async def test_a_stream_that_is_no_response_is_an_error_with_a_status(sent, code
     assert (answer.status >= 400, answer.error["code"]) == (True, code)
 
 
-async def test_a_model_that_does_not_stream_is_asked_for_a_whole_response():
+async def test_model_without_streams_is_called_for_a_whole_response():
     models = {"m": {"upstream": "chat", "stream": "emulate"}}
     asked = {**ASKED, "stream_options": {"include_obfuscation": False}}
     async with (
@@ -101,7 +101,7 @@ async def test_a_model_that_does_not_stream_is_asked_for_a_whole_response():
     assert upstream.received[0].json() == {**ASKED, "stream": False}
 
 
-async def test_a_model_that_only_streams_is_asked_for_a_stream_of_a_response():
+async def test_streaming_only_model_is_called_for_a_stream_of_a_response():
     models = {"m": {"upstream": "chat", "stream": "aggregate"}}
     async with (
         Scripted(answer=lambda _: [Send(streamed(RESPONSE))]) as upstream,
@@ -154,7 +154,7 @@ def test_all_that_the_sdk_asks_of_kept_responses_is_served():
     assert [method for method, _, _ in asked] == ["GET", "GET", "POST", "GET", "DELETE"]
 
 
-async def test_kept_responses_are_asked_for_at_the_upstream_of_the_responses_with_its_credential():
+async def test_stored_responses_are_requested_at_the_responses_upstream():
     kept = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
     async with Scripted(answer=lambda _: [Send(reply(kept))]) as upstream:
         upstreams = {name: {"base_url": f"{upstream.url}/{name}", "credential": "corp"} for name in ("chat", "think")}
@@ -182,7 +182,7 @@ async def test_kept_responses_are_asked_for_at_the_upstream_of_the_responses_wit
 
 
 @pytest.mark.parametrize("status", ["failed", "incomplete"])
-async def test_a_kept_response_that_had_failed_is_what_was_asked_for(status):
+async def test_stored_failed_response_is_a_successful_reply(status):
     error = {"code": "server_error", "message": "It broke."}
     kept = {"id": "resp_1", "object": "response", "status": status, "output": [], "error": error}
     async with Scripted(answer=lambda _: [Send(reply(kept))]) as upstream, gateway(upstream=upstream.url) as gp:

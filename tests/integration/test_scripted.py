@@ -71,7 +71,7 @@ async def test_a_request_may_come_in_pieces_and_in_chunks(size: int):
         writer.close()
 
 
-async def test_each_request_plays_the_next_dialogue_and_the_last_one_stays():
+async def test_each_request_gets_the_next_dialogue_and_the_last_one_repeats():
     async with Scripted([Send(b"1")], [Send(b"2")]) as upstream:
         reader, writer = await ask(upstream)
         writer.write(ASK + ASK)
@@ -132,7 +132,7 @@ async def test_a_dialogue_waits_for_the_test():
 
 
 @pytest.mark.parametrize("waiting", [Hold(), Pause(60), Wait(asyncio.Event())], ids=["hold", "pause", "wait"])
-async def test_the_other_sides_leaving_ends_a_dialogue_at_once(waiting: Hold | Pause | Wait):
+async def test_disconnect_ends_a_dialogue_at_once(waiting: Hold | Pause | Wait):
     async with Scripted([waiting, Send(b"never")]) as upstream:
         _, writer = await ask(upstream)
         await upstream.requested()
@@ -166,7 +166,7 @@ async def test_a_reader_that_stops_is_felt():
             assert await at_rest(lambda: upstream.sent_bytes) < 20_000_000
 
 
-async def test_what_is_no_request_is_reported_at_the_end():
+async def test_scripted_server_reports_input_that_is_not_a_request():
     upstream = await Scripted([Fin()]).__aenter__()
     _, writer = await connect(upstream)
     writer.write(b"nonsense\r\n\r\n")

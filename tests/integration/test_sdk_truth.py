@@ -82,13 +82,13 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
             assert "x-should-retry" not in reported
 
 
-async def test_a_time_in_the_text_is_reported_where_no_repeat_is_forbidden():
+async def test_retry_time_in_the_text_is_used_unless_a_retry_is_forbidden():
     async with Scripted([refusal(503, {})]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
         assert (answer.headers["retry-after"], answer.headers.get("x-should-retry")) == ("40", None)
 
 
-async def test_a_time_in_the_head_stays_where_a_repeat_is_forbidden():
+async def test_retry_after_is_kept_if_a_retry_is_forbidden():
     refused = refusal(503, {"x_should_retry": "false", "retry_after": "9"})
     async with Scripted([refused]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
@@ -132,7 +132,7 @@ async def line_of(caplog: pytest.LogCaptureFixture) -> Any:
     return found()[0]
 
 
-async def test_a_tool_loop_goes_on_where_the_upstream_forgets_the_reason(caplog):
+async def test_tool_loop_continues_if_the_upstream_omits_the_finish_reason(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     async with streaming(*call('{"city":', '"Bern"}'), DONE) as client:
         async with client.chat.completions.stream(model="m", messages=MESSAGES, tools=TOOLS) as read:
@@ -157,7 +157,7 @@ async def test_a_cut_answer_raises_and_never_looks_complete(events):
         assert not any(reasons)
 
 
-async def test_nothing_before_done_is_an_error_with_a_status():
+async def test_stream_without_events_before_done_is_an_error_with_a_status():
     async with streaming(DONE) as client:
         with pytest.raises(openai.APIStatusError) as caught:
             await client.with_options(max_retries=0).chat.completions.create(model="m", messages=MESSAGES, stream=True)
@@ -262,7 +262,7 @@ async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
         assert (line.levelno, line.fields["code"]) == (logging.WARNING, "draining")
 
 
-async def test_good_answers_and_refusals_are_no_warnings(caplog):
+async def test_good_answers_and_client_errors_are_not_logged_as_warnings(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     async with Scripted([Send(completion_with(content="a"))]) as upstream, gateway(upstream=upstream.url) as gp:
         await gp.ask().answer()

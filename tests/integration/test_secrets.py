@@ -294,7 +294,7 @@ async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(show
         assert STATIC_TOKEN[:8] not in text
 
 
-async def test_a_token_goes_to_its_own_host_alone(servers):
+async def test_token_is_sent_to_its_own_host_only(servers):
     async with gateway(**servers.blocks()) as gp:
         await play(gp, servers)
     for name, server in servers.upstreams.items():

@@ -98,7 +98,7 @@ async def test_a_failing_credential_shows_its_issuers_reason_without_the_secret(
     assert SECRET not in str(corp)
 
 
-async def test_status_requires_a_key_even_where_the_metrics_are_open():
+async def test_status_requires_a_key_even_with_open_metrics():
     access = {**LOCKED, "metrics_open": True}
     async with Scripted(MINTED) as issuer, gateway(access=access, **blocks(issuer)) as gp:
         refused = await status(gp)
@@ -110,7 +110,7 @@ async def test_status_requires_a_key_even_where_the_metrics_are_open():
     assert (metrics.status, shown.status, other.status) == (200, 200, 401)
 
 
-async def test_status_without_keys_is_for_this_machine_alone():
+async def test_status_without_keys_is_for_local_clients_only():
     async with Scripted(MINTED) as issuer, gateway(**blocks(issuer)) as gp:
         assert (await status(gp)).status == 200
         refused = await status(gp, host="gatepass.corp.example")

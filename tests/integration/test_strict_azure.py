@@ -85,7 +85,7 @@ async def test_a_clean_request_is_answered_as_ragflow_reads_it(replay):
 
 
 @pytest.mark.parametrize("replay", REPAIRED, ids=lambda replay: replay.name)
-async def test_what_is_clean_may_fail_all_the_same_without_a_gateway(replay):
+async def test_accepted_request_may_still_be_misread_without_gatepass(replay):
     answer = await reported(replay, StrictAzure())
     with pytest.raises(Misread):
         read(replay.reads, answer.status, answer.headers, answer.body)
@@ -118,7 +118,7 @@ ONLY_DEFAULT = "Only the default (1) value is supported."
         ),
     ],
 )
-async def test_a_verification_is_refused_in_azures_words(model, message, param, code):
+async def test_verification_is_refused_with_azures_message(model, message, param, code):
     answer = await reported(VERIFY.asking(model), StrictAzure())
     assert answer.json() == {
         "error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}
@@ -148,7 +148,7 @@ def chat(**members: object) -> Replay:
         (chat(model="gpt-4o", tools=[{"type": "function", "strict": None, "function": {}}]), "'tools[0].strict'"),
     ],
 )
-async def test_what_a_model_does_not_take_is_refused(replay, message):
+async def test_strict_azure_refuses_members_that_the_model_rejects(replay, message):
     azure = StrictAzure()
     assert (await reported(replay, azure)).status == 400
     assert message in azure.refusals[0]
@@ -159,7 +159,7 @@ async def test_a_wrong_token_and_a_wrong_path_are_refused():
     assert (await reported(VERIFY, StrictAzure(base="/openai/v1"))).status == 404
 
 
-async def test_tei_is_asked_for_texts():
+async def test_tei_receives_texts():
     tei = next(replay for replay in ALL if replay.reads is Reads.RANKS_TEI)
     answer = await reported(tei, StrictAzure(ranks="tei"))
     assert read(tei.reads, 200, answer.headers, answer.body) == {index: score(t) for index, t in enumerate(DOCUMENTS)}

@@ -29,7 +29,7 @@ async def line_of(caplog) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_a_tail_is_waited_for_behind_the_answer_and_closed_after_its_time(is_stream, monkeypatch):
+async def test_connection_waits_for_the_end_of_a_body_and_closes_after_a_time(is_stream, monkeypatch):
     monkeypatch.setattr(response_body, "TAIL_S", 600.0)
     models = {"m": {"upstream": "chat", "stream": "aggregate"}}
     async with Scripted(ENDLESS) as upstream, gateway(upstream=upstream.url, models=models) as gp:
@@ -54,7 +54,7 @@ async def test_a_total_that_passes_in_the_tail_makes_no_error_of_a_whole_answer(
     assert (line["outcome"], line.get("code"), line["duration_s"]) == ("ok", None, 0.0)
 
 
-async def test_a_tail_holds_up_no_drain_and_is_none_that_it_ends(caplog):
+async def test_unread_end_of_a_stream_does_not_delay_a_drain_and_is_not_counted(caplog):
     caplog.set_level(logging.INFO, "gatepass")
     async with Scripted(ENDLESS) as upstream:
         async with gateway(upstream=upstream.url) as gp:

@@ -95,7 +95,7 @@ async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
     assert json.loads(failed.stdout)["error"].endswith("answered 401: invalid_client")
 
 
-async def test_a_failure_is_reported_in_the_words_of_the_issuer_without_the_secret(tmp_path):
+async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
     refusal = {"error": "invalid_client", "error_description": f"no client i with the secret {SECRET}"}
     async with Scripted(*answering((refusal, 401))) as issuer:
         result = await called("corp", "--reveal", "--config", written(tmp_path, issuer))
@@ -105,7 +105,7 @@ async def test_a_failure_is_reported_in_the_words_of_the_issuer_without_the_secr
     assert result.stderr.startswith("FAIL credential:corp: ")
     assert host in result.stderr
     assert "invalid_client" in result.stderr
-    assert "no client i with the secret ***" in result.stderr
+    assert "no client i with the secret ***. Check credentials.corp.client_id, " in result.stderr
     assert SECRET not in result.output
 
 

@@ -54,7 +54,7 @@ async def test_a_token_arrives_as_it_is_configured(way):
     assert upstream.received[2].target == f"/v1/models{query}"
 
 
-async def test_an_upstream_has_its_own_way_of_one_credential():
+async def test_token_placement_of_an_upstream_overrides_the_credentials():
     async with Scripted(GOOD) as upstream:
         both = blocks(upstream, {"headers": {"api-key": "{token}"}})
         both["upstreams"]["query"] = {**both["upstreams"]["chat"], "token_placement": {"query": "key"}}
@@ -93,7 +93,7 @@ async def test_static_headers_need_no_credential():
     )
 
 
-async def test_a_static_header_in_a_file_follows_it(tmp_path: Path):
+async def test_static_header_follows_the_change_of_its_file(tmp_path: Path):
     file = tmp_path / "subscription"
     file.write_text("first-subscription\n")
     clock = DrivenClock()

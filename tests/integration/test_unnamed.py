@@ -42,7 +42,7 @@ def access(*models: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("operation", JSON_WITHOUT)
-async def test_a_body_goes_up_under_the_operations_model_and_reports_it(operation):
+async def test_body_gets_the_operations_model_and_an_entry(operation):
     path, body = JSON_WITHOUT[operation]
     operations = {operation: {"model": "dm"}}
     async with (
@@ -54,7 +54,7 @@ async def test_a_body_goes_up_under_the_operations_model_and_reports_it(operatio
     assert ADDED in answer.headers["x-gatepass-adapted"].split(", ")
 
 
-async def test_the_member_is_put_into_a_body_of_which_all_other_bytes_stay():
+async def test_model_is_inserted_and_all_other_bytes_are_kept():
     operations, models = {"embeddings": {"model": "dm"}}, {"dm": {"upstream": "chat", "name": 'a"b'}}
     async with (
         Scripted(answer=answered) as upstream,
@@ -79,12 +79,13 @@ async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own
 
 
 @pytest.mark.parametrize("operation", JSON_WITHOUT)
-async def test_without_the_setting_a_body_goes_on_as_it_is_or_is_refused(operation):
+async def test_body_without_a_model_is_unchanged_or_refused_without_the_setting(operation):
     path, body = JSON_WITHOUT[operation]
     async with Scripted(answer=answered) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(body, path).answer()
     if operation in MODEL_IS_NEEDED:
-        assert (answer.status, answer.error["message"], upstream.received) == (400, "The body names no `model`.", [])
+        message = f"The body has no `model`. Send one, or set operations.{operation}.model."
+        assert (answer.status, answer.error["message"], upstream.received) == (400, message, [])
     else:
         assert [request.body for request in upstream.received] == [json.dumps(body).encode()]
         assert (answer.status, "x-gatepass-adapted" in answer.headers) == (200, False)
@@ -103,7 +104,7 @@ async def test_a_question_to_a_reranker_states_that_it_got_the_operations_model(
 
 @pytest.mark.parametrize("name", [None, "whisper-large"])
 @pytest.mark.parametrize("operation", FORMS_WITHOUT)
-async def test_a_form_goes_up_with_the_operations_model_in_front(operation, name):
+async def test_form_gets_the_operations_model_as_its_first_part(operation, name):
     operations = {operation: {"model": "dm"}}
     models = {"dm": {"upstream": "chat", "name": name}}
     async with (

@@ -81,7 +81,7 @@ def sent_and_answered(port: int, head: bytes, length_bytes: int) -> bytes:
     return reported
 
 
-async def test_a_client_that_sends_all_before_it_reads_learns_of_a_refusal_in_mid_upload():
+async def test_client_that_sends_all_first_receives_a_refusal_during_the_upload():
     """The upstream reads nothing for half a second, so gatepass stops reading; then the upstream rejects it."""
     begin = BEGIN % (b"model", b"m") + FILE
     head = announced("/v1/audio/transcriptions", len(begin) + 50 * MIB) + begin
@@ -93,7 +93,7 @@ async def test_a_client_that_sends_all_before_it_reads_learns_of_a_refusal_in_mi
 
 
 @pytest.mark.parametrize("model", [b"", BEGIN % (b"model", b"m")], ids=["plain", "with a model that nobody asks for"])
-async def test_a_file_goes_up_as_it_comes_without_a_model_to_wait_for(model: bytes):
+async def test_file_of_an_operation_without_a_model_is_sent_at_once(model: bytes):
     begin, rest = BEGIN % (b"purpose", b"batch") + model + FILE, bytes(2 * MIB) + END
     async with Scripted([Send(reply({"id": "file-1"}))]) as upstream, gateway(upstream=upstream.url) as gp:
         reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
@@ -106,7 +106,7 @@ async def test_a_file_goes_up_as_it_comes_without_a_model_to_wait_for(model: byt
     assert [request.body for request in upstream.received] == [begin + rest]
 
 
-async def test_a_model_behind_a_file_that_is_about_none_goes_up_like_any_part():
+async def test_model_part_of_an_operation_without_models_is_sent_like_any_part():
     body = FILE + bytes(2 * MIB) + b"\r\n" + BEGIN % (b"model", b"m") + END[2:]
     async with Scripted([Send(reply({"id": "file-1"}))]) as upstream, gateway(upstream=upstream.url) as gp:
         headers = {"content-type": "multipart/form-data; boundary=b-1"}
@@ -115,7 +115,7 @@ async def test_a_model_behind_a_file_that_is_about_none_goes_up_like_any_part():
     assert [request.body for request in upstream.received] == [body]
 
 
-async def test_a_file_that_is_too_large_never_goes_up():
+async def test_file_that_is_too_large_is_not_sent():
     async with (
         Scripted([Send(reply({}))]) as upstream,
         gateway(upstream=upstream.url, limits={"upload_bytes": 1000}) as gp,

@@ -168,9 +168,10 @@ class Clients:
 
     async def _keep_alive(self, name: str, r: Random) -> None:
         """Send three requests on one connection. It may be closed between two of them."""
+        began_s = time.monotonic()  # before the connection: a worker may be killed before the first request
         async with self._connected() as client:
             for number in range(3):
-                expectation, began_s = self._expect(f"{name}.{number}", r), time.monotonic()
+                expectation = self._expect(f"{name}.{number}", r)
                 client.begin()
                 client.writer.write(self._request(expectation, r))
                 with contextlib.suppress(OSError):
@@ -184,6 +185,7 @@ class Clients:
                 if not response.is_complete or response.headers.get("connection") == "close":
                     return
                 await asyncio.sleep(r.random())
+                began_s = time.monotonic()
 
     async def _disconnect(self, name: str, r: Random) -> None:
         expectation, began_s = self._expect(name + r.choice(("", "L")), r), time.monotonic()

@@ -148,7 +148,7 @@ def declared(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(each).name) for each in requirements}
 
 
-def test_what_the_source_imports_is_declared_and_the_other_way_round() -> None:
+def test_imported_packages_are_the_declared_ones() -> None:
     runtime, optional = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]
     extras = {name for extra in (*EXTRAS, "demo") for name in declared(optional[extra])}
     assert imported("src") == (declared(runtime) - BY_NAME) | extras

@@ -23,7 +23,7 @@ def test_a_reason_has_no_number_no_class_and_no_address(error, reason):
     assert system_reason(error) == reason
 
 
-def test_a_tls_error_is_not_taken_for_an_error_of_the_system():
+def test_tls_error_is_not_a_system_error():
     error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
     error.reason = "WRONG_VERSION_NUMBER"
     assert system_reason(error) == "wrong version number"

@@ -1,6 +1,7 @@
 """Positions and edits in JSON text, against what the standard parser reads."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,6 @@ from gatepass.json_scan import (
     JsonScanner,
     any_of,
     at_most_once,
-    count_fractions,
     edited,
     has_more_values,
     has_slow_numbers,
@@ -26,7 +26,6 @@ from gatepass.json_scan import (
     occurrences,
     place_of,
     removals,
-    replace_value,
     value_span,
 )
 from tests.unit.operations.json_texts import STRINGS, VALUES, written
@@ -64,15 +63,13 @@ def test_removing_members_is_removing_them_from_the_object(data):
 
 
 @given(st.data())
-def test_replacing_a_value_changes_nothing_but_its_span(data):
+def test_the_span_of_a_value_holds_the_value_alone(data):
     value = data.draw(OBJECTS)
     value["model"] = data.draw(VALUES)
     text = data.draw(written(value)).encode()
     start, end = value_span(text, b'"model"')
     assert json.loads(text[start:end]) == value["model"]
-    changed = replace_value(text, b'"model"', b'"new"')
-    assert changed == text[:start] + b'"new"' + text[end:]
-    assert json.loads(changed) == {**value, "model": "new"}
+    assert json.loads(text[:start] + b'"new"' + text[end:]) == {**value, "model": "new"}
 
 
 @given(st.data())
@@ -274,5 +271,5 @@ def test_occurrences_are_counted_up_to_a_limit(text, most):
 )
 def test_slow_numbers_are_detected_as_by_counting_all(numbers, count):
     text = b"[%b]" % b",".join(numbers * (count // len(numbers) + 1))
-    is_slow = text.count(b",") >= MOST_SLOW_NUMBERS and count_fractions(text)[1] > MOST_SLOW_NUMBERS
+    is_slow = text.count(b",") >= MOST_SLOW_NUMBERS and len(re.findall(rb"[eE][+-]?\d{3}", text)) > MOST_SLOW_NUMBERS
     assert has_slow_numbers(text) == is_slow

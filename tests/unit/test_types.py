@@ -30,7 +30,7 @@ def test_a_secret_with_a_function_is_read_each_time():
     assert [secret.reveal(), secret.reveal()] == ["old", "new"]
 
 
-def test_header_gives_the_first_value_or_none():
+def test_header_returns_the_first_value_or_none():
     headers = ((b"a", b"1"), (b"b", b"2"), (b"a", b"3"))
     assert header(headers, b"a") == b"1"
     assert header(headers, b"c") is None

@@ -42,7 +42,7 @@ def test_a_credential_of_the_client_is_never_forwarded(name):
 
 
 @pytest.mark.parametrize("word", error_objects.REPLAYED.pattern.split("|"))
-def test_no_stream_ends_with_a_word_on_which_ragflow_restarts(word):
+def test_no_stream_error_contains_a_word_that_ragflow_retries(word):
     text = f"The {word.title()}!"
     assert not error_objects.REPLAYED.search(
         stream_message(UpstreamErrorReply(text, upstream="chat", status=400)).lower()

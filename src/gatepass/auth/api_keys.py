@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gatepass.config.access import AccessKey, keys_in
-from gatepass.config.checks import SHORTEST_KEY_CHARS, api_key_weakness
+from gatepass.config.checks import api_key_weakness
 from gatepass.config.references import UnresolvedReference
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
@@ -24,7 +24,6 @@ PREFIX = "gp-"
 """Makes a leaked key easy to recognise for people and secret scanners."""
 RANDOM_BYTES = 32
 RELOAD_INTERVAL_S = 1.0
-"""Minimum time between two reads of a key file."""
 MAX_WRAPPED_CHARS = 4096
 """Maximum length of a JSON object that is searched for a key."""
 
@@ -49,19 +48,12 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class _FileProblem:
-    """A fault of a key file: the log event and its reason."""
-
-    event: str
-    reason: str
-
-
 @dataclass(slots=True)
 class _Entry:
     key: AccessKey
     digests: tuple[bytes, ...] = field(repr=False)
-    problem: _FileProblem | None = None
+    problem: str | None = None
+    """The fault that the last read found in its file or in a key of it."""
 
 
 class KeyRing:
@@ -101,21 +93,16 @@ class KeyRing:
 
 def _reload(entry: _Entry) -> None:
     """Read the key file of `entry`, and log a problem that is new or gone."""
-    problem = None
+    problem: str | None
     try:
         texts = key_texts(entry.key)
     except UnresolvedReference as error:  # a secret is missing for a moment while it is being replaced
-        problem = _FileProblem("keys_unreadable", str(error))
+        problem = str(error)
     else:
+        faults = [api_key_weakness(text) for text in texts]
         if texts:
-            faults = {text: api_key_weakness(text) for text in texts}
-            entry.digests = tuple(_digest(text) for text, fault in faults.items() if fault is None)
-            weak = next(((text, fault) for text, fault in faults.items() if fault is not None), None)
-            if weak is not None:
-                event = "key_too_short" if len(weak[0]) < SHORTEST_KEY_CHARS else "key_unusable"
-                problem = _FileProblem(event, weak[1])
-        else:
-            problem = _FileProblem("keys_unreadable", "holds no key")
+            entry.digests = tuple(_digest(text) for text, fault in zip(texts, faults, strict=True) if fault is None)
+        problem = next(filter(None, faults or ["holds no key"]), None)
     if problem == entry.problem:
         return
     entry.problem = problem
@@ -123,8 +110,8 @@ def _reload(entry: _Entry) -> None:
     if problem is None:
         logger.info("keys_reloaded", extra={"fields": fields})
     else:
-        fields |= {"reason": problem.reason, "keys_in_force": len(entry.digests)}
-        logger.warning(problem.event, extra={"fields": fields})
+        fields |= {"reason": problem, "keys_in_force": len(entry.digests)}
+        logger.warning("keys_unusable", extra={"fields": fields})
 
 
 def key_texts(key: AccessKey) -> tuple[str, ...]:
@@ -158,7 +145,7 @@ def presented_key(headers: Headers) -> str | None:
 
 
 def _same_key(one: str, other: str) -> str:
-    """Return the bare key if one of the two contains the other in a JSON object. Raises InvalidApiKey otherwise."""
+    """Return the bare key if one of the two contains the other in a JSON object; raise InvalidApiKey otherwise."""
     inner, other_inner = unwrapped_key(one), unwrapped_key(other)
     if (inner or one) != (other_inner or other):
         raise InvalidApiKey(
@@ -169,11 +156,7 @@ def _same_key(one: str, other: str) -> str:
 
 
 def unwrapped_key(presented: str) -> str | None:
-    """Return the key in `{"api_key": "…", …}`, None if `presented` is not such an object.
-
-    RAGFlow stores the values of its form as one JSON text. Some versions send that whole text as the bearer token
-    (infiniflow/ragflow#17757).
-    """
+    """Return the key in `{"api_key": "…", …}`, or None. Some versions of RAGFlow send it (infiniflow/ragflow#17757)."""
     if not presented.startswith("{") or len(presented) > MAX_WRAPPED_CHARS:
         return None
     try:

@@ -20,7 +20,7 @@ from gatepass.errors import (
     RoleNotAllowed,
     UnsupportedMediaType,
 )
-from gatepass.types import ClientRequest, header
+from gatepass.types import ClientRequest
 
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
@@ -116,12 +116,9 @@ def check_local(client_request: ClientRequest, *, takes_form: bool = False) -> N
     Raises like `check_host_and_origin`, and UnsupportedMediaType for a body that is not JSON.
     """
     check_host_and_origin(client_request)
-    kind = (header(client_request.headers, b"content-type") or b"").partition(b";")[0].strip().lower()
-    if (
-        takes_form
-        and kind == b"multipart/form-data"
-        and header(client_request.headers, b"sec-fetch-site") in _OWN_PAGES
-    ):
+    fields = dict(client_request.headers)
+    kind = fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if takes_form and kind == b"multipart/form-data" and fields.get(b"sec-fetch-site") in _OWN_PAGES:
         return  # Sec-Fetch-Site or Origin show a form that another site sends; both were checked
     # browsers send forms and plain text to other sites without a preflight, but not JSON
     if client_request.method == "POST" and kind != b"application/json":
@@ -140,14 +137,22 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
             f" {client_request.peer or 'an unknown address'}."
             " Set access.keys (see `gatepass keys new`) to serve others."
         )
+    hosts: list[str] = []
+    origins: list[bytes] = []
+    is_foreign = False
+    for name, value in client_request.headers:
+        if name == b"host":
+            hosts.append(_host_of(value))
+        elif name == b"origin":
+            origins.append(value)
+        elif name == b"sec-fetch-site":
+            is_foreign = is_foreign or value not in _OWN_PAGES
     # another name of this machine in Host is DNS rebinding (the class of CVE-2025-66416)
-    hosts = [_host_of(value) for name, value in client_request.headers if name == b"host"]
     if len(hosts) != 1 or not (is_loopback(hosts[0]) or (not is_near and _is_address(hosts[0]))):
         raise ForbiddenHost(
             "Without keys gatepass serves only requests to localhost."
             " Set access.keys (see `gatepass keys new`) to serve others."
         )
-    origins = [value for name, value in client_request.headers if name == b"origin"]
     for value in origins:
         scheme, _, host = value.partition(b"://")
         # the scheme of a browser extension's page is neither
@@ -156,9 +161,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
                 f"CORS: without keys gatepass does not serve pages of other origins, such as {shown_origin(value)}."
                 " Set access.keys, and add that origin to profiles.NAME.cors_origins."
             )
-    if not origins and any(
-        name == b"sec-fetch-site" and value not in _OWN_PAGES for name, value in client_request.headers
-    ):
+    if is_foreign and not origins:
         raise ForbiddenOrigin(
             "Without keys gatepass does not serve pages of other sites. The browser reports in Sec-Fetch-Site that one"
             " sent this request. Set access.keys (see `gatepass keys new`) to serve others."

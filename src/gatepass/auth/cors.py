@@ -18,20 +18,15 @@ EXPOSED = (
 """Response headers that a page may read in addition to the safelisted ones. openai-node uses the middle three for
 its retries."""
 SHOWN_BYTES = 100
-"""Maximum length of an origin in an error message."""
 VARY = (b"vary", b"origin")
-"""Sent with every response of a profile that lists origins, also to requests without one.
-
-Otherwise a cache could give a page the response to another request
-(https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches).
-"""
+"""Sent with every response of a profile that lists origins, because caches distinguish responses by it (Fetch
+standard)."""
 
 _NAMES = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z")
 _ALWAYS = b"authorization, content-type"
 
 
 def is_preflight(method: str, headers: Headers) -> bool:
-    """Return whether the request is a CORS preflight."""
     has_method = header(headers, b"access-control-request-method") is not None
     return method == "OPTIONS" and has_method and header(headers, b"origin") is not None
 
@@ -54,11 +49,7 @@ def shown_origin(origin: bytes) -> str:
 
 
 def cors_headers(headers: Headers, origins: Collection[str]) -> Headers:
-    """Return the CORS headers of the response to a request with `headers`.
-
-    Only VARY if the request's origin is not allowed, nothing if `origins` is empty. Never allows credentials: the key
-    is in a header, and gatepass reads no cookies.
-    """
+    """Return the CORS headers of the response; only VARY for an origin that is not allowed, none without `origins`."""
     if not origins:
         return ()
     origin = header(headers, b"origin")
@@ -68,10 +59,7 @@ def cors_headers(headers: Headers, origins: Collection[str]) -> Headers:
 
 
 def preflight(method: str, headers: Headers, origins: Collection[str]) -> Headers | None:
-    """Return the headers of the 204 for a preflight. None if it is not a preflight, or its origin is not allowed.
-
-    A preflight has no key, so only its path and its Origin decide.
-    """
+    """Return the headers of the 204 for a preflight. None if it is not a preflight, or its origin is not allowed."""
     origin = header(headers, b"origin")
     if not is_preflight(method, headers) or origin is None or not _allows(origin, origins):
         return None

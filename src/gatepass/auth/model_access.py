@@ -28,7 +28,7 @@ MODELS = frozenset(
     (
         *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
         *("fallbacks", "fallback_models", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"),
-        "draft_model",
+        *("draft_model", "analysis_models", "allowed_models"),
     )
 )
 """Members that contain the name of a model, several names, or objects with a `model` or with lists of models."""
@@ -43,6 +43,7 @@ DESTINATIONS = frozenset(
         *("vertex_ai_credentials", "vertex_ai_project", "vertex_ai_location"),
         *("azure_username", "azure_password", "client_secret", "data_sources", "byok"),
         *("sagemaker_base_url", "s3_endpoint_url", "deployment_url", "langfuse_host", "langfuse_secret_key"),
+        *("mcp_servers", "connector_id", "tunnel_id"),
     )
 )
 """Members that contain the address of another server, a credential for it, or configurations of both."""
@@ -57,9 +58,10 @@ REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
 _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
-_MODEL, _TOOLS, _OPTIONS = "model", "tools", "provideroptions"
+_MODEL, _TOOLS, _INPUT, _OPTIONS = "model", "tools", "input", "provideroptions"
+_PLUGINS, _PARAMETERS = "plugins", "parameters"
 # One search for all names, because nearly every body contains none of them.
-_ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted(MODELS | DESTINATIONS | NESTED)))
+_ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted({*REFUSED_PARTS, _PLUGINS})))
 _ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
 
 
@@ -71,6 +73,7 @@ def _normalized(name: str) -> str:
 _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
     frozenset(map(_normalized, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
 )
+_NAMES_OF_MODELS = _MODELS | {_MODEL}
 
 
 def check_body_access(
@@ -94,10 +97,7 @@ def check_body_access(
 
 
 def check_part_access(caller: AccessKey, name: str) -> None:
-    """Check the part `name` of a form, such as `extra_body[api_base]`.
-
-    Raises ModelNotAllowed if it may name other models, a server or a credential, and the key covers only some models.
-    """
+    """Check the part `name` of a form; raise ModelNotAllowed if it may name other models, a server or a credential."""
     if caller.models is None:
         return
     for step in _STEPS.split(name):
@@ -113,20 +113,35 @@ def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: b
     for member in scanner.members(at):
         name = _normalized(member.name)
         if name in _DESTINATIONS:
-            raise ModelNotAllowed(
-                f"The caller {caller.name!r} may use only some models, and {member.name!r} may name another server or"
-                " credential. Leave it out.",
-                param=member.name,
-            )
+            raise _destination_not_allowed(caller, member.name, member.name)
         if name in _MODELS or (name == _MODEL and not is_top):
             _check_models(caller, member.name, _models_in(caller, scanner, member.value))
         elif name == _TOOLS:
-            _check_models(caller, "tools", _models_of_tools(scanner, member.value))
+            _check_models(caller, "tools", _models_of_tools(caller, scanner, member.value))
+        elif name == _INPUT:
+            _check_models(caller, "input", _models_of_input(caller, scanner, member.value))
+        elif name == _PLUGINS:
+            _check_plugins(caller, scanner, member.value)
         elif name in _NESTED and scanner.text.startswith(b"{", member.value):
             _check_object(caller, scanner, member.value)
             for option in scanner.members(member.value) if name == _OPTIONS else ():
                 if scanner.text.startswith(b"{", option.value):
                     _check_object(caller, scanner, option.value)
+
+
+def _check_plugins(caller: AccessKey, scanner: JsonScanner, at: int) -> None:
+    """Check the members of each plugin: OpenRouter's `fusion` has a `model` and `analysis_models`."""
+    for start, _ in scanner.elements(at) if scanner.text.startswith(b"[", at) else ():
+        if scanner.text.startswith(b"{", start):
+            _check_object(caller, scanner, start)
+
+
+def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> ModelNotAllowed:
+    return ModelNotAllowed(
+        f"The caller {caller.name!r} may use only some models, and {name!r} may name another server or credential."
+        " Leave it out.",
+        param=param,
+    )
 
 
 def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None:
@@ -139,11 +154,7 @@ def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None
 
 
 def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
-    """Yield the models in the value at `at`: a name, a list of such values, or an object.
-
-    An object contains lists of models under any names, or a `model`. The latter is checked like a body too, because
-    LiteLLM may read either.
-    """
+    """Yield the models in the value at `at`: a name, a list, or an object with a `model` or with lists."""
     first = scanner.text[at : at + 1]
     if first == b'"':
         yield string(scanner.text[at : scanner.value_end(at)])
@@ -163,15 +174,36 @@ def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str
             yield from _models_in(caller, scanner, member.value)
 
 
-def _models_of_tools(scanner: JsonScanner, at: int) -> Iterator[str]:
-    """Yield the `model` of each tool. OpenAI's image_generation has one."""
+def _models_of_tools(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
+    """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
+
+    Raises ModelNotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
+    parameters is not checked: what it describes is in its `properties`.
+    """
     if not scanner.text.startswith(b"[", at):
         return
     for start, _ in scanner.elements(at):
         if scanner.text.startswith(b"{", start):
             for member in scanner.members(start):
+                if _normalized(member.name) in _DESTINATIONS:
+                    raise _destination_not_allowed(caller, member.name, "tools")
                 if folded(member.name) == _MODEL and scanner.text.startswith(b'"', member.value):
                     yield string(scanner.text[member.value : member.end])
+                elif folded(member.name) == _PARAMETERS and scanner.text.startswith(b"{", member.value):
+                    for parameter in scanner.members(member.value):
+                        if _normalized(parameter.name) in _NAMES_OF_MODELS:
+                            yield from _models_in(caller, scanner, parameter.value)
+
+
+def _models_of_input(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
+    """Yield the models of the tools in `input`: OpenAI's items additional_tools and tool_search_output have `tools`."""
+    if not scanner.text.startswith(b"[", at):
+        return
+    for start, _ in scanner.elements(at):
+        if scanner.text.startswith(b"{", start):
+            for member in scanner.members(start):
+                if folded(member.name) == _TOOLS:
+                    yield from _models_of_tools(caller, scanner, member.value)
 
 
 def check_calls_models(caller: AccessKey) -> None:
@@ -193,10 +225,7 @@ def check_model_access(caller: AccessKey, model: str) -> None:
 
 
 def check_operation_access(caller: AccessKey, operation: Operation) -> None:
-    """Raise ModelNotAllowed if the caller's key covers only some models and `operation` may run any model.
-
-    For example, the file of a batch names its own models.
-    """
+    """Raise ModelNotAllowed if the caller's key covers only some models and `operation` may run any model."""
     if caller.models is not None and not operation.names_model:
         raise ModelNotAllowed(
             f"The caller {caller.name!r} may use only some models. The operation {operation.name} may run any model."

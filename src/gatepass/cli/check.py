@@ -122,7 +122,6 @@ def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> 
 
 
 def _scalar(value: Any) -> str:
-    """Return one value as YAML on one line."""
     if not isinstance(value, str):
         return json.dumps(value)
     text = str(_without_query(value))

@@ -20,7 +20,6 @@ from gatepass.cli.options import CHECK_FAILED, UNUSABLE, json_option, print_json
 from gatepass.config.references import own_variables
 
 BOUND_S = 60.0
-"""A reload of all workers may take this long."""
 # far above any page: it only bounds the memory if the socket belongs to another program
 PAGE_BYTES = 64 * 1024 * 1024
 
@@ -28,11 +27,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class NotRunning(click.ClickException):
-    """No running gatepass was found. The message contains the remedy. A command ends with it and exit code 1."""
+    """No running gatepass was found. The message contains the remedy. The exit code is 1."""
 
 
 def control_option(command: Command) -> Command:
-    """Add `--socket` to a command that uses the control socket."""
     text = (
         "Control socket of the running gatepass. Default: GATEPASS_CONTROL_SOCKET, else the only one of this user, else"
         " the one on the port of the configuration."
@@ -41,10 +39,9 @@ def control_option(command: Command) -> Command:
 
 
 def request(method: str, target: str, socket_path: str | None = None) -> bytes:
-    """Send a request to the running gatepass and return the body of its reply. A long wait is shown on a terminal.
+    """Send a request to the running gatepass and return the body of its reply; raise NotRunning or ClickException.
 
-    `target` is a page, such as `/status`, or `/reload` with POST. Raises NotRunning, or ClickException with
-    the error that gatepass returned.
+    `target` is a page, such as `/status`, or `/reload` with POST. A long wait is shown on a terminal.
     """
     path = socket_path or found_socket()
     connection = _UnixConnection(path)
@@ -70,7 +67,7 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
 
 
 def found_socket() -> str:
-    """Return the socket of GATEPASS_CONTROL_SOCKET, or the living one of this user. Raises NotRunning.
+    """Return the socket of GATEPASS_CONTROL_SOCKET, or of the running gatepass of this user; raise NotRunning.
 
     If several run, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
     """
@@ -81,7 +78,6 @@ def found_socket() -> str:
     if named not in (AUTO, OFF):
         return named
     found = control_sockets(os.environ)
-    # also on another port than that of the configuration, because a flag may have set the port
     if len(found) == 1:
         return str(found[0])
     if not found:
@@ -149,7 +145,6 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
 
 
 def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that describe the result of `POST /reload`."""
     if not result["processes"]:
         yield "No worker answered. Try again, and search the log for `worker_unresponsive`."
     elif result["outcome"] == "refused":
@@ -188,7 +183,6 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
 
 
 def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that describe the page /status of one process or of all workers."""
     # a gatepass without workers describes itself, without a name
     processes: Mapping[str, Mapping[str, Any]] = page.get("workers", {"gatepass": page})
     yield from aligned([_PROCESS_HEAD, *(_process(name, one) for name, one in processes.items())])
@@ -221,8 +215,8 @@ def _process(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     left_s = held["expires_in_s"]
-    # its token may still be valid, but without a successful fetch it will not be for long
-    token = "failing" if held["failing"] else held["state"]
+    # the token may still be valid, but without a successful fetch it will not be for long
+    token = held["state"] + (", failing" if held["failing"] else "")
     left = "-" if left_s is None else f"{left_s:.0f} s"
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
 
@@ -255,7 +249,6 @@ def learned(socket_path: str | None, *, as_config: bool, as_json: bool) -> None:
 
 
 def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each rule, followed by the error message that it was learned from."""
     if not rules:
         yield "Nothing has been learned."
         return

@@ -47,10 +47,9 @@ NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
-CLIENTS = ("ragflow", "dify", "openwebui", "librechat")
+CLIENTS = ("ragflow", "dify", "open_webui", "librechat")
 """The names in remote.CLIENTS, copied so that --help does not import it."""
 STREAMED = ("chat", "completions")
-"""Operations that --call also requests as a stream."""
 SHOWN_AFTER_S = 1.0
 COLOURS: Mapping[str, str] = MappingProxyType({"ok": "green", "FAIL": "red", "????": "yellow"})
 
@@ -211,9 +210,9 @@ async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCal
 
 
 class Report:
-    """Prints each step when it ends. On a terminal it also shows the step in progress after SHOWN_AFTER_S.
+    """Prints each step when it ends, or one JSON document at the end.
 
-    As JSON it prints one document at the end.
+    On a terminal it also shows a step in progress after SHOWN_AFTER_S.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -223,7 +222,6 @@ class Report:
         self._is_shown = False
 
     def begin(self, hop: str, what: str) -> None:
-        """Show the step in progress on a terminal, if it takes longer than SHOWN_AFTER_S."""
         if self._running is not None:
             self._running.cancel()
         if sys.stderr.isatty():
@@ -241,7 +239,6 @@ class Report:
             click.echo("\r\x1b[K", nl=False, err=True)
 
     def add(self, step: Step) -> None:
-        """Record a step, and print it unless the output is JSON. It may quote a server."""
         step = replace(step, why=printable(step.why), advice=printable(step.advice))
         self._hide_running()
         self.steps.append(step)
@@ -253,7 +250,6 @@ class Report:
         click.echo(line)
 
     async def show(self, steps: Steps, is_shown: Callable[[Step], bool] = lambda _: True) -> None:
-        """Add each of `steps` that `is_shown` selects."""
         try:
             # closed at once, also after an exception, because the generator owns connections
             async with aclosing(steps):
@@ -281,20 +277,17 @@ class Report:
         return code
 
     def print_json(self, code: int, **more: object) -> None:
-        """Print the exit code, the steps that failed and all steps as one document, with the members in `more`."""
         failed = [f"{step.hop} {step.what}" for step in self.steps if step.failed]
         document = {"exit_code": code, "failed": failed, **more, "steps": [described(step) for step in self.steps]}
         print_json(document)
 
 
 def described(step: Step) -> dict[str, object]:
-    """Return a step for JSON output."""
     fields = asdict(step) | {"outcome": step.outcome.name.lower(), "seconds": round(step.seconds, 3)}
     return {name: value for name, value in fields.items() if name != "proves"}
 
 
 def line_of(step: Step) -> str:
-    """Return a step as one line: its outcome, hop, name, reason and advice."""
     from gatepass.dialects.hints import sentence
 
     text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
@@ -348,10 +341,7 @@ async def diagnose(
 
 
 def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:
-    """Return the upstreams on the routes of `calls` and of `model`, each with its names of these models.
-
-    Without `calls` and `model` these are all upstreams, without names.
-    """
+    """Return the upstreams on the routes of `calls` and `model`, or all, each with its names of these models."""
     asked = [(call.operation, call.model) for call in calls]
     if model is not None:
         asked.append((operation_of(state.config, model), model))
@@ -363,7 +353,6 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
 
 
 async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIterator[Step]:
-    """Yield the steps of a credential: its token endpoint's network, then the token."""
     from gatepass.cli.probe import check_token
     from gatepass.cli.reach import issuer_server, reach
     from gatepass.config.checks import has_unshared_refresh_token
@@ -388,8 +377,7 @@ async def _test_upstream(
 ) -> AsyncIterator[Step]:
     """Yield the steps of an upstream: its network, its model list and the real calls.
 
-    `asked` are the calls, and the names that its model list should have. `without` is why its credential has no
-    token; then nothing is requested.
+    `asked` has the calls, and the wanted names of its model list. `without` is why its credential has no token.
     """
     from gatepass.cli.probe import check_call, check_models, hop_of, probes_of
     from gatepass.cli.reach import Outcome, Step, reach, upstream_server

@@ -19,7 +19,6 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S10
 
 
 def reachable(listen_host: str) -> str:
-    """Return the address at which this machine reaches a server that listens on `listen_host`."""
     return _WILDCARDS.get(listen_host, listen_host)
 
 
@@ -60,10 +59,9 @@ def own_file(path: str | None) -> str | None:
 
 
 def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
-    """Return `server.host` and `server.port` of the file.
+    """Return `server.host` and `server.port` of the file; raise ConfigError or ValueError.
 
-    Checks nothing else of the file, so that a secret that is just being replaced does not fail the health check.
-    Raises ConfigError, and ValueError for an unresolved reference.
+    Nothing else is checked, so that a secret that is just being replaced does not fail the health check.
     """
     # imported here, because a check with --host and --port reads no file
     from gatepass.config.document import lookup

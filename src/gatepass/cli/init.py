@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from gatepass.config.model import Config
 
 UPSTREAM = "llm"
-"""The name of the upstream and of its credential in the file."""
 SECRET_VARIABLE = "GATEPASS_INIT_SECRET"  # noqa: S105 - the name of a variable
 PLACE = "{secret}"
 """Where the secret belongs in the body of a JSON login."""
@@ -128,7 +127,7 @@ NO_ANSWER = "-"
 
 @dataclass(frozen=True, slots=True)
 class ClientKey:
-    """A client of the configuration. `profile` is empty if its client needs none."""
+    """A client. `profile` is empty if it needs none."""
 
     name: str
     profile: str
@@ -141,6 +140,8 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
     `secret` is the reference to the secret, never its value. `notes` are tests that failed; they become comments of
     one line each. A `$` in an answer is a dollar, never the beginning of a reference.
     """
+    from gatepass.config.yaml_file import yaml_lines
+
     body = answers.get("login_body", "")
     if ca_file := answers.get("ca_file"):  # the file is also right for a server that starts in another folder
         answers = {**answers, "ca_file": str(Path(ca_file).expanduser().absolute())}
@@ -156,14 +157,14 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
     ]
     if keys:
         # the trial configurations have no keys, and without keys only loopback is valid
-        lines += _block("server", {"host": answers.get("listen") or "127.0.0.1", "port": 8080})
+        lines += yaml_lines({"server": {"host": answers.get("listen") or "127.0.0.1", "port": 8080}})
     if answers["auth"] != "none":
         credential = _credential(answers, secret)
         if answers["auth"] != "key":
             credential |= ({"network": network} if network else {}) | plain
         lines += [
             "# gatepass keeps this token valid and sends it as `Authorization: Bearer …`.",
-            *_block("credentials", {UPSTREAM: credential}),
+            *yaml_lines({"credentials": {UPSTREAM: credential}}),
         ]
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
     if answers["auth"] != "none":
@@ -172,16 +173,14 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
         upstream["network"] = network
     lines += [
         "# The LLM gateway. With one upstream every model name is passed on.",
-        *_block("upstreams", {UPSTREAM: upstream}),
+        *yaml_lines({"upstreams": {UPSTREAM: upstream}}),
     ]
     if keys:
+        entries = [{name: text for name, text in asdict(key).items() if text} for key in keys]
         lines += [
             "# One key for each client. A profile makes the changes that its client needs.",
             "# `gatepass keys new --name NAME` creates another key.",
-            "access:",
-            "  keys:",
-            *(f"    - {_inline({name: text for name, text in asdict(key).items() if text})}" for key in keys),
-            "",
+            *yaml_lines({"access": {"keys": entries}}),
         ]
     return "\n".join(lines)
 
@@ -210,35 +209,6 @@ def _with_secret(node: Any, secret: str) -> Any:
     if isinstance(node, list):
         return [_with_secret(value, secret) for value in node]
     return node.replace("$", "$$").replace(PLACE, secret) if isinstance(node, str) else node
-
-
-def _block(name: str, members: Mapping[str, Any]) -> list[str]:
-    """Return `members` as a YAML block: two levels are indented, the levels below are on one line."""
-    lines = [f"{name}:"]
-    for key, value in members.items():
-        if isinstance(value, dict):
-            lines += [f"  {key}:", *(f"    {inner}: {_inline(item)}" for inner, item in value.items())]
-        else:
-            lines.append(f"  {key}: {_inline(value)}")
-    return [*lines, ""]
-
-
-def _inline(value: Any) -> str:
-    """Return `value` on one line. JSON texts are YAML too."""
-    if isinstance(value, dict):
-        names = (name if _PLAIN_NAME.fullmatch(name) else _inline(name) for name in value)
-        return (
-            "{" + ", ".join(f"{name}: {_inline(item)}" for name, item in zip(names, value.values(), strict=True)) + "}"
-        )
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    text = json.dumps(value, ensure_ascii=False)
-    # YAML does not read all of these characters, and reads two escapes of JSON for one character as two
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)
-
-
-_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""A name in YAML that needs no quotes."""
 
 
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -358,10 +328,7 @@ class Setup:
     def settle(
         self, names: Sequence[str], test: Callable[[], Coroutine[Any, Any, Step | None]], *, has_secret: bool = False
     ) -> None:
-        """Ask for `names` until `test` finds no fault, or the operator keeps the answers in spite of it.
-
-        Answers that make no valid configuration are never kept: a URL with a password would be written to the file.
-        """
+        """Ask for `names` until `test` finds no fault, or the operator keeps the answers in spite of it."""
         again = False
         while True:
             for name in names:
@@ -372,7 +339,7 @@ class Setup:
             if failed is None:
                 return
             if not self.is_interactive:
-                click.echo("A test failed, and --yes asks no question.", err=True)
+                click.echo("A test failed: no file was written. Correct the answer that FAIL names.", err=True)
                 sys.exit(CHECK_FAILED)
             if failed.what == "configuration" and "allow_plain_http" in failed.why:
                 if click.confirm("Send the secret and the token over the network in plain text?", default=False):
@@ -390,7 +357,7 @@ class Setup:
             names = tuple(dict.fromkeys((*names, *extra)))
 
     def load(self, folder: Path) -> Config:
-        """Return the configuration of the answers so far. Raises ConfigError."""
+        """Return the configuration of the answers so far; raise ConfigError."""
         from gatepass.config.load import load
 
         path = folder / "gatepass.yaml"
@@ -400,7 +367,6 @@ class Setup:
         return load(str(path), {**os.environ, SECRET_VARIABLE: self.secret}).config
 
     async def reach_upstream(self) -> Step | None:
-        """Test the network path to the upstream. Return the step that failed."""
         from gatepass.cli.reach import reach, upstream_server
 
         # without the credential, about which nothing has been asked yet
@@ -430,7 +396,6 @@ class Setup:
         return await self.first_failed(diagnose, is_shown)
 
     async def test_call(self, model: str) -> Step | None:
-        """Send one streamed chat. Return the step that failed."""
         from gatepass.cli.doctor import diagnose
         from gatepass.cli.probe import ProbeCall
 
@@ -442,7 +407,6 @@ class Setup:
         )
 
     async def read_models(self) -> list[str]:
-        """Return the names in the upstream's model list, an empty list if it has none."""
         from gatepass.clock import SystemClock
         from gatepass.errors import GatepassError
         from gatepass.proxy.app_state import create_app_state
@@ -484,11 +448,9 @@ class Setup:
 
 
 LIST_S = 10.0
-"""The longest wait for the upstream's model list."""
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add one option for each question."""
     for question in reversed(list(QUESTIONS.values())):  # decorators apply from the last to the first
         shown = click.Choice(question.choices) if question.choices else None
         command = click.option(question.option, question.name, help=question.help, type=shown)(command)
@@ -583,7 +545,7 @@ MOST_SHOWN = 12
 
 
 def _answers_file(path: str | None) -> dict[str, str]:
-    """Return the answers in the YAML file `path`; exit with 2 if it holds anything else."""
+    """Return the answers in the YAML file `path`; exit with 2 if it is not valid."""
     from gatepass.config.document import ConfigError
     from gatepass.config.file import read_document
 
@@ -605,7 +567,6 @@ def _answers_file(path: str | None) -> dict[str, str]:
 
 
 def _offer_call(setup: Setup, *, call: bool) -> None:
-    """Send one streamed chat if the operator agrees."""
     model = setup.chat_model
     if not call and not (
         setup.is_interactive and click.confirm("Send one streamed request? It may be billed.", default=False)
@@ -623,7 +584,6 @@ def _offer_call(setup: Setup, *, call: bool) -> None:
 
 
 def _keys(clients: str) -> list[tuple[ClientKey, str]]:
-    """Return an entry and a new key for each of `clients`."""
     from typing import get_args
 
     from gatepass.auth.api_keys import new_key

@@ -76,7 +76,8 @@ def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str,
     click.echo("The key, for the client. gatepass does not store it and shows it only now:")
     click.echo(f"\n  {key}\n")
     click.echo("For the configuration file, under access.keys; then run `gatepass reload`:")
-    click.echo(f"\n  - {{{shown}}}\n")
+    # with the indentation that `gatepass init` writes
+    click.echo(f"\n    - {{{shown}}}\n")
     if line is None:
         click.echo("A configuration by environment variables has no models of a key: use a file.")
     else:
@@ -85,7 +86,6 @@ def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str,
 
 
 def _check_profile(name: str, path: str | None) -> None:
-    """Exit with 2 if the profile `name` is neither built in nor declared in the configuration file."""
     from gatepass.config.access import BUILT_IN_PROFILES
     from gatepass.config.document import ConfigError, lookup
     from gatepass.config.file import read_document

@@ -29,7 +29,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 CHECK_FAILED = 1
 UNUSABLE = 2
 CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank")
-"""Operations that `gatepass doctor --call` can call."""
 ROUTED_OPERATIONS = (
     *CALL_OPERATIONS,
     *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
@@ -46,7 +45,6 @@ OPERATION_OF_KIND: Mapping[str | None, str] = MappingProxyType(
         "tts": "speech",
     }
 )
-"""The operation of a model, by its declared kind."""
 
 TICK_S = 1.0
 
@@ -106,7 +104,7 @@ def load_or_exit(path: str | None, host: str | None = None, port: int | None = N
 def read_or_exit(
     path: str | None, host: str | None, port: int | None, log: Mapping[str, str] = MappingProxyType({})
 ) -> LoadedConfig:
-    """Load the configuration; exit with 2 if it is invalid. Flags override it, see `config.load.load`."""
+    """Load the configuration, overridden by flags as in `config.load.load`; exit with 2 if it is invalid."""
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
 
@@ -117,13 +115,11 @@ def read_or_exit(
 
 
 def exit_unusable(text: str) -> NoReturn:
-    """Print `text` to stderr and exit with 2."""
     click.echo(text, err=True)
     sys.exit(UNUSABLE)
 
 
 def summary(config: Config) -> str:
-    """Return the number of upstreams, credentials and keys as text."""
     named = (("upstream", config.upstreams), ("credential", config.credentials), ("key", config.access.keys))
     return ", ".join(f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for name, found in named)
 

@@ -50,6 +50,7 @@ from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
+from gatepass.tokens.issuer_error import REFUSED
 from gatepass.tokens.lifetime import LifetimeSource
 from gatepass.types import SERVER_ERROR, Call, Target
 
@@ -82,7 +83,7 @@ TOKEN_S = 10.0
 
 
 async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
-    """Fetch a token of the credential `name`. Its holder must be started, unless its login may not be used."""
+    """Fetch a token of the credential `name`. Its holder must be started."""
     hop = f"credential:{name}"
     if has_unshared_refresh_token(state.config, name):
         return Step(hop, "token", Outcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
@@ -132,14 +133,15 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def refusal_advice(reason: str, credential: str) -> str:
-    """Return the settings to check if `reason` contains an error code of OAuth 2.0; empty otherwise."""
+    """Return the settings to check after a refusal: those of its error code of OAuth 2.0, else the whole credential."""
     # issuers wrap the code in other words, so that it is searched for
     known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
-    return f"Check {', '.join(setting(credential, name) for name in known)}." if known else ""
+    if known:
+        return f"Check {', '.join(setting(credential, name) for name in known)}."
+    return f"Check the client and the secret in credentials.{credential}." if REFUSED in reason else ""
 
 
 MODELS_SHOWN = 20
-"""The most names of a model list in a message."""
 
 PROVE = "Add a model and --call for a small real call, which may be billed."
 
@@ -153,10 +155,7 @@ BUSY = (408, 429)
 
 
 async def check_models(state: AppState, upstream: Upstream, wanted: Collection[str] = ()) -> Step:
-    """Request the model list with the token and once more without it. Such a request costs nothing.
-
-    `wanted` are names that the list should have, because a route or a call uses them.
-    """
+    """Request the model list, which should have the `wanted` names, with the token and once more without it."""
     limit, hop = TimeLimit(state.clock.now(), LIST_S), hop_of(upstream)
 
     def step(outcome: Outcome, why: str, advice: str = "") -> Step:
@@ -426,4 +425,4 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
         return Step("store", "store", Outcome.FAILS, f"{address} answers, but {why}", advice, seconds)
     # a failing store stops no request
     advice = f"{sentence(advice)} Until then each process fetches tokens itself." if advice else ""
-    return Step("store", "store", Outcome.FAILS, f"no use of {address}: {why}", advice, seconds)
+    return Step("store", "store", Outcome.FAILS, f"{address} is not used: {why}", advice, seconds)

@@ -1,7 +1,6 @@
 """The network steps of `gatepass doctor`: resolve, connect, proxy and tls.
 
-`reach` runs them for a Server, without an AppState. Each step returns a Step, and raises nothing for a fault of the
-network. The steps in probe.py return a Step too. The last part explains the certificate that a server sent.
+Each step returns a Step, and raises nothing for a fault of the network. The last part explains a certificate.
 """
 
 from __future__ import annotations
@@ -80,7 +79,6 @@ class Server:
 
     @property
     def destination(self) -> Destination:
-        """Raises TransportFault if a URL is not valid."""
         auth = None if self.network.proxy_auth is None else self.network.proxy_auth.reveal()
         proxy = None if self.network.proxy is None else ProxyServer.of(self.network.proxy, auth)
         return destination_of(self.url, proxy)
@@ -94,7 +92,6 @@ class Server:
 
 
 def upstream_server(name: str, upstream: UpstreamConfig) -> Server:
-    """Return the server of an upstream."""
     settings = f"upstreams.{name}"
     return Server(
         f"upstream:{name}",
@@ -198,7 +195,6 @@ CERTIFICATE_PROBLEMS = frozenset(
         *(TlsProblem.UNKNOWN_CA, TlsProblem.OTHER_CA),
     )
 )
-"""Problems that the certificate itself explains."""
 
 
 class _Owner:
@@ -213,8 +209,6 @@ class _Owner:
 
 
 class _Handshake(Connection):
-    """A connection that shows its TLS session."""
-
     session: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -254,7 +248,7 @@ async def _secure(server: Server, destination: Destination, clock: Clock) -> lis
 
 
 async def _handshake(server: Server, destination: Destination, context: Any) -> Any:
-    """Return the TLS session with the server. Raises TransportFault."""
+    """Return the TLS session with the server; raise TransportFault."""
     loop = asyncio.get_running_loop()
     connection = _Handshake(loop, _Owner(), memoryview(bytearray(4096)))
     try:
@@ -288,7 +282,7 @@ async def _failed_handshake(server: Server, destination: Destination, fault: Tra
 
 
 async def _answers_http(destination: Destination, limit_s: float) -> bool:
-    """Return whether the server answers plain HTTP on this port. Always False with a proxy, which is not asked."""
+    """Return whether the server answers plain HTTP on this port. Always False with a proxy."""
     if destination.proxy is not None:
         return False
     try:
@@ -304,7 +298,6 @@ async def _answers_http(destination: Destination, limit_s: float) -> bool:
 
 
 TLS_TRIAL_S = 2.0
-"""The limit of a TLS handshake at a server whose URL begins with http://."""
 
 
 async def requires_tls(server: Server) -> bool:
@@ -328,20 +321,19 @@ DAY_S = 86_400.0
 SOON_S = 14 * DAY_S
 """A certificate that ends sooner is reported with the days that are left."""
 NAMES = 5
-"""The most host names of a certificate in a message."""
 
 
 def certificate_chain(session: Any) -> list[Certificate]:
-    """Return the certificates that the server sent, the server's own first; empty if they cannot be read.
+    """Return the certificates that the server sent, its own first; empty if they cannot be read.
 
-    The standard library decodes an unverified certificate only here: `getpeercert` returns an empty dict for one.
+    `getpeercert` returns an empty dict for an unverified certificate.
     """
     read = getattr(getattr(session, "_sslobj", None), "get_unverified_chain", None)
     return [] if read is None else [certificate.get_info() for certificate in read() or ()]
 
 
 def trusted_names(ca_file: str | None) -> list[str]:
-    """Return the names of the CAs in `ca_file`. Raises OSError if it cannot be loaded."""
+    """Return the names of the CAs in `ca_file`; raise OSError if it cannot be loaded."""
     if ca_file is None:
         return []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -53,10 +53,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A gatepass: its base URL as a client has it (`http://host:8080/v1`), and the client that sends requests to it.
-
-    `redactor` masks the API key in replies, because a server that is not a gatepass may quote it.
-    """
+    """A gatepass, its base URL as a client has it (`http://host:8080/v1`), and the `redactor` of the API key."""
 
     base_url: str
     client: httpx2.AsyncClient = field(repr=False)
@@ -81,7 +78,6 @@ class Answer:
 
 @asynccontextmanager
 async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
-    """Open the running gatepass at `base_url`."""
     redactor = Redactor()
     redactor.learn(key or "")
     # Without the client's timeouts, because `_ask` limits each request as a whole.
@@ -92,15 +88,12 @@ async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
 
 @asynccontextmanager
 async def in_process(config: Config, client_name: str, key: AccessKey | None) -> AsyncIterator[Remote]:
-    """Open an application of `config` in this process, with one temporary key.
-
-    The key has the models and profile of `key`, or the profile of the client.
-    """
+    """Open an application of `config` in this process, with one temporary key."""
     from gatepass.auth.api_keys import new_key
     from gatepass.server.app import create_app
 
     secret, hashed = new_key()
-    profile = (key.profile if key is not None else None) or PROFILES.get(client_name, client_name)
+    profile = (key.profile if key is not None else None) or client_name
     models = None if key is None else key.models
     own = AccessKey(name="doctor", hash=hashed, models=models, profile=profile)
     # without the configured keys, of which only hashes may be known here
@@ -144,7 +137,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
         yield _list_step(answer, listed, asked.model, has_key=key is not None)
         if not asked.call:
             return
-        # a chat, which most gateways have and every answer of which is short
+        # a chat: most gateways support it, and its answer is short
         chosen = asked.model or next((name for name in listed if model_kind(name) == "chat"), None)
         if chosen is None:
             yield Step(
@@ -250,7 +243,7 @@ def _client_step(what: str, check: ClientCheck, model: str | None, answer: Answe
 
 
 def _failed(what: str, answer: Answer) -> Step:
-    """Return the step of an error reply, at the hop that it names."""
+    """Return the step of an error reply, at the hop that the error names."""
     why, advice = split_advice(_why(answer))
     return replace(_step(what, Outcome.FAILS, why, answer, advice), hop=error_hop(answer.body) or HOP)
 
@@ -330,7 +323,6 @@ def model_kind(model: str) -> str:
 
 
 def _document(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object in `body`; empty if it is none."""
     try:
         found = msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -344,7 +336,6 @@ def _items(body: bytes, name: str) -> list[Any]:
 
 
 def listed_models(body: bytes) -> list[str]:
-    """Return the ids of a model list."""
     return [entry["id"] for entry in _items(body, "data") if isinstance(entry.get("id"), str)]
 
 
@@ -465,11 +456,9 @@ CLIENTS: Mapping[str, Sequence[ClientCheck]] = MappingProxyType(
             ),
         ),
         # AIOHTTP_CLIENT_TIMEOUT_MODEL_LIST is 10 s by default
-        "openwebui": (ClientCheck("verify the connection", "/models", list_fault, 10.0),),
+        "open_webui": (ClientCheck("verify the connection", "/models", list_fault, 10.0),),
         # after 5 s it shows only the names of its own configuration
         "librechat": (ClientCheck("fetch the models", "/models", list_fault, 5.0),),
     }
 )
-"""The verification calls of each client, in the order in which they are sent."""
-PROFILES: Mapping[str, str] = MappingProxyType({"openwebui": "open_webui"})
-"""The profile of a client, if it has another name."""
+"""The verification calls of each client, in the order in which they are sent. A client has the name of its profile."""

@@ -102,7 +102,6 @@ class TargetReport:
 
 
 def target_lines(targets: Sequence[TargetReport]) -> Iterator[str]:
-    """Yield the lines to print for the targets of a request."""
     for number, target in enumerate(targets, 1):
         refused = () if target.refused is None else (f"refused: {target.refused}",)
         yield f"{number}. to the upstream {target.upstream}, as {target.model}:"
@@ -110,10 +109,7 @@ def target_lines(targets: Sequence[TargetReport]) -> Iterator[str]:
 
 
 def report_targets(config: Config, operation: str, model: str, key: AccessKey | None) -> list[TargetReport]:
-    """Report each target of `model` in order, with the steps of a request to it.
-
-    The profile is the caller's; a path such as /for/NAME/ may name another. Raises ModelNotFound without a target.
-    """
+    """Report each target of `model` in order, with the profile of the caller; raise ModelNotFound without a target."""
     profile = build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
     targets = []
     for target in RouteTable.from_config(config).resolve(operation, model):
@@ -143,7 +139,6 @@ def _is_form(operation: str) -> bool:
 
 
 def _rows(operation: str) -> list[Operation]:
-    """Return the requests of an operation that name a model."""
     return [row for row in OPERATIONS if row.name == operation and row.names_model]
 
 
@@ -204,18 +199,14 @@ def _described(change: Change) -> str:
 def _rule_blocks(config: Config, operation: str, name: str | None) -> Iterator[str]:
     """Yield the blocks that declare rules for this route, the most specific first."""
     entry, route = None if name is None else config.models[name], block_of_operation(config.operations, operation)
-    if entry is not None:
-        own = block_of_operation(entry.operations, operation)
-        if own is not None and own.rules is not None:
-            yield f"models.{name}.operations.{operation}"
-        if entry.rules is not None or entry.capabilities.token_ids is False:
-            yield f"models.{name}"
+    if entry is not None and (entry.rules is not None or entry.capabilities.token_ids is False):
+        yield f"models.{name}"
     if route is not None and route.rules is not None:
         yield f"operations.{operation}"
 
 
 def _requests(upstream: UpstreamConfig, operation: str, model: str, target: Target) -> Iterator[str]:
-    """Yield each request of the operation. Raises CallerError if the dialect does not support it."""
+    """Yield each request of the operation; raise CallerError if the dialect does not support it."""
     dialect = dialect_of(upstream)
     credential = "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
     for row in _rows(operation):

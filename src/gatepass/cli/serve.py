@@ -6,6 +6,7 @@ A worker reports problems as log records, because its stderr is part of the log 
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -13,7 +14,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,6 +28,7 @@ from gatepass.observability.redaction import Redactor
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
     from gatepass.proxy.app_state import AppState
+    from gatepass.server.supervisor import WorkerOptions
     from gatepass.store.guarded import WorkerStore
 
 
@@ -42,31 +43,21 @@ STDERR_FD = 2
 @click.option("--host", help="Address to listen on. Default: server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one. Default: server.port.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Number of processes. Default: server.workers.")
-@click.option("--worker", type=int, hidden=True, help="The worker's number. Only the supervisor sets hidden options.")
-@click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
-@click.option("--peers", type=click.Path(path_type=Path), hidden=True)
-@click.option("--control", "control_fd", type=int, hidden=True)
-@click.option("--seat", type=int, default=0, hidden=True)
+@click.option("--supervised", hidden=True, help="Set by the supervisor: the WorkerOptions as JSON.")
 @click.option("--log-format", type=click.Choice(("json", "text")), help="Format of the log. Default: log.format.")
 @click.option(
     "--log-level",
     type=click.Choice(("debug", "info", "warning", "error")),
     help="The lowest level that is logged. Default: log.level.",
 )
-@click.option("--first-log-format", default="json", hidden=True, help="Until a worker has loaded the configuration.")
 def serve(
     path: str | None,
     host: str | None,
     port: int | None,
     workers: int | None,
-    worker: int | None,
-    fds: tuple[int, int, int] | None,
-    peers: Path | None,
-    control_fd: int | None,
-    seat: int,
+    supervised: str | None,
     log_format: str | None,
     log_level: str | None,
-    first_log_format: str,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # The kernel ignores a SIGTERM for which pid 1 has no handler, so a container stopped during imports would hang.
@@ -79,9 +70,10 @@ def serve(
     gc.disable()  # until the server is ready: imports create 100,000 permanent objects, and collecting finds no garbage
     flags = {name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None}
     try:
-        if worker is not None and fds is not None and peers is not None:
-            options = WorkerOptions(worker, fds, peers, control_fd, seat, first_log_format, flags)
-            work(options, path, host, port)
+        if supervised is not None:
+            from gatepass.server.supervisor import WorkerOptions
+
+            work(WorkerOptions(**json.loads(supervised)), path, host, port, flags)
             return
         if log_format is None:
             loaded = read_or_exit(path, host, port, flags)
@@ -108,7 +100,7 @@ def serve(
             with _control_socket(loaded, listening) as control:
                 DrainingServer(state, print_url, None, source, control).run(sockets=[listening])
             return
-        command = [*_worker_command(path, host, port), "--first-log-format", loaded.config.log.format]
+        command = _worker_command(path, host, port)
         for name, value in flags.items():
             command += [f"--log-{name}", value]
         _supervise(loaded, listening, count, command)
@@ -124,7 +116,7 @@ def _reader(path: str | None, host: str | None, port: int | None, log: Mapping[s
 
 
 def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
-    """Return the command of a worker, which loads the configuration itself with the same flags."""
+    """Return the command of a worker, which loads the configuration itself."""
     command = [sys.executable, "-m", "gatepass", "serve"]
     for flag, value in (("--config", config_path), ("--host", host), ("--port", port)):
         if value is not None:
@@ -155,9 +147,8 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     drain_s = server.drain_delay_s + server.drain_timeout_s
     gc.enable()
     with _control_socket(loaded, listening) as control:
-        descriptors = [] if control is None else [control.fileno()]
-        command += [text for descriptor in descriptors for text in ("--control", str(descriptor))]
-        started = WorkerCommand(command, UNUSABLE, tuple(descriptors))
+        descriptor = None if control is None else control.fileno()
+        started = WorkerCommand(command, UNUSABLE, descriptor, loaded.config.log.format)
         supervisor = Supervisor(started, listening, count, drain_s, lambda: print_url(url))
         try:
             sys.exit(asyncio.run(supervisor.run()))
@@ -195,7 +186,7 @@ def _listen(loaded: LoadedConfig) -> socket.socket:
         return bind(server.host, server.port)
     except OSError as error:
         address, reason = f"{server.host}:{server.port}", error.strerror or str(error)
-        text = f"gatepass cannot listen on {address}: {reason}"
+        text = f"gatepass cannot listen on {address}: {reason}. Check `server.host` and `server.port`."
         _report("cannot_listen", {"address": address, "reason": reason}, text, logging.ERROR)
         sys.exit(CANNOT_BIND)
 
@@ -213,7 +204,6 @@ def _report(event: str, fields: Mapping[str, str], text: str, level: int) -> Non
 
 
 def _log_start(loaded: LoadedConfig) -> None:
-    """Log a summary of the configuration. Warn about too few descriptors and about logged bodies."""
     from gatepass.server.listening import descriptor_limit
 
     config = loaded.config
@@ -240,32 +230,16 @@ KEYS_MARKER = "keyed"
 """A file in the workers' common folder. It exists once a worker has served with keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What the supervisor passes to a worker.
-
-    `fds` are the listening socket, the lifeline and the pipe with the store's key. `folder` is common to all workers.
-    `control` is the descriptor of the control socket.
-    `seat` is the index of its connection count in `listening.ConnectionCounts`. `first_log_format` is used until the
-    configuration is loaded. `log` has the flags that override its `log` block.
-    """
-
-    number: int
-    fds: tuple[int, int, int]
-    folder: Path
-    control: int | None
-    seat: int
-    first_log_format: str
-    log: Mapping[str, str]
-
-
-def work(options: WorkerOptions, config_path: str | None, host: str | None, port: int | None) -> None:
+def work(
+    options: WorkerOptions, config_path: str | None, host: str | None, port: int | None, log: Mapping[str, str]
+) -> None:
     """Serve until the supervisor sends a signal or exits."""
-    configure("info", options.first_log_format, Redactor(), worker=options.number)
-    loaded = _read_or_log(config_path, host, port, options.log)
+    folder = Path(options.folder)
+    configure("info", options.log_format, Redactor(), worker=options.number)
+    loaded = _read_or_log(config_path, host, port, log)
     for warning in loaded.warnings:
         LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
-    keys_marker = options.folder / KEYS_MARKER
+    keys_marker = folder / KEYS_MARKER
     from gatepass.server.reload import KEYS_LOST, ConfigSource
 
     # a worker that starts again without keys would serve every caller
@@ -277,9 +251,8 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
     from gatepass.store.guarded import WorkerStore
 
-    listening, lifeline, key = options.fds
-    with open(key, "rb") as pipe:
-        worker_store = WorkerStore(options.folder / STORE, pipe.read())
+    with open(options.key, "rb") as pipe:
+        worker_store = WorkerStore(folder / STORE, pipe.read())
     shared = worker_store if worker_store.folder.is_dir() else None
 
     def exit_unusable(text: str) -> NoReturn:
@@ -288,12 +261,13 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     state = open_app_state(loaded, exit_unusable, shared, options.number)
     if loaded.config.access.keys:
         keys_marker.touch()
-    counts = ConnectionCounts(options.folder / CONNECTIONS, options.seat)
-    channel = WorkerChannel(options.folder, worker_name(options.number), socket.socket(fileno=lifeline), counts)
-    source = ConfigSource(loaded, _reader(config_path, host, port, options.log), keys_marker)
+    counts = ConnectionCounts(folder / CONNECTIONS, options.seat)
+    lifeline = socket.socket(fileno=options.lifeline)
+    channel = WorkerChannel(folder, worker_name(options.number), lifeline, counts)
+    source = ConfigSource(loaded, _reader(config_path, host, port, log), keys_marker)
     control = None if options.control is None else socket.socket(fileno=options.control)
     server = DrainingServer(state, lambda _: None, channel, source, control)
-    server.run(sockets=[socket.socket(fileno=listening)])
+    server.run(sockets=[socket.socket(fileno=options.listening)])
 
 
 def open_app_state(
@@ -334,6 +308,5 @@ def _read_or_log(path: str | None, host: str | None, port: int | None, log: Mapp
 
 
 def _refuse(file: str, problems: Sequence[str]) -> NoReturn:
-    """Log the problems of the configuration and exit with 2."""
     LOG.error("configuration_unusable", extra={"fields": {"file": file, "problems": problems}})
     sys.exit(UNUSABLE)

@@ -41,7 +41,6 @@ LIFETIME_ORIGINS: Mapping[str, str] = {
     "file": "the file",
     "aws_bedrock": "key_ttl_s",
 }
-"""Origin of the lifetime for credentials without an issuer's reply, by type."""
 
 
 @click.command()
@@ -84,15 +83,12 @@ def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, rev
 
 @dataclass(frozen=True, slots=True)
 class TokenOptions:
-    """How the result of the first fetch is printed, and whether the command continues."""
-
     as_json: bool = False
     watch: bool = False
     reveal: bool = False
 
 
 def _credential_name(config: Config, name: str | None) -> str:
-    """Return `name` or the only credential's name; exit with 2 if it is unknown or ambiguous."""
     from gatepass.config.wording import did_you_mean
 
     names = list(config.credentials)
@@ -148,7 +144,12 @@ async def _fetch(state: AppState, name: str, options: TokenOptions) -> bool:
         elif options.watch:
             _print_event(f"failed: {reason}{next_try(status)}")
         else:
-            click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {reason}", err=True)
+            from gatepass.cli.probe import refusal_advice, split_advice
+
+            why, advice = split_advice(reason)
+            advice = advice or refusal_advice(why, name)
+            text = f"{why}. {advice.rstrip('.')}." if advice else why
+            click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {text}", err=True)
         return False
     took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
     view = CredentialView(holder.status(), fetched, state.clock.now())
@@ -241,7 +242,6 @@ def _lifetime(credential: AnyCredential, token: Token) -> str:
 
 
 def _placements(config: Config, name: str) -> Iterator[str]:
-    """Yield the places of the token in requests, each with the upstreams that use it."""
     from gatepass.config.checks import placement_of
 
     upstreams_by_placement: dict[str, list[str]] = {}
@@ -259,7 +259,6 @@ def _described(placement: TokenPlacement) -> str:
 
 
 WHOLE_FROM_S = 10.0
-"""Shorter times are shown with one decimal."""
 
 
 def rounded(seconds: float) -> str:
@@ -280,28 +279,18 @@ class CredentialView:
 
 
 class CredentialWatch:
-    """Describes changes since `first` in lines: one for each change, and one a minute for a failure that continues."""
+    """Describes changes since `first` in lines: one for each change and for each failed fetch."""
 
     def __init__(self, first: CredentialView) -> None:
         self._before = first.status
         self._token = first.token
-        from gatepass.tokens.token_log import FailureDeduplicator
-
-        self._repetitions = FailureDeduplicator()
-        if first.status.failing:
-            self._repetitions.count_to_report(str(first.status.last_error), first.now)
 
     def since(self, view: CredentialView) -> Iterator[str]:
-        """Yield a line for each change since the previous view, in the order of the events."""
         before, self._before = self._before, view.status
         age_s, before_s = view.status.last_error_age_s, before.last_error_age_s
         # compares the error's age, because a failed fetch of another gatepass is not in this one's counters
         if age_s is not None and (before_s is None or age_s < before_s):
-            reason = str(view.status.last_error)
-            times = self._repetitions.count_to_report(reason, view.now)
-            if times is not None:
-                event = "failed" if times == 1 else f"failed {times} times more"
-                yield f"{event}: {reason}{next_try(view.status)}"
+            yield f"failed: {view.status.last_error}{next_try(view.status)}"
         # by identity, because an issuer may return the same text again
         if view.token is not None and view.token is not self._token:
             how = f"fetch {view.status.fetches}" if view.status.fetches > before.fetches else FOUND
@@ -311,7 +300,6 @@ class CredentialWatch:
                 event = f"same token again ({how})"
             yield f"{event}{next_try(view.status)}"
             self._token = view.token
-            self._repetitions.reset()
         # None before: the key does not expire. 0 before: its end was reported already.
         if before.expires_in_s and view.status.expires_in_s == 0:
             yield "expired: requests wait for the next token, or fail"

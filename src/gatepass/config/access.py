@@ -87,8 +87,6 @@ class Profile(Block):
     """
     whole_numbers: bool = False
     """Send `usage` as integers. Plain replies without usage get zeros; streams get only the upstream's numbers."""
-    content_text: bool = False
-    """Send `""` instead of `content: null` in plain replies without a tool call."""
     envelope: bool = False
     """Add `object` and `model` to plain replies of chats, completions and embeddings that lack them."""
     places_usage: bool = False
@@ -96,12 +94,6 @@ class Profile(Block):
     do not request usage. See docs/ragflow.md#token-counts."""
     splits_finish: bool = False
     """Send the finish reason in a chunk without text."""
-    without_choices: Literal["move", "keep", "drop"] = "move"
-    """Chunks without choices that hold other members: `move` these into the next chunk, `keep` the chunk unchanged, or
-    `drop` it.
-
-    Example: drop
-    """
     fills_choices: bool = False
     """Add an empty choice (an empty text, no finish reason) to chunks without choices, such as the last chunk with the
     usage."""
@@ -206,7 +198,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?P<time>T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\
 
 
 def moment(value: Any) -> datetime:
-    """Return a date (its first second in UTC) or an RFC 3339 time in UTC. Raises ValueError."""
+    """Return a date (its first second in UTC) or an RFC 3339 time in UTC; raise ValueError."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
     found = _MOMENT.match(value) if isinstance(value, str) else None
@@ -219,7 +211,6 @@ def moment(value: Any) -> datetime:
 
 
 def moment_text(value: datetime) -> str:
-    """Return `2027-01-31T18:00:00Z`."""
     return value.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -268,10 +259,11 @@ class AccessKey(Block):
     """The public model names (or globs) that this key may use; None: all.
 
     In a body, gatepass also checks members that name other models or servers, because an upstream that is itself a
-    gateway may read them. It checks the top level, `extra_body` and the objects of `provider_options`, and ignores
-    case, `_` and `-`. The key has to cover each name of `a,b`, because LiteLLM reads that as two models. A violation
-    is 403 `model_not_allowed`. A part of a multipart form with such a name is rejected, also in brackets or after a
-    dot, as in `extra_body[api_base]`.
+    gateway may read them. It checks the top level, each entry of `tools` (also inside an item of `input`), `extra_body`
+    and the objects of `provider_options`, and ignores case, `_` and `-`. The schema of a function's parameters may
+    contain any name. The key has to cover each name of `a,b`, because LiteLLM reads that as two models. A violation is
+    403 `model_not_allowed`. A part of a multipart form with such a name is rejected, also in brackets or after a dot,
+    as in `extra_body[api_base]`.
 
     Example: [gpt-4o, "text-embedding-*"]
     """
@@ -317,12 +309,12 @@ class AccessKey(Block):
         return self.role != "caller"
 
     def state(self, wall_s: float) -> KeyState:
-        """Return whether the key is usable at `wall_s`, in seconds since the epoch."""
+        """Return whether the key is usable at `wall_s` (epoch seconds)."""
         left_s = float("inf") if self.expires is None else self.expires.timestamp() - wall_s
         return "expired" if left_s <= 0 else "expires soon" if left_s <= SOON_S else "valid"
 
     def as_row(self, wall_s: float) -> dict[str, Any]:
-        """Return what operators see of the key, as JSON. `wall_s` as in `state`. Without its hash."""
+        """Return the key without its hash, as JSON for operators. `wall_s` is in epoch seconds."""
         return {
             "name": self.name,
             "role": self.role,
@@ -334,7 +326,6 @@ class AccessKey(Block):
 
 
 def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:
-    """Yield a warning for each key that has expired at `wall_s`, or will within SOON_S."""
     for number, key in enumerate(keys):
         if key.expires is not None and (state := key.state(wall_s)) != "valid":
             words = "expired" if state == "expired" else "expires"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
@@ -111,6 +112,8 @@ def _secret(value: Any) -> Secret:
     raise ValueError("expects a text that is not empty, best as a reference: ${NAME} or ${file:/path}")
 
 
+SECRET_NAME = re.compile(r"secret|passw|pwd|token|key|credential|assertion|auth|sign|cookie|pin$", re.IGNORECASE)
+"""Names of settings, headers and members that hold a secret."""
 SecretText = Annotated[
     Secret,
     BeforeValidator(_secret),
@@ -135,7 +138,7 @@ class Block(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,
         arbitrary_types_allowed=True,
-        defer_build=True,  # a validator of its own for each block inside Config takes 40 ms and 1.2 MB
+        defer_build=True,  # a separate validator for each block inside Config takes 40 ms and 1.2 MB
     )
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 from gatepass.config.access import BUILT_IN_PROFILES, AccessKey, keys_in
 from gatepass.config.block import crosses_network_in_plain, is_loopback
+from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves, lookup, matches
 from gatepass.config.model import Config, ServerConfig
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
-from gatepass.config.routes import Model, TargetList, is_glob
-from gatepass.config.upstream import UpstreamConfig, assistant_name_error
+from gatepass.config.upstream import UpstreamConfig
 from gatepass.config.wording import did_you_mean
 
 LINKS: tuple[tuple[SettingPattern, str], ...] = (
@@ -30,13 +30,10 @@ LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
     (("models", "*", "targets", "*", "upstream"), "upstreams"),
-    (("models", "*", "operations", "*", "upstream"), "upstreams"),
-    (("models", "*", "operations", "*", "targets", "*", "upstream"), "upstreams"),
 )
 """Settings that hold a name, each with the block that must define it."""
 
 WITH_MODELS = ("chat", "completions", "embeddings", "rerank", "responses")
-"""Operations whose requests name a model."""
 NO_ROUTE = (
     'no model has a route: with several upstreams add models (`models: {{"*": {{upstream: {first}}}}}`'
     " sends all to one) or operations"
@@ -62,19 +59,23 @@ def unreachable_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
 
 
 def _has_operation_upstream(tree: Any) -> bool:
-    """Whether an operation names the upstream for models that no entry of `models` names."""
     return any(lookup(tree, ("operations", name, "upstream")) is not None for name in WITH_MODELS)
 
 
 def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each setting that names an upstream, credential, profile or model that does not exist."""
     for pattern, block in LINKS:
         known = lookup(tree, (block,))
         names = [str(name) for name in known] if isinstance(known, dict) else []
         for path, value in matches(tree, pattern):
             if isinstance(value, str) and value not in names:
                 yield path, _unknown(value, block, names)
-    yield from _unknown_suggestions(tree)
+    models = lookup(tree, ("models",))
+    if isinstance(models, dict) and not _has_operation_upstream(tree):  # that upstream may serve any model
+        names = [str(name) for name in models]
+        for path, value in matches(tree, ("models", "*", "suggest")):
+            # an entry with a glob is a route of the suggested model too
+            if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names):
+                yield path, _unknown(value, "models", names)
     own = lookup(tree, ("profiles",))
     profiles = sorted(
         {*BUILT_IN_PROFILES, *(str(name) for name in own)} if isinstance(own, dict) else BUILT_IN_PROFILES
@@ -82,18 +83,6 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     for path, value in matches(tree, ("access", "keys", "*", "profile")):
         if isinstance(value, str) and value not in profiles:
             yield path, _unknown(value, "profiles", profiles)
-
-
-def _unknown_suggestions(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each `models.NAME.suggest` that names a model without a route."""
-    models = lookup(tree, ("models",))
-    names = [str(name) for name in models] if isinstance(models, dict) else []
-    if _has_operation_upstream(tree):  # that upstream may serve any model
-        return
-    for path, value in matches(tree, ("models", "*", "suggest")):
-        # An entry with a glob is a route of the suggested model, too.
-        if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names):
-            yield path, _unknown(value, "models", names)
 
 
 def _unknown(value: str, block: str, names: list[str]) -> str:
@@ -113,8 +102,8 @@ PLAIN_HTTP_TO_HOST = (
 )
 PLAIN_HTTP_TO_PROXY = (
     "would send a secret over plain HTTP to a proxy on another machine, although the host is this machine: remove the"
-    " proxy from {block}.network (or name the host in NO_PROXY), use https,"
-    " or set allow_plain_http: true under {block} (GATEPASS_ALLOW_PLAIN_HTTP=true without a file)"
+    " proxy from {block}.network, use https, or set allow_plain_http: true under {block}"
+    " (GATEPASS_ALLOW_PLAIN_HTTP=true without a file)"
 )
 CARRIES_SECRETS = (
     ("upstreams", "base_url"),
@@ -128,7 +117,6 @@ _VISIBLE = re.compile(r"[!-~]+\Z")
 
 
 def unsafe_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each setting that makes access unsafe. Values of a wrong type are left to pydantic."""
     host = lookup(tree, ("server", "host"))
     host = ServerConfig().host if host is None else host
     if isinstance(host, str) and not is_loopback(host) and not lookup(tree, ("access", "keys")):
@@ -170,17 +158,13 @@ def _is_readable(url: str, proxy: str | None = None) -> bool:
 
 SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "path"),
-    ("credentials", "*", "private_key_file"),
     ("credentials", "*", "refresh_token_file"),
     ("credentials", "*", "credentials_file"),
-    ("credentials", "*", "profiles_file"),
     ("credentials", "*", "web_identity_token_file"),
     ("credentials", "*", "federated_token_file"),
-    ("credentials", "*", "network", "client_key"),
-    ("upstreams", "*", "network", "client_key"),
-    ("store", "network", "client_key"),
+    ("credentials", "*", "certificate_file"),
 )
-"""Settings that name a file with a secret, in addition to every `${file:...}`."""
+"""Settings that name a file with a secret, in addition to keys for TLS and every `${file:...}`."""
 EXPOSED = (
     "{} {} by every user of this machine (mode {:04o}): set its owner to the user that runs gatepass,"
     " and run `chmod o-rwx` on it"
@@ -190,6 +174,11 @@ EXPOSED = (
 def world_accessible_secrets(tree: Any) -> Iterator[str]:
     """Yield a warning for each file with a secret that every user of this machine can read or write."""
     files = {file for pattern in SECRET_FILES for _, file in matches(tree, pattern) if isinstance(file, str)}
+    for _, network in (found for pattern in NETWORKS for found in matches(tree, pattern)):
+        # without client_key, client_cert contains the key
+        given = network if isinstance(network, dict) else {}
+        if isinstance(file := given.get("client_key") or given.get("client_cert"), str):
+            files.add(file)
     references = [value for _, value in leaves(tree) if isinstance(value, Reference)]
     files |= {source.name for value in references for source in value.sources if source.kind == "file"}
     for file in sorted(files):
@@ -198,10 +187,7 @@ def world_accessible_secrets(tree: Any) -> Iterator[str]:
 
 
 def exposed(file: str, *, holds_secret: bool, what: str = "") -> str | None:
-    """Return a warning if every user can write `file`, or can read it although it holds a secret.
-
-    `what` precedes the warning about reading, such as "holds a secret and ".
-    """
+    """Return a warning if every user can write `file`, or can read it although it holds a secret."""
     try:
         mode = stat.S_IMODE(FilePath(file).stat().st_mode)
     except (OSError, ValueError):  # a file that cannot be read is reported where it is read
@@ -229,15 +215,10 @@ DIFFERENT_KEY = (
     "differs from access.keys[{}], which is a key of the same caller {!r}: repeat the value there, or use another name"
 )
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
-GLOB_NEVER_USED = "is never used: operations.{}.upstream comes before `*`; move the setting there"
 NOT_AZURE = "is Azure: deployments need dialect: azure, and with dialect: openai the URL ends in /openai/v1"
 UNUSED_UPSTREAM = (
-    "upstreams.{name}: no model and no operation uses it: write `models: {{NAME: {{upstream: {name}}}}}`"
+    "upstreams.{name}: no request for a model goes to it: write `models: {{NAME: {{upstream: {name}}}}}`"
     ' (with "*" as NAME for all other models), or remove it'
-)
-ONLY_LISTED = (
-    "upstreams.{name}: only operations.models uses it, for the list of models; requests for these models go to other"
-    " upstreams or fail: write `models: {{NAME: {{upstream: {name}}}}}`, or remove it"
 )
 UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""
@@ -248,7 +229,6 @@ _AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
 
 
 def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
-    """Return where the token of its credential is in requests to `upstream`."""
     if upstream.token_placement is not None or upstream.credential is None:
         return upstream.token_placement or BEARER_PLACEMENT
     return config.credentials[upstream.credential].placement
@@ -257,15 +237,19 @@ def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
 def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield settings that are valid alone but not together.
 
-    These are: operations and model names that RAGFlow does not support, settings that are never used, and static
-    headers with the name of a header that carries the token.
+    These are: operations that RAGFlow does not support, settings that are never used, keys of one caller that differ,
+    and static headers with the name of a header that carries the token.
     """
     for operation, route in config.operations.items():
-        if route.upstream is not None:
-            yield from _unsupported_by_ragflow(operation, ("operations", operation, "upstream"), route.upstream, config)
-        yield from _never_used(operation, ("operations", operation), route.model_fields_set)
-    for name, model in config.models.items():
-        yield from _model_conflicts(name, model, config)
+        block: SettingPath = ("operations", operation)
+        name, names = route.upstream, route.model_fields_set
+        if name is not None and operation not in ("chat", "models") and config.upstreams[name].dialect == "ragflow":
+            yield (*block, "upstream"), f"{name} is RAGFlow, which supports only chat"
+        if operation in UNCHANGED_BODIES and "rules" in names:
+            yield (*block, "rules"), RULES_NEVER_USED.format(operation)
+        if operation == "models":
+            unused = [(*block, one) for one in ("rules", "model", "timeouts") if one in names]
+            yield from ((path, SETTING_OF_MODEL_LIST) for path in unused)
     yield from _different_keys_of_caller(config.access.keys)
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
@@ -276,7 +260,6 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
 
 
 def _different_keys_of_caller(keys: Sequence[AccessKey]) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each setting in which a key differs from the first key of the same caller."""
     first: dict[str, int] = {}
     for number, key in enumerate(keys):
         earlier = first.setdefault(key.name, number)
@@ -286,7 +269,6 @@ def _different_keys_of_caller(keys: Sequence[AccessKey]) -> Iterator[tuple[Setti
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:
-    """Yield a warning for each setting that is valid but most likely a mistake."""
     for name, upstream in config.upstreams.items():
         url = urlsplit(upstream.base_url)
         is_azure = _AZURE.search((url.hostname or "").lower()) is not None
@@ -295,63 +277,17 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     yield from _profiles_not_used(config)
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
-    used = {target.upstream for model in config.models.values() for target in model.all_targets()}
+    used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}
     used |= {route.upstream for name, route in config.operations.items() if name != "models" and route.upstream}
-    listed = {route.upstream for name, route in config.operations.items() if name == "models"}
-    for name in config.upstreams:
-        if name not in used:
-            yield (ONLY_LISTED if name in listed else UNUSED_UPSTREAM).format(name=name)
+    yield from (UNUSED_UPSTREAM.format(name=name) for name in config.upstreams if name not in used)
 
 
 def _profiles_not_used(config: Config) -> Iterator[str]:
-    """Yield a warning for each key that is named like a profile and has none."""
     profiles = BUILT_IN_PROFILES.keys() | config.profiles.keys()
     for number, key in enumerate(config.access.keys):
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:
             yield f"access.keys[{number}] {NAMED_LIKE_PROFILE.format(profile)}"
-
-
-def _model_conflicts(name: str, model: Model, config: Config) -> Iterator[tuple[SettingPath, str]]:
-    yield from _invalid_ragflow_names(("models", name), name, model, config)
-    for operation, own in model.operations.items():
-        block: SettingPath = ("models", name, "operations", operation)
-        yield from _never_used(operation, block, own.model_fields_set)
-        route = config.operations.get(operation)
-        if name == "*" and route is not None and route.upstream is not None:
-            yield block, GLOB_NEVER_USED.format(operation)
-        for number, target in enumerate(own.ordered_targets()):
-            path = (*block, "upstream") if own.targets is None else (*block, "targets", number, "upstream")
-            yield from _unsupported_by_ragflow(operation, path, target.upstream, config)
-        yield from _invalid_ragflow_names(block, name, own, config)
-
-
-def _never_used(operation: str, block: SettingPath, names: Collection[str]) -> Iterator[tuple[SettingPath, str]]:
-    """Yield the settings among `names`, all set in `block`, that have no effect on `operation`."""
-    if operation in UNCHANGED_BODIES and "rules" in names:
-        yield (*block, "rules"), RULES_NEVER_USED.format(operation)
-    if operation == "models":
-        yield from (((*block, name), SETTING_OF_MODEL_LIST) for name in ("rules", "model", "timeouts") if name in names)
-
-
-def _unsupported_by_ragflow(
-    operation: str, path: SettingPath, upstream: str, config: Config
-) -> Iterator[tuple[SettingPath, str]]:
-    if operation not in ("chat", "models") and config.upstreams[upstream].dialect == "ragflow":
-        yield path, f"{upstream} is RAGFlow, which supports only chat"
-
-
-def _invalid_ragflow_names(
-    block: SettingPath, name: str, target_list: TargetList, config: Config
-) -> Iterator[tuple[SettingPath, str]]:
-    for number, target in enumerate(target_list.ordered_targets()):
-        if config.upstreams[target.upstream].dialect != "ragflow":
-            continue
-        if target.name is None and is_glob(name):  # the names that it matches are unknown
-            continue
-        if (fault := assistant_name_error(target.name if target.name is not None else name)) is not None:
-            path = block if target_list.targets is None else (*block, "targets", number)
-            yield (*path, "name") if target.name is not None else path, fault
 
 
 UNSHARED_REFRESH_LOGIN = (

@@ -49,9 +49,8 @@ class ConfigError(Exception):
 
 
 DEEPEST = 64
-"""The most levels of nesting."""
 MOST_VALUES = 20_000
-"""The most values of one file. Each use of an alias is counted, which limits a "billion laughs" file."""
+"""The most values of one file, with each use of an alias, against a "billion laughs" file."""
 
 
 @dataclass(slots=True)
@@ -76,12 +75,10 @@ class ConfigDocument:
         return ValueOrigin(self.source)
 
     def put(self, path: SettingPath, value: Any, origin: str) -> None:
-        """Set the value at `path` and its origin."""
         self.tree = with_value(self.tree, path, value)
         self.origins[path] = ValueOrigin(origin)
 
     def add_problem(self, path: SettingPath, text: str) -> None:
-        """Add a problem of the value at `path`."""
         self.problems.append(ConfigProblem(path, text, self.origin(path)))
 
     def refuse_all(self, found: Iterable[tuple[SettingPath, str]], known: Collection[SettingPath]) -> None:
@@ -148,7 +145,6 @@ def with_leaves(tree: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def lookup(tree: Any, path: SettingPath) -> Any:
-    """Return the value at `path`, or None."""
     for key in path:
         # as a dict, so that names and indexes are looked up alike and a leaf has neither
         tree = dict(children(tree)).get(key)

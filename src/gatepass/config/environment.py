@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from gatepass.config.block import checked_url
-from gatepass.config.credential.base import Credential
-from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.config.document import (
     ConfigDocument,
     ConfigProblem,
@@ -32,48 +27,12 @@ from gatepass.config.document import (
     matches,
     with_value,
 )
-from gatepass.config.model import Config
 from gatepass.config.references import PREFIX, VARIABLES_BY_TYPE, Reference, UnresolvedReference, own_variables
-from gatepass.config.upstream import UpstreamConfig
 from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named
-from gatepass.types import Secret
-
-Proxied = TypeVar("Proxied", UpstreamConfig, Credential)
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A proxy's URL and its `user:password`, if it has one."""
-
-    url: str
-    auth: Secret | None = None
-
-
-def with_environment_proxies(config: Config, environment: Mapping[str, str]) -> Config:
-    """Return `config` with the proxies of the environment where `network.from_env` is set; raise ValueError."""
-    upstreams = {name: _proxied(hop, hop.base_url, environment) for name, hop in config.upstreams.items()}
-    credentials = {name: _proxied(hop, _issuer_url(hop), environment) for name, hop in config.credentials.items()}
-    return config.model_copy(update={"upstreams": upstreams, "credentials": credentials})
-
-
-def environment_proxy(url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy for `url`: HTTPS_PROXY or HTTP_PROXY, else ALL_PROXY, unless NO_PROXY names the host.
-
-    The lower-case variable wins, as in curl and Python. Raises ValueError.
-    """
-    parts = urlsplit(url)
-    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # CPython has it, typeshed does not
-    if (hosts := _variable("no_proxy", environment)) and bypass(parts.netloc, {"no": hosts}):
-        return None
-    found = _variable(f"{parts.scheme}_proxy", environment) or _variable("all_proxy", environment)
-    return parsed_proxy(found) if found else None
-
-
-def parsed_proxy(text: str) -> Proxy:
-    """Parse `http://user:password@host:port`, with or without a scheme. Raise ValueError, which quotes none of it.
-
-    The user name and password are percent-decoded.
-    """
+def parsed_proxy(text: str) -> tuple[str, str | None]:
+    """Return the URL and the `user:password` of a proxy; raise ValueError, which quotes neither."""
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")  # curl accepts a proxy without a scheme
     except ValueError:  # its message may quote the password
@@ -82,37 +41,7 @@ def parsed_proxy(text: str) -> Proxy:
     rest = parts._replace(netloc=host).geturl()
     if "@" in rest:
         raise ValueError("holds an @ after its host: in a password write / as %2F, ? as %3F and # as %23")
-    return Proxy(checked_url(rest), Secret(unquote(user)) if user else None)  # escaped (RFC 3986, section 3.2.1)
-
-
-def _proxied(hop: Proxied, url: str | None, environment: Mapping[str, str]) -> Proxied:
-    proxy = environment_proxy(url, environment) if hop.network.from_env and url is not None else None
-    if proxy is None:
-        return hop
-    network = hop.network.model_copy(update={"proxy": proxy.url, "proxy_auth": proxy.auth})
-    return hop.model_copy(update={"network": network})
-
-
-def _issuer_url(credential: Credential) -> str | None:
-    """Return the URL of the token endpoint or issuer; None for a credential without one."""
-    match credential:
-        case Oauth2Credential():
-            return credential.endpoint
-        case HttpJsonCredential():
-            return credential.url
-        case EntraCredential():
-            # a proxy would pass on the identity of its own machine
-            return None if credential.managed_identity else credential.authority_host
-        case GoogleCredential():
-            return "https://oauth2.googleapis.com/token"  # google-auth's default
-        case AwsBedrockCredential():
-            return credential.sts
-        case _:
-            return None
-
-
-def _variable(name: str, environment: Mapping[str, str]) -> str:
-    return environment.get(name) or environment.get(name.upper()) or ""
+    return checked_url(rest), unquote(user) if user else None  # escaped (RFC 3986, section 3.2.1)
 
 
 SHARED = (
@@ -140,7 +69,6 @@ NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *(f"{name}_FILE" for name in SECRE
 """Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
 CLIENT_KEY_VARIABLE = "KEY"
 """The API key that `gatepass doctor --url` sends to a running gatepass; users may export it for all commands."""
-_MOMENT = re.compile(r"(^exp|expires?(at|on|time|date)|expir(ation|y)(at|on|time|date)?|until)$")
 
 SOURCE = "environment"
 CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
@@ -158,7 +86,7 @@ VARIABLE_OF = {
     "HASH": "KEY_HASHES",
     "SERVER_HOST": "HOST",
     "SERVER_PORT": "PORT",
-    "ACCESS_KEYS": "KEYS",
+    **dict.fromkeys(("ACCESS_KEYS", "API_KEYS"), "KEYS"),
 }
 """Names of settings, and of other products, for which gatepass has a variable of another name."""
 
@@ -176,7 +104,6 @@ def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
 
 
 def unknown_variables(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
-    """Yield a problem for each GATEPASS_ variable that does not exist, with the nearest variable or setting."""
     for name in values:
         if name not in NAMES and name not in ("CONFIG", CLIENT_KEY_VARIABLE):
             yield ConfigProblem((), _unknown_variable(name), _origin(name))
@@ -193,16 +120,6 @@ def _unknown_variable(name: str) -> str:
         if exact or setting[-1] == name.lower():
             return f"is not a variable of gatepass: {dotted(named(setting))} {WANTS_A_FILE}"
     return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
-
-
-def is_moment(path: str) -> bool:
-    """Whether the last name of a dotted path is a point in time (`data.expireAt`), not a lifetime (`expires_in`).
-
-    These are the absolute names that issuers use: `exp`, and names that end in expires_on, expires_at, expiration,
-    expire_time, expiry, until and similar. Case, hyphens and underscores do not matter.
-    """
-    last = path.rpartition(".")[2]
-    return bool(_MOMENT.search(re.sub(r"[_-]", "", last).lower()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,14 +146,11 @@ def variable_value(values: Mapping[str, str], name: str) -> VariableValue | None
 
 
 class _Reading:
-    """Builds the tree of a configuration from variables."""
-
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
         self.document = ConfigDocument(SOURCE)
 
     def reject_unknown(self) -> None:
-        """Report unknown variables, and secrets that are set both as a value and as a file."""
         self.document.problems += unknown_variables(self._values)
         for name in SECRETS:
             if name in self._values and f"{name}_FILE" in self._values:
@@ -265,7 +179,7 @@ class _Reading:
             self._set(("upstreams", upstream, "credential"), CREDENTIAL, origin)
 
     def keys(self) -> None:
-        """Add an entry for each key and hash. Keys of a file share one entry, because their number may change."""
+        """Add an entry for each key and hash. The keys of a file share one entry, because their number may change."""
         keys = variable_value(self._values, "KEYS")
         entries = self._keys(keys) if keys else []
         for entry in entries:
@@ -281,7 +195,6 @@ class _Reading:
             self._problem((), f"{NO_KEY}: set {PREFIX}KEYS or {PREFIX}KEY_HASHES, or remove it", "PROFILE")
 
     def _entry(self, entry: dict[str, Any], name: str) -> None:
-        """Add `entry` to access.keys, with the profile of all keys if it has none."""
         entries = lookup(self.document.tree, ("access", "keys")) or []
         self.document.tree = with_value(self.document.tree, ("access", "keys"), [*entries, entry])
         self.document.origins["access", "keys", len(entries)] = _origin(name)
@@ -301,7 +214,6 @@ class _Reading:
         ]
 
     def _type(self) -> tuple[str, str]:
-        """Return the credential's type and the variable that determines it, or empty texts."""
         if stated := self._values.get("TOKEN_TYPE"):
             if stated in VARIABLES_BY_TYPE:
                 return stated, "TOKEN_TYPE"
@@ -331,8 +243,6 @@ class _Reading:
             self._problem(path, found.fault, found.name)
         elif name == "TOKEN_JSON":
             self._login(path, found)
-        elif name == "EXPIRES_PATH" and is_moment(found.value):
-            self._set((*path[:-1], "expires_at"), found.value, name)
         else:
             self._set(path, found.value, found.name)
 
@@ -366,14 +276,13 @@ class _Reading:
     def _proxy(self, network: SettingPath) -> None:
         """Set the proxy without its user and password, which become a hidden reference."""
         try:
-            proxy = parsed_proxy(self._values["PROXY"])
+            url, user = parsed_proxy(self._values["PROXY"])
         except ValueError as error:
             self._problem((*network, "proxy"), str(error), "PROXY")
             return
-        self._set((*network, "proxy"), proxy.url, "PROXY")
-        if proxy.auth is not None:
-            auth = Reference.to_variable(f"{PREFIX}PROXY", proxy.auth.reveal())
-            self._set((*network, "proxy_auth"), auth, "PROXY")
+        self._set((*network, "proxy"), url, "PROXY")
+        if user is not None:
+            self._set((*network, "proxy_auth"), Reference.to_variable(f"{PREFIX}PROXY", user), "PROXY")
 
     def _set(self, path: SettingPath, value: Any, name: str) -> None:
         self.document.put(path, value, f"{SOURCE} {PREFIX}{name}")

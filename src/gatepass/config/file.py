@@ -14,14 +14,13 @@ from gatepass.config.references import open_regular
 LARGEST_BYTES = 1024 * 1024
 
 DEFAULT_FILE = "gatepass.yaml"
-"""The configuration file in the current folder, unless another one or the environment configures gatepass."""
 
 
 def configuration_file(path: str | None, own: Mapping[str, str]) -> str | None:
     """Return `path`, the file of GATEPASS_CONFIG, or ./gatepass.yaml; None if the environment configures gatepass.
 
-    `own` are the GATEPASS_ variables without their prefix. Raises ConfigError if another user owns ./gatepass.yaml or
-    may write to it.
+    `own`: the GATEPASS_ variables without their prefix. Raises ConfigError if another user owns ./gatepass.yaml, or if
+    every user may write to it.
     """
     if path or "CONFIG" in own or "UPSTREAM_URL" in own:
         return path or own.get("CONFIG")
@@ -42,7 +41,7 @@ NAME_IT = "name the configuration file with --config"
 
 
 def read_document(name: str) -> ConfigDocument:
-    """Parse the file `name`, which is YAML or JSON; raise ConfigError if it cannot be read or parsed."""
+    """Parse a YAML or JSON file; raise ConfigError if it cannot be read or parsed."""
     text = _text(name)
     if pathlib.Path(name).suffix.lower() not in (".yaml", ".yml", ".json"):
         raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")

@@ -1,7 +1,4 @@
-"""Load a Config from a file or from environment variables, and compare two of them for a reload.
-
-Every problem is reported at once.
-"""
+"""Load a Config from a file or from environment variables, and compare two of them for a reload."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gatepass.config.access import expiry_warnings
+from gatepass.config.block import SECRET_NAME
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import (
     conflicts,
     exposed,
     likely_mistakes,
-    secrets_over_plain_http,
     unknown_names,
     unreachable_settings,
     unsafe_settings,
@@ -38,7 +35,7 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import put_variables, read_environment, unknown_variables, with_environment_proxies
+from gatepass.config.environment import put_variables, read_environment, unknown_variables
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
@@ -87,8 +84,8 @@ def load(
 ) -> LoadedConfig:
     """Load the file `path`, else that of GATEPASS_CONFIG, else the GATEPASS_ variables alone, else ./gatepass.yaml.
 
-    `host` and `port` are flags. They override GATEPASS_HOST and GATEPASS_PORT, which override the file. `log` has the
-    flags `format` and `level`. Raises ConfigError with all problems.
+    The flags `host`, `port` and `log` override the variables, which override the file. Raises ConfigError with all
+    problems.
     """
     document = _document(path, environment)
     _put_address(document, environment, host, port)
@@ -96,24 +93,13 @@ def load(
         for name, value in log.items():
             document.put(("log", name), value, f"--log-{name}")
     config = _checked(document)
-    # After the checks of the file, because the environment decides which hops use a proxy.
-    try:
-        config = with_environment_proxies(config, environment)
-    except ValueError as error:
-        raise ConfigError(
-            [ConfigProblem((), f"the proxy for network.from_env {error}", ValueOrigin("environment"))]
-        ) from None
-    if problems := [
-        ConfigProblem(setting, text, document.origin(setting))
-        for setting, text in secrets_over_plain_http(_plain(config))
-    ]:
-        raise ConfigError(problems)
     warnings = [*document.warnings, *likely_mistakes(config), *_exposed(document, config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
     names = [name for name in PROXY_VARIABLES if environment.get(name)]
     hops: list[Any] = [*config.upstreams.values(), *config.credentials.values()]
-    if names and not any(hop.network.from_env for hop in hops):
-        warnings.append(f"{' and '.join(names)} is set and not used: set network.from_env: true where it should be")
+    if names and not any(hop.network.proxy for hop in hops):
+        remedy = f'write network: {{proxy: "${{{names[0]}}}"}} where it should be, or set {PREFIX}PROXY without a file'
+        warnings.append(f"{' and '.join(names)} is set and not used: {remedy}")
     return LoadedConfig(config, document, tuple(warnings))
 
 
@@ -134,7 +120,6 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
 
 
 def _put_address(document: ConfigDocument, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
-    """Override the address of `document` by flags and variables."""
     if not isinstance(lookup(document.tree, ("server",)) or {}, dict):
         return  # a `server` that is not a block is reported by pydantic
     own = own_variables(environment)
@@ -143,7 +128,7 @@ def _put_address(document: ConfigDocument, environment: Mapping[str, str], host:
         if flag is not None:
             document.put(("server", name), flag, f"--{name}")
         elif text is not None:
-            # Another text stays as it is, so that the error of the validation quotes the variable.
+            # Another text is left to the validation, whose error names the variable.
             value = int(text) if name == "port" and _NUMBER.match(text) else text
             document.put(("server", name), value, f"environment {PREFIX}{name.upper()}")
 
@@ -184,10 +169,7 @@ def _checked(document: ConfigDocument) -> Config:
 
 
 def check(config: Config) -> None:
-    """Check a Config that was made in code with the checks that `load` applies to a file.
-
-    pydantic has already validated each block. Raises ConfigError with all problems.
-    """
+    """Check a Config that was made in code with the checks that `load` applies to a file; raise ConfigError."""
     tree = _plain(config)
     found = [problem for find in TREE_CHECKS for problem in find(tree)] or list(conflicts(config))
     if found:
@@ -205,9 +187,10 @@ def _plain(value: Any) -> Any:
 
 
 def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
-    """Yield a warning for each file that every user of this machine can write, or that exposes a secret."""
     if document.source != "environment":
-        secrets = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
+        found = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
+        # a header or a parameter holds a secret only if its name suggests one: `X-App: bot` does not
+        secrets = (path for path in found if SECRET_NAME.search(str(path[-1])))
         # not isinstance: a Reference is a str too, but its secret is elsewhere
         plain = next((path for path in secrets if type(lookup(document.tree, path)) is str), None)
         what = f"holds a secret ({dotted(plain)}) and " if plain is not None else ""
@@ -232,10 +215,7 @@ NEED_RESTART = ("server", "limits", "store", "log")
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Return whether two values of a configuration mean the same.
-
-    A value from a file is compared by its reference, because gatepass reads such a file again by itself.
-    """
+    """Return whether two values mean the same. A value from a file is compared by its reference, as it may rotate."""
     match one, other:
         case Secret(), Secret():
             return one.reference == other.reference and (one.changes or one.reveal() == other.reveal())

@@ -128,7 +128,7 @@ class Network(TlsFiles):
     certificate."""
 
     proxy: ProxyUrl | None = None
-    """An HTTP proxy for this hop.
+    """An HTTP proxy for this hop. HTTP_PROXY and HTTPS_PROXY have no effect, except by reference: `${HTTPS_PROXY}`.
 
     Example: http://proxy.corp.example:3128
 
@@ -136,24 +136,15 @@ class Network(TlsFiles):
     `allow_plain_http`, unless its host and the proxy are both on this machine.
     """
     proxy_auth: SecretText | None = None
-    """`user:password` for the proxy, as a reference. gatepass reads it at the start. With `from_env`, put both into the
-    URL in the variable.
+    """`user:password` for the proxy, as a reference. gatepass reads it at the start.
 
     Example: ${PROXY_AUTH}
-    """
-    from_env: bool = False
-    """Let HTTP_PROXY, HTTPS_PROXY and NO_PROXY choose the proxy of this hop. Exclusive with `proxy`. Without it, these
-    variables have no effect, and the start warns about them.
-
-    Danger: Any program that sets the environment chooses the proxy.
     """
 
     @model_validator(mode="after")
     def _one_proxy(self) -> Network:
         if self.proxy_auth is not None and self.proxy is None:
             raise ValueError("proxy_auth requires proxy")
-        if self.proxy and self.from_env:
-            raise ValueError("proxy and from_env exclude each other")
         return self
 
 
@@ -168,7 +159,7 @@ class TimeoutSettings(Block):
     """
     first_byte_s: Seconds = 600.0
     """Seconds from the last byte of the request to the head of the reply. While a large body is sent, seconds for
-    which the upstream may read nothing of it. The client's own time for the body does not count.
+    which the upstream may read nothing of it. The time in which the client sends the body is not included.
 
     Example: 900
 

@@ -20,7 +20,6 @@ from gatepass.config.document import SettingPath
 
 _PIECE = re.compile(r"\$(?:\$|\{(?P<name>[^}]*)\})")
 LARGEST_BYTES = 64 * 1024
-"""The largest file with a secret."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _UPPER_NAME = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 
@@ -43,8 +42,7 @@ class ReferenceSource:
 class Reference(str):
     """A string of the configuration with at least one reference. Its repr hides the value.
 
-    The `str` is the value at load. `read()` resolves the files again, so that a rotated secret arrives without a
-    restart.
+    The `str` is the value at load. `read()` resolves the files again, because secrets rotate.
     """
 
     template: str
@@ -59,7 +57,7 @@ class Reference(str):
 
     @classmethod
     def to_variable(cls, name: str, value: str) -> Self:
-        """Return a reference to the environment variable `name`; references inside `value` are not resolved."""
+        """Return a reference to a variable; references inside `value` are not resolved."""
         return cls(f"${{{name}}}", (ReferenceSource("environment", name),), lambda: value)
 
     @classmethod
@@ -100,7 +98,7 @@ def resolve(text: str, environment: Mapping[str, str]) -> str:
 
 
 def without_braces(text: str, environment: Mapping[str, str]) -> str | None:
-    """Return NAME if `text` is `$NAME`: not a reference, but most likely meant as one. Else return None."""
+    """Return NAME if `text` is `$NAME`, most likely a reference without its braces. Else return None."""
     name = text.removeprefix("$")
     if name == text or not _ENV_NAME.match(name):
         return None
@@ -193,20 +191,19 @@ VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
         "TOKEN_URL": ("url",),
         "TOKEN_JSON": ("json",),
         "TOKEN_PATH": ("reply", "token"),
-        "EXPIRES_PATH": ("reply", "expires_in"),
+        "EXPIRES_PATH": ("reply", "expiry"),
         "EXPIRES_UNIT": ("reply", "unit"),
     },
     "static": {"TOKEN": ("token",)},
 }
-"""The variables of each type of credential, with their path in its block."""
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
 
 
 def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the GATEPASS_ variables that are set and not empty, without their prefix.
 
-    Kubernetes and Docker's legacy links set variables such as GATEPASS_PORT=tcp://… in every container next to a
-    service with the name `gatepass`. These are ignored, because they must not prevent a start.
+    Kubernetes and Docker set variables such as GATEPASS_PORT=tcp://… next to a service named `gatepass`. These are
+    ignored, because they must not prevent a start.
     """
     found = {name.removeprefix(PREFIX): value for name, value in environment.items() if name.startswith(PREFIX)}
     return {

@@ -51,7 +51,6 @@ ANY = "*"
 
 
 def is_glob(name: str) -> bool:
-    """Whether the name of an entry of `models` is a pattern."""
     return any(char in name for char in "*?[")
 
 
@@ -71,25 +70,12 @@ LEARN_ALSO = frozenset(
     )
 )
 """Names that `learn_also` accepts in addition to members that gatepass does not know."""
-_LEARNED_ANYWAY = "gatepass learns it without this setting"
-_STREAM_MODE = f"{_LEARNED_ANYWAY}, or takes it from `stream` of the model's entry"
-USELESS_IN_LEARN_ALSO = {
-    **dict.fromkeys(("aggregate", "synth", "emulate", "native", "auto", "streaming"), _STREAM_MODE),
-    **dict.fromkeys(
-        ("drop", "rename", "set", "default", "clamp", "split", "roles", "tool_ids"), "it is not a member of a request"
-    ),
-    **dict.fromkeys(("text_content", "empty_content", "short_tool_ids"), _LEARNED_ANYWAY),
-    "schema_in_words": "name response_format",
-}
-"""Terms of gatepass that would have no effect in `learn_also`, each with the reason."""
 _TYPO_RATIO = 0.9  # difflib's default of 0.6 takes correct names of vendor parameters for typing errors
 
 
 def _learnable(text: str) -> str:
     if MEMBER_PATH.match(text) is None or text.rpartition(".")[2] in NOT_LEARNED:
         raise ValueError("cannot be learned: name a member that gatepass may drop, or system_into_user, merge_roles")
-    if text in USELESS_IN_LEARN_ALSO:
-        raise ValueError(f"cannot be learned: {USELESS_IN_LEARN_ALSO[text]}")
     near = get_close_matches(text.lower(), LEARN_ALSO, 1, _TYPO_RATIO)
     if near and text not in LEARN_ALSO:
         raise ValueError(f"is not known; did you mean {near[0]}?")
@@ -133,22 +119,20 @@ class Bounds(Block):
 
 
 class Rules(Block):
-    """Changes of a request before it is sent to a model, in this order. They are set for a model, for an operation of
-    a model, or for all requests of an operation.
+    """Changes of a request before it is sent to a model, in this order. They are set for a model, or for all requests
+    of an operation.
 
     A member path is a dotted name, with `[]` for each object of a list: `temperature`,
     `stream_options.include_usage`, `messages[].name`. Members that no rule names keep their bytes. Rules cannot
     change `model`, `stream`, `messages`, `input` and the role and content of messages.
 
-    If several places have rules, the first of these that sets a rule wins: the operation of the model, the model, the
-    operation. The rules of `models."*"` do not apply if `operations.NAME.upstream` determined the upstream. Rules of
-    different places that name the same member are joined like this:
+    If both the model and the operation have rules, the model's rule for a member replaces the operation's rules for
+    it. A `rename` also replaces a `drop` or `set` of its new name. The rules of `models."*"` do not apply if
+    `operations.NAME.upstream` determined the upstream.
 
-    - A `drop` also wins over rules inside the member: `drop: [metadata]` of a model removes
-      `set: {metadata.team: x}` of the operation.
-    - A `rename` also wins over a `drop` or `set` of its new name from another place.
-    - Only a `clamp` of the same member replaces a `clamp`. It follows a `rename`: `clamp: {max_tokens: {max: 100}}` of
-      the operation also limits `rename: {max_tokens: max_completion_tokens}` of the model.
+    Only a `clamp` of the same member replaces a `clamp`. A `clamp` follows a `rename` of the other place. For example,
+    with `clamp: {max_tokens: {max: 100}}` of the operation and `rename: {max_tokens: max_completion_tokens}` of the
+    model, `max_completion_tokens` is at most 100.
     """
 
     rename: dict[MemberPath, MemberName] = {}
@@ -179,6 +163,8 @@ class Rules(Block):
     """
     schema_in_words: bool = False
     """Put the schema of `response_format` into the system message and request `json_object`.
+
+    A `response_format` above 256 KiB is relayed unchanged.
 
     Danger: The upstream no longer enforces the schema.
     """
@@ -217,61 +203,48 @@ class Rules(Block):
     def over(self, base: Rules | None) -> Rules:
         """Return these rules with the entries of `base` that they do not replace.
 
-        An entry of `base` is kept if these rules do not name its path, rename a member to it or drop its parent.
-        Roles, and settings that are not set here, also come from `base`. A clamp is replaced only by a clamp of
-        the same member, and it follows the renames of the other side.
+        They replace the entries whose member they name, and a `drop` or `set` of a new name of `rename`. Roles, and
+        settings that are not set here, also come from `base`. A clamp is replaced only by a clamp of the same member,
+        and it follows the renames of both.
         """
         if base is None:
             return self
-        kept = base.model_copy(update={name: self._entries_to_keep(name, base) for name in PATH_RULES})
+        named = {path for name in PATH_RULES for path in getattr(self, name)}
+        new_names = {_renamed(old, self.rename) for old in self.rename}
         joined: dict[str, Any] = {}
-        for name in self.model_fields_set:
-            lower, upper = getattr(kept, name), getattr(self, name)
+        for name in self.model_fields_set | {*PATH_RULES}:
+            lower, upper = getattr(base, name), getattr(self, name)
+            replaced = named | new_names if name in RUN_AFTER_RENAME else named
+            kept = [path for path in lower if path not in replaced] if name in PATH_RULES else lower
             if isinstance(upper, dict):
-                joined[name] = {**lower, **upper}
+                joined[name] = {**{path: lower[path] for path in kept}, **upper}
             else:
-                joined[name] = [*lower, *upper] if isinstance(upper, list) else upper
-        replaced = {old: name for old, name in base.rename.items() if old not in kept.rename}
-        # a replaced rename leaves the member under its old name, so the clamp of the new name must apply there too
-        clamps = {old: base.clamp[to] for old in replaced if (to := _renamed(old, replaced)) in base.clamp}
-        lower_clamps = _renamed_clamps({**clamps, **base.clamp}, self.rename)
-        return kept.model_copy(update={**joined, "clamp": {**lower_clamps, **_renamed_clamps(self.clamp, kept.rename)}})
-
-    def _entries_to_keep(self, rule: str, base: Rules) -> Any:
-        """The entries of `base`'s map or list `rule` that these rules do not replace."""
-        entries: Any = getattr(base, rule)
-        replaced = {path for name in PATH_RULES for path in getattr(self, name)}
-        if rule in RUN_AFTER_RENAME:
-            replaced.update(_renamed(old, self.rename) for old in self.rename)
-        kept = [
-            path for path in entries if path not in replaced and not any(_is_inside(path, one) for one in self.drop)
-        ]
-        return {path: entries[path] for path in kept} if isinstance(entries, dict) else kept
+                joined[name] = [*kept, *upper] if isinstance(upper, list) else upper
+        renames: dict[str, str] = joined["rename"]
+        # a rename that is not kept leaves the member under its old name, so the clamp of the new name applies there too
+        lost = {old: _renamed(old, base.rename) for old in base.rename if old in named}
+        clamps = {old: base.clamp[new] for old, new in lost.items() if new in base.clamp} | base.clamp
+        joined["clamp"] = _renamed_clamps(clamps, renames) | _renamed_clamps(self.clamp, renames)
+        return base.model_copy(update=joined)
 
 
 PATH_RULES = ("rename", "drop", "default", "set")
 """Rules that are a map by member path or a list of member paths. `clamp` is joined by other rules."""
 RUN_AFTER_RENAME = ("drop", "set")
-"""Rules that run after `rename` and would remove the renamed member; a `default` keeps it."""
+"""Rules that run after `rename` and would remove the renamed value; a `default` keeps it."""
 
 
-def _is_inside(path: str, owner: str) -> bool:
-    """Whether `path` is in the object at `owner`, or in an object of the list at `owner`."""
-    return path.startswith((f"{owner}.", f"{owner}[]."))
-
-
-def _renamed_clamps(clamps: dict[str, Bounds], renames: dict[str, str]) -> dict[str, Bounds]:
+def _renamed_clamps(clamps: Mapping[str, Bounds], renames: Mapping[str, str]) -> dict[str, Bounds]:
     """`clamps` by the paths after `renames`; a clamp of the new name wins over one that is renamed to it."""
-    renamed = {path: _renamed(path, renames) for path in clamps}
-    unmoved = {path: bounds for path, bounds in clamps.items() if renamed[path] == path}
-    return {**{renamed[path]: bounds for path, bounds in clamps.items()}, **unmoved}
+    last = sorted(clamps, key=lambda path: _renamed(path, renames) == path)
+    return {_renamed(path, renames): clamps[path] for path in last}
 
 
-def _renamed(path: str, renames: dict[str, str]) -> str:
+def _renamed(path: str, renames: Mapping[str, str]) -> str:
     for old, name in renames.items():
-        if path == old or _is_inside(path, old):
+        if path == old:
             owner, dot, _ = old.rpartition(".")
-            path = f"{owner}{dot}{name}{path[len(old) :]}"
+            path = f"{owner}{dot}{name}"
     return path
 
 
@@ -346,11 +319,9 @@ OfModel = Literal[
 OperationName = Literal[OfModel, "files", "batches", "models"]
 
 T = TypeVar("T")
-Layer = TypeVar("Layer", TimeoutSettings, Rules)
 
 
 def block_of_operation(blocks: Mapping[Any, T], operation: str) -> T | None:
-    """Return the block of `operation`, or None."""
     return blocks.get(operation)  # the keys are Literals, so mypy accepts a str only through Mapping[Any, T]
 
 
@@ -403,8 +374,8 @@ class ModelTarget(Block):
     """
 
 
-class TargetList(Block):
-    """One upstream, or `targets` to try in order."""
+class Model(Block):
+    """A public model name (or a glob of them): one upstream, or `targets` to try in order."""
 
     upstream: Name | None = None
     """A name under `upstreams`; exclusive with `targets`.
@@ -412,9 +383,8 @@ class TargetList(Block):
     Example: chat
     """
     name: str | None = None
-    """The upstream's name of the model; None sends the client's. In a block of an operation without `upstream`, None
-    means the model's `name`. The `model` in replies is the upstream's name. Only chunks that gatepass writes, such
-    as keep-alive chunks, have the public name.
+    """The upstream's name of the model; None sends the client's. The `model` in replies is the upstream's name. Only
+    chunks that gatepass writes, such as keep-alive chunks, have the public name.
 
     Example: prod-4o
 
@@ -431,48 +401,6 @@ class TargetList(Block):
     delays each request by `timeouts.connect_s`.
     """
 
-    @model_validator(mode="after")
-    def _upstream_or_targets(self) -> Self:
-        if self.upstream is not None and self.targets is not None:
-            raise ValueError("expects either upstream or targets")
-        if self.targets is not None and self.name is not None:
-            raise ValueError("name belongs into each of the targets")
-        return self
-
-    @property
-    def names_upstream(self) -> bool:
-        """Whether it names an upstream, and not only the upstream's name of the model."""
-        return self.upstream is not None or self.targets is not None
-
-    def ordered_targets(self) -> list[ModelTarget]:
-        if self.targets is not None:
-            return self.targets
-        return [] if self.upstream is None else [ModelTarget(upstream=self.upstream, name=self.name)]
-
-
-class ModelOperation(TargetList):
-    """Settings of one operation of a model. They override those of the model."""
-
-    timeouts: TimeoutSettings | None = None
-    """Timeouts of this operation; they replace those of the model one by one.
-
-    Example: {first_byte_s: 60}
-    """
-    stream: Stream | None = None
-    """Whether the upstream streams this operation; None: as in the model's `stream`.
-
-    Example: emulate
-    """
-    rules: Rules | None = None
-    """Changes of its requests; they override the model's rules.
-
-    Example: {drop: [seed]}
-    """
-
-
-class Model(TargetList):
-    """A public model name (or a glob of them): one upstream, or `targets` to try in order."""
-
     timeouts: TimeoutSettings | None = None
     """Timeouts of this model; they replace those of the upstream one by one.
 
@@ -482,6 +410,9 @@ class Model(TargetList):
     """Whether the upstream streams. `auto` detects it from the replies. `native` (or `true`): as the client requests,
     and nothing is learned. `emulate` (or `false`): never; gatepass makes a stream from the whole reply.
     `aggregate`: always; gatepass makes a whole reply from the stream.
+
+    A whole reply made from small events has at most 6 MiB, and at most the `top_logprobs` of about 2,000 tokens with 20
+    alternatives. gatepass rejects a larger one (502 `upstream_invalid`). A streamed request has no such limit.
 
     Example: emulate
 
@@ -503,58 +434,26 @@ class Model(TargetList):
 
     Example: {kind: chat, vision: true, context_length: 128000}
     """
-    operations: dict[OfModel, ModelOperation] = {}
-    """Settings that differ for one operation, such as its upstream.
-
-    Example: {responses: {upstream: think, name: gpt-4o}}
-
-    Danger: Clients request kept responses by id at `operations.responses.upstream`; set that too.
-    """
 
     @model_validator(mode="after")
-    def _has_targets(self) -> Self:
-        if not self.names_upstream:
+    def _upstream_or_targets(self) -> Self:
+        if (self.upstream is None) == (self.targets is None):
             raise ValueError("expects either upstream or targets")
-        if self.targets is not None and any(
-            own.name is not None and not own.names_upstream for own in self.operations.values()
-        ):
-            raise ValueError("name of an operation requires an upstream or targets, because the model has targets")
+        if self.targets is not None and self.name is not None:
+            raise ValueError("name belongs into each of the targets")
         return self
 
-    def for_operation(self, operation: str, route: OperationRoute | None = None) -> Model:
-        """Return this entry with the settings of `operation` applied.
+    def ordered_targets(self) -> list[ModelTarget]:
+        if self.targets is not None:
+            return self.targets
+        return [] if self.upstream is None else [ModelTarget(upstream=self.upstream, name=self.name)]
 
-        The model's block of the operation comes first, then the model itself, then `route`, the operation's block for
-        all models. Timeouts and rules are joined one by one.
-        """
-        own = block_of_operation(self.operations, operation)
-        if own is None and route is None:
+    def over(self, route: OperationRoute | None) -> Model:
+        """Return this entry with the timeouts and rules of its operation that it does not replace."""
+        if route is None:
             return self
-        own, route = own or _EMPTY_OPERATION, route or _EMPTY_ROUTE
-        target_list = own if own.names_upstream else self
         update = {
-            "upstream": target_list.upstream,
-            "name": own.name or target_list.name,
-            "targets": target_list.targets,
-            "timeouts": _joined(own.timeouts, self.timeouts, route.timeouts),
-            "stream": own.stream or self.stream,
-            "rules": _joined(own.rules, self.rules, route.rules),
+            "timeouts": route.timeouts if self.timeouts is None else self.timeouts.over(route.timeouts),
+            "rules": route.rules if self.rules is None else self.rules.over(route.rules),
         }
         return self.model_copy(update=update)
-
-    def all_targets(self) -> list[ModelTarget]:
-        """The targets of all operations."""
-        return [target for target_list in (self, *self.operations.values()) for target in target_list.ordered_targets()]
-
-
-_EMPTY_OPERATION = ModelOperation()
-_EMPTY_ROUTE = OperationRoute.model_construct()  # its validator rejects an empty block
-
-
-def _joined(*layers: Layer | None) -> Layer | None:
-    """Join the layers that are not None; an earlier layer overrides a later one."""
-    joined: Layer | None = None
-    # from the weakest, because each layer is laid over what is below it
-    for layer in reversed(layers):
-        joined = joined if layer is None else layer.over(joined)
-    return joined

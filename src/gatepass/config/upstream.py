@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -43,7 +42,7 @@ HostGlob = Annotated[str, Field(pattern=HOST)]
 class RejectionConfig(Block):
     """Replies that reject the token, in addition to a 401 and an error body with the code 401.
 
-    gatepass then drops the token, fetches one new token for all waiting requests, and sends the request once more.
+    gatepass then fetches one new token for all rejected requests, and sends each once more.
     """
 
     statuses: list[Status] = []
@@ -103,11 +102,7 @@ class RepairConfig(Block):
 
 DialectName = Literal["openai", "azure", "ragflow"]
 
-KINDS = ("chat", "agent")
-"""The prefixes of a RAGFlow name: `chat:ID`, `agent:ID`."""
 API_VERSION = r"^[A-Za-z0-9._-]{1,40}$"
-NO_ID = "names no {}: write its id after the colon"
-NO_KIND = "is neither the id of a chat assistant nor agent:ID"
 
 # every version of the classic API begins with a date, previews too
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -161,17 +156,6 @@ def base_url_error(dialect: DialectName, base_url: str, azure: AzureConfig | Non
     return None
 
 
-def assistant_name_error(name: str) -> str | None:
-    """Return why `name` is not a RAGFlow name (an id, `chat:ID` or `agent:ID`), or None."""
-    kind, colon, rest = name.partition(":")  # ids contain no colon
-    if not colon:
-        return None if name else NO_KIND
-    if kind not in KINDS:
-        near = get_close_matches(kind, KINDS, n=1)
-        return NO_KIND + (f"; did you mean {near[0]}:{rest}?" if near else "")
-    return None if rest else NO_ID.format("chat assistant" if kind == "chat" else "agent")
-
-
 class UpstreamConfig(Block):
     base_url: BaseUrl
     """The URL up to and with the version, without a query. gatepass appends the path of the operation: it rejects a
@@ -215,7 +199,7 @@ class UpstreamConfig(Block):
     """Replies that reject the token, in addition to a 401, and to an error in a 200 or in the first event of a stream
     that contains 401 (`{"code":401,…}`, `token_expired`, Baidu's 110 and 111).
 
-    gatepass then drops the token, fetches one new token for all waiting requests, and sends each request once more. See
+    gatepass then fetches one new token for all rejected requests, and sends each once more. See
     docs/concepts/token_life.md#a-rejected-token.
 
     Example: {statuses: [403]}

@@ -29,15 +29,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
         **dict.fromkeys(("api_key", "key", "token"), ("key", "token", "credential")),
         **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
+        **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
     }
 )
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
 
 
 def all_settings() -> Mapping[SettingPattern, frozenset[str]]:
-    """Return the credential types that have a setting, by its pattern: `("upstreams", "*", "base_url")`.
+    """Return the pattern of each setting, such as `("upstreams", "*", "base_url")`, with its types of credential.
 
-    The set is empty for a setting outside of credentials.
+    The types are those that have the setting. A setting outside of credentials has none.
     """
     found: dict[SettingPattern, frozenset[str]] = {}
     for pattern, member in _walk(Config, (), ""):
@@ -76,14 +77,14 @@ def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPat
     prefixes = {pattern[:length] for pattern in known for length in range(len(pattern) + 1)}
     found: SettingPattern = ()
     for part in path:
-        # a setting wins over a free name, which has no place beside settings
+        # a setting overrides a free name, because a block with settings has no free names
         is_free = (*found, str(part)) not in prefixes and (*found, "*") in prefixes
         found = (*found, "*" if is_free else str(part))
     return found
 
 
 def unknown_setting(path: SettingPath, tree: Any) -> str:
-    """Return the problem of a name that its block does not have, with the nearest name or its right block."""
+    """Return the problem of an unknown name, with the nearest name or the block that has it."""
     known = all_settings()
     *block, name = pattern_of(path, known)
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
@@ -102,7 +103,8 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
         return f"is not a setting; did you mean {near}?"
     if len(found := inside or elsewhere) == 1:
         suggested = found[0][len(block) :] if inside else found[0]
-        return f"is not a setting here; did you mean {dotted(named(suggested))}?"
+        place = "the top-level " if len(suggested) == 1 else ""  # `operations` alone could be read as this name here
+        return f"is not a setting here; did you mean {place}{dotted(named(suggested))}?"
     return f"is not a setting; known here: {', '.join(usable)}"
 
 
@@ -145,11 +147,6 @@ PATTERNS: Mapping[str, str] = {
     " underscores, a path or a slash at the end; or *",
 }
 """The message for each pattern of the configuration's fields."""
-# A DNS name has 253 characters at most (RFC 1035 2.3.4).
-_ORIGIN_PARTS = re.compile(
-    r"(?:([A-Za-z][A-Za-z0-9+.-]{0,20})://)?((?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?)(?:[/?#].*)?",
-    re.DOTALL,
-)
 _TYPES: Mapping[str, str] = {
     "int_type": "expects a whole number",
     "float_type": "expects a number",
@@ -174,9 +171,7 @@ _BOUNDS: Mapping[str, str] = {
     "less_than_equal": "expects {le:g} or less",
 }
 _LISTS: Mapping[str, str] = {"command": "[program, argument]"}
-"""Examples of a list, by setting."""
 _UNITS: Mapping[str, str] = {"_s": " of seconds", "_bytes": " of bytes"}
-"""Units, by the suffix of a setting's name."""
 _UNQUOTED: Mapping[str, re.Pattern[str]] = {
     "int_type": re.compile(r"-?[0-9]{1,300}\Z"),
     "float_type": re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?\Z"),
@@ -218,12 +213,7 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
         case "union_tag_invalid":
             return _choice(value, path, detail, _listed(context["expected_tags"]))
         case "string_pattern_mismatch":
-            text = PATTERNS[context["pattern"]]
-            # scheme, host and port of an origin hold no secret; a path or query might, and is left out
-            is_origin = context["pattern"] == ORIGIN and not isinstance(value, Reference)
-            if is_origin and (found := _ORIGIN_PARTS.fullmatch(str(value))) is not None:
-                text += f"; did you mean {found[1] or 'https'}://{found[2]}?".lower()
-            return text
+            return PATTERNS[context["pattern"]]
         case _ if kind in _BOUNDS:
             return _BOUNDS[kind].format(**context)
         case _:
@@ -253,7 +243,6 @@ def _type(kind: str, value: Any, path: SettingPath, default: str) -> str:
 
 
 def _shape(kind: str, value: Any) -> str:
-    """Describe a `value` that is not a text."""
     match value:
         case bool():
             return "true or false"
@@ -268,7 +257,6 @@ def _shape(kind: str, value: Any) -> str:
 
 
 def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[str]) -> str:
-    """Return the sentence for a value, or a key, outside a closed list."""
     is_key = detail["loc"][-1:] == ("[key]",)
     word = str(path[-1]) if is_key else value
     if word is None:

@@ -6,14 +6,16 @@ ruamel's parser yields the nodes. Plain scalars are resolved here by the core sc
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, StreamMark, StringMark
+from ruamel.yaml.error import MarkedYAMLError, StringMark
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
-from ruamel.yaml.tokens import BlockEndToken, BlockMappingStartToken, BlockSequenceStartToken
+from ruamel.yaml.representer import SafeRepresenter
 
 from gatepass.config.document import (
     DEEPEST,
@@ -46,6 +48,7 @@ _BLOCK_FOUND = re.compile(r"found \(?'<block (mapping|sequence) start>'")
 _ENTRY_FOUND = re.compile(r"expected <block end>, but found '[-?]'")
 _NO_PAIR = "expected `name: value` here (with a space after the colon)"
 _MIXED = "a block holds either names or items (-), not both"
+_WRONG_INDENTATION = "begins in column {} and fits no block: correct its indentation"
 _DIGITS = 300
 """Longer numbers stay texts: no setting has them, and int() rejects more than 4,300 digits."""
 
@@ -76,11 +79,32 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
     return document
 
 
+class _Representer(SafeRepresenter):
+    """Quotes texts that ruamel.yaml writes without escapes and cannot read again, such as `?a` inside braces."""
+
+    def represent_scalar(self, tag: Any, value: Any, style: Any = None, anchor: Any = None) -> ScalarNode:
+        if value.startswith(("?", ":")) or not value.isprintable():
+            style = '"'
+        return super().represent_scalar(tag, value, style, anchor)
+
+
+def yaml_lines(block: Mapping[str, Any]) -> list[str]:
+    """Return the lines of `block`, and an empty one at the end."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.representer.sort_base_mapping_type_on_output = False
+    yaml.indent(sequence=4, offset=2)
+    yaml.width = 10_000  # no line is folded
+    text = io.StringIO()
+    yaml.dump(block, text)
+    return text.getvalue().split("\n")
+
+
 def without_item(text: str, path: SettingPath, number: int) -> str:
     """Return `text` without the item `number` of the list at `path`. Every other line remains unchanged.
 
-    Comments in the item's own lines go with it; comments between items stay. Raises ValueError if the item cannot be
-    removed alone, such as the only item, or one that an alias uses.
+    Comments in the item's own lines go with it. Raises ValueError if the item cannot be removed alone: it is the only
+    one, or an alias uses it.
     """
     tree = parse_yaml("", text).tree
     expected = with_value(tree, path, [item for at, item in enumerate(lookup(tree, path)) if at != number])
@@ -138,7 +162,7 @@ def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:
     if _BLOCK_FOUND.search(problem):
         head = text[mark.index - mark.column : mark.index]
         # with a word before the mark, the indentation is not the only fault
-        return line, (None if head.strip() else _wrong_indentation(text, mark.line, mark.column)) or problem
+        return line, problem if head.strip() else _WRONG_INDENTATION.format(mark.column + 1)
     if _ENTRY_FOUND.search(problem) and error.context_mark:
         return line, f"does not fit the block that begins in line {error.context_mark.line + 1}: {_MIXED}"
     return line, problem
@@ -151,36 +175,10 @@ def _colon(text: str, colon: StringMark) -> tuple[int, str] | None:
     if _PAIR.search(head):
         return colon.line + 1, "a colon inside a value: put quotes around the value"
     indent = _indent(head)
-    if indent != _indent(above.rpartition("\n")[2]) and (reason := _wrong_indentation(text, colon.line, indent)):
-        return colon.line + 1, reason
+    previous = above.rpartition("\n")[2]
+    if ":" in previous and indent != _indent(previous):
+        return colon.line + 1, _WRONG_INDENTATION.format(indent + 1)
     return (above.count("\n") + 1, _NO_PAIR) if above else None
-
-
-def _wrong_indentation(text: str, line: int, column: int) -> str | None:
-    block = _nearest_block(text, line)
-    if block is None:
-        return None
-    previous = f"the previous one begins in line {block.line + 1}, in column {block.column + 1}"
-    return f"begins in column {column + 1} and fits no block: {previous}"
-
-
-def _nearest_block(text: str, line: int) -> StreamMark | None:
-    """Return the start of the outermost block that `line` ends, else of the innermost block around it."""
-    blocks: list[StreamMark] = []
-    ended: StreamMark | None = None
-    try:
-        for token in YAML(typ="safe", pure=True).scan(text):
-            if isinstance(token, BlockEndToken):
-                ended = blocks.pop()
-                continue
-            if token.start_mark.line >= line:
-                break
-            ended = None
-            if isinstance(token, BlockMappingStartToken | BlockSequenceStartToken):
-                blocks.append(token.start_mark)
-    except MarkedYAMLError:  # the error that is being explained
-        pass
-    return ended or (blocks[-1] if blocks else None)
 
 
 def _indent(line: str) -> int:

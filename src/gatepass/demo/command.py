@@ -160,7 +160,7 @@ async def stale_check(demo_servers: DemoServers, _: AsyncOpenAI, print_line: Say
 
 
 async def _directly(demo_servers: DemoServers, token: IssuedToken, messages: list[Any], **more: Any) -> None:
-    """Send a chat to the model server directly, without gatepass."""
+    """Send a chat to the model server without gatepass."""
     async with _client(f"{demo_servers.chat_url}/v1", token.token) as client:
         await client.chat.completions.create(model=CHAT_MODEL, messages=messages, **more)
 
@@ -225,10 +225,7 @@ class Printer:
 
 
 async def show(out: Callable[[str], object], *, once: bool, lifetime_s: float) -> int:
-    """Run all steps; without `once`, serve afterwards until SIGINT, SIGTERM or SIGHUP.
-
-    Returns the exit code: 0 if every step succeeded, else 1.
-    """
+    """Run all steps; without `once`, serve until a signal. Return the exit code: 0 if every step succeeded."""
     right = asyncio.Event()
     with secrets_in_files() as (folder, secret_of):
         printer = Printer(out, set(secret_of.values()))

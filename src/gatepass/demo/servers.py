@@ -118,10 +118,7 @@ EMBEDDINGS_MEMBERS = frozenset(("model", "input", "encoding_format", "dimensions
 
 
 class ModelServer:
-    """Serve `model` under `/v1` to tokens of `audience`; `pace_s` is the pause between the words of a stream.
-
-    `fingerprints` holds the token of each request that was served, `refused` the reasons of the others.
-    """
+    """Serve `model` under `/v1` to tokens of `audience`; `pace_s` is the pause between the words of a stream."""
 
     def __init__(self, key: bytes, audience: str, model: str, pace_s: float = 0.12) -> None:
         self._key, self._audience, self._model, self.pace_s = key, audience, model, pace_s
@@ -309,7 +306,7 @@ credentials:
     type: http_json
     url: {issuer}/login
     json: {{app_id: demo-embeddings, secret: "${{file:{folder}/demo-embeddings}}"}}
-    reply: {{token: data.token, expires_at: data.expireAt, unit: ms}}
+    reply: {{token: data.token, expiry: data.expireAt, unit: ms}}
 upstreams:
   chat: {{base_url: "{chat}/v1", credential: corp}}
   embed: {{base_url: "{embeddings}/v1", credential: portal}}

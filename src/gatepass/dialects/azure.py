@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gatepass.config.upstream import AzureConfig
 from gatepass.dialects.base import Dialect, build_request, path_segment
-from gatepass.dialects.hints import AZURE_CLASSIC, AZURE_V1
+from gatepass.dialects.hints import AZURE_HINTS
 from gatepass.dialects.reply_check import ReceivedReply, classify_error
 from gatepass.errors import UpstreamError
 from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, Timeouts
@@ -70,7 +70,7 @@ class AzureDialect(Dialect):
 
     def classify_error(self, reply: ReceivedReply) -> UpstreamError:
         """As in Dialect, with advice for an upstream that has this dialect already."""
-        return classify_error(replace(reply, hints=AZURE_CLASSIC if self.settings.is_classic else AZURE_V1))
+        return classify_error(replace(reply, hints=AZURE_HINTS))
 
 
 _url = lru_cache(maxsize=1024)(azure_url)  # building a URL costs 10 µs; a model has 512 characters at most

@@ -15,10 +15,10 @@ from gatepass.dialects import reply_check
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
 from gatepass.types import (
-    KEEPS_ALIVE,
     NEVER_RELAYED,
     NEVER_RELAYED_PREFIXES,
     NEVER_UP,
+    USUAL_CONNECTION,
     Call,
     Headers,
     OutboundRequest,
@@ -68,19 +68,11 @@ _USUAL_KINDS = frozenset(
 def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
     """Return the fields of a client's request that may be sent; `more` are names from the configuration.
 
-    Fields that `connection` names are hop-by-hop and are removed. The proxy's fields are added after this, so that a
-    client cannot remove them with `connection` (as in CVE-2025-48865).
+    `headers` are those of a Call: `safe_headers` removed the fields that `connection` names. The proxy's fields are
+    added after that, so a client cannot remove them with `connection` (as in CVE-2025-48865).
     """
     allowed = _allowed_with(tuple(more)) if more else _ALLOWED
-    kept: list[tuple[bytes, bytes]] = []
-    names_fields = False
-    for field in headers:
-        name = field[0]
-        if name in allowed:
-            kept.append(field)
-        elif name == b"connection" and field != KEEPS_ALIVE:
-            names_fields = True
-    return tuple(_not_named(kept, headers) if names_fields else kept)
+    return tuple([field for field in headers if field[0] in allowed])
 
 
 @lru_cache(maxsize=1024)  # one entry for each upstream of the configuration
@@ -106,10 +98,7 @@ class ResponseHeaders:
         self._is_relayed = lru_cache(maxsize=1024)(self._is_listed)  # an upstream sends the same few names each time
 
     def select(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """Return the fields of a reply that are relayed, with one content type.
-
-        Of several content types text/event-stream applies, else the first.
-        """
+        """Return the fields of a reply that are relayed, with one content type."""
         kinds: list[bytes] = []
         kept: list[tuple[bytes, bytes]] = []
         is_relayed = self._is_relayed
@@ -119,11 +108,12 @@ class ResponseHeaders:
             if name == b"content-type":
                 kinds.append(field[1])
             elif name == b"connection":
-                names_fields = names_fields or field != KEEPS_ALIVE
+                names_fields = names_fields or field not in USUAL_CONNECTION
             elif is_relayed(name):
                 kept.append(field)
         if names_fields:
-            kept = _not_named(kept, headers)
+            named = named_by_connection(headers)
+            kept = [field for field in kept if field[0] not in named]
         if kept and self._holds(_SEPARATOR.join([value for _, value in kept]).decode("latin-1")):
             kept = [field for field in kept if not self._holds(field[1].decode("latin-1"))]
         if kinds:
@@ -141,27 +131,19 @@ class ResponseHeaders:
         return name in self._names or name.startswith(self._prefixes)
 
 
-def _not_named(fields: list[tuple[bytes, bytes]], headers: Headers) -> list[tuple[bytes, bytes]]:
-    named = named_by_connection(headers)
-    return [field for field in fields if field[0] not in named]
-
-
 STEPS = (".", "..")
 """Path segments that never name a model, in every escaping (RFC 3986, section 5.2.4)."""
 
 
 def path_segment(name: str) -> str:
-    """Escape `name`, which a client may choose, as one path segment, so that it cannot address another path.
-
-    Raises ModelNotFound for an empty name, `.` and `..`.
-    """
+    """Escape `name`, which a client may choose, as one path segment; raise ModelNotFound for "", `.` and `..`."""
     if not name or name in STEPS:
         raise ModelNotFound(f"{name!r} cannot be the name of a model.", param="model")
     return quote(name, safe="", errors="replace")
 
 
 class DialectRule(Protocol):
-    """A change of a call that the protocol requires. It has the shape of a Rule of normalize/."""
+    """A change of a call that the protocol requires, like a Rule of normalize/."""
 
     @property
     def name(self) -> str:
@@ -169,7 +151,7 @@ class DialectRule(Protocol):
         ...
 
     def apply(self, call: Call, target: Target) -> Call:
-        """Return the changed call. Raises GatepassError for a call that the protocol does not support."""
+        """Return the changed call; raise GatepassError for a call that the protocol does not support."""
         ...
 
 
@@ -221,10 +203,9 @@ def operation_url(base_url: str, path: str) -> str:
 
 
 def _headers(call: Call, forward_headers: Collection[str], of_body: Headers) -> Headers:
-    """Return the client's fields that may pass, then gatepass's, including those of the body."""
     kept = forwarded(call.headers, forward_headers)
     accept = _ACCEPT_STREAM if call.stream else _ACCEPT_JSON
-    agent = _AGENT if header(kept, b"user-agent") is None else ()
+    agent = () if b"user-agent" in dict(kept) else _AGENT
     # The call's id is the client's id if that is a plain word, so that one request has one id in every log.
     return (*kept, *accept, *of_body, *agent, (b"x-request-id", call.id.encode("ascii", "replace")))
 
@@ -244,10 +225,7 @@ PARAMETERS = frozenset(
         *(b"include%5b%5d", b"include_obfuscation", b"starting_after", b"stream"),
     )
 )
-"""Query parameters that are forwarded: those of lists of files and batches, and of stored responses.
-
-openai-python escapes the brackets. The rest of a client's query is removed, because it may contain a key.
-"""
+"""Query parameters that are forwarded: those of lists of files and batches, and of stored responses."""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 

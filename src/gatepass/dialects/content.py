@@ -33,13 +33,13 @@ MEMBER_BYTES = 64 * 1024
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
-FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_FIELD_NAMES = (b"data", b"event", b"id", b"retry")
+FIELDS = (*(name + b":" for name in _FIELD_NAMES), b":")
 
 MEMBERS = ("choices", "data", *error_body.MEMBERS)
 """The members that distinguish an error from a success."""
 
 CHOICE = ("message", "text", "delta", "error", "finish_reason")
-"""The members that decide whether a choice is valid."""
 
 
 def _unread(name: str, members: Iterable[str]) -> type[msgspec.Struct]:
@@ -60,10 +60,7 @@ _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[s
 
 
 def content_type(headers: Headers) -> str:
-    """Return the media type in lower case without parameters.
-
-    RAGFlow sends two content types. Then text/event-stream applies.
-    """
+    """Return the media type in lower case without parameters; of several, text/event-stream (RAGFlow sends two)."""
     kinds = [
         value.split(b";")[0].strip().lower().decode("latin-1") for name, value in headers if name == b"content-type"
     ]
@@ -81,11 +78,7 @@ def is_blank(body: bytes) -> bool:
 
 
 def is_html(headers: Headers, body: bytes) -> bool:
-    """Whether `body` is an HTML page.
-
-    XML and DashScope's `<400> InternalError…` are not, and neither is JSON labelled text/html, which small forwarders
-    send.
-    """
+    """Whether `body` is an HTML page. JSON labelled text/html, which small forwarders send, is not."""
     start, kind = first_bytes(body).lower(), content_type(headers)
     if start[:1] in (b"{", b"["):
         return False
@@ -103,18 +96,15 @@ def title_of(page: str) -> str | None:
 
 def is_event_stream(headers: Headers, body: bytes) -> bool:
     """Whether the whole `body` is an event stream, by its first bytes or else by its content type."""
-    # the sniffer holds a copy of what it receives
-    return ContentSniffer(content_type(headers).encode()).feed(body[: 2 * MAX_BLANK_BYTES]) is ContentKind.STREAM
+    return content_kind(body, content_type(headers).encode()) is ContentKind.STREAM
 
 
 def parse(body: bytes) -> Any:
-    """Parse the JSON document in `body`. Raises ValueError if it is not JSON.
+    """Parse the JSON document in `body`; raise ValueError if it is not JSON.
 
     A byte order mark is ignored. Up to LENIENT_BYTES the parser accepts what Python writes but JSON forbids (NaN, a
-    lone surrogate), and replaces bytes that are not UTF-8.
-
-    Only MEMBERS of a document above WHOLE_BYTES are parsed, so that memory is bounded. A member above MEMBER_BYTES
-    becomes a placeholder of its kind. The first entry of such `choices` is parsed in the same way.
+    lone surrogate), and replaces bytes that are not UTF-8. Only MEMBERS of a document above WHOLE_BYTES are parsed, so
+    that memory is bounded. A member above MEMBER_BYTES becomes a placeholder of its kind.
     """
     if type(body) is ScannedBody:
         return _parse_scanned(body)
@@ -214,9 +204,10 @@ def first_event(body: bytes) -> bytes | None:
 MAX_BLANK_BYTES = 1024
 """Limit of white space before the content. DeepSeek sends empty lines as a keep-alive before JSON (its rate limit
 page)."""
+SEARCHED_BYTES = MAX_BLANK_BYTES + 16
+"""The white space, and the name of a field with its colon."""
 
-_FIELD = re.compile(rb":|(?:data|event|id|retry)[:\r\n]")
-_FIELD_NAMES = (b"data", b"event", b"id", b"retry")
+_FIELD = re.compile(rb":|(?:%b)[:\r\n]" % b"|".join(_FIELD_NAMES))
 
 
 class ContentKind(StrEnum):
@@ -228,42 +219,27 @@ class ContentKind(StrEnum):
     HTML = "html"
 
 
-class ContentSniffer:
-    """Take pieces of a body until they decide its kind.
+def content_kind(beginning: bytes, content_type: bytes | None) -> ContentKind:
+    """Return the kind of a body by its first bytes, or else by its content type.
 
-    `held` has all bytes taken so far. It is the first piece itself if that decided.
+    UNDECIDED: call it again when more of the body has arrived. This ends after MAX_BLANK_BYTES of white space.
     """
-
-    __slots__ = ("_label", "held", "kind")
-
-    def __init__(self, content_type: bytes | None) -> None:
-        self.held = b""
-        self.kind = ContentKind.UNDECIDED
-        media_type = (content_type or b"").partition(b";")[0].strip().lower()
-        self._label = ContentKind.DOCUMENT
-        if media_type == b"text/event-stream":
-            self._label = ContentKind.STREAM
-        elif media_type in (b"text/html", b"application/xhtml+xml"):
-            self._label = ContentKind.HTML
-
-    def feed(self, piece: bytes) -> ContentKind:
-        """Return the kind; UNDECIDED requests another piece. At most MAX_BLANK_BYTES and one piece are held."""
-        self.held += piece
-        if self.kind is ContentKind.UNDECIDED:
-            self.kind = _decide(self.held) or self._label
-        return self.kind
-
-
-def _decide(head: bytes) -> ContentKind | None:
-    """Return the kind that the first bytes show; None if the content type decides."""
-    start = head[: MAX_BLANK_BYTES + 16].removeprefix(BOM).lstrip()
-    if not start:
-        return ContentKind.UNDECIDED if len(head) <= MAX_BLANK_BYTES else None
+    start = beginning[:SEARCHED_BYTES].removeprefix(BOM).lstrip()
     if start[:1] in (b"{", b"["):
         return ContentKind.DOCUMENT
     if start[:1] == b"<":
         return ContentKind.HTML
     if _FIELD.match(start):
         return ContentKind.STREAM
-    may_become_field = any(name.startswith(start) for name in _FIELD_NAMES)
-    return ContentKind.UNDECIDED if may_become_field or BOM.startswith(start) else None
+    if start:
+        may_become_field = any(name.startswith(start) for name in _FIELD_NAMES) or BOM.startswith(start)
+        is_undecided = may_become_field and len(beginning) <= SEARCHED_BYTES
+    else:
+        is_undecided = len(beginning) <= MAX_BLANK_BYTES
+    if is_undecided:
+        return ContentKind.UNDECIDED
+    media_type = (content_type or b"").partition(b";")[0].strip().lower()
+    if media_type == b"text/event-stream":
+        return ContentKind.STREAM
+    is_markup = media_type in (b"text/html", b"application/xhtml+xml")
+    return ContentKind.HTML if is_markup else ContentKind.DOCUMENT

@@ -37,7 +37,7 @@ _GOOGLE_STATUS = re.compile(r"[A-Z][A-Z_]+\Z")
 # new-api appends its own id to the upstream's sentence
 _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
 ISSUES = 5
-"""This many entries of a list of errors are quoted."""
+"""The most entries of a list of errors that are quoted."""
 
 _ENVELOPE_CODES = (*ERROR_CODE_NAMES, "statusCode", "status_code")
 MEMBERS = (
@@ -60,10 +60,7 @@ _LINES = re.compile(r" ?\n ?(?:\n\s*)?")
 RAGFLOW_STATUS: Mapping[int, int] = MappingProxyType(
     {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
 )
-"""RAGFlow's RetCode: exception, argument, data, operating, connection, running, permission, authentication.
-
-Its HTTP status is 200. Codes of 400 and more are HTTP statuses.
-"""
+"""RAGFlow's RetCode in a 200: exception, argument, data, operating, connection, running, permission, authentication."""
 
 RAGFLOW_ABSENT = ("don't own", "not found")
 """Texts of code 102 for an assistant that does not exist for this caller."""
@@ -118,7 +115,7 @@ class Found:
 
 
 def unmasked(text: str) -> str:
-    """Return `text`: the mask of a caller that knows no secret."""
+    """The mask of a caller that knows no secret."""
     return text
 
 
@@ -300,7 +297,6 @@ def find(document: Any, refused: bool) -> Found | None:
 
 
 def _own(document: Object, refused: bool) -> Any:
-    """Return the part of `document` that is the error, or None."""
     if document.get("error"):
         return document["error"]
     # vLLM before 0.10.1 and SGLang send the error flat (vllm-project/vllm#22099)
@@ -403,13 +399,15 @@ def is_success(code: Any) -> bool:
     return True
 
 
-def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
-    """Return `text` without secrets, control characters and runs of blanks, at most `limit_chars` long.
+READ_CHARS, CUT_CHARS = 64 * 1024, 32 * 1024
+"""Of a longer text the beginning is masked, without its end, where a secret may be cut."""
 
-    Line breaks stay, but at most one empty line in a row.
-    """
+
+def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
+    """Return `text` without secrets, control characters and runs of blanks, at most `limit_chars` long."""
     # masked first, because the mask does not find a secret that was cut
-    text = mask(text).encode("utf-8", "replace").decode("utf-8")
+    text = mask(text) if len(text) <= READ_CHARS else mask(text[:READ_CHARS])[:-CUT_CHARS]
+    text = text.encode("utf-8", "replace").decode("utf-8")
     text = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _LINES.sub(lambda run: "\n\n" if run[0].count("\n") > 1 else "\n", _BLANKS.sub(" ", text)).strip()
     return text if len(text) <= limit_chars else text[: limit_chars - 1].rstrip() + "…"

@@ -108,28 +108,17 @@ HINTS = (
         404,
     ),
 )
-AZURE_CLASSIC = (
+AZURE_HINTS = (
     _hint(
         _NOT_FOUND,
-        "Check the three settings of the path: upstreams.{upstream}.base_url must be the resource, such as"
-        " https://RESOURCE.openai.azure.com, upstreams.{upstream}.azure.api_version must support this operation, and"
-        " `name` of this model under `models` must be a deployment.",
+        "Check the settings of the path: upstreams.{upstream}.base_url must be the resource, such as"
+        " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and"
+        " upstreams.{upstream}.azure.api_version must support this operation; without it gatepass uses the v1 API.",
         404,
     ),
     *HINTS,
 )
-"""The hints for an upstream with `dialect: azure` and a dated version: they do not advise these settings again."""
-AZURE_V1 = (
-    _hint(
-        _NOT_FOUND,
-        "Check the settings for the v1 API: upstreams.{upstream}.base_url must be the resource, such as"
-        " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and a resource"
-        " with only the classic API requires upstreams.{upstream}.azure.api_version: a date, such as 2024-10-21.",
-        404,
-    ),
-    *HINTS,
-)
-"""The hints for an upstream with `dialect: azure` and without a dated version."""
+"""The hints for an upstream with `dialect: azure`: they do not advise that setting again."""
 
 _NO_PATH = re.compile(
     r"^(?:not found|resource not found|method not allowed)\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$"
@@ -139,15 +128,12 @@ _NO_PATH = re.compile(
 
 
 def responses_hint(message: str, upstream: str, status: int) -> str | None:
-    """Return the advice for a rejected call of the Responses API, to use instead of `with_hint`; None without one.
-
-    `message` is the upstream's message.
-    """
+    """Return the advice for the upstream's `message` to a rejected call of the Responses API; None without one."""
     if status in (404, 405) and _NO_PATH.search(message[:MESSAGE_CHARS]):
         return (
             f"If chat completions work at upstreams.{upstream}, it has no Responses API: use chat completions in the"
-            " client (n8n: responsesApiEnabled off in the node), or set operations.responses of the entry under"
-            " `models` to an upstream that has one."
+            " client (n8n: responsesApiEnabled off in the node), or declare the model under `models` with an upstream"
+            " that has one."
         )
     return None
 
@@ -163,10 +149,7 @@ _NO_MODEL_CODES = frozenset(("model_not_found", "invalid_model", "unknown_model"
 
 
 def model_hint(model: str, upstream: str, status: int, code: str | None, message: str) -> str | None:
-    """Return the advice for an upstream that does not know `model`, the client's unchanged name; None for other errors.
-
-    `code` and `message` are the upstream's.
-    """
+    """Return the advice for an upstream that does not know the client's name `model`; None for other errors."""
     if status not in (400, 404, 422):
         return None
     if (code or "").lower() not in _NO_MODEL_CODES and _NO_MODEL.search(message[:MESSAGE_CHARS]) is None:
@@ -222,5 +205,4 @@ def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = 
 
 
 def sentence(text: str) -> str:
-    """Return `text` with a full stop at its end."""
     return text if text.endswith((".", "!", "?", "…", "。")) else f"{text}."

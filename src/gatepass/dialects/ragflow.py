@@ -17,11 +17,7 @@ from gatepass.json_scan import Edit, JsonScanner, Member, edited, removals
 from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, Timeouts
 
 Paths = Literal["current", "old"]
-"""The paths of RAGFlow's API.
-
-* `current`: `/openai/{chat_id}/…` since v0.25; agents have their id in the body.
-* `old`: `/chats_openai/{chat_id}/…` and `/agents_openai/{agent_id}/…` in v0.20 to v0.27, deprecated in the newest.
-"""
+"""`current`: `/openai/{chat_id}/…` since v0.25. `old`: `/chats_openai/{chat_id}/…` in v0.20 to v0.27."""
 
 API = "/api/v1"
 
@@ -44,9 +40,9 @@ def assistant(name: str) -> Assistant:
 
 @lru_cache(maxsize=1024)  # parsing a URL costs 4 µs
 def chat_url(base_url: str, model: str, paths: Paths) -> str:
-    """Return the chat URL for a model name. `base_url` may end in `/api/v1`.
+    """Return the chat URL for a model name; raise ModelNotFound for an id that cannot be a path segment.
 
-    Raises ModelNotFound for an id that cannot be a path segment.
+    `base_url` may end in `/api/v1`.
     """
     wanted = assistant(model)
     if wanted.is_agent and paths == "current":
@@ -176,10 +172,7 @@ class RagflowBody:
 
 
 def _lift(walk: JsonScanner, found: Mapping[str, Member]) -> tuple[list[str], bytes]:
-    """Return the names that move into `extra_body`, and the text to insert at its start.
-
-    A member that `extra_body` has already is not overwritten.
-    """
+    """Return the names that move into `extra_body`, and the text to insert at its start."""
     names, extra = [name for name in LIFTED if name in found], found.get("extra_body")
     # RAGFlow rejects an `extra_body` that is not an object with code 102
     if not names or (extra is not None and not walk.text.startswith(b"{", extra.value)):
@@ -192,10 +185,7 @@ def _lift(walk: JsonScanner, found: Mapping[str, Member]) -> tuple[list[str], by
 
 @dataclass(frozen=True, slots=True)
 class RagflowDialect(Dialect):
-    """RAGFlow's paths. The model's name is the id of an assistant, and RagflowBody changes the body.
-
-    RAGFlow reports errors as a code with status 200. `error_body` maps the code to a status.
-    """
+    """RAGFlow's paths. The model's name is the id of an assistant, and RagflowBody changes the body."""
 
     lists_models: ClassVar[bool] = False
     paths: Paths = "current"
@@ -203,7 +193,6 @@ class RagflowDialect(Dialect):
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
     ) -> OutboundRequest:
-        """As in Dialect."""
         if call.operation.name == "chat":
             url = chat_url(base_url, target.model or call.model, self.paths)
         elif call.operation.protocol is ClientProtocol.MODELS:

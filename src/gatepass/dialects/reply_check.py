@@ -51,7 +51,6 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     wall_s: float = 0.0
     mask: Mask = unmasked
     hints: tuple[Hint, ...] = HINTS
-    """The known advice for errors of this upstream."""
     has_credential: bool = True
     """Whether the request was sent with the token of a credential."""
 
@@ -82,7 +81,7 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
 
 
 MEMBERS = 8
-"""This many member names of an invalid reply are listed in the error."""
+"""The most member names of an invalid reply that an error lists."""
 
 _AT_BYTE = re.compile(r" \(byte \d+\)")
 """Removed from parse errors, because RAGFlow retries an error with 429 in its text, and a position may contain it."""
@@ -111,7 +110,6 @@ def classify_head(
 
 
 def _describe_target(target: str | None, mask: Mask) -> str:
-    """Describe the target of a redirect without its secrets."""
     if target is None:
         return "nowhere (no Location)"
     try:
@@ -233,7 +231,7 @@ _EMPTY: Mapping[ClientProtocol, str] = MappingProxyType(
 
 
 def _unwrapped(document: Any, body: bytes, protocol: ClientProtocol) -> bytes | None:
-    """Return the answer inside `{"code": 0, "data": {…}}`, the envelope of corporate gateways; None without one."""
+    """Return the answer inside `{"code": 0, "data": {…}}`, the envelope of corporate gateways, or None."""
     wanted = _WANTED.get(protocol)
     inside = document.get("data") if isinstance(document, dict) else None
     if wanted is None or not isinstance(inside, dict) or isinstance(document.get(wanted), list):
@@ -299,19 +297,13 @@ _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
 _PART = (
     r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
 )
-_DURATION = re.compile(rf"(?:{_PART}\s*)+\Z", re.IGNORECASE)
 _IN_TEXT = re.compile(rf"(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)", re.IGNORECASE)
 _EACH = re.compile(_PART, re.IGNORECASE)
 _UNIT_S: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
-EPOCH_S, EPOCH_MS = 1e9, 1e12
-"""A number from here on is a Unix time in seconds or milliseconds, and not a delay."""
 
 
 def should_retry(headers: Headers) -> bool | None:
-    """Return the value of `x-should-retry`, which the openai SDKs obey for any status; None without a valid one.
-
-    Of several values, `false` applies: a proxy may have added the other.
-    """
+    """Return the value of `x-should-retry`, which the openai SDKs obey for any status; None without a valid one."""
     values = [value.strip().lower() for name, value in headers if name == b"x-should-retry"]
     return False if b"false" in values else b"true" in values or None
 
@@ -324,22 +316,17 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
     1. `retry-after-ms`
     2. `retry-after`: seconds or a date
     3. the text of the error: "Please retry after 86400 seconds", "try again in 6m0s"
-    4. for a 429, `x-ratelimit-reset…` of an exhausted limit. OpenAI and Groq write `6m0s`, others seconds or a Unix
-       time.
     """
     number = _number(header(headers, b"retry-after-ms"))  # Azure sends it, and the openai SDKs read it first
     wait_s = None if number is None else number / 1000
     if wait_s is None:
         wait_s = _seconds_or_date(header(headers, b"retry-after"), wall_s)
     if wait_s is None and should_retry(headers) is False:
-        return None  # the upstream forbids a retry, so the other sources do not matter
+        return None  # the upstream forbids a retry, so its text does not matter
     # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
     if wait_s is None and (status in (408, 409, 425, 429) or status >= 500):
         found = _IN_TEXT.search(text)
         wait_s = _sum_s(found[1]) if found else None
-    # only for a 429, because OpenAI and Groq send these fields with every reply
-    if wait_s is None and status == 429:
-        wait_s = _from_limits(headers, wall_s)
     return wait_s
 
 
@@ -364,24 +351,3 @@ def _sum_s(duration: str) -> float:
         is_milli = unit == "ms" or unit.startswith("milli")
         total_s += float(number) * (0.001 if is_milli else _UNIT_S[unit[0]])
     return total_s
-
-
-def _from_limits(headers: Headers, wall_s: float) -> float | None:
-    """Return the longest reset of the exhausted limits; without one, the value of `x-ratelimit-reset`."""
-    spent = [
-        _reset(header(headers, b"x-ratelimit-reset-" + what), wall_s)
-        for what in (b"requests", b"tokens")
-        if header(headers, b"x-ratelimit-remaining-" + what) == b"0"
-    ]
-    waits = [wait for wait in spent if wait is not None]
-    return max(waits) if waits else _reset(header(headers, b"x-ratelimit-reset"), wall_s)
-
-
-def _reset(value: bytes | None, wall_s: float) -> float | None:
-    number = _number(value)
-    if number is None:
-        text = (value or b"").decode("latin-1").strip()
-        return _sum_s(text) if _DURATION.match(text) else None
-    if number < EPOCH_S:
-        return number
-    return max(0.0, (number / 1000 if number >= EPOCH_MS else number) - wall_s)

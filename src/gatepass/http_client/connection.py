@@ -64,10 +64,7 @@ class WriteBatcher:
         self._waiting: list[BatchedWriter] = []
 
     def defer(self, writer: BatchedWriter, in_flight: int, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return whether `writer` must defer its message, with so many requests `in_flight`.
-
-        If so, `writer.flush` is called once every callback of this iteration of `loop` has run.
-        """
+        """Return whether `writer` defers its message. If so, `flush` is called at the end of this loop iteration."""
         waiting = self._waiting
         if not waiting:
             if in_flight < MIN_IN_FLIGHT:
@@ -120,7 +117,6 @@ class Connection(asyncio.BufferedProtocol):
         self._reset()
 
     def _reset(self) -> None:
-        """Set the state of one request."""
         self._fields: list[tuple[bytes, bytes]] = []
         self._problem: str | None = None
         self._deferred = b""
@@ -158,14 +154,18 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline.set(bounds.first_byte_s)
         sending: BodyWriter | None = None
         try:
-            if isinstance(body, bytes) and len(body) <= JOINED_BYTES:
+            if type(body) is bytes and len(body) <= JOINED_BYTES:
                 if self._owner.defers_write(self):
                     self._deferred = head + body
                 else:
                     transport.write(head + body)
             else:
                 sending = self._sending = BodyWriter(self, transport, reply, bounds.first_byte_s)
-                await (sending.write(head, body) if isinstance(body, bytes) else sending.write_upload(head, body))
+                await (
+                    sending.write(head, body)
+                    if isinstance(body, bytes | bytearray)
+                    else sending.write_upload(head, body)
+                )
             while not reply.status:
                 if reply.ended:
                     reply.check()

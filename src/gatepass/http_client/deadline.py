@@ -10,8 +10,8 @@ from collections.abc import Callable
 class Deadline:
     """Call `passed` when the time limit that was set last has passed and was not lifted.
 
-    A later limit does not move the timer: when the timer fires, it is set again for the rest. So `set` is usually one
-    comparison. A timer per piece of a stream would cost more than relaying the piece.
+    A later limit does not move the timer: when it fires, it is set again for the rest. So `set` is usually one
+    comparison.
     """
 
     __slots__ = ("_at_s", "_due_s", "_loop", "_passed", "_timer")
@@ -33,7 +33,6 @@ class Deadline:
         return self._at_s - self._loop.time()
 
     def lift(self) -> None:
-        """Remove the limit."""
         self._at_s = math.inf
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.types import Headers, OutboundRequest
 
 HEAD_BYTES = 64 * 1024
-"""Maximum size of a reply's head, including interim replies before it."""
 
 FIELDS = 100
 """Maximum number of header fields in a reply. The standard library's http.client has the same limit."""
@@ -54,7 +53,6 @@ class ProxyServer:
         return cls(destination_of(url), b"Basic " + base64.b64encode(f"{user_and_password}{colon}".encode()))
 
     def mask(self, text: str) -> str:
-        """Return `text`, which the proxy sent, with its credentials masked."""
         if self.authorization is None:
             return text
         encoded = self.authorization.removeprefix(b"Basic ")
@@ -64,10 +62,7 @@ class ProxyServer:
 
 
 def destination_of(url: str, proxy: ProxyServer | None = None) -> Destination:
-    """Return the destination of `url` through `proxy`.
-
-    Raises TransportFault INVALID, unsent, if `url` is not an http or https URL of printable ASCII.
-    """
+    """Return the destination of `url` through `proxy`; raise TransportFault INVALID, unsent, for a wrong URL."""
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or any(not 0x20 < ord(char) < 0x7F for char in url):
         raise TransportFault(Fault.INVALID, "the URL is not a valid http or https URL", sent=False)

@@ -36,10 +36,7 @@ FAILS_IN_TLS = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3
 
 
 async def dial(destination: Destination, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
-    """Connect `connection` to the server of `destination`, including the proxy and all TLS handshakes.
-
-    Raises TransportFault, unsent, on any failure and after `bound_s`.
-    """
+    """Connect `connection` to the server within `bound_s`, through its proxy and TLS; raise TransportFault, unsent."""
     loop = asyncio.get_running_loop()
     proxy = destination.proxy
     tunnel = None if proxy is None or not destination.secure else Tunnel(loop, destination, proxy)
@@ -177,7 +174,6 @@ AHEAD_S, SPARE_S = 10.0, 3.0
 """Timeout for dialing a spare connection before a request needs it, and how long the spare is then kept."""
 
 BUFFER_BYTES = 128 * 1024
-"""Maximum size of one read."""
 
 
 class PoolCounts(NamedTuple):
@@ -280,7 +276,6 @@ class ConnectionPool:
         return self._write_batcher.defer(connection, len(self._slots) - len(self._idle), self._loop)
 
     def close(self) -> None:
-        """Abort every connection, busy ones too."""
         self._closed = True
         for later in (self._ahead, self._sweep):
             if later is not None:
@@ -404,16 +399,12 @@ Dialer = Callable[[Destination, ssl.SSLContext, Connection, float], Awaitable[No
 
 
 class Http1Transport:
-    """Sends requests to an upstream over its network: its CA, proxy and client certificate.
-
-    Opens up to `max_connections` to each server. An upstream normally has one server.
-    """
+    """Sends requests to an upstream over its network: its CA, proxy and client certificate."""
 
     def __init__(
         self, max_connections: int, context: ssl.SSLContext, dial: Dialer = dial, proxy: ProxyServer | None = None
     ) -> None:
         self.max_connections = max_connections
-        """The limit of each server."""
         self.on_wait: Callable[[float], object] = lambda _: None
         """As `ConnectionPool.on_wait`, for all servers. Set it before the first request."""
         self._context = context
@@ -484,7 +475,7 @@ class Http1Transport:
                 return None
             destination, _ = self._by_url.get(request.url) or self._pool_for(request.url)
             return request_head(request, destination)
-        except BaseException:  # a slot must not lose its owner, whatever the error is
+        except BaseException:  # a slot must keep its owner after any error
             pool.give_back(connection)
             raise
 

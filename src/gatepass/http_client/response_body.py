@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol, Self
 
 from gatepass.errors import Fault, TransportFault
@@ -24,16 +24,15 @@ PIECE_BYTES = 256 * 1024
 """Maximum size of a decompressed piece, so that a decompression bomb never expands further than it is read."""
 
 TURN_BYTES = 4 * 1024 * 1024
-"""The event loop runs after decompressing this much, which takes 10 ms."""
+"""The event loop runs after this much is decompressed. That takes 10 ms."""
 
 LARGE_BYTES = 4 * 1024 * 1024
-"""A larger reply is joined in a thread: 64 MiB take 50 ms."""
+"""Larger pieces are joined in a thread: 64 MiB take 50 ms."""
 
 TAIL_S = 1.0
 """Time that an upstream has to end a body of which nothing more is read."""
 
 CODING_BYTES = 40
-"""Error messages quote a content-encoding up to this length."""
 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
@@ -250,12 +249,17 @@ async def read_whole(
 
     while left_bytes >= 0:
         if await response.stream_to(write):
-            if limit_bytes - left_bytes <= LARGE_BYTES:
-                return b"".join(pieces)
-            return await asyncio.to_thread(b"".join, pieces)  # `join` releases the GIL
+            return await joined(pieces)
         if left_bytes >= 0 and memory is not None:
             await memory.wait_for_room()
     raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
+
+
+async def joined(pieces: Sequence[bytes]) -> bytes:
+    """Return one copy of all `pieces`, made in a thread if they are large."""
+    if sum(map(len, pieces)) <= LARGE_BYTES:
+        return b"".join(pieces)
+    return await asyncio.to_thread(b"".join, pieces)  # `join` releases the GIL
 
 
 class ZlibDecoder:
@@ -266,7 +270,7 @@ class ZlibDecoder:
         self._inflate = zlib.decompressobj(window)
 
     def decode(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what can be decoded so far, in pieces of at most PIECE_BYTES. Raises TransportFault INVALID."""
+        """Yield what can be decoded so far, in pieces of at most PIECE_BYTES; raise TransportFault INVALID."""
         rest = piece
         while rest:
             if self._inflate.eof:

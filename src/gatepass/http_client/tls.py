@@ -1,6 +1,6 @@
 """TLS contexts of upstreams: trusted CAs and client certificates, reloaded when their files change.
 
-`tls_detail` names the likely cause of a failed handshake, and `tls_advice` says what to do about it.
+`tls_detail` names the likely cause of a failed handshake, and `tls_advice` states the remedy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TLSContexts:
         self._previous = {} if previous is None else previous.loaded
 
     def context_for(self, network: Network) -> ssl.SSLContext:
-        """Return the context of a network. Raises OSError if a file is missing or is not PEM."""
+        """Return the context of a network; raise OSError if a file is missing or is not PEM."""
         version = None if network.ca_file is None else file_version(network.ca_file)
         files = (network.ca_file, version, network.client_cert, network.client_key)
         if files not in self.loaded:
@@ -45,10 +45,7 @@ class TLSContexts:
 
 
 def ssl_context(network: Network) -> ssl.SSLContext:
-    """Return a context with the system's CAs, the CA of `network`, and its client certificate if it has one.
-
-    Raises OSError (ssl.SSLError is a subclass) if a file is missing or is not PEM.
-    """
+    """Return a context with the system's CAs, the CA and client certificate of `network`; raise OSError."""
     context = ssl.create_default_context()
     if network.client_cert:
         reloading = ReloadingSSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -70,7 +67,7 @@ class ReloadingSSLContext(ssl.SSLContext):
     _loaded: tuple[FileVersion, ...] | None = None
 
     def load_client_cert(self, cert: str, key: str | None) -> None:
-        """Use `cert` from now on. Raises OSError if it or its key cannot be read."""
+        """Use `cert` from now on; raise OSError if it or its key cannot be read."""
         self._cert, self._key = cert, key
         versions = self._file_versions()
         self.load_cert_chain(cert, key)

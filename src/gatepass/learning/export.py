@@ -11,10 +11,10 @@ from typing import Any
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
 from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRule, LearnedRuleRecord
-from gatepass.normalize.rules import Change, DeclaredModels, changes_of
+from gatepass.normalize.rules import DeclaredModels, changes_of
 
 ALWAYS = frozenset(("stream_options",))
-"""Actions that need no configuration, because gatepass applies them to every rejection."""
+"""Actions that are not exported, because no setting does the same."""
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 NOTHING = "# Nothing has been learned.\n"
@@ -37,8 +37,7 @@ class _Pins:
 
     @property
     def has_one_target(self) -> bool:
-        """Whether rules of the entry apply to one model of one upstream."""
-        targets = self.model.all_targets() if self.model is not None else []
+        targets = self.model.ordered_targets() if self.model is not None else []
         return len({(target.upstream, target.name or self.name) for target in targets}) < 2
 
 
@@ -78,7 +77,7 @@ def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:
     found = [
         public
         for public, model in config.models.items()
-        for target in model.for_operation(one.scope.operation).ordered_targets()
+        for target in model.ordered_targets()
         if (target.upstream, target.name or public) == (one.scope.upstream, one.scope.model)
     ]
     return list(dict.fromkeys(found)) or [one.scope.model]
@@ -142,18 +141,13 @@ def _lines(pins: Mapping[str, _Pins]) -> Iterator[str]:
 
 
 def _members(entry: _Pins) -> Iterator[str]:
-    """Yield the lines to add to an existing entry, or all lines of a new one.
-
-    A new entry repeats everything from the glob's entry, which does not apply to the model any more.
-    """
+    """Yield the lines to add to an existing entry, or all lines of a new one with those of the glob's entry."""
     rules = dict(entry.rules)
     if not entry.exists:
         old = entry.model.model_dump(mode="json", exclude_unset=True) if entry.model is not None else {}
         old_rules, old_stream = old.pop("rules", None) or {}, old.pop("stream", None)
         if hidden := [name for name in HIDDEN if old_rules.pop(name, None)]:
             yield f"    # add by hand these rules of the old entry, because values are not shown: {', '.join(hidden)}"
-        if old.pop("operations", None):
-            yield "    # add by hand the `operations` of the old entry"
         rules, entry.stream = _joined(old_rules, rules), entry.stream or old_stream
         where = {} if "targets" in old else {"upstream": entry.upstream}
         yield from (f"    {name}: {_text(value)}" for name, value in (where | old).items())
@@ -203,10 +197,10 @@ _CAPABILITIES: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
 def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: float) -> dict[str, Any]:
     """Return members to add to a model's entry of `/v1/models`, none if nothing is declared or learned.
 
-    `gatepass.capabilities` has each known capability with `value` and `source`. A `learned` one also has its age in
-    seconds and the sentence from which it was learned. `gatepass.adapted` lists the changes as `x-gatepass-adapted`
-    names them, with the `operation` if a change applies to one only. `context_length` is what OpenRouter's list has,
-    `max_model_len` what vLLM's has.
+    `gatepass.capabilities` has each known capability with `value` and `source`. `gatepass.adapted` lists the changes as
+    `x-gatepass-adapted` names them. A `learned` entry of either also has its age in seconds and the sentence from which
+    it was learned. A learned change also has its upstream, operation and expiry. `context_length` is what OpenRouter's
+    list has, `max_model_len` what vLLM's has.
     """
     declared: dict[str, Any] = {}
     names = ("stream", *ABILITIES, *SIZES)
@@ -218,7 +212,9 @@ def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: flo
             for name, value in zip(names, values, strict=True)
             if value is not None
         }
-    adapted = [*_declared_changes(entry), *(_learned_change(one, wall_s) for one in learned)]
+    changes = dict.fromkeys(change.entry for change in changes_of(entry)) if entry is not None else ()
+    adapted: list[dict[str, Any]] = [{"change": change, "source": "declared"} for change in changes]
+    adapted += [_learned_change(one, wall_s) for one in learned]
     if not declared and not adapted:
         return {}
     shown: dict[str, Any] = {}
@@ -232,26 +228,6 @@ def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: flo
         length = capabilities["context_length"]["value"]
         members |= {"context_length": length, "max_model_len": length}
     return members
-
-
-def _declared_changes(entry: Model | None) -> list[dict[str, Any]]:
-    """Return what the entry changes for all operations, then what differs for each operation."""
-    if entry is None:
-        return []
-    everywhere = [*changes_of(entry)]
-    listed = [{"change": change, "source": "declared"} for change in _entries(everywhere)]
-    for operation, own in entry.operations.items():
-        if own.rules is not None or own.stream is not None:
-            different = [change for change in changes_of(entry.for_operation(operation)) if change not in everywhere]
-            listed += [
-                {"change": change, "source": "declared", "operation": operation} for change in _entries(different)
-            ]
-    return listed
-
-
-def _entries(changes: Iterable[Change]) -> Iterable[str]:
-    """Return the name of each change once."""
-    return dict.fromkeys(change.entry for change in changes)
 
 
 def _learned_change(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:

@@ -9,7 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.normalize.embeddings_request import SplitInputs, SplitShare
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath, OrphanedOptions, Rename, Set, Streamed, Unstreamed
@@ -46,11 +49,7 @@ SAFE_IN_MESSAGES = frozenset(
         *("metadata", "status", "id", "timestamp", "timestamps", "tool_calls[].index"),
     )
 )
-"""Members of messages that may be dropped.
-
-RAGFlow and Open WebUI add members to messages (litellm#30882). RAGFlow sends the `index` of an answer's tool call back,
-LiteLLM sends `provider_specific_fields`.
-"""
+"""Members of messages that may be dropped. RAGFlow and Open WebUI add members to messages (litellm#30882)."""
 
 NEVER = frozenset(("model", "messages", "input", "stream", "role", "content"))
 """No configuration lets a rejection drop one of these."""
@@ -188,10 +187,10 @@ _SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
 
 @dataclass(frozen=True, slots=True)
 class LearnedRule:
-    """One change: its `action`, the `field` that it changes, and the new value or name (`to`).
+    """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
     `ttl_s`: validity in seconds; 0 limits the rule to the request from which it was learned. `by_credential`: the rule
-    may differ between credentials. Raises ValueError if no such change exists.
+    may differ between credentials.
     """
 
     action: str
@@ -220,7 +219,6 @@ class LearnedRule:
         return self.change().entry
 
     def change(self) -> Change:
-        """Return the change that the rule makes."""
         if (fixed := _FIXED.get((self.action, self.field))) is not None:
             return fixed
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
@@ -256,8 +254,8 @@ def _change_of_member(rule: LearnedRule) -> Change:
     raise ValueError(f"there is no rule {rule.action}")
 
 
-# A NamedTuple, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
-class RuleScope(NamedTuple):
+# A struct, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
+class RuleScope(msgspec.Struct, frozen=True, gc=False):
     """Where a learned rule applies. `credential` is the one in use; only some rules depend on it."""
 
     upstream: str
@@ -271,8 +269,7 @@ class RuleScope(NamedTuple):
 
     @property
     def plain(self) -> RuleScope:
-        """The scope without its credential."""
-        return self._replace(credential="") if self.credential else self
+        return replace(self, credential="") if self.credential else self
 
 
 Key = tuple[RuleScope, tuple[str, str]]
@@ -312,7 +309,7 @@ class LearnedRuleRecord:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return the record for a row that `as_row` wrote in another worker of the same supervisor."""
+        """Return the record for a row that `as_row` wrote in another worker."""
         scope = RuleScope(*(row[name] for name in ("upstream", "model", "operation", "credential")))
         rest = {name: row[name] for name in ("state", "evidence", "learned_at", "expires_at", "uses")}
         return cls(scope, LearnedRule(**row["rule"]), **rest)

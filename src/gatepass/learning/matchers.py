@@ -77,10 +77,7 @@ def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
 
 
 def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence: str) -> bool:
-    """Whether the rejection is again about what `rule`, learned from the sentence `evidence`, was to solve.
-
-    Any other rejection shows that the rule helped.
-    """
+    """Whether the rejection is again about what `rule`, learned from the sentence `evidence`, was to solve."""
     if _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence) or contradicts(rejection, rule):
         return True
     if any(one.key == rule.key for step in suggested_rules(rejection, LEARN_ALSO) for one in step):
@@ -158,7 +155,6 @@ def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
 # messages
 
 _AT = r"(?:'?(?:body\.)?messages[\w.\[\]-]*+'?\s*:\s*)?"
-"""The path with which a sentence may begin."""
 # In this order: clones of OpenAI's API, DeepSeek, the chat templates of vLLM and llama.cpp, GLM in English and Chinese,
 # OpenAI.
 _DEVELOPER = re.compile(
@@ -294,7 +290,6 @@ def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tup
 # members
 
 MOST_NAMES = 8
-"""Limit on the members that one sentence may drop."""
 
 _LISTS = (  # OpenAI's older API and Azure, NVIDIA (9router#3325), Venice (llm-venice#3)
     re.compile(r"Unrecognized request arguments? supplied: ([\w, ]+)"),
@@ -326,17 +321,14 @@ _OTHER_VALUES = re.compile(
 """The accepted values that the upstream names. If there are two or more, only this value is rejected. A single one is
 the default."""
 SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p")
-"""Reasoning models accept none of these and reject them one by one.
+"""Reasoning models accept none of these and reject them one by one. RAGFlow's dialogs send four of them.
 
-RAGFlow's dialogs send four of them. A request is repeated at most MOST_STEPS times, so one error drops all.
+A request is repeated at most MOST_STEPS times, so one error drops all.
 """
 _SAMPLING = frozenset(SAMPLING)
 THINKING = ("chat_template_kwargs", "enable_thinking", "thinking")
-"""The same option for vLLM, DashScope and GLM.
-
-Dify's plugin sends two of them to every server by default, RAGFlow sends others. An upstream that rejects one with
-OpenAI's sentence knows none of them.
-"""
+"""The same option for vLLM, DashScope and GLM. An upstream that rejects one with OpenAI's sentence knows none of
+them."""
 _OPENAI = re.compile(r"Unrecognized request arguments? supplied: |Unknown parameter: '")
 _DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
 """Objects dropped as a whole: the client chooses the names in the last two, so their number has no limit."""
@@ -493,7 +485,7 @@ def _rule_advice(
 def _setting_advice(
     rejection: UpstreamRejection, rules: list[LearnedRule], setting: LearningSettings, blocked_s: BlockedS
 ) -> str:
-    """Name the setting that would allow `rules`, or say that they failed a moment ago."""
+    """Name the setting that would allow `rules`, or report that they failed a moment ago."""
     forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.protocol)]
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:

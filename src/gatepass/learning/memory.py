@@ -41,8 +41,7 @@ class Memory:
     """The learned rules of one process, at most LIMIT_OF_UPSTREAM for each upstream.
 
     Above a limit, the least recently used rule of the least known model is forgotten. A configured model is known best,
-    then a model with a rule that succeeded USES_OF_KNOWN times. An expired rule is forgotten, and learned again from
-    the next rejection.
+    then a model with a rule that succeeded USES_OF_KNOWN times.
     """
 
     def __init__(self, limit: int = LIMIT_OF_UPSTREAM, limit_of_others: int = LIMIT) -> None:
@@ -98,7 +97,6 @@ class Memory:
                 del self._by_scope[key[0]]
 
     def used(self, key: Key) -> None:
-        """Count one success with the rule."""
         if (stored := self._stored.get(key)) is not None:
             stored.uses += 1
             self._stored.move_to_end(key)
@@ -159,9 +157,7 @@ class Memory:
 WAIT_S = 2.0
 """How long a request waits for the leader. A rejection of a request's form arrives within a second.
 
-A later reply is most likely an answer, and waiting for an answer would delay every other request by its whole
-duration. If an upstream takes longer to reject, the requests of one burst go out unchanged once. Rejected calls are not
-billed, and the rule is known afterwards.
+A later reply is most likely an answer, and waiting for it would delay every other request by its whole duration.
 """
 MOST_WAIT_S = 4 * WAIT_S
 """Total wait for a leader and the three rules that it may try.
@@ -205,9 +201,9 @@ class SingleTrial:
         self._listeners: dict[RuleScope, set[Callable[[], object]]] = {}
 
     def wait_s(self, session: Hashable, trial_key: TrialKey, entered_s: float, now_s: float) -> float:
-        """Return for how many seconds at most `session`, which arrived at `entered_s`, waits; 0 if it goes now.
+        """Return for how many seconds `session`, which arrived at `entered_s`, waits; 0 if it goes now.
 
-        It goes as the leader if the model is unknown and has no leader.
+        The first session of an unknown model becomes its leader.
         """
         tried_s = [one.since_s for one in self.candidates(trial_key[0], now_s).values() if one.holders - {session}]
         if tried_s and (left_s := min(max(tried_s) + WAIT_S, entered_s + MOST_WAIT_S) - now_s) > 0:

@@ -19,20 +19,15 @@ from gatepass.errors import FINAL_CODES, UpstreamError, UpstreamErrorReply
 from gatepass.types import ClientProtocol, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
-"""Limit on the body to compare: a longer one takes more than 50 ms of the event loop.
-
-Above this limit and the next five, nothing is learned from the error text.
-"""
+"""Limit on the body to compare, which takes up to 50 ms, in a thread. Above a limit, nothing is learned."""
 MOST_ESCAPES = 10_000
 """Limit on the characters in the strings of one request that may begin an escape."""
 MOST_PARTS = 20_000
-"""Limit on the strings, objects and lists of one request."""
 MOST_SEPARATORS = 40_000
 """Limit on the commas and opening brackets of one body. The JSON parser takes up to 25 ms for so many values."""
 MOST_STEPS = 100_000
 """Limit on comparisons. A text and a value that repeat one letter need many."""
 MOST_SHORT = 5_000
-"""Limit on the short strings of one request."""
 EDGE_BYTES = 12
 """Folded bytes at the start or end of a value that count as a quote. The shortest sentence that a matcher reads has
 as many."""
@@ -66,8 +61,8 @@ _PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 class Quoted:
     """The folded values of one request: only their letters and digits, without case and escapes, in UTF-8.
 
-    All spellings of a text fold to the same bytes. An unusual member name is
-    treated as a value too, because the client may have invented it.
+    All spellings of a text fold to the same bytes. An unusual member name is a value too, because the client may have
+    invented it.
     """
 
     values: tuple[bytes, ...] = field(repr=False)
@@ -76,10 +71,7 @@ class Quoted:
 
     @classmethod
     def of(cls, body: bytes, labels: Collection[str] = ()) -> Self | None:
-        """Return the values of `body`, or None if it exceeds a limit or is not JSON.
-
-        `labels` are plain strings that count as values although they are plain.
-        """
+        """Return the values of `body`, and the `labels` in it; None if it exceeds a limit or is not JSON."""
         # Commas and brackets inside strings count as well: a count without parsing is fast, and only errs on this side.
         if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SEPARATORS:
             return None
@@ -87,7 +79,9 @@ class Quoted:
         groups: list[list[str]] = []
         escapes = MOST_ESCAPES
         try:
-            for text in dict.fromkeys(_strings(json.loads(body, object_pairs_hook=_members), labels, groups)):
+            # integers as floats, because to parse an integer takes time that is quadratic in its digits
+            document = json.loads(body, object_pairs_hook=_members, parse_int=float)
+            for text in dict.fromkeys(_strings(document, labels, groups)):
                 begun = sum(map(text.count, _BEGINS_ESCAPE))
                 escapes -= begun
                 if escapes < 0:
@@ -123,7 +117,7 @@ class Quoted:
 
 
 class _TooMuch(Exception):
-    """One of the limits above is exceeded."""
+    """A value exceeds one of the limits above."""
 
 
 class _Cover:
@@ -182,10 +176,7 @@ def _members(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def _strings(document: Any, labels: Collection[str], groups: list[list[str]]) -> Iterator[str]:
-    """Yield each string that may be a sentence or is one of `labels`.
-
-    Adds to `groups` the short strings of each object, and those of each member name, in the order of the document.
-    """
+    """Yield each string that may be a sentence or is one of `labels`, and add short strings to `groups`."""
     by_name: dict[str | None, list[str]] = {}
     pending: list[tuple[str | None, Any]] = [("", document)]
     for _ in range(MOST_PARTS):
@@ -225,7 +216,7 @@ def _short_values(group: list[str]) -> tuple[bytes, ...]:
 
 def _letters(text: str) -> bytes:
     if not text.isascii():
-        text = _INVISIBLE.sub("", text)
+        text = "".join(_INVISIBLE.sub("", text).split())  # Unicode has blanks that an error text shows as ASCII ones
     # `casefold` alone keeps letters that `upper` makes equal to plain ones, such as the dotless i
     return text.upper().casefold().encode("utf-8", "replace").translate(None, _PUNCTUATION)
 
@@ -247,7 +238,6 @@ def _located(text: str) -> tuple[bytes, list[tuple[int, int]]]:
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    """Return the text that one match of `_ESCAPE` encodes."""
     text = found[0]
     if text[0] == "&":
         return html.unescape(f"&{text[1:].replace('amp;', '')}")
@@ -273,7 +263,6 @@ ZOD_CODE = "unrecognized_keys"
 MOST_INSIDE_CHARS = 8_192
 """Limit on JSON inside an error text, because comparing it with the request takes time."""
 TEACHING = frozenset((400, 422))
-"""Statuses from which rules are learned."""
 OF_BATCHES = 413
 """TEI's status for too many inputs."""
 
@@ -287,10 +276,7 @@ NEVER_CODES = FINAL_CODES | {
     ),
     *("token_expired", "invalid_token", "authentication_error", "permission_error"),
 }
-"""Values of `code` or `type` for which nothing is learned.
-
-The account, the model name or the content caused the error: no change of the request's form solves it.
-"""
+"""Values of `code` or `type` for which nothing is learned: the account, the model name or the content is the cause."""
 
 # Azure's content filter, and OpenAI for a model that requires a verified organization: no change of the form helps.
 _NEVER_TEXT = re.compile(r"content management policy|must be verified to use", re.IGNORECASE)
@@ -304,10 +290,7 @@ _OF_VALUES = re.compile(
     r"invalid_(?:value|type|enum|image|base64|json|role|url)\w*|missing(?:_\w+)?|\w+_(?:above|below)_(?:max|min)_\w+"
     r"|literal_error|enum|value_error|(?:greater|less)_than\w*|too_(?:long|short)|\w+_(?:type|parsing)"
 )
-"""Codes of OpenAI and pydantic for a wrong value.
-
-With such a code no member is unknown and no stream is rejected: text that looks like it is a quoted value.
-"""
+"""Codes of OpenAI and pydantic for a wrong value. With them, text about an unknown member is a quoted value."""
 _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
 """Values of `param` that name no member (LiteLLM, Cerebras)."""
 WORDS = r"(?:(?:['\"`][\w./:@+-]{1,100}['\"`]|[\w./@+-]++(?::[\w./-]++)*+(?:'s)?),? ){0,10}?"
@@ -382,7 +365,6 @@ class UpstreamRejection:
 
     @property
     def path(self) -> str | None:
-        """The member path that `param` names, or None."""
         return None if (self.param or "").strip().lower() in _NO_PATHS else path_from_error(self.param or "") or None
 
     def is_about(self, *tops: str) -> bool:
@@ -391,10 +373,7 @@ class UpstreamRejection:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The message without the prefixes of relays, and each detail of a list.
-
-        Matchers read only the start of a sentence: the rest may quote text that the client sent.
-        """
+        """The message without the prefixes of relays, and each detail of a list."""
         return tuple(sentence for part in self.parts for sentence in _sentences(part))
 
     def opens(self, *patterns: re.Pattern[str]) -> re.Match[str] | None:
@@ -452,10 +431,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def path_from_error(path: str) -> str:
-    """Return the member path for an upstream's spelling of it.
-
-    Examples of spellings: `messages.[6].role`, `body.messages.2.assistant.name`, `/messages/*/content`.
-    """
+    """Return the member path for a spelling such as `messages.[6].role`, `body.messages.2.role` or `/input/*/text`."""
     steps = _INDEX_STEP.findall(path)
     if steps[:1] == ["body"]:
         steps = steps[1:]

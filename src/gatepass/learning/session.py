@@ -1,16 +1,19 @@
 """Apply learned rules to one request at one target, and learn new rules from its rejections.
 
-The caller drives one session through an attempt::
+The caller drives one session through an attempt, and closes it in every case::
 
-    with learner.session(scope, protocol, mode, policy) as session:
+    session = learner.session(scope, protocol, mode, policy)
+    try:
         await wait_for_trial(session, call, clock)
         while True:
             session.recall(call, now_s)                     # loads the rules of other requests
             planned = session.revise(call)                  # `call` with all rules that apply
             ... send, classify the reply ...
             session.succeeded(now_s)                        # stores the rules on trial; or, after an error:
-            if not session.learn_from(error, now_s, relevant_rules(...)):
+            if not session.prepare_retry(error, now_s, relevant_rules(...)):
                 raise session.failed(error, now_s)
+    finally:
+        session.close()
 """
 
 from __future__ import annotations
@@ -18,8 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from gatepass.clock import Clock, wait_at_most
 from gatepass.errors import (
@@ -38,10 +40,8 @@ from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call, ClientProtocol
 
 MOST_STEPS = 3
-"""Limit on repeats of one request at one target, for all reasons together.
-
-o3-mini requires three: it rejects `max_tokens`, `temperature` and `parallel_tool_calls` one after the other.
-"""
+"""Limit on repeats of one request at one target. o3-mini requires three: it rejects three members one after the
+other."""
 
 NO_ANSWER = (UpstreamTimeout, UpstreamConnect, UpstreamDns, UpstreamTls)
 """Errors after which it is unknown whether the upstream accepts the request."""
@@ -79,12 +79,10 @@ class AppliedRules:
 
     @property
     def own(self) -> dict[Key, AppliedRule]:
-        """Rules that this request learned."""
         return {key: one for key, one in self.by_key.items() if one.is_own}
 
     @property
     def inherited(self) -> dict[Key, AppliedRule]:
-        """Rules that other requests learned or have on trial."""
         return {key: one for key, one in self.by_key.items() if not one.is_own}
 
     def revise(self, call: Call) -> Call:
@@ -103,10 +101,7 @@ class AppliedRules:
         return any(rule.reverses(one.rule) for one in self.by_key.values())
 
     def mark_helped(self, rejection: UpstreamRejection) -> list[Key]:
-        """Mark the request's own rules that `rejection` shows to have helped, and return those marked now.
-
-        A rule has helped if the upstream rejects something else after the change.
-        """
+        """Mark and return the request's own rules that helped: the upstream rejects something else after the change."""
         helped = [
             key
             for key, one in self.own.items()
@@ -117,7 +112,6 @@ class AppliedRules:
         return helped
 
     def add(self, key: Key, one: AppliedRule) -> None:
-        """Apply `one` from now on; it replaces a rule with the same key."""
         self.done.add(key)
         self.by_key.pop(key, None)  # so that the new rule is last in the order of receipt
         self.by_key[key] = one
@@ -164,26 +158,15 @@ class LearningSession:
     _stream: bool = False
     _rejections: list[tuple[UpstreamError, UpstreamRejection | None]] = field(default_factory=list)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """End the trials of the request."""
         self.trial.leave(self, self._trial_key)
 
     @property
     def has_rules(self) -> bool:
-        """Whether any learned rule applies to the request."""
         return bool(self._applied.by_key)
 
     @property
     def last_sent(self) -> Call | None:
-        """The request as last revised or sent."""
         return self._sent
 
     @property
@@ -223,10 +206,7 @@ class LearningSession:
         self._is_planned = True
 
     def revise(self, call: Call) -> Call:
-        """Return `call` with all loaded and learned rules applied, or the same object if none changes it.
-
-        It changes nothing that other requests see, so it may run in a thread.
-        """
+        """Return `call` with all rules applied, or the same object if none changes it. It may run in a thread."""
         self._sent = self._applied.revise(call)
         return self._sent
 
@@ -247,10 +227,12 @@ class LearningSession:
         self._rejections.append((error, rejection))
         return rejection
 
-    def learn_from(self, error: UpstreamError, now_s: float, relevant: Relevant) -> bool:
-        """Whether to plan and send the request again after `error`. `relevant` as in `next_rules`."""
+    def prepare_retry(self, error: UpstreamError, now_s: float, relevant: Relevant) -> bool:
+        """Learn from `error`, and return whether to plan and send the request again. `relevant` as in `next_rules`."""
+        if self.mode == "off" or self._sent is None:
+            return False
         rejection = self.parse_error(error)
-        if rejection is None or self.mode == "off" or self._sent is None:
+        if rejection is None:
             return False
         for key in self._applied.mark_helped(rejection):
             self.trial.helped(key, now_s)
@@ -281,7 +263,7 @@ class LearningSession:
             self.trial.mark_known(self, self._trial_key, now_s)
 
     def failed(self, error: UpstreamError, now_s: float) -> UpstreamError:
-        """Return the error to show to the client after `error`, for which `learn_from` returned False.
+        """Return the error to show to the client after `error`, for which `prepare_retry` returned False.
 
         - A change helped if the upstream rejected something else after it. The rule stays on trial for the next
           request. The last error is shown, because it names the remaining fault.
@@ -299,10 +281,7 @@ class LearningSession:
         return shown
 
     def _refute_failed(self, rejection: UpstreamRejection | None, error: UpstreamError, now_s: float) -> UpstreamError:
-        """Refute the request's own rules that failed; return the error before the first of them, else `error`.
-
-        `rejection` is None if `error` is an invalid reply.
-        """
+        """Refute the request's own rules that failed; return the error before the first of them, else `error`."""
         own = self._applied.own
         failed = [
             key
@@ -390,7 +369,7 @@ class Learner:
     def session(
         self, scope: RuleScope, protocol: ClientProtocol, mode: Mode = "on", policy: LearningPolicy | None = None
     ) -> LearningSession:
-        """Return a session for one request. Use it in a `with` statement, which ends its trials in every case."""
+        """Return a session for one request. The caller closes it, which ends its trials."""
         return LearningSession(self.memory, self.trial, scope, protocol, mode, policy or LearningPolicy())
 
 

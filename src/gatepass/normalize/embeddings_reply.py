@@ -52,12 +52,15 @@ OTHER_BRACKETS = 16
 """A reply has one more opening bracket than vectors. A few more may be in its texts."""
 VECTOR_BYTES = 1024 * 1024
 """Limit on the text of one vector: 50,000 numbers. No model has more than 20,000."""
+OTHER_OBJECTS = 1_000
+"""Most objects of a reply in addition to two for each input."""
 SLICE_BYTES = 256 * 1024
 """Size of vectors after which `join_replies` yields, so that the event loop can run."""
 ENTRY_BYTES = 256
 """Cost of an entry in addition to its numbers, as bytes of numbers: 20,000 short vectors take 50 ms."""
 
-Slices = Generator[None, None, tuple[bytes, tuple[str, ...]]]
+Joined = tuple[list[bytes], tuple[str, ...]]
+Slices = Generator[None, None, Joined]
 
 
 class _Vector(msgspec.Struct, gc=False):
@@ -86,7 +89,7 @@ def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
     if options.count < 2 and len(reply) > 2 * VECTOR_BYTES:
         return False
     end_bytes = max(SHORTEST_END_BYTES, PARSED_BYTES // (2 * options.count)) if options.count > 1 else len(reply)
-    # A single vector is parsed as a whole: there is no other to compare its length with, and counting costs as much.
+    # A single vector is parsed as a whole: its length cannot be compared with another, and counting costs as much.
     rest, spans = _without_middles(reply, end_bytes, options.count)
     if sum(map(len, rest)) > 2 * VECTOR_BYTES:
         return False
@@ -109,7 +112,7 @@ def _without_middles(reply: bytes, end_bytes: int, most_lists: int) -> tuple[lis
     """Return the pieces of `reply` without the middle of each flat list, and the spans of these lists.
 
     At most `end_bytes` remain at each end of a list, cut at a comma, so that the rest is still a list. A bracket in a
-    string counts as a list: then there are more spans than vectors. The search ends after a few more brackets than
+    string looks like a list, so there may be more spans than vectors. The search ends after a few more brackets than
     `most_lists`, because a hostile reply has millions.
     """
     # slices of a memoryview are not copies; those of a small reply take longer
@@ -138,10 +141,7 @@ def _without_middles(reply: bytes, end_bytes: int, most_lists: int) -> tuple[lis
 
 
 def _has_only_numbers(text: bytes, start: int, end: int) -> bool:
-    """Whether the flat list from `start` to `end` has no strings, objects and literals.
-
-    A literal contains one of these letters: `null` and `true` a u, `false` an a.
-    """
+    """Whether the flat list from `start` to `end` has no strings, objects and literals."""
     find = text.find
     # Searches for one byte take a tenth of the time of decoding, and a loop over the bytes would add to it.
     # The n is for Infinity, which Python's json module writes, as it writes NaN.
@@ -175,16 +175,12 @@ def _numbers_in(text: bytes, span: Span) -> int:
 
 FLOAT_BYTES = 4
 LARGEST = 3.4028234663852886e38
-"""The largest float32."""
 PARALLEL = 4
-"""Requests of one call to send at the same time."""
 ORDER, INDEX = "embeddings=order", "embeddings=index"
 NAMES = (ORDER, INDEX)
-"""Names in `x-gatepass-adapted` for vectors sorted by `index`, and for an `index` that was missing or wrong.
+"""Names in `x-gatepass-adapted` for vectors sorted by `index`, and for an `index` that was missing or wrong."""
 
-A conversion of the encoding has no name, because the client requested the result.
-"""
-
+_TOO_LONG = f"a vector is longer than {VECTOR_BYTES} bytes"
 _TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
 
 Entry = dict[str, msgspec.Raw]
@@ -200,12 +196,12 @@ class InvalidReply(Exception):
     """The reason why a reply is invalid."""
 
 
-def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
+def next_step(steps: Slices) -> Joined | None:
     """Continue `join_replies`; return its result, or None if it has not ended."""
     try:
         next(steps)
     except StopIteration as done:
-        result: tuple[bytes, tuple[str, ...]] = done.value
+        result: Joined = done.value
         return result
     return None
 
@@ -213,18 +209,18 @@ def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
 def join_replies(
     replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str, limit_bytes: int
 ) -> Slices:
-    """Merge `replies` into one reply, and return it with those of NAMES that apply.
+    """Merge `replies` into one reply, and return its pieces with those of NAMES that apply.
 
     Each reply must have as many vectors as `counts` states. In the result they are in order, with their `index`, in the
-    requested encoding, and with the sum of the usage. A single correct reply is returned unchanged.
+    requested encoding, and with the sum of the usage. A single correct reply is the only piece.
 
-    Yields after each SLICE_BYTES of vectors. Raises UpstreamInvalid
+    Yields after each SLICE_BYTES of vectors. Raises UpstreamInvalid for these faults:
 
-    - for a vector that is missing, empty, unreadable, or not of numbers
-    - for a vector with another length than `options.dimensions` or than the others
-    - if `index` contradicts the order of the entries and does not define another one
-    - if the merged reply is not UTF-8 or has a number beyond any float
-    - if the merged or converted reply has more than `limit_bytes`
+    - A vector is missing, empty, unreadable, or not of numbers.
+    - A vector has another length than `options.dimensions` or than the others.
+    - `index` contradicts the order of the entries and does not define another one.
+    - The merged reply is not UTF-8 or has a number beyond any float.
+    - The merged or converted reply has more than `limit_bytes`.
     """
     try:
         return (yield from _join(replies, counts, options, limit_bytes))
@@ -255,7 +251,7 @@ def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOp
     names = tuple(name for name in NAMES if name in wrong)
     if wrong or is_converted or len(replies) != 1:
         return (yield from _written(documents, entries, limit_bytes)), names
-    return replies[0], names
+    return [replies[0]], names
 
 
 def _members(reply: bytes) -> Entry:
@@ -270,6 +266,8 @@ def _entries(reply: bytes, document: Entry, count: int) -> Generator[None, None,
     try:
         if type(reply) is ScannedBody:
             listed = yield from _scanned_entries(reply, count)
+        elif bytes(data).count(b"{") > 2 * count + OTHER_OBJECTS:
+            raise InvalidReply(f"it has more objects than vectors for {count} inputs")
         else:
             listed = ENTRIES.decode(data)
     except (ValueError, InvalidRequest):
@@ -286,6 +284,8 @@ def _scanned_entries(reply: ScannedBody, count: int) -> Generator[None, None, li
         raise ValueError("no list")
     view, listed, read_bytes = memoryview(reply), list[Entry](), 0
     for start, end in islice(JsonScanner(reply).elements(at), count + 1):
+        if end - start > 2 * VECTOR_BYTES:
+            raise InvalidReply(_TOO_LONG)
         listed.append(OBJECT.decode(view[start:end]))
         read_bytes += end - start
         if read_bytes > SLICE_BYTES:
@@ -297,8 +297,8 @@ def _scanned_entries(reply: ScannedBody, count: int) -> Generator[None, None, li
 def _in_order(listed: list[Entry]) -> list[Entry]:
     """Return the entries sorted by `index`, or the same list if `index` defines no other order.
 
-    Some servers omit `index` or write 0 in every entry: then the order of the entries applies. An `index` may start at
-    any number. If it decreases and has gaps, the vector of an input is unknown.
+    Some servers omit `index` or write 0 in every entry. An `index` may start at any number. If it decreases and has
+    gaps, the vector of an input is unknown.
     """
     # Some servers write `index` as a string, or as 1.0.
     found = [
@@ -357,7 +357,7 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
     """Check one vector and convert it to the requested encoding; return its length and whether it changed."""
     written = bytes(entry.get("embedding", b""))
     if len(written) > VECTOR_BYTES:
-        raise InvalidReply(f"a vector is longer than {VECTOR_BYTES} bytes")
+        raise InvalidReply(_TOO_LONG)
     if written.startswith(b"["):
         length = 0 if not written[1:-1].strip() else written.count(b",") + 1
         _check_length(length, options)
@@ -419,8 +419,8 @@ def _little_endian(numbers: array[float]) -> array[float]:
     return numbers
 
 
-def _written(documents: Sequence[Entry], entries: list[Entry], limit_bytes: int) -> Generator[None, None, bytes]:
-    """Return the first reply with all entries and the sum of the usage."""
+def _written(documents: Sequence[Entry], entries: list[Entry], limit_bytes: int) -> Generator[None, None, list[bytes]]:
+    """Return the pieces of the first reply with all entries and the sum of the usage."""
     merged: dict[str, Any] = {**documents[0], "data": None}
     try:
         found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
@@ -447,9 +447,10 @@ def _written(documents: Sequence[Entry], entries: list[Entry], limit_bytes: int)
             pieces.append(b"]")
     except ValueError:
         raise InvalidReply("the reply is not UTF-8") from None
+    pieces.append(b"}")
     if sum(map(len, pieces)) > limit_bytes:
         raise InvalidReply(_TOO_LARGE)
-    return b"".join((*pieces, b"}"))
+    return pieces
 
 
 def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

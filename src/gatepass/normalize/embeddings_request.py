@@ -6,6 +6,7 @@ import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import overload
 
 from msgspec.structs import replace
@@ -71,10 +72,9 @@ class SplitShare:
 
 
 class TextsOnly:
-    """Reject token ids in an embeddings call, if the configuration declares that the model does not accept them.
+    """Reject token ids with InvalidRequest, if the configuration declares that the model does not accept them.
 
     vLLM reads all ids with the tokenizer of its model, and returns wrong vectors without an error.
-    Raises InvalidRequest.
     """
 
     name = "texts"
@@ -110,7 +110,7 @@ def _set_limit(editor: JsonEditor, limit: int) -> bool:
 def _count(editor: JsonEditor) -> int:
     """Return the number of inputs in a list. Return 0 for a single input: a string or a list of ids."""
     inputs = editor.top.array("input") if editor.protocol is ClientProtocol.EMBEDDINGS else None
-    if inputs is None or (len(inputs) and inputs.kind(0) in "-0123456789"):
+    if inputs is None or any(first.kind in "-0123456789" for first in islice(inputs, 1)):
         return 0
     return len(inputs)
 
@@ -144,10 +144,7 @@ class Parts(Sequence[Call]):
 
 
 def split(call: Call) -> Sequence[Call]:
-    """Split `call` into requests of at most `call.max_inputs` inputs, in order; return it alone if it has no more.
-
-    With a limit of 1 the input is not a list, because old Zhipu endpoints accept nothing else.
-    """
+    """Split `call` into requests of at most `call.max_inputs` inputs, in order; return it alone if it has no more."""
     inputs = _inputs(call) if call.max_inputs is not None else None
     if inputs is None or call.max_inputs is None:
         return (call,)

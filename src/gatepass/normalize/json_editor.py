@@ -1,132 +1,161 @@
 """Edit a JSON body with several changes, each of which sees the result of those before it, and write it once.
 
-Only the parts that a change reads are parsed. Everything that no change touches keeps its bytes.
+Only the parts that a change reads are parsed. A value that no change touches keeps its bytes. An object or list with a
+change is written without blanks.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import Edit, JsonScanner, Member, edited, json_value, pieces, removals, string
+from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
 from gatepass.types import Call, ClientProtocol
 
-
-@dataclass(slots=True)
-class _Slot:
-    """One member or element: its position in the body (`member`), or a new `text`.
-
-    `inner` edits its value, if a change opened it.
-    """
-
-    name: str = ""
-    member: Member | None = None
-    text: bytes | None = None
-    inner: JsonObjectEditor | JsonArrayEditor | None = None
-    renamed: bool = False
-    gone: bool = False
+_EMPTY = re.compile(
+    rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?',
+)
 
 
-class _Container(ABC):
-    """The common part of objects and arrays: slots over the text of `scanner`, where `start` is the opening bracket."""
+class JsonValue:
+    """The value of a member or an element: `scanner.text` from `start` to `end`, `new` pieces instead, or edited."""
 
-    __slots__ = ("_scanner", "_slots", "_start")
+    __slots__ = ("_editor", "_end", "_new", "_scanner", "_start")
+
+    def __init__(self, scanner: JsonScanner, start: int, end: int, new: tuple[Piece, ...] = ()) -> None:
+        self._scanner = scanner
+        self._start = start
+        self._end = end
+        self._new = new
+        self._editor: JsonObjectEditor | JsonArrayEditor | None = None
+
+    @property
+    def kind(self) -> str:
+        """The first character: `{`, `[`, `"`, `t`, `f`, `n`, a digit or `-`."""
+        return chr(self._new[0][0] if self._new else self._scanner.text[self._start])
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(self.pieces())
+
+    @property
+    def string(self) -> str | None:
+        """The value if it is a string of at most SMALL_BYTES, such as a role: a large one takes 80 ms to decode."""
+        return string(self.text) if self.kind == '"' and self.size_bytes <= SMALL_BYTES else None
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.pieces()))
+
+    @property
+    def has_escapes(self) -> bool:
+        """Whether the client wrote the value with a backslash."""
+        return self._scanner.text.find(b"\\", self._start, self._end) >= 0
+
+    @property
+    def object(self) -> JsonObjectEditor | None:
+        if self._editor is None and self.kind == "{":
+            self._editor = JsonObjectEditor(*self._source())
+        return self._editor if isinstance(self._editor, JsonObjectEditor) else None
+
+    @property
+    def array(self) -> JsonArrayEditor | None:
+        if self._editor is None and self.kind == "[":
+            self._editor = JsonArrayEditor(*self._source())
+        return self._editor if isinstance(self._editor, JsonArrayEditor) else None
+
+    @property
+    def is_changed(self) -> bool:
+        return self._editor is not None and self._editor.is_changed
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the JSON text. A long text is not copied."""
+        text, start, end = self._scanner.text, self._start, self._end
+        if self._editor is not None and self._editor.is_changed:
+            yield from self._editor.pieces()
+        elif self._new:
+            yield from self._new
+        else:  # a slice of a memoryview is not a copy, but takes more memory than a short text
+            yield text[start:end] if end - start <= SMALL_BYTES else memoryview(text)[start:end]
+
+    def _source(self) -> tuple[JsonScanner, int]:
+        return (JsonScanner(self.text), 0) if self._new else (self._scanner, self._start)
+
+
+_NO_TEXT = JsonScanner(b"")
+
+
+def _new_value(new: tuple[Piece, ...]) -> JsonValue:
+    return JsonValue(_NO_TEXT, 0, 0, new)
+
+
+class JsonObjectEditor:
+    """An object. If a name occurs more than once, its last member is used, as every known parser does."""
+
+    __slots__ = ("_has_changed", "_members", "_scanner", "_start")
 
     def __init__(self, scanner: JsonScanner, start: int) -> None:
         self._scanner = scanner
         self._start = start
-        self._slots: list[_Slot] | None = None
-
-    def edits(self) -> list[Edit]:
-        """Return the edits that turn the container's text into its new text."""
-        if self._slots is None:
-            return []
-        existing = [(slot, slot.member) for slot in self._slots if slot.member is not None]
-        result = removals([member for _, member in existing], {member for slot, member in existing if slot.gone})
-        for slot, member in existing:
-            if not slot.gone:
-                result += self._slot_edits(slot, member)
-        return [*result, *self._insertion([slot for slot in self._slots if slot.member is None and not slot.gone])]
-
-    def _slot_edits(self, slot: _Slot, member: Member) -> Iterator[Edit]:
-        if slot.renamed:
-            # The last colon: a name may contain colons, too.
-            before_colon = self._scanner.text[member.start : member.value].rpartition(b":")[0]
-            yield Edit(member.start, member.start + len(before_colon.rstrip()), (_quoted(slot.name),))
-        if slot.text is not None:
-            yield Edit(member.value, member.end, (_new_text(slot),))
-        elif slot.inner is not None:
-            yield from slot.inner.edits()
-
-    @abstractmethod
-    def _insertion(self, added: list[_Slot]) -> list[Edit]:
-        """Return the edit that inserts the new slots."""
-
-    @abstractmethod
-    def _list(self) -> list[_Slot]:
-        """Return all slots, also those that are gone; parse them on the first call."""
-
-    def _live(self) -> list[_Slot]:
-        return [slot for slot in self._list() if not slot.gone]
-
-    def _source(self, slot: _Slot) -> tuple[JsonScanner, int]:
-        """Return the text that contains the slot's value, and the position of the value."""
-        if slot.member is None or slot.text is not None:
-            return JsonScanner(slot.text or b""), 0
-        return self._scanner, slot.member.value
-
-    def _kind(self, slot: _Slot) -> str:
-        scanner, at = self._source(slot)
-        return chr(scanner.text[at])
-
-    def _text(self, slot: _Slot) -> bytes:
-        if slot.member is None or slot.text is not None:
-            return _new_text(slot)
-        start, end = slot.member.value, slot.member.end
-        return b"".join(pieces(self._scanner.text, slot.inner.edits() if slot.inner is not None else (), start, end))
-
-    def _object(self, slot: _Slot) -> JsonObjectEditor | None:
-        if slot.inner is None and self._kind(slot) == "{":
-            slot.inner = JsonObjectEditor(*self._source(slot))
-        return slot.inner if isinstance(slot.inner, JsonObjectEditor) else None
-
-    def _array(self, slot: _Slot) -> JsonArrayEditor | None:
-        if slot.inner is None and self._kind(slot) == "[":
-            slot.inner = JsonArrayEditor(*self._source(slot))
-        return slot.inner if isinstance(slot.inner, JsonArrayEditor) else None
-
-
-class JsonObjectEditor(_Container):
-    """An object. If a name occurs more than once, its last member is used, as every known parser does."""
-
-    __slots__ = ()
+        self._members: dict[str, JsonValue] | None = None
+        self._has_changed = False
 
     def __contains__(self, name: str) -> bool:
-        return self._find(name) is not None
+        return name in self._read()
 
     @property
-    def names(self) -> list[str]:
-        return [slot.name for slot in self._live()]
+    def names(self) -> Collection[str]:
+        return self._read().keys()
+
+    @property
+    def is_changed(self) -> bool:
+        return self._has_changed or any(value.is_changed for value in (self._members or {}).values())
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the object as JSON text."""
+        sign = b"{"
+        for name, value in self._read().items():
+            yield sign + quoted(name) + b":"
+            yield from value.pieces()
+            sign = b","
+        yield b"}" if self._members else b"{}"
+
+    def get(self, name: str) -> JsonValue | None:
+        return self._read().get(name)
 
     def text(self, name: str) -> bytes | None:
         """Return the member's value as JSON text, or None."""
-        slot = self._find(name)
-        return None if slot is None else self._text(slot)
+        value = self._read().get(name)
+        return None if value is None else value.text
+
+    def small_text(self, name: str) -> bytes | None:
+        """Return the member's value as JSON text if it has at most SMALL_BYTES, else None."""
+        value = self._read().get(name)
+        return None if value is None or value.size_bytes > SMALL_BYTES else value.text
 
     def kind(self, name: str) -> str | None:
-        """Return the first character of the member's value: `{`, `[`, `"`, `t`, `f`, `n`, a digit or `-`; or None."""
-        slot = self._find(name)
-        return None if slot is None else self._kind(slot)
+        """Return the first character of the member's value, or None (see JsonValue)."""
+        value = self._read().get(name)
+        return None if value is None else value.kind
 
     def string(self, name: str) -> str | None:
-        """Return the member's value if it is a string, else None."""
-        slot = self._find(name)
-        return string(self._text(slot)) if slot is not None and self._kind(slot) == '"' else None
+        """Return the member's value if it is a string of at most SMALL_BYTES, else None."""
+        value = self._read().get(name)
+        return None if value is None else value.string
+
+    def raw_string(self, name: str) -> bytes | None:
+        """Return the JSON text between the quotes of the member's value if it is a string, else None."""
+        text = self.text(name) if self.kind(name) == '"' else None
+        return None if text is None else text[1:-1]
+
+    def is_empty(self, name: str) -> bool:
+        """Whether the member exists, and is null, false, 0, or an empty string, list or object."""
+        text = self.small_text(name)
+        return text is not None and _EMPTY.fullmatch(text) is not None
 
     def value(self, name: str) -> Any:
         """Return the member's value as a Python object, or None.
@@ -140,119 +169,103 @@ class JsonObjectEditor(_Container):
             raise InvalidRequest(f"`{name}` contains a number that is too large.", param=name) from None
 
     def object(self, name: str) -> JsonObjectEditor | None:
-        slot = self._find(name)
-        return None if slot is None else self._object(slot)
+        value = self._read().get(name)
+        return None if value is None else value.object
 
     def array(self, name: str) -> JsonArrayEditor | None:
-        slot = self._find(name)
-        return None if slot is None else self._array(slot)
+        value = self._read().get(name)
+        return None if value is None else value.array
 
     def drop(self, name: str) -> bool:
-        """Drop every member with that name; return whether there was one."""
-        found = [slot for slot in self._live() if slot.name == name]
-        for slot in found:
-            slot.gone = True  # marked and not removed: the edit that deletes the member needs its position
-        return bool(found)
+        """Drop the member; return whether there was one."""
+        is_there = self._read().pop(name, None) is not None
+        self._has_changed = self._has_changed or is_there
+        return is_there
 
     def keep(self, names: Collection[str]) -> bool:
         """Drop every other member; return whether there was one."""
-        found = [slot for slot in self._live() if slot.name not in names]
-        for slot in found:
-            slot.gone = True
-        return bool(found)
+        others = [name for name in self._read() if name not in names]
+        for name in others:
+            self.drop(name)
+        return bool(others)
 
-    def set(self, name: str, text: bytes) -> bool:
-        """Set the member's value to the JSON `text`, or add the member at the end; return whether that changes it."""
-        slot = self._find(name)
-        if slot is None:
-            self._list().append(_Slot(name, text=text))
-            return True
-        if self._text(slot) == text:
+    def set(self, name: str, *new: Piece) -> bool:
+        """Set the member to the JSON text of `new`, or add it at the end; return whether that changes it."""
+        if len(new) == 1 and self.text(name) == new[0]:
             return False
-        slot.text, slot.inner = text, None  # an editor of the old value is void
+        self._read()[name] = _new_value(new)
+        self._has_changed = True
         return True
 
     def rename(self, old: str, new: str) -> bool:
         """Rename the member `old` to `new`. If `new` exists, only drop `old`. Return whether there was an `old`."""
-        slot = self._find(old)
-        if slot is None or old == new:
+        members = self._read()
+        if old not in members or old == new:
             return False
-        if new in self:
+        if new in members:
             return self.drop(old)
-        slot.name, slot.renamed = new, True
-        self.drop(old)  # further members with the old name
+        self._members = {new if name == old else name: value for name, value in members.items()}
+        self._has_changed = True
         return True
 
-    def _find(self, name: str) -> _Slot | None:
-        return next((slot for slot in reversed(self._list()) if slot.name == name and not slot.gone), None)
-
-    def _list(self) -> list[_Slot]:
-        if self._slots is None:
-            self._slots = [_Slot(member.name, member) for member in self._scanner.members(self._start)]
-        return self._slots
-
-    def _insertion(self, added: list[_Slot]) -> list[Edit]:
-        if not added:
-            return []
-        existing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
-        text = b",".join(_quoted(slot.name) + b":" + _new_text(slot) for slot in added)
-        at = existing[-1][1].end if existing else self._start + 1
-        comma = b"," if any(not slot.gone for slot, _ in existing) else b""  # dropped members take their commas along
-        return [Edit(at, at, (comma + text,))]
+    def _read(self) -> dict[str, JsonValue]:
+        if self._members is None:
+            scanner = self._scanner
+            self._members = {one.name: JsonValue(scanner, one.value, one.end) for one in scanner.members(self._start)}
+        return self._members
 
 
-class JsonArrayEditor(_Container):
+class JsonArrayEditor:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    __slots__ = ()
+    __slots__ = ("_elements", "_has_changed")
+
+    def __init__(self, scanner: JsonScanner, start: int) -> None:
+        self._elements = [JsonValue(scanner, *span) for span in scanner.elements(start)]
+        self._has_changed = False
 
     def __len__(self) -> int:
-        return len(self._live())
+        return len(self._elements)
 
-    def kind(self, index: int) -> str:
-        """Return the first character of the element."""
-        return self._kind(self._live()[index])
+    @property
+    def is_changed(self) -> bool:
+        return self._has_changed or any(element.is_changed for element in self._elements)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the array as JSON text."""
+        sign = b"["
+        for element in self._elements:
+            yield sign
+            yield from element.pieces()
+            sign = b","
+        yield b"]" if self._elements else b"[]"
+
+    def __iter__(self) -> Iterator[JsonValue]:
+        return iter(self._elements)
 
     def objects(self) -> list[JsonObjectEditor]:
         """Return the elements that are objects."""
-        return [inner for slot in self._live() if (inner := self._object(slot)) is not None]
+        return [one for _, one in self.numbered()]
 
     def numbered(self) -> list[tuple[int, JsonObjectEditor]]:
         """Return the elements that are objects, with their positions."""
-        found = ((index, self._object(slot)) for index, slot in enumerate(self._live()))
-        return [(index, inner) for index, inner in found if inner is not None]
-
-    def kinds(self) -> str:
-        """Return the first characters of all elements."""
-        return "".join(map(self._kind, self._live()))
-
-    def texts(self) -> list[bytes]:
-        """Return the elements as JSON texts."""
-        return [self._text(slot) for slot in self._live()]
+        found = ((index, element.object) for index, element in enumerate(self._elements))
+        return [(index, one) for index, one in found if one is not None]
 
     def drop(self, indices: Iterable[int]) -> None:
-        live = self._live()
-        for index in indices:
-            live[index].gone = True
+        dropped = frozenset(indices)
+        self._elements = [element for index, element in enumerate(self._elements) if index not in dropped]
+        self._has_changed = self._has_changed or bool(dropped)
+
+    def append(self, *new: Piece) -> None:
+        """Append the JSON text of `new`."""
+        self._elements.append(_new_value(new))
+        self._has_changed = True
 
     def insert(self, text: bytes) -> None:
         """Insert the JSON `text` before all other elements."""
-        self._list().insert(0, _Slot(text=text))
-
-    def _list(self) -> list[_Slot]:
-        if self._slots is None:
-            spans = self._scanner.elements(self._start)
-            self._slots = [_Slot(member=Member("", start, start, end)) for start, end in spans]
-        return self._slots
-
-    def _insertion(self, added: list[_Slot]) -> list[Edit]:
-        if not added:
-            return []
-        existing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
-        text = b",".join(_new_text(slot) for slot in added)
-        at = existing[0][1].start if existing else self._start + 1
-        comma = b"," if any(not slot.gone for slot, _ in existing) else b""
-        return [Edit(at, at, (text + comma,))]
+        self._elements.insert(0, _new_value((text,)))
+        self._has_changed = True
 
 
 class JsonEditor:
@@ -281,14 +294,4 @@ class JsonEditor:
 
     def written(self) -> bytes:
         """Return the body with all changes, or the same object if there are none."""
-        edits = self.top.edits()
-        return edited(self._call.body, edits) if edits else self._call.body
-
-
-def _new_text(slot: _Slot) -> bytes:
-    text = slot.text or b""
-    return edited(text, slot.inner.edits()) if slot.inner is not None else text
-
-
-def _quoted(name: str) -> bytes:
-    return msgspec.json.encode(name)
+        return b"".join(self.top.pieces()) if self.top.is_changed else self._call.body

@@ -72,10 +72,7 @@ NULL = frozenset((b"null",))
 
 @dataclass(frozen=True, slots=True)
 class PlainTools:
-    """Keep only `type` and `function` in entries of `tools` that have a `function`. Entry `tools=plain`.
-
-    Other entries remain: those of the Responses API have their name and parameters next to the type.
-    """
+    """Keep only `type` and `function` in entries of `tools` that have a `function`. Entry `tools=plain`."""
 
     entry: str = "tools=plain"
 
@@ -95,7 +92,7 @@ class ProfileRules:
 
 
 def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
-    """Return all profiles by name: the built-in ones and the operator's `own`."""
+    """Return the built-in profiles and the operator's `own` by name."""
     return MappingProxyType(
         {
             name: ProfileRules(

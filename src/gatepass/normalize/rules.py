@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import JsonScanner, any_of, edited, may_name, removals, replace_value
+from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
 from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, TextsOnly
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonEditor
@@ -57,7 +57,7 @@ class Rule(Protocol):
         ...
 
     def apply(self, call: Call, target: Target) -> Call:
-        """Return `call` itself if nothing changes, else a new Call with this rule's entry added to `adapted`.
+        """Return `call` itself if nothing changes, else a new Call with this rule's entry in `adapted`.
 
         Raises a CallerError if the call cannot be adapted.
         """
@@ -79,17 +79,14 @@ class Change(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChangeRule:
-    """A rule of several changes, in order. The body is copied once, whatever their number.
-
-    The new Call's `stream` is what the upstream receives. The client's own Call keeps what the client requests.
-    """
+    """A rule of several changes, in order. The body is copied once, whatever their number."""
 
     name: str
     changes: tuple[Change, ...]
 
     @classmethod
     def of(cls, name: str, changes: Iterable[Change]) -> tuple[Self, ...]:
-        """Return the rule, or an empty tuple without changes, which would copy the body in vain."""
+        """Return the rule, or an empty tuple without changes."""
         found = tuple(changes)
         return (cls(name, found),) if found else ()
 
@@ -129,12 +126,12 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 
 
 def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
-    """Return `call` as `target` requires it, or the same object if no rule applies. Raises CallerError."""
+    """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
     return apply_rules(call, target, applicable_rules(call, rules))
 
 
 def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
-    """Return `call` after each of `rules`. Raises CallerError."""
+    """Return `call` after each of `rules`; raise CallerError."""
     for rule in rules:
         call = rule.apply(call, target)
     return call
@@ -151,14 +148,10 @@ def applicable_rules(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:
 
 
 STRAY_PARAMS = ("drop_params", "model_type")
-"""Members that RAGFlow sends by mistake: the first with every embedding up to v0.27.0 (infiniflow/ragflow#18584), the
-second in chats (infiniflow/ragflow#15427). Azure replies "Unrecognized request argument"."""
-
-_STRAYS = any_of(*STRAY_PARAMS)
+"""Members that RAGFlow sends by mistake (infiniflow/ragflow#18584, #15427). Azure rejects them."""
 
 
 CallKind = tuple[ClientProtocol, bool]
-"""A protocol, and whether the client requests a stream."""
 WHOLE_CHAT, STREAMED_CHAT = (ClientProtocol.CHAT, False), (ClientProtocol.CHAT, True)
 VECTORS = (ClientProtocol.EMBEDDINGS, False), (ClientProtocol.EMBEDDINGS, True)
 """Clients may send `stream: true` with embeddings too. It has no effect there."""
@@ -172,74 +165,48 @@ _JSON_CALLS = frozenset(
 )
 
 
-class BuiltInRule(Rule, Protocol):
-    """A rule that applies at every upstream. It declares which requests it may change, and how."""
-
-    @property
-    def effect(self) -> str:
-        """The rule's effect in the output of `gatepass route`."""
-        ...
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Names of members. The rule does not apply to a body that contains none of these."""
-        ...
-
-    @property
-    def calls(self) -> frozenset[CallKind]:
-        """The kinds of calls that the rule applies to."""
-        ...
-
-
-class DropStrayParams:
-    """Drop the top-level members named in STRAY_PARAMS; entry `drop=NAME,NAME`."""
-
-    name = "strays"
-    effect = f"{' and '.join(STRAY_PARAMS)} are left out"
-    words = STRAY_PARAMS
-    calls = _JSON_CALLS
-
-    def apply(self, call: Call, target: Target) -> Call:
-        del target
-        if not may_name(call.body, _STRAYS):
-            return call
-        listed = list(JsonScanner(call.body).members())
-        gone = [member for member in listed if member.name in STRAY_PARAMS]
-        if not gone:  # the search also finds the names in nested objects and in strings
-            return call
-        found = {member.name for member in gone}
-        entry = "drop=" + ",".join(name for name in STRAY_PARAMS if name in found)
-        return replace(call, body=edited(call.body, removals(listed, gone)), adapted=(*call.adapted, entry))
-
-
 class SearchedRule:
-    """Apply `change` to calls of `calls` whose body contains the string `word`."""
+    """Apply `changes` to calls of `calls` whose body contains one of the strings `words`.
 
-    def __init__(self, name: str, word: str, calls: frozenset[CallKind], change: Change, effect: str) -> None:
+    `effect` is the rule's line in the output of `gatepass route`.
+    """
+
+    def __init__(
+        self, name: str, words: tuple[str, ...], calls: frozenset[CallKind], changes: tuple[Change, ...], effect: str
+    ) -> None:
         self.name = name
         self.effect = effect
-        self.words = (word,)
+        self.words = words
         self.calls = calls
-        self._change = change
-        self._pattern = any_of(word)
+        self._changes = changes
+        self._pattern = any_of(*words)
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
         if (call.operation.protocol, call.stream) not in self.calls or not may_name(call.body, self._pattern):
             return call
-        return apply_changes(call, [self._change])[0]
+        return apply_changes(call, self._changes)[0]
 
 
+STRAYS = SearchedRule(
+    "strays",
+    STRAY_PARAMS,
+    _JSON_CALLS,
+    tuple(Drop(JsonMemberPath.parse(name)) for name in STRAY_PARAMS),
+    f"{' and '.join(STRAY_PARAMS)} are left out",
+)
 STREAM_OPTIONS = SearchedRule(
-    *("stream_options", "stream_options"),
+    "stream_options",
+    ("stream_options",),
     frozenset((WHOLE_CHAT,)),
-    OrphanedOptions(),
+    (OrphanedOptions(),),
     "left out if no stream is requested",
 )
 FLOAT_VECTORS = SearchedRule(
-    *("vectors", "base64"),
+    "vectors",
+    ("base64",),
     frozenset(VECTORS),
-    FloatVectors(),
+    (FloatVectors(),),
     "requested as numbers; gatepass converts them to base64",
 )
 """Request embeddings as numbers. embeddings_reply.py converts them to base64 for the client."""
@@ -270,8 +237,10 @@ class ModelName:
         # Without a known model, the body may still name one that gatepass did not read.
         if is_named or any(member.name == "model" for member in JsonScanner(call.body).members()):
             first = _FIRST_MODEL.match(call.body)  # a parsed body has one `model`, and usually begins with it
-            span = None if first is None else first.span(1)
-            return call.with_body(replace_value(call.body, MODEL, msgspec.json.encode(target.model), span))
+            start, end = value_span(call.body, MODEL) if first is None else first.span(1)
+            # a slice of a view is not a copy
+            body = call.body if len(call.body) <= SMALL_BYTES else memoryview(call.body)
+            return replace(call, body=b"".join((body[:start], msgspec.json.encode(target.model), body[end:])))
         return with_model(call, target.model) if call.operation.names_model else call
 
 
@@ -285,7 +254,7 @@ def with_model(call: Call, model: str) -> Call:
     return call.with_body(b"".join((memoryview(body)[:start], member, memoryview(body)[start:])), ADDED)
 
 
-SEARCHED: tuple[BuiltInRule, ...] = (Images(), DropStrayParams(), STREAM_OPTIONS, FLOAT_VECTORS)
+SEARCHED: tuple[Images | SearchedRule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECTORS)
 """The built-in rules that a search of the body for their words may rule out."""
 MODEL_NAME_ONLY: tuple[Rule, ...] = (ModelName(),)
 """The rules for a body without a word of any other rule. They read only the value of `model` if it occurs once."""
@@ -309,10 +278,7 @@ Choice = tuple[Model | None, tuple[Rule, ...]]
 
 
 class DeclaredModels:
-    """Find the entry of `models` for a model, and the rules of that entry and of the operation.
-
-    It chooses the entry as proxy/routing.py chooses the route.
-    """
+    """Find the entry of `models` for a model as proxy/routing.py does, and the rules of entry and operation."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -339,10 +305,7 @@ class DeclaredModels:
         return self._choice(operation, model)[0]
 
     def rules(self, operation: str, model: str) -> tuple[Rule, ...]:
-        """Return the rules of the entry and of the operation.
-
-        They include TextsOnly if the entry declares that the model does not accept token ids.
-        """
+        """Return the rules of the entry and of the operation, and TextsOnly if the model does not accept token ids."""
         return self._choice(operation, model)[1]
 
     def configured_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
@@ -354,7 +317,7 @@ class DeclaredModels:
         route = block_of_operation(self._config.operations, operation)
         if name is None:
             return None, ChangeRule.of(DECLARED_NAME, _changes_of_rules(None if route is None else route.rules))
-        entry = self._config.models[name].for_operation(operation, route)
+        entry = self._config.models[name].over(route)
         rejects_ids = operation == ClientProtocol.EMBEDDINGS and entry.capabilities.token_ids is False
         return entry, (*((TextsOnly(),) if rejects_ids else ()), *ChangeRule.of(DECLARED_NAME, changes_of(entry)))
 

@@ -32,8 +32,6 @@ _JSON = msgspec.json.Encoder(enc_hook=str)
 
 
 class _Style(NamedTuple):
-    """How a line is written: opening, time, head, fields."""
-
     opening: str
     head: Callable[[str, str, int | None], str]
     fields: Callable[[Fields], str]
@@ -75,10 +73,7 @@ _IN_TEXT = _Style("", _text_head, _text_fields)
 
 
 class LogFormatter(logging.Formatter):
-    """Format a record as one line: `{"ts", "level", "event", …fields}` or `time level event key=value …`.
-
-    `worker` is the number of this process if there are several. It comes before the fields.
-    """
+    """Format a record as one line: `{"ts", "level", "event", …fields}` or `time level event key=value …`."""
 
     def __init__(self, redactor: Redactor, style: str, worker: int | None = None) -> None:
         super().__init__()
@@ -95,11 +90,9 @@ class LogFormatter(logging.Formatter):
         return self.format_event(record.created, self.head(record.levelno, record.getMessage()), fields)
 
     def masked(self, text: str) -> str:
-        """Return `text` with known secrets masked."""
         return self._redactor.mask(text)
 
     def head(self, level: int, event: str) -> str:
-        """Return the part of a line between its time and its fields."""
         level_name = _LEVELS.get(level) or logging.getLevelName(level).lower()
         return self._format_head(level_name, event, self._worker)
 
@@ -158,7 +151,6 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self._due: asyncio.AbstractEventLoop | None = None
         """The loop that writes the waiting lines at the end of its turn."""
         self._due_thread = 0
-        """The thread of that loop."""
 
     def handle(self, record: logging.LogRecord) -> bool:
         with self.lock:  # without the base class's filters: there are none
@@ -167,10 +159,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         return True
 
     def emit_event(self, level: int, event: str, fields: Fields, texts: str | None = None) -> None:
-        """Log one event. An error in formatting or writing it is reported by `handleError` and fails no request.
-
-        `texts`: see `emit`.
-        """
+        """Log one event (`texts`: see `emit`). An error in formatting or writing it fails no request."""
         head = self._heads.get((level, event))
         if head is None:  # there are few events, so each head is kept
             head = self._heads[level, event] = self._line.head(level, event)
@@ -266,8 +255,7 @@ def configure(
 def emit(logger: logging.Logger, level: int, event: str, fields: Fields, texts: str | None = None) -> None:
     """Log `event` with its fields. A field that is None is left out.
 
-    `texts` holds all texts of the fields. If it contains no secret, the line contains none. The search is faster in it,
-    because the line also has names and numbers.
+    `texts` holds all texts of the fields, without the names and numbers: a search for secrets is faster in it.
     """
     if not logger.isEnabledFor(level):
         return

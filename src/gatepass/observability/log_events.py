@@ -278,12 +278,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "warning",
             "The reply does not contain the configured path of the expiry. Logged once.",
             {"credential": "corp", "path": "data.ttl", "assumed_lifetime_s": 240},
-            "correct `reply.expires_in` or `reply.expires_at`",
-        ),
-        "expiry_present": LogEvent(
-            "info",
-            "The reply contains the configured path of the expiry again.",
-            {"credential": "corp", "lifetime_s": 300},
+            "correct `reply.expiry`",
         ),
         "refresh_token_not_stored": LogEvent(
             "warning",
@@ -305,24 +300,13 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "Another process could not fetch the token.",
             {"credential": "corp", "reason": "the issuer answered 401: invalid_client"},
         ),
-        "keys_reloaded": LogEvent("info", "The file of a key changed, and gatepass uses it.", {"key": "ragflow"}),
-        "keys_unreadable": LogEvent(
+        "keys_reloaded": LogEvent("info", "All keys in a key file are usable again.", {"key": "ragflow"}),
+        "keys_unusable": LogEvent(
             "warning",
-            "gatepass cannot read the file of a key. The keys before it continue.",
+            "A key file is unreadable or contains no key, and its previous keys stay valid. Or it contains an unusable"
+            " key, such as one of less than 16 characters, and gatepass ignores this key.",
             {"key": "ragflow", "reason": "no such file or directory", "keys_in_force": 1},
-            "restore the file",
-        ),
-        "key_too_short": LogEvent(
-            "warning",
-            "The file of a key contains a key of less than 16 characters. The keys before it continue.",
-            {"key": "ragflow", "reason": "is shorter than 16 characters", "keys_in_force": 1},
-            "create a key with `gatepass keys new`",
-        ),
-        "key_unusable": LogEvent(
-            "warning",
-            "The file of a key contains no usable key. The keys before it continue.",
-            {"key": "ragflow", "reason": "is empty", "keys_in_force": 1},
-            "create a key with `gatepass keys new`",
+            "restore the file, or create a key with `gatepass keys new`",
         ),
         "header_reloaded": LogEvent(
             "info", "gatepass can read the file of a static header again.", {"setting": "upstreams.chat.headers.x-key"}

@@ -101,7 +101,6 @@ class Redactor:
         return text
 
     def holds(self, text: str) -> bool:
-        """Return whether `text` contains a known secret."""
         return self.mask(text) != text
 
     def beginning(self, text: str, limit_chars: int) -> str:
@@ -137,8 +136,6 @@ def _by_anchor(forms: Iterable[_Form]) -> _ByAnchor:
 
 @dataclass(frozen=True)
 class _Known:
-    """One secret and its forms in a text."""
-
     value: str = field(repr=False)
 
     @cached_property
@@ -158,7 +155,7 @@ class _Known:
 def _in_base64(data: bytes) -> Iterator[tuple[str, int, int]]:
     """Yield the base64 characters that `data` alone decides, for each of its three alignments in a surrounding text.
 
-    With each come the numbers of characters before and behind it that also contain bits of `data`.
+    Each text is followed by the numbers of characters before and behind it that also contain bits of `data`.
     """
     for shift in range(3):
         drop, bits = (0, 2, 3)[shift], 8 * (shift + len(data))
@@ -171,9 +168,8 @@ def _in_base64(data: bytes) -> Iterator[tuple[str, int, int]]:
 class _Form:
     """A text to be masked in each spelling.
 
-    Letters and digits are the same in each spelling. So a run of them, the anchor, is searched first: a text without
-    the anchor does not contain the form.
-    `before` and `behind` are the numbers of base64 characters on either side that belong to it.
+    Each spelling has the same letters and digits. A run of them, the anchor, is searched first. `before` and `behind`
+    are the numbers of base64 characters on either side that belong to it.
     """
 
     value: str = field(repr=False)
@@ -200,7 +196,6 @@ class _Form:
 
     @cached_property
     def spellings(self) -> dict[str, tuple[re.Pattern[str], ...]]:
-        """The patterns of each part that is not plain."""
         others = {part for part in self.parts if not _is_plain(part)}
         return {part: tuple(map(re.compile, _spellings(part))) for part in others}
 
@@ -291,10 +286,7 @@ def _ends(part: str, spellings: Iterable[re.Pattern[str]], text: str, at: int, l
 
 
 def _parts(value: str) -> list[str]:
-    """Split into runs of letters and digits, runs of backslashes, and other single characters.
-
-    A run of backslashes is one part, because no spelling keeps their number.
-    """
+    """Split into runs of letters and digits, runs of backslashes, and other single characters."""
     return re.findall(r"[A-Za-z0-9]+|\\+|.", value, re.DOTALL)
 
 
@@ -307,16 +299,17 @@ def _spellings(part: str) -> list[str]:
 
     The spellings, with hexadecimal digits in either case:
 
-    - the character itself, also after backslashes: PHP writes `\\/`, a log line that quotes JSON `\\\\/`
-    - `\\uXXXX` (RFC 8259, section 7), and Python's `\\xXX` and `\\UXXXXXXXX`
-    - `%XX` (RFC 3986, section 2.1), and `%25XX`
-    - `=XX` (RFC 2045, section 6.7)
-    - a character reference of HTML
-    - a quote twice (SQL, CSV)
-    - octets of UTF-8 in octal (protobuf's text format), or read as Latin-1 or Windows-1252
-    - for a character beyond ASCII, what a decoder writes for unknown octets: U+FFFD or `?`, for each octet or once
+    - The character itself, also after backslashes. PHP writes `\\/`, and a log line that quotes JSON `\\\\/`.
+    - Escapes of JSON (`\\u4e2d`, RFC 8259, section 7), JavaScript (`%u4e2d`) and Python (`\\xe4`, `\\U00004e2d`).
+    - The escape of URLs (`%XX`, RFC 3986, section 2.1), also escaped again (`%25XX`).
+    - The escape of e-mail (`=XX`, RFC 2045, section 6.7).
+    - A character reference of HTML.
+    - A quote twice (SQL, CSV).
+    - Octets of UTF-8 in octal (protobuf's text format), or decoded as Latin-1 or Windows-1252.
+    - For a character beyond ASCII, U+FFFD or `?`, once or for each octet. Decoders write them for unknown octets.
 
-    `\\xXX` and `%XX` are octets of UTF-8. Python's `ascii` and JavaScript's `escape` write Latin-1 characters so.
+    `\\xXX` and `%XX` are octets of UTF-8. From Python's `ascii` and JavaScript's `escape` they are code points of
+    Latin-1.
     """
     count = len(part)
     if part[0] == "\\":
@@ -348,7 +341,7 @@ def _escaped(char: str) -> list[str]:
     return [
         *more,
         rf"{_BACKSLASHES}U(?i:{code:08x})",
-        "".join(rf"{_BACKSLASHES}u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)),
+        "".join(rf"(?:{_BACKSLASHES}|%)u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)),
         "".join(rf"%(?:25)?(?i:{octet})" for octet in octets),
         "".join(rf"{_BACKSLASHES}x(?i:{octet})" for octet in octets),
         "".join(rf"=(?i:{octet})" for octet in octets),

@@ -28,11 +28,8 @@ v0.20.5). Of an error in a stream openai-python shows only the message (its `_st
 
 UPSTREAM_OBJECT_BYTES = 4096
 LONGEST_WAIT_S = 120
-"""Above this `retry-after`, `x-should-retry: false` is sent.
-
-openai-python and openai-node from 3.x on do not retry after a longer wait. Other SDKs sleep for hours
-(openai/openai-dotnet#404).
-"""
+"""Above this `retry-after`, `x-should-retry: false` is sent, because some SDKs sleep for hours
+(openai/openai-dotnet#404)."""
 LONGEST_RETRY_AFTER_S = 86_400
 """Limit on `retry-after`, because an upstream's clock may be wrong."""
 
@@ -74,7 +71,6 @@ def error_object(error: GatepassError) -> dict[str, Any]:
 
 
 def error_body(error: GatepassError) -> bytes:
-    """Return the body of an error response."""
     return _json(error_object(error))
 
 
@@ -134,10 +130,7 @@ def stream_error(error: GatepassError, *, rewords: bool = False) -> bytes:
 
 
 def response_error(error: GatepassError, *, rewords: bool = False) -> bytes:
-    """Return the `error` event that ends a stream of the Responses API.
-
-    It also contains the `error` object that openai-python's older stream reader raises.
-    """
+    """Return the `error` event that ends a stream of the Responses API, with the `error` object for older SDKs."""
     document = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
     members = {name: document["error"].get(name) for name in ("code", "message", "param")}
     return b"event: error\ndata: " + _json({"type": "error", **members, **document}) + b"\n\n"
@@ -157,15 +150,11 @@ def stream_message(error: GatepassError) -> str:
 
 
 def _is_retried(status: int) -> bool:
-    """Whether the openai SDKs retry a request after this status."""
     return status >= 500 or status in _RETRIED
 
 
 def _is_rejected_for_good(error: UpstreamErrorReply) -> bool:
-    """Whether a retry cannot succeed although the status suggests one, by the upstream's `code` and `type`.
-
-    OpenAI reports an empty account with a 429, llama.cpp reported a full context with a 500. 501 means not implemented.
-    """
+    """Whether a retry cannot succeed although the status suggests one, by the upstream's `code` and `type`."""
     status, kind = error.http_status, (error.kind or "").lower()
     if not _is_retried(status):
         return False

@@ -19,7 +19,7 @@ from gatepass.json_scan import MOST_STEPS, JsonScanner, Member, ScannedBody, fol
 from gatepass.types import (
     CREDENTIALS,
     HOP_BY_HOP,
-    KEEPS_ALIVE,
+    USUAL_CONNECTION,
     Call,
     ClientProtocol,
     ClientRequest,
@@ -76,7 +76,7 @@ def call_without_body(client_request: ClientRequest, operation: Operation, calle
 
 
 def checked_model(model: str) -> str:
-    """Return `model`. Raises InvalidRequest if it is empty, too long or has a control character."""
+    """Return `model`; raise InvalidRequest if it is empty, too long or has a control character."""
     if not model:
         raise InvalidRequest("`model` is empty.", param="model")
     if len(model) > MAX_MODEL_CHARS:
@@ -142,13 +142,9 @@ WINDOW_BYTES = 64 * 1024
 LISTED_BYTES = 128 * 1024
 """Limit on a body whose inputs are listed. A list of the shortest inputs takes thirty times the memory of its text."""
 BEGINNING_BYTES = 1024
-"""The part of a body that is searched for a list of texts."""
 
 ROUTING = ("model", "stream", "n")
-"""Members by which gatepass decides. gatepass and the upstream must read the same values.
-
-Go's encoding/json ignores the case of names and uses the last of several members. Ollama, one-api and new-api use it.
-"""
+"""Members by which gatepass decides. gatepass and the upstream must read the same values."""
 
 
 # A struct, because a malicious body could make a dict of all members many times larger than the body.
@@ -161,7 +157,7 @@ class _Top(msgspec.Struct, gc=False):
 
 
 class _TopOfInputs(_Top, gc=False, kw_only=True):
-    """The members of an embeddings request with a list of texts. Reading them in a second pass costs as much again."""
+    """The members of an embeddings request with a list of texts."""
 
     input: list[msgspec.Raw]
     dimensions: msgspec.Raw = msgspec.Raw(b"")
@@ -223,7 +219,9 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
     def _of_scanned(cls, body: ScannedBody) -> Self:
         _check_routing_names(body)
         spans = {member.name: slice(member.value, member.end) for member in body.members}
-        found = {name: body[spans[name]] for name in (*ROUTING, "encoding_format", "dimensions") if name in spans}
+        found = {
+            name: bytes(body[spans[name]]) for name in (*ROUTING, "encoding_format", "dimensions") if name in spans
+        }
         options = None
         if body.inputs is not None:
             encoding, dimensions = (msgspec.Raw(found.get(name, b"")) for name in ("encoding_format", "dimensions"))
@@ -255,10 +253,7 @@ def top_level(body: bytes) -> _Top:
 
 
 def _of_inputs(body: bytes) -> tuple[_Top, EmbeddingsOptions | None]:
-    """Return the embeddings options too if `input` is a list of texts, as in most requests.
-
-    For any other body they are read in a second pass, when the reply needs them (see types.Call).
-    """
+    """Return the embeddings options too if `input` is a list of texts, as in most requests."""
     if len(body) > LISTED_BYTES or _TEXTS.search(body, 0, BEGINNING_BYTES) is None:
         return top_level(body), None
     try:
@@ -334,7 +329,7 @@ def safe_headers(headers: Headers, *, is_read: bool = False) -> Headers:
     for field in headers:  # one pass: three took 2 % of a small chat
         name = field[0]
         if name in _NEVER:
-            if name in _READ and field != KEEPS_ALIVE:
+            if name in _READ and field not in USUAL_CONNECTION:
                 read.append(field)
         elif UNDERSCORE not in name:
             safe.append(field)

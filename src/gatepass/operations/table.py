@@ -60,7 +60,6 @@ PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
 
 PATH_SHOWN_CHARS = 100
-"""Limit on a path quoted in an error message."""
 
 _MODEL, _ID = "{model}", "{id}"
 
@@ -141,15 +140,11 @@ def operation_at(path: str, base_path: str = "") -> str | None:
 
 
 def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
-    """Return the error for a `path` without an operation; `base_url` is the one that the client should use.
-
-    The error names no other path, because a client without a key receives it too.
-    """
+    """Return the error for a `path` without an operation; `base_url` is the one that the client should use."""
     where = base_url or base_path + PREFIXES[0]
     if path.removeprefix(base_path).rstrip("/") in _MESSAGES:
         return UnknownPath(
-            "The operation messages (the API of Anthropic) is not built yet."
-            f" Use an OpenAI client with the base URL {where}."
+            f"gatepass does not support the Messages API of Anthropic. Use an OpenAI client with the base URL {where}."
         )
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.
@@ -241,15 +236,13 @@ _REQUEST = {
 
 PREFIX = "/for/"
 PROFILE_SHOWN_CHARS = 64
-"""Limit on a profile's name quoted in an error message."""
 _FOR = re.compile(r"/+for/+(?P<name>[^/]*)/*(?P<rest>.*)", re.DOTALL)
 
 
 def split_profile(path: str, base_path: str = "") -> tuple[str | None, str]:
     """Return the profile's name in `path` and the path without it, or None and `path` itself.
 
-    `/llm/for/dify/v1/models` becomes `dify` and `/llm/v1/models`. Several slashes equal one, because base URLs that end
-    in a slash produce them.
+    `/llm/for/dify/v1/models` becomes `dify` and `/llm/v1/models`. Several slashes equal one.
     """
     if PREFIX not in path:
         return None, path
@@ -264,10 +257,7 @@ T = TypeVar("T")
 
 
 def select_profile(profiles: Mapping[str, T], path_profile: str | None, of_key: str | None) -> T:
-    """Return the profile of a request: that of the path, else of the API key, else `plain`.
-
-    Raises UnknownPath if the path names an unknown profile. A key's profile is checked with the configuration.
-    """
+    """Return the profile of the path, else of the API key, else `plain`; raise UnknownPath for an unknown one."""
     name = path_profile if path_profile is not None else of_key or "plain"
     if name not in profiles:
         known = ", ".join(sorted(profiles))
@@ -277,15 +267,12 @@ def select_profile(profiles: Mapping[str, T], path_profile: str | None, of_key: 
     return profiles[name]
 
 
+# at most 253 characters of a DNS name (RFC 1035, section 2.3.4)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 
 
 def base_url(headers: Headers, base_path: str = "", profile: str | None = None) -> str:
-    """Return `http://HOST/v1` with the client's Host header, or only the path if the header is invalid.
-
-    Use it only in messages to that client: any client can set Host and `x-forwarded-proto`, by which a proxy reports
-    TLS.
-    """
+    """Return `http://HOST/v1` with the client's Host. Use it only in messages, because the client can set Host."""
     path = base_path + (f"{PREFIX}{profile}" if profile else "") + PREFIXES[0]
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:

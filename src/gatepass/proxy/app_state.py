@@ -50,7 +50,6 @@ LOG = logging.getLogger("gatepass.store")
 
 
 def dialect_of(settings: UpstreamConfig) -> Dialect:
-    """Return the dialect that `settings` configure."""
     if settings.dialect == "azure":
         return AzureDialect(settings=settings.azure or AzureConfig(), deployment=deployment_of(settings.base_url))
     if settings.dialect == "ragflow":
@@ -126,7 +125,7 @@ class ProcessParts:
     periodic_checks: PeriodicChecks
     body_thread: BodyThread
     store: GuardedStore | None
-    """The store that this process shares with others, None if it shares nothing."""
+    """None if this process shares nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +216,8 @@ async def _close_unused(
 def create_app_state(config: Config, clock: Clock | None = None, store: GuardedStore | None = None) -> AppState:
     """Wire the objects for one configuration. Opens no connection and starts no task.
 
-    `store` is shared with other processes; AppState closes it. None: this process shares nothing.
-    Raises: OSError if a CA or certificate cannot be loaded, UnresolvedReference if the file of a secret was removed
-    after the configuration was read.
+    AppState closes `store`; None: this process shares nothing. Raises OSError if a CA or certificate cannot be loaded,
+    UnresolvedReference if the file of a secret was removed after the configuration was read.
     """
     clock = clock or SystemClock()
     parts = ProcessParts(
@@ -240,8 +238,8 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
 def next_app_state(config: Config, tls_contexts: TLSContexts, previous: AppState) -> AppState:
     """Return the state of a reload. `previous.hand_over` starts it. `tls_contexts` follow those of `previous`.
 
-    It keeps the token holder of each credential that did not change, and the connections of each upstream whose server
-    and network did not change. Raises like `create_app_state`.
+    It keeps the token holder of each credential, and the connections of each upstream, that did not change. Raises like
+    `create_app_state`.
     """
     return _assemble(config, previous, tls_contexts, previous)
 
@@ -284,7 +282,6 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
 
 
 def _mask_secrets(config: Config, redactor: Redactor) -> None:
-    """Mask all configured secrets in logs and error messages."""
     for name, hop in (*config.upstreams.items(), *config.credentials.items()):
         if hop.network.proxy_auth is not None:
             # the password of `user:password`

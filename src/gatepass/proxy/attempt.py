@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -19,7 +19,7 @@ from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_scan import ScannedBody, place_of
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
-from gatepass.learning.rejection import is_too_long
+from gatepass.learning.rejection import UpstreamRejection, is_too_long
 from gatepass.learning.session import LearningSession, wait_for_trial
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.members import STREAMED
@@ -48,7 +48,7 @@ from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
 LOG = logging.getLogger("gatepass.learning")
 
 IDS_ADVICE = (
-    "The request holds token ids, which mean something only to the tokenizer that made them: send texts"
+    "`input` contains token ids, which are valid only for the tokenizer that produced them. Send texts"
     " (LangChain: check_embedding_ctx_length=False)."
 )
 
@@ -63,7 +63,7 @@ async def try_target(
     1. With another token, if its token expired while it waited for a connection (`send`).
     2. On a new connection, once, if a reused connection closed without an answer (`send`).
     3. With a new token, once, after a 401 (`send`) or a reply that hides a rejection (`_send_and_classify`).
-    4. With a learned rule, as long as the error of the last try produces a new one (here).
+    4. With a learned rule, if the error of the last try produces a new one, at most three times (here).
 
     `keep_alive` is None if no client waits for the reply. Raises the error in the last reply.
     """
@@ -71,7 +71,7 @@ async def try_target(
     upstream = attempt.upstream
 
     # Normalize: profile rules, built-in rules and declared rules. They are the same for every retry.
-    configured = rules_for(attempt.state, upstream, call, target, context.profile)
+    configured = rules_for(attempt.state, upstream, call, target, context.profile_rules)
     is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
     thread = attempt.state.body_thread
     base = (
@@ -89,8 +89,8 @@ async def try_target(
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
             # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
-            normalized, rules = base if learning.session is None else await learning.plan(), upstream.dialect.rules
-            if rules:
+            normalized = base if learning.session is None else await learning.plan()
+            if rules := upstream.dialect.rules:
                 is_small = len(normalized.body) <= INLINE_BYTES
                 normalized = (
                     normalize(normalized, target, rules)
@@ -153,7 +153,6 @@ async def _pass_through(
 
 
 async def _send_and_classify(attempt: Attempt, request: OutboundRequest) -> ClassifiedReply:
-    """Authorize and send `request`, and classify the reply."""
     while True:
         try:
             response = await send(attempt, request)
@@ -182,7 +181,8 @@ async def _send_rerank(attempt: Attempt, normalized: Call) -> BufferedReply:
     reply = await _send_and_classify(attempt, _encode(attempt, normalized))
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
-    body = client_ranking(reply.body, options, attempt.upstream.name)
+    work = partial(client_ranking, reply.body, options, attempt.upstream.name)
+    body = await attempt.state.body_thread.run(reply.body, work)
     return reply if body is reply.body else replace(reply, body=body)
 
 
@@ -207,7 +207,7 @@ def _with_model_hint(attempt: Attempt, error: UpstreamError) -> UpstreamError:
 
 
 def rules_for(
-    state: AppState, upstream: Upstream, call: Call, target: Target, profile: ProfileRules
+    state: AppState, upstream: Upstream, call: Call, target: Target, profile_rules: ProfileRules
 ) -> tuple[Rule, ...]:
     """Return the rules for `call` at `upstream`, without learned ones.
 
@@ -216,11 +216,11 @@ def rules_for(
     if not call.body:
         return ()
     rules = state.declared.configured_rules(call.operation.name, call.model)
-    profile_rules = profile.rules[upstream.dialect_name]
+    first_rules = profile_rules.rules[upstream.dialect_name]
     if call.operation.protocol is ClientProtocol.RERANK:
         shape = ConvertRerank(upstream.settings.rerank_shape, call.model or target.model)
         rules = (ChangeRule("rerank", (shape,)), *rules)
-    return (*profile_rules, *rules) if profile_rules else rules
+    return (*first_rules, *rules) if first_rules else rules
 
 
 async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule], thread: BodyThread) -> Call:
@@ -246,9 +246,6 @@ async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule], 
     return call
 
 
-_scope = lru_cache(maxsize=1024)(RuleScope)  # to create one takes longer than to look it up
-
-
 class AttemptLearning:
     """The learned rules of one attempt. Its owner calls `close` at the end of the attempt.
 
@@ -264,7 +261,7 @@ class AttemptLearning:
         self._upstream = upstream = attempt.upstream
         self._base = base
         model = attempt.target.model or base.model
-        self._scope = scope = _scope(upstream.name, model, base.operation.name, upstream.credential)
+        self._scope = scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
         is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, state.clock.now())
         self.session = None if is_settled else self._new_session()
 
@@ -302,7 +299,7 @@ class AttemptLearning:
         """Return whether a rule was learned from `error`, so that a retry can succeed."""
         session = self._begun_session()
         rules = () if session.mode == "off" else await self._relevant_rules(session, session.last_sent, error)
-        return session.learn_from(error, self._state.clock.now(), rules)
+        return session.prepare_retry(error, self._state.clock.now(), rules)
 
     def succeeded(self) -> None:
         """Record that the upstream accepted the request that was planned last."""
@@ -317,6 +314,7 @@ class AttemptLearning:
         """
         session, attempt, upstream = self._begun_session(), self._attempt, self._upstream.name
         sent = await with_scanned_body(sent)
+        await self._rejection(session, sent, error)
         shown = session.failed(error, self._state.clock.now())
         attempt.tried = session.tried
         if shown is not error:  # an earlier error, to a request without the rules that were tried
@@ -362,11 +360,15 @@ class AttemptLearning:
         """Return the rules that `error` suggests and that would change `sent`. A heavy body is read in a thread."""
         if sent is None:
             return ()
-        rejection = await self._state.body_thread.run(sent.body, partial(session.parse_error, error))
+        rejection = await self._rejection(session, sent, error)
         if rejection is None:
             return ()
         sent = await with_scanned_body(sent)
         return await self._state.body_thread.run(sent.body, partial(relevant_rules, rejection, sent))
+
+    async def _rejection(self, session: LearningSession, sent: Call, error: UpstreamError) -> UpstreamRejection | None:
+        """Return `error` as the matchers read it. The session keeps it, so that it is parsed only once."""
+        return await self._state.body_thread.run(sent.body, partial(session.parse_error, error), INLINE_BYTES)
 
     def _advice(self, session: LearningSession, sent: Call, error: UpstreamError, rules: Relevant) -> str:
         if isinstance(error, UpstreamErrorReply) and has_token_ids(sent):
@@ -382,4 +384,4 @@ class AttemptLearning:
         rejection = session.parse_error(error)
         hint = "" if rejection is None else advice(rejection, sent, settings, blocked_s, rules)
         has_no_room = not hint and suggest is not None and is_too_long(error)
-        return f"The model {suggest!r} may have room for it." if has_no_room else hint
+        return f"The model {suggest!r} may have a longer context." if has_no_room else hint

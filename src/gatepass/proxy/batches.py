@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from gatepass.errors import GatepassError
+from gatepass.http_client.response_body import joined
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.proxy.context import Attempt
@@ -37,11 +38,12 @@ async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPar
     bodies, limit_bytes = [reply.body for reply in replies], attempt.state.limits.reply_bytes
     steps = join_replies(bodies, counts_of(parts, options), options, attempt.upstream.name, limit_bytes)
     is_large = sum(len(reply.body) for reply in replies) > SLICE_BYTES
-    while (joined := next_step(steps)) is None:
+    while (merged := next_step(steps)) is None:
         if is_large:
             await asyncio.sleep(0)
-    body, repairs = joined
+    pieces, repairs = merged
     adapted_names = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *repairs))
+    body = pieces[0] if len(pieces) == 1 else await joined(pieces)
     return BufferedReply(replies[0].status, replies[0].headers, body, tuple(adapted_names))
 
 

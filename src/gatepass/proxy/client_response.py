@@ -13,7 +13,6 @@ from typing import Protocol
 from gatepass.errors import GatepassError
 from gatepass.operations.error_objects import NO_STORE, error_body, error_headers, response_error, stream_error
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.types import ClientProtocol
 
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
@@ -27,6 +26,10 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-accel-buffering", b"no"),
 )
 """Without the last field nginx buffers event streams; without the second, caches store or compress them."""
+
+RESPONSES = "responses"
+"""The operation whose streams end with an error event of the Responses API. `GET /responses/{id}` has this name too,
+but not the protocol."""
 
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
@@ -58,7 +61,6 @@ class ClientResponse:
         return self._context.bytes_out
 
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a complete response."""
         self._begin(status, (*headers, NO_STORE), len(body))
         context = self._context
         context.first_byte_s = context.head_s  # the body is written together with its head
@@ -83,7 +85,6 @@ class ClientResponse:
         self._begin(status, (*headers, NO_STORE), length_bytes)
 
     async def send_events(self, data: bytes, *, last: bool = False) -> None:
-        """Send a run of complete events."""
         if data:
             self._mark_first_byte()
         self.ended = last
@@ -107,7 +108,7 @@ class ClientResponse:
         self.is_sent = True
 
     def try_send_events(self, data: bytes) -> bool:
-        """Send a run of complete events of a begun stream, and return True, if the client accepts it at once."""
+        """Send the next piece of a begun body, and return True, if the client accepts it at once."""
         if not self.cycle.try_write(data):
             return False
         context = self._context
@@ -130,8 +131,8 @@ class ClientResponse:
         if self.ended or self._is_raw:  # an error inside a file would look like its content
             return
         if self.begun:
-            encode = response_error if self._context.operation == ClientProtocol.RESPONSES else stream_error
-            rewords = self._context.profile.settings.rewords_errors
+            encode = response_error if self._context.operation == RESPONSES else stream_error
+            rewords = self._context.profile_rules.settings.rewords_errors
             await self.send_events(encode(error, rewords=rewords), last=True)
             return
         headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it
@@ -235,9 +236,9 @@ class RequestCycle(Protocol):
         """Send `data` without waiting and return True, or send none of it and return False."""
         ...
 
-    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` once when the client disconnects, at once if it already has. Return a function to stop this.
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when the client disconnects before the end of the response, at once if it already has.
 
-        Call it only after `read_body` or `read_piece`: nothing reads from the client before.
+        Under ASGI nothing reads from the client before `read_body` or `read_piece`.
         """
         ...

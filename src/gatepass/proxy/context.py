@@ -91,7 +91,7 @@ ANONYMOUS = AccessKey.model_construct(name="", hash=None, key=None, models=[], p
 
 
 class Attempt(Hidden, msgspec.Struct, eq=False):
-    """One target, and the state that decides about a retry at it and a failover to the next one.
+    """One target, and the state that decides about retries at it and about a failover to the next one.
 
     An embeddings call that is sent as several requests has a part for each. Each part may repeat its request once with
     another token, and once on a new connection.
@@ -101,7 +101,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     upstream: Upstream
     target: Target
     call: Call
-    """The call as the client sent it."""
     profile: Profile = PLAIN
     """The settings of the caller's profile."""
     token: Token | None = None
@@ -186,15 +185,14 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
 
     client_request: ClientRequest
     state: AppState
-    profile: ProfileRules
+    profile_rules: ProfileRules
     """The rules of the caller's profile, and its `settings`. The profile "plain" until the caller is known."""
     operation: str = "none"
     caller: AccessKey = ANONYMOUS
     call: Call | None = None
     memory: RequestMemory | None = None
-    """The memory budget of the request."""
     upload: MultipartUpload | None = None
-    """The body, if it is a multipart form. It passes through unread."""
+    """The body, if it is a multipart form. It is read until its model is known, and sent on as the rest arrives."""
     upstream_name: str | None = None
     """The upstream of the last attempt, or all upstreams whose model lists were read."""
     attempts: list[Attempt] = []  # msgspec copies an empty list for each instance
@@ -214,10 +212,10 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     first_byte_s: float | None = None
     """When the body of the response began: `ttft_s` in the access log. A keep-alive does not count."""
     usage: Usage | None = None
-    """The token counts that the upstream reported."""
     empty_answer: bool = False
     """The reply to a chat has no content and no tool call."""
     error: GatepassError | None = None
+    """The error that the client received. `ClientResponse.send_error` sets it, `handle` only if the process stops."""
     client_gone: bool = False
     request_text: str | None = None
     """The beginning of the request's body, if `log.bodies` is on."""
@@ -248,15 +246,14 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         )
 
     @classmethod
-    def without_client(cls, state: AppState, profile: ProfileRules) -> Self:
+    def without_client(cls, state: AppState, profile_rules: ProfileRules) -> Self:
         """Return the context of a request that gatepass itself makes. It has no client and no access record."""
-        return cls(ClientRequest("", "", "", (), "", 0.0), state, profile)
+        return cls(ClientRequest("", "", "", (), "", 0.0), state, profile_rules)
 
     def begin_attempt(self, call: Call, target: Target) -> Attempt:
-        """Begin an attempt at `target`."""
         state = self.state
         attempt = Attempt(
-            state, state.upstreams[target.upstream], target, call, self.profile.settings, memory=self.memory
+            state, state.upstreams[target.upstream], target, call, self.profile_rules.settings, memory=self.memory
         )
         self.attempts.append(attempt)
         self.upstream_name = target.upstream

@@ -59,7 +59,7 @@ from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.context import BODY_LOG_CHARS, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, needs_scan, scanned
+from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, LARGE_BYTES, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import SYNTHESIZED, ClassifiedReply
@@ -76,11 +76,11 @@ NO_OPERATION, PREFLIGHT = "none", "preflight"
 MODEL_REQUIRED = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RESPONSES)
 """These need a model from the body or from `operations.NAME.model`. Other calls are routed without one."""
 
-AT_ONCE_BYTES, AT_ONCE_STEPS = 256 * 1024, 60_000
+AT_ONCE_BYTES, AT_ONCE_STEPS = 256 * 1024, 30_000
 """A body up to this size is decoded on the event loop: 10 ms at most. A search for its members may take this many steps
-of a JsonScanner: 15 ms at most."""
-MOST_AT_ONCE_BYTES = 8 * 1024 * 1024
-"""A body with few values is decoded on the event loop up to this size: 15 ms at most."""
+of a JsonScanner: 8 ms at most."""
+MOST_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""A body with few values is decoded on the event loop up to this size: 8 ms at most."""
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:
@@ -137,11 +137,12 @@ async def _serve(
     name = caller.name
     in_flight_request.claim(name, caller.max_concurrent)
     cycle.set_caller(name)  # after `claim`: a refused request must not use a connection of the caller's share
+    cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
     # otherwise the profile stays `plain`, which lists no origins
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
 
-    # Parse. A multipart form stays unread here: it passes through to the upstream.
+    # Parse. A multipart form is read only until its model is known: the upstream receives the rest as it arrives.
     if operation.takes_form:
         context.upload = _open_upload(context, cycle, operation)
         body = b""
@@ -149,44 +150,39 @@ async def _serve(
         body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
         context.bytes_in = len(body)
         context.body_s = state.clock.now() - client_request.arrived_s
-    # only from here on, because `read_body` itself raises ClientGone
-    unwatch = cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
+    if operation.protocol is ClientProtocol.MODELS:
+        document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
+        await client_response.send(200, [(b"content-type", b"application/json")], document)
+        return
+    if context.upload is not None:
+        call = await _parse_upload(context, context.upload, found)
+    elif len(body) <= INLINE_BYTES:
+        call = _parse(context, found, body)
+    else:
+        call = await _parse_large(context, found, body)
+
+    # Route.
+    may_see = None
+    if caller.models is not None:
+        check_model_access(caller, call.model)
+        may_see = partial(may_use, caller)
+    targets = state.routes.resolve(call.operation.name, call.model, may_see)
+
+    # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
+    first = targets[0]
+    total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
+    total_timeout = None if total_s is None else _start_total_timeout(state, in_flight_request, first, total_s)
+    keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
     try:
-        if operation.protocol is ClientProtocol.MODELS:
-            document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
-            await client_response.send(200, [(b"content-type", b"application/json")], document)
-            return
-        if context.upload is not None:
-            call = await _parse_upload(context, context.upload, found)
-        elif len(body) <= INLINE_BYTES:
-            call = _parse(context, found, body)
+        if len(targets) == 1:  # nearly always: saves a coroutine
+            classified = await try_target(context, call, targets[0], keep_alive)
         else:
-            call = await _parse_large(context, found, body)
-
-        # Route.
-        may_see = None
-        if caller.models is not None:
-            check_model_access(caller, call.model)
-            may_see = partial(may_use, caller)
-        targets = state.routes.resolve(call.operation.name, call.model, may_see)
-
-        # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
-        first = targets[0]
-        total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
-        total_timeout = None if total_s is None else _start_total_timeout(state, in_flight_request, first, total_s)
-        keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
-        try:
-            if len(targets) == 1:  # nearly always: saves a coroutine
-                classified = await try_target(context, call, targets[0], keep_alive)
-            else:
-                classified = await _try_targets(context, call, targets, keep_alive)
-            await relay(classified, context, client_response, keep_alive)
-        finally:
-            keep_alive.stop()
-            if total_timeout is not None:
-                total_timeout.cancel()
+            classified = await _try_targets(context, call, targets, keep_alive)
+        await relay(classified, context, client_response, keep_alive)
     finally:
-        unwatch()
+        keep_alive.stop()
+        if total_timeout is not None:
+            total_timeout.cancel()
 
 
 async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:
@@ -198,7 +194,7 @@ async def _answer_preflight(context: RequestContext, client_response: ClientResp
     state, client_request = context.state, context.client_request
     state.authenticator.check_without_key(client_request)
     _apply_profile(context, select_profile(state.profiles, path_profile, None))
-    allowed = preflight(client_request.method, client_request.headers, context.profile.settings.cors_origins)
+    allowed = preflight(client_request.method, client_request.headers, context.profile_rules.settings.cors_origins)
     if allowed is None:
         return False
     context.operation, context.cors_headers = PREFLIGHT, allowed
@@ -206,9 +202,9 @@ async def _answer_preflight(context: RequestContext, client_response: ClientResp
     return True
 
 
-def _apply_profile(context: RequestContext, profile: ProfileRules) -> None:
-    context.profile = profile
-    context.cors_headers = cors_headers(context.client_request.headers, profile.settings.cors_origins)
+def _apply_profile(context: RequestContext, profile_rules: ProfileRules) -> None:
+    context.profile_rules = profile_rules
+    context.cors_headers = cors_headers(context.client_request.headers, profile_rules.settings.cors_origins)
 
 
 def _no_operation(
@@ -303,7 +299,8 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
             call = replace(call, model=model)
             call = with_model(call, model) if operation.names_model else call
         elif not call.model and operation.protocol in MODEL_REQUIRED:
-            raise InvalidRequest("The body names no `model`.", param="model")
+            advice = f"Send one, or set operations.{operation.name}.model."
+            raise InvalidRequest(f"The body has no `model`. {advice}", param="model")
     # RAGFlow's Go client posts rerank requests to the root of the API: only the body shows it (see `is_rerank`)
     if found.at_root and not is_rerank(body):
         raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0])
@@ -316,6 +313,8 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
     A body with much structure is scanned in slices, then parsed in a thread. Others are parsed on the event loop if
     that takes 15 ms at most, otherwise in a thread.
     """
+    if len(body) > LARGE_BYTES:
+        await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
     operation, has_inputs = found.operation, found.operation.protocol is ClientProtocol.EMBEDDINGS
     is_json = operation.protocol is not ClientProtocol.RAW or operation.method == "POST"
     if is_json and needs_scan(body, has_inputs=has_inputs):
@@ -329,7 +328,7 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
 
 def _keep_call(context: RequestContext, call: Call) -> Call:
     """Set `context.call`, and return it. A profile may list a model as NAME@TYPE: the call then has only the NAME."""
-    profile = context.profile.settings
+    profile = context.profile_rules.settings
     if profile is not PLAIN and profile.typed_ids:
         call = replace(call, model=untyped(call.model))
     context.call = call
@@ -403,7 +402,6 @@ def _log_request(context: RequestContext) -> None:
 
 
 def _count_request(context: RequestContext, outcome: str, duration_s: float) -> None:
-    """Count the finished request in the metrics."""
     metrics, attempts, usage, first_byte_s = (
         context.state.metrics,
         context.attempts,

@@ -1,9 +1,9 @@
 """The requests in flight in one process: admission, limits, cancellation, and the drain at shutdown.
 
-`InFlightRequests.admit` returns an `InFlightRequest`, which can be cancelled with a reason. It counts against two
-limits: requests of each caller (`Concurrency`) and bytes held in memory (`MemoryBudget`). While several callers are
-configured, a tenth of each limit is reserved, so that no caller can block the others. `PeriodicChecks` is the one timer
-of all requests that wait.
+`InFlightRequests.admit` returns an `InFlightRequest`, which can be cancelled with a reason. Two limits
+apply to it: requests of each caller (`Concurrency`) and bytes held in memory (`MemoryBudget`). While several callers
+are configured, a tenth of each limit is reserved, so that no caller can block the others. `PeriodicChecks` is the one
+timer of all requests that wait.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, sleep
@@ -21,6 +21,8 @@ CHECK_CURRENT_S = 1.0
 """How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
 ERROR_EVENT_S = 2.0
 """Time that the streams ended by a drain have to write their error event."""
+DELAY_STEP_S = 0.1
+"""After a pause of the machine, at most one such step of the delay before the refusals has passed."""
 
 RESERVED_SHARE = 0.1
 """The share of `limits.connections` and of `limits.held_bytes` that no single caller can use."""
@@ -57,9 +59,9 @@ class InFlightRequests:
         """Whether this process is stopping: /readyz fails, and each response closes its connection."""
         self.refusing = False
         """Whether requests on new connections are refused; set some time after `draining`."""
-        self._concurrency = Concurrency(limit, callers)
+        self.concurrency = Concurrency(limit, callers)
         self.requests: set[InFlightRequest] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""
         self._idle = asyncio.Event()
         """Set during a drain when no request is in flight."""
@@ -67,7 +69,6 @@ class InFlightRequests:
 
     @property
     def busy(self) -> int:
-        """The number of requests in flight."""
         return len(self.requests)
 
     def metrics_keys(self) -> list[tuple[str, str, str, str]]:
@@ -77,16 +78,15 @@ class InFlightRequests:
     def admit(self, response: InFlightResponse) -> InFlightRequest:
         """Register one request, and return a context manager that removes it at the end of its block.
 
-        The request counts against the limits from `InFlightRequest.claim` on, when its caller is known.
+        The limits apply to the request from `InFlightRequest.claim` on, when its caller is known.
         Raises: Draining if this process refuses new requests.
         """
         # on an open connection, the client may have sent the request before the drain
         if self.refusing and not response.connected_before_drain:
             raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
-        request = InFlightRequest(self, response, self._concurrency, loop)
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        request = InFlightRequest(self, response)
         self.requests.add(request)
         return request
 
@@ -98,8 +98,10 @@ class InFlightRequests:
     async def begin_drain(self, clock: Clock, delay_s: float) -> None:
         """Start to drain: serve for `delay_s` or until `end_now`, then refuse requests on new connections."""
         self.draining = True
-        if delay_s:
-            await self._first_of(clock, delay_s, self._end_now)
+        # after a pause of the machine, a balancer must see that /readyz fails before requests are refused
+        steps = math.ceil(delay_s / DELAY_STEP_S)
+        for _ in range(steps):
+            await self._first_of(clock, delay_s / steps, self._end_now)
         self.refusing = True
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
@@ -130,7 +132,7 @@ class InFlightRequests:
 
     def set_callers(self, callers: int) -> None:
         """Adjust the limits of each caller after a reload: with several callers a tenth is reserved."""
-        self._concurrency.set_callers(callers)
+        self.concurrency.set_callers(callers)
         self.held.set_callers(callers)
 
     def end_now(self) -> None:
@@ -139,7 +141,6 @@ class InFlightRequests:
 
     @property
     def ends_now(self) -> bool:
-        """Whether `end_now` was called."""
         return self._end_now.is_set()
 
     async def _idle_within(self, clock: Clock, bound_s: float, end_now: asyncio.Event) -> bool:
@@ -163,17 +164,9 @@ class InFlightRequest(CancelScope):
     A request whose response was sent completely is not cancelled any more.
     """
 
-    def __init__(
-        self,
-        in_flight: InFlightRequests,
-        response: InFlightResponse,
-        concurrency: Concurrency,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def __init__(self, in_flight: InFlightRequests, response: InFlightResponse) -> None:
         self._in_flight = in_flight
-        self._loop = loop
         self.response = response
-        self._concurrency = concurrency
         self._caller: str | None = None
         self.memory = RequestMemory(in_flight.held)
 
@@ -182,21 +175,25 @@ class InFlightRequest(CancelScope):
 
         Raises: ConcurrencyLimited, Overloaded.
         """
-        self._concurrency.claim(caller, max_concurrent)
+        self._in_flight.concurrency.claim(caller, max_concurrent)
         self._caller = self.memory.caller = caller
 
     def cancel(self, reason: BaseException) -> None:
         if not self.response.is_sent:
             super().cancel(reason)
 
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task(self._in_flight.loop)  # a new task: no earlier cancellation
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        in_flight = self._in_flight
         if self._caller is not None:
-            self._concurrency.release(self._caller)
+            in_flight.concurrency.release(self._caller)
         if self.memory.held_bytes > SMALL_BYTES:  # most requests hold less and save the call
             self.memory.release()
-        in_flight = self._in_flight
         in_flight.requests.discard(self)
         if in_flight.draining:
             in_flight.note_end()
@@ -270,10 +267,9 @@ class Concurrency:
 class MemoryBudget:
     """The bytes that all requests hold in memory: received request bodies and buffered replies.
 
-    - A request that holds at most SMALL_BYTES is not counted.
-    - A request body that does not fit is rejected. A reply is never rejected: gatepass reads it when it fits.
-    - With several callers, none can use the last tenth of `limit_bytes`.
-    - One request of each caller always fits, so every caller is served and no request waits forever.
+    A request that holds at most SMALL_BYTES is not counted. A request body that does not fit is rejected. A reply is
+    never rejected: gatepass reads it when it fits. With several callers, none can use the last tenth of `limit_bytes`.
+    One request of each caller always fits, so every caller is served and no request waits forever.
 
     The upper bound is `limit_bytes`, one body and one reply per caller, and SMALL_BYTES and one piece per request.
     """

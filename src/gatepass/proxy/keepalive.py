@@ -19,21 +19,17 @@ from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK, Call, ClientProtocol
 
 COMMENT = b": keep-alive\n\n"
-"""With its own blank line: clients that split a stream at blank lines then discard the comment alone (Dify, RAGFlow's
-Go client)."""
+"""With its own blank line, so that clients that split a stream at blank lines discard the comment alone (Dify)."""
 COMMENT_AFTER_ID = b": keep-alive\n"
 """After an event with an `id:` line, openai-python parses one more blank line as an empty event and raises (its issues
 2722 and 3833)."""
 KeepAliveEncoder = Callable[[EventStream | None], bytes]
-"""Return the keep-alive to write after what was sent of a stream; b"" if none is allowed there. The argument is None
+"""Return the keep-alive to write after the sent part of a stream; b"" if none is allowed there. The argument is None
 before the stream has begun."""
 
 
 def keep_alive_encoder(profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-    """Return the keep-alive form for `call` and the client's `profile`, None for no keep-alive.
-
-    `wall` returns seconds since the epoch.
-    """
+    """Return the keep-alive form for `call` and `profile`, None for no keep-alive. `wall` returns epoch seconds."""
     if profile.keep_alive == "comment":
         return comment_keep_alive
     # Events of the Responses API are numbered, so an additional one would renumber all that follow. Before
@@ -71,8 +67,11 @@ class EmptyDeltaKeepAlive(msgspec.Struct, frozen=True):
 SYNTHESIZED_HOLD_S = 5.0
 """Time that the head of a stream is held back if the upstream does not stream: its errors then keep their status."""
 STREAM_HOLD_S = 15.0
-"""The same for an upstream that streams and sends its head at once. Longer than the timeouts that produce an error (a
-connection 5 s, a credential 10 s), shorter than the 30 s after which the strictest proxies close a connection."""
+"""The same for an upstream that streams and sends its head at once.
+
+It is longer than the timeouts that produce an error (a connection 5 s, a credential 10 s). It is shorter than the 30 s
+after which the strictest proxies close a connection.
+"""
 EVERY_S = 12.0
 """Interval between keep-alives. nginx closes a connection without data after 60 s (proxy_read_timeout), simple clients
 earlier."""
@@ -81,9 +80,8 @@ earlier."""
 class KeepAlive(msgspec.Struct, eq=False):
     """Hold back the head of a stream, then send the 200 and a keep-alive whenever nothing was sent for EVERY_S.
 
-    An error within the hold time keeps its HTTP status. After it, keep-alives cover the wait for the first event and
-    every pause of the stream. `PeriodicChecks` calls `check`, so a keep-alive is up to one interval late. Only complete
-    events are written to the client, so a keep-alive never splits one. Nothing follows the end of the reply or `stop`.
+    An error within the hold time keeps its HTTP status. `PeriodicChecks` calls `check`, so a keep-alive is up to one
+    interval late. A keep-alive never splits an event. Nothing follows the end of the reply or `stop`.
     """
 
     _client_response: ClientResponse

@@ -1,7 +1,7 @@
 """Read a large JSON body without blocking the event loop: in slices, or in a thread.
 
 - A body up to INLINE_BYTES is read at once, on the event loop.
-- A large body with much structure (`needs_scan`) is scanned in slices (`scanned`), between which the event loop runs.
+- A large body with much structure (`needs_scan`) is scanned in slices (`scanned`). The event loop runs between them.
 - Other work on a body that is large or has many values (`is_heavy`) is done in a thread (`BodyThread`).
 
 A thread is not enough for the largest bodies: msgspec needs up to 0.3 s for 32 MiB and holds the interpreter's lock. So
@@ -23,6 +23,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
+from gatepass.http_client.response_body import joined
 from gatepass.json_scan import (
     WHOLE_ESCAPES,
     JsonScanner,
@@ -109,21 +110,18 @@ Slices = Generator[None, None, None]
 Result = TypeVar("Result")
 
 
-def is_heavy(body: bytes) -> bool:
-    """Return whether reading `body` may block the event loop for long."""
+def is_heavy(body: bytes, inline_bytes: int = LARGE_BYTES) -> bool:
+    """Return whether reading `body`, of more than `inline_bytes` or of many values, may block the event loop."""
     if len(body) <= INLINE_BYTES or type(body) is ScannedBody:
         return type(body) is ScannedBody
-    if len(body) > LARGE_BYTES:
+    if len(body) > inline_bytes:
         return True
     has_many_separators = occurrences(body, b",{[", INLINE_VALUES) > INLINE_VALUES
     return has_many_separators and has_more_values(body, INLINE_VALUES)
 
 
 def needs_scan(body: bytes, *, has_inputs: bool = False) -> bool:
-    """Return whether `body` is read in slices, because it is large and has much structure.
-
-    `has_inputs` is True for an embeddings request.
-    """
+    """Return whether `body` is large and has much structure. `has_inputs`: it is an embeddings request."""
     if len(body) <= (LARGE_INPUTS_BYTES if has_inputs else LARGE_BYTES) or type(body) is ScannedBody:
         return False
     if len(body) <= MEDIUM_BYTES and not has_inputs:
@@ -149,24 +147,20 @@ async def with_scanned_body(call: Call) -> Call:
 
 
 class BodyThread:
-    """The thread for work on large bodies.
-
-    There is one, because the event loop then competes with only one thread for the interpreter's lock, and gets it
-    every 5 ms.
-    """
+    """The thread for work on large bodies. With one, the event loop gets the interpreter's lock every 5 ms."""
 
     __slots__ = ("_executor",)
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "gatepass-bodies")
 
-    async def run(self, body: bytes, work: Callable[[], Result]) -> Result:
-        """Return the result of `work`. It runs in the thread if `body`, which it reads, is heavy.
+    async def run(self, body: bytes, work: Callable[[], Result], inline_bytes: int = LARGE_BYTES) -> Result:
+        """Return the result of `work`. It runs in the thread if `body`, which it reads, is heavy (`is_heavy`).
 
         `work` must not change shared state, and must not call C code that holds the interpreter's lock for more than
         50 ms. Python code hands the lock to the event loop in time.
         """
-        if not is_heavy(body):
+        if not is_heavy(body, inline_bytes):
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
@@ -178,19 +172,15 @@ class BodyThread:
 async def scanned(body: bytes, *, counts_inputs: bool = False) -> ScannedBody:
     """Scan `body`, a JSON object, and return it with its members. The event loop runs after every SLICE_S.
 
-    `counts_inputs` also counts the elements of `input`, for an embeddings request.
-    Raises InvalidJson and BodyTooComplex.
+    `counts_inputs` also counts the elements of `input`. Raises InvalidJson and BodyTooComplex.
     """
     scan = Scan(body)
     await _run(scan.run(counts_inputs=counts_inputs))
-    return scan.result()
+    return scan.result
 
 
 async def scanned_reply(body: bytes) -> ScannedBody:
-    """Scan a reply as `scanned` does. NaN, Infinity and bytes that are not UTF-8 are accepted, as clients do.
-
-    Raises InvalidJson and BodyTooComplex.
-    """
+    """Scan a reply as `scanned` does. NaN, Infinity and bytes that are not UTF-8 are accepted, as clients do."""
     scan = Scan(body, MOST_REPLY_VALUES)
     try:
         await _run(scan.run(checks_utf8=False))
@@ -198,10 +188,9 @@ async def scanned_reply(body: bytes) -> ScannedBody:
         finite = await _finite(body)
         if finite == body:
             raise
-        scan = Scan(finite, MOST_REPLY_VALUES)
+        scan = Scan(finite, MOST_REPLY_VALUES, original=body)
         await _run(scan.run(checks_utf8=False))
-    await asyncio.sleep(0)  # the result needs a copy
-    return scan.result(body)
+    return scan.result
 
 
 async def _run(slices: Slices) -> None:
@@ -222,14 +211,20 @@ async def _finite(body: bytes) -> bytes:
         parts.append(body[at:end].replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
         at = end
         await asyncio.sleep(0)
-    return b"".join(parts)
+    return await joined(parts)
 
 
 class Scan:
-    """One pass over `body`. `run` yields where the pass may pause, `result` returns the scanned body after it."""
+    """One pass over `body`. `run` yields where the pass may pause. After it, `result` is the scanned body.
 
-    def __init__(self, body: bytes, most_values: int = MOST_VALUES) -> None:
+    `original` has its values at the same positions, and replaces `body` in the result.
+    """
+
+    result: ScannedBody
+
+    def __init__(self, body: bytes, most_values: int = MOST_VALUES, *, original: bytes | None = None) -> None:
         self._body = body
+        self._original = body if original is None else original
         self._limit = most_values
         self._at = 0
         self._values = 0
@@ -237,11 +232,8 @@ class Scan:
         self._ends: dict[int, int] = {}
         self._names: set[bytes] = set()
         self._may_spell = False
-        self._inputs: int | None = None
-        self._result: ScannedBody | None = None
         self._most_values = most_values
         self._stack = bytearray()
-        """The brackets that are open at the current position."""
         self._opened: list[int] = []
         """Their positions, without the first."""
         self._prefix = b""
@@ -249,16 +241,6 @@ class Scan:
         """The position of the first byte that is not validated."""
         self._before: list[tuple[int, int]] = []
         """The spans of the fragment before `_begin`. After each comes a long string that was validated alone."""
-
-    def result(self, body: bytes | None = None) -> ScannedBody:
-        """Return the scanned body. `body` has its values at the same positions, and replaces it."""
-        if self._result is not None:
-            self._result.inputs = self._inputs
-            return self._result
-        names, body = b"".join(self._names), self._body if body is None else body
-        scanned_body = ScannedBody.create(body, self._members, self._ends, names, may_spell=self._may_spell)
-        scanned_body.inputs = self._inputs
-        return scanned_body
 
     def run(self, *, counts_inputs: bool = False, checks_utf8: bool = True) -> Slices:
         body = self._body
@@ -286,6 +268,10 @@ class Scan:
         self._validate(end, b"")
         if _END.fullmatch(body, self._at, end) is None or end < len(body):  # the pass ended before the body
             raise _too_complex(_TOO_LONG)
+        yield
+        names = b"".join(self._names)
+        self.result = ScannedBody.create(self._members, self._ends, names, may_spell=self._may_spell)
+        yield from self.result.fill(self._original)
         if counts_inputs:
             yield from self._count_inputs()
 
@@ -448,10 +434,7 @@ class Scan:
             self._names, self._may_spell = set(), True
 
     def _invalid(self, reason: str, spans: list[tuple[int, int]], at: int) -> GatepassError:
-        """Return the error for msgspec's `reason` about `spans`, with the position in the body.
-
-        `at` is the position of the first span in the text that msgspec read.
-        """
+        """Return the error for msgspec's `reason` about `spans`; `at` is their position in the text that it read."""
         found = _AT_BYTE.search(reason)
         if found is None and spans[-1][1] < len(self._body):  # the pass ended before the body
             return _too_complex(_TOO_LONG)
@@ -467,19 +450,17 @@ class Scan:
     def _count_inputs(self) -> Slices:
         """Count the inputs as `normalize.embeddings_request` does: a list of token ids is one input."""
         value = next((member.value for member in reversed(self._members) if member.name == "input"), None)
-        self._inputs = 1
+        self.result.inputs = 1
         if value is None or self._body[value] != _ARRAY:
             return
-        self._result = self.result()
-        yield
-        count, walk = 0, JsonScanner(self._result, steps_left=100 * MOST_VALUES)
+        count, walk = 0, JsonScanner(self.result, steps_left=100 * MOST_VALUES)
         for start, _ in walk.elements(value):
             if not count and self._body[start] in b"-0123456789":
                 return
             count += 1
             if not count % 1_000:
                 yield
-        self._inputs = count
+        self.result.inputs = count
 
 
 def _too_complex(what: str) -> BodyTooComplex:

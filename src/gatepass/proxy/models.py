@@ -39,7 +39,6 @@ FRESH_S = 60.0
 """Age after which an upstream's list is fetched again; clients get the last one meanwhile."""
 
 FAILED_S = 3.0
-"""Time after a failed fetch before the list is fetched again."""
 
 FETCH_S = 8.0
 """Timeout of a fetch. RAGFlow's provider check calls this endpoint with a timeout of 10 s."""
@@ -52,31 +51,24 @@ LIST_BYTES = 4 * 1024 * 1024
 LIST_MODELS = 5_000
 
 Entry = dict[str, Any]
-"""One model of a list, as clients get it."""
 RulesByScope = dict[tuple[str, str, str], list[LearnedRuleRecord]]
 """Learned rules by operation, upstream and the upstream's model name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _FetchedList:
-    """The last list that one upstream returned."""
-
     models: tuple[Entry, ...]
     fetched_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class _FailedFetch:
-    """The error of the last fetch from one upstream."""
-
     error: Exception
     failed_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Fetch:
-    """A fetch in progress."""
-
     task: asyncio.Task[None]
     began_s: float
 
@@ -86,10 +78,9 @@ class _WaitOver(Exception):
 
 
 class ModelCatalog:
-    """Model lists, cached per upstream.
+    """Model lists, cached per upstream. All requests share one fetch per upstream.
 
-    All requests share one fetch per upstream. The last list is returned at once while a newer one is fetched, and is
-    kept if that fetch fails.
+    The last list is returned at once while a newer one is fetched, and is kept if that fetch fails.
     """
 
     def __init__(self, state: AppState) -> None:
@@ -110,14 +101,14 @@ class ModelCatalog:
     async def listing(self, context: RequestContext) -> bytes:
         """Return the body of GET /v1/models for this caller and profile.
 
-        Raises: the upstream's error, only if no model is known at all.
+        Raises the upstream's error only if no model is known.
         """
         wanted = self._start_fetches(context)
         await self._wait_for_fetches([name for name in wanted if name not in self._lists], FIRST_LIST_WAIT_S)
         if not self._known_entries():
             await self._wait_for_fetches(wanted)
         entries = self._visible(wanted, context.caller)
-        if context.profile.settings.typed_ids:
+        if context.profile_rules.settings.typed_ids:
             listed = {name: {entry["id"] for entry in fetched.models} for name, fetched in self._lists.items()}
             for entry in entries:  # copies: the cached entries keep their names
                 listed_by = [name for name, models in listed.items() if entry["id"] in models]
@@ -125,11 +116,8 @@ class ModelCatalog:
         return msgspec.json.encode({"object": "list", "data": entries})
 
     async def entry(self, context: RequestContext, model: str) -> bytes:
-        """Return the body of GET /v1/models/{id}. Waits for new lists if the cached ones do not contain the model.
-
-        Raises: ModelNotFound, and the errors of `listing`.
-        """
-        name = untyped(model) if context.profile.settings.typed_ids else model
+        """Return the body of GET /v1/models/{id}; raise ModelNotFound and the errors of `listing`."""
+        name = untyped(model) if context.profile_rules.settings.typed_ids else model
         wanted = self._start_fetches(context)
         if not any(entry["id"] == name for entry in self._known_entries()):
             await self._wait_for_fetches(wanted)
@@ -195,10 +183,7 @@ class ModelCatalog:
         return marks(None if name is None else models[name], records, wall_s)
 
     async def _wait_for_fetches(self, wanted: Iterable[str], wait_s: float | None = None) -> None:
-        """Wait until the current fetches have ended, but at most until `wait_s` after the last of them began.
-
-        The fetches continue after this returns.
-        """
+        """Wait until the current fetches have ended, but at most until `wait_s` after the last of them began."""
         fetches = [self._fetches[name] for name in wanted if name in self._fetches]
         if not fetches:
             return
@@ -229,10 +214,7 @@ class ModelCatalog:
 
 
 async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]:
-    """Fetch the upstream's own list, completed by `_completed`.
-
-    Raises: TokenUnavailable, UpstreamError.
-    """
+    """Fetch the upstream's own list, completed by `_completed`; raise TokenUnavailable or UpstreamError."""
     attempt = Attempt(state, upstream, Target(upstream.name), _model_list_call())
     try:
         return await _fetch_list(attempt)
@@ -258,10 +240,7 @@ async def _fetch_list(attempt: Attempt) -> tuple[Entry, ...]:
 
 
 def model_list_request(upstream: Upstream) -> OutboundRequest:
-    """Return the request for the upstream's models, or for RAGFlow's assistants.
-
-    It costs nothing, so `gatepass doctor` also uses it to test an upstream.
-    """
+    """Return the request for the upstream's models, or for RAGFlow's assistants. It costs nothing."""
     target = Target(upstream.name)
     return upstream.dialect.encode(_model_list_call(), target, upstream.settings.base_url, upstream.timeouts)
 
@@ -285,10 +264,7 @@ def parse_list(upstream: Upstream, body: bytes) -> tuple[Entry, ...]:
 
 
 def _completed(entry: Entry) -> Entry:
-    """Return `entry` with the members that clients of OpenAI's list require; all other members stay unchanged.
-
-    Missing members and those of another type get a default. `created` is in whole seconds.
-    """
+    """Return `entry` with defaults for missing and invalid members that clients of OpenAI's list require."""
     kind, created, owner = entry.get("object"), entry.get("created", 0), entry.get("owned_by")
     return {
         **entry,
@@ -330,7 +306,6 @@ class Kinds:
 
 
 def declared_kind(entry: Model) -> ModelKind | None:
-    """The kind of the models of one entry, by its `capabilities`."""
     if entry.capabilities.kind is not None:
         return entry.capabilities.kind
     if entry.capabilities.dimensions is not None:
@@ -339,7 +314,7 @@ def declared_kind(entry: Model) -> ModelKind | None:
 
 
 def _of_model(config: Config) -> Mapping[str, ModelKind]:
-    """Kinds by public model name, from the default models of `operations`."""
+    """Return the kinds by public model name, from the default models of `operations`."""
     operations: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
         if route.model is not None:
@@ -348,8 +323,8 @@ def _of_model(config: Config) -> Mapping[str, ModelKind]:
 
 
 def _of_upstream(config: Config) -> Mapping[str, ModelKind]:
-    """Kinds by upstream, from the upstreams of `operations`."""
-    routed = {target.upstream for entry in config.models.values() for target in entry.all_targets()}
+    """Return the kinds by upstream, from the upstreams of `operations`."""
+    routed = {target.upstream for entry in config.models.values() for target in entry.ordered_targets()}
     if not config.models and len(config.upstreams) == 1:
         return {}  # all operations are routed to the only upstream, so its kind is not known
     operations: dict[str, set[str]] = {}

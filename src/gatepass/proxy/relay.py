@@ -13,7 +13,6 @@ from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, last_events
 from gatepass.proxy.upstream_call import connection_error
-from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import nonempty_usage, usage_of
 from gatepass.types import OK, header
 
@@ -21,11 +20,7 @@ from gatepass.types import OK, header
 async def relay(
     classified: ClassifiedReply, context: RequestContext, client_response: ClientResponse, keep_alive: KeepAlive
 ) -> None:
-    """Write `classified` to the client.
-
-    `keep_alive`, if it was started, continues while a stream pauses.
-    Raises: the error that ended a stream early, which the caller sends as the stream's error event.
-    """
+    """Write `classified` to the client; raise the error that ended a stream early."""
     attempt = context.attempts[-1]
     if isinstance(classified, BufferedReply):  # most are
         context.usage = nonempty_usage(classified.usage or usage_of(classified.body))
@@ -37,7 +32,6 @@ async def relay(
     if isinstance(classified, StreamingReply):
         keep_alive.watch_stream(classified.events)
         await _relay_stream(classified, context, client_response)
-        classified.response.finish()
         return
     if isinstance(classified, RawReply):
         await _relay_raw(classified, attempt, client_response)
@@ -52,14 +46,14 @@ async def relay(
 
 
 async def _relay_stream(stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:
-    """Relay the events. Closes `stream.response` only on an error; the caller closes a finished stream."""
+    """Relay the events, and close `stream.response`."""
     attempt = context.attempts[-1]
     try:
         headers = stream.upstream.response_headers.select(stream.response.headers)
         if adapted := stream.events.adapted:
             attempt.add_changes(adapted)
         client_response.begin_stream(OK, headers)
-        await _relay_events(stream, attempt, client_response)
+        await _relay_events(stream, context, client_response)
     except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation
         await stream.response.aclose()
         raise
@@ -99,11 +93,11 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
         await response.aclose()
 
 
-async def _relay_events(stream: StreamingReply, attempt: Attempt, client_response: ClientResponse) -> None:
-    """Send each run of complete events as soon as it arrives. Raises the error that ended the stream."""
-    events, writer = stream.events, _EventWriter(stream.events, attempt, client_response, stream.ready)
+async def _relay_events(stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:
+    """Send each run of complete events as soon as it arrives; raise the error that ended the stream."""
+    events, writer = stream.events, _EventWriter(stream, context, client_response)
     at_end = stream.body_ended
-    while not (at_end or writer.is_over):
+    while not (at_end or events.done or events.failure is not None):
         await writer.flush()
         if events.waiting:
             await asyncio.sleep(0)  # a large piece is parsed in slices: other requests run in between
@@ -114,11 +108,12 @@ async def _relay_events(stream: StreamingReply, attempt: Attempt, client_respons
             if at_end:
                 writer.hold(await last_events(events))
         except TransportFault as fault:
-            events.break_off(connection_error(attempt, fault))
+            events.break_off(connection_error(context.attempts[-1], fault))
             at_end = True
     if events.failure is not None:
         await client_response.send_events(writer.held)
         raise events.failure
+    stream.response.finish()
     await client_response.send_events(writer.held, last=True)
 
 
@@ -128,39 +123,31 @@ class _EventWriter:
     `held` is the run of events that waits for room in the client's connection or for the end of the stream.
     """
 
-    def __init__(self, events: EventStream, attempt: Attempt, client_response: ClientResponse, ready: bytes) -> None:
-        self._events = events
-        self._attempt = attempt
-        self._keeps_bodies = attempt.state.keeps_bodies
+    def __init__(self, stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:
+        self._events = stream.events
+        self._context = context
+        self._attempt = context.attempts[-1]
+        self._keeps_bodies = context.state.keeps_bodies
         self._client_response = client_response
-        self.held = b""
-        self.hold(ready)
-
-    @property
-    def is_over(self) -> bool:
-        return self._events.done or self._events.failure is not None
+        self._try_write = client_response.cycle.try_write
+        self.hold(stream.ready)
 
     def hold(self, ready: bytes) -> None:
         self._attempt.capture_reply(ready)
         self.held = ready
 
     def relay_piece(self, piece: bytes) -> bool:
-        """Parse `piece` and send its events. Return whether the next piece may be read now.
-
-        One function without calls to helpers, because it runs for every piece of every stream.
-        """
+        """Parse `piece` and send its events. Return whether the next piece may be read now."""
+        # Without calls to helpers, because it runs for every piece of every stream. `try_send_events` would also note
+        # the first byte, but `flush` has already sent the first events.
         events = self._events
         ready = events.feed(piece)
         if self._keeps_bodies:
             self._attempt.capture_reply(ready)
-        if (
-            events.done
-            or events.failure is not None
-            or events.waiting
-            or (ready and not self._client_response.try_send_events(ready))
-        ):
+        if events.done or events.failure is not None or events.waiting or (ready and not self._try_write(ready)):
             self.held = ready
             return False
+        self._context.bytes_out += len(ready)
         return True
 
     async def flush(self) -> None:

@@ -16,13 +16,15 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.config.access import PLAIN, Profile
-from gatepass.dialects.content import ContentKind, ContentSniffer, content_type, first_bytes, is_event_stream
+from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import not_json, should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
+from gatepass.http_client.response_body import joined
 from gatepass.json_scan import ScannedBody, occurrences
 from gatepass.normalize.embeddings_reply import is_right
 from gatepass.normalize.members import STREAMED
+from gatepass.normalize.rerank import check_size
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import scanned_reply
@@ -115,11 +117,7 @@ in the id of a tool call that a client sends back (Portkey-AI/gateway#1062)."""
 
 
 class IdGenerator:
-    """Generate the ids that one reply lacks, each different: clients treat two tool calls with one id as one call.
-
-    The ids are random and not derived from the request id, because a client may send one `x-request-id` for a whole
-    conversation and then returns the ids of every turn.
-    """
+    """Generate the ids that one reply lacks, each different: clients treat two tool calls with one id as one call."""
 
     __slots__ = ("_count", "_name")
 
@@ -128,7 +126,9 @@ class IdGenerator:
         self._count = 0
 
     def __call__(self, prefix: str) -> str:
-        self._name = self._name or token_hex(ID_BYTES)  # drawn late: most replies have all their ids
+        # Drawn late: most replies have all their ids. Not derived from the request id, because a client may send one
+        # `x-request-id` in all requests of a conversation, whose ids would then collide.
+        self._name = self._name or token_hex(ID_BYTES)
         self._count += 1
         return f"{prefix}{self._name}" if self._count == 1 else f"{prefix}{self._name}-{self._count}"
 
@@ -144,7 +144,6 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     profile: Profile
     protocol: ClientProtocol
     content_type: bytes | None
-    """The reply's first content type."""
 
     def headers(self) -> Headers:
         """The reply's headers that are relayed to the client."""
@@ -159,19 +158,17 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
         return EnvelopeDefaults(IdGenerator(), int(self.state.clock.wall()), self.call.model)
 
     def client_transform(self) -> EventTransform | None:
-        """A new transform of the stream for this client, None for most clients."""
         is_chat = self.protocol is ClientProtocol.CHAT
         return None if self.profile is PLAIN else make_client_transform(self.profile, is_chat=is_chat)
 
 
 ID_LOG_CHARS = 100
-"""The most characters of an upstream's request id in the access log."""
 
 
 async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     """Return the reply in the form that the client's call asked for, and keep the upstream's request id.
 
-    Raises: the error that the reply contains, after closing `response`.
+    Raises the error that the reply contains, after closing `response`.
     """
     upstream = attempt.upstream
     call = attempt.call
@@ -292,7 +289,6 @@ class _ReplayedResponse:
 
 
 SYNTHESIZED = "stream=synth"
-"""The entry of `x-gatepass-adapted` for a stream made from a whole reply."""
 COMMENT_HOLD_S = 5.0
 HELD_BYTES = 4096
 """An upstream's comments are held back before the first event for this time and up to this size, because an error may
@@ -302,18 +298,18 @@ follow and then still gets its HTTP status."""
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
     events = _event_stream(context)
-    sniffer = ContentSniffer(context.content_type)
-    pieces: list[bytes] = []
+    kind, beginning = ContentKind.UNDECIDED, b""
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     try:
         async for piece in context.response:
             context.attempt.add_upstream_wait()
-            if sniffer.kind is ContentKind.UNDECIDED:
-                pieces.append(piece)
-                if sniffer.feed(piece) is ContentKind.UNDECIDED:
+            if kind is ContentKind.UNDECIDED:
+                beginning += piece
+                kind = content_kind(beginning, context.content_type)
+                if kind is ContentKind.UNDECIDED:
                     continue
-                piece = b"".join(pieces)  # the sniffer has decided: parse all pieces so far
-            if sniffer.kind is not ContentKind.STREAM:
+                piece = beginning
+            if kind is not ContentKind.STREAM:
                 return await _synthesized(context, await buffer_reply(context, piece))
             held += _checked(context, piece, events.feed(piece), events)
             # a large piece is parsed in turns, so that other requests run in between
@@ -325,8 +321,8 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
                 return StreamingReply(context.upstream, context.response, events, held)
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
-    if sniffer.kind is not ContentKind.STREAM:
-        return await _synthesized(context, await buffer_reply(context, b"".join(pieces)))
+    if kind is not ContentKind.STREAM:
+        return await _synthesized(context, await buffer_reply(context, beginning))
     held += _checked(context, b"", await last_events(events), events)
     return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
 
@@ -338,7 +334,8 @@ async def last_events(events: EventStream) -> bytes:
     while events.waiting:
         await asyncio.sleep(0)
         runs.append(events.feed())
-    return b"".join((*runs, events.finish()))
+    runs.append(events.finish())
+    return b"".join(filter(None, runs))  # a single run is not copied
 
 
 def _checked(context: ReplyContext, piece: bytes, ready: bytes, events: EventStream) -> bytes:
@@ -375,13 +372,11 @@ def _event_stream(context: ReplyContext) -> EventStream:
         )
     defaults, requested = context.envelope_defaults(), requested_usage(context.call.body)
     configured, profile = context.upstream.settings.repair, context.profile
-    include_usage, drops_usage = requested, False
-    if requested is False and profile.places_usage:
-        include_usage, drops_usage = _usage_options(context, requested)
+    include_usage, drops_usage = _usage_options(context, requested)
     transforms = context.upstream.transforms
     options = RepairOptions(
         include_usage,
-        configured.without_choices if profile.without_choices == "move" else profile.without_choices,
+        configured.without_choices,
         profile.splits_finish,
         configured.cumulative,
         configured.one_id,
@@ -397,10 +392,7 @@ def _event_stream(context: ReplyContext) -> EventStream:
 
 
 def _usage_options(context: ReplyContext, requested: bool | None) -> tuple[bool | None, bool]:
-    """Return `RepairOptions.include_usage` and `RepairOptions.drops_usage` for the client's stream.
-
-    `requested`: the result of `requested_usage` for the client's body.
-    """
+    """Return `RepairOptions.include_usage` and `RepairOptions.drops_usage` for the client's `requested_usage`."""
     if requested is not False or not context.profile.places_usage:
         return requested, False
     place = place_for_ragflow(context.call.body)
@@ -444,8 +436,6 @@ def _synthesized_events(
     return run.count(b"\n\n") - run.endswith(DONE), tuple(texts.restored_pieces(run))
 
 
-REPAIRED_PROTOCOLS = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS)
-"""Whole replies of these protocols may be repaired for the client."""
 UNWRAPPED = "unwrap=data"
 """The entry of `x-gatepass-adapted` for an answer taken out of an envelope."""
 
@@ -481,8 +471,10 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
 
 
 async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
-    """Classify and repair a whole reply that is not known to be good. Raises the error that it contains."""
+    """Classify and repair a whole reply that is not known to be good; raise the error that it contains."""
     protocol = context.protocol
+    if protocol is ClientProtocol.RERANK:
+        check_size(body, context.upstream.name)
     transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None
     is_large = len(body) > SLICE_BYTES
     is_validated = protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options())
@@ -493,7 +485,8 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     if needs_scan and first_bytes(body)[:1] == b"{":
         body = await _scanned_reply(context, body)
     if is_validated:
-        return _repaired(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
+        right = BufferedReply(context.response.status, context.headers(), body, is_validated=True)
+        return await _repaired(context, right)
     if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
         await _check_value_count(context, body)
     if context.protocol in STREAMED and body[:1] != b"{" and is_event_stream(context.response.headers, body):
@@ -513,7 +506,8 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     if is_large:
         await asyncio.sleep(0)
     reply = received_reply(context.attempt, context.response, body)
-    document = context.upstream.dialect.classify_document(reply, protocol)
+    work = partial(context.upstream.dialect.classify_document, reply, protocol)
+    document = await context.state.body_thread.run(body, work)
     if isinstance(document, GatepassError):
         context.attempt.add_changes(adapted)
         raise document
@@ -521,11 +515,12 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         adapted = (*adapted, UNWRAPPED)
     if is_large:
         await asyncio.sleep(0)
-    return _repaired(context, BufferedReply(context.response.status, context.headers(), document, adapted))
+    classified = BufferedReply(context.response.status, context.headers(), document, adapted)
+    return await _repaired(context, classified)
 
 
 async def _scanned_reply(context: ReplyContext, body: bytes) -> bytes:
-    """Return `body` scanned, or unchanged if it is too complex but small. Raises UpstreamInvalid."""
+    """Return `body` scanned, or unchanged if it is too complex but small; raise UpstreamInvalid."""
     try:
         return await scanned_reply(body)
     except InvalidJson:
@@ -555,17 +550,20 @@ async def _check_value_count(context: ReplyContext, body: bytes) -> None:
         await asyncio.sleep(0)
 
 
-def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     """Return `reply` repaired for OpenAI's SDKs and adapted to the client's profile."""
-    if context.protocol not in REPAIRED_PROTOCOLS:
-        return reply
     if context.protocol is ClientProtocol.CHAT:
-        try:
-            body, adapted = repair_reply(reply.body, context.envelope_defaults)
-        except ArgumentsTooLarge:
-            raise arguments_too_large(context.upstream.name) from None
-        reply = _changed(reply, body, adapted) if adapted else reply
-        reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
+        return await context.state.body_thread.run(reply.body, partial(_repaired_chat, context, reply))
+    return _for_profile(context, reply) if context.protocol is ClientProtocol.EMBEDDINGS else reply
+
+
+def _repaired_chat(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+    try:
+        body, adapted = repair_reply(reply.body, context.envelope_defaults)
+    except ArgumentsTooLarge:
+        raise arguments_too_large(context.upstream.name) from None
+    reply = _changed(reply, body, adapted) if adapted else reply
+    reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
     return _for_profile(context, reply)
 
 
@@ -588,31 +586,34 @@ TURN_BYTES = 4 * 1024
 
 async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     """Make a whole reply from a stream, read up to its last event. A document labelled as a stream is buffered."""
-    sniffer, aggregator = ContentSniffer(b"text/event-stream"), _body_aggregator(context)
+    aggregator = _body_aggregator(context)
+    kind, beginning = ContentKind.UNDECIDED, b""
     try:
         async for piece in context.response:
-            if sniffer.kind is ContentKind.UNDECIDED and sniffer.feed(piece) is ContentKind.UNDECIDED:
-                continue
-            if sniffer.kind is not ContentKind.STREAM:
-                return await buffer_reply(context, sniffer.held)
-            sniffer.held, run = b"", sniffer.held or piece
-            context.attempt.capture_reply(run)
-            if not await _feed_slices(aggregator, run):
+            if kind is ContentKind.UNDECIDED:
+                beginning += piece
+                kind = content_kind(beginning, b"text/event-stream")
+                if kind is ContentKind.UNDECIDED:
+                    continue
+                if kind is not ContentKind.STREAM:
+                    return await buffer_reply(context, beginning)
+                piece, beginning = beginning, b""
+            context.attempt.capture_reply(piece)
+            if not await _feed_slices(aggregator, piece):
                 break
             if (memory := context.attempt.memory) is not None:  # the aggregated reply is held in memory
-                memory.add(len(run))
+                memory.add(len(piece))
                 await memory.wait_for_room()
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
     context.attempt.add_upstream_wait()
-    await _feed_slices(aggregator, sniffer.held)
+    await _feed_slices(aggregator, beginning)
     reply = await _aggregated(context, aggregator)
     context.response.finish()
     return reply
 
 
 def _is_labelled_stream(context: ReplyContext) -> bool:
-    """Whether the reply's content type is that of an event stream."""
     # the most frequent values first: they need no parsing
     if context.content_type in (None, b"application/json"):
         return False
@@ -646,6 +647,11 @@ async def _feed_slices(aggregator: BodyAggregator, run: bytes) -> bool:
         while aggregator.waiting:
             await asyncio.sleep(0)
             needs_more = aggregator.feed()
+        if aggregator.is_check_due:
+            await asyncio.sleep(0)
+            for _ in aggregator.check_size():
+                await asyncio.sleep(0)
+            needs_more = aggregator.feed()
         if not needs_more:
             break
     return needs_more
@@ -657,6 +663,9 @@ async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> Buff
         await asyncio.sleep(0)
         aggregator.feed()
     try:
+        for step in (aggregator.take_tail, aggregator.end):
+            step()
+            await asyncio.sleep(0)
         body = aggregator.finish()
     except GatepassError:
         context.attempt.add_changes(aggregator.adapted)
@@ -666,4 +675,7 @@ async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> Buff
     # the upstream's content type is that of a stream
     headers = tuple(field for field in context.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))
-    return _repaired(context, BufferedReply(context.response.status, headers, body, (AGGREGATED,)))
+    reply = BufferedReply(context.response.status, headers, body, (AGGREGATED,))
+    reply = await _repaired(context, reply)
+    pieces = aggregator.restored_pieces(reply.body)
+    return reply if len(pieces) == 1 else replace(reply, body=await joined(pieces))

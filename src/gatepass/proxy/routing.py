@@ -14,7 +14,6 @@ from gatepass.types import Target
 
 NAMED_IN_ERROR = 10
 WITHOUT_MODEL = ("files", "batches")
-"""Operations whose requests name no model."""
 
 Targets = tuple[Target, ...]
 
@@ -33,7 +32,7 @@ class _OperationRoutes:
 
     exact: Mapping[str, Targets]
     globs: tuple[tuple[str, Targets], ...]
-    """Longest pattern first."""
+    """The longest pattern first."""
     rest: Targets
     """The targets of other models, and of requests without a model."""
 
@@ -42,11 +41,11 @@ class _OperationRoutes:
         route = block_of_operation(config.operations, operation)
         routes: dict[str, Targets] = {}
         for name, entry in config.models.items():
-            model = entry.for_operation(operation, route)
+            model = entry.over(route)
             routes[name] = tuple(
                 _target(one.upstream, one.name, model.timeouts, config) for one in model.ordered_targets()
             )
-        # A block of the operation leads to its upstream, and so does the only upstream if there is no choice.
+        # The block of the operation names the upstream. Without it, the only upstream serves the operation.
         upstream = None if route is None else route.upstream
         if upstream is None and len(config.upstreams) == 1 and not config.models:
             upstream = next(iter(config.upstreams))
@@ -64,8 +63,7 @@ class RouteTable:
     """The targets of each model for each operation.
 
     The first match wins: an exact name, the longest glob, the upstream of the operation's block, the model `*`.
-    An entry of `models` may have other targets for one operation. With one upstream and no `models`, that upstream
-    serves each operation whose block names no other.
+    With one upstream and no `models`, that upstream serves each operation whose block names no other.
     """
 
     def __init__(
@@ -81,10 +79,9 @@ class RouteTable:
 
     @classmethod
     def from_config(cls, config: Config) -> RouteTable:
-        named = [*config.operations, *(name for model in config.models.values() for name in model.operations)]
         return cls(
             _OperationRoutes.of("", config),
-            {str(name): _OperationRoutes.of(name, config) for name in dict.fromkeys(named)},
+            {str(name): _OperationRoutes.of(name, config) for name in config.operations},
             {str(name): route.model for name, route in config.operations.items() if route.model is not None},
         )
 
@@ -101,7 +98,7 @@ class RouteTable:
     def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Targets:
         """Return the targets of `model` in order, at least one. `model` is "" if the request names none.
 
-        Raises ModelNotFound. Its text lists the models that the caller `may_see`, all if that is None.
+        Raises ModelNotFound, whose text lists the models that the caller `may_see`; all if that is None.
         """
         routes = self._by_operation.get(operation, self._others)
         if (found := routes.exact.get(model)) is not None:  # before the globs: nearly always, and without a loop

@@ -51,7 +51,6 @@ class MultipartUpload:
         self.memory: RequestMemory | None = None
         """Counts the bytes that are kept; None: nothing does."""
         self.bytes_in = 0
-        """Bytes that were read so far."""
         self.routed_model: str | None = None
         """The model that the call was routed by, if it differs from the form's. "" if the call has no model."""
         self.is_whole = self.has_begun = self.model_is_late = False
@@ -76,10 +75,7 @@ class MultipartUpload:
         return bool(self._kept) and self._kept_bytes <= self._keep_bytes
 
     async def begin(self) -> None:
-        """Read until the model is known or the bytes to search are used up.
-
-        For an operation without a model this reads one piece, so that an invalid or too large form is never sent.
-        """
+        """Read until the model is known or the bytes to search are used up; without a model read one piece."""
         if not self._names_model:
             await self.read()
             return
@@ -139,10 +135,7 @@ class MultipartUpload:
         return self._kept[0] if self._kept else b""
 
     def as_model(self, name: str | None) -> EditedUpload:
-        """Return the form with its model replaced by `name`, or by the routed model if `name` is None.
-
-        A form without `model` gets it as its first part; `adapted` then contains ADDED.
-        """
+        """Return the form with its model replaced by `name` (None: the routed one), or added as its first part."""
         name = self.routed_model if name is None else name
         if not self._names_model:
             return EditedUpload(self)
@@ -170,10 +163,7 @@ class MultipartUpload:
 
 @dataclass(frozen=True, slots=True)
 class EditedUpload:
-    """An Upload for one attempt: the kept bytes with `edits` applied, then the rest of the client's body.
-
-    `edits` are in the order of their positions. `adapted` lists them, except for a replaced model name.
-    """
+    """An Upload for one attempt: the kept bytes with `edits` applied in order, then the rest of the client's body."""
 
     upload: MultipartUpload
     edits: tuple[Edit, ...] = ()
@@ -201,9 +191,7 @@ class EditedUpload:
 
 
 HEAD_BYTES = 16 * 1024
-"""Limit for the head of a part."""
 MODEL_BYTES = 4 * 1024
-"""Limit for the value of `model`."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
@@ -226,10 +214,7 @@ _PLAIN_CODING = (b"7bit", b"8bit", b"binary")
 
 
 def boundary_of(headers: Headers) -> bytes | None:
-    """Return the form's boundary, None if `headers` do not announce a form.
-
-    Raises: InvalidRequest for a content type that parsers could read differently.
-    """
+    """Return the form's boundary, None without a form; raise InvalidRequest if parsers could read it differently."""
     kind, separator, rest = (header(headers, b"content-type") or b"").strip().partition(b";")
     if kind.strip().lower() != b"multipart/form-data" or b"boundary" not in rest.lower():
         return None
@@ -248,13 +233,15 @@ def boundary_of(headers: Headers) -> bytes | None:
 class MultipartScan:
     """Find the part `model` in the pieces of a form; holds at most the head of one part.
 
-    All positions are in bytes from the beginning of the form. `start`: the first delimiter, after the empty line that
-    may precede it. `model`: the value of the part, None until it is complete. `span`: the position of that value.
-    `quoted`: the position of a name in single quotes, which IN_QUOTES has to replace. `has_named`: the head of the part
-    was read. `in_head`: the head of some part is not complete.
+    All positions are in bytes from the beginning of the form.
 
-    `check_name` is called with the name of every other part, and may raise.
-    Raises: InvalidRequest for a second `model`, and for any form that two parsers could read differently.
+    - `start`: the first delimiter, after the empty line that may precede it.
+    - `model`: the value of the part, None until it is complete. `span`: the position of that value.
+    - `quoted`: the position of a name in single quotes, which IN_QUOTES has to replace.
+    - `has_named`: the head of the part was read. `in_head`: the head of some part is not complete.
+
+    `check_name` is called with the name of every other part, and may raise. Raises InvalidRequest for a second `model`,
+    and for any form that two parsers could read differently.
     """
 
     def __init__(self, boundary: bytes, check_name: Callable[[str], None] = lambda _: None) -> None:
@@ -343,10 +330,7 @@ class MultipartScan:
         return delimiter + len(self._line) + (2 if data.startswith(self._line + b"--", delimiter) else 0)
 
     def _find_delimiter(self, data: bytes, used: int) -> int | None:
-        """Return the position of the next delimiter, None if `data` does not hold all of it.
-
-        Raises: InvalidRequest for a line that begins like a delimiter, which RFC 2046 (section 5.1.1) forbids in parts.
-        """
+        """Return the position of the next delimiter, None if `data` ends before it; raise InvalidRequest."""
         found = self._delimiter_like.search(data, used)
         if found is None:
             return None
@@ -355,6 +339,7 @@ class MultipartScan:
         if len(following) < 2:
             return None
         is_line = found.start() > used and data.startswith(self._line, found.start() - 1)
+        # RFC 2046 (section 5.1.1) forbids a line in a part that begins like a delimiter
         if not is_line or following not in (b"--", b"\r\n"):
             raise InvalidRequest("A line of the form begins with its boundary but is not a delimiter.")
         self._is_over = following == b"--"
@@ -388,10 +373,7 @@ class MultipartScan:
 
 
 def _fields(head: bytes) -> dict[bytes, bytes]:
-    """Return the fields of a part's head by name.
-
-    Raises: InvalidRequest unless exactly one content-disposition names the part.
-    """
+    """Return the fields of a part's head by name; raise InvalidRequest if parsers could read the head differently."""
     fields: dict[bytes, bytes] = {}
     for line in head.split(b"\r\n"):
         found = _FIELD.fullmatch(line)

@@ -64,7 +64,7 @@ class _TokenExpired(Exception):
 async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     """Send `request` with a valid token and return the response. The caller closes it.
 
-    A 401, or a status in `rejection.statuses`, drops the token by its value and repeats the request with a new one.
+    A 401, or a status in `rejection.statuses`, renews the token and repeats the request with the new one.
     The second rejection is returned. Raises TokenUnavailable, Overloaded and UpstreamError.
     """
     state, upstream = attempt.state, attempt.upstream
@@ -330,10 +330,7 @@ def take_body(attempt: Attempt, response: Response, limit_bytes: int) -> bytes |
 
 
 async def read_body(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
-    """Return the whole body, which starts with the `beginning` that was read before. Closes the response.
-
-    Raises UpstreamError.
-    """
+    """Return the whole body, after the `beginning` that was read before; raise UpstreamError. Closes the response."""
     try:
         return await read_whole(response, limit_bytes, beginning, attempt.memory)
     except TransportFault as fault:
@@ -408,7 +405,6 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
 
 
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
-    """Return the error for a transport fault of the attempt."""
     upstream = attempt.upstream
     mask, has_ca_file = attempt.state.redactor.mask, upstream.settings.network.ca_file is not None
     return upstream_error(fault, upstream.name, upstream.settings.base_url, mask, has_ca_file=has_ca_file)

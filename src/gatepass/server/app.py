@@ -35,7 +35,6 @@ LOG = logging.getLogger("gatepass.serve")
 
 
 ENTER_LIFESPAN = "Enter its lifespan in the event loop that serves the requests."
-"""How a parent application starts gatepass."""
 
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 """By default FastAPI's own telemetry records exception texts and reads exporters from the environment."""
@@ -59,7 +58,7 @@ class Service:
         await self._running().serve_asgi(scope, receive, send)
 
     def _running(self) -> ApiEndpoint:
-        """Return the endpoint. Raises NotStarted."""
+        """Return the endpoint; raise NotStarted."""
         if self._endpoint is None:
             raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
         if asyncio.get_running_loop() is not self._loop:
@@ -130,10 +129,9 @@ def create_app(config: Config) -> FastAPI:
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
-    """Load the YAML file `path`, and resolve its references from the environment.
+    """Load the YAML file `path`, and resolve its references from the environment; raise ConfigError with every problem.
 
-    Logs warnings to the logger `gatepass.config`. Raises `gatepass.config.document.ConfigError`, which lists every
-    problem.
+    Logs warnings to the logger `gatepass.config`.
     """
     loaded = load(os.fspath(path), os.environ)
     for warning in loaded.warnings:
@@ -153,7 +151,6 @@ def drain(app: FastAPI) -> None:
 
 
 def build_app(state: AppState) -> FastAPI:
-    """Return the application of an existing AppState."""
     return _app(lambda: ApiEndpoint(state), state.config.server.base_path)
 
 

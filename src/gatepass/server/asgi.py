@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from itertools import count
 from typing import Any
 
@@ -192,14 +192,11 @@ class AsgiRequestCycle:
         self._put(data)
         return True
 
-    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        self._on_disconnect = callback
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
         if self.is_disconnected:
             callback()
-        return self._unwatch
-
-    def _unwatch(self) -> None:
-        self._on_disconnect = None
+        else:
+            self._on_disconnect = callback
 
     # receiving
 
@@ -262,8 +259,9 @@ class AsgiRequestCycle:
         self._unsent.clear()
         for signal in (self._received, self._sent):
             signal.set()
-        if self._on_disconnect is not None:
-            self._on_disconnect()
+        callback, self._on_disconnect = self._on_disconnect, None
+        if callback is not None:
+            callback()
 
     # sending
 
@@ -301,6 +299,8 @@ class AsgiRequestCycle:
             await self._send(head)
         await self._send({"type": "http.response.body", "body": data, "more_body": not self._is_ending})
         self.has_ended = self._is_ending
+        if self.has_ended:
+            self._on_disconnect = None
 
 
 async def _wait_and_clear(event: asyncio.Event) -> None:
@@ -316,11 +316,8 @@ _FRAMING = frozenset((b"connection", b"content-length", b"keep-alive", b"transfe
 async def serve_page(app: ASGIApp, cycle: HttpRequestCycle, limit_bytes: int) -> None:
     """Serve `cycle` with `app`, and raise its errors. `receive` reports the client's disconnect."""
     page = _Page(cycle, limit_bytes)
-    unwatch = cycle.on_disconnect(page.disconnect)
-    try:
-        await app(page.scope(), page.receive, page.send)
-    finally:
-        unwatch()
+    cycle.on_disconnect(page.disconnect)
+    await app(page.scope(), page.receive, page.send)
 
 
 class _Page:
@@ -391,7 +388,7 @@ class ApiEndpoint:
         self._catalog = self._catalog.of_next(state)
         self.state = state
 
-    def serve(self, cycle: HttpRequestCycle) -> Awaitable[None]:
+    def serve(self, cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         state = self.state
         name = client_request_id(cycle.headers) or self._ids.new()
         query = cycle.target.partition(b"?")[2]

@@ -2,16 +2,18 @@
 
 uvicorn's own protocol takes 35 µs more for each request. It limits neither the time to receive a request (see
 `timeouts`) nor the size of its head (see `parser`). asyncio calls the protocol methods, which return at once. Each
-request has a task of its own that waits.
+request has one task, which waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -20,13 +22,13 @@ from uvicorn.server import ServerState
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
 from gatepass.http_client.connection import WriteBatcher
-from gatepass.http_client.deadline import Deadline
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import HttpRequestCycle, header_lines
 from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import (
     BODY_GRACE_S,
+    DRAIN_RECHECK_S,
     LINGER_S,
     AwaitedInput,
     ReceiveTimeouts,
@@ -38,7 +40,7 @@ from gatepass.server.timeouts import (
     slow_upload,
 )
 
-Serve = Callable[[HttpRequestCycle], Awaitable[None]]
+Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]
 """Serves one cycle: a page, or an API request. `connection_context` (process.py) makes it."""
 
 OnRefused = Callable[[GatepassError, str], None]
@@ -68,7 +70,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
-        *("_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
+        *("_closes_s", "_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
         *("_server_state", "_stall_timer", "_transport", "_unauthenticated_until_s"),
     )
@@ -88,17 +90,14 @@ class ClientConnection(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
         self._parser = RequestParser(self)
-        deadline = Deadline(self._loop, self._on_timeout)
-        self._timeouts = ReceiveTimeouts(
-            deadline, self._limits.receive_s, context.keep_alive_s, self._limits.upload_bytes_per_s
-        )
+        self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, self._limits, context.keep_alive_s)
         self._unauthenticated_until_s = self._loop.time() + context.keep_alive_s
         """When a connection without authentication closes. Otherwise each request would extend its life."""
         self._current: HttpRequestCycle | None = None
         """The cycle that is served. The cycles after it wait in `_queue`."""
         self._queue: deque[HttpRequestCycle] = deque()
         self._ignores_input = self._reading_paused = False
-        self._lingers_until_s = 0.0
+        self._lingers_until_s = self._closes_s = 0.0
         self._stall_timer: asyncio.TimerHandle | None = None
         self._writable_waiter: asyncio.Future[None] | None = None
         self._default_fields: list[tuple[bytes, bytes]] | None = None
@@ -116,7 +115,6 @@ class ClientConnection(asyncio.Protocol):
         self._is_ending, self.connected_before_drain = in_flight.draining, not in_flight.refusing
         peer = transport.get_extra_info("peername")
         self._parser.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""  # a Unix socket's is a string
-        self._timeouts.update(self._parser, self._current)
         address = self._context.proxies.of_peer(self._parser.peer)
         for connection in self._shares.connect(self, address, self._loop.time()):
             connection.evict()
@@ -124,7 +122,6 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._server_state.connections.discard(self)
         self._shares.disconnect(self)
-        self._timeouts.close()
         self.resume_writing()  # wakes a task in `wait_writable`
         cycles = (self._current, self._parser.cycle, *self._queue)
         self._ignores_input = True
@@ -133,6 +130,7 @@ class ClientConnection(asyncio.Protocol):
         for cycle in cycles:
             if cycle is not None:
                 cycle.disconnect()
+        self._timeouts.close()
 
     def data_received(self, data: bytes) -> None:
         if self._ignores_input:
@@ -190,10 +188,12 @@ class ClientConnection(asyncio.Protocol):
         return self.connected_before_drain and not (self._ignores_input or self._transport.is_closing())
 
     def shutdown(self) -> None:
-        """Close once the requests in progress have ended (called by uvicorn)."""
+        """Close when all requests of the connection have ended, at once if it is idle (called by uvicorn)."""
         self._is_ending = True
         if self._current is not None:
             self.last_cycle().persists = False
+        elif self._is_idle():
+            self.close_when_idle()
         elif not self._ignores_input:
             self._linger()
 
@@ -208,8 +208,9 @@ class ClientConnection(asyncio.Protocol):
                 self._shares.begin_unauthenticated(self, now_s)
                 if now_s > self._unauthenticated_until_s:
                     cycle.persists = False
-            cycle.task = self._loop.create_task(self._run_cycle(cycle))
-            self._server_state.tasks.add(cycle.task)  # uvicorn's shutdown waits for these
+            task = self._loop.create_task(self._serve(cycle))
+            self._server_state.tasks.add(task)  # uvicorn's shutdown waits for these
+            task.add_done_callback(partial(self._on_served, cycle))
         else:
             self._queue.append(cycle)
             self._pause_reading()  # bounds the pipelined requests in memory
@@ -226,7 +227,8 @@ class ClientConnection(asyncio.Protocol):
     def common_fields(self) -> bytes:
         fields = self._server_state.default_headers  # uvicorn makes a new list with the date each second
         if fields is not self._default_fields:
-            self._default_fields, self._default_lines = fields, header_lines(fields)
+            self._default_fields = fields
+            self._default_lines = header_lines(fields)
         return self._default_lines
 
     def pause_reading(self) -> None:
@@ -304,23 +306,20 @@ class ClientConnection(asyncio.Protocol):
             self._resume_reading()
         self._timeouts.update(self._parser, self._current)
 
-    # the task of a cycle
-
-    async def _run_cycle(self, cycle: HttpRequestCycle) -> None:
-        """Serve `cycle`, and end its response if an internal error left it incomplete."""
-        try:
-            await self._serve(cycle)
-        except Exception:  # no task awaits this one, so log every error; Starlette raises also what it responded to
-            LOG.exception("request_failed")
-        finally:
-            self._server_state.tasks.discard(cycle.task)
-            if not (cycle.has_ended or cycle.is_disconnected):
-                cycle.persists = False
-                if cycle.has_begun or self._transport.is_closing():
-                    self._close()
-                else:
-                    self.send(error_response(internal_error()))
-                    self.response_complete()
+    def _on_served(self, cycle: HttpRequestCycle, task: asyncio.Task[None]) -> None:
+        """The task of `cycle` has ended. End the response if an internal error left it incomplete."""
+        self._server_state.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # no task awaits this one, so log every error; Starlette raises also what it responded to
+            LOG.error("request_failed", exc_info=error)
+        if cycle.has_ended or cycle.is_disconnected:
+            return
+        cycle.persists = False
+        if cycle.has_begun or self._transport.is_closing():
+            self._close()
+        else:
+            self.send(error_response(internal_error()))
+            self.response_complete()
 
     def _pause_reading(self) -> None:
         if not self._reading_paused:
@@ -336,8 +335,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _on_timeout(self) -> None:
         awaited, receiving = self._timeouts.take_expired(), self._parser.cycle
-        if self._is_ending and not self._ignores_input and self._is_idle():
-            self._linger()
+        if awaited is None:
+            return
+        is_idle = self._is_idle() and not self._ignores_input
+        if is_idle and self._has_unread():
+            self._timeouts.update(self._parser, self._current)  # the loop reads the request next
+        elif is_idle and self._is_ending:
+            late_s = self._loop.time() - self._closes_s
+            if awaited is AwaitedInput.LAST and late_s < DRAIN_RECHECK_S:
+                self._linger()
+            else:  # also after another pause of the machine
+                self._closes_s = self._loop.time() + DRAIN_RECHECK_S
+                self._timeouts.start(AwaitedInput.LAST, DRAIN_RECHECK_S)
         elif awaited is AwaitedInput.HEAD:
             self._refuse(slow_head())
         elif awaited is AwaitedInput.BODY and receiving is not None:
@@ -382,6 +391,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _is_idle(self) -> bool:
         return self._current is None and self._parser.is_idle
+
+    def _has_unread(self) -> bool:
+        """Whether bytes, or the end of the input, have arrived that the loop has not read yet.
+
+        A loop that was busy, or a process without processor time, finds its deadlines passed before it reads.
+        """
+        connected = self._transport.get_extra_info("socket")
+        if connected is None:
+            return False
+        poll = select.poll()
+        poll.register(connected, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _close(self) -> None:
         self.flush()

@@ -70,7 +70,7 @@ class ConnectionShares(Generic[C]):
         return self._excess(address, now_s)
 
     def begin(self, connection: C) -> bool:
-        """A request has begun on `connection`. Return False, and do nothing, if it belongs to no caller."""
+        """Record that a request has begun. Return False, and do nothing, if `connection` belongs to no caller."""
         own = self._authenticated.get(connection)
         if own is None:
             return False
@@ -79,11 +79,11 @@ class ConnectionShares(Generic[C]):
         return True
 
     def begin_unauthenticated(self, connection: C, now_s: float) -> None:
-        """A request has begun on `connection`, which belongs to no caller."""
+        """Record that a request has begun on `connection`, which belongs to no caller."""
         self._unauthenticated.touch(connection, now_s)
 
     def authenticate(self, connection: C, caller: str) -> list[C]:
-        """The request on `connection` is `caller`'s, and was admitted; return the connections to close."""
+        """Assign `connection` to `caller`, whose request was accepted; return the connections to close."""
         known, own = self._authenticated.get(connection), self._callers.get(caller)
         if known is None:
             if not self._unauthenticated.remove(connection):
@@ -100,7 +100,7 @@ class ConnectionShares(Generic[C]):
         return [self._remove_authenticated(next(iter(most)))] if most else []
 
     def end(self, connection: C, *, delivered: bool) -> bool:
-        """A response on `connection` is complete. Return False, and do nothing, if it belongs to no caller.
+        """Record that a response is complete. Return False, and do nothing, if `connection` belongs to no caller.
 
         `delivered`: the client has read all of the response. If not, call again when it has.
         """
@@ -116,7 +116,7 @@ class ConnectionShares(Generic[C]):
         return True
 
     def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> list[C]:
-        """A response on `connection`, which belongs to no caller, is complete. Return the connections to close.
+        """Record that a response on `connection`, which has no caller, is complete; return the connections to close.
 
         Behind a trusted proxy, the connection belongs to its client's `address` from now on.
         """
@@ -136,7 +136,7 @@ class ConnectionShares(Generic[C]):
         return closing
 
     def disconnect(self, connection: C) -> None:
-        """`connection` is closed, possibly because an earlier call returned it."""
+        """Forget `connection`, which is closed."""
         self._unauthenticated.remove(connection)
         if connection in self._authenticated:
             self._remove_authenticated(connection)
@@ -174,7 +174,6 @@ class _OfCaller(Generic[C]):
 
     def __init__(self) -> None:
         self.idle: OrderedDict[C, None] = OrderedDict()
-        """Connections that wait for a request."""
         self.delivering: OrderedDict[C, None] = OrderedDict()
         """Connections whose client has not read all of the last response."""
 
@@ -217,7 +216,6 @@ class Groups(Generic[C]):
         return True
 
     def touch(self, member: C, now_s: float) -> None:
-        """Make `member` the most recently active one of its group."""
         group = self._group_of.get(member)
         if group is not None:
             members = self._groups[group]

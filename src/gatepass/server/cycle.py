@@ -103,7 +103,7 @@ class HttpRequestCycle:
     __slots__ = (
         *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun"),
         *("has_ended", "_connection", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head"),
-        *("_on_disconnect", "_is_body_requested", "_is_chunked", "_is_bodiless", "is_disconnected", "task"),
+        *("_on_disconnect", "_is_body_requested", "_is_chunked", "_is_bodiless", "is_disconnected"),
         *("is_streamed", "_taken_bytes", "_waited_s", "_waits_since_s", "_claim", "_is_dropping"),
     )
 
@@ -133,7 +133,6 @@ class HttpRequestCycle:
         self._claim: Callable[[int], None] | None = None
         self._head = b""
         self._on_disconnect: Callable[[], None] | None = None
-        self.task: asyncio.Task[None] | None = None
         self._is_body_requested = True
         self.is_disconnected = self._is_chunked = self._is_bodiless = self.is_streamed = self._is_dropping = False
         self._taken_bytes = 0
@@ -199,8 +198,9 @@ class HttpRequestCycle:
         self.is_disconnected = True
         self._fault = self._fault or ClientGone()
         self._wake()
-        if self._on_disconnect is not None:
-            self._on_disconnect()
+        callback, self._on_disconnect = self._on_disconnect, None
+        if callback is not None:
+            callback()
 
     # called by the proxy (`RequestCycle` in proxy/client_response.py has the contract)
 
@@ -300,14 +300,11 @@ class HttpRequestCycle:
             self._send(data, False)
         return True
 
-    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        self._on_disconnect = callback
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
         if self.is_disconnected:
             callback()
-        return self._unwatch
-
-    def _unwatch(self) -> None:
-        self._on_disconnect = None
+        else:
+            self._on_disconnect = callback
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -347,6 +344,7 @@ class HttpRequestCycle:
             self._connection.send_all([piece for piece in (head, data, tail) if piece])
         if last:
             self.has_ended = True
+            self._on_disconnect = None
             self._pieces.clear()
             self._connection.response_complete()
 

@@ -110,10 +110,7 @@ def is_browser(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
-    """Return the routes of the pages, which cover all workers if there are `peers`.
-
-    `current` returns the AppState, or raises NotStarted.
-    """
+    """Return the routes of the pages, which cover all workers if there are `peers`. `current` may raise NotStarted."""
 
     async def healthz(request: Request) -> Response:
         _check_page(request, current())
@@ -141,10 +138,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         return JSONResponse(status_of(state) if peers is None else {"workers": await peers.statuses()})
 
     async def learned(request: Request) -> Response:
-        """Return the learned rules of the caller's models, as YAML for the configuration with `?as=config`.
-
-        Requires a viewer or admin if there are keys: the rules quote errors of upstreams.
-        """
+        """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
         state = current()
         caller = _reader(request, state)
         known = merge_rows([learned_rows(state)] if peers is None else await peers.learned())
@@ -154,7 +148,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         return JSONResponse({"rules": shown(rows, state.clock.wall())})
 
     async def home(request: Request) -> Response:
-        """Return what a browser shows: gatepass is running, its version, and its base URL. Requires no key."""
+        """Return what a browser shows: gatepass runs, its version and its base URL. Requires no key."""
         state = current()
         state.authenticator.check_without_key(_client_request(request, state))
         mounted_at, _ = path_in(request.scope)
@@ -175,7 +169,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
 
 
 def _reader(request: Request, state: AppState) -> AccessKey:
-    """Return the caller, who may read the pages. Raises as `Authenticator.authenticate_reader`."""
+    """Return the caller, who may read the pages; raise as `Authenticator.authenticate_reader`."""
     if OPERATOR in request.scope:
         return LOCAL
     return state.authenticator.authenticate_reader(_client_request(request, state), state.clock.wall())
@@ -215,7 +209,6 @@ def status_of(state: AppState) -> dict[str, Any]:
 
 
 _SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
-"""The columns that identify a row."""
 
 
 def learned_rows(state: AppState) -> list[Row]:
@@ -258,7 +251,6 @@ def _has_target(row: Row, name: str, caller: AccessKey, routes: RouteTable) -> b
 
 
 def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
-    """Return `rows` with ages in seconds, not times."""
     return [
         {
             **{name: row[name] for name in _SUBJECT},
@@ -282,7 +274,7 @@ REQUEST_S = 1.0
 PAGE_BYTES = 8 * 1024 * 1024
 METRICS, STATUS, LEARNED, RELOAD = "metrics", "status", "learned", "reload"
 RELOAD_S = 30.0
-"""Timeout for a reload. It is longer than the reload itself may take."""
+"""Timeout for a reload of another worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +282,9 @@ class OwnPages:
     """What this worker answers to the other workers."""
 
     metrics: Callable[[], Awaitable[bytes]] = field(repr=False)
-    """The Prometheus text."""
     status: Callable[[], Mapping[str, Any]]
     learned: Callable[[], list[Row]]
     reload: Callable[[], Awaitable[Mapping[str, Any]]]
-    """Reload the configuration and return the result."""
 
 
 class Peers:
@@ -319,15 +309,12 @@ class Peers:
             self._socket.unlink(missing_ok=True)
 
     async def exposition(self) -> bytes:
-        """Return the merged metrics of all workers."""
         return await asyncio.to_thread(merge_expositions, (await self._request_all(METRICS)).values())
 
     async def statuses(self) -> dict[str, Any]:
-        """Return the status of each worker by its name."""
         return {name: json.loads(page) for name, page in (await self._request_all(STATUS)).items()}
 
     async def learned(self) -> list[list[Row]]:
-        """Return the learned rules of each worker."""
         return [json.loads(page) for page in (await self._request_all(LEARNED)).values()]
 
     async def reload(self) -> list[dict[str, Any]]:

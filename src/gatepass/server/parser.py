@@ -31,15 +31,12 @@ class ParserConnection(CycleConnection, Protocol):
 
 
 class RequestParser:
-    """Parses the input of one connection. httptools calls the methods that begin with `on_`.
-
-    `in_head`: the head of a request has begun, or the first one is awaited. `cycle`: its body is incomplete.
-    """
+    """Parses the input of one connection: a head if `in_head`, else the body of `cycle`. httptools calls `on_…`."""
 
     __slots__ = (
         *("in_head", "peer", "cycle", "_connection", "_expects_continue", "_fields", "_first_bytes"),
         *("_framing_bytes", "_head_bytes", "_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes"),
-        *("_error", "_on_cycle", "_target"),
+        *("_error", "_on_cycle", "_received_head", "_target"),
     )
 
     def __init__(self, connection: ParserConnection) -> None:
@@ -55,6 +52,8 @@ class RequestParser:
         self._host = b""
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._error: GatepassError | None = None
+        self._received_head = b""
+        """What arrived of an incomplete head. Empty if it began behind another request in the same piece of input."""
 
     @property
     def is_idle(self) -> bool:
@@ -62,8 +61,12 @@ class RequestParser:
         return self.cycle is None and not (self.in_head and self._first_bytes)
 
     def feed(self, data: bytes) -> None:
-        """Parse the next bytes of the connection. Raises GatepassError if the input is not a valid request."""
+        """Parse the next bytes of the connection; raise GatepassError if the input is not a valid request."""
         self._piece_bytes = len(data)
+        if self.is_idle:
+            self._received_head = data
+        elif self._received_head:
+            self._received_head += data
         if self.in_head:
             self._head_bytes += len(data)
         else:
@@ -75,7 +78,8 @@ class RequestParser:
             except httptools.HttpParserUpgrade as offer:
                 self._ignore_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
-            raise self._error or refused_by_parser(str(error)) from error
+            is_tls = self._received_head.startswith(TLS_HANDSHAKE)
+            raise self._error or (unexpected_tls() if is_tls else refused_by_parser(str(error))) from error
         # the buffered part of an incomplete request, once for each piece of input
         if self.in_head and self._head_bytes > HEAD_BYTES:
             raise large_head()
@@ -150,14 +154,25 @@ class RequestParser:
         if self._first_bytes + self._head_bytes > HEAD_BYTES and size_bytes(self._target, self._fields) > HEAD_BYTES:
             self._refuse(large_head())
         parser, target = self._parser, self._target
+        head = self._received_head
+        # httptools also accepts RTSP and ICE; the first condition is a fast path
+        if not head.endswith(b" HTTP/1.1\r\n", 0, head.find(b"\n") + 1) and _OTHER_PROTOCOL.match(head):
+            self._refuse(InvalidRequest("The protocol in the request line is not HTTP."))
+        self._received_head = b""
         version = parser.get_http_version()
         is_plain = version == "1.1" and self._hosts == 1
         if not is_plain:
             self._check_version(version)
+        try:
+            path = path_of(target)
+        except (httptools.HttpParserError, UnicodeDecodeError):
+            self._refuse(InvalidRequest("This is not a valid HTTP/1.1 request: its target is not a path or a URL."))
+        if not target.startswith(b"/"):
+            self._use_host_of_target()
         self.cycle = cycle = HttpRequestCycle(
             self._connection,
             parser.get_method().decode("ascii"),
-            path_of(target),
+            path,
             target,
             version,
             tuple(self._fields),
@@ -176,6 +191,15 @@ class RequestParser:
         if self._hosts > 1 or version == "1.1":
             found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
             self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
+
+    def _use_host_of_target(self) -> None:
+        """Replace Host by the host of an absolute target, as RFC 9112 section 3.2.2 requires."""
+        if (found := _ABSOLUTE.match(self._target)) is None:
+            return
+        host = found[1].rpartition(b"@")[2]
+        if not is_host(host, self._target):
+            self._refuse(InvalidRequest(INVALID_HOST))
+        self._fields = [(b"host", host), *(field for field in self._fields if field[0] != b"host")]
 
     def _check_host(self, value: bytes) -> None:
         if not is_host(value, self._target):
@@ -206,6 +230,8 @@ HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
 HOST_BYTES = 300
 """Maximum length of Host: more than any DNS name with a port."""
+TLS_HANDSHAKE = b"\x16\x03"
+"""The beginning of the first record of a TLS connection (RFC 8446, section 5.1)."""
 INVALID_HOST = "The request's Host field is invalid. Send `host` or `host:port` (RFC 9112 section 3.2)."
 
 _HOST = re.compile(
@@ -213,13 +239,14 @@ _HOST = re.compile(
     rb"|(?:[\w.~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?"
 )
 """`uri-host [":" port]` (RFC 3986 3.2.2), with the zone of RFC 6874, also if its `%` is not escaped."""
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*+://([^/?#]*+)")
+"""The beginning of a target in absolute form (RFC 3986 4.3), with its authority."""
+_OTHER_PROTOCOL = re.compile(rb"[\r\n]*+[^ \r\n]++ ++[^ \r\n]++ ++(?!HTTP/)[A-Z]")
+"""A request line up to the first letter of a protocol that is not HTTP."""
 
 
 def path_of(target: bytes) -> str:
-    """Return the path of a request target, percent-decoded.
-
-    Raises httptools.HttpParserError or UnicodeDecodeError if the target is invalid.
-    """
+    """Return the percent-decoded path of a request target; raise HttpParserError or UnicodeDecodeError."""
     if target.startswith(b"/") and target.find(b"#") < 0:
         path = target.partition(b"?")[0]
     else:
@@ -229,7 +256,6 @@ def path_of(target: bytes) -> str:
 
 
 def head_of(method: str, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Encode a request head with its empty line."""
     line = b"%b %b HTTP/%b" % (method.encode(), target, version.encode())
     return b"\r\n".join((line, *map(b": ".join, fields), b"", b""))
 
@@ -262,6 +288,11 @@ def unknown_coding() -> UnsupportedTransferCoding:
 
 def unknown_version() -> UnsupportedVersion:
     return UnsupportedVersion("The version in the request line is not HTTP/1.1 or HTTP/1.0.")
+
+
+def unexpected_tls() -> InvalidRequest:
+    # a client of https cannot read this text, but the log has it
+    return InvalidRequest("The client uses https, and gatepass serves http. Begin the client's base URL with http://.")
 
 
 def refused_by_parser(reason: str) -> GatepassError:

@@ -9,8 +9,8 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,12 @@ from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.listening import (
+    BACKLOG,
     Acceptor,
     ConnectionCounts,
     descriptor_limit,
     has_free_descriptor,
+    ignore_new_connections,
     url_of,
 )
 from gatepass.server.pages import (
@@ -103,7 +105,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
     pages, home = page_paths(base_path), home_paths(base_path)
 
-    def serve(cycle: HttpRequestCycle) -> Awaitable[None]:
+    def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
         return endpoint.serve(cycle)
@@ -122,10 +124,7 @@ CONTROL_BODY_BYTES = 64 * 1024
 
 
 class ControlServer:
-    """Serves the operator's pages and `POST /reload` on the control socket, without a key and for all workers.
-
-    All workers of a supervisor accept on the same socket. `context` is that of the other connections.
-    """
+    """Serves the operator's pages and `POST /reload` on the control socket, without a key and for all workers."""
 
     def __init__(
         self,
@@ -182,10 +181,7 @@ LOG_EVERY_S = 60.0
 
 
 class AcceptWatch:
-    """Decides when to log that no file descriptor is free.
-
-    Without a check nothing reports it: uvloop closes each new connection (libuv's uv__emfile_trick).
-    """
+    """Decides when to log that no file descriptor is free."""
 
     def __init__(self) -> None:
         self._logged_s = -math.inf
@@ -352,12 +348,35 @@ class DrainingServer(uvicorn.Server):
             connection.close_when_idle()
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
+        are_last = [acceptor.stop() for acceptor in self._acceptors]
+        for listening in sockets or []:
+            if all(are_last):  # without workers the list is empty
+                ignore_new_connections(listening)
+            await self._accept_waiting(listening)
         await self._stop_accepting()
         await super().shutdown(sockets=sockets)
+        if self.force_exit:
+            # uvicorn then skips the lifespan's end, and the cancelled lifespan would log a traceback
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
+
+    async def _accept_waiting(self, listening: socket.socket) -> None:
+        """Accept the connections that wait, because the close of `listening` would reset them."""
+        loop = asyncio.get_running_loop()
+        make = partial(ClientConnection, self._context, server_state=self.server_state)
+        for _ in range(BACKLOG):
+            try:
+                accepted, _ = listening.accept()
+            except OSError:  # no connection waits, or a worker that retires has closed the socket
+                return
+            with suppress(OSError):  # the client has closed it
+                await loop.connect_accepted_socket(make, accepted)
 
     async def _stop_accepting(self) -> None:
         """Accept no more connections, and show no more pages to the other workers."""
-        await asyncio.gather(*(acceptor.close() for acceptor in self._acceptors))
+        for acceptor in self._acceptors:
+            await acceptor.close()  # without a task, which would first let more connections arrive in the queue
         if self._peers is not None:
             await self._peers.aclose()
 

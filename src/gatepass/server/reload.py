@@ -44,10 +44,7 @@ Trigger = Literal["signal", "command", "watch"]
 
 @dataclass(frozen=True, slots=True)
 class ConfigSource:
-    """The configuration at the start, and how to read it again. `read` raises ConfigError.
-
-    `keys_marker` is a file of all workers. It exists once one of them has served with keys.
-    """
+    """The configuration at the start, and how to read it again. `keys_marker` exists once a worker has used keys."""
 
     loaded: LoadedConfig
     read: Callable[[], LoadedConfig]
@@ -58,7 +55,7 @@ class ConfigSource:
 class ReloadResult:
     """What a reload did: the names of the settings that changed or need a restart, or the problems.
 
-    `unchanged`: no setting in use changed. `refused`: the configuration before continues.
+    `unchanged`: no setting in use changed. `refused`: the previous configuration stays in use.
     """
 
     outcome: Literal["reloaded", "unchanged", "refused"]
@@ -88,10 +85,7 @@ class _Refused(Exception):
 
 
 class Reloader:
-    """Reloads the configuration of one process, one reload at a time.
-
-    `on_change` receives each new configuration before the first request uses it.
-    """
+    """Reloads the configuration of one process, one reload at a time. `on_change` receives each new one first."""
 
     def __init__(self, endpoint: ApiEndpoint, source: ConfigSource, on_change: Callable[[Config], object]) -> None:
         self._endpoint = endpoint
@@ -101,11 +95,7 @@ class Reloader:
         self._lock = asyncio.Lock()
 
     async def watch(self, clock: Clock) -> NoReturn:
-        """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
-
-        A file that is just being written differs in the next reading. The first reload finds what changed during the
-        start.
-        """
+        """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart."""
         used = seen = b""
         while True:
             await sleep(clock, WATCH_S)
@@ -148,10 +138,7 @@ class Reloader:
         return result
 
     def _read(self, state: AppState, trigger: Trigger) -> _Read:
-        """Read and validate everything. Runs in a thread, and changes nothing.
-
-        Raises _Refused, ConfigError, or OSError for a certificate.
-        """
+        """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
         loaded = self._source.read()
         config = loaded.config
         # A file that is just being written may already be valid, without its last blocks.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import secrets
@@ -20,7 +21,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -121,22 +122,19 @@ class Channel:
     key: bytes = field(repr=False)
 
     def announce_stop(self) -> None:
-        """Let all workers drain, without a signal.
-
-        systemd itself signals all processes, and a second signal would end the workers' streams.
-        """
+        """Let all workers drain. systemd signals them too, and a second signal would end their streams."""
         self.lifeline.send(STOPPING)
 
     @contextmanager
     def descriptors(self) -> Iterator[tuple[int, int, int]]:
-        """Yield the descriptors that a worker inherits as `--fds`: listening socket, lifeline, pipe with the key."""
+        """Yield the descriptors that a worker inherits: listening socket, lifeline, pipe with the key."""
         with _pipe_with(self.key) as key:
             yield self.listening.fileno(), self.worker_lifeline.fileno(), key
 
 
 @contextmanager
 def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Iterator[Channel]:
-    """Create a channel, and remove its folder when the block ends. Raises NoFolder."""
+    """Create a channel, and remove its folder when the block ends; raise NoFolder."""
     with own_folder(shared_memory) as folder:
         is_on_disk = folder.parent != Path(shared_memory)
         if is_on_disk and find_spec("cryptography") is None:
@@ -165,7 +163,7 @@ def _pipe_with(key: bytes) -> Iterator[int]:
 READY_S = 20.0
 CHECK_INTERVAL_S = 0.05
 SHORT_LIFE_S = 10.0
-"""A worker that exits earlier is started again after a pause, which doubles each time."""
+"""A worker that exits earlier is started again after a pause. The pause doubles after each failure."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -177,8 +175,27 @@ class WorkerCommand:
     arguments: Sequence[str]
     unusable: int
     """The exit code of a worker with an invalid configuration."""
-    inherited: tuple[int, ...] = ()
-    """Descriptors that the arguments name."""
+    control: int | None = None
+    """The descriptor of the control socket."""
+    log_format: str = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What the supervisor passes to a worker, as JSON in `--supervised`. The integers after `folder` are descriptors.
+
+    `folder` is common to all workers. `key` is a pipe with the store's key, `control` the control socket. `seat` is the
+    worker's index in ConnectionCounts. `log_format` applies until the worker has loaded the configuration.
+    """
+
+    number: int
+    seat: int
+    log_format: str
+    folder: str
+    listening: int
+    lifeline: int
+    key: int
+    control: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +211,13 @@ class Worker:
     @classmethod
     async def started(cls, number: int, seat: int, command: WorkerCommand, channel: Channel) -> Self:
         with channel.descriptors() as fds:
+            options = WorkerOptions(number, seat, command.log_format, str(channel.folder), *fds, command.control)
             process = await asyncio.create_subprocess_exec(
                 *command.arguments,
-                *("--worker", str(number), "--fds", *map(str, fds), "--peers", str(channel.folder)),
-                *("--seat", str(seat)),
+                "--supervised",
+                json.dumps(asdict(options)),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(*fds, *command.inherited),
+                pass_fds=fds if command.control is None else (*fds, command.control),
                 process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
             )
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
@@ -252,7 +270,10 @@ class Worker:
     def pause_s(self, before_s: float) -> float:
         """Return the pause before this worker is replaced; `before_s` is the pause before it was started."""
         lived_s = asyncio.get_running_loop().time() - self.began_s
-        return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, before_s * 2)) if lived_s < SHORT_LIFE_S else 0.0
+        if lived_s >= SHORT_LIFE_S:
+            return 0.0
+        # a worker that drained after SIGTERM has not failed
+        return FIRST_PAUSE_S if self.process.returncode == 0 else min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, before_s * 2))
 
 
 def worker_name(number: int) -> str:
@@ -265,10 +286,7 @@ KILL_GRACE_S = 5.0
 
 
 class Supervisor:
-    """Keeps `count` workers of `command` on `listening` alive until it is stopped.
-
-    If the first workers exit with `command.unusable`, the supervisor exits too.
-    """
+    """Keeps `count` workers alive until it is stopped, or until the first ones exit with `command.unusable`."""
 
     def __init__(
         self,
@@ -293,10 +311,7 @@ class Supervisor:
         self._tasks = Tasks()
 
     async def run(self) -> int:
-        """Run until every worker has exited. Return the exit code: 0 after a stop, or `command.unusable`.
-
-        Raises NoFolder before the first worker is started.
-        """
+        """Run until every worker has exited; return 0 or `command.unusable`. Raises NoFolder before the first start."""
         loop = asyncio.get_running_loop()
         # before the folder exists: without a handler SIGTERM ends the process and leaves the folder behind
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -314,7 +329,6 @@ class Supervisor:
         return self._code
 
     async def _announce_when_ready(self) -> None:
-        """Announce the address once the first worker accepts on it."""
         while not any(worker.is_ready for worker in self._workers.values()):
             await asyncio.sleep(CHECK_INTERVAL_S)
         self._has_served = True
@@ -378,7 +392,6 @@ class Supervisor:
         return worker
 
     def reload(self) -> None:
-        """Pass the reload on to each worker."""
         LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
         for worker in self._running_workers():
             self._tasks.spawn(self._pass_on_reload(worker), f"reload {worker.number}")

@@ -106,6 +106,11 @@ DRAIN_IDLE_S = 1.0
 
 A connection in use closes with a response instead: a request that crosses the close would be lost.
 """
+DRAIN_RECHECK_S = 0.2
+"""How much longer the connection still reads after DRAIN_IDLE_S.
+
+A machine that pauses for a second wakes with this deadline passed and with clients that send their next request.
+"""
 
 
 class AwaitedInput(StrEnum):
@@ -115,6 +120,7 @@ class AwaitedInput(StrEnum):
     BODY = "body"
     REST = "rest of a body that is too late"
     NEXT = "next request"
+    LAST = "request that its client has already sent, before a drain closes the connection"
     CLOSE = "close by the client after an error response"
     PAUSED = "nothing: the buffered part of a body must be read first"
 
@@ -124,16 +130,22 @@ _HEAD, _NEXT = AwaitedInput.HEAD, AwaitedInput.NEXT
 
 
 class ReceiveTimeouts:
-    """The deadline of a connection for the input it waits for. None while a complete request is served."""
+    """The deadline of a connection for the input it waits for, at first the head of a request.
+
+    While a complete request is served, no input is awaited. A deadline that passes then has no effect.
+    """
 
     __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "keep_alive_s")
 
-    def __init__(self, deadline: Deadline, receive_s: float, keep_alive_s: float, upload_bytes_per_s: int) -> None:
-        self._deadline = deadline
-        self._receive_s = receive_s
-        self._upload_bytes_per_s = upload_bytes_per_s
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None], limits: Limits, keep_alive_s: float
+    ) -> None:
+        self._receive_s = limits.receive_s
+        self._deadline = Deadline(loop, passed)
+        self._deadline.set(self._receive_s)
+        self._upload_bytes_per_s = limits.upload_bytes_per_s
         self.keep_alive_s = keep_alive_s
-        self._awaited: AwaitedInput | None = None
+        self._awaited: AwaitedInput | None = _HEAD
 
     def update(self, parser: RequestParser, serving: HttpRequestCycle | None) -> None:
         """Set the deadline for the next input, unless the connection already waits for it.
@@ -158,7 +170,6 @@ class ReceiveTimeouts:
             awaited, bound_s = _NEXT, self.keep_alive_s
         else:
             self._awaited = None
-            self._deadline.lift()
             return
         if current is not awaited:
             self._awaited = awaited
@@ -172,12 +183,10 @@ class ReceiveTimeouts:
     def clear(self) -> None:
         """Wait for nothing. The next input has its full time."""
         self._awaited = None
-        self._deadline.lift()
 
     def suspend(self) -> None:
-        """Stop the deadline of a streamed body until `clear`, because gatepass reads no more for now."""
+        """Ignore the deadline of a streamed body until `clear`, because gatepass reads no more for now."""
         self._awaited = AwaitedInput.PAUSED
-        self._deadline.lift()
 
     def shorten(self, *, is_idle: bool) -> None:
         """Wait only DRAIN_IDLE_S for each next request; if `is_idle`, also for the one awaited now."""
@@ -192,7 +201,9 @@ class ReceiveTimeouts:
         self._deadline.set(LINGER_S)
 
     def take_expired(self) -> AwaitedInput | None:
-        """Return the input whose deadline passed, and stop waiting for it."""
+        """Return the input whose deadline passed, and stop waiting for it. None if none is awaited now."""
+        if self._awaited is AwaitedInput.PAUSED:
+            return None
         awaited, self._awaited = self._awaited, None
         return awaited
 

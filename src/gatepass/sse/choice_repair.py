@@ -19,6 +19,7 @@ from gatepass.sse.chunk import (
     EnvelopeDefaults,
     Object,
     argument_text,
+    completed_reason,
     finish_reason,
     has_content,
     has_output,
@@ -32,10 +33,7 @@ WRAPPED = "repair=wrapped"
 MESSAGE = "repair=message"
 """A chunk with `message` instead of `delta`, or a whole completion in one event, becomes deltas."""
 EMPTY_CHOICES = "repair=choices"
-"""The other members of a chunk with empty, null or missing `choices` move into the next chunk.
-
-Azure's first chunk is one: code that reads `choices[0]` fails at it, and openai-python's helper fails at null.
-"""
+"""The other members of a chunk without choices, such as Azure's first one, move into the next chunk."""
 ENVELOPE = "repair=envelope"
 """Missing id, object, created and model are copied from the first chunk that has them. Azure's first chunk has none."""
 ONE_ID = "repair=one-id"
@@ -69,7 +67,6 @@ NAMES = (
 )
 
 OnRepair = Callable[[str], None]
-"""Takes the name of each repair that was made."""
 
 
 class RepairOptions(msgspec.Struct, frozen=True):
@@ -114,7 +111,7 @@ class ChoiceRepair:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it ended with `stop` and has no content."""
+        """Whether the choice ended with `stop` and has no content."""
         return self._stopped and not self._has_content
 
     def note(self, payload: Object) -> None:
@@ -135,15 +132,12 @@ class ChoiceRepair:
         """
         if not self._has_content or not self._arguments.are_complete(self._index):
             return None
-        if self._tools:
-            return "tool_calls" if self._tools.are_complete else None
-        return "function_call" if self._has_function else "stop"
+        if self._tools and not self._tools.are_complete:
+            return None
+        return completed_reason("", has_tools=bool(self._tools), has_function=self._has_function)
 
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
-        """Repair one choice of a chunk in place.
-
-        Returns True if a choice that differs only in its text would change no state and need no repair.
-        """
+        """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
         delta, had_content = payload.get("delta"), self._has_content
         if type(delta) is dict:
             self._has_content = had_content or has_content(payload)
@@ -271,14 +265,9 @@ An unknown reason stays unchanged, because `stop` could make a cut answer look c
 
 
 def chat_reason(payload: Any, *, has_tools: bool, has_function: bool) -> str:
-    """Return OpenAI's finish reason for a chat choice whose upstream sent `payload`.
-
-    `has_function` means that it has the legacy `function_call`.
-    """
-    if not (payload and isinstance(payload, str)):
-        return "tool_calls" if has_tools else "function_call" if has_function else "stop"
-    reason = _STANDARD_REASONS.get(payload.lower(), payload)
-    return "tool_calls" if has_tools and reason == "stop" else reason
+    """Return OpenAI's finish reason for a chat choice. `payload` is the upstream's; `has_function`: `function_call`."""
+    reason = _STANDARD_REASONS.get(payload.lower(), payload) if isinstance(payload, str) else ""
+    return completed_reason(reason, has_tools=has_tools, has_function=has_function)
 
 
 def text_reason(payload: Any) -> str:
@@ -297,8 +286,6 @@ def native_of(payload: Any, *, is_text: bool) -> str | None:
 
 
 class ToolRepair:
-    """Repairs the tool deltas of one choice."""
-
     __slots__ = ("_arguments", "_choice", "_defaults", "_named", "_tracker", "_without_input")
 
     def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int) -> None:

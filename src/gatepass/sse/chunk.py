@@ -22,8 +22,9 @@ Object = dict[str, Any]
 CHAT, CHAT_CHUNK, LEGACY = "chat.completion", "chat.completion.chunk", "text_completion"
 """The `object` of a chat reply, of a chat chunk, and of both kinds for `/v1/completions`."""
 
-ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
-"""The members that every chunk of a stream repeats."""
+REQUIRED = ("id", "object", "created", "model")
+"""The members of the envelope that SDKs require."""
+ENVELOPE = (*REQUIRED, "system_fingerprint", "service_tier")
 
 
 # --- write a chunk --------------------------------------------------------------------------------
@@ -43,12 +44,12 @@ class EnvelopeDefaults(msgspec.Struct, frozen=True):
 
 
 def encode_event(payload: Any) -> bytes:
-    """Return `payload` as one event with one data line. Raises ValueError as `json_text` does."""
+    """Return `payload` as one event with one data line; raise ValueError as `json_text` does."""
     return b"data: %b\n\n" % json_text(payload)
 
 
 def json_text(payload: Any) -> bytes:
-    """Return compact JSON in UTF-8 on one line. Raises ValueError if `payload` is nested too deep."""
+    """Return compact JSON in UTF-8 on one line; raise ValueError if `payload` is nested too deep."""
     try:
         return msgspec.json.encode(payload)
     except UnicodeEncodeError:
@@ -64,7 +65,7 @@ def complete_envelope(payload: Object, defaults: EnvelopeDefaults, object_name: 
     created = payload.get("created")
     # bool is a subclass of int; 1e15 keeps int() from a float such as 1e400
     is_time = isinstance(created, int | float) and not isinstance(created, bool) and abs(created) < 1e15
-    optional = {name: payload[name] for name in ENVELOPE[4:] if name in payload}
+    optional = {name: payload[name] for name in ENVELOPE[len(REQUIRED) :] if name in payload}
     return {
         "id": text_of_id(payload.get("id")) or defaults.new_id(id_prefix),
         "object": object_name,
@@ -84,9 +85,9 @@ def split_end(chunk: Object, ends: list[Object]) -> tuple[Object, Object]:
     return first, last
 
 
-def empty_choice(index: int, *, is_text: bool) -> dict[str, Any]:
+def empty_choice(index: int, *, is_text: bool) -> Object:
     """Return a choice of a chunk without output. `is_text` selects the form of `/v1/completions`."""
-    payload: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
+    payload: Object = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
     return {"index": index, **payload, "finish_reason": None}
 
 
@@ -109,10 +110,7 @@ def text_of_id(value: Any) -> str:
 
 
 def unwrap(payload: Object) -> Object:
-    """Return the chunk or completion inside `{"code": 0, "data": {…}}`, else `payload` itself.
-
-    Corporate gateways wrap their replies in this form.
-    """
+    """Return the chunk or completion inside `{"code": 0, "data": {…}}`, else `payload` itself."""
     if not payload.get("choices"):
         inside = payload.get("data")
         if isinstance(inside, dict) and "choices" in inside:
@@ -132,10 +130,7 @@ ReadError = Callable[[Any], UpstreamErrorBody | None]
 
 
 class StreamSource(msgspec.Struct, frozen=True, gc=False):
-    """The upstream that sends a stream.
-
-    `limit_bytes` limits one event where the stream is relayed, and all events where they become a whole reply.
-    """
+    """The upstream of a stream. `limit_bytes` limits one relayed event, or all events of an aggregated reply."""
 
     upstream: str
     limit_bytes: int
@@ -170,10 +165,7 @@ ERROR_BYTES = 64 * 1024
 
 
 def event_value(data: bytes, name: bytes) -> Any:
-    """Return the JSON value of an event, or the text of an error event that is not JSON.
-
-    Raises ValueError if another event is not JSON.
-    """
+    """Return the JSON value of an event, or the text of an error event; raise ValueError for other data."""
     try:
         return read_json(data)
     except ValueError:
@@ -195,18 +187,28 @@ MAX_ENTRIES_MIN_BYTES = 2 * MAX_ENTRIES
 """A smaller text cannot hold more than MAX_ENTRIES entries."""
 
 
+MEMBERS_OF_ENTRY = 16
+
+
 def has_too_many_entries(choices: Any) -> bool:
-    """Return whether choices and their tool calls are more than MAX_ENTRIES: each takes up to 40 µs to relay."""
+    """Return whether choices and their tool calls are more than MAX_ENTRIES: each takes up to 40 µs to relay.
+
+    MEMBERS_OF_ENTRY members of choices and deltas count as one more.
+    """
     if not isinstance(choices, list):
         return False
     count = len(choices)
     if count > MAX_ENTRIES:
         return True
     for choice in choices:
+        if not isinstance(choice, dict):
+            continue
+        count += len(choice) // MEMBERS_OF_ENTRY
         for name in ("delta", "message"):
-            payload = choice.get(name) if isinstance(choice, dict) else None
-            calls = payload.get("tool_calls") if isinstance(payload, dict) else None
-            count += len(calls) if isinstance(calls, list) else 0
+            payload = choice.get(name)
+            if isinstance(payload, dict):
+                calls = payload.get("tool_calls")
+                count += len(payload) // MEMBERS_OF_ENTRY + (len(calls) if isinstance(calls, list) else 0)
     return count > MAX_ENTRIES
 
 
@@ -220,10 +222,7 @@ class ArgumentsTooLarge(Exception):
 
 
 def has_large_objects(choices: Any) -> bool:
-    """Return whether the tool arguments that are objects have more than MOST_OBJECT_BYTES.
-
-    `choices` may come from a shortened event: the size counts before it was shortened.
-    """
+    """Return whether the tool arguments that are objects had more than MOST_OBJECT_BYTES before they were shortened."""
     size_bytes = 0
     for choice in choices if isinstance(choices, list) else ():
         for name in ("delta", "message"):
@@ -263,12 +262,17 @@ def argument_text(value: Any) -> str:
 
 
 def finish_reason(choice: Object) -> str:
-    """Return the finish reason of a choice, "" if it has none.
-
-    Ollama and SGLang send an empty reason in chunks that do not end the choice.
-    """
+    """Return the finish reason of a choice, "" if it has none."""
     reason = choice.get("finish_reason")
     return reason if isinstance(reason, str) else ""
+
+
+def completed_reason(reason: str, *, has_tools: bool, has_function: bool) -> str:
+    """Return the finish reason of a complete chat choice: `reason`, or one that fits its content (`function_call`)."""
+    if not reason:
+        return "tool_calls" if has_tools else "function_call" if has_function else "stop"
+    # Gemini and Ollama end tool calls with `stop`
+    return "tool_calls" if has_tools and reason == "stop" else reason
 
 
 _ROLE = frozenset({"role"})
@@ -341,9 +345,16 @@ def reply_too_large(upstream: str) -> GatepassError:
     return UpstreamInvalid("The upstream's answer is larger than limits.reply_bytes.", upstream=upstream)
 
 
+def answer_too_large(upstream: str) -> GatepassError:
+    return UpstreamInvalid(
+        "The upstream's stream is too large to make a whole reply from it. Request it with `stream: true`.",
+        upstream=upstream,
+    )
+
+
 def too_many_choices(upstream: str) -> GatepassError:
     return UpstreamInvalid(
-        "The upstream's answer has more choices and tool calls than any request asks for.", upstream=upstream
+        "The upstream's answer has more choices, tool calls and members than any request asks for.", upstream=upstream
     )
 
 

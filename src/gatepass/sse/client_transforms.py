@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.json_scan import SMALL_BYTES, ScannedBody, json_value
+from gatepass.sse import choice_repair
 from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
@@ -20,7 +21,6 @@ from gatepass.sse.chunk import (
     empty_choice,
     encode_event,
     is_short,
-    json_text,
     split_end,
 )
 from gatepass.sse.event import (
@@ -34,13 +34,12 @@ from gatepass.sse.event import (
     takes_long,
 )
 from gatepass.sse.large_event import FIRST_KEPT_BYTES, has_marks, split_text
+from gatepass.sse.usage import complete_usage, is_identical
+from gatepass.sse.whole_reply import BUILT_BYTES
 
 
 def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
-    """Return a new transform for one stream, to run after its repair; None for most profiles.
-
-    `is_chat`: the stream consists of chunks. In other streams only the framing is changed.
-    """
+    """Return a new transform for one stream, to run after its repair, or None. `is_chat`: it has chunks."""
     transforms: list[EventTransform] = []
     if profile.keep_alive != "comment":
         transforms.append(WithoutComments())
@@ -193,7 +192,7 @@ class OnlyChunks(_ChunkTransform):
     """Remove events without `choices`, except errors, because the client must fail at an error.
 
     It runs after the repair, which adds missing choices. An event with a member of that name at any depth passes
-    without parsing. The name in a text does not match, because its quotes are escaped.
+    without parsing.
     """
 
     __slots__ = ()
@@ -205,6 +204,7 @@ class OnlyChunks(_ChunkTransform):
         return block if self._passes(block) and single_line_data(block) is not None else self._feed_each(block)
 
     def _passes(self, block: bytes) -> bool:
+        # the name inside a text does not match, because its quotes are escaped
         return _CHOICES.search(block) is not None
 
     def _change(self, payload: Any) -> bytes | None:
@@ -219,10 +219,7 @@ _NO_CHOICES = re.compile(rb'"choices"\s*+:\s*+\[\s*+\]')
 
 
 class EmptyChoice(_ChunkTransform):
-    """Add an empty choice to a chunk without choices, such as the last one with the usage.
-
-    Moving the usage into the chunk before would delay that chunk and its finish reason until the next one arrives.
-    """
+    """Add an empty choice to a chunk without choices: moving its usage would delay the chunk before."""
 
     __slots__ = ()
 
@@ -271,10 +268,7 @@ _MARKS = (b"\n:", b"\r:")
 
 
 class WithoutComments(_ClientTransform):
-    """Remove comment lines, and the blank line of a block that holds only comments.
-
-    Dify and Continue lose the event next to a comment (see config/access.py).
-    """
+    """Remove comments and their blank lines: Dify and Continue lose the event next to one (see config/access.py)."""
 
     __slots__ = ()
 
@@ -294,11 +288,6 @@ def _without_comments(block: bytes) -> bytes:
     return b"" if len(kept) < len(block) and not kept.strip(b"\r\n") else kept
 
 
-USAGE = "repair=usage"
-
-_DIGITS = re.compile(r"[0-9]{1,15}(?:\.0{1,15})?")
-_MOST = 2.0**53
-"""A float above this does not hold every whole number."""
 _HAS_USAGE = re.compile(rb'"usage"\s*+:\s*+\{')
 
 
@@ -307,7 +296,7 @@ class WholeUsage(_ChunkTransform):
 
     __slots__ = ()
 
-    name = USAGE
+    name = choice_repair.USAGE
 
     def _passes(self, block: bytes) -> bool:
         return _HAS_USAGE.search(block) is None
@@ -319,40 +308,7 @@ class WholeUsage(_ChunkTransform):
         return encode_event({**payload, "usage": completed})
 
 
-def complete_usage(usage: Object, *, is_chat: bool) -> Object:
-    """Return `usage` with whole numbers for the counts that clients add up.
-
-    A missing count becomes zero, a missing total the sum of the others.
-    """
-    names = ("prompt_tokens", "completion_tokens") if is_chat else ("prompt_tokens",)
-    parts = {name: _whole(usage.get(name)) or 0 for name in names}
-    total = _whole(usage.get("total_tokens"))
-    return {**usage, **parts, "total_tokens": sum(parts.values()) if total is None else total}
-
-
-def is_identical(usage: Mapping[str, Any], other: Any) -> bool:
-    """Whether both are equal and of the same types: 12 is not 12.0."""
-    if not isinstance(other, Mapping) or usage.keys() != other.keys():
-        return False
-    return all((type(usage[name]), usage[name]) == (type(other[name]), other[name]) for name in usage)
-
-
-def _whole(count: Any) -> int | None:
-    """Return a count written as 12, 12.0 or "12"; None for any other value."""
-    if isinstance(count, str) and _DIGITS.fullmatch(count):
-        return int(count.partition(".")[0])
-    if isinstance(count, float) and 0 <= count < _MOST and count.is_integer():
-        return int(count)
-    return count if type(count) is int else None
-
-
-CONTENT = "repair=content"
-NAMED = "repair=envelope"
-
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-BUILT_BYTES = 1024 * 1024
-"""Larger choices are not built as objects."""
-_OUTPUTS = ("tool_calls", "function_call", "refusal", "audio")
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
@@ -362,35 +318,27 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
     `body` is a valid reply. `model` is the client's name of the model, "" if it is not known. Members that need no
     repair keep their bytes, above all vectors.
     """
-    is_enabled = profile.whole_numbers or profile.content_text or profile.envelope
-    if not is_enabled or body[:SMALL_BYTES].lstrip().startswith(b"["):
+    if not (profile.whole_numbers or profile.envelope) or body[:SMALL_BYTES].lstrip().startswith(b"["):
         return body, ()
     try:
         top = _top(body)
         choices = memoryview(top.get("choices", b""))
-        if choices.nbytes > BUILT_BYTES:  # an answer: it has content, and the repair has given it an envelope
-            return _with_whole_usage(body, top, profile)
-        if takes_long(bytes(choices)):
+        is_large = choices.nbytes > BUILT_BYTES  # an answer, to which the repair has given an envelope
+        if not is_large and takes_long(bytes(choices)):
             return body, ()
-        repairs = ((USAGE, _repair_usage), (CONTENT, _repair_content))
-        adapted = [name for name, repair in repairs if repair(top, profile)]
-        if profile.envelope and _add_envelope(top, model):
-            adapted.append(NAMED)
+        adapted = [choice_repair.USAGE] if _repair_usage(top, profile) else []
+        if profile.envelope and not is_large and _add_envelope(top, model):
+            adapted.append(choice_repair.ENVELOPE)
         return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
     except (ValueError, RecursionError):
         return body, ()  # JSON that only Python's parser accepts: NaN, half a surrogate pair
 
 
 def _top(body: bytes) -> dict[str, Any]:
-    """Return the members of the top level by name, as msgspec.Raw."""
     if type(body) is not ScannedBody:
         return {**_TOP.decode(body)}
     view = memoryview(body)
     return {member.name: msgspec.Raw(view[member.value : member.end]) for member in body.members}
-
-
-def _with_whole_usage(body: bytes, top: dict[str, Any], profile: Profile) -> tuple[bytes, tuple[str, ...]]:
-    return (msgspec.json.encode(top), (USAGE,)) if _repair_usage(top, profile) else (body, ())
 
 
 def _add_envelope(top: dict[str, Any], model: str) -> bool:
@@ -416,21 +364,3 @@ def _repair_usage(top: dict[str, Any], profile: Profile) -> bool:
         return False
     top["usage"] = completed
     return True
-
-
-def _repair_content(top: dict[str, Any], profile: Profile) -> bool:
-    """Set `content` to "" in each message that has neither content nor another output."""
-    choices: Any = json_value(bytes(top["choices"])) if profile.content_text and "choices" in top else None
-    if not isinstance(choices, list):
-        return False
-    has_changed = False
-    for choice in choices:
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if not isinstance(message, dict) or message.get("content") is not None:
-            continue
-        if not any(message.get(name) for name in _OUTPUTS):
-            message["content"] = ""
-            has_changed = True
-    if has_changed:
-        top["choices"] = msgspec.Raw(json_text(choices))
-    return has_changed

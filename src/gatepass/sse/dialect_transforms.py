@@ -18,14 +18,10 @@ class RagflowTransforms:
     """The changes of RAGFlow's streams and whole replies: see NAMES."""
 
     def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform:
-        """Return a new transform for one stream."""
         return RagflowStream(defaults, wants_usage=wants_usage)
 
     def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        """Return a completion with a new id, or the error that it hides, and the names of the changes.
-
-        A body that is not a completion is returned unchanged, because the validation comes after this.
-        """
+        """Return a completion with a new id, or the error that it hides, and the names of the changes."""
         try:
             payload = read_json(body)
         except ValueError:
@@ -72,7 +68,7 @@ CHARS_PER_TOKEN = 4
 
 _ABSENT = ("not found", "don't own")
 _CITATION = re.compile(r"(?<!\s)\s*+(?:##\d+\$\$|\[ID:\s*\d+\])")
-"""It begins a match only at the beginning of white space: 30,000 line ends took 4 s."""
+"""A match begins only at the beginning of white space, because otherwise 30,000 line ends took 4 s."""
 
 
 def as_error(text: str) -> Object | None:
@@ -212,7 +208,6 @@ class RagflowStream:
         return encode_event(held)
 
     def _release(self) -> bytes:
-        """Return all chunks that are held back."""
         held, self._repeated = self._repeated, None
         if held is None:
             return self._release_error_chunks()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatepass.json_scan import SMALL_BYTES, count_fractions, json_value
+from gatepass.json_scan import SMALL_BYTES, json_value, slow_exponents
 
 _LINE_FEEDS = b"\n\n"
 _BLANK_LINE_ENDS = (_LINE_FEEDS, b"\r\n\r\n", b"\r\r")
@@ -54,10 +54,7 @@ def count_lines(run: bytes, end: int | None = None) -> int:
 
 
 def first_events(run: bytes, lines: int) -> int:
-    """Return the size in bytes of the first events of `run` that have at most `lines` lines together.
-
-    `run` consists of whole events. The result is 0 if its first event has more lines.
-    """
+    """Return the size in bytes of the first events of `run` that have at most `lines` lines together; 0 if none has."""
     end = len(run)
     while end and count_lines(run, end) > lines:
         end //= 2
@@ -140,6 +137,11 @@ class Framer:
             self.large, run, self.is_blocked = self.large + run, b"", True
         return run
 
+    @property
+    def ended_tail(self) -> bytes:
+        """Return the unfinished event with a blank line. It may be large, so it is copied once."""
+        return b"".join((self._tail, _LINE_FEEDS))
+
     def take_large(self) -> bytes:
         """Return `large` and forget it."""
         large, self.large, self.is_blocked = self.large, b"", self.overflowed
@@ -153,7 +155,6 @@ class Framer:
         self._tail[:] = tail
 
     def _keep(self, rest: bytes, window: bytes) -> None:
-        """Keep the unfinished event."""
         self._tail += rest
         if not self._tail:
             self._edge, self._lines = b"\n", 0
@@ -197,8 +198,9 @@ def _end_of_last_event(data: bytes) -> int:
     return end + 1 if data[end - 1 : end + 1] == b"\r\n" else end
 
 
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark. Clients lose the first event after one."""
 DONE = b"data: [DONE]\n\n"
-"""The last event of an OpenAI stream."""
 
 _LINE = re.compile(rb"([^\r\n]*+)(?>\r\n?|\n)")
 _KEPT = (b"event", b"id", b"retry")
@@ -208,8 +210,8 @@ _KEPT = (b"event", b"id", b"retry")
 class Event:
     """A parsed event. `data` is its data lines joined with LF, or None if it has none.
 
-    `comments` are its unchanged comment lines with their line ends. `is_dispatched`: openai-python makes an event of
-    it even without data. It does for a name, an id or a retry (`SSEDecoder.decode`), and then fails on the empty text.
+    `comments` are its unchanged comment lines with their line ends. `is_dispatched`: openai-python makes an event of it
+    even without data, because of a name, an id or a retry (`SSEDecoder.decode`), and then fails on the empty text.
     """
 
     data: bytes | None = field(repr=False)
@@ -265,32 +267,31 @@ def _is_number(value: bytes) -> bool:
 
 
 LARGE_BYTES = 256 * 1024
-"""A document up to this size is parsed within 40 ms, regardless of its content."""
-MOST_WORK = 2_000_000
-"""About 40 ms of parsing. A number in a list costs 1, a member 5, an object or a list 9."""
-FRACTION_WORK, SLOW_WORK = 4, 20
-"""Extra cost of a number with a fraction or an exponent, and of a number whose exponent has three digits."""
+"""A document up to this size is parsed within 25 ms, regardless of its content."""
+MOST_WORK = 1_250_000
+"""About 25 ms of parsing. A number costs 1, a string in a list 6, a member 9, and an object or a list 7 more."""
+FRACTION_WORK, SLOW_WORK = 2, 20
+"""Extra cost of a fraction or an exponent, and of an exponent of three digits."""
 FEW_NUMBERS = 1_000
-"""Below this number of commas in LARGE_BYTES the extra costs are not counted, because they are small."""
-LENIENT_WORK = MOST_WORK // 5
-"""Limit for the parser of the standard library, because it is slower."""
+"""Below this number in LARGE_BYTES the extra costs are not counted, because they are small."""
+LENIENT_WORK = MOST_WORK // 8
 
 
 def takes_long(data: bytes, most_work: int = MOST_WORK) -> bool:
-    """Whether parsing `data` would occupy the event loop for too long.
-
-    The estimate includes commas and brackets inside texts, so it is never too low.
-    """
+    """Whether parsing `data` would occupy the event loop for too long, by an estimate that is rarely too low."""
     if len(data) <= LARGE_BYTES:
         return False
     work = 0
     for at in range(0, len(data), LARGE_BYTES):
         part = data[at : at + LARGE_BYTES]
-        commas = part.count(b",")
-        work += commas + 4 * part.count(b'":') + 8 * (part.count(b"[") + part.count(b"{"))
+        commas, members = part.count(b","), part.count(b'":')
+        strings = max(0, part.count(b'"') // 2 - members)
+        work += commas + 8 * members + 5 * strings + 7 * (part.count(b"[") + part.count(b"{"))
         if commas >= FEW_NUMBERS:
-            fractions, slow = count_fractions(part)
-            work += FRACTION_WORK * min(fractions, commas) + SLOW_WORK * min(slow, commas)
+            exponents = part.count(b"e") + part.count(b"E")
+            work += FRACTION_WORK * min(part.count(b".") + exponents, commas)
+            if exponents >= FEW_NUMBERS:
+                work += SLOW_WORK * min(slow_exponents(part), commas)
         if work > most_work:
             return True
     return False

@@ -21,6 +21,7 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.event import (
+    BOM,
     DONE,
     EventTransform,
     Framer,
@@ -36,7 +37,6 @@ from gatepass.sse.event import (
 from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts, has_marks
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
-from gatepass.types import UpstreamErrorBody
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
@@ -44,15 +44,13 @@ LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
 NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
 """The changes that validation makes.
 
-- BYTE_ORDER_MARK: It removes a byte order mark. Clients lose the first event after one.
+- BYTE_ORDER_MARK: It removes a byte order mark (see BOM).
 - ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
   openai-python reads the block as an empty event and fails (openai/openai-python issues 2722, 3833).
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
 - ADDED_DONE: It adds `[DONE]` to a stream that is complete without it.
 """
-
-_BOM = b"\xef\xbb\xbf"
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
@@ -223,7 +221,7 @@ class EventStream:
         """Prepare `finish`: an unfinished large event is `waiting` until it is shortened."""
         if self._framer.has_large_tail and not self.waiting and not self._is_over:
             self._shortens_tail = True
-            self._start_shortening(self._framer.tail + b"\n\n")
+            self._start_shortening(self._framer.ended_tail)
 
     def _start_shortening(self, run: bytes) -> None:
         if self._long_texts is None:
@@ -300,7 +298,7 @@ class EventStream:
         # the framer waits for the LF that would make this CR a CRLF
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
-        data = parse_event(block.removeprefix(_BOM)).data or b""
+        data = parse_event(block.removeprefix(BOM)).data or b""
         if not (is_json(data) or data.strip() == b"[DONE]"):
             return b""
         last = self._validate_run(block if self._before is None else self._before.feed(block))
@@ -323,9 +321,9 @@ class EventStream:
     def _validate_run(self, run: bytes) -> bytes:
         if not self._has_begun:
             self._has_begun = True
-            if run.startswith(_BOM):
+            if run.startswith(BOM):
                 self._adapt(BYTE_ORDER_MARK)
-                run = run[len(_BOM) :]
+                run = run[len(BOM) :]
         data = single_line_data(run)
         if data is not None:
             return self._validate_data(run, data.strip(), b"")
@@ -386,7 +384,9 @@ class EventStream:
             self._fail(chunk.event_not_json(self._upstream))
             return b""
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
-            return self._fail_with_error_event(shown_error(error_body, data, name, self._read_error))
+            error_body = shown_error(error_body, data, name, self._read_error)
+            self._fail(chunk.upstream_error_event(self._upstream, error_body))
+            return self._finish_repair()
         return self._validate_chunk(block, payload)
 
     def _validate_done(self, block: bytes) -> bytes:
@@ -439,10 +439,6 @@ class EventStream:
             self._fast_path.set_pattern(_without_id(block), self.events)
         return repaired
 
-    def _fail_with_error_event(self, error_body: UpstreamErrorBody) -> bytes:
-        self._fail(chunk.upstream_error_event(self._upstream, error_body))
-        return self._finish_repair()
-
 
 def _without_id(block: bytes) -> bytes:
     """Return `block` without an `id:` line at its beginning, because the ids of a stream's events differ."""
@@ -460,7 +456,6 @@ class Progress:
 
     def __init__(self) -> None:
         self.has_answer = False
-        """Whether a choice had output or a finish reason. A role alone is not an answer."""
         self.usage: Usage | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -481,18 +476,14 @@ class Progress:
     def is_whole_reply(self, choices: list[Any]) -> bool:
         """Whether these are the choices of a whole reply (`message` instead of `delta`), with no delta before them.
 
-        Stream clients crash on them or read them as empty (openai-python 3.51, openai-node 6.49). After deltas they
-        do no harm.
+        Stream clients crash on them or read them as empty (openai-python 3.51, openai-node 6.49).
         """
         return not self._has_deltas and all(
             isinstance(choice, dict) and "message" in choice and "delta" not in choice for choice in choices
         )
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
-        """Record one event. Return whether it carries only output.
-
-        If it does, an event that differs from it only in its text does not change this state.
-        """
+        """Record one event. Return whether it has only output, so that another text would change nothing here."""
         usage = fields.get("usage")
         if isinstance(usage, dict):
             self.usage = Usage.read(usage)
@@ -543,7 +534,7 @@ _TRIES = 8
 """This many patterns in a row may match no event before the fast path gives up."""
 
 _MARK_BYTES = 32
-"""Only this part of the seam is searched, and the rest compared: CPython's search is slower for longer needles."""
+"""Only this part of the gap is searched, and the rest compared: CPython's search is slower for longer needles."""
 
 MAX_BYTES = 4096
 """Size limit of a pattern, because it is kept as long as the stream."""
@@ -567,6 +558,7 @@ class FastPath:
 
     __slots__ = (
         "_backslashed",
+        "_gap_bytes",
         "_head",
         "_head_bytes",
         "_made_at",
@@ -574,7 +566,6 @@ class FastPath:
         "_middles",
         "_next",
         "_rest",
-        "_seam_bytes",
         "_tail",
         "_tail_bytes",
         "_tries",
@@ -584,7 +575,7 @@ class FastPath:
         self._tries, self._made_at = _TRIES, 0
         self._head = self._tail = _NO_EVENT
         self._middles: tuple[bytes, ...] = ()
-        self._head_bytes = self._tail_bytes = self._seam_bytes = len(_NO_EVENT)
+        self._head_bytes = self._tail_bytes = self._gap_bytes = len(_NO_EVENT)
         self._next: tuple[bytes, int] | None = None
 
     def set_pattern(self, block: bytes, events: int) -> None:
@@ -614,23 +605,23 @@ class FastPath:
         *middles, tail = others
         self._head, self._middles, self._tail = head, tuple(middles), tail
         self._head_bytes, self._tail_bytes = len(head), len(tail)
-        seam = tail + head  # the bytes between the texts of two events
-        self._mark, self._rest = seam[:_MARK_BYTES], seam[_MARK_BYTES:]
-        self._seam_bytes = len(seam)
+        gap = tail + head  # the bytes between the texts of two events
+        self._mark, self._rest = gap[:_MARK_BYTES], gap[_MARK_BYTES:]
+        self._gap_bytes = len(gap)
         self._backslashed = tuple(b"\\" + after for after in others)
 
     def count_matching(self, run: bytes) -> int:
         """Return the number of events in `run` if all of them match the pattern, else 0."""
         if self._next is not None:
             self._make_pattern(*self._next)
-        head_bytes, tail_bytes, seam_bytes = self._head_bytes, self._tail_bytes, self._seam_bytes
+        head_bytes, tail_bytes, gap_bytes = self._head_bytes, self._tail_bytes, self._gap_bytes
         # compared, because `startswith` and `endswith` take longer (CPython 3.11)
-        if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < seam_bytes:
+        if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < gap_bytes:
             return 0
         texts, count = run[head_bytes:-tail_bytes], 1
-        if len(texts) >= seam_bytes or self._middles:
+        if len(texts) >= gap_bytes or self._middles:
             fillings = [texts]
-            if len(texts) >= seam_bytes:
+            if len(texts) >= gap_bytes:
                 first, *others = texts.split(self._mark)
                 rest = self._rest
                 fillings = [

@@ -21,6 +21,7 @@ from gatepass.sse.chunk import (
     ENVELOPE,
     LEGACY,
     MAX_CHOICES,
+    REQUIRED,
     EnvelopeDefaults,
     Object,
     encode_event,
@@ -93,7 +94,7 @@ class StreamRepair:
         return bool(self._choices)
 
     def finish(self) -> bytes:
-        """Return what is held: chunks that could be cumulative, added ends, deferred members, requested usage."""
+        """Return all held events: chunks that could be cumulative, added ends, deferred members, requested usage."""
         items = self._cumulative.finish() if self._cumulative is not None else []
         if self._ends:
             ends, self._ends = self._ends, []
@@ -107,10 +108,7 @@ class StreamRepair:
         return _written(items)
 
     def end_choices(self) -> bool:
-        """Make `finish` add a finish reason to each choice that has none at `[DONE]`.
-
-        Returns False and adds none if a choice was cut and must not look complete.
-        """
+        """Make `finish` add a finish reason to each open choice at `[DONE]`; return False if a choice was cut."""
         if self._is_complete:
             return True
         reasons = {index: choice.reason_at_end() for index, choice in self._choices.items() if not choice.has_finished}
@@ -125,10 +123,7 @@ class StreamRepair:
         return True
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
-        """Return the bytes to send instead of `block`, the event with the data `payload`.
-
-        Returns `block` itself if no repair is necessary. May change `payload`.
-        """
+        """Return the bytes to send instead of `block`, the event with the data `payload`, which may be changed."""
         self.skips_similar = self._has_changed = False
         # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
@@ -186,7 +181,7 @@ class StreamRepair:
         has_changed = self._has_changed
         items: list[PendingChunk] = []
         for part in parts:
-            # The block also counts against MAX_HELD_BYTES, so only one part has it
+            # MAX_HELD_BYTES also limits the blocks, so only one part has the block
             items += self._cumulative.feed(PendingChunk(block if part is parts[0] else b"", part, has_changed))
         return _written(items)
 
@@ -202,10 +197,7 @@ class StreamRepair:
         return b"".join([encode_event(part) for part in parts])
 
     def _repair_choices(self, chunk: Object) -> bool:
-        """Repair a chunk with choices in place.
-
-        Returns True if a chunk that differs only in its text would change no state and need no repair.
-        """
+        """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either."""
         is_plain = True
         for position, choice in enumerate(chunk["choices"]):
             if isinstance(choice, dict):
@@ -248,8 +240,7 @@ def _written(items: list[PendingChunk]) -> bytes:
     return b"".join(events)
 
 
-_REQUIRED = ("id", "object", "created", "model")
-_REQUIRED_SET = frozenset(_REQUIRED)
+_REQUIRED_SET = frozenset(REQUIRED)
 
 
 class Envelope:
@@ -265,7 +256,7 @@ class Envelope:
     def fill(self, chunk: Object, on_repair: OnRepair) -> None:
         """Add the missing members to `chunk`, and with `one_id` replace its id by the first one."""
         members = self.members
-        for name in _REQUIRED:
+        for name in REQUIRED:
             # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
             if not chunk.get(name) and name in members:
                 chunk[name] = members[name]
@@ -277,7 +268,6 @@ class Envelope:
             on_repair(choice_repair.ONE_ID)
 
     def learn(self, chunk: Object) -> None:
-        """Keep the members that no earlier chunk had."""
         members = self.members
         for name in ENVELOPE:
             if name not in members and (value := chunk.get(name)) and is_short(value):
@@ -314,7 +304,7 @@ class DeferredMembers:
         return False
 
     def move_to(self, chunk: Object) -> bool:
-        """Add the held members to `chunk`. Return whether there were any."""
+        """Add the held members to `chunk`; return whether any were held."""
         if not self._held:
             return False
         held, self._held, self._held_bytes = self._held, {}, 0
@@ -326,9 +316,9 @@ class DeferredMembers:
 class UsageRepair:
     """Lets one usage pass, the last one.
 
-    vLLM, SGLang and DashScope can send the usage with every chunk; LangChain, Open WebUI and RAGFlow add up all that
-    they receive. With `wanted` True the usage is sent in a separate chunk after the last choice. With False only a
-    usage in the chunk with the last finish reason passes. With None every usage passes.
+    vLLM, SGLang and DashScope can send the usage with every chunk. LangChain, Open WebUI and RAGFlow add all of them
+    up. With `wanted` True the usage is sent in a separate chunk after the last choice. With False only a usage in the
+    chunk with the last finish reason passes. With None every usage passes.
     """
 
     __slots__ = ("_held", "_is_sent", "_wanted")
@@ -379,20 +369,14 @@ class UsageRepair:
 
 
 def is_ping(payload: Object) -> bool:
-    """Return whether an event that is not a chunk is empty for every client.
-
-    It is a ping, or the empty wrapper of a gateway with a code of success.
-    """
+    """Return whether an event that is not a chunk is empty for every client, such as a gateway's empty wrapper."""
     if "data" in payload and payload.get("code") in (0, "0", 200, "200"):
         return payload["data"] is True or payload["data"] in _EMPTY
     return not payload or "ping" in (payload.get("type"), payload.get("event"))
 
 
 def is_completion(chunk: Object) -> bool:
-    """Return whether this is a whole completion.
-
-    A chunk may have a `message` and the `object` of a completion too, but only a completion has a finish reason.
-    """
+    """Return whether this is a whole completion. Only a completion has a `message` and a finish reason."""
     choices = chunk["choices"]
     if not all(
         isinstance(choice, dict) and "delta" not in choice and isinstance(choice.get("message"), dict)

@@ -13,6 +13,7 @@ from typing import Any
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import (
     MAX_ENTRIES,
     EnvelopeDefaults,
@@ -37,7 +38,7 @@ LAST_EVENTS = frozenset(("response.completed", "response.failed", "response.inco
 
 
 class Unfinished(ValueError):
-    """A response without output that is not finished and not in the background: its stream would have no end."""
+    """A response without output that is not finished and not in the background. Its stream would have no end."""
 
 
 def synthesize_response(document: Object, defaults: EnvelopeDefaults) -> Iterator[bytes]:
@@ -78,14 +79,13 @@ def events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
 
 
 def _count_entries(payload: Any) -> int:
-    """Return the number of items, parts and annotations of a response."""
     names = ("output", "content", "summary", "annotations")
     lists = (payload.get(name) for name in names) if isinstance(payload, dict) else ()
     return sum(len(found) + sum(map(_count_entries, found)) for found in lists if isinstance(found, list))
 
 
 def _before_output(response: Object) -> Object:
-    """Return the response as it was before its first output."""
+    """Return the response in its first state: queued or in progress, without output."""
     unset: Object = {
         name: None for name in ("error", "incomplete_details", "usage", "completed_at") if name in response
     }
@@ -110,7 +110,6 @@ _TEXTS = MappingProxyType(
 )
 """By part type: the member that holds the text, and the stem of its events."""
 _WITH_PARTS = ("message", "reasoning")
-"""The item types with content parts."""
 
 
 def _item_events(item: Object, index: int) -> Iterator[Object]:
@@ -134,7 +133,7 @@ def _item_events(item: Object, index: int) -> Iterator[Object]:
 
 
 def _empty_item(item: Object) -> Object:
-    """Return the item as it was before its first output. Of an unknown type only the status is reset."""
+    """Return the item without its output, in progress. Of an item of unknown type only the status changes."""
     empty = dict(item)
     if isinstance(item.get("status"), str):
         empty["status"] = "in_progress"
@@ -167,10 +166,7 @@ def _part_events(part: Object, place: Object) -> Iterator[Object]:
 
 
 def _text_events(stem: str, name: str, text: str, place: Object) -> list[Object]:
-    """Return the events of a text: one delta, none for an empty text, and the end.
-
-    One delta is enough, because the events after it repeat the whole text.
-    """
+    """Return the events of a text: one delta, or none for an empty text, and the end. The end repeats the text."""
     deltas = [{"type": f"{stem}.delta", **place, "delta": text}] if text else []
     return [*deltas, {"type": f"{stem}.done", **place, name: text}]
 
@@ -185,10 +181,7 @@ _ID_PREFIXES = MappingProxyType(
 
 
 def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
-    """Return `document` with all ids, texts and lists, each of the right type, and with a status.
-
-    An output that is a text becomes a message.
-    """
+    """Return `document` with a status and with all ids, texts and lists. An output that is a text becomes a message."""
     output = document.get("output")
     if isinstance(output, str) and output:
         output = [{"type": "message", "content": output}]
@@ -297,6 +290,9 @@ class ResponseAggregator(StreamAggregator):
         if self._response is None:
             self.fail((chunk.stream_closed if self._has_started else chunk.stream_empty)(self._upstream))
 
+    def _collected(self) -> Any:
+        return self._response or [*self._items.values(), *self._items_without_index]
+
     def _reply(self) -> Object:
         return self._response or {}
 
@@ -322,6 +318,8 @@ class ResponseAggregator(StreamAggregator):
             self._add_response(fields["response"])
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
             self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
+            if len(self._started_items) > MAX_REPLY_ENTRIES:
+                self.fail(chunk.too_many_choices(self._upstream))
 
     def _fail_with(self, error: Any) -> None:
         error_body = self._read_error({"error": error}) or chunk.UNREADABLE

@@ -23,7 +23,9 @@ from gatepass.sse.chunk import (
     Object,
     argument_text,
     complete_envelope,
+    completed_reason,
     encode_event,
+    finish_reason,
     has_too_many_entries,
     text_of_id,
 )
@@ -91,8 +93,6 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
 
 
 class _ChatSynthesis:
-    """The deltas of one choice of a chat."""
-
     def __init__(self, index: int, choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> None:
         self._index = index
         self._choice = choice
@@ -129,12 +129,9 @@ class _ChatSynthesis:
             yield self._piece(extra)
 
     def end(self) -> Iterator[Object]:
-        reason = self._choice.get("finish_reason")
-        # Gemini and Ollama end tool calls with `stop`
-        if self._calls and reason in (None, "", "stop"):
-            reason = "tool_calls"
-        elif not reason:
-            reason = "function_call" if isinstance(self._message.get("function_call"), dict) else "stop"
+        has_function = isinstance(self._message.get("function_call"), dict)
+        reason = finish_reason(self._choice)
+        reason = completed_reason(reason, has_tools=bool(self._calls), has_function=has_function)
         yield self._piece({}, finish_reason=reason, **_unknown_members(self._choice, _CHOICE))
 
     def _piece(self, delta: Object, **more: Any) -> Object:
@@ -174,7 +171,7 @@ class _TextSynthesis:
             yield {"text": part, "index": self._index, "logprobs": logprobs, "finish_reason": None}
 
     def end(self) -> Iterator[Object]:
-        reason = self._choice.get("finish_reason") or "stop"
+        reason = finish_reason(self._choice) or "stop"
         extra = _unknown_members(self._choice, _CHOICE)
         yield {"text": "", "index": self._index, "logprobs": None, "finish_reason": reason, **extra}
 

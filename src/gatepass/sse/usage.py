@@ -1,4 +1,4 @@
-"""Read the token counts of an upstream's reply, and the usage that a client requests for its stream."""
+"""Read and complete the usage in an upstream's reply; read which usage a client requests for its stream."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
+
+from gatepass.sse.chunk import Object
 
 TAIL_BYTES = 2_048
 """`usage_of` searches only this last part of a reply."""
@@ -19,10 +21,10 @@ Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Token counts of a `usage` object. An absent or invalid count is None and is not encoded.
+    """The numbers of tokens in a `usage` object. A missing or invalid number is None and is not encoded.
 
-    `cached_tokens` are part of `prompt_tokens`, and `reasoning_tokens` are part of `completion_tokens`. The Responses
-    API names the two `input_tokens` and `output_tokens`.
+    `prompt_tokens` include `cached_tokens`. `completion_tokens` include `reasoning_tokens`. The Responses API has the
+    names `input_tokens` and `output_tokens`.
     """
 
     prompt_tokens: Count = None
@@ -33,7 +35,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> Self:
-        """Return the token counts of a decoded JSON object. Members of a wrong type are ignored."""
+        """Return the usage in a JSON object. Members of a wrong type are ignored."""
         is_response = "input_tokens" in payload and "prompt_tokens" not in payload
         prompt, completion = ("input", "output") if is_response else ("prompt", "completion")
         return cls(
@@ -54,7 +56,7 @@ _NO_DETAILS = _Details()
 
 
 class _ChatUsage(msgspec.Struct, gc=False):
-    """Usage of chat, completions and embeddings. Not of the Responses API: `prompt_tokens` is required here."""
+    """The usage of chat, completions and embeddings, where `prompt_tokens` is required."""
 
     prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
     completion_tokens: Count = None
@@ -73,7 +75,7 @@ def _count(members: Any, name: str) -> int | None:
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """Return the usage of a whole reply, or None if its last TAIL_BYTES contain no usage."""
+    """Return the usage of a whole reply, or None if its last TAIL_BYTES contain none."""
     first = max(0, len(body) - TAIL_BYTES)
     at = body.rfind(_NAME, first)  # three times as fast as a search with the pattern
     found = _USAGE.match(body, at) or _USAGE.search(body, first) if at >= 0 else None
@@ -96,10 +98,7 @@ def usage_of(body: bytes) -> Usage | None:
 
 
 def ends_with_usage(body: bytes) -> bool:
-    """Return whether `usage` is the last member of the JSON object `body`, flat and without escapes.
-
-    If so, `usage_of(body)` returns that usage.
-    """
+    """Return whether `usage` is the last member of the JSON object `body`, flat and without escapes."""
     at = body.rfind(_NAME, -TAIL_BYTES)
     return (
         body[at - 1 : at + 9]
@@ -110,8 +109,37 @@ def ends_with_usage(body: bytes) -> bool:
 
 
 def nonempty_usage(usage: Usage | None) -> Usage | None:
-    """Return `usage`, or None if it holds no count."""
+    """Return `usage`, or None if it has no number."""
     return None if usage == _NO_COUNTS else usage
+
+
+_DIGITS = re.compile(r"[0-9]{1,15}(?:\.0{1,15})?")
+_MOST = 2.0**53
+"""A float above this does not hold every whole number."""
+
+
+def complete_usage(usage: Object, *, is_chat: bool) -> Object:
+    """Return `usage` with whole numbers: zero for a missing count, and the sum of the others for a missing total."""
+    names = ("prompt_tokens", "completion_tokens") if is_chat else ("prompt_tokens",)
+    parts = {name: _whole(usage.get(name)) or 0 for name in names}
+    total = _whole(usage.get("total_tokens"))
+    return {**usage, **parts, "total_tokens": sum(parts.values()) if total is None else total}
+
+
+def is_identical(usage: Mapping[str, Any], other: Any) -> bool:
+    """Whether both are equal and of the same types: 12 is not 12.0."""
+    if not isinstance(other, Mapping) or usage.keys() != other.keys():
+        return False
+    return all((type(usage[name]), usage[name]) == (type(other[name]), other[name]) for name in usage)
+
+
+def _whole(count: Any) -> int | None:
+    """Return a count written as 12, 12.0 or "12"; None for any other value."""
+    if isinstance(count, str) and _DIGITS.fullmatch(count):
+        return int(count.partition(".")[0])
+    if isinstance(count, float) and 0 <= count < _MOST and count.is_integer():
+        return int(count)
+    return count if type(count) is int else None
 
 
 class _Options(msgspec.Struct, gc=False):
@@ -129,8 +157,8 @@ _BODY = msgspec.json.Decoder(_Body)
 def requested_usage(body: bytes) -> bool | None:
     """Return whether the request `body` requests a usage chunk at the end of the stream.
 
-    Returns None if it requests usage in every chunk (vLLM's `continuous_usage_stats`). Also returns None if
-    `stream_options` is malformed, because the upstream then rejects the request.
+    Returns None for usage in every chunk (vLLM's `continuous_usage_stats`), and for malformed `stream_options`, which
+    the upstream rejects.
     """
     if b'"stream_options"' not in body:
         return False
@@ -152,8 +180,8 @@ def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
 
     RAGFlow must not count the tokens twice. Its two client classes differ:
 
-    * The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices and adds the chunk's
-      usage. It skips a chunk without choices, but its tool loop reads the usage there (`alone`).
+    * The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices and adds the chunk's usage.
+      Its tool loop reads the usage in a chunk without choices (`alone`).
     * The vision class (cv_model.py) fails at a chunk without choices. It ignores usage next to an empty text
       (`finish`).
 

@@ -33,9 +33,8 @@ class StoreScope(Enum):
 class StoreReading:
     """The values that a store held at one moment. `values` has no entry for an absent name.
 
-    `at_s` is the moment of the reading by the store's clock. All processes that share the store see that clock alike,
-    although their own clocks differ. By `Clock.now` of this process the reading happened between `started_s` and
-    `finished_s`.
+    `at_s` is that moment by the store's clock, which all processes that share the store see alike. By `Clock.now` of
+    this process the reading happened between `started_s` and `finished_s`.
     """
 
     values: Mapping[str, bytes] = field(repr=False)
@@ -53,10 +52,7 @@ class StoreReading:
 
 
 class Store(Protocol):
-    """State shared by processes. A name has the form `kind/rest` and holds a value, a counter or a lease.
-
-    Every method raises StoreUnavailable.
-    """
+    """State shared by processes. A name (`kind/rest`) holds a value, a counter or a lease. Raises StoreUnavailable."""
 
     @property
     def scope(self) -> StoreScope:
@@ -80,10 +76,7 @@ class Store(Protocol):
         ...
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """Take the lease `name` for `ttl_s`, or renew it if `owner` holds it.
-
-        Return False if another owner holds it. The lease of an owner that died ends after its `ttl_s`.
-        """
+        """Take the lease `name` for `ttl_s`, or renew it if `owner` holds it; return False if another owner does."""
         ...
 
     async def release(self, name: str, owner: str) -> None:
@@ -99,7 +92,7 @@ SYNC_S = 0.5
 """Maximum age of the values in a StoreCache. One small request reads all names together."""
 
 OnChange = Callable[[bytes, StoreReading], None]
-"""Receives each new value and the reading that brought it. It runs on the event loop: it must not block or raise."""
+"""Receives each new value and the reading that contains it. It runs on the event loop: it must not block or raise."""
 
 
 class StoreCache:
@@ -161,8 +154,6 @@ RENEWALS = 4
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The lease `name` for one `owner`."""
-
     store: Store
     clock: Clock
     name: str
@@ -174,7 +165,7 @@ class Lease:
         return await self.store.lease(self.name, self.owner, self.ttl_s)
 
     async def give_back(self) -> None:
-        """Free the lease now. If the store is unavailable, the lease expires by itself."""
+        """Free the lease. If the store is unavailable, the lease expires by itself."""
         with suppress(StoreUnavailable):
             await self.store.release(self.name, self.owner)
 

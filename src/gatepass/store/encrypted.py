@@ -1,8 +1,7 @@
 """Encrypt the values of a store that others may be able to read: a Valkey server, or a folder on a disk.
 
 Values are AES-256-GCM ciphertexts of the `cryptography` library (extra `crypto` or `valkey`). Names are HMAC-SHA-256
-codes. Both keys, and the fingerprint that processes compare, are derived from
-one secret by HKDF (RFC 5869).
+codes. Both keys, and the fingerprint that processes compare, are derived from one secret by HKDF (RFC 5869).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from gatepass.store.base import Store, StoreReading, StoreScope
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-"""Length of the random nonce of each value. NIST SP 800-38D (8.3) allows 2**32 per key; each token one."""
+"""Length of the random nonce of each value. NIST SP 800-38D (8.3) allows 2**32 nonces for each key."""
 NAME_CHARS = 32
 KEY_ID_CHARS = 16
 KEY_NAME = "encryption-key:current"
@@ -65,7 +64,7 @@ class EncryptedStore:
 
     @property
     def key_id(self) -> str:
-        """A fingerprint of the key that writes. It is derived by HKDF, so it reveals nothing of the key."""
+        """A fingerprint of the key that writes. It reveals nothing of the key."""
         return self._keys[0].id
 
     async def get(self, names: Collection[str]) -> StoreReading:
@@ -111,11 +110,10 @@ class EncryptedStore:
         await self._store.aclose()
 
     def accepts(self, key_id: str) -> bool:
-        """Return whether this process can read values that were encrypted with the key `key_id`."""
         return key_id in {key.id for key in self._keys}
 
     async def shared_key_id(self) -> str | None:
-        """Return the id of the key that the processes write with, None if none is in the store."""
+        """Return the id of the key that the processes write with, or None."""
         found = (await self._store.get((KEY_NAME,))).values.get(KEY_NAME)
         if found is None:
             return None
@@ -123,11 +121,10 @@ class EncryptedStore:
         return text if len(text) == KEY_ID_CHARS and text.isalnum() else "not an id of a key"
 
     async def put_key_id(self) -> None:
-        """Keep the id of the key that writes in the store, in clear, while a process with this key runs."""
+        """Store the id of the key that writes, in clear, while a process with this key runs."""
         await self._store.put(KEY_NAME, self.key_id.encode(), KEY_KEPT_S)
 
     def code(self, name: str) -> str:
-        """Return the name under which a new value of `name` is stored."""
         return self._keys[0].code(name)
 
 

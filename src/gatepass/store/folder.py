@@ -44,10 +44,7 @@ class FolderEntry:
 
 
 class FolderStore:
-    """A Store in `folder`, which exists and has mode 0700.
-
-    `clock.now()` is the same in all processes of one machine, so it is the store's clock too.
-    """
+    """A Store in `folder` with mode 0700. All processes of a machine have the same `clock.now()`."""
 
     scope = StoreScope.MACHINE
 
@@ -116,7 +113,6 @@ class FolderStore:
         return entry if now < entry.until_s else None
 
     def _write(self, kind: str, name: str, entry: FolderEntry) -> None:
-        """Replace the file of `name`. Readers see the old file or the new one."""
         new = self._folder / "new"  # a part that a dead writer left is overwritten
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
             file.write(bytes(entry))
@@ -125,7 +121,7 @@ class FolderStore:
 
 @asynccontextmanager
 async def file_lock(path: Path | str, clock: Clock, interval_s: float) -> AsyncIterator[None]:
-    """Hold an exclusive lock on the file `path`, which is created. Try to take it every `interval_s`."""
+    """Create the file `path`, and hold an exclusive lock on it. Try to take it every `interval_s`."""
     # O_CLOEXEC: a child process with the descriptor would keep the lock (flock(2))
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     try:

@@ -31,7 +31,6 @@ LOG = logging.getLogger("gatepass.store")
 T = TypeVar("T")
 
 FOLDER_S = 0.25
-"""Time limit of one request to the workers' folder. A request takes about 100 µs."""
 REST_S = 1.0
 """After a failure no request goes to the store for this long."""
 CHECK_S = 3.0
@@ -41,9 +40,7 @@ CANARY_S = 600.0
 TAKE_OVER_S = 10.0
 """How long a process with another key waits after the store was emptied, so that the others keep theirs there first."""
 REPEAT_S = 60.0
-"""A fault that lasts is logged again after this time."""
 SETTLE_S = 10.0
-"""The least time between two log lines with the same event."""
 
 OTHER_KEY = (
     "the other processes encrypt with another key ({theirs}, this process: {ours}), so this process shares nothing."
@@ -65,7 +62,7 @@ class StoreState(StrEnum):
 
 
 class _Part(StrEnum):
-    """What can fail by itself: a full server is readable, and one with another encryption key works."""
+    """What can fail alone: a full server is readable, and one with another encryption key works."""
 
     READ = "read"
     WRITE = "write"
@@ -109,7 +106,6 @@ class StoreHealth:
         self._log_state(now)
 
     def note_emptied(self, now: float) -> None:
-        """Record that the store lost its data."""
         self.emptied += 1
         if self._may_log("store_emptied", SETTLE_S, now):
             LOG.warning("store_emptied", extra={"fields": {**self._place, "reason": EMPTIED}})
@@ -141,7 +137,7 @@ class StoreHealth:
 class GuardedStore:
     """Limit each request to `store` to `bound_s`, and fail at once for REST_S after a failure.
 
-    `place` names the store in the log and in /status. `encrypted` is the layer of `store` whose key is compared.
+    `place` names the store. `encrypted` is the layer of `store` whose key is compared.
     """
 
     def __init__(
@@ -201,10 +197,7 @@ class GuardedStore:
         await self._within_bound(self._store.aclose)
 
     async def check(self) -> None:
-        """Compare the encryption key with that of the other processes, then read and write an entry of this process.
-
-        Raises StoreUnavailable. An encryption key that differs is recorded in `health`.
-        """
+        """Compare the encryption key with the other processes, then read and write an entry; raise StoreUnavailable."""
         await self._compare_key()
         kept = await self._request(_Part.READ, "get", lambda: self._store.get((self._canary,)))
         # The entry has not expired, so the server lost it: it restarted without its data, was flushed, or evicted it.
@@ -283,7 +276,7 @@ class GuardedStore:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStore:
-    """The folder that a supervisor's workers share, and the key that encrypts its values. Empty: no encryption."""
+    """The folder that a supervisor's workers share, and the key that encrypts its values. No key: no encryption."""
 
     folder: Path
     key: bytes = field(repr=False)
@@ -292,8 +285,7 @@ class WorkerStore:
 def open_store(settings: StoreSettings | None, worker_store: WorkerStore | None, clock: Clock) -> GuardedStore | None:
     """Return the configured store, else the store of the supervisor's workers, else None.
 
-    It sends no request yet, so an unavailable store does not prevent the start. Raises OSError if a TLS file cannot
-    be loaded.
+    It sends no request, so an unavailable store does not prevent the start. Raises OSError if a TLS file is unusable.
     """
     # Each branch imports what it needs: valkey costs 7 MiB, cryptography 6 MiB.
     if settings is not None:

@@ -32,7 +32,7 @@ from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 CONNECTIONS = 4
 CLOSING_S = 5.0
 REASON_CHARS = 4096
-"""More than the error of a server has, because the log masks only secrets that are complete."""
+"""Longer than any error of a server. The log masks only complete secrets."""
 
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -98,7 +98,7 @@ class ValkeyStore:
             await self._pool.disconnect()
 
     async def _run(self, script: str, name: str, *arguments: Any) -> Any:
-        """Run a Lua script. The server runs no other command between those of a script."""
+        """Run a Lua script, which the server does not interrupt with another command."""
         async with self._connected():
             reply: Any = self._client.eval(script, 1, self._prefix + name, *arguments)
             return await reply
@@ -160,7 +160,6 @@ class _Password(CredentialProvider):
 
 
 def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
-    """The arguments of each connection."""
     arguments: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,

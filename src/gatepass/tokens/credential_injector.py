@@ -26,9 +26,8 @@ class StaticHeader:
     """One configured header of an upstream. `field` holds its last good value.
 
     While a file is replaced it is absent, empty or incomplete for a moment, and no request must fail because of that.
-    Each change between readable and unreadable writes one log line, without the value.
-
-    Raises UnresolvedReference, with the name of `setting`, if the value cannot be read at the start.
+    Each change between readable and unreadable writes one log line, without the value. Raises UnresolvedReference, with
+    the name of `setting`, if the value cannot be read at the start.
     """
 
     __slots__ = ("_error", "_redactor", "_setting", "_value", "field")
@@ -48,7 +47,6 @@ class StaticHeader:
         return self._value.changes
 
     def reload(self) -> None:
-        """Read the value again, and use it if it is good."""
         try:
             self.field = (self.field[0], self._read())
         except ValueError as error:  # keep the last good value

@@ -14,9 +14,9 @@ from gatepass.errors import TokenUnavailable
 ENVIRONMENT_CREDENTIAL = "token"
 """Name of the credential whose settings are environment variables."""
 VARIABLES = {dotted(path): name for names in VARIABLES_BY_TYPE.values() for name, path in names.items()} | {
-    "network.proxy_auth": "PROXY"
+    "network.proxy": "PROXY",
+    "network.proxy_auth": "PROXY",
 }
-"""The variable of each setting, without the prefix."""
 
 BUSY = "another process uses the refresh token and did not release it in time"
 
@@ -54,21 +54,16 @@ class FetchFailure(Exception):
         self.from_other_process = from_other_process
 
     def with_reason(self, reason: str) -> FetchFailure:
-        """Return the same failure with another reason."""
         other = copy(self)
         other.reason, other.args = reason, (reason,)
         return other
 
     def masked(self, mask: Callable[[str], str]) -> FetchFailure:
-        """Return the same failure with secrets masked in its reason."""
         return self.with_reason(mask(self.reason))
 
 
 class TokenReissued(TokenUnavailable):
-    """The issuer returned the same token that the upstream had just rejected.
-
-    Sending it again cannot succeed, so the client receives the upstream's own answer.
-    """
+    """The issuer returned the rejected token again. The client receives the upstream's own answer."""
 
 
 def setting(credential: str, name: str) -> str:
@@ -96,14 +91,14 @@ PROBE_JITTER_S = 1.0
 REFUSAL_S = 30.0
 MAX_REFUSAL_S = 300.0
 WORKED_TRIES = 2
-"""How many unclear refusals of a secret that has worked are treated as an outage. With the next attempt these are three
-wrong passwords within 6 s. Many issuers lock an account after five, and a person may have typed one of them."""
+"""How many unclear refusals of a secret that has worked are treated as an outage. Many issuers lock an account after
+five wrong passwords."""
 TRANSIENT_TRIES = 300
 """The same for a secret that worked again after this refusal: attempts of ten minutes at least."""
 MAX_REFUSAL_KINDS = 16
 """Cap on remembered refusals, because an issuer may phrase each failure differently."""
 MAX_RETRY_AFTER_S = 3600.0
-"""A longer `Retry-After` is treated as a mistake."""
+"""A longer `Retry-After` is treated as a mistake and shortened."""
 
 
 _VARYING = re.compile(r"[0-9a-f:.-]{8,}", re.IGNORECASE)
@@ -128,7 +123,6 @@ class SecretHistory:
     transient: frozenset[str] = frozenset()
 
     def after_token(self, secret: int) -> SecretHistory:
-        """Return the history after `secret` returned a token."""
         if secret != self.secret:
             return SecretHistory(secret)
         if not self.refused:
@@ -137,7 +131,6 @@ class SecretHistory:
         return SecretHistory(secret, transient=transient if len(transient) <= MAX_REFUSAL_KINDS else self.refused)
 
     def after_failure(self, secret: int, failure: FetchFailure) -> SecretHistory:
-        """Return the history after the issuer answered `secret` with `failure`."""
         if not failure.unclear or secret != self.secret or len(self.refused) >= MAX_REFUSAL_KINDS:
             return self
         return replace(self, refused=self.refused | {_kind(failure)})
@@ -164,13 +157,11 @@ class FailureState:
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
-    """Return the seconds until the next quick attempt of a fetch that made `tries`; None if there is none.
-
-    A failure of another process cost the issuer no request, so its `retry_after_s` delays no quick attempt.
-    """
+    """Return the seconds until the next quick attempt of a fetch that made `tries`; None if there is none."""
     if failure.definite or not failure.retry_quickly or tries > len(QUICK_WAITS_S):
         return None
-    # A longer `Retry-After` would exceed a quick attempt. The refresh task obeys it.
+    # A longer `Retry-After` would exceed a quick attempt. The refresh task obeys it. That of another process is
+    # ignored, because this process sent no request.
     retry_after_s = 0.0 if failure.from_other_process else failure.retry_after_s or 0.0
     if retry_after_s > QUICK_WAITS_S[-1]:
         return None
@@ -180,11 +171,7 @@ def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | No
 def next_failure_state(
     before: FailureState | None, failure: FetchFailure, began_s: float, now: float, jitter: float
 ) -> FailureState:
-    """Return the state after one more failure, of an attempt that began at `began_s`.
-
-    After an attempt that hung until its timeout the next one follows at once. A failure of another process ends with
-    that process's pause.
-    """
+    """Return the state after the failure of an attempt that began at `began_s`. A hung attempt causes no pause."""
     refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
     holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
     # Another process has already counted its refusal into its own pause.
@@ -194,14 +181,14 @@ def next_failure_state(
 
 
 def retry_now(state: FailureState, now: float) -> FailureState:
-    """Return the state after the refused secret has changed: the new one is tried at once."""
+    """Return the state that tries a changed secret at once."""
     return replace(state, refusals=0, next_try_s=now)
 
 
 def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
-    """Return how long `failure`, after `refusals` refusals in a row, delays fetches in every process.
+    """Return how long `failure`, after `refusals` in a row, delays fetches in all processes.
 
-    0 if the issuer may recover at any moment.
+    After an outage this is the issuer's `Retry-After`, or 0.
     """
     retry_after_s = min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
     counted = refusals - failure.free_tries if failure.unclear else refusals
@@ -212,5 +199,4 @@ def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
 
 
 def _kind(failure: FetchFailure) -> str:
-    """Return the status, code and text of `failure` without the parts that vary."""
     return _VARYING.sub("#", failure.reason)

@@ -31,6 +31,7 @@ from gatepass.tokens.failure import (
     retry_now,
     setting,
 )
+from gatepass.tokens.issuer_error import WRONG_URL
 from gatepass.tokens.lifetime import (
     SPACING_S,
     Freshness,
@@ -50,8 +51,8 @@ from gatepass.tokens.token_log import TokenLog
 RENEWALS = 20
 """Maximum renewals in WINDOW_S, for all users of one credential together."""
 UNPROVEN_RENEWALS = 6
-"""How many of RENEWALS may follow a rejection by a user that had not accepted the token. The rest is reserved for
-tokens that worked and ended early. So a model that always rejects uses no renewal of a model that works."""
+"""How many of RENEWALS may follow a rejection by a user that had not accepted the token, so that a model that always
+rejects uses no renewal of a model that works."""
 RENEWAL_SPACING_S = 1.0
 """Between two renewals of tokens that worked. An upstream may answer 401 to every second request."""
 WINDOW_S = 60.0
@@ -60,7 +61,6 @@ REISSUED_PAUSE_S = 10.0
 MAX_USERS = 1024
 """Cap on remembered users. A client may invent model names, and some upstreams answer any name."""
 SECRET_POLL_S = 2.0
-"""How often the secret is read while a change of its file would matter."""
 MAX_SLEEP_S = 5.0
 """How often the refresh task reads the clock. Timers do not advance while a machine is suspended."""
 WAIT_MARGIN_S = 0.25
@@ -111,10 +111,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class WaitBudget:
-    """How long a request waits for a token at most (`budget_s`), and the issuer's name in its error.
-
-    `random_fraction` returns 0 to 1 for jitter.
-    """
+    """The longest wait of a request for a token, and the issuer's name in errors. `random_fraction` gives jitter."""
 
     budget_s: float
     issuer_name: str = "the issuer"
@@ -224,7 +221,7 @@ class TokenHolder:
         too, or renewals were too frequent (RenewalLimiter).
         """
         token, now = self._token, self._clock.now()
-        # By value: ten late 401s must not drop the token that has replaced theirs (azure-sdk-for-cpp#6151).
+        # By value: ten late 401s must not renew the token that has replaced theirs (azure-sdk-for-cpp#6151).
         if token is None or token.text != value:
             return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
@@ -262,10 +259,7 @@ class TokenHolder:
         return True
 
     def with_free_tries(self, failure: FetchFailure) -> FetchFailure:
-        """Return `failure` with the free tries that the history of the secret allows.
-
-        A failure of another process already has its own.
-        """
+        """Return `failure` with the free tries that the history of the secret allows."""
         if not failure.from_other_process:
             failure = failure.masked(self._log.redactor.mask)
             earned = self._history.free_tries(self._secret_hash, failure)
@@ -411,7 +405,8 @@ class TokenHolder:
         else:
             reason, retry_s = self._failure_state.reason, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
             if self._failure_state.definite:
-                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{self._secret_hint}"
+                hint = "" if reason.startswith(WRONG_URL) else self._secret_hint  # no secret corrects a URL
+                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}"
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
@@ -464,7 +459,6 @@ class RenewalLimiter:
         return bool(self._rejected_by) and self._accepted_by <= self._rejected_by
 
     def has_accepted(self, by: TokenUser) -> bool:
-        """Return whether `by` accepted the current token."""
         return by in self._accepted_by
 
     def is_rejected(self, token: Token) -> bool:
@@ -472,13 +466,11 @@ class RenewalLimiter:
         return token is self._rejected
 
     def set_current(self, token: Token, now: float) -> None:
-        """Make `token` the current one."""
         is_reissued = self._rejected is not None and token.text == self._rejected.text
         self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
         self._token, self._accepted_by, self._rejected_by = token, set(), set()
 
     def accept(self, by: TokenUser) -> None:
-        """Record that `by` accepted the current token."""
         if self._rejected_by:  # empty in nearly every request
             self._rejected_by.discard(by)
         if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
@@ -506,7 +498,7 @@ class RenewalLimiter:
         if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
             when = f"less than {WINDOW_S:.0f} s ago"
             return f"it was not renewed, because this upstream and model rejected a new token {when}"
-        return "it was not renewed, because rejections have used up the credential's rate of renewals"
+        return "it was not renewed, because the credential has reached its limit of renewals"
 
     def renewal_rejected(self, by: TokenUser, now: float) -> None:
         """Record that `by` rejected the renewed token too."""
@@ -542,9 +534,9 @@ def _is_full(moments: deque[float], now: float) -> bool:
 class RefreshTask:
     """Keeps a token valid in the background.
 
-    Calls `run_due` repeatedly. `run_due` starts a due fetch and returns the seconds until its next call, or `wake`
-    calls it earlier. If it raises because of a bug in a source, `on_error` receives the exception, and the next call
-    follows MAX_SLEEP_S later.
+    Calls `run_due` repeatedly: it starts a due fetch and returns the seconds until its next call. `wake` calls it
+    earlier. If it raises because of a bug in a source, `on_error` receives the exception, and the next call follows
+    MAX_SLEEP_S later.
     """
 
     def __init__(
@@ -558,12 +550,10 @@ class RefreshTask:
         self._is_stopped = False
 
     def start(self, tasks: Tasks, pause_s: float = 0.0) -> None:
-        """Begin after `pause_s`, in a task of `tasks`."""
         work = tasks.spawn(self._run(pause_s), f"refresh of {self._name}")
         work.add_done_callback(partial(self._on_end, tasks))
 
     def wake(self) -> None:
-        """Call `run_due` now, because something has changed."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -589,10 +579,10 @@ class RefreshTask:
 
 
 class Waiters:
-    """The requests that wait for the shared fetch.
+    """The requests that wait for the shared fetch. A request that leaves does not affect another.
 
-    Each has its own future, so a request that leaves does not affect another. When 2,000 leave at once, a shield
-    around one shared future runs a storm of callbacks (Soju06/codex-lb#1897). Separate futures do not.
+    Each has its own future: if 2,000 leave a shield around one shared future, it runs a storm of callbacks
+    (Soju06/codex-lb#1897).
     """
 
     def __init__(self, clock: Clock) -> None:

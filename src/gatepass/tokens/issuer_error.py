@@ -25,7 +25,6 @@ MAX_MESSAGE_CHARS = 200
 _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 Mask = Callable[[str], str]
-"""Removes secrets from a text."""
 CODE_NAMES = ("error", *ERROR_CODE_NAMES)
 STATUS_NAMES = ("status", "statusCode", "status_code")
 """Read only for an HTTP status, and only if the code implies none. Other values of `status` are `success` or `1`."""
@@ -50,9 +49,8 @@ DEFINITE_CODES = frozenset(
 TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 """Codes of a busy server (RFC 6749 4.1.2.1, RFC 8628 3.5), with any status."""
 REFUSED = "the issuer refused the client: "
-"""Begins every reason that waiting does not fix."""
+WRONG_URL = "the URL is wrong: "
 _SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
-"""Codes with which corporate gateways report a success."""
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
 _PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
 """A file or an address, which the operator needs in an error text. It is not masked: a token without a digit in 24
@@ -118,10 +116,7 @@ def page_title(text: str) -> str | None:
 
 
 def one_line(text: str, mask: Mask) -> str:
-    """Return `text` as one line for a log: masked before it is cut, white space folded, all printable.
-
-    At most MAX_MESSAGE_CHARS characters.
-    """
+    """Return `text` as one printable line of at most MAX_MESSAGE_CHARS for a log. It is masked before it is cut."""
     words = "".join(c if c.isprintable() else " " for c in mask(text)).split()
     line = " ".join(words)
     return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 1] + "…"
@@ -129,7 +124,7 @@ def one_line(text: str, mask: Mask) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TokenErrorBody:
-    """The content of an error object: its code, its text and the HTTP status that it names, if present."""
+    """The code, the text and the HTTP status of an error object, if present."""
 
     code: str | None
     text: str | None = field(repr=False)
@@ -199,8 +194,8 @@ def error_response_failure(
 ) -> FetchFailure:
     """Return the failure of a reply that is not 2xx.
 
-    `is_wrong_url`: a 404 means that the URL is wrong. `is_login`: an error object with a 500 may be a refusal too.
-    Repeating it every two seconds would lock the account.
+    `is_wrong_url`: the status means that the configured URL is wrong. `is_login`: an error object with a 500 may be a
+    refusal too. Repeating it every two seconds would lock the account.
     """
     if 300 <= reply.status < 400:
         return FetchFailure(
@@ -218,9 +213,11 @@ def error_response_failure(
     else:
         text = reply.text
     words = one_line(text, mask)
-    definite = _is_definite(reply, found) or (is_wrong_url and reply.status in WRONG_URL_STATUSES)
+    is_refused = _is_definite(reply, found)
+    definite = is_refused or is_wrong_url
+    fault = REFUSED if is_refused else WRONG_URL if is_wrong_url else ""
     return FetchFailure(
-        f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
+        f"{fault}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
         unclear=_is_unclear(reply, found, is_login=is_login),
         # A page or an empty body with 401 or 403 comes from a proxy or firewall, which another attempt does not change.
@@ -232,7 +229,6 @@ def error_response_failure(
 def embedded_error_failure(
     document: Any, reply: TokenResponse, wall_s: float, issuer: str, mask: Mask
 ) -> FetchFailure | None:
-    """Return the failure of an error object inside a 2xx reply; None if it contains none."""
     found = token_error_body(document)
     if found is None:
         return None
@@ -257,9 +253,9 @@ def mask_token_like(text: str) -> str:
 def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     """Return whether the issuer itself refuses the client.
 
-    The status alone does not prove it. Proxies and firewalls before the issuer send the same status with a page, a
-    line of text or nothing (Envoy's "RBAC: access denied"). Such an attempt does not lock an account. A 401 with
-    `WWW-Authenticate` (RFC 9110 15.5.2) has checked the credentials.
+    The status alone does not prove it. Proxies and firewalls before the issuer send the same status with a page, a line
+    of text or nothing (Envoy's "RBAC: access denied"). A 401 with `WWW-Authenticate` (RFC 9110 15.5.2) has checked the
+    credentials.
     """
     if found is not None and found.code in TRANSIENT_CODES:  # the issuer's code overrides the status
         return False
@@ -281,10 +277,7 @@ def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, is_login:
 
 
 def retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
-    """Return the seconds of `Retry-After` (RFC 9110 10.2.3) to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`.
-
-    Many servers send an arbitrary number, and the end of an outage must be noticed.
-    """
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3) to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`."""
     text = (header(reply.headers, b"retry-after") or b"").decode("latin-1").strip()
     if NUMBER.match(text):
         retry_s = max(0.0, float(text))

@@ -1,7 +1,4 @@
-"""Decide how long a token is valid and when the next one is fetched. Pure functions and values.
-
-Reads lifetimes from a JWT's claims, from members of a reply, and from HTTP headers.
-"""
+"""Decide how long a token is valid and when the next one is fetched. Pure functions and values."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ from gatepass.types import Headers, Secret, header
 
 STALE_SHARE = 0.80
 JITTER_SHARE = 0.05
-"""How much earlier than STALE_SHARE a token may become stale, as a share of its lifetime. It spreads the refreshes of
-replicas."""
+"""How much earlier than STALE_SHARE a token may become stale, to spread the refreshes of replicas."""
 MARGIN_SHARE = 0.05
 MARGIN_S = 5.0
 """A token is not sent in its last MARGIN_SHARE, at most MARGIN_S, because it must still be valid on arrival."""
@@ -39,8 +35,7 @@ EPOCH_MS = 1e12
 MAX_SECONDS = 34_560_000
 """400 days. A larger lifetime is in milliseconds."""
 MAX_DATE_LAG_S = 2.0
-"""How far a `Date` header may lag behind the issuer's clock. It has no fraction of a second (RFC 9110 5.6.7), and some
-servers update it once a second (uvicorn, `Server.on_tick`)."""
+"""How far a `Date` header may lag behind the issuer's clock: some servers update it once a second."""
 MAX_SKEW_S = 600.0
 """A file older than its token by more than this was dated back (a copy, an image), so it shows no clock skew."""
 _LARGEST = 1e18
@@ -69,8 +64,6 @@ class TokenKind(StrEnum):
 
 
 class LifetimeSource(StrEnum):
-    """Where a token's lifetime came from."""
-
     JWT = "jwt"
     REPLY = "reply"
     DEFAULT = "default_ttl_s"
@@ -147,15 +140,11 @@ def freshness(token: Token, now: float, jitter: float) -> Freshness:
 
 
 def is_reissued(token: Token, before: Token | None) -> bool:
-    """Return whether the issuer returned the same token as last time."""
     return before is not None and before.text == token.text
 
 
 def without_extension(token: Token, before: Token | None) -> Token:
-    """Return `token` with an end no later than that of the same JWT when it was first received.
-
-    An issuer that returns a JWT from its cache cannot have extended it. It can extend an opaque token.
-    """
+    """Return `token` with an end no later than before: an issuer's cache cannot have extended the same JWT."""
     if (
         before is None
         or token.lifetime_s is None
@@ -232,7 +221,7 @@ def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
 
 
 def issuer_time(headers: Headers) -> float | None:
-    """Return the issuer's clock: its `Date` header in epoch seconds, or None."""
+    """Return the `Date` header in epoch seconds, or None."""
     text = header(headers, b"date")
     return None if text is None else http_date(text.decode("latin-1").strip())
 
@@ -245,7 +234,6 @@ def at_least_left_s(end_s: float, date_s: float, lag_s: float = MAX_DATE_LAG_S) 
 
 
 def token_kind(text: str, other: TokenKind = TokenKind.OPAQUE) -> TokenKind:
-    """Return JWT if `text` is one, and `other` if not."""
     return other if claims_of(text) is None else TokenKind.JWT
 
 
@@ -274,7 +262,7 @@ def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | No
 
 
 def _plausible_left_s(left_s: float, whole_s: float) -> float:
-    """Return `left_s` if a token of `whole_s` that was just issued can have it; otherwise the whole lifetime."""
+    """Return `left_s` if a token of `whole_s` that was just issued can have it, otherwise the whole lifetime."""
     return left_s if 0 < left_s < whole_s else whole_s
 
 
@@ -290,10 +278,7 @@ def _span_from_nbf_s(text: str, end_s: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class JwtTimes:
-    """The times in a JWT, in epoch seconds by its issuer's clock.
-
-    `is_guess`: the claims were implausible and have been corrected.
-    """
+    """The times in a JWT, in epoch seconds by its issuer's clock. `is_guess`: they were implausible."""
 
     issued_s: float | None
     end_s: float
@@ -301,10 +286,7 @@ class JwtTimes:
 
 
 def jwt_times(text: str) -> JwtTimes | None:
-    """Return the times in a JWT; None if `text` is not a JWT with an `exp`.
-
-    A lifetime in milliseconds is corrected.
-    """
+    """Return the times in a JWT; None if `text` is not a JWT with an `exp`. A lifetime in milliseconds is corrected."""
     claims = claims_of(text) or {}
     end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
     if end_s is None:
@@ -369,10 +351,7 @@ def claims_of(text: str) -> dict[str, Any] | None:
 
 
 def safe_claims(text: str, wall_s: float) -> dict[str, str]:
-    """Return the SAFE_CLAIMS of the JWT `text` as readable text; empty if it is not a JWT.
-
-    Times are in UTC and relative to `wall_s`, this machine's clock, so that clock skew is visible.
-    """
+    """Return the SAFE_CLAIMS of a JWT as text, times in UTC and relative to `wall_s`; empty for other texts."""
     claims = claims_of(text) or {}
     shown = {name: _claim_text(name, claims[name], wall_s) for name in SAFE_CLAIMS if name in claims}
     return shown | {"sub": _subject(claims)} if "sub" in shown else shown

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import leaves
@@ -30,9 +31,7 @@ _PUBLIC = frozenset(
         *("accept", "acceptlanguage", "acceptencoding", "contenttype", "useragent", "xrequestedwith"),
     }
 )
-"""Members that hold no secret. Their values are ordinary words (`password`, `application/json`), which must not be
-masked everywhere."""
-_SECRETIVE = re.compile(r"secret|passw|pwd|token|key|credential|assertion|auth|sign|cookie|pin$", re.IGNORECASE)
+"""Members whose values are ordinary words (`password`, `application/json`) that must not be masked everywhere."""
 _WORD = re.compile(
     r"password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
     r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+",
@@ -40,8 +39,7 @@ _WORD = re.compile(
 )
 """Values that are public in any member: grants, addresses, media types."""
 LONG_CHARS = 8
-"""A shorter text of a body is masked only if its name or a reference marks it as a secret. Otherwise an ordinary word
-would be masked everywhere."""
+"""A shorter text of a body is masked only if its name or a reference marks it as a secret."""
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
 _WRITTEN_FILES = frozenset({"refresh_token_file"})
 """Files that a source writes itself. Their content is not part of the fingerprint."""
@@ -49,10 +47,7 @@ _FILES = frozenset({"client_cert", "client_key"})
 
 
 def revealed(secret: Secret, setting: str) -> str:
-    """Return the current value; raise FetchFailure if its file cannot be read or is empty.
-
-    The failure is not definite, because a file may be absent for a moment while it is replaced.
-    """
+    """Return the current value; raise FetchFailure, which is not definite, if its file cannot be read or is empty."""
     try:
         value = secret.reveal()
     except ValueError as error:
@@ -74,7 +69,6 @@ def secret_values(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
 
 
 def mask_of(secrets: Iterable[Secret]) -> Callable[[str], str]:
-    """Return a function that masks the current values of `secrets` in a text."""
     redactor = Redactor()
     for value in secret_values(secrets):
         redactor.learn(value or "")
@@ -90,7 +84,6 @@ def secret_retry_hint(secrets: Iterable[Secret]) -> str:
 
 
 def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
-    """Return the values of `fields` (headers, query, form) to mask."""
     for name, secret in fields.items():
         if not _is_public(name):
             yield secret
@@ -99,17 +92,14 @@ def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
 
 
 def secret_leaves(document: Any) -> Iterator[Secret]:
-    """Return the strings of a JSON body to mask.
-
-    These are references, values of members with a secret's name, and texts of LONG_CHARS or more that are not public.
-    """
+    """Return the strings of a JSON body to mask: references, members with a secret's name, and texts of LONG_CHARS."""
     for path, leaf in leaves(document):
         name = next((part for part in reversed(path) if isinstance(part, str)), "")  # of the member around a list
         if not isinstance(leaf, str) or _is_public(name):
             continue
         if isinstance(leaf, Reference):
             yield Secret(leaf.read, changes=leaf.changes)
-        elif (len(leaf) >= LONG_CHARS and not _WORD.fullmatch(leaf)) or _SECRETIVE.search(name):
+        elif (len(leaf) >= LONG_CHARS and not _WORD.fullmatch(leaf)) or SECRET_NAME.search(name):
             yield Secret(leaf)
 
 
@@ -118,10 +108,7 @@ def _is_public(name: str) -> bool:
 
 
 def credential_fingerprint(settings: Credential) -> str:
-    """Return a digest of everything in `settings`, with files and references read again.
-
-    Raises ValueError or OSError if a secret or a file cannot be read.
-    """
+    """Return a digest of `settings`, with files and references read again; raise ValueError or OSError."""
     # Sorted, because two replicas may write the same settings in another order.
     document = json.dumps(_json_value(settings), sort_keys=True, separators=(",", ":"))
     # A variable may hold bytes that are not UTF-8. Python decodes them as surrogates.

@@ -135,11 +135,7 @@ class FailureRecord(_Record):
         return self.owner != process and now_s < self.until_s
 
     def yields_lead(self, process: str, now_s: float) -> bool:
-        """Return whether `process`, the owner of this failure, lets another process lead first.
-
-        Another process may reach the issuer when this one cannot. A process that fetches before its pause ends has a
-        reason, such as a new secret.
-        """
+        """Return whether the owner of this failure lets another process lead first, which may reach the issuer."""
         return self.owner == process and self.until_s <= now_s < self.until_s + YIELD_LEAD_S
 
     def failure(self, now_s: float) -> FetchFailure:
@@ -157,8 +153,6 @@ class FailureRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class SharedTokenNames:
-    """The names of one credential's entries in the store."""
-
     token: str
     failure: str
     refusals: str
@@ -201,7 +195,6 @@ class SharedSource:
         holder.on_close = self._detach
 
     def _detach(self) -> None:
-        """Read no more tokens of other processes."""
         self._stop_watching()
         self._stop_watching = lambda: None
         self._store_cache = None
@@ -253,7 +246,7 @@ class SharedSource:
         return token
 
     async def _read_or_lead(self, names: SharedTokenNames) -> Token | None:
-        """Return the current token; None while another process is to fetch it."""
+        """Return the current token; None while another process fetches it."""
         reading = await self._store.get((names.token, names.failure))
         if (token := self._found(names, reading)) is not None:
             return token
@@ -296,8 +289,7 @@ class SharedSource:
     async def _put_token(self, names: SharedTokenNames, reading: StoreReading, token: Token) -> None:
         """Store `token`, even if the lease has ended, unless the store has one that was requested later.
 
-        The later request may have ended this token. If a secret has changed meanwhile, the token belongs to another
-        fingerprint and is not stored.
+        The later request may have ended this token. A token of a changed secret is not stored.
         """
         left_s = token.expires_s - self._clock.now()
         if token.lifetime_s is None or left_s <= 0 or self._names_now() != names:
@@ -334,24 +326,22 @@ class SharedSource:
         return (record, token) if token.requested_s > known_s and self._clock.now() < token.expires_s else None
 
     def _remember(self, token: Token, mark: str | None) -> Token:
-        """Remember the last returned token."""
         self._returned_id, self._returned_s = mark, token.requested_s
         return token
 
 
 def shared_refresh_token_store(settings: Credential, store: Store, clock: Clock) -> SharedRefreshTokenStore | None:
-    """Return the shared store for a credential's refresh tokens; None if it has none."""
+    """Return the shared store for a credential's refresh tokens; None if the credential has none."""
     if not isinstance(settings, Oauth2Credential) or not settings.refreshes:
         return None
     return SharedRefreshTokenStore(settings, store, clock)
 
 
 class SharedRefreshTokenStore:
-    """A RefreshTokenStore for all processes that share `store`.
+    """A RefreshTokenStore for all processes that share `store`. Without the store no refresh token is used.
 
-    Without the store no refresh token is used. Another process may have used the one that this process remembers. An
-    issuer that receives a used refresh token revokes the whole family (RFC 9700 4.14.2), which only a new login
-    repairs.
+    Another process may have used the one that this process remembers. An issuer that receives a used refresh token
+    revokes the whole family (RFC 9700 4.14.2), which only a new login repairs.
     """
 
     def __init__(self, settings: Oauth2Credential, store: Store, clock: Clock) -> None:

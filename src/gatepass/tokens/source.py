@@ -46,11 +46,7 @@ class TokenSource(Protocol):
 
 
 def open_client(settings: AnyCredential, tls_contexts: TLSContexts) -> httpx2.AsyncClient | None:
-    """Return the HTTP client of one credential; None for a Local one, which loads no HTTP library.
-
-    The client holds no connection between requests, so it requires no closing. Raises OSError if a CA or a
-    certificate cannot be loaded.
-    """
+    """Return the HTTP client of one credential, None for a Local one; raise OSError if a TLS file is unusable."""
     if isinstance(settings, Local):
         return None
     # imported here, because the import of httpx2 takes 0.1 s
@@ -68,8 +64,7 @@ def build_source(
 ) -> TokenSource:
     """Return the token source of `credentials.NAME`. `client` is the result of `open_client`.
 
-    `refresh_token_store` keeps refresh tokens beyond this process if processes share a store. A source that is not
-    configured is not imported, nor is its vendor's library.
+    `refresh_token_store` keeps refresh tokens if processes share a store. Only the configured source is imported.
     """
     match settings:
         case StaticCredential():
@@ -113,7 +108,7 @@ def build_source(
 
 @dataclass(frozen=True, slots=True)
 class StaticSource:
-    """A configured key. `setting` is its name in the configuration: `token` of static, `key` of api_key."""
+    """A configured key. `setting` is its name in the configuration."""
 
     key: Secret
     setting: str
@@ -123,7 +118,7 @@ class StaticSource:
         return (self.key,)
 
     async def fetch(self) -> Token:
-        """Return the key as it reads now; raise FetchFailure if a header cannot hold it."""
+        """Return the key; raise FetchFailure if a header cannot hold it."""
         # The file of the key may have changed since the start.
         text = strip_bearer(revealed(self.key, self.setting))
         if not fits_a_header(text):
@@ -133,8 +128,6 @@ class StaticSource:
 
 @dataclass(frozen=True, slots=True)
 class EnvSource:
-    """A token in an environment variable."""
-
     settings: EnvCredential
     clock: Clock
 

@@ -65,10 +65,7 @@ WRONG_PROXY_AUTH = "407 "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedTokenResponse(TokenResponse):
-    """A reply with the time of its request: Clock.now and Clock.wall.
-
-    `mask` removes secrets that the reply may echo.
-    """
+    """A reply with the time of its request (Clock.now, Clock.wall). `mask` removes secrets that the reply may echo."""
 
     requested_s: float
     wall_s: float
@@ -86,19 +83,13 @@ class TokenEndpointClient:
     clock: Clock
 
     async def fetch_token(self, request: OutboundRequest, secrets: Iterable[Secret]) -> Token:
-        """Send `request` and return the token in the reply; raise FetchFailure.
-
-        `timeout_s` bounds the whole exchange, including the last byte of the body. `secrets` are masked in errors.
-        """
+        """Send `request` and return the token in the reply within `timeout_s`; raise FetchFailure, `secrets` masked."""
         return self.parse_token(await self.send(request, secrets))
 
     async def send(
         self, request: OutboundRequest, secrets: Iterable[Secret], by_s: float | None = None
     ) -> TimedTokenResponse:
-        """Send `request` and return the reply, with any status. Raises FetchFailure if no reply arrives.
-
-        `by_s` (Clock.now) bounds a request that is one of several steps. Without it, `timeout_s` does.
-        """
+        """Send `request` and return the reply, with any status, until `by_s` or `timeout_s`; raise FetchFailure."""
         proxy = self.settings.network.proxy
         if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
             way = "" if crosses_network_in_plain(request.url) else " by a proxy on another machine"
@@ -140,7 +131,7 @@ class TokenEndpointClient:
             elif fault.kind in _UNREACHABLE:
                 # The address may be wrong, or a proxy is required.
                 advice = setting_hint(self.reply_format.credential, self.reply_format.url_setting)
-                advice += " and its network.proxy" if advice else ""
+                advice += f" and {setting(self.name, 'network.proxy')}" if advice else ""
             elif fault.kind in _SLOW:
                 advice = setting_hint(self.name, "timeout_s")
             elif fault.kind is Fault.TLS:
@@ -159,8 +150,7 @@ class TokenEndpointClient:
 def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:
     """Return the HTTP client of one credential. It follows no redirect, keeps no cookie, reads no environment variable.
 
-    It holds no connection between requests, so it requires no closing. Its timeouts bound each phase. The code that
-    awaits the request bounds the total.
+    It requires no closing. Its timeouts bound each phase. The code that awaits the request bounds the total.
     """
     quiet_loggers("httpcore2")  # at DEBUG it logs response headers, which may contain a token
     limit_s = settings.timeout_s
@@ -178,9 +168,9 @@ def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.Async
 class IssuerTransport(httpx2.AsyncBaseTransport):
     """Opens a connection for each request and closes it with the response.
 
-    A kept connection would save little, because fetches are minutes apart. Without one, a renewed client certificate
-    and a changed DNS record apply to the next request. A cancelled request also leaves no slot of a pool occupied:
-    httpx2 2.16 never frees the slot of a tunnel whose TLS handshake failed (pydantic/httpx2#1175).
+    So a renewed client certificate and a changed DNS record apply to the next request. A cancelled request leaves no
+    slot of a pool occupied: httpx2 2.16 never frees the slot of a tunnel whose TLS handshake failed
+    (pydantic/httpx2#1175).
     """
 
     def __init__(self, network: Network, context: ssl.SSLContext) -> None:
@@ -216,10 +206,7 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class _Handshake:
-    """Closes the socket of a cancelled TLS handshake. httpx2 2.16 leaves it to the garbage collector.
-
-    httpx2 calls this at each step of a request (the extension `trace`).
-    """
+    """Closes the socket of a cancelled TLS handshake, which httpx2 2.16 leaves open. httpx2 calls it at each step."""
 
     def __init__(self) -> None:
         self._stream: Any = None
@@ -324,15 +311,11 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
 
 
 def quiet_loggers(*names: str) -> None:
-    """Limit these loggers and their children to errors, at any level of the root logger.
-
-    At DEBUG and INFO libraries log requests, replies and what they sign. At WARNING they log a refusal in the
-    issuer's own words, unmasked. The FetchFailure reports it as well.
-    """
+    """Limit these loggers and their children to errors, because libraries log requests and replies unmasked."""
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def display_host(url: str) -> str:
-    """Return the host of `url` for messages. Its query may contain a secret, and its path does not help."""
+    """Return the host of `url` for messages, because its query may contain a secret."""
     return urlsplit(url).netloc

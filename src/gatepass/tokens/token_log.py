@@ -25,10 +25,7 @@ _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 
 @dataclass(slots=True)
 class FailureDeduplicator:
-    """Limits log lines about one credential to one a minute for each reason, until the next success.
-
-    For each reason it holds when it was logged, and how often it occurred since.
-    """
+    """Limits log lines about one credential to one a minute for each reason, until the next success."""
 
     _logged: dict[str, tuple[float, int]] = field(default_factory=dict)
 
@@ -45,14 +42,11 @@ class FailureDeduplicator:
         return suppressed + 1
 
     def reset(self) -> None:
-        """Forget all failures after a success."""
         self._logged.clear()
 
 
 @dataclass(slots=True)
 class TokenLog:
-    """The log and the counters of one credential."""
-
     credential: str
     redactor: Redactor
     fetches: int = 0
@@ -73,7 +67,7 @@ class TokenLog:
         return hash(values)
 
     def log_fetched(self, token: Token, took_s: float) -> None:
-        """Log and count a successful fetch. A token from another process is not counted."""
+        """Log a fetch, and count it unless another process made it."""
         if token.from_store:
             self.log_shared(token)
             return
@@ -111,7 +105,7 @@ class TokenLog:
         logger.warning("token_ended_early", extra={"fields": details})
 
     def log_shared(self, token: Token) -> None:
-        """Log a token that another process fetched. This process does not count it as a fetch."""
+        """Log a token that another process fetched. It is not counted."""
         self._learn(token)
         self.repetitions.reset()
         logger.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
@@ -142,16 +136,16 @@ class TokenLog:
         self.redactor.learn(token.text, (self.credential, "token"))
 
     def _note_expiry(self, token: Token) -> None:
-        """Log once that the configured path contains no expiry, and once that it does again."""
-        if token.missing_expiry_path == self.missing_expiry_path:
-            return
-        self.missing_expiry_path = token.missing_expiry_path
-        fields: dict[str, object] = {"credential": self.credential}
-        if token.missing_expiry_path is None:
-            logger.info("expiry_present", extra={"fields": fields | {"lifetime_s": token.lifetime_s}})
-            return
-        fields |= {"path": token.missing_expiry_path, "assumed_lifetime_s": token.lifetime_s}
-        logger.warning("expiry_missing", extra={"fields": fields})
+        """Log once that the configured path contains no expiry, until it does again."""
+        missing_path = token.missing_expiry_path
+        if missing_path is not None and missing_path != self.missing_expiry_path:
+            details = {
+                "credential": self.credential,
+                "path": missing_path,
+                "assumed_lifetime_s": token.lifetime_s,
+            }
+            logger.warning("expiry_missing", extra={"fields": details})
+        self.missing_expiry_path = missing_path
 
     def _fields(self, took_s: float) -> dict[str, object]:
         return {"credential": self.credential, "took_s": round(took_s, 3)}

@@ -55,8 +55,12 @@ BOUND_TYPES = frozenset({"mac", "dpop", "pop"})
 7800)."""
 TYPE_NAMES = ("token_type", "tokenType")
 _NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
-EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
-"""An RFC 3339 time, or nothing (kubernetes.io/docs/reference/config-api/client-authentication.v1)."""
+EXEC_CREDENTIAL = ReplyPaths(
+    token="status.token",  # noqa: S106 - a path in the document, not a secret
+    expiry="status.expirationTimestamp",
+)
+"""Paths in kubectl's ExecCredential. `expiry` is an RFC 3339 time or absent
+(kubernetes.io/docs/reference/config-api/client-authentication.v1)."""
 TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
 EXPIRES_IN_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
 EXPIRES_AT_NAMES = (
@@ -71,7 +75,7 @@ _NAMES_SHOWN = 8
 
 
 def fits_a_header(text: str) -> bool:
-    """Return whether a header can hold `text` as a token: it is not empty and has only visible ASCII characters."""
+    """Return whether a header can hold `text` as a token: visible ASCII characters, at least one."""
     return text != "" and text.isascii() and text.isprintable() and " " not in text
 
 
@@ -83,10 +87,7 @@ def strip_bearer(text: str) -> str:
 
 
 def checked_token(found: str, issuer: str) -> str:
-    """Return the token without `Bearer`; raise FetchFailure if RFC 6750 2.1 does not allow it.
-
-    A line break in a token would add header fields to the request.
-    """
+    """Return the token without `Bearer`; raise FetchFailure if RFC 6750 2.1 does not allow it."""
     text = strip_bearer(found)
     # Some gateways write a missing token as text.
     if text.lower() in _NOTHING:
@@ -160,7 +161,7 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
     _check_audience(text, reply_format, mask)
     announced = find_expiry(document, home, reply_format.paths)
     lifetime_s, source, implausible_s = _lifetime(text, announced, reply, reply_format, wall_s)
-    missing_path = expiry_path(reply_format.paths) if announced is None and source is LifetimeSource.DEFAULT else None
+    missing_path = reply_format.paths.expiry if announced is None and source is LifetimeSource.DEFAULT else None
     return Token(
         Secret(text),
         at_s.requested_s,
@@ -174,11 +175,7 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
 
 
 def _unexpected_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> str | None:
-    """Return the token's type if it is unusual; None for `Bearer` and without a type.
-
-    Raises:
-        FetchFailure: if each request would require a proof in addition to the token.
-    """
+    """Return the token's type if it is unusual; raise FetchFailure if a request would require a proof too."""
     objects = [members for members in (home, document) if isinstance(members, dict)]
     types = (members[name] for members in objects for name in TYPE_NAMES if is_text(members.get(name)))
     token_type = next(types, "bearer").strip()
@@ -218,7 +215,8 @@ def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s
         return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
     if not is_wrong_url and not is_html(reply):
         return failure
-    return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, reply_format.url_setting)}")
+    hint = setting_hint(reply_format.credential, reply_format.url_setting)
+    return failure.with_reason(f"{failure.reason.rstrip('.')}{hint}") if hint else failure
 
 
 def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> tuple[Any, Any, Any]:
@@ -350,16 +348,13 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         left_s,
         token_kind(token),
         source,
-        expiry_path(reply_format.paths) if source is LifetimeSource.DEFAULT else None,
+        reply_format.paths.expiry if source is LifetimeSource.DEFAULT else None,
         unexpected_type=_unexpected_type(document, home, reply_format, mask),
     )
 
 
 def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
-    """Return a text that is a token as a whole: a JWT with its `exp`, or a key without an end; raise FetchFailure.
-
-    A key is not an OAuth token, so it may contain any visible ASCII (`1|abc` is a key).
-    """
+    """Return a text that is a token as a whole: a JWT, or a key such as `1|abc` without an end; raise FetchFailure."""
     key = strip_bearer(text)
     if not key:
         raise FetchFailure(f"{issuer} is empty")  # not definite: the writer may be replacing it
@@ -373,7 +368,6 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
 
 
 def looks_like_json(text: str) -> bool:
-    """Return whether `text` begins like a JSON document."""
     return text.lstrip()[:1] in ("{", "[", '"')
 
 
@@ -393,7 +387,6 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
 
 
 def _local_failure(document: Any, found: Any, reply_format: TokenReplyFormat, mask: Mask) -> FetchFailure:
-    """Return the error in a local document, or the reason why it contains no token."""
     if (error := token_error_body(document)) is not None:
         refused = REFUSED if error.definite else ""
         reason = f"{refused}{reply_format.issuer} contains an error: {quoted(error, mask)}"
@@ -408,10 +401,7 @@ def _local_failure(document: Any, found: Any, reply_format: TokenReplyFormat, ma
 def _remaining_s(
     token: str, announced: ExpiresIn | ExpiresAt | None, reply_format: TokenReplyFormat, at_s: ReadTimes
 ) -> tuple[float | None, LifetimeSource]:
-    """Return the remaining lifetime and its source: the earlier end of a JWT's claims and the document.
-
-    Without a JWT the document is believed up to `max_ttl_s`.
-    """
+    """Return the remaining lifetime and its source: the earlier end of a JWT's claims and the document."""
     jwt_s = jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
     claimed_lifetime_s = None
     if isinstance(announced, ExpiresAt):
@@ -421,7 +411,7 @@ def _remaining_s(
         age_s = 0.0 if at_s.written_s is None else max(0.0, at_s.wall_s - at_s.written_s)
         claimed_lifetime_s = announced.seconds - age_s
     if jwt_s is None and claimed_lifetime_s is None:
-        if at_s.is_watched and expiry_path(reply_format.paths) is None:
+        if at_s.is_watched and reply_format.paths.expiry is None:
             return None, LifetimeSource.NONE
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
     left_s, source = jwt_s or 0.0, LifetimeSource.JWT
@@ -438,10 +428,7 @@ def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
 
 
 def value_at(document: Any, path: str) -> Any:
-    """Return the value at a dotted path (`data.token`, `items.0.token`), or None.
-
-    A member whose own name contains the dots has precedence.
-    """
+    """Return the value at a dotted path (`items.0.token`), or None. A member whose name has dots comes first."""
     if isinstance(document, dict) and path in document:
         return document[path]
     head, _, rest = path.partition(".")
@@ -473,12 +460,9 @@ def is_text(value: Any) -> bool:
 
 
 def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | ExpiresAt | None:
-    """Return the expiry in the document: at the configured path, or else by the usual names.
-
-    The members of the token's own object (`home`) have precedence.
-    """
-    if (configured := expiry_path(paths)) is not None:
-        return parse_expiry(value_at(document, configured), paths.unit)
+    """Return the expiry: at the configured path, else by the usual names, first in the token's own object (`home`)."""
+    if paths.expiry is not None:
+        return parse_expiry(value_at(document, paths.expiry), paths.unit)
     objects = (*([home] if isinstance(home, dict) else []), *candidate_objects(document))
     values = (
         members[name] for members in objects for name in (*EXPIRES_IN_NAMES, *EXPIRES_AT_NAMES) if name in members
@@ -486,15 +470,8 @@ def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | Expi
     return next((announced for value in values if (announced := parse_expiry(value, paths.unit)) is not None), None)
 
 
-def expiry_path(paths: ReplyPaths) -> str | None:
-    return paths.expires_in or paths.expires_at
-
-
 def member_names(document: Any) -> str:
-    """Return the first member names of an object and of the objects in it, for messages: `code, data (token, ttl)`.
-
-    Names that could be values are left out.
-    """
+    """Return the first member names of an object and of the objects in it, for messages: `code, data (token, ttl)`."""
     shown = {name: ", ".join(_plain_names(document[name])) for name in _plain_names(document)}
     return ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
 
@@ -505,7 +482,7 @@ def _plain_names(document: Any) -> list[str]:
 
 
 def candidate_objects(document: Any) -> Iterator[dict[Any, Any]]:
-    """Yield the objects to search, in order: the root, then the envelopes."""
+    """Yield the objects to search: the root, then the envelopes."""
     if isinstance(document, dict):
         yield document
         yield from (members for name in ENVELOPES if isinstance(members := document.get(name), dict))

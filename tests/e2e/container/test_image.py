@@ -177,7 +177,7 @@ def test_image_contains_no_build_or_download_tools(engine: Engine, image: str, t
     assert (ended.returncode, ended.stdout) == (127, "")
 
 
-def test_nothing_is_compiled_at_start(engine: Engine, image: str) -> None:
+def test_no_module_is_compiled_at_start(engine: Engine, image: str) -> None:
     """A read-only root cannot store bytecode, so a module without it would be compiled at every start."""
     ended = engine.once(image, "-v", "-c", "import gatepass.server.app", options=["--entrypoint=python"])
     loaded = re.findall(r"^# code object from '?([^'\n]+)'?$", ended.stderr, re.MULTILINE)

@@ -39,7 +39,7 @@ from tests.integration.servers.running import BY_HTTP1, NAMES, ON_SOCKETS, Serve
 from tests.unit.clock import DrivenClock
 from tests.waiting import at_rest, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("short_wait_for_a_leader")]
 
 KEY = "gp-a-key-of-the-contract-suite-0123456789"
 NARROW_KEY = "gp-a-key-with-one-request-at-a-time-0123456789"
@@ -154,7 +154,7 @@ async def test_each_event_arrives_when_it_is_whole_and_unchanged(server, stage):
 
 
 @pytest.mark.parametrize("server", BY_HTTP1, indirect=True)
-async def test_every_chunk_of_a_stream_holds_whole_events(server, stage):
+async def test_every_chunk_contains_whole_events(server, stage):
     events = [delta(content=str(number) * 50) for number in range(400)]
     stage.plays(Send(stream(*events, delta("stop"), DONE)))
     pieces = []
@@ -201,7 +201,7 @@ async def test_the_table_answers_for_paths_and_methods(server, stage):
     assert (profile.status, profile.error["code"]) == (404, "unknown_path")
 
 
-async def test_the_root_and_slashes_lead_where_they_lead_everywhere(server, stage):
+async def test_root_and_slashes_have_the_same_operations_on_every_server(server, stage):
     stage.plays(Send(reply(COMPLETION)))
     for path in ("/chat/completions", "/v1/v1/chat/completions", "/v1//chat/completions/", "/v1/chat%2Fcompletions"):
         assert (await server.ask(headers=KEYED, path=path).answer()).status == 200
@@ -295,7 +295,7 @@ SOUND = bytes(range(256)) * 4000
 
 
 @pytest.mark.parametrize("length", ["known", "unknown"])
-async def test_a_sound_comes_as_it_is(server, stage, length):
+async def test_audio_reply_is_relayed_unchanged(server, stage, length):
     framed = reply(SOUND, content_type="audio/mpeg")
     if length == "unknown":
         framed = head(200, content_type="audio/mpeg", transfer_encoding="chunked") + chunk(SOUND) + LAST_CHUNK
@@ -318,7 +318,7 @@ async def test_a_sound_that_breaks_off_never_looks_complete(server, stage, lengt
 
 
 @pytest.mark.parametrize("name", ON_SOCKETS)
-async def test_a_key_has_so_many_requests_under_way_and_no_more(name):
+async def test_key_has_at_most_max_concurrent_requests(name):
     stage = Stage()
     keys = [{"name": "two", "hash": hash_key(KEY)}, {"name": "one", "hash": hash_key(NARROW_KEY), "max_concurrent": 1}]
     narrow = {**KEYED, "authorization": f"Bearer {NARROW_KEY}"}
@@ -342,7 +342,7 @@ async def test_a_key_has_so_many_requests_under_way_and_no_more(name):
 
 @pytest.mark.parametrize("server", ON_SOCKETS, indirect=True)
 @pytest.mark.parametrize("asked", [HELLO, STREAMED], ids=["plain", "stream"])
-async def test_a_client_that_leaves_before_the_head_ends_the_upstreams_request(server, stage, asked):
+async def test_disconnect_before_the_head_closes_the_upstream_request(server, stage, asked):
     stage.plays(Hold())
     async with server.ask(asked, headers=KEYED):
         await stage.upstream.requested()
@@ -350,7 +350,7 @@ async def test_a_client_that_leaves_before_the_head_ends_the_upstreams_request(s
     await until(lambda: not server.state.in_flight.busy, LEFT_S)
 
 
-async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(server, stage):
+async def test_disconnect_in_a_stream_closes_the_upstream_request(server, stage):
     stage.plays(*begin_stream(), Send(chunk(EVENTS[0])), Hold())
     async with server.ask(STREAMED, headers=KEYED) as ask:
         await ask.head()
@@ -360,7 +360,7 @@ async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(serve
 
 
 @pytest.mark.parametrize("name", ON_SOCKETS)
-async def test_a_client_that_leaves_while_its_upload_is_not_taken_ends_the_upstreams_request(name):
+async def test_disconnect_during_a_stalled_upload_closes_the_upstream_request(name):
     """The upstream answers early and stops reading the form, so the disconnect follows bytes that are not read yet."""
     is_closed = asyncio.Event()
 
@@ -408,7 +408,7 @@ async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_
 
 
 @pytest.mark.parametrize("server", BY_HTTP1, indirect=True)
-async def test_a_body_that_is_awaited_comes_after_100_continue(server, stage):
+async def test_awaited_body_arrives_after_100_continue(server, stage):
     stage.plays(Send(reply(COMPLETION)))
     body = json.dumps(HELLO).encode()
     async with server.ask(b"", headers={**KEYED, "expect": "100-continue", "content-length": str(len(body))}) as ask:

@@ -33,7 +33,7 @@ def built(issuer: Minting, responder: Responder, **settings: str) -> AppState:
     return create_app_state(config, clock, open_store(config.store, None, clock))
 
 
-async def test_two_processes_make_one_call_and_close_what_they_opened():
+async def test_two_processes_make_one_token_call_and_close_their_connections():
     async with minting(delay_s=0.2) as issuer, responding(Responder(password=PASSWORD.encode())) as responder:
         states = [built(issuer, responder) for _ in range(2)]
         for state in states:
@@ -47,7 +47,7 @@ async def test_two_processes_make_one_call_and_close_what_they_opened():
         assert len(asyncio.all_tasks()) < 20
 
 
-async def test_gatepass_starts_serves_and_stops_while_its_store_is_away(caplog):
+async def test_gatepass_starts_serves_and_stops_without_its_store(caplog):
     caplog.set_level(logging.INFO)
     responder = Responder(password=PASSWORD.encode())
     async with responding(responder):

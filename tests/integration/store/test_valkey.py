@@ -67,7 +67,7 @@ class TestValkeyStore(StoreContract):
             yield Shared(here, there, asyncio.sleep)
 
 
-async def test_a_dump_of_the_server_holds_no_value_and_no_name():
+async def test_dump_of_the_server_contains_no_value_and_no_name():
     async with responding() as responder, opened(settings(responder, key_prefix="mine:")) as (store,):
         await store.put("token/the-recipe", b"the-token", 60.0)
         await store.count("count/the-recipe", 60.0)
@@ -80,7 +80,7 @@ async def test_a_dump_of_the_server_holds_no_value_and_no_name():
         assert store.scope is StoreScope.NETWORK
 
 
-async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_database():
+async def test_store_uses_the_current_password_and_its_database():
     password = ["first"]
     responder = Responder(password=b"first", user=b"gate")
     async with responding(responder):
@@ -94,7 +94,7 @@ async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_databas
             assert (await store.get(["value/one"])).values == {"value/one": b"x"}
 
 
-async def test_a_wrong_password_and_none_are_reported_in_the_servers_words_without_the_password():
+async def test_wrong_or_missing_password_is_reported_with_the_servers_message():
     async with responding(Responder(password=b"right-password")) as responder:
         async with opened(settings(responder, password=Secret("wrong-password"))) as (store,):
             reason = await unavailable(store.get([]))
@@ -104,7 +104,7 @@ async def test_a_wrong_password_and_none_are_reported_in_the_servers_words_witho
             assert "Authentication required" in await unavailable(store.get([]))
 
 
-async def test_a_password_that_cannot_be_read_is_a_store_that_is_away():
+async def test_unreadable_store_password_makes_the_store_unavailable():
     def missing() -> str:
         raise ValueError("the file /run/password cannot be read")
 
@@ -119,7 +119,7 @@ async def test_a_password_that_cannot_be_read_is_a_store_that_is_away():
     ("mood", "words"),
     [("rude", "Connection closed"), ("loading", "loading the dataset"), ("gibberish", "Protocol"), ("mute", "0.5 s")],
 )
-async def test_a_server_in_a_bad_mood_is_a_store_that_is_away_and_comes_back(mood, words):
+async def test_failing_server_makes_the_store_unavailable_until_it_recovers(mood, words):
     async with responding() as responder, opened(settings(responder, timeout_s=0.5)) as (store,):
         await store.put("value/one", b"x", 60.0)
         responder.mood = mood

@@ -69,7 +69,7 @@ def test_a_plugin_of_kubectl_works_unchanged(loop, tmp_path):
     assert (token.text, token.lifetime_s) == ("k8s-aws-v1.abc", 3600.0)
 
 
-def test_a_failure_has_the_programs_last_words_without_secrets(loop, tmp_path):
+def test_failure_has_the_last_line_of_the_program_without_secrets(loop, tmp_path):
     path = program(tmp_path, AFTER_A_REFUSAL)
     config = tmp_path / "gatepass.yaml"
     config.write_text(

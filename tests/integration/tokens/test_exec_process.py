@@ -39,7 +39,7 @@ def test_a_program_has_its_output_its_stderr_and_its_code(loop):
     assert stderr == b"bad\n"
 
 
-def test_it_has_no_input_and_no_more_environment_than_it_was_given(loop):
+def test_program_has_no_input_and_only_its_configured_environment(loop):
     found = on(loop, run(["sh", "-c", "cat; env"], {**ENVIRONMENT, "A": "b c"}, 1000, bytearray(), CLOCK))
     names = {line.partition("=")[0] for line in found.stdout.decode().splitlines()}
     assert {"A", "PATH"} <= names <= {"A", "PATH", "PWD", "OLDPWD", "SHLVL", "_"}
@@ -50,7 +50,7 @@ def test_no_shell_reads_the_arguments(loop):
     assert found.stdout == b"$HOME|a b|`id`|;|"
 
 
-def test_an_endless_output_ends_with_the_programs_death(loop):
+def test_endless_output_kills_the_program(loop):
     async def work() -> ProcessResult:
         return await timeout(CLOCK, 10.0, shell("yes", 1000), TimeoutError())
 
@@ -58,7 +58,7 @@ def test_an_endless_output_ends_with_the_programs_death(loop):
     assert (found.cut, found.code, children()) == (True, -9, [])
 
 
-def test_as_much_as_the_limit_is_not_too_much(loop):
+def test_output_at_the_limit_is_accepted(loop):
     found = on(loop, shell("printf 1234567890", 10))
     assert (found.cut, found.stdout) == (False, b"1234567890")
 
@@ -83,13 +83,13 @@ def test_a_background_process_of_a_program_delays_no_fetch(loop, tmp_path):
     gone(tmp_path / "pid")
 
 
-def test_what_a_program_leaves_behind_ends_with_its_run(loop, tmp_path):
+def test_background_processes_of_a_program_are_killed_when_it_ends(loop, tmp_path):
     found = on(loop, shell(f"sleep 30 >/dev/null 2>&1 & echo $! > {tmp_path}/pid; echo out"))
     assert (found.code, found.stdout) == (0, b"out\n")
     gone(tmp_path / "pid")
 
 
-def test_what_a_program_gave_a_session_of_its_own_lives_on(loop, tmp_path):
+def test_process_in_another_session_survives_the_program(loop, tmp_path):
     it, pipe = tmp_path / "it", tmp_path / "pipe"
     os.mkfifo(pipe)
     leave = f"setsid sh -c 'echo begun > {it}; read word < {pipe}; echo $word > {it}' >/dev/null 2>&1 &"

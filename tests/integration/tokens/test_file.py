@@ -75,16 +75,16 @@ def reported(token: Token) -> tuple[str, float | None, TokenKind, LifetimeSource
     return token.text, token.lifetime_s, token.kind, token.lifetime_source
 
 
-async def test_a_jwt_has_what_is_left_of_its_life(writer):
+async def test_jwt_has_its_remaining_lifetime(writer):
     text = writer.jwt(600, age_s=200)
     assert reported(await source(writer).fetch()) == (text, 400.0, TokenKind.JWT, LifetimeSource.JWT)
 
 
-async def test_a_plain_key_has_no_end_and_json_may_contain_one(writer):
+async def test_plain_key_does_not_expire_and_json_may_have_an_expiry(writer):
     writer.write("1|abc\n")
     assert reported(await source(writer).fetch()) == ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
     writer.write(json.dumps({"a": {"token": "abc"}, "left": 300}), age_s=100)
-    it = source(writer, reply={"token": "a.token", "expires_in": "left"})
+    it = source(writer, reply={"token": "a.token", "expiry": "left"})
     assert reported(await it.fetch()) == ("abc", 200.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
 
 
@@ -107,7 +107,7 @@ async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):
     assert (await it.fetch()).text == text
 
 
-async def test_a_file_that_is_being_written_is_looked_at_again_at_once(writer):
+async def test_partly_written_file_is_read_again_soon(writer):
     writer.write('{"token": "ab')
     assert (await failure(source(writer))).retry_quickly
     writer.write("")
@@ -216,7 +216,7 @@ async def test_an_expired_token_is_reported_once_and_its_successor_noticed_at_on
     await it.aclose()
 
 
-async def test_a_token_that_ends_without_a_successor_is_never_sent_and_its_successor_is(writer, clock):
+async def test_expired_token_is_not_sent_and_its_successor_is(writer, clock):
     writer.jwt(60)
     it = holder(writer)
     for _ in range(54):
@@ -230,7 +230,7 @@ async def test_a_token_that_ends_without_a_successor_is_never_sent_and_its_succe
     await it.aclose()
 
 
-async def test_a_key_is_replaced_within_two_seconds_and_stays_while_its_file_is_away(writer, clock):
+async def test_key_is_replaced_within_two_seconds_and_kept_while_its_file_is_missing(writer, clock):
     writer.write("first-key")
     it = holder(writer)
     await clock.advance(100.0)
@@ -259,7 +259,7 @@ async def test_a_rejected_token_is_read_again_and_found_the_same_or_another(writ
     await it.aclose()
 
 
-async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock):
+async def test_accepted_tokens_are_not_kept_forever(writer, clock):
     redactor = Redactor()
     it = TokenHolder("pod", source(writer), clock, redactor, WaitBudget(10.0))
     texts = [writer.jwt(60)]
@@ -273,7 +273,7 @@ async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock
     await it.aclose()
 
 
-async def test_keys_that_have_passed_are_not_remembered_for_ever(writer, clock):
+async def test_accepted_keys_are_not_kept_forever(writer, clock):
     redactor = Redactor()
     it = TokenHolder("pod", source(writer), clock, redactor, WaitBudget(10.0))
     keys = [writer.write("a-key-of-the-pod-000")]

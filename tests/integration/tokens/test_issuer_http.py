@@ -263,7 +263,7 @@ async def test_a_redirect_is_not_followed():
     assert elsewhere.connections == 0
 
 
-async def test_the_environment_counts_for_nothing(monkeypatch, tmp_path):
+async def test_environment_does_not_configure_the_http_client(monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password secret\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -297,7 +297,7 @@ async def test_a_secure_request_goes_through_a_tunnel_and_reveals_nothing_to_the
 
 @pytest.mark.parametrize("url", ["https://sso.example/token", "http://sso.example/token"])
 @pytest.mark.parametrize(("status", "definite"), [(407, True), (403, False)])
-async def test_a_proxy_that_refuses_the_password_is_not_asked_again(url, status, definite):
+async def test_proxy_that_refuses_the_password_receives_no_second_request(url, status, definite):
     """Another try could lock the proxy's account."""
     async with Scripted([Send(reply(b"who are you?", status, proxy_authenticate="Basic"))]) as proxy:
         network = {"proxy": proxy.url, "proxy_auth": "user:wrong"}

@@ -11,6 +11,7 @@ import jwt
 import pytest
 import trustme
 
+from gatepass.config.references import Reference
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Received, Scripted, Send, reply
@@ -48,7 +49,7 @@ async def test_a_signed_client_is_known_by_its_public_key(tmp_path: Path, kind: 
     (tmp_path / "key.pem").write_text(private_pem(kind))
     async with Scripted(answer=StrictIssuer(knows)) as issuer, Scripted(GOOD) as upstream:
         url = issuer.url
-        signing = {"client_auth": "private_key_jwt", "private_key_file": str(tmp_path / "key.pem")}
+        signing = {"client_auth": "private_key_jwt", "private_key": Reference.to_file(str(tmp_path / "key.pem"))}
         assert await served(upstream, token_url=f"{url}/token", algorithm=algorithm, **signing) == (200, "")
         assert upstream.received[0].header("authorization") == "Bearer access-token-1"
     assert len(seen) == 1
@@ -66,7 +67,7 @@ async def test_a_client_that_signs_with_another_key_is_refused(tmp_path: Path):
 
     (tmp_path / "key.pem").write_text(private_pem("rsa"))
     async with Scripted(answer=StrictIssuer(knows)) as issuer, Scripted(GOOD) as upstream:
-        signing = {"client_auth": "private_key_jwt", "private_key_file": str(tmp_path / "key.pem")}
+        signing = {"client_auth": "private_key_jwt", "private_key": Reference.to_file(str(tmp_path / "key.pem"))}
         status, words = await served(upstream, token_url=issuer.url, **signing)
         assert upstream.received == []
     assert status == 503

@@ -70,7 +70,6 @@ def named(tmp_path) -> dict[str, AnyCredential]:
         "service-account": google(credentials_file=str(account)),
         "user": google(credentials_file=str(person)),
         "metadata": google(allow_plain_http=True),
-        "role": bedrock(**AWS_KEYS, role_arn=ROLE),
         "web-identity": bedrock(role_arn=ROLE, web_identity_token_file=str(projected)),
         "keys": bedrock(**AWS_KEYS),
     }
@@ -98,7 +97,6 @@ OVER_TLS = {
     "workload": f"CONNECT {ENTRA}:443",
     "service-account": f"CONNECT {GOOGLE}:443",
     "user": f"CONNECT {GOOGLE}:443",
-    "role": f"CONNECT {STS}:443",
     "web-identity": f"CONNECT {STS}:443",
 }
 IN_PLAIN = {"managed": f"GET {IMDS}", "metadata": f"GET {GCE}"}
@@ -175,7 +173,7 @@ async def test_a_managed_identity_at_loopback_requires_no_permission(cloud, wire
         assert agent.received[0].target.startswith("/msi/token?api-version=2019-08-01&resource=https://cognitive")
 
 
-async def test_a_configuration_leads_there_too(cloud, wire, tmp_path):
+async def test_configured_network_is_used_by_vendor_libraries(cloud, wire, tmp_path):
     credential = {"type": "entra", "tenant_id": "t", "client_id": "c", "client_secret": "${PROOF}"}
     document = {
         "credentials": {"azure": {**credential, "network": cloud.network}},

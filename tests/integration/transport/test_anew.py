@@ -98,7 +98,7 @@ async def test_a_request_whose_token_ended_in_the_wait_sends_nothing_and_frees_i
         assert [token for token, _, _ in shown(upstream)] == ["first", "third", "third", "third"]
 
 
-async def test_a_token_that_holds_is_sent_as_it_was():
+async def test_valid_token_is_sent_unchanged():
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         now = Moment(upstream.url)
         for _ in range(2):
@@ -106,7 +106,7 @@ async def test_a_token_that_holds_is_sent_as_it_was():
         assert shown(upstream) == [("first", "/v1/x", b"{}")] * 2
 
 
-async def test_a_request_that_finds_a_connection_free_is_not_made_anew():
+async def test_request_on_an_idle_connection_is_encoded_once():
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         now = Moment(upstream.url)
         for _ in range(3):
@@ -124,7 +124,7 @@ async def test_a_connection_that_was_dialed_for_nothing_serves_the_next():
         assert [one.connection for one in upstream.received] == [1]
 
 
-async def test_through_a_proxy_its_own_fields_and_whole_urls_stay():
+async def test_request_through_a_proxy_has_its_fields_and_an_absolute_url():
     async with Scripted([Send(OK)]) as proxy, through(proxy.url, "user:pass word") as hand:
         now = Moment("http://llm.example", "?key=2")
         now.token = "second"
@@ -136,7 +136,7 @@ async def test_through_a_proxy_its_own_fields_and_whole_urls_stay():
         assert one.header("proxy-authorization") is not None
 
 
-async def test_through_a_tunnel_the_proxy_is_asked_as_ever(tunnel_context: tuple[ssl.SSLContext, ssl.SSLContext]):
+async def test_request_through_a_tunnel_uses_the_usual_connect(tunnel_context: tuple[ssl.SSLContext, ssl.SSLContext]):
     theirs, ours = tunnel_context
     tunnel = Tunnel()
     async with (

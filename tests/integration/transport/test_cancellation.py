@@ -152,7 +152,7 @@ async def test_a_cancelled_read_loses_nothing():
     assert upstream.connections == 1
 
 
-async def test_a_cancelled_waiter_leaves_no_one_waiting_in_vain():
+async def test_cancelled_waiter_frees_its_place_for_the_next():
     """Two hundred wait for one connection; all but each tenth leave, in the very turn it is freed."""
     release = asyncio.Event()
     async with Scripted(answer=lambda _: [Wait(release), Send(OK)]) as upstream, DIRECT.open(1) as hand:

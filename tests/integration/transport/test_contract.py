@@ -42,7 +42,7 @@ PIECES = [None, 1, 7]
 # requests
 
 
-async def test_a_request_goes_out_as_it_is_with_its_framing():
+async def test_request_is_sent_unchanged_with_its_framing():
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         await hand.ask(f"{upstream.url}/v1/x?y=%20z", b"abc", headers=((b"x-one", b"1"), (b"x-two", b"")))
         await hand.ask(upstream.url, b"", method="GET")
@@ -76,7 +76,7 @@ async def test_a_request_that_could_be_two_is_never_sent(headers: Headers):
 
 
 @pytest.mark.parametrize("url", ["ftp://h/", "http://", "http://h/a b", "http://h/\r\nx", "/v1"])
-async def test_what_is_no_url_is_not_asked(url: str):
+async def test_invalid_url_is_a_fault_and_nothing_is_sent(url: str):
     async with DIRECT.open() as hand:
         fault = await hand.fault(url)
     assert (fault.kind, fault.sent) == (Fault.INVALID, False)
@@ -131,7 +131,7 @@ async def test_a_reply_without_a_body_ends_with_its_head(method: str, raw: bytes
 
 
 @pytest.mark.parametrize("piece_bytes", PIECES)
-async def test_interim_replies_are_passed_over(piece_bytes: int | None):
+async def test_interim_replies_are_skipped(piece_bytes: int | None):
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with Scripted([Send(interim + OK, piece_bytes)]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
@@ -141,7 +141,7 @@ async def test_interim_replies_are_passed_over(piece_bytes: int | None):
     assert upstream.connections == 1
 
 
-async def test_pieces_come_when_they_come():
+async def test_pieces_are_returned_as_they_arrive():
     """The upstream waits with each piece until the one before was read: a transport that held one back would hang."""
     steps = [asyncio.Event() for _ in range(5)]
     moves: list[Move] = [move for step in steps for move in (Wait(step), Send(chunk(b"piece")))]
@@ -156,7 +156,7 @@ async def test_pieces_come_when_they_come():
         await response.aclose()
 
 
-async def test_what_is_here_already_comes_together():
+async def test_pieces_that_have_arrived_are_joined():
     async with Scripted([Send(stream(*[b"piece"] * 1000))]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = [piece async for piece in response]
@@ -209,7 +209,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("name", INVALID)
-async def test_what_is_no_clear_reply_is_invalid(name: str):
+async def test_ambiguous_reply_is_invalid(name: str):
     raw = INVALID[name]
     for piece_bytes in (None, 7 if len(raw) < 10_000 else 10_000):
         async with Scripted([Send(raw, piece_bytes), Hold()], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
@@ -230,7 +230,7 @@ async def test_what_is_no_clear_reply_is_invalid(name: str):
     ],
     ids=["interim replies", "trailers", "a trailer", "a chunk's extension", "a field", "a reason"],
 )
-async def test_what_is_no_body_is_bounded(endless: bytes):
+async def test_bytes_outside_the_body_are_bounded(endless: bytes):
     """Sent in pieces, so that it could go on for ever: the transport hangs up by itself."""
     async with Scripted([Send(endless, 8_000), Hold()]) as upstream, DIRECT.open() as hand:
         assert (await hand.fault(upstream.url)).kind is Fault.INVALID
@@ -273,7 +273,7 @@ async def test_a_body_without_a_length_that_is_reset_is_not_whole():
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_what_came_before_the_end_is_given_first(end: str):
+async def test_pieces_before_a_fault_are_returned_before_the_fault(end: str):
     go_on = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(b"first")), Wait(go_on), ENDS[end]]
     async with Scripted(dialogue) as upstream, DIRECT.open() as hand:
@@ -343,7 +343,7 @@ SURPLUS: dict[str, Sequence[Move]] = {
 
 
 @pytest.mark.parametrize("when", SURPLUS)
-async def test_bytes_behind_a_reply_answer_no_request(when: str):
+async def test_bytes_after_a_reply_answer_no_request(when: str):
     """A connection with bytes left over is dropped: they would be the next caller's reply."""
     async with Scripted(SURPLUS[when], [Send(OK)]) as upstream, DIRECT.open() as hand:
         assert (await hand.ask(upstream.url)).body in (b"fine", b"")
@@ -353,7 +353,7 @@ async def test_bytes_behind_a_reply_answer_no_request(when: str):
 
 
 @pytest.mark.parametrize("delay_s", [0, 0.05])
-async def test_a_server_that_sends_first_is_no_http_server(delay_s: float):
+async def test_server_that_sends_first_is_a_fault(delay_s: float):
     greeting: Dialogue = [Pause(delay_s), Send(b"220 mail.example ESMTP\r\n"), Hold()]
     async with Scripted(greeting, sends_first=True) as upstream, DIRECT.open() as hand:
         assert (await hand.fault(upstream.url)).kind is Fault.INVALID
@@ -374,7 +374,7 @@ async def test_old_http_keeps_no_connection():
     assert upstream.connections == 2
 
 
-async def test_a_reply_left_half_read_closes_its_connection():
+async def test_partly_read_reply_closes_its_connection():
     async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         assert await anext(aiter(response)) == b"first"
@@ -400,7 +400,7 @@ async def test_a_server_that_sends_nothing_is_waited_for_until_first_byte_s():
         await upstream.left()
 
 
-async def test_a_head_that_dribbles_is_bounded_as_a_whole():
+async def test_slow_head_is_bounded_as_a_whole():
     """Each byte comes in time, the whole head does not."""
     async with Scripted([Send(reply(b"fine", x_long="y" * 400), 1, 0.01)]) as upstream, DIRECT.open() as hand:
         began_s = time.monotonic()
@@ -439,7 +439,7 @@ async def test_a_slow_reader_is_not_a_silent_server():
     assert body == b"x" * 3
 
 
-async def test_a_bound_of_one_request_is_none_of_the_next():
+async def test_timeouts_apply_to_their_own_request_only():
     """The first request's limits are long, the second's short, on the same connection."""
     async with Scripted([Send(OK)], [Hold()]) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url, bounds=Timeouts(5, 60, 60))
@@ -461,7 +461,7 @@ async def test_a_refused_connection_is_a_connect_fault():
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid"])
-async def test_a_name_that_is_none(host: str):
+async def test_unresolvable_host_is_a_dns_fault(host: str):
     async with DIRECT.open() as hand:
         fault = await hand.fault(f"http://{host}/")
     assert (fault.kind, fault.sent) == (Fault.DNS, False)

@@ -88,7 +88,7 @@ async def test_a_large_body_waits_for_a_slow_reader():
     assert reader.count > len(body)
 
 
-async def test_a_large_body_comes_as_it_was():
+async def test_large_body_arrives_unchanged():
     body = random.Random(16).randbytes(16 * MIB)
     async with Scripted([Send(reply(b"fine"))]) as upstream, DIRECT.open() as hand:
         assert (await hand.ask(upstream.url, body)).body == b"fine"

@@ -71,7 +71,7 @@ async def held(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("sent", [held, uploaded])
 @pytest.mark.parametrize("size", [3 * MIB, 8 * MIB])
-async def test_a_refusal_with_a_reset_behind_it_is_the_reply(sent, size: int):
+async def test_refusal_followed_by_a_reset_is_the_reply(sent, size: int):
     """The loop's next write fails before it reads the rejection from the kernel's buffer."""
     with hanging_up(reply(b"too large", 413, connection="close")) as url:
         for _ in range(TIMES):
@@ -86,7 +86,7 @@ async def test_a_reset_in_the_middle_of_a_refusal_is_a_fault():
                 assert (await hand.fault(url, b"x" * 8 * MIB)).kind is Fault.CLOSED
 
 
-async def test_a_reset_without_a_word_is_a_fault_and_leaves_nothing_open():
+async def test_reset_before_a_reply_is_a_fault_and_leaks_no_file():
     with hanging_up(b"") as url:
         async with DIRECT.open() as hand:
             await hand.fault(url, b"x" * 8 * MIB)

@@ -122,7 +122,7 @@ async def test_a_proxy_that_quotes_its_credentials_is_masked():
     ],
     ids=["bytes behind the head", "no HTTP", "no status", "HTTP/2", "an endless field", "interim replies", "fields"],
 )
-async def test_what_is_not_the_head_of_a_reply_opens_no_tunnel(answer: bytes):
+async def test_invalid_reply_to_connect_opens_no_tunnel(answer: bytes):
     """Sent in pieces, so that it could go on for ever: the transport hangs up by itself."""
     assert (await refused(Send(answer, 8_000), Hold())).kind is Fault.PROXY
 
@@ -226,7 +226,7 @@ async def test_an_untrusted_proxy_over_tls_receives_nothing(logged_errors: list[
 
 @pytest.mark.parametrize("over_tls", [False, True], ids=["http proxy", "https proxy"])
 @pytest.mark.parametrize("silent", ["connect", "handshake"])
-async def test_fifty_that_are_cancelled_on_their_way_leave_no_descriptor(silent: str, *, over_tls: bool):
+async def test_fifty_cancelled_dials_leave_no_descriptor(silent: str, *, over_tls: bool):
     """With the garbage collector off: each is closed by whom it was opened by."""
     context = ssl_context(Network())
     AUTHORITY.configure_trust(context)

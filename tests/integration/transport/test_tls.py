@@ -42,7 +42,7 @@ def client_context(*, shows: bool = False) -> ssl.SSLContext:
     return context
 
 
-async def test_a_trusted_server_is_asked_and_its_connection_kept(way: Way):
+async def test_connection_to_a_trusted_server_is_kept(way: Way):
     async with Scripted([Send(OK)], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         for _ in range(3):
             assert (await hand.ask(upstream.url)).body == b"fine"
@@ -170,7 +170,7 @@ async def test_a_body_without_a_length_ends_with_its_connection(way: Way):
         assert (await hand.ask(upstream.url)).body == b"until the end"
 
 
-async def test_large_bodies_both_ways(way: Way):
+async def test_large_bodies_pass_in_both_directions(way: Way):
     up, down = b"u" * 3_000_001, b"d" * 5_000_003
     async with Scripted([Send(reply(down))], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         for _ in range(2):

@@ -71,7 +71,7 @@ async def ask(hand: Hand, url: str, upload: Pieces, bounds: Timeouts = BOUNDS) -
 
 
 @pytest.mark.parametrize("length_bytes", [6, None])
-async def test_an_upload_goes_out_in_its_framing_and_the_connection_is_used_again(length_bytes: int | None):
+async def test_upload_is_sent_with_its_framing_and_the_connection_reused(length_bytes: int | None):
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         for _ in range(2):
             assert await ask(hand, upstream.url, Pieces((b"abc", b"d", b"ef"), length_bytes)) == b"fine"
@@ -81,7 +81,7 @@ async def test_an_upload_goes_out_in_its_framing_and_the_connection_is_used_agai
     assert upstream.connections == 1
 
 
-async def test_what_is_here_is_sent_before_the_rest_is():
+async def test_received_pieces_of_an_upload_are_sent_before_the_rest_arrives():
     upload = Pieces((b"abc", None, b"def"), 6)
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         asking = asyncio.create_task(ask(hand, upstream.url, upload))
@@ -91,7 +91,7 @@ async def test_what_is_here_is_sent_before_the_rest_is():
     assert upstream.received[0].body == b"abcdef"
 
 
-async def test_a_client_that_leaves_ends_the_request_and_its_connection():
+async def test_disconnect_ends_the_request_and_its_connection():
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         with pytest.raises(ClientGone):
             await ask(hand, upstream.url, Pieces((b"abc", ClientGone()), 6))
@@ -107,7 +107,7 @@ async def test_an_upload_into_a_connection_that_dies_is_a_fault_of_what_was_sent
             await ask(hand, upstream.url, Pieces(pieces, 2**24))
 
 
-async def test_an_upload_waits_for_an_upstream_that_takes_nothing():
+async def test_upload_waits_for_an_upstream_that_reads_nothing():
     """The kernel takes some megabytes; the rest stays where it comes from."""
     upload = Pieces(tuple(bytes(2**18) for _ in range(400)), 400 * 2**18)
     made: list[Deaf] = []
@@ -135,7 +135,7 @@ async def test_an_upload_may_take_longer_than_the_server_may_be_silent():
         assert await ask(hand, upstream.url, upload, bounds) == b"fine"
 
 
-async def test_a_server_that_is_silent_behind_an_upload_is_late():
+async def test_server_that_is_silent_after_an_upload_is_a_timeout():
     bounds = Timeouts(connect_s=5, first_byte_s=0.15, idle_s=5)
     async with Scripted([Hold()]) as upstream, DIRECT.open() as hand:
         with pytest.raises(TransportFault) as caught:

@@ -26,8 +26,8 @@ UNUSABLE = 2
 WORKER = """
 import json, os, select, signal, socket, sys, time
 folder, plans = sys.argv[1], json.loads(sys.argv[2])
-at = sys.argv.index("--worker")
-name, lifeline, peers = f"worker-{sys.argv[at + 1]}", int(sys.argv[at + 4]), sys.argv[at + 7]
+options = json.loads(sys.argv[-1])
+name, lifeline, peers = f"worker-{options['number']}", options["lifeline"], options["folder"]
 plan = plans.get(name, "serve")
 
 def say(word):
@@ -140,7 +140,7 @@ def keep(tmp_path, caplog, monkeypatch) -> Iterator[Keep]:
     slots.LOG.removeHandler(handler)
 
 
-async def test_sighup_is_passed_on_to_each_worker_that_is_ready(keep, monkeypatch):
+async def test_sighup_is_sent_to_each_ready_worker(keep, monkeypatch):
     monkeypatch.setattr(worker, "READY_S", 0.2)
     async with keep(worker_2="slow") as kept:
         await kept.served()
@@ -160,7 +160,7 @@ async def test_a_worker_that_becomes_ready_after_a_sighup_is_signalled_then(keep
         await until(lambda: kept.reported("worker-1") == ["HUP"])
 
 
-async def test_a_stop_among_the_first_starts_ends_all_that_were_started(keep):
+async def test_stop_during_the_first_starts_ends_all_workers(keep):
     async with keep() as kept:
         while not kept.logged("worker_started"):
             await asyncio.sleep(0)
@@ -224,3 +224,13 @@ async def test_a_later_worker_that_cannot_use_the_configuration_is_started_again
         await kept.up("worker-4")
         died = [(fields["worker"], fields["code"]) for fields in kept.logged("worker_exited")]
         assert died == [(1, -signal.SIGKILL), (3, UNUSABLE)]
+
+
+@pytest.mark.parametrize(("code", "lived_s", "pause_s"), [(1, 1.0, 8.0), (0, 1.0, 1.0), (1, 11.0, 0.0), (0, 11.0, 0.0)])
+async def test_pause_before_the_next_worker_doubles_only_after_a_failure(
+    tmp_path: Path, code: int, lived_s: float, pause_s: float
+) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", "-c", f"raise SystemExit({code})")
+    await process.wait()
+    ended = worker.Worker(1, 0, process, tmp_path, asyncio.get_running_loop().time() - lived_s)
+    assert ended.pause_s(4.0) == pause_s

@@ -44,10 +44,8 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
     try:
         assert await running.port
         reported = arguments((await running.pids())[0])
-        assert reported[3 : reported.index("--control")] == [
-            *("serve", "--config", config, "--host", "127.0.0.1", "--port", "0"),
-            *("--first-log-format", "json"),
-        ]
+        assert reported[3:-1] == ["serve", "--config", config, "--host", "127.0.0.1", "--port", "0", "--supervised"]
+        assert json.loads(reported[-1])["log_format"] == "json"
     finally:
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
@@ -69,7 +67,7 @@ async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp
     assert "worker_exited" not in output
 
 
-async def test_a_sigterm_before_anything_began_ends_at_once_whatever_catches_exceptions():
+async def test_early_sigterm_ends_the_process_at_once():
     code, output = await outcome(
         "import os, signal\n"
         "from gatepass.cli import main, serve\n"
@@ -174,7 +172,7 @@ async def is_alive(port: int) -> bool:
         return False
 
 
-async def test_enough_descriptors_are_no_warning(tmp_path):
+async def test_enough_descriptors_cause_no_warning(tmp_path):
     running = Serving(
         await python_process(
             "-m", "gatepass", "serve", "--config", written(tmp_path, limits={"connections": 10}), "--port", "0"

@@ -1,6 +1,7 @@
 """The workers of one supervisor are one towards the issuer."""
 
 import asyncio
+import json
 import os
 import signal
 import stat
@@ -48,7 +49,7 @@ def listening_at(port: int) -> str:
 
 
 def arguments(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return Path(f"/proc/{pid}/cmdline").read_text().removesuffix("\0").split("\0")
 
 
 def environment(pid: int) -> set[str]:
@@ -99,7 +100,7 @@ async def test_the_fetches_of_all_workers_together_are_the_calls_that_the_issuer
         assert await counted(port) == len(issuer.calls)
 
 
-async def test_where_a_new_token_ends_the_old_one_two_workers_lose_no_request(tmp_path):
+async def test_two_workers_lose_no_request_if_a_new_token_ends_the_old_one(tmp_path):
     async with minting(life_s=LIFE_S, kills_old=True) as issuer, started(tmp_path, issuer.configuration()) as running:
         port = await running.port
         await running.pids()
@@ -135,13 +136,14 @@ async def test_a_refresh_token_that_ends_with_the_workers_is_warned_of_once(tmp_
     assert len([line for line in running.lines if "refresh_token_not_stored" in line]) == 1
 
 
-async def test_the_workers_share_tokens_in_memory_in_files_of_their_user_alone(tmp_path):
+async def test_workers_share_tokens_in_memory_in_files_of_their_user_only(tmp_path):
     async with minting() as issuer, started(tmp_path, issuer.configuration()) as running:
         port = await running.port
         pids = await running.pids()
         assert (await ask(port)).status == 200
-        reported = arguments(pids[0])
-        store = Path(reported[reported.index("--peers") + 1]) / "store"
+        *reported, worker = arguments(pids[0])
+        options = json.loads(worker)
+        store = Path(options["folder"]) / "store"
         await until(lambda: list(store.glob("value-token*")))
         assert store.parent.parent == Path(SHARED_MEMORY)
         assert [stat.S_IMODE(path.stat().st_mode) for path in (store.parent, store)] == [0o700, 0o700]
@@ -150,6 +152,7 @@ async def test_the_workers_share_tokens_in_memory_in_files_of_their_user_alone(t
         written = b"".join(path.read_bytes() for path in files)
         assert b"opaque-token" in written
         assert b"a-secret-of-the-client" not in written
+        reported += map(str, options.values())
         assert all(len(argument) < 32 or "/" in argument for argument in reported), "no argument is a key"
         assert environment(pids[0]) == environment(running.process.pid)
     assert not store.exists()

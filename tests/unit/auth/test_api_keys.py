@@ -36,7 +36,7 @@ def test_a_new_key_is_recognisable_and_never_the_same():
 
 
 @pytest.mark.parametrize("rest", [b"", b" ", b"k", b"  k", b"\tk ", b"a b", b" a  b\t", b"Bearer k", b"\xff\xa0"])
-def test_a_plainly_written_scheme_is_read_as_any_other_spelling_of_it(rest):
+def test_scheme_is_read_in_every_case(rest):
     keys = [presented_key(((b"authorization", scheme + rest),)) for scheme in (b"Bearer ", b" Bearer ", b"bEARER ")]
     assert keys[0] == keys[1] == keys[2]
 
@@ -54,7 +54,7 @@ def test_each_key_finds_its_own_entry():
 @pytest.mark.parametrize(
     "presented", ["", " ", ONE + " ", ONE[:-1], "ключ", "\udcff", "\x00", hash_key(ONE), "x" * 100_000]
 )
-def test_what_is_not_a_key_finds_nothing(presented):
+def test_unknown_key_has_no_entry(presented):
     assert KeyRing([by_hash("a", ONE)]).find(presented, 0.0) is None
     assert KeyRing([]).find(presented, 0.0) is None
 
@@ -97,7 +97,7 @@ def test_a_file_may_hold_several_keys(tmp_path):
     assert key_texts(by_hash("b", ONE)) == ()
 
 
-def test_a_changed_file_counts_within_a_second(tmp_path):
+def test_changed_key_file_applies_within_a_second(tmp_path):
     file = tmp_path / "keys"
     file.write_text(ONE)
     entry = in_file("a", file)
@@ -109,7 +109,7 @@ def test_a_changed_file_counts_within_a_second(tmp_path):
     assert ring.find(THREE, 200.0) is not None
 
 
-def test_a_file_is_read_once_a_second_however_many_ask():
+def test_key_file_is_read_once_a_second_at_most():
     reads = []
 
     def read():
@@ -123,7 +123,7 @@ def test_a_file_is_read_once_a_second_however_many_ask():
     assert len(reads) - at_start == 3
 
 
-def test_a_file_that_is_away_or_empty_leaves_the_last_keys_good(tmp_path):
+def test_missing_or_empty_key_file_keeps_the_last_keys_valid(tmp_path):
     file = tmp_path / "keys"
     file.write_text(ONE)
     entry = in_file("a", file)
@@ -137,7 +137,7 @@ def test_a_file_that_is_away_or_empty_leaves_the_last_keys_good(tmp_path):
     assert ring.find(ONE, 30.0) is None
 
 
-def test_a_file_that_is_away_or_empty_is_reported_once_per_change(tmp_path, caplog):
+def test_missing_or_empty_key_file_is_reported_once_per_change(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="gatepass.admission")
     file = tmp_path / "keys"
     file.write_text(f"{ONE}\n{TWO}\n")
@@ -149,11 +149,11 @@ def test_a_file_that_is_away_or_empty_is_reported_once_per_change(tmp_path, capl
         ring.find(ONE, float(second))
     reason = f"the file {file} cannot be read: No such file or directory"
     kept = {"key": "rag", "keys_in_force": 2}
-    assert reported(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": reason})]
+    assert reported(caplog) == [("WARNING", "keys_unusable", kept | {"reason": reason})]
     file.write_text("\n")
     for second in range(20, 30):
         ring.find(ONE, float(second))
-    assert reported(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": "holds no key"})]
+    assert reported(caplog) == [("WARNING", "keys_unusable", kept | {"reason": "holds no key"})]
     file.write_text(TWO)
     for second in range(30, 40):
         ring.find(ONE, float(second))
@@ -161,18 +161,17 @@ def test_a_file_that_is_away_or_empty_is_reported_once_per_change(tmp_path, capl
 
 
 @pytest.mark.parametrize(
-    ("weak", "event", "reason"),
+    ("weak", "reason"),
     [
-        ("gp-short", "key_too_short", "is shorter than 16 characters: create one with `gatepass keys new`"),
+        ("gp-short", "is shorter than 16 characters: create one with `gatepass keys new`"),
         (
             f"\ufeff{TWO}",  # what some editors put before the first letter of a file
-            "key_unusable",
             "holds characters that no header can carry: create one with `gatepass keys new`",
         ),
     ],
 )
 def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_reported_without_its_value(
-    tmp_path, caplog, weak, event, reason
+    tmp_path, caplog, weak, reason
 ):
     file = tmp_path / "keys"
     file.write_text(ONE)
@@ -180,17 +179,17 @@ def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_reported_withou
     ring = KeyRing([entry])
     file.write_text(weak)
     assert [ring.find(key, float(second)) for second, key in enumerate((weak, ONE, weak), 10)] == [None] * 3
-    assert reported(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
+    assert reported(caplog) == [("WARNING", "keys_unusable", {"key": "rag", "reason": reason, "keys_in_force": 0})]
     file.write_text(f"{THREE}\n{weak}")
     assert [ring.find(key, float(second)) for second, key in enumerate((THREE, weak), 20)] == [entry, None]
     file.write_text(ONE)
     ring.find(ONE, 30.0)
     file.write_text(weak)
     ring.find(ONE, 40.0)
-    assert reported(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
+    assert reported(caplog) == [("WARNING", "keys_unusable", {"key": "rag", "reason": reason, "keys_in_force": 0})]
 
 
-def test_a_file_that_is_away_at_the_start_is_reported(tmp_path):
+def test_missing_key_file_is_reported_at_the_start(tmp_path):
     key = AccessKey(name="a", key=Secret(lambda: Reference.to_file(str(tmp_path / "no"))))
     with pytest.raises(UnresolvedReference):
         KeyRing([key])
@@ -213,7 +212,7 @@ def test_a_file_that_is_away_at_the_start_is_reported(tmp_path):
         ([("x-other", ONE), ("proxy-authorization", f"Bearer {ONE}")], None),
     ],
 )
-def test_one_key_is_taken_from_wherever_it_is_shown(headers, key):
+def test_key_is_read_from_every_supported_header(headers, key):
     assert presented_key(tuple((name.encode(), value.encode("latin-1")) for name, value in headers)) == key
 
 

@@ -24,5 +24,5 @@ from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, unwrapped_key
         ('{"a":' * 700, None),
     ],
 )
-def test_a_key_is_taken_out_of_its_object_and_of_nothing_else(presented, key):
+def test_key_is_unwrapped_from_its_object_only(presented, key):
     assert unwrapped_key(presented) == key

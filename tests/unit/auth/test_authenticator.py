@@ -34,7 +34,7 @@ def asked(*headers):
 
 
 @pytest.mark.parametrize("site", [None, b"none", b"same-origin"])
-def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
+def test_local_form_is_accepted_without_keys(site):
     more = () if site is None else ((b"sec-fetch-site", site),)
     assert authenticator().authenticate(asked(HOST, FORM, *more), NOW_S, takes_form=True) is LOCAL
 
@@ -49,7 +49,7 @@ def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
         ((HOST, (b"content-type", b"text/plain")), True, UnsupportedMediaType),
     ],
 )
-def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
+def test_foreign_form_is_refused_without_keys(headers, takes_form, refusal):
     with pytest.raises(refusal):
         authenticator().authenticate(asked(*headers), NOW_S, takes_form=takes_form)
 
@@ -58,7 +58,7 @@ def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
     ("profile", "path_profile", "opens"),
     [("ragflow", None, True), (None, "ragflow", True), ("ragflow", "dify", False), (None, None, False)],
 )
-def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_requires_it(profile, path_profile, opens):
+def test_key_in_a_json_object_is_unwrapped_for_its_profile(profile, path_profile, opens):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
     if opens:
         assert keyed(profile).authenticate(asked(bearer), NOW_S, path_profile).name == "a"
@@ -75,7 +75,7 @@ def test_a_key_that_is_shown_plain_as_well_opens_for_any_profile(profile):
         keyed(profile).authenticate(asked(bearer, (b"x-api-key", KEY.encode() + b"x")), NOW_S)
 
 
-def test_a_profile_that_is_none_opens_nothing():
+def test_unknown_profile_in_the_path_unwraps_no_key():
     bearer = (b"authorization", b'Bearer {"api_key": "%b"}' % KEY.encode())
     with pytest.raises(InvalidApiKey):
         keyed("ragflow").authenticate(asked(bearer), NOW_S, "nobody")
@@ -90,7 +90,7 @@ def test_a_caller_with_some_models_must_name_one_of_them():
     check_model_access(key.model_copy(update={"models": ["*"]}), "")
 
 
-def test_a_page_is_looked_at_where_there_are_no_keys():
+def test_pages_are_checked_without_keys():
     foreign = asked(HOST, (b"origin", b"https://evil.example"))
     with pytest.raises(ForbiddenOrigin, match=r"CORS: .*'https://evil\.example'\. Set access\.keys, .*cors_origins\."):
         authenticator().check_without_key(foreign)
@@ -169,7 +169,7 @@ def test_two_keys_of_one_caller_are_one_caller_and_expire_one_by_one():
         ring.authenticate(asked(BEARER), END_S)
 
 
-def test_a_viewer_may_use_no_model_at_all():
+def test_viewer_may_not_call_models():
     key = AccessKey(name="a", hash="sha256:" + "0" * 64, role="viewer")
     with pytest.raises(RoleNotAllowed, match="'a' may not call models, because its key has the role viewer"):
         check_model_access(key, "gpt-4o")

@@ -21,7 +21,7 @@ def test_a_listed_page_may_read_the_answer():
     )
 
 
-def test_every_page_may_where_all_are_listed_and_is_named():
+def test_star_allows_every_origin_and_names_it():
     assert cors_headers(of("https://any.example"), ["*"])[0] == (
         b"access-control-allow-origin",
         b"https://any.example",
@@ -40,12 +40,12 @@ def test_every_page_may_where_all_are_listed_and_is_named():
         (of("*"), [CHAT]),
     ],
 )
-def test_another_page_gets_nothing_but_caches_that_it_depends_on_the_page(headers, origins):
+def test_other_origin_gets_only_a_vary_header(headers, origins):
     assert cors_headers(headers, origins) == (VARY,) == ((b"vary", b"origin"),)
     assert preflight("OPTIONS", (*headers, *ASKED), origins) is None
 
 
-def test_where_no_page_may_come_nothing_depends_on_one():
+def test_no_cors_headers_without_allowed_origins():
     assert cors_headers(of(CHAT), []) == ()
     assert preflight("OPTIONS", of(CHAT, *ASKED), []) is None
 
@@ -61,7 +61,7 @@ def test_a_page_may_read_what_belongs_to_its_request_and_what_repeats_go_by(name
     assert name in EXPOSED.decode().split(", ")
 
 
-def test_a_preflight_is_answered_with_what_it_asked_for():
+def test_preflight_allows_the_requested_headers():
     assert preflight("OPTIONS", of(CHAT, *ASKED), [CHAT]) == (
         (b"access-control-allow-origin", CHAT.encode()),
         (b"access-control-allow-methods", METHODS),
@@ -81,7 +81,7 @@ def test_a_page_that_is_shut_out_gets_its_origin_and_the_setting(profile, settin
     assert ("end the base URL in /for/NAME/v1" in reported) == (profile is None)
 
 
-def test_a_page_without_an_origin_sees_that_no_setting_lets_it_in():
+def test_origin_null_is_refused_with_a_hint():
     reported = preflight_error(of("null", *ASKED), "lobechat").message
     assert "'null'" in reported
     assert "never allowed" in reported
@@ -95,20 +95,20 @@ def test_a_long_origin_is_cut_and_nothing_of_it_reaches_a_terminal():
 
 
 @pytest.mark.parametrize("names", [b"", b"a b", b"x\r\ny: z", b"a," * 100, b"*"])
-def test_header_names_that_are_none_are_not_repeated(names):
+def test_invalid_header_names_are_not_reflected(names):
     asked = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", names))
     reported = dict(preflight("OPTIONS", of(CHAT, *asked), [CHAT]) or ())
     assert reported[b"access-control-allow-headers"] == b"authorization, content-type"
 
 
-def test_a_page_of_the_internet_may_reach_this_machine_where_it_is_listed():
+def test_public_page_may_call_a_local_gatepass_if_listed():
     reported = preflight("OPTIONS", of(CHAT, *ASKED, (b"access-control-request-private-network", b"true")), [CHAT])
     assert reported is not None
     assert (b"access-control-allow-private-network", b"true") in reported
 
 
 @pytest.mark.parametrize(("method", "asked"), [("POST", ASKED), ("OPTIONS", ())])
-def test_what_is_no_preflight_is_none(method, asked):
+def test_other_requests_are_not_preflights(method, asked):
     assert preflight(method, of(CHAT, *asked), [CHAT]) is None
     assert not is_preflight(method, of(CHAT, *asked))
     assert not is_preflight("OPTIONS", ASKED)

@@ -60,7 +60,7 @@ def test_no_worse_prints_nothing() -> None:
     assert reported(outcomes(80.0, 81.0, 79.0)) == []
 
 
-def test_what_is_worse_is_named_with_its_change_and_what_is_allowed() -> None:
+def test_regression_is_named_with_its_change_and_the_allowed_one() -> None:
     assert reported(outcomes(100.0, 100.0, 100.0)) == [
         "chat-64 cpu_us: +25.0% where 5% and a spread of 0.0% are allowed",
     ]
@@ -70,7 +70,7 @@ def test_errors_that_are_new_are_worse() -> None:
     assert reported(outcomes(80.0, 80.0, errors=1)) == ["chat-64: 2 errors, 0 before"]
 
 
-def test_what_was_not_measured_is_not_taken_for_good() -> None:
+def test_missing_measurement_is_reported() -> None:
     found = outcomes()
     found[NEW].absent = "did not start"
     assert reported(found) == ["gatepass: did not start", "chat-64: not measured"]

@@ -82,7 +82,7 @@ def test_the_page_states_why_a_promise_is_missed() -> None:
     assert set(REASONS) <= {(promise.work, promise.measure) for promise in PROMISES}
 
 
-def test_the_page_shows_a_digit_more_where_a_miss_would_look_like_its_limit() -> None:
+def test_page_shows_one_more_digit_near_a_limit() -> None:
     near = page(chats(requests_s=SAMPLE.requests_s / 0.1196))
     assert "| ≥ 0.12 x nginx | 0.1196 x nginx | missed by 0.3% |" in near
 
@@ -163,7 +163,7 @@ def test_the_page_shows_the_soak_at_four_moments() -> None:
     assert "Memory at rest **grows**" in shown
 
 
-def test_words_stand_left_and_numbers_right() -> None:
+def test_table_aligns_words_left_and_numbers_right() -> None:
     assert aligned([["", "MB"], ["a", "1"], ["bcd", "1,000"]]) == ["        MB", "a        1", "bcd  1,000"]
 
 

@@ -30,11 +30,11 @@ def test_innermost_known_frame_names_the_stage(frames: tuple[str, ...], stage: s
     assert stage_of(frames) == stage
 
 
-def test_what_every_stack_begins_with_is_left_out() -> None:
+def test_common_beginning_of_all_stacks_is_left_out() -> None:
     assert read_stacks(f"{ROOT};{HANDLE} 3\n{ROOT} 2\n") == Counter({(HANDLE,): 3, (): 2})
 
 
-def test_a_line_without_a_count_costs_nothing_but_itself() -> None:
+def test_profile_line_without_a_count_is_skipped() -> None:
     assert read_stacks(f"{ROOT};{HANDLE} 3\n{ROOT};broken (\n") == Counter({(HANDLE,): 3})
 
 

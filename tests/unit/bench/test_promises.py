@@ -120,10 +120,10 @@ def test_a_rate_that_the_rig_limited_is_reported_by_cpu_too() -> None:
         assert (result.value, result.by_cpu) == (0.24, by_cpu)
 
 
-def test_nothing_measured_is_neither_met_nor_missed() -> None:
+def test_limit_without_a_measurement_is_neither_met_nor_missed() -> None:
     assert {result.met for result in check(Figures({}, {}))} == {None}
 
 
-def test_footprint_counts_in_its_own_unit() -> None:
+def test_footprint_has_its_own_unit() -> None:
     (result,) = check(Figures({}, {("gatepass", "idle_mb"): 61.0}), promise("idle", "memory"))
     assert (result.value, result.met) == (61.0, False)

@@ -1,4 +1,4 @@
-"""Forty wrong inputs to the command line: one clear message each, no traceback, exit code 2."""
+"""Wrong inputs to the command line: one clear message each, no traceback, exit code 2."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "an unknown command": (None, "serv", "Did you mean 'serve'?"),
     "a command like no other": (None, "xyzzy", "No such command 'xyzzy'"),
     "an unknown option": (None, "check --confg FILE", "--config"),
+    "a misspelled --workers": (None, "serve --worker 2", "Did you mean '--workers'?"),
     "an unknown global option": (None, "--verbos", "No such option"),
     "an option without its value": (None, "check --config", "requires an argument"),
     "a missing argument": (None, "route", "Missing argument 'MODEL'"),
@@ -127,7 +128,7 @@ def test_a_wrong_input_is_one_clear_message_with_exit_code_2(case, tmp_path):
     assert result.stdout == ""
 
 
-def test_there_are_forty_of_them():
+def test_at_least_forty_bad_inputs_are_tested():
     assert len(CASES) >= 40
 
 

@@ -71,7 +71,7 @@ credentials:
 """
 
 
-def test_what_a_preset_filled_in_is_marked_by_its_name(tmp_path):
+def test_settings_of_a_preset_are_marked_with_its_name(tmp_path):
     lines = shown(tmp_path, PRESET, every=False)
     for line in (
         "    preset: huawei  # f.yaml:3",
@@ -91,7 +91,7 @@ def test_the_type_of_a_credential_comes_first(tmp_path):
     assert lines[lines.index("  login:") + 1] == "    type: http_json  # f.yaml:5"
 
 
-def test_what_is_shown_is_yaml_again(tmp_path):
+def test_listing_of_check_is_valid_yaml(tmp_path):
     text = "upstreams: {chat: {base_url: 'https://x/v1'}}\nmodels: {'a*': {targets: [{upstream: chat, name: 'no'}]}}\n"
     for every in (False, True):
         _shown_again(tmp_path, text, every)

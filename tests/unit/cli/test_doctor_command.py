@@ -100,7 +100,7 @@ def test_json_is_one_document_with_the_result_and_the_steps(doctor, found):
     }
 
 
-def test_a_model_limits_the_test_to_its_route_and_is_called_on_request_alone(doctor, found):
+def test_model_limits_the_test_to_its_route_and_is_called_only_on_request(doctor, found):
     found.findings.append(WORKING)
     assert doctor("gpt-4o").exit_code == 0
     assert (found.models, found.calls) == (["gpt-4o"], [])
@@ -179,7 +179,7 @@ def test_without_a_model_the_first_declared_one_of_each_operation_is_called(doct
         ("models: {m: {upstream: chat, capabilities: {kind: tts}}}", ("m",), "doctor has no call for speech, only for"),
     ],
 )
-def test_what_cannot_be_called_is_reported_and_nothing_is_tested(doctor, found, text, arguments, expected):
+def test_impossible_call_is_reported_and_nothing_is_tested(doctor, found, text, arguments, expected):
     upstreams = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}"
     result = doctor(*arguments, "--call", text=f"{upstreams}\n{text}\n")
     assert (result.exit_code, result.stdout, found.models) == (2, "", [])
@@ -226,7 +226,7 @@ def test_each_step_is_printed_as_soon_as_it_is_known(tmp_path, monkeypatch, caps
     assert [text.splitlines()[-1] for text in seen] == ["ok   upstream:chat models: answers"]
 
 
-def test_no_log_line_stands_between_the_steps(doctor, monkeypatch):
+def test_no_log_line_is_printed_between_the_steps(doctor, monkeypatch):
     async def diagnose(config, calls, **_):
         logging.getLogger("gatepass.tokens").warning("token_fetch_failed")
         yield WORKING
@@ -238,7 +238,7 @@ def test_no_log_line_stands_between_the_steps(doctor, monkeypatch):
     assert (steps_of(result), result.stderr) == (["ok   upstream:chat models: answers"], "")
 
 
-def test_a_terminal_shows_the_step_that_takes_longer_than_a_second(monkeypatch, capsys):
+def test_terminal_shows_a_step_after_one_second(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
 
     async def run():

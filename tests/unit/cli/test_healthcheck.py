@@ -24,7 +24,7 @@ from gatepass.config.model import ServerConfig
         ("localhost", "localhost"),
     ],
 )
-def test_a_wildcard_is_asked_at_its_loopback_and_an_address_at_itself(listens_on: str, asked_at: str) -> None:
+def test_wildcard_is_checked_at_loopback_and_an_address_at_itself(listens_on: str, asked_at: str) -> None:
     assert reachable(listens_on) == asked_at
 
 
@@ -38,7 +38,7 @@ def test_a_port_that_cannot_be_asked_is_a_usage_error(port: str) -> None:
 @pytest.mark.parametrize(
     ("value", "port"), [("9000", "9000"), ("", None), ("tcp://10.96.0.7:8080", None), (None, None)]
 )
-def test_port_of_a_service_link_is_no_port(
+def test_port_of_a_service_link_is_ignored(
     monkeypatch: pytest.MonkeyPatch, value: str | None, port: str | None
 ) -> None:
     if value is not None:
@@ -56,7 +56,7 @@ def test_port_of_a_service_link_is_no_port(
         ("server: [1]", ("127.0.0.1", 8080)),
     ],
 )
-def test_of_a_file_only_the_server_is_read(tmp_path: Path, text: str, place: tuple[str, int]) -> None:
+def test_healthcheck_reads_only_the_server_block(tmp_path: Path, text: str, place: tuple[str, int]) -> None:
     (tmp_path / "f.yaml").write_text(text)
     assert listening(str(tmp_path / "f.yaml"), {"WHERE": "10.1.2.3"}) == place
 
@@ -116,7 +116,7 @@ def test_a_file_that_does_not_show_the_place_is_exit_code_1(
     assert result.output.startswith(expected.format(file=file))
 
 
-def test_healthcheck_brings_in_nothing_of_the_server() -> None:
+def test_healthcheck_imports_no_server_module() -> None:
     """An engine runs it every few seconds: fastapi, pydantic or uvicorn would cost more than the question."""
     code = "import sys, gatepass.cli.healthcheck; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.cli.init import ClientKey, render
 from gatepass.cli.keys import APPLY, keys
 from gatepass.config.document import lookup
 from gatepass.config.environment import read_environment
@@ -32,10 +33,21 @@ def test_a_new_key_is_printed_once_with_its_hash_and_lines_to_paste(tmp_path):
     result = run("new", "--name", "rag-flow.1")
     assert result.exit_code == 0
     (key,) = re.findall(r"gp-\S+", result.output)
-    (line,) = re.findall(r"^ {2}- .*$", result.output, re.MULTILINE)
+    (line,) = re.findall(r"^ +- .*$", result.output, re.MULTILINE)
     assert f"GATEPASS_KEY_HASHES={hash_key(key)}/name=rag-flow.1\n" in result.output
-    (entry,) = load(str(file_of(tmp_path, f"{HEAD}  {line}\n")), {}).config.access.keys
+    (entry,) = load(str(file_of(tmp_path, f"{HEAD}{line}\n")), {}).config.access.keys
     assert (entry.name, entry.hash) == ("rag-flow.1", hash_key(key))
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_printed_line_fits_into_the_file_of_init(tmp_path, place):
+    (line,) = re.findall(r"^ +- .*\n", run("new", "--name", "second").output, re.MULTILINE)
+    answers = {"base_url": "https://llm.corp.example/v1", "auth": "none"}
+    text = render(answers, "", [ClientKey("ragflow", "ragflow", ONES)])
+    head, tail = text.split("  keys:\n")
+    text = f"{head}  keys:\n{line}{tail}" if place == "first" else text + line
+    names = [key.name for key in load(str(file_of(tmp_path, text)), {}).config.access.keys]
+    assert sorted(names) == ["ragflow", "second"]
 
 
 def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
@@ -44,7 +56,7 @@ def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
     assert run("new", "--profile", "own", env={"GATEPASS_CONFIG": str(file)}).exit_code == 0
 
 
-def test_without_options_the_variable_holds_the_hash_alone():
+def test_variable_holds_only_the_hash_without_options():
     result = run("new")
     (key,) = re.findall(r"gp-\S+", result.output)
     assert result.output.endswith(f"GATEPASS_KEY_HASHES={hash_key(key)}\n")
@@ -53,12 +65,12 @@ def test_without_options_the_variable_holds_the_hash_alone():
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
     result = run("new", *options)
-    (line,) = re.findall(r"^ {2}- .*$", result.output, re.MULTILINE)
+    (line,) = re.findall(r"^ +- .*$", result.output, re.MULTILINE)
     (variable,) = re.findall(r"GATEPASS_KEY_HASHES=(.*)", result.output)
-    tree = parse_yaml("", f"{HEAD}  {line}\n").tree
+    tree = parse_yaml("", f"{HEAD}{line}\n").tree
     by_variable = read_environment({"GATEPASS_UPSTREAM_URL": "https://x", "GATEPASS_KEY_HASHES": variable}).tree
     assert lookup(by_variable, ("access", "keys")) == lookup(tree, ("access", "keys"))
-    (entry,) = load(str(file_of(tmp_path, f"{HEAD}  {line}\n")), {}).config.access.keys
+    (entry,) = load(str(file_of(tmp_path, f"{HEAD}{line}\n")), {}).config.access.keys
     assert (entry.role, entry.profile, entry.expires) == ("viewer", "dify", datetime(2099, 1, 31, 17, tzinfo=UTC))
 
 
@@ -89,7 +101,7 @@ def test_a_name_that_the_file_would_refuse_is_refused(name):
         ("--profile=a/b", "--profile: a name is 1 to 63 letters"),
     ],
 )
-def test_what_a_key_cannot_have_is_refused(option, expected):
+def test_keys_new_refuses_invalid_options(option, expected):
     result = run("new", option)
     assert (result.exit_code, "gp-" in result.output) == (2, False)
     assert expected in result.stderr
@@ -172,7 +184,7 @@ def test_a_caller_is_revoked_with_all_its_keys(tmp_path):
     assert "# the next one\n" in file.read_text()
 
 
-def test_the_file_behind_a_link_is_changed(tmp_path):
+def test_target_of_a_link_is_changed(tmp_path):
     file = file_of(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"))
     link = tmp_path / "link.yaml"
     link.symlink_to(file)
@@ -199,13 +211,13 @@ def refusal(tmp_path, text, *arguments):
         (("chat", "--key", "11111111"), 2, "0 keys of 'chat'"),
     ],
 )
-def test_what_cannot_be_revoked_changes_nothing(tmp_path, arguments, code, expected):
+def test_failed_revoke_changes_nothing(tmp_path, arguments, code, expected):
     found, message = refusal(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"), *arguments)
     assert found == code
     assert expected in message
 
 
-def test_the_only_keys_stay_because_without_keys_gatepass_is_open_on_this_machine(tmp_path):
+def test_last_key_is_not_revoked(tmp_path):
     text = f'{HEAD}  - {{name: a, hash: "{ONES}"}}\n  - {{name: a, hash: "{TWOS}"}}\n'
     code, message = refusal(tmp_path, text, "a")
     assert code == 2
@@ -218,7 +230,7 @@ def test_a_configuration_that_is_no_yaml_file_is_reported():
     assert "does not exist" in run("revoke", "a", "--config", "/nowhere.yaml").stderr
 
 
-def test_an_entry_that_another_uses_is_left_to_the_operator(tmp_path):
+def test_entry_used_by_an_alias_is_not_revoked(tmp_path):
     text = f'{HEAD}  - &rag {{name: a, hash: "{ONES}"}}\n  - {{name: b, key: "${{B}}"}}\n  - *rag\n'
     code, message = refusal(tmp_path, text, "a")
     assert code == 1

@@ -105,7 +105,7 @@ def test_the_environment_of_the_process_and_the_flags_count(file):
     assert (loaded.config.server.host, loaded.config.server.port) == ("127.0.0.9", 7)
 
 
-def test_what_cannot_be_used_is_reported_on_stderr_with_exit_2(file, capsys):
+def test_unusable_configuration_is_reported_on_stderr_with_exit_2(file, capsys):
     with pytest.raises(SystemExit) as caught:
         load_or_exit(file, host="0.0.0.0")
     assert caught.value.code == UNUSABLE == 2

@@ -60,12 +60,12 @@ def test_the_last_certificate_of_the_chain_names_the_missing_ca():
     assert advice == "Set upstreams.chat.network.ca_file to a PEM file with the certificate of Root."
 
 
-def test_a_lone_certificate_that_names_the_place_of_its_issuers_is_an_incomplete_chain():
+def test_single_certificate_with_an_issuer_url_is_an_incomplete_chain():
     alone = certificate(caIssuers=("http://pki.example/issuing.cer",))
     assert "incomplete chain" in explain_certificate([alone], TlsProblem.UNKNOWN_CA, PEER, NOW_S)[0]
     by_directory = certificate(caIssuers=("ldap:///CN=Corp",))
     assert "signed by the CA" in explain_certificate([by_directory], TlsProblem.UNKNOWN_CA, PEER, NOW_S)[0]
 
 
-def test_a_session_that_shows_no_chain_gives_none():
+def test_session_without_a_chain_has_no_certificates():
     assert certificate_chain(object()) == []

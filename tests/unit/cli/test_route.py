@@ -43,7 +43,7 @@ def test_a_built_in_rule_that_is_not_shown_changes_no_sample(operation):
             assert changed <= (f"built-in {rule.name}:" in shown), rule.name
 
 
-def test_what_is_declared_for_the_model_is_listed_with_its_entries():
+def test_declared_rules_of_the_model_are_listed_with_their_entries():
     rules = {"drop": ["temperature"], "rename": {"max_tokens": "max_completion_tokens"}, "set": {"top_p": 1}}
     found = reported(model={"rules": rules, "stream": "emulate"})
     assert found[4:6] == [
@@ -52,39 +52,37 @@ def test_what_is_declared_for_the_model_is_listed_with_its_entries():
     ]
 
 
-def test_rules_are_listed_with_all_places_where_they_stand_and_an_upstream_that_is_passed_over():
+def test_rules_are_listed_with_all_their_blocks_and_an_unused_upstream():
     operations = {"embeddings": {"upstream": "up", "rules": {"split": 10}}}
     assert "rules of operations.embeddings: split=10" in reported("embeddings", operations=operations)
     passed_over = "operations.embeddings.upstream: not used, because models.m has a route"
     found = reported("embeddings", model={}, operations=operations)
     assert "rules of operations.embeddings: split=10" in found
     assert passed_over in found
-    own = {"rules": {"drop": ["seed"]}, "operations": {"embeddings": {"rules": {"drop": ["user"]}}}}
-    places = "models.m.operations.embeddings and models.m and operations.embeddings"
-    assert f"rules of {places}: drop=seed, drop=user, split=10" in reported(
-        "embeddings", model=own, operations=operations
-    )
+    own = {"rules": {"drop": ["seed"]}}
+    both = reported("embeddings", model=own, operations=operations)
+    assert "rules of models.m and operations.embeddings: drop=seed, split=10" in both
     without = {"embeddings": {"rules": {"split": 10}}}
     assert passed_over not in reported("embeddings", model={}, operations=without)
 
 
-def test_limits_are_reported_with_their_bounds_where_they_hold_in_the_end():
+def test_clamps_are_reported_with_their_effective_bounds():
     clamp = {"max_tokens": {"max": 100}, "temperature": {"min": 0.1, "max": 1.5}}
     rules = {"rename": {"max_tokens": "max_completion_tokens"}, "drop": ["metadata"]}
-    operations = {"chat": {"rules": {"clamp": clamp, "set": {"metadata.team": "x"}}}}
+    operations = {"chat": {"rules": {"clamp": clamp, "set": {"metadata": "x"}}}}
     assert (
         "rules of models.m and operations.chat: rename=max_tokens>max_completion_tokens, drop=metadata,"
         " clamp=max_completion_tokens (at most 100), clamp=temperature (at least 0.1, at most 1.5)"
     ) in reported(model={"rules": rules}, operations=operations)
 
 
-def test_a_model_that_takes_no_token_ids_reports_it_by_its_rule():
+def test_route_shows_the_rule_against_token_ids():
     assert "rules of models.m: token ids are rejected (capabilities.token_ids)" in reported(
         "embeddings", model={"capabilities": {"token_ids": False}}
     )
 
 
-def test_an_operation_has_the_built_in_rules_that_concern_it():
+def test_operation_has_its_built_in_rules():
     def named(operation):
         return [step.split(":")[0].split()[1] for step in reported(operation) if step.startswith("built-in")]
 
@@ -110,8 +108,7 @@ def test_every_url_of_an_operation_is_reported_with_what_becomes_of_a_form():
 
 
 def test_responses_have_a_stream_mode_and_one_url():
-    own = {"operations": {"responses": {"stream": "emulate"}}}
-    found = reported("responses", model=own)
+    found = reported("responses", model={"stream": "emulate"})
     assert "stream: emulate, gatepass requests a whole reply" in found
     assert [step for step in found if step.startswith("POST")] == [f"POST {URL}/responses, with no credential"]
 
@@ -121,13 +118,13 @@ def test_a_form_to_an_upstream_that_takes_none_is_refused():
     assert (fine, found[-1].startswith("refused: 404 model_not_found: ")) == (False, True)
 
 
-def test_a_deployment_is_asked_for_a_form_by_its_path():
+def test_route_of_a_form_names_the_deployment_in_its_path():
     azure = {"dialect": "azure", "azure": {"api_version": "2024-10-21"}}
     found = reported("transcriptions", upstream=azure, model={"name": "prod-4o"})
     assert found[-1].startswith(f"POST {DEPLOYED.replace('chat/completions', 'audio/transcriptions')}?")
 
 
-def test_a_reranker_is_asked_in_its_shape():
+def test_route_shows_the_rerank_shape():
     found = reported("rerank", upstream={"rerank_shape": "tei"})
     assert found[1] == "rerank_shape: tei"
     assert found[-1] == f"POST {URL}/rerank, with no credential"
@@ -141,7 +138,7 @@ def test_a_reranker_is_asked_in_its_shape():
         ({"learn": "off", "learn_also": ["tools"]}, "learning: off"),
     ],
 )
-def test_what_may_be_learned_is_reported(settings, line):
+def test_learning_settings_are_reported(settings, line):
     assert line in reported(upstream=settings)
 
 

@@ -14,13 +14,13 @@ def route(tmp_path):
     return partial(run_on, tmp_path / "f.yaml", "route")
 
 
-def test_every_operation_that_names_a_model_and_every_kind_has_a_way_to_be_shown():
+def test_route_supports_every_operation_with_a_model_and_every_kind():
     assert get_args(OfModel) == ROUTED_OPERATIONS
     assert set(OPERATION_OF_KIND) == {None, *get_args(ModelKind)}
     assert set(CALL_OPERATIONS) < set(ROUTED_OPERATIONS) >= set(OPERATION_OF_KIND.values())
 
 
-def test_the_way_and_what_is_changed_on_it_are_shown_in_order(route):
+def test_route_shows_targets_and_changes_in_order(route):
     result = route("gpt-4o")
     assert result.exit_code == 0
     assert result.output.splitlines() == [
@@ -47,21 +47,21 @@ def test_the_way_and_what_is_changed_on_it_are_shown_in_order(route):
     ]
 
 
-def test_the_way_is_one_of_the_caller_and_the_operation(route):
+def test_route_depends_on_the_caller_and_the_operation(route):
     result = route("gpt-4o", "--operation", "embeddings", "--key", "bot")
     assert result.exit_code == 0
     assert result.output.splitlines()[0] == "embeddings with the model gpt-4o, as bot"
 
 
 @pytest.mark.parametrize("operation", ROUTED_OPERATIONS)
-def test_the_way_of_every_operation_that_names_a_model_is_shown(route, operation):
+def test_route_shows_every_operation_with_a_model(route, operation):
     result = route("gpt-4o", "--operation", operation)
     assert result.exit_code == 0
     assert result.output.splitlines()[0] == f"{operation} with the model gpt-4o, as any caller"
     assert result.output.splitlines()[-1].startswith("   - POST https://spare.example/v1/")
 
 
-def test_a_way_that_ends_in_a_refusal_is_exit_1(route):
+def test_route_that_is_refused_exits_with_1(route):
     rag = "{base_url: 'http://rag.example:9380', dialect: ragflow}"
     text = f"upstreams: {{rag: {rag}}}\nmodels: {{bot: {{upstream: rag, name: 2e3b}}}}\n"
     result = route("bot", "--operation", "embeddings", text=text)
@@ -93,7 +93,7 @@ models: {m: {upstream: a, capabilities: {kind: tts}}, ears: {upstream: a, name: 
 """
 
 
-def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(route):
+def test_route_of_a_speech_model_uses_its_operation(route):
     ears = route("ears", text=SPEAKING)
     assert (ears.exit_code, ears.output.splitlines()) == (
         0,
@@ -110,7 +110,7 @@ def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(route):
     assert mouth.output.splitlines()[0] == "speech with the model m, as any caller"
 
 
-def test_what_a_callers_profile_changes_is_shown_in_its_place(route):
+def test_changes_of_the_callers_profile_are_shown_in_order(route):
     result = route("gpt-4o", "--key", "bot", text=FILE.replace("name: bot,", "name: bot, profile: librechat,"))
     assert result.output.splitlines()[2] == (
         "   - profile librechat: drop=tools[].strict (if null), drop=tools[].function.strict (if null)"

@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.serve import KEYS_MARKER, WorkerOptions, work
+from gatepass.cli.serve import KEYS_MARKER, work
 from gatepass.server.reload import KEYS_LOST
+from gatepass.server.supervisor import WorkerOptions
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +27,13 @@ def _own_logging() -> Iterator[None]:
     ours.setLevel(before[2])
 
 
-def heritage(folder: Path, log_format: str) -> WorkerOptions:
-    return WorkerOptions(3, (0, 0, 0), folder, None, 0, log_format, {})
+def heritage(folder: Path, log_format: str, key: int = 0) -> WorkerOptions:
+    return WorkerOptions(3, 0, log_format, str(folder), listening=0, lifeline=0, key=key, control=None)
 
 
 def logged_text(capsys: pytest.CaptureFixture[str], folder: Path, log_format: str, file: str | None) -> str:
     with pytest.raises(SystemExit) as ended:
-        work(heritage(folder, log_format), file, None, None)
+        work(heritage(folder, log_format), file, None, None, {})
     assert ended.value.code == 2
     return capsys.readouterr().err
 
@@ -85,7 +86,7 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_reported_l
     monkeypatch.setattr("gatepass.cli.serve.open_app_state", gone)
     key = os.open(pipe, os.O_RDONLY)  # a worker closes what it has read
     with pytest.raises(SystemExit):
-        work(WorkerOptions(3, (0, 0, key), tmp_path, None, 0, "json", {}), str(file), None, None)
+        work(heritage(tmp_path, "json", key), str(file), None, None, {})
     warned, refused = map(json.loads, capsys.readouterr().err.splitlines())
     assert (warned["level"], warned["event"], warned["worker"]) == ("warning", "configuration_warning", 3)
     assert warned["warning"].startswith("GATEPASS_KEYS is set and has no effect")

@@ -40,7 +40,7 @@ def test_an_end_is_a_date_or_a_time(written, meant):
         *("2027-01-31\n", "\u0662027-01-31", 1801353600, 1.5, True, datetime(2027, 1, 31)),
     ],
 )
-def test_what_is_no_end_is_refused(written):
+def test_invalid_expiry_is_refused(written):
     with pytest.raises(ValidationError, match="expects a date, such as 2027-01-31, or an RFC 3339 time"):
         key(expires=written)
 

@@ -13,7 +13,7 @@ def test_every_built_in_name_has_its_profile_and_no_other():
     assert set(BUILT_IN_PROFILES) == set(get_args(BuiltIn))
 
 
-def test_places_of_the_built_in_ones_are_places():
+def test_member_paths_of_built_in_profiles_are_valid():
     for profile in BUILT_IN_PROFILES.values():
         for place in (*profile.drop, *profile.drop_null, *(each for one in profile.drop_for.values() for each in one)):
             assert str(JsonMemberPath.parse(place)) == place
@@ -23,7 +23,7 @@ def test_no_built_in_profile_opens_gatepass_to_pages():
     assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.cors_origins] == []
 
 
-def test_what_an_entry_leaves_out_stays_as_the_built_in_one_has_it():
+def test_omitted_settings_keep_the_built_in_profiles_values():
     found = resolved({"ragflow": Profile(keep_alive="off"), "lobechat": Profile(cors_origins=["https://chat.corp"])})
     assert found["ragflow"] == BUILT_IN_PROFILES["ragflow"].model_copy(update={"keep_alive": "off"})
     assert found["lobechat"] == Profile(cors_origins=["https://chat.corp"])
@@ -50,12 +50,12 @@ def test_an_origin_is_scheme_and_host(origin):
 
 
 @pytest.mark.parametrize("origin", ["", "null", "chat.corp.example", "https://a/", "https://A", "https://*.corp", "**"])
-def test_what_is_no_origin_is_refused(origin):
+def test_invalid_origin_is_refused(origin):
     with pytest.raises(ValidationError):
         Profile(cors_origins=[origin])
 
 
 @pytest.mark.parametrize("fields", [{"drop": ["model"]}, {"drop": ["a b"]}, {"extends": "ragflw"}, {"new": 1}])
-def test_what_no_profile_has_is_refused(fields):
+def test_unknown_profile_setting_is_refused(fields):
     with pytest.raises(ValidationError):
         Profile(**fields)

@@ -76,7 +76,7 @@ def test_the_model_of_the_configuration_is_imported_without_reading_its_source()
     assert ran.stdout == "imported\n"
 
 
-def test_the_whole_configuration_is_described_where_it_is_asked_for():
+def test_schema_describes_the_whole_configuration():
     assert {field.description for field in Config.model_fields.values()} == {None}
     description = Config.model_json_schema()["properties"]["access"]["description"]
     assert description.startswith("The API keys of callers.")

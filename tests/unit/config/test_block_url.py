@@ -34,7 +34,7 @@ def test_an_issuers_url_keeps_its_trailing_slash_and_its_query():
         *("http://u:p@h", "http://u@h", "http://h/#x", "http://h/ x", "http://h/\n", "http://höst/", "http://[::1"),
     ],
 )
-def test_what_is_no_plain_url_is_refused(text):
+def test_invalid_url_is_refused(text):
     with pytest.raises(ValueError):
         checked_url(text)
 

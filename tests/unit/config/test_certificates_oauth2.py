@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from gatepass.config.certificates import (
-    FOREIGN_CERTIFICATE,
-    NO_CERTIFICATE,
     NO_DIRECTORY,
     NO_KEY,
     SHORT_SECRET,
@@ -20,15 +18,12 @@ from gatepass.config.credential.base import how_to_install
 from gatepass.config.references import Reference
 from tests.unit.tokens.keys import certificate_pem, private_pem
 
-ABSENT = "cannot be read: No such file or directory"
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, text in {
         "key": private_pem("rsa"),
         "cert": certificate_pem("rsa"),
-        "other": certificate_pem("other-rsa"),
         "garbage": "nothing",
     }.items():
         (tmp_path / name).write_text(text)
@@ -41,46 +36,28 @@ def faults(**block: Any) -> dict[str, str]:
     return {".".join(map(str, path)).removeprefix("credentials.corp."): text for path, text in unusable_files(tree)}
 
 
-def signing(folder: Path, **files: str) -> dict[str, str]:
-    named = {name: str(folder / file) if name.endswith("_file") else file for name, file in files.items()}
-    return faults(client_auth="private_key_jwt", **named)
+def signing(folder: Path, file: str, **more: str) -> dict[str, str]:
+    return faults(client_auth="private_key_jwt", private_key=Reference.to_file(str(folder / file)), **more)
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("file", "more", "expected"),
     [
-        ({"private_key_file": "key"}, {}),
-        ({"private_key_file": "key", "certificate_file": "cert", "algorithm": "PS256"}, {}),
-        ({"private_key_file": "gone"}, {"private_key_file": ABSENT}),
-        ({"private_key_file": "nul\0"}, {"private_key_file": "cannot be read: a NUL in its name"}),
-        ({"private_key_file": "latin"}, {"private_key_file": "is not UTF-8 text"}),
-        ({"private_key_file": "cert"}, {"private_key_file": NO_KEY}),
-        (
-            {"private_key_file": "key", "algorithm": "ES256"},
-            {"algorithm": "is ES256, which the key does not support: use RS256 or PS256"},
-        ),
-        ({"private_key_file": "key", "certificate_file": "other"}, {"certificate_file": FOREIGN_CERTIFICATE}),
-        ({"private_key_file": "key", "certificate_file": "garbage"}, {"certificate_file": NO_CERTIFICATE}),
-        (
-            {"private_key_file": "garbage", "certificate_file": "gone", "algorithm": "ES256"},
-            {"private_key_file": NO_KEY, "certificate_file": ABSENT},
-        ),
-        ({"private_key_file": "garbage", "certificate_file": "cert"}, {"private_key_file": NO_KEY}),
+        ("key", {}, {}),
+        ("key", {"algorithm": "PS256"}, {}),
+        ("cert", {}, {"private_key": NO_KEY}),
+        ("garbage", {"algorithm": "ES256"}, {"private_key": NO_KEY}),
+        ("key", {"algorithm": "ES256"}, {"algorithm": "is ES256, which the key does not support: use RS256 or PS256"}),
     ],
 )
-def test_keys_and_certificates_are_tried_at_load(folder, files, expected):
-    assert signing(folder, **files) == expected
-
-
-def test_a_key_by_reference_is_tried_too(folder):
-    assert signing(folder, private_key=Reference.to_file(str(folder / "key"))) == {}
-    assert signing(folder, private_key=Reference.to_file(str(folder / "garbage"))) == {"private_key": NO_KEY}
+def test_a_key_is_tried_at_load(folder, file, more, expected):
+    assert signing(folder, file, **more) == expected
 
 
 def test_without_its_library_a_key_is_refused_with_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
     expected = f"private_key_jwt needs a library that is not installed: {how_to_install('crypto')}"
-    assert signing(folder, private_key_file="garbage") == {"client_auth": expected}
+    assert signing(folder, "garbage") == {"client_auth": expected}
     assert faults(client_auth="basic") == {}
 
 
@@ -91,7 +68,7 @@ def test_a_secret_that_is_too_short_to_sign_with_is_reported(spelling):
     assert faults(client_auth="basic", client_secret="x") == {}
 
 
-def test_a_refresh_token_is_kept_where_gatepass_can_write(folder, monkeypatch):
+def test_refresh_token_file_must_be_in_a_writable_directory(folder, monkeypatch):
     assert faults(refresh_token_file=str(folder / "new")) == {}
     assert faults(refresh_token_file=str(folder / "garbage")) == {}
     for file, reported in (("no/new", NO_DIRECTORY), ("latin", "is not UTF-8 text")):
@@ -105,15 +82,15 @@ def test_a_refresh_token_is_kept_where_gatepass_can_write(folder, monkeypatch):
     "block",
     [
         {"client_auth": 5},
-        {"client_auth": "private_key_jwt", "private_key_file": 5},
-        {"client_auth": "private_key_jwt", "private_key": None, "certificate_file": []},
+        {"client_auth": "private_key_jwt", "private_key": 5},
+        {"client_auth": "private_key_jwt", "private_key": None},
         {"client_auth": "secret_jwt", "client_secret": 5},
         {"refresh_token_file": {}},
         {"type": "static", "refresh_token_file": "/no/where"},
         {"type": ["oauth2"]},
     ],
 )
-def test_what_is_of_a_wrong_type_is_left_to_the_model(block):
+def test_values_of_a_wrong_type_are_left_to_pydantic(block):
     assert faults(**block) == {}
 
 
@@ -124,7 +101,7 @@ def test_an_algorithm_of_a_wrong_type_is_left_to_the_model(folder):
                 "type": "oauth2",
                 "client_auth": "private_key_jwt",
                 "algorithm": 5,
-                "private_key_file": str(folder / "key"),
+                "private_key": (folder / "key").read_text(),
             },
             "b": None,
         }

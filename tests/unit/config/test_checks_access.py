@@ -1,6 +1,17 @@
+import re
+from typing import get_args
+
 import pytest
 
-from gatepass.config.checks import PLAIN_HTTP_TO_HOST, PLAIN_HTTP_TO_PROXY, UNGUARDED, api_key_weakness, unsafe_settings
+from gatepass.config.checks import (
+    CARRIES_SECRETS,
+    PLAIN_HTTP_TO_HOST,
+    PLAIN_HTTP_TO_PROXY,
+    UNGUARDED,
+    api_key_weakness,
+    unsafe_settings,
+)
+from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.references import Reference
 
 KEY = {"name": "a", "hash": "sha256:" + "0" * 64}
@@ -18,11 +29,11 @@ def test_a_wider_host_without_keys_is_refused(host):
 @pytest.mark.parametrize(
     "tree", [{}, {"server": {}}, {"server": {"host": "::1"}}, {"server": {"host": 5}}, {"server": []}]
 )
-def test_loopback_and_what_is_no_host_at_all_is_left_alone(tree):
+def test_loopback_and_invalid_hosts_have_no_fault(tree):
     assert list(unsafe_settings(tree)) == []
 
 
-def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
+def test_secret_over_plain_http_is_refused_beyond_this_machine():
     tree = {
         "upstreams": {
             "bad": {"base_url": "http://llm.example/v1", "credential": "c"},
@@ -53,7 +64,7 @@ def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
     }
 
 
-def test_a_loopback_url_behind_a_proxy_elsewhere_is_refused():
+def test_loopback_url_with_a_remote_proxy_is_refused():
     near, far = {"proxy": "http://127.0.0.1:3128"}, {"proxy": "http://proxy.example:3128"}
     local = {"base_url": "http://127.0.0.1:9/v1", "credential": "c"}
     tree = {
@@ -79,6 +90,20 @@ def test_a_loopback_url_behind_a_proxy_elsewhere_is_refused():
     }
 
 
+HTTPS_ONLY = "authority_host"
+"""A validator of its own rejects plain HTTP."""
+
+
+def test_every_url_of_a_credential_is_checked_for_plain_http():
+    settings = [
+        (name, repr(field.rebuild_annotation()))
+        for block in get_args(get_args(AnyCredential)[0])
+        for name, field in block.model_fields.items()
+    ]
+    urls = {name for name, annotation in settings if re.search(r"\bchecked_(?:base_)?url\b", annotation)}
+    assert urls - {HTTPS_ONLY} == {name for block, name in CARRIES_SECRETS if block == "credentials"}
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -92,7 +117,7 @@ def test_a_weak_key_is_refused(key, expected):
     assert expected in (api_key_weakness(key) or "")
 
 
-def test_a_key_of_sixteen_characters_is_taken():
+def test_key_of_sixteen_characters_is_accepted():
     assert api_key_weakness("0123456789abcdef") is None
 
 

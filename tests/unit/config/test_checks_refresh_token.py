@@ -24,9 +24,7 @@ STORE = {"store": {"url": "rediss://store.example:6379", "encryption_key": "k" *
     ],
     ids=["alone", "store", "file", "client credentials too", "password", "static"],
 )
-def test_a_refresh_token_is_alone_where_no_place_for_its_successors_is_named(
-    corp: dict[str, Any], blocks: dict[str, Any], alone: bool
-):
+def test_refresh_token_is_unshared_without_a_file_or_a_store(corp: dict[str, Any], blocks: dict[str, Any], alone: bool):
     upstreams = {"chat": {"base_url": "https://llm.example/v1", "credential": "corp"}}
     config = Config.model_validate({"credentials": {"corp": corp}, "upstreams": upstreams, **blocks})
     assert has_unshared_refresh_token(config, "corp") is alone

@@ -16,7 +16,7 @@ def test_a_pattern_matches_names_and_indexes():
     assert list(matches(TREE, ())) == [((), TREE)]
 
 
-def test_leaves_come_with_their_paths():
+def test_leaves_have_their_paths():
     assert list(leaves({"a": [1, {"b": None}], "c": {}})) == [(("a", 0), 1), (("a", 1, "b"), None)]
 
 

@@ -43,6 +43,6 @@ def test_an_unset_variable_is_reported_once_at_its_line(tmp_path, environment, v
     assert str(caught.value) == f"{tmp_path}/f.yaml:3: credentials.c.variable: {expected}"
 
 
-def test_a_variable_of_another_kind_of_credential_is_none(tmp_path):
+def test_variable_setting_belongs_to_type_env_only(tmp_path):
     with pytest.raises(ConfigError, match=r"credentials\.c\.variable: belongs to type env, not to static"):
         loaded(tmp_path, {"CORP_TOKEN": "x"}, kind="static")

@@ -57,7 +57,7 @@ def test_a_missing_file_and_a_directory_have_different_messages(tmp_path):
         read_document(str(tmp_path))
 
 
-def test_problems_come_in_the_order_of_the_file():
+def test_problems_are_in_the_order_of_the_file():
     error = ConfigError([ConfigProblem(("b",), "y", ValueOrigin("f", 12)), ConfigProblem((), "z", ValueOrigin("f", 2))])
     assert str(error) == "f:2: z\nf:12: b: y"
     assert dotted(("access", "keys", 0, "name")) == "access.keys[0].name"
@@ -69,7 +69,7 @@ def refused(text: str) -> str:
     return str(caught.value)
 
 
-def test_values_come_with_their_lines():
+def test_values_have_their_lines():
     text = '{\n\t"a": {"b": 1,\n\t\t"c": ["x",\n {"d{": "}\\"]"}]},\n"e": [], "f": {}, "g": null\n}\n'
     document = parse_yaml("f.json", text)
     assert document.tree == {"a": {"b": 1, "c": ["x", {"d{": '}"]'}]}, "e": [], "f": {}, "g": None}
@@ -109,5 +109,5 @@ def test_a_scalar_is_a_document_of_its_own():
         ("[" + "1," * 20_000 + "1]", "holds more than 20000 values"),
     ],
 )
-def test_what_is_no_configuration_is_refused(text, expected):
+def test_file_that_is_not_a_configuration_is_refused(text, expected):
     assert expected in refused(text)

@@ -44,7 +44,7 @@ def test_a_url_sets_host_database_and_tls(url, parts):
         *("valkey://store.example#x", "unix:///run/valkey.sock", ""),
     ],
 )
-def test_what_is_no_such_url_is_refused(url):
+def test_invalid_store_url_is_refused(url):
     assert "expects valkey://host:6379/0" in refusal(url=url)
 
 
@@ -87,7 +87,7 @@ def test_without_a_key_nothing_is_shared():
         ({"timeout_s": 60.0}, "less than or equal to 5"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(settings, expected):
+def test_conflicting_store_settings_are_refused(settings, expected):
     assert expected in refusal(**settings)
 
 
@@ -100,7 +100,7 @@ def test_what_does_not_fit_together_is_refused(settings, expected):
         {"url": "valkey://store.example"},
     ],
 )
-def test_a_password_goes_over_loopback_over_tls_or_where_it_is_allowed(settings):
+def test_password_needs_loopback_tls_or_permission(settings):
     assert store(**settings).host
 
 

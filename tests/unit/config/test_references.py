@@ -38,7 +38,7 @@ def test_a_text_without_references_stays_a_plain_text():
     assert not isinstance(resolve("a$$b", ENVIRONMENT), Reference)
 
 
-def test_a_reference_knows_its_places_and_hides_its_value():
+def test_reference_has_its_sources_and_hides_its_value():
     reference = resolve("x ${NAME}", ENVIRONMENT)
     assert isinstance(reference, Reference)
     assert (reference.template, reference.sources) == ("x ${NAME}", (ReferenceSource("environment", "NAME"),))
@@ -73,7 +73,7 @@ def test_an_unresolved_reference_has_a_reason(text, expected):
         *(("a$NOPE", None), ("$NOPE/x", None), ("$NOPE\n", None), ("$NÖPE", None), ("$_", None)),
     ],
 )
-def test_a_dollar_and_a_name_alone_look_like_a_reference(text, name):
+def test_dollar_and_a_name_look_like_a_reference(text, name):
     assert without_braces(text, {"lower": "x", "_x": "y"}) == name
 
 
@@ -106,12 +106,12 @@ def test_a_file_that_is_no_secret_is_refused(tmp_path):
         read_file(str(tmp_path))
 
 
-def test_a_reference_to_a_variable_takes_its_value_as_it_stands():
+def test_variable_reference_does_not_resolve_its_value():
     reference = Reference.to_variable("GATEPASS_TOKEN", "a${b}$$")
     assert (str(reference), reference.read(), repr(reference)) == ("a${b}$$", "a${b}$$", "Reference(${GATEPASS_TOKEN})")
 
 
-def test_a_reference_to_a_file_picks_anew_each_time(tmp_path):
+def test_file_reference_picks_its_value_at_each_read(tmp_path):
     file = tmp_path / "secret"
     file.write_text("a,b")
     reference = Reference.to_file(str(file), lambda text: text.partition(",")[2])

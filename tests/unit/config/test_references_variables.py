@@ -1,6 +1,4 @@
-import pytest
-
-from gatepass.config.environment import VariableValue, is_moment, variable_value
+from gatepass.config.environment import VariableValue, variable_value
 from gatepass.config.references import Reference, own_variables
 
 
@@ -22,37 +20,6 @@ def test_variables_that_kubernetes_sets_for_a_service_named_gatepass_are_ignored
     }
     assert own_variables(environment) == {}
     assert own_variables({"GATEPASS_PORT": "8080", "GATEPASS_PORTS": "x"}) == {"PORT": "8080", "PORTS": "x"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("expires_on", "expires_at", "expiresAt", "expiration", "expireTime", "accessTokenExpiresAt", "expiry"),
-        *("expireAt", "EXPIRES-AT", "exp", "expiry_date", "expirationTime", "valid_until", "expireon", "tokenExpiry"),
-    ],
-)
-def test_these_names_are_points_in_time(name):
-    assert is_moment(name)
-    assert is_moment(f"data.0.{name}")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "expires_in",
-        "expiresIn",
-        "expires",
-        "expire",
-        "ttl",
-        "expiresInSecs",
-        "life",
-        "texp",
-        "at",
-        "expires_at.seconds",
-    ],
-)
-def test_these_names_are_lifetimes(name):
-    assert not is_moment(name)
 
 
 def test_a_plain_variable_is_given_as_it_is():

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.routes import Model, ModelTarget, OperationRoute, Rules
+from gatepass.config.routes import Model, OperationRoute, Rules
 
 
 def model(**members: Any) -> Model:
@@ -13,50 +13,23 @@ def model(**members: Any) -> Model:
 
 
 def counts(entry: Model) -> dict[str, Any]:
-    return entry.model_dump(exclude={"operations", "capabilities", "suggest"}, exclude_unset=True, exclude_none=True)
+    return entry.model_dump(exclude={"capabilities"}, exclude_defaults=True)
 
 
-def test_an_entry_without_operations_applies_unchanged():
-    entry = model(operations={"responses": {"upstream": "b"}})
-    assert entry.for_operation("chat") is entry
-
-
-def test_the_more_particular_counts_one_by_one():
-    entry = model(
-        name="x",
-        timeouts={"idle_s": 2, "total_s": 3},
-        stream="native",
-        rules={"drop": ["seed"], "split": 4},
-        operations={
-            "responses": {"upstream": "b", "timeouts": {"total_s": 9}, "stream": False, "rules": {"split": 8}},
-            "speech": {"name": "y"},
-        },
-    )
+def test_the_settings_of_a_model_replace_those_of_its_operation_one_by_one():
+    entry = model(name="x", timeouts={"idle_s": 2}, stream="native", rules={"drop": ["seed"], "split": 4})
     route = OperationRoute.model_validate(
-        {"timeouts": {"idle_s": 1, "connect_s": 1}, "rules": {"drop": ["user"], "merge_roles": True}}
+        {"timeouts": {"idle_s": 1, "connect_s": 1}, "rules": {"drop": ["user"], "merge_roles": True, "split": 8}}
     )
-    below: dict[str, Any] = {"drop": ["user", "seed"], "merge_roles": True}
-    empty: dict[str, Any] = {"rename": {}, "default": {}, "set": {}, "clamp": {}}
-    assert counts(entry.for_operation("responses", route)) == {
-        "upstream": "b",
-        "timeouts": {"connect_s": 1, "idle_s": 2, "total_s": 9},
-        "stream": "emulate",
-        "rules": {**empty, **below, "split": 8},
-    }
-    assert counts(entry.for_operation("chat", route)) == {
+    assert entry.over(None) is entry
+    assert counts(entry.over(route)) == {
         "upstream": "a",
         "name": "x",
-        "timeouts": {"connect_s": 1, "idle_s": 2, "total_s": 3},
+        "timeouts": {"connect_s": 1, "idle_s": 2},
         "stream": "native",
-        "rules": {**empty, **below, "split": 4},
+        "rules": {"drop": ["user", "seed"], "merge_roles": True, "split": 4},
     }
-    assert counts(entry.for_operation("speech")) == {
-        "upstream": "a",
-        "name": "y",
-        "timeouts": {"idle_s": 2, "total_s": 3},
-        "stream": "native",
-        "rules": {"drop": ["seed"], "split": 4},
-    }
+    assert counts(model().over(route)) == {"upstream": "a", **route.model_dump(exclude_unset=True)}
 
 
 @pytest.mark.parametrize(
@@ -66,10 +39,13 @@ def test_the_more_particular_counts_one_by_one():
         ({"set": {"t": 1}}, {"drop": ["t", "u"]}, {"drop": ["u"], "set": {"t": 1}}),
         ({"default": {"t": 1}}, {"set": {"t": 2}}, {"default": {"t": 1}}),
         ({"default": {"t": 1}}, {"default": {"t": 2, "u": 2}}, {"default": {"t": 1, "u": 2}}),
-        ({"drop": ["a", "l"]},
-         {"set": {"a.b": 1, "ab": 1}, "default": {"a.c.d": 1}, "drop": ["a.e", "l[].x"], "rename": {"a.f": "g"}},
-         {"drop": ["a", "l"], "set": {"ab": 1}}),
         ({"set": {"a.b": 1}}, {"drop": ["a"]}, {"drop": ["a"], "set": {"a.b": 1}}),
+        ({"rename": {"t": "u"}}, {"drop": ["u", "seed"]}, {"rename": {"t": "u"}, "drop": ["seed"]}),
+        ({"rename": {"t": "u"}}, {"set": {"u": 9, "n": 1}}, {"rename": {"t": "u"}, "set": {"n": 1}}),
+        ({"rename": {"t": "u"}}, {"default": {"u": 9}, "rename": {"u": "n"}},
+         {"rename": {"u": "n", "t": "u"}, "default": {"u": 9}}),
+        ({"rename": {"t": "u", "u": "v"}}, {"drop": ["v"]}, {"rename": {"t": "u", "u": "v"}}),
+        ({"rename": {"a.t": "u"}}, {"drop": ["a.u", "u"]}, {"rename": {"a.t": "u"}, "drop": ["u"]}),
         ({"roles": {"system": "user"}}, {"roles": {"developer": "system", "system": "developer"}},
          {"roles": {"developer": "system", "system": "user"}}),
         ({"replayed": "keep", "text_content": False}, {"replayed": "drop", "text_content": True, "empty_content": True},
@@ -82,30 +58,6 @@ def test_rules_for_the_same_path_replace_those_below(above, below, found):
     assert rules.model_dump(exclude_defaults=True) == found
 
 
-MANY, RENAMED = "max_completion_tokens", {"max_tokens": "max_completion_tokens"}
-
-
-@pytest.mark.parametrize(
-    ("above", "below", "found"),
-    [
-        ({"rename": RENAMED}, {"drop": [MANY, "seed"]}, {"rename": RENAMED, "drop": ["seed"]}),
-        ({"rename": RENAMED}, {"set": {MANY: 9, "n": 1}}, {"rename": RENAMED, "set": {"n": 1}}),
-        ({"rename": {"t": "u", "u": "v"}}, {"drop": ["v"]}, {"rename": {"t": "u", "u": "v"}}),
-        ({"rename": {"a.t": "u"}}, {"drop": ["a.u", "u"]}, {"rename": {"a.t": "u"}, "drop": ["u"]}),
-        ({"rename": {"a": "b"}}, {"drop": ["b.t", "bt"]}, {"rename": {"a": "b"}, "drop": ["b.t", "bt"]}),
-    ],
-)
-def test_what_the_rules_above_rename_is_not_lost_to_rules_below_for_its_new_place(above, below, found):
-    rules = Rules.model_validate(above).over(Rules.model_validate(below))
-    assert rules.model_dump(exclude_defaults=True) == found
-
-
-def test_a_default_below_for_the_new_place_of_a_rename_stays_for_it_takes_nothing_away():
-    below = Rules.model_validate({"default": {MANY: 9}, "rename": {MANY: "n"}})
-    rules = Rules.model_validate({"rename": RENAMED}).over(below)
-    assert rules.model_dump(exclude_defaults=True) == {"default": {MANY: 9}, "rename": {MANY: "n", **RENAMED}}
-
-
 MOST, LESS = {"max": 100.0}, {"max": 10.0}
 
 
@@ -113,46 +65,34 @@ MOST, LESS = {"max": 100.0}, {"max": 10.0}
     ("above", "below", "found"),
     [
         ({"rename": {"t": "u"}}, {"clamp": {"t": MOST}}, {"rename": {"t": "u"}, "clamp": {"u": MOST}}),
-        ({"rename": {"t": "u", "u": "v"}}, {"clamp": {"t": MOST}}, {"rename": {"t": "u", "u": "v"},
-                                                                    "clamp": {"v": MOST}}),
         ({"rename": {"a.t": "u"}}, {"clamp": {"a.t": MOST, "t": LESS}}, {"rename": {"a.t": "u"},
                                                                          "clamp": {"a.u": MOST, "t": LESS}}),
-        ({"rename": {"a": "b"}}, {"clamp": {"a.t": MOST, "ab": LESS}}, {"rename": {"a": "b"},
-                                                                       "clamp": {"b.t": MOST, "ab": LESS}}),
         ({"rename": {"t": "u"}}, {"clamp": {"t": MOST, "u": LESS}}, {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
+        ({"rename": {"t": "u"}}, {"clamp": {"u": LESS, "t": MOST}}, {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
+        ({"rename": {"t": "u"}, "clamp": {"u": LESS}}, {"clamp": {"u": MOST, "t": MOST}},
+         {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
+        ({"rename": {"t": "u", "u": "v"}}, {"clamp": {"t": MOST}}, {"rename": {"t": "u", "u": "v"},
+                                                                    "clamp": {"v": MOST}}),
         ({"rename": {"t": "u"}, "clamp": {"u": LESS}}, {"clamp": {"t": MOST}},
          {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
         ({"clamp": {"t": LESS}}, {"rename": {"t": "u"}, "clamp": {"u": MOST}},
          {"rename": {"t": "u"}, "clamp": {"u": LESS}}),
-        ({"default": {"t": 500}}, {"clamp": {"t": MOST}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
-        ({"set": {"t": 500}}, {"clamp": {"t": MOST}}, {"set": {"t": 500}, "clamp": {"t": MOST}}),
-        ({"clamp": {"t": MOST}}, {"default": {"t": 500}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
-        ({"clamp": {"t": LESS}}, {"clamp": {"t": MOST, "u": MOST}}, {"clamp": {"t": LESS, "u": MOST}}),
         ({"default": {"t": 500}}, {"rename": {"t": "u"}, "clamp": {"u": MOST}},
          {"default": {"t": 500}, "clamp": {"t": MOST, "u": MOST}}),
         ({"rename": {"a.t": "v"}}, {"rename": {"a.t": "u"}, "clamp": {"a.u": MOST}},
          {"rename": {"a.t": "v"}, "clamp": {"a.v": MOST, "a.u": MOST}}),
         ({"set": {"t": 500}}, {"rename": {"t": "u"}, "clamp": {"t": LESS, "u": MOST}},
          {"set": {"t": 500}, "clamp": {"t": LESS, "u": MOST}}),
+        ({"default": {"t": 500}}, {"clamp": {"t": MOST}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
+        ({"set": {"t": 500}}, {"clamp": {"t": MOST}}, {"set": {"t": 500}, "clamp": {"t": MOST}}),
+        ({"clamp": {"t": MOST}}, {"default": {"t": 500}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
+        ({"clamp": {"t": LESS}}, {"clamp": {"t": MOST, "u": MOST}}, {"clamp": {"t": LESS, "u": MOST}}),
         ({"drop": ["t"]}, {"clamp": {"t": MOST}}, {"drop": ["t"], "clamp": {"t": MOST}}),
     ],
 )  # fmt: skip
-def test_a_limit_goes_only_where_the_rules_above_limit_the_same_place(above, below, found):
+def test_clamp_is_replaced_only_by_a_clamp_of_the_same_member(above, below, found):
     rules = Rules.model_validate(above).over(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
-
-
-def test_an_entry_leads_to_the_targets_of_all_its_operations():
-    own = {
-        "responses": {"upstream": "b"},
-        "chat": {"targets": [{"upstream": "c", "name": "z"}]},
-        "speech": {"name": "y"},
-    }
-    assert model(operations=own).all_targets() == [
-        ModelTarget(upstream="a"),
-        ModelTarget(upstream="b"),
-        ModelTarget(upstream="c", name="z"),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -160,19 +100,10 @@ def test_an_entry_leads_to_the_targets_of_all_its_operations():
     [
         ({}, "expects either upstream or targets"),
         ({"upstream": "a", "targets": [{"upstream": "b"}]}, "expects either upstream or targets"),
-        (
-            {"upstream": "a", "operations": {"chat": {"upstream": "a", "targets": [{"upstream": "b"}]}}},
-            "expects either",
-        ),
-        ({"targets": [{"upstream": "a"}], "operations": {"chat": {"name": "x"}}}, "because the model has targets"),
-        (
-            {"upstream": "a", "operations": {"chat": {"targets": [{"upstream": "b"}], "name": "x"}}},
-            "each of the targets",
-        ),
-        ({"upstream": "a", "operations": {"files": {"upstream": "b"}}}, "Input should be"),
+        ({"targets": [{"upstream": "b"}], "name": "x"}, "each of the targets"),
     ],
 )
-def test_what_leads_nowhere_or_two_ways_is_refused(entry, text):
+def test_model_without_an_upstream_or_with_two_kinds_of_target_is_refused(entry, text):
     with pytest.raises(ValidationError, match=text):
         Model.model_validate(entry)
 

@@ -88,11 +88,11 @@ def test_a_value_by_reference_is_sent_and_not_printed():
 
 
 @pytest.mark.parametrize("place", ["temperature", "a.b", "messages[].name", "messages[].tool_calls[].index", "X-y.z"])
-def test_what_is_a_place_here_is_one_there(place):
+def test_member_paths_of_the_configuration_are_those_of_normalize(place):
     assert model(rules={"drop": [place]}).rules.drop == [str(JsonMemberPath.parse(place))]
 
 
-def test_what_may_be_learned_besides_has_a_name():
+def test_learn_also_accepts_each_known_name():
     names = sorted(LEARN_ALSO)
     upstream = {"base_url": "https://x", "learn": "on", "learn_also": [*names, "my_own", "messages[].own"]}
     assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
@@ -104,11 +104,6 @@ def test_what_may_be_learned_besides_has_a_name():
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("aggregate", "cannot be learned: gatepass learns it without this setting, or takes it from `stream`"),
-        ("synth", "cannot be learned: gatepass learns it without this setting, or takes it from `stream`"),
-        ("split", "cannot be learned: it is not a member of a request"),
-        ("text_content", "cannot be learned: gatepass learns it without this setting"),
-        ("schema_in_words", "cannot be learned: name response_format"),
         ("max_token", "is not known; did you mean max_tokens?"),
         ("Max_Tokens", "is not known; did you mean max_tokens?"),
         ("tool_choices", "is not known; did you mean tool_choice?"),

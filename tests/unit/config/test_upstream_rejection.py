@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from gatepass.config.upstream import RejectionConfig
 
 
-def test_login_pages_count_and_nothing_else_beside_a_401():
+def test_login_pages_are_rejections_by_default_and_nothing_else():
     usual = RejectionConfig()
     assert (usual.statuses, usual.codes, usual.login_page, usual.login_hosts) == ([], [], True, None)
 
@@ -28,6 +28,6 @@ def test_codes_are_texts_however_they_are_written():
         {"login_page": "yes"},
     ],
 )
-def test_what_could_never_match_is_refused(bad):
+def test_rejection_settings_that_cannot_match_are_refused(bad):
     with pytest.raises(ValidationError):
         RejectionConfig.model_validate(bad)

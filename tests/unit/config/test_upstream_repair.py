@@ -6,13 +6,13 @@ from pydantic import ValidationError
 from gatepass.config.upstream import RepairConfig, UpstreamConfig
 
 
-def test_nothing_is_fixed_beside_what_always_is():
+def test_no_optional_repair_is_on_by_default():
     assert UpstreamConfig(base_url="https://h/v1").repair == RepairConfig()
     assert RepairConfig().model_dump() == {"cumulative": False, "one_id": False, "without_choices": "move"}
 
 
 @pytest.mark.parametrize("wish", ["move", "keep", "drop"])
-def test_what_comes_without_choices_is_moved_kept_or_dropped(wish):
+def test_without_choices_accepts_move_keep_and_drop(wish):
     assert RepairConfig.model_validate({"without_choices": wish}).without_choices == wish
 
 

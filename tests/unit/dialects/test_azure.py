@@ -64,7 +64,7 @@ def test_nothing_more_is_changed_in_a_body():
     assert AzureDialect().rules == ()
 
 
-def test_what_names_no_model_names_no_deployment():
+def test_operation_without_a_model_has_no_deployment_in_its_url():
     files = Operation("files", "GET", "/files", ClientProtocol.RAW, "", names_model=False)
     assert url(operation=files, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
 

@@ -40,7 +40,7 @@ def test_stream_asks_for_events():
     assert [name for name, _ in request.headers].count(b"accept") == 1
 
 
-def test_what_is_configured_goes_along_and_a_client_without_a_name_gets_one():
+def test_configured_headers_are_forwarded_and_a_user_agent_is_added():
     headers = ((b"ai-resource-group", b"g"), (b"connection", b"accept"))
     request = Dialect().encode(call(headers=headers), TARGET, "https://h/v1", TIMEOUTS, ["AI-Resource-Group"])
     assert request.headers == (
@@ -111,12 +111,12 @@ def test_a_name_is_one_segment_whatever_it_holds(name, written):
     assert path_segment(name) == written
 
 
-def test_half_a_surrogate_is_no_crash():
+def test_half_a_surrogate_pair_is_encoded():
     assert path_segment("a\ud800") == "a%3F"
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
-def test_what_can_be_no_segment_is_no_model(name):
+def test_model_that_cannot_be_a_path_segment_is_refused(name):
     with pytest.raises(ModelNotFound) as caught:
         path_segment(name)
     assert (caught.value.message, caught.value.param) == (
@@ -150,7 +150,7 @@ def test_only_known_parameters_in_plain_letters_go_up(query, asked):
     assert raw_request(OWN, (), query, None).url == OWN.url + asked
 
 
-def test_they_stand_behind_the_dialects_own():
+def test_query_parameters_follow_those_of_the_dialect():
     url = "https://u.example/openai/files?api-version=2024-10-21"
     assert raw_request(OutboundRequest("GET", url), (), b"limit=2", None).url == url + "&limit=2"
 
@@ -165,7 +165,7 @@ class Nothing:
         yield b""
 
 
-def test_the_media_types_are_the_clients():
+def test_raw_request_forwards_media_types_but_no_cookie():
     headers = ((b"accept", b"audio/mpeg"), (b"content-type", b"multipart/form-data; boundary=b"), (b"cookie", b"a"))
     upload = Nothing()
     request = raw_request(OWN, headers, b"", upload)

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
+from gatepass.operations.request import safe_headers
 from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 
 relayed = ResponseHeaders().select
@@ -40,7 +41,7 @@ def test_only_the_allowed_fields_go_up():
     )
 
 
-def test_configured_fields_go_up_too():
+def test_configured_fields_are_forwarded():
     client = ((b"ocp-apim-subscription-key", b"k"), (b"ai-resource-group", b"g"), (b"other", b"o"))
     assert forwarded(client, ["Ocp-Apim-Subscription-Key", "ai-resource-group"]) == client[:2]
 
@@ -65,19 +66,20 @@ def test_configured_fields_go_up_too():
         "X-Gatepass-Hop",
     ],
 )
-def test_credentials_and_framing_stay_even_when_configured(name):
+def test_configured_credentials_and_framing_are_not_forwarded(name):
     assert forwarded(((name.lower().encode(), b"v"),), [name]) == ()
 
 
-def test_what_connection_names_does_not_cross():
+def test_fields_that_connection_names_are_removed_in_both_directions():
     client = ((b"connection", b"close, X-Request-Id"), (b"connection", b"user-agent"), (b"user-agent", b"u"))
-    assert forwarded((*client, (b"x-request-id", b"r"), (b"traceparent", b"t"))) == ((b"traceparent", b"t"),)
+    call_headers = safe_headers((*client, (b"x-request-id", b"r"), (b"traceparent", b"t")))
+    assert forwarded(call_headers) == ((b"traceparent", b"t"),)
     upstream = ((b"connection", b"X-Secret"), (b"x-secret", b"s"), (b"cf-ray", b"k"))
     assert relayed(upstream) == [(b"cf-ray", b"k")]
     assert ResponseHeaders(["x-*"]).select(upstream) == [(b"cf-ray", b"k")]
 
 
-def test_only_the_listed_fields_come_down():
+def test_only_the_listed_fields_are_relayed():
     kept = [(name, b"v") for name in sorted(RELAYED)] + [(prefix + b"x", b"v") for prefix in RELAYED_PREFIXES]
     others = [
         (name, b"v") for name in (*sorted(NEVER_RELAYED - {b"content-type"}), b"x-other", b"content-_x", b"x_thing")
@@ -85,7 +87,7 @@ def test_only_the_listed_fields_come_down():
     assert relayed((*others, *kept, *((prefix + b"x", b"v") for prefix in NEVER_RELAYED_PREFIXES))) == kept
 
 
-def test_more_come_down_by_name_or_beginning_and_credentials_never():
+def test_configured_fields_are_relayed_and_credentials_never():
     upstream = tuple(
         (name, b"v") for name in (b"x-litellm-cost", b"x-team", b"x-api-key", b"x-ms-token-aad", b"x-other")
     )
@@ -114,7 +116,7 @@ def test_a_field_that_holds_a_secret_is_dropped():
         *("public-key-pins", "public-key-pins-report-only"),
     ],
 )
-def test_what_a_proxy_or_a_client_would_obey_stays_up(name):
+def test_fields_that_control_a_proxy_or_a_client_are_not_relayed(name):
     assert relayed(((name.encode(), b"v"), (b"retry-after", b"3"))) == [(b"retry-after", b"3")]
 
 
@@ -128,7 +130,7 @@ def test_what_a_proxy_or_a_client_would_obey_stays_up(name):
         ([b"application/json", b"text/html"], [(b"content-type", b"application/json")]),
     ],
 )
-def test_content_type_comes_down_once(kinds, expected):
+def test_content_type_is_relayed_once(kinds, expected):
     assert relayed(tuple((b"content-type", kind) for kind in kinds)) == expected
 
 
@@ -147,4 +149,4 @@ def test_the_usual_connection_field_is_read_as_any_other(headers):
 
     relays = ResponseHeaders(["x-more", "keep-alive"]).select
     assert relays(headers) == usual(relays(unusual))
-    assert list(forwarded(headers, ["x-more", "keep-alive"])) == usual(forwarded(unusual, ["x-more", "keep-alive"]))
+    assert list(safe_headers(headers)) == usual(safe_headers(unusual))

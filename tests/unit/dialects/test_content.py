@@ -40,7 +40,7 @@ def test_page_is_recognized_by_its_bytes(headers, body, expected):
     assert content.is_html(headers, body) is expected
 
 
-def test_title_is_found_or_none():
+def test_page_title_is_found_or_absent():
     assert content.title_of("<head><title data-x>\n Sign in \n</title>") == "\n Sign in \n"
     assert content.title_of("<title> </title>") is None
     assert content.title_of("<title>never ends") is None
@@ -97,7 +97,7 @@ def test_document_is_read_as_its_readers_would(body, expected):
         b'{"a": NaN, "b": ' + b"[" * 100_000,
     ],
 )
-def test_what_is_no_document_is_a_value_error(body):
+def test_body_that_is_not_json_is_a_value_error(body):
     with pytest.raises(ValueError):
         content.parse(body)
 

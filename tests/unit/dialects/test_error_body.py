@@ -573,7 +573,7 @@ def test_inner_json_is_parsed_once():
     assert found.message == '{"error": {"message": "deepest"}}'
 
 
-def test_text_that_only_looks_like_json_stays():
+def test_text_that_only_looks_like_json_is_kept():
     assert read_error_body({"error": {"message": "{broken"}}) == UpstreamErrorBody("{broken")
 
 
@@ -687,7 +687,7 @@ def test_any_json_is_read_without_a_crash(document, refused):
 
 
 @given(JSON | ERROR_LIKE)
-def test_what_is_an_error_in_a_200_is_one_in_a_400(document):
+def test_error_in_a_200_is_also_an_error_in_a_400(document):
     if read_error_body(document) is not None:
         assert read_error_body(document, refused=True) is not None
 
@@ -729,7 +729,7 @@ def test_hostile_text_is_read_in_time(filler):
         ([], None),
     ],
 )
-def test_number_is_read_where_it_is_one(value, expected):
+def test_code_is_read_as_a_number_if_it_is_one(value, expected):
     assert error_body.whole_number(value) == expected
 
 
@@ -814,7 +814,7 @@ def test_lone_surrogate_does_not_break_the_reply():
     assert quotable({"a\ud800": "\ud800"}, unmasked) == {"a?": "?"}
 
 
-def test_json_that_cannot_be_written_is_none():
+def test_value_that_cannot_be_encoded_as_json_is_none():
     assert compact({"a": [1, "ü"]}) == '{"a":[1,"ü"]}'
     assert compact({1: {2, 3}}) is None
 

@@ -3,8 +3,7 @@ import re
 import pytest
 
 from gatepass.dialects.hints import (
-    AZURE_CLASSIC,
-    AZURE_V1,
+    AZURE_HINTS,
     HINTS,
     model_hint,
     responses_hint,
@@ -159,21 +158,18 @@ def test_known_text_gets_one_sentence_of_advice(status, message, hint):
     assert with_hint(message, "chat", status) == message + hint
 
 
-@pytest.mark.parametrize("hints", [AZURE_CLASSIC, AZURE_V1])
-def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it(hints):
-    hinted = with_hint("Resource not found", "chat", 404, hints)
+def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
+    hinted = with_hint("Resource not found", "chat", 404, AZURE_HINTS)
     assert "dialect: azure" not in hinted
     assert {"upstreams.chat.base_url", "upstreams.chat.azure.api_version", "`name`"} <= set(
         hinted.replace(":", "").split()
     )
-    assert with_hint("API version not supported", "chat", 404, hints) == "API version not supported" + VERSION
+    assert with_hint("API version not supported", "chat", 404, AZURE_HINTS) == "API version not supported" + VERSION
 
 
 def test_advice_is_one_sentence_each():
     assert [
-        hint.advice
-        for hint in {*HINTS, *AZURE_CLASSIC, *AZURE_V1}
-        if re.search(r"[.!?] [A-Z]", hint.advice) or hint.advice[-1] != "."
+        hint.advice for hint in AZURE_HINTS + HINTS if re.search(r"[.!?] [A-Z]", hint.advice) or hint.advice[-1] != "."
     ] == []
 
 
@@ -190,7 +186,7 @@ def test_sentence_ends_once():
 
 NO_RESPONSES = (
     "If chat completions work at upstreams.chat, it has no Responses API: use chat completions in the client (n8n:"
-    " responsesApiEnabled off in the node), or set operations.responses of the entry under `models` to an upstream"
+    " responsesApiEnabled off in the node), or declare the model under `models` with an upstream"
     " that has one."
 )
 

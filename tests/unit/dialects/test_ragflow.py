@@ -40,7 +40,7 @@ def test_the_list_is_one_of_assistants_and_is_not_shown():
     assert not RagflowDialect.lists_models
 
 
-def test_what_it_does_not_have_is_joined_plainly():
+def test_url_of_an_unsupported_operation_is_joined_plainly():
     """No call gets here: RagflowBody refuses it before."""
     assert written(EMBEDDINGS).url == BASE + "/embeddings"
 
@@ -150,14 +150,14 @@ def test_an_image_is_left_out_by_configuration_and_listed_as_a_change():
     assert adapted == ("content=text", "drop=images")
 
 
-def test_what_sdks_merge_into_the_top_level_goes_into_extra_body():
+def test_members_that_sdks_merge_into_the_top_level_move_into_extra_body():
     body, adapted = sent(BODY | {"reference": True, "reference_metadata": {"include": True}, "other": 1})
     assert body["extra_body"] == {"reference": True, "reference_metadata": {"include": True}}
     assert ("reference" in body, body["other"]) == (False, 1)
     assert adapted == ("extra_body=reference,reference_metadata",)
 
 
-def test_what_stands_in_extra_body_wins():
+def test_members_of_the_clients_extra_body_have_precedence():
     body, _ = sent(BODY | {"reference": True, "extra_body": {"reference": False, "x": 1}})
     assert body["extra_body"] == {"reference": False, "x": 1}
     assert sent(BODY | {"reference": True, "extra_body": 7})[0]["extra_body"] == 7
@@ -169,7 +169,7 @@ def test_an_agent_is_named_in_the_body_where_its_path_does_not():
     assert "agent_id" not in sent(BODY, target="agent:77", rule=RagflowBody(paths="old"))[0]
 
 
-def test_what_is_no_chat_is_refused_with_what_to_configure():
+def test_operations_other_than_chat_are_refused_with_the_remedy():
     with pytest.raises(ModelNotFound) as caught:
         RagflowBody().apply(call({"model": "m", "input": "x"}, operation=EMBEDDINGS), Target("rag", "i"))
     assert caught.value.message == (

@@ -148,7 +148,7 @@ def test_every_redirect_is_an_error(status):
 @pytest.mark.parametrize(
     ("status", "shown"), [(101, "101 Switching Protocols"), (100, "100 Continue"), (600, "600"), (999, "999"), (0, "0")]
 )
-def test_status_that_ends_no_exchange_is_an_error(status, shown):
+def test_interim_status_is_an_error(status, shown):
     assert fields_of(classify_head("chat", status, ())) == invalid(
         f'The upstream "chat" answered {shown}, an invalid status for a final reply.'
     )
@@ -176,7 +176,7 @@ def test_refused_stream_is_reported_with_advice():
     )
 
 
-def test_rejected_token_keeps_the_upstreams_words():
+def test_rejected_token_keeps_the_upstreams_message():
     body = {"error": {"code": 401, "message": "expired", "status": "UNAUTHENTICATED", "details": [{"reason": "X"}]}}
     assert refusal(401, body, host="h") == error_fields(
         UpstreamAuth,
@@ -188,7 +188,7 @@ def test_rejected_token_keeps_the_upstreams_words():
     )
 
 
-def test_upstream_that_requires_a_credential_and_got_none_is_not_reported_to_refuse_one():
+def test_missing_credential_is_not_reported_as_a_rejected_one():
     error = classify_error(
         ReceivedReply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False)
     )
@@ -239,7 +239,7 @@ def test_content_filter_passes_as_it_is():
     )
 
 
-def test_status_of_http_beats_the_one_in_the_words():
+def test_http_status_overrides_the_one_in_the_text():
     assert refusal(500, {"error": {"code": 429, "message": "slow down"}}) == error_fields(
         UpstreamErrorReply, 500, "429", "slow down", kind="server_error"
     )
@@ -496,7 +496,7 @@ def test_label_of_an_event_stream_hides_no_error():
 
 
 @pytest.mark.parametrize("headers", [JSON, EVENTS])
-def test_events_are_no_document(headers):
+def test_events_are_not_a_document(headers):
     body = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
     for events in (body, b": ping\n\n", b"data: {}"):
         assert document(events, headers) == invalid(
@@ -662,7 +662,7 @@ def test_any_pieces_of_errors_are_classified_without_a_crash(body, status, heade
         classified(body, headers, surface=surface)
 
 
-def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
+def test_gatepass_errors_are_not_a_wrong_credential_to_ragflow():
     errors = [
         classify_head("chat", 302, ()),
         classify_head("chat", 999, ()),
@@ -726,7 +726,7 @@ def test_a_large_reply_without_a_choice_is_an_empty_one():
 
 
 @pytest.mark.parametrize("text", ["par", PAD], ids=["small", "large"])
-def test_a_piece_of_a_stream_is_no_whole_answer(text):
+def test_chunk_is_not_a_whole_answer(text):
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
     _no_answer({"choices": [choice]}, "upstream_invalid", "with a part of a stream instead of a whole answer")
 
@@ -748,7 +748,7 @@ LARGE_VECTORS = (
 
 
 @pytest.mark.parametrize("damage", [b"\x00", b"}", b"]", b'"', b"<html>"])
-def test_a_large_list_with_a_garbled_middle_is_no_success(damage):
+def test_invalid_large_list_is_an_error(damage):
     middle = LARGE_VECTORS.index(b"0.1", len(LARGE_VECTORS) // 2)
     garbled = LARGE_VECTORS[:middle] + damage + LARGE_VECTORS[middle + len(damage) :]
     assert (
@@ -759,7 +759,7 @@ def test_a_large_list_with_a_garbled_middle_is_no_success(damage):
     )
 
 
-def test_a_large_list_that_broke_off_is_no_success():
+def test_incomplete_large_list_is_an_error():
     for cut in range(1, 300):
         reply = ReceivedReply("chat", 200, JSON, LARGE_VECTORS[:-cut])
         assert isinstance(classify_document(reply, ClientProtocol.EMBEDDINGS), UpstreamInvalid), cut

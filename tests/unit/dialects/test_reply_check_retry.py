@@ -38,7 +38,7 @@ def test_milliseconds_come_before_seconds_and_header_before_text():
     assert waits_s(retry_after=b"soon", text="try again in 9s") == 9.0
 
 
-def test_header_counts_with_any_status():
+def test_retry_header_is_read_for_any_status():
     assert waits_s(status=400, retry_after=b"3") == 3.0
 
 
@@ -62,7 +62,7 @@ def test_text_names_the_time(text, expected):
     assert waits_s(text=text) == (pytest.approx(expected) if expected else None)
 
 
-def test_text_counts_only_where_a_repeat_can_help():
+def test_retry_time_in_the_text_is_read_only_for_retryable_statuses():
     assert [waits_s(status=status, text="retry after 2 seconds") for status in (400, 404, 408, 409, 425, 500, 503)] == [
         None,
         None,
@@ -74,37 +74,9 @@ def test_text_counts_only_where_a_repeat_can_help():
     ]
 
 
-def test_spent_limit_names_its_reset():
-    limits = {
-        "x_ratelimit_remaining_requests": b"0",
-        "x_ratelimit_reset_requests": b"1s",
-        "x_ratelimit_remaining_tokens": b"12",
-        "x_ratelimit_reset_tokens": b"6m0s",
-    }
-    assert waits_s(**limits) == 1.0
-    assert waits_s(**{**limits, "x_ratelimit_remaining_tokens": b"0"}) == 360.0
-    assert waits_s(**{**limits, "x_ratelimit_reset_requests": b"?"}) is None
-    assert waits_s(status=503, **limits) is None
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b"30", 30.0),
-        (b"1800000007", 7.0),
-        (b"1800000007500", 7.5),
-        (b"1700000000", 0.0),
-        (b"x", None),
-        (b"2m30.5s", 150.5),
-    ],
-)
-def test_lone_reset_is_a_wait_or_a_moment(value, expected):
-    assert waits_s(x_ratelimit_reset=value) == expected
-
-
 @given(st.integers(100, 599), st.binary(), st.text())
 def test_any_header_and_text_are_read_without_a_crash(status, value, text):
-    names = (b"retry-after", b"retry-after-ms", b"x-ratelimit-reset")
+    names = (b"retry-after", b"retry-after-ms")
     wait = retry_after_s(status, tuple((name, value) for name in names), text, NOW)
     assert wait is None or wait >= 0
 
@@ -124,8 +96,7 @@ def test_an_upstream_states_whether_a_retry_is_allowed(value, expected):
 
 
 def test_no_time_is_derived_where_a_repeat_is_forbidden():
-    limits = {"x_ratelimit_reset": b"30"}
-    assert waits_s(text="try again in 9s", **limits) == 9.0
-    assert waits_s(text="try again in 9s", x_should_retry=b"false", **limits) is None
-    assert waits_s(text="try again in 9s", x_should_retry=b"true", **limits) == 9.0
+    assert waits_s(text="try again in 9s") == 9.0
+    assert waits_s(text="try again in 9s", x_should_retry=b"false") is None
+    assert waits_s(text="try again in 9s", x_should_retry=b"true") == 9.0
     assert waits_s(retry_after=b"7", x_should_retry=b"false") == 7.0

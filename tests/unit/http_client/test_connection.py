@@ -299,7 +299,7 @@ async def test_a_held_request_is_written_once_on_demand():
     assert wire.events == ["freed"]
 
 
-async def test_a_request_that_is_given_up_while_it_is_held_is_never_written():
+async def test_cancelled_deferred_request_is_not_written():
     wire, asking = waiting()
     await rest()
     asking.cancel()
@@ -331,7 +331,7 @@ async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_bytes_of_a_server_before_a_held_request_is_written_are_no_answer_to_it(kept: bool):
+async def test_bytes_before_a_deferred_request_are_not_its_reply(kept: bool):
     """A server that sends 408 after a timeout and closes: the request uses another connection."""
     wire = Wire()
     if kept:
@@ -383,7 +383,7 @@ async def test_only_what_fits_in_one_piece_with_its_head_is_held():
         CHUNKED + b"4\r\nfine\r\n2\r\nhexx0\r\n\r\n",
     ],
 )
-async def test_what_is_no_clear_reply_is_invalid_wherever_it_is_split(raw: bytes):
+async def test_ambiguous_reply_is_invalid_for_every_split(raw: bytes):
     for cut in range(len(raw)):
         wire = Wire()
         asking = asked(wire)
@@ -468,7 +468,7 @@ async def test_a_small_body_goes_out_with_its_head_in_one_piece():
     await asking
 
 
-async def test_a_large_body_goes_out_in_slices_of_itself_as_the_server_takes_it():
+async def test_large_body_is_sent_in_slices_as_the_server_reads():
     body = bytes(range(256)) * (1_000_000 // 256)
     wire = Wire()
     wire.transport.held_back = True
@@ -492,7 +492,7 @@ async def test_a_large_body_goes_out_in_slices_of_itself_as_the_server_takes_it(
 
 
 @pytest.mark.parametrize("split", [len(OK), len(OK) - 2])
-async def test_a_reply_before_the_body_is_out_ends_the_sending(split: int):
+async def test_reply_before_the_end_of_the_body_stops_the_writer(split: int):
     wire = Wire()
     wire.transport.held_back = True
     asking = asked(wire, b"x" * 1_000_000)
@@ -553,7 +553,7 @@ async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
     assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
-async def test_a_server_that_takes_nothing_is_late():
+async def test_server_that_reads_nothing_is_a_timeout():
     wire = Wire()
     wire.transport.held_back = True
     asking = asked(wire, b"x" * 1_000_000)
@@ -599,7 +599,7 @@ async def test_reading_is_not_stopped_on_a_connection_that_ends():
     assert wire.transport.reading
 
 
-async def test_small_pieces_come_together_and_large_ones_as_they_are():
+async def test_small_pieces_are_joined_and_large_ones_unchanged():
     wire = Wire()
     reply = await begun(wire, CHUNKED)
     for _ in range(500):
@@ -666,7 +666,7 @@ async def test_first_byte_s_ends_with_the_head():
     assert wire.connection.is_open()
 
 
-async def test_a_request_that_is_answered_lifts_no_bound_of_the_next_one():
+async def test_completed_request_keeps_the_next_requests_deadline():
     """The next request begins in the same turn, before the one that was answered wakes up."""
     wire = Wire()
     first = asked(wire)
@@ -697,7 +697,7 @@ async def test_a_reply_that_ended_lifts_no_bound_of_the_next_request():
 # leaving
 
 
-async def test_a_reply_that_is_left_ends_its_connection_and_only_then():
+async def test_discarded_reply_closes_its_connection():
     wire = Wire()
     whole = await begun(wire, OK)
     await whole.aclose()

@@ -39,7 +39,7 @@ async def test_a_write_beside_few_others_is_not_deferred_in_the_next_iteration_e
     assert events == ["b"]
 
 
-async def test_what_a_flush_puts_in_waits_for_the_next_iteration():
+async def test_writer_deferred_during_a_flush_waits_for_the_next_iteration():
     events: list[str] = []
     batcher, loop = WriteBatcher(), asyncio.get_running_loop()
 

@@ -67,7 +67,7 @@ async def fault_of(asking: asyncio.Task[UpstreamResponse]) -> Fault:
 
 
 @pytest.mark.parametrize("length_bytes", [9, None])
-async def test_an_upload_goes_out_as_it_comes_and_its_connection_is_used_again(length_bytes):
+async def test_upload_is_sent_as_it_arrives_and_its_connection_reused(length_bytes):
     sender = Sender(length_bytes)
     wire, asking = await begun(sender)
     for piece, framed in ((b"abcde", b"5\r\nabcde\r\n"), (b"fghi", b"4\r\nfghi\r\n")):
@@ -164,7 +164,7 @@ async def test_a_cancel_in_the_iteration_of_the_reply_is_a_cancel():
 
 
 @pytest.mark.parametrize("error", [ReceiveTimeout("slow"), TimeoutError("its own")])
-async def test_what_ends_the_upload_is_reported_as_it_is(error: Exception):
+async def test_error_of_the_upload_is_raised_unchanged(error: Exception):
     sender = Sender()
     wire, asking = await begun(sender)
     sender.send(error)
@@ -190,7 +190,7 @@ async def test_the_servers_time_does_not_run_while_the_client_sends():
     assert (await asking).status == 200
 
 
-async def test_a_server_that_is_silent_behind_an_upload_is_late():
+async def test_server_that_is_silent_after_an_upload_is_a_timeout():
     sender = Sender()
     _, asking = await begun(sender)
     await advance(BOUNDS.first_byte_s)
@@ -200,7 +200,7 @@ async def test_a_server_that_is_silent_behind_an_upload_is_late():
     assert await fault_of(asking) is Fault.TIMEOUT_FIRST_BYTE
 
 
-async def test_a_server_has_time_for_each_piece_that_it_takes_of_an_upload():
+async def test_server_has_the_full_time_for_each_piece_of_an_upload():
     sender = Sender()
     wire, asking = await begun(sender, held_back=True)
     sender.send(LARGE)
@@ -219,7 +219,7 @@ async def test_a_server_has_time_for_each_piece_that_it_takes_of_an_upload():
     assert await fault_of(asking) is Fault.TIMEOUT_FIRST_BYTE
 
 
-async def test_a_server_has_time_for_each_slice_that_it_takes_of_a_large_body():
+async def test_server_has_the_full_time_for_each_slice_of_a_large_body():
     wire = Wire()
     wire.transport.held_back = True
     asking = asyncio.create_task(wire.connection.send_request(HEAD, bytes(4 * SLICE_BYTES), BOUNDS))

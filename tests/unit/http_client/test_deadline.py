@@ -37,7 +37,7 @@ async def test_a_lifted_deadline_does_not_pass():
     assert alarm.rung == 0
 
 
-async def test_the_last_deadline_counts_whether_it_is_later_or_earlier():
+async def test_last_deadline_applies_if_later_or_earlier():
     for moves, at_s in (((5, 9), 9), ((9, 5), 5), ((5, 9, 7), 7), ((9, 2, 4), 4)):
         alarm = Alarm()
         limit = deadline(alarm)

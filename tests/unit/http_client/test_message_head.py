@@ -27,14 +27,14 @@ from gatepass.types import Headers, OutboundRequest
         ("https://[::1]/#part", Destination(True, "::1", 443, b"[::1]", b"/")),
     ],
 )
-def test_a_url_leads_to_a_place(url: str, destination: Destination):
+def test_url_has_a_destination(url: str, destination: Destination):
     assert destination_of(url) == destination
 
 
 @pytest.mark.parametrize(
     "url", ["", "/v1", "h:80", "ftp://h/", "http://", "http:///x", "http://h/a b", "http://h/\r\nx", "http://h/é"]
 )
-def test_what_is_no_url_leads_nowhere(url: str):
+def test_invalid_url_is_a_transport_fault(url: str):
     with pytest.raises(TransportFault) as caught:
         destination_of(url)
     assert (caught.value.kind, caught.value.sent) == (Fault.INVALID, False)
@@ -109,7 +109,7 @@ PROXY = ProxyServer.of("http://proxy.example:3128", "user:pass word")
         ("https://[::1]:8443/x", b"/x", b"[::1]:8443"),
     ],
 )
-def test_a_proxy_gets_whole_urls_and_leads_to_a_host_and_port(url: str, target: bytes, host_and_port: bytes):
+def test_proxy_receives_absolute_urls(url: str, target: bytes, host_and_port: bytes):
     destination = destination_of(url, PROXY)
     assert (destination.target, destination.host_and_port, destination.proxy) == (target, host_and_port, PROXY)
 

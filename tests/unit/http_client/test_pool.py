@@ -191,7 +191,7 @@ async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
     await proved_whole(pool, 1)
 
 
-async def test_a_connection_lost_on_its_way_to_a_waiting_request_is_replaced():
+async def test_connection_lost_before_a_waiting_request_is_replaced():
     server = Server()
     pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
@@ -261,7 +261,7 @@ async def test_an_old_connection_takes_no_further_request():
     assert waiter.result() is server.dialed[1]
 
 
-async def test_a_closed_pool_ends_everything_and_gives_nothing():
+async def test_closed_pool_ends_all_connections_and_returns_none():
     server = Server()
     pool = ConnectionPool(server.dial, 3)
     free, busy = await pool.take(5), await pool.take(5)
@@ -283,7 +283,7 @@ async def test_a_closed_pool_ends_everything_and_gives_nothing():
         await pool.take(5)
 
 
-async def test_a_pool_that_closes_sweeps_no_more():
+async def test_closed_pool_has_no_timer():
     pool = ConnectionPool(Server().dial, 1)
     await use(await pool.take(5))
     pool.close()
@@ -392,7 +392,7 @@ async def keeping(server: Server, limit: int = 9) -> ConnectionPool:
     return pool
 
 
-async def test_a_server_that_never_kept_a_connection_is_sent_none_ahead():
+async def test_no_spare_connection_to_a_server_that_keeps_none():
     """One that serves a connection at a time would sit on it."""
     server = Server()
     pool = ConnectionPool(server.dial, 9)
@@ -402,7 +402,7 @@ async def test_a_server_that_never_kept_a_connection_is_sent_none_ahead():
     assert len(server.dialed) == 3
 
 
-async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there():
+async def test_spare_connection_is_dialed_after_every_connection_was_busy():
     server = Server()
     pool = await keeping(server, 9)
     await pool.take(5)
@@ -418,7 +418,7 @@ async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there(
     assert pool.take_idle() is server.dialed[3]
 
 
-async def test_requests_that_become_no_more_have_none_made():
+async def test_no_spare_connection_for_steady_load():
     server = Server()
     pool = await keeping(server, 9)
     busy = [await pool.take(5), await pool.take(5)]
@@ -430,7 +430,7 @@ async def test_requests_that_become_no_more_have_none_made():
     assert len(server.dialed) == 3
 
 
-async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
+async def test_spare_connection_used_next_to_idle_ones_is_not_replaced():
     """Found by the fuzzer of requests: each time it was taken, however often, another was made."""
     server = Server()
     pool = await keeping(server, 99)
@@ -484,7 +484,7 @@ async def test_a_waiting_request_gets_the_connection_that_is_opened_ahead():
     assert third.result().is_open()  # from then on it is one like any other
 
 
-async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
+async def test_no_spare_connection_above_the_limit_or_after_close():
     server = Server()
     pool = await keeping(server, 2)
     await pool.take(5)

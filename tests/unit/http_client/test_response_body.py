@@ -33,7 +33,7 @@ def test_gzip_members_may_follow_each_other():
     assert b"".join(decoder.decode(gzip.compress(b"one") + gzip.compress(b"two"))) == b"onetwo"
 
 
-def test_a_bomb_comes_in_bounded_pieces():
+def test_decompression_bomb_is_returned_in_bounded_pieces():
     decoder = decoder_of(b"gzip")
     assert decoder is not None
     sizes = [len(piece) for piece in decoder.decode(gzip.compress(b"\0" * 10_000_000))]
@@ -94,7 +94,7 @@ async def test_finishing_a_coded_response_finishes_the_one_below():
     assert played.closed
 
 
-async def test_a_coded_response_that_breaks_off_does_not_end_well():
+async def test_truncated_gzip_response_raises_a_fault():
     response = decode_response(PlayedResponse(gzip.compress(TEXT)[:-4]), b"gzip")
     with pytest.raises(TransportFault, match="closed"):
         [piece async for piece in response]

@@ -49,7 +49,7 @@ async def begun(wire: Wire, data: bytes = b"") -> UpstreamResponse:
     return await asking
 
 
-async def test_each_piece_is_taken_where_it_is_read_and_the_end_is_true():
+async def test_stream_to_passes_each_piece_and_returns_true_at_the_end():
     wire, taker = Wire(), Taker()
     pouring = asyncio.ensure_future((await begun(wire, chunk(b"a"))).stream_to(taker))
     await rest()
@@ -62,7 +62,7 @@ async def test_each_piece_is_taken_where_it_is_read_and_the_end_is_true():
     assert wire.events == ["freed"]
 
 
-async def test_pieces_that_came_with_the_end_are_taken_too():
+async def test_pieces_received_with_the_end_are_passed():
     wire, taker = Wire(), Taker()
     reply = await begun(wire)
     pouring = asyncio.ensure_future(reply.stream_to(taker))
@@ -92,7 +92,7 @@ async def test_a_paused_reader_gets_no_more_until_it_reads_again(at: str):
 @pytest.mark.parametrize("end", ["whole", "broken off"])
 @pytest.mark.parametrize("enough", [(), (b"a",)])
 @pytest.mark.parametrize("pieces", [(), (b"a",), (b"a", b"b"), (b"a" * 70_000, b"b" * 9)])
-async def test_what_is_here_before_it_is_poured_goes_the_way_of_what_is_awaited(pieces, enough, end: str):
+async def test_pieces_before_stream_to_are_passed_like_later_pieces(pieces, enough, end: str):
     """The other way asks for piece after piece."""
 
     async def found(poured) -> tuple[list[bytes], object, int]:
@@ -109,7 +109,7 @@ async def test_what_is_here_before_it_is_poured_goes_the_way_of_what_is_awaited(
     assert await found(UpstreamResponse.stream_to) == await found(stream_pieces)
 
 
-async def test_what_breaks_off_is_raised_after_all_that_came():
+async def test_fault_is_raised_after_all_received_pieces():
     wire, taker = Wire(), Taker()
     pouring = asyncio.ensure_future((await begun(wire)).stream_to(taker))
     await rest()
@@ -150,7 +150,7 @@ async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
     assert await anext(reply) == b"b"
 
 
-async def test_cancelled_it_takes_no_more_and_its_holder_kills_the_connection():
+async def test_cancelled_stream_to_passes_no_more_pieces():
     wire, taker = Wire(), Taker()
     reply = await begun(wire)
     pouring = asyncio.ensure_future(reply.stream_to(taker))
@@ -179,7 +179,7 @@ async def test_a_coded_reply_pours_what_it_decodes():
 
 
 @pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])
-async def test_a_whole_body_is_all_pieces_behind_its_beginning(pieces):
+async def test_whole_body_is_its_beginning_and_all_pieces(pieces):
     whole = b"".join(pieces)
     assert await read_whole(PlayedResponse(*pieces), len(whole)) == whole
     assert await read_whole(PlayedResponse(*pieces), len(whole) + 2, b"01") == b"01" + whole

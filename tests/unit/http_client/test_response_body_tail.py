@@ -62,7 +62,7 @@ async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of
     assert wire.events == ["lost"]
 
 
-async def test_a_tail_holds_no_more_than_an_unread_body():
+async def test_unread_end_of_a_body_buffers_a_bounded_amount():
     wire = Wire()
     reply = await begun(wire)
     reply.finish()
@@ -74,7 +74,7 @@ async def test_a_tail_holds_no_more_than_an_unread_body():
     assert wire.events == ["lost"]
 
 
-async def test_what_is_left_of_a_large_body_is_dropped_and_the_rest_is_read():
+async def test_finish_drops_buffered_bytes_and_reads_the_rest():
     wire = Wire()
     reply = await begun(wire)
     for _ in range(AHEAD_BYTES // 0x10000 + 1):

@@ -35,7 +35,7 @@ def test_a_client_certificate_is_loaded_with_its_key(files: dict[str, str]):
 
 
 @pytest.mark.parametrize("name", ["ca_file", "client_cert"])
-def test_a_file_that_is_none_is_reported_at_once(files: dict[str, str], name: str, tmp_path: Path):
+def test_unusable_tls_file_is_an_oserror_at_once(files: dict[str, str], name: str, tmp_path: Path):
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
     for path in (text, tmp_path / "missing.pem"):
@@ -98,7 +98,7 @@ def test_half_of_a_renewed_pair_is_not_shown_and_the_whole_is(files: dict[str, s
     assert server.by(context, files) == in_file(files) != old
 
 
-def test_a_certificate_that_is_away_for_a_moment_is_shown_on(files: dict[str, str]):
+def test_missing_certificate_file_keeps_the_last_certificate(files: dict[str, str]):
     context, server, old = ssl_context(Network.model_validate(files)), Shown(), in_file(files)
     key = Path(files["client_key"])
     key.rename(key.with_suffix(".gone"))
@@ -150,7 +150,7 @@ def handshake(reason: str) -> ssl.SSLError:
         (verification(99, "a new rule"), TlsProblem.OTHER),
     ],
 )
-def test_the_cause_of_a_failed_handshake_is_found_also_behind_other_errors(error: OSError, problem: TlsProblem):
+def test_cause_of_a_failed_handshake_is_found_inside_other_errors(error: OSError, problem: TlsProblem):
     outer = OSError("All connection attempts failed")
     outer.__cause__ = error
     for raised in (error, outer):
@@ -161,6 +161,6 @@ def test_the_cause_of_a_failed_handshake_is_found_also_behind_other_errors(error
     assert tls_problem(tls_detail(error), has_ca_file=True) is expected
 
 
-def test_openssls_reason_is_kept_where_no_problem_is_known():
+def test_openssls_reason_is_kept_for_an_unknown_problem():
     assert tls_detail(handshake("UNSUPPORTED_PROTOCOL")) == "the TLS handshake failed: unsupported protocol"
     assert tls_detail(verification(99, "a new rule")) == "the TLS handshake failed: a new rule"

@@ -41,7 +41,7 @@ def yaml(rows: list[LearnedRuleRecord], known: Config | None = None) -> str:
     return as_config(rows, known or config())
 
 
-def test_the_yaml_is_for_people_too():
+def test_exported_yaml_is_readable():
     rows = learned(
         RULES_OF_TABLE[0], RULES_OF_TABLE[3], *RULES_OF_TABLE[4:6], evidence="Unsupported value:\n 'stream' …"
     )
@@ -84,7 +84,7 @@ def test_models_have_their_public_names():
     assert '  "o3-mini":\n' in yaml(learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"}))
 
 
-def test_where_nothing_was_learned_that_is_sent():
+def test_export_without_rules_states_it():
     assert yaml([]) == yaml(learned(RULES_OF_TABLE[2])) == NOTHING
 
 
@@ -118,14 +118,14 @@ def test_a_pin_does_what_its_rule_does(case):
 
 
 @pytest.mark.parametrize("name", ["audio", "function_call", "tool_calls"])
-def test_what_goes_only_where_it_is_empty_is_not_pinned_as_a_drop(name):
+def test_members_dropped_only_if_empty_are_pinned_as_replayed(name):
     learned_rule = RULES_OF_TABLE[4].__class__("drop", f"messages[].{name}")
     rules = read(yaml(learned(learned_rule))).models["o3-mini"].rules
     assert rules is not None
     assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
 
 
-def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
+def test_pinned_entry_copies_the_settings_of_its_glob():
     glob = {
         "upstream": "chat",
         "stream": "emulate",
@@ -149,7 +149,7 @@ def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
     }
 
 
-def test_what_holds_for_one_of_several_targets_is_shown_and_not_pinned():
+def test_rule_of_one_of_several_targets_is_shown_as_a_comment():
     two = {"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]}
     text = yaml(learned(RULES_OF_TABLE[0], evidence="no stream"), config(best=two))
     assert text == (
@@ -159,13 +159,13 @@ def test_what_holds_for_one_of_several_targets_is_shown_and_not_pinned():
     )
 
 
-def test_what_is_set_only_where_it_is_there_is_shown_and_not_pinned():
+def test_rule_that_sets_only_existing_members_is_shown_as_a_comment():
     text = yaml(learned(RULES_OF_TABLE[5].__class__("set", "enable_thinking", "false")))
     assert "models:" not in text
     assert "set=enable_thinking>false" in text
 
 
-def test_a_pin_leads_where_the_operation_does_and_leaves_the_rest_to_it():
+def test_pinned_entry_has_the_operations_upstream_and_nothing_else():
     route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
     known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
     text = yaml(learned(RULES_OF_TABLE[4].__class__("drop", "seed")), known)
@@ -176,8 +176,7 @@ def test_a_pin_leads_where_the_operation_does_and_leaves_the_rest_to_it():
 
 def test_a_pin_shows_no_value_that_an_operator_sets():
     rules = {"drop": ["user"], "set": {"x": "mine"}}
-    own = {"embeddings": {"rules": rules}}
-    glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules, "operations": own}
+    glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules}
     text = yaml(learned(RULES_OF_TABLE[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
     assert read(text).models["o3-mini"].model_dump(mode="json", exclude_unset=True) == {
         "upstream": "chat",
@@ -185,20 +184,10 @@ def test_a_pin_shows_no_value_that_an_operator_sets():
         "rules": {"drop": ["user", "seed"]},
     }
     assert "are not shown: set\n" in text
-    assert "add by hand the `operations`" in text
     assert "mine" not in text
 
 
-def test_what_holds_for_one_operations_own_upstream_is_shown_and_not_pinned():
-    entry = {"upstream": "other", "operations": {"chat": {"upstream": "chat", "name": "o3-mini"}}}
-    blocks = {**UPSTREAMS, "upstreams": {**UPSTREAMS["upstreams"], "other": {"base_url": "https://o/v1"}}}
-    known = Config.model_validate({**blocks, "models": {"best": entry}})
-    text = yaml(learned(RULES_OF_TABLE[0], evidence="no stream"), known)
-    assert text.startswith("# Nothing can be pinned.")
-    assert '"best": not pinned' in text
-
-
-def test_a_pin_takes_over_the_one_target_of_a_glob():
+def test_pinned_entry_copies_the_single_target_of_a_glob():
     glob = {"targets": [{"upstream": "chat"}]}
     pin = read(yaml(learned(RULES_OF_TABLE[0]), config(**{"o3-*": glob}))).models["o3-mini"]
     assert (pin.upstream, pin.stream, len(pin.targets or ())) == (None, "emulate", 1)
@@ -229,7 +218,7 @@ def test_a_model_of_which_nothing_is_known_is_not_marked():
     assert marks(None, [], WALL_S) == marks(entry(), [], WALL_S) == {}
 
 
-def test_what_is_declared_is_sent_to_be_so():
+def test_declared_capabilities_have_the_source_declared():
     found = marks(
         entry(stream=False, capabilities={"vision": True, "tools": False, "context_length": 128_000}), [], WALL_S
     )
@@ -243,7 +232,7 @@ def test_what_is_declared_is_sent_to_be_so():
     assert found["gatepass"]["adapted"] == [{"change": "stream=synth", "source": "declared"}]
 
 
-def test_what_is_learned_has_its_age_and_its_evidence():
+def test_learned_capabilities_have_age_and_evidence():
     found = marks(None, [LEARNED], WALL_S)
     stream = {"value": "emulate", "source": "learned", "age_s": 12, "evidence": "no stream here"}
     assert known(found) == {"stream": stream}
@@ -276,48 +265,22 @@ def test_a_rule_shows_what_the_model_cannot_do(learned_rule, name, value):
     assert {name: one["value"] for name, one in marked.items()} == {name: value}
 
 
-def test_a_rule_about_nothing_that_has_a_name_is_a_change_alone():
+def test_rule_without_a_capability_is_listed_as_a_change():
     found = marks(entry(), [replace(LEARNED, rule=LearnedRule("drop", "temperature"))], WALL_S)
     assert known(found) == {}
     assert [change["change"] for change in found["gatepass"]["adapted"]] == ["drop=temperature"]
 
 
-def test_what_is_declared_counts_before_what_is_learned_and_the_first_target_before_the_next():
+def test_declared_capabilities_override_learned_ones_and_the_first_target_the_next():
     other = replace(LEARNED, scope=RuleScope("azure", "o3", "chat"), rule=LearnedRule("stream", "aggregate"))
     assert known(marks(entry(stream=True), [LEARNED], WALL_S))["stream"]["source"] == "declared"
     assert known(marks(None, [LEARNED, other], WALL_S))["stream"]["value"] == "emulate"
     assert known(marks(None, [other, LEARNED], WALL_S))["stream"]["value"] == "aggregate"
 
 
-def test_a_rule_past_its_time_ends_now_and_rules_are_listed_once():
+def test_expired_rule_ends_and_rules_are_listed_once():
     found = marks(entry(rules={"drop": ["seed"]}), [replace(LEARNED, expires_at=WALL_S - 5)], WALL_S)
     shown = [
         (change["change"], change["source"], change.get("expires_in_s")) for change in found["gatepass"]["adapted"]
     ]
     assert shown == [("drop=seed", "declared", None), ("stream=synth", "learned", 0)]
-
-
-def test_what_is_changed_for_one_operation_of_a_model_is_listed_with_that_operation():
-    own = {
-        "embeddings": {"rules": {"split": 8, "drop": ["seed"]}},
-        "responses": {"stream": "emulate", "rules": {"set": {"seed": 1}}},
-        "speech": {"upstream": "mouth"},
-    }
-    found = marks(entry(rules={"drop": ["seed", "user"]}, operations=own), [], WALL_S)
-    assert found["gatepass"]["adapted"] == [
-        {"change": "drop=seed", "source": "declared"},
-        {"change": "drop=user", "source": "declared"},
-        {"change": "split=8", "source": "declared", "operation": "embeddings"},
-        {"change": "stream=synth", "source": "declared", "operation": "responses"},
-        {"change": "set=seed", "source": "declared", "operation": "responses"},
-    ]
-
-
-def test_a_model_that_is_changed_for_one_operation_alone_is_marked():
-    found = marks(entry(operations={"chat": {"rules": {"drop": ["seed"]}}}), [], WALL_S)
-    assert found == {
-        "gatepass": {
-            "capabilities": {},
-            "adapted": [{"change": "drop=seed", "source": "declared", "operation": "chat"}],
-        }
-    }

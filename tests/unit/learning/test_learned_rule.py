@@ -105,7 +105,7 @@ def test_rules_that_undo_each_other_are_known(one, other, is_reversed):
     assert other.reverses(one) is is_reversed
 
 
-def test_one_rule_about_streams_takes_the_place_of_the_other():
+def test_stream_rule_replaces_the_other():
     assert LearnedRule("stream", "synth").key == LearnedRule("stream", "aggregate").key
     assert LearnedRule("role", "system", "user").key != LearnedRule("role", "system", "developer").key
     assert LearnedRule("split", "input", "5").key == LearnedRule("split", "input", "9").key
@@ -130,7 +130,7 @@ ROW = {
 }
 
 
-def test_a_subject_keeps_its_credential_only_where_that_matters():
+def test_scope_has_a_credential_only_for_rules_that_depend_on_it():
     assert OURS.plain == RuleScope("chat", "o3-mini", "chat")
     assert (plain := OURS.plain).plain is plain
     assert OURS.of(SYNTH) == OURS.plain
@@ -160,7 +160,7 @@ def test_names_and_short_values_stay(message):
 
 
 @pytest.mark.parametrize("quotes", ["''", '""', "``", "“”", "‘’"])
-def test_what_is_quoted_at_length_is_left_out(quotes):
+def test_evidence_omits_long_quotes(quotes):
     begin, end = quotes
     assert (
         evidence_of(f"Invalid value: {begin}{PROMPT}{end}. Use 'user'.") == f"Invalid value: {begin}…{end}. Use 'user'."

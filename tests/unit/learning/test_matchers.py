@@ -74,14 +74,14 @@ def test_these_rejections_lead_to_no_rule(case):
 
 
 @pytest.mark.parametrize("case", [case for case in ROWS if case.also], ids=lambda case: case.name)
-def test_without_leave_what_is_asked_for_is_not_altered(case):
+def test_unsafe_changes_are_not_learned_without_permission(case):
     assert rules(case, LearningPolicy()) == ()
 
 
 @pytest.mark.parametrize(
     "case", [case for case in STREAM_ROWS if "stream=" in case.adapted[0]], ids=lambda case: case.name
 )
-def test_where_the_operator_decided_about_streams_nothing_is_learned_of_them(case):
+def test_no_stream_rule_is_learned_if_the_operator_set_stream(case):
     assert "stream=" not in "".join(rule.entry for rule in rules(case, LearningPolicy(may_stream=False)))
 
 
@@ -96,7 +96,7 @@ def test_a_rule_holds_as_long_as_its_kind_does():
     assert [rules(case)[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
 
 
-def test_where_one_reading_is_excluded_the_next_is_taken():
+def test_next_suggested_rule_is_used_if_the_first_is_excluded():
     (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
     rejected = rejection(case)
     assert rejected is not None
@@ -113,7 +113,7 @@ def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
     assert all(rule.action != "stream" for step in list(suggested_rules(rejected))[1:] for rule in step)
 
 
-def test_dimensions_belong_to_embeddings_alone():
+def test_dimensions_are_dropped_from_embeddings_only():
     case = Case("", openai(unsupported("dimensions"), "dimensions", "unsupported_parameter"), {"dimensions": 5}, {}, ())
     assert rules(case) == ()
 

@@ -29,7 +29,7 @@ NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
 NO_TOOLS = never("", openai(unsupported("tools"), "tools", "unsupported_parameter"))
 
 
-def test_where_nothing_is_learned_the_advice_names_the_setting():
+def test_advice_names_learn_if_learning_is_off():
     assert advised(NO_STREAM, learn="off") == (
         "To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: emulate in the model's"
         " entry under models."
@@ -37,7 +37,7 @@ def test_where_nothing_is_learned_the_advice_names_the_setting():
     assert advised(NO_STREAM) == ""
 
 
-def test_where_both_are_missing_both_are_named():
+def test_advice_names_learn_and_learn_also_if_both_are_missing():
     assert advised(NO_TOOLS, learn="off") == ("To drop tools, set upstreams.chat.learn: on and learn_also: [tools].")
 
 
@@ -50,7 +50,7 @@ def test_the_stream_setting_of_the_model_is_named_as_what_to_change():
     assert advised(NO_STREAM, stream="native") == "The model's entry sets stream: native. Set it to auto or emulate."
 
 
-def test_what_was_tried_in_vain_is_shown_while_it_is_not_tried_again():
+def test_advice_names_a_failed_rule_while_it_is_blocked():
     blocked = {LearnedRule("stream", "synth").key: 41.6}
     assert advised(NO_STREAM, blocked_s=lambda rule: blocked.get(rule.key, 0.0)) == (
         "stream=synth is not tried again for 42 s because it did not help."
@@ -78,12 +78,12 @@ OPTIONAL = {
 
 
 @pytest.mark.parametrize(("name", "case"), OPTIONAL.items())
-def test_what_the_operator_may_allow_is_named(name, case):
+def test_advice_names_the_rule_for_learn_also(name, case):
     assert advised(case).endswith(f", set upstreams.chat.learn_also: [{name}].")
     assert advised(case, also=(name,)) == ""
 
 
-def test_what_no_request_may_allow_is_not_offered():
+def test_advice_does_not_offer_protected_members():
     assert advised(never("", openai(unsupported("messages"), "messages", "unknown_parameter"))) == ""
 
 
@@ -94,11 +94,11 @@ def test_pictures_that_a_model_cannot_read_are_shown():
     )
 
 
-def test_another_model_is_suggested_where_this_one_refuses_a_form():
+def test_advice_suggests_another_model_for_a_rejected_form():
     assert advised(NO_TOOLS, suggest="gpt-4o").endswith(". The model 'gpt-4o' may accept this request.")
     assert advised(never("", openai("Something else.")), suggest="gpt-4o") == ""
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
-def test_what_is_adapted_by_itself_needs_no_advice(case):
+def test_no_advice_for_a_rule_that_is_learned(case):
     assert advised(case, also=case.also) == ""

@@ -64,7 +64,7 @@ def test_a_quotation_causes_no_rule(body):
         "[{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, ",
     ],
 )
-def test_what_relays_put_before_a_refusal_hides_it_from_no_request(before):
+def test_prefixes_of_relays_do_not_hide_a_rejection(before):
     assert rules(openai(f"{before}Unknown parameter: 'seed'."), WARM) == (LearnedRule("drop", "seed"),)
 
 
@@ -88,12 +88,12 @@ UNSAYABLE = "does not support this with this model"
     ],
     ids=str,
 )
-def test_what_is_no_place_causes_no_rule(body):
+def test_invalid_member_paths_cause_no_rule(body):
     request = {"tools": [{"type": "function", "function": {"name": "f"}}], "2fast": 1, "größe": 2, "x" * 65: 3}
     assert rules(body, request) == ()
 
 
-def test_what_is_no_place_hides_no_other():
+def test_invalid_member_path_does_not_hide_a_valid_one():
     sent_back = openai("Unrecognized request arguments supplied: 2fast, seed")
     assert rules(sent_back, {"2fast": 1, "seed": 1}) == (LearnedRule("drop", "seed"),)
 
@@ -110,7 +110,7 @@ ONCE = LearnedRule("drop", "thinking", ttl_s=0.0)
         openai("litellm.BadRequestError: OpenAIException - Unknown parameter: 'chat_template_kwargs'."),
     ],
 )
-def test_where_openais_api_knows_one_spelling_of_thinking_not_the_others_go_along_once(body):
+def test_one_unknown_spelling_of_thinking_drops_the_others_once(body):
     assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), ONCE)
 
 
@@ -130,7 +130,7 @@ def test_other_servers_may_know_the_other_spelling(body, request_, status):
     assert rules(body, request_, status) == (LearnedRule("drop", "chat_template_kwargs"),)
 
 
-def test_a_member_without_other_spellings_is_dropped_alone():
+def test_member_without_other_spellings_is_the_only_one_dropped():
     body = openai("Unrecognized request argument supplied: seed")
     assert rules(body, {**SPELLINGS, "seed": 1}) == (LearnedRule("drop", "seed"),)
 
@@ -151,7 +151,7 @@ def test_a_refused_value_does_not_concern_the_other_values(values, ttl_s):
     assert rules(body, {"reasoning_effort": "minimal"}) == (LearnedRule("drop", "reasoning_effort", ttl_s=ttl_s),)
 
 
-def test_if_only_the_default_is_accepted_the_member_is_left_out_for_all_callers():
+def test_member_that_accepts_only_its_default_is_dropped_for_all():
     words = (
         "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported"
     )
@@ -169,6 +169,6 @@ def test_of_the_sampling_family_only_the_refused_one_is_remembered():
 
 
 @pytest.mark.parametrize("name", ["metadata", "logit_bias"])
-def test_what_the_client_names_itself_goes_as_a_whole(name):
+def test_object_with_client_chosen_names_is_dropped_as_a_whole(name):
     body = openai(f"Unknown parameter: '{name}.a7'.", f"{name}.a7", "unknown_parameter")
     assert rules(body, {name: {"a7": 1}}) == (LearnedRule("drop", name),)

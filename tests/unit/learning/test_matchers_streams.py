@@ -54,7 +54,7 @@ def test_a_quotation_causes_no_rule_for_a_whole_request(text):
         "Unsupported value: 'stream' does not support true with this combination of parameters.",
     ],
 )
-def test_a_combination_is_no_refusal_of_streams(text):
+def test_rejected_combination_is_not_a_rejection_of_streams(text):
     assert rules(openai(text), STREAMS | TOOLS) == (LearnedRule("stream", "synth", ttl_s=0.0),)
 
 
@@ -72,7 +72,7 @@ def test_a_refusal_of_streams_is_remembered(text):
     assert rules(openai(text)) == (LearnedRule("stream", "synth", ttl_s=HOUR_S),)
 
 
-def test_thinking_is_turned_off_in_whole_requests_alone():
+def test_thinking_is_turned_off_only_without_a_stream():
     words = "parameter.enable_thinking must be set to false for non-streaming calls"
     rejection, whole = rejection_of(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
     _, stream = rejection_of(openai(words), {"enable_thinking": True, "stream": True})

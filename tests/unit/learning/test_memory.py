@@ -1,5 +1,7 @@
 """The memory of learned rules: how long, and how many."""
 
+from msgspec import structs
+
 from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.learning.memory import LIMIT_OF_SCOPE, REFUTED_S, Memory
 
@@ -19,7 +21,7 @@ def known(memory: Memory, subject: RuleScope = OURS) -> list[LearnedRule]:
     return [learned_rule for _, learned_rule in memory.of(subject)]
 
 
-def test_a_rule_is_known_for_its_subject_alone():
+def test_rule_is_known_for_its_scope_only():
     memory = Memory()
     assert memory.commit(key(), SYNTH, "no stream", NOW_S)
     assert known(memory) == known(memory, O3) == [SYNTH]
@@ -31,7 +33,7 @@ def test_a_rule_is_known_for_its_subject_alone():
         assert known(memory, other) == []
 
 
-def test_what_is_known_is_shown_without_looking_at_it():
+def test_knows_reports_rules_of_the_scope():
     memory = Memory()
     assert not memory.knows(OURS)
     memory.commit(key(), SYNTH, "", NOW_S)
@@ -43,7 +45,7 @@ def test_what_is_known_is_shown_without_looking_at_it():
     assert not memory.knows(O3)
 
 
-def test_a_rule_about_an_account_is_known_for_its_credential_alone():
+def test_rule_about_an_account_belongs_to_its_credential():
     memory = Memory()
     memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
     assert known(memory) == [VERIFIED]
@@ -58,7 +60,7 @@ def test_a_rule_is_news_once():
     assert known(memory) == [LearnedRule("stream", "aggregate")]
 
 
-def test_what_undoes_a_rule_takes_its_place():
+def test_reversing_rule_replaces_the_earlier_one():
     memory = Memory()
     there, back = LearnedRule("rename", "a", "b"), LearnedRule("rename", "b", "a")
     memory.commit(key(there), there, "", NOW_S)
@@ -70,7 +72,7 @@ def test_a_rule_that_has_expired_is_forgotten():
     memory = Memory()
     memory.commit(key(), SYNTH, "", NOW_S)
     memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
-    memory.commit(key(DROP, O3._replace(model="o3")), DROP, "", NOW_S)
+    memory.commit(key(DROP, structs.replace(O3, model="o3")), DROP, "", NOW_S)
     assert not memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
     assert memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
     assert known(memory) == [SYNTH]
@@ -83,7 +85,7 @@ def test_a_rule_that_has_expired_is_forgotten():
         vain(key(DROP))
 
 
-def test_what_failed_is_blocked_for_a_minute():
+def test_failed_rule_is_blocked_for_a_minute():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
     assert memory.blocked_s(key(), NOW_S + REFUTED_S - 0.5) == 0.5
@@ -107,7 +109,7 @@ def test_of_one_upstream_the_least_recently_used_rule_goes_first():
     assert [memory.knows(subject) for subject in (*subjects, other)] == [True, False, True, True, True]
 
 
-def test_a_rule_that_finds_no_room_is_no_news():
+def test_rule_without_room_is_not_reported_as_learned():
     memory = Memory(limit=1)
     memory.commit(key(), SYNTH, "", NOW_S)
     memory.used(key())
@@ -119,7 +121,7 @@ def test_a_rule_that_finds_no_room_is_no_news():
     assert known(memory) == []
 
 
-def test_rules_without_end_about_one_model_take_the_place_of_none_that_is_used():
+def test_endless_rules_about_one_model_evict_no_used_rule():
     memory = Memory()
     for learned_rule in (SYNTH, DROP):
         memory.commit(key(learned_rule), learned_rule, "", NOW_S)
@@ -146,7 +148,7 @@ def test_everything_else_is_bounded_too():
     ]
 
 
-def test_what_failed_is_shown_until_it_is_tried_again():
+def test_failed_rule_is_listed_until_it_may_be_tried_again():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
     shown = LearnedRuleRecord(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)

@@ -1,5 +1,7 @@
 """Which request leads a trial, and for how long the others wait."""
 
+from msgspec import structs
+
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.learning.memory import CANDIDATE_S, KNOWN_S, MOST_WAIT_S, WAIT_S, SingleTrial
 from tests.memory import traced_memory
@@ -76,13 +78,13 @@ def test_a_model_that_has_replied_makes_no_request_wait_for_an_hour():
 
 
 def test_a_model_of_which_a_rule_has_expired_is_unknown_again():
-    single_trial, corp = SingleTrial(), (O3._replace(credential="corp"), True)
+    single_trial, corp = SingleTrial(), (structs.replace(O3, credential="corp"), True)
     for way in (TRIAL_KEY, OTHER_KEY, corp):
         single_trial.mark_known("a", way, 0.0)
     single_trial.forget(corp[0])
     assert [single_trial.is_calm(way, 0.0) for way in (TRIAL_KEY, OTHER_KEY, corp)] == [False] * 3
     single_trial.mark_known("a", TRIAL_KEY, 0.0)
-    single_trial.forget(O3._replace(model="other"))
+    single_trial.forget(structs.replace(O3, model="other"))
     assert single_trial.is_calm(TRIAL_KEY, 0.0)
 
 
@@ -106,7 +108,7 @@ def test_streams_and_whole_replies_are_tried_apart():
     assert single_trial.wait_s("c", (RuleScope("azure", "o3-mini", "chat"), True), 0.0, 0.0) == 0.0
 
 
-def test_the_next_request_leads_where_the_first_has_gone():
+def test_next_request_becomes_leader_if_the_first_has_ended():
     single_trial = SingleTrial()
     single_trial.wait_s("a", TRIAL_KEY, 0.0, 0.0)
     single_trial.leave("b", TRIAL_KEY)
@@ -116,7 +118,7 @@ def test_the_next_request_leads_where_the_first_has_gone():
     assert single_trial.wait_s("c", TRIAL_KEY, 0.0, 0.5) > 0
 
 
-def test_a_trial_is_waited_for_even_where_the_model_is_known():
+def test_requests_wait_for_a_trial_even_if_the_model_is_known():
     single_trial = SingleTrial()
     single_trial.mark_known("z", TRIAL_KEY, 0.0)
     single_trial.propose(KEY, SYNTH, "e", "a", 0.0)

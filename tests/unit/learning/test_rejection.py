@@ -33,7 +33,7 @@ from tests.unit.operations.json_texts import VALUES
         ("…", ""),
     ],
 )
-def test_a_place_is_understood_however_it_is_written(path, place):
+def test_member_path_is_parsed_in_every_spelling(path, place):
     assert path_from_error(path) == place
 
 
@@ -116,7 +116,7 @@ def test_long_texts_are_read_in_linear_time(unit):
         "insufficient_user_quota",
     ],
 )
-def test_what_no_change_of_form_heals_is_not_parsed(code):
+def test_errors_that_no_changed_request_solves_are_not_parsed(code):
     words = "Unsupported parameter: 'temperature' is not supported with this model."
     assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, code=code), b"{}") is None
     assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, kind=code), b"{}") is None

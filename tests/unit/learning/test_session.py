@@ -1,6 +1,7 @@
 """Requests to upstreams that reject: which rules are learned, when, and which error the client receives."""
 
 import json
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_a_refused_stream_is_learned_and_applied():
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
 
 
-def test_what_a_rule_does_not_concern_is_the_same_call():
+def test_call_without_an_applicable_rule_is_the_same_object():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
     call = chat()
@@ -127,7 +128,7 @@ def test_several_members_of_one_sentence_are_one_step():
     assert (outcome.error, len(upstream.seen)) == (None, 2)
 
 
-def test_a_rule_of_one_model_is_none_of_another():
+def test_rule_applies_to_its_own_scope_only():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
     for other in (
@@ -161,7 +162,7 @@ def test_the_first_word_of_these_is_the_last(case):
     assert (len(upstream.seen), rules(learner), outcome.learning.tried) == (1, [], ())
 
 
-def test_where_learning_is_off_nothing_happens():
+def test_no_rule_is_learned_if_learning_is_off():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     call = chat(stream=True)
     outcome = ask(learner, upstream, call, mode="off")
@@ -170,7 +171,7 @@ def test_where_learning_is_off_nothing_happens():
     assert learner.memory.records(0.0, 0.0) == []
 
 
-def test_what_the_operator_decided_about_streams_is_not_overruled():
+def test_learned_stream_rule_is_not_applied_if_the_operator_set_stream():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
     outcome = ask(learner, upstream, chat(stream=True), policy=LearningPolicy(may_stream=False))
@@ -225,7 +226,7 @@ def test_a_change_before_a_rejection_of_something_else_has_helped_and_that_rejec
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
 
 
-def test_a_request_that_goes_by_what_has_helped_does_not_try_without_it():
+def test_request_with_a_proven_rule_is_not_tried_without_it():
     learner, upstream = Learner(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
     ask(learner, upstream, chat(stream=True, stop=["x"]))
     second = ask(learner, upstream, chat(stream=True, stop=["x"]), 5.0)
@@ -234,7 +235,7 @@ def test_a_request_that_goes_by_what_has_helped_does_not_try_without_it():
     assert len(upstream.seen) == 3
 
 
-def test_what_has_helped_and_is_complained_of_again_is_left_out():
+def test_rule_that_no_longer_helps_is_removed():
     learner, upstream = Learner(), Upstream([without("max_tokens", USE), Refusal(is_wrong, openai(WRONG))])
     ask(learner, upstream, chat(max_tokens=5, stop=["x"]))
     repaired = Upstream([without("max_completion_tokens")])
@@ -247,7 +248,7 @@ def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
     length = openai("Range of input length should be [1, 8192]")
     upstream = Upstream([Refusal(lambda body: body["input"].count("bad") > 0, length)])
     learner = Learner()
-    with learner.session(O3, EMBEDDINGS.protocol) as learning:
+    with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
         call = embed(*["good"] * 11, "bad")
         plan(learning, call, 0.0)
         first = refused(always(size))
@@ -260,7 +261,7 @@ def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
     assert (right.error, right.call.max_inputs) == (None, 10)
 
 
-def test_of_two_changes_the_one_that_failed_brings_back_what_the_other_had_left():
+def test_error_after_the_first_helpful_change_is_shown_if_the_second_fails():
     broken = Refusal(lambda body: "temperature" not in body, {"error": "boom"}, 500)
     upstream = Upstream([NO_STREAM, without("temperature"), broken])
     learner = Learner()
@@ -293,7 +294,7 @@ SILENT = [
 @pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
 def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refutes_nothing(silent):
     learner = Learner()
-    with learner.session(O3, CHAT.protocol) as learning:
+    with closing(learner.session(O3, CHAT.protocol)) as learning:
         plan(learning, chat(stream=True), 0.0)
         assert learn_from(learning, refused(NO_STREAM), 0.0)
         plan(learning, chat(stream=True), 0.0)
@@ -315,7 +316,7 @@ def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(stat
 def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
     learner = Learner()
     broken = UpstreamClosed("closed", upstream="chat")
-    with learner.session(O3, CHAT.protocol) as learning:
+    with closing(learner.session(O3, CHAT.protocol)) as learning:
         plan(learning, chat(stream=True), 0.0)
         first = refused(NO_STREAM)
         assert learn_from(learning, first, 0.0)
@@ -333,7 +334,7 @@ def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
         (400, openai("Too long.", code="context_length_exceeded")),
     ],
 )
-def test_an_answer_about_something_else_is_passed_on_and_the_trial_goes_on(status, body):
+def test_unrelated_error_is_returned_and_the_trial_continues(status, body):
     learner, upstream = Learner(), Upstream([NO_STREAM, always(body, status)])
     outcome = ask(learner, upstream, chat(stream=True))
     assert outcome.error is not None
@@ -344,13 +345,13 @@ def test_an_answer_about_something_else_is_passed_on_and_the_trial_goes_on(statu
     assert (next_one.call.adapted, next_one.logged) == (("stream=synth",), [("learned", "stream=synth")])
 
 
-def test_a_trial_that_no_request_holds_ends_after_a_minute():
+def test_trial_without_requests_ends_after_a_minute():
     learner, upstream = Learner(), Upstream([NO_STREAM, always(openai("Slow down."), 429)])
     ask(learner, upstream, chat(stream=True))
     assert ask(learner, Upstream(), chat(stream=True), 61.0).call.adapted == ()
 
 
-def test_a_request_that_follows_a_trial_of_which_no_request_knows_finds_out_that_it_helped():
+def test_request_with_an_unproven_trial_rule_proves_it():
     learner = Learner()
     ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
     upstream = Upstream([NO_STREAM, always(openai(WRONG))])
@@ -363,7 +364,7 @@ def test_a_request_that_follows_a_trial_of_which_no_request_knows_finds_out_that
     assert [body["stream"] for body in upstream.seen] == [False, True, False, False]
 
 
-def test_a_request_that_follows_a_trial_that_is_at_fault_goes_back_to_its_own_form():
+def test_request_drops_a_trial_rule_that_causes_an_error():
     learner = Learner()
     ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
     whole = Refusal(lambda body: not body["stream"], openai("Not as a whole."))
@@ -385,7 +386,7 @@ def test_a_request_that_follows_a_trial_that_solves_nothing_does_not_try_it_agai
 # loops
 
 
-def test_nothing_is_undone_in_the_request_that_did_it():
+def test_request_does_not_reverse_its_own_rule():
     learner = Learner()
     upstream = Upstream([without("max_tokens", USE), without("max_completion_tokens")])
     outcome = ask(learner, upstream, chat(max_tokens=5))
@@ -404,7 +405,7 @@ def test_a_rule_that_the_upstream_no_longer_takes_is_forgotten_at_once():
     assert rules(learner) == []
 
 
-def test_an_upstream_that_takes_neither_name_is_asked_twice_at_most():
+def test_upstream_that_rejects_both_names_is_called_twice_at_most():
     learner = Learner()
     ask(learner, Upstream([without("max_tokens", USE)]), chat(max_tokens=5))
     neither = Upstream([without("max_completion_tokens"), without("max_tokens", USE)])
@@ -414,7 +415,7 @@ def test_an_upstream_that_takes_neither_name_is_asked_twice_at_most():
     assert len(neither.seen) == 2
 
 
-def test_reasoning_that_is_missed_comes_back():
+def test_dropped_reasoning_is_restored_if_required():
     learner = Learner()
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "r"}]
     place = ["messages", 1, "assistant", "reasoning_content"]
@@ -431,7 +432,7 @@ def has_message_of(role, body):
     return any(message["role"] == role for message in body["messages"])
 
 
-def test_roles_go_one_step_further_where_the_operator_lets_them():
+def test_roles_change_one_step_further_if_allowed():
     refusals = [
         Refusal(
             partial(has_message_of, role),
@@ -462,7 +463,7 @@ def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
     assert [body["stream"] for body in upstream.seen] == [False]
 
 
-def test_a_model_that_was_repaired_is_asked_as_the_client_asks():
+def test_repaired_model_receives_the_clients_request():
     learner, repaired = Learner(), Upstream()
     ask(learner, Upstream([NO_STREAM]), chat(stream=True))
     again = ask(learner, repaired, chat(stream=True), HOUR_S)
@@ -473,7 +474,7 @@ def test_after_a_rule_has_expired_one_request_goes_first():
     learner = Learner()
     for at_s in (0.0, HOUR_S / 2):  # the second one makes the model known for longer than its rule holds
         ask(learner, Upstream([NO_STREAM]), chat(stream=True), at_s)
-    with learner.session(O3, CHAT.protocol) as first, learner.session(O3, CHAT.protocol) as second:
+    with closing(learner.session(O3, CHAT.protocol)) as first, closing(learner.session(O3, CHAT.protocol)) as second:
         waits = [one.wait_s(chat(stream=True), HOUR_S) for one in (first, second)]
         assert waits == [0.0, WAIT_S]
         assert converse(first, Upstream([NO_STREAM]), chat(stream=True), HOUR_S).call.adapted == ("stream=synth",)
@@ -496,7 +497,7 @@ def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(
     last: UpstreamError = UpstreamClosed("last", upstream="chat")
     if status is not None:
         last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=answer)
-    with learner.session(O3, CHAT.protocol) as learning:
+    with closing(learner.session(O3, CHAT.protocol)) as learning:
         plan(learning, chat(stream=True), 0.0)
         assert learn_from(learning, first, 0.0)
         plan(learning, chat(stream=True), 0.0)
@@ -505,7 +506,7 @@ def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(
 
 def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
     learner, upstream = Learner(), Upstream([NO_STREAM])
-    with learner.session(O3, CHAT.protocol) as slow:
+    with closing(learner.session(O3, CHAT.protocol)) as slow:
         plan(slow, chat(stream=True), 0.0)
         ask(learner, upstream, chat(stream=True))
         assert learn_from(slow, refused(NO_STREAM), 1.0)
@@ -526,7 +527,7 @@ def limit(most: int) -> Upstream:
 
 def test_a_batch_limit_is_learned_for_a_day():
     learner = Learner()
-    with learner.session(O3, EMBEDDINGS.protocol) as learning:
+    with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
         call = embed("a", "b", "c", "d", "e")
         plan(learning, call, 0.0)
         refusal = limit(2).refusals[0]
@@ -537,10 +538,10 @@ def test_a_batch_limit_is_learned_for_a_day():
     assert ask(learner, Upstream(), embed("a", "b"), DAY_S - 1).call.max_inputs is None
 
 
-def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
+def test_smaller_limit_replaces_a_known_one():
     learner = Learner()
     for most in (4, 2):
-        with learner.session(O3, EMBEDDINGS.protocol) as learning:
+        with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
             plan(learning, embed("a", "b", "c", "d", "e"), 0.0)
             refusal = limit(most).refusals[0]
             assert learn_from(learning, refused(refusal), 0.0)
@@ -549,12 +550,12 @@ def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
     assert rules(learner) == ["split=2"]
 
 
-def test_what_holds_for_one_request_alone_is_not_remembered():
+def test_rule_for_one_request_is_not_stored():
     learner = Learner()
     body = openai("Requested 600000 tokens, max 300000 tokens per request", code="max_tokens_per_request")
     refusal = Refusal(lambda _: True, body)
     for succeeds in (True, False):
-        with learner.session(O3, EMBEDDINGS.protocol) as learning:
+        with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
             call = embed("a", "b", "c", "d")
             plan(learning, call, 0.0)
             error = refused(refusal)
@@ -580,7 +581,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
     for case, answers, pause_s in exchanges:
         now_s += pause_s
         call, sent = case.call, 0
-        with learner.session(O3, call.operation.protocol) as learning:
+        with closing(learner.session(O3, call.operation.protocol)) as learning:
             for answer in answers:
                 planned = plan(learning, call, now_s)
                 sent += 1
@@ -640,17 +641,17 @@ def applied_rules(*rules: LearnedRule, is_own: bool = False) -> AppliedRules:
     return AppliedRules({key(rule): AppliedRule(rule, proven=False, is_own=is_own) for rule in rules})
 
 
-def test_a_request_that_goes_by_nothing_is_sent_as_it_is():
+def test_request_without_rules_is_unchanged():
     assert AppliedRules().revise(CALL) is CALL
 
 
-def test_what_concerns_a_request_changes_it_in_the_order_of_the_rules():
+def test_rules_change_a_request_in_the_order_of_the_rules():
     applied = applied_rules(TEMPERATURE, RENAME, SYNTH)
     assert applied.revise(CALL).adapted == ("stream=synth", "drop=temperature")
     assert applied.used == [key(SYNTH), key(TEMPERATURE)]
 
 
-def test_a_rule_is_excluded_where_it_is_applied_was_tried_or_is_undone():
+def test_applied_tried_and_reversed_rules_are_excluded():
     applied = applied_rules(RENAME)
     back, other = (
         LearnedRule("rename", "max_completion_tokens", "max_tokens"),
@@ -671,7 +672,7 @@ def test_a_rule_is_excluded_where_it_is_applied_was_tried_or_is_undone():
     ]
 
 
-def test_another_rule_about_the_same_takes_the_place_behind_the_others():
+def test_newer_rule_with_the_same_key_comes_last():
     applied = applied_rules(SYNTH, TEMPERATURE)
     other = AppliedRule(LearnedRule("stream", "aggregate"), proven=False, is_own=True)
     applied.add(key(SYNTH), other)
@@ -679,7 +680,7 @@ def test_another_rule_about_the_same_takes_the_place_behind_the_others():
     assert (applied.own, list(applied.inherited)) == ({key(SYNTH): other}, [key(TEMPERATURE)])
 
 
-def test_a_change_of_ones_own_has_helped_once_where_the_rejection_is_another():
+def test_own_rule_has_helped_if_the_next_rejection_differs():
     applied = applied_rules(SYNTH, TEMPERATURE, RENAME, is_own=True)
     applied.by_key[key(SYNTH)].evidence = "no stream"
     applied.revise(CALL)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import pytest
@@ -40,7 +41,7 @@ class Requests:
     waited_s: list[float] = field(default_factory=list)
 
     async def one(self) -> str:
-        with self.learner.session(O3, CHAT.protocol) as learning:
+        with closing(self.learner.session(O3, CHAT.protocol)) as learning:
             entered_s = self.clock.now()
             await wait_for_trial(learning, self.call, self.clock)
             self.waited_s.append(self.clock.now() - entered_s)
@@ -64,21 +65,21 @@ class Requests:
         return await asyncio.gather(*tasks)
 
 
-async def test_two_hundred_requests_to_a_model_that_refuses_streams_cost_one_call_more():
+async def test_two_hundred_requests_to_a_model_without_streams_cause_one_extra_call():
     requests = Requests(DrivenClock())
     assert set(await requests.burst()) == {"stream=synth"}
     assert requests.calls == BURST + 1
     assert max(requests.waited_s) == pytest.approx(1.05)
 
 
-async def test_a_whole_reply_that_takes_long_keeps_no_request_beyond_the_bound():
+async def test_slow_whole_reply_delays_no_request_beyond_the_limit():
     requests = Requests(DrivenClock(), answers_s=30.0)
     assert set(await requests.burst(for_s=120.0)) == {"stream=synth"}
     assert requests.calls == BURST + 1
     assert max(requests.waited_s) == pytest.approx(0.05 + WAIT_S)
 
 
-async def test_a_model_that_needs_three_changes_costs_three_calls_more():
+async def test_model_that_needs_three_changes_causes_three_extra_calls():
     """Each refusal is a word of the one ahead: the others wait for what it tries next."""
     requests = Requests(DrivenClock(), refuses_s=0.9, refusal=O3_MINI.answer, call=FULL)
     changes = "stream=synth,rename=max_tokens>max_completion_tokens,drop=temperature"
@@ -87,7 +88,7 @@ async def test_a_model_that_needs_three_changes_costs_three_calls_more():
     assert WAIT_S < max(requests.waited_s) <= MOST_WAIT_S
 
 
-async def test_an_upstream_that_is_slow_to_refuse_is_asked_once_by_each_and_keeps_no_request_beyond_the_bound():
+async def test_slowly_rejecting_upstream_delays_no_request_beyond_the_limit():
     requests = Requests(DrivenClock(), refuses_s=3.0)
     assert set(await requests.burst()) == {"stream=synth"}
     assert requests.calls == BURST + BURST
@@ -97,7 +98,7 @@ async def test_an_upstream_that_is_slow_to_refuse_is_asked_once_by_each_and_keep
     assert requests.calls == BURST
 
 
-async def test_a_request_that_comes_while_a_slow_answer_is_under_way_does_not_wait_for_it():
+async def test_request_does_not_wait_for_a_slow_answer():
     requests = Requests(DrivenClock(), answers_s=30.0, refusal=lambda call: None)
     first = asyncio.create_task(requests.one())
     await requests.clock.advance(10.0)
@@ -125,7 +126,7 @@ async def test_a_model_that_streams_is_waited_for_once():
     assert max(requests.waited_s) == 0.0
 
 
-async def test_a_model_that_refuses_whatever_is_tried_costs_one_call_more():
+async def test_model_that_rejects_every_change_causes_one_extra_call():
     def refusal(call: Call) -> Refusal:
         return NO_STREAM if call.stream else Refusal(lambda _: True, openai("Something else."))
 
@@ -134,7 +135,7 @@ async def test_a_model_that_refuses_whatever_is_tried_costs_one_call_more():
     assert requests.calls == BURST + 1
 
 
-async def test_after_an_hour_one_of_two_hundred_sees_whether_it_is_still_so():
+async def test_expired_rule_is_tested_by_one_of_two_hundred_requests():
     requests = Requests(DrivenClock())
     await requests.burst()
     await requests.clock.advance(3_600.0)
@@ -175,7 +176,7 @@ async def test_a_request_that_leaves_while_it_waits_leaves_nothing_behind():
     assert await leader == "stream=synth"
 
 
-async def test_where_each_is_refused_for_itself_no_request_waits_twice():
+async def test_no_request_waits_twice_if_each_is_rejected():
     requests = Requests(DrivenClock(), refusal=lambda call: Refusal(lambda _: True, openai("You are wrong.")))
     assert set(await requests.burst()) == {"refused"}
     assert requests.calls == BURST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +84,7 @@ def ask(
     policy: LearningPolicy | None = None,
     subject: RuleScope = O3,
 ) -> Outcome:
-    with learner.session(subject, call.operation.protocol, mode, policy) as learning:
+    with closing(learner.session(subject, call.operation.protocol, mode, policy)) as learning:
         return converse(learning, upstream, call, now_s)
 
 
@@ -109,4 +110,4 @@ def learn_from(learning: LearningSession, error: UpstreamError, now_s: float) ->
     """Learn from the rejection of the last request that was planned."""
     rejection, sent = learning.parse_error(error), learning.last_sent
     relevant = () if rejection is None or sent is None else relevant_rules(rejection, sent)
-    return learning.learn_from(error, now_s, relevant)
+    return learning.prepare_retry(error, now_s, relevant)

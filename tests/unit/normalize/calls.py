@@ -24,4 +24,5 @@ def merge_replies(
     steps = join_replies(replies, counts, options, upstream, 1 << 40)
     while (result := next_step(steps)) is None:
         pass
-    return result
+    pieces, names = result
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces), names

@@ -96,7 +96,7 @@ def test_a_limit_of_one_sends_plain_strings():
 @pytest.mark.parametrize(
     ("given_inputs", "limit"), [(["a", "b"], None), (["a", "b"], 2), ("a", 1), ([1, 2, 3], 1), ([], 1), (None, 1)]
 )
-def test_what_fits_is_the_same_call(given_inputs, limit):
+def test_call_within_the_limit_is_not_split(given_inputs, limit):
     whole = call(given_inputs, limit)
     assert split(whole) == (whole,)
     assert split(whole)[0] is whole
@@ -162,7 +162,7 @@ def test_answers_are_joined_in_order_with_their_places_and_the_sum_of_their_usag
     }
 
 
-def test_usage_that_is_none_is_no_sum():
+def test_missing_usage_is_not_added_up():
     mixed = [vectors(entry(0), usage=None), vectors(entry(0), usage={"prompt_tokens": 2, "tier": "a", "b": True})]
     joined = json.loads(answer(mixed, [1, 1], EmbeddingsOptions(2), "embed"))
     assert joined["usage"] == {"prompt_tokens": 2, "tier": "a", "b": True}
@@ -197,7 +197,7 @@ def test_places_that_are_texts_become_numbers():
 
 
 @pytest.mark.parametrize("places", [(None, None), (0, 0), (5, 6), (0, None), ("a", 1)])
-def test_places_that_are_none_are_counted(places):
+def test_missing_indexes_follow_the_order(places):
     reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
     assert json.loads(answer([reply], [2], EmbeddingsOptions(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
 
@@ -212,25 +212,25 @@ def test_places_that_are_missing_or_none_are_named(places):
     assert reported(vectors(*map(entry, places)), 2) == (INDEX,)
 
 
-def test_what_is_right_but_for_its_encoding_is_not_named():
+def test_conversion_of_the_encoding_has_no_entry():
     assert reported(vectors(entry(0), entry(1)), 2) == ()
     assert reported(vectors(entry(0), entry(1)), 2, base64=True) == ()
 
 
-def test_of_joined_answers_is_named_what_was_wrong_in_one_of_them_and_once():
+def test_repair_in_one_part_is_named_once():
     right, wrong, turned = vectors(entry(0), entry(1)), vectors(entry(), entry()), vectors(entry(1), entry(0))
     assert merge_replies([right, right], [2, 2], EmbeddingsOptions(4), "embed")[1] == ()
     assert merge_replies([right, wrong, turned, wrong], [2] * 4, EmbeddingsOptions(8), "embed")[1] == (ORDER, INDEX)
     assert NAMES == ("embeddings=order", "embeddings=index")
 
 
-def test_numbers_become_base64_where_that_was_asked_for():
+def test_numbers_become_base64_if_requested():
     reply = vectors(entry(0, [0.1, -2, 3e-5]))
     joined = json.loads(answer([reply], [1], EmbeddingsOptions(1, base64=True), "embed"))
     assert joined["data"] == [entry(0, text(0.1, -2, 3e-5))]
 
 
-def test_base64_becomes_numbers_where_those_were_asked_for():
+def test_base64_becomes_numbers_if_requested():
     reply = vectors(entry(0, text(0.5, -2)))
     assert json.loads(answer([reply], [1], EmbeddingsOptions(1), "embed"))["data"] == [entry(0, [0.5, -2])]
 
@@ -253,13 +253,13 @@ def test_there_and_back_is_the_same_vector(numbers):
 # all or nothing
 
 
-def test_an_answer_with_too_few_vectors_is_none():
+def test_too_few_vectors_are_a_fault():
     reported = fault(vectors(entry(0)), counts=[2])
     assert reported == "The embeddings of the upstream 'embed' are invalid: there are 1 vectors for 2 inputs."
     assert "there are 0 vectors for 1 inputs" in fault(vectors())
 
 
-def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
+def test_vector_of_an_unrequested_length_is_refused():
     for vector in ([0.5, 1], text(0.5, 1)):
         reported = fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, dimensions=256))
         assert "asks for 256 dimensions and a vector has 2" in reported
@@ -311,7 +311,7 @@ def test_usage_that_cannot_be_added_up_is_reported(one, other):
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(b',"x":"\xff"', b""), (b"", b',"model":"\xff"')])
-def test_what_is_rewritten_is_text(inner, outer):
+def test_rewritten_reply_must_be_utf8(inner, outer):
     for asked in (EmbeddingsOptions(1), EmbeddingsOptions(1, base64=True)):
         assert "the reply is not UTF-8" in fault(REWRITTEN % (inner, outer), asked=asked)
 
@@ -401,12 +401,12 @@ def test_an_error_or_a_truncated_reply_is_not_right(reply):
     assert not is_right(reply, EmbeddingsOptions(1))
 
 
-def test_an_error_of_null_is_none():
+def test_null_error_is_not_an_error():
     assert is_right(vectors(entry(0), error=None), EmbeddingsOptions(1))
 
 
 @pytest.mark.parametrize("blank", [b"", b" ", b"\n" * 40])
-def test_a_vector_of_blanks_is_an_empty_one(blank):
+def test_vector_of_blanks_is_empty(blank):
     reply = b'{"data":[{"index":0,"embedding":[%b]}]}' % blank
     assert "a vector is empty" in fault(reply)
     assert not is_right(reply, EmbeddingsOptions(1))
@@ -427,7 +427,7 @@ MORE = st.dictionaries(st.sampled_from(["model", "error", "usage"]), VALUES, max
 
 
 @given(LISTED, MORE, st.booleans())
-def test_what_is_right_at_a_glance_is_right_when_looked_at_closely(listed, more, comes_last):
+def test_fast_path_accepts_only_replies_that_the_slow_path_accepts(listed, more, comes_last):
     members = {"data": listed, **more} if comes_last else {**more, "data": listed}
     reply, asked = json.dumps(members).encode(), EmbeddingsOptions(len(listed))
     if is_right(reply, asked):
@@ -439,6 +439,6 @@ def test_raw_parts_stay_as_they_came():
     assert encoded({"results": [raw]}) == b'{"results":[%b]}' % raw
 
 
-def test_raw_parts_that_are_no_text_are_refused():
+def test_raw_parts_that_are_not_utf8_are_refused():
     with pytest.raises(ValueError, match="utf-8"):
         encoded({"x": msgspec.Raw(b'"\xff"')})

@@ -38,7 +38,7 @@ def test_numbers_that_are_not_json_are_refused(numbers: str, at: int):
 
 @pytest.mark.parametrize("written", [f"[{{}}, {LONG}]", f"[{LONG}, {{}}]"])
 @pytest.mark.parametrize("numbers", MALFORMED)
-def test_they_are_seen_at_both_ends_of_each_long_vector(numbers: str, written: str):
+def test_invalid_numbers_are_found_at_both_ends_of_a_long_vector(numbers: str, written: str):
     vectors = [written.format("1, 2")] * 18
     assert is_right(reply(*vectors), EmbeddingsOptions(18))
     vectors[9] = written.format(numbers)
@@ -53,13 +53,13 @@ def test_a_lone_vector_is_read_whole(numbers: str):
 
 @pytest.mark.parametrize("written", ["[{}]", "[ {} ]", "[\n{}\n]"])
 @pytest.mark.parametrize("sep", [" ", "  ", "\n", ";", " , , "])
-def test_a_list_without_commas_is_none_however_long(written: str, sep: str):
+def test_vector_without_commas_is_refused_at_any_length(written: str, sep: str):
     vector = written.format(LONG.replace(", ", sep))
     check_refused(reply(*[vector] * 18), EmbeddingsOptions(18))
 
 
 @pytest.mark.parametrize("odd", ["[0.123456789012]", "[1, 2, 3]"])
-def test_one_of_another_length_among_short_ones_is_refused_wherever_it_stands(odd: str):
+def test_short_vector_of_another_length_is_refused_at_any_position(odd: str):
     vectors = ["[0.5, 1]", odd, "[0.1234567890123456, 0.1234567890123456]"]
     for turned in range(3):
         check_refused(reply(*vectors[turned:], *vectors[:turned]), EmbeddingsOptions(3))
@@ -74,7 +74,7 @@ def test_one_much_shorter_or_longer_is_refused_among_long_ones(odd: str, asked: 
 @pytest.mark.parametrize("vector", [[0.5] * 3000, [1e-7, -2.5e10] * 1000, list(range(2000))])
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n  ", " : ")])
 @pytest.mark.parametrize("count", [1, 2, 20])
-def test_long_vectors_are_right_however_they_are_written(vector: Any, separators: tuple[str, str], count: int):
+def test_long_vectors_are_right_in_every_notation(vector: Any, separators: tuple[str, str], count: int):
     data = [{"embedding": vector, "index": at} for at in range(count)]
     reported = json.dumps({"data": data, "usage": {"total_tokens": 1}}, separators=separators).encode()
     assert len(reported) > max(PARSED_BYTES, COUNTED_BYTES / 4)
@@ -85,6 +85,6 @@ def test_long_vectors_are_right_however_they_are_written(vector: Any, separators
 @pytest.mark.parametrize(
     "nothing", ["[]", "[ ]", "[" + " " * 9000 + "]", "[[]]", "[[1, 2]]", f"[[{LONG}]]", "1", "{}", "null"]
 )
-def test_what_is_no_list_of_numbers_is_refused(nothing: str):
+def test_vector_that_is_not_a_list_of_numbers_is_refused(nothing: str):
     assert not is_right(reply("[1, 2]", nothing, "[1, 2]"), EmbeddingsOptions(3))
     assert not is_right(reply(nothing), EmbeddingsOptions(1))

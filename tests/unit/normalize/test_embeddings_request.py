@@ -10,10 +10,10 @@ from gatepass.normalize.rules import apply_changes
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, TARGET, a_call
 
 
-def test_base64_is_asked_for_as_numbers():
+def test_base64_request_is_sent_as_a_request_for_numbers():
     call = a_call(b'{"input":"a","encoding_format": "base64"}', EMBEDDINGS)
     changed, _ = apply_changes(call, [FloatVectors()])
-    assert changed.body == b'{"input":"a","encoding_format": "float"}'
+    assert changed.body == b'{"input":"a","encoding_format":"float"}'
     assert changed.adapted == ("set=encoding_format>float",)
     for body, operation in ((b'{"encoding_format":"float"}', EMBEDDINGS), (b'{"encoding_format":"base64"}', CHAT)):
         assert apply_changes(a_call(body, operation), [FloatVectors()])[1] == []
@@ -37,7 +37,7 @@ def test_more_inputs_than_fit_are_split():
     assert limit(texts, SplitShare(1)) == 1
 
 
-def test_a_list_of_one_is_sent_alone_where_lists_are_not_taken():
+def test_single_input_is_sent_without_a_list_at_limit_one():
     assert limit(["a"], SplitInputs(1)) == 1
     assert limit(["a"], SplitInputs(2)) is None
     assert limit(["a"], SplitShare(50)) is None

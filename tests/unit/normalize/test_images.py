@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gatepass.errors import InvalidImage
 from gatepass.normalize.images import Images
+from gatepass.normalize.json_editor import JsonObjectEditor
 from gatepass.types import Call
 from tests.unit.normalize.calls import EMBEDDINGS, MODELS, TARGET, a_call
 from tests.unit.operations.json_texts import VALUES, written
@@ -65,24 +66,24 @@ def test_ragflows_images_go_to_the_last_user_message():
     )
     adapted = apply(body)
     assert adapted.body == (
-        b'{"model": "gpt-4o", "messages": [{"role": "system", "content": "You are."}, {"role": "user", '
-        b'"content": "first"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": '
+        b'{"model":"gpt-4o","messages":[{"role": "system", "content": "You are."},{"role": "user", '
+        b'"content": "first"},{"role": "assistant", "content": "yes"},{"role":"user","content":'
         b'[{"type":"text","text":"What is in the picture?"},{"type":"image_url","image_url":{"url":"'
         + DATA.encode()
-        + b'"}}]}], "temperature": 0.1, "stream": false}'
+        + b'"}}]}],"temperature":0.1,"stream":false}'
     )
     assert adapted.adapted == ("images=1",)
 
 
-def test_everything_else_keeps_its_bytes():
+def test_every_other_value_keeps_its_bytes():
     body = (
         b'\n{ "images" : [ "https:\\/\\/h\\/a" ] ,\t"m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
         b' "content":"\\u00e9\\n" , "name":"n"} , 5 ], "seed":0.5e1 }'
     )
     assert apply(body).body == (
-        b'\n{ "m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
-        b' "content":[{"type":"text","text":"\\u00e9\\n"},{"type":"image_url","image_url":'
-        b'{"url":"https:\\/\\/h\\/a"}}] , "name":"n"} , 5 ], "seed":0.5e1 }'
+        b'{"messages":[{"role":"user","x":1e999,'
+        b'"content":[{"type":"text","text":"\\u00e9\\n"},{"type":"image_url","image_url":'
+        b'{"url":"https:\\/\\/h\\/a"}}],"name":"n"},5],"seed":0.5e1}'
     )
 
 
@@ -130,19 +131,6 @@ def test_text_comes_first_and_parts_that_are_there_stay(message, content):
     assert adapt({"messages": [{"images": [URL], **message}]}) == {"messages": [user(content)]}
 
 
-@pytest.mark.parametrize(
-    ("body", "left"),
-    [
-        (b'{"messages":[{"role":"user","content":[ ]}],"images":"http://h"}', b"[ X]"),
-        (b'{"messages":[{"role":"user","content":[ {"type":"text"} ]}],"images":"http://h"}', b'[ {"type":"text"} ,X]'),
-        (b'{"messages":[{"role":"user","content" : "" }],"images":"http://h"}', b"[X]"),
-    ],
-)
-def test_a_list_of_parts_keeps_its_spelling(body, left):
-    image = b'{"type":"image_url","image_url":{"url":"http://h"}}'
-    assert left.replace(b"X", image) in apply(body).body
-
-
 @pytest.mark.parametrize("empty", [None, [], "", {}])
 @pytest.mark.parametrize("role", ["user", "assistant", "system", "tool"])
 def test_empty_images_are_removed_wherever_they_stand(empty, role):
@@ -166,22 +154,19 @@ def test_names_and_roles_in_escapes_are_read():
     }
 
 
-def test_of_duplicates_the_last_counts():
+def test_last_of_duplicate_members_is_used():
     body = (
         b'{"images":["file:///x"],"images":["http://h"],"messages":[{"role":"tool","images":5,"role":"user",'
         b'"images":["http://g"],"content":"old","content":"new"}]}'
     )
-    assert apply(body).body == (
-        b'{"messages":[{"role":"tool","role":"user","content":"old","content":[{"type":"text","text":"new"},'
-        b'{"type":"image_url","image_url":{"url":"http://g"}},{"type":"image_url","image_url":{"url":"http://h"}}]}]}'
-    )
+    assert json.loads(apply(body).body) == {
+        "messages": [user([{"type": "text", "text": "new"}, part("http://g"), part("http://h")])]
+    }
 
 
 def test_duplicates_without_content_leave_one_list():
     body = b'{"messages":[{"images":[],"role":"user","images":["http://h"],"x":1}]}'
-    assert apply(body).body == (
-        b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://h"}}],"x":1}]}'
-    )
+    assert json.loads(apply(body).body) == {"messages": [user([part("http://h")], x=1)]}
 
 
 # --- messages that are not changed
@@ -199,13 +184,13 @@ def test_duplicates_without_content_leave_one_list():
         b'{"messages":[{"role":"user","content":"\\u0069mages"}]}',
     ],
 )
-def test_images_in_words_and_elsewhere_change_no_byte(body):
+def test_word_images_in_texts_changes_no_byte(body):
     call = a_call(body)
     assert Images().apply(call, TARGET) is call
 
 
 @pytest.mark.parametrize(("operation", "body"), [(EMBEDDINGS, b'{"images":["http://h"]}'), (MODELS, b"")])
-def test_only_chats_are_looked_at(operation, body):
+def test_images_are_searched_in_chats_only(operation, body):
     call = a_call(body, operation)
     assert Images().apply(call, TARGET) is call
 
@@ -272,16 +257,24 @@ def test_object_forms_become_parts(form, expected):
     assert moved([dict(reversed(form.items()))]) == [expected]
 
 
+def test_bytes_of_a_url_in_an_object_are_neither_copied_nor_compared(monkeypatch):
+    read: list[str] = []
+    text = JsonObjectEditor.text
+
+    def noted(editor: JsonObjectEditor, name: str) -> bytes | None:
+        read.append(name)
+        return text(editor, name)
+
+    monkeypatch.setattr(JsonObjectEditor, "text", noted)
+    assert moved([{"image_url": {"url": DATA, "detail": "low"}}]) == [part(DATA, detail="low")]
+    assert "url" not in read
+
+
 def test_one_object_alone_is_one_image():
     assert moved({"url": URL}) == [part(URL)]
 
 
-def test_an_object_form_keeps_its_spelling():
-    body = b'{"messages":[{"role":"user","content":""}],"images":[ { "image_url" : { "url" : "http:\\/\\/h" } } ]}'
-    assert b'[{"type":"image_url", "image_url" : { "url" : "http:\\/\\/h" } }]' in apply(body).body
-
-
-def test_of_a_forms_duplicates_the_last_counts():
+def test_last_duplicate_in_an_image_object_is_used():
     body = b'{"messages":[{"role":"user"}],"images":[{"url":"file:x","detail":"a","url":"http://h","detail":"low"}]}'
     assert json.loads(apply(body).body)["messages"][0]["content"] == [part("http://h", detail="low")]
 
@@ -331,10 +324,13 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
         (True, "is true"),
         (None, "is null"),
         ([URL], "is an array"),
-        ({}, "is an object without image_url, url, inline_data or data"),
-        ({"type": "text", "text": "x"}, "is an object without image_url, url, inline_data or data"),
-        ({"inline_data": None}, "is an object without image_url, url, inline_data or data"),
-        ({"inline_data": {"mime_type": "image/png"}}, "is an object without image_url, url, inline_data or data"),
+        ({}, "is an object without image_url, url, inline_data, source, blob or data"),
+        ({"type": "text", "text": "x"}, "is an object without image_url, url, inline_data, source, blob or data"),
+        ({"inline_data": None}, "is an object without image_url, url, inline_data, source, blob or data"),
+        (
+            {"inline_data": {"mime_type": "image/png"}},
+            "is an object without image_url, url, inline_data, source, blob or data",
+        ),
         ({"image_url": {"detail": "low"}}, "has an image_url without url"),
         ({"image_url": {"url": None}}, "has null in url"),
         ({"image_url": None}, "has null in image_url"),
@@ -349,7 +345,7 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
         ({"data": ""}, "is empty"),
     ],
 )
-def test_what_is_no_image_is_named_by_its_place_and_reason(image, reason):
+def test_invalid_image_is_named_with_position_and_reason(image, reason):
     at_top = {"messages": [user("t")], "images": [URL, DATA, image]}
     assert refusal(at_top) == (f"images[2] {reason}. {WANTED}", "images[2]")
     in_message = {"messages": [{"role": "system", "content": ""}, user("t", images=[image])]}
@@ -452,7 +448,7 @@ def test_the_rule_is_the_plain_model(data):
 
 
 @pytest.mark.parametrize("odd", ["\r", "\n", "\t", " ", "\x00", "\x7f", "\x85", "\u00a0", "\u2028"])
-def test_a_url_with_a_blank_or_a_control_character_is_none(odd):
+def test_url_with_a_blank_or_a_control_character_is_refused(odd):
     bad = f"https://h/a{odd}X-Header: 1"
     expected = f"images[1] is a URL that contains a space, a line break or another control character. {WANTED}"
     for image in (bad, {"url": bad}, {"image_url": {"url": bad}}):
@@ -462,7 +458,7 @@ def test_a_url_with_a_blank_or_a_control_character_is_none(odd):
             apply(b'{"messages":[{"role":"user"}],"images":[%b]}' % raw.encode())
 
 
-def test_a_data_url_with_a_line_break_in_its_head_is_none():
+def test_data_url_with_a_line_break_in_its_head_is_refused():
     bad = f"data:image/png;a=\r\nb;base64,{PNG}"
     expected = f"images[0] is a data: URL, which gatepass does not support. {WANTED}"
     assert refusal({"messages": [user("")], "images": [bad]}) == (expected, "images[0]")
@@ -471,7 +467,7 @@ def test_a_data_url_with_a_line_break_in_its_head_is_none():
 @pytest.mark.parametrize("at", [1100, 3000, 65_535, 65_536, 100_000, 199_900])
 @pytest.mark.parametrize("odd", ["!!<>", "\u00e9", "=A"])
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
-def test_what_is_no_base64_is_found_wherever_it_stands(head, odd, at):
+def test_invalid_base64_is_found_at_any_position(head, odd, at):
     long = b64encode(BYTES["image/png"] + bytes(150_000)).decode()
     expected = f"images[1] is neither a URL nor base64. {WANTED}"
     bad = f"{head}{long[:at]}{odd}{long[at:]}"

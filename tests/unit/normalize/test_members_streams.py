@@ -9,15 +9,15 @@ from gatepass.normalize.rules import apply_changes
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, RESPONSES, a_call
 
 
-def test_a_stream_is_asked_for_as_a_whole_reply():
+def test_unstreamed_requests_a_whole_reply():
     call = a_call(b'{"stream": true, "stream_options":{"include_usage":true},"n":1}', stream=True)
     changed, _ = apply_changes(call, [Unstreamed()])
-    assert (changed.body, changed.stream, changed.adapted) == (b'{"stream": false,"n":1}', False, ("stream=synth",))
+    assert (changed.body, changed.stream, changed.adapted) == (b'{"stream":false,"n":1}', False, ("stream=synth",))
     assert call.stream
 
 
 @pytest.mark.parametrize("body", [b'{"n":1}', b'{"n":1,"stream":false}', b'{"n":1,"stream":null}'])
-def test_a_whole_reply_is_asked_for_as_a_stream_with_its_usage(body):
+def test_streamed_requests_a_stream_with_usage(body):
     changed, _ = apply_changes(a_call(body), [Streamed()])
     assert json.loads(changed.body) == {"n": 1, "stream": True, "stream_options": {"include_usage": True}}
     assert (changed.stream, changed.adapted) == (True, ("stream=aggregate",))
@@ -32,7 +32,7 @@ def test_responses_stream_and_have_their_usage_anyway():
     assert (json.loads(stream.body), stream.stream) == ({"n": 1, "stream": True}, True)
 
 
-def test_what_is_asked_for_already_is_left_alone():
+def test_request_with_the_right_stream_mode_is_unchanged():
     whole, stream = a_call(b'{"stream":false}'), a_call(b'{"stream":true,"stream_options":{}}', stream=True)
     assert apply_changes(whole, [Unstreamed()])[0] is whole
     assert apply_changes(stream, [Streamed(), OrphanedOptions()])[0] is stream

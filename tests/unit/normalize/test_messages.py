@@ -7,6 +7,7 @@ import pytest
 
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.messages import (
+    SCHEMA_BYTES,
     EmptyContent,
     MergedRoles,
     Replayed,
@@ -78,7 +79,7 @@ def test_the_system_text_precedes_the_first_user_text():
         (message("system", None), message("user", "u")),
     ],
 )
-def test_a_system_message_that_has_no_place_to_go_stays(messages):
+def test_system_message_without_a_user_message_is_unchanged(messages):
     assert unchanged(SystemIntoUser(), *messages)
 
 
@@ -123,7 +124,7 @@ def test_text_parts_become_one_string():
 
 
 @pytest.mark.parametrize("content", [[], [text("a"), PICTURE], [{"type": "text"}], ["a"], [{"type": "x", "text": "a"}]])
-def test_lists_of_anything_else_stay(content):
+def test_lists_with_other_parts_are_unchanged(content):
     assert unchanged(TextContent(), message("user", content))
 
 
@@ -214,22 +215,47 @@ def test_without_a_schema_or_messages_nothing_is_added(document):
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-" + b"9" * 5000])
-@pytest.mark.parametrize(
-    ("change", "body"),
-    [
-        (Replayed(), b'{"messages":[{"role":"assistant","tool_calls":%b}]}'),
-        (Replayed(), b'{"messages":[{"role":"assistant","tool_calls":[{"id":%b}]}]}'),
-        (
-            SchemaInWords(),
-            b'{"response_format":{"type":"json_schema","json_schema":{"schema":%b}},"messages":[{"role":"user"}]}',
-        ),
-    ],
-)
-def test_a_number_that_cannot_be_read_is_the_clients_to_fix(change, body, number):
+def test_a_number_that_cannot_be_read_is_the_clients_to_fix(number):
+    body = b'{"response_format":{"type":"json_schema","json_schema":{"schema":%b}},"messages":[{"role":"user"}]}'
     call = a_call(body % number)
     with pytest.raises(InvalidRequest, match="a number that is too large"):
-        apply_changes(call, [change])
-    assert not would_change(change, call)
+        apply_changes(call, [SchemaInWords()])
+    assert not would_change(SchemaInWords(), call)
+
+
+@pytest.mark.parametrize("value", [b"1e999", b'[{"id":1e999}]', b"true", b'"\\u0000"', b"[0]", b"0.01", b"-1"])
+def test_a_member_with_a_value_remains_without_being_read(value):
+    call = a_call(b'{"messages":[{"role":"assistant","tool_calls":%b}]}' % value)
+    assert apply_changes(call, [Replayed()]) == (call, [])
+
+
+@pytest.mark.parametrize("value", [b"null", b"false", b'""', b"[ \n]", b"{\t}", b"0", b"-0.0", b"0e5"])
+def test_a_member_with_an_empty_value_is_dropped(value):
+    call = a_call(b'{"messages":[{"role":"assistant","tool_calls":%b}]}' % value)
+    assert apply_changes(call, [Replayed()])[0].body == b'{"messages":[{"role":"assistant"}]}'
+
+
+def test_a_schema_that_is_too_large_to_parse_remains():
+    document = {"response_format": {**SCHEMA, "x": "a" * SCHEMA_BYTES}, "messages": [message("user", "u")]}
+    call = a_call(json.dumps(document).encode())
+    assert apply_changes(call, [SchemaInWords()]) == (call, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "messages", "texts"),
+    [
+        (TextContent(), [message("user", [text("%"), text("b")])], [b"%\\n\\nb"]),
+        (MergedRoles(), [message("user", "%"), message("user", "b")], [b"%\\n\\nb"]),
+        (SystemIntoUser(), [message("system", "%"), message("user", "b")], [b"%\\n\\nb"]),
+        (SystemIntoUser(), [message("system", "%"), message("user", [text("b")])], [b"%", b"b"]),
+    ],
+)
+def test_joined_texts_keep_their_bytes(change, messages, texts):
+    written = b'\\u00e9\\/\\"\xe4\xb8\xad\\ud83d\\ude00'
+    body = json.dumps({"messages": messages}).encode().replace(b"%", written)
+    changed, _ = apply_changes(a_call(body), [change])
+    for joined in texts:
+        assert b'"%b"' % joined.replace(b"%", written) in changed.body
 
 
 def test_embeddings_have_no_messages_to_change():

@@ -47,13 +47,13 @@ def test_ragflows_tool_calls_lose_their_index_and_nothing_else():
     assert adapted == ("drop=messages[].tool_calls[].index",)
 
 
-def test_what_vllm_requires_is_kept_from_azure_alone():
+def test_members_for_vllm_are_dropped_for_azure_only():
     body, adapted = sent({**ROUND, "messages": []}, BUILT_IN_PROFILES["ragflow"], "azure")
     assert body == {"model": "m", "messages": []}
     assert adapted == ("drop=chat_template_kwargs", "drop=enable_thinking")
 
 
-def test_librechats_null_goes_and_its_true_stays():
+def test_librechats_null_is_dropped_and_true_kept():
     tools = [{"type": "function", "strict": None, "function": {"name": "f", "strict": True}}]
     body, _ = sent({"tools": tools}, BUILT_IN_PROFILES["librechat"])
     assert body == {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}
@@ -93,7 +93,7 @@ def test_a_clean_request_is_the_same_object_under_every_profile():
             assert normalize(vectors, TARGET, rules_of(profile, dialect)) is vectors
 
 
-def test_a_model_listed_with_its_type_is_asked_for_without_it():
+def test_typed_model_name_is_sent_without_its_type():
     body, adapted = sent({"model": "text-3___embedding"}, BUILT_IN_PROFILES["ragflow"])
     assert body == {"model": "text-3"}
     assert adapted == ("model=untyped",)
@@ -141,7 +141,7 @@ def test_a_name_without_a_hint_gets_a_suffix_if_that_helps(model, kind, listed):
 
 
 @given(st.text(min_size=1, max_size=20), st.sampled_from(get_args(ModelKind)))
-def test_what_is_listed_is_understood(model, kind):
+def test_untyped_reverses_typed(model, kind):
     assert untyped(typed(model, kind)) == untyped(model)
 
 

@@ -111,26 +111,26 @@ def sent(body: bytes, shape: RerankShape, model: str | None = None) -> bytes:
 
 @pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, b'{"model":"r","query":"q","documents":["a"],"new":{}}'])
 @pytest.mark.parametrize("shape", ["cohere", "jina", "vllm", "xinference"])
-def test_what_imitates_cohere_goes_on_by_the_byte(body, shape):
+def test_request_in_the_upstreams_shape_keeps_its_bytes(body, shape):
     whole = a_call(body, RERANK)
     assert apply_changes(whole, [ConvertRerank(shape)])[0] is whole
 
 
-def test_tei_to_tei_goes_on_by_the_byte():
+def test_tei_request_to_tei_keeps_its_bytes():
     whole = a_call(RAGFLOW_TEI, RERANK)
     assert apply_changes(whole, [ConvertRerank("tei")])[0] is whole
 
 
-def test_booleans_written_as_texts_stay_for_xinference_alone():
+def test_booleans_as_texts_are_kept_for_xinference_only():
     assert sent(RAGFLOW_XINFERENCE, "xinference") == RAGFLOW_XINFERENCE
     for shape in ("cohere", "jina", "vllm"):
         assert sent(RAGFLOW_XINFERENCE, shape) == (
-            b'{"model": "r", "query": "q", "return_documents": true, "documents": ["a", "b"]}'
+            b'{"model":"r","query":"q","return_documents":true,"documents":["a", "b"]}'
         )
 
 
 @pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, RAGFLOW_XINFERENCE])
-def test_tei_is_asked_in_its_own_words_and_not_for_what_gatepass_does(body):
+def test_tei_receives_its_own_shape_without_top_n(body):
     assert json.loads(sent(body, "tei")) == {"model": "r", "query": "q", "texts": ["a", "b"], "truncate": True}
 
 
@@ -150,7 +150,7 @@ def test_a_model_that_the_client_names_stays():
     assert sent(RAGFLOW, "jina", "other") == RAGFLOW
 
 
-def test_raw_scores_are_had_from_tei_alone():
+def test_raw_scores_are_supported_by_tei_only():
     body = b'{"query":"q","texts":["a"],"raw_scores":true}'
     assert sent(body, "tei") == body
     with pytest.raises(InvalidRequest) as caught:
@@ -165,18 +165,18 @@ OBJECTS = b'{"query":{"text":"q"},"documents":["a",{"text":"b","title":"t"}],"x"
     ("shape", "expected"),
     [
         ("jina", OBJECTS),
-        ("cohere", b'{"query":"q","documents":["a","b"],"x": 1}'),
-        ("vllm", b'{"query":"q","documents":["a","b"],"x": 1}'),
-        ("xinference", b'{"query":"q","documents":["a","b"],"x": 1}'),
-        ("tei", b'{"query":"q","texts":["a","b"],"x": 1,"truncate":true}'),
+        ("cohere", b'{"query":"q","documents":["a","b"],"x":1}'),
+        ("vllm", b'{"query":"q","documents":["a","b"],"x":1}'),
+        ("xinference", b'{"query":"q","documents":["a","b"],"x":1}'),
+        ("tei", b'{"query":"q","texts":["a","b"],"x":1,"truncate":true}'),
     ],
 )
-def test_objects_become_texts_where_the_upstream_takes_no_objects(shape, expected):
+def test_object_documents_become_texts_if_required(shape, expected):
     assert sent(OBJECTS, shape) == expected
 
 
 @pytest.mark.parametrize("shape", sorted(set(SHAPES) - {"jina"}))
-def test_a_picture_is_refused_by_its_place_where_it_cannot_be_ranked(shape):
+def test_image_document_is_refused_with_its_position(shape):
     with pytest.raises(InvalidRequest) as caught:
         sent(b'{"query":"q","documents":["a",{"image":"x"}]}', shape)
     assert caught.value.param == ("texts[1]" if shape == "tei" else "documents[1]")
@@ -259,25 +259,25 @@ def test_every_reply_has_the_same_scores_for_every_client(reply, asked):
 
 
 @pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, RerankOptions(3, top_n=2))])
-def test_what_is_right_already_is_the_same_object(reply, asked):
+def test_correct_ranking_is_the_same_object(reply, asked):
     assert client_ranking(reply, asked, "chat") is reply
 
 
-def test_an_echo_that_was_asked_for_and_is_there_is_the_same_object():
+def test_requested_documents_that_are_present_are_unchanged():
     asked = RerankOptions(3, echoed=TEXTS)
     reply = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
     assert client_ranking(reply, asked, "chat") is reply
 
 
 @pytest.mark.parametrize("reply", REPLIES)
-def test_documents_come_only_where_they_were_asked_for(reply):
+def test_documents_are_returned_only_if_requested(reply):
     for asked in (PLAIN, TEI):
         reported = read(client_ranking(reply, asked, "chat"))
         results = reported if asked.is_tei else reported["results"]
         assert not any({"document", "text"} & result.keys() for result in results)
 
 
-def test_documents_that_were_asked_for_are_those_of_the_request():
+def test_returned_documents_are_those_of_the_request():
     reply = b'[{"index":0,"score":3},{"index":1,"score":2},{"index":2,"score":1,"text":"mine"}]'
     reported = read(client_ranking(reply, RerankOptions(3, echoed=TEXTS), "chat"))
     documents = [result["document"] for result in reported["results"]]
@@ -312,7 +312,7 @@ def test_a_bare_list_becomes_its_results_and_nothing_else(asked, expected):
     assert client_ranking(TEI_REPLY, asked, "chat") == expected
 
 
-def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
+def test_best_results_are_kept_if_the_upstream_has_no_top_n():
     reply = b'[{"index":0,"score":-3},{"index":1,"score":-1},{"index":2,"score":-2}]'
     assert scores(read(client_ranking(reply, RerankOptions(3, top_n=2), "chat"))) == [(1, -1), (2, -2)]
     assert scores(read(client_ranking(reply, RerankOptions(3, top_n=3), "chat"))) == [(0, -3), (1, -1), (2, -2)]
@@ -349,7 +349,7 @@ def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
         (b'[{"index":1,"score":1},{"index":1,"score":0}]', "it ranks a document twice"),
     ],
 )
-def test_what_would_be_read_as_zeros_is_refused_with_the_reason(reply, reason):
+def test_reply_without_a_ranking_is_refused_with_the_reason(reply, reason):
     with pytest.raises(UpstreamInvalid, match=re.escape(f"The upstream's reply is not a ranking: {reason}.")):
         client_ranking(reply, PLAIN, "chat")
 

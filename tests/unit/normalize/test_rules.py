@@ -14,8 +14,8 @@ from gatepass.errors import InvalidImage
 from gatepass.normalize.rules import (
     BUILT_IN_RULES,
     FLOAT_VECTORS,
+    STRAYS,
     STREAM_OPTIONS,
-    DropStrayParams,
     ModelName,
     applicable_rules,
     normalize,
@@ -31,7 +31,7 @@ INBOUND = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", 0
 PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4).decode()
 
 
-def test_the_rules_stand_in_their_order():
+def test_rules_are_in_their_documented_order():
     assert [rule.name for rule in BUILT_IN_RULES] == ["images", "strays", "stream_options", "vectors", "model"]
 
 
@@ -42,7 +42,7 @@ def test_each_rule_sees_what_the_one_before_made():
         b'{"model":"deployed","messages":[{"role":"user","content":'
         b'[{"type":"image_url","image_url":{"url":"http://h"}}]}]}'
     )
-    assert adapted.adapted == ("images=1", "drop=drop_params,model_type")
+    assert adapted.adapted == ("images=1", "drop=drop_params", "drop=model_type")
 
 
 @pytest.mark.parametrize("rule", BUILT_IN_RULES[:-1], ids=lambda rule: rule.name)
@@ -118,7 +118,7 @@ MENTIONS = [
 
 @pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS, RESPONSES])
 @pytest.mark.parametrize("stream", [b"true", b"false"])
-def test_one_look_at_a_body_settles_what_each_rule_would(operation, stream):
+def test_one_search_decides_for_all_rules(operation, stream):
     for first, second in itertools.product(MENTIONS, MENTIONS):
         body = b'{%b,"model":"m",%b,"messages":[{"role":"user"}],"stream":%b}' % (first, second, stream)
         call = a_call(body, operation, stream=stream == b"true")
@@ -130,7 +130,7 @@ WORDS = st.sampled_from([*("drop_params", "model_type", "images", "stream_option
 
 
 @given(st.data())
-def test_the_look_at_any_body_agrees_with_the_rules_one_by_one(data):
+def test_single_search_agrees_with_each_rule_alone(data):
     values = st.one_of(VALUES, st.sampled_from(["base64", "http://h/a", {"include_usage": True}]))
     value = data.draw(st.dictionaries(st.one_of(NAMES, WORDS), values, max_size=5))
     body = data.draw(written({**value, "model": "m", "messages": [{"role": "user", "content": "t"}]})).encode()
@@ -173,7 +173,7 @@ def test_reading_a_large_body_copies_nothing_of_it():
     assert peak < 0.1 * len(body)
 
 
-def test_a_body_of_many_members_costs_no_more_than_it_is():
+def test_body_of_many_members_needs_little_memory():
     body = b'{"model":"m",' + b",".join(b'"%06d":[]' % at for at in range(100_000)) + b"}"
     tracemalloc.start()
     decode(INBOUND, CHAT, body, "k")
@@ -183,7 +183,7 @@ def test_a_body_of_many_members_costs_no_more_than_it_is():
 
 
 @pytest.mark.parametrize("one", ["1", "{}", '""'])
-def test_a_body_of_many_inputs_costs_no_more_than_it_is(one: str):
+def test_body_of_many_inputs_needs_little_memory(one: str):
     body = f'{{"model":"m","input":[{",".join([one] * 500_000)}]}}'.encode()
     tracemalloc.start()
     decode(INBOUND, EMBEDDINGS, body, "k")
@@ -200,14 +200,12 @@ RAGFLOW_EMBEDDING = (
 
 
 def apply(body: bytes, operation=EMBEDDINGS) -> Call:
-    return DropStrayParams().apply(a_call(body, operation), TARGET)
+    return STRAYS.apply(a_call(body, operation), TARGET)
 
 
 def test_ragflows_embedding_loses_drop_params_and_nothing_else():
     adapted = apply(RAGFLOW_EMBEDDING)
-    assert adapted.body == (
-        b'{"input": ["Test if the api key is available"], "model": "bge-m3", "encoding_format": "float"}'
-    )
+    assert adapted.body == b'{"input":["Test if the api key is available"],"model":"bge-m3","encoding_format":"float"}'
     assert adapted.adapted == ("drop=drop_params",)
 
 
@@ -215,17 +213,17 @@ def test_ragflows_embedding_loses_drop_params_and_nothing_else():
 def test_both_strays_go_and_are_named_once(operation):
     body = b'{"model_type":"chat","model":"m", "drop_params":true,"a" : 1 , "model_type":null}'
     adapted = apply(body, operation)
-    assert adapted.body == b'{"model":"m","a" : 1}'
-    assert adapted.adapted == ("drop=drop_params,model_type",)
+    assert adapted.body == b'{"model":"m","a":1}'
+    assert adapted.adapted == ("drop=drop_params", "drop=model_type")
 
 
-def test_a_stray_in_escapes_goes_too():
+def test_stray_parameter_with_escapes_is_dropped():
     assert apply(b'{"drop\\u005fparams":{"a":[1]},"model":"m"}').body == b'{"model":"m"}'
     assert apply(b'{"model":"m","\\u006dodel_type":"x"}').adapted == ("drop=model_type",)
 
 
-def test_what_was_adapted_before_stays_named():
-    adapted = DropStrayParams().apply(a_call(b'{"drop_params":1}', adapted=("images=1",)), TARGET)
+def test_earlier_entries_of_adapted_are_kept():
+    adapted = STRAYS.apply(a_call(b'{"drop_params":1}', adapted=("images=1",)), TARGET)
     assert adapted.adapted == ("images=1", "drop=drop_params")
 
 
@@ -238,14 +236,14 @@ def test_what_was_adapted_before_stays_named():
         b'{"model":"m","drop_param":1,"Model_type":2,"model_types":3}',
     ],
 )
-def test_the_same_words_elsewhere_are_left_alone(body):
+def test_rule_words_in_other_places_change_nothing(body):
     call = a_call(body, EMBEDDINGS)
-    assert DropStrayParams().apply(call, TARGET) is call
+    assert STRAYS.apply(call, TARGET) is call
 
 
 def test_a_request_without_a_body_is_left_alone():
     call = a_call(b"", MODELS)
-    assert DropStrayParams().apply(call, TARGET) is call
+    assert STRAYS.apply(call, TARGET) is call
 
 
 @given(st.data())
@@ -254,7 +252,7 @@ def test_the_rule_is_removal_from_the_object(data):
     names = [*value, *data.draw(st.lists(st.sampled_from(["drop_params", "model_type"]), unique=True))]
     whole = {name: value.get(name, True) for name in data.draw(st.permutations(names))}
     call = a_call(data.draw(written(whole)).encode(), EMBEDDINGS)
-    adapted = DropStrayParams().apply(call, TARGET)
+    adapted = STRAYS.apply(call, TARGET)
     left = {name: inner for name, inner in whole.items() if name not in ("drop_params", "model_type")}
     assert list(json.loads(adapted.body).items()) == list(left.items())
     assert (adapted is call) == (left == whole)
@@ -265,7 +263,7 @@ def test_stream_options_without_a_stream_go():
     assert (adapted.body, adapted.adapted) == (b'{"model":"m"}', ("drop=stream_options",))
 
 
-def test_vectors_are_asked_for_as_numbers():
+def test_vectors_are_requested_as_numbers():
     adapted = FLOAT_VECTORS.apply(a_call(b'{"input":"a","encoding_format":"base64"}', EMBEDDINGS), TARGET)
     assert (adapted.body, adapted.adapted) == (
         b'{"input":"a","encoding_format":"float"}',
@@ -343,7 +341,7 @@ def test_a_body_that_names_no_model_gets_one_and_keeps_its_bytes(body, named):
     assert json.loads(call.body)["model"] == "m"
 
 
-def test_a_call_that_names_no_model_goes_up_under_the_targets():
+def test_call_without_a_model_gets_the_targets_model():
     call = replace(a_call(b'{"input":"a"}', MODERATIONS), model="")
     adapted = ModelName().apply(call, Target("chat", "there"))
     assert (adapted.body, adapted.adapted) == (b'{"model":"there","input":"a"}', ("default=model",))
@@ -355,7 +353,7 @@ def test_a_model_that_an_earlier_rule_put_in_is_not_put_in_twice():
     assert ModelName().apply(call, Target("chat", "there")).body == call.body
 
 
-def test_a_call_that_is_about_no_model_has_one_renamed_where_it_names_it_and_gets_none():
+def test_call_without_models_has_a_named_model_replaced_and_none_added():
     batch = match_operation("POST", "/v1/batches").operation
     for model in ("", "dm"):
         call = replace(a_call(b'{"input_file_id":"f"}', batch), model=model)

@@ -121,14 +121,14 @@ def test_the_entry_is_the_one_that_the_route_takes():
 
 
 @pytest.mark.parametrize("takes_ids", [None, True])
-def test_token_ids_go_up_as_they_are(takes_ids):
+def test_token_ids_are_sent_unchanged(takes_ids):
     declared = DeclaredModels(config(models={"m": model(capabilities={"token_ids": takes_ids})}))
     call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
     for name in ("m", "other"):
         assert normalize(call, TARGET, declared.rules("embeddings", name)) is call
 
 
-def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
+def test_token_ids_are_refused_for_a_model_without_them():
     entry = model(capabilities={"token_ids": False}, rules={"drop": ["user"]})
     declared = DeclaredModels(config(models={"m": entry, "*": model()}))
     call = a_call(b'{"model":"m","input":[1,2],"user":"u"}', EMBEDDINGS)
@@ -139,7 +139,7 @@ def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
     assert [rule.name for rule in declared.rules("chat", "m")] == ["rules"]
 
 
-def test_models_by_the_thousand_cost_no_memory():
+def test_thousands_of_model_names_need_bounded_memory():
     declared = DeclaredModels(config(models={"*": model(rules={"drop": ["user"]})}))
     expected, held_bytes = declared.rules("chat", "*"), []
     tracemalloc.start()
@@ -188,16 +188,6 @@ def test_an_operations_rules_are_for_all_its_models_and_are_not_those_of_another
     assert [found.entry("rerank", name) for name in ("own", "gpt", "x")] == ["own", "g*", None]
 
 
-def test_one_operation_of_a_model_has_rules_and_a_stream_of_its_own():
-    own = {"rules": {"set": {"seed": 1}}, "stream": False}
-    entry = {"upstream": "chat", "rules": {"drop": ["seed", "user"]}, "operations": {"responses": own}}
-    found = DeclaredModels(config(models={"m": entry}, operations={"responses": {"rules": {"drop": ["n"]}}}))
-    assert entries(found, "chat", "m") == ["drop=seed", "drop=user"]
-    assert entries(found, "responses", "m") == ["stream=synth", "drop=n", "drop=user", "set=seed"]
-    streams = [made.stream for made in (found.model("chat", "m"), found.model("responses", "m")) if made is not None]
-    assert streams == ["auto", "emulate"]
-
-
-def test_an_operations_rules_count_where_everything_goes_to_one_upstream():
+def test_operations_rules_apply_with_a_single_upstream():
     found = DeclaredModels(config(operations={"rerank": {"rules": {"drop": ["user"]}}}))
     assert (entries(found, "rerank", "x"), entries(found, "chat", "x")) == (["drop=user"], [])

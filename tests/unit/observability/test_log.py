@@ -79,7 +79,7 @@ def test_text_form_names_what_a_field_holds(logged):
 
 
 @pytest.mark.parametrize("fields", [{"id": "a"}, {}, {"id": "\ud83d"}], ids=["fields", "none", "half a surrogate pair"])
-def test_the_worker_of_several_stands_in_each_line_before_the_fields(logged, fields):
+def test_worker_number_precedes_the_fields(logged, fields):
     buffer = logged(worker=3)
     emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
     logging.getLogger("gatepass.serve").info("drained", extra={"fields": fields})
@@ -144,7 +144,7 @@ def test_other_handlers_receive_every_event(logged, where):
     assert json.loads(buffer.getvalue())["level"] == "warning"
 
 
-def test_a_stream_that_takes_no_line_fails_no_request(logged, capsys):
+def test_unwritable_log_fails_no_request(logged, capsys):
     buffer = logged()
     buffer.close()
     emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
@@ -269,7 +269,7 @@ def names(text):
     return [json.loads(line)["id"] for line in text.splitlines()]
 
 
-async def test_the_lines_of_one_iteration_go_out_in_one_write_when_it_is_over(pipe, log_to):
+async def test_lines_of_one_iteration_are_written_together_at_its_end(pipe, log_to):
     log_to("a")
     log_to("b")
     assert pipe.writes == []
@@ -280,13 +280,13 @@ async def test_the_lines_of_one_iteration_go_out_in_one_write_when_it_is_over(pi
     assert [names(written) for written in pipe.writes] == [["a", "b"], ["c"]]
 
 
-def test_where_no_loop_runs_a_line_goes_out_at_once(pipe, log_to):
+def test_line_is_written_at_once_without_an_event_loop(pipe, log_to):
     log_to("a")
     assert names(pipe.text) == ["a"]
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
-async def test_what_went_wrong_goes_out_at_once_behind_what_waited(pipe, log_to, level):
+async def test_warning_is_written_at_once_after_waiting_lines(pipe, log_to, level):
     log_to("a")
     log_to("b", level)
     assert [names(written) for written in pipe.writes] == [["a", "b"]]
@@ -294,7 +294,7 @@ async def test_what_went_wrong_goes_out_at_once_behind_what_waited(pipe, log_to,
     assert len(pipe.writes) == 1
 
 
-async def test_what_others_log_goes_out_at_once_behind_what_waited(pipe, sink, log_to):
+async def test_record_of_a_library_is_written_at_once_after_waiting_lines(pipe, sink, log_to):
     log_to("a")
     record = {"name": "elsewhere", "levelno": logging.ERROR, "msg": "failed", "fields": {"id": "b"}}
     sink.handle(logging.makeLogRecord(record))
@@ -304,13 +304,13 @@ async def test_what_others_log_goes_out_at_once_behind_what_waited(pipe, sink, l
     assert names(pipe.text) == ["a", "b", "c"]
 
 
-async def test_what_waits_when_the_process_ends_is_written(pipe, sink, log_to):
+async def test_waiting_lines_are_written_at_exit(pipe, sink, log_to):
     log_to("a")
     logging.shutdown([lambda: sink])
     assert names(pipe.text) == ["a"]
 
 
-async def test_a_thread_without_a_loop_writes_what_waits_and_its_own_line(pipe, log_to):
+async def test_thread_without_a_loop_writes_waiting_lines_and_its_own(pipe, log_to):
     log_to("a")
     thread = threading.Thread(target=log_to, args=("b",))
     thread.start()
@@ -318,7 +318,7 @@ async def test_a_thread_without_a_loop_writes_what_waits_and_its_own_line(pipe, 
     assert names(pipe.text) == ["a", "b"]
 
 
-def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(pipe, log_to):
+def test_waiting_lines_of_an_ended_loop_are_written_with_the_next_loop(pipe, log_to):
     left = asyncio.new_event_loop()
     left.call_soon(log_to, "a")
     left.call_soon(left.stop)
@@ -335,7 +335,7 @@ def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(p
 
 
 @pytest.mark.parametrize("end", ["broken", "closed"])
-async def test_a_stream_that_takes_nothing_fails_no_request_and_is_reported(pipe, sink, log_to, capsys, end):
+async def test_full_log_fails_no_request_and_is_reported(pipe, sink, log_to, capsys, end):
     log_to("a")
     if end == "closed":
         sink.stream.close()
@@ -347,7 +347,7 @@ async def test_a_stream_that_takes_nothing_fails_no_request_and_is_reported(pipe
     pipe.broken = False
 
 
-async def test_a_write_that_fails_is_reported_alone_and_the_others_go_on(pipe, log_to, capsys):
+async def test_failed_write_is_reported_and_later_lines_are_written(pipe, log_to, capsys):
     first, second = "a" * 3_000, "b" * 3_000
     log_to(first)
     log_to(second)

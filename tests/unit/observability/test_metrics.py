@@ -65,7 +65,7 @@ def test_the_same_key_has_one_series_and_the_same_labels_too():
     assert series_of(metrics, "a", "gpt", "u", "chat") is not series_of(metrics, "b", "gpt", "u", "chat")
 
 
-def test_what_is_unknown_is_none_and_what_is_not_configured_is_other():
+def test_unknown_labels_are_none_and_unconfigured_names_are_other():
     metrics = with_models(*CONFIGURED)
     series_of(metrics, "", "", "", "none").requests["error"] += 1
     series_of(metrics, "alice", "made-up", "", "chat").requests["error"] += 1
@@ -89,7 +89,7 @@ def test_callers_share_the_histograms_of_their_model():
     assert value(metrics, "gatepass_request_duration_seconds_bucket", le="0.08", **shared) == 1
 
 
-def test_tokens_are_added_up_and_counts_that_cannot_be_true_are_left_out():
+def test_plausible_token_counts_are_added():
     metrics = with_models(*CONFIGURED)
     series = series_of(metrics, "alice", "gpt", "azure", "chat")
     series.add_tokens(10, 20, 4, 15)
@@ -269,7 +269,7 @@ def test_counts_add_up_by_their_labels():
     ]
 
 
-def test_a_counter_that_was_asked_for_is_one_and_the_same_and_shown_from_then_on():
+def test_counter_of_labels_is_one_object_and_exposed_from_then_on():
     counts = Counts("gatepass_bytes_total", "Bytes", ("direction",))
     assert counts.of(("in",)) is counts.of(("in",))
     assert exposed(counts)[2:] == ['gatepass_bytes_total{direction="in"} 0.0']
@@ -284,7 +284,7 @@ def test_a_histogram_is_shown_with_its_first_value():
     assert len(exposed(times)) == 6
 
 
-def test_times_count_each_bound_and_what_is_below_it():
+def test_histogram_counts_each_bound_and_smaller_values():
     times = Times("gatepass_wait_seconds", "Wait", ("operation",), (0.1, 1, 2.5))
     for seconds in (0.05, 0.1, 0.11, 2.5, 9):
         times.of(("chat",)).observe(seconds)

@@ -38,7 +38,7 @@ def test_counters_histograms_and_gauges_are_added_up():
     assert 'gatepass_token_fetches_total{credential="c"} 4.0' in lines
 
 
-def test_of_a_token_and_of_the_rules_the_worst_worker_counts():
+def test_merged_metrics_show_the_worst_worker_for_tokens_and_rules():
     lines = shown(
         merge_expositions([one_worker(0, 10.0, age_s=5, rules=3), one_worker(0, 0.0, usable=False, age_s=90, rules=2)])
     )
@@ -48,7 +48,7 @@ def test_of_a_token_and_of_the_rules_the_worst_worker_counts():
     assert 'gatepass_learned_rules{upstream="azure"} 3.0' in lines
 
 
-def test_of_the_processes_the_descriptors_of_the_fullest_one_count_and_memory_is_added_up():
+def test_merged_metrics_show_the_largest_descriptor_count_and_the_sum_of_memory():
     one = one_worker(0, 10.0)
     both = merge_expositions([one, one])
     for name in ("process_open_fds", "process_max_fds", "process_start_time_seconds"):
@@ -56,7 +56,7 @@ def test_of_the_processes_the_descriptors_of_the_fullest_one_count_and_memory_is
     assert process(both, "process_resident_memory_bytes") == 2 * process(one, "process_resident_memory_bytes")
 
 
-def test_one_worker_alone_is_itself_without_creation_times():
+def test_single_worker_is_unchanged_without_creation_times():
     alone = one_worker(1, 5.0)
     expected = [line for line in shown(alone) if "_created" not in line]
     assert sorted(shown(merge_expositions([alone]))) == sorted(expected)

@@ -7,7 +7,7 @@ from gatepass.observability.redaction import KEPT, MASK, Redactor
 from tests.memory import traced_memory
 
 
-def test_a_learned_value_is_masked_wherever_it_stands():
+def test_learned_value_is_masked_at_any_position():
     redactor = Redactor()
     redactor.learn("s3cret-value")
     assert redactor.mask("Bearer s3cret-value refused: s3cret-value") == f"Bearer {MASK} refused: {MASK}"
@@ -26,7 +26,7 @@ def test_a_short_value_masks_no_ordinary_words():
     assert redactor.mask("the key is missing") == "the key is missing"
 
 
-def test_of_each_owner_the_last_values_are_masked_and_what_was_configured_for_good():
+def test_last_values_of_an_owner_and_configured_values_are_masked():
     redactor = Redactor()
     redactor.learn("configured-secret")
     for number in range(1_000):
@@ -59,7 +59,7 @@ def test_a_value_of_two_owners_is_masked_while_one_of_them_has_it():
     assert redactor.mask("the-same-key") == "the-same-key"
 
 
-def test_learning_anew_what_is_known_leaves_the_next_mask_no_work():
+def test_learning_a_known_secret_again_does_not_rebuild_the_search():
     redactor = Redactor()
     for number in range(30):
         redactor.learn(f"secret-number-{number}")
@@ -73,7 +73,7 @@ def test_learning_anew_what_is_known_leaves_the_next_mask_no_work():
 ODD = 'odd"s\\ecret-ä'
 
 
-def test_what_json_and_python_write_for_a_value_is_masked_too():
+def test_json_and_python_spellings_of_a_secret_are_masked():
     redactor = Redactor()
     redactor.learn(ODD)
     for written in (json.dumps(ODD), json.dumps(ODD, ensure_ascii=False), json.dumps(json.dumps({"x": ODD}))):
@@ -97,7 +97,7 @@ def test_a_value_on_the_cut_is_masked_whole(before):
     assert redactor.beginning(text, 12) == expected
 
 
-def test_a_beginning_without_a_secret_is_cut_and_no_more():
+def test_text_without_a_secret_is_only_cut():
     redactor = Redactor()
     redactor.learn("s3cret-value")
     assert redactor.beginning("hello world", 5) == "hello"

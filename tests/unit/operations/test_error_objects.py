@@ -106,7 +106,7 @@ def test_the_object_states_what_happened_and_where():
     }
 
 
-def test_an_upstreams_own_words_stay():
+def test_upstreams_own_message_is_kept():
     error = refusal(
         400, kind="invalid_function_call", upstream_code="3280", param="tools[0]", raw={"object": "error", "code": 3280}
     )
@@ -158,7 +158,7 @@ def test_the_upstreams_object_is_kept_up_to_its_bound():
 
 
 @pytest.mark.parametrize("raw", [{"a": float("nan")}, {"a": object()}, {"a": 10**5000}])
-def test_an_upstreams_object_that_is_no_json_is_left_out(raw):
+def test_upstreams_object_without_a_json_form_is_omitted(raw):
     assert "upstream" not in error_object(refusal(raw=raw))["error"]
 
 
@@ -241,7 +241,7 @@ def test_the_headers_show_what_to_do(error, extra):
         (503, None, {}, None),
     ],
 )
-def test_the_upstreams_own_word_about_a_repeat_counts(status, should_retry, fields, expected):
+def test_upstreams_x_should_retry_is_relayed(status, should_retry, fields, expected):
     error = refusal(status, **fields)
     error.should_retry = should_retry
     assert dict(error_headers(error)).get(b"x-should-retry") == expected
@@ -270,7 +270,7 @@ def chunk(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
-def test_no_error_in_mid_stream_makes_ragflow_repeat_the_answer(error):
+def test_no_stream_error_makes_ragflow_repeat_the_answer(error):
     """RAGFlow classifies the text of openai's exception, which is the message of the event."""
     caught = shown_by_openai(chunk("Hello") + stream_error(error, rewords=True))
     assert str(caught) == stream_message(error)
@@ -293,7 +293,7 @@ def test_every_error_that_can_end_a_stream_has_a_sentence_of_its_own(error):
     assert stream_message(error) != stream_message(InvalidJson("x"))
 
 
-def test_a_mid_stream_event_is_one_line_and_ends_the_stream():
+def test_stream_error_is_one_line_and_ends_the_stream():
     event = stream_error(UpstreamClosed("a\nb", upstream="chat"), rewords=True)
     assert event.startswith(b"data: {")
     assert event.endswith(b"}\n\n")
@@ -310,13 +310,13 @@ def test_a_mid_stream_event_is_one_line_and_ends_the_stream():
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
-def test_other_clients_get_the_same_object_in_mid_stream_as_before_one(error):
+def test_other_clients_get_the_same_object_in_and_before_a_stream(error):
     event = stream_error(error)
     assert event == b"data: " + error_body(error) + b"\n\n"
     assert str(shown_by_openai(chunk("Hello") + event)) == error.message
 
 
-def test_a_harmless_refusal_keeps_its_words_in_mid_stream():
+def test_error_without_replayed_words_keeps_its_message_in_a_stream():
     error = refusal(400, "This model's maximum context length is 8192 tokens.", kind="invalid_request_error")
     inner = json.loads(stream_error(error, rewords=True)[6:])["error"]
     assert inner["message"] == "This model's maximum context length is 8192 tokens."

@@ -59,7 +59,7 @@ def test_the_model_is_what_the_string_states(body, model):
     assert read(body).model == model
 
 
-def test_a_body_that_names_no_model_is_a_call_of_none():
+def test_body_without_a_model_is_a_call_without_a_model():
     assert (read(b"{}").model, read(b"{}").body) == ("", b"{}")
 
 
@@ -77,7 +77,7 @@ def test_a_body_that_names_no_model_is_a_call_of_none():
         ('{"model":"a\x85"}'.encode(), "`model` contains a control character."),
     ],
 )
-def test_a_model_that_is_no_name_is_refused(body, message):
+def test_invalid_model_name_is_refused(body, message):
     with pytest.raises(InvalidRequest) as caught:
         read(body)
     assert (caught.value.message, caught.value.param) == (message, "model")
@@ -102,7 +102,7 @@ def test_any_other_stream_is_refused(written):
         *((b"0", 1), (b"129", 1), (b"-1", 1), (b"2.0", 1), (b"1e1", 1), (b"null", 1), (b'"3"', 1), (b"9" * 5000, 1)),
     ],
 )
-def test_n_counts_the_choices_where_it_is_a_count(written, choices):
+def test_choices_are_n_if_it_is_a_valid_number(written, choices):
     assert read(b'{"model":"m","n":' + written + b"}").choices == choices
 
 

@@ -55,9 +55,7 @@ def test_members_are_as_they_are_written():
         (f'"input":["{"a" * LISTED_BYTES}"]', None),
     ],
 )
-def test_what_an_embeddings_request_asks_for_is_read_along_where_it_lists_texts(
-    members: str, asked: EmbeddingsOptions | None
-):
+def test_embeddings_options_are_read_in_one_pass_for_a_list_of_texts(members: str, asked: EmbeddingsOptions | None):
     body = f'{{"model":"m",{members},"n":2}}'.encode()
     assert RequestBody.read(body, asks_vectors=True) == RequestBody(body, b'"m"', None, b"2", asked)
     assert asked is None or asked == EmbeddingsOptions.from_body(body)
@@ -86,7 +84,7 @@ def test_absent_members_are_none():
         (b"false", "false"),
     ],
 )
-def test_what_is_no_object_is_named(body, kind):
+def test_body_that_is_not_an_object_is_named(body, kind):
     assert refusal(body) == f"The body is {kind}. Send a JSON object."
 
 
@@ -111,7 +109,7 @@ def test_an_empty_body_is_called_empty(body):
         (b'{"a":"\\ud8"}', "The body is not JSON: invalid character in unicode escape at byte 11."),
     ],
 )
-def test_what_is_no_json_is_reported_with_its_place(body, message):
+def test_invalid_json_is_reported_with_its_position(body, message):
     assert refusal(body) == message
 
 
@@ -135,7 +133,7 @@ def test_a_whole_pair_is_fine(whole):
     ("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xf4\x90\x80\x80", 0), (b"\xc0\x80", 0)]
 )
 @pytest.mark.parametrize("before", [b"", "é".encode() * WINDOW_BYTES, b"x" + "é".encode() * WINDOW_BYTES])
-def test_what_is_not_utf8_is_reported_with_its_place(wrong, at, before):
+def test_invalid_utf8_is_reported_with_its_position(wrong, at, before):
     start = b'{"a":"' + before
     assert refusal(start + wrong + b'"}').endswith(f" at byte {len(start) + at}.")
 
@@ -151,7 +149,7 @@ def test_utf16_is_refused():
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0.0000000000000000001e-999"])
-def test_numbers_that_python_cannot_hold_are_the_upstreams_business(number):
+def test_numbers_beyond_pythons_range_are_left_to_the_upstream(number):
     body = b'{"model":"m","a":' + number + b"}"
     assert RequestBody.read(body).body is body
 
@@ -168,13 +166,13 @@ def test_deeper_nesting_is_refused(depth, opened, closed):
     assert refusal(body) == "The body is nested deeper than 64 levels."
 
 
-def test_brackets_in_strings_are_no_depth():
+def test_brackets_in_strings_do_not_count_as_depth():
     body = json.dumps({"model": "m", "text": "[{" * 500, "list": ["{" * 70] * 3}).encode()
     assert RequestBody.read(body).model == b'"m"'
 
 
 @pytest.mark.parametrize("name", ["model", "stream"])
-def test_a_routing_member_that_stands_twice_is_refused(name):
+def test_repeated_routing_member_is_refused(name):
     with pytest.raises(InvalidRequest) as caught:
         RequestBody.read(f'{{"{name}":"m","a":1,"{name}":"m"}}'.encode())
     assert (caught.value.message, caught.value.param) == (f"The body contains `{name}` 2 times. Send it once.", name)
@@ -204,7 +202,7 @@ def test_a_routing_member_in_escapes_is_refused(body, name):
         b'{"model":"m","tools":[{"Model":"x","STREAM":1,"stream":2}],"user":"N"}',
     ],
 )
-def test_the_same_names_elsewhere_are_no_twins(body):
+def test_routing_names_in_other_places_are_accepted(body):
     assert RequestBody.read(body).model is not None
 
 
@@ -256,12 +254,12 @@ def depth_of(value) -> int:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 63, 64])
-def test_as_deep_as_allowed_is_not_deeper(depth):
+def test_deepest_allowed_body_is_accepted(depth):
     assert not is_deeper(nested(depth), 64)
 
 
 @pytest.mark.parametrize("depth", [65, 66, 500])
-def test_one_more_level_is_deeper(depth):
+def test_nesting_above_the_limit_is_detected(depth):
     assert is_deeper(nested(depth), 64)
 
 

@@ -30,15 +30,15 @@ def test_safe_headers_stay_in_order_duplicates_included():
         *(b"te", b"trailer", b"transfer-encoding", b"upgrade"),
     ],
 )
-def test_credentials_and_the_first_hops_framing_stay_behind(name):
+def test_credentials_and_framing_are_removed(name):
     assert safe_headers(((name, b"v"), (b"accept", b"*/*"))) == ((b"accept", b"*/*"),)
 
 
-def test_names_with_underscores_stay_behind():
+def test_names_with_underscores_are_removed():
     assert safe_headers(((b"x_api_key", b"k"), (b"x_request_id", b"r"))) == ()
 
 
-def test_what_connection_names_stays_behind():
+def test_fields_that_connection_names_are_removed():
     headers = (
         (b"x-request-id", b"r"),
         (b"connection", b"keep-alive, X-Request-Id ,openai-project"),
@@ -70,7 +70,7 @@ VALUES = st.sampled_from(
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=6).map(tuple))
-def test_one_pass_keeps_what_one_look_after_the_other_keeps(headers):
+def test_single_pass_keeps_the_same_headers_as_three(headers):
     named = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
     gone = {b"host", b"connection", b"keep-alive", b"content-encoding", b"authorization", b"te", *named}
     kept = tuple(field for field in headers if field[0] not in gone and b"_" not in field[0])

@@ -119,7 +119,7 @@ def test_several_slashes_are_one_but_in_a_models_id(base_path, method, path, fou
         "//host:80/v1/models",
     ],
 )
-def test_several_slashes_make_no_other_way_in(path):
+def test_several_slashes_equal_one(path):
     with pytest.raises(UnknownPath) as caught:
         match_operation("GET", path)
     assert f"the path {path}. " in caught.value.message
@@ -151,7 +151,7 @@ def test_a_path_without_a_base_url_gets_the_right_one(path):
 @pytest.mark.parametrize("path", ["/v1/messages", "/messages/", "/v1/v1/messages", "/v1/messages/count_tokens"])
 def test_messages_are_reported_as_not_built(path):
     assert unknown_path_error("/llm" + path, "/llm", "http://gw/llm/v1").message == (
-        "The operation messages (the API of Anthropic) is not built yet."
+        "gatepass does not support the Messages API of Anthropic."
         " Use an OpenAI client with the base URL http://gw/llm/v1."
     )
 
@@ -163,7 +163,7 @@ def test_messages_are_reported_as_not_built(path):
         *(("/llm/v1", None), ("/llm", None), ("/llm/x", None), ("/v1/models", None)),
     ],
 )
-def test_what_is_at_a_path_has_a_name_by_any_method(path, name):
+def test_operation_at_finds_the_operation_for_any_method(path, name):
     assert operation_at(path, "/llm") == name
 
 
@@ -193,7 +193,7 @@ def test_the_root_of_the_api_may_be_the_rerankers(path):
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/ll/v1/models", "/llmx/v1/models", "/llm", "/llm/"])
-def test_what_is_not_below_the_base_path_is_unknown(path):
+def test_path_outside_the_base_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
         match_operation("GET", path, "/llm")
     assert f"the path {path}. The base URL is /llm/v1." in caught.value.message

@@ -27,18 +27,18 @@ from gatepass.operations.table import base_url, select_profile, split_profile
         ("/fort/dify", "", (None, "/fort/dify")),
     ],
 )
-def test_a_path_shows_its_profile_and_what_it_is_without_it(path, base_path, found):
+def test_path_is_split_into_profile_and_rest(path, base_path, found):
     assert split_profile(path, base_path) == found
 
 
-def test_the_path_wins_over_the_key_and_both_over_plain():
+def test_path_overrides_the_key_and_both_override_plain():
     assert select_profile(BUILT_IN_PROFILES, "dify", "ragflow") is BUILT_IN_PROFILES["dify"]
     assert select_profile(BUILT_IN_PROFILES, None, "ragflow") is BUILT_IN_PROFILES["ragflow"]
     assert select_profile(BUILT_IN_PROFILES, None, None) is PLAIN
 
 
 @pytest.mark.parametrize("name", ["", "rag", "x" * 5000])
-def test_a_profile_that_is_none_is_reported_with_those_that_are(name):
+def test_unknown_profile_is_reported_with_the_known_ones(name):
     with pytest.raises(UnknownPath) as caught:
         select_profile(BUILT_IN_PROFILES, name, "ragflow")
     assert "ragflow" in caught.value.message
@@ -61,11 +61,11 @@ def test_a_profile_that_is_none_is_reported_with_those_that_are(name):
         (b"\xe9.example", "/v1"),
     ],
 )
-def test_it_has_the_host_that_the_client_wrote_where_that_is_one(host, shown):
+def test_base_url_has_the_clients_valid_host(host, shown):
     assert base_url(((b"host", host),)) == shown
 
 
-def test_it_has_no_host_where_there_is_none_or_more_than_one():
+def test_base_url_has_no_host_without_exactly_one_host_header():
     assert base_url(()) == base_url(((b"host", b"a"), (b"host", b"b"))) == "/v1"
 
 
@@ -74,6 +74,6 @@ def test_a_proxy_may_show_that_it_speaks_tls(proto, scheme):
     assert base_url(((b"host", b"gw"), (b"x-forwarded-proto", proto))) == f"{scheme}://gw/v1"
 
 
-def test_it_leads_below_the_base_path_and_to_the_profile():
+def test_base_url_contains_the_base_path_and_the_profile():
     assert base_url(((b"host", b"gw"),), "/llm", "dify") == "http://gw/llm/for/dify/v1"
     assert base_url((), "/llm") == "/llm/v1"

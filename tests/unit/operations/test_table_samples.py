@@ -20,7 +20,7 @@ from gatepass.operations.table import samples
         ("rerank", [{"model": "m", "query": "ping", "documents": ["ping"]}]),
     ],
 )
-def test_each_operation_is_asked_one_word_in_its_own_form(operation, bodies):
+def test_each_operation_has_a_sample_of_one_word(operation, bodies):
     found = samples(operation, "m")
     assert [json.loads(call.body) for call in found] == bodies
     assert {(call.operation.name, call.model, call.stream) for call in found} == {(operation, "m", False)}

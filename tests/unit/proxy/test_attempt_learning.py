@@ -122,7 +122,7 @@ async def test_a_rule_is_learned_from_a_known_model_that_begins_to_refuse(scenar
     assert scenario.sent[0].adapted == ("stream=synth",)
 
 
-async def test_what_another_request_has_learned_meanwhile_is_taken_over(scenario, caplog):
+async def test_rule_learned_meanwhile_by_another_request_is_used(scenario, caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     await scenario.ask(a_chat(), None)
     call = a_chat()
@@ -135,7 +135,7 @@ async def test_what_another_request_has_learned_meanwhile_is_taken_over(scenario
     assert events(caplog) == ["rule_learned"]
 
 
-async def test_the_first_error_is_shown_and_what_was_tried_in_vain(scenario, caplog):
+async def test_first_error_is_shown_with_the_failed_changes(scenario, caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     first = refusal()
     assert await scenario.ask(a_chat(), first, UpstreamClosed("gone", upstream="chat")) is first
@@ -152,7 +152,7 @@ async def test_an_error_about_something_else_is_the_one_that_is_shown(scenario):
 NO_STOP = "Unsupported parameter: 'stop' is not supported with this model."
 
 
-async def test_what_is_left_after_a_change_that_helped_is_shown_with_it_and_with_the_way(scenario):
+async def test_error_after_a_helpful_change_names_the_change_and_the_remedy(scenario):
     left = refusal(NO_STOP, code="unsupported_parameter", param="stop")
     call = a_chat(stop=["x"])
     assert await scenario.ask(call, refusal(), left) is left
@@ -165,7 +165,7 @@ async def test_what_is_left_after_a_change_that_helped_is_shown_with_it_and_with
     assert scenario.sent[0].adapted == ("stream=synth",)
 
 
-async def test_while_a_change_is_not_tried_again_the_refusal_reports_it(scenario):
+async def test_error_names_a_blocked_change(scenario):
     await scenario.ask(a_chat(), refusal(), UpstreamClosed("gone", upstream="chat"))
     await scenario.state.clock.advance(20.0)
     shown = await scenario.ask(a_chat(), refusal())
@@ -217,7 +217,7 @@ async def test_a_rule_whose_learning_is_off_is_reported_as_off(scenario):
     assert off.attempt.tried == ()
 
 
-async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(scenario):
+async def test_rejected_or_unanswered_token_ids_get_advice(scenario):
     call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
     error = refusal("`input` must be a string")
     assert await scenario.ask(call, error) is error
@@ -225,7 +225,7 @@ async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(scenario
     shown = await scenario.ask(call, UpstreamEmpty("It answered without a vector.", upstream="chat"))
     assert isinstance(shown, UpstreamErrorReply)
     assert (shown.http_status, shown.public_code, shown.param) == (400, "upstream_empty", "input")
-    assert shown.message.startswith("It answered without a vector. The request holds token ids")
+    assert shown.message.startswith("It answered without a vector. `input` contains token ids")
     closed = UpstreamClosed("gone", upstream="chat")
     assert await scenario.ask(call, closed) is closed
     assert closed.message == "gone"
@@ -256,8 +256,8 @@ async def test_a_responses_call_learns_from_a_refused_stream_as_a_chat_does(scen
             "Not Found",
             (
                 "Not Found. If chat completions work at upstreams.chat, it has no Responses API: use chat completions"
-                " in the client (n8n: responsesApiEnabled off in the node), or set operations.responses of the entry"
-                " under `models` to an upstream that has one."
+                " in the client (n8n: responsesApiEnabled off in the node), or declare the model under `models` with"
+                " an upstream that has one."
             ),
         ),
         (400, "No such thing.", "No such thing. The path may be wrong."),

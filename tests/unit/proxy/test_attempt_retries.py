@@ -221,8 +221,8 @@ class Client:
         self.data += data
         return True
 
-    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
-        return lambda: None
+    def on_disconnect(self, left: Callable[[], None]) -> None:
+        """Never disconnect."""
 
 
 class Upload:
@@ -290,7 +290,7 @@ async def test_a_second_401_passes_through():
     assert holder.in_vain
 
 
-async def test_a_401_passes_through_where_the_issuer_gives_the_same_token_again():
+async def test_401_is_relayed_if_the_issuer_returns_the_same_token():
     upstream, holder = Upstream(takes=set()), Holder("old", None)
     scenario = Scenario(upstream, holder=holder)
     with pytest.raises(UpstreamAuth):
@@ -298,7 +298,7 @@ async def test_a_401_passes_through_where_the_issuer_gives_the_same_token_again(
     assert (upstream.tokens, scenario.attempt.renewed) == (["old"], False)
 
 
-async def test_a_401_passes_through_where_there_is_no_credential():
+async def test_401_is_relayed_without_a_credential():
     upstream = Upstream(Reply(EXPIRED, 401))
     with pytest.raises(UpstreamAuth):
         await Scenario(upstream).ask()
@@ -334,7 +334,7 @@ async def test_a_second_401_is_returned_unchanged_and_the_holder_learns_that_its
 
 
 @pytest.mark.parametrize("rejection", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
-async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token(rejection):
+async def test_request_is_repeated_once_even_with_a_third_token(rejection):
     class Rotating(Upstream):
         """The holder's token changes with every request."""
 
@@ -350,7 +350,7 @@ async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token
 
 
 @pytest.mark.parametrize("held", [True, False])
-async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
+async def test_upload_is_repeated_after_a_401_only_if_it_is_kept(held):
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
     attempt = Scenario(upstream, holder=holder).context.begin_attempt(a_call(b""), TARGET)
     sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
@@ -389,7 +389,7 @@ async def test_a_connection_that_closed_and_was_not_reused_is_an_error():
 
 
 @pytest.mark.parametrize("held", [True, False])
-async def test_an_upload_is_repeated_on_a_new_connection_only_where_it_is_held(held):
+async def test_upload_is_repeated_on_a_new_connection_only_if_it_is_kept(held):
     upstream = Upstream(stale())
     attempt = Scenario(upstream).context.begin_attempt(a_call(b""), TARGET)
     sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
@@ -404,14 +404,14 @@ async def test_an_upload_is_repeated_on_a_new_connection_only_where_it_is_held(h
 # --- the next target
 
 
-async def test_the_next_target_is_tried_where_no_byte_was_written():
+async def test_next_target_is_tried_if_no_byte_was_written():
     first, second = Upstream(unreached()), Upstream()
     client = await Scenario(first, second).handled()
     assert (client.status, len(second.came)) == (200, 1)
     assert client.headers[b"x-gatepass-attempts"] == b"2"
 
 
-async def test_the_next_target_is_tried_where_a_reused_connection_was_closed_before_anything_was_written_to_it():
+async def test_next_target_is_tried_if_a_reused_connection_closed_before_a_write():
     first, second = Upstream(stale(sent=False), unreached()), Upstream()
     client = await Scenario(first, second).handled()
     assert (client.status, len(first.came), len(second.came)) == (200, 2, 1)
@@ -425,7 +425,7 @@ async def test_the_next_target_is_tried_where_a_reused_connection_was_closed_bef
         pytest.param([Reply({"error": {"message": "overloaded"}}, 503)], id="it was answered"),
     ],
 )
-async def test_the_next_target_is_not_tried_where_a_byte_was_written(replies):
+async def test_next_target_is_not_tried_after_a_written_byte(replies):
     first, second = Upstream(*replies), Upstream()
     client = await Scenario(first, second).handled()
     assert client.status >= 500
@@ -440,21 +440,21 @@ async def test_the_next_target_is_not_tried_after_a_renewal(replies):
     assert (first.tokens, second.came) == (["old", "new"], [])
 
 
-async def test_the_next_target_is_not_tried_where_the_renewal_fails():
+async def test_next_target_is_not_tried_after_a_failed_renewal():
     first, second, holder = Upstream(takes=set()), Upstream(), Holder("old")
     holder.down = True
     client = await Scenario(first, second, holder=holder).handled()
     assert (client.status, len(first.came), second.came) == (503, 1, [])
 
 
-async def test_the_next_target_is_tried_where_there_is_no_token():
+async def test_next_target_is_tried_without_a_token():
     first, second, holder = Upstream(), Upstream(), Holder(None)
     client = await Scenario(first, second, holder=holder).handled()
     assert (client.status, first.came, len(second.came)) == (200, [], 1)
     assert b"x-gatepass-attempts" not in client.headers
 
 
-async def test_the_next_target_is_tried_where_every_connection_is_busy():
+async def test_next_target_is_tried_if_every_connection_is_busy():
     first, second = Upstream(TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False)), Upstream()
     assert (await Scenario(first, second).handled()).status == 200
     assert len(second.came) == 1
@@ -478,7 +478,7 @@ async def test_the_last_target_has_the_last_word():
 # --- the wait for a connection
 
 
-async def test_a_token_that_ends_in_the_queue_is_replaced_and_the_request_counts_once():
+async def test_token_that_expires_during_the_wait_is_replaced_and_the_request_counts_once():
     upstream, holder = Upstream(), Holder("old")
     upstream.queue = asyncio.Event()
     scenario = Scenario(upstream, holder=holder)
@@ -490,7 +490,7 @@ async def test_a_token_that_ends_in_the_queue_is_replaced_and_the_request_counts
     assert (upstream.tokens, scenario.attempt.requests, scenario.attempt.renewed) == (["new"], 1, False)
 
 
-async def test_a_token_that_ends_in_the_queue_without_a_successor_is_no_request():
+async def test_token_that_expires_during_the_wait_without_a_successor_sends_nothing():
     first, second, holder = Upstream(), Upstream(), Holder("old")
     first.queue = asyncio.Event()
     asking = asyncio.create_task(Scenario(first, second, holder=holder).handled())
@@ -509,7 +509,7 @@ def vectors(count: int) -> Call:
     return a_call(json.dumps({"model": "m", "input": [str(at) for at in range(count)]}).encode(), EMBEDDINGS)
 
 
-async def test_parts_share_one_renewal_and_each_goes_out_again_once():
+async def test_parts_share_one_renewal_and_each_is_repeated_once():
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new", "third")
     scenario = Scenario(upstream, holder=holder, rules={"split": 1})
     answer = await scenario.ask(vectors(4))
@@ -578,7 +578,7 @@ async def test_each_part_repeats_its_own_stale_connection():
     assert (scenario.attempt.requests, scenario.attempt.repeated_stale) == (8, True)
 
 
-async def test_parts_that_were_sent_count_as_written_however_one_failed():
+async def test_sent_parts_count_as_written_after_any_failure():
     scenario = Scenario(Upstream(*(unreached() for _ in range(4))), rules={"split": 1})
     with pytest.raises(UpstreamConnect):
         await scenario.ask(vectors(4))

@@ -74,7 +74,7 @@ class Upstream:
         return BufferedReply(200, HEADERS, json.dumps({"data": data, "usage": {"total_tokens": len(inputs)}}).encode())
 
 
-async def test_one_part_goes_as_it_is_and_comes_as_it_is():
+async def test_single_part_and_its_reply_are_unchanged():
     upstream = Upstream()
     wanted, adapted = a_request(2, 5)
     assert adapted is wanted
@@ -96,7 +96,7 @@ async def test_several_parts_are_one_answer_and_one_story():
     assert (attempt.requests, attempt.written) == (4, True)
 
 
-async def test_what_was_wrong_with_an_answer_is_named_beside_what_was_done_to_it():
+async def test_repairs_of_the_reply_are_named_next_to_changes_of_the_request():
     async def ask(share: Attempt, part: Call) -> BufferedReply:
         data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]
         return BufferedReply(200, HEADERS, json.dumps({"data": data}).encode(), ("unwrap=data",))
@@ -106,7 +106,7 @@ async def test_what_was_wrong_with_an_answer_is_named_beside_what_was_done_to_it
     assert reply.adapted == ("unwrap=data", "embeddings=order")
 
 
-async def test_no_more_than_a_few_are_under_way():
+async def test_only_a_few_parts_are_sent_at_a_time():
     upstream = Upstream(is_open=False)
     asking = asyncio.create_task(asked(a_request(20, 2), upstream.ask))
     await settle()
@@ -199,7 +199,7 @@ async def test_a_cancelled_call_ends_every_part():
     assert (upstream.under_way, upstream.cancelled, attempt.requests) == (0, PARALLEL, PARALLEL)
 
 
-async def test_a_vector_less_is_an_error_however_it_came():
+async def test_missing_vector_is_an_error_in_every_form():
     async def ask(share: Attempt, part: Call) -> BufferedReply:
         return BufferedReply(200, HEADERS, b'{"data":[{"index":0,"embedding":[1.0]}]}')
 
@@ -208,7 +208,7 @@ async def test_a_vector_less_is_an_error_however_it_came():
             await asked(a_request(4 if limit == 2 else 2, limit), ask)
 
 
-async def test_a_stream_is_no_answer_to_embeddings():
+async def test_stream_as_an_embeddings_reply_is_an_error():
     async def ask(share: Attempt, part: Call) -> SynthesizedStream:
         return SynthesizedStream((), (b"data: [DONE]\n\n",), 0, b"{}")
 

@@ -149,7 +149,7 @@ def test_a_captured_body_is_cut():
     }
 
 
-def test_no_body_is_captured_unless_the_operator_asks_for_it():
+def test_bodies_are_captured_only_if_configured():
     context = a_context()
     context.capture_request(b"a prompt")
     an_attempt(context).capture_reply(b"an answer")
@@ -163,7 +163,7 @@ def test_an_empty_body_is_captured_too(data):
     assert context.captured_bodies() == {"request": data.decode()}
 
 
-def test_what_many_parts_add_is_bounded():
+def test_state_of_many_parts_is_bounded():
     attempt = an_attempt(a_context(bodies=True))
     for number in range(1_000):
         part = attempt.begin_part()
@@ -193,7 +193,7 @@ def test_a_part_that_sent_nothing_changes_nothing():
 
 
 @pytest.mark.parametrize(("requests", "written"), [(0, False), (1, True)])
-def test_what_a_part_sent_counts_as_written(requests, written):
+def test_attempt_is_written_if_a_part_sent_a_request(requests, written):
     attempt = an_attempt(a_context())
     part = attempt.begin_part()
     part.requests = requests

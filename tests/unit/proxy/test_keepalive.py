@@ -59,8 +59,8 @@ class Client:
             self.data += data
         return self.takes
 
-    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
-        return lambda: None  # it never disconnects
+    def on_disconnect(self, left: Callable[[], None]) -> None:
+        """Never disconnect."""
 
 
 class Events:
@@ -89,7 +89,7 @@ def scene() -> Scene:
 
 
 @pytest.mark.parametrize("hold_s", [SYNTHESIZED_HOLD_S, STREAM_HOLD_S])
-async def test_nothing_is_sent_before_the_hold_is_over(scene, hold_s):
+async def test_nothing_is_sent_within_the_hold_time(scene, hold_s):
     scene.keep_alive.start(comment_keep_alive, hold_s)
     await scene.clock.advance(hold_s - 0.01)
     assert (scene.client.status, scene.client.data, scene.reply.begun) == (None, b"", False)
@@ -134,7 +134,7 @@ async def test_another_encoder_receives_the_state_of_the_stream(scene):
     assert seen == [None, events]
 
 
-async def test_nothing_is_written_where_the_encoder_returns_nothing(scene):
+async def test_empty_keep_alive_is_not_written(scene):
     scene.keep_alive.start(lambda events: b": here\n\n" if events is None else b"", SYNTHESIZED_HOLD_S)
     await scene.clock.advance(SYNTHESIZED_HOLD_S)
     scene.keep_alive.watch_stream(Events())

@@ -93,7 +93,7 @@ def test_none_is_sent_after_the_last_finish_reason_or_the_usage():
     assert EmptyDeltaKeepAlive(DEFAULTS)(begun(text("a"), STOP, USAGE)) == b""
 
 
-def test_it_belongs_to_the_first_choice_that_is_not_finished():
+def test_empty_delta_belongs_to_the_first_unfinished_choice():
     events = [text("a"), STOP, data(chunk({"content": "b"}, index=1)), data(chunk({}, finish="stop", index=1))]
     keep_alives = [EmptyDeltaKeepAlive(DEFAULTS)(begun(*events[:count], choices=2)) for count in range(1, 5)]
     assert [read(keep_alive)["choices"][0]["index"] if keep_alive else None for keep_alive in keep_alives] == [

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
-from gatepass.json_scan import JsonScanner, ScannedBody, any_of, may_name, value_span
+from gatepass.json_scan import COPY_BYTES, JsonScanner, ScannedBody, any_of, may_name, value_span
 from gatepass.operations.request import RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.large_body import MOST_VALUES, Scan, scanned
@@ -38,7 +38,7 @@ def scan(body: bytes) -> ScannedBody:
     made = Scan(body)
     for _ in made.run():
         pass
-    return made.result()
+    return made.result
 
 
 def at_once(body: bytes) -> RequestBody | str:
@@ -124,7 +124,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("body", BROKEN)
-def test_what_is_refused_is_refused_with_the_same_words(body):
+def test_scan_refuses_a_body_with_the_parsers_message(body):
     whole = at_once(body)
     assert isinstance(whole, str)
     if body != b" " * 60:
@@ -185,3 +185,15 @@ def test_messages_may_hold_more(monkeypatch):
     assert scan(body) == body
     with pytest.raises(InvalidJson):
         scan(body[:-1])
+
+
+@pytest.mark.parametrize("size_bytes", [0, COPY_BYTES - 20, 3 * COPY_BYTES])
+def test_the_copy_of_a_body_is_made_in_slices(size_bytes: int):
+    body = b' {"a":{"b":"%b"}}' % (b"x" * size_bytes)
+    found = scan(body)
+    copied = list(ScannedBody.create([], {}, b"", may_spell=False).fill(body))
+    inner = found.inner("a")
+    assert found == body
+    assert found.start == 1
+    assert inner == body[6:-1]
+    assert len(copied) == -(-len(body) // COPY_BYTES)

@@ -48,11 +48,6 @@ def test_an_upstream_that_other_models_target_has_no_kind(pattern):
     assert kinds(operations=OPERATIONS, models={pattern: {"upstream": "embed"}}).typed("corp", ["embed"]) == "corp"
 
 
-def test_an_upstream_that_one_operation_of_a_model_targets_has_no_kind():
-    models = {"m": {"upstream": "chat", "operations": {"responses": {"upstream": "embed"}}}}
-    assert kinds(operations=OPERATIONS, models=models).typed("corp", ["embed"]) == "corp"
-
-
 def test_an_operation_without_an_upstream_determines_no_kind():
     operations = {**OPERATIONS, "speech": {"rules": {"drop": ["user"]}}}
     assert kinds(operations=operations).typed("corp", ["rank"]) == "corp___rerank"

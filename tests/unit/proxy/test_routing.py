@@ -36,7 +36,7 @@ FULL = table(
         ("embeddings", "other", (Target("embed"),)),
     ],
 )
-def test_exact_beats_longest_glob_beats_operation_beats_star(operation, model, targets):
+def test_exact_name_overrides_glob_operation_and_star(operation, model, targets):
     assert FULL.resolve(operation, model) == targets
 
 
@@ -76,12 +76,12 @@ def test_the_error_for_an_unknown_model_lists_only_models_of_the_caller():
         routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
 
 
-def test_one_upstream_alone_needs_no_models():
+def test_single_upstream_needs_no_models():
     config = Config.model_validate({"upstreams": {"only": UPSTREAMS["chat"]}})
     assert RouteTable.from_config(config).resolve("embeddings", "any/thing") == (Target("only"),)
 
 
-def test_two_upstreams_without_models_guess_nothing():
+def test_two_upstreams_without_models_have_no_default_route():
     with pytest.raises(ModelNotFound, match=r"No model is configured\..* operations\.chat\.upstream "):
         table().resolve("chat", "m")
 
@@ -108,14 +108,8 @@ OWN = table(
             "upstream": "chat",
             "name": "deployed",
             "timeouts": {"idle_s": 30},
-            "operations": {
-                "responses": {"upstream": "embed", "name": "thinker", "timeouts": {"first_byte_s": 900}},
-                "completions": {"targets": [{"upstream": "azure"}, {"upstream": "chat", "name": "old"}]},
-                "speech": {"name": "talker"},
-                "images": {"rules": {"drop": ["user"]}},
-            },
         },
-        "gpt-*": {"upstream": "chat", "operations": {"embeddings": {"upstream": "embed"}}},
+        "gpt-*": {"upstream": "chat"},
         "*": {"upstream": "chat"},
     },
 )
@@ -126,19 +120,15 @@ IDLE = Timeouts(idle_s=30)
     ("operation", "model", "targets"),
     [
         ("chat", "m", (Target("chat", "deployed", IDLE),)),
-        ("responses", "m", (Target("embed", "thinker", Timeouts(first_byte_s=900, idle_s=30)),)),
-        ("completions", "m", (Target("azure", None, IDLE), Target("chat", "old", IDLE))),
-        ("speech", "m", (Target("chat", "talker", IDLE),)),
-        ("images", "m", (Target("chat", "deployed", IDLE),)),
+        ("responses", "m", (Target("chat", "deployed", IDLE),)),
         ("rerank", "m", (Target("chat", "deployed", Timeouts(first_byte_s=6, idle_s=30)),)),
-        ("embeddings", "gpt-4", (Target("embed"),)),
         ("responses", "gpt-4", (Target("chat", None, Timeouts(idle_s=9)),)),
         ("responses", "other", (Target("azure", None, Timeouts(idle_s=9)),)),
         ("rerank", "other", (Target("chat", None, Timeouts(first_byte_s=6, idle_s=5)),)),
         ("chat", "other", (Target("chat"),)),
     ],
 )
-def test_one_operation_of_a_model_beats_the_model_beats_the_operation(operation, model, targets):
+def test_the_model_beats_the_operation(operation, model, targets):
     assert OWN.resolve(operation, model) == targets
 
 
@@ -170,10 +160,8 @@ def test_the_error_for_an_operation_without_models_suggests_no_model():
         table(models={"mine": {"upstream": "chat"}}).resolve("files", "")
 
 
-def test_the_listing_opens_what_one_operation_of_a_glob_opens():
-    assert OWN.listing() == Listing(
-        names=("m",), open_upstreams=(("azure", "*"), ("chat", "*"), ("chat", "gpt-*"), ("embed", "gpt-*"))
-    )
+def test_the_listing_opens_what_an_operation_opens():
+    assert OWN.listing() == Listing(names=("m",), open_upstreams=(("azure", "*"), ("chat", "*"), ("chat", "gpt-*")))
 
 
 def test_the_listing_opens_what_wildcards_and_operations_open():

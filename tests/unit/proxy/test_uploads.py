@@ -54,7 +54,7 @@ async def test_the_bytes_that_are_kept_count_for_the_caller():
     assert other.model == "w"
 
 
-async def test_what_is_sent_on_no_longer_counts():
+async def test_forwarded_pieces_release_their_memory():
     budget = MemoryBudget(KEPT_BYTES, callers=2)
     one = counted(budget, PART % (b"model", b"w"), PART % (b"file", LONG), END)
     await one.begin()

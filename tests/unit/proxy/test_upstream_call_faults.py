@@ -125,7 +125,7 @@ def test_fault_has_its_error_and_its_advice(fault, sent):
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_ragflow_repeats_what_passes_and_gives_up_on_what_stays(fault):
+def test_ragflow_retries_only_transient_errors(fault):
     error = upstream_error(TransportFault(fault, ""), "chat", BASE)
     body = {"error": {"message": error.message, "code": error.public_code}}
     shown = f"Error code: {error.http_status} - {body}"  # str() of openai-python's error

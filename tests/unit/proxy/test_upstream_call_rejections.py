@@ -30,7 +30,7 @@ def test_unauthorized_is_a_rejection_in_every_shape():
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502])
-def test_other_statuses_are_none_unless_they_are_configured(status):
+def test_other_statuses_are_rejections_only_if_configured(status):
     assert not is_rejection(refusal(status), USUAL, HOST)
     assert is_rejection(refusal(status), RejectionConfig(statuses=[status]), HOST)
 

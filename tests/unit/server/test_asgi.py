@@ -97,7 +97,7 @@ async def test_a_whole_reply_is_a_head_with_its_length_and_one_body():
     assert server.running == []
 
 
-async def test_nothing_is_received_before_the_body_is_asked_for():
+async def test_receive_is_not_called_before_the_body_is_read():
     """The first `receive` makes a server send 100 Continue: a rejected client never receives it."""
     server = Server(OPEN)
 
@@ -217,7 +217,7 @@ async def test_pieces_are_read_ahead_up_to_a_bound():
     await server.serve(work)
 
 
-async def test_a_disconnect_is_noticed_behind_an_unread_upload():
+async def test_disconnect_is_noticed_during_an_unread_upload():
     """The reply begins early, and a server reports the disconnect only behind the rest of the body."""
     server = Server(*[{"type": "http.request", "body": None, "more_body": True}] * 40, GONE)
     left: list[str] = []
@@ -236,7 +236,7 @@ async def test_a_disconnect_is_noticed_behind_an_unread_upload():
     await server.serve(work)
 
 
-async def test_a_client_that_leaves_ends_what_waits_for_its_body():
+async def test_disconnect_ends_the_wait_for_the_body():
     server = Server(OPEN, GONE)
 
     async def work(client: AsgiRequestCycle) -> None:
@@ -252,7 +252,7 @@ async def test_a_client_that_leaves_ends_what_waits_for_its_body():
 # the response
 
 
-async def test_runs_wait_up_to_a_bound_behind_what_the_server_takes():
+async def test_waiting_events_are_bounded_while_the_server_sends():
     server = Server()
     server.takes.clear()
     event = b"e" * (UNSENT_BYTES // 4)
@@ -287,7 +287,7 @@ async def test_one_event_may_be_larger_than_the_bound():
     assert server.body == b"1" + event + b"2"
 
 
-async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone_and_the_reply_breaks_off():
+async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected():
     server = Server()
     left: list[str] = []
 
@@ -310,7 +310,7 @@ async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone_and_the_r
     assert server.body == b"1"
 
 
-async def test_a_reply_that_is_not_completed_breaks_off_behind_what_was_offered():
+async def test_incomplete_reply_ends_after_the_written_bytes():
     server = Server()
 
     async def work(client: AsgiRequestCycle) -> None:
@@ -324,18 +324,17 @@ async def test_a_reply_that_is_not_completed_breaks_off_behind_what_was_offered(
     assert all(message["more_body"] for message in server.sent[1:])
 
 
-async def test_a_disconnect_is_reported_to_the_watcher_and_is_no_error_for_the_server():
+async def test_disconnect_calls_the_callback_and_is_not_an_error():
     server = Server(*body_of(b"x"))
     left: list[str] = []
 
     async def work(client: AsgiRequestCycle) -> None:
         await client.read_body(LIMIT_BYTES)
-        unwatch = client.on_disconnect(lambda: left.append("left"))
+        client.on_disconnect(lambda: left.append("left"))
         await started(client)
         server.messages.put_nowait(GONE)
         await rest()
         assert left == ["left"]
-        unwatch()
         client.on_disconnect(lambda: left.append("again"))
         assert left == ["left", "again"]
         await client.write(b"2")
@@ -344,7 +343,7 @@ async def test_a_disconnect_is_reported_to_the_watcher_and_is_no_error_for_the_s
     assert server.body == b"1"
 
 
-async def test_the_disconnect_at_the_end_of_a_response_is_no_departure():
+async def test_disconnect_at_the_end_of_a_response_is_ignored():
     server = Server(*body_of(b"x"))
     left: list[str] = []
 
@@ -366,7 +365,7 @@ async def test_the_disconnect_at_the_end_of_a_response_is_no_departure():
 
 
 @pytest.mark.parametrize("raises", [True, False], ids=["send raises", "send never returns"])
-async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_request(raises):
+async def test_disconnect_during_a_send_ends_the_request(raises):
     server = Server(*body_of(b"x"))
     left: list[str] = []
 
@@ -392,7 +391,7 @@ async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_reques
 
 
 @pytest.mark.parametrize(("fault", "raised"), [(OSError("gone"), None), (RuntimeError("bad head"), RuntimeError)])
-async def test_what_send_raises_ends_the_request_and_only_a_departure_is_no_error(fault, raised):
+async def test_error_of_send_ends_the_request_and_a_disconnect_is_not_an_error(fault, raised):
     server = Server()
     server.fault = fault
     left: list[str] = []
@@ -411,7 +410,7 @@ async def test_what_send_raises_ends_the_request_and_only_a_departure_is_no_erro
             await serving
 
 
-async def test_what_the_work_raises_reaches_the_server():
+async def test_error_of_the_work_reaches_the_server():
     server = Server()
 
     async def work(_: AsgiRequestCycle) -> None:

@@ -16,6 +16,6 @@ def test_ids_are_unique_in_a_process_and_differ_between_processes():
 @pytest.mark.parametrize(
     ("given", "kept"), [(b"req_0123", "req_0123"), (b"a b", None), (b"", None), (b"x" * 129, None), (b"\xff", None)]
 )
-def test_a_clients_own_id_counts_where_it_is_a_plain_word(given, kept):
+def test_clients_own_id_is_used_if_it_is_a_plain_word(given, kept):
     assert client_request_id(((b"host", b"h"), (b"x-request-id", given))) == kept
     assert client_request_id(((b"host", b"h"),)) is None

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import socket
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from gatepass.server.connection import ClientConnection
 from gatepass.server.connection_shares import ConnectionShares
 from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
-from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, LINGER_S
+from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, DRAIN_RECHECK_S, LINGER_S
 from tests.unit.http_client.loop import advance, driven, one_iteration, rest
 from tests.unit.server.wire_client import DATE, KEEP_ALIVE_S, FakeTransport, WireClient, asked
 
@@ -139,7 +140,7 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
     assert wire_client.transport.aborted
 
 
-async def test_a_dribbled_head_does_not_buy_time():
+async def test_slow_head_does_not_extend_the_timeout():
     wire_client = WireClient(echo)
     for byte in b"GET / HTTP/1.1\r\nx: y"[:19]:
         wire_client.send(bytes([byte]))
@@ -157,7 +158,7 @@ async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connectio
     assert wire_client.transport.aborted
 
 
-async def test_the_body_of_a_refused_request_is_passed_over_and_the_next_one_served():
+async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served():
     wire_client = WireClient(refuse)
     raw = asked(b"hello")
     await exchange(wire_client, raw[:-2])
@@ -196,7 +197,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("form", BROKEN)
-async def test_what_never_becomes_a_request_is_refused_and_nothing_more_is_read(form: str):
+async def test_invalid_input_is_refused_and_no_more_is_read(form: str):
     raw, code = BROKEN[form]
     wire_client = WireClient(echo)
     await exchange(wire_client, raw, asked(b"1"))
@@ -213,7 +214,7 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
-async def test_what_is_broken_behind_a_request_waits_for_its_response(behind: bytes):
+async def test_refusal_of_a_second_request_waits_for_the_first_response(behind: bytes):
     held = Held()
     wire_client = WireClient(held)
     await exchange(wire_client, asked(b"1"), behind)
@@ -246,7 +247,7 @@ async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing(
     ],
     ids=["chunks", "trailers", "a large rest", "a small rest"],
 )
-async def test_behind_an_early_answer_a_large_rest_of_the_body_is_not_parsed(raw: bytes, persists: bool):
+async def test_large_rest_of_a_body_after_an_early_answer_is_not_parsed(raw: bytes, persists: bool):
     wire_client = WireClient(refuse)
     await exchange(wire_client, raw)
     assert (wire_client.statuses, b"connection: close" in wire_client.received) == ([401], not persists)
@@ -255,7 +256,7 @@ async def test_behind_an_early_answer_a_large_rest_of_the_body_is_not_parsed(raw
     assert wire_client.statuses == ([401, 401] if persists else [401])
 
 
-async def test_a_broken_body_behind_its_early_answer_closes():
+async def test_invalid_body_after_an_early_answer_closes_the_connection():
     wire_client = WireClient(refuse)
     await exchange(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
     assert (wire_client.statuses, wire_client.transport.ended) == ([401], True)
@@ -281,7 +282,7 @@ async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
     assert (wire_client.statuses, wire_client.transport.closing) == ([200], True)
 
 
-async def test_a_body_behind_a_slow_answer_gets_its_own_time():
+async def test_body_after_a_slow_answer_has_its_full_time():
     """It waits unread behind another request for longer than a body may take."""
     held = Held()
     wire_client = WireClient(held)
@@ -331,7 +332,7 @@ async def test_above_its_share_a_callers_oldest_idle_connection_closes():
     assert [wire_client.transport.closing for wire_client in visitors] == [True, False, False]
 
 
-async def test_an_answer_that_its_client_takes_slowly_is_not_cut_off_for_others_while_one_of_them_is_idle():
+async def test_slowly_read_answer_is_not_closed_before_idle_connections():
     shares = shared()
     slow, idle, new = (WireClient(served_for_a_caller, shares=shares) for _ in range(3))
     slow.transport.is_slow = True
@@ -366,7 +367,7 @@ async def test_a_connection_that_ends_leaves_its_share():
 
 
 @pytest.mark.parametrize("form", BROKEN)
-async def test_what_is_refused_is_counted_as_a_rejection_with_its_address(form: str):
+async def test_refused_input_is_counted_with_the_clients_address(form: str):
     raw, code = BROKEN[form]
     wire_client = WireClient(echo)
     await exchange(wire_client, raw, asked(b"1"))
@@ -399,13 +400,13 @@ async def refused_in_mid_body() -> tuple[WireClient, bytes]:
     return wire_client, piece
 
 
-async def test_a_refusal_of_an_unread_body_takes_its_rest():
+async def test_refusal_reads_the_rest_of_the_body():
     """Or the client, which sends all before it reads, meets a closed connection and never learns why."""
     wire_client, _ = await refused_in_mid_body()
     assert wire_client.transport.reading
 
 
-async def test_a_body_that_goes_on_behind_its_refusal_is_taken_for_as_long_as_one_may_take():
+async def test_body_after_a_refusal_is_read_for_the_receive_timeout():
     wire_client, piece = await refused_in_mid_body()
     for _ in range(int(RECEIVE_S / LINGER_S * 2) - 1):
         await advance(LINGER_S / 2)
@@ -417,14 +418,14 @@ async def test_a_body_that_goes_on_behind_its_refusal_is_taken_for_as_long_as_on
     assert wire_client.transport.aborted
 
 
-async def test_a_body_that_stops_behind_its_refusal_is_waited_for_no_longer():
+async def test_silent_body_after_a_refusal_closes_the_connection():
     wire_client, piece = await refused_in_mid_body()
     await exchange(wire_client, piece)
     await advance(LINGER_S)
     assert wire_client.transport.aborted
 
 
-async def test_what_dribbles_behind_a_refused_head_buys_no_time():
+async def test_slow_bytes_after_a_refused_head_do_not_extend_the_linger():
     wire_client = WireClient(echo)
     await exchange(wire_client, b"\0\0\r\n\r\n")
     await advance(LINGER_S / 2)
@@ -448,9 +449,8 @@ async def test_a_disconnect_reaches_watchers_and_waiters():
     go = asyncio.Event()
 
     async def watching(cycle: HttpRequestCycle) -> None:
-        await cycle.read_body(LIMIT_BYTES)
         cycle.on_disconnect(lambda: left.append("watched"))
-        cycle.on_disconnect(lambda: left.append("again"))()
+        await cycle.read_body(LIMIT_BYTES)
         cycle.on_disconnect(lambda: left.append("once"))
         await go.wait()
 
@@ -489,7 +489,7 @@ async def test_a_late_disconnect_callback_is_called_at_once_and_nothing_is_writt
     assert (left, wire_client.received) == (["left"], b"")
 
 
-async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
+async def test_client_that_reads_nothing_is_awaited_and_then_disconnected():
     go = asyncio.Event()
 
     async def stream(cycle: HttpRequestCycle) -> None:
@@ -511,7 +511,7 @@ async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
     assert b"\r\n1\r\n2\r\n" in wire_client.received
 
 
-async def test_a_client_that_takes_nothing_for_long_is_cut_off():
+async def test_client_that_reads_nothing_for_long_is_disconnected():
     wire_client = WireClient(Held(), send_stall_s=3)
     await exchange(wire_client, asked(b"x"))
     wire_client.connection.pause_writing()
@@ -572,7 +572,7 @@ async def test_nothing_is_written_after_a_close_that_is_not_reported_yet(expects
     assert (wire_client.received, wire_client.state.tasks, wire_client.state.connections) == (b"", set(), set())
 
 
-async def test_nothing_is_refused_behind_a_close():
+async def test_input_after_a_close_is_ignored():
     wire_client = WireClient(echo)
     wire_client.transport.close()
     wire_client.connection.data_received(b"\0\0\r\n\r\n")
@@ -582,12 +582,19 @@ async def test_nothing_is_refused_behind_a_close():
 
 async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     held = Held()
-    idle, busy, ahead = WireClient(echo), WireClient(held), WireClient(held)
+    idle, begun, busy, ahead = WireClient(echo), WireClient(echo), WireClient(held), WireClient(held)
+    await advance(DRAIN_IDLE_S)
+    new = WireClient(echo)
+    await exchange(begun, asked(b"1")[:10])
     await exchange(busy, asked(b"1"))
     await exchange(ahead, asked(b"1") + asked(b"2"))
-    for wire_client in (idle, busy, ahead):
+    for wire_client in (idle, begun, busy, ahead, new):
         wire_client.connection.shutdown()
-    assert (idle.transport.ended, busy.transport.ended) == (True, False)
+    await advance(0.01)
+    await advance(DRAIN_RECHECK_S)
+    assert [one.transport.ended for one in (idle, begun, busy, new)] == [True, True, False, False]
+    await exchange(new, asked(b"1"))
+    assert (new.statuses, new.transport.ended) == ([200], True)
     held.go.set()
     await rest()
     assert (busy.transport.ended, busy.statuses) == (True, [200])
@@ -624,7 +631,7 @@ class Passing:
         await rest()
 
 
-async def test_a_body_that_is_passed_on_comes_in_pieces_and_the_next_request_is_served():
+async def test_streamed_body_arrives_in_pieces_and_the_next_request_is_served():
     passing = Passing()
     wire_client = WireClient(passing)
     raw = asked(b"hello, you")
@@ -651,7 +658,7 @@ async def test_an_unread_body_is_read_no_further_and_has_no_deadline():
     assert (sum(map(len, passing.pieces)), wire_client.statuses) == (LIMIT_BYTES, [200])
 
 
-async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
+async def test_each_piece_of_a_streamed_body_has_its_full_time():
     passing = Passing()
     wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
@@ -669,7 +676,7 @@ async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     assert wire_client.transport.closing
 
 
-async def test_a_body_that_is_passed_on_has_a_least_rate_in_total():
+async def test_streamed_body_has_a_minimum_rate():
     passing = Passing()
     wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
@@ -715,7 +722,7 @@ async def test_a_relayed_body_is_bounded_and_its_rest_is_discarded():
     assert announced.statuses == [413]
 
 
-async def test_a_client_that_leaves_while_its_body_is_passed_on_is_reported_to_the_handler():
+async def test_disconnect_during_a_streamed_body_is_reported_to_the_handler():
     passing = Passing()
     wire_client = WireClient(passing)
     await passing.want(9)
@@ -725,7 +732,7 @@ async def test_a_client_that_leaves_while_its_body_is_passed_on_is_reported_to_t
     assert isinstance(passing.raised[0], ClientGone)
 
 
-async def test_a_client_that_expects_gets_100_continue_when_its_body_is_passed_on():
+async def test_client_gets_100_continue_when_its_body_is_streamed():
     passing = Passing()
     wire_client = WireClient(passing)
     raw = asked(b"hello", "expect: 100-continue")
@@ -744,7 +751,7 @@ class Traced(ClientConnection):
 
 
 @pytest.mark.parametrize("raw", [b"", asked(b"1"), asked(b"hello")[:3], b"\0\0\r\n\r\n"])
-async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: bytes):
+async def test_closed_connection_leaves_no_reference_cycle(raw: bytes):
     gc.collect()
     gc.disable()
     try:
@@ -808,7 +815,7 @@ async def test_a_small_response_waits_for_the_others_of_its_iteration(others: in
         assert (serve.seen, wire_client.statuses) == ([written], [200])
 
 
-async def test_what_follows_a_held_response_stands_behind_it():
+async def test_refusal_is_written_after_a_deferred_response():
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)
     with with_others(wire_client):
@@ -878,7 +885,7 @@ async def test_while_draining_only_the_last_of_several_requests_is_the_last_answ
     assert (wire_client.statuses, wire_client.received.count(b"connection: close")) == ([200, 200], 1)
 
 
-async def test_a_connection_made_while_draining_closes_behind_its_answer():
+async def test_connection_made_during_a_drain_closes_after_its_answer():
     wire_client = WireClient(echo)
     wire_client.live.draining = True
     late = FakeTransport(wire_client.connection)
@@ -900,7 +907,7 @@ async def test_a_connection_in_use_is_served_once_more_before_it_closes():
     assert wire_client.transport.ended
 
 
-async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_that_is_over():
+async def test_drain_closes_idle_connections_after_a_silent_second():
     fresh, old, silent, begun = WireClient(echo), WireClient(echo), WireClient(echo), WireClient(echo)
     await exchange(old, asked(b"1"))
     await advance(DRAIN_IDLE_S * 2)
@@ -909,13 +916,53 @@ async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_
     for wire_client in (fresh, old, silent, begun):
         wire_client.connection.close_when_idle()
     await advance(0.01)
+    await advance(DRAIN_RECHECK_S)
     assert [each.transport.ended for each in (fresh, old, silent, begun)] == [False, True, True, False]
     await advance(DRAIN_IDLE_S)
+    await advance(DRAIN_RECHECK_S)
     assert [each.transport.ended for each in (fresh, begun)] == [True, False]
     assert not fresh.connection.accepts_requests
     begun.send(asked(b"1")[10:])
     await rest()
     assert (begun.statuses, begun.transport.ended, silent.received) == ([200], True, b"")
+
+
+@pytest.mark.parametrize("pause_s", [0.0, DRAIN_IDLE_S, DRAIN_IDLE_S * 30])
+async def test_drain_serves_a_request_that_arrives_after_a_pause_of_the_machine(pause_s: float):
+    wire_client = WireClient(echo)
+    await exchange(wire_client, asked(b"1"))
+    wire_client.connection.close_when_idle()
+    await advance(pause_s)  # nothing runs meanwhile, the client neither
+    await advance(DRAIN_RECHECK_S / 2)
+    await advance(pause_s)
+    await advance(DRAIN_RECHECK_S / 2)
+    await exchange(wire_client, asked(b"2"))
+    assert (wire_client.statuses, wire_client.received.count(b"connection: close")) == ([200, 200], 1)
+    assert wire_client.transport.ended
+
+
+@pytest.mark.parametrize("close", ["drain", "stop", "keep-alive", "receive"])
+async def test_an_idle_connection_does_not_close_over_a_request_that_the_loop_has_not_read(close: str):
+    wire_client = WireClient(echo_known)
+    if close in ("drain", "keep-alive"):
+        await exchange(wire_client, asked(b"1"))
+    await advance(DRAIN_IDLE_S * 2)
+    arrived, client = socket.socketpair()
+    with arrived, client:
+        client.send(asked(b"2"))
+        wire_client.transport.socket = arrived
+        if close == "drain":
+            wire_client.connection.close_when_idle()
+        elif close == "stop":
+            wire_client.connection.shutdown()
+        await advance({"keep-alive": KEEP_ALIVE_S, "receive": RECEIVE_S}.get(close, 0.01))
+        assert (wire_client.transport.ended, wire_client.transport.closing) == (False, False)
+        wire_client.send(arrived.recv(1000))
+        await rest()
+        assert (wire_client.statuses[-1], wire_client.received[-1:]) == (200, b"2")
+        # without unread bytes it closes
+        await advance(KEEP_ALIVE_S + RECEIVE_S)
+        assert wire_client.transport.closing
 
 
 async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next_request():
@@ -927,6 +974,7 @@ async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next
     await rest()
     assert (wire_client.transport.ended, b"connection: close" in wire_client.received) == (False, False)
     await advance(DRAIN_IDLE_S)
+    await advance(DRAIN_RECHECK_S)
     assert (wire_client.transport.ended, wire_client.transport.aborted) == (True, False)
 
 
@@ -940,7 +988,7 @@ def begin_and_hold(held: Held) -> Any:
     return serve
 
 
-async def test_what_a_client_still_takes_is_not_cut_by_the_end_of_the_linger():
+async def test_end_of_the_linger_does_not_cut_unsent_bytes():
     wire_client = WireClient(echo)
     wire_client.connection.retire()
     await exchange(wire_client, asked(b"1"))

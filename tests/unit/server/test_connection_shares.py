@@ -13,7 +13,7 @@ CLIENT = "192.0.2.7"
 
 
 @pytest.mark.parametrize("is_behind_proxy", [False, True])
-def test_one_address_holds_its_part_alone_and_behind_a_proxy(is_behind_proxy):
+def test_one_address_has_its_share_directly_and_through_a_proxy(is_behind_proxy):
     shares: ConnectionShares[int] = ConnectionShares(100, UNAUTHENTICATED, 1)
     closed = []
     for connection in range(2 * OF_ONE_ADDRESS):

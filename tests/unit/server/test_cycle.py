@@ -66,7 +66,7 @@ async def test_a_client_that_expects_gets_100_continue_when_its_body_is_wanted()
     assert (found, received) == ([b"hello"], b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 0\r\n\r\n")
 
 
-async def test_a_body_that_was_never_asked_for_ends_the_connection():
+async def test_unread_body_without_100_continue_closes_the_connection():
     """It is unknown whether the client sends the body, so the next bytes could be the body or the next request."""
     wire_client = WireClient(answer_with(b"no", length_bytes=2))
     raw = asked(b"hello", "expect: 100-continue")

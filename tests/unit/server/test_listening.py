@@ -22,6 +22,7 @@ from gatepass.server.listening import (
     bind,
     descriptor_limit,
     has_free_descriptor,
+    ignore_new_connections,
 )
 from tests.waiting import until
 
@@ -38,7 +39,7 @@ def none_free() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_whether_a_descriptor_is_free_is_found_out(none_free: None) -> None:
+def test_has_free_descriptor_is_false_at_the_limit(none_free: None) -> None:
     assert not has_free_descriptor()
 
 
@@ -62,7 +63,7 @@ def test_the_limit_of_descriptors_is_the_soft_one() -> None:
         ({"upstreams": {"a": UPSTREAM, "b": UPSTREAM}, "models": {"*": {"upstream": "a"}}}, 4001 + 1000 + 4001 + 64),
     ],
 )
-def test_what_the_limits_need(blocks: dict[str, object], descriptors: int) -> None:
+def test_limits_require_this_many_descriptors(blocks: dict[str, object], descriptors: int) -> None:
     config = Config.model_validate({"upstreams": {"a": UPSTREAM}, **blocks})
     assert config.descriptors == descriptors
 
@@ -96,7 +97,7 @@ async def accepted(listening: socket.socket, seats: ConnectionCounts, count: int
             transport.close()
 
 
-async def test_where_the_worker_with_the_fewest_connections_hangs_another_accepts(tmp_path: Path) -> None:
+async def test_another_worker_accepts_if_the_one_with_fewest_connections_hangs(tmp_path: Path) -> None:
     ConnectionCounts(tmp_path / "seats", 1).publish(0)
     began_s = time.monotonic()
     await accepted(bind("127.0.0.1", 0), ConnectionCounts(tmp_path / "seats", 0), 30)
@@ -112,6 +113,13 @@ async def test_a_worker_that_ended_counts_no_more(tmp_path: Path) -> None:
     assert second.fewest() == 7
     first.clear(0)
     assert second.fewest() == 0
+
+
+def test_only_the_last_worker_that_leaves_learns_so(tmp_path: Path) -> None:
+    first, second = (ConnectionCounts(tmp_path / "seats", own) for own in (0, 1))
+    first.publish(0)
+    second.publish(3)
+    assert [first.leave(), second.leave()] == [False, True]
 
 
 class OneFailure(socket.socket):
@@ -130,3 +138,19 @@ async def test_a_connection_waits_while_no_descriptor_is_free(tmp_path: Path) ->
     listening = OneFailure(fileno=bind("127.0.0.1", 0).detach())
     await accepted(listening, ConnectionCounts(tmp_path / "seats", 0), 2)
     assert listening.failed
+
+
+def test_only_the_queue_is_accepted_after_new_connections_are_ignored() -> None:
+    with bind("127.0.0.1", 0) as listening, socket.socket() as waiting, socket.socket() as late:
+        listening.listen()
+        listening.setblocking(False)
+        waiting.connect(listening.getsockname())
+        ignore_new_connections(listening)
+        late.setblocking(False)
+        assert late.connect_ex(listening.getsockname()) == errno.EINPROGRESS
+        accepted, address = listening.accept()
+        accepted.close()
+        assert address == waiting.getsockname()
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+    ignore_new_connections(listening)  # a closed socket is no error

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -35,9 +37,9 @@ def test_one_learned_rule_of_two_processes_is_one_row_with_all_its_uses():
 
 def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
     others = [
-        replace(ONE, scope=ONE.scope._replace(upstream="azure")),
-        replace(ONE, scope=ONE.scope._replace(credential="corp")),
-        replace(ONE, scope=ONE.scope._replace(operation="completions")),
+        replace(ONE, scope=structs.replace(ONE.scope, upstream="azure")),
+        replace(ONE, scope=structs.replace(ONE.scope, credential="corp")),
+        replace(ONE, scope=structs.replace(ONE.scope, operation="completions")),
         FAILED,
     ]
     found = merge_rows([rows(*others), rows(ONE), []])
@@ -53,7 +55,7 @@ def test_people_are_shown_ages():
     assert row["expires_in_s"] == 0
 
 
-def test_what_has_failed_is_not_pinned():
+def test_failed_rules_are_not_pinned():
     assert pinned(rows(FAILED), CONFIG, LOCAL) == "# Nothing has been learned.\n"
     assert "stream: emulate" in pinned(rows(FAILED, ONE), CONFIG, LOCAL)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from gatepass.errors import GatepassError
@@ -13,7 +15,7 @@ LIMIT_BYTES = 1_000_000
 
 
 def fed(*pieces: bytes) -> tuple[CycleRecorder, RequestParser]:
-    """Whose turns they became, and who read `pieces`."""
+    """Return the recorder of the requests in `pieces`, and the parser that read them."""
     recorder = CycleRecorder()
     reader = RequestParser(recorder)
     reader.peer = "192.0.2.7"
@@ -58,6 +60,56 @@ async def test_names_of_fields_are_lowered_and_their_values_kept():
     assert recorder.cycles[0].headers == ((b"host", b"h"), (b"x-one", b"Two"))
 
 
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("http://evil.example/v1/models", b"evil.example"),
+        ("HTTPS://user:pass@evil.example:1?x", b"evil.example:1"),
+        ("http://[::1]:8080", b"[::1]:8080"),
+        ("http://localhost@evil.example/", b"evil.example"),
+        ("/http://evil.example/", b"localhost"),
+        ("*", b"localhost"),
+    ],
+)
+def test_the_host_of_an_absolute_target_replaces_host(target: str, host: bytes):
+    """RFC 9112 section 3.2.2."""
+    recorder, _ = fed(f"OPTIONS {target} HTTP/1.1\r\na: 1\r\nHost: localhost\r\nb: 2\r\n\r\n".encode())
+    (cycle,) = recorder.cycles
+    assert [value for name, value in cycle.headers if name == b"host"] == [host]
+    assert {(b"a", b"1"), (b"b", b"2")} < set(cycle.headers)
+
+
+@pytest.mark.parametrize(
+    "target", ["http:///v1/models", "http://user@/v1/models", "http://a%zz/", "http://h:99999/", "http://a@b@x/"]
+)
+def test_an_invalid_target_is_named_as_the_cause(target: str):
+    reason = "This is not a valid HTTP/1.1 request: its target is not a path or a URL."
+    assert refused(asked(line=f"GET {target} HTTP/1.1")) == ("invalid_request", reason)
+
+
+@pytest.mark.parametrize("line", ["GET / RTSP/1.0", "GET / RTSP/1.1", "OPTIONS  *  RTSP/2.0", "SOURCE / ICE/1.0"])
+def test_a_protocol_other_than_http_is_refused_wherever_it_is_split(line: str):
+    raw = asked(line=line)
+    for before in (b"", asked(b"before")):
+        for cut in range(raw.index(b"\r\n\r\n") + 4):
+            code, text = refused(*([before] if before else []), raw[:cut], raw[cut:])
+            assert (code, "not HTTP" in text) == ("invalid_request", True)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/RTSP/1.0"])
+async def test_http_is_accepted_with_other_protocols_around_it(path: str):
+    about = asked(b"x / RTSP/1.0\r\nGET / RTSP/1.0\r\n\r\n", "a: GET / RTSP/1.0", line=f"POST {path} HTTP/1.1")
+    for raw in (about * 3, b"\r\n" + about):
+        for cut in range(len(raw)):
+            recorder, _ = fed(raw[:cut], raw[cut:])
+            assert len(recorder.cycles) == raw.count(b"HTTP/1.1")
+
+
+def test_no_bytes_of_a_request_are_kept_after_its_head():
+    _, reader = fed(asked(b"hello"))
+    assert [held for held in gc.get_referents(reader) if isinstance(held, bytes) and b"HTTP/1.1" in held] == []
+
+
 OFFER = ("connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
 OFFERS = {
     "length": asked(b"hello", *OFFER),
@@ -85,7 +137,7 @@ async def test_an_offer_byte_by_byte_is_ignored_as_well():
         assert (cycle.is_whole, await cycle.read_body(LIMIT_BYTES)) == (True, b"hello")
 
 
-def test_a_body_behind_an_offer_is_waited_for():
+def test_body_after_an_upgrade_offer_is_awaited():
     recorder, reader = fed(OFFERS["length"][:-1])
     assert (reader.cycle, recorder.cycles[0].is_whole) == (recorder.cycles[0], False)
 
@@ -103,11 +155,11 @@ def test_an_offer_without_a_body_is_a_whole_request():
     assert ([cycle.is_whole for cycle in recorder.cycles], reader.cycle) == ([True], None)
 
 
-def test_what_is_broken_behind_an_offer_is_refused():
+def test_invalid_body_after_an_upgrade_offer_is_refused():
     assert refused(asked(b"zz\r\n", *OFFER, "transfer-encoding: chunked", length=False))[0] == "invalid_request"
 
 
-def test_it_knows_what_it_waits_for():
+def test_parser_shows_the_awaited_part():
     raw = asked(b"hello")
     recorder, reader = fed()
     assert (reader.in_head, reader.cycle) == (True, None)
@@ -135,7 +187,7 @@ def test_a_request_states_whether_another_may_follow(line: str, fields: tuple[st
     assert [cycle.persists for cycle in recorder.cycles] == [persists]
 
 
-def test_what_comes_behind_a_last_request_is_passed_over():
+def test_input_after_connection_close_is_ignored():
     recorder, _ = fed(asked(b"1", "connection: close"), asked(b"2"))
     assert len(recorder.cycles) == 1
 
@@ -144,6 +196,7 @@ GARBAGE = (b"\0\0\0\r\n\r\n",)
 REFUSED = {
     "garbage": (GARBAGE, "invalid_request", "not a valid HTTP/1.1 request"),
     "garbage behind": ((asked(b"1"), *GARBAGE), "invalid_request", "not a valid HTTP/1.1 request"),
+    "TLS": ((b"\x16\x03\x01\x02\x00\x01",), "invalid_request", "base URL with http://"),
     "a target that is none": ((asked(line="GET http:// HTTP/1.1"),), "invalid_request", "not a valid HTTP/1.1"),
     "a method that connects": (
         (b"CONNECT h:1 HTTP/1.1\r\nhost: h\r\n\r\n",),
@@ -168,7 +221,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_what_is_no_request_is_refused_with_its_reason(form: str):
+def test_invalid_request_is_refused_with_its_reason(form: str):
     pieces, code, text = REFUSED[form]
     found = refused(*pieces)
     assert (found[0], text in found[1]) == (code, True)
@@ -181,29 +234,29 @@ def test_a_large_head_in_small_pieces_is_refused_with_the_piece_that_is_too_much
     assert refused(*pieces)[0] == "head_too_large"
 
 
-def test_a_head_of_just_the_largest_size_is_taken():
+def test_head_of_the_largest_size_is_accepted():
     field = HEAD_BYTES - len("/v1/x" + "host" + "h" + "x")
     assert len(fed(asked(b"", "x: " + "y" * field))[0].cycles) == 1
     assert refused(asked(b"", "x: " + "y" * (field + 1)))[0] == "head_too_large"
 
 
-def test_as_many_fields_as_are_allowed_are_taken():
+def test_largest_number_of_fields_is_accepted():
     recorder, _ = fed(asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS - 1))))
     assert len(recorder.cycles[0].headers) == HEADER_FIELDS
 
 
-def test_a_head_behind_a_large_body_is_counted_by_itself():
+def test_head_after_a_large_body_has_the_full_limit():
     recorder, _ = fed(asked(b"x" * 2 * HEAD_BYTES) + asked(b"2"))
     assert len(recorder.cycles) == 2
 
 
-def test_a_large_body_in_the_piece_that_ends_its_head_is_none_of_the_head():
+def test_body_in_the_same_piece_as_its_head_has_no_head_limit():
     raw = asked(b"x" * 2 * HEAD_BYTES)
     recorder, _ = fed(raw[:10], raw[10:])
     assert recorder.cycles[0].is_whole
 
 
-async def test_what_is_closed_has_no_request_any_more():
+async def test_closed_parser_has_no_request():
     recorder, reader = fed(asked(b"hello")[:-1])
     reader.close()
     assert (reader.cycle, recorder.cycles[0].is_whole) == (None, False)

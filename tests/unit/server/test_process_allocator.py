@@ -8,7 +8,7 @@ from gatepass.server.process import HEAP_BODY_BYTES, KEPT_BYTES, keep_freed_page
 GLIBC = hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_other_c_library_is_unchanged(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert keep_freed_pages() is False
 
@@ -27,5 +27,5 @@ def test_glibc_gets_both_bounds(monkeypatch):
 
 
 @pytest.mark.skipif(not (GLIBC and sys.platform == "linux"), reason="wants glibc")
-def test_glibc_takes_the_bounds():
+def test_glibc_accepts_the_thresholds():
     assert keep_freed_pages() is True

@@ -17,7 +17,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_workers_folder_is_in_memory_for_their_user_alone_and_goes_with_its_block():
+def test_workers_folder_is_in_memory_private_and_removed_at_the_end():
     with own_folder() as folder:
         assert str(folder.parent) == SHARED_MEMORY
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -58,7 +58,7 @@ def test_the_folder_of_a_killed_supervisor_is_removed_and_that_of_a_living_one_i
         assert foreign.is_dir(), "a folder without the supervisor's file is somebody else's"
 
 
-def test_a_link_in_the_place_of_the_lock_removes_nothing(tmp_path):
+def test_link_instead_of_the_lock_file_removes_nothing(tmp_path):
     planted, target = tmp_path / "gatepass-planted", tmp_path / "target"
     planted.mkdir()
     target.touch()

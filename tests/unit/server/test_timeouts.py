@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gatepass.http_client.deadline import Deadline
+from gatepass.config.model import Limits
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import BODY_GRACE_S, AwaitedInput, ReceiveTimeouts
@@ -26,17 +26,17 @@ class Wait:
     """A client that sends, and what it was too late with."""
 
     def __init__(self) -> None:
-        self.late: list[AwaitedInput | None] = []
+        self.late: list[AwaitedInput] = []
         self.recorder = CycleRecorder()
         self.reader = RequestParser(self.recorder)
-        self.timeouts = ReceiveTimeouts(
-            Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S
-        )
+        limits = Limits(receive_s=RECEIVE_S, upload_bytes_per_s=BYTES_PER_S)
+        self.timeouts = ReceiveTimeouts(asyncio.get_running_loop(), self._late, limits, KEEP_ALIVE_S)
         self.serving: HttpRequestCycle | None = None
         self.bound()
 
     def _late(self) -> None:
-        self.late.append(self.timeouts.take_expired())
+        if (expired := self.timeouts.take_expired()) is not None:
+            self.late.append(expired)
 
     def bound(self) -> None:
         self.timeouts.update(self.reader, self.serving)
@@ -62,7 +62,7 @@ async def dribble(wait: Wait, data: bytes, over_s: float) -> None:
         wait.send(bytes([byte]))
 
 
-async def test_a_head_has_one_time_however_it_is_dribbled():
+async def test_slow_head_has_one_deadline():
     wait = Wait()
     await dribble(wait, RAW[:16], RECEIVE_S - 4)
     assert wait.late == []
@@ -70,7 +70,7 @@ async def test_a_head_has_one_time_however_it_is_dribbled():
     assert wait.late == [AwaitedInput.HEAD]
 
 
-async def test_a_body_has_its_own_time_however_it_is_dribbled():
+async def test_slow_body_has_one_deadline():
     wait = Wait()
     await advance(RECEIVE_S - 1)
     wait.send(RAW[:-10])
@@ -80,7 +80,7 @@ async def test_a_body_has_its_own_time_however_it_is_dribbled():
     assert wait.late == [AwaitedInput.BODY]
 
 
-async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
+async def test_each_piece_of_a_streamed_body_has_its_full_time():
     wait = Wait()
     wait.send(RAW[:-10])
     wait.pass_on()
@@ -104,7 +104,7 @@ async def test_no_piece_is_awaited_while_the_received_ones_are_unread():
     assert wait.late == [AwaitedInput.BODY]
 
 
-async def test_a_body_behind_an_unread_one_has_its_time():
+async def test_body_after_an_unread_one_has_its_full_time():
     wait = Wait()
     wait.send(RAW[:-1])
     wait.pass_on()
@@ -151,7 +151,7 @@ async def test_a_request_after_the_other_sets_no_timer():
     assert driven().timers == before
 
 
-async def test_what_is_expected_already_keeps_its_time():
+async def test_restarting_the_same_deadline_does_not_extend_it():
     wait = Wait()
     wait.timeouts.start(AwaitedInput.CLOSE, 2)
     await advance(1)
@@ -160,7 +160,7 @@ async def test_what_is_expected_already_keeps_its_time():
     assert wait.late == [AwaitedInput.CLOSE]
 
 
-async def test_after_a_rest_the_same_has_its_time_anew():
+async def test_deadline_restarts_after_clear():
     wait = Wait()
     await advance(RECEIVE_S - 1)
     wait.timeouts.clear()
@@ -172,7 +172,7 @@ async def test_after_a_rest_the_same_has_its_time_anew():
     assert wait.late == [AwaitedInput.HEAD]
 
 
-async def test_what_was_late_and_is_awaited_again_has_its_time_anew():
+async def test_input_awaited_again_after_a_timeout_has_its_full_time():
     wait = Wait()
     await advance(RECEIVE_S)
     wait.bound()

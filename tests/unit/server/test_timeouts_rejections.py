@@ -101,7 +101,7 @@ async def test_a_thousand_refusals_are_all_counted_and_two_lines(caplog: pytest.
     assert book.counted == ["overloaded"] * 1000
 
 
-async def test_refusals_that_go_on_are_a_line_a_second_for_each_code(caplog: pytest.LogCaptureFixture):
+async def test_repeated_refusals_are_one_line_a_second_for_each_code(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
     for _ in range(4):
         book.note(evicted(), times=5)

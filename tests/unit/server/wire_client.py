@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from uvicorn.config import Config
@@ -19,7 +20,7 @@ from gatepass.server.cycle import HttpRequestCycle
 KEEP_ALIVE_S = 75.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
 
-Serve = Callable[[HttpRequestCycle], Awaitable[None]]
+Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]
 
 
 class FakeTransport(asyncio.Transport):
@@ -28,6 +29,8 @@ class FakeTransport(asyncio.Transport):
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__({"peername": ("192.0.2.7", 4711)})
         self.protocol = protocol
+        self.socket: socket.socket | None = None
+        """Its bytes have arrived, and the loop has not read them."""
         self.unsent_bytes = 0
         self.is_slow = False
         """Whether the client stops reading from now on."""
@@ -37,6 +40,9 @@ class FakeTransport(asyncio.Transport):
         self.closing = False
         self.aborted = False
         self.reading = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.socket if name == "socket" else super().get_extra_info(name, default)
 
     def write(self, data: Any) -> None:
         assert not self.closing
@@ -103,7 +109,7 @@ class WireClient:
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
 
-    def _note(self, cycle: HttpRequestCycle) -> Awaitable[None]:
+    def _note(self, cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         self.cycles.append(cycle)
         return self._serve(cycle)
 

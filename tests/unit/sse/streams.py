@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import UpstreamErrorBody
@@ -33,6 +34,12 @@ def data(payload: Any, *, spaced: bool = False, gap: bytes = b" ", end: bytes = 
 
 def text(content: str, **more: Any) -> bytes:
     return data(chunk({"content": content}, **more))
+
+
+def finished(body: BodyAggregator) -> bytes:
+    """The whole reply after the last piece."""
+    body.take_tail()
+    return b"".join(body.restored_pieces(body.finish()))
 
 
 _TOOL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}

@@ -106,7 +106,7 @@ def test_data_in_several_lines_is_one_value():
     assert aggregated(parted, STOP, DONE)["choices"][0]["message"] == message("a")
 
 
-def test_nothing_after_done_counts():
+def test_events_after_done_are_ignored():
     later = data({"error": {"message": "late"}})
     assert aggregated(text("a"), STOP, DONE, later, text("b")) == reply(message("a"))
     assert aggregated(text("a") + STOP + DONE + later + text("b")) == reply(message("a"))
@@ -132,7 +132,7 @@ def test_missing_envelope_comes_from_the_origin():
     )
 
 
-def test_last_usage_counts_wherever_it_stands_and_is_never_a_sum():
+def test_last_usage_is_used_and_never_added():
     blocks = [
         text("a", usage={"prompt_tokens": 11, "completion_tokens": 1, "total_tokens": 12}),
         text("b", usage=USAGE),
@@ -146,7 +146,7 @@ def test_last_usage_counts_wherever_it_stands_and_is_never_a_sum():
     assert json.loads(one.finish()) == reply(message("ab"), usage=USAGE)
 
 
-def test_usage_is_missing_where_none_was_received():
+def test_usage_is_absent_if_none_was_received():
     one = aggregator()
     one.feed(text("a") + STOP)
     assert "usage" not in json.loads(one.finish())
@@ -203,7 +203,7 @@ def test_choices_without_index_count_by_their_places():
     assert [one["message"]["content"] for one in payload["choices"]] == ["a", "b"]
 
 
-def test_role_counts_once():
+def test_role_is_sent_once():
     assert joined({"role": "", "content": ""}, {"role": "assistant", "content": "a"}, {"role": "assistant"}) == message(
         "a"
     )
@@ -389,7 +389,7 @@ def test_finish_reason(blocks, reason):
         {"function_call": {"name": "f", "arguments": '{"city"'}},
     ],
 )
-def test_choice_that_was_cut_before_done_is_no_reply(delta):
+def test_choice_cut_before_done_is_an_error(delta):
     with pytest.raises(UpstreamClosed):
         aggregated(data(chunk(delta)), DONE)
 
@@ -410,7 +410,7 @@ def test_stream_that_was_cut_is_an_error(blocks):
     assert failed(*blocks) == CUT
 
 
-def test_stream_with_fewer_choices_than_were_asked_for_was_cut():
+def test_stream_with_fewer_choices_than_requested_was_cut():
     assert failed(text("a"), STOP, choices=2) == CUT
     assert len(aggregated(text("a"), STOP, DONE, choices=2)["choices"]) == 1
 
@@ -420,7 +420,7 @@ def test_stream_without_a_choice_is_an_error(blocks):
     assert failed(*blocks) == EMPTY
 
 
-def test_error_event_is_an_error_in_the_words_of_the_upstream():
+def test_error_event_has_the_upstreams_message():
     error = {"error": {"message": "boom", "type": "server_error", "code": "bad", "status": 503}}
     assert failed(text("a"), data(error), STOP, DONE) == ("bad", "boom", 503)
 
@@ -480,7 +480,7 @@ def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
         one.finish()
 
 
-def test_more_choices_than_any_request_asks_for_are_an_error():
+def test_too_many_choices_are_an_error():
     many = [{"index": index, "delta": {"content": "a"}} for index in range(MAX_CHOICES + 1)]
     assert len(aggregated(data(chunk(None) | {"choices": many[1:]}), DONE)["choices"]) == MAX_CHOICES
     assert failed(data(chunk(None) | {"choices": many, "x": 1}), DONE)[0] == "upstream_invalid"
@@ -561,7 +561,7 @@ def test_stream_cut_before_its_last_finish_reason_is_never_an_answer(document, m
 
 
 @pytest.mark.parametrize("silent", [{"role": "assistant"}, {"role": "assistant", "content": ""}, {}])
-def test_a_role_alone_is_no_answer(silent):
+def test_role_without_content_is_not_an_answer(silent):
     assert failed(data(chunk(silent)), DONE)[0] == "upstream_empty"
     assert aggregated(data(chunk(silent)), STOP, DONE) == reply(message(""))
 

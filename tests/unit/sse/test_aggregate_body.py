@@ -11,7 +11,7 @@ from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.dialect_transforms import RagflowStream
 from tests.unit.sse.documents import origin
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, data, read_error, text
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, data, finished, read_error, text
 
 STOP = data(chunk({}, finish="stop"))
 LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
@@ -24,7 +24,7 @@ def assembly(limit_bytes: int = LIMIT_BYTES) -> BodyAggregator:
 
 
 def content(one: BodyAggregator) -> str:
-    payload: str = json.loads(one.finish())["choices"][0]["message"]["content"]
+    payload: str = json.loads(finished(one))["choices"][0]["message"]["content"]
     return payload
 
 
@@ -51,16 +51,16 @@ def test_after_an_error_no_more_is_wanted():
     one = assembly()
     assert not one.feed(text("he") + data({"error": {"message": "boom", "code": 503}}))
     with pytest.raises(GatepassError, match="boom"):
-        one.finish()
+        finished(one)
 
 
-def test_an_event_above_its_limit_is_an_error_however_it_comes():
+def test_event_above_its_limit_is_an_error_for_every_split():
     large = text("x" * 1000)
     for pieces in ([large], [large[:600], large[600:]], [large[:-2] * 3]):
         one = assembly(500)
         assert not [one.feed(piece) for piece in pieces][-1]
         with pytest.raises(GatepassError, match=r"limits\.event_bytes"):
-            one.finish()
+            finished(one)
 
 
 @pytest.mark.parametrize("left", [1, 2])
@@ -75,16 +75,16 @@ def test_half_an_event_is_a_stream_that_was_cut():
     one = assembly()
     one.feed(text("he") + STOP[:-10])
     with pytest.raises(GatepassError) as caught:
-        one.finish()
+        finished(one)
     assert caught.value.public_code == "upstream_closed"
 
 
-def test_nothing_at_all_is_no_answer():
+def test_empty_body_is_not_an_answer():
     for lines in (b"", b"\n\n", DONE, b": ping\n\n"):
         one = assembly()
         one.feed(lines)
         with pytest.raises(GatepassError) as caught:
-            one.finish()
+            finished(one)
         assert caught.value.public_code == "upstream_empty"
 
 

@@ -30,18 +30,18 @@ def test_role_is_sent_once_for_each_choice():
         (["assistant", "assistant", "assistant"], ["assistant", None, None]),
     ],
 )
-def test_empty_role_is_repaired_at_first_and_left_out_later(roles, expected):
+def test_empty_role_is_repaired_first_and_dropped_later(roles, expected):
     out, adapted = repaired(*(chunk({"role": role, "content": "a"}) for role in roles))
     assert [delta.get("role") for delta in deltas(out)] == expected
     assert adapted == ("repair=role",)
 
 
-def test_null_role_is_left_alone():
+def test_null_role_is_unchanged():
     payload = chunk({"role": None, "content": "a"})
     assert repaired(ROLE, payload) == ([ROLE, payload], ())
 
 
-def test_role_alone_comes_with_empty_content():
+def test_first_role_gets_empty_content():
     out, adapted = repaired(chunk({"role": "assistant"}), chunk({"content": "a"}))
     assert (deltas(out), adapted) == ([{"role": "assistant", "content": ""}, {"content": "a"}], ("repair=delta",))
 
@@ -49,7 +49,7 @@ def test_role_alone_comes_with_empty_content():
 @pytest.mark.parametrize(
     "members", [{"delta": None}, {}, {"delta": "x"}, {"delta": None, "content_filter_offsets": {"a": 1}}]
 )
-def test_delta_that_is_none_is_an_empty_one(members):
+def test_null_delta_becomes_an_empty_one(members):
     out, adapted = repaired(ROLE, choice(finish_reason=None, **members), STOP)
     assert out == [ROLE, choice(finish_reason=None, **members | {"delta": {}}), STOP]
     assert adapted == ("repair=delta",)

@@ -108,7 +108,7 @@ def test_evidence_is_needed_twice_and_of_some_length():
         ([SENTENCE[: MIN_CHARS - 1], SENTENCE], SENTENCE[: MIN_CHARS - 1] + SENTENCE, ()),
     ],
 )
-def test_one_match_is_enough_at_the_end_where_nothing_speaks_against_it(parts, read_as, adapted):
+def test_one_match_is_enough_at_the_end_without_a_contradiction(parts, read_as, adapted):
     out, names = repaired(ROLE, *texts(*parts), cumulative=True)
     assert (read(out), names) == (read_as, adapted)
     out, names = repaired(ROLE, *texts(*parts), cumulative=True, done=False)
@@ -147,12 +147,12 @@ def test_comments_do_not_wait():
     assert repair.feed(first + second + b": ping\n\n") == first + b": ping\n\n"
 
 
-def test_text_that_breaks_its_own_rule_goes_out_whole_for_nothing_can_be_taken_back():
+def test_text_that_stops_repeating_is_sent_whole():
     out, _ = repaired(*texts(*growing(SENTENCE), "New start", SENTENCE + "New start and more"), cumulative=True)
     assert read(out) == SENTENCE + "New start" + " and more"
 
 
-def test_error_event_lets_go_what_waits():
+def test_error_event_releases_held_chunks():
     repair = new_repair(cumulative=True)
     first, second = map(data, texts("The quick brown", "The quick brown fox"))
     error = data({"error": {"message": "boom"}})

@@ -8,7 +8,7 @@ STOPS: list[object] = [None, "", 1, [], "eos", "eos_token", "end_turn", "STOP", 
 
 
 @pytest.mark.parametrize("reason", sorted(CHAT_REASONS))
-def test_what_clients_know_stays(reason):
+def test_known_finish_reason_is_unchanged(reason):
     assert chat_reason(reason, has_tools=False, has_function=True) == reason
 
 
@@ -23,11 +23,11 @@ def test_what_clients_know_stays(reason):
         ("a_word_of_tomorrow", "a_word_of_tomorrow"),
     ],
 )
-def test_other_words_mean_what_their_upstreams_say(payload, meant):
+def test_finish_reasons_of_other_upstreams_are_translated(payload, meant):
     assert (chat_reason(payload, has_tools=False, has_function=False), text_reason(payload)) == (meant, meant)
 
 
-def test_calls_are_a_reason_of_their_own_but_for_what_was_cut():
+def test_tool_calls_imply_their_finish_reason_unless_cut():
     assert chat_reason("eos", has_tools=True, has_function=False) == "tool_calls"
     assert chat_reason("max_tokens", has_tools=True, has_function=False) == "length"
     assert chat_reason(None, has_tools=False, has_function=True) == "function_call"

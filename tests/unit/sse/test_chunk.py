@@ -14,7 +14,7 @@ def test_event_is_one_compact_line_in_utf_8():
     )
 
 
-def test_half_of_a_surrogate_pair_stays_an_escape_that_clients_put_together():
+def test_half_of_a_surrogate_pair_is_kept_as_an_escape():
     halves = json.loads('["\\ud83d", "\\ude80"]')
     assert json_text(halves) == b'["\\ud83d","\\ude80"]'
 

@@ -81,7 +81,7 @@ def test_clients_without_comments_receive_none_in_streams_of_any_kind(keep_alive
         assert after.feed(LINE + b"\n") == b""
 
 
-def test_a_stream_that_is_none_of_chunks_is_changed_in_nothing_else():
+def test_stream_without_chunks_loses_only_its_comments():
     usage = b'event: x\ndata: {"choices":[],"usage":{"total_tokens":null}}\n\n'
     after = make_client_transform(BUILT_IN_PROFILES["dify"], is_chat=False)
     assert after is not None

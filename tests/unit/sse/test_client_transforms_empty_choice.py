@@ -39,7 +39,7 @@ def test_in_a_stream_of_completions_the_choice_is_one_of_those():
         DONE,
     ],
 )
-def test_what_has_a_choice_or_is_no_chunk_is_the_same_object(run):
+def test_event_with_a_choice_or_without_a_chunk_is_the_same_object(run):
     transform = EmptyChoice()
     assert transform.feed(run) is run
     assert (transform.adapted, transform.finish()) == ((), b"")

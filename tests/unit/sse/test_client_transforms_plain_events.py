@@ -38,7 +38,7 @@ def named(stream: list[bytes], line: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("run", [CLEAN, *REALISTIC, data(chunk({}), gap=b"  "), data(chunk({}), spaced=True), DONE])
-def test_what_is_plain_already_is_the_same_object(run):
+def test_plain_event_is_the_same_object(run):
     transform = PlainEvents()
     assert transform.feed(run) is run
     assert (transform.adapted, transform.finish()) == ((), b"")
@@ -88,7 +88,7 @@ def test_dify_reads_the_whole_answer_of_any_stream(end, gap):
     assert state(plain)["adapted"] == (ADAPTED,)
 
 
-def test_other_clients_and_other_streams_have_no_part_in_it():
+def test_plain_events_change_chunks_of_their_profiles_only():
     event = b'event: response.created\ndata: {"type":"response.created"}\n\n'
     after = make_client_transform(BUILT_IN_PROFILES["dify"], is_chat=False)
     assert after is not None

@@ -7,13 +7,13 @@ import pytest
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
 
-BOTH = Profile(whole_numbers=True, content_text=True)
+WHOLE = Profile(whole_numbers=True)
 
 
 @pytest.mark.parametrize("content", [rb'"\ud83d"', b"NaN"])
 def test_json_that_only_python_reads_is_left_as_it_is(content):
     body = b'{"choices":[{"index":0,"message":{"content":null,"x":%b}}]}' % content
-    assert transform_reply(body, BOTH) == (body, ())
+    assert transform_reply(body, WHOLE) == (body, ())
 
 
 def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
@@ -57,24 +57,17 @@ def vectors(**more):
         (vectors(usage={"prompt_tokens": 4, "total_tokens": None}), {"prompt_tokens": 4, "total_tokens": 4}),
     ],
 )
-def test_usage_is_whole_numbers_where_the_client_dies_without(body, usage):
-    changed, adapted = transform_reply(body, BOTH)
+def test_usage_is_whole_numbers_if_the_client_requires_it(body, usage):
+    changed, adapted = transform_reply(body, WHOLE)
     assert json.loads(changed) == {**json.loads(body), "usage": usage}
     assert adapted == ("repair=usage",)
 
 
 def test_vectors_keep_their_bytes():
-    assert b'[{"index":0,"embedding":[0.10,1e-7]}]' in transform_reply(vectors(model="e"), BOTH)[0]
+    assert b'[{"index":0,"embedding":[0.10,1e-7]}]' in transform_reply(vectors(model="e"), WHOLE)[0]
 
 
 GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
-
-
-@pytest.mark.parametrize("message", [{"role": "assistant", "content": None}, {"role": "assistant", "tool_calls": []}])
-def test_an_answer_without_text_has_an_empty_one(message):
-    changed, adapted = transform_reply(chat(message, **GOOD), BOTH)
-    assert json.loads(changed)["choices"][0]["message"] == {**message, "content": ""}
-    assert adapted == ("repair=content",)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +84,8 @@ def test_an_answer_without_text_has_an_empty_one(message):
         b'{"text":"heard"}',
     ],
 )
-def test_what_needs_nothing_is_the_same_object(body):
-    changed, adapted = transform_reply(body, BOTH)
+def test_complete_reply_is_the_same_object(body):
+    changed, adapted = transform_reply(body, WHOLE)
     assert changed is body
     assert adapted == ()
 
@@ -100,8 +93,7 @@ def test_what_needs_nothing_is_the_same_object(body):
 def test_other_clients_get_what_came():
     body = chat({"content": None})
     assert transform_reply(body, PLAIN)[0] is body
-    assert transform_reply(body, Profile(content_text=True))[1] == ("repair=content",)
-    assert transform_reply(body, Profile(whole_numbers=True))[1] == ("repair=usage",)
+    assert transform_reply(body, WHOLE)[1] == ("repair=usage",)
 
 
 NAMED = Profile(envelope=True)
@@ -131,7 +123,7 @@ def test_a_reply_has_object_and_model_for_a_client_that_requires_both(reply, kin
         b'{"error":{"message":"m"}}',
     ],
 )
-def test_what_is_named_or_is_no_answer_keeps_its_bytes(body):
+def test_reply_with_a_model_or_without_an_answer_keeps_its_bytes(body):
     assert transform_reply(body, NAMED, "m") == (body, ())
 
 

@@ -101,7 +101,7 @@ def test_short_events_around_a_long_one_stay_by_the_byte():
         "no json " + PAD,
     ],
 )
-def test_what_cannot_be_cut_passes_as_it_is(data):
+def test_event_without_a_text_to_split_passes_unchanged(data):
     block = f"data: {data}\n\n".encode()
     transform = ShortLines(LIMIT)
     assert transform.feed(block) is block

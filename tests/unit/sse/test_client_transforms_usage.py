@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES
-from gatepass.sse.client_transforms import WholeUsage, complete_usage, is_identical, make_client_transform
+from gatepass.sse.client_transforms import WholeUsage, make_client_transform
 
 TEXT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a \\"usage\\" b"}}],"usage":null}\n\n'
 
@@ -50,18 +50,3 @@ def test_whole_or_missing_usage_is_the_same_object(run):
     transform = WholeUsage()
     assert transform.feed(run) is run
     assert (transform.finish(), transform.adapted) == (b"", ())
-
-
-@pytest.mark.parametrize(
-    ("written", "count"),
-    [(3, 3), (3.0, 3), ("3", 3), ("3.0", 3), (3.5, 0), ("3.5", 0), (-1.0, 0), (1e300, 0), ("", 0), (True, 0), ([], 0)],
-)
-def test_a_count_is_read_however_it_is_written(written, count):
-    assert complete_usage({"prompt_tokens": written}, is_chat=False) == {"prompt_tokens": count, "total_tokens": count}
-
-
-def test_a_float_is_not_the_same_as_a_whole_number():
-    assert is_identical({"a": 1}, {"a": 1})
-    assert not is_identical({"a": 1}, {"a": 1.0})
-    assert not is_identical({"a": 1}, {"a": 1, "b": 1})
-    assert not is_identical({"a": 1}, None)

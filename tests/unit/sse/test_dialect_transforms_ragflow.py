@@ -60,7 +60,7 @@ def test_every_chunk_has_the_answers_own_id_and_the_rest_survives():
     assert adapted == (ONE_ID,)
 
 
-def test_the_answer_that_is_repeated_at_the_end_is_left_out_in_every_cut():
+def test_repeated_answer_at_the_end_is_removed_for_every_split():
     blocks = (chunk(ANSWER[:9]), chunk(ANSWER[9:]), chunk(ANSWER), chunk(None, "stop"), DONE)
     for at_once in (False, True):
         events, adapted = shaped(*blocks, at_once=at_once)
@@ -74,7 +74,7 @@ def test_citation_marks_in_the_repetition_do_not_hide_it():
     assert text_of(events) == ANSWER
 
 
-def test_a_refrain_is_kept_where_the_answer_goes_on():
+def test_repeated_text_is_kept_if_the_answer_continues():
     events, adapted = shaped(chunk(ANSWER), chunk(ANSWER), chunk(" And so on."), chunk(None, "stop"), DONE)
     assert text_of(events) == ANSWER * 2 + " And so on."
     assert adapted == (ONE_ID,)
@@ -85,7 +85,7 @@ def test_a_short_word_that_comes_twice_is_kept():
     assert text_of(events) == "haha"
 
 
-def test_what_is_held_at_a_cut_goes_out():
+def test_held_chunk_is_sent_at_the_end_of_a_cut_stream():
     events, _ = shaped(chunk(ANSWER), chunk(ANSWER))
     assert text_of(events) == ANSWER * 2
 
@@ -116,7 +116,7 @@ def test_an_agents_stream_gets_one_id_a_time_and_its_finish():
     assert adapted == (ONE_ID, FINISH)
 
 
-def test_an_agents_usage_is_estimated_where_the_client_asked_for_it():
+def test_agents_usage_is_estimated_if_requested():
     events, adapted = shaped(agent_chunk("x" * 9, "a"), DONE, wants_usage=True)
     tokens = -(-9 // CHARS_PER_TOKEN)
     assert events[-2]["usage"] == {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
@@ -128,7 +128,7 @@ def test_a_stream_without_an_answer_gets_no_finish():
     assert (events, adapted) == (["[DONE]"], ())
 
 
-def test_comments_and_what_is_no_chunk_pass_as_they_are():
+def test_comments_and_other_events_pass_unchanged():
     transform = RagflowStream(ORIGIN)
     for block in (b": ping\n\n", b"data: {not json\n\n", b'data: {"code":102,"message":"no"}\n\n', b"data: [1]\n\n"):
         assert transform.feed(block) == block
@@ -154,7 +154,7 @@ def test_a_completion_that_is_an_exception_is_the_error():
     assert json.loads(RagflowTransforms().document(completed("**ERROR**:"), ORIGIN)[0])["message"]
 
 
-def test_what_is_not_a_completion_is_left_to_the_validation():
+def test_document_that_is_not_a_completion_is_unchanged():
     for body in (b"{oops", b"[]", b'{"code":102,"message":"no"}'):
         assert RagflowTransforms().document(body, ORIGIN) == (body, ())
 
@@ -162,19 +162,19 @@ def test_what_is_not_a_completion_is_left_to_the_validation():
 REVISED = ANSWER + " But note: it does more."
 
 
-def test_what_the_repetition_adds_to_the_answer_is_kept():
+def test_new_text_of_the_repetition_is_kept():
     events, adapted = shaped(chunk(ANSWER), chunk(REVISED), chunk(None, "stop"), DONE)
     assert text_of(events) == REVISED
     assert adapted == (ONE_ID, REPEATED)
 
 
-def test_what_a_cited_repetition_adds_is_kept_from_its_own_place_on():
+def test_new_text_of_a_repetition_with_citations_is_kept():
     cited = ANSWER[:20] + " ##0$$" + ANSWER[20:] + " [ID: 3] And more [ID: 4]."
     events, _ = shaped(chunk(ANSWER), chunk(cited), chunk(None, "stop"), DONE)
     assert text_of(events) == ANSWER + " [ID: 3] And more [ID: 4]."
 
 
-def test_an_answer_that_quotes_the_mark_of_an_exception_is_no_error():
+def test_answer_that_quotes_an_exception_is_not_an_error():
     sent = ("The log line reads ", "**ERROR**: disk full", ", which means that", " it is full.")
     events, adapted = shaped(*map(chunk, sent), chunk(None, "stop"), DONE)
     assert text_of(events) == "".join(sent)
@@ -182,7 +182,7 @@ def test_an_answer_that_quotes_the_mark_of_an_exception_is_no_error():
     assert adapted == (ONE_ID,)
 
 
-def test_an_exception_after_a_part_of_the_answer_is_an_error_where_the_stop_follows():
+def test_exception_after_an_answer_is_an_error_before_stop():
     for blocks in (
         (chunk("**ERROR**: timed out"), chunk(None, "stop"), DONE),
         (chunk("**ERROR**: timed out"), chunk("", reference={}), chunk(None, "stop"), DONE),
@@ -202,7 +202,7 @@ def test_an_exception_in_pieces_at_the_start_is_an_error():
         assert events[0] == {"code": 100, "message": "timed out"}
 
 
-def test_a_mark_that_is_none_in_the_end_goes_out_in_order():
+def test_text_that_only_begins_like_an_error_is_sent_in_order():
     for sent in (["**Bold** ", "words"], ["\n", "**", "Bold**"], ["a ", "**ER", "", "A** b"], ["**ERR"], ["\n"]):
         events, _ = shaped(*map(chunk, sent), chunk(None, "stop"), DONE)
         assert text_of(events) == "".join(sent)

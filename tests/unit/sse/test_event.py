@@ -32,7 +32,7 @@ def event(**fields):
         (b"\n", event()),
     ],
 )
-def test_event_is_taken_apart_by_the_rules_of_the_format(block, expected):
+def test_event_is_parsed_by_the_rules_of_the_format(block, expected):
     assert parse_event(block) == expected
 
 
@@ -53,7 +53,7 @@ def test_event_is_taken_apart_by_the_rules_of_the_format(block, expected):
         (b"data:x", None),
     ],
 )
-def test_only_one_event_of_one_data_line_takes_the_short_way(run, expected):
+def test_only_a_single_one_line_event_uses_the_fast_path(run, expected):
     assert single_line_data(run) == expected
 
 
@@ -64,7 +64,7 @@ def test_json_is_read_as_leniently_as_clients_read_it():
 
 
 @pytest.mark.parametrize("broken", [b"", b"[DONE]", b'{"a":', b"{'a':1}", b'"\xff"', b"[" * 100_000, b"9" * 5000])
-def test_what_is_no_json_is_a_value_error(broken):
+def test_invalid_json_is_a_value_error(broken):
     with pytest.raises(ValueError, match=r".*"):
         read_json(broken)
     assert not is_json(broken)

@@ -139,7 +139,7 @@ def test_a_run_is_split_as_specified(parts):
 
 
 @pytest.mark.parametrize("size_bytes", [1, 2, 3, 7, 64, 1000])
-def test_event_above_the_limit_fails_however_its_bytes_come(size_bytes):
+def test_event_above_the_limit_fails_for_every_split(size_bytes):
     fits, too_large = b"data: 123\n\n", b"data: 1234\n\n"
     framer = Framer(len(fits))
     out = b"".join(fed(framer, *pieces(fits * 3 + too_large + fits, size_bytes)))

@@ -95,7 +95,7 @@ def watched(monkeypatch) -> list[bytes]:
     return parsed
 
 
-def test_clean_stream_is_parsed_only_where_an_event_differs_in_more_than_its_text(monkeypatch):
+def test_correct_stream_is_parsed_only_if_more_than_the_text_differs(monkeypatch):
     parsed = watched(monkeypatch)
     role, words, end = REALISTIC[0], [text(f" word {number}") for number in range(500)], data(chunk({}, finish="stop"))
     out, stream = relayed(role, *words[:100], b"".join(words[100:]), end, DONE)
@@ -117,7 +117,7 @@ def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeyp
     assert (stream.events, len(parsed)) == (50, 1)
 
 
-def test_an_error_behind_an_id_is_no_text():
+def test_error_after_an_id_is_not_text():
     stream = new_stream()
     stream.feed(b"".join(b"id: %d\n" % number + text("x") for number in range(3)))
     stream.feed(b'id: 4\ndata: {"error": {"message": "boom"}}\n\n')
@@ -288,7 +288,7 @@ HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
         ([b"\xef\xbb\xbf" + HELLO, YOU], [HELLO, YOU], ("sse=bom",)),
     ],
 )
-def test_what_kills_clients_is_left_out_and_all_else_stays(sent, expected, adapted):
+def test_events_that_break_clients_are_removed_and_others_kept(sent, expected, adapted):
     whole = b"".join(sent) + END + DONE
     for size_bytes in (1, 5, len(whole)):
         out, stream = relayed(*pieces(whole, size_bytes))
@@ -306,12 +306,12 @@ def test_comment_is_relayed_at_once():
 @pytest.mark.parametrize(
     "ping", [{}, {"type": "ping"}, {"usage": {"total_tokens": 3}}, 5, None, "beat", {"choices": None}]
 )
-def test_json_without_choices_goes_on_and_is_no_answer(ping):
+def test_json_without_choices_is_relayed_and_not_an_answer(ping):
     out, stream = relayed(data(ping))
     assert (out, stream.has_answered, stream.failure) == (data(ping), False, None)
 
 
-def test_event_with_an_empty_list_of_choices_goes_on_and_is_no_answer_yet():
+def test_event_with_empty_choices_is_relayed_and_not_an_answer():
     azure = data(chunk(None, prompt_filter_results=[{"prompt_index": 0}]))
     out, stream = relayed(azure)
     assert (out, stream.has_answered) == (azure, False)
@@ -390,7 +390,7 @@ def test_error_in_a_foreign_shape_is_left_to_the_caller_to_report(event, message
     assert stream.finish() == b""
 
 
-def test_error_as_the_first_event_is_no_answer():
+def test_error_as_the_first_event_is_not_an_answer():
     _, stream = relayed(b": ping\n\n" + OWN_ERROR)
     assert (stream.has_answered, stream.events) == (False, 0)
 

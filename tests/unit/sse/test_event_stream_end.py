@@ -75,7 +75,7 @@ def test_stream_that_breaks_after_any_byte_is_finished_only_after_a_whole_done(e
         assert (stream.finish(), stream.feed(HELLO)) == (b"", b"")
 
 
-def test_cut_stream_that_came_byte_by_byte_ends_like_one_that_came_at_once():
+def test_cut_stream_ends_equally_for_every_split():
     for at in range(0, len(WHOLE), 29):
         whole, bytewise = new_stream(), new_stream()
         out = whole.feed(WHOLE[:at])
@@ -144,7 +144,7 @@ def test_empty_stream_shows_no_done():
     assert (stream.done, stream.finish()) == (False, b"")
 
 
-def test_every_choice_that_was_asked_for_must_be_finished():
+def test_every_requested_choice_must_be_finished():
     one, two = HELLO + END, data(chunk({"content": "x"}, finish="stop", index=1))
     lacking, whole = new_stream(choices=2), new_stream(choices=2)
     assert lacking.feed(one) + lacking.finish() == one
@@ -251,14 +251,14 @@ def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end)
     "tail", [b"data: garbage not json\n\n", b'event: error\ndata: {"message":"late"}\n\n', LAST_TYPED]
 )
 @pytest.mark.parametrize("gap", [0, 1])
-def test_what_follows_the_last_of_typed_events_is_ignored(tail, gap):
+def test_bytes_after_the_last_typed_event_are_ignored(tail, gap):
     stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
     pieces = [LAST_TYPED, tail] if gap else [LAST_TYPED + tail]
     assert b"".join(map(stream.feed, pieces)) + stream.finish() == LAST_TYPED
     assert (stream.done, stream.failure, stream.events) == (True, None, 1)
 
 
-def test_a_last_event_that_is_strange_ends_nothing_well():
+def test_unknown_last_event_does_not_complete_a_stream():
     stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
     whole = {"type": "response.completed", "choices": [{"message": {"content": "hi"}}]}
     assert stream.feed(data(whole)) == b""

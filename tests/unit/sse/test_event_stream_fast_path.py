@@ -44,6 +44,10 @@ def test_arguments_of_a_tool_call_may_differ():
     assert with_pattern(call("{}")).count_matching(call('{"a":')) == 0  # an escaped quote: to be parsed
 
 
+def test_two_events_without_text_are_recognised():
+    assert with_pattern(HELLO).count_matching(text("") * 2) == 2
+
+
 def test_event_with_a_name_of_its_own_and_comments_is_recognised_too():
     before = b": hi\nevent: message\n"
     assert with_pattern(before + HELLO).count_matching(2 * (before + text("you"))) == 2
@@ -96,7 +100,7 @@ def test_text_of_one_event_cannot_make_up_for_what_another_lacks():
 
 
 @pytest.mark.parametrize("unlike", [b'"stop"', b'"length"', b"true", b"{}"])
-def test_what_stands_between_two_texts_must_be_the_same(unlike):
+def test_fast_path_requires_equal_bytes_between_two_texts(unlike):
     like = data(chunk({"content": "a"}, obfuscation="b"))
     fast_path, other = with_pattern(like), like.replace(b'"finish_reason":null', b'"finish_reason":' + unlike)
     assert fast_path.count_matching(other) == 0
@@ -105,20 +109,20 @@ def test_what_stands_between_two_texts_must_be_the_same(unlike):
     assert (fast_path.count_matching(like), fast_path.count_matching(other)) == (0, 1)
 
 
-def test_escapes_in_the_text_are_no_obstacle_unless_they_touch_its_end():
+def test_fast_path_accepts_escapes_except_at_the_end_of_the_text():
     fast_path = with_pattern(data(chunk({"content": "a"}, obfuscation="b")))
     assert fast_path.count_matching(data(chunk({"content": "tab\t, line\n, \\ back"}, obfuscation="b"))) == 1
     assert fast_path.count_matching(data(chunk({"content": "\\"}, obfuscation="b"))) == 0
     assert fast_path.count_matching(data(chunk({"content": "a"}, obfuscation="\\"))) == 0
 
 
-def test_text_inside_a_text_is_no_hole():
+def test_quoted_member_inside_a_text_is_not_a_hole():
     quoted = json.dumps({"content": "x"})
     block = data(chunk({"role": "assistant"}, note=quoted))
     assert with_pattern(block).count_matching(block) == 0
 
 
-def test_nothing_is_recognised_before_something_was_learned():
+def test_fast_path_matches_nothing_without_a_pattern():
     assert FastPath().count_matching(HELLO) == 0
 
 
@@ -137,7 +141,7 @@ def test_new_pattern_replaces_the_old_one():
     assert (fast_path.count_matching(HELLO), fast_path.count_matching(longer)) == (0, 1)
 
 
-def test_learning_ends_when_it_is_never_of_use():
+def test_fast_path_stops_after_unused_patterns():
     fast_path = FastPath()
     blocks = [HELLO.replace(b"chatcmpl-7", b"chatcmpl-%d" % number) for number in range(20)]
     for number, block in enumerate(blocks):
@@ -146,7 +150,7 @@ def test_learning_ends_when_it_is_never_of_use():
     assert [fast_path.count_matching(block) for block in blocks] == [0] * 7 + [1] + [0] * 12
 
 
-def test_learning_goes_on_while_it_is_of_use():
+def test_fast_path_continues_while_patterns_match():
     fast_path, events = FastPath(), 0
     for number in range(50):
         block = HELLO.replace(b"1700000000", b"%d" % (1_700_000_000 + number))

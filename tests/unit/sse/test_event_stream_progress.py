@@ -36,7 +36,7 @@ def noted(*events):
         ([[choice(5000)], [choice(-3, "stop")]], 1, True),
     ],
 )
-def test_complete_is_every_choice_that_was_seen_and_as_many_as_were_asked_for(events, asked, expected):
+def test_stream_is_complete_with_all_seen_and_requested_choices(events, asked, expected):
     assert noted(*events).is_complete(asked) is expected
 
 

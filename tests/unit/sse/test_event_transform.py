@@ -41,7 +41,7 @@ def test_end_of_one_transform_passes_through_the_next():
     assert TransformChain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ab" + b"end-b"
 
 
-def test_what_is_held_back_does_not_reach_the_next_transform():
+def test_held_events_do_not_reach_the_next_transform():
     chain = TransformChain([Swallow(), Letters(b"a")])
     assert (chain.feed(b"event"), chain.finish()) == (b"", b"latea" + b"end-a")
 

@@ -66,7 +66,7 @@ def test_events_similar_to_a_clean_one_may_pass_without_a_look():
         {"code": 0, "data": chunk({"content": "a"})},
     ],
 )
-def test_no_event_passes_without_a_look_behind_one_that_may_be_wrong_the_next_time(varied):
+def test_event_after_one_with_state_is_always_repaired(varied):
     repair = new_repair()
     for _ in range(3):
         repair.feed(data(ROLE) + data(varied))
@@ -157,7 +157,7 @@ def test_chunk_nested_too_deep_to_be_written_passes_as_it_is():
     assert outs == {True, False}
 
 
-def test_what_is_nested_too_deep_never_breaks_the_end():
+def test_too_deep_event_does_not_break_finish():
     deep: list[object] = []
     for _ in range(200_000):
         deep = [deep]

@@ -107,7 +107,7 @@ def test_choice_that_was_cut_never_looks_complete(blocks):
     assert b'"finish_reason":"' not in out.replace(b'"finish_reason":"stop"', b"", 1)
 
 
-def test_what_came_keeps_its_bytes_and_the_reason_stands_before_the_usage():
+def test_added_finish_reason_comes_before_the_usage_and_events_keep_their_bytes():
     words = [text("Hello"), text(" you"), b": ping\n\n", text("!")]
     usage = data(chunk(None, usage=USAGE))
     out, _ = read(*words, usage, DONE, include_usage=True)
@@ -147,7 +147,7 @@ def test_arguments_are_held_up_to_a_bound(calls):
     assert (code(stream) is None) is is_known
 
 
-def test_finished_choices_give_their_room_back():
+def test_finished_choices_release_their_memory():
     argument = '"' + "x" * (MAX_ARGUMENT_BYTES // 2) + '"'
     blocks = []
     for index in range(4):

@@ -184,7 +184,7 @@ def test_helper_misreads_the_stream_before_the_repair(defect):
 
 
 @pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_helper_reads_the_repaired_stream_as_the_clean_one(defect):
+def test_sdk_helper_reads_the_repaired_stream_like_the_correct_one(defect):
     out = repaired(defect(copy.deepcopy(SAMPLE)))
     assert read_by_helper(out) == meaning(helper_reads(b"".join(events(SAMPLE))))
 
@@ -241,6 +241,6 @@ def test_any_mixture_of_defects_in_any_stream_is_repaired(mixture, draw):
 
 
 @given(mixtures())
-def test_any_mixture_of_defects_in_any_stream_is_joined(mixture):
+def test_any_mixture_of_defects_is_repaired(mixture):
     chunks, broken = mixture
     assert joined(events(broken)) == joined(events(chunks))

@@ -50,12 +50,12 @@ def test_deferred_members_do_not_replace_those_of_the_chunk():
     assert out == [ROLE | {"citations": ["new"], "x": 1}]
 
 
-def test_extras_too_large_to_wait_go_on_where_they_stand():
+def test_large_members_without_choices_are_sent_in_place():
     large = chunk(None, x="x" * MAX_MOVED_BYTES)
     assert repaired(large, ROLE) == ([large, ROLE], ())
 
 
-def test_extras_that_come_for_ever_are_not_all_held():
+def test_endless_members_without_choices_are_bounded():
     many = [chunk(None) | {f"x_{number}": "x" * 1000} for number in range(200)]
     out, _ = repaired(*many, ROLE)
     assert 100 < len(out) < 150
@@ -96,11 +96,11 @@ BOOM = {"code": 102, "message": "boom", "data": None}
 @pytest.mark.parametrize(
     "foreign", [{"type": "status", "text": "searching"}, {"event": {"type": "status"}}, {"data": 1}, [1], 7, BOOM]
 )
-def test_event_that_is_no_chunk_is_for_a_client_that_knows_it(foreign):
+def test_event_that_is_not_a_chunk_is_relayed(foreign):
     assert repaired(ROLE, foreign, STOP) == ([ROLE, foreign, STOP], ())
 
 
-def test_choices_that_are_no_objects_are_left_alone():
+def test_choices_that_are_not_objects_are_unchanged():
     payload = chunk(None) | {"choices": [None, 7]}
     assert repaired(ROLE, payload, STOP) == ([ROLE, payload, STOP], ())
 
@@ -131,7 +131,7 @@ def without(payload, *names):
 
 @pytest.mark.parametrize("name", ["id", "object", "created", "model"])
 @pytest.mark.parametrize("is_there", [True, False])
-def test_what_a_chunk_lacks_of_the_envelope_is_as_in_the_first_one(name, is_there):
+def test_missing_envelope_members_are_copied_from_the_first_chunk(name, is_there):
     poor = STOP | {name: None} if is_there else without(STOP, name)
     out, adapted = repaired(ROLE, poor)
     assert (out, adapted) == ([ROLE, STOP], ("repair=envelope",))
@@ -220,14 +220,14 @@ def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
     assert adapted == ("repair=message",)
 
 
-def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
+def test_message_after_a_role_is_the_answer():
     repair = new_repair()
     repair.feed(b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n')
     payload = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
     assert b'"delta":{"content":"Hi"}' in payload
 
 
-def test_a_message_behind_a_number_for_a_finish_reason_is_the_answer_and_no_repetition():
+def test_message_after_a_numeric_finish_reason_is_the_answer():
     """Found by the fuzzer: every part accepts only a text as a finish reason."""
     repair = new_repair()
     repair.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":123456789012345678901}]}\n\n')

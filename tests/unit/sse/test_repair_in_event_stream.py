@@ -77,7 +77,7 @@ def test_whole_completion_in_a_stream_is_an_answer_with_a_repair():
     assert helper_reads(out)["choices"][0]["message"]["content"] == "Hi"
 
 
-def test_what_the_repair_holds_goes_out_before_an_error():
+def test_held_events_are_sent_before_an_error():
     parts = [data(chunk({"content": content})) for content in ("The quick brown", "The quick brown fox")]
     error = data({"error": {"message": "boom", "type": "x", "code": None, "param": None}})
     out, stream = repaired([*parts, error], cumulative=True)

@@ -42,12 +42,12 @@ def test_legacy_text_is_split_too():
     "payload",
     [ROLE, STOP, chunk({"content": "a"}), chunk({"content": ""}, "stop"), chunk({"role": "assistant"}, "stop")],
 )
-def test_what_needs_no_split_is_the_same_object(payload):
+def test_chunk_that_needs_no_split_is_the_same_object(payload):
     assert split_finish(payload) == (payload,)
     assert split_finish(payload)[0] is payload
 
 
-def test_split_is_made_by_option_alone():
+def test_finish_reason_is_split_only_by_option():
     payload = chunk({"content": "a"}, "stop")
     assert repaired(ROLE, payload) == ([ROLE, payload], ())
     assert repaired(ROLE, payload, splits_finish=True) == ([ROLE, chunk({"content": "a"}), STOP], ("repair=split",))

@@ -24,7 +24,7 @@ def usages(chunks):
 # --- the client asked for it ----------------------------------------------------------------------
 
 
-def test_usage_alone_at_the_end_passes_as_it_is():
+def test_separate_usage_at_the_end_is_unchanged():
     payload = [ROLE | {"usage": None}, text("a", usage=None), STOP, ALONE]
     assert repaired(*payload, include_usage=True) == (payload, ())
 
@@ -37,20 +37,20 @@ def test_usage_in_every_chunk_is_sent_once_and_last():
     assert adapted == ONCE
 
 
-def test_usage_in_every_chunk_and_alone_at_the_end_is_sent_once():
+def test_usage_in_chunks_and_separately_is_sent_once():
     payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": early(2)}, ALONE]
     out, adapted = repaired(*payload, include_usage=True)
     assert (usages(out), adapted) == ([(1, None), (1, None), (1, None), (0, USAGE)], ONCE)
 
 
-def test_usage_alone_again_and_again_is_sent_once():
+def test_repeated_separate_usage_is_sent_once():
     payload = [ROLE, chunk(None, usage=early(0)), text("a"), STOP, ALONE, chunk(None, usage=early(9))]
     out, adapted = repaired(*payload, include_usage=True)
     assert out == [ROLE, text("a"), STOP, ALONE]
     assert adapted == ("repair=usage", "repair=choices")
 
 
-def test_usage_alone_before_the_end_is_sent_at_the_end():
+def test_early_separate_usage_is_sent_at_the_end():
     out, adapted = repaired(ROLE, chunk(None, usage=USAGE), text("a"), STOP, include_usage=True)
     assert (out, adapted) == ([ROLE, text("a"), STOP, ALONE], ("repair=usage", "repair=choices"))
 
@@ -74,7 +74,7 @@ def test_usage_beside_the_last_finish_reason_stays():
     assert repaired(*payload) == (payload, ())
 
 
-def test_usage_in_every_chunk_stays_beside_the_last_finish_reason_alone():
+def test_usage_in_every_chunk_is_kept_with_the_last_finish_reason_only():
     payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}, ALONE]
     out, adapted = repaired(*payload)
     assert out == [ROLE, text("a"), STOP | {"usage": USAGE}]
@@ -93,10 +93,10 @@ def test_usage_of_two_choices_stays_beside_the_one_that_ends_last():
     assert adapted == ONCE
 
 
-def test_usage_alone_is_left_out():
+def test_unrequested_separate_usage_is_dropped():
     assert repaired(ROLE, STOP, ALONE) == ([ROLE, STOP], ("repair=usage", "repair=choices"))
 
 
-def test_usage_stays_as_it_is_for_a_client_that_asked_for_all_of_it():
+def test_usage_is_unchanged_for_a_client_that_requests_all_of_it():
     payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}, ALONE]
     assert repaired(*payload, include_usage=None) == (payload, ())

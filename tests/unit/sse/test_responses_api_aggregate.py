@@ -17,7 +17,7 @@ from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
 from tests.unit.sse.replies import refuse_to_write
 from tests.unit.sse.responses import RESPONSES, call, message, part, response
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, read_error
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, finished, read_error
 
 WHOLE = response(message(part("Hi")), call())
 
@@ -29,7 +29,7 @@ def written(document: Any) -> bytes:
 def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:
     one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", limit_bytes, read_error)), LIMIT_BYTES)
     one.feed(stream)
-    return json.loads(one.finish())
+    return json.loads(finished(one))
 
 
 def failed(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> tuple[str, str]:
@@ -52,7 +52,7 @@ def test_a_stream_cut_anywhere_is_the_same_response(ends):
         one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error)), LIMIT_BYTES)
         one.feed(lines[:at])
         one.feed(lines[at:])
-        assert json.loads(one.finish()) == WHOLE
+        assert json.loads(finished(one)) == WHOLE
 
 
 @given(RESPONSES)
@@ -68,24 +68,24 @@ def test_the_last_event_has_the_response_and_after_it_no_more_is_wanted(end):
     assert one.feed(event("response.created", response={}))
     assert not one.feed(event(f"response.{end}", response=WHOLE))
     assert not one.feed(event("error", message="late"))
-    assert json.loads(one.finish()) == WHOLE
+    assert json.loads(finished(one)) == WHOLE
 
 
 @pytest.mark.parametrize("output", [[], None])
-def test_one_that_keeps_nothing_is_made_of_the_items_that_were_done(output):
+def test_response_without_output_is_built_from_its_finished_items(output):
     items = [event("response.output_item.done", output_index=at, item=WHOLE["output"][at]) for at in (1, 0)]
     last = event("response.completed", response={**WHOLE, "output": output})
     assert assembled(b"".join(items) + last) == WHOLE
 
 
-def test_items_without_a_place_are_in_their_order_and_what_is_none_is_left_out():
+def test_items_without_an_index_keep_their_order_and_invalid_items_are_left_out():
     items = [event("response.output_item.done", item=item) for item in (*WHOLE["output"], 5)]
     assert assembled(b"".join(items) + event("response.completed", response={"output": []})) == {
         "output": WHOLE["output"]
     }
 
 
-def test_an_item_without_a_place_overwrites_no_other():
+def test_item_without_an_index_overwrites_no_other():
     first, second, third = message(part("A")), message(part("B")), message(part("C"))
     items: list[dict[str, Any]] = [
         {"output_index": 1, "item": first},
@@ -159,7 +159,7 @@ def test_pings_comments_and_strange_events_say_nothing():
         (event("response.failed", response={"error": True}), "upstream_error", ""),
     ],
 )
-def test_what_is_no_answer_is_an_error(stream, code, words):
+def test_stream_without_an_answer_is_an_error(stream, code, words):
     found = failed(stream)
     assert found[0] == code
     assert words in found[1]

@@ -77,7 +77,7 @@ def test_other_calls_have_events_of_their_own_names():
     strict_events(written(response(custom, tool)))
 
 
-def test_thoughts_come_as_summaries_and_as_texts_and_what_is_sealed_when_they_are_done():
+def test_reasoning_is_sent_as_summaries_and_texts_and_encrypted_content_at_the_end():
     thought = reasoning("Hm", "", content=[{"type": "reasoning_text", "text": "hm"}], encrypted_content="x")
     payload = inside(response(thought))
     assert payload[0]["item"] == {"id": "rs_1", "type": "reasoning", "summary": [], "content": []}
@@ -139,7 +139,7 @@ def test_an_unknown_part_is_added_and_done():
         ({"status": "cancelled"}, "response.incomplete"),
     ],
 )
-def test_how_it_ends_is_the_last_event(more, last):
+def test_last_event_shows_how_the_response_ended(more, last):
     payload = events_of(response(message(part("Hi")), **more))
     assert [one["type"] for one in payload if "response" in one] == ["response.created", "response.in_progress", last]
     assert payload[-1]["response"]["usage"] == USAGE
@@ -149,7 +149,7 @@ def test_how_it_ends_is_the_last_event(more, last):
 
 
 @pytest.mark.parametrize(("status", "last"), [("queued", "queued"), ("in_progress", "in_progress")])
-def test_one_that_goes_on_behind_the_request_has_no_end_yet(status, last):
+def test_background_response_has_no_end(status, last):
     payload = events_of(response(status=status, background=True))
     assert [one["type"] for one in payload] == ["response.created", f"response.{last}"]
     assert [one["response"]["status"] for one in payload] == [status, status]
@@ -157,7 +157,7 @@ def test_one_that_goes_on_behind_the_request_has_no_end_yet(status, last):
 
 @pytest.mark.parametrize("background", [{}, {"background": None}, {"background": False}])
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
-def test_one_that_calls_itself_unfinished_ends_with_its_output_unless_it_goes_on_behind_the_request(status, background):
+def test_unfinished_response_ends_with_its_output_except_in_the_background(status, background):
     finished = response(message(part("Hi")), **background)
     assert events_of({**finished, "status": status}) == events_of(finished)
     assert events_of({**finished, "status": status})[-1] == {"type": "response.completed", "response": finished}
@@ -183,7 +183,7 @@ def test_an_output_that_is_a_text_becomes_a_message():
     assert events_of({**response(), "output": "Hi"}) == events_of(response(message(part("Hi"), id=f"msg_{1:024x}")))
 
 
-def test_what_strict_clients_require_is_filled_in_and_the_same_in_every_event():
+def test_required_members_are_filled_in_and_equal_in_every_event():
     bare = {"output": [{"type": "message", "content": "Hi"}, {"type": "function_call", "arguments": {"a": 1}}], "x": 1}
     payload = strict_events(written(bare))
     last = payload[-1].response

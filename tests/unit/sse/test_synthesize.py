@@ -55,7 +55,7 @@ def test_requested_usage_is_null_in_every_chunk_but_the_last():
 
 
 @pytest.mark.parametrize("usage", [None, [], "none"])
-def test_usage_that_is_none_is_not_sent(usage):
+def test_missing_usage_is_sent_as_null(usage):
     made = list(chunks(document(usage=usage), True, origin()))
     assert [(len(chunk["choices"]), chunk["usage"]) for chunk in made] == [(1, None)] * 3
 
@@ -316,7 +316,7 @@ def test_helper_of_the_sdk_reads_every_stream_as_the_document(payload, piece_cha
 
 
 @given(completions())
-def test_role_comes_once_for_each_choice_and_usage_nowhere_unasked(payload):
+def test_role_is_sent_once_for_each_choice_and_usage_only_on_request(payload):
     made = list(chunks(payload, False, origin()))
     roles = [choice["index"] for chunk in made for choice in chunk["choices"] if "role" in choice["delta"]]
     assert roles == sorted(choice["index"] for choice in payload["choices"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.sse.usage import Usage, nonempty_usage, usage_of
+from gatepass.sse.usage import Usage, complete_usage, is_identical, nonempty_usage, usage_of
 
 
 def test_a_usage_without_a_count_is_empty():
@@ -67,3 +67,18 @@ def test_cached_and_reasoning_tokens_are_read_from_the_details(document, usage):
 )
 def test_the_usage_of_a_plain_reply_is_read_at_its_end(body, usage):
     assert usage_of(body) == usage
+
+
+@pytest.mark.parametrize(
+    ("written", "count"),
+    [(3, 3), (3.0, 3), ("3", 3), ("3.0", 3), (3.5, 0), ("3.5", 0), (-1.0, 0), (1e300, 0), ("", 0), (True, 0), ([], 0)],
+)
+def test_a_count_is_read_however_it_is_written(written, count):
+    assert complete_usage({"prompt_tokens": written}, is_chat=False) == {"prompt_tokens": count, "total_tokens": count}
+
+
+def test_a_float_is_not_the_same_as_a_whole_number():
+    assert is_identical({"a": 1}, {"a": 1})
+    assert not is_identical({"a": 1}, {"a": 1.0})
+    assert not is_identical({"a": 1}, {"a": 1, "b": 1})
+    assert not is_identical({"a": 1}, None)

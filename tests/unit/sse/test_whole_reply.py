@@ -59,14 +59,14 @@ def test_stop_after_tool_calls_is_tool_calls_and_all_else_keeps_its_bytes(before
 
 
 @pytest.mark.parametrize("payload", [chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text()])
-def test_what_is_as_it_should_be_is_the_same_object_and_asks_for_nothing(payload):
+def test_correct_reply_is_the_same_object_without_defaults(payload):
     body = json.dumps(payload).encode()
     assert repair_reply(body, never) == (body, ())
     assert repair_reply(body, never)[0] is body
 
 
 @pytest.mark.parametrize("payload", [[], "stop", {}, {"choices": "stop"}, {"choices": []}, {"choices": [1, None]}])
-def test_what_holds_no_choices_is_the_same_object(payload):
+def test_reply_without_choices_is_the_same_object(payload):
     body = json.dumps(payload).encode()
     assert repair_reply(body, origin)[0] is body
 
@@ -171,7 +171,7 @@ def test_an_empty_choice_stays_beside_one_that_is_repaired():
     )
 
 
-def test_what_calls_nothing_is_no_call():
+def test_empty_tool_call_is_removed():
     """An empty `function_call` or entry of `tool_calls` with a text: a client would call a function without a name."""
     empty: list[dict[str, object]] = [{"function_call": {}}, {"tool_calls": [{}]}]
     for payload in empty:
@@ -202,11 +202,11 @@ def test_arguments_that_only_python_reads_stay_as_they_came():
     ],
     ids=["too many values", "a name that Python alone can read", "nested too deep"],
 )
-def test_what_cannot_be_walked_through_costs_no_answer(body):
+def test_reply_that_cannot_be_scanned_is_unchanged(body):
     assert repair_reply(body, origin)[0] is body
 
 
-def test_a_reply_of_megabytes_is_repaired_in_place():
+def test_large_reply_is_repaired_in_place():
     payload = ended("stop", CALL, content="\U0001f600 " * 200_000)
     body = json.dumps(payload).encode()
     assert len(body) > 1_500_000

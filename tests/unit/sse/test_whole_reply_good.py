@@ -133,7 +133,7 @@ def test_a_good_reply_is_a_success_needs_no_repair_and_has_the_usage_that_is_fou
 
 @pytest.mark.parametrize("more", [{}, {"usage": USAGE}, {"service_tier": "x", "usage": USAGE}])
 @pytest.mark.parametrize("choices", [[choice()], [choice(CALL)], [choice(), choice(CALL, CUSTOM, index=1)]])
-def test_a_good_reply_is_taken_with_its_usage(choices, more):
+def test_good_reply_is_read_with_its_usage(choices, more):
     body = json.dumps(chat(*choices, **more), separators=(",", ":")).encode()
     good = read_good(body)
     assert good is not None
@@ -205,7 +205,7 @@ def test_no_empty_answer_is_good_at_first_sight():
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[7]}', b'{"choices":7}', b"\xff"])
-def test_what_is_no_chat_is_no_empty_answer(body):
+def test_reply_that_is_not_a_chat_is_not_an_empty_answer(body):
     assert not is_empty_answer(body)
 
 

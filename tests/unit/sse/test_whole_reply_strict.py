@@ -23,7 +23,7 @@ LONE, NAN = rb'{"content": "\ud83d"}', b'{"content": NaN}'
         text(finish="length", logprobs=None),
     ],
 )
-def test_what_clients_read_is_strict(reply):
+def test_reply_that_clients_read_is_strict(reply):
     assert is_strict(json.dumps(reply).encode())
 
 
@@ -42,10 +42,10 @@ def test_what_clients_read_is_strict(reply):
         [],
     ],
 )
-def test_what_clients_misread_is_not(reply):
+def test_reply_that_clients_misread_is_not_strict(reply):
     assert not is_strict(json.dumps(reply).encode())
 
 
 @pytest.mark.parametrize("body", [b"", b"\xef\xbb\xbf{}", LONE, NAN, b"[" * 100_000])
-def test_what_only_the_lenient_parser_reads_is_not_strict_and_not_an_error(body):
+def test_json_of_the_lenient_parser_is_not_strict_and_not_an_error(body):
     assert not is_strict(body)

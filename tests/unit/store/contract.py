@@ -34,7 +34,7 @@ class StoreContract:
         assert (await shared.here.get(["value/none"])).values == {}
         assert (await shared.here.get([])).values == {}
 
-    async def test_one_process_finds_what_another_put(self, shared: Shared):
+    async def test_value_of_another_process_is_read(self, shared: Shared):
         data = bytes(range(256)) * 256
         await shared.here.put("value/one", data, LONG_S)
         await shared.here.put("value/two", b"", LONG_S)
@@ -52,7 +52,7 @@ class StoreContract:
         await shared.elapse(BRIEF_S + 0.1)
         assert (await shared.there.get(["value/brief", "value/long"])).values == {"value/long": b"x"}
 
-    async def test_its_moments_are_the_same_for_all_and_go_on(self, shared: Shared):
+    async def test_stores_clock_is_the_same_for_all_and_advances(self, shared: Shared):
         first = await shared.here.get([])
         await shared.elapse(BRIEF_S)
         second = await shared.there.get([])
@@ -67,25 +67,25 @@ class StoreContract:
         assert (await shared.here.get(["value/one"])).values == {}
         assert await shared.here.count("count/one", LONG_S) == 1
 
-    async def test_all_count_together(self, shared: Shared):
+    async def test_counter_is_shared_by_all_processes(self, shared: Shared):
         counts = [await store.count("count/one", LONG_S) for store in (shared.here, shared.there, shared.here)]
         assert counts == [1, 2, 3]
         assert await shared.here.count("count/two", LONG_S) == 1
 
-    async def test_a_counter_begins_anew_some_time_after_its_beginning_however_often_it_counts(self, shared: Shared):
+    async def test_counter_expires_after_its_ttl(self, shared: Shared):
         await shared.here.count("count/one", BRIEF_S)
         await shared.elapse(BRIEF_S / 2)
         assert await shared.here.count("count/one", BRIEF_S) == 2
         await shared.elapse(BRIEF_S / 2 + 0.05)
         assert await shared.here.count("count/one", BRIEF_S) == 1
 
-    async def test_one_has_a_lease_until_it_gives_it_back(self, shared: Shared):
+    async def test_lease_is_held_until_it_is_released(self, shared: Shared):
         assert await shared.here.lease("lease/one", "a", LONG_S)
         assert not await shared.there.lease("lease/one", "b", LONG_S)
         await shared.here.release("lease/one", "a")
         assert await shared.there.lease("lease/one", "b", LONG_S)
 
-    async def test_another_ones_lease_cannot_be_given_back(self, shared: Shared):
+    async def test_lease_of_another_owner_cannot_be_released(self, shared: Shared):
         assert await shared.here.lease("lease/one", "a", LONG_S)
         await shared.there.release("lease/one", "b")
         await shared.there.release("lease/none", "b")

@@ -117,7 +117,7 @@ async def test_a_follower_may_leave_while_others_are_called(clock, store, cache)
     assert reported == [b"x"]
 
 
-async def test_it_goes_on_when_the_store_is_back(clock, store, cache):
+async def test_cache_continues_after_the_store_recovers(clock, store, cache):
     reported = []
     cache.follow("value/one", lambda value, reading: reported.append(value))
     store.down = True

@@ -41,7 +41,7 @@ def theirs(store, clock):
     return Lease(store, clock, "lease/one", "they", 2.0)
 
 
-async def test_it_is_kept_as_long_as_the_work_takes(clock, mine, theirs):
+async def test_lease_is_held_while_the_work_runs(clock, mine, theirs):
     assert await mine.take()
     async with mine.prolonged():
         await clock.advance(60.0)
@@ -59,7 +59,7 @@ async def test_it_is_prolonged_no_longer_than_requested(clock, mine, theirs):
         assert await theirs.take()
 
 
-async def test_a_store_that_is_away_for_a_moment_does_not_end_it(clock, store, mine, theirs):
+async def test_short_store_outage_does_not_end_the_lease(clock, store, mine, theirs):
     assert await mine.take()
     async with mine.prolonged():
         store.down = True
@@ -69,7 +69,7 @@ async def test_a_store_that_is_away_for_a_moment_does_not_end_it(clock, store, m
         assert not await theirs.take()
 
 
-async def test_giving_it_back_to_a_store_that_is_away_is_no_error(store, clock, mine, theirs):
+async def test_returning_a_lease_to_an_unavailable_store_is_not_an_error(store, clock, mine, theirs):
     assert await mine.take()
     store.down = True
     await mine.give_back()

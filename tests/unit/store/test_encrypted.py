@@ -111,7 +111,7 @@ def test_a_code_keeps_the_kind_and_differs_by_name_and_by_key(below):
     assert len({rest, *(other.partition(":")[2] for other in others)}) == 4
 
 
-async def test_it_reaches_as_far_as_the_store_below_and_closes_it():
+async def test_encrypted_store_has_the_scope_of_its_store_and_closes_it():
     class Far(MemoryStore):
         scope = StoreScope.NETWORK
         closed = False
@@ -154,7 +154,7 @@ class TestRotation(StoreContract):
         assert await shared.here.count("count/one", LONG_S) == 1
 
 
-async def test_values_survive_a_rotation_and_an_old_one_never_comes_back(below):
+async def test_values_survive_a_key_rotation_and_old_ones_do_not_return(below):
     await EncryptedStore(below, OLD).put(NAME, b"first", 60.0)
     for _, after in ROTATION:
         assert (await EncryptedStore(below, *after).get([NAME])).values == {NAME: b"first"}
@@ -166,14 +166,14 @@ async def test_values_survive_a_rotation_and_an_old_one_never_comes_back(below):
     assert (await EncryptedStore(below, OLD).get([NAME])).values == {}
 
 
-async def test_a_lease_that_is_lost_in_part_is_given_back_whole(below):
+async def test_partly_lost_lease_is_released_completely(below):
     both = EncryptedStore(below, OLD, NEW)
     assert await EncryptedStore(below, OLD).lease("lease/one", "a", 60.0)
     assert not await both.lease("lease/one", "b", 60.0)
     assert await EncryptedStore(below, NEW).lease("lease/one", "c", 60.0)
 
 
-async def test_what_stands_where_the_id_of_a_key_belongs_is_not_repeated(below):
+async def test_invalid_key_id_in_the_store_is_not_quoted(below):
     store = EncryptedStore(below, SECRET)
     assert await store.shared_key_id() is None
     await below.put("encryption-key:current", b"\x1b[31m\xff<script>!", 60.0)

@@ -29,7 +29,7 @@ class TestFolderStore(StoreContract):
         return Shared(FolderStore(folder, clock), FolderStore(folder, clock), clock.advance)
 
 
-async def test_its_files_are_for_their_user_alone(folder, clock):
+async def test_stores_files_are_private_to_their_user(folder, clock):
     old = os.umask(0)
     try:
         store = FolderStore(folder, clock)
@@ -78,7 +78,7 @@ async def test_a_writer_that_is_cancelled_while_it_waits_leaves_nothing_open(fol
     assert await store.lease("lease/one", "a", 1.0)
 
 
-async def test_what_a_writer_that_was_killed_left_does_no_harm(folder, clock):
+async def test_partial_file_of_a_killed_writer_is_overwritten(folder, clock):
     (folder / "new").write_bytes(b"9999999999.0\nhalf a")
     store = FolderStore(folder, clock)
     assert (await store.get(["value/one"])).values == {}
@@ -97,7 +97,7 @@ async def test_a_file_that_it_did_not_write_is_not_there_and_is_replaced(folder,
     assert (await store.get(["value/one"])).values == {"value/one": b"y"}
 
 
-async def test_files_past_their_end_do_not_stay(folder, clock):
+async def test_expired_files_are_removed(folder, clock):
     store = FolderStore(folder, clock)
     for number in range(5):
         await store.put(f"value/{number}", b"x", 1.0)
@@ -108,7 +108,7 @@ async def test_files_past_their_end_do_not_stay(folder, clock):
     assert sorted(file.name for file in folder.iterdir()) == ["lock", "value-value%2Flast"]
 
 
-async def test_a_folder_that_is_gone_is_a_store_that_is_away(folder, clock):
+async def test_missing_folder_makes_the_store_unavailable(folder, clock):
     store = FolderStore(folder / "gone", clock)
     works = (
         store.put("value/one", b"x", 1.0),
@@ -122,13 +122,13 @@ async def test_a_folder_that_is_gone_is_a_store_that_is_away(folder, clock):
             await work
 
 
-async def test_a_file_that_cannot_be_read_is_a_store_that_is_away(folder, clock):
+async def test_unreadable_file_makes_the_store_unavailable(folder, clock):
     (folder / "value-value%2Fone").mkdir()
     with pytest.raises(StoreUnavailable, match="Is a directory"):
         await FolderStore(folder, clock).get(["value/one"])
 
 
-async def test_it_reaches_the_machine_and_has_nothing_to_close(folder, clock):
+async def test_folder_store_has_the_scope_of_the_machine(folder, clock):
     store = FolderStore(folder, clock)
     assert store.scope is StoreScope.MACHINE
     await store.aclose()

@@ -83,7 +83,7 @@ async def test_no_operation_waits_longer_than_the_bound(clock, ailing, guarded):
     assert await unavailable(asking) == "no answer within 0.25 s"
 
 
-async def test_after_a_failure_it_is_not_asked_for_a_while_and_then_again(clock, ailing, guarded):
+async def test_store_receives_no_request_for_a_while_after_a_failure(clock, ailing, guarded):
     ailing.ails = StoreUnavailable("gone")
     assert await unavailable(guarded.get([])) == "gone"
     await clock.advance(REST_S - 0.01)
@@ -120,7 +120,7 @@ async def test_the_log_shows_once_that_it_is_gone_and_once_that_it_is_back(clock
     ]
 
 
-async def test_a_loop_that_stood_still_is_not_taken_for_a_store_that_is_away(clock, ailing, guarded):
+async def test_blocked_event_loop_is_not_a_failure_of_the_store(clock, ailing, guarded):
     answers = asyncio.Event()
 
     async def slow_get(names):
@@ -137,7 +137,7 @@ async def test_a_loop_that_stood_still_is_not_taken_for_a_store_that_is_away(clo
     assert (await asking).values == {}
 
 
-async def test_a_cancelled_request_of_the_store_is_no_failure_of_it(clock, ailing, guarded):
+async def test_cancelled_request_is_not_a_failure_of_the_store(clock, ailing, guarded):
     ailing.ails = "hang"
     asking = asyncio.create_task(guarded.get([]))
     await settle()
@@ -264,7 +264,7 @@ async def test_a_full_store_stays_down_although_it_can_be_read(fleet, caplog):
     assert process.health.state is StoreState.UP
 
 
-async def test_a_store_that_comes_and_goes_is_logged_every_ten_seconds_at_most(clock, ailing, guarded, caplog):
+async def test_unstable_store_is_logged_every_ten_seconds_at_most(clock, ailing, guarded, caplog):
     caplog.set_level(logging.INFO)
     for _ in range(30):
         ailing.ails = StoreUnavailable("gone")

@@ -33,11 +33,11 @@ async def test_a_folder_with_a_key_shows_nothing_without_it(tmp_path, inheritanc
     assert (await other.get(["token/the-recipe"])).values == {}
 
 
-async def test_one_process_alone_has_no_store():
+async def test_single_process_has_no_store():
     assert open_store(None, None, DrivenClock()) is None
 
 
-async def test_a_configured_server_is_for_workers_too_and_is_not_asked_yet(tmp_path, inheritance):
+async def test_configured_server_is_used_by_workers_and_not_called_at_open(tmp_path, inheritance):
     store = opened_store(SETTINGS, inheritance, DrivenClock())
     assert store.scope is StoreScope.NETWORK
     await store.aclose()

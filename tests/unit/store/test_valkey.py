@@ -76,12 +76,12 @@ async def test_a_reason_names_what_to_do_and_neither_a_class_nor_a_number(messag
     assert not any(sign in reported for sign in ("Errno", "Error", "111", "SSL:"))
 
 
-async def test_the_words_of_a_server_reach_the_mask_whole():
+async def test_servers_message_is_masked_as_a_whole():
     secret = "the-password-of-the-store"
     assert secret in await failed_with(f"{'x' * 190} {secret}")
 
 
-async def test_words_that_are_cut_end_before_what_may_be_half_a_secret():
+async def test_cut_message_ends_before_a_partial_secret():
     secret = "the-password-of-the-store"
     reason = await failed_with(f"{'word ' * (REASON_CHARS // 5 - 3)}{secret}")
     assert len(reason) <= REASON_CHARS + 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import time
 from random import Random
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.integration.answers import DONE, delta
 from tests.integration.scripted import event
+from tests.stress.chaos_clients import Clients
 from tests.stress.chaos_servers import completion, events_of
 from tests.stress.ledger import LATE_S, Expectation, Ledger, Receipt, Response, Violation, outcome, text_of, vector_of
 
@@ -86,7 +89,7 @@ def test_answers_errors_and_broken_connections_are_distinguished(expectation, wh
         (PLAIN, response({"error": {"message": "no", "code": "internal_error"}}, 500)),
     ],
 )
-def test_what_looks_like_success_and_is_none_is_a_violation(expectation, what):
+def test_false_success_is_a_violation(expectation, what):
     with pytest.raises(Violation):
         outcome(expectation, what)
 
@@ -162,6 +165,17 @@ def test_a_broken_connection_without_a_kill_is_reported(ledger):
     ledger.kills_s.append(5.0)
     ledger.record(PLAIN, Response(), 1.0, 2.0)
     assert "no worker was killed" in found(ledger)
+
+
+@pytest.mark.parametrize("plan", ["read", "keep_alive"])
+async def test_a_connection_whose_worker_was_killed_before_its_first_request_is_no_violation(ledger, plan):
+    async def be_killed(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ledger.kills_s.append(time.monotonic())
+        writer.transport.abort()
+
+    async with await asyncio.start_server(be_killed, "127.0.0.1", 0) as server:
+        await Clients(server.sockets[0].getsockname()[1], "key", ledger, 1).one("a", plan)
+    assert (ledger.outcomes, list(ledger.finish())) == ({"broken": 1}, [])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.stress.mutants import AREAS, ROOT, SEED, drawn, mutations, sources
+from tests.stress.mutants import AREAS, EQUIVALENT, ROOT, SEED, drawn, mutations, sources
 
 
 def changed(body: str) -> list[str]:
@@ -36,6 +36,11 @@ def test_forty_are_drawn_and_the_same_ones_again():
     assert len(drawn(SEED)) == sum(area.count for area in AREAS) == 40
     assert drawn(SEED) == drawn(SEED)
     assert drawn(SEED) != drawn(SEED + 1)
+
+
+def test_each_equivalent_mutant_is_one_of_the_sources():
+    lines = {line for area in AREAS for path in sources(area) for line in path.read_text().splitlines()}
+    assert [one for one in EQUIVALENT if not any(one.line in line and one.old in line for line in lines)] == []
 
 
 def test_every_mutant_is_python_and_changes_one_place():

@@ -31,6 +31,16 @@ def key(kind: str) -> Any:
             return rsa.generate_private_key(65537, 1024 if kind == "short-rsa" else 2048)
 
 
+def broken_pem() -> str:
+    """An RSA key whose signatures are invalid."""
+    good = key("rsa").private_numbers()
+    numbers = rsa.RSAPrivateNumbers(
+        good.p, good.q, good.d + 2, good.dmp1 + 2, good.dmq1, good.iqmp, good.public_numbers
+    )
+    broken = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    return broken.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
 def private_pem(kind: str, phrase: bytes | None = None) -> str:
     locked = NoEncryption() if phrase is None else BestAvailableEncryption(phrase)
     pem: bytes = key(kind).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked)

@@ -48,12 +48,12 @@ def test_token_in_a_query_is_escaped_and_in_no_header():
     assert added(injector, "24.a/b+c==") == ([], "?access_token=24.a%2Fb%2Bc%3D%3D")
 
 
-def test_token_in_a_query_goes_behind_the_one_that_is_there():
+def test_token_is_appended_to_an_existing_query():
     request = OutboundRequest("GET", "https://azure.example/models?api-version=1", (ACCEPT,))
     assert added(CredentialInjector(TokenPlacement(query="key")), request=request) == ([], "&key=abc")
 
 
-def test_token_goes_into_a_header_and_the_query_where_both_are_named():
+def test_token_is_in_a_header_and_the_query_if_both_are_set():
     placement = TokenPlacement(headers={"api-key": "{token}"}, query="key")
     assert added(CredentialInjector(placement)) == ([(b"api-key", b"abc")], "?key=abc")
 
@@ -62,7 +62,7 @@ def test_token_with_the_placeholder_in_it_is_put_in_once():
     assert added(CredentialInjector(), "a{token}b") == ([(b"authorization", b"Bearer a{token}b")], "")
 
 
-def test_static_headers_go_beside_the_token_and_without_one():
+def test_static_headers_are_sent_with_and_without_a_token():
     injector = CredentialInjector(headers={"AI-Resource-Group": Secret("default")})
     group = (b"ai-resource-group", b"default")
     assert added(injector) == ([group, (b"authorization", b"Bearer abc")], "")
@@ -100,7 +100,7 @@ def test_next_token_has_fields_of_its_own():
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\r\nx: y", "tokén", "a\x00", "a\x7f", "a\ud800"])
-def test_token_that_no_field_can_hold_is_rejected_without_being_revealed(value):
+def test_invalid_token_is_rejected_without_being_quoted(value):
     with pytest.raises(ValueError) as raised:
         sendable(Secret(value))
     assert str(raised.value) == "the token is empty or contains a space, a line break or a non-ASCII character"
@@ -127,7 +127,7 @@ def test_static_header_in_a_file_is_read_again_soon(tmp_path: Path):
     assert shown == [b"first", b"first", b"second"]
 
 
-def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was_at_the_start(tmp_path: Path, caplog):
+def test_static_header_keeps_its_first_value_if_its_file_is_missing(tmp_path: Path, caplog):
     caplog.set_level(logging.INFO, "gatepass.upstream")
     file = tmp_path / "key"
     file.write_text("the-key-of-the-gateway")
@@ -144,7 +144,7 @@ def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", " blank", "kéy", ""])
-def test_static_header_that_went_bad_stays_as_it_was_and_the_others_change(bad, caplog):
+def test_unreadable_static_header_keeps_its_value_and_others_change(bad, caplog):
     values, others = iter(["good", "good", bad, bad, "better"]), iter("abcde")
     headers = {"X-Key": Secret(lambda: next(values)), "X-Other": Secret(lambda: next(others))}
     injector = CredentialInjector(headers=headers)

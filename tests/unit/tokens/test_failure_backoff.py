@@ -32,7 +32,7 @@ def test_jitter_lengthens_quick_waits_by_a_quarter():
 @pytest.mark.parametrize(
     "failure", [REFUSED, FetchFailure("dead", quick=False), FetchFailure("busy", retry_after_s=1.5)]
 )
-def test_what_will_not_pass_within_a_second_has_no_quick_try(failure):
+def test_lasting_failure_has_no_quick_retry(failure):
     assert quick_wait_s(1, failure, 0.0) is None
 
 
@@ -67,7 +67,7 @@ def test_an_outage_after_refusals_is_probed_fast_and_forgets_none_of_them():
     assert next_failure_state(state, REFUSED, 33.0, 33.0, 0.0).next_try_s == 93.0
 
 
-def test_a_changed_secret_is_tried_at_once_with_a_clean_slate():
+def test_changed_secret_is_tried_at_once_without_a_history():
     state = next_failure_state(next_failure_state(None, REFUSED, 0.0, 0.0, 0.0), REFUSED, 30.0, 30.0, 0.0)
     assert retry_now(state, 35.0) == FailureState("no", True, 0, 35.0)
 
@@ -101,7 +101,7 @@ def test_an_unclear_refusal_has_its_free_tries_and_is_then_tried_as_rarely_as_a_
     assert waits_after(FetchFailure("?", unclear=True, free_tries=free_tries), 5) == expected
 
 
-def test_an_unclear_error_is_no_quick_try():
+def test_unclear_error_has_no_quick_retry():
     assert quick_wait_s(1, UNCLEAR, 0.0) is None
 
 
@@ -150,7 +150,7 @@ def history(*events: int | tuple[int, FetchFailure]) -> SecretHistory:
         ((OLD, (OLD, DOWN), OLD), (OLD, DOWN), WORKED_TRIES),
     ],
 )
-def test_what_the_secret_has_done_decides_what_an_unknown_refusal_means(before, asked, free_tries):
+def test_history_of_the_secret_decides_about_an_unclear_refusal(before, asked, free_tries):
     assert history(*before).free_tries(*asked) == free_tries
 
 
@@ -163,12 +163,12 @@ def test_what_the_secret_has_done_decides_what_an_unknown_refusal_means(before, 
         ("sso: 9: busy", "sso: 9: locked", False),
     ],
 )
-def test_a_refusal_is_known_again_by_its_code_and_words(first, second, is_same):
+def test_refusal_is_recognized_by_its_code_and_text(first, second, is_same):
     known = history(OLD, (OLD, FetchFailure(first, unclear=True)), OLD)
     assert known.free_tries(OLD, FetchFailure(second, unclear=True)) == (TRANSIENT_TRIES if is_same else WORKED_TRIES)
 
 
-def test_an_issuer_with_new_words_each_time_fills_no_memory():
+def test_issuer_with_varying_errors_needs_bounded_memory():
     now = history(OLD)
     for number in range(1000):
         now = now.after_failure(OLD, FetchFailure(f"word {number}", unclear=True))
@@ -183,7 +183,7 @@ def test_an_issuer_with_new_words_each_time_fills_no_memory():
     jitter=st.floats(0.0, 1.0),
 )
 @example(has_worked=True, failures=[BUSY, WRONG], jitter=0.0)
-def test_however_refusals_mix_the_secret_is_refused_17_times_in_an_hour_at_most(has_worked, failures, jitter):
+def test_secret_is_refused_at_most_17_times_an_hour_in_any_mix(has_worked, failures, jitter):
     known, state, now, refused, number = history(*[OLD] * has_worked), None, 0.0, 0, 0
     while now < 3600.0:
         failure = failures[number % len(failures)].with_reason(failures[number % len(failures)].reason)
@@ -203,7 +203,7 @@ def test_a_failure_of_another_process_ends_with_that_processs_pause(kind):
     assert next_failure_state(None, received(**{kind: True}), 10.0, 10.2, 1.0).next_try_s == 12.0
 
 
-def test_a_failure_of_another_process_is_looked_at_again_quickly_where_it_may_pass():
+def test_transient_failure_of_another_process_has_a_quick_retry():
     assert [quick_wait_s(tries, received(), 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
     assert quick_wait_s(1, received(definite=True), 0.0) is None
 

@@ -45,7 +45,7 @@ async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_de
 
 
 @pytest.mark.parametrize(("early_s", "is_over"), [(TICK_S, False), (0.0, True)])
-async def test_a_fetch_is_over_where_its_next_try_would_begin_at_the_end_of_its_time(early_s, is_over):
+async def test_fetch_ends_if_its_next_attempt_would_begin_too_late(early_s, is_over):
     """2 s for the fetch: a second for the first try, and a second that the issuer asks to be left alone for."""
     busy = answer({"error": "temporarily_unavailable"}, 503, (b"retry-after", b"1"), delay_s=1.0 - early_s)
     clock = DrivenClock()
@@ -54,7 +54,7 @@ async def test_a_fetch_is_over_where_its_next_try_would_begin_at_the_end_of_its_
         assert (it.issuer.calls, it.holder.status().failing) == (1, is_over)
 
 
-async def test_of_two_tokens_born_at_the_same_moment_the_one_that_is_held_stays():
+async def test_held_token_is_kept_against_one_requested_at_the_same_time():
     async with kept(Mint(life=LIFE_S)) as it:
         await it.clock.advance(1.0)
         held = it.holder.current()
@@ -66,7 +66,7 @@ async def test_of_two_tokens_born_at_the_same_moment_the_one_that_is_held_stays(
 
 
 @pytest.mark.parametrize(("expires_in_s", "taken"), [(TICK_S, True), (0.0, False)])
-async def test_an_offered_token_is_not_taken_from_the_moment_on_at_which_its_margin_begins(expires_in_s, taken):
+async def test_offered_token_is_refused_from_its_margin_on(expires_in_s, taken):
     async with kept() as it:
         born_s = it.clock.now() + expires_in_s - (LIFE_S - MARGIN_S)
         assert it.holder.adopt_shared(Token(Secret("from-elsewhere"), born_s, LIFE_S)) is taken

@@ -81,7 +81,7 @@ async def test_its_return_is_noticed_within_the_fetch_timeout_whenever_it_comes(
 
 
 @pytest.mark.parametrize("timeout_s", [10.0, 8.9, 4.0, 1.0, 30.0])
-async def test_it_is_asked_by_one_fetch_at_a_time_and_again_when_that_is_over(timeout_s):
+async def test_hanging_issuer_receives_one_fetch_at_a_time(timeout_s):
     async with holding(otherwise=Hang(), timeout_s=timeout_s) as it:
         for _ in range(240):
             await it.asked(1)
@@ -115,7 +115,7 @@ async def test_a_quick_try_that_hangs_keeps_no_request_beyond_the_bound_of_its_f
         assert await outcomes([task]) == ["TokenUnavailable"]
 
 
-async def test_a_slow_answer_is_waited_for_alone():
+async def test_slow_answer_is_awaited_by_one_fetch():
     async with holding(otherwise=Mint(delay_s=9.9)) as it:
         tasks = await it.asked(10)
         await it.clock.advance(9.9)
@@ -173,14 +173,14 @@ async def odd() -> AsyncIterator[Odd]:
     await holder.aclose()
 
 
-async def test_nothing_is_taken_by_a_closed_holder_though_its_fetch_succeeds(odd):
+async def test_closed_holder_ignores_a_late_token(odd):
     await odd.clock.advance(4.0)
     odd.source.signal.set()
     await odd.holder.aclose()
     assert odd.holder.current() is None
 
 
-async def test_a_source_that_knows_no_bound_is_named_when_its_time_is_over(odd):
+async def test_source_without_a_limit_is_named_at_the_timeout(odd):
     task = asyncio.create_task(odd.holder.token())
     await odd.clock.advance(10.3)
     with pytest.raises(TokenUnavailable, match="within 10 s"):
@@ -198,7 +198,7 @@ async def test_a_slow_refusal_is_not_retried_early():
         assert it.issuer.calls == 2
 
 
-async def test_a_wrong_secret_is_shown_once_in_each_rest_though_the_issuer_hangs_then():
+async def test_wrong_secret_is_sent_once_per_pause_if_the_issuer_then_hangs():
     async with holding(refused(), otherwise=Hang()) as it:
         await it.clock.advance(39.9)
         assert it.issuer.calls == 2
@@ -249,7 +249,7 @@ async def test_the_processes_that_share_a_store_notice_its_return_within_the_fet
 
 
 @pytest.mark.parametrize("outage_s", OUTAGES_S)
-async def test_they_notice_it_in_time_also_where_the_one_that_asks_has_died_meanwhile(outage_s):
+async def test_processes_notice_a_recovery_after_the_leader_died(outage_s):
     issuer = ScriptedIssuer(DrivenClock(), otherwise=Hang())
     async with Fleet(issuer, 4, jitter=0.5) as fleet:
         await fleet.clock.advance(outage_s / 2)

@@ -163,7 +163,7 @@ async def test_t3_in_an_outage_the_oldest_try_has_its_full_time():
         assert it.holder.usable
 
 
-async def test_t3_in_an_outage_one_try_is_under_way():
+async def test_t3_outage_has_one_attempt_at_a_time():
     async with holding(otherwise=Hang()) as it:
         for _ in range(80):
             await it.clock.advance(0.5)
@@ -259,7 +259,7 @@ async def test_t5_retry_after_reaches_the_caller():
         ),
     ],
 )
-async def test_t6_what_is_no_token_is_reported_with_source_and_reason(fault, reason):
+async def test_t6_invalid_token_is_reported_with_source_and_reason(fault, reason):
     async with holding(otherwise=reply(fault)) as it:
         await it.clock.advance(3.0)
         with pytest.raises(TokenUnavailable) as caught:
@@ -267,7 +267,7 @@ async def test_t6_what_is_no_token_is_reported_with_source_and_reason(fault, rea
         assert caught.value.message == f"no token for credential corp: {reason}"
 
 
-async def test_t7_a_token_expired_on_arrival_costs_one_call_per_request_and_is_never_given():
+async def test_t7_token_expired_on_arrival_causes_one_call_per_request_and_is_not_returned():
     async with holding(otherwise=reply("dead")) as it:
         assert await outcomes(await it.asked(50)) == ["TokenUnavailable"] * 50
         assert it.issuer.calls == 1
@@ -335,7 +335,7 @@ async def test_t10_the_same_token_again_makes_no_refresh_loop():
         assert (await it.holder.token()).text == "new"
 
 
-async def test_t10_an_issuer_that_has_only_one_token_is_asked_once_a_second_at_most():
+async def test_t10_issuer_with_one_token_is_called_once_a_second_at_most():
     async with holding() as it:
         for moment in range(600):
             it.issuer.otherwise = Mint(max(300 - moment / 2, 0), text="only")
@@ -346,7 +346,7 @@ async def test_t10_an_issuer_that_has_only_one_token_is_asked_once_a_second_at_m
 
 
 @pytest.mark.parametrize("skew_s", [-120.0, 120.0])
-async def test_t11_a_clock_two_minutes_off_does_no_harm_where_the_issuer_sends_its_date(skew_s):
+async def test_t11_clock_skew_of_two_minutes_is_harmless_with_the_issuers_date(skew_s):
     clock = DrivenClock()
     theirs = clock.wall() + skew_s
     reply = answer({"access_token": "abc", "expires_at": theirs + 300}, 200, date(theirs))
@@ -438,7 +438,7 @@ async def test_t14_a_token_without_a_rejection_is_kept():
         assert it.issuer.calls == 1
 
 
-async def test_t15_leavers_leave_the_fetch_alone():
+async def test_t15_disconnecting_clients_do_not_cancel_the_fetch():
     async with holding(Mint(delay_s=2.0)) as it:
         tasks = await it.asked(320)
         tasks[0].cancel()
@@ -450,7 +450,7 @@ async def test_t15_leavers_leave_the_fetch_alone():
         assert it.issuer.calls == 1
 
 
-async def test_t16_a_token_that_was_given_is_not_taken_back():
+async def test_t16_returned_token_is_not_withdrawn():
     async with holding() as it:
         await settle()
         token = await it.holder.token()
@@ -482,7 +482,7 @@ async def test_t17_refusals_do_not_lock_the_account():
         assert [round(moment - 1000) for moment in it.issuer.started_s] == [0, 30, 90, 210, 450]
 
 
-async def test_t17_a_secret_that_changes_to_another_wrong_one_begins_anew():
+async def test_t17_another_wrong_secret_restarts_the_attempts():
     secret = ["wrong-secret-1"]
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=refused())
@@ -510,7 +510,7 @@ async def test_t19_a_reply_of_400_mb_is_read_to_64_kib():
 
 
 @pytest.mark.parametrize("asleep_s", [296.0, 3600.0, 86_400.0])
-async def test_t20_after_a_suspend_the_dead_token_is_not_given(asleep_s):
+async def test_t20_expired_token_is_not_returned_after_a_suspend(asleep_s):
     async with holding() as it:
         await it.clock.advance(10.0)
         it.clock.suspend(asleep_s)

@@ -10,7 +10,7 @@ from tests.unit.tokens.scripted import IssuerReply, Mint, RunningHolder, Scripte
 CHAT, FORBIDDEN = TokenUser("chat", "m"), TokenUser("chat", "forbidden")
 AGAIN = "its issuer returned the same token again"
 IN_VAIN = "it was not renewed, because this upstream and model rejected a new token less than 60 s ago"
-RATE = "it was not renewed, because rejections have used up the credential's rate of renewals"
+RATE = "it was not renewed, because the credential has reached its limit of renewals"
 
 
 def kept(*replies: IssuerReply) -> RunningHolder:

@@ -30,7 +30,7 @@ class Calls:
 @pytest.mark.parametrize(
     ("pauses", "called_s"), [((), [0, 5, 10]), ((1.0, 3.0, 4.0), [0, 1, 4, 8]), ((0.0,), [0, 0, 5, 10])]
 )
-async def test_it_runs_when_it_is_due_and_every_five_seconds(pauses, called_s):
+async def test_refresh_task_runs_when_due_and_every_five_seconds(pauses, called_s):
     calls, tasks = Calls(*pauses), Tasks()
     calls.refresh_task.start(tasks)
     await calls.clock.advance(2 * MAX_SLEEP_S)
@@ -57,7 +57,7 @@ async def test_after_a_bug_it_continues_and_logs_it():
     await tasks.aclose()
 
 
-async def test_once_stopped_it_does_not_begin_again():
+async def test_stopped_refresh_task_does_not_restart():
     calls, tasks = Calls(KeyError("x")), Tasks()
     calls.refresh_task.start(tasks)
     calls.refresh_task.stop()

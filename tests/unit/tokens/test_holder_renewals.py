@@ -62,7 +62,7 @@ def test_tokens_for_one_use_are_rejected_all_day_long_at_the_pace_of_people():
         assert rejections.refused(CHAT, number * 3.0)
 
 
-def test_a_model_that_always_refuses_takes_no_renewal_from_one_that_is_served():
+def test_model_that_always_rejects_uses_no_renewal_of_a_served_model():
     rejections = Renewing()
     for number in range(20):
         rejections.refused(TokenUser("chat", f"made-up-{number}"), float(number))
@@ -86,7 +86,7 @@ def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute()
     assert rejections.refused(FORBIDDEN, 60.5)
 
 
-def test_a_user_that_refused_in_vain_waits_for_no_renewal_of_others():
+def test_user_that_rejects_every_token_does_not_wait_for_others():
     rejections = Renewing()
     rejections.renewal_rejected(FORBIDDEN, 0.0)
     assert rejections.reject(CHAT, 1.0)
@@ -136,21 +136,21 @@ def test_a_token_is_refused_until_a_user_that_does_not_refuse_it_accepts_it():
     assert seen == [True, False, True, False, True, False]
 
 
-def test_what_was_accepted_is_forgotten_with_its_token():
+def test_acceptance_is_forgotten_with_its_token():
     rejections = Renewing()
     rejections.accept(EMBED)
     rejections.renew(0.0)
     assert [rejections.refused(EMBED, 0.0) for _ in range(7)] == [True] * 6 + [False]
 
 
-def test_a_token_that_the_issuer_gives_again_is_left_alone_for_10_seconds():
+def test_reissued_token_is_not_renewed_for_10_seconds():
     rejections = Renewing()
     assert rejections.reject(CHAT, 100.0)
     rejections.renew(100.0, "token-1")
     assert [rejections.reject(CHAT, now) for now in (100.0, 109.9, 110.0)] == [False, False, True]
 
 
-def test_another_token_ends_the_rest():
+def test_new_token_ends_the_renewal_pause():
     rejections = Renewing()
     assert rejections.reject(CHAT, 100.0)
     rejections.renew(100.0, "token-1")
@@ -158,7 +158,7 @@ def test_another_token_ends_the_rest():
     assert rejections.reject(CHAT, 102.0)
 
 
-def test_only_the_very_token_is_rejected_and_not_the_same_text_again():
+def test_rejection_applies_to_the_token_object_and_not_its_text():
     rejections, first, again = RenewalLimiter(), token(), token()
     rejections.set_current(first, 0.0)
     assert not rejections.is_rejected(first)

@@ -95,7 +95,7 @@ class Requests:
 
 
 @given(EVENTS, st.floats(0.0, 1.0))
-def test_no_sequence_of_events_gives_a_dead_token_or_delays_a_good_one(events, jitter):
+def test_no_sequence_of_events_returns_an_expired_token_or_delays_a_valid_one(events, jitter):
     async def play_events() -> None:
         clock = DrivenClock()
         async with RunningHolder(clock, ScriptedIssuer(clock), oauth2(), jitter=jitter) as it:

@@ -13,7 +13,7 @@ from tests.unit.tokens.scripted import Mint, RunningHolder, ScriptedIssuer, Stub
 
 @pytest.mark.parametrize("processes", [1, 4])
 @pytest.mark.parametrize("delay_s", [4.0, 6.0, 8.0])
-async def test_it_costs_one_call_for_each_life(delay_s, processes):
+async def test_each_lifetime_causes_one_call(delay_s, processes):
     issuer = ScriptedIssuer(DrivenClock(), otherwise=Mint(delay_s=delay_s))
     async with Fleet(issuer, processes, jitter=0.5) as fleet:
         await fleet.clock.advance(60.0)
@@ -27,7 +27,7 @@ async def test_it_costs_one_call_for_each_life(delay_s, processes):
 
 @pytest.mark.parametrize("processes", [1, 4])
 @pytest.mark.parametrize("delay_s", [4.0, 6.0, 8.0])
-async def test_where_its_new_token_ends_the_old_one_every_request_is_served(delay_s, processes):
+async def test_every_request_is_served_if_a_new_token_ends_the_old_one(delay_s, processes):
     """One refusal for each process and life at most, before it knows the new token."""
     issuer = Stubborn(DrivenClock(), otherwise=Mint(delay_s=delay_s))
     upstream = Upstream(issuer)

@@ -9,7 +9,7 @@ from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import cancelled_at_each_await
 
 
-async def test_one_wake_wakes_all():
+async def test_wake_ends_the_wait_of_all():
     waiters = Waiters(DrivenClock())
     tasks = [asyncio.create_task(waiters.wait(10.0)) for _ in range(5)]
     await settle()
@@ -52,7 +52,7 @@ async def test_a_wait_ends_at_its_bound():
     assert len(waiters) == 0
 
 
-async def test_a_waiter_that_leaves_in_the_moment_of_the_wake_is_left_alone():
+async def test_waiter_that_leaves_at_the_wake_is_not_woken():
     waiters = Waiters(DrivenClock())
     tasks = [asyncio.create_task(waiters.wait(10.0)) for _ in range(3)]
     await settle()

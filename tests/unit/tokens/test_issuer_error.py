@@ -36,7 +36,7 @@ NOW = 1_800_000_000.0
         ({"detail": ["first", "second"]}, "first"),
     ],
 )
-def test_the_issuers_words_are_found_in_every_shape(document, words):
+def test_issuers_message_is_found_in_every_shape(document, words):
     found = token_error_body(document)
     assert found is not None
     assert found.message == words
@@ -86,7 +86,7 @@ def test_an_error_beside_a_token_is_an_error(document):
     "document",
     [None, [], "x", {}, {"error": ""}, {"error": None}, {"success": True}, {"code": 0}, {"code": 200}, {"code": 10001}],
 )
-def test_what_may_be_a_success_is_not_denied(document):
+def test_possible_success_is_not_an_error_reply(document):
     assert not is_error_reply(document)
 
 
@@ -118,7 +118,7 @@ def test_what_may_be_a_success_is_not_denied(document):
         ({"status": 1, "info": "x", "msg": "?"}, False, False),
     ],
 )
-def test_an_error_in_a_200_is_weighed_by_its_code_alone(document, definite, passing):
+def test_error_in_a_200_is_classified_by_its_code_only(document, definite, passing):
     found = token_error_body(document)
     assert found is not None
     assert (found.definite, found.is_transient) == (definite, passing)
@@ -153,7 +153,7 @@ def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> To
         (response(400, {"error": "temporarily_unavailable"}), "sso answered 400: temporarily_unavailable", False),
     ],
 )
-def test_a_refusal_has_the_issuers_words_and_weight(reply, reason, definite):
+def test_refusal_has_the_issuers_message_and_class(reply, reason, definite):
     failure = error_response_failure(reply, NOW, "sso", str)
     assert (failure.reason, failure.definite, failure.retry_quickly) == (reason, definite, True)
 
@@ -181,7 +181,7 @@ def test_a_refusal_is_known_by_a_challenge(reply, reason):
         response(401, {"error": "temporarily_unavailable"}, (b"www-authenticate", b"Bearer")),
     ],
 )
-def test_a_status_alone_is_no_word_of_the_issuer(reply):
+def test_status_without_an_error_is_not_the_issuers_refusal(reply):
     failure = error_response_failure(reply, NOW, "sso", str)
     assert (failure.definite, failure.unclear) == (False, False)
 
@@ -237,7 +237,7 @@ def test_retry_after_is_obeyed_with_an_error_in_a_200(document, wish_s):
         ("short", "short"),
     ],
 )
-def test_what_looks_like_a_token_is_masked_and_a_path_is_not(words, shown):
+def test_texts_like_tokens_are_masked_and_paths_are_not(words, shown):
     assert mask_token_like(f"x {words} y") == f"x {shown} y"
 
 
@@ -255,7 +255,7 @@ def test_a_body_that_repeats_its_own_status_adds_nothing(status, document, uncle
     assert (failure.definite, failure.unclear) == (False, unclear)
 
 
-def test_a_status_without_words_is_quoted():
+def test_status_without_a_message_is_quoted():
     failure = embedded_error_failure({"status": 503}, TokenResponse(200), NOW, "sso", str)
     assert failure is not None
     assert failure.reason == "sso answered 200 with an error: status 503"
@@ -268,7 +268,7 @@ def test_a_refusal_masks_what_it_quotes():
     assert failure.reason == "sso answered 500: wrong: ***"
 
 
-def test_too_many_requests_is_left_alone_as_long_as_it_asks():
+def test_retry_after_of_a_429_is_obeyed():
     failure = error_response_failure(response(429, {"msg": "slow down"}, (b"retry-after", b"17")), NOW, "sso", str)
     assert (failure.retry_quickly, failure.definite, failure.retry_after_s) == (False, False, 17.0)
 
@@ -283,7 +283,7 @@ def test_too_many_requests_is_left_alone_as_long_as_it_asks():
         (b"https://b\xfcse/", ""),
     ],
 )
-def test_a_redirect_names_its_host_alone(location, aim):
+def test_redirect_is_reported_with_its_host_only(location, aim):
     failure = error_response_failure(TokenResponse(302, ((b"location", location),)), NOW, "sso", str)
     expected = f"sso answered 302, a redirect{aim}. gatepass follows no redirect, so configure the final address"
     assert (failure.reason, failure.retry_quickly, failure.definite) == (expected, False, False)

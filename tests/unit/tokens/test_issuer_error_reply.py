@@ -35,7 +35,7 @@ def test_text_drops_a_byte_order_mark_and_survives_foreign_bytes():
 
 
 @pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": Infinity}', "[" * 60_000, "1" * 60_000])
-def test_what_is_no_json_is_refused(text):
+def test_text_that_is_not_json_is_refused(text):
     with pytest.raises(NotJson):
         parse_json_text(text)
 
@@ -67,7 +67,7 @@ def test_white_space_is_folded_and_what_cannot_be_printed_removed():
     assert one_line(" a\r\n\tb\x1b[2Jc\x00 \u200b d ", str) == "a b [2Jc d"
 
 
-def test_long_words_are_cut():
+def test_long_messages_are_cut():
     line = one_line("x" * 5000, str)
     assert line == "x" * (MAX_MESSAGE_CHARS - 1) + "…"
 

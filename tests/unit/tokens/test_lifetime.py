@@ -74,7 +74,7 @@ def test_refresh_never_comes_within_a_second_of_the_last():
 @pytest.mark.parametrize(
     ("now", "due"), [(100.0, 250.0), (340.0, 370.0), (396.0, 398.0), (399.5, 400.5), (500.0, 501.0)]
 )
-def test_the_same_token_again_is_asked_for_after_half_of_what_is_left(now, due):
+def test_reissued_token_is_fetched_again_after_half_of_its_rest(now, due):
     assert refresh_at_s(token(300), again=True, now=now, jitter=0.0) == due
 
 
@@ -103,7 +103,7 @@ def test_a_jwt_out_of_a_cache_ends_when_it_was_first_seen_to_end():
         token(None, born_s=340),
     ],
 )
-def test_others_keep_the_life_they_came_with(again):
+def test_opaque_tokens_keep_their_lifetime(again):
     assert without_extension(again, token(300, lifetime_source=LifetimeSource.JWT)) is again
     assert without_extension(again, None) is again
 

@@ -35,7 +35,7 @@ def test_all_claims_of_a_jwt_are_read(claims):
         *(f"e30.{b64(claims)}.c2ln" for claims in (b"{", b"\xff\xfe", b"[" * 100_000, b'"text"', b"1", b"null", b"")),
     ],
 )
-def test_what_is_no_jwt_has_no_claims(text):
+def test_text_that_is_not_a_jwt_has_no_claims(text):
     assert claims_of(text) is None
 
 
@@ -43,7 +43,7 @@ PARTS = st.sampled_from(["", "e30", "e30=", "e3", "W10", "bnVsbA", "eyJhIjoxfQ",
 
 
 @given(st.lists(PARTS | st.text(alphabet="eyJhIjoxfQ0-_=.+/ ", max_size=12), min_size=2, max_size=4).map(".".join))
-def test_what_pyjwt_reads_is_read_the_same(text):
+def test_claims_are_those_that_pyjwt_reads(text):
     """PyJWT alone looks at the last bits of base64, which RFC 4648 3.5 leaves open."""
     found = claims_of(text)
     with suppress(jwt.PyJWTError):
@@ -70,7 +70,7 @@ def test_safe_claims_are_shown_in_their_order_and_no_others():
         ({"sub": "alice.smith", "azp": "bot"}, "not shown, 11 characters: it may be a person's name"),
     ],
 )
-def test_a_subject_is_shown_where_it_is_plainly_a_client(claims, shown):
+def test_subject_is_shown_if_it_is_a_client(claims, shown):
     assert safe_claims(signed(**claims), NOW_S)["sub"] == shown
 
 
@@ -99,7 +99,7 @@ def test_times_are_shown_in_utc_and_relative_to_this_machines_clock():
         ([1], "[1]"),
     ],
 )
-def test_a_moment_that_is_none_is_shown_as_it_is(moment, shown):
+def test_invalid_time_claim_is_shown_unchanged(moment, shown):
     assert safe_claims(signed(exp=moment), NOW_S) == {"exp": shown}
 
 
@@ -108,10 +108,10 @@ def test_lists_are_shown_as_json_and_what_is_long_is_cut():
     assert shown == {"aud": '["a", "b"]', "scope": "x" * MAX_CLAIM_CHARS + "…"}
 
 
-def test_no_claim_writes_to_the_terminal_what_is_no_text():
+def test_no_claim_writes_control_characters_to_the_terminal():
     assert safe_claims(signed(iss="a\x1b[2Jb\nc"), NOW_S) == {"iss": "a?[2Jb?c"}
 
 
 @pytest.mark.parametrize("text", ["", "opaque", "a.b.c", "a.b", "eyJ.eyJ.sig", "."])
-def test_what_is_no_jwt_shows_nothing(text):
+def test_text_that_is_not_a_jwt_shows_no_claims(text):
     assert safe_claims(text, NOW_S) == {}

@@ -69,7 +69,7 @@ def test_every_form_of_an_expiry_is_read(value, unit, expected):
         ),
     ],
 )
-def test_what_is_no_expiry_is_not_read(value):
+def test_invalid_expiry_is_not_read(value):
     assert parse_expiry(value, None) is None
 
 
@@ -98,7 +98,7 @@ def test_date_header_is_the_issuers_clock():
 @pytest.mark.parametrize(
     ("claimed_lifetime_s", "sure_s"), [(300.0, 298.0), (4.0, 2.0), (3.0, 1.5), (0.5, 0.25), (0.0, 0.0), (-60.0, -30.0)]
 )
-def test_what_a_date_leaves_uncertain_is_given_up(claimed_lifetime_s, sure_s):
+def test_uncertainty_of_a_date_shortens_the_lifetime(claimed_lifetime_s, sure_s):
     assert at_least_left_s(NOW + claimed_lifetime_s, NOW) == sure_s
 
 
@@ -118,7 +118,7 @@ def test_a_date_that_contradicts_the_jwt_is_ignored(date_s):
     assert jwt_lifetime_s(signed(iat=NOW, exp=NOW + 300), date_s, NOW) == 300.0
 
 
-def test_a_jwt_without_iat_is_read_by_the_issuers_clock_or_ours():
+def test_jwt_without_iat_is_read_by_the_issuers_or_local_clock():
     text = signed(exp=NOW + 300)
     assert jwt_lifetime_s(text, NOW + 100, NOW) == 199.0
     assert jwt_lifetime_s(text, None, NOW) == 300.0
@@ -126,7 +126,7 @@ def test_a_jwt_without_iat_is_read_by_the_issuers_clock_or_ours():
 
 
 @pytest.mark.parametrize("skew_s", [-86_400.0, -120.0, 0.0])
-def test_a_jwt_without_iat_lives_no_longer_than_since_its_nbf_where_our_clock_is_behind(skew_s):
+def test_jwt_without_iat_is_limited_by_nbf_if_the_local_clock_is_behind(skew_s):
     assert jwt_lifetime_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
 
 
@@ -138,7 +138,7 @@ def test_a_jwt_without_iat_whose_nbf_is_earlier_than_it_was_made_is_read_by_our_
 
 
 @pytest.mark.parametrize("skew_s", [300.0, 400.0, 86_400.0])
-def test_a_jwt_without_iat_that_has_ended_by_our_clock_alone_has_its_life_since_nbf(skew_s):
+def test_jwt_without_iat_that_ended_by_the_local_clock_lives_since_nbf(skew_s):
     assert jwt_lifetime_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
 
 
@@ -177,7 +177,7 @@ def test_a_jwt_without_a_lifetime(claims):
         ({}, None, None),
     ],
 )
-def test_what_is_left_of_a_jwt_that_may_be_old(claims, written_s, expires_in_s):
+def test_remaining_lifetime_of_an_old_jwt(claims, written_s, expires_in_s):
     assert jwt_remaining_s(signed(**claims), NOW, written_s) == expires_in_s
 
 
@@ -202,7 +202,7 @@ def test_a_jwt_without_iat_is_no_guess():
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])
-def test_what_only_resembles_a_jwt_has_no_claims(text):
+def test_text_that_resembles_a_jwt_has_no_lifetime(text):
     assert jwt_lifetime_s(text, None, NOW) is None
 
 

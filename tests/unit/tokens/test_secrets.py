@@ -30,12 +30,12 @@ def test_a_secret_is_revealed():
         (Secret(""), "client_secret is empty"),
     ],
 )
-async def test_a_secret_that_is_away_names_its_setting_and_may_come_back(secret, reason):
+async def test_missing_secret_names_its_setting_and_is_not_definite(secret, reason):
     failure = await failure_of(lambda: revealed(secret, "client_secret"))
     assert (failure.reason, failure.definite, failure.retry_quickly) == (reason, False, False)
 
 
-def test_what_cannot_be_read_is_none():
+def test_unreadable_secret_is_none():
     assert secret_values([Secret("abc"), Secret(gone)]) == ("abc", None)
 
 
@@ -44,7 +44,7 @@ def test_ordinary_words_are_no_secrets():
     assert values(secret_fields({name: Secret(value) for name, value in fields.items()})) == ["k", "p"]
 
 
-def test_what_stands_behind_the_scheme_of_an_authorization_is_a_secret_of_its_own():
+def test_credentials_after_the_authorization_scheme_are_a_separate_secret():
     assert values(secret_fields({"Authorization": Secret("Basic YTpi")})) == ["Basic YTpi", "YTpi"]
 
 
@@ -63,7 +63,7 @@ def test_the_leaves_of_a_body_are_secret_by_reference_or_by_name():
     assert values(secret_leaves(body)) == ["p", "literal", "k"]
 
 
-def test_any_long_text_of_a_body_is_a_secret_where_it_is_not_plainly_public():
+def test_long_text_of_a_body_is_a_secret_unless_public():
     body = {
         "ticket": "plain-ticket-value-1234",
         "nested": {"code": ["otp-seed-abcdefgh"]},
@@ -85,7 +85,7 @@ def test_any_long_text_of_a_body_is_a_secret_where_it_is_not_plainly_public():
     ("text", "changes"),
     [("${file:FOLDER/secret}", True), ("${CORP}", False), ("a-${CORP}-${file:FOLDER/secret}", True)],
 )
-def test_what_stands_in_a_file_may_change_and_what_stands_in_a_variable_does_not(tmp_path, text, changes):
+def test_secret_in_a_file_may_change_and_in_a_variable_may_not(tmp_path, text, changes):
     (tmp_path / "secret").write_text("s3cr3t")
     reference = resolve(text.replace("FOLDER", str(tmp_path)), {"CORP": "abc"})
     settings = StaticCredential.model_validate({"type": "static", "token": reference})

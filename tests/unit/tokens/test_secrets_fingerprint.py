@@ -68,7 +68,7 @@ def test_a_secret_in_a_file_is_read_for_each_fingerprint(tmp_path):
     assert credential_fingerprint(settings) == before
 
 
-def test_references_inside_a_body_are_read_anew():
+def test_references_inside_a_body_are_read_again():
     value = ["old"]
     settings = http_json(json={"login": [{"secret": Reference("${X}", (), lambda: value[0])}]})
     before = credential_fingerprint(settings)
@@ -76,7 +76,7 @@ def test_references_inside_a_body_are_read_anew():
     assert credential_fingerprint(settings) != before
 
 
-def test_a_key_file_counts_by_what_is_in_it(tmp_path):
+def test_fingerprint_contains_the_content_of_a_key_file(tmp_path):
     cert, key = tmp_path / "client.pem", tmp_path / "key.pem"
     cert.write_text("certificate")
     key.write_text("one")
@@ -96,7 +96,7 @@ def test_a_file_that_gatepass_writes_itself_does_not_count(tmp_path):
     assert credential_fingerprint(oauth2(refresh_token_file=str(tmp_path / "other"))) != before
 
 
-def test_what_cannot_be_read_has_no_fingerprint(tmp_path):
+def test_unreadable_secret_has_no_fingerprint(tmp_path):
     def missing() -> str:
         raise ValueError("the file is away")
 

@@ -104,7 +104,7 @@ async def test_a_shared_failure_is_logged_by_the_process_that_fetched(caplog):
     assert found == [{"credential": "corp", "reason": statuses[0].last_error}] * 3
 
 
-async def test_what_was_found_is_masked_like_what_was_minted():
+async def test_token_from_the_store_is_masked_like_a_fetched_one():
     async with Fleet(scripted()) as fleet:
         await fleet.clock.advance(1.0)
         assert {replica.redactor.mask("it said token-1") for replica in fleet.replicas} == {"it said ***"}
@@ -182,7 +182,7 @@ async def test_a_slow_fetch_is_waited_for():
         assert (fleet.texts, fleet.issuer.calls) == (["token-2"] * 4, 2)
 
 
-async def test_a_process_whose_fetch_hangs_holds_the_others_up_for_its_fetch_timeout():
+async def test_hanging_fetch_delays_other_processes_for_its_timeout():
     async with Fleet(scripted(Hang()), count=2) as fleet:
         await fleet.clock.advance(10.3)
         assert fleet.texts == ["token-1"] * 2
@@ -191,7 +191,7 @@ async def test_a_process_whose_fetch_hangs_holds_the_others_up_for_its_fetch_tim
         assert fleet.issuer.calls == 2
 
 
-async def test_a_store_that_is_down_leaves_each_to_itself_and_when_it_is_back_they_share_again():
+async def test_processes_fetch_alone_during_a_store_outage_and_share_afterwards():
     async with Fleet(scripted(otherwise=Mint(300))) as fleet:
         for replica in fleet.replicas:
             replica.wire.state = "down"
@@ -206,7 +206,7 @@ async def test_a_store_that_is_down_leaves_each_to_itself_and_when_it_is_back_th
 
 
 @pytest.mark.parametrize("state", ["down", "hung"])
-async def test_the_token_is_kept_while_the_store_is_away(state):
+async def test_token_is_kept_while_the_store_is_unavailable(state):
     async with Fleet(scripted(otherwise=Mint(300))) as fleet:
         await fleet.clock.advance(10.0)
         for replica in fleet.replicas:
@@ -219,7 +219,7 @@ async def test_the_token_is_kept_while_the_store_is_away(state):
 
 
 @pytest.mark.parametrize("state", ["down", "hung"])
-async def test_a_request_waits_for_a_store_that_is_away_no_longer_than_its_bound(state):
+async def test_request_waits_for_an_unavailable_store_within_its_limit(state):
     async with Fleet(scripted(), count=1) as fleet:
         fleet.replicas[0].wire.state = state
         asked = asyncio.create_task(fleet.replicas[0].holder.token())
@@ -228,7 +228,7 @@ async def test_a_request_waits_for_a_store_that_is_away_no_longer_than_its_bound
 
 
 @pytest.mark.parametrize("state", ["down", "hung"])
-async def test_a_store_that_goes_away_at_any_request_costs_no_token(state):
+async def test_store_outage_at_any_request_loses_no_token(state):
     """The store fails for all processes at the leader's n-th request, then at its n+1-th …"""
     for number in count(1):
         issuer = scripted(otherwise=Mint(300, delay_s=0.1))
@@ -271,7 +271,7 @@ async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves
     assert len(fetched) == 1
 
 
-async def test_where_a_new_token_ends_the_old_one_no_request_is_lost_and_few_are_repeated():
+async def test_no_request_is_lost_if_a_new_token_ends_the_old_one():
     issuer = scripted(otherwise=Mint(60))
     upstream = Upstream(issuer)
     async with Fleet(issuer) as fleet:
@@ -306,7 +306,7 @@ async def test_four_hundred_refusals_at_once_cost_one_call():
         assert issuer.calls == 2
 
 
-async def test_a_rejected_value_is_not_taken_from_the_store():
+async def test_rejected_value_is_not_read_from_the_store():
     async with Fleet(scripted(Mint(text="a"), Mint(text="b")), count=1) as fleet:
         await fleet.clock.advance(10.0)
         late = await fleet.join()
@@ -317,7 +317,7 @@ async def test_a_rejected_value_is_not_taken_from_the_store():
         assert fleet.issuer.calls == 2
 
 
-async def test_a_value_that_was_minted_again_before_it_was_rejected_is_not_taken_either():
+async def test_value_issued_again_before_its_rejection_is_not_used():
     """Both hold the first token. One fetches the same again, the other's is rejected: only a new token helps."""
     async with Fleet(scripted(Mint(100, "a"), Mint(100, "a"), Mint(100, "b")), count=2) as fleet:
         await fleet.clock.advance(10.0)
@@ -343,7 +343,7 @@ async def test_a_rejected_value_that_the_issuer_returns_again_is_used():
         assert not second.holder.reject("same")
 
 
-async def test_an_issuer_that_gives_the_same_token_until_its_end_is_asked_as_often_as_by_one():
+async def test_issuer_with_reissued_tokens_is_called_as_often_as_by_one_process():
     async def calls(replicas):
         issuer = scripted(otherwise=Mint(300, "same"))
         async with Fleet(issuer, count=replicas) as fleet:
@@ -410,7 +410,7 @@ async def test_replicas_that_share_a_secret_that_worked_have_its_quick_tries_tog
         assert len(fleet.issuer.started_s) == 5
 
 
-async def test_after_a_recovery_the_refusals_are_counted_anew():
+async def test_refusals_are_counted_from_zero_after_a_recovery():
     issuer = scripted(refused(), Mint(60), refused(), Mint(60), otherwise=Hang())
     async with Fleet(issuer, count=2) as fleet:
         await fleet.clock.advance(40.0)
@@ -466,7 +466,7 @@ async def test_another_fingerprint_has_another_token():
         assert (other.text, same.text) == ("token-2", "token-1")
 
 
-async def test_a_changed_secret_asks_anew_and_leaves_the_others_what_they_have():
+async def test_changed_secret_fetches_again_and_others_keep_their_token():
     secret = ["old-secret"]
     async with Fleet(scripted(otherwise=Mint(100)), count=2) as fleet:
         settings = oauth2(client_secret=Secret(lambda: secret[0]))
@@ -481,6 +481,17 @@ async def test_a_changed_secret_asks_anew_and_leaves_the_others_what_they_have()
         await fleet.clock.advance(10.0)
         read = {name for name in changing.wire.names_read if name.startswith("token/")}
         assert read == {SharedTokenNames.of(credential_fingerprint(settings)).token}
+
+
+async def test_closed_holder_follows_its_token_in_the_store_no_more():
+    async with Fleet(scripted(), count=1) as fleet:
+        await fleet.clock.advance(10.0)
+        (replica,) = fleet.replicas
+        assert replica.wire.names_read
+        await replica.holder.aclose()  # as after a reload that changed the credential
+        replica.wire.names_read.clear()
+        await fleet.clock.advance(10.0)
+        assert replica.wire.names_read == set()
 
 
 async def test_an_unreadable_secret_is_reported_by_the_source():
@@ -501,7 +512,7 @@ async def test_a_token_that_arrives_expired_is_not_shared():
         assert ("put", "token") not in [request for each in fleet.replicas for request in each.wire.requests]
 
 
-async def test_what_another_version_wrote_is_as_good_as_nothing():
+async def test_records_of_another_version_are_ignored_in_the_store():
     async with Fleet(scripted(), count=0) as fleet:
         await fleet.join()
         names = SharedTokenNames.of(credential_fingerprint(fleet.settings))
@@ -521,7 +532,7 @@ async def test_a_jwt_keeps_what_is_known_of_it():
         assert first.expires_in_s == pytest.approx(second.expires_in_s, abs=0.2)
 
 
-async def test_an_offered_token_that_is_older_the_same_or_dead_is_not_taken():
+async def test_older_equal_or_expired_token_is_not_adopted():
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(10.0)
         (replica,) = fleet.replicas
@@ -557,7 +568,7 @@ def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
     assert near == {*far, "exec", "entra", "google", "aws_bedrock"}
 
 
-def test_it_shows_no_secret():
+def test_records_contain_no_secret():
     clock = DrivenClock()
     settings = oauth2()
     source = build_source("corp", settings, ScriptedIssuer(clock), clock)
@@ -565,7 +576,7 @@ def test_it_shows_no_secret():
     assert shared.secrets() == source.secrets()
 
 
-async def test_a_process_that_waits_in_vain_reports_it_after_its_timeout():
+async def test_process_that_waits_without_a_result_reports_it_after_its_timeout():
     async with Fleet(scripted(otherwise=Hang()), count=5) as fleet:
         await fleet.clock.advance(4.0)
         await fleet.kill(next(replica for replica in fleet.replicas if replica.asks))
@@ -617,7 +628,7 @@ async def test_a_process_whose_fetch_failed_lets_another_lead_first():
     assert issuer.calls == 2
 
 
-async def test_a_process_whose_fetch_failed_leads_again_where_it_is_alone():
+async def test_process_whose_fetch_failed_leads_again_if_it_is_the_only_one():
     issuer = scripted(Broken())
     alone = on_one_store(issuer, MemoryStore(issuer.clock))
     await failure_of(alone.fetch())
@@ -657,7 +668,7 @@ async def test_rejected_values_take_no_memory():
         assert memory.kept_bytes < 10_000
 
 
-async def test_what_it_has_from_the_store_it_does_not_take_for_newer_later():
+async def test_token_from_the_store_is_not_newer_when_read_again():
     """The same record seems younger when the way to the store has become faster."""
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(100.0)
@@ -685,7 +696,7 @@ async def test_a_token_of_another_process_is_not_fetched_again():
         assert (second.text, fleet.issuer.calls) == ("token-3", 3)
 
 
-async def test_a_dead_token_in_the_store_is_passed_over_without_a_failure():
+async def test_expired_token_in_the_store_is_ignored_without_a_failure():
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(1.0)
         (first,) = fleet.replicas
@@ -697,7 +708,7 @@ async def test_a_dead_token_in_the_store_is_passed_over_without_a_failure():
         assert (late.text, late.holder.status().failures) == ("token-2", 0)
 
 
-async def test_a_process_that_never_reaches_the_issuer_does_not_keep_the_others_from_it():
+async def test_process_without_access_to_the_issuer_does_not_block_others():
     async with Fleet(scripted(), count=1) as fleet:
         (lost,) = fleet.replicas
         lost.issuer_client.open = False
@@ -733,7 +744,7 @@ async def test_processes_that_start_again_and_again_do_not_lock_an_account():
         assert fleet.issuer.calls <= 6
 
 
-async def test_a_leader_that_dies_costs_less_than_the_whole_time_where_that_is_short():
+async def test_death_of_a_leader_delays_less_than_a_short_timeout():
     settings = oauth2(timeout_s=1.0)
     async with Fleet(scripted(Hang()), count=2, settings=settings) as fleet:
         await settle()

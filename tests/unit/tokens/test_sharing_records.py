@@ -10,7 +10,7 @@ READING = StoreReading({}, at_s=5000.0, started_s=100.0, finished_s=100.2)
 TOKEN = Token(Secret("minted"), 90.0, 300.0, TokenKind.JWT, LifetimeSource.JWT, "data.expires")
 
 
-def test_a_token_is_the_same_after_the_way_through_the_store():
+def test_token_is_equal_after_the_store():
     record = TokenRecord.of(TOKEN, 300.0, 4990.0)
     back = TokenRecord.decoded(record.encoded())
     assert back == record
@@ -32,7 +32,7 @@ def test_a_record_does_not_print_its_token():
     "data",
     [None, b"", b"{", b"[]", b"{}", b'{"text":1}', b"\xff", b'{"text":"x","born_s":1,"lifetime_s":1,"kind":"new"}'],
 )
-def test_what_another_version_wrote_is_nothing(data):
+def test_records_of_another_version_are_ignored(data):
     assert TokenRecord.decoded(data) is None
     assert FailureRecord.decoded(data) is None
 

@@ -103,5 +103,5 @@ async def play(events: list[tuple[Any, ...]]) -> None:
 
 
 @given(st.lists(EVENTS, max_size=15))
-def test_no_sequence_of_events_leaves_a_dead_or_foreign_token_or_a_process_without_one(events):
+def test_no_sequence_of_events_leaves_a_process_with_a_wrong_token_or_none(events):
     asyncio.run(play(events))

@@ -83,7 +83,7 @@ def test_nothing_is_loaded_that_only_create_app_or_other_commands_want(loaded, k
     assert of(loaded[kind], *UNUSED) == set()
 
 
-def test_the_garbage_collector_runs_again_and_leaves_out_what_stands(started):
+def test_garbage_collector_is_enabled_and_skips_permanent_objects(started):
     assert {reported["collects"] for reported in started.values()} == {True}
     assert min(reported["frozen"] for reported in started.values()) > 50_000
 
@@ -109,5 +109,5 @@ def test_no_source_is_loaded_that_is_not_configured(loaded):
     }
 
 
-def test_what_signs_loads_what_it_signs_with(loaded):
+def test_signing_credential_imports_pyjwt(loaded):
     assert "jwt" in loaded["oauth2 with a signed secret"]

@@ -42,7 +42,7 @@ async def test_a_variable_holds_a_key_or_a_jwt_with_its_end(value, expected):
         ("a b", "the environment variable CORP_TOKEN contains a space, a line break or a non-ASCII character"),
     ],
 )
-async def test_what_can_never_become_a_token_is_refused_for_good(value, reason):
+async def test_unusable_value_is_a_definite_failure(value, reason):
     failure = await failure_of(source(value).fetch())
     assert (failure.reason, failure.definite) == (reason, True)
 

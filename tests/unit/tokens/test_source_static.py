@@ -39,7 +39,7 @@ def test_its_key_is_its_secret():
     assert [secret.reveal() for secret in it.secrets()] == ["sk-abc"]
 
 
-async def test_an_api_key_is_the_same_under_its_own_name():
+async def test_api_key_is_a_static_source_with_its_own_setting():
     issuer = ScriptedIssuer(DrivenClock())
     settings = ApiKeyCredential.model_validate({"type": "api_key", "key": "1|abc"})
     token = await build_source("key", settings, issuer, issuer.clock).fetch()

@@ -92,16 +92,14 @@ async def test_a_connection_failure_quotes_the_system(cause, expected):
 @pytest.mark.parametrize(
     ("credential", "names"),
     [
-        ("portal", "credentials.portal.url"),
-        ("token", "credentials.token.url (GATEPASS_TOKEN_URL)"),
+        ("portal", "credentials.portal.url and credentials.portal.network.proxy"),
+        ("token", "credentials.token.url (GATEPASS_TOKEN_URL) and credentials.token.network.proxy (GATEPASS_PROXY)"),
     ],
 )
 async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(credential, names):
     issuer = ScriptedIssuer(DrivenClock(), otherwise=Broken(Fault.DNS))
     failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
-    assert failure.reason == (
-        f"the name portal.example cannot be resolved: refused; check {names} and its network.proxy"
-    )
+    assert failure.reason == (f"the name portal.example cannot be resolved: refused; check {names}")
 
 
 VERIFY = (
@@ -169,7 +167,7 @@ async def test_a_fault_without_detail_has_no_loose_colon():
         Answer(status=500, pieces=[b"x"] * 60, every_s=1.0),
     ],
 )
-async def test_a_hanging_or_dribbling_issuer_meets_the_bound_of_the_whole(reply):
+async def test_hanging_or_slow_issuer_is_bounded_as_a_whole(reply):
 
     clock = DrivenClock()
     issuer, far = at(clock, reply, timeout_s=7.0)
@@ -202,7 +200,7 @@ async def test_an_error_whose_text_breaks_off_keeps_its_status():
     assert (failure.reason, failure.definite, failure.unclear) == ("sso.example answered 401", False, True)
 
 
-async def test_a_token_that_breaks_off_is_none():
+async def test_reply_that_breaks_off_contains_no_token():
     issuer, far = at(
         DrivenClock(), Answer(pieces=[b'{"access_token": "abc'], ends_with=TransportFault(Fault.CLOSED, "eof"))
     )
@@ -263,7 +261,7 @@ async def test_loopback_may_be_plain():
 
 
 @pytest.mark.parametrize(("proxy", "goes"), [("http://proxy.example:3128", False), ("http://[::1]:3128", True)])
-async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
+async def test_plain_http_to_loopback_through_a_remote_proxy_is_refused(proxy, goes):
     issuer, far = at(DrivenClock(), network={"proxy": proxy})
     asked = issuer.fetch_token(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())
     if goes:
@@ -283,7 +281,7 @@ async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
         Broken(Fault.CLOSED, f"while sending {SECRET}"),
     ],
 )
-async def test_what_the_issuer_echoes_of_a_secret_is_masked(reply):
+async def test_secret_echoed_by_the_issuer_is_masked(reply):
     issuer, _ = at(DrivenClock(), reply)
     failure = await failure_of(issuer.fetch_token(REQUEST, (Secret(SECRET),)))
     assert SECRET[:6] not in failure.reason
@@ -313,7 +311,7 @@ def test_bounds_of_the_phases_fit_into_the_whole():
 
 
 @respx.mock
-async def test_what_is_sent_is_what_the_source_made():
+async def test_request_is_sent_without_cookies_and_environment_credentials():
     """No cookie comes back, no environment's password is added."""
     route = respx.post(url__startswith="https://sso.example/token").respond(
         json={"access_token": "t"}, headers={"set-cookie": "session=1; Path=/"}
@@ -337,7 +335,7 @@ async def test_a_query_is_not_logged(caplog):
     assert "t-1234" not in caplog.text
 
 
-def test_messages_contain_the_host_alone():
+def test_messages_contain_only_the_host():
     assert display_host("https://sso.example:8443/token?secret=1") == "sso.example:8443"
 
 

@@ -28,14 +28,14 @@ def test_a_secret_that_is_rotated_for_months_is_remembered_by_its_last_values(lo
 
 
 @pytest.mark.parametrize("lifetime_s", [300.0, None])
-def test_tokens_and_keys_that_come_and_go_are_remembered_by_the_last_ones(log, lifetime_s):
+def test_only_the_last_tokens_and_keys_are_masked(log, lifetime_s):
     for number in range(0, 100, 2):
         log.log_fetched(Token(Secret(f"token-{number:05}"), 0.0, lifetime_s), 0.1)
         log.log_shared(Token(Secret(f"token-{number + 1:05}"), 0.0, lifetime_s))
     assert masked(log, "token", 100) == KEPT
 
 
-def test_what_a_source_signs_in_with_changes_with_its_secrets_alone(log):
+def test_hash_of_the_secrets_changes_only_with_them(log):
     first = log.mask_secrets((Secret("one-secret"), Secret("x")))
     assert log.mask_secrets((Secret("one-secret"), Secret("x"))) == first
     assert log.mask_secrets((Secret("one-secret"), Secret("y"))) != first

@@ -12,13 +12,13 @@ def test_the_same_reason_is_logged_once_a_minute_with_its_count():
     ]
 
 
-def test_numbers_make_no_new_reason_and_words_do():
+def test_reasons_that_differ_only_in_numbers_are_equal():
     it = FailureDeduplicator()
     reasons = ("answered 500: id 4711", "answered 500: id 0815", "id 9f8e7d6c5b", "id 1a2b3c4d5e", "other")
     assert [it.count_to_report(reason, 0.0) for reason in reasons] == [1, None, 1, None, 1]
 
 
-def test_what_follows_a_success_is_news():
+def test_failure_after_a_success_is_reported_at_once():
     it = FailureDeduplicator()
     it.count_to_report("down", 0.0)
     it.reset()

@@ -50,7 +50,7 @@ def reason(reply: TokenResponse, how: TokenReplyFormat = LOGIN) -> str:
     return caught.value.reason
 
 
-def test_the_standard_reply():
+def test_standard_reply_is_read():
     document = {"access_token": "2YotnFZFEjr1zCsicMWpAA", "token_type": "example", "expires_in": 300}
     expected = TokenFacts(
         "2YotnFZFEjr1zCsicMWpAA", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY, unexpected_type="example"
@@ -77,7 +77,7 @@ def test_the_token_is_found_under_its_usual_names(document):
     assert minted(document)[0] == "abc"
 
 
-def test_an_id_token_is_taken_only_where_it_is_asked_for():
+def test_id_token_is_used_only_if_configured():
     assert reason(response({"id_token": "abc"})) == "sso answered without a token; the reply has id_token"
     assert minted({"id_token": "abc"}, terms(token="id_token"))[0] == "abc"
 
@@ -161,12 +161,12 @@ def test_the_life_is_found_under_its_usual_names_and_in_every_unit(document, lif
 @pytest.mark.parametrize(
     ("paths", "life"),
     [
-        ({"expires_in": "x.left"}, (30.0, "reply")),
-        ({"expires_in": "x.left", "unit": "s"}, (30.0, "reply")),
-        ({"expires_in": "x.millis", "unit": "ms"}, (30.0, "reply")),
-        ({"expires_at": "x.until", "unit": "ms"}, (30.0, "reply")),
-        ({"expires_at": "x.until"}, (30.0, "reply")),
-        ({"expires_at": "x.nowhere"}, (240.0, "default_ttl_s")),
+        ({"expiry": "x.left"}, (30.0, "reply")),
+        ({"expiry": "x.left", "unit": "s"}, (30.0, "reply")),
+        ({"expiry": "x.millis", "unit": "ms"}, (30.0, "reply")),
+        ({"expiry": "x.until", "unit": "ms"}, (30.0, "reply")),
+        ({"expiry": "x.until"}, (30.0, "reply")),
+        ({"expiry": "x.nowhere"}, (240.0, "default_ttl_s")),
         ({"token": "x.token"}, (99.0, "reply")),
         ({"token": "x.token", "unit": "ms"}, (0.099, "reply")),
     ],
@@ -184,15 +184,12 @@ def test_configured_paths_and_units(paths, life):
         (signed(iat=NOW, exp=NOW + 30), None, None),
     ],
 )
-def test_a_configured_path_without_an_expiry_is_named_where_the_life_is_assumed(token, value, path):
+def test_configured_path_without_an_expiry_is_named_for_an_assumed_lifetime(token, value, path):
     document = {"token": token, "x": {"until": value}, "expires_in": 99}
-    for setting in ("expires_in", "expires_at"):
-        assert (
-            parse_token_response(response(document), terms(**{setting: "x.until"}), AT, str).missing_expiry_path == path
-        )
+    assert parse_token_response(response(document), terms(expiry="x.until"), AT, str).missing_expiry_path == path
 
 
-def test_where_no_path_is_configured_none_is_missed():
+def test_no_expiry_path_is_missed_if_none_is_configured():
     it = parse_token_response(response({"token": "abc"}), LOGIN, AT, str)
     assert (it.lifetime_source, it.missing_expiry_path) == (LifetimeSource.DEFAULT, None)
 
@@ -243,7 +240,7 @@ def test_no_lifetime_from_an_expiry_and_a_date_outlives_the_token(skew_ms, wall_
 
 @example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, lifetime_s=8)
 @given(lifetime_s=st.integers(8, 4_000), **ISSUERS)
-def test_no_lifetime_from_the_exp_of_a_jwt_and_a_date_outlives_it(skew_ms, wall_ms, waited_ms, lag_ms, lifetime_s):
+def test_lifetime_from_exp_and_date_ends_before_the_jwt(skew_ms, wall_ms, waited_ms, lag_ms, lifetime_s):
     made_ms = wall_ms + skew_ms + waited_ms
     exp_s = made_ms // 1000 + lifetime_s
     token = held({"token": signed(exp=exp_s)}, wall_ms / 1000, (made_ms - lag_ms) // 1000)
@@ -256,13 +253,13 @@ def test_a_moment_that_has_passed_means_skew_and_the_default_holds():
     assert minted({"token": "abc", "expires_at": NOW - 120}) == ("abc", 240.0, "default_ttl_s")
 
 
-def test_a_jwts_own_end_counts_where_the_replys_is_later_or_the_same():
+def test_jwts_own_end_applies_if_the_replys_is_not_earlier():
     text = signed(iat=NOW + 500, exp=NOW + 800)
     for announced in (300_000, 300, 299.5, 3600, None):
         assert minted({"token": text, "expires_in": announced}) == (text, 300.0, "jwt")
 
 
-def test_a_replys_end_counts_where_the_jwts_own_is_later():
+def test_replys_end_applies_if_the_jwts_own_is_later():
     """A session that ends before its JWT does; or a JWT out of a cache, returned with the rest of its lifetime."""
     assert minted({"token": (text := signed(iat=NOW, exp=NOW + 3600)), "expires_in": 3}) == (text, 3.0, "reply")
     assert minted({"token": (text := signed(iat=NOW - 297, exp=NOW + 3)), "expires_in": 3}) == (text, 3.0, "reply")
@@ -351,7 +348,7 @@ def test_an_invalid_token_is_reported(reply, expected):
     assert reason(reply) == expected
 
 
-def test_a_configured_path_is_named_when_nothing_stands_there():
+def test_configured_path_is_named_if_it_has_no_value():
     assert reason(response({"data": {}}), terms(token="data.token")) == (
         "sso answered without a token at data.token; the reply has data"
     )
@@ -376,12 +373,12 @@ def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_se
 
 
 @pytest.mark.parametrize("status", [404, 405, 410])
-def test_an_unknown_host_name_is_a_mistake_of_the_configuration(status):
+def test_404_405_and_410_of_a_login_are_definite(status):
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(response({"msg": "no such app"}, status=status), login, AT, str)
     assert (caught.value.reason, caught.value.definite) == (
-        f"the issuer refused the client: sso answered {status}: no such app; check credentials.portal.url",
+        f"the URL is wrong: sso answered {status}: no such app; check credentials.portal.url",
         True,
     )
     with pytest.raises(FetchFailure) as caught:
@@ -389,7 +386,7 @@ def test_an_unknown_host_name_is_a_mistake_of_the_configuration(status):
     assert not caught.value.definite
 
 
-def test_a_page_where_a_token_was_due_names_the_address():
+def test_page_instead_of_a_token_names_the_address():
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     for reply in (TokenResponse(200, (), b"<html>"), TokenResponse(502, (), b"<html>")):
         with pytest.raises(FetchFailure) as caught:
@@ -457,7 +454,7 @@ def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
     assert parse_token_response(response({"access_token": text}), OAUTH2, AT, str).text == text
 
 
-def test_plain_text_is_a_token_for_a_login_alone():
+def test_plain_text_is_a_token_for_a_login_only():
     reply = TokenResponse(200, ((b"content-type", b"text/plain"),), b"abc\n")
     assert TokenFacts.of(parse_token_response(reply, LOGIN, AT, str)) == TokenFacts(
         "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT
@@ -544,11 +541,11 @@ def test_no_document_breaks_the_reading_and_no_life_is_beyond_bounds(status, fie
 @given(st.sampled_from(["a.b", "data.token", "0", "", ".", "..", "a..b"]), json_values)
 def test_no_path_breaks_on_any_document(path, document):
     value_at(document, path)
-    judged(response(document), terms(token=path or None, expires_in=path or None))
+    judged(response(document), terms(token=path or None, expiry=path or None))
 
 
 @given(st.floats(min_value=1e-3, max_value=1e11), st.floats(allow_nan=False))
-def test_a_jwt_life_is_never_beyond_its_own_claims(lifetime_s, date_s):
+def test_jwt_lifetime_never_exceeds_its_claims(lifetime_s, date_s):
     exp = NOW + lifetime_s
     text = signed(iat=NOW, exp=exp)
     try:
@@ -560,7 +557,7 @@ def test_a_jwt_life_is_never_beyond_its_own_claims(lifetime_s, date_s):
 
 
 HEADER = TokenReplyFormat(
-    "sso", 240.0, 3600.0, ReplyPaths(expires_at="token.expires_at"), plain_text=True, header="X-Subject-Token"
+    "sso", 240.0, 3600.0, ReplyPaths(expiry="token.expires_at"), plain_text=True, header="X-Subject-Token"
 )
 IN_HEADER = (b"x-subject-token", b"abc")
 
@@ -629,7 +626,7 @@ def test_an_implausible_lifetime_is_capped_or_read_in_another_unit(expected, lif
     assert minted({"token": text, **expected})[1] == 300.0
 
 
-def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():
+def test_jwt_with_milliseconds_does_not_live_three_days():
     text = signed(iat=int(NOW * 1000), exp=int((NOW + 300) * 1000))
     assert minted({"token": text}) == (text, 300.0, "jwt")
 

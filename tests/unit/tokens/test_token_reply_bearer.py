@@ -14,7 +14,7 @@ def test_tokens_of_rfc_6750_pass(text):
 
 
 @pytest.mark.parametrize("text", [" abc\r\n", "Bearer abc", "bearer\tabc ", "BEARER   abc"])
-def test_white_space_around_and_the_scheme_before_are_taken_off(text):
+def test_white_space_and_the_scheme_are_removed(text):
     assert checked_token(text, "sso") == "abc"
 
 
@@ -25,13 +25,13 @@ def test_white_space_around_and_the_scheme_before_are_taken_off(text):
         *("", " ", "Bearer ", "bearer", "Bearer Bearer abc"),
     ],
 )
-async def test_what_cannot_be_a_bearer_token_never_becomes_one(text):
+async def test_text_that_cannot_be_a_bearer_token_is_refused(text):
     failure = await failure_of(lambda: checked_token(text, "sso"))
     assert failure.reason == "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)"
 
 
 @pytest.mark.parametrize("text", ["null", "None", "undefined", "false", "Bearer null"])
-async def test_a_word_for_nothing_is_no_token(text):
+async def test_text_for_a_missing_value_is_not_a_token(text):
     assert "instead of a token" in (await failure_of(lambda: checked_token(text, "sso"))).reason
 
 

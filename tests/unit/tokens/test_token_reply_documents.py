@@ -52,12 +52,12 @@ def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
         ),
         (
             {"a": {"b": "abc"}, "c": 9},
-            {"token": "a.b", "expires_in": "c"},
+            {"token": "a.b", "expiry": "c"},
             TokenFacts("abc", 9.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
             {"token": "abc"},
-            {"expires_in": "c"},
+            {"expiry": "c"},
             TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"),
         ),
         (
@@ -72,7 +72,7 @@ def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
         ),
     ],
 )
-def test_what_a_program_prints(document, paths, minted):
+def test_token_of_a_printed_document(document, paths, minted):
     assert read(document, **paths) == minted
 
 
@@ -127,7 +127,7 @@ def test_a_file_from_the_future_is_as_old_as_now():
         (9000, {"expires_in": 8000}, 8000.0, LifetimeSource.REPLY),
     ],
 )
-def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, expected, expires_in_s, lifetime_source):
+def test_earlier_end_of_a_jwt_and_its_document_applies(own_s, expected, expires_in_s, lifetime_source):
     text = signed(iat=NOW, exp=NOW + own_s)
     assert read({"token": text, **expected}) == TokenFacts(text, expires_in_s, TokenKind.JWT, lifetime_source)
 
@@ -142,13 +142,13 @@ def test_a_file_without_a_lifetime_is_valid_until_it_changes():
     assert TokenFacts.of(parse_token_text("abc\n", "it", FILE)) == TokenFacts(
         "abc", None, TokenKind.KEY, LifetimeSource.NONE
     )
-    assert read({"token": "abc"}, FILE, expires_in="c") == TokenFacts(
+    assert read({"token": "abc"}, FILE, expiry="c") == TokenFacts(
         "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"
     )
 
 
 @pytest.mark.parametrize(("at_s", "definite"), [(RUN, False), (FILE, True)])
-def test_an_expired_token_is_a_failure_and_final_where_a_change_is_noticed(at_s, definite):
+def test_expired_token_is_a_failure_until_its_file_changes(at_s, definite):
     reported = failure({"token": signed(iat=NOW - 400, exp=NOW - 100)}, at_s)
     assert (reported.reason, reported.definite, reported.retry_quickly) == (
         "the file t contains a token that expired 100 s ago",

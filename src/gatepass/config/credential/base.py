@@ -31,7 +31,7 @@ class Credential(Block):
     timeout_s: Seconds = 10.0
     """Seconds for one whole fetch of a token, however slowly the issuer sends its reply.
 
-    Danger: Requests wait for the fetch if there is no valid token.
+    Danger: Without a valid token, requests wait for the fetch.
     """
     default_ttl_s: Seconds = 240.0
     """The lifetime of a token in seconds, if neither the reply nor the token contains one.
@@ -95,29 +95,19 @@ class ReplyPaths(Block):
 
     Example: data.token
     """
-    expires_in: str | None = None
-    """The path of the lifetime, a number from now on; exclusive with `expires_at`.
+    expiry: str | None = None
+    """The path of the lifetime, or of the time at which the token expires. The value decides: a small number is a
+    lifetime. Epoch seconds or milliseconds, ISO 8601 and HTTP dates are times.
 
-    Example: data.ttl
-    """
-    expires_at: str | None = None
-    """The path of the expiry time: epoch seconds or milliseconds, ISO 8601 or an HTTP date.
-
-    Example: data.expiry
+    Example: data.expireAt
     """
     unit: Unit | None = None
     """The unit of the number. None infers it from its size.
 
     Example: ms
 
-    Danger: A lifetime of `300000` can mean five minutes. Set the unit if the issuer counts milliseconds.
+    Danger: A lifetime of `300000` can mean five minutes. Set the unit if the issuer uses milliseconds.
     """
-
-    @model_validator(mode="after")
-    def _one_expiry(self) -> Self:
-        if self.expires_in and self.expires_at:
-            raise ValueError("expires_in and expires_at exclude each other")
-        return self
 
 
 class HttpReply(ReplyPaths):

@@ -25,7 +25,7 @@ PLAIN = ("apikey", "client_id", "client_secret", "username", "password", "domain
 """Settings of `http_json` that only a preset uses."""
 MERGED = ("headers", "query", "form", "basic", "reply")
 """Blocks whose members in the file are added to the preset's. Any other setting of the file replaces the preset's."""
-EXCLUSIVE = (("json", "form"), ("token", "header"), ("expires_in", "expires_at"))
+EXCLUSIVE = (("json", "form"), ("token", "header"))
 """Settings that exclude each other: one in the file removes the other from the preset."""
 PLACEHOLDER_URL = "https://base-url.invalid"
 """Replaces the URL of an invalid `base_url` or preset, so that the problem is reported only once."""
@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Preset] = {
         {
             "url": "https://iam.cloud.ibm.com/identity/token",
             "form": {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": "{apikey}"},
-            "reply": {"token": "access_token", "expires_in": "expires_in"},
+            "reply": {"token": "access_token", "expiry": "expires_in"},
         },
     ),
     # ai.baidu.com/ai-doc/REFERENCE/Ck3dwjhhu: the token is a query parameter of every call
@@ -72,7 +72,7 @@ PRESETS: Mapping[str, Preset] = {
                 "client_id": "{client_id}",
                 "client_secret": "{client_secret}",
             },
-            "reply": {"token": "access_token", "expires_in": "expires_in"},
+            "reply": {"token": "access_token", "expiry": "expires_in"},
             "token_placement": {"query": "access_token"},
         },
     ),
@@ -97,7 +97,7 @@ PRESETS: Mapping[str, Preset] = {
                     "scope": {"project": {"name": "{project}"}},
                 }
             },
-            "reply": {"header": "X-Subject-Token", "expires_at": "token.expires_at"},
+            "reply": {"header": "X-Subject-Token", "expiry": "token.expires_at"},
             "token_placement": {"headers": {"X-Auth-Token": "{token}"}},
         },
         {"project": None},
@@ -109,7 +109,7 @@ PRESETS: Mapping[str, Preset] = {
             "url": "{base_url}/oidc/v1/token",
             "basic": {"username": "{client_id}", "password": "{client_secret}"},
             "form": {"grant_type": "client_credentials", "scope": "{scope}"},
-            "reply": {"token": "access_token", "expires_in": "expires_in"},
+            "reply": {"token": "access_token", "expiry": "expires_in"},
         },
         {"scope": "all-apis"},
     ),
@@ -120,7 +120,7 @@ PRESETS: Mapping[str, Preset] = {
             "url": "{base_url}/oauth/token",
             "basic": {"username": "{client_id}", "password": "{client_secret}"},
             "form": {"grant_type": "client_credentials"},
-            "reply": {"token": "access_token", "expires_in": "expires_in"},
+            "reply": {"token": "access_token", "expiry": "expires_in"},
         },
     ),
     "login": Preset(
@@ -394,7 +394,7 @@ class HttpJsonCredential(Credential):
     reply: HttpReply = HttpReply()
     """Where the token and its lifetime are in the reply.
 
-    Example: {token: data.token, expires_in: data.ttl}
+    Example: {token: data.token, expiry: data.ttl}
     """
 
     apikey: SecretText | None = None

@@ -176,7 +176,7 @@ class ExecCredential(LocalCredential):
     reply: ReplyPaths = ReplyPaths()
     """Where the token and its lifetime are in the output.
 
-    Example: {token: accessToken, expires_at: expiresOn}
+    Example: {token: accessToken, expiry: expiresOn}
     """
 
     def inherited(self) -> dict[str, str]:

@@ -92,26 +92,15 @@ class Oauth2Credential(Credential):
     Example: ${CLIENT_SECRET}
     """
     private_key: SecretText | None = None
-    """The private key for `private_key_jwt` as PEM: RSA with at least 2048 bits, or P-256. It requires the extra
-    `crypto`.
+    """The private key for `private_key_jwt` as PEM without a pass phrase: RSA with at least 2048 bits, or P-256. It
+    requires the extra `crypto`. A key in a file is read again when the file changes.
 
     Example: ${file:/run/secrets/key.pem}
-    """
-    private_key_file: str | None = None
-    """A file with that key, without a pass phrase. gatepass reads it again when it changes. Set either this or
-    `private_key`.
-
-    Example: /run/secrets/key.pem
     """
     key_id: str | None = None
     """The `kid` of the key at the issuer.
 
     Example: key-2027
-    """
-    certificate_file: str | None = None
-    """The key's certificate as PEM, for issuers that identify it by `x5t#S256`.
-
-    Example: /run/secrets/cert.pem
     """
     algorithm: Algorithm | None = None
     """The signature algorithm; None: RS256 for an RSA key, ES256 for a key on P-256.
@@ -228,12 +217,10 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
 
 def _key_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     if block.client_auth == "private_key_jwt":
-        if block.private_key is None and block.private_key_file is None:
-            yield "private_key_file", "is missing: client_auth: private_key_jwt signs with a private key"
-        if block.private_key is not None and block.private_key_file is not None:
-            yield "private_key", "conflicts with private_key_file: keep one of them"
+        if block.private_key is None:
+            yield "private_key", "is missing: client_auth: private_key_jwt signs with a private key"
         return
-    for setting in ("private_key", "private_key_file", "key_id", "certificate_file", "algorithm"):
+    for setting in ("private_key", "key_id", "algorithm"):
         if getattr(block, setting) is not None:
             yield setting, "belongs to client_auth: private_key_jwt"
 

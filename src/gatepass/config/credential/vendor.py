@@ -153,17 +153,17 @@ _REGION = re.compile(r"[a-z0-9-]{1,40}\Z")
 LONGEST_KEY_S = 12 * 3600.0
 """The longest lifetime of a short-term key that AWS accepts."""
 NO_KEYS = (
-    "expects access_key_id with secret_access_key (${AWS_ACCESS_KEY_ID} …), or profile, or web_identity_token_file;"
-    " roles of an instance or container, SSO and credential_process are not supported,"
+    "expects access_key_id with secret_access_key (${AWS_ACCESS_KEY_ID} …), or web_identity_token_file;"
+    " profiles, roles of an instance or container, SSO and credential_process are not supported,"
     " because AWS's library would ignore `network` for them"
 )
 
 
 class AwsBedrockCredential(Credential):
     """A short-term key for Amazon Bedrock, which botocore signs on this machine with AWS keys. It requires the extra
-    `aws`. Set exactly one source of AWS keys: `access_key_id` with `secret_access_key`, `profile`, or
-    `web_identity_token_file`. Only `role_arn` causes a connection, to STS. Roles of an instance or a container, SSO
-    and `credential_process` are not supported, because botocore would ignore `network` for them."""
+    `aws`. The AWS keys are `access_key_id` with `secret_access_key`, or those that STS returns for
+    `web_identity_token_file`. Profiles, roles of an instance or a container, SSO and `credential_process` are not
+    supported, because botocore would ignore `network` for them."""
 
     type: Literal["aws_bedrock"]
     """The type of the token source."""
@@ -190,23 +190,13 @@ class AwsBedrockCredential(Credential):
     Danger: gatepass does not know when temporary keys expire. A key may end before `key_ttl_s`; gatepass then
     repeats the rejected request.
     """
-    profile: str | None = None
-    """The profile of `profiles_file` with the AWS keys; gatepass reads it again for each short-term key.
-
-    Example: bedrock
-    """
-    profiles_file: str | None = None
-    """The file with the profiles, mostly `~/.aws/credentials`.
-
-    Example: /home/gatepass/.aws/credentials
-    """
     web_identity_token_file: str | None = None
     """Get the AWS keys from STS with the token in this file, for `role_arn`; `${AWS_WEB_IDENTITY_TOKEN_FILE}` on EKS.
 
     Example: ${AWS_WEB_IDENTITY_TOKEN_FILE}
     """
     role_arn: str | None = None
-    """A role to assume first, through STS.
+    """The role of `web_identity_token_file`.
 
     Example: arn:aws:iam::123456789012:role/llm
     """
@@ -214,11 +204,6 @@ class AwsBedrockCredential(Credential):
     """The name of the STS session.
 
     Example: gatepass
-    """
-    external_id: str | None = None
-    """The external id that the owner of a role in another account requires.
-
-    Example: corp-llm
     """
     sts_url: Url | None = None
     """The URL of STS; None: `https://sts.REGION.amazonaws.com/`.
@@ -245,20 +230,14 @@ class AwsBedrockCredential(Credential):
     def _one_source(self) -> AwsBedrockCredential:
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key need each other")
-        sources = (self.access_key_id, self.profile, self.web_identity_token_file)
-        given = sum(source is not None for source in sources)
-        if given != 1:
-            raise ValueError(
-                NO_KEYS if not given else "access_key_id, profile and web_identity_token_file exclude each other"
-            )
-        if (self.profile is None) != (self.profiles_file is None):
-            raise ValueError("profile and profiles_file require each other: the file is usually ~/.aws/credentials")
+        if self.access_key_id is None and self.web_identity_token_file is None:
+            raise ValueError(NO_KEYS)
+        if self.access_key_id is not None and self.web_identity_token_file is not None:
+            raise ValueError("access_key_id and web_identity_token_file exclude each other")
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token requires access_key_id")
-        if self.web_identity_token_file is not None and self.role_arn is None:
-            raise ValueError("web_identity_token_file requires role_arn")
-        if self.external_id is not None and (self.role_arn is None or self.web_identity_token_file is not None):
-            raise ValueError("external_id requires role_arn, and keys or a profile")
+        if (self.web_identity_token_file is None) != (self.role_arn is None):
+            raise ValueError("web_identity_token_file and role_arn need each other")
         return self
 
     @property

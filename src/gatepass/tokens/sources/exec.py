@@ -27,7 +27,6 @@ from gatepass.tokens.token_reply import EXEC_CREDENTIAL, ReadTimes, TokenReplyFo
 from gatepass.types import Secret
 
 STDERR_BYTES = 4096
-"""Only the end of a program's error output is kept."""
 PIPE_CLOSE_S = 0.5
 """How long the output is read after the program has ended. A background process may hold the pipe open."""
 REAP_S = 2.0
@@ -45,10 +44,7 @@ _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """The result of a run. `code` is negative if a signal ended the program.
-
-    `cut`: the program printed more than the limit and was killed.
-    """
+    """The result of a run: `code` is negative after a signal; `cut`: the output exceeded the limit."""
 
     code: int
     stdout: bytes = field(default=b"", repr=False)
@@ -60,10 +56,10 @@ async def run(
 ) -> ProcessResult:
     """Run a program to its end; raise OSError if it cannot be started, ValueError for a NUL in its arguments.
 
-    `stderr` receives the last STDERR_BYTES of the error output while the program runs. The program has no input. It
-    runs in its own session and process group. The group is killed if this call is cancelled or the output exceeds
-    `limit_bytes`, and also when the program has ended. A program that must leave a process behind starts it in
-    another session (setsid(1)). The program is reaped and its pipes are closed in every case.
+    `stderr` receives the last STDERR_BYTES of the error output while the program runs. The program has no input and its
+    own session. Its process group is killed when the program has ended, the call is cancelled or the output exceeds
+    `limit_bytes`. To leave a process behind, the program must start it in another session (setsid(1)). The program is
+    reaped and its pipes are closed in every case.
     """
     if any("\0" in text for text in (*arguments, *environment.values())):  # uvloop would cut the text there
         raise ValueError("a NUL in an argument or variable")
@@ -146,8 +142,7 @@ class _Output(asyncio.SubprocessProtocol):
 def _kill_rest(pid: int) -> None:
     """Kill the processes that a program left in its group when it ended.
 
-    The program has been reaped, but Linux gives its number to no new process while the group has members
-    (`kernel/pid.c`). So a process with that number means that the group is empty.
+    The program is reaped, but Linux reuses its number only when the group is empty (`kernel/pid.c`).
     """
     try:
         os.getpgid(pid)
@@ -171,8 +166,6 @@ class _Late(Exception):
 
 
 class ExecSource:
-    """Runs a program for each fetch."""
-
     def __init__(self, name: str, settings: ExecCredential, clock: Clock, runner: Runner = run) -> None:
         self._name = name
         self._settings = settings

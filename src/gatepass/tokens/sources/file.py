@@ -23,11 +23,9 @@ from gatepass.tokens.token_reply import (
 from gatepass.types import Secret
 
 SETTLED_S = 2.0
-"""A younger file may change once more without a new version, because file systems round times by up to 2 s (FAT). So it
-is read again the next time."""
+"""A younger file is read again the next time, because file systems round times by up to 2 s (FAT)."""
 FileVersion = tuple[int, int, int, int, int]
-"""Identifies a change: device, inode, size, mtime and ctime in nanoseconds. The first two change if a symbolic link
-points to another file, as in Kubernetes' projected volumes."""
+"""Identifies a change, also of a symbolic link: device, inode, size, mtime and ctime in nanoseconds."""
 _MAX_COUNT = 10_000
 
 
@@ -42,7 +40,7 @@ class FileContent:
 class WatchedFile:
     """A file that is read again after a change. The check of an unchanged file costs one stat call.
 
-    `wall` returns epoch seconds. Only texts that `counts` accepts are counted as changes.
+    `wall` returns epoch seconds. `changes` is the number of changed texts that `counts` accepts.
     """
 
     def __init__(self, path: str, wall: Callable[[], float], counts: Callable[[str], bool] = lambda _: True) -> None:
@@ -64,15 +62,10 @@ class WatchedFile:
             raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}", quick=False) from None
 
     def mark(self) -> Secret:
-        """Return how often a new text was found, as a text too short to be masked.
-
-        A token source returns it with its secrets, because a change of those justifies a new attempt. While the file
-        is absent for a moment, its last text applies.
-        """
+        """Return how often a new text was found, as a Secret. A change justifies a new attempt."""
         return Secret(lambda: str(self.changes() % _MAX_COUNT))
 
     def changes(self) -> int:
-        """Return how often a new text was found."""
         with suppress(FetchFailure):
             self.read()
         return self._changes
@@ -104,8 +97,6 @@ def _version_of(status: os.stat_result) -> FileVersion:
 
 
 class FileSource:
-    """Reads a token from a file."""
-
     def __init__(self, name: str, settings: FileCredential, clock: Clock) -> None:
         self._file = WatchedFile(settings.path, clock.wall)
         self._clock = clock

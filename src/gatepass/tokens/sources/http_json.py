@@ -38,7 +38,6 @@ from gatepass.types import OutboundRequest, Secret
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 Values = Mapping[str, str]
-"""The value of each `{name}`."""
 NONCE_BYTES = 16
 
 
@@ -61,7 +60,6 @@ class LoginRequestTemplate:
         return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
 
     def filled(self, values: Mapping[str, str]) -> LoginRequestTemplate:
-        """Return the template with each `{name}` of `values` replaced in headers, query, form and JSON texts."""
         return replace(
             self,
             headers=_filled(self.headers, values),
@@ -117,9 +115,8 @@ def signature(sign: Sign, secret: str, text: str) -> str:
 def _named_values(template: LoginRequestTemplate) -> dict[str, str]:
     """Return the values that the signed text may use by name.
 
-    If a name occurs more than once, the query has precedence, then the form, the JSON body and the headers.
+    The query has precedence, then the form, the JSON body and the headers.
     """
-    # Later members of the merge below override earlier ones.
     document = template.document if isinstance(template.document, Mapping) else {}
     # Without arrays and objects, whose text differs between issuers.
     plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
@@ -223,7 +220,6 @@ def _basic_pair(basic: Basic, password: str) -> str:
 
 
 def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
-    """Yield the values to mask."""
     for fields in (settings.headers, settings.query, settings.form or {}):
         yield from secret_fields(fields)
     yield from secret_leaves(settings.json_body)
@@ -234,6 +230,6 @@ def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
 
 
 def _is_placeholder(secret: Secret) -> bool:
-    """Return whether the value is only a placeholder, such as `{nonce}`. Its value changes, so it is not a secret."""
+    """Return whether the value is only a placeholder, such as `{nonce}`, and so not a secret."""
     values = dict.fromkeys((*PER_REQUEST, SIGNATURE), "")
     return any(text is not None and not with_values(text, values) for text in secret_values((secret,)))

@@ -21,7 +21,6 @@ import httpx2
 from gatepass.clock import Clock
 from gatepass.config.block import checked_url
 from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
-from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line
 from gatepass.tokens.lifetime import Token, issuer_time
@@ -74,11 +73,7 @@ def metadata_urls(issuer: str) -> tuple[str, str]:
 
 
 def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoint:
-    """Return the token endpoint in `document`; raise FetchFailure if it is not the issuer's own document.
-
-    Another issuer's name in it means that the document is not authentic (RFC 8414 3.3). A secret must not be sent to
-    the endpoint that it names.
-    """
+    """Return the token endpoint in `document`; raise FetchFailure if it names another issuer (RFC 8414 3.3)."""
     if not isinstance(document, Mapping):
         raise FetchFailure(f"the discovery document of {issuer} is not a JSON object", quick=False)
     # Compared exactly: RFC 8414 3.3 allows no normalization, not even of a trailing slash.
@@ -213,14 +208,12 @@ def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ClientProof:
-    """The headers and fields of a token request that authenticate the client."""
-
     headers: Headers = field(default=(), repr=False)
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """The secrets created for this request alone, so that they can be masked."""
+        """The secrets created for this request alone."""
         assertion = self.fields.get("client_assertion")
         return () if assertion is None else (Secret(assertion),)
 
@@ -231,8 +224,7 @@ class ClientAuthenticator:
     def __init__(self, settings: Oauth2Credential) -> None:
         self._settings = settings
         self._secret = settings.client_secret or Secret("")
-        file = settings.private_key_file  # the PEM text is read again for each use
-        self._key = settings.private_key if file is None else Secret(lambda: read_file(file))
+        self._key = settings.private_key
         self._signer: Signer | None = None
         if settings.client_auth in ("secret_jwt", "private_key_jwt"):
             from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for these two methods
@@ -241,7 +233,6 @@ class ClientAuthenticator:
         self._ahead_s = 0.0
 
     def secrets(self) -> tuple[Secret, ...]:
-        """Return the client's secrets in each form in which they are sent."""
         if self._key is not None:
             return (self._key,)
         if self._settings.client_secret is None:
@@ -266,10 +257,7 @@ class ClientAuthenticator:
                 return ClientProof(fields=named | {"client_assertion_type": TYPE, "client_assertion": signed})
 
     def adjust_clock(self, reply: TimedTokenResponse) -> bool:
-        """Return whether an assertion may have been refused for its times. Then the next one uses the issuer's clock.
-
-        If this machine's clock is two minutes slow, every assertion has expired on arrival.
-        """
+        """Return whether an assertion may have been refused for its times. The next one uses the issuer's clock."""
         date_s = issuer_time(reply.headers)
         if self._signer is None or date_s is None:
             return False
@@ -339,10 +327,7 @@ class Oauth2Source:
         self._marks = () if file is None else (WatchedFile(file, clock.wall, is_bare).mark(),)
 
     def secrets(self) -> tuple[Secret, ...]:
-        """Return the secrets, and a count of the refresh tokens that a person put into `refresh_token_file`.
-
-        A changed count justifies an attempt at once.
-        """
+        """Return the secrets and a count of the refresh tokens that a person put into `refresh_token_file`."""
         return (*self._secrets, *self._marks)
 
     async def fetch(self) -> Token:

@@ -26,11 +26,9 @@ from gatepass.tokens.token_endpoint import TimedTokenResponse
 from gatepass.tokens.token_reply import candidate_objects
 
 Fields = Mapping[str, str]
-"""The form of a token request."""
 INVALID_GRANT_CODES = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
 """Codes after which a refresh token is useless. GitHub returns bad_refresh_token with status 200."""
 LOCK_POLL_S = 0.05
-"""Between two attempts to take a lock that another process holds."""
 T = TypeVar("T")
 NAMES = ("refresh_token", "refreshToken")
 CANCEL_GRACE_S = 2.0
@@ -39,7 +37,6 @@ NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart
 FOREIGN = "the stored refresh token belongs to another client or issuer, and no other is configured"
 logger = logging.getLogger("gatepass.tokens")
 SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
-"""Sends a grant to the token endpoint, with the client's proof and the extra fields."""
 
 
 class RefreshTokenStore(Protocol):
@@ -68,7 +65,7 @@ class RefreshTokenStore(Protocol):
 
 
 class MemoryRefreshTokenStore:
-    """Stores the text in this process: lost at a restart, and unknown to other processes."""
+    """Stores the text until a restart, for this process only."""
 
     is_persistent = False
 
@@ -95,9 +92,8 @@ class MemoryRefreshTokenStore:
 class FileRefreshTokenStore:
     """Stores the text in a file of mode 0600, for all processes of this machine that name the same file.
 
-    A reader sees the old text or the new one, never a part. The new text is on the disk before it replaces the old
-    one, so it survives a crash. The lock is a separate file (`NAME.lock`), because each change replaces the file
-    itself. The lock ends with its process.
+    A reader sees the old text or the new one, never a part. The new text survives a crash. The lock is a separate file
+    (`NAME.lock`), because each change replaces the file itself. The lock ends with its process.
     """
 
     is_persistent = True
@@ -150,7 +146,6 @@ def code_of(reply: TokenResponse) -> str | None:
 
 
 def refresh_token_in(reply: TokenResponse) -> str | None:
-    """Return the refresh token in a successful reply, or None."""
     objects = candidate_objects(reply.document) if reply.is_success else ()
     found = (members.get(name) for members in objects for name in NAMES)
     return next((token for token in found if isinstance(token, str) and token), None)
@@ -193,10 +188,7 @@ def parse_stored(text: str | None) -> StoredRefreshToken | None:
 
 
 def new_login_advice(settings: Oauth2Credential) -> str:
-    """Return what the operator must do after the refresh token ended.
-
-    The file has precedence over `refresh_token`, so the advice names the file if one is configured.
-    """
+    """Return what the operator must do after the refresh token ended. The file has precedence over `refresh_token`."""
     place = "refresh_token" if settings.refresh_token_file is None else "refresh_token_file, as the file's only text"
     return f"sign in again, and put the new refresh token into {place}"
 
@@ -219,8 +211,8 @@ class RefreshTokenRotation:
     async def refresh(self, exchange: SendGrant, by_s: float) -> TimedTokenResponse | None:
         """Return the reply to a use of the refresh token; None if there is none to try.
 
-        A refused token is tried once more if another process has stored a newer one meanwhile. If `is_last`, the
-        reply may be a refusal, because its text helps the operator. If the newest token is unknown, none is used.
+        A refused token is tried once more if another process has stored a newer one meanwhile. If `is_last`, the reply
+        may be a refusal, because its text helps the operator.
         """
         async with AsyncExitStack() as stack:
             try:

@@ -7,19 +7,15 @@ from typing import Any
 
 import jwt
 
-from gatepass.config.certificates import check_secret, signing_key, thumbprint
+from gatepass.config.certificates import check_secret, signing_key
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.secrets import revealed
 from gatepass.types import Secret
 
 
 class Signer:
-    """Signs client assertions: for `secret_jwt` with the client's secret, for `private_key_jwt` with `key`.
-
-    `key` reads the key's PEM text for each signature. The text is parsed again after a change.
-    """
+    """Signs client assertions with the client's secret (`secret_jwt`) or the PEM of `key` (`private_key_jwt`)."""
 
     def __init__(self, settings: Oauth2Credential, secret: Secret, key: Secret | None) -> None:
         self._settings = settings
@@ -49,16 +45,6 @@ class Signer:
             algorithm = key.algorithm(self._settings.algorithm)
         except ValueError as error:
             raise FetchFailure(f"algorithm {error}", quick=False) from None
-        return jwt.encode(claims, key.key, algorithm=algorithm, headers=self._headers())
-
-    def _headers(self) -> dict[str, str]:
-        """Return the headers by which the issuer finds the public key (RFC 7515 4.1.4 and 4.1.8)."""
-        found = {} if self._settings.key_id is None else {"kid": self._settings.key_id}
-        if (file := self._settings.certificate_file) is not None:
-            try:
-                found["x5t#S256"] = thumbprint(read_file(file))
-            except UnresolvedReference as error:
-                raise FetchFailure(f"certificate_file: {error}", quick=False) from None
-            except ValueError as error:
-                raise FetchFailure(f"certificate_file {error}", quick=False) from None
-        return found
+        # the header by which the issuer finds the public key (RFC 7515 4.1.4)
+        headers = {} if self._settings.key_id is None else {"kid": self._settings.key_id}
+        return jwt.encode(claims, key.key, algorithm=algorithm, headers=headers)

@@ -1,28 +1,25 @@
 """Create short-term keys for Amazon Bedrock, signed with AWS keys.
 
-botocore signs. It is the smaller dependency: aws-bedrock-token-generator is sixty lines on top of it. That library
-also looks for AWS keys at addresses that bypass gatepass's HTTP client.
+botocore signs. AWS's own aws-bedrock-token-generator also looks for AWS keys at addresses that bypass gatepass's HTTP
+client.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from base64 import b64encode
-from collections.abc import Mapping
-from configparser import Error, RawConfigParser
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import urlencode
 
 import httpx2
-from botocore.auth import SigV4Auth, SigV4QueryAuth
+from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
-from gatepass.config.references import UnresolvedReference, read_file
+from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
@@ -33,20 +30,9 @@ from gatepass.types import Secret
 
 VERSION = "2011-06-15"
 SHORTEST_S, LONGEST_S = 900, 3600
-"""Session lengths that STS allows for any role. A longer one must be allowed at the role, and never in a chain."""
+"""Session lengths that STS allows for any role. A longer one must be allowed at the role."""
 TRANSIENT_CODES = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"))
-"""Codes of a 400 that a later attempt can change."""
 _NAMES = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
-UNSUPPORTED_PROFILE_KEYS = (
-    "credential_process",
-    "sso_session",
-    "sso_start_url",
-    "login_session",
-    "role_arn",
-    "web_identity_token_file",
-)
-"""Members by which AWS's tools get keys from a program or a server. They bypass gatepass's HTTP client, so they are
-rejected."""
 HOST = "bedrock.amazonaws.com"
 PREFIX = "bedrock-api-key-"
 LIBRARY = "botocore"
@@ -63,16 +49,16 @@ class AwsKeys:
     ends_s: float | None = None
 
 
-def role_form(role_arn: str, session_name: str, lifetime_s: float, more: Mapping[str, str]) -> bytes:
-    """Return the body that requests a session of the role. `more` contains the proof if the request is not signed."""
+def role_form(role_arn: str, session_name: str, lifetime_s: float, proof: str) -> bytes:
+    """Return the body that requests a session of the role. `proof` is the token of the web identity."""
     fields = {
-        "Action": "AssumeRoleWithWebIdentity" if "WebIdentityToken" in more else "AssumeRole",
+        "Action": "AssumeRoleWithWebIdentity",
         "Version": VERSION,
         "RoleArn": role_arn,
         "RoleSessionName": session_name,
         # STS rejects a session shorter than SHORTEST_S, even for a shorter key.
         "DurationSeconds": str(int(min(max(lifetime_s, SHORTEST_S), LONGEST_S))),
-        **more,
+        "WebIdentityToken": proof,
     }
     return urlencode(fields).encode()
 
@@ -103,47 +89,14 @@ def _element(text: str, name: str) -> str | None:
     return found[1] if found else None
 
 
-def profile_keys(text: str, profile: str) -> AwsKeys:
-    """Return the keys of `profile`; raise ValueError, which quotes nothing of the file, if it has none."""
-    # Without a default section: AWS treats `[default]` as an ordinary profile.
-    parser = RawConfigParser(default_section="")
-    try:
-        parser.read_string(text)
-    except Error:  # its text quotes the file
-        raise ValueError("is not a file of AWS profiles") from None
-    if not parser.has_section(profile):
-        raise ValueError(f"has no profile {profile}")
-    members = parser[profile]
-    if found := [name for name in UNSUPPORTED_PROFILE_KEYS if name in members]:
-        raise ValueError(f"has a profile {profile} with {found[0]}, which would bypass `network`: use role_arn")
-    key, secret = members.get("aws_access_key_id"), members.get("aws_secret_access_key")
-    if not key or not secret:
-        raise ValueError(f"has a profile {profile} without aws_access_key_id and aws_secret_access_key")
-    return AwsKeys(key, secret, members.get("aws_session_token") or None)
-
-
 def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
-    """Return a short-term key: a presigned request in base64. gatepass does not send that request.
-
-    It has the format of AWS's aws-bedrock-token-generator 1.1.0. It is valid from the current second for
-    `lifetime_s`.
-    """
+    """Return a short-term key for `lifetime_s`: a presigned request, as aws-bedrock-token-generator 1.1.0 makes it."""
     request = AWSRequest("POST", f"https://{HOST}/", {"host": HOST}, params={"Action": "CallWithBearerToken"})
-    SigV4QueryAuth(_credentials(keys), "bedrock", region, expires=int(lifetime_s)).add_auth(request)
+    credentials = Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
+    SigV4QueryAuth(credentials, "bedrock", region, expires=int(lifetime_s)).add_auth(request)
     # AWS's library appends this parameter after the signature.
     url = str(request.url).removeprefix("https://") + "&Version=1"
     return PREFIX + b64encode(url.encode()).decode()
-
-
-def signed_headers(keys: AwsKeys, region: str, url: str, body: bytes) -> dict[str, str]:
-    """Return the headers of a POST to STS, with the signature."""
-    request = AWSRequest("POST", url, FORM, body)
-    SigV4Auth(_credentials(keys), "sts", region).add_auth(request)
-    return dict(request.headers.items())
-
-
-def _credentials(keys: AwsKeys) -> Credentials:
-    return Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
 
 
 class AwsBedrockSource:
@@ -153,16 +106,10 @@ class AwsBedrockSource:
         quiet_loggers("botocore", "urllib3")
         self._settings = settings
         self._endpoints = VendorEndpoints(name, settings, client, clock)
-        self._path = os.path.expanduser(settings.profiles_file or "")  # also works without a home directory
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return the secret parts of the AWS keys. A key's id is not a secret."""
         settings = self._settings
-        if settings.profile is not None:
-            return (
-                Secret(lambda: self._profile().secret_access_key),
-                Secret(lambda: self._profile().session_token or ""),
-            )
         if settings.web_identity_token_file is not None:
             return (_text(settings.web_identity_token_file),)
         return tuple(filter(None, (settings.secret_access_key, settings.session_token)))
@@ -179,29 +126,13 @@ class AwsBedrockSource:
         return Token(Secret(text), requested_s, min(lifetime_s, left_s), TokenKind.OPAQUE, LifetimeSource.REPLY)
 
     async def _keys(self, vendor_fetch: VendorFetch) -> AwsKeys:
-        settings = self._settings
-        if settings.web_identity_token_file is not None:
-            proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
-            return await self._session(vendor_fetch, None, {"WebIdentityToken": proof})
-        try:
-            keys = self._configured_keys() if settings.profile is None else self._profile()
-        except UnresolvedReference as error:
-            raise FetchFailure(f"profiles_file: {error}", quick=False) from None
-        except ValueError as error:
-            raise FetchFailure(f"profiles_file: {self._path} {error}", quick=False) from None
-        if settings.role_arn is None:
-            return keys
-        return await self._session(
-            vendor_fetch, keys, {"ExternalId": settings.external_id} if settings.external_id else {}
-        )
-
-    async def _session(self, vendor_fetch: VendorFetch, keys: AwsKeys | None, more: dict[str, str]) -> AwsKeys:
         settings, url = self._settings, self._settings.sts
-        body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_ttl_s, more)
-        headers = FORM if keys is None else signed_headers(keys, settings.region, url, body)
-        return parse_sts_session(
-            await vendor_fetch.send("POST", url, headers, body), display_host(url), vendor_fetch.mask
-        )
+        if settings.web_identity_token_file is None:
+            return self._configured_keys()
+        proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
+        body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_ttl_s, proof)
+        reply = await vendor_fetch.send("POST", url, FORM, body)
+        return parse_sts_session(reply, display_host(url), vendor_fetch.mask)
 
     def _configured_keys(self) -> AwsKeys:
         settings = self._settings
@@ -211,10 +142,6 @@ class AwsBedrockSource:
             revealed(secret or Secret(""), "secret_access_key"),
             None if token is None else revealed(token, "session_token"),
         )
-
-    def _profile(self) -> AwsKeys:
-        """Return the keys of the configured profile; raise ValueError."""
-        return profile_keys(read_file(self._path), self._settings.profile or "")
 
 
 def _text(path: str) -> Secret:

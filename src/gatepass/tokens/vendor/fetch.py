@@ -28,7 +28,6 @@ GRACE_S = 0.2
 LIBRARY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError)
 """Errors that libraries raise for an unexpected file or reply, in addition to their own error classes."""
 _OURS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"accept-encoding"))
-"""Request headers that the HTTP client writes."""
 _PROOF_HEADERS = frozenset(("authorization", "x-identity-header", "secret", "x-amz-security-token"))
 _PROOF_FIELDS = frozenset(
     ("client_secret", "client_assertion", "assertion", "refresh_token", "subject_token", "WebIdentityToken")
@@ -125,11 +124,7 @@ class VendorFetch:
         return replace(token, lifetime_s=left_s) if shorter else token
 
     def failure_for(self, words: str) -> FetchFailure:
-        """Return why the fetch failed: the transport's failure, else the issuer's text, else the library's `words`.
-
-        After a challenge (Azure Arc's names a file) both texts are included, because only the library knows why it
-        failed.
-        """
+        """Return why the fetch failed: the transport's failure, else the issuer's text, else the library's `words`."""
         if self.failure is not None:
             return self.failure
         own = f"{self.library}: {one_line(words, self.mask)}"
@@ -153,7 +148,7 @@ class VendorFetch:
         return token if token.text == text else None
 
     def _from_library(self, text: str) -> Token:
-        """Return a token that no reply contained, because the library signed it on this machine."""
+        """Return a token that the library signed on this machine."""
         settings = self.endpoints.settings
         own_s = jwt_lifetime_s(text, None, self.wall_s)
         lifetime_s, source = (
@@ -162,7 +157,6 @@ class VendorFetch:
         return Token(Secret(text), self.requested_s, lifetime_s, token_kind(text), source)
 
     def mask(self, text: str) -> str:
-        """Return `text` without the secrets of this fetch."""
         return mask_of(self.secrets)(text)
 
 

@@ -17,7 +17,7 @@ def test_a_missing_library_is_reported_with_the_two_install_commands():
     )
 
 
-def test_what_is_there_is_let_through():
+def test_installed_extra_is_accepted():
     checked_extra("json", "entra", "entra")
 
 
@@ -27,7 +27,7 @@ def test_no_page_installs_gatepass_from_a_package_index():
     assert [path for path, text in texts.items() if "gatepass[" in text or "pip install gatepass" in text] == []
 
 
-def test_the_ways_are_those_of_the_documentation():
+def test_placements_are_those_of_the_documentation():
     clone, _, image = how_to_install("entra").partition(", for the image ")
     reported = (ROOT / "docs/tokens.md").read_text() + (ROOT / "docs/container.md").read_text()
     assert clone.removeprefix("in a clone ") in reported

@@ -19,7 +19,7 @@ def shown(**block: object) -> dict[str, object]:
     return {name: dumped[name] for name in ("headers", "query", "form", "json")}
 
 
-def test_secrets_are_hidden_and_what_can_be_none_is_shown():
+def test_secrets_are_hidden_and_public_values_shown():
     sign = {"secret": "hmac-secret", "text": "{nonce}"}
     found = shown(
         headers={"Accept": "text/plain", "X-Key": "top-secret"},
@@ -48,14 +48,13 @@ def test_secrets_are_hidden_and_what_can_be_none_is_shown():
         ),
         ({"basic": {"username": "u"}}, {"basic.password": "is missing"}),
         ({"reply": {"token": "t", "header": "X-T"}}, {"reply": "header and token exclude each other"}),
-        ({"reply": {"expires_in": "t", "expires_at": "t"}}, {"reply": "expires_in and expires_at exclude each other"}),
         (
             {"reply": {"header": "X T"}},
             {"reply.header": "expects the name of a header: letters, digits, hyphens and underscores"},
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_to_do(block, expected):
+def test_invalid_login_is_refused_with_the_remedy(block, expected):
     assert refused(**URL, **block) == expected
 
 
@@ -78,7 +77,7 @@ HUAWEI_USER = {"name": "me", "password": KEY, "domain": {"name": "corp"}}
 HUAWEI_IDENTITY = {"methods": ["password"], "password": {"user": HUAWEI_USER}}
 BASIC = {"username": "me", "password": KEY}
 NO_SECRET = "expects a text that is not empty, best as a reference: ${NAME} or ${file:/path}"
-OAUTH = {"token": "access_token", "expires_in": "expires_in"}
+OAUTH = {"token": "access_token", "expiry": "expires_in"}
 
 MADE: dict[str, dict[str, Any]] = {
     "ibm_iam": {
@@ -96,7 +95,7 @@ MADE: dict[str, dict[str, Any]] = {
         "url": "https://iam.myhuaweicloud.com/v3/auth/tokens",
         "query": {"nocatalog": "true"},
         "json": {"auth": {"identity": HUAWEI_IDENTITY}},
-        "reply": {"header": "X-Subject-Token", "expires_at": "token.expires_at"},
+        "reply": {"header": "X-Subject-Token", "expiry": "token.expires_at"},
         "token_placement": {"headers": {"X-Auth-Token": "{token}"}},
     },
     "databricks": {
@@ -161,7 +160,7 @@ def test_own_settings_override_the_presets():
     assert made("huawei", url="https://iam.eu.example/v3/auth/tokens").get("url") is None
     found = made("ibm_iam", form={"extra": "x"}, reply={"unit": "ms", "token": "id_token"}, headers={"A": "b"})
     assert found["form"] == {**MADE["ibm_iam"]["form"], "extra": "x"}
-    assert found["reply"] == {"token": "id_token", "expires_in": "expires_in", "unit": "ms"}
+    assert found["reply"] == {"token": "id_token", "expiry": "expires_in", "unit": "ms"}
     assert "headers" not in found
 
 
@@ -179,8 +178,8 @@ def test_own_settings_remove_the_presets_settings_that_they_exclude(preset, own,
 
 
 def test_a_reply_of_the_files_own_drives_out_the_presets():
-    assert made("ibm_iam", reply={"expires_at": "until"})["reply"] == {"token": "access_token", "expires_at": "until"}
-    assert made("huawei", reply={"token": "t"})["reply"] == {"token": "t", "expires_at": "token.expires_at"}
+    assert made("ibm_iam", reply={"expiry": "until"})["reply"] == {"token": "access_token", "expiry": "until"}
+    assert made("huawei", reply={"token": "t"})["reply"] == {"token": "t", "expiry": "token.expires_at"}
 
 
 def test_a_url_stands_for_the_base_url_that_would_lead_to_it():
@@ -243,7 +242,7 @@ def test_an_inconsistent_setting_is_reported_once_and_at_the_setting(block, expe
     assert refused(type="http_json", **block) == expected
 
 
-def test_what_is_no_block_is_left_to_the_model():
+def test_credential_that_is_not_a_block_is_a_validation_error():
     with pytest.raises(ValidationError):
         HttpJsonCredential.model_validate("x")
 

@@ -35,11 +35,11 @@ def reported(**block: Any) -> str:
         ("{timestamp:number}", []),
     ],
 )
-def test_a_name_in_braces_is_a_place(text, names):
+def test_name_in_braces_is_a_placeholder(text, names):
     assert names_in(text) == names
 
 
-def test_what_stands_in_a_place_is_not_searched_again():
+def test_placeholders_inside_values_are_not_replaced():
     assert with_values("{a}{b}{c}", {"a": "{b}", "b": "{a}"}) == "{b}{a}{c}"
 
 
@@ -57,7 +57,7 @@ def test_a_json_body_is_filled_at_every_depth_and_a_time_may_be_a_number():
         *(("{secret}", False), ("x{nonce}", False), ("{nonce}{nonce}", False), ("", False)),
     ],
 )
-def test_a_place_alone_is_no_secret(text, open_):
+def test_placeholder_is_not_a_secret(text, open_):
     assert is_placeholder(text) is open_
 
 

@@ -33,7 +33,7 @@ PLACES = [
     ({"type": "google", "credentials_file": "/g.json"}, "Google, by /g.json"),
     ({"type": "google"}, "Google, by what the machine has"),
     (
-        {"type": "aws_bedrock", "region": "eu-central-1", "profile": "llm", "profiles_file": "/p"},
+        {"type": "aws_bedrock", "region": "eu-central-1", "access_key_id": "k", "secret_access_key": "s"},
         "this machine, signed for eu-central-1",
     ),
     ({"type": "static", "token": "k"}, "the configuration"),
@@ -42,11 +42,11 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("block", "place"), PLACES)
-def test_a_place_is_what_people_know_it_by_and_holds_no_secret(block, place):
+def test_token_location_is_recognizable_and_contains_no_secret(block, place):
     assert token_location(CREDENTIAL.validate_python(block)) == place
 
 
-def test_every_kind_has_a_place():
+def test_every_credential_type_has_a_location():
     kinds = {block["type"] for block, _ in PLACES if isinstance(block, dict)}
     assert kinds == set(KINDS)
 
@@ -107,14 +107,14 @@ def test_other_local_tokens_are_bearers():
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_its_setting(block, expected):
+def test_invalid_settings_are_refused_at_their_path(block, expected):
     found = refused(**block)
     assert set(found) == set(expected)
     assert [found[name] for name, text in expected.items() if text] == [text for text in expected.values() if text]
 
 
 def test_an_empty_network_block_is_accepted():
-    assert FileCredential.model_validate({"type": "file", "path": "/t", "network": {"from_env": False}}).path == "/t"
+    assert FileCredential.model_validate({"type": "file", "path": "/t", "network": {"proxy": None}}).path == "/t"
 
 
 def test_a_reserved_header_is_refused():

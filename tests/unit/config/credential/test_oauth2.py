@@ -12,7 +12,7 @@ from gatepass.types import Secret
 
 SECRET = Secret("s3cr3t-of-the-client")
 PUBLIC = {"client_secret": None, "client_auth": "none", "grant_type": "refresh_token", "refresh_token": SECRET}
-SIGNED = {"client_secret": None, "client_auth": "private_key_jwt", "private_key_file": "/key.pem"}
+SIGNED = {"client_secret": None, "client_auth": "private_key_jwt", "private_key": SECRET}
 CERTIFIED = {"client_secret": None, "client_auth": "mtls", "network": {"client_cert": "/c.pem"}}
 FOUND = {"token_url": None, "issuer": "https://sso.example"}
 LOGIN = {"grant_type": "password", "username": "bot", "password": SECRET}
@@ -42,14 +42,14 @@ def faults(**settings: Any) -> dict[str, str]:
         ("self_signed_tls_client_auth", "mtls"),
     ],
 )
-def test_oauths_own_names_are_spellings_of_ours(written, method):
+def test_registered_names_of_oauth_are_synonyms(written, method):
     kinds: TypeAdapter[str] = TypeAdapter(ClientAuth)
     assert kinds.validate_python(written) == method
     assert written in kinds.json_schema()["enum"]
 
 
 @pytest.mark.parametrize("written", ["Basic", "private_key", "", None, 5, ["basic"]])
-def test_other_names_are_none(written):
+def test_unknown_client_authentication_is_refused(written):
     with pytest.raises(ValidationError):
         TypeAdapter(ClientAuth).validate_python(written)
 
@@ -61,9 +61,8 @@ def test_other_names_are_none(written):
         FOUND,
         {"client_auth": "form", "extra": {"tenant": SECRET}},
         {"client_auth": "secret_jwt", "assertion_audience": "https://sso.example"},
-        {**SIGNED, "key_id": "k", "certificate_file": "/c.pem", "algorithm": "PS256"},
+        {**SIGNED, "key_id": "k", "algorithm": "PS256"},
         {**SIGNED, **FOUND, "assertion_audience": "issuer"},
-        {**SIGNED, "private_key_file": None, "private_key": SECRET},
         CERTIFIED,
         PUBLIC,
         {**PUBLIC, "refresh_token": None, "refresh_token_file": "/var/lib/refresh"},
@@ -74,7 +73,7 @@ def test_other_names_are_none(written):
         {"extra": {"client_id": SECRET, "client_secret": SECRET, "scope": SECRET, "refresh_token": SECRET}},
     ],
 )
-def test_what_can_be_is_taken(settings):
+def test_valid_combinations_have_no_fault(settings):
     assert faults(**settings) == {}
 
 
@@ -106,13 +105,13 @@ def test_token_url_issuer_and_audience_are_consistent(settings, expected):
 
 
 @pytest.mark.parametrize("method", ["basic", "form", "secret_jwt"])
-def test_a_secret_is_wanted_where_it_is_the_proof(method):
+def test_secret_is_required_if_it_authenticates(method):
     text = f"is missing: client_auth: {method} requires it"
     assert faults(client_auth=method, client_secret=None) == {"client_secret": text}
 
 
 @pytest.mark.parametrize("settings", [SIGNED, CERTIFIED, PUBLIC])
-def test_a_secret_is_refused_where_it_is_not_the_proof(settings):
+def test_secret_is_refused_if_it_does_not_authenticate(settings):
     text = f"has no effect with client_auth: {settings['client_auth']}: remove it"
     assert faults(**{**settings, "client_secret": SECRET}) == {"client_secret": text}
 
@@ -132,13 +131,12 @@ def test_a_public_client_has_no_client_credentials():
     }
 
 
-def test_a_key_is_named_once_and_only_where_it_signs():
-    assert faults(**{**SIGNED, "private_key_file": None}) == {
-        "private_key_file": "is missing: client_auth: private_key_jwt signs with a private key"
+def test_private_key_is_set_only_for_signatures():
+    assert faults(**{**SIGNED, "private_key": None}) == {
+        "private_key": "is missing: client_auth: private_key_jwt signs with a private key"
     }
-    assert faults(**SIGNED, private_key=SECRET) == {"private_key": "conflicts with private_key_file: keep one of them"}
     stray = "belongs to client_auth: private_key_jwt"
-    given = {"private_key": SECRET, "private_key_file": "/k", "key_id": "k", "certificate_file": "/c"}
+    given = {"private_key": SECRET, "key_id": "k"}
     assert faults(**given, algorithm="RS256") == dict.fromkeys((*given, "algorithm"), stray)
 
 
@@ -179,7 +177,7 @@ def test_no_field_of_a_form_is_filled_twice(settings, name):
     assert faults(**settings, extra={name: SECRET}) == expected
 
 
-def test_an_empty_client_is_none():
+def test_empty_client_id_is_refused():
     with pytest.raises(ValidationError, match="at least 1 character"):
         built(client_id="")
 
@@ -194,7 +192,7 @@ def test_an_empty_client_is_none():
         ({"refresh_token_file": "/x"}, True),
     ],
 )
-def test_refresh_tokens_are_used_where_the_configuration_has_a_place_for_them(settings, refreshes):
+def test_refresh_tokens_are_used_if_the_configuration_can_store_them(settings, refreshes):
     assert built(**settings).refreshes is refreshes
 
 
@@ -220,7 +218,7 @@ def test_each_fault_is_reported_at_its_line(tmp_path):
     reported = [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
     assert reported == [
         "3: credentials.corp.token_url: is missing (or issuer, whose discovery document names it)",
-        "3: credentials.corp.private_key_file: is missing: client_auth: private_key_jwt signs with a private key",
+        "3: credentials.corp.private_key: is missing: client_auth: private_key_jwt signs with a private key",
         "7: credentials.corp.client_secret: has no effect with client_auth: private_key_jwt: remove it",
         "8: credentials.corp.username: belongs to grant_type: password",
     ]

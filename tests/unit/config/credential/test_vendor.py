@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from gatepass.config.document import ConfigError
-from gatepass.config.environment import with_environment_proxies
 from gatepass.config.load import load
 
 ENTRA = {"type": "entra", "tenant_id": "corp.example", "client_id": "app-1"}
@@ -50,12 +49,10 @@ def reported(loaded):
         {**GOOGLE, "credentials_file": "/key.json", "scope": "a b"},
         {**BEDROCK, **KEYS},
         {**BEDROCK, **KEYS, "session_token": "x", "key_ttl_s": 43_200},
-        {**BEDROCK, **KEYS, "role_arn": ROLE, "external_id": "x"},
-        {**BEDROCK, "profile": "work", "profiles_file": "/credentials"},
         {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "sts_url": "https://sts.example/"},
     ],
 )
-def test_whole_blocks_are_taken(loaded, credential):
+def test_whole_blocks_are_accepted(loaded, credential):
     assert loaded(credential).credentials["c"].type == credential["type"]
 
 
@@ -85,26 +82,15 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
         ({**BEDROCK, "access_key_id": "x"}, "access_key_id and secret_access_key need each other"),
         ({**BEDROCK, "secret_access_key": "x"}, "access_key_id and secret_access_key need each other"),
         (
-            {**BEDROCK, **KEYS, "profile": "x"},
-            "access_key_id, profile and web_identity_token_file exclude each other",
+            {**BEDROCK, **KEYS, "web_identity_token_file": "/token", "role_arn": ROLE},
+            "access_key_id and web_identity_token_file exclude each other",
         ),
         (
-            {**BEDROCK, "profile": "x"},
-            "profile and profiles_file require each other: the file is usually ~/.aws/credentials",
-        ),
-        (
-            {**BEDROCK, "profile": "x", "profiles_file": "z", "session_token": "y"},
+            {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "session_token": "y"},
             "session_token requires access_key_id",
         ),
-        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file requires role_arn"),
-        (
-            {**BEDROCK, **KEYS, "external_id": "x"},
-            "external_id requires role_arn, and keys or a profile",
-        ),
-        (
-            {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "external_id": "x"},
-            "external_id requires role_arn, and keys or a profile",
-        ),
+        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file and role_arn need each other"),
+        ({**BEDROCK, **KEYS, "role_arn": ROLE}, "web_identity_token_file and role_arn need each other"),
         ({**BEDROCK, **KEYS, "region": "Us East"}, "expects the name of a region, such as us-east-1"),
         ({**BEDROCK, **KEYS, "key_ttl_s": 43_201}, "expects 43200 or less"),
         ({**BEDROCK, **KEYS, "key_ttl_s": 59}, "expects 60 or more"),
@@ -114,7 +100,7 @@ def test_conflicting_settings_are_reported(reported, credential, fault):
     assert [problem.partition(": ")[2] for problem in reported(credential)] == [fault]
 
 
-def test_bedrock_without_keys_names_what_it_takes_and_what_it_refuses(reported):
+def test_bedrock_without_keys_names_supported_and_unsupported_sources(reported):
     (fault,) = reported(BEDROCK)
     for name in ("${AWS_ACCESS_KEY_ID}", "profile", "web_identity_token_file", "instance", "SSO", "credential_process"):
         assert name in fault
@@ -136,18 +122,3 @@ def test_a_missing_extra_is_named_at_load(monkeypatch, reported, credential, mod
     kind = credential["type"]
     ways = f"in a clone pip install '.[{extra}]', for the image docker build --build-arg EXTRAS={extra}"
     assert reported(credential) == [f"credentials.c.type: {kind} needs a library that is not installed: {ways}"]
-
-
-@pytest.mark.parametrize(
-    ("credential", "proxy"),
-    [
-        ({**ENTRA, "client_secret": "x"}, "http://p:1"),
-        ({"type": "entra", "managed_identity": True}, None),
-        (GOOGLE, "http://p:1"),
-        ({**BEDROCK, **KEYS}, "http://p:1"),
-    ],
-)
-def test_the_environments_proxy_applies_to_requests_over_the_network(loaded, credential, proxy):
-    environment = {"HTTPS_PROXY": "http://p:1", "HTTP_PROXY": "http://p:2"}
-    config = loaded({**credential, "network": {"from_env": True}})
-    assert with_environment_proxies(config, environment).credentials["c"].network.proxy == proxy

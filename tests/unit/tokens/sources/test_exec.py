@@ -79,7 +79,7 @@ async def test_bare_output_is_a_token():
     assert (token.text, token.requested_s, token.lifetime_s, token.kind) == ("abc", 1000.0, 240.0, TokenKind.OPAQUE)
 
 
-async def test_its_life_counts_from_the_start_of_the_run():
+async def test_lifetime_starts_with_the_run():
     clock = DrivenClock()
     program = Program(printed({"token": "abc", "expires_in": 300}), takes_s=4.0)
     fetch = asyncio.create_task(source(program, clock).fetch())
@@ -89,14 +89,14 @@ async def test_its_life_counts_from_the_start_of_the_run():
 
 
 async def test_json_by_paths_and_a_jwt_by_its_own_word():
-    assert (await fetched({"a": {"t": "abc"}, "u": 9}, reply={"token": "a.t", "expires_in": "u"})).lifetime_s == 9.0
+    assert (await fetched({"a": {"t": "abc"}, "u": 9}, reply={"token": "a.t", "expiry": "u"})).lifetime_s == 9.0
     now = DrivenClock().wall()
     text = signed(iat=now - 200, exp=now + 100)
     token = await fetched(text)
     assert (token.text, token.lifetime_s, token.kind) == (text, 100.0, TokenKind.JWT)
 
 
-async def test_as_kubectl_does_it():
+async def test_exec_credential_uses_kubectls_environment():
     status = {"token": "abc", "expirationTimestamp": "2027-01-15T08:10:00Z"}
     program = Program(printed({"kind": "ExecCredential", "status": status}))
     token = await source(program, exec_credential="v1beta1").fetch()
@@ -109,12 +109,12 @@ async def test_as_kubectl_does_it():
     assert json.loads(program.runs[0][1]["KUBERNETES_EXEC_INFO"]) == info
 
 
-async def test_where_kubectls_form_is_asked_for_another_is_refused():
+async def test_other_output_is_refused_if_exec_credential_is_set():
     failure = await failure_of(source(Program(printed({"token": "abc"})), exec_credential="v1").fetch())
     assert failure.reason == "what get-token prints contains no token at status.token; it has token"
 
 
-async def test_it_gets_its_arguments_and_its_own_environment_alone(monkeypatch):
+async def test_program_receives_its_arguments_and_its_own_environment(monkeypatch):
     monkeypatch.setenv("PATH", "/bin")
     monkeypatch.setenv("LEAK", "x")
     program = Program(printed("abc"))
@@ -221,7 +221,7 @@ async def test_exit_code_75_is_a_temporary_failure():
 
 
 @pytest.mark.parametrize("words", ["connection refused", "HTTP 4011", "timeout", "temporary failure", "error 503"])
-async def test_words_that_mean_an_outage_do_not(words):
+async def test_outage_in_the_error_output_is_not_a_refusal(words):
     assert not (await failure_of(source(failing(1, words)).fetch())).definite
 
 

@@ -77,7 +77,7 @@ async def test_a_login_by_query_and_headers_without_a_body(endpoint: Endpoint):
     )
 
 
-async def test_a_query_is_put_behind_a_url_without_one(endpoint: Endpoint):
+async def test_query_is_appended_to_a_url_without_one(endpoint: Endpoint):
     assert (await sent(endpoint, query={"a": "b"})).url == "https://portal.example/login?a=b"
 
 
@@ -119,7 +119,7 @@ async def test_a_reference_that_cannot_be_read_names_itself(endpoint: Endpoint, 
 async def test_token_and_expiry_by_path(endpoint: Endpoint):
     until_ms = int(endpoint.clock.wall() + 120) * 1000
     endpoint.answers(answer({"code": 0, "data": {"token": "abc", "expireAt": until_ms}}))
-    reply = {"token": "data.token", "expires_at": "data.expireAt", "unit": "ms"}
+    reply = {"token": "data.token", "expiry": "data.expireAt", "unit": "ms"}
     token = await endpoint.source(http_json(json=LOGIN, reply=reply), "login").fetch()
     assert (token.text, token.lifetime_s) == ("abc", 120.0)
 

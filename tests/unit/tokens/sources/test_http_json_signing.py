@@ -98,13 +98,13 @@ def test_members_of_a_json_body_are_written_as_json_writes_them():
     assert sign_request(template, sign("{path}"), SECRET, VALUES).headers == {"X-Sign": by_hand("/").hex()}
 
 
-def test_of_two_members_with_one_name_the_querys_counts():
+def test_query_has_precedence_over_the_body_for_signed_values():
     places = {"a": "header", "s": "{signature}"}
     template = LoginRequestTemplate("POST", "https://x", places, {"a": "query"}, None, {"a": "json"})
     assert sign_request(template, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("query").hex()
 
 
-def test_what_a_member_holds_is_not_taken_for_a_place():
+def test_value_of_a_member_is_not_a_placeholder():
     template = LoginRequestTemplate("POST", "https://x", {"s": "{signature}"}, {"a": "{body}"})
     assert sign_request(template, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("{body}").hex()
 
@@ -114,7 +114,7 @@ def source(clock: DrivenClock, issuer: ScriptedIssuer, nonces: Any = None, **set
     return HttpJsonSource("login", http_json(**settings), issuer, clock, nonces or (lambda: f"nonce-{next(numbers)}"))
 
 
-async def test_each_request_is_signed_anew():
+async def test_each_request_has_a_new_signature():
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock)
     it = source(
@@ -137,7 +137,7 @@ async def test_each_request_is_signed_anew():
     ]
 
 
-async def test_a_signature_may_stand_in_headers_and_in_a_query():
+async def test_signature_may_be_in_headers_and_the_query():
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock)
     signing = {"secret": SECRET, "text": "{method}{path}{time}{key}", "encoding": "base64"}
@@ -173,7 +173,7 @@ async def test_a_rotated_secret_signs_the_next_request(tmp_path):
     assert issuer.calls == 1
 
 
-def test_its_secret_is_masked_and_its_places_are_not(tmp_path):
+def test_signing_secret_is_masked_and_placeholders_are_not(tmp_path):
     file = tmp_path / "key"
     file.write_text("api-key-1")
     reference = resolve(f"${{file:{file}}}", {})

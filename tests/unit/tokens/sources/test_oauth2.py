@@ -70,7 +70,7 @@ async def test_a_rotated_file_arrives_with_the_next_fetch(endpoint: Endpoint, tm
     assert sent_secrets == [["first-secret"], ["second-secret"]]
 
 
-async def test_a_file_that_is_away_is_a_failure_and_no_call(endpoint: Endpoint):
+async def test_missing_file_is_a_failure_without_a_request(endpoint: Endpoint):
     def gone() -> str:
         raise ValueError("the file x cannot be read")
 

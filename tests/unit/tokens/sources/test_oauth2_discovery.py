@@ -63,7 +63,7 @@ def unmasked(text: str) -> str:
         ("https://a.example/b/", "https://a.example/b/.well-known/openid-configuration", "https://a.example{}/b"),
     ],
 )
-def test_a_document_may_stand_in_two_places(issuer, first, second):
+def test_discovery_document_has_two_possible_urls(issuer, first, second):
     assert metadata_urls(issuer) == (first, second.format("/.well-known/oauth-authorization-server"))
 
 
@@ -76,7 +76,7 @@ async def test_the_document_names_the_token_endpoint():
 
 
 @pytest.mark.parametrize("first", [answer({}, 404), Answer(200, b"<html>", ()), answer("no", 500), Answer(302)])
-async def test_the_other_place_is_looked_at_where_the_first_has_no_document(first):
+async def test_second_url_is_tried_if_the_first_has_no_document(first):
     issuer, source = at(first, answer(DOCUMENT), Mint())
     await source.fetch()
     assert asked(issuer) == [f"GET {FIRST}", f"GET {SECOND}", f"POST {TOKEN_URL}"]
@@ -109,7 +109,7 @@ async def test_the_other_place_is_looked_at_where_the_first_has_no_document(firs
         (Broken(Fault.CONNECT), None, "no connection to sso.example: refused"),
     ],
 )
-async def test_without_a_document_there_is_no_token_and_the_reason_is_quoted(first, second, reason):
+async def test_missing_discovery_document_is_a_failure_with_the_reason(first, second, reason):
     issuer, source = at(first, *([second] if second else []))
     failure = await failure_of(source.fetch())
     assert failure.reason.startswith(reason)
@@ -131,7 +131,7 @@ async def test_without_a_document_there_is_no_token_and_the_reason_is_quoted(fir
         ({"token_endpoint": "https://me:pw@sso.example/"}, "names a token_endpoint that holds a user name"),
     ],
 )
-async def test_no_secret_goes_where_a_wrong_document_points(change, reason):
+async def test_no_secret_is_sent_to_the_endpoint_of_a_wrong_document(change, reason):
     issuer, source = at(answer({**DOCUMENT, **change}))
     failure = await failure_of(source.fetch())
     assert failure.reason.startswith(f"the discovery document of {ISSUER} {reason}")
@@ -166,7 +166,7 @@ async def test_a_plain_endpoint_of_a_plain_issuer_beyond_loopback_gets_no_secret
         ("nonsense", TOKEN_URL, TOKEN_URL),
     ],
 )
-def test_certificates_go_to_the_alias_where_there_is_one(aliases, mtls, plain):
+def test_mtls_uses_the_alias_endpoint_if_present(aliases, mtls, plain):
     document = {**DOCUMENT, "mtls_endpoint_aliases": aliases}
     assert endpoint_in(document, ISSUER, unmasked, mtls=True).token_url == mtls
     assert endpoint_in(document, ISSUER, unmasked, mtls=False).token_url == plain
@@ -204,7 +204,7 @@ async def test_a_refused_client_authentication_names_the_supported_ones(methods,
     assert reported == (f"client_auth is form, and the issuer supports {advice}" if advice else "")
 
 
-async def test_assertions_are_for_the_issuer_where_that_is_wanted():
+async def test_assertion_audience_may_be_the_issuer():
     for audience, expected in (("issuer", ISSUER), ("token_url", TOKEN_URL)):
         issuer, source = at(
             answer(DOCUMENT),
@@ -225,7 +225,7 @@ async def test_assertions_are_for_the_issuer_where_that_is_wanted():
         assert claims["aud"] == expected
 
 
-async def test_the_document_is_read_once_within_its_time_and_anew_after_it():
+async def test_discovery_document_is_read_again_after_its_ttl():
     issuer, source = at(
         answer(DOCUMENT), Mint(), Mint(), answer({**DOCUMENT, "token_endpoint": f"{TOKEN_URL}2"}), Mint()
     )
@@ -252,7 +252,7 @@ async def test_after_a_failed_fetch_the_document_is_read_again_but_not_with_ever
 
 
 @pytest.mark.parametrize("reply", [Broken(Fault.CLOSED), answer({**DOCUMENT, "issuer": "https://evil.example"})])
-async def test_a_document_that_was_good_outlives_an_outage_of_its_place(reply):
+async def test_last_valid_document_is_used_during_an_outage(reply):
     issuer, source = at(answer(DOCUMENT), Mint())
     await source.fetch()
     await issuer.clock.advance(TTL_S)
@@ -266,7 +266,7 @@ async def test_a_document_that_was_good_outlives_an_outage_of_its_place(reply):
     assert asked(issuer)[5:] == [f"GET {FIRST}", f"POST {TOKEN_URL}"]
 
 
-async def test_a_place_that_hangs_leaves_half_of_the_time_to_the_known_endpoint():
+async def test_hanging_discovery_leaves_half_of_the_time_to_the_known_endpoint():
     issuer, source = at(answer(DOCUMENT), Mint(), timeout_s=8.0)
     await source.fetch()
     await issuer.clock.advance(TTL_S)

@@ -141,7 +141,7 @@ async def test_the_same_refresh_token_again_is_not_written_again():
     assert spy.log == ["turn within 10 s"] * 2
 
 
-async def test_a_file_carries_the_newest_over_a_restart(tmp_path: Path):
+async def test_file_keeps_the_newest_refresh_token_across_a_restart(tmp_path: Path):
     file = tmp_path / "refresh"
     stage = Stage(refreshing(refresh_token_file=str(file)), rotating(2), rotating(3))
     await stage.source.fetch()
@@ -151,7 +151,7 @@ async def test_a_file_carries_the_newest_over_a_restart(tmp_path: Path):
     assert json.loads(file.read_text())["refresh_token"] == "refresh-token-3"
 
 
-async def test_a_file_of_its_own_wins_over_a_place_that_others_share(tmp_path: Path):
+async def test_refresh_token_file_has_precedence_over_the_store(tmp_path: Path):
     spy = Spy()
     stage = Stage(refreshing(refresh_token_file=str(tmp_path / "refresh")), rotating(2), refresh_store=spy)
     await stage.source.fetch()
@@ -246,7 +246,7 @@ async def test_credentials_with_different_logins_have_different_refresh_tokens(t
     assert FIRST not in refresh_token_fingerprint(refreshing())
 
 
-async def test_a_first_token_that_has_left_the_configuration_does_not_end_its_chain(tmp_path: Path):
+async def test_removed_first_refresh_token_does_not_end_the_chain(tmp_path: Path):
     place = {"refresh_token_file": str(tmp_path / "refresh")}
     stage = Stage(refreshing(**place), rotating(2), rotating(3), rotating(4))
     await stage.source.fetch()
@@ -321,7 +321,7 @@ async def test_an_ended_refresh_token_is_reported_with_advice():
     assert stage.shown == [FIRST, FIRST], "one try for each fetch, so that a mistake of the issuer's heals"
 
 
-async def test_without_any_refresh_token_nothing_is_asked(tmp_path: Path):
+async def test_no_request_is_sent_without_a_refresh_token(tmp_path: Path):
     stage = Stage(refreshing(refresh_token=None, refresh_token_file=str(tmp_path / "refresh")))
     failure = await failure_of(stage.source.fetch())
     assert (failure.definite, stage.issuer.calls) == (True, 0)
@@ -378,7 +378,7 @@ async def test_a_login_gives_the_refresh_token_that_the_next_fetch_uses():
     assert (form["username"], form["password"]) == (["bot"], ["pass-word-1"])
 
 
-async def test_client_credentials_alone_use_no_refresh_token():
+async def test_client_credentials_without_settings_use_no_refresh_token():
     stage = Stage(oauth2(), rotating(2), rotating(3))
     await stage.source.fetch()
     await stage.source.fetch()
@@ -402,7 +402,7 @@ async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_no
     assert stage.shown == [FIRST, "refresh-token-9"]
 
 
-async def test_two_fetches_at_once_use_one_refresh_token_after_the_other():
+async def test_simultaneous_fetches_use_refresh_tokens_in_sequence():
     stage = Stage(refreshing(), rotating(2), rotating(3))
     await asyncio.gather(stage.source.fetch(), stage.source.fetch())
     assert stage.shown == [FIRST, "refresh-token-2"]
@@ -447,7 +447,7 @@ async def test_a_token_that_cannot_be_kept_is_used_on_and_kept_as_soon_as_that_g
     assert [line for line in spy.log if line.startswith("put")] == ["put refresh-token-2"]
 
 
-async def test_a_store_that_cannot_be_read_brings_no_older_token_back():
+async def test_unreadable_store_restores_no_older_refresh_token():
     class Unreadable(Spy):
         async def get(self):
             raise FetchFailure("cannot be read")
@@ -489,7 +489,7 @@ async def test_a_refresh_token_that_is_echoed_is_masked(reply):
     assert stage.shown[1] == FIRST
 
 
-async def test_what_it_signs_in_with_is_known_but_not_every_successor():
+async def test_secrets_contain_the_configured_refresh_token_but_not_every_successor():
     stage = Stage(logging_in(refresh_token=Secret(FIRST)), rotating(2))
     before = [secret.reveal() for secret in stage.source.secrets()]
     await stage.source.fetch()
@@ -497,7 +497,7 @@ async def test_what_it_signs_in_with_is_known_but_not_every_successor():
     assert {"pass-word-1", FIRST} <= set(before)
 
 
-async def test_a_use_that_is_cancelled_still_keeps_what_its_reply_brings():
+async def test_cancelled_use_stores_the_refresh_token_of_its_reply():
     spy = Spy()
     stage = Stage(refreshing(), rotating(2, delay_s=1.0), refresh_store=spy)
     fetched = asyncio.create_task(stage.source.fetch())
@@ -511,7 +511,7 @@ async def test_a_use_that_is_cancelled_still_keeps_what_its_reply_brings():
     assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
 
 
-async def test_a_cancelled_use_ends_soon_where_no_reply_comes():
+async def test_cancelled_use_without_a_reply_ends_soon():
     stage = Stage(refreshing(), Hang(), Mint())
     fetched = asyncio.create_task(stage.source.fetch())
     await settle()
@@ -580,7 +580,7 @@ async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_i
         ('{"fingerprint": "r"}', None),
     ],
 )
-def test_what_is_kept_is_read(text, kept):
+def test_stored_refresh_token_is_parsed(text, kept):
     assert parse_stored(text) == kept
     if kept is not None:
         assert parse_stored(kept.encoded()) == kept
@@ -604,5 +604,5 @@ def test_truncated_json_in_the_refresh_token_file_is_an_error():
         (TokenResponse(400, (), b'{"refresh_token": "a"}'), None),
     ],
 )
-def test_a_refresh_token_is_found_in_a_good_reply_alone(reply, token):
+def test_refresh_token_is_read_from_a_success_only(reply, token):
     assert refresh_token_in(reply) == token

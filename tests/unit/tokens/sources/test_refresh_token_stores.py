@@ -26,7 +26,7 @@ def stores(request, tmp_path):
     return clock, make
 
 
-async def test_what_was_put_last_is_there(stores):
+async def test_last_stored_text_is_returned(stores):
     _, make = stores
     assert await make().get() is None
     for text in ("one", "two"):
@@ -73,7 +73,7 @@ async def test_a_lease_that_is_not_granted_in_time_is_a_failure(stores):
         pass
 
 
-async def test_a_lease_ends_with_its_work_however_that_ends(stores):
+async def test_lease_ends_with_its_work_in_every_case(stores):
     clock, make = stores
 
     async def take() -> None:
@@ -95,7 +95,7 @@ async def test_a_lease_ends_with_its_work_however_that_ends(stores):
     await clock.advance(0.0)
 
 
-async def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(tmp_path: Path):
+async def test_file_is_replaced_atomically_and_private(tmp_path: Path):
     file = tmp_path / "refresh"
     file.write_text("by-hand\n")
     file.chmod(0o644)
@@ -129,7 +129,7 @@ async def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tm
     assert done == ["text", "rename", "directory"]
 
 
-async def test_what_a_link_points_to_is_replaced_and_locked(tmp_path: Path):
+async def test_target_of_a_link_is_replaced_and_locked(tmp_path: Path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real" / "refresh")
@@ -168,7 +168,7 @@ async def test_a_missing_directory_is_reported(tmp_path: Path):
         ("folder", "refresh_token_file: the file .*/folder cannot be read: Is a directory"),
     ],
 )
-async def test_a_file_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, place, reason):
+async def test_unreadable_file_is_not_a_missing_one(tmp_path: Path, place, reason):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(FetchFailure, match=reason):

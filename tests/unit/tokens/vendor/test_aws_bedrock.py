@@ -2,6 +2,7 @@ import asyncio
 import logging
 import time
 from base64 import b64decode
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,7 +16,6 @@ from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, present
 from tests.unit.tokens.vendor.test_aws_bedrock_sts import ROLE, form, refused
 
 SECRET = AWS_KEYS["secret_access_key"]
-PROFILES = "[work]\naws_access_key_id=AKIDWORK\naws_secret_access_key=secret-of-work\naws_session_token=token-of-work"
 
 
 def source(issuer, **settings):
@@ -53,35 +53,10 @@ async def test_a_key_is_signed_here_without_a_request():
     assert issuer.calls == 0
 
 
-async def test_temporary_keys_bring_their_session():
+async def test_temporary_keys_include_their_session_token():
     issuer = ScriptedIssuer(present())
     token = await source(issuer, **AWS_KEYS, session_token="token-of-session").fetch()
     assert signed(token)["X-Amz-Security-Token"] == "token-of-session"
-
-
-async def test_keys_of_a_profile_are_read_anew_each_time(tmp_path):
-    path = tmp_path / "credentials"
-    path.write_text(PROFILES)
-    token_source = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
-    token = await token_source.fetch()
-    assert signed(token)["X-Amz-Credential"].startswith("AKIDWORK/")
-    assert signed(token)["X-Amz-Security-Token"] == "token-of-work"
-    path.write_text(PROFILES.replace("AKIDWORK", "AKIDNEXT"))
-    assert signed(await token_source.fetch())["X-Amz-Credential"].startswith("AKIDNEXT/")
-
-
-async def test_a_profile_that_cannot_be_used_is_reported(tmp_path):
-    path = tmp_path / "credentials"
-    token_source = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
-    assert (await failure_of(token_source.fetch())).reason == (
-        f"profiles_file: the file {path} cannot be read: No such file or directory"
-    )
-    path.write_text("[work]\ncredential_process = /bin/keys")
-    failure = await failure_of(token_source.fetch())
-    assert failure.reason == (
-        f"profiles_file: {path} has a profile work with credential_process, which would bypass `network`: use role_arn"
-    )
-    assert (failure.retry_quickly, failure.definite) == (False, False)
 
 
 async def test_a_web_identity_becomes_a_session_and_a_key_that_ends_with_it(tmp_path):
@@ -102,27 +77,21 @@ async def test_a_web_identity_becomes_a_session_and_a_key_that_ends_with_it(tmp_
     assert token.lifetime_s == pytest.approx(900, abs=1)
 
 
-async def test_a_role_is_assumed_with_the_own_keys():
-    issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 3_600))
-    settings = {"role_arn": ROLE, "external_id": "theirs", "sts_url": "https://sts.corp.example/"}
-    token = await source(issuer, **AWS_KEYS, **settings, key_ttl_s=600.0).fetch()
-    asked = issuer.requests[0]
-    assert asked.url == "https://sts.corp.example/"
-    assert b"Credential=AKIDEXAMPLE/" in dict(asked.headers)[b"authorization"]
-    assert (form(asked.body)["Action"], form(asked.body)["ExternalId"]) == ("AssumeRole", "theirs")
-    assert signed(token)["X-Amz-Credential"].startswith("ASIASESSION/")
-    assert token.lifetime_s == 600
+@pytest.fixture
+def web(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "token").write_text("projected-token-of-the-pod")
+    return {"role_arn": ROLE, "web_identity_token_file": str(tmp_path / "token")}
 
 
-async def test_china_has_an_sts_of_its_own():
+async def test_china_has_an_sts_of_its_own(web):
     issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 3_600))
-    await source(issuer, **AWS_KEYS, role_arn=ROLE, region="cn-north-1").fetch()
+    await source(issuer, **web, region="cn-north-1").fetch()
     assert issuer.requests[0].url == "https://sts.cn-north-1.amazonaws.com.cn/"
 
 
-async def test_a_session_that_has_ended_signs_nothing():
+async def test_a_session_that_has_ended_signs_nothing(web):
     issuer = ScriptedIssuer(clock := present(), granted(clock.wall() - 1))
-    failure = await failure_of(source(issuer, **AWS_KEYS, role_arn=ROLE).fetch())
+    failure = await failure_of(source(issuer, **web).fetch())
     assert failure.reason == "STS returned an expired session: check this machine's clock"
 
 
@@ -149,9 +118,9 @@ async def test_keys_that_are_empty_now_sign_nothing(empty):
     assert (failure.reason, failure.retry_quickly) == (f"{empty} is empty", False)
 
 
-async def test_a_silent_sts_is_left_in_time():
+async def test_silent_sts_is_a_timeout(web):
     issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
-    token_source = source(issuer, **AWS_KEYS, role_arn=ROLE, timeout_s=3.0)
+    token_source = source(issuer, **web, timeout_s=3.0)
     task = asyncio.create_task(failure_of(token_source.fetch()))
     await clock.advance(3)
     failure = await task
@@ -161,27 +130,27 @@ async def test_a_silent_sts_is_left_in_time():
     assert issuer.under_way == 0
 
 
-async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):
+async def test_nothing_that_is_secret_is_logged_at_any_level(caplog, web):
     caplog.set_level(logging.DEBUG)
     issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 900))
     logging.getLogger("elsewhere").debug("the capture works")
-    token = await source(issuer, **AWS_KEYS, role_arn=ROLE, session_token="token-of-mine").fetch()
+    tokens = [
+        await source(issuer, **settings).fetch() for settings in (web, {**AWS_KEYS, "session_token": "token-of-mine"})
+    ]
     assert "the capture works" in caplog.text
     assert [record.name for record in caplog.records if record.name.startswith(("botocore", "urllib3"))] == []
-    secrets = (SECRET, token.text, "token-of-mine", "token-of-session", "secret-of-session", "Signature")
+    secrets = (
+        *(SECRET, "token-of-mine", "projected-token-of-the-pod", "token-of-session", "secret-of-session", "Signature"),
+        *(token.text for token in tokens),
+    )
     assert not [secret for secret in secrets if secret in caplog.text]
 
 
-def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
+def test_secrets_are_the_current_login_values(tmp_path):
     issuer, path = ScriptedIssuer(present()), tmp_path / "file"
     assert secret_values(source(issuer, **AWS_KEYS, session_token="s").secrets()) == (SECRET, "s")
-    profile = source(issuer, profile="work", profiles_file=str(path))
-    assert secret_values(profile.secrets()) == (None, None)
-    path.write_text(PROFILES)
-    assert secret_values(profile.secrets()) == ("secret-of-work", "token-of-work")
-    path.write_text(PROFILES.rpartition("\n")[0])
-    assert secret_values(profile.secrets()) == ("secret-of-work", "")
     web = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
+    assert secret_values(web.secrets()) == (None,)
     path.write_text("projected\n")
     assert secret_values(web.secrets()) == ("projected",)
 

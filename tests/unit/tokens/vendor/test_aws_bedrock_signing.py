@@ -3,7 +3,7 @@ from datetime import datetime
 import botocore.auth
 import pytest
 
-from gatepass.tokens.vendor.aws_bedrock import AwsKeys, bedrock_key, signed_headers
+from gatepass.tokens.vendor.aws_bedrock import AwsKeys, bedrock_key
 
 KEYS = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 SESSION = AwsKeys(KEYS.access_key_id, KEYS.secret_access_key, "session/token+of=it")
@@ -29,17 +29,5 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("keys", "expected"), [(KEYS, OF_AWS), (SESSION, OF_AWS_IN_A_SESSION)])
-def test_a_key_is_the_very_one_that_awss_own_generator_makes(keys, expected):
+def test_key_equals_that_of_awss_generator(keys, expected):
     assert bedrock_key(keys, "us-west-2", 7_200.0) == expected
-
-
-def test_a_request_to_sts_is_signed_with_its_session():
-    headers = signed_headers(SESSION, "us-west-2", "https://sts.example/", b"Action=AssumeRole")
-    assert headers["content-type"].startswith("application/x-www-form-urlencoded")
-    assert headers["X-Amz-Date"] == "20260102T030405Z"
-    assert headers["X-Amz-Security-Token"] == "session/token+of=it"
-    scope = "Credential=AKIDEXAMPLE/20260102/us-west-2/sts/aws4_request"
-    signed = "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token"
-    assert headers["Authorization"].startswith(f"AWS4-HMAC-SHA256 {scope}, {signed}, Signature=")
-    others = signed_headers(SESSION, "us-west-2", "https://sts.example/", b"Action=Other")
-    assert others["Authorization"] != headers["Authorization"]

@@ -26,20 +26,15 @@ def same(text: str) -> str:
 
 
 @pytest.mark.parametrize(("lifetime_s", "asked"), [(60.0, "900"), (1_800.0, "1800"), (43_200.0, "3600")])
-def test_a_role_is_asked_for_as_long_as_any_role_gives(lifetime_s, asked):
-    assert form(role_form(ROLE, "gatepass", lifetime_s, {"ExternalId": "x"})) == {
-        "Action": "AssumeRole",
+def test_role_session_has_the_longest_common_lifetime(lifetime_s, asked):
+    assert form(role_form(ROLE, "gatepass", lifetime_s, "jwt")) == {
+        "Action": "AssumeRoleWithWebIdentity",
         "Version": "2011-06-15",
         "RoleArn": ROLE,
         "RoleSessionName": "gatepass",
         "DurationSeconds": asked,
-        "ExternalId": "x",
+        "WebIdentityToken": "jwt",
     }
-
-
-def test_a_web_identity_is_an_action_of_its_own():
-    reported = form(role_form(ROLE, "gatepass", 900, {"WebIdentityToken": "jwt"}))
-    assert (reported["Action"], reported["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "jwt")
 
 
 def test_a_session_is_read():
@@ -49,7 +44,7 @@ def test_a_session_is_read():
     assert "token/of" not in repr(keys)
 
 
-def test_an_end_that_is_no_date_is_no_end():
+def test_invalid_expiration_is_ignored():
     reply = TokenResponse(200, (), GRANTED.replace("2026-01-02T03:04:05Z", "soon").encode())
     assert parse_sts_session(reply, "sts.example", same).ends_s is None
 

@@ -87,7 +87,7 @@ async def test_every_fetch_mints():
     assert [(await token_source.fetch()).text for _ in range(3)] == ["token-1", "token-2", "token-3"]
 
 
-async def test_one_fetch_is_one_request_however_it_fails():
+async def test_failed_fetch_is_one_request():
     for status in (408, 429, 500, 503):
         issuer = ScriptedIssuer(present(), otherwise=answer({}, status, (b"retry-after", b"1")))
         await failure_of(source(issuer, client_secret=SECRET).fetch())
@@ -139,7 +139,7 @@ async def test_a_certificate_that_cannot_be_used_is_reported_without_a_request(t
     assert issuer.calls == 0
 
 
-async def test_a_workload_identity_shows_the_projected_token_as_it_stands(tmp_path):
+async def test_workload_identity_sends_the_current_projected_token(tmp_path):
     path = tmp_path / "token"
     issuer = ScriptedIssuer(present())
     token_source = source(issuer, federated_token_file=str(path))
@@ -187,7 +187,7 @@ async def test_an_app_service_identity_shows_its_header(monkeypatch):
     assert (await failure_of(token_source.fetch())).reason == "169.254.129.6:8081 answered 400: *** is stale"
 
 
-async def test_an_identity_endpoint_beyond_this_machine_is_not_asked_in_plain(monkeypatch):
+async def test_remote_identity_endpoint_is_not_called_over_plain_http(monkeypatch):
     monkeypatch.setenv("IDENTITY_ENDPOINT", "http://10.1.2.3/msi/token")
     monkeypatch.setenv("IDENTITY_HEADER", "proof-of-the-app-service")
     issuer = ScriptedIssuer(present())
@@ -285,13 +285,13 @@ async def test_the_metadata_servers_refusal_is_reported_too():
     assert (await failure_of(token_source.fetch())).reason == "no connection to 169.254.169.254: no route"
 
 
-async def test_retry_after_is_passed_on():
+async def test_retry_after_is_kept():
     issuer = ScriptedIssuer(present(), answer({}, 429, (b"retry-after", b"17")))
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
     assert (failure.retry_after_s, failure.retry_quickly) == (17, False)
 
 
-async def test_a_silent_issuer_is_left_in_time():
+async def test_silent_issuer_is_a_timeout():
     issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
     task = asyncio.create_task(failure_of(source(issuer, client_secret=SECRET, timeout_s=4.0).fetch()))
     await clock.advance(4)
@@ -323,7 +323,7 @@ async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):
     assert not [secret for secret in (SECRET, "a-token-nobody-reads") if secret in caplog.text]
 
 
-async def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
+async def test_secrets_are_the_current_login_values(tmp_path):
     issuer, path = ScriptedIssuer(present()), tmp_path / "file"
     assert secret_values(source(issuer, client_secret=SECRET).secrets()) == (SECRET,)
     assert source(issuer, managed_identity=True).secrets() == ()
@@ -342,7 +342,7 @@ async def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["rest", "pipeline"])
-async def test_the_adapter_speaks_azure_cores_language(older):
+async def test_adapter_implements_azure_cores_transport(older):
     issuer = ScriptedIssuer(present(), Answer(200, b"\xef\xbb\xbf{}", ((b"content-type", b"application/json"),)))
     async with AzureTransport(vendor_fetch(issuer)) as transport:
         await transport.open()

@@ -3,6 +3,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, NoEncryption, pkcs12
 
+from gatepass.config.certificates import NO_KEY
 from gatepass.tokens.vendor.entra import LIFE_S, CertificateFile, certificate
 from gatepass.types import Secret
 from tests.unit.tokens import keys
@@ -52,6 +53,7 @@ def test_a_certificate_is_read_in_either_form(data, password):
             None,
             "contains a key that belongs to another certificate",
         ),
+        ((keys.broken_pem() + keys.certificate_pem("rsa")).encode(), None, NO_KEY),
     ],
 )
 def test_an_unusable_key_is_reported(data, password, expected):

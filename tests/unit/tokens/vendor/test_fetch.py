@@ -60,7 +60,7 @@ async def test_an_error_reply_is_passed_to_the_library():
         ("http://[fe80::1]/msi", frozenset(), True),
     ],
 )
-async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metadata, goes):
+async def test_plain_http_is_allowed_to_loopback_and_metadata_servers_only(url, metadata, goes):
     issuer = ScriptedIssuer(present())
     work = vendor_fetch(issuer, metadata=metadata).send("GET", url, {})
     if goes:
@@ -72,7 +72,7 @@ async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metad
     assert issuer.calls == int(goes)
 
 
-async def test_no_metadata_is_asked_for_over_a_proxy():
+async def test_metadata_is_not_requested_through_a_proxy():
     issuer = ScriptedIssuer(present())
     settings = entra(managed_identity=True, network={"proxy": "http://proxy.example:3128"})
     failure = await failure_of(vendor_fetch(issuer, settings, metadata=frozenset()).send("GET", IMDS, {}))
@@ -80,7 +80,7 @@ async def test_no_metadata_is_asked_for_over_a_proxy():
 
 
 @pytest.mark.parametrize(("method", "body"), [("POST", b""), ("GET", b"client_secret=x")])
-async def test_nothing_is_sent_to_a_metadata_server_but_a_question(method, body):
+async def test_only_plain_requests_are_sent_to_a_metadata_server(method, body):
     issuer = ScriptedIssuer(present())
     await failure_of(vendor_fetch(issuer, metadata=frozenset()).send(method, IMDS, {}, body))
     assert issuer.calls == 0
@@ -127,7 +127,7 @@ async def test_the_last_reply_decides_the_lifetime_of_its_token():
     assert seen == ("abc", 1_000.0, 299.0, LifetimeSource.REPLY)
 
 
-async def test_the_library_shortens_a_life_and_never_prolongs_it():
+async def test_librarys_expiry_only_shortens_a_lifetime():
     made_s = (clock := present()).wall() - 3_000
     cached = signed(iat=int(made_s), exp=int(made_s) + 3_600)
     issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": cached}))
@@ -169,14 +169,14 @@ async def test_a_token_that_no_reply_contained_has_its_own_lifetime():
     assert work.token_from_text("another-than-answered", None).lifetime_source is LifetimeSource.DEFAULT
 
 
-async def test_what_the_library_calls_a_token_must_be_one():
+async def test_librarys_token_must_be_a_bearer_token():
     assert (
         "bearer token must not"
         in (await failure_of(lambda: vendor_fetch(ScriptedIssuer(present())).token_from_text("a b", None))).reason
     )
 
 
-async def test_a_failure_of_the_transport_beats_the_librarys_words():
+async def test_transport_failure_overrides_the_librarys_message():
     issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
     work = vendor_fetch(issuer)
     await failure_of(work.send("GET", URL, {}))
@@ -185,7 +185,7 @@ async def test_a_failure_of_the_transport_beats_the_librarys_words():
     assert (await failure_of(work.token_from_response)).reason.startswith(expected)
 
 
-async def test_the_issuers_words_beat_the_librarys():
+async def test_issuers_message_overrides_the_librarys():
     refusal = answer({"error": "invalid_client", "error_description": "a-secret-of-theirs is wrong"}, 401)
     work = vendor_fetch(ScriptedIssuer(present(), refusal))
     await work.send("GET", URL, {})
@@ -210,7 +210,7 @@ async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
     assert work.failure_for("Unexpected response {'access_token': 'token-in-full'}").reason == expected
 
 
-async def test_without_a_reply_the_librarys_words_count_masked_and_short():
+async def test_librarys_message_is_masked_and_cut_without_a_reply():
     work = vendor_fetch(ScriptedIssuer(present()))
     failure = work.failure_for("cannot use\na-secret-of-theirs " + "x" * 500)
     assert failure.reason.startswith("some-library: cannot use *** xxx")
@@ -254,7 +254,7 @@ def test_a_vendor_fetch_prints_no_secret():
 
 
 @pytest.mark.parametrize("expected", ["pop", "DPoP"])
-async def test_a_token_that_needs_a_proof_is_no_token_though_the_library_gives_it(expected):
+async def test_token_that_needs_a_proof_is_refused_from_the_library_too(expected):
     issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": expected, "expires_in": 300}))
     work = vendor_fetch(issuer)
     await work.send("POST", URL, {})

@@ -90,7 +90,7 @@ def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
         ("http://169.254.169.254/token", False),
     ],
 )
-async def test_the_files_own_token_uri_is_used_over_https(tmp_path, url, goes):
+async def test_token_uri_of_the_file_is_used_over_https(tmp_path, url, goes):
     issuer = ScriptedIssuer(present())
     work = source(issuer, credentials_file=file_of(tmp_path, service_account(token_uri=url))).fetch()
     if goes:
@@ -121,7 +121,7 @@ async def test_a_users_refresh_token_is_exchanged(tmp_path):
     }
 
 
-async def test_an_impersonated_account_is_asked_for_with_the_own_token(tmp_path):
+async def test_token_of_an_impersonated_account_is_requested_with_the_source_token(tmp_path):
     document = {
         "type": "impersonated_service_account",
         "service_account_impersonation_url": f"{PERSON}:generateAccessToken",
@@ -255,7 +255,7 @@ async def test_application_default_credentials_are_looked_for_in_googles_order(t
     assert await asked(moved) == "https://usual.example/token"
 
 
-async def test_a_home_that_may_not_be_entered_is_as_good_as_none(monkeypatch):
+async def test_inaccessible_home_is_treated_as_missing(monkeypatch):
     """Distroless images set HOME=/root and run as another user."""
 
     def stat(path: Any, **_: Any) -> Any:
@@ -275,7 +275,7 @@ async def test_the_environment_is_gatepasss_own(monkeypatch, tmp_path):
     assert form(issuer)["refresh_token"] == "1//refresh-token-of-the-user"
 
 
-async def test_the_metadata_server_gives_the_machines_own_token():
+async def test_metadata_server_returns_the_machines_token():
     issuer = ScriptedIssuer(present(), Mint(life=1_799, text="ya29.machine"))
     token = await source(issuer, {"GCE_METADATA_HOST": "127.0.0.1:8080"}, scope="https://a https://b").fetch()
     assert (token.text, token.lifetime_s) == ("ya29.machine", 1_799)
@@ -308,7 +308,7 @@ async def test_a_metadata_host_elsewhere_is_not_asked_in_plain():
     assert issuer.calls == 0
 
 
-async def test_a_silent_issuer_is_left_in_time_and_no_thread_stays(tmp_path):
+async def test_silent_issuer_is_a_timeout_and_leaves_no_thread(tmp_path):
     thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(clock := present(), otherwise=Hang())
     token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()), timeout_s=4.0)
     task = asyncio.create_task(failure_of(token_source.fetch()))
@@ -373,7 +373,7 @@ async def test_a_request_that_is_given_up_is_not_begun():
     assert issuer.calls == 0
 
 
-async def test_the_adapter_speaks_google_auths_language():
+async def test_adapter_implements_google_auths_transport():
     issuer = ScriptedIssuer(present(), Answer(201, b"\x00", ((b"x-a", b"b"),)))
     response = await asyncio.to_thread(GoogleRequest(vendor_fetch(issuer)), "https://x.example/", timeout=3)
     assert (response.status, response.headers, response.data) == (201, {"x-a": "b"}, b"\x00")

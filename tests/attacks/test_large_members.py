@@ -1,0 +1,121 @@
+"""Hostile members of a request that are large in one piece: what a rule does with one must not hold the interpreter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from gatepass.normalize import images, json_editor, messages
+from gatepass.normalize.members import Drop, JsonMemberPath
+from gatepass.normalize.messages import MergedRoles, Replayed, SchemaInWords, SystemIntoUser, TextContent, ToolIds
+from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
+from tests.attacks.conftest import Attack
+from tests.attacks.test_rules import longest_pause_s
+
+MIB = 1 << 20
+PNG = b"iVBORw0KGgoAAAAA"
+USER = b'{"role":"user","content":"u"}'
+
+
+def chat(*listed: bytes, more: bytes = b"") -> bytes:
+    return b"".join((b'{"model":"m"', more, b',"messages":[', b",".join(listed), b"]}"))
+
+
+def message(role: bytes, name: bytes, value: bytes) -> bytes:
+    return b'{"role":"%b","%b":%b}' % (role, name, value)
+
+
+def part(kind: bytes, value: bytes) -> bytes:
+    return b'[{"type":"%b","text":"%b"}]' % (kind, value)
+
+
+def text(value: bytes) -> bytes:
+    return b'"%b"' % value
+
+
+def schema(value: bytes) -> bytes:
+    return b',"response_format":{"type":"json_schema","json_schema":{"schema":%b}}' % value
+
+
+def astral() -> bytes:
+    """As text it takes four times its bytes."""
+    return b"a" * (27 * MIB) + "\U0001f600".encode()
+
+
+def escapes() -> bytes:
+    return text(b"\\u4e2d" * (5 * MIB - 100))
+
+
+def words(size_bytes: int = 30 * MIB - 200) -> bytes:
+    return b',"x":%b' % text(b"a " * (size_bytes // 2))
+
+
+def many(value: bytes, count: int) -> bytes:
+    return b"[%b%b]" % ((value + b",") * (count - 1), value)
+
+
+def changed_by(change: Change) -> tuple[Rule, ...]:
+    return (ChangeRule("rules", (change,)),)
+
+
+NOT_NULL = changed_by(Drop(JsonMemberPath.parse("x"), frozenset((b"null",))))
+CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], bytes]]] = {
+    "an image's padding": (
+        BUILT_IN_RULES,
+        lambda: chat(message(b"user", b"images", text(PNG + b"=" * (30 * MIB)))),
+    ),
+    "blanks after its padding": (
+        BUILT_IN_RULES,
+        lambda: chat(message(b"user", b"images", text(PNG + b"=" + b" " * (30 * MIB)))),
+    ),
+    "an image's URL": (BUILT_IN_RULES, lambda: chat(message(b"user", b"images", text(b"http://h/" + astral())))),
+    "words where null is dropped": (NOT_NULL, lambda: chat(USER, more=words())),
+    "tool calls of an answer": (
+        changed_by(Replayed()),
+        lambda: chat(message(b"assistant", b"tool_calls", many(b"[]", 5_000_000))),
+    ),
+    "refusal of an answer": (changed_by(Replayed()), lambda: chat(message(b"assistant", b"refusal", escapes()))),
+    "a schema's text": (changed_by(SchemaInWords()), lambda: chat(USER, more=schema(escapes()))),
+    "a schema's objects": (changed_by(SchemaInWords()), lambda: chat(USER, more=schema(many(b'{"a":{}}', 120_000)))),
+    "a system message before a schema": (
+        changed_by(SchemaInWords()),
+        lambda: chat(message(b"system", b"content", text(astral())), more=schema(b"{}")),
+    ),
+    "a part's text": (changed_by(TextContent()), lambda: chat(message(b"user", b"content", part(b"text", astral())))),
+    "a part's type": (changed_by(TextContent()), lambda: chat(message(b"user", b"content", part(astral(), b"a")))),
+    "neighbours": (changed_by(MergedRoles()), lambda: chat(USER, message(b"user", b"content", text(astral())))),
+    "a role": (changed_by(MergedRoles()), lambda: chat(message(astral(), b"content", b'"u"'))),
+    "a system message": (
+        changed_by(SystemIntoUser()),
+        lambda: chat(message(b"system", b"content", text(astral())), USER),
+    ),
+    "an id": (changed_by(ToolIds()), lambda: chat(message(b"tool", b"tool_call_id", text(astral())))),
+}
+
+
+@pytest.mark.attack("rules: one large member")
+@pytest.mark.parametrize("name", CASES)
+def test_no_large_member_holds_the_interpreter(attack: Attack, name: str) -> None:
+    rules, body = CASES[name]
+    raw = body()
+    attack.cases += 1
+    attack.loop_s = asyncio.run(longest_pause_s("messages", raw, rules))
+
+
+def test_a_member_that_is_split_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_editor, "SMALL_BYTES", 64 * MIB)
+    assert asyncio.run(longest_pause_s("messages", chat(USER, more=words(3 * MIB)), NOT_NULL)) > 0.03
+
+
+def test_an_image_that_is_checked_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "CHECKED_BYTES", 64 * MIB)
+    rules, body = CASES["an image's URL"]
+    assert asyncio.run(longest_pause_s("messages", body(), rules)) > 0.05
+
+
+def test_a_schema_that_is_parsed_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "SCHEMA_BYTES", 64 * MIB)
+    rules, body = CASES["a schema's text"]
+    assert asyncio.run(longest_pause_s("messages", body(), rules)) > 0.05
