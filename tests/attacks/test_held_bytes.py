@@ -381,17 +381,27 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
     assert large.headers.get("retry-after") == "1"
 
 
-PADDING = b"x" * (3 * MIB)
+PADDING_BYTES = 3 * MIB
 QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"x":%b}'
-REJECTED: dict[str, tuple[bytes, Dialogue]] = {
-    "not JSON": (QUESTION % (b'["%b"' % PADDING), []),
-    "nested too deep": (QUESTION % (b'["%b",%b%b]' % (PADDING, b"[" * 100, b"]" * 100)), []),
-    "too much structure": (QUESTION % (b"[%b1]" % (b"1," * 700_000)), []),
-    "not UTF-8": (QUESTION % (b'"%b\xff"' % PADDING), []),
-    "an error of the upstream": (QUESTION % (b'"%b"' % PADDING), [Send(reply({"error": {"message": "no"}}, 400))]),
-    "a reply that is not JSON": (QUESTION % b"1", [Send(reply(b'{"x":"%b"' % PADDING))]),
-    "an event that is not JSON": (QUESTION % b'1,"stream":true', [*begin_stream(), Send(chunk(b"data: {\n\n"))]),
+REJECTED: dict[str, Callable[[], tuple[bytes, Dialogue]]] = {
+    "not JSON": lambda: (QUESTION % padded(b'["%b"'), []),
+    "nested too deep": lambda: (QUESTION % padded(b'["%%b",%b%b]' % (b"[" * 100, b"]" * 100)), []),
+    "too much structure": lambda: (QUESTION % (b"[%b1]" % (b"1," * 700_000)), []),
+    "not UTF-8": lambda: (QUESTION % padded(b'"%b\xff"'), []),
+    "an error of the upstream": lambda: (
+        QUESTION % padded(b'"%b"'),
+        [Send(reply({"error": {"message": "no"}}, 400))],
+    ),
+    "a reply that is not JSON": lambda: (QUESTION % b"1", [Send(reply(padded(b'{"x":"%b"')))]),
+    "an event that is not JSON": lambda: (
+        QUESTION % b'1,"stream":true',
+        [*begin_stream(), Send(chunk(b"data: {\n\n"))],
+    ),
 }
+
+
+def padded(value: bytes) -> bytes:
+    return value % (b"x" * PADDING_BYTES)
 
 
 async def left_by(body: bytes, dialogue: Dialogue, requests: int = 4) -> int:
@@ -416,11 +426,11 @@ async def left_by(body: bytes, dialogue: Dialogue, requests: int = 4) -> int:
 @pytest.mark.parametrize("kind", REJECTED)
 async def test_a_rejected_request_leaves_nothing_for_the_collector(attack: Attack, kind: str) -> None:
     attack.cases += 1
-    left_bytes = await left_by(*REJECTED[kind])
+    left_bytes = await left_by(*REJECTED[kind]())
     attack.peak_bytes, attack.allowed_bytes = left_bytes, 4 * MIB  # the last one may still end
     attack.check(left_bytes < 4 * MIB, (kind, left_bytes))
 
 
 async def test_an_error_that_keeps_its_frames_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "drop_tracebacks", lambda _: None)
-    assert await left_by(*REJECTED["not JSON"]) > 8 * MIB
+    assert await left_by(*REJECTED["not JSON"]()) > 8 * MIB

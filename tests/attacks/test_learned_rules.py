@@ -395,27 +395,27 @@ def test_a_sentence_of_the_upstream_beside_a_quoted_value_is_learned() -> None:
 
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize(
-    "values",
+    "make_values",
     [
-        ["a " * (rejection.BODY_BYTES // 2 - 100)],
-        ["Unsupported parameter: 'seed' " * (rejection.BODY_BYTES // 31)],
-        [f"Unsupported {at}" for at in range(100_000)],
-        ["&lt;" * (rejection.BODY_BYTES // 5)],
-        ["%41" * (rejection.BODY_BYTES // 4)],
-        [[]] * 600_000,
-        list(range(250_000)),
-        ["Ä ß " * (rejection.BODY_BYTES // 8)],
-        [0] * (rejection.BODY_BYTES // 2 - 400),
-        [0] * (rejection.MOST_SEPARATORS - 100),
-        [1.5e9] * (rejection.MOST_SEPARATORS - 100),
-        [{f"{at:x}": 0} for at in range(rejection.MOST_SEPARATORS // 2 - 100)],
-        [int("1" * 4300)] * (rejection.BODY_BYTES // 4301 - 1),
+        lambda: ["a " * (rejection.BODY_BYTES // 2 - 100)],
+        lambda: ["Unsupported parameter: 'seed' " * (rejection.BODY_BYTES // 31)],
+        lambda: [f"Unsupported {at}" for at in range(100_000)],
+        lambda: ["&lt;" * (rejection.BODY_BYTES // 5)],
+        lambda: ["%41" * (rejection.BODY_BYTES // 4)],
+        lambda: [[]] * 600_000,
+        lambda: list(range(250_000)),
+        lambda: ["Ä ß " * (rejection.BODY_BYTES // 8)],
+        lambda: [0] * (rejection.BODY_BYTES // 2 - 400),
+        lambda: [0] * (rejection.MOST_SEPARATORS - 100),
+        lambda: [1.5e9] * (rejection.MOST_SEPARATORS - 100),
+        lambda: [{f"{at:x}": 0} for at in range(rejection.MOST_SEPARATORS // 2 - 100)],
+        lambda: [int("1" * 4300)] * (rejection.BODY_BYTES // 4301 - 1),
     ],
     ids=range(13),
 )
 @pytest.mark.parametrize("text", ["a" * 2000, "Unsupported parameter: 'seed' " * 66, "&lt;" * 500, "%41" * 660])
-def test_a_comparison_is_short(attack: Attack, values: list[Any], text: str) -> None:
-    body = json.dumps({**MEMBERS, "metadata": values}, ensure_ascii=False, separators=(",", ":")).encode()
+def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[Any]], text: str) -> None:
+    body = json.dumps({**MEMBERS, "metadata": make_values()}, ensure_ascii=False, separators=(",", ":")).encode()
     error_body = read_error_body(openai(text), refused=True)
     attack.cases += 1
     began_s = time.thread_time()

@@ -131,20 +131,21 @@ def repeated(unit: bytes) -> bytes:
 
 @pytest.mark.attack("replies: read in one piece")
 @pytest.mark.parametrize(
-    "inside",
+    "make_choices",
     [
-        repeated(CHOICE % b""),
-        repeated(CALLED % CALL),
-        CALLED % repeated(CALL),
-        CHOICE % (b"," + repeated(b'"content":""')),
-        CHOICE % (b"," + repeated(b'"logprobs":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]')),
+        lambda: repeated(CHOICE % b""),
+        lambda: repeated(CALLED % CALL),
+        lambda: CALLED % repeated(CALL),
+        lambda: CHOICE % (b"," + repeated(b'"content":""')),
+        lambda: CHOICE % (b"," + repeated(b'"logprobs":[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]')),
     ],
 )
-def test_no_reply_that_is_read_in_one_piece_takes_long(attack: Attack, inside: bytes) -> None:
+def test_no_reply_that_is_read_in_one_piece_takes_long(attack: Attack, make_choices: Callable[[], bytes]) -> None:
+    choices = make_choices()
     searched = b'{"x":[%b],' % b",".join([b'{"choices":[{}]}'] * ((BUILT_BYTES - 1024) // 17))
-    body = searched + (ENVELOPE % inside)[1:]
+    body = searched + (ENVELOPE % choices)[1:]
     assert 2 * BUILT_BYTES < len(body) <= ONE_PASS_BYTES
-    for one in (body, ENVELOPE % inside):
+    for one in (body, ENVELOPE % choices):
         attack.cases += 1
         with attack.on_loop():
             read_good(one)
