@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 
-from tests.fuzz.campaign import PromiseBroken, fuzz, replay
+from tests.fuzz.campaign import PromiseBroken, fuzz, replay_corpus
 from tests.fuzz.targets import FAMILIES
 
 MEMORY_BYTES = 2 << 30
@@ -31,7 +31,7 @@ def main() -> int:
         is_timed = options.runs is None
         length = {"seconds": options.seconds * part} if is_timed else {"runs_at_most": int(options.runs * part)}
         try:
-            replay(name)
+            replay_corpus(name)
             report = fuzz(name, options.seed, **length)
         except PromiseBroken as broken:
             print(f"{name}: broken: {broken}", file=sys.stderr)

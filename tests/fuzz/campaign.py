@@ -49,18 +49,23 @@ class PromiseBroken(Exception):
 
 def corpus(name: str) -> list[bytes]:
     """Return the inputs of a family in the corpus."""
-    return [path.read_bytes() for path in _paths(name)]
+    return [path.read_bytes() for path in paths(name)]
 
 
-def _paths(name: str) -> list[Path]:
+def paths(name: str) -> list[Path]:
+    """Return the files of a family in the corpus."""
     return sorted((CORPUS / name).iterdir())
 
 
-def replay(name: str) -> None:
-    """Run each input of the corpus of a family through each of its targets."""
-    for path in _paths(name):
-        for target, _ in FAMILIES[name].targets:
-            _run(target, path.read_bytes(), seed=1)
+def replay(name: str, body: bytes) -> None:
+    """Run one input through each target of a family."""
+    for target, _ in FAMILIES[name].targets:
+        _run(target, body, seed=1)
+
+
+def replay_corpus(name: str) -> None:
+    for body in corpus(name):
+        replay(name, body)
 
 
 def fuzz(name: str, seed: int, *, seconds: float = math.inf, runs_at_most: float = math.inf) -> Report:
