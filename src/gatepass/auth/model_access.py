@@ -28,10 +28,12 @@ MODELS = frozenset(
     (
         *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
         *("fallbacks", "fallback_models", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"),
-        *("draft_model", "analysis_models", "allowed_models"),
+        *("draft_model", "analysis_models", "allowed_models", "preset"),
     )
 )
-"""Members that contain the name of a model, several names, or objects with a `model` or with lists of models."""
+"""Members that contain the name of a model, several names, or objects with a `model` or with lists of models.
+
+OpenRouter's `preset` names stored settings, which may select a model. A key has to list the name of the preset."""
 DESTINATIONS = frozenset(
     (
         *("api_base", "base_url", "api_url", "endpoint", "azure_endpoint", "server_url", "custom_llm_provider"),

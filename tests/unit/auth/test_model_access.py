@@ -1,4 +1,4 @@
-"""Models that a request names in the tools and plugins of OpenRouter."""
+"""Models that a request names in the tools, plugins and presets of OpenRouter."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def check(members: str) -> None:
         '"Plugins":[{"id":"fusion","analysisModels":["b"]}]',
         '"plugins":[{"id":"auto-router","allowed_models":["openai/*"]}]',
         '"plugins":[{"id":"x","api_key":"k"}]',
+        '"preset":"translator"',
         '"extra_body":{"plugins":[{"id":"fusion","m\\u006fdel":"b"}]}',
         '"tools":[{"type":"openrouter:fusion","parameters":{"analysis_models":["b"]}}]',
         '"tools":[{"type":"openrouter:fusion","parameters":{"model":"b"}}]',
@@ -30,7 +31,7 @@ def check(members: str) -> None:
         '"input":[{"type":"additional_tools","tools":[{"type":"openrouter:fusion","parameters":{"model":"b"}}]}]',
     ],
 )
-def test_no_plugin_and_no_tool_names_another_model(members: str) -> None:
+def test_no_plugin_tool_or_preset_names_another_model(members: str) -> None:
     with pytest.raises(ModelNotAllowed):
         check(members)
 
