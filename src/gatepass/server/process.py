@@ -54,6 +54,7 @@ from gatepass.server.pages import (
     status_of,
 )
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
+from gatepass.server.supervisor import NEXT_STOP
 from gatepass.server.timeouts import RefusedRequests
 
 LOG = logging.getLogger("gatepass.serve")
@@ -65,6 +66,9 @@ HANDOVER_S = 0.1
 
 CHECK_INTERVAL_S = 0.02
 """How often a drain checks if a client can still send a request on an open connection."""
+
+MOST_STOPS = 2
+"""After this many signals to stop, the next one ends the process."""
 
 FORCED_STOP_S = 3
 """How long uvicorn waits after the drain for connections that are closing."""
@@ -267,12 +271,13 @@ class DrainingServer(uvicorn.Server):
         self._all_workers_stop = False
         """Whether all workers stop. Then this one keeps accepting during its drain, to respond with 503."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._has_second_signal = False
+        self._stops = self._next_stops = 0
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             signal.signal(signal.SIGHUP, self.handle_reload)
+            signal.signal(NEXT_STOP, self.handle_next_stop)
             # `serve` blocked it at the start, when it would have ended the process. One that waits is delivered now.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             yield
@@ -411,8 +416,17 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, _: int, __: FrameType | None) -> None:
         """Drain at the first signal, end all streams with an error event at the second, exit at the third."""
         # uvicorn's own handler records the signal and raises it again after the stop: a clean stop must exit with 0
-        self.force_exit = self._has_second_signal
-        self._has_second_signal = self.should_exit
-        if self._has_second_signal and self._loop is not None:
+        self._stops += 1
+        self._stop(self._stops)
+
+    def handle_next_stop(self, _: int, __: FrameType | None) -> None:
+        """Act as the supervisor at its second signal, and at each one after it."""
+        self._next_stops += 1
+        self._stop(1 + self._next_stops)
+
+    def _stop(self, signals: int) -> None:
+        # `should_exit` does not count: systemd may signal a worker after the supervisor has stopped it
+        if signals > 1 and self._loop is not None:
             self._loop.call_soon_threadsafe(self.endpoint.state.in_flight.end_now)
+        self.force_exit = self.force_exit or signals > MOST_STOPS
         self.should_exit = True

@@ -94,6 +94,8 @@ LOG = logging.getLogger("gatepass.server.supervisor")
 
 KEY_BYTES = 32
 
+NEXT_STOP = signal.SIGUSR1
+"""Sent to the workers when the supervisor is stopped again. A SIGTERM may come from systemd, for the first stop."""
 STOPPING = b"."
 """Sent on the lifeline before a stop. Workers peek at it and never consume it, because they share one end."""
 STORE = "store"
@@ -338,7 +340,7 @@ class Supervisor:
         """Drain at the first call. At the second one signal the workers, which then end their streams."""
         if self._stopping.is_set():
             for worker in self._running_workers():
-                worker.signal(signal.SIGTERM)
+                worker.signal(NEXT_STOP)
             return
         self._stopping.set()
         self._channel.announce_stop()

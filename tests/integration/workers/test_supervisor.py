@@ -7,7 +7,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -259,6 +259,19 @@ async def test_stop_received_by_workers_too_is_not_a_second_signal(tmp_path):
             os.kill(pid, signal.SIGTERM)
         await stream.running.logged('"draining".*"in_flight":1')
         stream.running.process.send_signal(signal.SIGTERM)
+        await at_rest(lambda: len(stream.running.lines))
+        await stream.finish()
+        assert await stream.running.ended() == 0
+
+
+async def test_signal_that_reaches_the_workers_after_the_supervisor_is_not_a_second_one(tmp_path):
+    """systemd signals the main process first, and may reach the workers after they know of the stop."""
+    async with streaming(tmp_path) as stream:
+        stream.running.process.send_signal(signal.SIGTERM)
+        await stream.running.logged('"draining".*"in_flight":1')
+        for pid in await stream.running.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         await at_rest(lambda: len(stream.running.lines))
         await stream.finish()
         assert await stream.running.ended() == 0
