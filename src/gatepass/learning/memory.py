@@ -214,8 +214,11 @@ class SingleTrial:
         # The wait is limited from the request's arrival too, so that it does not begin again with the next leader.
         return 0.0 if leader == session else max(0.0, min(since_s, entered_s) + WAIT_S - now_s)
 
-    def is_calm(self, trial_key: TrialKey, now_s: float) -> bool:
-        """Whether no request waits and no rule is on trial, and the model replied within the last half KNOWN_S."""
+    def needs_no_trial(self, trial_key: TrialKey, now_s: float) -> bool:
+        """Return whether no rule is on trial, and the model will remain known for another half KNOWN_S at least.
+
+        A model that was known for longer has a session again, so that its next reply renews the time.
+        """
         return not self._trials and self._known.get(trial_key, 0.0) > now_s + KNOWN_S / 2
 
     def propose(self, key: Key, rule: LearnedRule, evidence: str, session: Hashable, now_s: float) -> None:

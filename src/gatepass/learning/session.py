@@ -364,7 +364,7 @@ class Learner:
 
     def is_settled(self, scope: RuleScope, stream: bool, now_s: float) -> bool:
         """Whether no rule and no trial concerns `scope`: a request needs no session until it is rejected."""
-        return self.trial.is_calm((scope, stream), now_s) and not self.memory.knows(scope)
+        return self.trial.needs_no_trial((scope, stream), now_s) and not self.memory.knows(scope)
 
     def session(
         self, scope: RuleScope, protocol: ClientProtocol, mode: Mode = "on", policy: LearningPolicy | None = None
