@@ -328,7 +328,7 @@ async def test_invalid_bytes_after_a_request_never_change_its_response(case):
 
 
 async def test_connection_with_an_early_response_closes_after_a_time(upstream, monkeypatch):
-    monkeypatch.setattr("gatepass.server.process.KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr("gatepass.server.process.IDLE_TIMEOUT_S", 0.3)
     async with gateway(upstream=upstream.url) as gp:
         head = request(fields=[("content-length", "5"), ("connection", "keep-alive")], host="evil.example")
         reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)

@@ -156,7 +156,7 @@ def answer_all(request):
 @pytest.mark.parametrize("part", range(4))
 async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
     monkeypatch.setattr(
-        "gatepass.server.process.KEEP_ALIVE_S", RECEIVE_S
+        "gatepass.server.process.IDLE_TIMEOUT_S", RECEIVE_S
     )  # a mutation may have lost its `connection: close`
     rng = random.Random(SEED + part)
     statuses: Counter[int] = Counter()

@@ -54,7 +54,7 @@ class ConnectionContext:
     serve: Serve
     refused: OnRefused
     limits: Limits
-    keep_alive_s: float
+    idle_timeout_s: float
     """Maximum wait of a connection for its next request."""
     proxies: TrustedProxies
     shares: ConnectionShares[ClientConnection]
@@ -90,8 +90,8 @@ class ClientConnection(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
         self._parser = RequestParser(self)
-        self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, self._limits, context.keep_alive_s)
-        self._unauthenticated_until_s = self._loop.time() + context.keep_alive_s
+        self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, self._limits, context.idle_timeout_s)
+        self._unauthenticated_until_s = self._loop.time() + context.idle_timeout_s
         """When a connection without authentication closes. Otherwise each request would extend its life."""
         self._current: HttpRequestCycle | None = None
         """The cycle that is served. The cycles after it wait in `_queue`."""
@@ -277,7 +277,7 @@ class ClientConnection(asyncio.Protocol):
         if caller == self._caller:  # all requests of a connection except the first
             return
         self._caller = caller
-        self._timeouts.keep_alive_s = self._context.keep_alive_s
+        self._timeouts.idle_timeout_s = self._context.idle_timeout_s
         for connection in self._shares.authenticate(self, caller):
             connection.evict()
 
@@ -291,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
             for connection in self._shares.end_unauthenticated(self, address, now_s):
                 connection.evict()
             if not self._is_ending:
-                self._timeouts.keep_alive_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
+                self._timeouts.idle_timeout_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
         if cycle is None or not cycle.persists:
             # unread bytes of a body would reset the connection at its close
             if self._is_ending or self._parser.cycle is not None:

@@ -59,7 +59,8 @@ from gatepass.server.timeouts import RefusedRequests
 
 LOG = logging.getLogger("gatepass.serve")
 
-KEEP_ALIVE_S = 75
+IDLE_TIMEOUT_S = 75
+"""How long an idle connection of a client stays open for its next request."""
 
 HANDOVER_S = 0.1
 """Minimum time that a stopping process still serves, so that connections in the system's queue receive no 503."""
@@ -118,7 +119,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
-    return ConnectionContext(serve, refused, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight)
+    return ConnectionContext(serve, refused, config.limits, IDLE_TIMEOUT_S, proxies, shares, state.in_flight)
 
 
 CONFLICT = 409

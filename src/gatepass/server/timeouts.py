@@ -135,16 +135,16 @@ class ReceiveTimeouts:
     While a complete request is served, no input is awaited. A deadline that passes then has no effect.
     """
 
-    __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "keep_alive_s")
+    __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "idle_timeout_s")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None], limits: Limits, keep_alive_s: float
+        self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None], limits: Limits, idle_timeout_s: float
     ) -> None:
         self._receive_s = limits.receive_s
         self._deadline = Deadline(loop, passed)
         self._deadline.set(self._receive_s)
         self._upload_bytes_per_s = limits.upload_bytes_per_s
-        self.keep_alive_s = keep_alive_s
+        self.idle_timeout_s = idle_timeout_s
         self._awaited: AwaitedInput | None = _HEAD
 
     def update(self, parser: RequestParser, serving: HttpRequestCycle | None) -> None:
@@ -167,7 +167,7 @@ class ReceiveTimeouts:
             if cycle.is_streamed:
                 bound_s += min(0.0, cycle.ahead_s(self._upload_bytes_per_s))
         elif serving is None:
-            awaited, bound_s = _NEXT, self.keep_alive_s
+            awaited, bound_s = _NEXT, self.idle_timeout_s
         else:
             self._awaited = None
             return
@@ -192,9 +192,9 @@ class ReceiveTimeouts:
         """Wait only DRAIN_IDLE_S for each next request; if `is_idle`, also for the one awaited now."""
         if is_idle:
             # counted from the begin of the wait: a connection that has been idle for long closes at once
-            granted_s = self.keep_alive_s if self._awaited is AwaitedInput.NEXT else self._receive_s
+            granted_s = self.idle_timeout_s if self._awaited is AwaitedInput.NEXT else self._receive_s
             self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + DRAIN_IDLE_S))
-        self.keep_alive_s = DRAIN_IDLE_S
+        self.idle_timeout_s = DRAIN_IDLE_S
 
     def linger(self) -> None:
         """Restart the wait for the client's close, because more bytes arrived."""

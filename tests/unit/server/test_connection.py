@@ -21,7 +21,7 @@ from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
 from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, DRAIN_RECHECK_S, LINGER_S
 from tests.unit.http_client.loop import advance, driven, one_iteration, rest
-from tests.unit.server.wire_client import DATE, KEEP_ALIVE_S, FakeTransport, WireClient, asked
+from tests.unit.server.wire_client import DATE, IDLE_TIMEOUT_S, FakeTransport, WireClient, asked
 
 LIMIT_BYTES = 1_000_000
 RECEIVE_S = 20.0
@@ -115,9 +115,9 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
 async def test_an_idle_connection_is_closed_after_its_time():
     wire_client = WireClient(echo_known)
     await exchange(wire_client, asked(b"1"))
-    await advance(KEEP_ALIVE_S - 1)
+    await advance(IDLE_TIMEOUT_S - 1)
     await exchange(wire_client, asked(b"2"))
-    await advance(KEEP_ALIVE_S - 1)
+    await advance(IDLE_TIMEOUT_S - 1)
     assert not wire_client.transport.closing
     await advance(2)
     assert (wire_client.transport.closing, wire_client.transport.aborted, wire_client.statuses) == (
@@ -165,7 +165,7 @@ async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served(
     assert wire_client.statuses == [401]
     await exchange(wire_client, raw[-2:] + asked(b"2"))
     assert wire_client.statuses == [401, 401]
-    await advance(KEEP_ALIVE_S + 1)
+    await advance(IDLE_TIMEOUT_S + 1)
     assert wire_client.transport.closing
 
 
@@ -698,13 +698,13 @@ async def test_a_client_that_never_authenticates_renews_no_connection():
     wire_client = WireClient(refuse)
     for _ in range(3):
         await exchange(wire_client, asked(b""))
-        await advance(KEEP_ALIVE_S / 3 - 1)
+        await advance(IDLE_TIMEOUT_S / 3 - 1)
     assert not wire_client.transport.closing
     await advance(4)
     assert (bool(wire_client.transport.closing), wire_client.statuses) == (True, [401, 401, 401])
-    late = WireClient(refuse, receive_s=2 * KEEP_ALIVE_S)
+    late = WireClient(refuse, receive_s=2 * IDLE_TIMEOUT_S)
     await exchange(late, asked(b"")[:-2])
-    await advance(KEEP_ALIVE_S + 1)
+    await advance(IDLE_TIMEOUT_S + 1)
     await exchange(late, b"\r\n")
     assert (late.statuses, b"connection: close" in late.received) == ([401], True)
 
@@ -941,10 +941,10 @@ async def test_drain_serves_a_request_that_arrives_after_a_pause_of_the_machine(
     assert wire_client.transport.ended
 
 
-@pytest.mark.parametrize("close", ["drain", "stop", "keep-alive", "receive"])
+@pytest.mark.parametrize("close", ["drain", "stop", "idle", "receive"])
 async def test_an_idle_connection_does_not_close_over_a_request_that_the_loop_has_not_read(close: str):
     wire_client = WireClient(echo_known)
-    if close in ("drain", "keep-alive"):
+    if close in ("drain", "idle"):
         await exchange(wire_client, asked(b"1"))
     await advance(DRAIN_IDLE_S * 2)
     arrived, client = socket.socketpair()
@@ -955,13 +955,13 @@ async def test_an_idle_connection_does_not_close_over_a_request_that_the_loop_ha
             wire_client.connection.close_when_idle()
         elif close == "stop":
             wire_client.connection.shutdown()
-        await advance({"keep-alive": KEEP_ALIVE_S, "receive": RECEIVE_S}.get(close, 0.01))
+        await advance({"idle": IDLE_TIMEOUT_S, "receive": RECEIVE_S}.get(close, 0.01))
         assert (wire_client.transport.ended, wire_client.transport.closing) == (False, False)
         wire_client.send(arrived.recv(1000))
         await rest()
         assert (wire_client.statuses[-1], wire_client.received[-1:]) == (200, b"2")
         # without unread bytes it closes
-        await advance(KEEP_ALIVE_S + RECEIVE_S)
+        await advance(IDLE_TIMEOUT_S + RECEIVE_S)
         assert wire_client.transport.closing
 
 

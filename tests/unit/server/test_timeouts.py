@@ -14,7 +14,7 @@ from tests.unit.http_client.loop import advance, driven
 from tests.unit.server.cycle_recorder import CycleRecorder
 from tests.unit.server.wire_client import asked
 
-RECEIVE_S, KEEP_ALIVE_S = 20.0, 75.0
+RECEIVE_S, IDLE_TIMEOUT_S = 20.0, 75.0
 LIMIT_BYTES = 1_000_000
 RAW = asked(b"hello, you")
 
@@ -30,7 +30,7 @@ class Wait:
         self.recorder = CycleRecorder()
         self.reader = RequestParser(self.recorder)
         limits = Limits(receive_s=RECEIVE_S, upload_bytes_per_s=BYTES_PER_S)
-        self.timeouts = ReceiveTimeouts(asyncio.get_running_loop(), self._late, limits, KEEP_ALIVE_S)
+        self.timeouts = ReceiveTimeouts(asyncio.get_running_loop(), self._late, limits, IDLE_TIMEOUT_S)
         self.serving: HttpRequestCycle | None = None
         self.bound()
 
@@ -131,9 +131,9 @@ async def test_the_rest_of_a_late_body_buys_no_time_with_its_pieces(is_passed_on
 async def test_nothing_is_awaited_while_a_whole_request_is_served_and_then_the_next():
     wait = Wait()
     wait.send(RAW)
-    await advance(10 * KEEP_ALIVE_S)
+    await advance(10 * IDLE_TIMEOUT_S)
     wait.answer()
-    await advance(KEEP_ALIVE_S - 1)
+    await advance(IDLE_TIMEOUT_S - 1)
     wait.bound()
     assert wait.late == []
     await advance(1)

@@ -17,7 +17,7 @@ from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import HttpRequestCycle
 
-KEEP_ALIVE_S = 75.0
+IDLE_TIMEOUT_S = 75.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
 
 Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]
@@ -102,7 +102,7 @@ class WireClient:
         if shares is None:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
         reception = ConnectionContext(
-            self._note, self._refuse, bounds, KEEP_ALIVE_S, TrustedProxies(()), shares, self.live
+            self._note, self._refuse, bounds, IDLE_TIMEOUT_S, TrustedProxies(()), shares, self.live
         )
         config = Config("nowhere:app")
         self.connection = made(reception, config=config, server_state=self.state, app_state={})
