@@ -189,6 +189,18 @@ async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
     assert (tmp_path / "gatepass.yaml").read_text().count("# Not proven: upstream:llm connect") == 2
 
 
+@pytest.mark.parametrize(("answers", "model"), [(("y", "tiny"), "tiny"), (("n",), "a model name of the LLM gateway")])
+async def test_clients_of_an_upstream_without_a_list_get_the_model_of_the_call(tmp_path, answers, model):
+    def without_list(request: Received) -> Dialogue:
+        return [Send(reply({"error": {"message": "Not Found"}}, 404) if request.method == "GET" else stream(*EVENTS))]
+
+    async with Scripted(answer=without_list) as upstream:
+        result = await run(tmp_path, answers=(upstream.url, "none", *answers, "other", ""))
+    assert result.exit_code == 0, result.output
+    assert "`gatepass doctor MODEL --call`" in result.output
+    assert f"    model: {model}\n" in result.output
+
+
 async def test_options_file_and_variable_replace_all_questions(tmp_path, monkeypatch):
     monkeypatch.setenv("CORP_SECRET", SECRET)
     async with servers() as url:

@@ -512,7 +512,7 @@ def init(
     if setup.models:
         shown = ", ".join(setup.models[:MOST_SHOWN]) + (" …" if len(setup.models) > MOST_SHOWN else "")
         click.echo(f"Models: {shown}")
-    _offer_call(setup, call=call)
+    called_model = _offer_call(setup, call=call)
     setup.ask("clients")
     setup.ask("listen")
     keys = _keys(setup.answers["clients"])
@@ -521,7 +521,7 @@ def init(
     listen = setup.answers["listen"]
     # an address that means all interfaces is none to connect to
     host = "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
-    url, model = f"http://{host}:8080/v1", setup.chat_model or "a name that GET /v1/models lists"
+    url, model = f"http://{host}:8080/v1", called_model or setup.chat_model or "a model name of the LLM gateway"
     click.echo(f"\nWrote {output}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
         shown = PASTE.get(key.name, PASTE["other"]).format(url=url, key=value)
@@ -566,12 +566,13 @@ def _answers_file(path: str | None) -> dict[str, str]:
     return answers
 
 
-def _offer_call(setup: Setup, *, call: bool) -> None:
+def _offer_call(setup: Setup, *, call: bool) -> str:
+    """Send one streamed request, if the operator agrees. Return its model, "" without a request."""
     model = setup.chat_model
     if not call and not (
         setup.is_interactive and click.confirm("Send one streamed request? It may be billed.", default=False)
     ):
-        return
+        return ""
     if setup.is_interactive:
         model = click.prompt("Model", default=model or None)
     if not model:
@@ -581,6 +582,7 @@ def _offer_call(setup: Setup, *, call: bool) -> None:
         if not setup.is_interactive:
             sys.exit(CHECK_FAILED)
         setup.notes.append(f"{failed.hop} {failed.what}: {failed.why}")
+    return model
 
 
 def _keys(clients: str) -> list[tuple[ClientKey, str]]:

@@ -143,7 +143,7 @@ def refusal_advice(reason: str, credential: str) -> str:
 
 MODELS_SHOWN = 20
 
-PROVE = "Add a model and --call for a small real call, which may be billed."
+PROVE = "Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed."
 
 LIST_S = 10.0
 """The limit of both requests of `check_models`. An operator waits, so that it ignores configured timeouts."""

@@ -104,7 +104,8 @@ HINTS = (
         # FastAPI, OpenAI, Express, Go's net/http and Spring Boot
         r"^not found\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$|no static resource"
         r"|with an empty body\.$|with an HTML page(?: titled .*(?:404|not found).*)?\.$",
-        "The path may be wrong: upstreams.{upstream}.base_url must end with the version, such as https://host/v1.",
+        "The upstream has no such path: it does not support this operation, or upstreams.{upstream}.base_url does not"
+        " end with the version, such as https://host/v1.",
         404,
     ),
 )

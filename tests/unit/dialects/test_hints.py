@@ -46,7 +46,10 @@ DOUBLED = (
     " Part of the path is doubled: upstreams.chat.base_url must end with the version, such as https://host/v1, and not"
     " with the operation."
 )
-PATH = " The path may be wrong: upstreams.chat.base_url must end with the version, such as https://host/v1."
+PATH = (
+    " The upstream has no such path: it does not support this operation, or upstreams.chat.base_url does not end with"
+    " the version, such as https://host/v1."
+)
 
 REJECTION = (
     " If the upstream rejects the token, set upstreams.chat.rejection.statuses: [403], which renews it (if it is set, a"

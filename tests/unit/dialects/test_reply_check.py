@@ -282,7 +282,10 @@ def test_other_text_is_quoted(body, headers, message):
     )
 
 
-BASE_URL = " The path may be wrong: upstreams.chat.base_url must end with the version, such as https://host/v1."
+BASE_URL = (
+    " The upstream has no such path: it does not support this operation, or upstreams.chat.base_url does not end with"
+    " the version, such as https://host/v1."
+)
 
 
 @pytest.mark.parametrize(("status", "shown"), [(503, "503 Service Unavailable"), (529, "529"), (404, "404 Not Found")])
