@@ -15,7 +15,15 @@ from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
 from gatepass.auth.authenticator import Authenticator
-from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, check_body_access, check_part_access, may_use
+from gatepass.auth.model_access import (
+    DESTINATIONS,
+    FAMILIES,
+    MODELS,
+    NESTED,
+    check_body_access,
+    check_part_access,
+    may_use,
+)
 from gatepass.config.access import AccessKey
 from gatepass.config.block import is_loopback
 from gatepass.config.checks import unsafe_settings
@@ -107,6 +115,9 @@ def test_mutant_that_compares_case_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(map(routed_by, TWO_READINGS))
 
 
+DESTINATION_NAMES = [*sorted(DESTINATIONS), *(f"{family}_{rest}" for family in FAMILIES for rest in ("x", "api_key"))]
+
+
 @st.composite
 def naming(draw: st.DrawFn) -> bytes:
     """A body whose model is `gpt-a`, and that names SECRET, another server or a credential somewhere else."""
@@ -127,7 +138,7 @@ def naming(draw: st.DrawFn) -> bytes:
         member = f'{draw(spelled("tools"))}:[{{"type":"function"}},{{"type":"mcp",{named}:"x"}}]'
     else:
         value = draw(st.sampled_from(['"x"', "{}", "null"]))
-        member = f"{draw(spelled(draw(st.sampled_from(sorted(DESTINATIONS)))))}:{value}"
+        member = f"{draw(spelled(draw(st.sampled_from(DESTINATION_NAMES))))}:{value}"
     if nested_in:
         member = f"{draw(spelled(nested_in))}:{{{member}}}"
     members = ['"model":"gpt-a"', member]
@@ -173,6 +184,16 @@ NAMING = (
     b'{"model":"gpt-a","tools":[{"type":"mcp","server_label":"x","authorization":"ya29"}]}',
     b'{"model":"gpt-a","tools":[{"type":"mcp","server_label":"x","headers":{"a":"b"}}]}',
     b'{"model":"gpt-a","extra_body":{"tools":[{"type":"mcp","server_url":"https://evil.example"}]}}',
+    b'{"model":"gpt-a","model_id":"arn:aws:bedrock:eu-west-1::foundation-model/gpt-secret"}',
+    b'{"model":"gpt-a","prompt_id":"stored"}',
+    b'{"model":"gpt-a","lora_path":["gpt-secret"]}',
+    b'{"model":"gpt-a","langsmith_base_url":"https://evil.example"}',
+    b'{"model":"gpt-a","extra_body":{"langsmith_project":"os.environ/OPENAI_API_KEY"}}',
+    b'{"model":"gpt-a","Posthog_API_url":"https://evil.example"}',
+    b'{"model":"gpt-a","oci_key":"k"}',
+    b'{"model":"gpt-a","tensorzero::variant_name":"gpt-secret"}',
+    b'{"model":"gpt-a","kv_transfer_params":{"remote_host":"10.0.0.5"}}',
+    b'{"model":"gpt-a","provider_specific_header":{"custom_llm_provider":"openai","extra_headers":{}}}',
     b'{"model":"gpt-a","mcp_servers":[{"type":"url","url":"https://evil.example"}]}',
     b'{"model":"gpt-a","input":["x",{"type":"additional_tools","tools":[{"type":"mcp","server_url":"https://evil"}]}]}',
     b'{"model":"gpt-a","input":[{"type":"tool_search_output","Tools":[{"type":"mcp","connector_id":"c"}]}]}',
@@ -213,7 +234,7 @@ def test_a_body_that_repeats_input_does_not_hold_the_loop(attack: Attack) -> Non
         check_body_access(LIMITED, body, names_model=True)
 
 
-FORM_NAMES = sorted(MODELS | DESTINATIONS | NESTED)
+FORM_NAMES = [*sorted(MODELS | NESTED), *DESTINATION_NAMES]
 KEPT_PARTS = (
     "api_base",
     "API_KEY",
@@ -294,6 +315,7 @@ def test_a_glob_covers_each_name_of_a_list(model: str) -> None:
         '"tools":[{"name":"f","input_schema":{"properties":{"api_key":{},"endpoint":{}}}},{"type":"web_search"}]',
         '"messages":[{"role":"user","content":"api_base: x, \\"api_key\\""}],"fallbacks":null,"tools":null',
         '"metadata":{"api_key":"mine","models":["b"]},"extra_body":{"top_k":1}',
+        '"aws":1,"awsome_x":1,"model_id":"gpt-a","prompt_id":null,"logit_bias":{"aws_x":1}',
         '"fallbacks":[{"model":"gpt-a","stop":["x"],"messages":[{"role":"user","content":"x"}]},"gpt-a"]',
         '"provider_options":{"gateway":{"models":["gpt-a"],"order":["azure"]},"openai":{"user":"u"},"x":1}',
     ],

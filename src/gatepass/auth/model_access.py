@@ -28,12 +28,14 @@ MODELS = frozenset(
     (
         *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
         *("fallbacks", "fallback_models", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"),
-        *("draft_model", "analysis_models", "allowed_models", "preset"),
+        *("draft_model", "analysis_models", "allowed_models", "preset", "prompt_id"),
+        *("model_id", "base_model", "hf_model_name", "lora_path", "adapter_id"),
     )
 )
 """Members that contain the name of a model, several names, or objects with a `model` or with lists of models.
 
-OpenRouter's `preset` names stored settings, which may select a model. A key has to list the name of the preset."""
+OpenRouter's `preset` and LiteLLM's `prompt_id` name stored settings, which may select a model. A key has to list the
+name of these settings. At Bedrock, LiteLLM calls `model_id` instead of `model`. SGLang applies the LoRA `lora_path`."""
 DESTINATIONS = frozenset(
     (
         *("api_base", "base_url", "api_url", "endpoint", "azure_endpoint", "server_url", "custom_llm_provider"),
@@ -45,10 +47,14 @@ DESTINATIONS = frozenset(
         *("vertex_ai_credentials", "vertex_ai_project", "vertex_ai_location"),
         *("azure_username", "azure_password", "client_secret", "data_sources", "byok"),
         *("sagemaker_base_url", "s3_endpoint_url", "deployment_url", "langfuse_host", "langfuse_secret_key"),
-        *("mcp_servers", "connector_id", "tunnel_id"),
+        *("mcp_servers", "connector_id", "tunnel_id", "provider_specific_header", "custom_endpoint"),
+        *("tenant_id", "client_id", "kv_transfer_params", "bootstrap_host"),
     )
 )
 """Members that contain the address of another server, a credential for it, or configurations of both."""
+FAMILIES = ("aws", "oci", "langfuse", "langsmith", "posthog", "arize", "humanloop", "gcs", "tensorzero:")
+"""A member that begins with one of these and `_`, `-` or `:` configures a service. New versions of LiteLLM add such
+members. LiteLLM sends its log to `langsmith_base_url`, with the environment variables that other members name."""
 NESTED = frozenset(("extra_body", "provider_options"))
 """Members whose own members some servers move to the top level. Those of `provider_options` are objects, in which
 Vercel's gateway reads `models` and `byok`."""
@@ -63,7 +69,10 @@ _AROUND_STEP = " \t\n\r\v\f'\""
 _MODEL, _TOOLS, _INPUT, _OPTIONS = "model", "tools", "input", "provideroptions"
 _PLUGINS, _PARAMETERS = "plugins", "parameters"
 # One search for all names, because nearly every body contains none of them.
-_ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted({*REFUSED_PARTS, _PLUGINS})))
+_ANY = any_of(
+    *(name.replace("_", "[_-]?") for name in sorted({*REFUSED_PARTS, _PLUGINS})),
+    rf"(?:{'|'.join(FAMILIES)})[_:-][^\"]{{1,64}}",
+)
 _ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
 
 
@@ -76,6 +85,11 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
     frozenset(map(_normalized, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
 )
 _NAMES_OF_MODELS = _MODELS | {_MODEL}
+_FAMILY = tuple(f"{name}{mark}" for name in FAMILIES for mark in "_-:")
+
+
+def _is_destination(name: str) -> bool:
+    return _normalized(name) in _DESTINATIONS or folded(name).startswith(_FAMILY)
 
 
 def check_body_access(
@@ -103,7 +117,7 @@ def check_part_access(caller: AccessKey, name: str) -> None:
     if caller.models is None:
         return
     for step in _STEPS.split(name):
-        if _normalized(step).strip(_AROUND_STEP) in _PARTS:
+        if _normalized(step).strip(_AROUND_STEP) in _PARTS or _is_destination(step.strip(_AROUND_STEP)):
             raise ModelNotAllowed(
                 f"The caller {caller.name!r} may use only some models, and the part {name[:200]!r} of the form may name"
                 " other models, a server or a credential. Leave it out.",
@@ -114,7 +128,7 @@ def check_part_access(caller: AccessKey, name: str) -> None:
 def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
     for member in scanner.members(at):
         name = _normalized(member.name)
-        if name in _DESTINATIONS:
+        if _is_destination(member.name):
             raise _destination_not_allowed(caller, member.name, member.name)
         if name in _MODELS or (name == _MODEL and not is_top):
             _check_models(caller, member.name, _models_in(caller, scanner, member.value))
@@ -187,7 +201,7 @@ def _models_of_tools(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterat
     for start, _ in scanner.elements(at):
         if scanner.text.startswith(b"{", start):
             for member in scanner.members(start):
-                if _normalized(member.name) in _DESTINATIONS:
+                if _is_destination(member.name):
                     raise _destination_not_allowed(caller, member.name, "tools")
                 if folded(member.name) == _MODEL and scanner.text.startswith(b'"', member.value):
                     yield string(scanner.text[member.value : member.end])
