@@ -61,6 +61,8 @@ _NO_VALUE = bytes(byte for byte in range(256) if byte not in b",{[")
 MOST_STEPS = 300_000
 """Limit of one scan, about 12,000 messages. No other thread runs while the objects of a scan are freed. Bodies with
 many values are scanned outside the event loop (`large_body.BodyThread`)."""
+LONGEST_NAME_BYTES = 16 * 1024
+"""No API has a longer name. To fold one of 27 MiB takes 2.5 s, in which no other thread runs."""
 MEMBER_STEPS = 6
 ELEMENT_STEPS = 3
 """The cost of a member and of an element, in steps over one string or bracket (0.25 µs)."""
@@ -153,7 +155,8 @@ class JsonScanner:
     """Skip from value to value of `text`, within a limited number of steps.
 
     A step takes a fraction of a microsecond. Ordinary requests need thousands of steps at most, but a malicious body of
-    32 MiB would need ten million. Every method raises TooManySteps when `steps_left` is used up.
+    32 MiB would need ten million. Every method raises TooManySteps when `steps_left` is used up, and for a name above
+    LONGEST_NAME_BYTES.
     """
 
     text: bytes = field(repr=False)
@@ -171,6 +174,8 @@ class JsonScanner:
         while text[at] == _QUOTE:
             self._use_steps(MEMBER_STEPS)
             name_end = self._string_end(at)
+            if name_end - at > LONGEST_NAME_BYTES:
+                raise TooManySteps(f"The body contains a member name that is longer than {LONGEST_NAME_BYTES} bytes.")
             value = _skip(_COLON, text, name_end)
             end = self.value_end(value)
             yield Member(string(text[at:name_end]), at, value, end)

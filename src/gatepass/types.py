@@ -321,6 +321,11 @@ class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
         return cls(count, bytes(encoding_format) == b'"base64"', parse_count(bytes(dimensions)))
 
 
+MAX_MODEL_CHARS = 512
+MAX_MODEL_BYTES = 12 * MAX_MODEL_CHARS + 2
+"""The longest JSON text of a model's name: each character as two escapes, and the quotes."""
+
+
 def count_inputs(inputs: Sequence[msgspec.Raw]) -> int:
     """Return the number of inputs in a list. A list of token ids is one input."""
     if not inputs:

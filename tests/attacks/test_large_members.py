@@ -7,12 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
+from gatepass import json_scan
+from gatepass.auth.model_access import check_body_access
+from gatepass.config.access import AccessKey
+from gatepass.errors import GatepassError
 from gatepass.normalize import images, json_editor, messages
-from gatepass.normalize.members import Drop, JsonMemberPath
+from gatepass.normalize.members import Drop, JsonMemberPath, Rename
 from gatepass.normalize.messages import MergedRoles, Replayed, SchemaInWords, SystemIntoUser, TextContent, ToolIds
+from gatepass.normalize.rerank import RerankOptions
 from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
+from gatepass.operations.request import decode
+from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
-from tests.attacks.test_rules import longest_pause_s
+from tests.attacks.test_rules import OPERATIONS, longest_pause_of_s, longest_pause_s
 
 MIB = 1 << 20
 PNG = b"iVBORw0KGgoAAAAA"
@@ -91,6 +98,10 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], bytes]]] = {
         changed_by(SystemIntoUser()),
         lambda: chat(message(b"system", b"content", text(astral())), USER),
     ),
+    "a name": (
+        changed_by(Rename(JsonMemberPath.parse("x"), "y")),
+        lambda: chat(USER, more=b',"x":1,%b:1' % text(astral())),
+    ),
     "an id": (changed_by(ToolIds()), lambda: chat(message(b"tool", b"tool_call_id", text(astral())))),
 }
 
@@ -102,6 +113,64 @@ def test_no_large_member_holds_the_interpreter(attack: Attack, name: str) -> Non
     raw = body()
     attack.cases += 1
     attack.loop_s = asyncio.run(longest_pause_s("messages", raw, rules))
+
+
+def body_of(member: bytes, *values: bytes) -> bytes:
+    return b'{"model":"gpt-a",%b,"messages":[%b]}' % (member % values, USER)
+
+
+def rerank(top_n: bytes) -> bytes:
+    return b'{"model":"m","query":"q","documents":["a"],"top_n":%b}' % top_n
+
+
+LIMITED = AccessKey(name="bot", hash="sha256:" + "0" * 64, models=["gpt-*"])
+CHAT, RERANK = OPERATIONS["messages"], OPERATIONS["documents"]
+CLIENT = ClientRequest("id", "POST", "/", (), "", 0.0)
+READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
+    "a model": (lambda body: decode(CLIENT, CHAT, body, "me"), lambda: b'{"model":%b}' % text(astral())),
+    "a name": (
+        lambda body: decode(CLIENT, CHAT, body, "me"),
+        lambda: body_of(b'%b:1,"x":{"MODEL":1}', text(astral())),
+    ),
+    "a name beside other models": (
+        lambda body: check_body_access(LIMITED, body),
+        lambda: body_of(b'%b:1,"models":[]', text(astral())),
+    ),
+    "a list of models": (
+        lambda body: check_body_access(LIMITED, body),
+        lambda: body_of(b'"models":%b', text(b"g," * (15 * MIB) + b"gpt-a")),
+    ),
+    "another model": (
+        lambda body: check_body_access(LIMITED, body),
+        lambda: body_of(b'"fallbacks":[%b]', text(b"gpt-" + astral())),
+    ),
+    "a tool's model": (
+        lambda body: check_body_access(LIMITED, body),
+        lambda: body_of(b'"tools":[{"model":%b}]', text(b"gpt-" + astral())),
+    ),
+    "a number of results": (RerankOptions.of, lambda: rerank(text(astral()))),
+    "a number of results with escapes": (RerankOptions.of, lambda: rerank(escapes())),
+}
+
+
+@pytest.mark.attack("requests: one large member")
+@pytest.mark.parametrize("name", READ)
+def test_no_large_member_holds_the_interpreter_while_it_is_read(attack: Attack, name: str) -> None:
+    read, body = READ[name]
+    raw = body()
+    attack.cases += 1
+
+    def rejected() -> None:
+        with pytest.raises(GatepassError):
+            read(raw)
+
+    attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(rejected)))
+
+
+def test_a_name_that_is_folded_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_scan, "LONGEST_NAME_BYTES", 64 * MIB)
+    body = body_of(b'%b:1,"x":{"MODEL":1}', text(b"a" * (4 * MIB) + "\U0001f600".encode()))
+    assert asyncio.run(longest_pause_of_s(asyncio.to_thread(READ["a name"][0], body))) > 0.05
 
 
 def test_a_member_that_is_split_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 
 import pytest
@@ -93,10 +93,14 @@ async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
 
 
 async def longest_pause_s(name: str, raw: bytes, rules: Sequence[Rule]) -> float:
+    return await longest_pause_of_s(changed(name, raw, rules))
+
+
+async def longest_pause_of_s(work: Coroutine[None, None, object]) -> float:
     """The most CPU time of the process, other threads included, between two turns of the loop."""
     gc.collect()
     longest_s, before_s = 0.0, time.process_time()
-    task = asyncio.create_task(changed(name, raw, rules))
+    task = asyncio.create_task(work)
     while not task.done():
         await asyncio.sleep(0)
         now_s = time.process_time()

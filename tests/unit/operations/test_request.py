@@ -3,9 +3,9 @@
 import pytest
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
-from gatepass.operations.request import MAX_MODEL_CHARS, decode
+from gatepass.operations.request import decode
 from gatepass.operations.table import OPERATIONS
-from gatepass.types import Call, ClientRequest
+from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest
 
 CHAT, EMBEDDINGS = OPERATIONS[:2]
 HEADERS = ((b"host", b"localhost"), (b"authorization", b"Bearer client"), (b"x-request-id", b"r"))
@@ -53,6 +53,7 @@ def test_no_credential_of_the_client_is_in_the_call():
         (b'{"model":"\\u006d\\/x\\"\\ud83d\\ude00"}', 'm/x"😀'),
         ('{"model":"模型"}'.encode(), "模型"),
         (b'{"model":"' + b"x" * MAX_MODEL_CHARS + b'"}', "x" * MAX_MODEL_CHARS),
+        (b'{"model":"' + rb"\ud83d\ude00" * MAX_MODEL_CHARS + b'"}', "\U0001f600" * MAX_MODEL_CHARS),
     ],
 )
 def test_the_model_is_what_the_string_states(body, model):
