@@ -38,6 +38,7 @@ PAUSE_S = 0.02
 EVENTS = 10
 EVENT_S = 0.02
 POLL_S = 0.1
+POLL_TIMEOUT_S = 1.0
 DRAIN_DELAY_S = 0.5
 BOUND_S = 60.0
 
@@ -72,7 +73,7 @@ def chunk(delta: dict[str, str], finish: str | None) -> bytes:
 
 async def answer(reader: StreamReader, writer: StreamWriter) -> None:
     """Serve as the upstream: a plain reply after EVENT_S, or a stream of EVENTS events at intervals of EVENT_S."""
-    with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
+    with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             found = re.search(rb"content-length: (\d+)", head)
@@ -95,7 +96,6 @@ async def answer(reader: StreamReader, writer: StreamWriter) -> None:
                     % (len(document), document)
                 )
             await writer.drain()
-    writer.close()
 
 
 @asynccontextmanager
@@ -137,7 +137,6 @@ class Balancer:
     def __init__(self) -> None:
         self.ready: dict[int, bool] = {}
         self._count = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def poll(self, port: int) -> None:
         while True:
@@ -145,17 +144,17 @@ class Balancer:
             await asyncio.sleep(POLL_S)
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        for _ in range(2 * len(self.ready)):
-            ready = sorted(port for port, is_ready in self.ready.items() if is_ready) or sorted(self.ready)
-            self._count += 1
-            try:
-                to_reader, to_writer = await asyncio.open_connection("127.0.0.1", ready[self._count % len(ready)])
-            except OSError:
-                continue
-            await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
-            to_writer.close()
-            break
-        writer.close()
+        with contextlib.closing(writer):
+            for _ in range(2 * len(self.ready)):
+                ready = sorted(port for port, is_ready in self.ready.items() if is_ready) or sorted(self.ready)
+                self._count += 1
+                try:
+                    to_reader, to_writer = await asyncio.open_connection("127.0.0.1", ready[self._count % len(ready)])
+                except OSError:
+                    continue
+                with contextlib.closing(to_writer):
+                    await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
+                break
 
 
 async def copy(reader: StreamReader, writer: StreamWriter) -> None:
@@ -171,11 +170,11 @@ async def copy(reader: StreamReader, writer: StreamWriter) -> None:
 
 async def is_ready(port: int) -> bool:
     try:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(POLL_TIMEOUT_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
-            status = await reader.readline()
-            writer.close()
+            with contextlib.closing(writer):
+                writer.write(b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+                status = await reader.readline()
     except (OSError, TimeoutError):
         return False
     return b" 200 " in status
@@ -194,6 +193,7 @@ async def balanced(ports: Sequence[int]) -> AsyncIterator[int]:
         server.close()
         for poll in polls:
             poll.cancel()
+        await asyncio.wait(polls)
 
 
 # the clients
@@ -278,9 +278,9 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
 async def are_up(port: int, workers: int) -> bool:
     """Return whether `/status` lists `workers` workers that are not draining."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
-    answer = await reader.read()
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write(b"GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+        answer = await reader.read()
     return answer.count(b'"draining":false') == workers
 
 
