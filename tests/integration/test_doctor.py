@@ -606,7 +606,7 @@ async def test_doctor_prints_only_findings_and_fails_with_the_first_failure(tmp_
 
     code, lines, errors = await asyncio.to_thread(check)
     assert (code, errors) == (NOTHING_PROVEN, f"{NOTHING}\n")
-    assert lines[1] == "ok   credential:c token: a key is configured; it does not expire"
+    assert lines[1].startswith("ok   credential:c token: a key is configured; it does not expire")
     assert lines[-1].startswith("???? upstream:chat models: answers; its model list is public")
     code, lines, errors = await asyncio.to_thread(check, "m", "--call")
     assert (code, errors) == (1, "")

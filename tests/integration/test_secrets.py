@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,6 +59,10 @@ def logged(state: AppState) -> Iterator[io.StringIO]:
 
 
 # --- the world: an issuer and upstreams that return what they received -----
+
+
+GOOD = ("corp", "form", "login", "fixed")
+"""The credentials whose issuer mints a token, or that are one."""
 
 
 def received(request: Received) -> str:
@@ -125,7 +129,7 @@ class Servers:
     def __init__(self) -> None:
         self.tokens: list[str] = []
         self.issuer = Scripted(answer=self._mint)
-        self.upstreams = {name: Scripted(answer=upstream_answer) for name in ("corp", "form", "login", "fixed")}
+        self.upstreams = {name: Scripted(answer=upstream_answer) for name in GOOD}
 
     def _mint(self, request: Received) -> Dialogue:
         case = request.target.split("/")[1].partition("?")[0]
@@ -191,9 +195,8 @@ async def send(gp: Gateway, body: Any, path: str = "/v1/chat/completions", **mor
     return await gp.ask(body, path, headers={**JSON, "authorization": f"Bearer {CLIENT_KEY}"}, **more).answer()
 
 
-async def play(gp: Gateway, servers: Servers) -> list[Answer]:
-    """Good and failing exchanges of every kind."""
-    good, good_or_not = servers.upstreams, list(servers.credentials())
+async def play(gp: Gateway, servers: Servers, good: Sequence[str] = GOOD) -> list[Answer]:
+    """Good and failing exchanges of every kind, with the credentials `good` and the failing ones of the same kind."""
     answers = [await send(gp, {**body, "model": name}) for name in good for body in (HELLO, STREAMED)]
     assert {answer.status for answer in answers} == {200}
     answers += [
@@ -202,9 +205,9 @@ async def play(gp: Gateway, servers: Servers) -> list[Answer]:
         for case in ECHOES
         for body in (HELLO, STREAMED)
     ]
-    bad = [name for name in good_or_not if "." in name]
+    bad = [name for name in servers.credentials() if "." in name and name.partition(".")[0] in good]
     failed = await asyncio.gather(*(send(gp, {**HELLO, "model": name}) for name in bad))
-    assert {(answer.status, answer.error["code"]) for answer in failed} == {(503, "token_unavailable")}
+    assert {(answer.status, answer.error["code"]) for answer in failed} <= {(503, "token_unavailable")}
     answers += failed
     answers += [await send(gp, {"model": "unlisted", "input": "x"}, "/v1/embeddings")]
     answers += [await send(gp, None, "/v1/models", method="GET")]
@@ -223,19 +226,20 @@ def assert_silent(text: str, secrets: list[str], where: str) -> None:
             assert at < 0, f"{where} holds {secret!r}: …{text[max(0, at - 200) : at + 100]!r}…"
 
 
+@pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("style", ["json", "text"])
-async def test_no_secret_is_printed_in_any_echo(servers, style):
+async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     log = {"format": style, "level": "debug", "bodies": True}
     async with gateway(log=log, **servers.blocks()) as gp:
         with logged(gp.state) as out:
-            answers = await play(gp, servers)
+            answers = await play(gp, servers, [name])
             metrics = await send(gp, None, "/metrics", method="GET")
             shown = "\n".join(map(repr, _inner(gp.state)))
     secrets = [*CONFIGURED, *servers.tokens]
-    assert len(servers.tokens) > 3, "a 401 was answered with a new token"
+    assert name == "fixed" or len(servers.tokens) > 3, "a 401 was answered with a new token"
     bodies = "\n".join(answer.body.decode() for answer in answers)
     fields = "\n".join(f"{name}: {value}" for answer in answers for name, value in answer.headers.items())
-    assert bodies.count("***") > 100, "echoes were masked, or there was none"
+    assert bodies.count("***") > 30, "echoes were masked, or there was none"
     assert "***" in out.getvalue()
     for text, where in (
         *((out.getvalue(), "the log"), (bodies, "a body"), (fields, "a header")),
