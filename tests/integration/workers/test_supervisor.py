@@ -215,9 +215,10 @@ async def test_stream_finishes_after_sigterm_and_new_requests_get_503(tmp_path):
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
         await stream.running.logged('"draining"', 2)  # each notices it by itself, some milliseconds apart
-        async with asyncio.timeout(2):  # a hang would last as long as the drain
-            answers = [await ask(stream.port, "/readyz", None), await ask(stream.port)]
-        await stream.finish()
+        answers = [await ask(stream.port, "/readyz", None), await ask(stream.port)]
+        await (
+            stream.finish()
+        )  # a request that waited for the drain would get its answer after the stream ended with an error
         assert await stream.running.ended() == 0
     red, refused = answers
     assert (red.status, red.json()) == (503, {"ready": False})
