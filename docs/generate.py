@@ -23,6 +23,7 @@ from docs.entries import Entry, linked, page, unwrapped
 from docs.environment_reference import environment_page
 from docs.error_messages import MESSAGES
 from docs.http_reference import headers_page, http_api_page
+from docs.log_events import EVENTS, FIELDS, LogEvent
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
@@ -58,7 +59,6 @@ from gatepass.errors import (
     UpstreamHtml,
     UpstreamTimeout,
 )
-from gatepass.observability.log_events import EVENTS, FIELDS, LogEvent
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.operations.error_objects import error_object
 from gatepass.types import Secret

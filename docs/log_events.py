@@ -1,4 +1,4 @@
-"""Every event of the log: its level, its cause, its fields and what to do. docs/generate.py writes the page from it.
+"""Every event of the log: its level, its cause, its fields and what to do. `docs.generate` writes the page from it.
 
 The calls that log an event have its name as a literal. tests/docs/test_reference.py compares them with this list.
 """
