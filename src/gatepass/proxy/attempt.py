@@ -89,6 +89,7 @@ async def try_target(
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
             # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
+            # nearly always without a session: saves a coroutine
             normalized = base if learning.session is None else await learning.plan()
             if rules := upstream.dialect.rules:
                 is_small = len(normalized.body) <= INLINE_BYTES
@@ -120,13 +121,11 @@ async def try_target(
                 # `shown` may be an earlier error, so `error` must not become its cause.
                 raise _with_model_hint(attempt, shown) from error.__cause__
             # only now, because the body of a 200 may hold an error
-            if learning.session is not None:
-                learning.succeeded()
+            learning.succeeded()
             confirm_token(attempt)
             return reply
     finally:
-        if learning.session is not None:
-            learning.close()
+        learning.close()
 
 
 async def _pass_through(
@@ -297,13 +296,12 @@ class AttemptLearning:
 
     async def learn_from(self, error: UpstreamError) -> bool:
         """Return whether a rule was learned from `error`, so that a retry can succeed."""
-        session = self._begun_session()
+        session = self._open_session()
         rules = () if session.mode == "off" else await self._relevant_rules(session, session.last_sent, error)
         return session.prepare_retry(error, self._state.clock.now(), rules)
 
     def succeeded(self) -> None:
         """Record that the upstream accepted the request that was planned last."""
-        self._attempt.tried = ()
         if self.session is not None:
             self.session.succeeded(self._state.clock.now())
 
@@ -312,7 +310,7 @@ class AttemptLearning:
 
         If the rules that were tried did not help, this is the error before them (learning/session.py).
         """
-        session, attempt, upstream = self._begun_session(), self._attempt, self._upstream.name
+        session, attempt, upstream = self._open_session(), self._attempt, self._upstream.name
         sent = await with_scanned_body(sent)
         await self._rejection(session, sent, error)
         shown = session.failed(error, self._state.clock.now())
@@ -349,8 +347,8 @@ class AttemptLearning:
         policy = LearningPolicy(frozenset(settings.learn_also), may_stream, is_configured)
         return self._state.learner.session(self._scope, call.operation.protocol, settings.learn, policy)
 
-    def _begun_session(self) -> LearningSession:
-        """Return the session. Begin it if the request was sent without one."""
+    def _open_session(self) -> LearningSession:
+        """Return the session, a new one if the request was sent without one."""
         if self.session is None:
             self.session = self._new_session()
             self.session.sent(self._base)
