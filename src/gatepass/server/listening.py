@@ -12,6 +12,7 @@ import mmap
 import os
 import resource
 import select
+import signal
 import socket
 import stat
 import struct
@@ -214,6 +215,9 @@ class Acceptor:
             self._free_until_s = self._loop.time() + FREELY_S
         self._resume()
 
+
+NEXT_STOP = signal.SIGUSR1
+"""Sent to the workers when the supervisor is stopped again. A SIGTERM may come from systemd, for the first stop."""
 
 AUTO, OFF = "auto", "off"
 """Values of `server.control_socket` that are not a path."""

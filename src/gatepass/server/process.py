@@ -35,6 +35,7 @@ from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.listening import (
     BACKLOG,
+    NEXT_STOP,
     Acceptor,
     ConnectionCounts,
     descriptor_limit,
@@ -54,7 +55,6 @@ from gatepass.server.pages import (
     status_of,
 )
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
-from gatepass.server.supervisor import NEXT_STOP
 from gatepass.server.timeouts import RefusedRequests
 
 LOG = logging.getLogger("gatepass.serve")

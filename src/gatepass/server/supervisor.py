@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Self
 
 from gatepass.cancel import Tasks
-from gatepass.server.listening import SEATS, SHARED_MEMORY, ConnectionCounts
+from gatepass.server.listening import NEXT_STOP, SEATS, SHARED_MEMORY, ConnectionCounts
 
 PREFIX = "gatepass-"
 ALIVE = "alive"
@@ -94,8 +94,6 @@ LOG = logging.getLogger("gatepass.server.supervisor")
 
 KEY_BYTES = 32
 
-NEXT_STOP = signal.SIGUSR1
-"""Sent to the workers when the supervisor is stopped again. A SIGTERM may come from systemd, for the first stop."""
 STOPPING = b"."
 """Sent on the lifeline before a stop. Workers peek at it and never consume it, because they share one end."""
 STORE = "store"
