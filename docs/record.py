@@ -24,9 +24,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import click
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from gatepass.demo.servers import CHAT_MODEL, demo_servers, secrets_in_files
 
@@ -167,24 +164,12 @@ def _arguments(name: str) -> Sequence[str]:
     return ["-m", *TITLES[name][0].split()]
 
 
-def served_models() -> Route:
-    """Return the model list, which the model server of the demo does not have. It requires a token."""
-
-    async def models(request: Request) -> Response:
-        if not request.headers.get("authorization", "").startswith("Bearer ey"):
-            return JSONResponse({"error": {"message": "a token is required"}}, 401)
-        return JSONResponse({"object": "list", "data": [{"id": CHAT_MODEL, "object": "model"}]})
-
-    return Route("/v1/models", models)
-
-
 async def recordings() -> Mapping[str, str]:
     """Return the three pictures by name."""
     shown = {}
     with secrets_in_files() as (folder, secret_of), tempfile.TemporaryDirectory() as name:
         work = Path(name)
         async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as running:
-            running.chat.app.router.routes.append(served_models())
             answers = [f"{running.chat_url}/v1", "oauth2", f"{running.issuer_url}/oauth/token", "demo-chat", ""]
             answers += [secret_of["demo-chat"], "n", "ragflow, librechat", "127.0.0.1"]
             for part in ("init", "doctor"):

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
-from docs.record import served_models
 
 from gatepass.demo.servers import CHAT_MODEL, demo_servers, secrets_in_files
 
@@ -83,7 +82,6 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
     port, variables = free_port(), {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with secrets_in_files() as (folder, secret_of):
         async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as servers:
-            servers.chat.app.router.routes.append(served_models())
             of_page = {
                 "https://llm.corp.example/v1": f"{servers.chat_url}/v1",
                 "https://sso.corp.example/oauth/token": f"{servers.issuer_url}/oauth/token",

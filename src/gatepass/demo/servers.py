@@ -126,6 +126,7 @@ class ModelServer:
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+            Route("/v1/models", self._models),
         ]
         self.app = Starlette(routes=routes, exception_handlers={HTTPException: _refusal})
 
@@ -157,6 +158,10 @@ class ModelServer:
         data = [{"object": "embedding", "index": at, "embedding": vector(text)} for at, text in enumerate(texts)]
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
         return JSONResponse({"object": "list", "data": data, "model": self._model, "usage": usage})
+
+    async def _models(self, request: Request) -> Response:
+        self._authenticate(request)
+        return JSONResponse({"object": "list", "data": [{"id": self._model, "object": "model"}]})
 
     def _authenticate(self, request: Request) -> str:
         """Return the fingerprint of a valid token; raise HTTPException."""
