@@ -158,6 +158,15 @@ async def test_a_wrong_last_answer_is_asked_again(tmp_path):
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
 
 
+async def test_an_empty_answer_to_a_required_question_is_asked_again_at_once(tmp_path):
+    async with servers() as url:
+        typed = ("", f"{url}/v1", "oauth2", "", f"{url}/oauth/token", "", "me", "", SECRET, "n", "other", "")
+        result = await run(tmp_path, answers=typed)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("The answer is empty.") == 3
+    assert "FAIL" not in result.output
+
+
 async def test_unknown_place_of_the_secret_is_asked_again_at_once(tmp_path):
     async with servers() as url:
         typed = (

@@ -220,6 +220,8 @@ def fault_of(name: str, answer: str) -> str:
     from gatepass.config.block import NAME
 
     match name:
+        case "base_url" | "token_url" | "client_id" | "login_url" if not answer:
+            return "is empty"
         case "login_body":
             try:
                 document = json.loads(answer)
