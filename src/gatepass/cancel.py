@@ -1,4 +1,4 @@
-"""Cancel work with a reason (`CancelScope`), limit its time (`timeout`), and own background tasks (`Tasks`)."""
+"""Cancel work with a reason, limit its time, wait for the first of several, and own background tasks."""
 
 from __future__ import annotations
 
@@ -62,6 +62,16 @@ async def timeout(clock: Clock, delay_s: float, work: Awaitable[T], reason: Base
             return await work
         finally:
             timer.cancel()
+
+
+async def first_of(*works: Coroutine[Any, Any, object]) -> None:
+    """Run `works` until one of them ends, and cancel the others."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class Tasks:

@@ -13,7 +13,7 @@ import math
 from types import TracebackType
 from typing import Protocol, Self
 
-from gatepass.cancel import CancelScope, Tasks
+from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
 from gatepass.errors import ConcurrencyLimited, Draining, Overloaded
 
@@ -101,7 +101,7 @@ class InFlightRequests:
         # after a pause of the machine, a balancer must see that /readyz fails before requests are refused
         steps = math.ceil(delay_s / DELAY_STEP_S)
         for _ in range(steps):
-            await self._first_of(clock, delay_s / steps, self._end_now)
+            await first_of(sleep(clock, delay_s / steps), self._end_now.wait())
         self.refusing = True
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
@@ -144,18 +144,8 @@ class InFlightRequests:
         return self._end_now.is_set()
 
     async def _idle_within(self, clock: Clock, bound_s: float, end_now: asyncio.Event) -> bool:
-        await self._first_of(clock, bound_s, self._idle, end_now)
+        await first_of(sleep(clock, bound_s), self._idle.wait(), end_now.wait())
         return self._idle.is_set()
-
-    @staticmethod
-    async def _first_of(clock: Clock, bound_s: float, *events: asyncio.Event) -> None:
-        """Return when one of `events` is set, or after `bound_s`."""
-        waits = [asyncio.create_task(wait) for wait in (sleep(clock, bound_s), *(event.wait() for event in events))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
 
 class InFlightRequest(CancelScope):

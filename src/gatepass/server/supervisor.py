@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from gatepass.cancel import Tasks
+from gatepass.cancel import Tasks, first_of
 from gatepass.server.listening import NEXT_STOP, SEATS, SHARED_MEMORY, ConnectionCounts
 
 PREFIX = "gatepass-"
@@ -248,13 +248,7 @@ class Worker:
 
     async def wait_for_exit(self, stopping: asyncio.Event) -> bool:
         """Wait until the worker exits, and return True. Return False when `stopping` is set."""
-        events = (self.process.wait(), stopping.wait())
-        waits = [asyncio.create_task(event) for event in events]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await first_of(self.process.wait(), stopping.wait())
         return not stopping.is_set()
 
     async def wait_or_kill(self, within_s: float) -> None:
