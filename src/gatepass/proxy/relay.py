@@ -108,7 +108,7 @@ async def _relay_events(stream: StreamingReply, context: RequestContext, client_
             if at_end:
                 writer.hold(await last_events(events))
         except TransportFault as fault:
-            events.break_off(connection_error(context.attempts[-1], fault))
+            events.fail(connection_error(context.attempts[-1], fault))
             at_end = True
     if events.failure is not None:
         await client_response.send_events(writer.held)

@@ -71,7 +71,7 @@ class EventStream:
     * `failure` is set as soon as the stream must end with an error. The bytes returned so far are valid, those of the
       same call included. An error event of the upstream is not among them, because the caller writes an error event in
       gatepass's form. After `done` or a failure no more bytes are returned.
-    * `has_answered`: an event with choices was returned.
+    * `has_answered`: an event with choices was returned. `has_ids`: an event with an `id:` was returned.
     * `events` is the number of JSON events returned, without errors and `[DONE]`.
     * `waiting` holds the whole events that are left when TURN_LINES are used up, or that contain a large event. The
       caller lets the event loop run, and then calls `feed` without a piece. Events that the fast path matches do not
@@ -99,7 +99,6 @@ class EventStream:
         "_fast_path",
         "_framer",
         "_has_begun",
-        "_has_ids",
         "_idle_bytes",
         "_is_over",
         "_last_types",
@@ -115,6 +114,7 @@ class EventStream:
         "events",
         "failure",
         "has_answered",
+        "has_ids",
         "waiting",
     )
 
@@ -150,7 +150,7 @@ class EventStream:
         self._idle_bytes = self._events_before = 0
         self._progress = Progress()
         self._adapted: list[str] = []
-        self._is_over = self._has_begun = self._has_ids = False
+        self._is_over = self._has_begun = self.has_ids = False
         self._fast_path = FastPath()
 
     @property
@@ -161,11 +161,6 @@ class EventStream:
             if transform is not None:
                 names += transform.adapted
         return tuple(dict.fromkeys(names)) if names else ()
-
-    @property
-    def has_ids(self) -> bool:
-        """Whether an event with an `id:` was returned."""
-        return self._has_ids
 
     @property
     def envelope(self) -> Mapping[str, Any]:
@@ -214,7 +209,7 @@ class EventStream:
             if self._framer.large:
                 self._start_shortening(self._framer.take_large())
             else:
-                self._fail(chunk.event_too_large(self._upstream))
+                self.fail(chunk.event_too_large(self._upstream))
         return run if self._after is None or not run else self._after.feed(run)
 
     def shorten_tail(self) -> None:
@@ -239,7 +234,7 @@ class EventStream:
             self._framer.replace_tail(CUT_EVENT if shortened is None else shortened[: -len(b"\n\n")])
             shortened = b""
         elif shortened is None:
-            self._fail(chunk.event_too_large(self._upstream))
+            self.fail(chunk.event_too_large(self._upstream))
         self.waiting = shortened or b""
         return not shortened
 
@@ -265,10 +260,6 @@ class EventStream:
         last += self._end(was_cut=bool(tail.strip()) and not last)
         return last if self._after is None or not last else self._after.feed(last)
 
-    def break_off(self, error: GatepassError) -> None:
-        """End the stream with `error`, because the body broke off. No effect after `[DONE]` or a last event."""
-        self._fail(error)
-
     def _end(self, *, was_cut: bool) -> bytes:
         if self._is_over:
             return b""
@@ -280,11 +271,12 @@ class EventStream:
         lacks_last = bool(self._last_types)  # the last one would have ended the stream
         if self._done_is_required or was_cut or lacks_last or not self.events:
             is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
-            self._fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self._upstream))
+            self.fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self._upstream))
         self._is_over = True
         return self._finish_repair()
 
-    def _fail(self, error: GatepassError) -> None:
+    def fail(self, error: GatepassError) -> None:
+        """End the stream with `error`. No effect after `[DONE]` or a last event."""
         if not self._is_over:
             self.failure = error
             self._is_over = True
@@ -335,28 +327,28 @@ class EventStream:
         return b"".join(kept)
 
     def _validate(self, block: bytes) -> bytes:
-        if self._fast_path.count_matching(_without_id(block) if self._has_ids else block):
+        if self._fast_path.count_matching(_without_id(block) if self.has_ids else block):
             self.events += 1
             return block
         data = single_line_data(block)
         if data is not None:
             return self._validate_data(block, data.strip(), b"")
-        if block in _BLANK_LINES and not self._has_ids:
+        if block in _BLANK_LINES and not self.has_ids:
             return b"" if self._is_idle_too_long(block) else block
         if has_too_many_lines(block):
-            self._fail(chunk.event_too_large(self._upstream))
+            self.fail(chunk.event_too_large(self._upstream))
             return b""
         event = parse_event(block)
         if event.data is None:
             if self._is_idle_too_long(block):
                 return b""
-            if not (event.is_dispatched or self._has_ids):
+            if not (event.is_dispatched or self.has_ids):
                 return block
             self._adapt(ID_COMMENTS if event.comments else EMPTY_DATA)
             return event.comments
         kept = self._validate_data(block, event.data.strip(), event.name)
         if kept and event.id:
-            self._has_ids = True
+            self.has_ids = True
         return kept or event.comments
 
     def _is_idle_too_long(self, block: bytes) -> bool:
@@ -365,7 +357,7 @@ class EventStream:
             self._events_before, self._idle_bytes = self.events, 0
         self._idle_bytes += len(block)
         if self._idle_bytes > self._event_limit_bytes:
-            self._fail(chunk.too_many_comments(self._upstream))
+            self.fail(chunk.too_many_comments(self._upstream))
         return self._is_over
 
     def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
@@ -381,25 +373,25 @@ class EventStream:
         try:
             payload = event_value(data, name)
         except ValueError:
-            self._fail(chunk.event_not_json(self._upstream))
+            self.fail(chunk.event_not_json(self._upstream))
             return b""
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
             error_body = shown_error(error_body, data, name, self._read_error)
-            self._fail(chunk.upstream_error_event(self._upstream, error_body))
+            self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return self._finish_repair()
         return self._validate_chunk(block, payload)
 
     def _validate_done(self, block: bytes) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
         if self._done_is_required and not self._progress.has_answer:
-            self._fail(chunk.stream_empty(self._upstream))
+            self.fail(chunk.stream_empty(self._upstream))
             return b""
         # a stream of the Responses API has no `[DONE]` before one of these
         if self._last_types:
-            self._fail((chunk.stream_closed if self.events else chunk.stream_empty)(self._upstream))
+            self.fail((chunk.stream_closed if self.events else chunk.stream_empty)(self._upstream))
             return b""
         if self._repair is not None and self._done_is_required and not self._repair.end_choices():
-            self._fail(chunk.stream_closed(self._upstream))
+            self.fail(chunk.stream_closed(self._upstream))
             return self._finish_repair()
         self.done = self._is_over = True
         if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
@@ -418,13 +410,13 @@ class EventStream:
         if not isinstance(choices, list):
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
-            self._fail(chunk.too_many_choices(self._upstream))
+            self.fail(chunk.too_many_choices(self._upstream))
             return b""
         elif self._repair is not None and has_marks(block) and has_large_objects(choices):
-            self._fail(chunk.arguments_too_large(self._upstream))
+            self.fail(chunk.arguments_too_large(self._upstream))
             return b""
         elif choices and self._repair is None and self._progress.is_whole_reply(choices):
-            self._fail(chunk.completion_in_stream(self._upstream))
+            self.fail(chunk.completion_in_stream(self._upstream))
             return b""
         if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
             self.done = self._is_over = True

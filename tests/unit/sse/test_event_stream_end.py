@@ -68,7 +68,7 @@ def test_stream_that_breaks_after_any_byte_is_finished_only_after_a_whole_done(e
     for at in range(len(whole) + 1):
         stream = new_stream()
         out = stream.feed(whole[:at])
-        stream.break_off(BROKEN)
+        stream.fail(BROKEN)
         should = at == len(whole)
         assert looks_finished(out) is stream.done is should
         assert stream.failure is (None if should else BROKEN)
@@ -163,7 +163,7 @@ def test_failure_in_the_stream_outlives_its_end():
     stream = new_stream()
     stream.feed(HELLO + b"data: no json\n\n")
     failure = stream.failure
-    stream.break_off(BROKEN)
+    stream.fail(BROKEN)
     assert (stream.finish(), stream.failure) == (b"", failure)
 
 
@@ -240,7 +240,7 @@ def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end)
     payload = b'data: {"type":"response.created"}\n\n' + (LAST_TYPED if has_last else b"")
     assert stream.feed(payload) == payload
     if end == "broken":
-        stream.break_off(UpstreamClosed("cut", upstream="chat"))
+        stream.fail(UpstreamClosed("cut", upstream="chat"))
     else:
         stream.feed(b"data: [DONE]\n\n" if end == "done" else b"")
         stream.finish()
