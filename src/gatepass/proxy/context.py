@@ -71,16 +71,6 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return texts if self.outcome == "ok" else f"{texts} {self.outcome} {self.code} {self.hop} {self.reason}"
 
 
-def rounded(seconds: float | None) -> float | None:
-    """Return `round(seconds, 4)` of a value that is not negative, in 0.16 µs instead of 0.45 µs (CPython 3.11)."""
-    if seconds is None:
-        return None
-    shifted = seconds * 10_000.0 + 0.5
-    whole = shifted // 1.0
-    # The multiplication and the addition round too, but never past a whole number. Only on one can the results differ.
-    return whole / 10_000.0 if whole != shifted else round(seconds, 4)
-
-
 BODY_LOG_CHARS = 2_000
 BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
 """More than is logged: the redactor finds a secret at the cut only if the whole secret was kept."""
@@ -291,9 +281,9 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             attempt.adapted if attempt is not None else (),
             attempt.tried if attempt is not None else (),
             self.failover,
-            rounded(duration_s),
-            rounded(self.first_byte_s),
-            rounded(token_wait_s) or None if token_wait_s else None,
+            round(duration_s, 4),
+            None if self.first_byte_s is None else round(self.first_byte_s, 4),
+            round(token_wait_s, 4) or None,
             self.bytes_in,
             self.bytes_out,
             self.events,
