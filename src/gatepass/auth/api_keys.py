@@ -18,7 +18,7 @@ from gatepass.config.references import UnresolvedReference
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
 
-logger = logging.getLogger("gatepass.admission")
+LOG = logging.getLogger("gatepass.admission")
 
 PREFIX = "gp-"
 """Makes a leaked key easy to recognise for people and secret scanners."""
@@ -108,10 +108,10 @@ def _reload(entry: _Entry) -> None:
     entry.problem = problem
     fields: dict[str, object] = {"key": entry.key.name}
     if problem is None:
-        logger.info("keys_reloaded", extra={"fields": fields})
+        LOG.info("keys_reloaded", extra={"fields": fields})
     else:
         fields |= {"reason": problem, "keys_in_force": len(entry.digests)}
-        logger.warning("keys_unusable", extra={"fields": fields})
+        LOG.warning("keys_unusable", extra={"fields": fields})
 
 
 def key_texts(key: AccessKey) -> tuple[str, ...]:

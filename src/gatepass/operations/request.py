@@ -179,7 +179,7 @@ _INITIALS = "".join(name[0] + name[0].upper() for name in ROUTING).encode()
 _NAMES = re.compile(rb'"[%b](?i:%b)' % (_INITIALS, "|".join(f'(?<={name[0]}){name[1:]}"' for name in ROUTING).encode()))
 """The names of ROUTING in any case. The initials come first, because most quotes precede another letter."""
 _UNSET = msgspec.UNSET
-_AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
+AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
 """msgspec's messages. Within six bytes of the end it reports truncated data instead."""
 _HALF_PAIR_AT_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,16}\}[ \t\r\n]*\Z")
@@ -276,8 +276,8 @@ def json_error(body: bytes, reason: str) -> str:
         return "The body is empty. Send a JSON object."
     if body.startswith(codecs.BOM_UTF8):
         return "The body begins with a byte order mark. Send the JSON without it (RFC 8259 section 8.1)."
-    fault = _AT_BYTE.sub("", reason).removeprefix("JSON is malformed: ")
-    position = _AT_BYTE.search(reason)
+    fault = AT_BYTE.sub("", reason).removeprefix("JSON is malformed: ")
+    position = AT_BYTE.search(reason)
     if fault in HALF_PAIR or _HALF_PAIR_AT_END.search(body[-32:]) is not None:
         where = position[1] if position is not None else len(body)
         return (

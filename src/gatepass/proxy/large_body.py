@@ -34,7 +34,7 @@ from gatepass.json_scan import (
     occurrences,
     string,
 )
-from gatepass.operations.request import HALF_PAIR, MAX_DEPTH, json_error, too_deep, top_level
+from gatepass.operations.request import AT_BYTE, HALF_PAIR, MAX_DEPTH, json_error, too_deep, top_level
 from gatepass.types import Call, ClientProtocol
 
 LARGE_BYTES = 1024 * 1024
@@ -95,7 +95,6 @@ _CUT = re.compile(
 )
 _NAMES = re.compile(rb'"(?:base64"|[^"\\]{1,64}+"(?=[ \t\n\r]*+:))')
 """Names of members, and `"base64"`, the only value that a rule searches."""
-_AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _WORD_AT_END = re.compile(rb"[A-Za-z]++\Z")
 _QUOTE, _BACKSLASH, _OBJECT, _ARRAY = b'"\\{['
 _CLOSERS = {_OBJECT: b"}", _ARRAY: b"]"}
@@ -340,7 +339,7 @@ class Scan:
             try:
                 _VALUE.decode(b'"%b"' % self._body[at:stop])
             except msgspec.DecodeError as error:
-                reason = str(error) if _AT_BYTE.search(str(error)) else f"{HALF_PAIR[0]} (byte {stop - at})"
+                reason = str(error) if AT_BYTE.search(str(error)) else f"{HALF_PAIR[0]} (byte {stop - at})"
                 raise self._invalid(reason, [(at, stop)], len(b'"')) from None
             at = stop
             yield
@@ -435,7 +434,7 @@ class Scan:
 
     def _invalid(self, reason: str, spans: list[tuple[int, int]], at: int) -> GatepassError:
         """Return the error for msgspec's `reason` about `spans`; `at` is their position in the text that it read."""
-        found = _AT_BYTE.search(reason)
+        found = AT_BYTE.search(reason)
         if found is None and spans[-1][1] < len(self._body):  # the pass ended before the body
             return _too_complex(_TOO_LONG)
         if found is None:

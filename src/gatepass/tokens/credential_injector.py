@@ -16,7 +16,7 @@ from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret
 
 MASKED_CHARS = 16
 """A static header of this length is masked as a secret. A shorter one is a name, such as `default`."""
-logger = logging.getLogger("gatepass.upstream")
+LOG = logging.getLogger("gatepass.upstream")
 REREAD_S = 2.0
 """Maximum age of a static header from a file. It avoids a stat call for each request."""
 NOTHING: Mapping[str, Secret] = MappingProxyType({})
@@ -68,9 +68,9 @@ class StaticHeader:
         self._error = error_text
         fields: dict[str, object] = {"setting": self._setting}
         if error_text is None:
-            logger.info("header_reloaded", extra={"fields": fields})
+            LOG.info("header_reloaded", extra={"fields": fields})
         else:
-            logger.warning("header_unreadable", extra={"fields": fields | {"reason": error_text}})
+            LOG.warning("header_unreadable", extra={"fields": fields | {"reason": error_text}})
 
 
 class CredentialInjector:

@@ -13,7 +13,7 @@ from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import secret_values
 from gatepass.types import Secret
 
-logger = logging.getLogger("gatepass.tokens")
+LOG = logging.getLogger("gatepass.tokens")
 
 REPEAT_LOG_S = 60.0
 """Between two log lines with the same reason. An outage of one night produces some hundred lines, not ten thousand."""
@@ -79,7 +79,7 @@ class TokenLog:
             "kind": token.kind.value,
             "lifetime_source": token.lifetime_source.value,
         }
-        logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
+        LOG.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
         # Once until a plausible lifetime arrives: the same issuer writes the same number each time.
         if (token.implausible_lifetime_s is not None) > self.has_implausible_lifetime:
@@ -88,12 +88,12 @@ class TokenLog:
                 "claimed_lifetime_s": round(token.implausible_lifetime_s or 0.0),
                 "lifetime_s": token.lifetime_s,
             }
-            logger.warning("lifetime_implausible", extra={"fields": details})
+            LOG.warning("lifetime_implausible", extra={"fields": details})
         self.has_implausible_lifetime = token.implausible_lifetime_s is not None
         if token.unexpected_type is not None and not self.has_logged_type:
             self.has_logged_type = True
             details = {"credential": self.credential, "token_type": token.unexpected_type}
-            logger.warning("token_type_unusual", extra={"fields": details})
+            LOG.warning("token_type_unusual", extra={"fields": details})
 
     def log_early_end(self, token: Token, upstream: str, now: float) -> None:
         """Log once a minute that `upstream` accepted `token` and rejects it long before its announced end."""
@@ -102,13 +102,13 @@ class TokenLog:
         self.early_end_s = now
         age_s = round(now - token.requested_s, 1)
         details = {"credential": self.credential, "upstream": upstream, "age_s": age_s, "lifetime_s": token.lifetime_s}
-        logger.warning("token_ended_early", extra={"fields": details})
+        LOG.warning("token_ended_early", extra={"fields": details})
 
     def log_shared(self, token: Token) -> None:
         """Log a token that another process fetched. It is not counted."""
         self._learn(token)
         self.repetitions.reset()
-        logger.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
+        LOG.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
 
     def log_failed(
         self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
@@ -122,14 +122,14 @@ class TokenLog:
         self.last_error, self.last_error_s = failure.reason, now
         if failure.from_other_process:
             details = {"credential": self.credential, "reason": failure.reason}
-            logger.debug("token_failure_shared", extra={"fields": details})
+            LOG.debug("token_failure_shared", extra={"fields": details})
             return failure
         self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
         times = self.repetitions.count_to_report(failure.reason, now)
         fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
         if times is not None:
-            logger.warning("token_fetch_failed", extra={"fields": fields | {"times": times}}, exc_info=bug)
+            LOG.warning("token_fetch_failed", extra={"fields": fields | {"times": times}}, exc_info=bug)
         return failure
 
     def _learn(self, token: Token) -> None:
@@ -144,7 +144,7 @@ class TokenLog:
                 "path": missing_path,
                 "assumed_lifetime_s": token.lifetime_s,
             }
-            logger.warning("expiry_missing", extra={"fields": details})
+            LOG.warning("expiry_missing", extra={"fields": details})
         self.missing_expiry_path = missing_path
 
     def _fields(self, took_s: float) -> dict[str, object]:

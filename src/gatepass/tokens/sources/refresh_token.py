@@ -35,7 +35,7 @@ CANCEL_GRACE_S = 2.0
 """How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
 NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart uses the configured one again"
 FOREIGN = "the stored refresh token belongs to another client or issuer, and no other is configured"
-logger = logging.getLogger("gatepass.tokens")
+LOG = logging.getLogger("gatepass.tokens")
 SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
 
 
@@ -285,7 +285,7 @@ class RefreshTokenRotation:
             self._warn("refresh_token_not_stored", NOT_PERSISTED)
 
     def _warn(self, event: str, reason: str) -> None:
-        logger.warning(event, extra={"fields": {"credential": self._name, "reason": reason}})
+        LOG.warning(event, extra={"fields": {"credential": self._name, "reason": reason}})
 
 
 async def finish_despite_cancel(work: Coroutine[Any, Any, T], clock: Clock) -> T:
