@@ -43,8 +43,13 @@ def on_term(*_):
     if told or terms == 2 or plan == "slow":
         os._exit(0)
 
+def on_next_stop(*_):
+    say("USR1")
+    os._exit(0)
+
 if plan == "refuse":
     sys.exit(2)
+signal.signal(signal.SIGUSR1, on_next_stop)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if plan == "deaf" else on_term)
 signal.signal(signal.SIGHUP, lambda *_: say("HUP"))
 say(f"is {os.getpid()}")
@@ -192,7 +197,7 @@ async def test_a_stopping_worker_is_waited_for_and_receives_the_second_signal(ke
         kept.signal(signal.SIGTERM)
         assert await kept.ended() == 0
         assert not any(map(alive, kept.pids.values()))
-        assert kept.reported("worker-1") == kept.reported("worker-2") == ["lifeline", "TERM"]
+        assert kept.reported("worker-1") == kept.reported("worker-2") == ["lifeline", "USR1"]
 
 
 async def test_a_worker_that_outlives_its_drain_is_killed(keep, monkeypatch):
