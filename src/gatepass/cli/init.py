@@ -409,6 +409,7 @@ class Setup:
         )
 
     async def read_models(self) -> list[str]:
+        from gatepass.cli.probe import LIST_S
         from gatepass.clock import SystemClock
         from gatepass.errors import GatepassError
         from gatepass.proxy.app_state import create_app_state
@@ -447,9 +448,6 @@ class Setup:
         else:
             await report.show(test(config), is_shown)
         return next((step for step in report.steps if step.failed), None)
-
-
-LIST_S = 10.0
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:

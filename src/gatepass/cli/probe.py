@@ -39,11 +39,11 @@ from gatepass.errors import (
     UpstreamTimeout,
 )
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.operations.table import OPERATIONS, call_of, samples
+from gatepass.operations.table import samples
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import try_target
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.models import model_list_request, parse_list
+from gatepass.proxy.models import LIST_CALL, model_list_request, parse_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream, classify
 from gatepass.proxy.upstream_call import connection_error, explain_rejection, send
 from gatepass.store.base import StoreUnavailable
@@ -237,12 +237,9 @@ async def _base_url_with_version(state: AppState, upstream: Upstream, limit: Tim
 
 async def _request_model_list(state: AppState, upstream: Upstream) -> bytes:
     """Request the model list; raise the classified error, with a rejected token explained as for a client."""
-    models = next(operation for operation in OPERATIONS if operation.name == "models")
-    call, target = call_of(models), Target(upstream.name)
-    attempt = Attempt(state, upstream, target, call)
-    request = upstream.dialect.encode(call, target, upstream.settings.base_url, upstream.timeouts)
+    attempt = Attempt(state, upstream, Target(upstream.name), LIST_CALL)
     try:
-        reply = await classify(attempt, await send(attempt, request))
+        reply = await classify(attempt, await send(attempt, model_list_request(upstream)))
     except UpstreamAuth as refusal:
         raise explain_rejection(attempt, refusal) from refusal.__cause__
     return reply.body if isinstance(reply, BufferedReply) else b""

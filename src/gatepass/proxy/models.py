@@ -27,11 +27,11 @@ from gatepass.json_scan import json_value
 from gatepass.learning.export import marks
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.profiles import typed, untyped
-from gatepass.operations.table import OPERATIONS
+from gatepass.operations.table import OPERATIONS, call_of
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.upstream_call import explain_rejection, read_body, read_error, received_reply, send
-from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
+from gatepass.types import ClientProtocol, OutboundRequest, Target
 
 LOG = logging.getLogger("gatepass.catalog")
 
@@ -47,6 +47,7 @@ FIRST_LIST_WAIT_S = 4.0
 """Wait for an upstream's first list if there are other models to return. LibreChat stops waiting after 5 s
 (packages/api/src/endpoints/models.ts) and then shows no model at all."""
 
+LIST_CALL = call_of(next(operation for operation in OPERATIONS if operation.name == "models"))
 LIST_BYTES = 4 * 1024 * 1024
 LIST_MODELS = 5_000
 
@@ -215,7 +216,7 @@ class ModelCatalog:
 
 async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]:
     """Fetch the upstream's own list, completed by `_completed`; raise TokenUnavailable or UpstreamError."""
-    attempt = Attempt(state, upstream, Target(upstream.name), _model_list_call())
+    attempt = Attempt(state, upstream, Target(upstream.name), LIST_CALL)
     try:
         return await _fetch_list(attempt)
     except UpstreamAuth as rejection:
@@ -242,12 +243,7 @@ async def _fetch_list(attempt: Attempt) -> tuple[Entry, ...]:
 def model_list_request(upstream: Upstream) -> OutboundRequest:
     """Return the request for the upstream's models, or for RAGFlow's assistants. It costs nothing."""
     target = Target(upstream.name)
-    return upstream.dialect.encode(_model_list_call(), target, upstream.settings.base_url, upstream.timeouts)
-
-
-def _model_list_call() -> Call:
-    models = next(operation for operation in OPERATIONS if operation.name == "models")
-    return Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
+    return upstream.dialect.encode(LIST_CALL, target, upstream.settings.base_url, upstream.timeouts)
 
 
 def parse_list(upstream: Upstream, body: bytes) -> tuple[Entry, ...]:
