@@ -258,7 +258,7 @@ def explain_rejection(attempt: Attempt, rejection: UpstreamError) -> UpstreamErr
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     is_untried = upstream.holder is not None and not attempt.renewed
-    reason = upstream.holder.not_renewed(attempt.user()) if upstream.holder is not None and is_untried else None
+    reason = upstream.holder.denial_reason(attempt.user()) if upstream.holder is not None and is_untried else None
     hint = token_hint(upstream.name, upstream.settings.credential, age_s, not_renewed=reason)
     rejection.message = f"{sentence(rejection.message)} {hint}"
     return rejection

@@ -237,13 +237,13 @@ class TokenHolder:
             self._refresh_task.wake()
         return True
 
-    def not_renewed(self, by: TokenUser = ANY_USER) -> str:
+    def denial_reason(self, by: TokenUser = ANY_USER) -> str:
         """Return why `reject` has just returned False, as the end of a sentence."""
         return self._rejections.denial_reason(by, self._clock.now())
 
     def rejected_again(self, by: TokenUser = ANY_USER) -> None:
         """Record that `by` rejected the renewed token too. Its rejections renew nothing for WINDOW_S."""
-        self._rejections.renewal_rejected(by, self._clock.now())
+        self._rejections.rejected_again(by, self._clock.now())
 
     def adopt_shared(self, token: Token) -> bool:
         """Take `token`, which another process fetched, if it is valid and newer; return whether it was taken."""
@@ -500,7 +500,7 @@ class RenewalLimiter:
             return f"it was not renewed, because this upstream and model rejected a new token {when}"
         return "it was not renewed, because the credential has reached its limit of renewals"
 
-    def renewal_rejected(self, by: TokenUser, now: float) -> None:
+    def rejected_again(self, by: TokenUser, now: float) -> None:
         """Record that `by` rejected the renewed token too."""
         if len(self._renewal_rejected_s) >= MAX_USERS:
             self._renewal_rejected_s = {

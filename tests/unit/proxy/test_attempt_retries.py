@@ -147,7 +147,7 @@ class Holder:
 
     def confirm(self, token: Token, by: TokenUser) -> None: ...
 
-    def not_renewed(self, by: TokenUser) -> str:
+    def denial_reason(self, by: TokenUser) -> str:
         return "the reason"
 
     def rejected_again(self, by: TokenUser) -> None:

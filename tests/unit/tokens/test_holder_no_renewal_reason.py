@@ -22,7 +22,7 @@ async def reason(it: RunningHolder, by: TokenUser) -> str | None:
     """Why the rejection of the held token by `by` renews nothing; None where it renews."""
     await settle()
     token = await it.holder.token()
-    return None if it.holder.reject(token.text, by) else it.holder.not_renewed(by)
+    return None if it.holder.reject(token.text, by) else it.holder.denial_reason(by)
 
 
 async def test_the_issuer_returned_the_same_token():

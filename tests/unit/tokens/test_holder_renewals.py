@@ -80,7 +80,7 @@ def test_one_rejection_renews_the_token_for_all_users_that_refuse_it():
 def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute():
     rejections = Renewing()
     assert rejections.refused(FORBIDDEN, 0.0)
-    rejections.renewal_rejected(FORBIDDEN, 0.5)
+    rejections.rejected_again(FORBIDDEN, 0.5)
     assert not any(rejections.refused(FORBIDDEN, now / 10) for now in range(5, 605))
     assert rejections.refused(CHAT, 30.0)
     assert rejections.refused(FORBIDDEN, 60.5)
@@ -88,7 +88,7 @@ def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute()
 
 def test_user_that_rejects_every_token_does_not_wait_for_others():
     rejections = Renewing()
-    rejections.renewal_rejected(FORBIDDEN, 0.0)
+    rejections.rejected_again(FORBIDDEN, 0.0)
     assert rejections.reject(CHAT, 1.0)
     assert not rejections.reject(FORBIDDEN, 1.0)
 
@@ -99,7 +99,7 @@ def test_a_user_that_alternately_accepts_and_rejects_is_bounded_like_one_that_ne
     for number in range(10):
         rejections.accept(CHAT)
         granted.append(rejections.refused(CHAT, float(number)))
-        rejections.renewal_rejected(CHAT, float(number))
+        rejections.rejected_again(CHAT, float(number))
     assert granted == [True] * 7 + [False] * 3
 
 
@@ -111,13 +111,13 @@ def test_made_up_models_take_no_memory():
             user = TokenUser("chat", f"made-up-{number}")
             rejections.accept(user)
             rejections.reject(user, 0.0)
-            rejections.renewal_rejected(user, 0.0)
+            rejections.rejected_again(user, 0.0)
 
     refuse(range(MAX_USERS))
     with traced_memory() as memory:
         refuse(range(MAX_USERS, 3 * MAX_USERS))
     assert memory.kept_bytes < 60 * MAX_USERS
-    rejections.renewal_rejected(CHAT, 60.0)
+    rejections.rejected_again(CHAT, 60.0)
     assert "rejected a new token" in rejections.denial_reason(CHAT, 60.0)
 
 
