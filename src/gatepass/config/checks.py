@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN_PROFILES, AccessKey, keys_in
+from gatepass.config.access import BUILT_IN_PROFILES, keys_in
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -250,7 +250,12 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         if operation == "models":
             unused = [(*block, one) for one in ("rules", "model", "timeouts") if one in names]
             yield from ((path, SETTING_OF_MODEL_LIST) for path in unused)
-    yield from _different_keys_of_caller(config.access.keys)
+    first: dict[str, int] = {}
+    for number, key in enumerate(config.access.keys):
+        earlier = first.setdefault(key.name, number)
+        for setting in OF_CALLER:
+            if getattr(key, setting) != getattr(config.access.keys[earlier], setting):
+                yield ("access", "keys", number, setting), DIFFERENT_KEY.format(earlier, key.name)
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
             token_headers = {field.lower() for field in placement_of(upstream, config).templates}
@@ -259,35 +264,22 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
                     yield ("upstreams", name, "headers", field), HEADER_SET_TWICE.format(field)
 
 
-def _different_keys_of_caller(keys: Sequence[AccessKey]) -> Iterator[tuple[SettingPath, str]]:
-    first: dict[str, int] = {}
-    for number, key in enumerate(keys):
-        earlier = first.setdefault(key.name, number)
-        for name in OF_CALLER:
-            if getattr(key, name) != getattr(keys[earlier], name):
-                yield ("access", "keys", number, name), DIFFERENT_KEY.format(earlier, key.name)
-
-
 def likely_mistakes(config: Config) -> Iterator[str]:
     for name, upstream in config.upstreams.items():
         url = urlsplit(upstream.base_url)
         is_azure = _AZURE.search((url.hostname or "").lower()) is not None
         if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
             yield f"upstreams.{name}.base_url {NOT_AZURE}"
-    yield from _profiles_not_used(config)
-    if len(config.upstreams) == 1:  # it serves all models that have no route
-        return
-    used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}
-    used |= {route.upstream for name, route in config.operations.items() if name != "models" and route.upstream}
-    yield from (UNUSED_UPSTREAM.format(name=name) for name in config.upstreams if name not in used)
-
-
-def _profiles_not_used(config: Config) -> Iterator[str]:
     profiles = BUILT_IN_PROFILES.keys() | config.profiles.keys()
     for number, key in enumerate(config.access.keys):
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:
             yield f"access.keys[{number}] {NAMED_LIKE_PROFILE.format(profile)}"
+    if len(config.upstreams) == 1:  # it serves all models that have no route
+        return
+    used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}
+    used |= {route.upstream for name, route in config.operations.items() if name != "models" and route.upstream}
+    yield from (UNUSED_UPSTREAM.format(name=name) for name in config.upstreams if name not in used)
 
 
 UNSHARED_REFRESH_LOGIN = (

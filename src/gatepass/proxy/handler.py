@@ -20,8 +20,6 @@ from gatepass.auth.model_access import (
     check_part_access,
     may_use,
 )
-from gatepass.cancel import CancelScope
-from gatepass.clock import Timer
 from gatepass.config.access import PLAIN
 from gatepass.errors import (
     ClientGone,
@@ -171,7 +169,11 @@ async def _serve(
     # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
     first = targets[0]
     total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
-    total_timeout = None if total_s is None else _start_total_timeout(state, in_flight_request, first, total_s)
+    total_timeout = None
+    if total_s is not None:
+        message = f"The answer was not complete after {total_s:g} s (timeouts.total_s)."
+        late = UpstreamTimeout(message, upstream=first.upstream, phase="total")
+        total_timeout = state.clock.call_later(total_s, lambda: in_flight_request.cancel(late))
     keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
     try:
         if len(targets) == 1:  # nearly always: saves a coroutine
@@ -333,14 +335,6 @@ def _keep_call(context: RequestContext, call: Call) -> Call:
         call = replace(call, model=untyped(call.model))
     context.call = call
     return call
-
-
-def _start_total_timeout(state: AppState, cancel_scope: CancelScope, target: Target, total_s: float) -> Timer:
-    """Limit the time of all attempts and of the response to `timeouts.total_s`."""
-    error = UpstreamTimeout(
-        f"The answer was not complete after {total_s:g} s (timeouts.total_s).", upstream=target.upstream, phase="total"
-    )
-    return state.clock.call_later(total_s, lambda: cancel_scope.cancel(error))
 
 
 async def _try_targets(

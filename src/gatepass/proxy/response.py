@@ -440,6 +440,7 @@ UNWRAPPED = "unwrap=data"
 """The entry of `x-gatepass-adapted` for an answer taken out of an envelope."""
 
 SLICE_BYTES = 512 * 1024
+"""A larger reply is searched in slices of this size, and the event loop runs between two passes over it."""
 MOST_VALUES = 8_000_000
 """Limit for a whole reply that is read in one piece: a pass over this many values takes 40 ms. 2,048 vectors of 3,072
 numbers have 6.3 million."""

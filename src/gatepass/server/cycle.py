@@ -47,11 +47,11 @@ class CycleConnection(Protocol):
         ...
 
     def pause_reading(self) -> None:
-        """Read no more of the body for now."""
+        """Stop reading the body until `resume_reading`."""
         ...
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Continue to read the body."""
         ...
 
     def send(self, data: bytes) -> None:
