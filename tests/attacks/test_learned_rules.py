@@ -499,6 +499,30 @@ def test_mutant_without_model_standing_loses_rules_to_invented_models(monkeypatc
         run_state_machine_as_test(Known, settings=found)
 
 
+RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0130")
+"""Units of which a long run begins many escapes, or none."""
+
+
+@pytest.mark.attack("learning: runs of escapes")
+@pytest.mark.parametrize("unit", RUNS)
+def test_a_run_of_escapes_does_not_hold_the_interpreter(attack: Attack, unit: str) -> None:
+    attack.cases += 1
+    run = unit * (rejection.MOST_ESCAPES // len(unit))
+    with attack.on_loop():
+        found = Quoted.of(json.dumps({"model": "m", "user": run}).encode())
+    assert found is not None
+    with attack.on_loop():
+        found.cut(run[: rejection.MOST_INSIDE_CHARS])
+
+
+def test_a_search_from_each_backslash_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = rejection._ESCAPE.pattern.replace(r"(?<!\\)", "").replace(r"\\++", r"\\+")
+    monkeypatch.setattr(rejection, "_ESCAPE", re.compile(slow))
+    began_s = time.thread_time()
+    Quoted.of(json.dumps({"model": "m", "user": "\\" * 8_000}).encode())
+    assert time.thread_time() - began_s > 0.1
+
+
 @pytest.mark.attack("learning: invented models")
 def test_four_thousand_invented_models_leave_what_was_learned(attack: Attack) -> None:
     memory = Memory()

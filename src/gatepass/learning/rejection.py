@@ -43,9 +43,10 @@ _QUOTED_STEP = INNER_BYTES - EDGE_BYTES + 1
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\[\]-]{0,64}\Z")
 """Names of members, models, roles and tools. They are not sentences, and upstreams use them in their own sentences."""
 _ESCAPE = re.compile(
-    r"(?:\\+[uU](?:[0-9a-fA-F]{8}|[0-9a-fA-F]{4}))+|(?:\\+x[0-9a-fA-F]{2})+|\\+[abfnrtv0]"
+    r"(?<!\\)(?:(?:\\++[uU](?:[0-9a-fA-F]{8}|[0-9a-fA-F]{4}))+|(?:\\++x[0-9a-fA-F]{2})+|\\++[abfnrtv0])"
     r"|&(?:amp;)*(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});|(?:%(?:25)*[0-9a-fA-F]{2})+"
 )
+"""Starts only at the first of several backslashes: a search from each of 8,000 would take 1.4 s."""
 _BEGINS_ESCAPE = ("\\", "&", "%")
 _CODE_POINT = re.compile(r"[uU]([0-9a-fA-F]{8}|[0-9a-fA-F]{4})")
 _PARTS = (str, dict, list)
