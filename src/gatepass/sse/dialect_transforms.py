@@ -46,7 +46,7 @@ NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED)
   each chunk of an agent. A time replaces `created: null`.
 * An answer that is the text of an exception becomes an error.
 * Versions up to v0.25.6 repeat the whole answer as the last delta (infiniflow/ragflow#15286). It is removed.
-* An agent's stream lacks the finish chunk. It is added.
+* An agent's stream lacks the finish chunk. It is added after a text.
 * If the client requested usage, an estimated usage is added to an agent's stream.
 """
 
@@ -231,8 +231,8 @@ class RagflowStream:
             self._answer.append(text)
 
     def _missing_end(self) -> bytes:
-        """Return the chunks that an agent omits before `[DONE]`; b"" for a stream without an answer."""
-        if self._is_finished or not self._adapted:
+        """Return the chunks that an agent omits before `[DONE]`; b"" without a text, for which StreamRepair decides."""
+        if self._is_finished or not self._answer_chars:
             return b""
         self._note(FINISH)
         self._is_finished = True

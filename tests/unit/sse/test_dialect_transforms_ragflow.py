@@ -223,3 +223,16 @@ def test_a_completion_with_an_exception_behind_a_line_end_is_an_error():
         "code": 100,
         "message": "timed out",
     }
+
+
+def test_no_finish_is_added_to_a_stream_without_text():
+    """StreamRepair decides: an error event, or `tool_calls` if every call is complete."""
+    call = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]}
+    for blocks in (
+        (chunk(choices=[]),),
+        (chunk(choices=[{"index": 0, "delta": call}]),),
+        (chunk(choices=[{"index": 0, "delta": {"reasoning_content": "hm"}}]),),
+        (chunk(""),),
+    ):
+        events, adapted = shaped(*blocks, DONE, wants_usage=True)
+        assert (len(events), events[-1], FINISH in adapted) == (2, "[DONE]", False)
