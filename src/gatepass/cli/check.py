@@ -125,7 +125,7 @@ def _scalar(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     text = str(_without_query(value))
-    # A colon with a space would begin a mapping. Other texts get the quotes of JSON, which is YAML.
+    # A colon with a space would begin a mapping. Other texts get the quotes of JSON, because JSON is YAML.
     is_plain = _PLAIN.match(text) and text.lower() not in _NOT_TEXT and ": " not in text
     return text if is_plain else json.dumps(text, ensure_ascii=False)
 

@@ -117,7 +117,7 @@ async def embeddings(demo_servers: DemoServers, client: AsyncOpenAI, print_line:
     reply = await client.embeddings.create(model=EMBEDDINGS_MODEL, input=texts)
     _check([item.embedding for item in reply.data] == expected, "the vectors are not those of the texts")
     token = demo_servers.embeddings.fingerprints[-1]
-    # each upstream has a login of its own, so a token of the other would be a leak
+    # the logins of the upstreams differ, so a token of the other upstream would be a leak
     others = {minted.fingerprint for minted in demo_servers.issuer.minted if minted.audience == "chat"}
     _check(token not in others, "the embeddings server received a token for the chat")
     print_line(

@@ -122,7 +122,7 @@ def has_line_break(lines: Iterable[bytes]) -> bool:
 
 
 def head_error(headers: Headers, by_name: Mapping[bytes, bytes]) -> str | None:
-    """Return what is wrong with the head of a reply that the parser accepted. `by_name` is `dict(headers)`."""
+    """Return the fault of a head that the parser accepted, or None. `by_name` is `dict(headers)`."""
     if len(headers) > FIELDS:
         return f"it has more than {FIELDS} header fields"
     if b"transfer-encoding" not in by_name:

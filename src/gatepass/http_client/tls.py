@@ -135,7 +135,7 @@ _PROBLEM_OF_CODE: Mapping[int, TlsProblem] = MappingProxyType(
 """By OpenSSL's X509_V_ERR_* numbers (openssl-verification-options)."""
 _PLAIN_REASONS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"))
 _CLIENT_REASONS = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "CERTIFICATE_UNKNOWN", "ACCESS_DENIED")
-"""Alerts about the client certificate. TLS 1.2 has only HANDSHAKE_FAILURE, which has other causes too."""
+"""Alerts about the client certificate. TLS 1.2 has only HANDSHAKE_FAILURE, and that alert has other causes too."""
 
 
 def tls_detail(error: BaseException) -> str:

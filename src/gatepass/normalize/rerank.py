@@ -100,7 +100,7 @@ def _list_start(scanner: JsonScanner, member: Member) -> int | None:
 
 
 MOST_NUMBER_BYTES = 18
-"""A longer value is no number of results. To decode a text of 27 MiB takes 150 ms."""
+"""A longer value is rejected and not decoded. To decode a text of 27 MiB takes 150 ms."""
 
 
 def _top_n(body: bytes, member: Member | None) -> int | None:
@@ -261,7 +261,7 @@ def _not_a_ranking(reason: object, upstream: str) -> UpstreamInvalid:
 
 
 MOST_BYTES = 16 * 1024 * 1024
-"""Limit of a reply, which is read in one piece. The texts of 1,000 documents have 8 MiB."""
+"""Limit of a reply, because it is read in one piece. The texts of 1,000 documents have 8 MiB."""
 MOST_MEMBERS = 100_000
 """Limit of the members and of the objects of a reply, with those in texts. To parse so many takes 36 ms."""
 

@@ -89,7 +89,7 @@ class Counts:
 
 
 class Histogram:
-    """Counts durations by upper bound. `counts[i]` holds the durations up to `bounds_s[i]`, the last one the longer."""
+    """Durations, counted by upper bound. `counts[i]` is for those up to `bounds_s[i]`, the last one for the longer."""
 
     __slots__ = ("_bounds_s", "counts", "sum_s")
 
@@ -181,7 +181,7 @@ class PoolSample(NamedTuple):
 
 
 class StoreSample(NamedTuple):
-    """The state of the shared store. `operations` counts them by kind and outcome."""
+    """The state of the shared store. `operations` has a count for each kind and outcome."""
 
     is_up: bool
     emptied: int

@@ -89,7 +89,7 @@ async def try_target(
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
             # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
-            # nearly always without a session: saves a coroutine
+            # Nearly every request has no session and needs no coroutine.
             normalized = base if learning.session is None else await learning.plan()
             if rules := upstream.dialect.rules:
                 is_small = len(normalized.body) <= INLINE_BYTES
