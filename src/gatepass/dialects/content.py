@@ -23,7 +23,7 @@ BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 WHOLE_BYTES = 256 * 1024
 """A larger document is not only an error, so only its MEMBERS are read, and only those up to MEMBER_BYTES."""
-ONE_PASS_BYTES = 4 * 1024 * 1024
+ONE_PASS_BYTES = 3 * 1024 * 1024
 """Only a document up to this size is searched for NaN in one piece. A larger one is scanned before (large_body.py)."""
 LENIENT_BYTES = 1024 * 1024
 LENIENT_BRACKETS = 100_000

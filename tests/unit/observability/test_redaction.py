@@ -167,3 +167,10 @@ def test_a_run_of_backslashes_is_searched_in_time():
     began = time.process_time()
     assert redactor.mask("\\" * 4_000 + "y") == "\\" * 4_000 + "y"
     assert time.process_time() - began < 1.0
+
+
+def test_a_text_full_of_a_secret_is_masked_to_its_end():
+    redactor = Redactor()
+    redactor.learn("s3cret-value")
+    assert redactor.mask("s3cret-value " * 5_000 + "the end") == " ".join([MASK] * 1_026)
+    assert redactor.mask("s3cret-value " * 1_000 + "the end") == f"{MASK} " * 1_000 + "the end"
