@@ -1,7 +1,7 @@
 """Hold the state of one request: a RequestContext, and an Attempt for each target.
 
-Retry decisions, response headers, keep-alives and captured bodies read this state. The access record is filled from it
-once, at the end. It is an allow-list: no header, no body, no query string.
+Retry decisions, response headers, keep-alives and captured bodies read this state. At the end it fills the access
+record and the metrics. The access record is an allow-list: no header, no body, no query string.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gatepass.normalize.profiles import ProfileRules
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.uploads import MultipartUpload
+from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, TokenUser
 from gatepass.types import Call, ClientRequest, Headers, Hidden, Target
@@ -291,6 +292,40 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             attempt.upstream_request_id if attempt is not None else None,
             self.empty_answer,
         )
+
+    def count(self, outcome: str, duration_s: float) -> None:
+        """Count the finished request in the metrics."""
+        metrics, attempts, usage, first_byte_s = self.state.metrics, self.attempts, self.usage, self.first_byte_s
+        key = self.metrics_key()
+        series = metrics.series.get(key) or metrics.of(key)
+        series.requests[outcome] += 1
+        series.duration.observe(duration_s)
+        metrics.bytes_in.value += self.bytes_in
+        metrics.bytes_out.value += self.bytes_out
+        if self.error is not None:
+            metrics.error_sent(self.error, series)
+        if not attempts:
+            return
+        attempt = attempts[-1]
+        series.attempts += attempt.requests
+        upstream_s = attempt.upstream_s
+        for earlier in attempts[:-1]:
+            upstream_s += earlier.upstream_s
+            metrics.of((*key[:2], earlier.upstream.name, key[3])).attempts += earlier.requests
+        if self.empty_answer:
+            metrics.empty_answer(attempt.upstream.name)
+        if usage is not None:
+            series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+        if first_byte_s is None:
+            return
+        if outcome == "ok":  # the time that gatepass added: without the client's body and the upstream
+            series.added.observe(first_byte_s - self.body_s - upstream_s)
+        if self.events:
+            series.first_token.observe(first_byte_s)
+            later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
+            # the tokens of a synthesized stream arrive at once
+            if later_tokens > 0 and outcome == "ok" and SYNTHESIZED not in attempt.adapted:
+                series.per_token.observe((duration_s - first_byte_s) / later_tokens)
 
     def captured_bodies(self) -> dict[str, str]:
         """Return the beginnings of the captured bodies under `request` and `reply`."""

@@ -60,7 +60,7 @@ from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, LARGE_BYTES, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
-from gatepass.proxy.response import SYNTHESIZED, ClassifiedReply
+from gatepass.proxy.response import ClassifiedReply
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Call, ClientProtocol, ClientRequest, Operation, Target, header
 
@@ -385,7 +385,7 @@ def _log_request(context: RequestContext) -> None:
     outcome = context.outcome()
     record = context.record(outcome, duration_s)
     texts = record.texts()
-    _count_request(context, outcome, duration_s)
+    context.count(outcome, duration_s)
     level, status = logging.INFO, context.status or 0
     if status >= SERVER_ERROR or (error is not None and 0 < status < CLIENT_ERROR):  # failed after the head was sent
         level = logging.WARNING
@@ -393,43 +393,3 @@ def _log_request(context: RequestContext) -> None:
     if state.keeps_bodies and (bodies := context.captured_bodies()):
         shown = {which: state.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}
         emit(BODY_LOG, logging.INFO, "bodies", {"id": client_request.id, **shown})
-
-
-def _count_request(context: RequestContext, outcome: str, duration_s: float) -> None:
-    metrics, attempts, usage, first_byte_s = (
-        context.state.metrics,
-        context.attempts,
-        context.usage,
-        context.first_byte_s,
-    )
-    key = context.metrics_key()
-    series = metrics.series.get(key) or metrics.of(key)
-    series.requests[outcome] += 1
-    series.duration.observe(duration_s)
-    metrics.bytes_in.value += context.bytes_in
-    metrics.bytes_out.value += context.bytes_out
-    if context.error is not None:
-        metrics.error_sent(context.error, series)
-    if not attempts:
-        return
-    attempt = attempts[-1]
-    series.attempts += attempt.requests
-    upstream_s = attempt.upstream_s
-    if len(attempts) > 1:
-        for earlier in attempts[:-1]:
-            upstream_s += earlier.upstream_s
-            metrics.of((*key[:2], earlier.upstream.name, key[3])).attempts += earlier.requests
-    if context.empty_answer:
-        metrics.empty_answer(attempt.upstream.name)
-    if usage is not None:
-        series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
-    if first_byte_s is None:
-        return
-    if outcome == "ok":  # the time that gatepass added: without the client's body and the upstream
-        series.added.observe(first_byte_s - context.body_s - upstream_s)
-    if context.events:
-        series.first_token.observe(first_byte_s)
-        later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
-        # the tokens of a synthesized stream arrive at once
-        if later_tokens > 0 and outcome == "ok" and SYNTHESIZED not in attempt.adapted:
-            series.per_token.observe((duration_s - first_byte_s) / later_tokens)

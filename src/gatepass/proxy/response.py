@@ -45,7 +45,7 @@ from gatepass.sse.event_stream import EventStream
 from gatepass.sse.large_event import LongTexts
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesize_response
-from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.synthesize import SYNTHESIZED, synthesize_stream
 from gatepass.sse.usage import Usage, place_for_ragflow, requested_usage
 from gatepass.sse.whole_reply import (
     BUILT_BYTES,
@@ -288,7 +288,6 @@ class _ReplayedResponse:
         self._response.finish()
 
 
-SYNTHESIZED = "stream=synth"
 COMMENT_HOLD_S = 5.0
 HELD_BYTES = 4096
 """An upstream's comments are held back before the first event for this time and up to this size, because an error may

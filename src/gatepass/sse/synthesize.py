@@ -32,6 +32,9 @@ from gatepass.sse.chunk import (
 from gatepass.sse.event import DONE
 from gatepass.sse.large_event import split_text
 
+SYNTHESIZED = "stream=synth"
+"""The entry of `x-gatepass-adapted` for a synthesized stream."""
+
 PIECE_CHARS = 131_072
 """Longer texts are cut between characters. RAGFlow's Go client rejects lines of 1 MiB (`bufio.Scanner`), and JSON
 may need six bytes for a character."""
