@@ -17,7 +17,7 @@ from gatepass.json_scan import JsonScanner
 from gatepass.operations.request import MAX_DEPTH, RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.handler import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
-from gatepass.proxy.large_body import LARGE_BYTES, LARGEST_FRAGMENT_BYTES, MOST_VALUES, Scan
+from gatepass.proxy.large_body import LARGEST_FRAGMENT_BYTES, MOST_VALUES, UNSCANNED_BYTES, Scan
 from gatepass.server import parser as reader_module
 from gatepass.server.cycle import COALESCED_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
@@ -379,7 +379,7 @@ json_bodies = st.builds(
         ),
         st.sampled_from(['{"role":"user","content":"hi"}', '"\\u4e2d\\n\\""']),
     ),
-    st.integers(LARGE_BYTES, 3 * LARGE_BYTES // 2),
+    st.integers(UNSCANNED_BYTES, 3 * UNSCANNED_BYTES // 2),
 )
 
 
@@ -422,7 +422,7 @@ def test_a_large_body_is_read_in_slices(attack: Attack, body: Json) -> None:
 @pytest.mark.attack("JSON bodies: structure")
 @pytest.mark.parametrize("unit", ["[]", "1", '"\\n"', '{"a":1}', deep(60), '"%s"' % ("\\n" * 600)])
 def test_a_large_body_takes_memory_by_its_formula(attack: Attack, unit: str) -> None:
-    body = Json("messages", unit, LARGE_BYTES)
+    body = Json("messages", unit, UNSCANNED_BYTES)
     raw = body.raw
     attack.cases += 1
     with attack.memory(body.allowed_bytes()):
@@ -453,7 +453,7 @@ async def test_server_serves_others_while_it_reads_large_bodies(attack: Attack) 
 
 @pytest.mark.attack("JSON bodies: in one piece")
 async def test_server_serves_others_while_it_reads_bodies_in_one_piece(attack: Attack) -> None:
-    small, most = AT_ONCE_BYTES - 1024, LARGE_BYTES - 1024
+    small, most = AT_ONCE_BYTES - 1024, UNSCANNED_BYTES - 1024
     chats = [
         *(Json(name, unit, size) for name, unit in PIECES for size in (small, most)),
         Json("x", '\\"' * 512, most, '"'),

@@ -21,7 +21,7 @@ from gatepass.normalize.rerank import ConvertRerank, RerankOptions
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.proxy import large_body
 from gatepass.proxy.attempt import normalize_off_loop
-from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, BodyThread, needs_scan, scanned, with_scanned_body
+from gatepass.proxy.large_body import SIMPLE_BYTES, UNSCANNED_BYTES, BodyThread, needs_scan, scanned, with_scanned_body
 from gatepass.types import Call, ClientProtocol, Operation, Target
 from tests.attacks.conftest import Attack
 
@@ -58,7 +58,7 @@ bodies = st.sampled_from(sorted(UNITS)).flatmap(
     lambda name: st.tuples(
         st.just(name),
         st.sampled_from(UNITS[name]),
-        st.one_of(st.integers(16_000, LARGE_BYTES * 9 // 8), st.just(MEDIUM_BYTES - 100)),
+        st.one_of(st.integers(16_000, UNSCANNED_BYTES * 9 // 8), st.just(SIMPLE_BYTES - 100)),
     )
 )
 
@@ -116,8 +116,8 @@ async def longest_pause_of_s(work: Coroutine[None, None, object]) -> float:
 @example(("messages", LARGE_IMAGE, 24 << 20), RULES[0])
 @example(("messages", UNITS["messages"][6], 4 << 20), RULES[0])
 @example(("messages", UNITS["messages"][3], 2 << 20), RULES[1])
-@example(("messages", UNITS["messages"][8], MEDIUM_BYTES - 100), RULES[0])
-@example(("messages", UNITS["messages"][9], MEDIUM_BYTES - 100), RULES[1])
+@example(("messages", UNITS["messages"][8], SIMPLE_BYTES - 100), RULES[0])
+@example(("messages", UNITS["messages"][9], SIMPLE_BYTES - 100), RULES[1])
 @example(("tools", UNITS["tools"][2], 1 << 18), RULES[0])
 @example(("input", '"a"', 1 << 20), RULES[0])
 @example(("documents", UNITS["documents"][1], 2 << 20), RULES[0])

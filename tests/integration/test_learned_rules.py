@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.learning.learned_rule import HOUR_S
 from gatepass.learning.memory import REFUTED_S
-from gatepass.learning.session import MOST_STEPS
+from gatepass.learning.session import MOST_RETRIES
 from tests.integration.answers import COMPLETION, DONE, VECTORS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.refusing import (
@@ -111,14 +111,14 @@ async def test_request_is_changed_three_times_and_the_next_one_continues_with_th
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
         assert learned_rules(gp) == []
-        assert len(upstream.received) == 1 + MOST_STEPS
+        assert len(upstream.received) == 1 + MOST_RETRIES
         second = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
         assert learned_rules(gp) == [f"drop={name}" for name in names]
     assert (answer.status, answer.error["param"]) == (400, "metadata")
     assert "Already changed: drop=seed, drop=user, drop=store." in answer.error["message"]
     assert answer.headers["x-gatepass-adapted"] == "drop=seed, drop=user, drop=store"
     assert "x-gatepass-tried" not in answer.headers
-    assert (second.status, len(upstream.received)) == (200, 1 + MOST_STEPS + 3)
+    assert (second.status, len(upstream.received)) == (200, 1 + MOST_RETRIES + 3)
 
 
 async def test_invalid_input_does_not_affect_other_batches():

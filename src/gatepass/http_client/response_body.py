@@ -26,7 +26,7 @@ PIECE_BYTES = 256 * 1024
 TURN_BYTES = 4 * 1024 * 1024
 """The event loop runs after this much is decompressed. That takes 10 ms."""
 
-LARGE_BYTES = 4 * 1024 * 1024
+LOOP_JOIN_BYTES = 4 * 1024 * 1024
 """Larger pieces are joined in a thread: 64 MiB take 50 ms."""
 
 TAIL_S = 1.0
@@ -257,7 +257,7 @@ async def read_whole(
 
 async def joined(pieces: Sequence[bytes]) -> bytes:
     """Return one copy of all `pieces`, made in a thread if they are large."""
-    if sum(map(len, pieces)) <= LARGE_BYTES:
+    if sum(map(len, pieces)) <= LOOP_JOIN_BYTES:
         return b"".join(pieces)
     return await asyncio.to_thread(b"".join, pieces)  # `join` releases the GIL
 

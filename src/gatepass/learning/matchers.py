@@ -323,7 +323,7 @@ the default."""
 SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p")
 """Reasoning models accept none of these and reject them one by one. RAGFlow's dialogs send four of them.
 
-A request is repeated at most MOST_STEPS times, so one error drops all.
+A request is repeated at most MOST_RETRIES times, so one error drops all.
 """
 _SAMPLING = frozenset(SAMPLING)
 THINKING = ("chat_template_kwargs", "enable_thinking", "thinking")

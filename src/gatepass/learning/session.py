@@ -39,7 +39,7 @@ from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call, ClientProtocol
 
-MOST_STEPS = 3
+MOST_RETRIES = 3
 """Limit on repeats of one request at one target. o3-mini requires three: it rejects three members one after the
 other."""
 
@@ -152,7 +152,7 @@ class LearningSession:
     _applied: AppliedRules = field(default_factory=AppliedRules)
     _is_planned: bool = False
     _sent: Call | None = None
-    _steps: int = 0
+    _retries: int = 0
     _failed: tuple[str, ...] = ()
     _entered_s: float | None = None
     _stream: bool = False
@@ -236,7 +236,7 @@ class LearningSession:
             return False
         for key in self._applied.mark_helped(rejection):
             self.trial.helped(key, now_s)
-        if self._steps >= MOST_STEPS:
+        if self._retries >= MOST_RETRIES:
             return False
 
         def is_excluded(rule: LearnedRule) -> bool:
@@ -244,7 +244,7 @@ class LearningSession:
             return self._applied.excludes(key, rule) or self.memory.blocked_s(key, now_s) > 0
 
         rules = next_rules(rejection, relevant, self.policy, is_excluded)
-        self._steps += 1  # a step back repeats the request too
+        self._retries += 1  # a step back repeats the request too
         if not rules:
             return self._step_back(rejection)
         for rule in rules:

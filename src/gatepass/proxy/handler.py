@@ -57,7 +57,7 @@ from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.context import BODY_LOG_CHARS, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, LARGE_BYTES, needs_scan, scanned
+from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, UNSCANNED_BYTES, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import ClassifiedReply
@@ -315,7 +315,7 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
     A body with much structure is scanned in slices, then parsed in a thread. Others are parsed on the event loop if
     that takes 15 ms at most, otherwise in a thread.
     """
-    if len(body) > LARGE_BYTES:
+    if len(body) > UNSCANNED_BYTES:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
     operation, has_inputs = found.operation, found.operation.protocol is ClientProtocol.EMBEDDINGS
     is_json = operation.protocol is not ClientProtocol.RAW or operation.method == "POST"

@@ -37,16 +37,16 @@ from gatepass.json_scan import (
 from gatepass.operations.request import AT_BYTE, HALF_PAIR, MAX_DEPTH, json_error, too_deep, top_level
 from gatepass.types import Call, ClientProtocol
 
-LARGE_BYTES = 1024 * 1024
-"""A body up to this size is decoded in one piece, in a thread: the worst one takes 35 ms."""
-LARGE_INPUTS_BYTES = 256 * 1024
+UNSCANNED_BYTES = 1024 * 1024
+"""A body up to this size is decoded without a scan, in a thread: the worst one takes 35 ms."""
+UNSCANNED_INPUTS_BYTES = 256 * 1024
 """The same limit for an embeddings request, which lists its inputs."""
-MEDIUM_BYTES = 4 * 1024 * 1024
-MEDIUM_VALUES, MEDIUM_ESCAPES = 50_000, 100_000
-"""A body up to this size with at most this much structure is decoded in one piece too, in a thread: the worst one takes
-10 ms. A scan takes 15 ms for each MiB. An embeddings request is excepted, because it lists its inputs."""
-MOST_ESCAPES = 4_000
-"""A larger body with few values and at most this many escapes is decoded in one piece too: images and long lines."""
+SIMPLE_BYTES = 4 * 1024 * 1024
+SIMPLE_VALUES, SIMPLE_ESCAPES = 50_000, 100_000
+"""A body up to this size with at most this much structure is decoded without a scan too: the worst one takes 10 ms. A
+scan takes 15 ms for each MiB. An embeddings request is excepted, because it lists its inputs."""
+FEW_ESCAPES = 4_000
+"""A larger body with few values and at most this many escapes is decoded without a scan too: images and long lines."""
 
 SLICE_S = 0.005
 WINDOW_BYTES = 16 * 1024
@@ -109,7 +109,7 @@ Slices = Generator[None, None, None]
 Result = TypeVar("Result")
 
 
-def is_heavy(body: bytes, inline_bytes: int = LARGE_BYTES) -> bool:
+def is_heavy(body: bytes, inline_bytes: int = UNSCANNED_BYTES) -> bool:
     """Return whether reading `body`, of more than `inline_bytes` or of many values, may block the event loop."""
     if len(body) <= INLINE_BYTES or type(body) is ScannedBody:
         return type(body) is ScannedBody
@@ -121,11 +121,11 @@ def is_heavy(body: bytes, inline_bytes: int = LARGE_BYTES) -> bool:
 
 def needs_scan(body: bytes, *, has_inputs: bool = False) -> bool:
     """Return whether `body` is large and has much structure. `has_inputs`: it is an embeddings request."""
-    if len(body) <= (LARGE_INPUTS_BYTES if has_inputs else LARGE_BYTES) or type(body) is ScannedBody:
+    if len(body) <= (UNSCANNED_INPUTS_BYTES if has_inputs else UNSCANNED_BYTES) or type(body) is ScannedBody:
         return False
-    if len(body) <= MEDIUM_BYTES and not has_inputs:
-        return _has_more_escapes(body, MEDIUM_ESCAPES) or has_more_values(body, MEDIUM_VALUES)
-    return _has_more_escapes(body, MOST_ESCAPES) or has_more_values(body, INLINE_VALUES)
+    if len(body) <= SIMPLE_BYTES and not has_inputs:
+        return _has_more_escapes(body, SIMPLE_ESCAPES) or has_more_values(body, SIMPLE_VALUES)
+    return _has_more_escapes(body, FEW_ESCAPES) or has_more_values(body, INLINE_VALUES)
 
 
 def _has_more_escapes(body: bytes, limit: int) -> bool:
@@ -153,7 +153,7 @@ class BodyThread:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "gatepass-bodies")
 
-    async def run(self, body: bytes, work: Callable[[], Result], inline_bytes: int = LARGE_BYTES) -> Result:
+    async def run(self, body: bytes, work: Callable[[], Result], inline_bytes: int = UNSCANNED_BYTES) -> Result:
         """Return the result of `work`. It runs in the thread if `body`, which it reads, is heavy (`is_heavy`).
 
         `work` must not change shared state, and must not call C code that holds the interpreter's lock for more than

@@ -227,7 +227,7 @@ async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
     )
 
 
-OPENING_BYTES = 1024
+BEGINNING_BYTES = 1024
 """Leading white space beyond this size is treated as the beginning of a binary file."""
 
 _TEXT = re.compile(rb"""(?:\xef\xbb\xbf)?\s*+(?:\{\s*+["}]|\[\s*+[\[{"\]0-9tfn-]|<[!?A-Za-z])""")
@@ -240,7 +240,7 @@ async def _classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
     try:
         async for piece in context.response:
             beginning += piece
-            if len(beginning) > OPENING_BYTES or _MAY_BECOME_TEXT.match(beginning) is None:
+            if len(beginning) > BEGINNING_BYTES or _MAY_BECOME_TEXT.match(beginning) is None:
                 break
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
@@ -438,10 +438,10 @@ def _synthesized_events(
 UNWRAPPED = "unwrap=data"
 """The entry of `x-gatepass-adapted` for an answer taken out of an envelope."""
 
-SLICE_BYTES = 512 * 1024
+LARGE_REPLY_BYTES = 512 * 1024
 """A larger reply is searched in slices of this size, and the event loop runs between two passes over it."""
-MOST_VALUES = 8_000_000
-"""Limit for a whole reply that is read in one piece: a pass over this many values takes 40 ms. 2,048 vectors of 3,072
+MOST_UNSCANNED_VALUES = 8_000_000
+"""Limit for a whole reply that is read without a scan: a pass over this many values takes 40 ms. 2,048 vectors of 3,072
 numbers have 6.3 million."""
 
 
@@ -462,7 +462,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     # a large reply that becomes a stream is read in slices, so that it can be synthesized in slices
     if is_plain_chat and (len(body) <= BUILT_BYTES or not call.stream):
         good = read_good(body)
-        if len(body) > SLICE_BYTES:  # then the event loop runs between two passes
+        if len(body) > LARGE_REPLY_BYTES:  # then the event loop runs between two passes
             await asyncio.sleep(0)
         if good is not None:  # needs neither classification nor repair
             reply = BufferedReply(response.status, context.headers(), body, usage=good.usage)
@@ -476,7 +476,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     if protocol is ClientProtocol.RERANK:
         check_size(body, context.upstream.name)
     transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None
-    is_large = len(body) > SLICE_BYTES
+    is_large = len(body) > LARGE_REPLY_BYTES
     is_validated = protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options())
     if is_large:
         await asyncio.sleep(0)
@@ -487,7 +487,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     if is_validated:
         right = BufferedReply(context.response.status, context.headers(), body, is_validated=True)
         return await _repaired(context, right)
-    if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
+    if len(body) > MOST_UNSCANNED_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
         await _check_value_count(context, body)
     if context.protocol in STREAMED and body[:1] != b"{" and is_event_stream(context.response.headers, body):
         aggregator = _body_aggregator(context)
@@ -527,7 +527,7 @@ async def _scanned_reply(context: ReplyContext, body: bytes) -> bytes:
         reply = received_reply(context.attempt, context.response, b"")
         raise not_json(reply, "JSON is malformed") from None
     except BodyTooComplex:
-        if len(body) <= MOST_VALUES:
+        if len(body) <= MOST_UNSCANNED_VALUES:
             return body
         await _check_value_count(context, body)
     raise UpstreamInvalid(
@@ -537,14 +537,14 @@ async def _scanned_reply(context: ReplyContext, body: bytes) -> bytes:
 
 
 async def _check_value_count(context: ReplyContext, body: bytes) -> None:
-    """Raise UpstreamInvalid if `body` has more than MOST_VALUES values. Commas and brackets in strings count too."""
+    """Raise UpstreamInvalid for more than MOST_UNSCANNED_VALUES values. Commas and brackets in strings count too."""
     values = 0
-    for at in range(0, len(body), SLICE_BYTES):
-        part = body[at : at + SLICE_BYTES]
-        values += part.count(b",") + occurrences(part, b"[{", MOST_VALUES)
-        if values > MOST_VALUES:
+    for at in range(0, len(body), LARGE_REPLY_BYTES):
+        part = body[at : at + LARGE_REPLY_BYTES]
+        values += part.count(b",") + occurrences(part, b"[{", MOST_UNSCANNED_VALUES)
+        if values > MOST_UNSCANNED_VALUES:
             raise UpstreamInvalid(
-                f"The upstream's reply is invalid: it has more than {MOST_VALUES} values.",
+                f"The upstream's reply is invalid: it has more than {MOST_UNSCANNED_VALUES} values.",
                 upstream=context.upstream.name,
             )
         await asyncio.sleep(0)
@@ -670,7 +670,7 @@ async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> Buff
     except GatepassError:
         context.attempt.add_changes(aggregator.adapted)
         raise
-    if len(body) > SLICE_BYTES:
+    if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
     # the upstream's content type is that of a stream
     headers = tuple(field for field in context.headers() if field[0] != b"content-type")

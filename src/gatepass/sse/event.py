@@ -266,24 +266,24 @@ def _is_number(value: bytes) -> bool:
     return True
 
 
-LARGE_BYTES = 256 * 1024
+FAST_PARSE_BYTES = 256 * 1024
 """A document up to this size is parsed within 25 ms, regardless of its content."""
 MOST_WORK = 1_250_000
 """About 25 ms of parsing. A number costs 1, a string in a list 6, a member 9, and an object or a list 7 more."""
 FRACTION_WORK, SLOW_WORK = 2, 20
 """Extra cost of a fraction or an exponent, and of an exponent of three digits."""
 FEW_NUMBERS = 1_000
-"""Below this number in LARGE_BYTES the extra costs are not counted, because they are small."""
+"""Below this number in FAST_PARSE_BYTES the extra costs are not counted, because they are small."""
 LENIENT_WORK = MOST_WORK // 8
 
 
 def takes_long(data: bytes, most_work: int = MOST_WORK) -> bool:
     """Whether parsing `data` would occupy the event loop for too long, by an estimate that is rarely too low."""
-    if len(data) <= LARGE_BYTES:
+    if len(data) <= FAST_PARSE_BYTES:
         return False
     work = 0
-    for at in range(0, len(data), LARGE_BYTES):
-        part = data[at : at + LARGE_BYTES]
+    for at in range(0, len(data), FAST_PARSE_BYTES):
+        part = data[at : at + FAST_PARSE_BYTES]
         commas, members = part.count(b","), part.count(b'":')
         strings = max(0, part.count(b'"') // 2 - members)
         work += commas + 8 * members + 5 * strings + 7 * (part.count(b"[") + part.count(b"{"))

@@ -21,7 +21,7 @@ from gatepass.errors import (
 from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Key, LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.memory import REFUTED_S, WAIT_S
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.learning.session import MOST_STEPS, AppliedRule, AppliedRules, Learner
+from gatepass.learning.session import MOST_RETRIES, AppliedRule, AppliedRules, Learner
 from gatepass.types import Call, UpstreamErrorBody
 from tests.unit.learning.rejections import (
     FILTERED,
@@ -112,11 +112,11 @@ def test_a_fourth_change_is_one_too_many_and_the_next_request_makes_it():
     helped = ("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature")
     assert outcome.error is not None
     assert outcome.error.message == unsupported("parallel_tool_calls")
-    assert len(upstream.seen) == 1 + MOST_STEPS
+    assert len(upstream.seen) == 1 + MOST_RETRIES
     assert (outcome.learning.tried, outcome.learning.changed, outcome.logged) == ((), helped, [])
     assert rules(learner) == []
     second = ask(learner, upstream, call, 5.0)
-    assert (second.error, len(upstream.seen)) == (None, 1 + MOST_STEPS + 2)
+    assert (second.error, len(upstream.seen)) == (None, 1 + MOST_RETRIES + 2)
     assert rules(learner) == [*helped, "drop=parallel_tool_calls"]
 
 
@@ -593,7 +593,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
                 if not learn_from(learning, refused(refusal), now_s):
                     learning.failed(refused(refusal), now_s)
                     break
-        assert sent <= 1 + MOST_STEPS
+        assert sent <= 1 + MOST_RETRIES
         entries = planned.adapted
         assert len(set(entries)) == len(entries)
         assert not {"stream=synth", "stream=aggregate"} <= set(entries)
