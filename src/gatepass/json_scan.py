@@ -20,6 +20,11 @@ from gatepass.errors import InvalidRequest
 
 Piece = bytes | memoryview
 
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark, which may precede a document or a stream. Clients lose the first event after one."""
+ONE_PASS_BYTES = 3 * 1024 * 1024
+"""The largest reply that gatepass reads in one pass of up to 26 ms. A larger one is scanned before (large_body.py)."""
+
 _QUOTE, _BACKSLASH, _CLOSE_ARRAY = b'"\\]'
 _OPENERS = b"{["
 _OPEN, _CLOSE = (b"{", b"["), (b"}", b"]")

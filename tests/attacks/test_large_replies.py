@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.dialects import content
-from gatepass.json_scan import any_of, may_name
+from gatepass.json_scan import ONE_PASS_BYTES, any_of, may_name
 from gatepass.proxy.large_body import MOST_NAMES, Scan, scanned_reply
 from gatepass.sse import large_event
 from gatepass.sse.chunk import EnvelopeDefaults
@@ -130,7 +130,7 @@ def test_numbers_that_only_python_writes_are_checked_in_replies_of_any_size(
 ) -> None:
     body = chat(count, number=number)
     attack.cases += 1
-    found = asyncio.run(scanned_reply(body)) if len(body) > content.ONE_PASS_BYTES else body
+    found = asyncio.run(scanned_reply(body)) if len(body) > ONE_PASS_BYTES else body
     attack.check(content.parse(found)["choices"] == content.parse(chat(count))["choices"], body[:300])
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.errors import GatepassError, UpstreamInvalid
-from gatepass.json_scan import has_slow_numbers, json_value
+from gatepass.json_scan import ONE_PASS_BYTES, has_slow_numbers, json_value
 from gatepass.normalize import embeddings_reply
 from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
 from gatepass.proxy import large_body, response
@@ -28,7 +28,7 @@ from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.responses_api import synthesize_response
 from gatepass.sse.synthesize import synthesize_stream
-from gatepass.sse.whole_reply import BUILT_BYTES, ONE_PASS_BYTES, read_good, repair_reply
+from gatepass.sse.whole_reply import BUILT_BYTES, read_good, repair_reply
 from gatepass.types import ClientProtocol, EmbeddingsOptions
 from tests.attacks import generated
 from tests.attacks.conftest import Attack

@@ -16,15 +16,12 @@ from typing import Any
 import msgspec
 
 from gatepass.dialects import error_body
-from gatepass.json_scan import JsonScanner, ScannedBody, json_value
+from gatepass.json_scan import BOM, ONE_PASS_BYTES, JsonScanner, ScannedBody, json_value
 from gatepass.types import Headers
 
 BLANKS = b" \t\r\n"
-BOM = b"\xef\xbb\xbf"
 WHOLE_BYTES = 256 * 1024
 """A larger document is not only an error, so only its MEMBERS are read, and only those up to MEMBER_BYTES."""
-ONE_PASS_BYTES = 3 * 1024 * 1024
-"""Only a document up to this size is searched for NaN in one piece. A larger one is scanned before (large_body.py)."""
 LENIENT_BYTES = 1024 * 1024
 LENIENT_BRACKETS = 100_000
 """Limits of a document for the parser of the standard library. A document of this size takes 40 ms."""

@@ -21,7 +21,7 @@ from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import not_json, should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.http_client.response_body import joined
-from gatepass.json_scan import ScannedBody, occurrences
+from gatepass.json_scan import ONE_PASS_BYTES, ScannedBody, occurrences
 from gatepass.normalize.embeddings_reply import is_right
 from gatepass.normalize.members import STREAMED
 from gatepass.normalize.rerank import check_size
@@ -49,7 +49,6 @@ from gatepass.sse.synthesize import SYNTHESIZED, synthesize_stream
 from gatepass.sse.usage import Usage, place_for_ragflow, requested_usage
 from gatepass.sse.whole_reply import (
     BUILT_BYTES,
-    ONE_PASS_BYTES,
     is_empty_answer,
     read_good,
     read_shortened,

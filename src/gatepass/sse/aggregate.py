@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from gatepass.errors import GatepassError
+from gatepass.json_scan import BOM
 from gatepass.sse import chunk
 from gatepass.sse.choice_aggregate import ChatChoice, EntryCount, TextChoice, TooManyEntries
 from gatepass.sse.choice_repair import CumulativeTextRepair, PendingChunk
@@ -36,7 +37,6 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.event import (
-    BOM,
     EventTransform,
     Framer,
     is_json,

@@ -198,8 +198,6 @@ def _end_of_last_event(data: bytes) -> int:
     return end + 1 if data[end - 1 : end + 1] == b"\r\n" else end
 
 
-BOM = b"\xef\xbb\xbf"
-"""A byte order mark. Clients lose the first event after one."""
 DONE = b"data: [DONE]\n\n"
 
 _LINE = re.compile(rb"([^\r\n]*+)(?>\r\n?|\n)")

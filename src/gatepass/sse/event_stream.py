@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gatepass.errors import GatepassError
+from gatepass.json_scan import BOM
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     MAX_ENTRIES_MIN_BYTES,
@@ -21,7 +22,6 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.event import (
-    BOM,
     DONE,
     EventTransform,
     Framer,

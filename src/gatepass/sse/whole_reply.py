@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import Edit, JsonScanner, Member, ScannedBody, edited
+from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, ScannedBody, edited
 from gatepass.sse.choice_repair import (
     ENVELOPE,
     FINISH,
@@ -52,8 +52,6 @@ from gatepass.sse.usage import Usage, complete_usage, ends_with_usage
 
 BUILT_BYTES = 1024 * 1024
 """The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
-ONE_PASS_BYTES = 3 * 1024 * 1024
-"""The largest reply that gatepass reads in one pass. The pass takes up to 26 ms."""
 
 # --- the types of a completion that needs no repair -----------------------------------------------
 

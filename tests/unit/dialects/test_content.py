@@ -3,6 +3,7 @@ import json
 import pytest
 
 from gatepass.dialects import content
+from gatepass.json_scan import BOM
 from tests.memory import traced_memory
 
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
@@ -122,7 +123,7 @@ def test_large_document_is_read_but_for_what_is_large_or_of_no_use():
         "detail": [{"a": 2}],
     }
     assert content.parse(json.dumps(document).encode()) == expected
-    assert content.parse(content.BOM + json.dumps(document).encode()) == expected
+    assert content.parse(BOM + json.dumps(document).encode()) == expected
 
 
 BIG = "x" * content.WHOLE_BYTES

@@ -16,6 +16,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
+from gatepass.json_scan import BOM
 from gatepass.types import ClientProtocol
 
 SURFACES = (
@@ -371,7 +372,7 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
             ClientProtocol.CHAT,
         ),
         (VECTORS, ClientProtocol.EMBEDDINGS),
-        (content.BOM + json.dumps({**COMPLETION, "x": "x" * content.WHOLE_BYTES}).encode(), ClientProtocol.CHAT),
+        (BOM + json.dumps({**COMPLETION, "x": "x" * content.WHOLE_BYTES}).encode(), ClientProtocol.CHAT),
         ({"data": []}, ClientProtocol.MODELS),
         ({"object": "list", "data": [{"id": "m"}]}, ClientProtocol.MODELS),
         ([{"id": "m"}], ClientProtocol.MODELS),

@@ -9,10 +9,11 @@ import pytest
 
 from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
+from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import usage_of
-from gatepass.sse.whole_reply import ONE_PASS_BYTES, is_empty_answer, read_good
+from gatepass.sse.whole_reply import is_empty_answer, read_good
 from gatepass.types import ClientProtocol
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
