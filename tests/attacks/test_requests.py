@@ -16,8 +16,14 @@ from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.json_scan import JsonScanner
 from gatepass.operations.request import MAX_DEPTH, RequestBody
 from gatepass.proxy import large_body
-from gatepass.proxy.handler import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
-from gatepass.proxy.large_body import LARGEST_FRAGMENT_BYTES, MOST_VALUES, UNSCANNED_BYTES, Scan
+from gatepass.proxy.large_body import (
+    LARGEST_FRAGMENT_BYTES,
+    MOST_ON_LOOP_BYTES,
+    MOST_VALUES,
+    ON_LOOP_BYTES,
+    UNSCANNED_BYTES,
+    Scan,
+)
 from gatepass.server import parser as reader_module
 from gatepass.server.cycle import COALESCED_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
@@ -453,12 +459,12 @@ async def test_server_serves_others_while_it_reads_large_bodies(attack: Attack) 
 
 @pytest.mark.attack("JSON bodies: in one piece")
 async def test_server_serves_others_while_it_reads_bodies_in_one_piece(attack: Attack) -> None:
-    small, most = AT_ONCE_BYTES - 1024, UNSCANNED_BYTES - 1024
+    small, most = ON_LOOP_BYTES - 1024, UNSCANNED_BYTES - 1024
     chats = [
         *(Json(name, unit, size) for name, unit in PIECES for size in (small, most)),
         Json("x", '\\"' * 512, most, '"'),
-        Json("x", '\\"' * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
-        Json("x", "é" * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
+        Json("x", '\\"' * 512, MOST_ON_LOOP_BYTES - 1024, '"'),
+        Json("x", "é" * 512, MOST_ON_LOOP_BYTES - 1024, '"'),
         Json("x", "é" * 512, 8 * MIB, '"'),
         Json("x", "A" * 1024, 12 * MIB, '"'),
         Json('x":[%s],"y' % (" " * 7 * MIB), "1", 4),

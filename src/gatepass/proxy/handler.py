@@ -36,7 +36,7 @@ from gatepass.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gatepass.json_scan import MOST_STEPS, TooManySteps, has_more_values
+from gatepass.json_scan import MOST_STEPS, TooManySteps
 from gatepass.normalize.profiles import ProfileRules, untyped
 from gatepass.normalize.rerank import is_rerank
 from gatepass.normalize.rules import with_model
@@ -57,7 +57,7 @@ from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.context import BODY_LOG_CHARS, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, UNSCANNED_BYTES, needs_scan, scanned
+from gatepass.proxy.large_body import INLINE_BYTES, ON_LOOP_STEPS, UNSCANNED_BYTES, fits_loop, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import ClassifiedReply
@@ -73,12 +73,6 @@ NO_OPERATION, PREFLIGHT = "none", "preflight"
 
 MODEL_REQUIRED = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RESPONSES)
 """These need a model from the body or from `operations.NAME.model`. Other calls are routed without one."""
-
-AT_ONCE_BYTES, AT_ONCE_STEPS = 256 * 1024, 30_000
-"""A body up to this size is decoded on the event loop: 10 ms at most. A search for its members may take this many steps
-of a JsonScanner: 8 ms at most."""
-MOST_AT_ONCE_BYTES = 4 * 1024 * 1024
-"""A body with few values is decoded on the event loop up to this size: 8 ms at most."""
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:
@@ -322,9 +316,9 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
     if is_json and needs_scan(body, has_inputs=has_inputs):
         check_operation_access(context.caller, operation)
         body = await scanned(body, counts_inputs=has_inputs)
-    elif len(body) <= AT_ONCE_BYTES or (len(body) <= MOST_AT_ONCE_BYTES and not has_more_values(body, INLINE_VALUES)):
+    elif fits_loop(body):
         with suppress(TooManySteps):  # then it is parsed again, in a thread
-            return _parse(context, found, body, AT_ONCE_STEPS)
+            return _parse(context, found, body, ON_LOOP_STEPS)
     return await context.state.body_thread.run(body, partial(_parse, context, found, body))
 
 

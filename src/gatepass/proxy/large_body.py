@@ -1,6 +1,6 @@
 """Read a large JSON body without blocking the event loop: in slices, or in a thread.
 
-- A body up to INLINE_BYTES is read at once, on the event loop.
+- A body up to INLINE_BYTES is read on the event loop.
 - A large body with much structure (`needs_scan`) is scanned in slices (`scanned`). The event loop runs between them.
 - Other work on a body that is large or has many values (`is_heavy`) is done in a thread (`BodyThread`).
 
@@ -104,6 +104,11 @@ _VALUE = msgspec.json.Decoder(msgspec.Raw)
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000
 """With at most this many commas and brackets a rule takes 15 ms at most, which may block the event loop."""
+ON_LOOP_BYTES, ON_LOOP_STEPS = 256 * 1024, 30_000
+"""A body up to this size is decoded on the event loop: 10 ms at most. A search for its members may take this many steps
+of a JsonScanner: 8 ms at most."""
+MOST_ON_LOOP_BYTES = 4 * 1024 * 1024
+"""A body with few values is decoded on the event loop up to this size: 8 ms at most."""
 
 Slices = Generator[None, None, None]
 Result = TypeVar("Result")
@@ -117,6 +122,11 @@ def is_heavy(body: bytes, inline_bytes: int = UNSCANNED_BYTES) -> bool:
         return True
     has_many_separators = occurrences(body, b",{[", INLINE_VALUES) > INLINE_VALUES
     return has_many_separators and has_more_values(body, INLINE_VALUES)
+
+
+def fits_loop(body: bytes) -> bool:
+    """Return whether `body` may be decoded on the event loop."""
+    return len(body) <= ON_LOOP_BYTES or (len(body) <= MOST_ON_LOOP_BYTES and not has_more_values(body, INLINE_VALUES))
 
 
 def needs_scan(body: bytes, *, has_inputs: bool = False) -> bool:
