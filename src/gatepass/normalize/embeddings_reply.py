@@ -1,8 +1,8 @@
 """Check the replies to one embeddings call or its parts, and merge them into one reply.
 
-`is_right` is the fast path. A JSON parser reads every digit of a reply: 250 µs for 16 vectors of 1,536 numbers.
-`is_right` searches for brackets instead, which runs at memory speed, and parses only the rest and both ends of each
-list. Therefore it does not find these faults, and leaves them to the client's parser:
+`has_valid_vectors` is the fast path. A JSON parser reads every digit of a reply: 250 µs for 16 vectors of 1,536
+numbers. `has_valid_vectors` searches for brackets instead, which runs at memory speed, and parses only the rest and
+both ends of each list. Therefore it does not find these faults, and leaves them to the client's parser:
 
 - one comma too many or too few, or an invalid number, in the middle of a long list
 - a wrong number of numbers, if the client requests no length and the vector is neither the longest nor the shortest
@@ -44,8 +44,8 @@ PARSED_BYTES = 4 * 1024
 """How much of all vectors together is parsed as JSON: short vectors as a whole, of longer ones the ends."""
 SHORTEST_END_BYTES = 32
 COUNTED_BYTES = 16 * 1024
-"""Up to this size of all vectors together, `is_right` compares the lengths of all. Above it, only those of the longest
-and the shortest text. It applies if the client requests no length."""
+"""Up to this size of all vectors together, `has_valid_vectors` compares the lengths of all. Above it, only those of the
+longest and the shortest text. It applies if the client requests no length."""
 
 
 OTHER_BRACKETS = 16
@@ -79,7 +79,7 @@ _REPLY = msgspec.json.Decoder(_Reply)
 Span = tuple[int, int]
 
 
-def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
+def has_valid_vectors(reply: bytes, options: EmbeddingsOptions) -> bool:
     """Whether `reply` is certainly a correct reply to the call, within the limits that the module describes.
 
     Its vectors are lists of numbers, as many and as long as requested, in order. False: `join_replies` must decide.

@@ -22,7 +22,7 @@ from gatepass.dialects.reply_check import not_json, should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.http_client.response_body import joined
 from gatepass.json_scan import ONE_PASS_BYTES, ScannedBody, occurrences
-from gatepass.normalize.embeddings_reply import is_right
+from gatepass.normalize.embeddings_reply import has_valid_vectors
 from gatepass.normalize.members import STREAMED
 from gatepass.normalize.rerank import check_size
 from gatepass.proxy.app_state import AppState, Upstream
@@ -476,7 +476,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         check_size(body, context.upstream.name)
     transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None
     is_large = len(body) > LARGE_REPLY_BYTES
-    is_validated = protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options())
+    is_validated = protocol is ClientProtocol.EMBEDDINGS and has_valid_vectors(body, context.call.embeddings_options())
     if is_large:
         await asyncio.sleep(0)
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
@@ -484,8 +484,8 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     if needs_scan and first_bytes(body)[:1] == b"{":
         body = await _scanned_reply(context, body)
     if is_validated:
-        right = BufferedReply(context.response.status, context.headers(), body, is_validated=True)
-        return await _repaired(context, right)
+        validated = BufferedReply(context.response.status, context.headers(), body, is_validated=True)
+        return await _repaired(context, validated)
     if len(body) > MOST_UNSCANNED_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
         await _check_value_count(context, body)
     if context.protocol in STREAMED and body[:1] != b"{" and is_event_stream(context.response.headers, body):

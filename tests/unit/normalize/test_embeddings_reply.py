@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamInvalid
-from gatepass.normalize.embeddings_reply import INDEX, NAMES, ORDER, encoded, is_right
+from gatepass.normalize.embeddings_reply import INDEX, NAMES, ORDER, encoded, has_valid_vectors
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.types import Call, EmbeddingsOptions
 from tests.unit.normalize.calls import EMBEDDINGS, a_call, merge_replies
@@ -334,7 +334,7 @@ def test_a_number_beyond_any_float_has_no_base64():
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_vector_that_is_not_of_numbers_is_reported(vector, indent):
     reply = json.dumps({"data": [entry(0, vector)]}, indent=indent).encode()
-    assert not is_right(reply, EmbeddingsOptions(1))
+    assert not has_valid_vectors(reply, EmbeddingsOptions(1))
     assert "not a number" in fault(reply)
 
 
@@ -342,7 +342,7 @@ def test_a_vector_that_is_not_of_numbers_is_reported(vector, indent):
 def test_vectors_of_different_lengths_are_reported(asked):
     for other in ([0.5], text(0.5)):
         reply = vectors(entry(0), entry(1, other))
-        assert not is_right(reply, asked)
+        assert not has_valid_vectors(reply, asked)
         assert "one vector has 1 numbers and another 2" in fault(reply, counts=[2], asked=asked)
     assert "one vector has 1 numbers and another 2" in fault(
         vectors(entry(0)), vectors(entry(0, [1])), counts=[1, 1], asked=asked
@@ -351,7 +351,7 @@ def test_vectors_of_different_lengths_are_reported(asked):
 
 @pytest.mark.parametrize("vector", [[1e-7, 2.5e10, -3], [1]])
 def test_numbers_in_every_form_are_right(vector):
-    assert is_right(vectors(entry(0, vector), entry(1, vector)), EmbeddingsOptions(2))
+    assert has_valid_vectors(vectors(entry(0, vector), entry(1, vector)), EmbeddingsOptions(2))
 
 
 def test_one_part_that_fails_fails_all():
@@ -380,7 +380,7 @@ def test_one_part_that_fails_fails_all():
 def test_a_correct_reply_is_recognised_in_one_pass(listed, asked, expected):
     for indent in (None, 2):
         reply = json.dumps({"object": "list", "data": listed, "model": "e"}, indent=indent).encode()
-        assert is_right(reply, asked) is expected
+        assert has_valid_vectors(reply, asked) is expected
         if expected:
             assert answer([reply], [asked.count], asked, "embed") is reply
 
@@ -398,18 +398,18 @@ def test_a_correct_reply_is_recognised_in_one_pass(listed, asked, expected):
     ],
 )
 def test_an_error_or_a_truncated_reply_is_not_right(reply):
-    assert not is_right(reply, EmbeddingsOptions(1))
+    assert not has_valid_vectors(reply, EmbeddingsOptions(1))
 
 
 def test_null_error_is_not_an_error():
-    assert is_right(vectors(entry(0), error=None), EmbeddingsOptions(1))
+    assert has_valid_vectors(vectors(entry(0), error=None), EmbeddingsOptions(1))
 
 
 @pytest.mark.parametrize("blank", [b"", b" ", b"\n" * 40])
 def test_vector_of_blanks_is_empty(blank):
     reply = b'{"data":[{"index":0,"embedding":[%b]}]}' % blank
     assert "a vector is empty" in fault(reply)
-    assert not is_right(reply, EmbeddingsOptions(1))
+    assert not has_valid_vectors(reply, EmbeddingsOptions(1))
     reply = b'{"data":[{"index":0,"embedding":[%b0.5]}]}' % blank
     assert answer([reply], [1], EmbeddingsOptions(1), "embed") is reply
 
@@ -430,7 +430,7 @@ MORE = st.dictionaries(st.sampled_from(["model", "error", "usage"]), VALUES, max
 def test_fast_path_accepts_only_replies_that_the_slow_path_accepts(listed, more, comes_last):
     members = {"data": listed, **more} if comes_last else {**more, "data": listed}
     reply, asked = json.dumps(members).encode(), EmbeddingsOptions(len(listed))
-    if is_right(reply, asked):
+    if has_valid_vectors(reply, asked):
         assert answer([reply], [asked.count], asked, "embed") is reply
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gatepass.errors import UpstreamInvalid
-from gatepass.normalize.embeddings_reply import COUNTED_BYTES, PARSED_BYTES, is_right
+from gatepass.normalize.embeddings_reply import COUNTED_BYTES, PARSED_BYTES, has_valid_vectors
 from gatepass.types import EmbeddingsOptions
 from tests.unit.normalize.calls import merge_replies
 
@@ -19,7 +19,7 @@ def reply(*vectors: str) -> bytes:
 
 
 def check_refused(reported: bytes, asked: EmbeddingsOptions) -> None:
-    assert not is_right(reported, asked)
+    assert not has_valid_vectors(reported, asked)
     with pytest.raises(UpstreamInvalid):
         merge_replies([reported], [asked.count], asked, "embed")
 
@@ -40,14 +40,14 @@ def test_numbers_that_are_not_json_are_refused(numbers: str, at: int):
 @pytest.mark.parametrize("numbers", MALFORMED)
 def test_invalid_numbers_are_found_at_both_ends_of_a_long_vector(numbers: str, written: str):
     vectors = [written.format("1, 2")] * 18
-    assert is_right(reply(*vectors), EmbeddingsOptions(18))
+    assert has_valid_vectors(reply(*vectors), EmbeddingsOptions(18))
     vectors[9] = written.format(numbers)
     check_refused(reply(*vectors), EmbeddingsOptions(18))
 
 
 @pytest.mark.parametrize("numbers", MALFORMED)
 def test_a_lone_vector_is_read_whole(numbers: str):
-    assert is_right(reply(f"[{LONG}, {LONG}]"), EmbeddingsOptions(1))
+    assert has_valid_vectors(reply(f"[{LONG}, {LONG}]"), EmbeddingsOptions(1))
     check_refused(reply(f"[{LONG}, {numbers}, {LONG}]"), EmbeddingsOptions(1))
 
 
@@ -78,13 +78,13 @@ def test_long_vectors_are_right_in_every_notation(vector: Any, separators: tuple
     data = [{"embedding": vector, "index": at} for at in range(count)]
     reported = json.dumps({"data": data, "usage": {"total_tokens": 1}}, separators=separators).encode()
     assert len(reported) > max(PARSED_BYTES, COUNTED_BYTES / 4)
-    assert is_right(reported, EmbeddingsOptions(count))
-    assert not is_right(reported, EmbeddingsOptions(count, dimensions=len(vector) + 1))
+    assert has_valid_vectors(reported, EmbeddingsOptions(count))
+    assert not has_valid_vectors(reported, EmbeddingsOptions(count, dimensions=len(vector) + 1))
 
 
 @pytest.mark.parametrize(
     "nothing", ["[]", "[ ]", "[" + " " * 9000 + "]", "[[]]", "[[1, 2]]", f"[[{LONG}]]", "1", "{}", "null"]
 )
 def test_vector_that_is_not_a_list_of_numbers_is_refused(nothing: str):
-    assert not is_right(reply("[1, 2]", nothing, "[1, 2]"), EmbeddingsOptions(3))
-    assert not is_right(reply(nothing), EmbeddingsOptions(1))
+    assert not has_valid_vectors(reply("[1, 2]", nothing, "[1, 2]"), EmbeddingsOptions(3))
+    assert not has_valid_vectors(reply(nothing), EmbeddingsOptions(1))
