@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
 import json
 import re
@@ -279,6 +280,21 @@ async def test_a_large_response_becomes_a_stream(attack: Attack, unit: bytes) ->
     found = await answer_to(attack, Body(RESPONSE, unit, b'"}]}]}'), request, "/v1/responses")
     attack.check(found.status == 200 and found.size_bytes > 5 * (SIZE_BYTES - MIB), found)
     attack.check(b"response.created" in found.first and b'"sequence_number":8' in found.last, found)
+
+
+# compressed replies of many tiny gzip members
+
+GZIPPED = "\r\ncontent-encoding: gzip"
+
+
+@pytest.mark.attack("replies: limits, gzip members")
+@pytest.mark.parametrize("request_body", [HELLO, STREAM], ids=["whole", "streamed"])
+@pytest.mark.parametrize("content", [b"", b" ", b"\n"])
+async def test_many_gzip_members_do_not_occupy_the_loop(attack: Attack, content: bytes, request_body: Any) -> None:
+    kind = "text/event-stream" if request_body is STREAM else "application/json"
+    body = Body(b"", gzip.compress(content, 1), b"", 2 * MIB, kind + GZIPPED)
+    found = await answer_to(attack, body, request_body)
+    attack.check(b"upstream:chat" in found.last, found)
 
 
 # replies that only a lenient parser accepts, and replies that are not JSON

@@ -23,8 +23,8 @@ SMALL_BYTES = 4 * 1024
 PIECE_BYTES = 256 * 1024
 """Maximum size of a decompressed piece, so that a decompression bomb never expands further than it is read."""
 
-TURN_BYTES = 4 * 1024 * 1024
-"""The event loop runs after this much is decompressed. That takes 10 ms."""
+CODED_BYTES = 4 * 1024
+"""Compressed bytes that are decoded at once. They may be 200 gzip members, each with a copy of the bytes after it."""
 
 LOOP_JOIN_BYTES = 4 * 1024 * 1024
 """Larger pieces are joined in a thread: 64 MiB take 50 ms."""
@@ -198,14 +198,9 @@ class UpstreamResponse:
 
 async def stream_pieces(pieces: AsyncIterable[bytes], write: Callable[[bytes], bool]) -> bool:
     """Implement `Response.stream_to` for an async iterable of pieces."""
-    size_bytes = 0
     async for piece in pieces:
         if not write(piece):
             return False
-        size_bytes += len(piece)
-        if size_bytes > TURN_BYTES:  # a few bytes read may decompress to many, without an await in between
-            size_bytes = 0
-            await asyncio.sleep(0)
     return True
 
 
@@ -270,19 +265,25 @@ class ZlibDecoder:
         self._inflate = zlib.decompressobj(window)
 
     def decode(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what can be decoded so far, in pieces of at most PIECE_BYTES; raise TransportFault INVALID."""
-        rest = piece
-        while rest:
-            if self._inflate.eof:
-                self._inflate = zlib.decompressobj(self._window)
-            try:
-                out = self._inflate.decompress(rest, PIECE_BYTES)
-            except zlib.error as error:
-                reason = str(error).rpartition(": ")[2]  # without "Error -3 while decompressing data"
-                raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {reason}") from None
-            rest = self._inflate.unconsumed_tail or self._inflate.unused_data
-            if out:
-                yield out
+        """Yield what can be decoded so far, in pieces of at most PIECE_BYTES; raise TransportFault INVALID.
+
+        A piece may be empty: it ends a step after which other work can run.
+        """
+        for at in range(0, len(piece), CODED_BYTES):
+            rest, out = piece[at : at + CODED_BYTES], b""
+            while rest:
+                if self._inflate.eof:
+                    self._inflate = zlib.decompressobj(self._window)
+                try:
+                    out += self._inflate.decompress(rest, PIECE_BYTES - len(out))
+                except zlib.error as error:
+                    reason = str(error).rpartition(": ")[2]  # without "Error -3 while decompressing data"
+                    raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {reason}") from None
+                rest = self._inflate.unconsumed_tail or self._inflate.unused_data
+                if len(out) == PIECE_BYTES:
+                    yield out
+                    out = b""
+            yield out
 
     def finish(self) -> None:
         """Raise TransportFault CLOSED if the compressed data is incomplete."""
@@ -320,14 +321,17 @@ class DecodedResponse:
         return self
 
     async def __anext__(self) -> bytes:
-        while (ready := next(self._ready, None)) is None:
+        while True:
+            for ready in self._ready:
+                await asyncio.sleep(0)  # a few bytes read may decode to many, without an await in between
+                if ready:
+                    return ready
             try:
                 piece = await anext(self._pieces)
             except StopAsyncIteration:
                 self._decoder.finish()
                 raise
             self._ready = self._decoder.decode(piece)
-        return ready
 
     @property
     def ended(self) -> bool:
