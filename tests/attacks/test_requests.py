@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.json_scan import JsonScanner
@@ -502,6 +503,35 @@ def pieces_of(raw: bytes) -> list[bytes]:
 
 def test_more_values_than_a_rule_may_build_are_refused() -> None:
     assert slices(Json("input", "1", 2 * MOST_VALUES + 2).raw)[1] == BodyTooComplex.code
+
+
+# forms of many parts
+
+LIMITED_KEY = "k" * 40
+PART_NAMES = {
+    "brackets": "[" * 15_000,
+    "steps": ".".join(map(str, range(3_000))),
+    "underscores": "_-" * 7_500,
+    "short": "a",
+}
+
+
+@pytest.mark.attack("forms: names of parts")
+@pytest.mark.parametrize("name", PART_NAMES.values(), ids=PART_NAMES)
+async def test_the_names_of_parts_do_not_occupy_the_loop(attack: Attack, name: str) -> None:
+    attack.cases += 1
+    part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\nm\r\n'
+    form = (part.format(name) * (2_000_000 // len(part.format(name))) + part.format("model") + "--b--\r\n").encode()
+    fields = (("content-type", "multipart/form-data; boundary=b"), ("authorization", f"Bearer {LIMITED_KEY}"))
+    keys = [{"name": "limited", "models": ["m"], "hash": hash_key(LIMITED_KEY)}]
+    async with (
+        Scripted(answer=lambda _: [Send(reply({"text": "a"}))]) as upstream,
+        gateway(upstream=upstream.url, access={"keys": keys}) as served,
+        attack.on_this_loop(),
+    ):
+        raw = request(form, fields, target="/v1/audio/transcriptions")
+        response = await send_raw(served.port, *pieces_of(raw))
+    attack.check(status_of(response) == 200, response)
 
 
 # slow senders

@@ -8,6 +8,7 @@ upstream uses, so it rejects every form that two parsers could read differently.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from gatepass.types import Headers, Operation, header
 KEPT_BYTES = 1024 * 1024
 """Bytes of a form that are always kept, to search them for the model and to send them again after a 401."""
 
+SCANNED_BYTES = 8 * 1024
+"""Bytes of a form that are scanned before the event loop runs. Heads of parts take up to 0.8 µs a byte."""
 
 Edit = tuple[int, int, bytes]
 """Start and end of a span of the form, and the bytes that replace it."""
@@ -94,7 +97,10 @@ class MultipartUpload:
         piece = await self._reader.read_piece(self._limit_bytes)
         self.is_whole = not piece
         self.bytes_in += len(piece)
-        self._scan.feed(piece)
+        for at in range(0, len(piece), SCANNED_BYTES):
+            if at:
+                await asyncio.sleep(0)
+            self._scan.feed(piece[at : at + SCANNED_BYTES])
         if self.is_whole:
             self._scan.finish()
         if self.has_begun and self._scan.has_named and self.model_is_late:
