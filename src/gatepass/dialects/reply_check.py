@@ -80,7 +80,7 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
         return f'an HTML page titled "{clean(unescape(title), self.mask, TITLE_CHARS)}"' if title else "an HTML page"
 
 
-MEMBERS = 8
+SHOWN_MEMBERS = 8
 """The most member names of an invalid reply that an error lists."""
 
 _AT_BYTE = re.compile(r" \(byte \d+\)")
@@ -285,8 +285,8 @@ def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
 def _members(document: dict[Any, Any], mask: Mask) -> str:
     if not document:
         return "it is empty"
-    names = [clean(str(name), mask, 40) for name in list(document)[:MEMBERS]]
-    return "it has " + ", ".join(names) + (", …" if len(document) > MEMBERS else "")
+    names = [clean(str(name), mask, 40) for name in list(document)[:SHOWN_MEMBERS]]
+    return "it has " + ", ".join(names) + (", …" if len(document) > SHOWN_MEMBERS else "")
 
 
 def _invalid(reply: ReceivedReply, what: str) -> UpstreamInvalid:

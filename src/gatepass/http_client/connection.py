@@ -17,7 +17,7 @@ import httptools
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.deadline import Deadline
-from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, head_error
+from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS, head_error
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import tls_detail
 from gatepass.types import OK, Timeouts, Upload
@@ -322,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
         self._surplus = self._is_complete  # a second reply to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._fields) <= FIELDS:  # store one more than is allowed, so that `head_error` sees the excess
+        if len(self._fields) <= MOST_FIELDS:  # store one more than is allowed, so that `head_error` sees the excess
             self._fields.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:

@@ -12,7 +12,7 @@ from gatepass.types import Headers, OutboundRequest
 
 HEAD_BYTES = 64 * 1024
 
-FIELDS = 100
+MOST_FIELDS = 100
 """Maximum number of header fields in a reply. The standard library's http.client has the same limit."""
 
 _PORTS = {"http": 80, "https": 443}
@@ -123,8 +123,8 @@ def has_line_break(lines: Iterable[bytes]) -> bool:
 
 def head_error(headers: Headers, by_name: Mapping[bytes, bytes]) -> str | None:
     """Return the fault of a head that the parser accepted, or None. `by_name` is `dict(headers)`."""
-    if len(headers) > FIELDS:
-        return f"it has more than {FIELDS} header fields"
+    if len(headers) > MOST_FIELDS:
+        return f"it has more than {MOST_FIELDS} header fields"
     if b"transfer-encoding" not in by_name:
         return None
     # Two recipients can disagree about where such a message ends (RFC 9112 6.3): response smuggling.

@@ -326,7 +326,7 @@ SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "to
 A request is repeated at most MOST_RETRIES times, so one error drops all.
 """
 _SAMPLING = frozenset(SAMPLING)
-THINKING = ("chat_template_kwargs", "enable_thinking", "thinking")
+THINKING_OPTIONS = ("chat_template_kwargs", "enable_thinking", "thinking")
 """The same option for vLLM, DashScope and GLM. An upstream that rejects one with OpenAI's sentence knows none of
 them."""
 _OPENAI = re.compile(r"Unrecognized request arguments? supplied: |Unknown parameter: '")
@@ -366,7 +366,7 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
             else:
                 rules.append(LearnedRule("drop", top if top in _DROPPED_WHOLE else path))
         is_openai = any(_OPENAI.match(sentence) for sentence in rejection.sentences)
-        others = THINKING if is_openai and not set(THINKING).isdisjoint(unknown) else ()
+        others = THINKING_OPTIONS if is_openai and not set(THINKING_OPTIONS).isdisjoint(unknown) else ()
         yield (*rules, *(LearnedRule("drop", path, ttl_s=0.0) for path in others if path not in unknown))
     yield from ((LearnedRule("drop", path, ttl_s=ttl_s),) for path in wrong)
 
@@ -426,7 +426,7 @@ def _wrong_values(rejection: UpstreamRejection) -> Iterator[str]:
 # advice for the operator
 
 _IMAGES = (b'"image_url"', b'"input_image"')
-REASONING = (
+REASONING_ADVICE = (
     "The client must send the reasoning of earlier answers back with them. Set rules.replayed of the model's entry"
     " to keep."
 )
@@ -472,7 +472,7 @@ def _rule_advice(
     relevant: Relevant,
 ) -> str:
     if rejection.wants_reasoning:
-        return REASONING
+        return REASONING_ADVICE
     for step in suggested_rules(rejection, LEARN_ALSO):
         rules = [one for one in step if one in relevant]
         if rules:

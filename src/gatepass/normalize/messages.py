@@ -60,7 +60,7 @@ def message_text(message: JsonObjectEditor) -> bytes | None:
     return _EMPTY_LINE.join(texts) if parts is not None and texts and len(texts) == len(parts) else None
 
 
-REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+REPLAYED_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 ANNOTATIONS = ("annotations", "metadata", "status", "timestamp", "timestamps")
 EMPTY = ("refusal", "audio", "function_call", "tool_calls")
 """Members to drop if they are empty: with a value they belong to the API."""
@@ -78,7 +78,7 @@ class Replayed:
     entry: str = "drop=replayed"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        names = ANNOTATIONS if self.keeps_reasoning else (*REASONING, *ANNOTATIONS)
+        names = ANNOTATIONS if self.keeps_reasoning else (*REPLAYED_REASONING, *ANNOTATIONS)
         dropped = 0
         for message in editor.messages:
             if message.string("role") == "assistant":

@@ -271,7 +271,7 @@ AFTER_DECLARED: tuple[Rule, ...] = (STREAM_OPTIONS,)
 
 
 DECLARED_NAME = "rules"
-NAMES = 1024
+CACHED_MODELS = 1024
 """Limit on cached models, because clients choose the names. operations/request.py limits their length."""
 
 Choice = tuple[Model | None, tuple[Rule, ...]]
@@ -284,8 +284,8 @@ class DeclaredModels:
         self._config = config
         self._globs = ordered_globs(config.models)
         # Two caches: clients choose the names of models, and all names of one entry share its rules.
-        choice_of_entry = lru_cache(maxsize=NAMES)(self._choice_of_entry)
-        self._choice = lru_cache(maxsize=NAMES)(
+        choice_of_entry = lru_cache(maxsize=CACHED_MODELS)(self._choice_of_entry)
+        self._choice = lru_cache(maxsize=CACHED_MODELS)(
             lambda operation, model: choice_of_entry(operation, self.entry(operation, model))
         )
 

@@ -33,7 +33,7 @@ from gatepass.types import (
     named_by_connection,
 )
 
-MAX_CHOICES = 128
+MOST_REQUESTED_CHOICES = 128
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _QUOTE = ord('"')
@@ -65,7 +65,7 @@ def decode(
     if stream is None:
         raise InvalidRequest("`stream` must be true, false or null.", param="stream")
     n = document.n  # the upstream rejects an invalid number
-    if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MAX_CHOICES:
+    if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MOST_REQUESTED_CHOICES:
         choices = int(n)
     return Call(
         client_request.id, operation, caller, model, body, headers, stream, choices, embeddings=document.embeddings

@@ -579,7 +579,7 @@ def _changed(reply: BufferedReply, body: bytes, adapted: tuple[str, ...]) -> Buf
 
 AGGREGATED = "stream=aggregate"
 """The entry of `x-gatepass-adapted` for a whole reply made from a stream."""
-TURN_BYTES = 4 * 1024
+AGGREGATED_BYTES = 4 * 1024
 """Bytes of a stream that are aggregated before the event loop runs. They may be blank lines of up to 6 µs each."""
 
 
@@ -639,10 +639,10 @@ def _body_aggregator(context: ReplyContext) -> BodyAggregator:
 async def _feed_slices(aggregator: BodyAggregator, run: bytes) -> bool:
     """Feed `run` in slices and let the event loop run between them. Return whether the aggregator needs more."""
     needs_more = True
-    for at in range(0, len(run), TURN_BYTES):
+    for at in range(0, len(run), AGGREGATED_BYTES):
         if at:
             await asyncio.sleep(0)
-        needs_more = aggregator.feed(run[at : at + TURN_BYTES])
+        needs_more = aggregator.feed(run[at : at + AGGREGATED_BYTES])
         while aggregator.waiting:
             await asyncio.sleep(0)
             needs_more = aggregator.feed()

@@ -148,7 +148,7 @@ class StoreCache:
 
 LEASE_S = 2.0
 """How long the other processes wait for an owner that died."""
-RENEWALS = 4
+LEASE_RENEWALS = 4
 """A lease is renewed this often within its length, so that one or two renewals may fail."""
 
 
@@ -195,6 +195,6 @@ class Lease:
 
     async def _renew(self, until_s: float) -> None:
         while self.clock.now() < until_s:
-            await sleep(self.clock, self.ttl_s / RENEWALS)
+            await sleep(self.clock, self.ttl_s / LEASE_RENEWALS)
             with suppress(StoreUnavailable):
                 await self.take()  # the next renewal may succeed

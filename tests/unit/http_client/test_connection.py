@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import AHEAD_BYTES, JOINED_BYTES, SLICE_BYTES
-from gatepass.http_client.message_head import FIELDS, HEAD_BYTES
+from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, rest
@@ -398,7 +398,7 @@ async def test_ambiguous_reply_is_invalid_for_every_split(raw: bytes):
 
 @pytest.mark.parametrize("more", [0, 1])
 async def test_a_head_may_have_so_many_fields(more: int):
-    raw = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (FIELDS - 1 + more) + b"content-length: 0\r\n\r\n"
+    raw = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (MOST_FIELDS - 1 + more) + b"content-length: 0\r\n\r\n"
     wire = Wire()
     asking = asked(wire)
     await rest()
@@ -406,7 +406,7 @@ async def test_a_head_may_have_so_many_fields(more: int):
     if more:
         assert (await fault_of(asking)).kind is Fault.INVALID
     else:
-        assert len((await asking).headers) == FIELDS
+        assert len((await asking).headers) == MOST_FIELDS
 
 
 @pytest.mark.parametrize("size", [1_000, 100_000])

@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
-from gatepass.learning.matchers import REASONING, BlockedS, LearningSettings, advice, relevant_rules
+from gatepass.learning.matchers import REASONING_ADVICE, BlockedS, LearningSettings, advice, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
 from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, chat, never, openai, unsupported
@@ -64,7 +64,7 @@ def test_tools_and_what_belongs_to_them_are_one_name():
 
 def test_reasoning_that_is_missed_is_for_the_client_to_send():
     missed = never("", openai("The `reasoning_content` in the thinking mode must be passed back to the API."))
-    assert advised(missed) == REASONING
+    assert advised(missed) == REASONING_ADVICE
 
 
 USER_MESSAGE = {"role": "user", "content": "a"}

@@ -9,7 +9,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.config.routes import Model
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.rules import NAMES, ChangeRule, DeclaredModels, changes_of, normalize
+from gatepass.normalize.rules import CACHED_MODELS, ChangeRule, DeclaredModels, changes_of, normalize
 from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
 
 
@@ -144,12 +144,12 @@ def test_thousands_of_model_names_need_bounded_memory():
     expected, held_bytes = declared.rules("chat", "*"), []
     tracemalloc.start()
     try:
-        for number in range(4 * NAMES):
+        for number in range(4 * CACHED_MODELS):
             assert declared.rules("chat", f"m{number:05}") == expected
             held_bytes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert held_bytes[-1] < 2 * held_bytes[NAMES]
+    assert held_bytes[-1] < 2 * held_bytes[CACHED_MODELS]
 
 
 def test_a_model_without_rules_has_none():
