@@ -89,7 +89,10 @@ class Found:
 def fetch(port: int, path: str, request: Any) -> Found:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     try:
-        connection.request("POST", path, json.dumps(request), {"content-type": "application/json"})
+        if request is None:
+            connection.request("GET", path)
+        else:
+            connection.request("POST", path, json.dumps(request), {"content-type": "application/json"})
         response = connection.getresponse()
         first, last, size_bytes = b"", b"", 0
         while piece := response.read(PIECE_BYTES):
@@ -475,6 +478,29 @@ async def test_a_ranking_that_is_too_large_is_refused(attack: Attack, body: Body
 )
 async def test_many_entries_and_a_long_vector_are_refused(attack: Attack, body: Body) -> None:
     await check_refused(attack, body, {"model": "m", "input": ["a"]}, b"upstream_invalid", "/v1/embeddings")
+
+
+@pytest.mark.attack("replies: limits, lists of models")
+@pytest.mark.parametrize("unit", [b'{"id":"a"},', b"{},", b"[],", b'{"a":1,"a":1},'])
+async def test_a_list_of_models_with_many_values_is_refused(attack: Attack, unit: bytes) -> None:
+    body = Body(b'{"data":[', unit, b"{}]}", 3 * MIB)
+    await check_refused(attack, body, None, b"more than 100000 values", "/v1/models")
+
+
+@pytest.mark.attack("replies: limits, lists of models")
+@pytest.mark.parametrize(
+    "body",
+    [
+        Body(b'{"data":[', b'{"id":"a"},', b'{"id":"b"}]}', MIB // 2),
+        Body(b'{"data":[{"id":"b","a":[', b"[],", b"[]]}]}", MIB // 8),
+        Body(b'{"data":[{"id":"b","a":"', b"\\n", b'"}]}', 3 * MIB),
+        Body(b'{"data":[' + b",".join(b'{"id":"a%d"}' % number for number in range(5_000)), b" ", b"]}", 0),
+    ],
+    ids=["many models", "many lists", "a text", "different models"],
+)
+async def test_the_largest_lists_of_models_are_read_in_time(attack: Attack, body: Body) -> None:
+    found = await answer_to(attack, body, None, "/v1/models")
+    attack.check(found.status == 200, found)
 
 
 @pytest.mark.attack("replies: limits, members of an event")
