@@ -14,6 +14,8 @@ from secrets import token_hex
 from gatepass.json_scan import quoted
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, read_json
 
+SHORTENED_BYTES = LARGE_EVENT_BYTES
+"""Limit of an event without its long texts."""
 LONG_BYTES = 8 * 1024
 KEPT_BYTES, FIRST_KEPT_BYTES = 4 * 1024, 64 * 1024
 """The beginning of each text stays in the event, because error messages and repairs read it. More of the longest text
@@ -161,14 +163,14 @@ class LongTexts:
                 else:
                     long.append((begin, stop))
                     long_bytes += stop - begin
-                if stop - start - long_bytes > LARGE_EVENT_BYTES:
+                if stop - start - long_bytes > SHORTENED_BYTES:
                     return
             if end > line:
                 continue
             event = run[start:following]
             if len(event) > LARGE_EVENT_BYTES:
                 event = yield from self._shorten_event(event, [(begin - start, stop - start) for begin, stop in long])
-            if len(event) > LARGE_EVENT_BYTES:
+            if len(event) > SHORTENED_BYTES:
                 return
             events.append(event)
             start, long, long_bytes = following, [], 0
