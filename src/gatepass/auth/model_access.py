@@ -116,7 +116,7 @@ def check_part_access(caller: AccessKey, name: str) -> None:
     """Check the part `name` of a form; raise ModelNotAllowed if it may name other models, a server or a credential."""
     if caller.models is None:
         return
-    for step in set(_STEPS.split(name)):  # a name may repeat thousands
+    for step in set(_STEPS.split(name)):  # a name may repeat a step thousands of times
         if _normalized(step).strip(_AROUND_STEP) in _PARTS or _is_destination(step.strip(_AROUND_STEP)):
             raise ModelNotAllowed(
                 f"The caller {caller.name!r} may use only some models, and the part {name[:200]!r} of the form may name"

@@ -277,6 +277,7 @@ class ZlibDecoder:
                 try:
                     out += self._inflate.decompress(rest, PIECE_BYTES - len(out))
                 except zlib.error as error:
+                    yield out  # decoded before the fault: it may be the end of a stream
                     reason = str(error).rpartition(": ")[2]  # without "Error -3 while decompressing data"
                     raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {reason}") from None
                 rest = self._inflate.unconsumed_tail or self._inflate.unused_data

@@ -52,6 +52,15 @@ def test_garbage_is_a_fault():
     )
 
 
+def test_what_was_decoded_before_a_fault_is_not_lost():
+    decoder = decoder_of(b"gzip")
+    assert decoder is not None
+    decoded = decoder.decode(gzip.compress(TEXT) + b"not gzip at all")
+    assert next(decoded) == TEXT
+    with pytest.raises(TransportFault):
+        next(decoded)
+
+
 def test_a_coding_that_broke_off_is_a_fault():
     decoder = decoder_of(b"gzip")
     assert decoder is not None
