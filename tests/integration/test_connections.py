@@ -305,6 +305,29 @@ async def test_unreachable_target_is_in_the_access_line_and_the_metrics(caplog):
     assert 'gatepass_failovers_total{code="upstream_connect",upstream="first"} 1.0' in metrics
 
 
+@pytest.mark.parametrize("body", [HELLO, {**HELLO, "stream": True}], ids=["plain", "stream"])
+async def test_the_total_timeout_names_the_target_that_is_tried(body):
+    """The timeout is the first target's, and the second one hangs."""
+    with refusing_server() as refuses:
+        first = {"base_url": refuses, "timeouts": {"total_s": 0.4}}
+        async with Scripted([Hold()]) as second, gateway(**two(first, second)) as gp:
+            answer = await gp.ask(body).answer()
+            await second.left()
+    error = answer.error
+    assert (answer.status, error["code"], error["hop"]) == (504, "upstream_timeout_total", "upstream:second")
+    assert answer.headers["x-gatepass-hop"] == "upstream:second"
+    assert "(timeouts.total_s of the first target, first)" in error["message"]
+
+
+async def test_the_total_timeout_names_the_first_target_while_it_hangs():
+    async with Scripted([Hold()]) as first, Scripted([GOOD]) as second:
+        hangs = {"base_url": first.url, "timeouts": {"total_s": 0.4}}
+        async with gateway(**two(hangs, second)) as gp:
+            error = (await gp.ask().answer()).error
+    assert (error["code"], error["hop"]) == ("upstream_timeout_total", "upstream:first")
+    assert "(timeouts.total_s)" in error["message"]
+
+
 async def test_next_target_is_tried_without_a_token():
     with refusing_server() as issuer:
         login = {"type": "http_json", "url": issuer, "timeout_s": 0.3}

@@ -171,7 +171,7 @@ class TimeoutSettings(Block):
     Danger: Reasoning models pause for minutes. A short timeout fails their requests.
     """
     total_s: Seconds | None = None
-    """Seconds for all attempts of a request together; None: no limit.
+    """Seconds for all attempts of a request together; None: no limit. With several targets, the first one's applies.
 
     Example: 1800
 

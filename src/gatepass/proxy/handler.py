@@ -165,9 +165,9 @@ async def _serve(
     total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
     total_timeout = None
     if total_s is not None:
-        message = f"The answer was not complete after {total_s:g} s (timeouts.total_s)."
-        late = UpstreamTimeout(message, upstream=first.upstream, phase="total")
-        total_timeout = state.clock.call_later(total_s, lambda: in_flight_request.cancel(late))
+        total_timeout = state.clock.call_later(
+            total_s, lambda: in_flight_request.cancel(_total_timeout(context, total_s, first))
+        )
     keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
     try:
         if len(targets) == 1:  # nearly always: saves a coroutine
@@ -179,6 +179,15 @@ async def _serve(
         keep_alive.stop()
         if total_timeout is not None:
             total_timeout.cancel()
+
+
+def _total_timeout(context: RequestContext, total_s: float, first: Target) -> UpstreamTimeout:
+    """Return the error at the end of the total timeout of `first`. It names the upstream that is tried now."""
+    upstream, setting = context.upstream_name or first.upstream, "timeouts.total_s"
+    if upstream != first.upstream:
+        setting = f"{setting} of the first target, {first.upstream}"
+    message = f"The answer was not complete after {total_s:g} s ({setting})."
+    return UpstreamTimeout(message, upstream=upstream, phase="total")
 
 
 async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:
