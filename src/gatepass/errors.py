@@ -536,7 +536,8 @@ class UpstreamHtml(UpstreamError):
 class UpstreamEmpty(UpstreamError):
     """The upstream returned a success without a body, a choice or a vector.
 
-    A stream with nothing but `[DONE]` is empty too.
+    A stream with nothing but `[DONE]` is empty too. For files, batches and stored responses, 202, 204 and 205 need no
+    body, and neither does the reply to a `DELETE`.
 
     Action: Retry. Check the upstream's log if it happens again.
     """

@@ -396,6 +396,83 @@ async def test_error_in_every_known_form_is_detected(answer, status, code):
     assert answered.error["code"] == code
 
 
+DELETED, CANCELLED = ("DELETE", "/v1/files/file-1"), ("POST", "/v1/batches/b-1/cancel")
+LISTED, CREATED = ("GET", "/v1/files"), ("POST", "/v1/batches")
+EMPTY_JSON = {"content_type": "application/json"}
+WITHOUT_BODY = {
+    **{
+        f"{status} to {asked[0]} {asked[1]}": (asked, head(status, **fields), status)
+        for status, fields in ((202, {"content_length": "0"}), (204, {}), (205, {"content_length": "0"}))
+        for asked in (DELETED, CANCELLED, CREATED)
+    },
+    "204 of JSON": (DELETED, head(204, **EMPTY_JSON), 204),
+    "204 with a length": (DELETED, head(204, content_length="5"), 204),
+    "205 of JSON without a length": (DELETED, head(205, **EMPTY_JSON), 205),
+    "205 in chunks": (DELETED, head(205, transfer_encoding="chunked") + LAST_CHUNK, 205),
+    "202 in chunks": (DELETED, head(202, transfer_encoding="chunked", **EMPTY_JSON) + LAST_CHUNK, 202),
+    "202 of HTML": (CANCELLED, head(202, content_length="0", content_type="text/html"), 202),
+    "202 of events": (CANCELLED, head(202, content_length="0", content_type="text/event-stream"), 202),
+    "200 to DELETE": (DELETED, head(200, content_length="0", **EMPTY_JSON), 200),
+    "200 to DELETE in chunks": (DELETED, head(200, transfer_encoding="chunked") + LAST_CHUNK, 200),
+    "200 to DELETE of HTML": (DELETED, head(200, content_length="0", content_type="text/html"), 200),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_BODY)
+async def test_a_success_without_a_body_stays_a_success(case):
+    (method, path), answered, status = WITHOUT_BODY[case]
+    body = {"input_file_id": "f"} if method == "POST" else None
+    async with (
+        Scripted(answer=lambda _: [Send(answered)]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask(body, path, method=method, headers=JSON) as ask,
+    ):
+        await ask.head()
+        framing = {name: ask.received.get(name) for name in ("content-length", "transfer-encoding", "content-type")}
+        assert (ask.status, len(upstream.received)) == (status, 1)
+    length = None if status == 204 else "0"  # RFC 9110 8.6: a 204 has no content-length
+    assert framing == {"content-length": length, "transfer-encoding": None, "content-type": None}
+
+
+NOT_EMPTY = {
+    "200 to GET": (LISTED, head(200, content_length="0", **EMPTY_JSON)),
+    "200 to POST": (CREATED, head(200, content_length="0", **EMPTY_JSON)),
+    "200 to a cancellation": (CANCELLED, head(200, content_length="0")),
+    "201 to POST": (CREATED, head(201, content_length="0")),
+    "200 to DELETE with blanks": (DELETED, reply(b"  ")),
+}
+
+
+@pytest.mark.parametrize("case", NOT_EMPTY)
+async def test_an_empty_reply_that_should_have_a_document_is_an_error(case):
+    (method, path), answered = NOT_EMPTY[case]
+    body = {"input_file_id": "f"} if method == "POST" else None
+    async with Scripted(answer=lambda _: [Send(answered)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(body, path, method=method).answer()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_empty")
+
+
+async def test_a_deletion_whose_reply_may_be_cut_off_is_an_error():
+    """Without a length the end of the connection is the end of the body, and it may have come too early."""
+    async with (
+        Scripted(answer=lambda _: [Send(head(200, connection="close")), Fin()]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask(None, "/v1/files/file-1", method="DELETE").answer()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_empty")
+
+
+async def test_the_connection_of_a_reply_without_a_body_serves_the_next_request():
+    answers = iter([head(204), head(205, content_length="0"), head(202, content_length="0"), reply({"id": "file-1"})])
+    async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as gp:
+        for status in (204, 205, 202):
+            async with gp.ask(None, "/v1/files/file-1", method="DELETE", headers={}) as ask:
+                assert await ask.head() == status
+        answer = await gp.ask(None, "/v1/files/file-1", method="GET", headers={}).answer()
+    assert (answer.status, answer.json()) == (200, {"id": "file-1"})
+    assert {one.connection for one in upstream.received} == {upstream.received[0].connection}
+
+
 async def test_images_and_moderations_go_to_the_upstreams_of_their_operations():
     async with Scripted(answer=lambda _: [Send(reply({"data": [{"b64_json": "eA=="}]}))]) as upstream:
         upstreams = {name: {"base_url": f"{upstream.url}/{name}"} for name in ("chat", "draw", "judge")}

@@ -20,6 +20,7 @@ from tests.integration.scripted import (
     Send,
     begin_stream,
     event,
+    head,
     reply,
     stream,
 )
@@ -93,6 +94,19 @@ async def test_retry_after_is_kept_if_a_retry_is_forbidden():
     async with Scripted([refused]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
         assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("9", "false")
+
+
+@pytest.mark.parametrize("status", [200, 202, 204, 205])
+async def test_a_deletion_that_is_answered_without_a_body_is_sent_once(status):
+    fields = {"content_type": "application/json"} | ({} if status == 204 else {"content_length": "0"})
+    async with (
+        Scripted(answer=lambda _: [Send(head(status, **fields))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+        sdk(gp) as client,
+    ):
+        await client.files.delete("file-1")
+        await client.responses.delete("resp_1")
+    assert [one.method for one in upstream.received] == ["DELETE", "DELETE"]
 
 
 # --- [DONE] without a finish reason -------------------------------------------------------------------------------

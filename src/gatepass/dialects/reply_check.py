@@ -34,7 +34,7 @@ from gatepass.errors import (
     UpstreamRedirect,
 )
 from gatepass.observability.redaction import decoded
-from gatepass.types import ClientProtocol, Headers, Hidden, UpstreamErrorBody, header
+from gatepass.types import ClientProtocol, Headers, Hidden, Operation, UpstreamErrorBody, header
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -188,6 +188,18 @@ def classify_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes |
             return _rejection(reply, error_body)
         return _invalid(reply, "with an event stream, which is not an answer to this request")
     return _classify_json(reply, protocol)
+
+
+ACCEPTED, WITHOUT_CONTENT = 202, (204, 205)
+"""Statuses of a success that needs no body, and those that never have one (RFC 9110 15.3.5 and 15.3.6)."""
+
+
+def may_be_empty(operation: Operation, status: int, headers: Headers) -> bool:
+    """Whether an empty body is a success: of a 202, and of a deletion whose reply states where its body ends."""
+    if operation.protocol is not ClientProtocol.RAW:
+        return False
+    is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
+    return status == ACCEPTED or (operation.method == "DELETE" and is_framed)
 
 
 def not_json(reply: ReceivedReply, reason: str) -> GatepassError:

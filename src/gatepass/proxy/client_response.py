@@ -31,6 +31,8 @@ RESPONSES = "responses"
 """The operation whose streams end with an error event of the Responses API. `GET /responses/{id}` has this name too,
 but not the protocol."""
 
+NO_CONTENT = 204
+
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
 
@@ -61,7 +63,8 @@ class ClientResponse:
         return self._context.bytes_out
 
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        self._begin(status, (*headers, NO_STORE), len(body))
+        # a 204 has no content-length (RFC 9110 8.6)
+        self._begin(status, (*headers, NO_STORE), None if status == NO_CONTENT else len(body))
         context = self._context
         context.first_byte_s = context.head_s  # the body is written together with its head
         context.bytes_out += len(body)

@@ -53,7 +53,7 @@ from gatepass.operations.table import (
 )
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import try_target
-from gatepass.proxy.client_response import ClientResponse, RequestCycle
+from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, RequestCycle
 from gatepass.proxy.context import BODY_LOG_CHARS, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
@@ -66,7 +66,6 @@ from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Call, ClientProtocol, Cli
 
 ACCESS_LOG = logging.getLogger("gatepass.access")
 BODY_LOG = logging.getLogger("gatepass.bodies")
-NO_CONTENT = 204
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from gatepass.config.access import PLAIN, Profile
 from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
-from gatepass.dialects.reply_check import not_json, should_retry
+from gatepass.dialects.reply_check import WITHOUT_CONTENT, may_be_empty, not_json, should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.http_client.response_body import joined
 from gatepass.json_scan import ONE_PASS_BYTES, ScannedBody, occurrences
@@ -214,6 +214,9 @@ async def _check_status(context: ReplyContext) -> None:
 async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
     """Buffer JSON and HTML, which may be errors, watch event streams, and relay every other content type unread."""
     context.attempt.add_upstream_wait()
+    if context.response.status in WITHOUT_CONTENT:
+        await context.response.aclose()
+        return _without_body(context)
     kind = content_type(context.response.headers)
     if context.call.operation.is_download and kind != "text/html":
         return RawReply(context.upstream, context.response)
@@ -224,6 +227,12 @@ async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
     return (
         await classify_stream(context) if kind == "text/event-stream" else RawReply(context.upstream, context.response)
     )
+
+
+def _without_body(context: ReplyContext) -> BufferedReply:
+    # SDKs parse an empty body as JSON if the content type is that of JSON
+    headers = tuple(field for field in context.headers() if field[0] != b"content-type")
+    return BufferedReply(context.response.status, headers, b"")
 
 
 BEGINNING_BYTES = 1024
@@ -471,7 +480,9 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
 
 async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     """Classify and repair a whole reply that is not known to be good; raise the error that it contains."""
-    protocol = context.protocol
+    call, response, protocol = context.call, context.response, context.protocol
+    if not body and may_be_empty(call.operation, response.status, response.headers):
+        return _without_body(context)
     if protocol is ClientProtocol.RERANK:
         check_size(body, context.upstream.name)
     transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None

@@ -281,6 +281,16 @@ async def test_pages_answer(server, stage):
     assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
 
 
+@pytest.mark.parametrize("status", [202, 204, 205])
+async def test_a_success_without_a_body_has_none(server, stage, status):
+    stage.plays(Send(head(status, **({} if status == 204 else {"content_length": "0"}))))
+    async with server.ask(None, "/v1/files/file-1", method="DELETE", headers=KEYED) as ask:
+        assert await ask.head() == status
+    assert ask.received.get("content-length") == (None if status == 204 else "0")
+    assert not {"transfer-encoding", "content-type"} & set(ask.received)
+    assert len(stage.upstream.received) == 1
+
+
 async def test_a_form_passes_through_as_it_comes(server, stage):
     form = b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nw\r\n--b\r\n"
     form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"sound" * 400_000 + b"\r\n--b--\r\n"
