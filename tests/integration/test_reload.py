@@ -25,10 +25,12 @@ from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server import reload
+from gatepass.server.pages import learned_rows
 from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, ConfigSource, Reloader, ReloadResult
 from tests.integration.answers import delta
-from tests.integration.gateway import Gateway, descriptors, serving
+from tests.integration.gateway import HELLO, Gateway, descriptors, serving
 from tests.integration.issuer import corp, minted
+from tests.integration.refusing import Refusing, no_stream
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, begin_stream, chunk, event, reply
 from tests.waiting import until
 
@@ -111,6 +113,24 @@ async def test_reload_keeps_unchanged_parts_and_new_requests_use_the_changes(ser
         assert (len(issuer.received), upstream.connections) == (1, 1)
     assert [one["changed"] for one in gatepass.events if one["event"] == "reloaded"] == [["models.m"]] * 3 + [[]]
     assert (gatepass.count("reloaded"), gatepass.count("unchanged"), gatepass.count("refused")) == (3, 1, 0)
+
+
+async def test_learned_rules_belong_to_the_server_and_not_to_the_name_of_the_upstream(serve: Serve):
+    """Another server behind the same name gets the client's bytes. The first one has its rules again afterwards."""
+    streamed = {**HELLO, "stream": True}
+    async with Scripted(answer=Refusing([no_stream()])) as first, Scripted(answer=Refusing([])) as second:
+        servers = {one: {"upstreams": {"chat": {"base_url": f"{one.url}/v1"}}} for one in (first, second)}
+        async with serve(**servers[first]) as gatepass:
+            state = gatepass.served.state
+            assert (await gatepass.served.ask(streamed).answer()).headers["x-gatepass-adapted"] == "stream=synth"
+            assert [one["adapted"] for one in learned_rows(state)] == ["stream=synth"]
+            await gatepass.reload(**servers[second])
+            assert "x-gatepass-adapted" not in (await gatepass.served.ask(streamed).answer()).headers
+            assert json.loads(second.received[0].body) == streamed
+            assert learned_rows(gatepass.served.server.endpoint.state) == []
+            await gatepass.reload(**servers[first])
+            assert (await gatepass.served.ask(streamed).answer()).headers["x-gatepass-adapted"] == "stream=synth"
+    assert len(first.received) == 3
 
 
 async def test_configurations_are_compared_outside_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch):

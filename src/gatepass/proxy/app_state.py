@@ -29,6 +29,7 @@ from gatepass.dialects.base import Dialect, ResponseHeaders
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
 from gatepass.http_client.pool import Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
+from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.learning.session import Learner
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import DeclaredModels
@@ -158,6 +159,12 @@ class AppState(ProcessParts):
             self.store.start()
         for holder in self.holders.values():
             holder.start()
+
+    def learned_rules(self) -> list[LearnedRuleRecord]:
+        """Return the learned rules of the configured upstreams, without those of servers before a reload."""
+        servers = {(one.name, one.base_url) for one in self.upstreams.values()}
+        records = self.learner.memory.records(self.clock.now(), self.clock.wall())
+        return [one for one in records if (one.scope.upstream, one.scope.base_url) in servers]
 
     @property
     def ready(self) -> bool:
@@ -375,9 +382,9 @@ def _sample(state: AppState) -> Sample:
         for name, upstream in state.upstreams.items()
     ]
     learned = dict.fromkeys(state.upstreams, 0)
-    for record in state.learner.memory.records(state.clock.now(), state.clock.wall()):
+    for record in state.learned_rules():
         if record.state == "learned":
-            learned[record.scope.upstream] = learned.get(record.scope.upstream, 0) + 1
+            learned[record.scope.upstream] += 1
     return Sample(
         [_credential_sample(name, holder) for name, holder in state.holders.items()],
         pools,

@@ -260,7 +260,9 @@ class AttemptLearning:
         self._upstream = upstream = attempt.upstream
         self._base = base
         model = attempt.target.model or base.model
-        self._scope = scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
+        self._scope = scope = RuleScope(
+            upstream.name, model, base.operation.name, upstream.credential, upstream.base_url
+        )
         is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, state.clock.now())
         self.session = None if is_settled else self._new_session()
 

@@ -123,7 +123,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
 
     def user(self) -> TokenUser:
         """Return the upstream and model that the token is sent to."""
-        return TokenUser(self.upstream.name, self.target.model or self.call.model)
+        return TokenUser(self.upstream.name, self.target.model or self.call.model, self.upstream.base_url)
 
     def add_upstream_wait(self) -> None:
         """Add the time since the request was sent, or since the last call, to `upstream_s`.

@@ -168,7 +168,7 @@ class ModelCatalog:
             raise failed[0].with_traceback(None)  # the kept error is raised again: its traceback would grow each time
         wall_s = self._state.clock.wall()
         learned: RulesByScope = {}
-        for record in self._state.learner.memory.records(self._state.clock.now(), wall_s):
+        for record in self._state.learned_rules():
             if record.state == "learned":
                 scope = record.scope
                 learned.setdefault((scope.operation, scope.upstream, scope.model), []).append(record)

@@ -213,7 +213,7 @@ _SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
 
 def learned_rows(state: AppState) -> list[Row]:
     """Return the learned rules of one process as JSON rows (`LearnedRuleRecord.as_row`), times since the epoch."""
-    return [one.as_row() for one in state.learner.memory.records(state.clock.now(), state.clock.wall())]
+    return [one.as_row() for one in state.learned_rules()]
 
 
 def merge_rows(pages: Iterable[Sequence[Row]]) -> list[Row]:

@@ -75,10 +75,14 @@ REISSUE_WAIT_S = 3.0
 
 
 class TokenUser(msgspec.Struct, frozen=True, gc=False):
-    """The upstream and model that receive a token. One model may reject a token that another accepts."""
+    """The upstream and model that receive a token. One model may reject a token that another accepts.
+
+    `base_url` distinguishes the servers that an upstream had before and after a reload.
+    """
 
     upstream: str = ""
     model: str = ""
+    base_url: str = ""
 
 
 ANY_USER = TokenUser()
