@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.sse.event_stream import MAX_BYTES, FastPath
-from tests.unit.sse.streams import chunk, data, text, with_line_ends
+from tests.unit.sse.streams import chunk, data, new_stream, text, with_line_ends
 
 
 def with_pattern(block: bytes) -> FastPath:
@@ -65,7 +65,12 @@ UNLIKE = {
     "comment": b": ping\n\n",
     "blank line": b"\n",
     "quote in the text": text('x"y'),
-    "escaped backslash at the end of the text": text("x\\"),
+    "half of a character": HELLO.replace(b"Hello", "é".encode()[:1]),
+    "half of a surrogate pair in UTF-8": HELLO.replace(b"Hello", b"\xed\xa0\x80"),
+    "unknown escape": HELLO.replace(b"Hello", rb"a\q"),
+    "cut escape": HELLO.replace(b"Hello", rb"\u12"),
+    "tab in the text": HELLO.replace(b"Hello", b"a\tb"),
+    "NUL in the text": HELLO.replace(b"Hello", b"\0"),
     "raw line end in the text": HELLO.replace(b"Hello", b"x\n\ndata: [DONE]\n\nx"),
     "raw CR in the text": HELLO.replace(b"Hello", b"x\rdata: y\r\rx"),
     "text that never ends": HELLO.replace(b'Hello"', b'x\\"'),
@@ -109,11 +114,12 @@ def test_fast_path_requires_equal_bytes_between_two_texts(unlike):
     assert (fast_path.count_matching(like), fast_path.count_matching(other)) == (0, 1)
 
 
-def test_fast_path_accepts_escapes_except_at_the_end_of_the_text():
+def test_fast_path_accepts_each_escape_except_that_of_a_quote():
     fast_path = with_pattern(data(chunk({"content": "a"}, obfuscation="b")))
     assert fast_path.count_matching(data(chunk({"content": "tab\t, line\n, \\ back"}, obfuscation="b"))) == 1
-    assert fast_path.count_matching(data(chunk({"content": "\\"}, obfuscation="b"))) == 0
-    assert fast_path.count_matching(data(chunk({"content": "a"}, obfuscation="\\"))) == 0
+    assert fast_path.count_matching(data(chunk({"content": "\\"}, obfuscation="\\"))) == 1
+    assert with_pattern(HELLO).count_matching(HELLO.replace(b"Hello", rb"\/\b\f\r\ud83d\uDE80\u00e9")) == 1
+    assert fast_path.count_matching(data(chunk({"content": '"'}, obfuscation="b"))) == 0
 
 
 def test_quoted_member_inside_a_text_is_not_a_hole():
@@ -169,20 +175,52 @@ def test_event_that_was_parsed_for_its_quotes_does_not_use_up_the_budget():
     assert fast_path.count_matching(other) == 1
 
 
-@given(
-    st.lists(
-        st.binary(max_size=12) | st.sampled_from([b'"', b"\\", b"\\\\", b'\\"', b"\n", b'"},"x":{"y":"']), max_size=4
-    )
-)
-def test_recognised_means_the_same_json_but_for_the_text(fillings):
-    """Any bytes instead of the text: an event that is recognised and is JSON differs only in that text."""
-    fast_path = with_pattern(HELLO)
-    run = HELLO.replace(b"Hello", b"".join(fillings))
-    if not fast_path.count_matching(run):
+FILLINGS = st.lists(
+    st.binary(max_size=4)
+    | st.text(max_size=4).map(lambda written: json.dumps(written, ensure_ascii=False)[1:-1].encode())
+    | st.sampled_from([b'"', b"\\", b"\\\\", b'\\"', b"\n", b"\t", b"\0", b"\x7f", b'"},"x":{"y":"'])
+    | st.sampled_from([rb"\q", rb"\u12", rb"\u12g4", rb"\u0041", rb"\ud83d", rb"\uDE80", rb"\U0041", rb"\x41", rb"\'"])
+    | st.sampled_from(["é".encode()[:1], "é".encode()[1:], "é".encode(), "🚀".encode()[:2], "🚀".encode()[2:]])
+    | st.sampled_from([b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"\xff"]),
+    max_size=4,
+).map(b"".join)
+"""Bytes between the quotes of a text, often invalid ones: halves of characters and escapes, control characters."""
+
+
+def is_valid_event(event: bytes) -> bool:
+    """Whether the parser accepts `event` as a first event."""
+    stream = new_stream()
+    stream.feed(event)
+    return stream.failure is None and stream.events == 1
+
+
+@given(st.lists(FILLINGS, min_size=1, max_size=3), st.sampled_from([b"", b'"b"']))
+@example(["é".encode()[:1], "é".encode()[1:]], b"")
+@example([rb"\u00", b"41"], b"")
+@example([b"\\"], b'"b"')
+def test_fast_path_accepts_only_what_the_parser_accepts(fillings: list[bytes], obfuscation: bytes):
+    """The same bytes pass as a first event and as a later one, alone and in a run of events."""
+    like = data(chunk({"content": "Hello"}, **({"obfuscation": "b"} if obfuscation else {})))
+    events = [like.replace(b"Hello", filling).replace(b'"b"', b'"%b"' % filling) for filling in fillings]
+    run = b"".join(events)
+    if b"\n" in run.replace(b"\n\n", b"") or b"\r" in run or not all(event.count(b"\n") == 2 for event in events):
+        assert with_pattern(like).count_matching(run) == 0
         return
-    try:
-        payload = json.loads(run[6:])
-    except ValueError:
+    for event in events:
+        assert is_valid_event(event) or not with_pattern(like).count_matching(event)
+    assert all(map(is_valid_event, events)) or not with_pattern(like).count_matching(run)
+    after = new_stream()
+    after.feed(like + like)
+    after.feed(events[0])
+    assert (after.failure is None and after.events == 3) == is_valid_event(events[0])
+
+
+@given(FILLINGS)
+def test_recognised_means_the_same_json_but_for_the_text(filling: bytes):
+    """Any bytes instead of the text: an event that is recognised is JSON and differs only in that text."""
+    run = HELLO.replace(b"Hello", filling)
+    if not with_pattern(HELLO).count_matching(run):
         return
+    payload = json.loads(run[6:])
     payload["choices"][0]["delta"]["content"] = "Hello"
     assert payload == json.loads(HELLO[6:])
