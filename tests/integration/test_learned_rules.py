@@ -105,6 +105,39 @@ async def test_of_the_members_for_sampling_each_is_remembered_once_the_upstream_
     assert len(upstream.received) == calls
 
 
+ROLES = {
+    "openai": "Invalid value: 'developer'. Supported values are: 'system', 'assistant', 'user', and 'tool'.",
+    "volcengine": "invalid value: `developer`, supported values are: `system`, `assistant`, `user`, `tool`",
+    "zod": "Invalid enum value. Expected 'system' | 'user' | 'assistant' | 'tool', received 'developer'",
+    "gateway": "invalid role 'developer', must be one of: system, user, assistant, tool",
+}
+
+
+@pytest.mark.parametrize("wording", ROLES)
+async def test_the_role_developer_is_learned_from_each_wording(wording):
+    param = "messages[0].role" if wording == "openai" else None
+    rejection = Refusal(lambda body: body["messages"][0]["role"] == "developer", ROLES[wording], param)
+    body = {**HELLO, "messages": [{"role": "developer", "content": "Be brief."}, *HELLO["messages"]]}
+    async with Scripted(answer=Refusing([rejection])) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await gp.ask(body).answer() for _ in range(2)]
+        assert learned_rules(gp) == ["role=developer>system"]
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[1].headers["x-gatepass-adapted"] == "role=developer>system"
+    roles = [request.json()["messages"][0]["role"] for request in upstream.received]
+    assert roles == ["developer", "system", "system"]
+
+
+@pytest.mark.parametrize("values", ["'speakable' and 'commentary'", "'low', 'high'"])
+async def test_the_value_developer_of_another_member_changes_no_role(values):
+    text = f"Invalid value: 'developer'. Supported values are: {values}."
+    body = {**HELLO, "messages": [{"role": "developer", "content": "x"}, *HELLO["messages"]], "channel": "developer"}
+    rejection = Refusal(lambda body: body.get("channel") == "developer", text)
+    async with Scripted(answer=Refusing([rejection])) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(body).answer()
+        assert learned_rules(gp) == []
+    assert (answer.status, len(upstream.received)) == (400, 1)
+
+
 async def test_request_is_changed_three_times_and_the_next_one_continues_with_these_rules():
     names = ["seed", "user", "store", "metadata", "verbosity"]
     upstream_of = Refusing([without(name) for name in names])

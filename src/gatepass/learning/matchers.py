@@ -162,8 +162,22 @@ _DEVELOPER = re.compile(
     r"|Incorrect role information|角色信息不正确)|(?:Unsupported value: )?"
     rf"(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]developer"
 )
-# FastAPI lists the roles that it accepts. A list with `developer` rejects another role.
-_OTHER_ROLES = re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)?role: Input should be (?!.*developer)")
+_ROLES = r"(?=.*\buser\b)(?=.*\bassistant\b)"
+"""The accepted values are roles. Without this, a client could send `developer` as the value of another member."""
+# In this order: OpenAI and Volcengine (agno#6697), zod (chatwise-releases#971), a gateway (new-api#5330), pydantic's
+# unions (Mistral, Cerebras, SiliconFlow), Groq.
+_DEVELOPER_VALUE = re.compile(
+    rf"{_AT}(?:(?:The|[Ii]nvalid) parameter [`'\"]messages[\w.\[\]]*+[`'\"](?: specified[\w ]*+)?: )?"
+    rf"(?:{_ROLES}(?:[Ii]nvalid value: [`'\"]developer[`'\"]|Invalid enum value\. .{{0,200}}received 'developer')"
+    r"|(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported) role:? [`'\"]?developer\b|Input tag 'developer' found using 'role'"
+    r"|discriminator property 'role' has invalid value)"
+)
+# pydantic, FastAPI and zod list the roles that they accept. A list with `developer` rejects another role.
+_OTHER_ROLES = re.compile(
+    rf"(?:(?:\d{{1,3}} validation errors? for \w+\s+)?(?:body\.)?messages\.\d+\.(?:[\w-]+\.)?role[:\s]\s*|{_ROLES})"
+    r"(?:Input should be|Invalid option: expected one of|(?:[\w ]++; )?permitted:) "
+    r"(?!(?:(?!, 'input'|, input_value).)*developer)"
+)
 _SYSTEM = re.compile(  # OpenAI's o1 models want `developer` instead (cherry-studio#4973)
     rf"(?:Unsupported value: )?(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]system"
     rf"|{_AT}['`\"]?system['`\"]? is not one of"
@@ -192,7 +206,7 @@ _TOOL_ID = re.compile(r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, wi
 def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     if rejection.protocol is not ClientProtocol.CHAT or not rejection.is_about("messages", "role", "content"):
         return
-    rejects_developer = rejection.opens(_DEVELOPER) or rejection.opens(_OTHER_ROLES)
+    rejects_developer = rejection.opens(_DEVELOPER, _DEVELOPER_VALUE, _OTHER_ROLES)
     if rejects_developer:
         yield (LearnedRule("role", "developer", "system"),)
     if rejection.opens(_SYSTEM):

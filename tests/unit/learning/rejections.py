@@ -373,6 +373,10 @@ MEMBER_ROWS = (
 )
 
 
+def zod(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "path": ["messages", 0, "role"], "message": message}
+
+
 def chat(*messages: Any) -> dict[str, Any]:
     return {"messages": list(messages)}
 
@@ -380,6 +384,13 @@ def chat(*messages: Any) -> dict[str, Any]:
 REPLAYED = {"role": "assistant", "content": "x", "reasoning_content": "y"}
 REPLAYED_RULES = ("drop=messages[].reasoning_content",)
 DEVELOPER = {"role": "developer", "content": "d"}
+VALUE, VALUES = (
+    "Invalid value: 'developer'.",
+    "Supported values are: 'system', 'assistant', 'user', 'function', and 'tool'",
+)
+ZOD_ROLES = "Invalid enum value. Expected 'system' | 'user' | 'assistant' | 'tool', received 'developer'"
+ZOD_4_ROLES = 'Invalid option: expected one of "system"|"user"|"assistant"|"tool"'
+TAG = "Input tag 'developer' found using 'role' does not match any of the expected tags"
 SYSTEM = {"role": "system", "content": "d"}
 
 MESSAGE_ROWS = (
@@ -409,6 +420,68 @@ MESSAGE_ROWS = (
                 pydantic(["messages", 0, "role"], kind="literal_error", msg="Input should be 'system','user'"),
             ),
             ("GLM", 400, {"error": {"code": "1214", "message": "[1214] Incorrect role information"}}),
+            ("OpenAI, the value", 400, openai(f"{VALUE} {VALUES}.", "messages[0].role", "invalid_value")),
+            ("LiteLLM, the value", 400, openai(f"litellm.BadRequestError: OpenAIException - {VALUE} {VALUES}.")),
+            (
+                "Volcengine",
+                400,
+                openai(
+                    "The parameter `messages.role` specified in the request are not valid: invalid value: `developer`,"
+                    " supported values are: `system`, `assistant`, `user`, `tool`. Request id: 02177",
+                    code="InvalidParameter",
+                ),
+            ),
+            (
+                "a clone of Volcengine",
+                400,
+                {"error": "invalid value: `developer`, supported values are: `system`, `user`, `assistant`"},
+            ),
+            ("Vercel", 400, openai(ZOD_ROLES, "messages.0.role", "invalid_request_error")),
+            ("zod", 400, {"error": [zod("invalid_enum_value", ZOD_ROLES)]}),
+            ("zod 4", 400, {"error": [zod("invalid_value", ZOD_4_ROLES)]}),
+            (
+                "a gateway",
+                400,
+                openai(
+                    "invalid parameter 'messages[0].role': invalid role 'developer', must be one of: system, user,"
+                    " assistant, tool",
+                    "",
+                    "400002",
+                    "gateway_error",
+                ),
+            ),
+            ("a gateway, briefly", 400, {"message": "invalid role 'developer', must be one of: system, user"}),
+            ("no list", 400, openai("messages[0].role: unsupported role: developer")),
+            *(
+                (f"Pydantic's {kind}", 422, pydantic(["messages", 0, *branch, "role"], kind=kind, msg=msg))
+                for kind, branch, msg in (
+                    ("literal_error", [], "Input should be 'system', 'user' or 'assistant'"),
+                    ("literal_error of a union", ["ChatCompletionSystemMessageParam"], "Input should be 'system'"),
+                    ("enum", [], "Input should be 'system', 'user' or 'assistant'"),
+                    ("value_error.const", [], "unexpected value; permitted: 'system', 'user'"),
+                    ("type_error.enum", [], "value is not a valid enumeration member; permitted: 'system', 'user'"),
+                )
+            ),
+            ("Mistral", 422, pydantic(["messages", 0], kind="union_tag_invalid", msg=TAG)),
+            ("Mistral's envelope", 422, {"object": "error", "message": pydantic(["messages", 0], msg=TAG)}),
+            ("SiliconFlow", 400, {"code": 20015, "message": f"{TAG}: 'system', 'user'", "data": None}),
+            (
+                "vLLM's list",
+                400,
+                openai(
+                    "[{'type': 'literal_error', 'loc': ('body', 'messages', 0, 'role'), 'msg': \"Input should be"
+                    " 'system', 'user' or 'assistant'\", 'input': 'developer'}]"
+                ),
+            ),
+            (
+                "pydantic's text",
+                400,
+                openai(
+                    "1 validation error for ChatRequest\nmessages.0.role\n  Input should be 'system' or 'user'"
+                    " [type=literal_error, input_value='developer', input_type=str]"
+                ),
+            ),
+            ("Groq", 400, openai("'messages.0' : discriminator property 'role' has invalid value")),
             (
                 "OpenAI",
                 400,
@@ -782,6 +855,17 @@ NOTHING_ROWS = (
     never("25 pictures stay", openai("messages[0]: invalid type: sequence, expected a string"), request=chat(PICTURE)),
     never("an audio answer that is referred to", pydantic(["messages", 1, "assistant", "audio"]), 422, chat(AUDIO)),
     never("modalities that matter", openai(unsupported("modalities"), "modalities", "unknown_parameter"), 400, SPEECH),
+    *(
+        never(f"{name}, not of a role", body, request=chat(DEVELOPER, USER))
+        for name, body in (
+            ("a value", openai(f"{VALUE} Supported values are: 'speakable' and 'commentary'.")),
+            ("a value of another member", openai(f"{VALUE} {VALUES}.", "metadata.for", "invalid_value")),
+            ("an enum", openai("Invalid enum value. Expected 'low' | 'high', received 'developer'")),
+            ("another role", openai("Invalid value: 'bot'. Supported values are: 'developer', 'user', 'assistant'.")),
+            ("another role in zod 4", {"error": [zod("invalid_value", f'{ZOD_4_ROLES}|"developer"')]}),
+            ("another role in FastAPI", pydantic(["messages", 1, "role"], msg="Input should be 'user' or 'developer'")),
+        )
+    ),
     never("a relay that quotes the client", openai('Your request {"error":"no"} is odd')),
     never("nothing known", openai("Something else.")),
 )  # fmt: skip
