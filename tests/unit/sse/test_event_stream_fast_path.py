@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -200,7 +201,8 @@ def is_valid_event(event: bytes) -> bool:
 @example([b"\\"], b'"b"')
 def test_fast_path_accepts_only_what_the_parser_accepts(fillings: list[bytes], obfuscation: bytes):
     """The same bytes pass as a first event and as a later one, alone and in a run of events."""
-    like = data(chunk({"content": "Hello"}, **({"obfuscation": "b"} if obfuscation else {})))
+    more: dict[str, Any] = {"obfuscation": "b"} if obfuscation else {}
+    like = data(chunk({"content": "Hello"}, **more))
     events = [like.replace(b"Hello", filling).replace(b'"b"', b'"%b"' % filling) for filling in fillings]
     run = b"".join(events)
     if b"\n" in run.replace(b"\n\n", b"") or b"\r" in run or not all(event.count(b"\n") == 2 for event in events):
