@@ -45,6 +45,7 @@ def _percent(secret: str) -> str:
 
 
 ENTITIES = {char: name[:-1] for name, char in html.entities.html5.items() if name.endswith(";")}
+SIMILAR = {**ENTITIES, "-": "hyphen", "~": "tilde", "^": "circ"}
 
 SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "itself": str,
@@ -56,6 +57,7 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "html, Go": lambda secret: html.escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
     "html in json, Go": _go,
     "html, names": _each(lambda char: f"&{ENTITIES[char]};" if char in ENTITIES else char),
+    "html, names of similar characters": _each(lambda char: f"&{SIMILAR[char]};" if char in SIMILAR else char),
     "json in html": lambda secret: html.escape(json.dumps(secret)[1:-1]),
     "sql": lambda secret: secret.replace("'", "''"),
     "csv": lambda secret: secret.replace('"', '""'),
@@ -161,6 +163,7 @@ KEPT = (
 @example(KEPT[2] * 3, "base64, a json text", "", "")
 @example(KEPT[0] * 3, "hex, a form", "", "")
 @example("pässwörd-\U0001f511-of-us", "python, ascii", "", "")
+@example("eyJhbGciOi-JSUzI1_NiIs.InR5cCI~6IkpXVCJ9", "html, names of similar characters", "", "")
 def test_no_spelling_of_a_secret_is_shown(attack: Attack, secret: str, name: str, before: str, behind: str) -> None:
     attack.cases += 1
     spelled = SPELLINGS[name](secret)

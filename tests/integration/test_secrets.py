@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import io
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from html.entities import html5
 from typing import Any
 
 import pytest
@@ -296,6 +298,34 @@ async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(show
     assert answer.status == 500
     for text in (answer.body.decode(), out.getvalue()):
         assert STATIC_TOKEN[:8] not in text
+
+
+HTML_NAMES = {char: f"&{name}" for name, char in html5.items() if name.endswith(";")}
+
+
+@pytest.mark.parametrize("hyphen", ["&hyphen;", "&dash;", "&#45;"])
+async def test_token_that_an_upstream_quotes_with_html_names_is_masked(hyphen):
+    token = "eyJh+bGci/OiJS=UzI1-NiIs_InR5.cCI6&IkpX:VCJ9"
+    names = {**HTML_NAMES, "-": hyphen}
+    quoted = "".join(names[char] if char in "+/=-_.&:" else char for char in token)
+
+    def answer(request: Received) -> Dialogue:
+        assert request.header("authorization") == f"Bearer {token}"
+        return ECHOES[request.json()["user"]](f"[ Bearer {quoted}")
+
+    async with Scripted(answer=answer) as server:
+        blocks: dict[str, Any] = {
+            "credentials": {"fixed": {"type": "static", "token": token}},
+            "upstreams": {"chat": {"base_url": f"{server.url}/v1", "credential": "fixed"}},
+        }
+        async with gateway(log={"level": "debug", "bodies": True}, **blocks) as gp:
+            with logged(gp.state) as out:
+                answers = [
+                    await gp.ask({**body, "user": case}).answer() for case in ECHOES for body in (HELLO, STREAMED)
+                ]
+    shown = "\n".join([out.getvalue(), *(f"{answer.body.decode()} {dict(answer.headers)!r}" for answer in answers)])
+    assert shown.count("***") > 30
+    assert_silent(shown, [token, quoted, html.unescape(quoted)], "an answer or the log")
 
 
 async def test_token_is_sent_to_its_own_host_only(servers):

@@ -77,7 +77,10 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     def page(self) -> str:
         """A description of an HTML page by its title, without its content."""
         title = content.title_of(decoded(self.body[: content.WHOLE_BYTES]))
-        return f'an HTML page titled "{clean(unescape(title), self.mask, TITLE_CHARS)}"' if title else "an HTML page"
+        if not title:
+            return "an HTML page"
+        # masked first, because `unescape` makes a similar character of `&hyphen;`
+        return f'an HTML page titled "{clean(unescape(self.mask(title)), self.mask, TITLE_CHARS)}"'
 
 
 SHOWN_MEMBERS = 8

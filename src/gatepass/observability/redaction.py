@@ -42,8 +42,9 @@ _BACKSLASHES = r"\\{1,4}+"
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _AMPERSAND = rf"(?:&|{_BACKSLASHES}u0026)"
 """Go's encoding/json writes `&` as `\\u0026`."""
-HTML_NAMES: dict[str, list[str]] = {}
-"""The names of each character in HTML 5. PHP writes `&sol;` for `/`."""
+HTML_NAMES: dict[str, list[str]] = {"-": ["hyphen", "dash", "minus"], "~": ["tilde"], "^": ["circ"]}
+"""The names of each character in HTML 5. PHP writes `&sol;` for `/`. ASCII characters without a name of their own have
+the names of similar characters, because pages use them."""
 for _name, _char in html5.items():
     if _name.endswith(";"):
         HTML_NAMES.setdefault(_char, []).append(_name[:-1])
