@@ -50,7 +50,12 @@ def test_a_command_without_its_extra_names_the_extra(tmp_path, monkeypatch):
     group = Commands({"show": CommandEntry("gatepass_extra_probe", "Show.", extra="demo")}, name="gatepass")
     result = run("show", group=group)
     assert result.exit_code == 2
-    assert "'show' requires the package gatepass_no_such_library. Run `pip install '.[demo]'`." in result.output
+    reason = "'show' requires the package gatepass_no_such_library. Run `pip install '.[demo]'`."
+    assert reason in result.output
+    assert reason in run("show", "--unknown", "x", group=group).output
+    described = run("show", "--help", group=group)
+    assert described.exit_code == 0
+    assert " ".join(described.output.split()).startswith(f"Usage: gatepass show [OPTIONS] Show. {reason}")
 
 
 def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monkeypatch):
