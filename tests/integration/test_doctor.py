@@ -159,10 +159,13 @@ async def test_a_model_without_a_call_is_looked_for_in_the_list():
         config = Config.model_validate(
             {**one(upstream), "models": {"alias": {"upstream": "chat", "name": "m"}, "*": {"upstream": "chat"}}}
         )
-        for model, advice in (("alias", ""), ("n", "The list has no model n; there is m")):
+        for model, outcome, why in (
+            ("alias", WORKS, "answers; no credential is configured"),
+            ("n", FAILS, "the list has no model n; there is m"),
+        ):
             async with aclosing(diagnose(config, model=model)) as steps:
                 *_, listed = [step async for step in steps]
-            assert (listed.what, listed.outcome, listed.advice) == ("models", WORKS, advice)
+            assert (listed.what, listed.outcome, listed.why) == ("models", outcome, why)
 
 
 async def test_upstream_without_a_credential_is_called_once():

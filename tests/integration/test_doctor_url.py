@@ -132,10 +132,12 @@ async def test_unknown_key_is_reported_with_its_variable(key):
     assert step.advice.startswith("Set GATEPASS_KEY to a key of this gatepass")
 
 
-async def test_a_model_that_is_not_listed_is_reported_with_the_nearest_one():
+async def test_a_model_that_is_not_listed_fails_with_the_nearest_one_unless_it_is_called():
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4")
-    assert (step.outcome, step.advice) == (Outcome.WORKS, "The list has no model gpt-4; did you mean gpt-4o?")
+        called = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4", call=True)
+    assert (step.outcome, step.why) == (Outcome.FAILS, "the list has no model gpt-4; did you mean gpt-4o?")
+    assert next(step.outcome for step in called if step.what == "models") is Outcome.UNPROVEN
 
 
 async def test_server_that_is_not_gatepass_is_reported():

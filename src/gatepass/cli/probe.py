@@ -144,6 +144,7 @@ def refusal_advice(reason: str, credential: str) -> str:
 MODELS_SHOWN = 20
 
 PROVE = "Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed."
+UNLISTED = "Correct the name of the model. Some servers serve models that they do not list: `--call` tests them."
 
 LIST_S = 10.0
 """The limit of both requests of `check_models`. An operator waits, so that it ignores configured timeouts."""
@@ -185,9 +186,10 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
                 PROVE,
             )
         return _failed(error, "models", limit.used_s(state.clock))
-    missing = _missing(upstream, body, wanted)
+    if missing := _missing(upstream, body, wanted):
+        return step(Outcome.FAILS, missing, UNLISTED)
     if upstream.holder is None:
-        return step(Outcome.WORKS, "answers; no credential is configured", missing)
+        return step(Outcome.WORKS, "answers; no credential is configured")
     try:
         # a list that is returned without the token too proves nothing about the token
         await within(limit, state, upstream, _request_model_list(state, replace(upstream, holder=None)))
@@ -195,7 +197,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
         if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_rejection and error.http_status not in BUSY):
-            return step(Outcome.WORKS, "answers and accepts the token", missing)
+            return step(Outcome.WORKS, "answers and accepts the token")
         reason = f"without the token it returns {error.http_status} {error.public_code}, which proves nothing"
     else:
         reason = "its model list is public"
@@ -203,7 +205,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
 
 
 def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
-    """Return advice if a wanted model is not in the list; empty for a dialect whose list has other names."""
+    """Return which wanted models are not in the list; empty for a dialect whose list has other names."""
     if not (wanted and upstream.dialect.lists_models):
         return ""
     try:
@@ -211,11 +213,11 @@ def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
     except UpstreamError:
         return ""
     texts = [
-        f"The list has no model {name}{did_you_mean(name, listed[:MODELS_SHOWN])}"
+        f"the list has no model {name}{did_you_mean(name, listed[:MODELS_SHOWN])}"
         for name in wanted
         if name not in listed
     ]
-    return " ".join(texts)
+    return ", and ".join(texts)
 
 
 _VERSION = re.compile(r"/v[0-9]")

@@ -20,7 +20,7 @@ import httpx2
 import msgspec
 
 from gatepass.cli.options import OPERATION_OF_KIND
-from gatepass.cli.probe import STREAM_TOKENS, split_advice
+from gatepass.cli.probe import MODELS_SHOWN, STREAM_TOKENS, UNLISTED, split_advice
 from gatepass.cli.reach import Begin, Outcome, Server, Step, Steps, reach
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -134,7 +134,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
         begin(HOP, "models")
         answer = await _ask(remote, "GET", f"{remote.base_url}/models", None, PAGE_S)
         listed = listed_models(answer.body) if answer.status == HTTPStatus.OK else []
-        yield _list_step(answer, listed, asked.model, has_key=key is not None)
+        yield _list_step(answer, listed, asked, has_key=key is not None)
         if not asked.call:
             return
         # a chat: most gateways support it, and its answer is short
@@ -164,7 +164,7 @@ def _page_step(page: str, answer: Answer) -> Step:
     )
 
 
-def _list_step(answer: Answer, listed: Sequence[str], model: str | None, *, has_key: bool) -> Step:
+def _list_step(answer: Answer, listed: Sequence[str], asked: Asked, *, has_key: bool) -> Step:
     if answer.status != HTTPStatus.OK:
         step = _failed("models", answer)
         if answer.status == HTTPStatus.UNAUTHORIZED:
@@ -173,12 +173,10 @@ def _list_step(answer: Answer, listed: Sequence[str], model: str | None, *, has_
         return step
     count = "1 model" if len(listed) == 1 else f"{len(listed)} models"
     why = f"{count}, and the key is accepted" if has_key else f"{count}, and no key was required"
-    missing = (
-        f"The list has no model {model}{did_you_mean(model, list(listed)[:20])}"
-        if model and model not in listed
-        else ""
-    )
-    return _step("models", Outcome.WORKS, why, answer, missing)
+    if (model := asked.model) and model not in listed:
+        missing = f"the list has no model {model}{did_you_mean(model, list(listed)[:MODELS_SHOWN])}"
+        return _step("models", Outcome.UNPROVEN if asked.call else Outcome.FAILS, missing, answer, UNLISTED)
+    return _step("models", Outcome.WORKS, why, answer)
 
 
 async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) -> list[Step]:
