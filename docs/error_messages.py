@@ -45,7 +45,7 @@ MESSAGES: Mapping[str, str] = {
     "unsupported_transfer_coding": "The request's Transfer-Encoding is not `chunked`. Send the body with a"
     " Content-Length, or as `chunked`.",
     "unsupported_version": "The version in the request line is not HTTP/1.1 or HTTP/1.0.",
-    "overloaded": "4000 requests are in flight, which is the limit (limits.connections).",
+    "overloaded": "The limit of 4000 requests in flight is reached (limits.connections).",
     "concurrency_limited": "The caller 'ragflow' has reached its limit of 8 concurrent requests"
     " (access.keys[].max_concurrent). Retry when one of them has ended.",
     "draining": "gatepass is stopping. Retry the request: another instance can serve it.",

@@ -244,7 +244,7 @@ class Concurrency:
             )
         if self._total >= self._limit:
             raise Overloaded(
-                f"{self._total} requests are in flight, which is the limit (limits.connections).", retry_after_s=1
+                f"The limit of {self._limit} requests in flight is reached (limits.connections).", retry_after_s=1
             )
         if own >= self._limit_per_caller:
             raise Overloaded(
