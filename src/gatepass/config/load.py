@@ -99,7 +99,8 @@ def load(
     hops: list[Any] = [*config.upstreams.values(), *config.credentials.values()]
     if names and not any(hop.network.proxy for hop in hops):
         remedy = f'write network: {{proxy: "${{{names[0]}}}"}} where it should be, or set {PREFIX}PROXY without a file'
-        warnings.append(f"{' and '.join(names)} is set and not used: {remedy}")
+        listed, verb = ", ".join([*names[:-2], " and ".join(names[-2:])]), "is" if len(names) == 1 else "are"
+        warnings.append(f"{listed} {verb} set and not used: {remedy}")
     return LoadedConfig(config, document, tuple(warnings))
 
 

@@ -420,8 +420,10 @@ PROXY_REMEDY = 'write network: {proxy: "${HTTPS_PROXY}"} where it should be, or 
 def test_a_proxy_that_no_hop_uses_is_pointed_out(write):
     environment = {"HTTPS_PROXY": "http://user:topsecret@p:1", "http_proxy": "http://p:1", "ALL_PROXY": ""}
     assert load(write(MINIMAL), environment).warnings == (
-        f"HTTPS_PROXY and http_proxy is set and not used: {PROXY_REMEDY}",
+        f"HTTPS_PROXY and http_proxy are set and not used: {PROXY_REMEDY}",
     )
+    three = {**environment, "ALL_PROXY": "x"}
+    assert load(write(MINIMAL), three).warnings[0].startswith("HTTPS_PROXY, ALL_PROXY and http_proxy are set")
     used = "upstreams: {chat: {base_url: 'https://x', network: {proxy: '${http_proxy}'}}}\n"
     assert load(write(used), environment).warnings == ()
 
