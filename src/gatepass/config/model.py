@@ -317,8 +317,11 @@ class Limits(Block):
 
 
 class Log(Block):
-    format: Literal["json", "text"] = "json"
-    """One JSON object per line, or text for reading in a terminal."""
+    format: Literal["json", "text"] | None = None
+    """One JSON object per line, or text for reading in a terminal. None: text if stderr is a terminal, else JSON.
+
+    Example: text
+    """
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is logged.
 

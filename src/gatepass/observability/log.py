@@ -238,13 +238,18 @@ FOREIGN_LEVEL = logging.WARNING
 
 
 def configure(
-    level: str, style: str, redactor: Redactor, stream: TextIO | None = None, worker: int | None = None
+    level: str, style: str | None, redactor: Redactor, stream: TextIO | None = None, worker: int | None = None
 ) -> None:
-    """Send each logger of the process through one masking handler on stderr. Each line names the `worker`."""
+    """Send each logger of the process through one masking handler on stderr. Each line names the `worker`.
+
+    `style` None: text if the stream is a terminal, else JSON.
+    """
+    stream = stream or sys.stderr
+    style = style or ("text" if stream.isatty() else "json")
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
-    root.addHandler(LogHandler(stream or sys.stderr, LogFormatter(redactor, style, worker)))
+    root.addHandler(LogHandler(stream, LogFormatter(redactor, style, worker)))
     root.setLevel(FOREIGN_LEVEL)
     logging.getLogger(ROOT).setLevel(level.upper())
     # Do not collect what no line shows ("Optimization" in the logging HOWTO).

@@ -177,7 +177,7 @@ class WorkerCommand:
     """The exit code of a worker with an invalid configuration."""
     control: int | None = None
     """The descriptor of the control socket."""
-    log_format: str = "json"
+    log_format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class WorkerOptions:
 
     number: int
     seat: int
-    log_format: str
+    log_format: str | None
     folder: str
     listening: int
     lifeline: int

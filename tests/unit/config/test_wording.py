@@ -61,7 +61,7 @@ def errors_with(path, value):
         (("upstreams", "u", "base_url"), "x", "expects http://host… or https://host…"),
         (("log", "format"), "jsn", "'jsn' is not known here; did you mean json?"),
         (("log", "format"), 5, "expects json or text, not a number"),
-        (("log", "format"), None, "is empty: set it, or remove the line"),
+        (("log", "level"), None, "is empty: set it, or remove the line"),
         (("log", "nothing"), 5, "is not a setting; known here: format, level, bodies"),
         (("credentials", "c"), {"type": "oauth"}, None),
         (

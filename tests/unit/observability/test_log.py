@@ -25,8 +25,8 @@ def logged():
     root, ours = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, ours.level)
 
-    def start(style="json", level="info", redactor=None, worker=None):
-        buffer = io.StringIO()
+    def start(style="json", level="info", redactor=None, worker=None, stream=None):
+        buffer = stream or io.StringIO()
         configure(level, style, redactor or Redactor(), buffer, worker)
         return buffer
 
@@ -43,6 +43,19 @@ def test_a_line_is_one_json_object_with_the_event_first(logged):
     assert list(line) == ["ts", "level", "event", "id", "model"]
     assert (line["event"], line["model"]) == ("request", 'm"\n')
     assert buffer.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "style", "is_json"), [(True, None, False), (False, None, True), (True, "json", True)]
+)
+def test_at_a_terminal_the_log_is_text_unless_the_configuration_has_a_format(logged, is_terminal, style, is_json):
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return bool(is_terminal)
+
+    buffer = logged(style=style, stream=Stream())
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
+    assert buffer.getvalue().startswith("{") is is_json
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
