@@ -99,7 +99,7 @@ async def reported(lines: list[str], case: Any) -> str:
 async def whole_chat() -> int:
     models = {"public": {"upstream": "chat", "name": "deployed"}}
     async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED, models=models) as gp:
-        headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1"}
+        headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1", "user-agent": "OpenAI/Python 3.0.0"}
         answer = await gp.ask({**HELLO, "model": "public"}, headers=headers).answer()
     assert answer.status == 200
     return 1

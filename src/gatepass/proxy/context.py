@@ -1,7 +1,7 @@
 """Hold the state of one request: a RequestContext, and an Attempt for each target.
 
 Retry decisions, response headers, keep-alives and captured bodies read this state. At the end it fills the access
-record and the metrics. The access record is an allow-list: no header, no body, no query string.
+record and the metrics. The access record is an allow-list: no header but the user agent, no body, no query string.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from gatepass.proxy.uploads import MultipartUpload
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, TokenUser
-from gatepass.types import Call, ClientRequest, Headers, Hidden, Target
+from gatepass.types import Call, ClientRequest, Headers, Hidden, Target, header
 
 PATH_LOG_CHARS = 256
+AGENT_LOG_CHARS = 128
 
 
 # gc=False: the record refers to no container that could refer back, so the garbage collector need not track it.
@@ -36,6 +37,7 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     path: str
     operation: str
     caller: str = ""
+    user_agent: str = ""
     model: str = ""
     upstream: str | None = None
     upstream_model: str | None = None
@@ -64,8 +66,8 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def texts(self) -> str:
         """Return all texts of the fields, in which `emit` searches for secrets. They are a quarter of the log line."""
         texts = (
-            f"{self.id} {self.method} {self.path} {self.operation} {self.caller} {self.model} {self.upstream}"
-            f" {self.upstream_model} {self.upstream_request_id}"
+            f"{self.id} {self.method} {self.path} {self.operation} {self.caller} {self.user_agent} {self.model}"
+            f" {self.upstream} {self.upstream_model} {self.upstream_request_id}"
         )
         if self.adapted or self.tried or self.failover:
             texts = " ".join((texts, *self.adapted, *self.tried, *self.failover))
@@ -264,9 +266,10 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         return AccessRecord(
             client_request.id,
             client_request.method,
-            client_request.path[:PATH_LOG_CHARS],
+            self._beginning(client_request.path, PATH_LOG_CHARS),
             self.operation,
             self.caller.name,
+            self._beginning((header(client_request.headers, b"user-agent") or b"").decode("latin-1"), AGENT_LOG_CHARS),
             call.model if call is not None else "",
             self.upstream_name,
             attempt.target.model if attempt is not None else None,
@@ -292,6 +295,10 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             attempt.upstream_request_id if attempt is not None else None,
             self.empty_answer,
         )
+
+    def _beginning(self, text: str, limit_chars: int) -> str:
+        # masked only if it is cut: the log masks each line
+        return text if len(text) <= limit_chars else self.state.redactor.beginning(text, limit_chars)
 
     def count(self, outcome: str, duration_s: float) -> None:
         """Count the finished request in the metrics."""

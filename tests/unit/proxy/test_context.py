@@ -11,7 +11,15 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed
 from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.context import BODY_KEPT_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, AccessRecord, Attempt, RequestContext
+from gatepass.proxy.context import (
+    AGENT_LOG_CHARS,
+    BODY_KEPT_CHARS,
+    IDS_LOG_CHARS,
+    PATH_LOG_CHARS,
+    AccessRecord,
+    Attempt,
+    RequestContext,
+)
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token
 from gatepass.types import ClientRequest, Secret, Target
@@ -20,10 +28,11 @@ from tests.unit.normalize.calls import CHAT, a_call
 LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
 
 
-def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False) -> RequestContext:
+def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False, agent: str = "") -> RequestContext:
     blocks = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "log": {"bodies": bodies}}
     state = create_app_state(Config.model_validate(blocks))
-    client_request = ClientRequest("id-1", "POST", path, ((b"authorization", b"Bearer x"),), "127.0.0.1", 1.0)
+    headers = [(b"authorization", b"Bearer x"), *([(b"user-agent", agent.encode("latin-1"))] if agent else [])]
+    client_request = ClientRequest("id-1", "POST", path, tuple(headers), "127.0.0.1", 1.0)
     return RequestContext(client_request, state, state.profiles["plain"])
 
 
@@ -50,6 +59,18 @@ def test_the_record_holds_no_header_and_no_body():
     context.capture_request(b"a prompt")
     an_attempt(context).capture_reply(b"an answer")
     assert not [word for word in ("Bearer", "prompt", "answer") if word in str(line(context))]
+
+
+def test_user_agent_is_logged_up_to_its_limit():
+    assert line(a_context(agent="OpenAI/Python 3.0.0"))["user_agent"] == "OpenAI/Python 3.0.0"
+    assert line(a_context(agent="ä" * 4000))["user_agent"] == "ä" * AGENT_LOG_CHARS
+
+
+def test_a_secret_at_the_cut_of_the_user_agent_or_the_path_is_masked():
+    path, agent = ("x" * (limit - 8) + "s3cret-of-a-key" for limit in (PATH_LOG_CHARS, AGENT_LOG_CHARS))
+    context = a_context(path, agent=agent)
+    context.state.redactor.learn("s3cret-of-a-key")
+    assert "s3cret" not in str(line(context))
 
 
 def test_fields_without_a_value_are_left_out_and_counts_are_not():
@@ -82,7 +103,7 @@ def test_a_long_path_is_cut():
 
 
 def test_every_field_has_the_value_that_its_name_states():
-    context = a_context("/v1/x")
+    context = a_context("/v1/x", agent="client/1.0")
     context.operation, context.caller, context.call = "chat", LOAD, a_call(b"{}", CHAT, model="asked", stream=True)
     context.failover = ("first=token_unavailable",)
     context.status, context.error = 502, UpstreamClosed("broke off", upstream="mock")
@@ -103,6 +124,7 @@ def test_every_field_has_the_value_that_its_name_states():
         "path": "/v1/x",
         "operation": "chat",
         "caller": "load",
+        "user_agent": "client/1.0",
         "model": "asked",
         "upstream": "mock",
         "upstream_model": "deployed",
