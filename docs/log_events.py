@@ -70,16 +70,18 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "refused": LogEvent(
             "info",
-            "gatepass closed an idle connection to make room, or rejected a request head that is too large, too slow"
-            " or not HTTP. The first one of a code is logged at once; those of the next second share one line. The"
-            " level is `warning` for a 5xx.",
+            "gatepass closed an idle connection to make room, rejected a request head that is too large, too slow or"
+            " not HTTP, or rejected further requests without a valid key. The first one of a code is logged at once;"
+            " those of the next second share one line. Without a valid key, the first one of each address is an access"
+            " line. The level is `warning` for a 5xx.",
             {
                 "status": 431,
                 "code": "head_too_large",
                 "hop": "client",
                 "reason": "The request head exceeds …",
                 "peer": "10.0.0.7",
-                "count": 1,
+                "peers": {"10.0.0.7": 40, "others": 2},
+                "count": 42,
             },
             "search for `code` in docs/reference/errors.md",
         ),
@@ -375,6 +377,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "request": "the beginning of the request body",
         "reply": "the beginning of the reply",
         "peer": "the address of the connection, which may be a proxy's",
+        "peers": "the number of requests from each of up to 10 addresses, and from `others`",
         "count": "how many events the line stands for",
         "trace": "the traceback",
         "version": "the version of gatepass",

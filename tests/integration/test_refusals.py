@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from gatepass.auth.api_keys import hash_key
 from tests.integration.gateway import BOUND_S, Gateway, gateway
 from tests.integration.raw import request, send_raw
 from tests.integration.scripted import Hold, Scripted
+from tests.integration.test_secrets import logged
 from tests.waiting import until
 
 UPSTREAM = "http://127.0.0.1:9"
@@ -124,3 +127,28 @@ async def test_an_error_has_each_header_once():
     names = [[line.partition(b":")[0] for line in head] for head in heads]
     assert names == [list(dict.fromkeys(found)) for found in names]
     assert all(b"cache-control: no-store" in head for head in heads)
+
+
+@pytest.mark.parametrize("fields", [b"", b"authorization: Bearer gp-not-a-key-of-this-gatepass\r\n"])
+@pytest.mark.parametrize("path", [b"/v1/models", b"/v1/nothing"])
+async def test_a_flood_without_a_valid_key_writes_less_log_than_it_sends(fields: bytes, path: bytes):
+    sent = b"GET %b HTTP/1.1\r\nhost: x\r\n%b\r\n" % (path, fields) * 400
+    access = {"keys": [{"name": "app", "hash": hash_key("gp-a-key-of-this-gatepass")}]}
+    async with gateway(upstream=UPSTREAM, access=access) as gp:
+        with logged(gp.state) as out:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+            for part in range(0, len(sent), 4096):
+                writer.write(sent[part : part + 4096])
+            async with asyncio.timeout(BOUND_S):
+                for _ in range(400):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+            writer.close()
+            await until(lambda: "refused" in out.getvalue())
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    events = [line["event"] for line in lines if line["event"] in ("request", "refused")]
+    assert events[:2] == ["request", "refused"]
+    assert len(events) < 8
+    assert sum(line.get("count", 1) for line in lines if line["event"] in ("request", "refused")) <= 400
+    assert sum(errors(gp).values()) == 400
+    assert len(out.getvalue()) < len(sent) / 2

@@ -35,6 +35,7 @@ from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
+from gatepass.observability.refused import RefusedRequests
 from gatepass.proxy.in_flight import InFlightRequests, PeriodicChecks
 from gatepass.proxy.large_body import BodyThread
 from gatepass.proxy.routing import RouteTable
@@ -123,6 +124,7 @@ class ProcessParts:
     learner: Learner
     metrics: Metrics
     in_flight: InFlightRequests
+    refused: RefusedRequests
     periodic_checks: PeriodicChecks
     body_thread: BodyThread
     store: GuardedStore | None
@@ -233,6 +235,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         learner=Learner(),
         metrics=Metrics(),
         in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
+        refused=RefusedRequests(),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         body_thread=BodyThread(),
         store=store,
@@ -282,6 +285,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         tls_contexts=tls_contexts,
         metrics=parts.metrics,
         in_flight=parts.in_flight,
+        refused=parts.refused,
         periodic_checks=parts.periodic_checks,
         body_thread=parts.body_thread,
         store=parts.store,

@@ -54,7 +54,7 @@ from gatepass.operations.table import (
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import try_target
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, RequestCycle
-from gatepass.proxy.context import BODY_LOG_CHARS, RequestContext
+from gatepass.proxy.context import ANONYMOUS, BODY_LOG_CHARS, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, ON_LOOP_STEPS, UNSCANNED_BYTES, fits_loop, needs_scan, scanned
@@ -385,9 +385,17 @@ def _log_request(context: RequestContext) -> None:
     if context.upload is not None:
         context.bytes_in = context.upload.bytes_in
     outcome = context.outcome()
+    context.count(outcome, duration_s)
+    if (
+        # a client without a valid key could write a log that is many times as large as its requests
+        context.caller is ANONYMOUS
+        and error is not None
+        and error.http_status < SERVER_ERROR
+        and not state.refused.has_line(error, client_request.peer)
+    ):
+        return
     record = context.record(outcome, duration_s)
     texts = record.texts()
-    context.count(outcome, duration_s)
     level, status = logging.INFO, context.status or 0
     if status >= SERVER_ERROR or (error is not None and 0 < status < CLIENT_ERROR):  # failed after the head was sent
         level = logging.WARNING

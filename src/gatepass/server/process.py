@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
+from gatepass.errors import GatepassError
 from gatepass.proxy.app_state import AppState
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import ApiEndpoint, serve_page
@@ -55,7 +56,6 @@ from gatepass.server.pages import (
     status_of,
 )
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
-from gatepass.server.timeouts import RefusedRequests
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -106,9 +106,13 @@ def keep_freed_pages() -> bool:
 def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext:
     """Return what the connections of a server share. They serve pages with `app`, every other path with the proxy."""
     state = endpoint.state
-    config, refused = state.config, RefusedRequests(state.metrics.error_sent).note
+    config = state.config
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
     pages, home = page_paths(base_path), home_paths(base_path)
+
+    def refused(error: GatepassError, peer: str) -> None:
+        state.metrics.error_sent(error)
+        state.refused.log(error, peer)
 
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):

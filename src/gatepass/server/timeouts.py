@@ -7,55 +7,15 @@ more than 31 s). nginx has client_header_timeout and client_body_timeout.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from enum import StrEnum
 
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.http_client.deadline import Deadline
-from gatepass.observability.log import emit
 from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.server.cycle import Fields, HttpRequestCycle, header_lines
 from gatepass.server.parser import RequestParser
-from gatepass.types import SERVER_ERROR
-
-LOG = logging.getLogger("gatepass.access")
-
-LOG_INTERVAL_S = 1.0
-"""One log line for each error code in this time, with a count: a client may cause thousands of them."""
-
-
-class RefusedRequests:
-    """Counts and logs refused requests: the first of an error code at once, the next ones together."""
-
-    __slots__ = ("_count", "_unlogged")
-
-    def __init__(self, count: Callable[[GatepassError], None]) -> None:
-        self._count = count
-        self._unlogged: dict[str, tuple[int, GatepassError, str]] = {}
-
-    def note(self, error: GatepassError, peer: str) -> None:
-        """Record that the client at `peer` received `error`. The access log has no line for it."""
-        self._count(error)
-        code = error.public_code
-        if code not in self._unlogged:
-            self._log(1, error, peer)
-        else:
-            self._unlogged[code] = (self._unlogged[code][0] + 1, error, peer)
-
-    def _log(self, count: int, error: GatepassError, peer: str) -> None:
-        fields = {"status": error.http_status, "code": error.public_code, "hop": error.hop, "reason": error.message}
-        level = logging.WARNING if error.http_status >= SERVER_ERROR else logging.INFO
-        emit(LOG, level, "refused", {**fields, "peer": peer, "count": count})
-        # the entry stays while the timer runs, so that the next refusals of this code are only counted
-        self._unlogged[error.public_code] = (0, error, peer)
-        asyncio.get_running_loop().call_later(LOG_INTERVAL_S, self._log_rest, error.public_code)
-
-    def _log_rest(self, code: str) -> None:
-        unlogged = self._unlogged.pop(code)
-        if unlogged[0]:
-            self._log(*unlogged)
 
 
 def error_response(error: GatepassError) -> bytes:

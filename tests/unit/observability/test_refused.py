@@ -1,0 +1,109 @@
+"""Which refused requests have a log line, and how the others are logged together."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gatepass.errors import GatepassError, InvalidApiKey
+from gatepass.observability.refused import ADDRESSES, LOG_INTERVAL_S, RefusedRequests
+from gatepass.server.parser import large_head
+from gatepass.server.timeouts import evicted, slow_head
+from tests.unit.http_client.loop import advance
+
+
+class Book:
+    """Notes refusals, and what becomes of them."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "gatepass")
+        self._caplog = caplog
+        self.refused = RefusedRequests()
+
+    def note(self, error: GatepassError, times: int = 1) -> None:
+        for _ in range(times):
+            self.refused.log(error, "192.0.2.7")
+
+    def lines(self) -> list[tuple[str, int, str, str, int]]:
+        """Those since the last look."""
+        records, reported = [*self._caplog.records], []
+        self._caplog.clear()
+        for record in records:
+            assert record.getMessage() == "refused"
+            fields = record.__dict__["fields"]
+            reported.append((record.levelname, *(fields[name] for name in ("status", "code", "peer", "count"))))
+        return reported
+
+
+async def test_a_refusal_is_logged_at_once_with_all_that_is_known_of_it(
+    caplog: pytest.LogCaptureFixture,
+):
+    caplog.set_level(logging.INFO, "gatepass")
+    book = Book(caplog)
+    book.note(large_head())
+    assert caplog.records[0].__dict__["fields"] == {
+        "status": 431,
+        "code": "head_too_large",
+        "hop": "client",
+        "reason": "The request's head is larger than 65536 bytes.",
+        "peer": "192.0.2.7",
+        "count": 1,
+    }
+
+
+async def test_a_thousand_refusals_are_two_lines(caplog: pytest.LogCaptureFixture):
+    book = Book(caplog)
+    book.note(evicted(), times=1000)
+    assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 1)]
+    await advance(LOG_INTERVAL_S)
+    assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 999)]
+
+
+async def test_repeated_refusals_are_one_line_a_second_for_each_code(caplog: pytest.LogCaptureFixture):
+    book = Book(caplog)
+    for _ in range(4):
+        book.note(evicted(), times=5)
+        book.note(slow_head())
+        await advance(LOG_INTERVAL_S / 2)
+    assert [(code, count) for _, _, code, _, count in book.lines()] == [
+        *[("overloaded", 1), ("receive_timeout", 1)],
+        *[("overloaded", 9), ("receive_timeout", 1)],
+        *[("overloaded", 10), ("receive_timeout", 2)],
+    ]
+
+
+async def test_after_a_second_without_one_the_next_is_reported_at_once(caplog: pytest.LogCaptureFixture):
+    book = Book(caplog)
+    book.note(slow_head())
+    await advance(LOG_INTERVAL_S)
+    book.note(slow_head())
+    assert book.lines() == [("INFO", 408, "receive_timeout", "192.0.2.7", 1)] * 2
+
+
+UNKNOWN = InvalidApiKey("The API key is not known to gatepass.")
+
+
+async def test_each_address_has_a_line_and_a_flood_of_it_shares_one_a_second(caplog: pytest.LogCaptureFixture):
+    book = Book(caplog)
+    own = [book.refused.has_line(UNKNOWN, peer) for _ in range(500) for peer in ("192.0.2.1", "192.0.2.2")]
+    assert own == [True, True] + [False] * 998
+    await advance(LOG_INTERVAL_S)
+    fields = caplog.records[0].__dict__["fields"]
+    assert (fields["code"], fields["peers"], fields["count"]) == (
+        "invalid_api_key",
+        {"192.0.2.1": 499, "192.0.2.2": 499},
+        998,
+    )
+    assert [book.refused.has_line(UNKNOWN, peer) for peer in ("192.0.2.1", "192.0.2.9")] == [False, True]
+    assert len(caplog.records) == 1
+
+
+async def test_a_flood_of_many_addresses_has_a_bounded_number_of_lines_and_names(caplog: pytest.LogCaptureFixture):
+    book = Book(caplog)
+    own = [book.refused.has_line(UNKNOWN, f"192.0.2.{number}") for number in range(200)]
+    await advance(LOG_INTERVAL_S)
+    (record,) = caplog.records
+    fields = record.__dict__["fields"]
+    assert own == [True] * ADDRESSES + [False] * 190
+    assert (len(fields["peers"]), fields["peers"]["others"], fields["count"]) == (ADDRESSES + 1, 180, 190)
