@@ -192,6 +192,7 @@ STATUS = {
     "keys": [
         {"name": "ragflow", "role": "admin", "profile": "plain", "expires": None, "models": None, "state": "valid"}
     ],
+    "reload_problems": [],
     "store": None,
 }
 OWN_PAGES: Mapping[str, Path] = {

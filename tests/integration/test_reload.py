@@ -25,8 +25,8 @@ from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server import reload
-from gatepass.server.pages import learned_rows
-from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, ConfigSource, Reloader, ReloadResult
+from gatepass.server.pages import learned_rows, status_of
+from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, WAITS, ConfigSource, Reloader, ReloadResult
 from tests.integration.answers import delta
 from tests.integration.gateway import HELLO, Gateway, descriptors, serving
 from tests.integration.issuer import corp, minted
@@ -372,6 +372,69 @@ async def test_a_watched_file_that_lost_a_block_is_refused_and_a_command_takes_i
         lost = BLOCK_LOST.format("models")
         assert (await gatepass.reload("watch", **blocks)).problems == (f"{gatepass.file}: {lost}",)
         assert (await gatepass.reload()).changed == ("models.m",)
+    logged_errors.clear()
+
+
+KEYS: list[dict[str, Any]] = [
+    {"name": "limited", "hash": hash_key("sk-limited"), "models": ["m"]},
+    {"name": "other", "hash": hash_key("sk-other")},
+]
+
+
+async def test_a_watched_file_that_is_rewritten_in_place_neither_widens_a_key_nor_moves_a_host(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_errors: list[str], tmp_path: Path
+):
+    """Such a change waits for the operator. A new file and a link to another one apply."""
+    monkeypatch.setattr(reload, "WATCH_S", 0.02)
+    blocks: dict[str, Any] = {
+        "server": {"watch": True},
+        "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
+        "models": {"m": {"upstream": "chat"}},
+        "access": {"keys": KEYS},
+    }
+    without_models = {**blocks, "access": {"keys": [{**KEYS[0], "models": None}, KEYS[1]]}}
+    elsewhere = {**blocks, "upstreams": {"chat": {"base_url": "https://llm.exam/v1"}}}
+    async with serve(**blocks) as gatepass:
+        endpoint = gatepass.served.server.endpoint
+
+        def used() -> Any:
+            return endpoint.state.config
+
+        async def rewritten(blocks: dict[str, Any], refused: int) -> list[str]:
+            gatepass.file.write_text(json.dumps(blocks))
+            await until(lambda: gatepass.count("refused") == refused)
+            return list(status_of(endpoint.state)["reload_problems"])
+
+        before = used()
+        (problem,) = await rewritten(without_models, 1)
+        assert problem == f"{gatepass.file}: {WAITS.format('access.keys[limited].models')}"
+        (problem,) = await rewritten(elsewhere, 2)
+        assert "it changes upstreams.chat.base_url." in problem
+        (problem,) = await rewritten({**blocks, "access": {"keys": [{**KEYS[0], "role": "admin"}, KEYS[1]]}}, 3)
+        assert "it changes access.keys[limited].role." in problem
+        assert used() is before
+        # what allows no more applies
+        gatepass.file.write_text(json.dumps({**blocks, "models": {**blocks["models"], "n": {"upstream": "chat"}}}))
+        await until(lambda: "n" in used().models)
+        assert status_of(endpoint.state)["reload_problems"] == []
+        # a new file
+        (tmp_path / "new").write_text(json.dumps(without_models))
+        (tmp_path / "new").replace(gatepass.file)
+        await until(lambda: used().access.keys[0].models is None)
+        # a new file that is rewritten before it was valid
+        (tmp_path / "new").write_text("{")
+        (tmp_path / "new").replace(gatepass.file)
+        await until(lambda: gatepass.count("refused") == 4)
+        (problem,) = await rewritten({**elsewhere, "access": blocks["access"]}, 5)
+        assert "it changes upstreams.chat.base_url." in problem
+        assert (await gatepass.reload()).outcome == "reloaded"
+        assert used().upstreams["chat"].base_url == "https://llm.exam/v1"
+        assert status_of(endpoint.state)["reload_problems"] == []
+        # a link to another file
+        (tmp_path / "linked").write_text(json.dumps(blocks))
+        (tmp_path / "link").symlink_to(tmp_path / "linked")
+        (tmp_path / "link").rename(gatepass.file)
+        await until(lambda: used().upstreams["chat"].base_url == "https://llm.example/v1")
     logged_errors.clear()
 
 

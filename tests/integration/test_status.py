@@ -47,6 +47,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
         "ready": True,
         "draining": False,
         "in_flight": 0,
+        "reload_problems": [],
         "store": None,
         "keys": [],
         "credentials": {

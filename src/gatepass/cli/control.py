@@ -190,6 +190,8 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
         # a line only if there is something to do
         if (store := one.get("store")) is not None and store["state"] != "up":
             yield f"{name} store {store['state']}: {printable(store['reason'])}"
+        for problem in one.get("reload_problems", ()):
+            yield f"{name} configuration not reloaded: {printable(problem)}"
     credentials = [
         (name, credential, held) for name, one in processes.items() for credential, held in one["credentials"].items()
     ]

@@ -8,7 +8,7 @@ import pathlib
 import stat
 from collections.abc import Mapping
 
-from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, ValueOrigin
+from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, FileVersion, ValueOrigin
 from gatepass.config.references import open_regular
 
 LARGEST_BYTES = 1024 * 1024
@@ -42,7 +42,8 @@ NAME_IT = "name the configuration file with --config"
 
 def read_document(name: str) -> ConfigDocument:
     """Parse a YAML or JSON file; raise ConfigError if it cannot be read or parsed."""
-    text = _text(name)
+    version = read_version(name)
+    text = _text(name, version.content)
     if pathlib.Path(name).suffix.lower() not in (".yaml", ".yml", ".json"):
         raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")
     # imported here, because ruamel loads slowly and a health check with --host and --port reads no file
@@ -51,17 +52,22 @@ def read_document(name: str) -> ConfigDocument:
     document = parse_yaml(name, text)  # JSON is YAML (YAML 1.2.2, 1.2)
     if not isinstance(document.tree, dict):
         raise _unusable(name, "expects settings, as `name: value`")
+    document.version = version
     return document
 
 
-def _text(name: str) -> str:
+def read_version(name: str) -> FileVersion:
+    """Read the file `name`, and one byte more than LARGEST_BYTES; raise ConfigError."""
     try:
         with open_regular(name) as file:
-            # one byte more, to notice a larger file
-            data = file.read(LARGEST_BYTES + 1)
+            status = os.fstat(file.fileno())
+            return FileVersion((status.st_dev, status.st_ino), file.read(LARGEST_BYTES + 1))
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
         raise _unusable(name, reason) from None
+
+
+def _text(name: str, data: bytes) -> str:
     if len(data) > LARGEST_BYTES:
         raise _unusable(name, f"is larger than {LARGEST_BYTES} bytes")
     try:

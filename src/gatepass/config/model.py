@@ -215,8 +215,8 @@ class ServerConfig(Block):
     Danger: Every program of the same user, and of root, can use it as an admin.
     """
     watch: bool = False
-    """Reload the configuration when its file, or a file that it references, changes. See
-    docs/operations/reload.md.
+    """Reload the configuration when its file, or a file that it references, changes. A file that is rewritten in place
+    gives no key more access and moves no upstream before `gatepass reload`. See docs/operations/reload.md.
 
     Danger: A change takes effect without `gatepass check`.
     """

@@ -129,6 +129,8 @@ class ProcessParts:
     body_thread: BodyThread
     store: GuardedStore | None
     """None if this process shares nothing."""
+    reload_problems: list[str] = field(default_factory=list)
+    """Why the last reload was refused, so that `/status` shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +291,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         periodic_checks=parts.periodic_checks,
         body_thread=parts.body_thread,
         store=parts.store,
+        reload_problems=parts.reload_problems,
     )
 
 

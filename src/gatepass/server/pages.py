@@ -204,6 +204,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "in_flight": in_flight.busy,
         "credentials": credentials,
         "keys": [key.as_row(state.clock.wall()) for key in state.config.access.keys],
+        "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
     }
 

@@ -11,12 +11,14 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gatepass.clock import Clock, sleep
-from gatepass.config.document import ConfigError, leaves
+from gatepass.config.document import ConfigError, FileVersion, leaves
+from gatepass.config.file import read_version
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check, lost_blocks
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
@@ -24,6 +26,7 @@ from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.server.asgi import ApiEndpoint
+from gatepass.server.widening import widened
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -38,6 +41,12 @@ KEYS_LOST = (
     " Restore the access block, or restart gatepass to serve without keys"
 )
 BLOCK_LOST = "has lost its block {}: it may be half written. If the block was removed, run `gatepass reload`"
+CUT_OFF = "is the beginning of the file in use: it may be half written. If its end was removed, run `gatepass reload`"
+WAITS = (
+    "was rewritten in place, so it may be half written, and it changes {}. Such a change waits for `gatepass reload`,"
+    " or for a new file in place of this one"
+)
+MOST_NAMED = 10
 
 Trigger = Literal["signal", "command", "watch"]
 
@@ -84,6 +93,39 @@ class _Refused(Exception):
         self.problems = list(problems)
 
 
+def unattended_problems(used: LoadedConfig, loaded: LoadedConfig, *, is_replaced: bool) -> list[str]:
+    """Return why `server.watch` does not replace `used` by `loaded`, which may be half written."""
+    problems = [BLOCK_LOST.format(name) for name in lost_blocks(used.document, loaded.document)]
+    before, version = used.document.version, loaded.document.version
+    if not problems and before is not None and version is not None and version.begins(before):
+        problems = [CUT_OFF]
+    if not problems and not is_replaced and (names := widened(used.config, loaded.config)):
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        problems = [WAITS.format(", ".join(names[:MOST_NAMED]) + more)]
+    return [f"{loaded.source}: {problem}" for problem in problems]
+
+
+class Replacement:
+    """Decides whether the configuration file was replaced or rewritten in place, from each of its versions in order."""
+
+    def __init__(self) -> None:
+        self._first: tuple[tuple[int, int], bytes] | None = None
+
+    def seen(self, version: FileVersion) -> None:
+        if self._first is None or self._first[0] != version.identity:
+            self._first = _fingerprint(version)
+
+    def is_replaced(self, before: FileVersion | None, version: FileVersion | None) -> bool:
+        """Return whether `version` is another file than `before` and has the first content that was seen of it."""
+        if before is None or version is None or version.identity == before.identity:
+            return False
+        return self._first == _fingerprint(version)
+
+
+def _fingerprint(version: FileVersion) -> tuple[tuple[int, int], bytes]:
+    return version.identity, hashlib.sha256(version.content).digest()
+
+
 class Reloader:
     """Reloads the configuration of one process, one reload at a time. `on_change` receives each new one first."""
 
@@ -92,6 +134,7 @@ class Reloader:
         self._source = source
         self._on_change = on_change
         self._loaded = source.loaded
+        self._replacement = Replacement()
         self._lock = asyncio.Lock()
 
     async def watch(self, clock: Clock) -> NoReturn:
@@ -99,11 +142,20 @@ class Reloader:
         used = seen = b""
         while True:
             await sleep(clock, WATCH_S)
-            now = await asyncio.to_thread(_digest, _files(self._loaded))
+            now = await asyncio.to_thread(self._digest)
             if now == seen and now != used:
-                used = now
                 await self.reload("watch")
+                # otherwise a file has changed meanwhile, so the next readings decide
+                used = now if await asyncio.to_thread(self._digest) == now else b""
             seen = now
+
+    def _digest(self) -> bytes:
+        """Return a digest of all files of the configuration, and take note of which file the configuration is."""
+        source = self._loaded.source
+        if source != "environment":
+            with suppress(ConfigError):  # the reload reports it
+                self._replacement.seen(read_version(source))
+        return _digest(_files(self._loaded))
 
     async def reload(self, trigger: Trigger) -> ReloadResult:
         """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
@@ -132,6 +184,7 @@ class Reloader:
                 result = self._use(read, state, successor)
             if problems:
                 result = ReloadResult("refused", problems=tuple(problems))
+            state.reload_problems[:] = problems
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch":
             state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
@@ -141,10 +194,10 @@ class Reloader:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
         loaded = self._source.read()
         config = loaded.config
-        # A file that is just being written may already be valid, without its last blocks.
-        lost = lost_blocks(self._loaded.document, loaded.document) if trigger == "watch" else []
-        if lost:
-            raise _Refused(f"{loaded.source}: {BLOCK_LOST.format(name)}" for name in lost)
+        if trigger == "watch":
+            is_replaced = self._replacement.is_replaced(self._loaded.document.version, loaded.document.version)
+            if problems := unattended_problems(self._loaded, loaded, is_replaced=is_replaced):
+                raise _Refused(problems)
         if state.config.access.keys and not config.access.keys:
             raise _Refused([KEYS_LOST])
         before = state.config
