@@ -159,3 +159,29 @@ def test_the_development_group_holds_what_tests_import_and_the_extras() -> None:
     used = imported("tests", "bench")
     assert declared(development) - COMMANDS == (used | imported("src")) - declared(runtime)
     assert used >= BY_NAME
+
+
+def test_uvicorn_is_bounded_and_locked_in_the_newest_series_of_its_range() -> None:
+    """`gatepass serve` extends uvicorn's server, so a new series is used only after these tests ran with it."""
+    (wanted,) = [one for one in map(Requirement, PROJECT["project"]["dependencies"]) if one.name == "uvicorn"]
+    (bound,) = [one.version for one in wanted.specifier if one.operator == "<"]
+    major, minor = map(int, bound.split("."))
+    for lock in ("runtime", "dev"):
+        pin = by_name(read(lock))["uvicorn"]
+        assert pin.version.startswith(f"{major}.{minor - 1}."), (lock, pin.version)
+
+
+def test_no_file_of_the_image_has_a_digest_that_no_registry_reported() -> None:
+    """The release workflow resolves the digest of the base."""
+    root = REQUIREMENTS.parent
+    places = [
+        root / "Dockerfile",
+        *(root / "deploy").rglob("*"),
+        *(root / ".github").rglob("*"),
+        *root.glob("docs/**/*.md"),
+    ]
+    texts = {path: path.read_text() for path in places if path.is_file() and path.suffix != ".png"}
+    assert [path for path, text in texts.items() if re.search(r"@sha256:[0-9a-f]{8}", text)] == []
+    workflow = texts[root / ".github/workflows/release.yml"]
+    assert 'docker buildx imagetools inspect "$BASE"' in workflow
+    assert '--build-arg BASE="$BASE@$DIGEST"' in workflow
