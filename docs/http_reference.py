@@ -375,7 +375,7 @@ ADDED: Mapping[str, Header] = {
         response="if gatepass changed something before it sent the head",
     ),
     "x-gatepass-tried": Header(
-        "The changes after a rejection that did not help.",
+        "The changes after a rejection that did not help or did not suffice.",
         "x-gatepass-tried: drop=top_k",
         response="an error after such changes",
     ),

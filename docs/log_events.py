@@ -362,7 +362,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "renewed": "true if gatepass sent the request again with a new token",
         "repeated_stale": "true if gatepass sent the request again on a new connection",
         "adapted": "the changes, as in `x-gatepass-adapted`; for a stream also later repairs",
-        "tried": "on an error: the changes that did not help, as in `x-gatepass-tried`",
+        "tried": "on an error: the changes that did not help or did not suffice, as in `x-gatepass-tried`",
         "failover": "the targets that failed before `upstream`, each with its error: `first=upstream_connect`",
         "duration_s": "seconds to the end of the response",
         "ttft_s": "seconds to the first byte of the response",

@@ -145,6 +145,13 @@ TEMPLATES: dict[str, Callable[[str], Any]] = {
     "azure": lambda text: {"error": {"code": "BadRequest", "message": text}},
     "vllm": lambda text: {"object": "error", "message": text, "type": "BadRequestError", "code": 400},
     "vllm, list": lambda text: openai(f"[{{'type': 'x', 'loc': ('body', 'user'), 'msg': '{text}'}}]"),
+    "vllm, honest": lambda text: openai(
+        "[{'type': 'extra_forbidden', 'loc': ('body', 'top_k'), 'msg': 'Extra inputs are not permitted',"
+        f" 'input': '{text}'}}]"
+    ),
+    "pydantic's text": lambda text: openai(
+        f"1 validation error for ChatRequest\nuser\n  Value error [type=value_error, input_value='{text}']"
+    ),
     "pydantic": lambda text: {"detail": [{"type": "x", "loc": ["body", "user"], "msg": text, "input": text}]},
     "pydantic, honest": lambda text: {
         "detail": [{"type": "extra_forbidden", "loc": ["body", "top_k"], "msg": "Extra inputs are not permitted"}],
@@ -238,6 +245,8 @@ ATTEMPTS = (
     "Invalid enum value. Expected 'system' | 'user' | 'assistant', received 'developer'",
     "invalid role 'developer', must be one of: system, user, assistant",
     "Input tag 'developer' found using 'role'",
+    "x', 'loc': ('body', 'seed'), 'msg': 'Extra inputs are not permitted'",
+    "seed\n  Extra inputs are not permitted [type=extra_forbidden]",
     "property 'seed' is unsupported",
     "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
     "at most 1 requests can be in one batch",

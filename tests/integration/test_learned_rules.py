@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 from contextlib import AsyncExitStack
+from itertools import cycle, pairwise
 
 import pytest
 
 from gatepass.learning.learned_rule import HOUR_S
 from gatepass.learning.memory import REFUTED_S
-from gatepass.learning.session import MOST_RETRIES
-from tests.integration.answers import COMPLETION, DONE, VECTORS
+from gatepass.learning.session import MOST_TRIES, MOST_TRIES_S
+from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.refusing import (
     NO_STREAM,
@@ -24,7 +25,7 @@ from tests.integration.refusing import (
     only_stream,
     without,
 )
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Pause, Scripted, Send, event, reply, stream
 from tests.unit.clock import DrivenClock
 
 STREAMED = {**HELLO, "stream": True}
@@ -74,35 +75,14 @@ async def test_a_model_that_only_streams_answers_as_a_whole():
     assert upstream.received[1].json()["stream_options"] == {"include_usage": True}
 
 
-async def test_members_for_sampling_are_one_step_together():
+async def test_a_sampling_member_that_no_error_named_is_sent():
     settings = {"temperature": 0.1, "top_p": 0.3, "presence_penalty": 0.4, "frequency_penalty": 0.7}
-    refuses = [*map(without, settings), without("max_tokens", "Unsupported parameter: '{}' is not supported.")]
+    refuses = [without("temperature"), without("presence_penalty")]
     async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask({**HELLO, **settings, "max_tokens": 5}).answer()
-    drops = "drop=temperature, drop=top_p, drop=presence_penalty, drop=frequency_penalty"
-    assert (answer.status, answer.headers["x-gatepass-adapted"]) == (
-        200,
-        f"rename=max_tokens>max_completion_tokens, {drops}",
-    )
-    assert len(upstream.received) == 3
-
-
-@pytest.mark.parametrize(
-    ("refused", "second", "calls"),
-    [(["temperature"], ["drop=temperature"], 4), (["temperature", "top_p"], ["drop=temperature", "drop=top_p"], 5)],
-    ids=["one", "both"],
-)
-async def test_of_the_members_for_sampling_each_is_remembered_once_the_upstream_has_refused_it(refused, second, calls):
-    body = {**HELLO, "temperature": 0.1, "top_p": 0.3, "seed": 1}
-    async with Scripted(answer=Refusing([*map(without, refused)])) as upstream, gateway(upstream=upstream.url) as gp:
-        first = await gp.ask(body).answer()
-        assert learned_rules(gp) == ["drop=temperature"]
-        later = [await gp.ask(body).answer() for _ in range(2)]
-        assert learned_rules(gp) == second
-    assert first.headers["x-gatepass-adapted"] == "drop=temperature, drop=top_p"
-    assert [answer.headers["x-gatepass-adapted"] for answer in later] == [", ".join(second)] * 2
-    assert [answer.status for answer in (first, *later)] == [200] * 3
-    assert len(upstream.received) == calls
+        answer = await gp.ask({**HELLO, **settings}).answer()
+        assert learned_rules(gp) == ["drop=temperature", "drop=presence_penalty"]
+    assert (answer.status, len(upstream.received)) == (200, 3)
+    assert upstream.received[-1].json() == {**HELLO, "top_p": 0.3, "frequency_penalty": 0.7}
 
 
 ROLES = {
@@ -138,20 +118,148 @@ async def test_the_value_developer_of_another_member_changes_no_role(values):
     assert (answer.status, len(upstream.received)) == (400, 1)
 
 
-async def test_request_is_changed_three_times_and_the_next_one_continues_with_these_rules():
-    names = ["seed", "user", "store", "metadata", "verbosity"]
-    upstream_of = Refusing([without(name) for name in names])
-    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
+SEVEN = {
+    "store": True,
+    "metadata": {"topic": "x"},
+    "prompt_cache_key": "k-1",
+    "parallel_tool_calls": True,
+    "reasoning_effort": "high",
+    "verbosity": "low",
+    "service_tier": "auto",
+}
+OTHERS = {"temperature": 0.2, "top_p": 0.9, "seed": 1, "user": "u", "stop": ["x"]}
+"""Members that the strict upstream accepts."""
+
+
+def forbidden(name, loc=list):
+    return {"type": "extra_forbidden", "loc": loc(["body", name]), "msg": "Extra inputs are not permitted", "input": 1}
+
+
+WORDINGS = {
+    "openai": lambda names: without(names[0]).dialogue,
+    "openai, unknown": lambda names: without(names[0], "Unknown parameter: '{}'.").dialogue,
+    "azure": lambda names: always(f"Unrecognized request arguments supplied: {', '.join(names)}").dialogue,
+    "fastapi": lambda names: [Send(reply({"detail": [forbidden(name) for name in names]}, 422))],
+    "vllm": lambda names: [
+        Send(reply({"object": "error", "message": str([forbidden(name, tuple) for name in names]), "code": 400}, 400))
+    ],
+    "litellm": lambda names: (
+        always(f"litellm.UnsupportedParamsError: openai does not support parameters: {names}, for model=m.").dialogue
+    ),
+}
+"""How an upstream names one unsupported member, or several."""
+
+
+def strict(wording, most=1):
+    """An upstream that names the first `most` members of SEVEN in each rejection."""
+
+    def answer(request):
+        names = [name for name in SEVEN if name in request.json()]
+        return WORDINGS[wording](names[:most]) if names else Refusing()(request)
+
+    return Scripted(answer=answer)
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_seven_unsupported_members_cause_no_error(wording, streamed):
+    body = {**HELLO, "stream": streamed, **OTHERS, **SEVEN}
+    async with strict(wording) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await gp.ask(body).answer() for _ in range(2)]
+        assert learned_rules(gp) == [f"drop={name}" for name in SEVEN]
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[0].headers["x-gatepass-attempts"] == str(MOST_TRIES)
+    assert "x-gatepass-tried" not in answers[0].headers
+    sent = [request.json() for request in upstream.received]
+    assert len(sent) == MOST_TRIES + 1
+    assert sent[MOST_TRIES - 1] == sent[MOST_TRIES] == {**HELLO, "stream": streamed, **OTHERS}
+    for before, after in pairwise(sent[:MOST_TRIES]):
+        assert len(before.keys() - after.keys()) == 1  # one member is removed for each error
+
+
+@pytest.mark.parametrize("wording", [wording for wording in WORDINGS if "openai" not in wording])
+async def test_all_members_of_one_error_are_learned_at_once(wording):
+    async with strict(wording, len(SEVEN)) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**HELLO, **OTHERS, **SEVEN}).answer()
+        assert sorted(learned_rules(gp)) == sorted(f"drop={name}" for name in SEVEN)
+    assert (answer.status, len(upstream.received)) == (200, 2)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_twenty_requests_with_unsupported_members_at_once_are_answered(known):
+    body = {**HELLO, **OTHERS, **SEVEN}
+    async with strict("openai") as upstream, gateway(upstream=upstream.url) as gp:
+        if known:  # then no request waits for another
+            assert (await gp.ask().answer()).status == 200
+        answers = await asyncio.gather(*(gp.ask(body).answer() for _ in range(20)))
+        assert len(learned_rules(gp)) == len(SEVEN)
+    assert [answer.status for answer in answers] == [200] * 20
+    assert len(upstream.received) <= (1 + 20 * MOST_TRIES if known else 20 + len(SEVEN))
+
+
+MANY = dict.fromkeys((*SEVEN, "seed", "user", "top_k", "min_p", "do_sample", "cache"), 1)
+
+
+async def test_an_upstream_that_names_a_member_in_each_try_is_called_eight_times():
+    refuses = Refusing([without(name) for name in MANY])
+    async with Scripted(answer=refuses) as upstream, gateway(upstream=upstream.url) as gp:
+        first = await gp.ask({**HELLO, **MANY}).answer()
+        assert (len(upstream.received), learned_rules(gp)) == (MOST_TRIES, [])
+        second = await gp.ask({**HELLO, **MANY}).answer()
+        assert learned_rules(gp) == [f"drop={name}" for name in MANY]
+    assert (first.status, first.error["param"]) == (400, "store")
+    assert first.error["message"].startswith(
+        "Unsupported parameter: 'store' is not supported with this model. Each try"
+    )
+    assert first.headers["x-gatepass-tried"].split(", ") == [f"drop={name}" for name in list(MANY)[:7]]
+    assert "x-gatepass-adapted" not in first.headers
+    assert second.status == 200
+
+
+async def test_an_upstream_that_names_two_members_in_turn_is_called_three_times():
+    names = cycle(["seed", "user"])
+    async with (
+        Scripted(answer=lambda _: without(next(names)).dialogue) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask({**HELLO, "seed": 1, "user": "u"}).answer()
         assert learned_rules(gp) == []
-        assert len(upstream.received) == 1 + MOST_RETRIES
-        second = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
-        assert learned_rules(gp) == [f"drop={name}" for name in names]
-    assert (answer.status, answer.error["param"]) == (400, "metadata")
-    assert "Already changed: drop=seed, drop=user, drop=store." in answer.error["message"]
-    assert answer.headers["x-gatepass-adapted"] == "drop=seed, drop=user, drop=store"
-    assert "x-gatepass-tried" not in answer.headers
-    assert (second.status, len(upstream.received)) == (200, 1 + MOST_RETRIES + 3)
+    assert (answer.status, answer.error["param"], len(upstream.received)) == (400, "seed", 3)
+
+
+async def test_no_further_try_begins_after_ten_seconds():
+    clock, refuses = DrivenClock(), Refusing([without(name) for name in SEVEN])
+
+    def answer(request):
+        clock.suspend(MOST_TRIES_S / 4)
+        return refuses(request)
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        answers = [await gp.ask({**HELLO, **SEVEN}).answer() for _ in range(3)]
+    assert [answer.status for answer in answers] == [400, 400, 200]
+    assert [answer.error["param"] for answer in answers[:2]] == ["store", "parallel_tool_calls"]
+    assert len(upstream.received) == 4 + 4 + 2
+
+
+async def test_the_total_timeout_ends_the_tries():
+    def slowly(request):
+        return [Pause(0.2), *Refusing([without(name) for name in SEVEN])(request)]
+
+    async with Scripted(answer=slowly) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"total_s": 0.5}}}
+        async with gateway(upstreams=upstreams) as gp:
+            answer = await gp.ask({**HELLO, **SEVEN}).answer()
+    assert (answer.status, answer.error["code"]) == (504, "upstream_timeout_total")
+    assert len(upstream.received) <= 3
+
+
+async def test_a_request_whose_stream_began_is_not_repeated():
+    error = {"message": "Unsupported parameter: 'seed'", "param": "seed", "code": "unsupported_parameter"}
+    begun = [Send(stream(EVENTS[0], event({"error": error})))]
+    async with Scripted(begun) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**STREAMED, "seed": 1}).answer()
+        assert learned_rules(gp) == []
+    assert (answer.status, answer.error["param"], len(upstream.received)) == (200, "seed", 1)
 
 
 async def test_invalid_input_does_not_affect_other_batches():

@@ -36,7 +36,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
 _GOOGLE_STATUS = re.compile(r"[A-Z][A-Z_]+\Z")
 # new-api appends its own id to the upstream's sentence
 _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
-ISSUES = 5
+ISSUES = 8
 """The most entries of a list of errors that are quoted."""
 
 _ENVELOPE_CODES = (*ERROR_CODE_NAMES, "statusCode", "status_code")

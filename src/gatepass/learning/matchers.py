@@ -78,9 +78,11 @@ def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
 
 def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence: str) -> bool:
     """Whether the rejection is again about what `rule`, learned from the sentence `evidence`, was to solve."""
-    if _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence) or contradicts(rejection, rule):
+    suggested = {one.key for step in suggested_rules(rejection, LEARN_ALSO) for one in step}
+    if rule.key in suggested or contradicts(rejection, rule):
         return True
-    if any(one.key == rule.key for step in suggested_rules(rejection, LEARN_ALSO) for one in step):
+    # an equal text may be about another member, which only `param` or a list names
+    if not suggested and _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence):
         return True
     names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
     if rule.action in ("stream", "stream_options"):
@@ -174,9 +176,8 @@ _DEVELOPER_VALUE = re.compile(
 )
 # pydantic, FastAPI and zod list the roles that they accept. A list with `developer` rejects another role.
 _OTHER_ROLES = re.compile(
-    rf"(?:(?:\d{{1,3}} validation errors? for \w+\s+)?(?:body\.)?messages\.\d+\.(?:[\w-]+\.)?role[:\s]\s*|{_ROLES})"
-    r"(?:Input should be|Invalid option: expected one of|(?:[\w ]++; )?permitted:) "
-    r"(?!(?:(?!, 'input'|, input_value).)*developer)"
+    rf"(?:(?:body\.)?messages\.\d+\.(?:[\w-]+\.)?role: |{_ROLES}Invalid option: )"
+    r"(?:Input should be|expected one of|(?:[\w ]++; )?permitted:) (?!.*developer)"
 )
 _SYSTEM = re.compile(  # OpenAI's o1 models want `developer` instead (cherry-studio#4973)
     rf"(?:Unsupported value: )?(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]system"
@@ -305,10 +306,11 @@ def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tup
 
 MOST_NAMES = 8
 
-_LISTS = (  # OpenAI's older API and Azure, NVIDIA (9router#3325), Venice (llm-venice#3)
+_LISTS = (  # OpenAI's older API and Azure, NVIDIA (9router#3325), Venice (llm-venice#3), LiteLLM
     re.compile(r"Unrecognized request arguments? supplied: ([\w, ]+)"),
     re.compile(r"Unsupported parameter\(s\): ([\w, `'\"]+)"),
     re.compile(r"Unrecognized keys?(?:\(s\))?(?: in object)?: ((?:['\"][^'\"]+['\"](?:, )?)+)"),
+    re.compile(rf"{WORDS}does not support parameters: \[((?:'[\w.]+'(?:, )?)+)\]"),
 )
 _PLACES = (  # OpenAI twice, pydantic twice (Mistral, FastAPI), a gateway, Databricks (continue#12936)
     re.compile(r"Unsupported parameter: '([^']+)'"),
@@ -334,19 +336,8 @@ _OTHER_VALUES = re.compile(
 )
 """The accepted values that the upstream names. If there are two or more, only this value is rejected. A single one is
 the default."""
-SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p")
-"""Reasoning models accept none of these and reject them one by one. RAGFlow's dialogs send four of them.
-
-A request is repeated at most MOST_RETRIES times, so one error drops all.
-"""
-_SAMPLING = frozenset(SAMPLING)
-THINKING_OPTIONS = ("chat_template_kwargs", "enable_thinking", "thinking")
-"""The same option for vLLM, DashScope and GLM. An upstream that rejects one with OpenAI's sentence knows none of
-them."""
-_OPENAI = re.compile(r"Unrecognized request arguments? supplied: |Unknown parameter: '")
 _DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
 """Objects dropped as a whole: the client chooses the names in the last two, so their number has no limit."""
-_NOT_HERE = re.compile(r"with this model\b")
 _WORD = re.compile(r"[\w.]+")
 _HINT = re.compile(r"Use '([^']+)' instead")
 # vLLM (vllm#15465).
@@ -365,11 +356,6 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     accepted = _OTHER_VALUES.search(rejection.text)
     is_one_of_several = accepted and len(re.split(r",| and | or |\|", accepted[1].partition(". ")[0])) > 1
     ttl_s = 0.0 if is_one_of_several or rejection.opens(_ILLEGAL) is not None else HOUR_S
-    rejected = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
-    if _NOT_HERE.search(rejection.text) is not None and not _SAMPLING.isdisjoint(rejected):
-        # The model rejects the member with any value: drop the other sampling members from this request too.
-        # The upstream has not rejected those yet, so their rules are not stored (0 s).
-        yield tuple(LearnedRule("drop", path, ttl_s=rejected.get(path, 0.0)) for path in SAMPLING)
     if unknown:  # one step for all of them, because the upstream accepts no request that has one
         hint = _HINT.search(rejection.text)
         rules = []
@@ -379,9 +365,7 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
                 rules.append(LearnedRule("rename", path, RENAMES[path]))
             else:
                 rules.append(LearnedRule("drop", top if top in _DROPPED_WHOLE else path))
-        is_openai = any(_OPENAI.match(sentence) for sentence in rejection.sentences)
-        others = THINKING_OPTIONS if is_openai and not set(THINKING_OPTIONS).isdisjoint(unknown) else ()
-        yield (*rules, *(LearnedRule("drop", path, ttl_s=0.0) for path in others if path not in unknown))
+        yield tuple(rules)
     yield from ((LearnedRule("drop", path, ttl_s=ttl_s),) for path in wrong)
 
 

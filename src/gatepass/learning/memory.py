@@ -160,7 +160,7 @@ WAIT_S = 2.0
 A later reply is most likely an answer, and waiting for it would delay every other request by its whole duration.
 """
 MOST_WAIT_S = 4 * WAIT_S
-"""Total wait for a leader and the three rules that it may try.
+"""Total wait for a leader and the rules that it tries. Later requests use those that it has tried until then.
 
 No keep-alive is sent during the wait. Together with the wait for the head of a stream (`STREAM_HOLD_S` in
 proxy/keepalive.py) it is 23 s. The strictest proxies close a connection after 30 s.

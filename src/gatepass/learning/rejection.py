@@ -309,6 +309,12 @@ _PREFIX = re.compile(
 )
 """Prefixes that gateways and relays add to a sentence."""
 _MOST_PREFIXES = 6
+_PYTHON_LIST = re.compile(r"(?:\d{1,3} validation errors?:?\s+)?\[?(?=\{'type': '\w{1,40}', 'loc': \()")
+_PYTHON_DETAIL = re.compile(r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2).){1,300})\2")
+"""A detail of pydantic as Python prints it (vLLM). No value of a request contains a tuple outside its strings."""
+_STEP = re.compile(r"[\w-]+")
+_PYTHON_TEXT = re.compile(r"\d{1,3} validation errors? for \w{1,100}\n")
+_TEXT_DETAIL = re.compile(r"([\w.-]{1,200})\n\s*([^\n]{1,300}?) \[type=")
 _DETAIL = re.compile(r"body(?:\.| -> )")
 _NEXT_DETAIL = re.compile(r"; (?=body\.)")
 _LISTED = "Invalid JSON payload received. "
@@ -422,13 +428,27 @@ def _sentences(text: str) -> list[str]:
     if _DETAIL.match(text) is not None:
         return _NEXT_DETAIL.split(text)
     lines = [line for line in text.split("\n") if line.startswith(_LISTED)] if text.startswith(_LISTED) else [text]
-    for index, line in enumerate(lines):
+    sentences: list[str] = []
+    for line in lines:
+        details: list[str] = []
         for _ in range(_MOST_PREFIXES):
+            details = details or _python_details(line)
             if (prefix := _PREFIX.match(line)) is None:
                 break
             line = line[prefix.end() :]
-        lines[index] = line
-    return lines
+        sentences += [*details, line]
+    return sentences
+
+
+def _python_details(text: str) -> list[str]:
+    """Return each detail of pydantic's errors in `text`, which begins with them in Python's spelling."""
+    if _PYTHON_LIST.match(text) is not None:
+        found = [(".".join(_STEP.findall(loc)), said) for loc, _, said in _PYTHON_DETAIL.findall(text)]
+    elif (start := _PYTHON_TEXT.match(text)) is not None:
+        found = _TEXT_DETAIL.findall(text, start.end())
+    else:
+        return []
+    return [f"{place}: {said}" for place, said in found]
 
 
 def path_from_error(path: str) -> str:

@@ -39,9 +39,11 @@ from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call, ClientProtocol
 
-MOST_RETRIES = 3
-"""Limit on repeats of one request at one target. o3-mini requires three: it rejects three members one after the
-other."""
+MOST_TRIES = 8
+"""Limit on the tries of one request at one target. Strict upstreams name one unsupported member in each error."""
+MOST_TRIES_S = 10.0
+"""Time after which no further try begins, from the first one on. The first repeat is sent in any case: otherwise an
+upstream that rejects slowly would never accept a request, and gatepass would learn nothing."""
 
 NO_ANSWER = (UpstreamTimeout, UpstreamConnect, UpstreamDns, UpstreamTls)
 """Errors after which it is unknown whether the upstream accepts the request."""
@@ -138,7 +140,7 @@ class LearningSession:
     """Learning for one request at one target. It does no I/O and reads no clock.
 
     `events` collects what the caller logs. `tried` names the changes that did not help. `changed` names the changes
-    that helped before the error that `failed` returned.
+    that helped before the error that `failed` returned. `is_exhausted`: a limit prevented another try.
     """
 
     memory: Memory
@@ -149,10 +151,13 @@ class LearningSession:
     policy: LearningPolicy
     events: list[LearningEvent] = field(default_factory=list)
     changed: tuple[str, ...] = ()
+    is_exhausted: bool = False
     _applied: AppliedRules = field(default_factory=AppliedRules)
     _is_planned: bool = False
     _sent: Call | None = None
     _retries: int = 0
+    _began_s: float = 0.0
+    _first_error: UpstreamError | None = None
     _failed: tuple[str, ...] = ()
     _entered_s: float | None = None
     _stream: bool = False
@@ -171,7 +176,10 @@ class LearningSession:
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """The request's own changes that did not help, or whose effect is unknown, for `x-gatepass-tried`."""
+        """The request's own changes that did not help or did not suffice, or whose effect is unknown.
+
+        They are the value of `x-gatepass-tried`.
+        """
         open_ones = (one.rule.entry for one in self._applied.own.values() if not one.helped)
         return tuple(dict.fromkeys((*self._failed, *open_ones)))
 
@@ -203,16 +211,20 @@ class LearningSession:
                 known.setdefault(key, candidate)
             allows = self.policy.allows
             self._applied.by_key = {key: one for key, one in known.items() if allows(one.rule, self.protocol)}
-        self._is_planned = True
+        if not self._is_planned:
+            self._is_planned, self._began_s = True, now_s
 
     def revise(self, call: Call) -> Call:
         """Return `call` with all rules applied, or the same object if none changes it. It may run in a thread."""
         self._sent = self._applied.revise(call)
         return self._sent
 
-    def sent(self, call: Call) -> None:
-        """Record that `call` was sent unchanged because of `Learner.is_settled`, in place of `recall` and `revise`."""
-        self._stream, self._sent, self._is_planned = call.stream, call, True
+    def sent(self, call: Call, began_s: float) -> None:
+        """Record that `call` was sent unchanged at `began_s` because of `Learner.is_settled`.
+
+        It replaces `recall` and `revise`.
+        """
+        self._stream, self._sent, self._is_planned, self._began_s = call.stream, call, True, began_s
 
     def parse_error(self, error: UpstreamError) -> UpstreamRejection | None:
         """Return `error` as the matchers read it: without the values of the last body that was sent."""
@@ -236,15 +248,18 @@ class LearningSession:
             return False
         for key in self._applied.mark_helped(rejection):
             self.trial.helped(key, now_s)
-        if self._retries >= MOST_RETRIES:
-            return False
 
         def is_excluded(rule: LearnedRule) -> bool:
             key = self._key(rule)
             return self._applied.excludes(key, rule) or self.memory.blocked_s(key, now_s) > 0
 
         rules = next_rules(rejection, relevant, self.policy, is_excluded)
+        is_late = self._retries > 0 and now_s - self._began_s >= MOST_TRIES_S
+        if is_late or self._retries >= MOST_TRIES - 1:
+            self.is_exhausted = bool(rules)
+            return False
         self._retries += 1  # a step back repeats the request too
+        self._first_error = self._first_error or error
         if not rules:
             return self._step_back(rejection)
         for rule in rules:
@@ -268,6 +283,8 @@ class LearningSession:
         - A change helped if the upstream rejected something else after it. The rule stays on trial for the next
           request. The last error is shown, because it names the remaining fault.
         - A change failed if the same rejection came back or the reply is invalid. The error before it is shown.
+        - If MOST_TRIES or MOST_TRIES_S ended the tries, the first error is shown, because it is about the request as
+          the client sent it. The rules stay on trial.
         - An error that is not about the request's form (a token, a quota, a filter, a timeout) is returned unchanged,
           and the rules stay on trial.
         """
@@ -297,6 +314,10 @@ class LearningSession:
         helped = list(own)[: list(own).index(failed[0])] if failed else list(own)
         self._failed = tuple(own[key].rule.entry for key in failed)
         self.changed = tuple(own[key].rule.entry for key in helped)
+        self.is_exhausted = self.is_exhausted and bool(own) and not failed
+        if self.is_exhausted:
+            self._failed, self.changed = self.changed, ()
+            return self._first_error or error
         return (own[failed[0]].answered or error) if failed else error
 
     @property

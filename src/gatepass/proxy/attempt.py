@@ -63,7 +63,7 @@ async def try_target(
     1. With another token, if its token expired while it waited for a connection (`send`).
     2. On a new connection, once, if a reused connection closed without an answer (`send`).
     3. With a new token, once, after a 401 (`send`) or a reply that hides a rejection (`_send_and_classify`).
-    4. With a learned rule, if the error of the last try produces a new one, at most three times (here).
+    4. With a learned rule, if the error of the last try produces a new one: eight tries in 10 s at most (here).
 
     `keep_alive` is None if no client waits for the reply. Raises the error in the last reply.
     """
@@ -252,7 +252,7 @@ class AttemptLearning:
     no LearningSession until the first error.
     """
 
-    __slots__ = ("_attempt", "_base", "_scope", "_state", "_upstream", "session")
+    __slots__ = ("_attempt", "_base", "_began_s", "_scope", "_state", "_upstream", "session")
 
     def __init__(self, attempt: Attempt, base: Call) -> None:
         self._attempt = attempt
@@ -263,7 +263,8 @@ class AttemptLearning:
         self._scope = scope = RuleScope(
             upstream.name, model, base.operation.name, upstream.credential, upstream.base_url
         )
-        is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, state.clock.now())
+        self._began_s = now_s = state.clock.now()
+        is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, now_s)
         self.session = None if is_settled else self._new_session()
 
     def close(self) -> None:
@@ -335,6 +336,9 @@ class AttemptLearning:
             if error_body is not None and hint is not None:
                 shown.message = f"{sentence(error_body.message)} {hint}"
         changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
+        if session.is_exhausted:
+            again = f"Send the request again: it begins with {', '.join(session.tried)}."
+            changed = f"Each try was rejected for another reason. {again}"
         rules = await self._relevant_rules(session, sent, shown)
         for hint in (changed, self._advice(session, sent, shown, rules)):
             if hint:
@@ -353,7 +357,7 @@ class AttemptLearning:
         """Return the session, a new one if the request was sent without one."""
         if self.session is None:
             self.session = self._new_session()
-            self.session.sent(self._base)
+            self.session.sent(self._base, self._began_s)
         return self.session
 
     async def _relevant_rules(self, session: LearningSession, sent: Call | None, error: UpstreamError) -> Relevant:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.dialects import error_body
-from gatepass.dialects.error_body import clean, compact, quotable, read_error_body, unmasked
+from gatepass.dialects.error_body import ISSUES, clean, compact, quotable, read_error_body, unmasked
 from gatepass.types import UpstreamErrorBody
 
 STREAM_TEXT = (
@@ -634,7 +634,7 @@ def test_entries_of_a_long_list_of_errors_are_quoted_to_a_number():
     document = {"detail": [{"loc": ["body", n], "msg": "bad", "type": "t"} for n in range(9)]}
     found = read_error_body(document)
     assert found is not None
-    assert found.message == "; ".join(f"body.{n}: bad" for n in range(5))
+    assert found.message == "; ".join(f"body.{n}: bad" for n in range(ISSUES))
 
 
 JSON = st.recursive(

@@ -240,22 +240,26 @@ MEMBER_ROWS = (
     ),
     *(
         Case(
-            f"13 the family, {name}",
+            f"13 one sampling member, {name}",
             body,
-            {"temperature": 0.1, "top_p": 0.3, "presence_penalty": 0.4, "frequency_penalty": 0.7, "min_p": 0, "n": 1},
-            dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty", "min_p")),
-            *(("drop=temperature", "drop=top_p", "drop=presence_penalty", "drop=frequency_penalty", "drop=min_p"),),
+            {"temperature": 0.1, "top_p": 0.3, "presence_penalty": 0.4, "min_p": 0, "n": 1},
+            {dropped: None},
+            (f"drop={dropped}",),
         )
-        for name, body in {
-            "by its code": openai(unsupported("top_p"), "top_p", "unsupported_parameter"),
-            "in words alone": openai(unsupported("presence_penalty")),
-            "by a value": openai(
-                "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) value is"
-                " supported.",
+        for name, dropped, body in (
+            ("by its code", "top_p", openai(unsupported("top_p"), "top_p", "unsupported_parameter")),
+            ("in words alone", "presence_penalty", openai(unsupported("presence_penalty"))),
+            (
+                "by a value",
                 "temperature",
-                "unsupported_value",
+                openai(
+                    "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) value"
+                    " is supported.",
+                    "temperature",
+                    "unsupported_value",
+                ),
             ),
-        }.items()
+        )
     ),
     *(
         Case(f"13 one of the family, {name}", body, {"temperature": 2, "top_p": 0.3}, {"temperature": None}, entries)

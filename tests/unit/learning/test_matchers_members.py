@@ -99,35 +99,16 @@ def test_invalid_member_path_does_not_hide_a_valid_one():
 
 
 SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
-ONCE = LearnedRule("drop", "thinking", ttl_s=0.0)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        openai("Unrecognized request argument supplied: chat_template_kwargs"),
-        openai("Unknown parameter: 'chat_template_kwargs'.", "chat_template_kwargs", "unknown_parameter"),
-        openai("litellm.BadRequestError: OpenAIException - Unknown parameter: 'chat_template_kwargs'."),
-    ],
-)
-def test_one_unknown_spelling_of_thinking_drops_the_others_once(body):
-    assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), ONCE)
+def test_only_the_named_spelling_of_thinking_is_dropped():
+    body = openai("Unrecognized request argument supplied: chat_template_kwargs")
+    assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"),)
 
 
 def test_two_spellings_that_are_named_are_learned_both():
     body = openai("Unrecognized request arguments supplied: chat_template_kwargs, thinking")
     assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), LearnedRule("drop", "thinking"))
-
-
-@pytest.mark.parametrize(
-    ("body", "request_", "status"),
-    [
-        (pydantic(["chat_template_kwargs"]), SPELLINGS, 422),
-        (openai('json: unknown field "chat_template_kwargs"'), SPELLINGS, 400),
-    ],
-)
-def test_other_servers_may_know_the_other_spelling(body, request_, status):
-    assert rules(body, request_, status) == (LearnedRule("drop", "chat_template_kwargs"),)
 
 
 def test_member_without_other_spellings_is_the_only_one_dropped():
@@ -159,13 +140,37 @@ def test_member_that_accepts_only_its_default_is_dropped_for_all():
     assert rules(body, {"temperature": 0.2}) == (LearnedRule("drop", "temperature", ttl_s=HOUR_S),)
 
 
-def test_of_the_sampling_family_only_the_refused_one_is_remembered():
+def test_of_the_sampling_members_only_the_named_one_is_dropped():
     body = openai(unsupported("top_p"), "top_p", "unsupported_parameter")
-    assert rules(body, {"temperature": 1, "top_p": 0.3, "min_p": 0}) == (
-        LearnedRule("drop", "temperature", ttl_s=0.0),
-        LearnedRule("drop", "top_p", ttl_s=HOUR_S),
-        LearnedRule("drop", "min_p", ttl_s=0.0),
-    )
+    assert rules(body, {"temperature": 1, "top_p": 0.3, "min_p": 0}) == (LearnedRule("drop", "top_p", ttl_s=HOUR_S),)
+
+
+DETAILS = [
+    {"type": "extra_forbidden", "loc": ("body", name), "msg": "Extra inputs are not permitted", "input": 1}
+    for name in ("seed", "top_p")
+]
+ROW = "{}\n  Extra inputs are not permitted [type=extra_forbidden, input_value=1, input_type=int]\n    For further help"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        str(DETAILS),
+        f"2 validation errors:\n  {DETAILS[0]}\n  {DETAILS[1]}",
+        f"litellm.BadRequestError: OpenAIException - {DETAILS}",
+        "2 validation errors for ChatCompletionRequest\n" + "\n".join(map(ROW.format, ("seed", "top_p"))),
+        "litellm.UnsupportedParamsError: groq does not support parameters: ['seed', 'top_p'], for model=m.",
+    ],
+)
+def test_every_detail_of_a_text_is_read(message):
+    assert rules(openai(message), WARM) == (LearnedRule("drop", "seed"), LearnedRule("drop", "top_p"))
+
+
+def test_a_detail_inside_a_value_is_not_read():
+    planted = "x', 'loc': ('body', 'seed'), 'msg': 'Extra inputs are not permitted'"
+    message = str([{"type": "string_type", "loc": ("body", "user"), "msg": "Input should be short", "input": planted}])
+    assert rules(openai(message), {**WARM, "user": planted}) == ()
+    assert rules(openai(message), WARM) == (LearnedRule("drop", "seed"),)  # the upstream's own text
 
 
 @pytest.mark.parametrize("name", ["metadata", "logit_bias"])

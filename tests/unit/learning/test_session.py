@@ -21,7 +21,7 @@ from gatepass.errors import (
 from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Key, LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.memory import REFUTED_S, WAIT_S
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.learning.session import MOST_RETRIES, AppliedRule, AppliedRules, Learner
+from gatepass.learning.session import MOST_TRIES, MOST_TRIES_S, AppliedRule, AppliedRules, Learner
 from gatepass.types import Call, UpstreamErrorBody
 from tests.unit.learning.rejections import (
     FILTERED,
@@ -105,19 +105,84 @@ def test_three_changes_of_one_request_are_learned_together():
     assert rules(learner) == list(expected)
 
 
-def test_a_fourth_change_is_one_too_many_and_the_next_request_makes_it():
-    learner, upstream = Learner(), Upstream(O3_MINI)
-    call = chat(stream=True, temperature=0.2, max_tokens=5, parallel_tool_calls=False)
-    outcome = ask(learner, upstream, call)
-    helped = ("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature")
+SEVEN: dict[str, Any] = {
+    "store": True,
+    "metadata": {"topic": "x"},
+    "prompt_cache_key": "k",
+    "parallel_tool_calls": True,
+    "reasoning_effort": "high",
+    "verbosity": "low",
+    "service_tier": "auto",
+}
+
+
+def test_seven_unsupported_members_are_changed_in_one_request():
+    learner, upstream = Learner(), Upstream([without(name) for name in SEVEN])
+    outcome = ask(learner, upstream, chat(**SEVEN, temperature=1, top_p=1))
+    assert (outcome.error, len(upstream.seen)) == (None, MOST_TRIES)
+    assert rules(learner) == [f"drop={name}" for name in SEVEN]
+    assert upstream.seen[-1].keys() == {"model", "messages", "temperature", "top_p"}
+
+
+def test_an_eighth_change_is_one_too_many_and_the_next_request_makes_it():
+    eight = {**SEVEN, "seed": 1}
+    learner, upstream = Learner(), Upstream([without(name) for name in eight])
+    outcome = ask(learner, upstream, chat(**eight))
     assert outcome.error is not None
-    assert outcome.error.message == unsupported("parallel_tool_calls")
-    assert len(upstream.seen) == 1 + MOST_RETRIES
-    assert (outcome.learning.tried, outcome.learning.changed, outcome.logged) == ((), helped, [])
-    assert rules(learner) == []
-    second = ask(learner, upstream, call, 5.0)
-    assert (second.error, len(upstream.seen)) == (None, 1 + MOST_RETRIES + 2)
-    assert rules(learner) == [*helped, "drop=parallel_tool_calls"]
+    assert outcome.error.message == unsupported("store")
+    assert len(upstream.seen) == MOST_TRIES
+    tried = tuple(f"drop={name}" for name in SEVEN)
+    assert (outcome.learning.tried, outcome.learning.changed, outcome.logged) == (tried, (), [])
+    assert (outcome.learning.is_exhausted, rules(learner)) == (True, [])
+    second = ask(learner, upstream, chat(**eight), 5.0)
+    assert (second.error, second.learning.is_exhausted, len(upstream.seen)) == (None, False, MOST_TRIES + 2)
+    assert rules(learner) == [*tried, "drop=seed"]
+
+
+@pytest.mark.parametrize(("rejects_s", "tries"), [(1.0, 8), (2.5, 4), (3.0, 4), (MOST_TRIES_S, 2), (60.0, 2)])
+def test_no_further_try_begins_after_ten_seconds(rejects_s, tries):
+    """The first repeat is sent in any case."""
+    call, upstream, now_s = chat(**SEVEN, seed=1), Upstream([without(name) for name in (*SEVEN, "seed")]), 100.0
+    with closing(Learner().session(O3, CHAT.protocol)) as learning:
+        while True:
+            refusal = upstream.answer(plan(learning, call, now_s))
+            assert refusal is not None
+            now_s += rejects_s
+            if not learn_from(learning, refused(refusal), now_s):
+                break
+        shown = learning.failed(refused(refusal), now_s)
+    assert (len(upstream.seen), learning.is_exhausted, shown.message) == (tries, True, unsupported("store"))
+
+
+def test_the_time_of_a_request_without_a_session_begins_when_it_was_sent():
+    with closing(Learner().session(O3, CHAT.protocol)) as learning:
+        call = chat(**SEVEN)
+        learning.sent(call, 50.0)
+        for now_s, may_repeat in ((59.0, True), (60.0, False)):
+            body = json.loads((learning.last_sent or call).body)
+            error = refused(next(one for one in map(without, SEVEN) if one.concerns(body)))
+            assert learn_from(learning, error, now_s) is may_repeat
+            plan(learning, call, now_s)
+
+
+def test_an_upstream_that_names_two_members_in_turn_is_called_three_times():
+    upstream = Upstream()
+    upstream.refusals = [
+        Refusal(lambda _, at=at: len(upstream.seen) % 2 == at, without(name).body)  # type: ignore[misc]
+        for at, name in enumerate(("user", "seed"))
+    ]
+    outcome = ask(Learner(), upstream, chat(seed=1, user="u"))
+    assert outcome.error is not None
+    assert (outcome.error.message, len(upstream.seen)) == (unsupported("seed"), 3)
+
+
+def test_an_equal_text_that_names_another_member_is_another_rejection():
+    learner = Learner()
+    issue = {"code": "unrecognized_keys", "path": [], "message": "Unrecognized keys"}
+    refusals = [Refusal(without(name).concerns, {"error": [{**issue, "keys": [name]}]}) for name in SEVEN]
+    upstream = Upstream(refusals)
+    assert ask(learner, upstream, chat(**SEVEN)).error is None
+    assert rules(learner) == [f"drop={name}" for name in SEVEN]
 
 
 def test_several_members_of_one_sentence_are_one_step():
@@ -593,7 +658,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
                 if not learn_from(learning, refused(refusal), now_s):
                     learning.failed(refused(refusal), now_s)
                     break
-        assert sent <= 1 + MOST_RETRIES
+        assert sent <= MOST_TRIES
         entries = planned.adapted
         assert len(set(entries)) == len(entries)
         assert not {"stream=synth", "stream=aggregate"} <= set(entries)
