@@ -223,7 +223,7 @@ UNITS: Mapping[str, str] = {
     r"_(errors|operations|fetches|reloads|events)_total$": r"\1",
     r"_fetch_failures_total$": "fetches",
     r"_emptied_total$": "losses",
-    r"_(usable|up)$": "1 for yes, 0 for no",
+    r"_(usable|up|rejects_token)$": "1 for yes, 0 for no",
     r"_connections(_limit)?$": "connections",
     r"_rules$": "rules",
     r"_(requests|attempts|retries)(_.*)?$": "requests",
@@ -237,7 +237,9 @@ def one_of_each() -> Metrics:
     credential = CredentialSample("corp", usable=True, age_s=60, life_left_s=240, fetches=2, failures=1)
     pool = PoolSample("chat", busy=1, idle=1, waiting=0, limit=100)
     metrics = Metrics()
-    metrics.attach(lambda: Sample([credential], [pool], (), 4000, {"chat": 1}, store), lambda model: model)
+    metrics.attach(
+        lambda: Sample([credential], [pool], (), 4000, {"chat": 1}, store, {"chat": False}), lambda model: model
+    )
     series = metrics.of(("ragflow", "gpt-4o", "chat", "chat"))
     series.attempts = 1
     series.add_tokens(20, 10, 5, 3)

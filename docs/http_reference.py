@@ -203,8 +203,9 @@ OWN_PAGES: Mapping[str, Path] = {
     ),
     "/readyz": Path(
         "Report whether at least one upstream has a usable token or needs none, and gatepass is not stopping.\n\n"
-        "`/readyz?strict` requires a usable token of every credential. Use `/readyz` for a load balancer, so that one"
-        " failing issuer does not remove a replica that serves the models of another.",
+        "`/readyz?strict` requires a usable token of every credential, which no upstream rejected in the last minute."
+        " Use `/readyz` for a load balancer, so that one failing issuer does not remove a replica that"
+        " serves the models of another.",
         Example({"ready": True}),
         '`{"ready": true}`, or status 503 and `{"ready": false}`',
         OPEN,

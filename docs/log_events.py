@@ -159,7 +159,8 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "reloaded": LogEvent(
             "info",
-            "A reload of the configuration succeeded. `changed` is empty if nothing changed.",
+            "A reload of the configuration succeeded. `changed` is empty if nothing changed. `retried` names failing"
+            " credentials that fetch now.",
             {**_RELOAD, "changed": ["models.gpt-4o"]},
         ),
         "restart_needed": LogEvent(
@@ -170,9 +171,9 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "reload_refused": LogEvent(
             "error",
-            "The new configuration is invalid. The previous one continues.",
+            "The new configuration is invalid, or a watched file may be half written. The previous one continues.",
             {**_RELOAD, "problems": ["gatepass.yaml:3: server.port: expects a whole number"]},
-            "correct each problem and reload again",
+            "correct each problem and reload again; if a complete file waits, run `gatepass reload`",
         ),
         "reload_failed": LogEvent(
             "error",

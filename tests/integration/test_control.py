@@ -17,6 +17,7 @@ from gatepass.cli import main
 from gatepass.cli.control import NotRunning, found_socket, request
 from gatepass.server import listening as listening_module
 from gatepass.server.process import CONTROL_CONNECTIONS
+from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
@@ -91,6 +92,34 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         1,
         f"Error: no gatepass answers at {path}: No such file or directory. Start one with `gatepass serve`\n",
     )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_retry_fetches_the_failing_tokens_of_all_processes_now(tmp_path: Path, workers: int):
+    path, is_repaired = tmp_path / "own" / "control.sock", False
+    refused, token = reply({"error": "invalid_client"}, 401), reply({"access_token": "good-token-1", "expires_in": 300})
+
+    def states() -> set[str]:
+        page = json.loads(request("GET", "/status", str(path)))
+        return {one["credentials"]["corp"]["state"] for one in page.get("workers", {"gatepass": page}).values()}
+
+    async with Scripted(answer=lambda _: [Send(token if is_repaired else refused)]) as issuer:
+        corp = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-client-secret"}
+        upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}}
+        server = {"control_socket": str(path), "drain_timeout_s": 1}
+        blocks = {"server": server, "credentials": {"corp": corp}, "upstreams": upstreams}
+        async with started(tmp_path, blocks, workers) as running:
+            await running.port
+            await until(lambda: len(list_of(running.lines, "token_fetch_failed")) >= 1)
+            calls = len(issuer.received)
+            assert states() == {"none"}
+            is_repaired = True
+            code, text = command("token", "--retry", "--socket", str(path))
+            assert (code, text) == (0, "Fetching new tokens: corp. `gatepass status` shows the result.\n")
+            await until(lambda: states() == {"fresh"})
+            assert len(issuer.received) == calls + 1
+            assert command("token", "--retry", "--socket", str(path)) == (0, "No credential is failing.\n")
+            assert command("token", "corp", "--retry")[0] == 2
 
 
 async def test_above_the_limit_the_oldest_connections_of_the_control_socket_close(tmp_path: Path):

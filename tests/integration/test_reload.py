@@ -133,6 +133,27 @@ async def test_learned_rules_belong_to_the_server_and_not_to_the_name_of_the_ups
     assert len(first.received) == 3
 
 
+async def test_a_reload_lets_a_failing_credential_fetch_at_once(serve: Serve, logged_errors: list[str]):
+    refused, token = reply({"error": "invalid_client"}, 401), reply({"access_token": "good-token-1", "expires_in": 300})
+    is_repaired = False
+    async with (
+        Scripted(answer=lambda _: [Send(token if is_repaired else refused)]) as issuer,
+        Scripted(GOOD) as upstream,
+    ):
+        async with serve(**corp(issuer, upstream)) as gatepass:
+            answer = await gatepass.served.ask().answer()
+            assert answer.status == 503
+            assert "run `gatepass reload`: it fetches at once" in answer.json()["error"]["message"]
+            is_repaired = True
+            assert (await gatepass.reload("watch")).retried == ()
+            assert await gatepass.reload() == ReloadResult("unchanged", retried=("corp",))
+            assert (await gatepass.served.ask().answer()).status == 200
+            assert await gatepass.reload("signal") == ReloadResult("unchanged")
+        assert len(issuer.received) == 2
+    assert [one.get("retried") for one in gatepass.events if one["event"] == "reloaded"] == [["corp"], None]
+    logged_errors.clear()
+
+
 async def test_configurations_are_compared_outside_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch):
     threads = []
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import Gateway, gateway
+from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Scripted, Send, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -54,6 +54,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
             "corp": {
                 "type": "oauth2",
                 "upstreams": ["chat", "embed"],
+                "rejected_by": {},
                 "state": "fresh",
                 "kind": "opaque",
                 "lifetime_source": "reply",
@@ -69,6 +70,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
             "spare": {
                 "type": "static",
                 "upstreams": [],
+                "rejected_by": {},
                 "state": "fresh",
                 "kind": "key",
                 "lifetime_source": "none",
@@ -154,3 +156,46 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         [{**first, "state": state}, {**second, "state": "valid"}] for state in ("valid", "expires soon")
     ]
     assert "sha256" not in answers[0].body.decode()
+
+
+async def test_an_upstream_that_rejects_a_token_which_another_accepts_is_reported_and_not_strictly_ready():
+    clock, token = DrivenClock(), Send(reply({"access_token": "good-token-1", "expires_in": 300}))
+    rejecting = [Send(reply({"error": {"message": "wrong audience"}}, 401))]
+    async with (
+        Scripted(answer=lambda _: [token]) as issuer,
+        Scripted(GOOD) as good,
+        Scripted(answer=lambda _: rejecting if len(bad.received) < 4 else GOOD) as bad,
+    ):
+        found = blocks(issuer)
+        found["upstreams"] = {
+            name: {"base_url": f"{one.url}/v1", "credential": "corp"} for name, one in (("chat", bad), ("embed", good))
+        }
+        found["models"]["other"] = {"upstream": "embed"}
+        async with gateway(clock=clock, **found) as gp:
+            await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
+
+            async def asked(model: str) -> int:
+                return (await gp.ask({**HELLO, "model": model}).answer()).status
+
+            async def shown(path: str) -> int:
+                return (await gp.ask(None, path, method="GET").answer()).status
+
+            async def rejected_by() -> object:
+                return (await status(gp)).json()["credentials"]["corp"]["rejected_by"]
+
+            assert (await asked("other"), await shown("/readyz?strict")) == (200, 200)
+            assert await asked("m") == 401
+            assert await asked("other") == 200
+            assert await rejected_by() == {"chat": 0.0}
+            exposition = (await gp.ask(None, "/metrics", method="GET").answer()).body.decode()
+            assert 'gatepass_upstream_rejects_token{upstream="chat"} 1.0' in exposition
+            assert 'gatepass_upstream_rejects_token{upstream="embed"} 0.0' in exposition
+            assert (await shown("/readyz"), await shown("/readyz?strict")) == (200, 503)
+            await clock.advance(30.0)
+            assert await rejected_by() == {"chat": 30.0}
+            await clock.advance(31.0)
+            # without requests nothing would end it
+            assert (await rejected_by(), await shown("/readyz?strict")) == ({"chat": 61.0}, 200)
+            while await asked("m") != 200:
+                pass
+            assert await rejected_by() == {}

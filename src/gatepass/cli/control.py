@@ -158,8 +158,14 @@ def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {name}" for name in result["changed"])
     else:
         yield "Nothing that a reload applies has changed."
+    yield from retry_lines(result)
     if result["needs_restart"]:
         yield f"These settings need a restart: {', '.join(result['needs_restart'])}"
+
+
+def retry_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    if names := result.get("retried"):
+        yield f"Fetching new tokens: {', '.join(names)}. `gatepass status` shows the result."
 
 
 _PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
@@ -202,6 +208,8 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     for name, credential, held in credentials:
         if held["failing"]:
             yield f"{name} {credential}: {printable(held['last_error'])}"
+        for upstream, age_s in held.get("rejected_by", {}).items():
+            yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -218,7 +226,7 @@ def _process(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
 def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     left_s = held["expires_in_s"]
     # the token may still be valid, but without a successful fetch it will not be for long
-    token = held["state"] + (", failing" if held["failing"] else "")
+    token = held["state"] + (", failing" if held["failing"] else "") + (", rejected" if held.get("rejected_by") else "")
     left = "-" if left_s is None else f"{left_s:.0f} s"
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gatepass.cli.control import control_option, request, retry_lines
 from gatepass.cli.options import (
     CHECK_FAILED,
     coloured,
@@ -49,8 +51,20 @@ LIFETIME_ORIGINS: Mapping[str, str] = {
 @json_option
 @click.option("--watch", is_flag=True, help="Continue and print a line for each refresh, until Ctrl-C.")
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
+@click.option("--retry", is_flag=True, help="Let the running gatepass fetch each failing credential now.")
+@control_option
 @click.option("--force", is_flag=True, help="Use a refresh token that neither a file nor a store keeps.")
-def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, reveal: bool, force: bool) -> None:
+def token(
+    name: str | None,
+    path: str | None,
+    socket_path: str | None,
+    *,
+    as_json: bool,
+    watch: bool,
+    reveal: bool,
+    retry: bool,
+    force: bool,
+) -> None:
     """Fetch a token of the credential NAME. Show its lifetime, the origin of the lifetime, and its claims.
 
     NAME can be omitted if there is only one credential. Claims that may identify a person are not shown.
@@ -59,8 +73,20 @@ def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, rev
     fetch again. With a shared store, the command shows the valid token of the store instead. It does not use a refresh
     token that only the running gatepass holds, because that would end its login.
 
-    Exit codes: 0 fetched, 1 no token, 2 unknown credential, or only the running gatepass may use it.
+    With --retry, the command fetches nothing itself. All workers of the running gatepass then fetch each credential
+    that fails, or whose token an upstream rejects, without the pause after a failure. Use it after a repair at the
+    issuer.
+
+    Exit codes: 0 fetched, 1 no token or no running gatepass, 2 unknown credential, or only the running gatepass may
+    use it.
     """
+    if retry:
+        if name is not None or path is not None or watch or reveal or force:
+            raise click.UsageError("--retry is for all failing credentials: only --json and --socket go with it.")
+        _retry(socket_path, as_json=as_json)
+        return
+    if socket_path is not None:
+        raise click.UsageError("--socket goes with --retry only.")
     if watch and as_json:
         raise click.UsageError("--watch does not support --json: leave --json out.")
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
@@ -79,6 +105,15 @@ def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, rev
     except KeyboardInterrupt:
         is_fetched = watch  # Ctrl-C is the usual end of --watch
     sys.exit(0 if is_fetched else CHECK_FAILED)
+
+
+def _retry(socket_path: str | None, *, as_json: bool) -> None:
+    result = json.loads(request("POST", "/retry", socket_path))
+    if as_json:
+        print_json(result)
+    else:
+        for line in retry_lines(result) if result["retried"] else ("No credential is failing.",):
+            click.echo(line)
 
 
 @dataclass(frozen=True, slots=True)

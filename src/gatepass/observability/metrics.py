@@ -198,6 +198,8 @@ class Sample(NamedTuple):
     in_flight_limit: int = 0
     learned_rules: Mapping[str, int] = MappingProxyType({})
     store: StoreSample | None = None
+    rejects_token: Mapping[str, bool] = MappingProxyType({})
+    """For each upstream with a credential."""
 
 
 class _LagTimer:
@@ -428,6 +430,14 @@ class Metrics:
         for upstream, rules in sample.learned_rules.items():
             learned.add_metric([upstream], rules)
         yield learned
+        rejecting = GaugeMetricFamily(
+            "gatepass_upstream_rejects_token",
+            "1 after the upstream rejected its token, until it accepts one",
+            labels=["upstream"],
+        )
+        for upstream, rejects in sample.rejects_token.items():
+            rejecting.add_metric([upstream], float(rejects))
+        yield rejecting
         if sample.store is not None:
             yield from _store_families(sample.store)
 
@@ -570,6 +580,7 @@ MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
         "gatepass_token_usable": min,
         "gatepass_token_age_seconds": max,
         "gatepass_learned_rules": max,
+        "gatepass_upstream_rejects_token": max,
         "gatepass_store_up": min,
         "process_open_fds": max,
         "process_max_fds": min,

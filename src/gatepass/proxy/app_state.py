@@ -43,7 +43,7 @@ from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transform
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
-from gatepass.tokens.holder import TokenHolder, WaitBudget
+from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.sharing import SharedSource, is_shareable, shared_refresh_token_store
 from gatepass.tokens.source import Local, build_source, open_client
 from gatepass.types import Timeouts
@@ -179,8 +179,26 @@ class AppState(ProcessParts):
 
     @property
     def has_all_tokens(self) -> bool:
-        """Whether the process is not draining and every credential has a usable token."""
-        return not self.in_flight.draining and all(holder.usable for holder in self.holders.values())
+        """Whether the process is not draining, every credential has a usable token, and no upstream rejects it.
+
+        A rejection is ignored after WINDOW_S: a process without requests could not notice the recovery.
+        """
+        if self.in_flight.draining or not all(holder.usable for holder in self.holders.values()):
+            return False
+        return all(age_s >= WINDOW_S for age_s in self.rejection_ages_s().values())
+
+    def rejection_ages_s(self) -> dict[str, float]:
+        """Return the seconds since the last rejection of each upstream that rejected its token."""
+        ages_s = {
+            name: one.holder.rejection_age_s(name, one.base_url)
+            for name, one in self.upstreams.items()
+            if one.holder is not None
+        }
+        return {name: age_s for name, age_s in ages_s.items() if age_s is not None}
+
+    def retry_failing(self) -> list[str]:
+        """Let each failing or rejected credential fetch now. Return their names."""
+        return [name for name, holder in self.holders.items() if holder.retry()]
 
     def hand_over(self, successor: AppState) -> None:
         """Start `successor`. What it does not use closes when the requests in progress have ended."""
@@ -392,6 +410,7 @@ def _sample(state: AppState) -> Sample:
     for record in state.learned_rules():
         if record.state == "learned":
             learned[record.scope.upstream] += 1
+    rejections = state.rejection_ages_s()
     return Sample(
         [_credential_sample(name, holder) for name, holder in state.holders.items()],
         pools,
@@ -399,6 +418,7 @@ def _sample(state: AppState) -> Sample:
         state.config.limits.connections,
         learned,
         None if state.store is None else _store_sample(state.store),
+        {name: name in rejections for name, one in state.upstreams.items() if one.holder is not None},
     )
 
 

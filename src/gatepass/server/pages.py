@@ -117,7 +117,8 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> Response:
-        """Return ready or not, without the reason: this page requires no key. `?strict` requires every token."""
+        """Return ready or not, without the reason: this page requires no key. `?strict` requires that every token is
+        usable and that no upstream rejects its token."""
         state = current()
         _check_page(request, state)
         ready = state.has_all_tokens if "strict" in request.query_params else state.ready
@@ -189,12 +190,15 @@ def _client_request(request: Request, state: AppState) -> ClientRequest:
 def status_of(state: AppState) -> dict[str, Any]:
     """Return the state of one process as JSON, with times in seconds and without tokens, keys or secrets."""
     credentials: dict[str, dict[str, Any]] = {}
+    rejections = state.rejection_ages_s()
     for name, holder in state.holders.items():
         fields = asdict(holder.status())
         del fields["credential"]
+        upstreams = [one.name for one in state.upstreams.values() if one.settings.credential == name]
         credentials[name] = {
             "type": state.config.credentials[name].type,
-            "upstreams": [one.name for one in state.upstreams.values() if one.settings.credential == name],
+            "upstreams": upstreams,
+            "rejected_by": {one: round(rejections[one], 3) for one in upstreams if one in rejections},
             **{field: round(value, 3) if isinstance(value, float) else value for field, value in fields.items()},
         }
     in_flight = state.in_flight
@@ -273,7 +277,7 @@ def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
 REQUEST_S = 1.0
 """Timeout for the page of one worker. A worker that does not answer in time is omitted."""
 PAGE_BYTES = 8 * 1024 * 1024
-METRICS, STATUS, LEARNED, RELOAD = "metrics", "status", "learned", "reload"
+METRICS, STATUS, LEARNED, RELOAD, RETRY = "metrics", "status", "learned", "reload", "retry"
 RELOAD_S = 30.0
 """Timeout for a reload of another worker."""
 
@@ -286,6 +290,7 @@ class OwnPages:
     status: Callable[[], Mapping[str, Any]]
     learned: Callable[[], list[Row]]
     reload: Callable[[], Awaitable[Mapping[str, Any]]]
+    retry: Callable[[], list[str]]
 
 
 class Peers:
@@ -324,8 +329,12 @@ class Peers:
         workers = [path.stem for path in self._folder.glob("*.sock")]
         pages = await self._request_all(RELOAD)
         silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
-        refused = {"outcome": "refused", "changed": [], "needs_restart": [], "problems": silent}
+        refused = {"outcome": "refused", "changed": [], "needs_restart": [], "problems": silent, "retried": []}
         return [*map(json.loads, pages.values()), *([refused] if silent else [])]
+
+    async def retry(self) -> list[list[str]]:
+        """Let the failing credentials of each worker fetch now, and return their names by worker."""
+        return [json.loads(page) for page in (await self._request_all(RETRY)).values()]
 
     async def _request_all(self, page: str) -> dict[str, bytes]:
         paths = sorted(self._folder.glob("*.sock"))
@@ -354,7 +363,7 @@ class Peers:
             return await own.metrics()
         if page == RELOAD:
             return json.dumps(await own.reload()).encode()
-        read = {STATUS: own.status, LEARNED: own.learned}.get(page)
+        read = {STATUS: own.status, LEARNED: own.learned, RETRY: own.retry}.get(page)
         return b"" if read is None else json.dumps(read()).encode()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

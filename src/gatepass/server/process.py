@@ -133,7 +133,7 @@ CONTROL_BODY_BYTES = 64 * 1024
 
 
 class ControlServer:
-    """Serves the operator's pages and `POST /reload` on the control socket, without a key and for all workers."""
+    """Serves the operator's pages, `POST /reload` and `POST /retry` on the control socket, for all workers."""
 
     def __init__(
         self,
@@ -147,7 +147,13 @@ class ControlServer:
             result = merged_results([await reload_own()] if peers is None else await peers.reload())
             return JSONResponse(result, CONFLICT if result["outcome"] == "refused" else 200)
 
-        routes = [*ops_routes(current, "", peers), Route("/reload", reload, methods=["POST"])]
+        async def retry(_: Request) -> Response:
+            found = [current().retry_failing()] if peers is None else await peers.retry()
+            names = dict.fromkeys(name for one in found for name in one)
+            return JSONResponse({"processes": len(found), "retried": list(names)})
+
+        posts = (Route("/reload", reload, methods=["POST"]), Route("/retry", retry, methods=["POST"]))
+        routes = [*ops_routes(current, "", peers), *posts]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
 
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
@@ -241,6 +247,7 @@ class DrainingServer(uvicorn.Server):
                 status=lambda: status_of(endpoint.state),
                 learned=lambda: learned_rows(endpoint.state),
                 reload=reload_own,
+                retry=lambda: endpoint.state.retry_failing(),
             )
             peers = Peers(channel.folder, channel.name, pages)
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -64,13 +64,15 @@ class ConfigSource:
 class ReloadResult:
     """What a reload did: the names of the settings that changed or need a restart, or the problems.
 
-    `unchanged`: no setting in use changed. `refused`: the previous configuration stays in use.
+    `unchanged`: no setting in use changed. `refused`: the previous configuration stays in use. `retried` names the
+    failing credentials that fetch now.
     """
 
     outcome: Literal["reloaded", "unchanged", "refused"]
     changed: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    retried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,8 @@ class Reloader:
             if problems:
                 result = ReloadResult("refused", problems=tuple(problems))
             state.reload_problems[:] = problems
+            if trigger != "watch":  # an operator may have repaired the issuer
+                result = replace(result, retried=tuple(self._endpoint.state.retry_failing()))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch":
             state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
@@ -226,6 +230,8 @@ class Reloader:
 
     def _log(self, result: ReloadResult, trigger: Trigger) -> None:
         fields: dict[str, Any] = {"file": self._loaded.source, "trigger": trigger}
+        if result.retried:
+            fields["retried"] = list(result.retried)
         if result.outcome == "refused":
             LOG.error("reload_refused", extra={"fields": {**fields, "problems": list(result.problems)}})
             return

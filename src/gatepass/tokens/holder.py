@@ -22,6 +22,8 @@ from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import (
+    PROBE_JITTER_S,
+    PROBE_S,
     FailureState,
     FetchFailure,
     SecretHistory,
@@ -70,6 +72,7 @@ OUTAGE_WAIT_S = 1.0
 SLOW_ATTEMPT_S = 1.0
 """An attempt that failed later than this is not repeated within its fetch, because requests wait for the reason."""
 MIN_RETRY_AFTER_S = 1.0
+AFTER_REPAIR = "After a repair at the issuer, run `gatepass reload`: it fetches at once."
 REISSUE_WAIT_S = 3.0
 """How long after its end an issuer may return a token again before that is a failure. The clocks may differ."""
 
@@ -127,7 +130,7 @@ class TokenHolder:
 
     `start` requires a running event loop. It begins the first fetch and returns. A background task then refreshes the
     token before its end and retries after failures, with and without traffic. `on_rejection` is called with each
-    rejected token before its renewal, `on_close` when the holder closes.
+    rejected token before its renewal, `on_retry` before the fetch of `retry`, `on_close` when the holder closes.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class TokenHolder:
         self._log = TokenLog(name, redactor)
         self._wait_budget = wait_budget
         self.on_rejection: Callable[[str], object] = lambda _: None
+        self.on_retry: Callable[[], object] = lambda: None
         self.on_close: Callable[[], object] = lambda: None
         self._rejections = RenewalLimiter()
         self._waiters = Waiters(clock)
@@ -211,6 +215,27 @@ class TokenHolder:
             if self._fetch is None or now >= until_s:
                 raise self._unavailable(now)
             await self._waiters.wait(until_s - now)
+
+    def retry(self) -> bool:
+        """Fetch now, without the pause after a failure, if the last fetch failed or an upstream rejects the token.
+
+        Return whether one of both is the case. A fetch in progress continues alone.
+        """
+        now = self._clock.now()
+        if self._closed or (self._failure_state is None and not self._rejections.rejected_s):
+            return False
+        if self._failure_state is not None:
+            self._failure_state = retry_now(self._failure_state, now)
+        self._refresh_at_s = now
+        self.on_retry()
+        self._fetch_if_due(now)
+        self._refresh_task.wake()
+        return True
+
+    def rejection_age_s(self, upstream: str, base_url: str) -> float | None:
+        """Return the seconds since an upstream rejected a token, None if it has accepted one since."""
+        rejected_s = self._rejections.rejected_s.get(TokenUser(upstream, base_url=base_url))
+        return None if rejected_s is None else self._clock.now() - rejected_s
 
     def confirm(self, token: Token, by: TokenUser = ANY_USER) -> None:
         """Record that `by` accepted `token`. If it rejects the token later, the token ended early."""
@@ -408,9 +433,11 @@ class TokenHolder:
             reason, retry_s = f"no answer from {self._wait_budget.issuer_name} within {bound}", MIN_RETRY_AFTER_S
         else:
             reason, retry_s = self._failure_state.reason, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
-            if self._failure_state.definite:
-                hint = "" if reason.startswith(WRONG_URL) else self._secret_hint  # no secret corrects a URL
-                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}"
+            if self._failure_state.definite or retry_s > PROBE_S + PROBE_JITTER_S:
+                # no secret corrects a URL, or ends an outage
+                is_secret = self._failure_state.definite and not reason.startswith(WRONG_URL)
+                hint = self._secret_hint if is_secret else ""
+                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}. {AFTER_REPAIR}"
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
@@ -456,6 +483,8 @@ class RenewalLimiter:
         self._rejected_by: set[TokenUser] = set()
         self._rejected: Token | None = None
         self._paused_until_s = 0.0
+        self.rejected_s: dict[TokenUser, float] = {}
+        """When each upstream, as a user without a model, rejected a token, if it has accepted none since."""
 
     @property
     def is_refused(self) -> bool:
@@ -477,11 +506,14 @@ class RenewalLimiter:
     def accept(self, by: TokenUser) -> None:
         if self._rejected_by:  # empty in nearly every request
             self._rejected_by.discard(by)
+        if self.rejected_s:
+            self.rejected_s.pop(_upstream_of(by), None)
         if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
             self._accepted_by.add(by)
 
     def reject(self, by: TokenUser, now: float) -> bool:
         """Record that `by` rejected the current token; return whether to renew it."""
+        self._note_rejection(by, now)
         has_accepted = by in self._accepted_by
         is_known_to_reject = self._is_renewal_rejected(by, now)
         if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
@@ -506,12 +538,19 @@ class RenewalLimiter:
 
     def rejected_again(self, by: TokenUser, now: float) -> None:
         """Record that `by` rejected the renewed token too."""
+        self._note_rejection(by, now)
         if len(self._renewal_rejected_s) >= MAX_USERS:
             self._renewal_rejected_s = {
                 user: at_s for user, at_s in self._renewal_rejected_s.items() if now < at_s + WINDOW_S
             }
         if len(self._renewal_rejected_s) < MAX_USERS:
             self._renewal_rejected_s[by] = now
+
+    def _note_rejection(self, by: TokenUser, now: float) -> None:
+        """Record the rejection for the upstream, unless another model of it accepts the current token."""
+        upstream, others = _upstream_of(by), self._accepted_by - self._rejected_by - {by}
+        if len(self.rejected_s) < MAX_USERS and all(_upstream_of(other) != upstream for other in others):
+            self.rejected_s[upstream] = now
 
     def _is_renewal_rejected(self, by: TokenUser, now: float) -> bool:
         return by in self._renewal_rejected_s and now < self._renewal_rejected_s[by] + WINDOW_S
@@ -529,6 +568,10 @@ class RenewalLimiter:
             self._unproven.append(now)
         self._renewals.append(now)
         return True
+
+
+def _upstream_of(user: TokenUser) -> TokenUser:
+    return TokenUser(user.upstream, base_url=user.base_url)
 
 
 def _is_full(moments: deque[float], now: float) -> bool:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Hea
 REPLY_BYTES = 64 * 1024
 """Maximum size of a reply. A token has a few kilobytes."""
 MAX_MESSAGE_CHARS = 200
+MAX_OUTLINE_MEMBERS = 8
 _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 Mask = Callable[[str], str]
@@ -124,14 +126,18 @@ def one_line(text: str, mask: Mask) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TokenErrorBody:
-    """The code, the text and the HTTP status of an error object, if present."""
+    """The code, the text and the HTTP status of an error object, if present. `outline` is the object without texts."""
 
     code: str | None
     text: str | None = field(repr=False)
     status: int | None = None
+    outline: str = ""
 
     @property
     def message(self) -> str:
+        # a number alone, as in `{"code": 1}`, does not show where it is from
+        if self.code is not None and not self.text and self.code.isdecimal() and self.outline:
+            return self.outline
         parts = dict.fromkeys(part for part in (self.code, self.text) if part)
         return ": ".join(parts) or f"status {self.status}"
 
@@ -176,7 +182,18 @@ def token_error_body(document: Any) -> TokenErrorBody | None:
     if code is not None and _SUCCESS_CODE.match(code):
         return None
     status = _status_in(_first(document, STATUS_NAMES))
-    return TokenErrorBody(code, text, status) if code or text or status else None
+    return TokenErrorBody(code, text, status, _outline(document, code)) if code or text or status else None
+
+
+def _outline(document: dict[Any, Any], code: str | None) -> str:
+    """Return the first members of `document` with their numbers and codes. Others may be a token, so they are `…`."""
+    shown = {
+        name: value
+        if value is None or isinstance(value, int | float) or (name in CODE_NAMES and value == code)
+        else "…"
+        for name, value in islice(document.items(), MAX_OUTLINE_MEMBERS)
+    }
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def is_error_reply(document: Any) -> bool:

@@ -108,7 +108,10 @@ class TokenRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord(_Record):
-    """A failed fetch in the store. Until `until_s`, on the store's clock, only `owner` may fetch again."""
+    """A failed fetch in the store. Until `until_s`, on the store's clock, only `owner` may fetch again.
+
+    `began_s` is when that fetch began. A record of an older gatepass has none.
+    """
 
     owner: str
     reason: str
@@ -117,6 +120,7 @@ class FailureRecord(_Record):
     until_s: float
     unclear: bool = False
     free_tries: int = 0
+    began_s: float = 0.0
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
@@ -127,7 +131,14 @@ class FailureRecord(_Record):
         # At least PROBE_S from the start, so that an outage is probed once for all processes.
         until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
         return cls(
-            owner, failure.reason, failure.definite, failure.retry_quickly, until_s, failure.unclear, failure.free_tries
+            owner,
+            failure.reason,
+            failure.definite,
+            failure.retry_quickly,
+            until_s,
+            failure.unclear,
+            failure.free_tries,
+            began_s,
         )
 
     def applies_to(self, process: str, now_s: float) -> bool:
@@ -183,7 +194,7 @@ class SharedSource:
         self._stop_watching: Callable[[], None] = lambda: None
         self._rejected = OrderedDict[str, float]()
         self._returned_id: str | None = None
-        self._returned_s = -math.inf
+        self._returned_s = self._retried_s = -math.inf
 
     def secrets(self) -> tuple[Secret, ...]:
         return self._source.secrets()
@@ -192,7 +203,12 @@ class SharedSource:
         """Pass tokens of other processes to `holder`, which fetches through this source."""
         self._store_cache, self._holder = store_cache, holder
         holder.on_rejection = self.forget_rejected
+        holder.on_retry = self._retry
         holder.on_close = self._detach
+
+    def _retry(self) -> None:
+        """Ignore the failures of other processes before now, because the issuer was repaired since."""
+        self._retried_s = self._clock.now()
 
     def _detach(self) -> None:
         self._stop_watching()
@@ -250,7 +266,7 @@ class SharedSource:
         reading = await self._store.get((names.token, names.failure))
         if (token := self._found(names, reading)) is not None:
             return token
-        failed = FailureRecord.decoded(reading.values.get(names.failure))
+        failed = self._failure_in(names, reading)
         if failed is not None and failed.yields_lead(self._owner, reading.at_s):
             return None
         # If the leader dies, its lease ends early enough for another fetch within the timeout.
@@ -266,13 +282,25 @@ class SharedSource:
         """Return a newer token from the store; raise the failure of another process."""
         if (found := self._newer(reading.values.get(names.token), reading)) is not None:
             return self._remember(found[1], found[0].id)
-        failed = FailureRecord.decoded(reading.values.get(names.failure))
+        failed = self._failure_in(names, reading)
         if failed is not None and failed.applies_to(self._owner, reading.at_s):
             raise failed.failure(reading.at_s)
         return None
 
+    def _failure_in(self, names: SharedTokenNames, reading: StoreReading) -> FailureRecord | None:
+        """Return the last failure, None if it is older than a retry.
+
+        The processes receive a retry within PROBE_S, and one of them fetches for all.
+        """
+        failed = FailureRecord.decoded(reading.values.get(names.failure))
+        if failed is not None and failed.began_s < reading.to_store_s(self._retried_s) - PROBE_S:
+            return None
+        return failed
+
     async def _fetch_for_all(self, names: SharedTokenNames, lease: Lease, reading: StoreReading) -> Token:
         began_s = self._clock.now()
+        if names.failure in reading.values and self._failure_in(names, reading) is None:
+            await self._store.drop(names.refusals)  # the pauses begin again
         try:
             token = await self._source.fetch()
         except FetchFailure as failure:

@@ -20,7 +20,9 @@ def worker(folder: Path, name: str) -> Peers:
         return {"outcome": name}
 
     status = {"ready": True, "name": name}
-    return Peers(folder, name, OwnPages(exposition, lambda: status, lambda: [{"adapted": name}], reload))
+    return Peers(
+        folder, name, OwnPages(exposition, lambda: status, lambda: [{"adapted": name}], reload, lambda: [name])
+    )
 
 
 async def reported(folder: Path, sent: bytes) -> bytes:
@@ -43,6 +45,7 @@ async def test_each_worker_is_reported_by_its_name_and_metrics_are_added_up(tmp_
         await two.open()
         statuses, exposition, learned = await one.statuses(), await two.exposition(), await two.learned()
         assert await one.reload() == [{"outcome": "worker-1"}, {"outcome": "worker-2"}]
+        assert await two.retry() == [["worker-1"], ["worker-2"]]
     assert statuses == {name: {"ready": True, "name": name} for name in ("worker-1", "worker-2")}
     assert b"gatepass_x_total 2.0" in exposition
     assert learned == [[{"adapted": "worker-1"}], [{"adapted": "worker-2"}]]

@@ -11,6 +11,7 @@ from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, TokenUser, WaitBudget
+from gatepass.tokens.holder import AFTER_REPAIR
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
@@ -33,7 +34,8 @@ from tests.unit.tokens.scripted import (
 )
 from tests.unit.tokens.statuses import FRESH
 
-RESTART = "; a new secret requires a restart, because it is not in a file"
+REPAIR = f". {AFTER_REPAIR}"
+RESTART = f"; a new secret requires a restart, because it is not in a file{REPAIR}"
 DOWN = "no connection to sso.example: refused; check credentials.corp.token_url and credentials.corp.network.proxy"
 
 
@@ -320,7 +322,7 @@ async def test_a_wrong_url_does_not_mention_the_secret():
             await it.holder.token()
     assert caught.value.message == (
         "no token for credential corp: the URL is wrong: sso.example answered 404: not_found: No; check"
-        " credentials.corp.token_url; next attempt in 30 s"
+        " credentials.corp.token_url; next attempt in 30 s" + REPAIR
     )
 
 
@@ -332,11 +334,54 @@ async def test_a_refusal_states_when_the_next_attempt_starts():
         assert caught.value.retry_after_s == 27.5
 
 
+async def test_retry_fetches_at_once_and_the_pauses_begin_again():
+    async with kept(refused(), refused(), refused(), refused(), Mint()) as it:
+        await it.clock.advance(95.0)  # two refusals later the pause is 120 s
+        assert it.issuer.calls == 3
+        assert it.holder.retry()
+        assert it.holder.retry(), "a fetch in progress continues alone"
+        await settle()
+        assert it.issuer.calls == 4
+        with pytest.raises(TokenUnavailable, match="next attempt in 30 s"):
+            await it.holder.token()
+        assert it.holder.retry()
+        await settle()
+        assert (await it.holder.token()).text == "token-1"
+        assert not it.holder.retry()
+        await settle()
+        assert it.issuer.calls == 5
+
+
+async def test_retry_replaces_a_token_that_an_upstream_rejects():
+    chat, base_url = TokenUser("chat", "m", "https://h/v1"), "https://h/v1"
+    async with kept() as it:
+        token = await it.holder.token()
+        assert it.holder.reject(token.text, chat)
+        renewed = await it.holder.token(token.text)
+        it.holder.rejected_again(chat)
+        await it.clock.advance(90.0)
+        assert (it.issuer.calls, it.holder.rejection_age_s("chat", base_url)) == (2, 90.0)
+        assert it.holder.retry()
+        await settle()
+        assert it.issuer.calls == 3
+        it.holder.confirm(await it.holder.token(renewed.text), chat)
+        assert it.holder.rejection_age_s("chat", base_url) is None
+        assert not it.holder.retry()
+
+
+async def test_a_long_pause_after_an_outage_names_the_command_too():
+    busy = answer({"error": "slow_down"}, 429, (b"retry-after", b"600"))
+    async with kept(otherwise=busy) as it:
+        await settle()
+        with pytest.raises(TokenUnavailable, match=f"; next attempt in 600 s{REPAIR}$"):
+            await it.holder.token()
+
+
 async def test_refusal_announces_a_retry_at_a_change_only_for_a_secret_in_a_file(tmp_path):
     file = tmp_path / "secret"
     file.write_text("s3cr3t")
     in_a_file, in_a_variable = Reference.to_file(str(file)), Reference.to_variable("CORP_SECRET", "s3cr3t")
-    for secret, reported in ((in_a_file, " or when the file of its secret changes"), (in_a_variable, RESTART)):
+    for secret, reported in ((in_a_file, f" or when the file of its secret changes{REPAIR}"), (in_a_variable, RESTART)):
         async with kept(otherwise=refused(), settings=oauth2(client_secret=secret)) as it:
             await settle()
             with pytest.raises(TokenUnavailable, match=f"; next attempt in 30 s{reported}$"):

@@ -133,3 +133,19 @@ async def test_a_token_is_not_used_after_its_end_by_users_that_did_not_refuse_it
         await it.clock.advance(296.0)
         assert it.holder.current() is None
         assert not it.holder.usable
+
+
+async def test_a_rejection_by_one_upstream_is_known_until_it_accepts_a_token():
+    """Another upstream, and another model of the same one, may accept the token meanwhile."""
+    async with kept(Mint(), otherwise=refused()) as it:
+        await taken(it.holder, EMBED)
+        waiting = _task(it.holder.token())
+        token = await waiting
+        assert it.holder.reject(token.text, CHAT)
+        await it.clock.advance(3.0)
+        assert it.holder.usable
+        assert (it.holder.rejection_age_s("chat", ""), it.holder.rejection_age_s("embed", "")) == (3.0, None)
+        await taken(it.holder, CHAT)
+        assert it.holder.rejection_age_s("chat", "") is None
+        it.holder.reject(token.text, FORBIDDEN)
+        assert it.holder.rejection_age_s("chat", "") is None, "only one model of it"

@@ -255,6 +255,26 @@ def test_a_body_that_repeats_its_own_status_adds_nothing(status, document, uncle
     assert (failure.definite, failure.unclear) == (False, unclear)
 
 
+@pytest.mark.parametrize(
+    ("document", "quoted"),
+    [
+        ({"code": 1}, '{"code": 1}'),
+        ({"code": "0001", "data": None, "ok": False}, '{"code": "0001", "data": null, "ok": false}'),
+        (
+            {"errcode": 70013, "hint": "a-token-1", "data": {"token": "t"}},
+            '{"errcode": 70013, "hint": "…", "data": "…"}',
+        ),
+        ({"code": 1, "msg": "no such app"}, "1: no such app"),
+        ({"error": "busy"}, "busy"),
+    ],
+)
+def test_a_number_without_a_text_is_quoted_as_the_issuer_wrote_it(document, quoted):
+    failure = embedded_error_failure(document, TokenResponse(200), NOW, "sso", str)
+    assert failure is not None
+    assert failure.reason == f"sso answered 200 with an error: {quoted}"
+    assert quoted in error_response_failure(response(400, document), NOW, "sso", str).reason
+
+
 def test_status_without_a_message_is_quoted():
     failure = embedded_error_failure({"status": 503}, TokenResponse(200), NOW, "sso", str)
     assert failure is not None

@@ -389,6 +389,27 @@ async def test_a_secret_that_was_corrected_for_one_process_serves_all_processes_
         assert issuer.calls == 2
 
 
+async def test_a_retry_of_all_processes_costs_one_call_and_begins_the_pauses_again():
+    async with Fleet(scripted(otherwise=refused())) as fleet:
+        await fleet.clock.advance(100.0)
+        assert fleet.issuer.calls == 3
+        for replica in fleet.replicas:
+            assert replica.holder.retry()
+        await fleet.clock.advance(20.0)
+        assert fleet.issuer.calls == 4
+        await fleet.clock.advance(15.0)
+        assert fleet.issuer.calls == 5, "30 s later, as after the first refusal"
+        fleet.issuer.otherwise = Mint()
+        await fleet.clock.advance(5.0)
+        assert fleet.texts == [None] * 4
+        for replica in reversed(fleet.replicas):
+            replica.holder.retry()
+            await fleet.clock.advance(0.1)
+        await fleet.clock.advance(2.0)
+        assert fleet.texts == ["token-1"] * 4
+        assert fleet.issuer.calls == 6
+
+
 async def test_four_replicas_call_an_issuer_with_unknown_errors_little_more_often_than_one():
     async with Fleet(scripted(otherwise=answer({"code": 1001, "msg": "E-4711"}))) as fleet:
         for _ in range(90):
