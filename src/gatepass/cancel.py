@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -48,16 +49,22 @@ class CancelScope:
         task, self._task = self._task, None
         if self._reason is None or task is None:
             return
-        # if the task was also cancelled from outside, that cancellation has precedence
-        if task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
-            raise self._reason from None
+        try:
+            # if the task was also cancelled from outside, that cancellation has precedence
+            if task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise self._reason from None
+        finally:
+            # the traceback of the reason refers to this frame: break the reference cycles
+            self._reason = None
+            del error, trace, task
 
 
 async def timeout(clock: Clock, delay_s: float, work: Awaitable[T], reason: BaseException) -> T:
     """Await `work` for at most `delay_s` seconds of `clock`, then raise `reason`."""
     cancel_scope = CancelScope()
+    timer = clock.call_later(delay_s, partial(cancel_scope.cancel, reason))
+    del reason  # its traceback refers to this frame
     with cancel_scope:
-        timer = clock.call_later(delay_s, lambda: cancel_scope.cancel(reason))
         try:
             return await work
         finally:

@@ -14,6 +14,7 @@ class _Timer:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.callback = lambda: None  # as asyncio's, it keeps nothing alive
 
 
 async def settle(rounds: int = 50) -> None:

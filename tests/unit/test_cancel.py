@@ -1,6 +1,9 @@
 """Cancel scopes, timeouts and owned tasks."""
 
 import asyncio
+import gc
+import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -101,6 +104,30 @@ async def test_timeout_gives_the_result_and_leaves_no_timer_behind():
 
     assert await timeout(clock, 5.0, answer(), Reason()) == 42
     await clock.advance(10.0)
+
+
+async def test_a_timeout_leaves_no_reference_cycle():
+    class Held:
+        pass
+
+    async def hold() -> None:
+        held = Held()
+        references.append(weakref.ref(held))
+        await asyncio.Event().wait()
+
+    async def wait() -> None:
+        with suppress(Reason):
+            await timeout(clock, 5.0, hold(), Reason())
+
+    clock, references = DrivenClock(), list[weakref.ref[Held]]()
+    gc.disable()
+    try:
+        task = asyncio.create_task(wait())
+        await clock.advance(5.0)
+        await task
+        assert references[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_tasks_end_with_their_owner():

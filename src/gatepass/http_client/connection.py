@@ -196,6 +196,8 @@ class Connection(asyncio.BufferedProtocol):
             self._killed, self._close_reason = True, (fault, detail)
         if self._transport is not None:
             self._transport.abort()
+        else:  # never open or already lost: no `connection_lost` follows
+            self.deadline.close()
         reply, self._reply = self._reply, None
         if reply is not None:
             if self._sending is not None:

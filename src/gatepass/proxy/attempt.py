@@ -115,6 +115,7 @@ async def try_target(
                         request = raw_request(request, call.headers, context.client_request.query, None)
                     reply = await _send_and_classify(attempt, request)
             except UpstreamError as error:
+                drop_tracebacks(error)
                 if await learning.learn_from(error):
                     continue  # retry: a rule was learned from the error
                 shown = await learning.final_error(normalized, error)
@@ -159,6 +160,7 @@ async def _send_and_classify(attempt: Attempt, request: OutboundRequest) -> Clas
         except UpstreamError as error:
             # Retry: the reply, such as a login page in a 200, was a rejection of the token. Else this raises.
             await renew_token(attempt, error, request)
+            drop_tracebacks(error)
 
 
 def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
@@ -243,6 +245,21 @@ async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule], 
         call = await with_scanned_body(call)
         call = await thread.run(call.body, partial(rule.apply, call, target))
     return call
+
+
+def drop_tracebacks(error: BaseException) -> None:
+    """Remove the tracebacks of `error`, whose handling ends here, and of the errors that led to it.
+
+    A traceback refers to the frames that an error passed, and a frame or its objects often refer to the error. The
+    bodies in these frames would stay in memory until the next garbage collection.
+    """
+    pending, seen = list[BaseException | None]((error,)), set[int]()
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            pending += (one.__cause__, one.__context__)
 
 
 class AttemptLearning:

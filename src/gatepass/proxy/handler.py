@@ -52,10 +52,10 @@ from gatepass.operations.table import (
     unknown_path_error,
 )
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.attempt import try_target
+from gatepass.proxy.attempt import drop_tracebacks, try_target
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, RequestCycle
 from gatepass.proxy.context import ANONYMOUS, BODY_LOG_CHARS, RequestContext
-from gatepass.proxy.in_flight import InFlightRequest
+from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, ON_LOOP_STEPS, UNSCANNED_BYTES, fits_loop, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
@@ -85,9 +85,11 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
     try:
         with state.in_flight.admit(client_response) as in_flight_request:
             await _serve(context, catalog, client_response, in_flight_request)
-    except ClientGone:
+    except ClientGone as error:
         context.client_gone = True
+        drop_tracebacks(error)
     except GatepassError as error:
+        drop_tracebacks(error)  # before the wait for the client
         if context.operation == NO_OPERATION:  # rejected before the operation was matched
             context.operation = _operation_name(client_request, state.base_path)
         await _send_error(client_response, error)
@@ -100,8 +102,9 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
         raise  # the server logs the traceback
     finally:
         _log_request(context)
-        if context.error is not None:
-            drop_tracebacks(context.error)
+        # last, because `context` holds the bodies until here: also while an error waits for a client that does not read
+        if context.memory is not None and context.memory.held_bytes > SMALL_BYTES:  # most hold less and save the call
+            context.memory.release()
 
 
 async def _serve(
@@ -350,6 +353,7 @@ async def _try_targets(
         except (UpstreamError, TokenUnavailable, Overloaded) as error:
             if context.attempts[-1].written:
                 raise
+            drop_tracebacks(error)
             context.failover = (*context.failover, f"{target.upstream}={error.public_code}")
             context.state.metrics.failed_over(target.upstream, error)
     return await try_target(context, call, targets[-1], keep_alive)
@@ -358,16 +362,6 @@ async def _try_targets(
 async def _send_error(client_response: ClientResponse, error: GatepassError) -> None:
     with suppress(ClientGone):
         await client_response.send_error(error)
-
-
-def drop_tracebacks(error: BaseException | None) -> None:
-    """Break the cycle of `error`, its traceback, the frames in it and the context that holds `error`.
-
-    Otherwise the bodies of a rejected request stay in memory until the next garbage collection.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _operation_name(client_request: ClientRequest, base_path: str) -> str:

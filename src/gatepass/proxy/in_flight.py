@@ -182,8 +182,6 @@ class InFlightRequest(CancelScope):
         in_flight = self._in_flight
         if self._caller is not None:
             in_flight.concurrency.release(self._caller)
-        if self.memory.held_bytes > SMALL_BYTES:  # most requests hold less and save the call
-            self.memory.release()
         in_flight.requests.discard(self)
         if in_flight.draining:
             in_flight.note_end()

@@ -119,9 +119,13 @@ class AsgiRequestCycle:
             for task in helpers:  # the receiver waits for the disconnect of a client that may stay connected
                 task.cancel()
             await asyncio.wait((handling, *helpers))
-        for task in (handling, *helpers):
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+            self._receiver = self._sender = None
+        try:
+            for task in (handling, *helpers):
+                if not task.cancelled():
+                    task.result()  # raises the task's error
+        finally:
+            del task, handling, helpers  # the traceback of an error refers to this frame: break the reference cycle
         if is_broken:
             raise ResponseIncomplete
 

@@ -130,6 +130,7 @@ class ClientConnection(asyncio.Protocol):
         for cycle in cycles:
             if cycle is not None:
                 cycle.disconnect()
+        self._current = None  # the cycle refers to this object: break the reference cycle
         self._timeouts.close()
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,98 @@
+"""gatepass in a process without a garbage collector: `python -m tests.attacks.uncollected SERVER CONFIG PORT`.
+
+SERVER is `gatepass serve` or `uvicorn`. A line on standard input is a command, answered by a line on standard output:
+
+- `report`: the resident memory in MiB, and the number of objects by type that only a collector would free.
+- `drain`: end the requests in flight as a drain does, then serve again.
+- `stop`: cancel the tasks of the requests in flight, as a process that stops without waiting does.
+
+A request for the model `fault` fails inside gatepass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO, Any
+
+import uvicorn
+
+import gatepass
+from gatepass.cli import main as run_command
+from gatepass.proxy import handler
+from gatepass.proxy.app_state import AppState
+from gatepass.proxy.context import RequestContext
+from gatepass.proxy.relay import relay
+
+
+def report() -> dict[str, Any]:
+    mib = int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) // 1024
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    left = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.garbage)
+    gc.garbage.clear()
+    gc.set_debug(0)
+    gc.collect()
+    return {"mib": mib, "left": left}
+
+
+async def drain(state: AppState) -> None:
+    await state.in_flight.drain(state.clock, 0)
+    state.in_flight.draining = state.in_flight.refusing = False
+
+
+async def stop(_: AppState) -> None:
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == handler.handle.__qualname__:
+            task.cancel()
+
+
+COMMANDS: dict[str, Callable[[AppState], Awaitable[None]]] = {"drain": drain, "stop": stop}
+
+
+def serve_commands(state: AppState, loop: asyncio.AbstractEventLoop, answers: IO[str]) -> None:
+    for line in sys.stdin:
+        answer: dict[str, Any] = {}
+        if (command := COMMANDS.get(line.strip())) is not None:
+            asyncio.run_coroutine_threadsafe(command(state), loop).result()  # type: ignore[arg-type]  # coroutines
+        else:
+            answer = report()
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+async def relay_or_fail(classified: Any, context: RequestContext, *more: Any) -> None:
+    if context.call is not None and context.call.model == "fault":
+        raise RuntimeError("a fault of gatepass")
+    await relay(classified, context, *more)
+
+
+def main() -> None:
+    server, config, port = sys.argv[1:]
+    answers, start = os.fdopen(os.dup(1), "w"), AppState.start
+    os.dup2(2, 1)
+
+    def start_with_commands(state: AppState) -> None:
+        start(state)
+        command_thread = (state, asyncio.get_running_loop(), answers)
+        threading.Thread(target=serve_commands, args=command_thread, daemon=True).start()
+
+    gc.disable()
+    gc.enable = lambda: None
+    AppState.start = start_with_commands  # type: ignore[assignment, method-assign]
+    handler.relay = relay_or_fail  # type: ignore[assignment, attr-defined]
+    if server == "uvicorn":
+        app = gatepass.create_app(gatepass.load_config(config))
+        uvicorn.run(app, port=int(port), log_config=None, access_log=False, lifespan="on")
+    else:
+        run_command(["serve", "--config", config])
+
+
+if __name__ == "__main__":
+    main()
