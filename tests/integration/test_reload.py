@@ -438,15 +438,16 @@ async def test_a_watched_file_that_is_rewritten_in_place_neither_widens_a_key_no
         gatepass.file.write_text(json.dumps({**blocks, "models": {**blocks["models"], "n": {"upstream": "chat"}}}))
         await until(lambda: "n" in used().models)
         assert status_of(endpoint.state)["reload_problems"] == []
-        # a new file
+        # a new file, with the same content as the one that waits
+        await rewritten(without_models, 4)
         (tmp_path / "new").write_text(json.dumps(without_models))
         (tmp_path / "new").replace(gatepass.file)
         await until(lambda: used().access.keys[0].models is None)
         # a new file that is rewritten before it was valid
         (tmp_path / "new").write_text("{")
         (tmp_path / "new").replace(gatepass.file)
-        await until(lambda: gatepass.count("refused") == 4)
-        (problem,) = await rewritten({**elsewhere, "access": blocks["access"]}, 5)
+        await until(lambda: gatepass.count("refused") == 5)
+        (problem,) = await rewritten({**elsewhere, "access": blocks["access"]}, 6)
         assert "it changes upstreams.chat.base_url." in problem
         assert (await gatepass.reload()).outcome == "reloaded"
         assert used().upstreams["chat"].base_url == "https://llm.exam/v1"

@@ -152,12 +152,15 @@ class Reloader:
             seen = now
 
     def _digest(self) -> bytes:
-        """Return a digest of all files of the configuration, and take note of which file the configuration is."""
-        source = self._loaded.source
+        """Return a digest of all files of the configuration, and of which file it is. Take note of that file."""
+        source, identity = self._loaded.source, b""
         if source != "environment":
             with suppress(ConfigError):  # the reload reports it
-                self._replacement.seen(read_version(source))
-        return _digest(_files(self._loaded))
+                version = read_version(source)
+                self._replacement.seen(version)
+                # a new file with the content of one that waits applies
+                identity = repr(version.identity).encode()
+        return identity + _digest(_files(self._loaded))
 
     async def reload(self, trigger: Trigger) -> ReloadResult:
         """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
