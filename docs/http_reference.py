@@ -263,8 +263,13 @@ These are 404 [`unknown_path`](errors.md#unknown_path):
 
 - `/openai/deployments/NAME/chat/completions` is the form of Azure OpenAI. Use an OpenAI client, not an Azure client.
   For Azure as an upstream, see [dialects](../dialects.md).
-- `/v1/messages` and `/v1/messages/count_tokens` are the form of Anthropic. Use an OpenAI client.
 - `/docs`, `/redoc` and `/openapi.json`. In Python, `create_app(config).openapi()` returns the OpenAPI document.
+
+These are 400 [`unsupported_api`](errors.md#unsupported_api) in Anthropic's format, and require a key:
+
+- `POST /v1/messages`, `POST /v1/messages/count_tokens` and `/v1/messages/batches`. Use an OpenAI client.
+
+A WebSocket at a path of a `POST` operation is 426 [`unsupported_upgrade`](errors.md#unsupported_upgrade).
 """
 
 

@@ -14,6 +14,8 @@
     │   ├── UnknownPath             404 unknown_path
     │   ├── MethodNotAllowed        405 method_not_allowed
     │   ├── ReceiveTimeout          408 receive_timeout
+    │   ├── UnsupportedApi          400 unsupported_api
+    │   ├── UnsupportedUpgrade      426 unsupported_upgrade
     │   ├── InvalidJson             400 invalid_json
     │   ├── InvalidRequest          400 invalid_request
     │   ├── InvalidImage            400 invalid_image
@@ -43,9 +45,6 @@
         ├── UpstreamTimeout         504 upstream_timeout_{connect,first_byte,idle,total}
         └── UpstreamErrorReply      the upstream's status, its own code and text
             └── UpstreamAuth        the upstream's status, upstream_auth
-
-    TransportFault                  raised by the HTTP client; each hop converts it into its own error
-    ClientGone                      the client disconnected, so no error can be sent
 """
 
 from __future__ import annotations
@@ -54,19 +53,6 @@ import os
 import re
 from enum import StrEnum
 from typing import Any, ClassVar
-
-OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
-TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
-REFUSED_CONTENT = frozenset(
-    (
-        *("content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"),
-        *("invalid_prompt", "moderation_blocked"),
-    )
-)
-
-FINAL_CODES = OVER_QUOTA | TOO_LONG | REFUSED_CONTENT
-"""Values of an upstream error's `code` or `type`, in lower case. The account or the request itself is the cause,
-so neither a retry nor a changed request helps."""
 
 
 class GatepassError(Exception):
@@ -216,7 +202,6 @@ class UnknownPath(CallerError):
     - The client's base URL ends in `/chat/completions`, which the client appends itself.
     - The base URL is that of another server, such as `/api/v1`. It may end in `/v1` or at the host.
     - The path `/for/NAME` names an unknown profile. The message lists the profiles.
-    - `/v1/messages` is Anthropic's API, which gatepass does not serve.
 
     Action: Use the base URL in the message, `http://HOST/v1`. Clients append the path of the operation themselves.
     """
@@ -235,6 +220,26 @@ class MethodNotAllowed(CallerError):
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
         self.allow = allow
+
+
+class UnsupportedApi(CallerError):
+    """The path belongs to Anthropic's Messages API (`/v1/messages`), which gatepass does not serve.
+
+    The reply has Anthropic's format. It is not 404, which Claude Code reports as an unknown model.
+
+    Action: Set the client's provider to OpenAI-compatible (chat completions), with the base URL in the message.
+    """
+
+    code = "unsupported_api"
+
+
+class UnsupportedUpgrade(CallerError):
+    """The client requests a WebSocket at a path that gatepass serves over HTTP only.
+
+    Action: Switch WebSockets off in the client. Codex does so itself, see docs/clients/codex.md.
+    """
+
+    code, status = "unsupported_upgrade", 426
 
 
 class ReceiveTimeout(CallerError):

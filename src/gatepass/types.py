@@ -81,6 +81,7 @@ class ClientProtocol(str):
     EMBEDDINGS: ClassVar[ClientProtocol]
     RERANK: ClassVar[ClientProtocol]
     RESPONSES: ClassVar[ClientProtocol]
+    MESSAGES: ClassVar[ClientProtocol]
     MODELS: ClassVar[ClientProtocol]
     RAW: ClassVar[ClientProtocol]
 
@@ -90,8 +91,9 @@ ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RERANK = (
     ClientProtocol("embeddings"),
     ClientProtocol("rerank"),
 )
-ClientProtocol.RESPONSES, ClientProtocol.MODELS, ClientProtocol.RAW = (
+ClientProtocol.RESPONSES, ClientProtocol.MESSAGES, ClientProtocol.MODELS, ClientProtocol.RAW = (
     ClientProtocol("responses"),
+    ClientProtocol("messages"),
     ClientProtocol("models"),
     ClientProtocol("raw"),
 )
@@ -244,6 +246,27 @@ ERROR_TEXT_NAMES = (
     *("detail", "description", "title", "reason"),
 )
 """Members that contain an error's text, in the same order of preference."""
+
+OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
+TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
+REFUSED_CONTENT = frozenset(
+    (
+        *("content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"),
+        *("invalid_prompt", "moderation_blocked"),
+    )
+)
+FINAL_CODES = OVER_QUOTA | TOO_LONG | REFUSED_CONTENT
+"""Values of an upstream error's `code` or `type`, in lower case. The account or the request itself is the cause,
+so neither a retry nor a changed request helps."""
+
+
+class StreamedResponse(Hidden, msgspec.Struct, frozen=True, gc=False):
+    """The response that a stream of the Responses API has named so far, with the number of its next event."""
+
+    id: str = ""
+    model: str = ""
+    created_s: float = 0
+    next_number: int = 0
 
 
 class Response(Protocol):

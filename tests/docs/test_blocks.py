@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
 from fnmatch import fnmatchcase
@@ -38,7 +39,7 @@ RUN = {
     ("README.md", "yaml json console"): "test_readme",
     ("README.md", "python"): "test_embedding",
     ("docs/clients/README.md", "console"): "test_clients",
-    ("docs/clients/*.md", "json"): "test_clients",
+    ("docs/clients/*.md", "json toml"): "test_clients",
     ("docs/container.md", "text"): "test_compose_clients",
     ("docs/container.md", "yaml"): "test_compose",
     ("docs/adaptations.md", "yaml console"): "test_adaptations",
@@ -191,6 +192,8 @@ def test_each_block_parses(block: Block) -> None:
             subprocess.run(["bash", "-n"], input="\n".join(shown), text=True, check=True, timeout=30)
         case "ini":
             ConfigParser(interpolation=None).read_string(block.text)
+        case "toml":
+            tomllib.loads(block.text)
         case "diff":
             assert re.match(r"--- (a/|/dev/null)", block.text)
         case _:

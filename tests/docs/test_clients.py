@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from textwrap import dedent
 
@@ -43,8 +44,9 @@ def test_the_pages_have_the_same_sections(name):
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
-def test_a_page_states_that_the_client_was_not_run(name):
-    assert "not tried here" in PAGES[name].read_text().replace("\n", " ")
+def test_a_page_states_whether_the_client_was_run(name):
+    words = "was run here" if name == "codex" else "not tried here"
+    assert words in PAGES[name].read_text().replace("\n", " ")
 
 
 @pytest.mark.parametrize("page", [*PAGES.values(), DOCS / "clients" / "README.md"], ids=lambda page: page.name)
@@ -90,6 +92,13 @@ def test_the_file_of_continue_leads_to_gatepass():
 def test_the_files_in_json_lead_to_gatepass(name, url):
     (block,) = re.findall(r"^ *```json\n(.*?)^ *```", PAGES[name].read_text(), re.MULTILINE | re.DOTALL)
     assert url in re.findall(r'"(http[^"]+)"', json.dumps(json.loads(dedent(block))))
+
+
+def test_the_file_of_codex_leads_to_gatepass():
+    (block,) = re.findall(r"```toml\n(.*?)```", PAGES["codex"].read_text(), re.DOTALL)
+    shown = tomllib.loads(block)
+    provider = shown["model_providers"][shown["model_provider"]]
+    assert (provider["base_url"], provider["wire_api"]) == ("http://gatepass.example:8080/v1", "responses")
 
 
 def test_the_index_shows_what_a_new_key_prints():

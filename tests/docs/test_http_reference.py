@@ -93,12 +93,16 @@ async def test_each_example_is_a_request_with_that_reply() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/openai/deployments/gpt-4o/chat/completions", "/v1/messages", "/docs", "/openapi.json"]
+    ("path", "code"),
+    [
+        *(("/openai/deployments/gpt-4o/chat/completions", "unknown_path"), ("/v1/messages", "unsupported_api")),
+        *(("/docs", "unknown_path"), ("/openapi.json", "unknown_path")),
+    ],
 )
-async def test_a_path_that_the_page_excludes_is_unknown(path: str) -> None:
+async def test_a_path_that_the_page_excludes_is_an_error(path: str, code: str) -> None:
     assert path.replace("gpt-4o", "NAME") in HTTP_API
     async with gateway(upstreams={"chat": {"base_url": "http://127.0.0.1:9/v1"}}) as served:
-        assert (await served.ask(path=path).answer()).error["code"] == "unknown_path"
+        assert (await served.ask(path=path).answer()).error["code"] == code
 
 
 async def test_a_path_works_with_each_prefix_and_below_a_profile() -> None:

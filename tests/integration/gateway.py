@@ -107,9 +107,11 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error object of the response, or of the last event of its stream."""
+        """The error object of the response, or of the last event of its stream that has one."""
         if self.headers.get("content-type", "").startswith("text/event-stream"):
-            found: dict[str, Any] = json.loads(self.events[-1])["error"]
+            found: dict[str, Any] = next(
+                event["error"] for event in map(json.loads, reversed(self.events)) if "error" in event
+            )
             return found
         plain: dict[str, Any] = self.json()["error"]
         return plain

@@ -237,7 +237,7 @@ async def test_each_operation_has_three_paths_and_trailing_slashes(gp, upstream,
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect", "/v1/messages"),
+        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"),
         *(
             "/v2/models",
             "/v1/v1/v1/models",

@@ -225,7 +225,8 @@ async def test_a_stream_of_responses_that_closes_before_its_last_event_ends_in_a
         answered = await ask.answer()
     assert answered.body.startswith(b"".join(EVENTS[:2]))
     assert b"event: error\n" in answered.body
-    assert json.loads(answered.events[-1])["code"] == "upstream_closed"
+    assert answered.error["code"] == "upstream_closed"
+    assert json.loads(answered.events[-1])["type"] == "response.failed"
     assert b"[DONE]" not in answered.body
 
 
@@ -580,7 +581,7 @@ async def test_a_stream_of_responses_that_breaks_ends_in_the_event_that_its_clie
         await ask.head()
         go_on.set()
         answered = await ask.answer()
-    response = json.loads(answered.events[-1])
+    response = json.loads(answered.events[-2])
     assert b"event: error\n" in answered.body
     assert (response["type"], response["code"], response["error"]["code"]) == (
         "error",

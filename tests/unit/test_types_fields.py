@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass import errors, types
+from gatepass import types
 from gatepass.config.network import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
 from gatepass.dialects.base import ResponseHeaders, forwarded
@@ -16,9 +16,9 @@ from gatepass.operations.error_objects import error_headers, stream_message
 from gatepass.operations.request import safe_headers
 
 
-@pytest.mark.parametrize("code", sorted(errors.FINAL_CODES))
+@pytest.mark.parametrize("code", sorted(types.FINAL_CODES))
 def test_a_final_code_has_a_status_and_causes_neither_a_rule_nor_a_retry(code):
-    assert STATUS_OF_CODE[code] == (429 if code in errors.OVER_QUOTA else 400)
+    assert STATUS_OF_CODE[code] == (429 if code in types.OVER_QUOTA else 400)
     assert code in NEVER_CODES
     error = UpstreamErrorReply("no", upstream="chat", status=429, upstream_code=code)
     assert (b"x-should-retry", b"false") in error_headers(error)

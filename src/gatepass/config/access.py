@@ -28,6 +28,7 @@ BuiltIn = Literal[
     "open_webui",
     "cherry_studio",
     "cline",
+    "codex",
     "continue",
     "lobechat",
     "n8n",

@@ -22,8 +22,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from gatepass.errors import OVER_QUOTA, REFUSED_CONTENT, TOO_LONG
-from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, UpstreamErrorBody
+from gatepass.types import (
+    ERROR_CODE_NAMES,
+    ERROR_TEXT_NAMES,
+    OVER_QUOTA,
+    REFUSED_CONTENT,
+    TOO_LONG,
+    UpstreamErrorBody,
+)
 
 Object = Mapping[str, Any]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import unquote
 
-from gatepass.errors import FINAL_CODES, UpstreamError, UpstreamErrorReply
-from gatepass.types import ClientProtocol, UpstreamErrorBody
+from gatepass.errors import UpstreamError, UpstreamErrorReply
+from gatepass.types import FINAL_CODES, ClientProtocol, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
 """Limit on the body to compare, which takes up to 50 ms, in a thread. Above a limit, nothing is learned."""

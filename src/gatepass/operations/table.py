@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gatepass.errors import MethodNotAllowed, UnknownPath
-from gatepass.types import Call, ClientProtocol, Headers, Operation, header
+from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedApi, UnsupportedUpgrade
+from gatepass.types import Call, ClientProtocol, ClientRequest, Headers, Operation, header
 
 
 def _raw(name: str, method: str, path: str, summary: str, **flags: bool) -> Operation:
@@ -56,6 +56,12 @@ OPERATIONS = (
     Operation("model", "GET", "/models/{model}", ClientProtocol.MODELS, "Describe one model", names_model=False),
 )
 
+UNSERVED = tuple(
+    Operation("messages", method, f"/messages{rest}", ClientProtocol.MESSAGES, "Anthropic's Messages API")
+    for method, rest in (("POST", ""), ("POST", "/count_tokens"), ("POST", "/batches"), ("GET", "/batches"))
+)
+"""Operations of an API that gatepass does not serve. Their clients receive `unsupported_api` in their own format."""
+
 PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
 
@@ -84,7 +90,7 @@ COHERE_V2 = "/v2/rerank"
 def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
     """Return the match by path, then by method."""
     found: dict[str, dict[str, Match]] = {}
-    for operation in OPERATIONS:
+    for operation in (*OPERATIONS, *UNSERVED):
         if "{" not in operation.path:
             for prefix in PREFIXES:
                 found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
@@ -94,7 +100,6 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
 
 
 _RERANK = next(operation for operation in OPERATIONS if operation.protocol is ClientProtocol.RERANK)
-_MESSAGES = frozenset(prefix + path for prefix in PREFIXES for path in ("/messages", "/messages/count_tokens"))
 _ROOTS = frozenset(("", *PREFIXES))
 # RAGFlow's rerank class posts to the base URL itself
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
@@ -142,16 +147,33 @@ def operation_at(path: str, base_path: str = "") -> str | None:
 def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
     """Return the error for a `path` without an operation; `base_url` is the one that the client should use."""
     where = base_url or base_path + PREFIXES[0]
-    if path.removeprefix(base_path).rstrip("/") in _MESSAGES:
-        return UnknownPath(
-            f"gatepass does not support the Messages API of Anthropic. Use an OpenAI client with the base URL {where}."
-        )
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.
     ends = (operation.path for operation in OPERATIONS if "{" not in operation.path)
     wrong = path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))
     hint = f" The base URL of this client seems to end in {wrong[:PATH_SHOWN_CHARS]}." if wrong else ""
     return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
+
+
+def check_served(operation: Operation, client_request: ClientRequest, base_path: str = "") -> None:
+    """Raise UnsupportedApi for an operation of UNSERVED. Call it after the authentication."""
+    if operation.protocol is ClientProtocol.MESSAGES:
+        where = base_url(client_request.headers, client_request.mounted_at + base_path)
+        raise UnsupportedApi(
+            "gatepass does not support the Messages API of Anthropic. Set the client's provider to OpenAI-compatible"
+            f" (chat completions) with the base URL {where}."
+        )
+
+
+def upgrade_error(client_request: ClientRequest) -> UnsupportedUpgrade | None:
+    """Return the error for a WebSocket handshake (RFC 6455 section 4.1), None for another request."""
+    if client_request.method != "GET":
+        return None
+    offers = (header(client_request.headers, b"upgrade") or b"").lower().split(b",")
+    if all(offer.strip() != b"websocket" for offer in offers):
+        return None
+    shown = client_request.path[:PATH_SHOWN_CHARS]
+    return UnsupportedUpgrade(f"gatepass does not support WebSockets. Send the request with POST to {shown}.")
 
 
 def openapi_paths(base_path: str = "") -> dict[str, Any]:

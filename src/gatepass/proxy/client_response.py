@@ -28,7 +28,7 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 """Without the last field nginx buffers event streams; without the second, caches store or compress them."""
 
 RESPONSES = "responses"
-"""The operation whose streams end with an error event of the Responses API. `GET /responses/{id}` has this name too,
+"""The operation whose streams end with the error events of the Responses API. `GET /responses/{id}` has this name too,
 but not the protocol."""
 
 NO_CONTENT = 204
@@ -126,20 +126,25 @@ class ClientResponse:
             self._context.bytes_out += len(keep_alive)
 
     async def send_error(self, error: GatepassError) -> None:
-        """Report `error` to the client, as the response itself or as the last event of a begun stream.
+        """Report `error` to the client, as the response itself or as the last events of a begun stream.
 
         A begun raw response stays incomplete, and the connection is closed.
         """
-        self._context.error = error
+        context = self._context
+        context.error = error
         if self.ended or self._is_raw:  # an error inside a file would look like its content
             return
         if self.begun:
-            encode = response_error if self._context.operation == RESPONSES else stream_error
-            rewords = self._context.profile_rules.settings.rewords_errors
-            await self.send_events(encode(error, rewords=rewords), last=True)
+            rewords = context.profile_rules.settings.rewords_errors
+            if context.operation == RESPONSES:
+                last_events = response_error(error, context.streamed_response(), rewords=rewords)
+            else:
+                last_events = stream_error(error, rewords=rewords)
+            await self.send_events(last_events, last=True)
             return
         headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it
-        await self.send(error.http_status, [*headers, *error.relayed], error_body(error))
+        body = error_body(error, context.operation, context.client_request.id)
+        await self.send(error.http_status, [*headers, *error.relayed], body)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError
@@ -19,7 +20,7 @@ from gatepass.proxy.uploads import MultipartUpload
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, TokenUser
-from gatepass.types import Call, ClientRequest, Headers, Hidden, Target, header
+from gatepass.types import Call, ClientRequest, Headers, Hidden, StreamedResponse, Target, header
 
 PATH_LOG_CHARS = 256
 AGENT_LOG_CHARS = 128
@@ -204,6 +205,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     """When the head of the response was written."""
     first_byte_s: float | None = None
     """When the body of the response began: `ttft_s` in the access log. A keep-alive does not count."""
+    streamed: StreamedResponse = StreamedResponse()
+    """What was relayed of a stream of the Responses API, if the stream has ended."""
     usage: Usage | None = None
     empty_answer: bool = False
     """The reply to a chat has no content and no tool call."""
@@ -222,6 +225,16 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         """Return how long the request waited for tokens, over all attempts."""
         attempts = self.attempts
         return attempts[0].token_wait_s if len(attempts) == 1 else sum(attempt.token_wait_s for attempt in attempts)
+
+    def streamed_response(self) -> StreamedResponse:
+        """Return `streamed`, with an id, a model and a time if no relayed event had them."""
+        streamed, model = self.streamed, self.call.model if self.call is not None else ""
+        return replace(
+            streamed,
+            id=streamed.id or f"resp_{self.client_request.id}",
+            model=streamed.model or model,
+            created_s=streamed.created_s or int(self.state.clock.wall()),
+        )
 
     def outcome(self) -> str:
         """Return one of ok, error and client_gone: a closed set, because it is a label of metrics."""

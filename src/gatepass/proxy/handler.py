@@ -45,11 +45,13 @@ from gatepass.operations.request import call_without_body, check_encoding, decod
 from gatepass.operations.table import (
     Match,
     base_url,
+    check_served,
     match_operation,
     operation_at,
     select_profile,
     split_profile,
     unknown_path_error,
+    upgrade_error,
 )
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import drop_tracebacks, try_target
@@ -132,6 +134,7 @@ async def _serve(
     in_flight_request.claim(name, caller.max_concurrent)
     cycle.set_caller(name)  # after `claim`: a refused request must not use a connection of the caller's share
     cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
+    check_served(operation, client_request, base_path)
     # otherwise the profile stays `plain`, which lists no origins
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
@@ -226,7 +229,7 @@ def _no_operation(
     if isinstance(error, UnknownPath):
         return _unknown_path(context, path_profile)
     if not is_preflight(client_request.method, client_request.headers):
-        return error
+        return upgrade_error(client_request) or error
     select_profile(state.profiles, path_profile, None)
     return preflight_error(client_request.headers, path_profile)
 

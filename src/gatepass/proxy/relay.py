@@ -58,7 +58,7 @@ async def _relay_stream(stream: StreamingReply, context: RequestContext, client_
         await stream.response.aclose()
         raise
     finally:
-        context.events = stream.events.events
+        context.events, context.streamed = stream.events.events, stream.events.streamed
         context.usage = nonempty_usage(stream.events.usage)
         context.empty_answer = stream.events.is_empty
         attempt.add_changes(stream.events.adapted)

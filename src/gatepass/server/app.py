@@ -24,7 +24,7 @@ from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotS
 from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.server.asgi import ApiEndpoint
+from gatepass.server.asgi import ApiEndpoint, as_request
 from gatepass.server.pages import ops_routes
 from gatepass.store.guarded import open_store
 
@@ -178,7 +178,10 @@ def _app(make_endpoint: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
     not_http = app.router.default
 
     async def serve_unrouted(scope: Scope, receive: Receive, send: Send) -> None:
-        await (service if scope["type"] == "http" else not_http)(scope, receive, send)
+        if scope["type"] == "websocket":
+            await service(*as_request(scope, receive, send))
+        else:
+            await (service if scope["type"] == "http" else not_http)(scope, receive, send)
 
     def openapi() -> dict[str, Any]:
         # FastAPI's schema omits plain routes, so the operation table adds them

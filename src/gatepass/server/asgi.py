@@ -27,6 +27,9 @@ from gatepass.types import ClientRequest, Headers
 UNSENT_BYTES = 64 * 1024
 """Maximum size of the events that wait while the server sends a message. One event may be larger."""
 
+POLICY_VIOLATION = 1008
+"""The code of a WebSocket that gatepass rejects (RFC 6455 section 7.4.1)."""
+
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
 
 
@@ -56,6 +59,30 @@ def peer_in(scope: Scope, *, only_direct: bool = False) -> str:
     return str(client[0]) if client else ""
 
 
+def as_request(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
+    """Return a WebSocket handshake as the GET request that it is (RFC 6455 section 4.1).
+
+    A server without the extension `websocket.http.response` sends its own rejection, which is 403 as a rule.
+    """
+    has_response = "websocket.http.response" in (scope.get("extensions") or ())
+    # some servers remove the field
+    fields = [field for field in scope["headers"] if field[0].lower() != b"upgrade"]
+    request = {**scope, "type": "http", "method": "GET", "headers": [*fields, (b"upgrade", b"websocket")]}
+
+    async def receive_request() -> Message:
+        if (await receive())["type"] == "websocket.connect":
+            return {"type": "http.request"}
+        return {"type": "http.disconnect"}
+
+    async def send_response(message: Message) -> None:
+        if has_response:
+            await send({**message, "type": f"websocket.{message['type']}"})
+        elif message["type"] == "http.response.start":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+
+    return request, receive_request, send_response
+
+
 class AsgiRequestCycle:
     """One request/response cycle under ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
 
@@ -71,7 +98,7 @@ class AsgiRequestCycle:
         self._clock = state.clock
         self._tasks = state.in_flight.tasks
         self._in_flight = state.in_flight
-        # HTTP/2 forbids `connection` (RFC 9113 8.2.2)
+        # HTTP/2 forbids `connection` and `upgrade` (RFC 9113 8.2.2)
         self._can_close = scope.get("http_version", "1.1") in ("1.0", "1.1")
         self._limits = state.config.limits
         self.is_disconnected = self.has_begun = self.has_ended = False
@@ -177,7 +204,9 @@ class AsgiRequestCycle:
         self.has_begun = True
         self._is_bodiless = self._method == "HEAD" or status in BODILESS
         fields = [*headers] if length_bytes is None else [(b"content-length", b"%d" % length_bytes), *headers]
-        if (self._in_flight.draining or self._overload is not None) and self._can_close:
+        if not self._can_close:
+            fields = [field for field in fields if field[0] not in (b"connection", b"upgrade")]
+        elif self._in_flight.draining or self._overload is not None:
             fields.append((b"connection", b"close"))
         self._head = {"type": "http.response.start", "status": status, "headers": fields}
         self._pieces.clear()

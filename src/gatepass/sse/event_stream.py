@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM
@@ -39,6 +40,7 @@ from gatepass.sse.event import (
 from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts, has_marks
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
+from gatepass.types import StreamedResponse
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
@@ -178,6 +180,11 @@ class EventStream:
     def open_choice(self) -> int | None:
         """The first requested choice without a finish reason; None if all have one."""
         return self._progress.open_choice(self._choices)
+
+    @property
+    def streamed(self) -> StreamedResponse:
+        """The response that the events of a stream of the Responses API named."""
+        return self._progress.streamed
 
     @property
     def usage(self) -> Usage | None:
@@ -420,9 +427,11 @@ class EventStream:
         elif choices and self._repair is None and self._progress.is_whole_reply(choices):
             self.fail(chunk.completion_in_stream(self._upstream))
             return b""
-        if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
-            self.done = self._is_over = True
-            self._progress.note_response(fields.get("response"))
+        if self._last_types:
+            self._progress.note_numbered(fields)
+            if isinstance(kind := fields.get("type"), str) and kind in self._last_types:
+                self.done = self._is_over = True
+                self._progress.note_response(fields.get("response"))
         self.events += 1
         self.has_answered = self.has_answered or bool(choices)
         is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage
@@ -439,6 +448,8 @@ def _without_id(block: bytes) -> bytes:
     return block[block.find(b"\n") + 1 :] if block.startswith(b"id:") else block
 
 
+MAX_NAME_CHARS = 256
+"""A longer id or model of a response is not kept."""
 _MAX_INDEX = 1023
 """Larger indices share one entry, so that an upstream with ever new indices costs no memory."""
 
@@ -446,10 +457,11 @@ _MAX_INDEX = 1023
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = ("_finished", "_has_deltas", "_seen", "has_answer", "usage")
+    __slots__ = ("_finished", "_has_deltas", "_seen", "has_answer", "streamed", "usage")
 
     def __init__(self) -> None:
         self.has_answer = False
+        self.streamed = StreamedResponse()
         self.usage: Usage | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -483,6 +495,21 @@ class Progress:
             self.usage = Usage.read(usage)
         ends = [self._note_choice(choice) for choice in choices if isinstance(choice, dict)]
         return bool(ends) and not usage and not any(ends)
+
+    def note_numbered(self, fields: dict[str, Any]) -> None:
+        """Record an event of the Responses API: its number, and the response that it may contain."""
+        number, response = fields.get("sequence_number"), fields.get("response")
+        after = (number if type(number) is int else self.streamed.next_number) + 1
+        if isinstance(response, dict):
+            name, model, created = response.get("id"), response.get("model"), response.get("created_at")
+            self.streamed = StreamedResponse(
+                name if isinstance(name, str) and len(name) <= MAX_NAME_CHARS else "",
+                model if isinstance(model, str) and len(model) <= MAX_NAME_CHARS else "",
+                created if isinstance(created, int | float) else 0,
+                after,
+            )
+        else:
+            self.streamed = replace(self.streamed, next_number=after)
 
     def note_response(self, response: object) -> None:
         """Record the usage of the Response in the last event of the Responses API."""

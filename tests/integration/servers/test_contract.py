@@ -51,6 +51,14 @@ BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"
 LEFT_S = 2.0
 """For what a leaving client ends: one second is promised, and the machine may be busy."""
 
+HANDSHAKE = {
+    "authorization": f"Bearer {KEY}",
+    "connection": "Upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
 UNBOUNDED = ("hypercorn, HTTP/2",)
 """Servers whose `send` does not wait for a client that reads nothing (see docs/embedding.md)."""
 
@@ -199,6 +207,28 @@ async def test_the_table_answers_for_paths_and_methods(server, stage):
     assert (wrong.status, wrong.error["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
     profile = await server.ask(headers=KEYED, path="/for/nobody/v1/chat/completions").answer()
     assert (profile.status, profile.error["code"]) == (404, "unknown_path")
+
+
+async def test_anthropics_api_gets_its_own_error_format(server, stage):
+    stage.plays(Send(reply(COMPLETION)))
+    for key, status, code in ((KEY, 400, "unsupported_api"), ("gp-wrong", 401, "invalid_api_key")):
+        headers = {**JSON, "x-api-key": key, "x-request-id": "id-1"}
+        answer = await server.ask(headers=headers, path="/v1/messages?beta=true").answer()
+        body = answer.json()
+        assert (answer.status, body["type"], body["request_id"]) == (status, "error", "id-1")
+        assert (body["error"]["code"], answer.headers["x-gatepass-hop"]) == (code, "client")
+    page = await server.ask(None, method="HEAD", headers=KEYED, path="/").answer()
+    assert (page.status, stage.upstream.received) == (404, [])
+
+
+@pytest.mark.parametrize("server", BY_HTTP1, indirect=True)
+async def test_a_websocket_is_refused_before_an_upstream_sees_it(server, stage):
+    stage.plays(Send(reply(COMPLETION)))
+    answer = await server.ask(None, "/v1/responses", method="GET", headers=HANDSHAKE).answer()
+    assert (answer.status, answer.error["code"], answer.whole) == (426, "unsupported_upgrade", True)
+    assert (answer.headers["upgrade"], "upgrade" in answer.headers["connection"]) == ("HTTP/1.1", True)
+    unknown = await server.ask(None, "/v1/nothing", method="GET", headers=HANDSHAKE).answer()
+    assert (unknown.status, stage.upstream.received) == (404, [])
 
 
 async def test_root_and_slashes_have_the_same_operations_on_every_server(server, stage):

@@ -38,6 +38,7 @@ from gatepass.operations.error_objects import (
     stream_error,
     stream_message,
 )
+from gatepass.types import StreamedResponse
 
 RAGFLOW = (
     ("QUOTA", r"quota|capacity|credit|billing|balance|欠费"),
@@ -345,15 +346,58 @@ def test_the_upstreams_error_stays_beside_the_message():
     assert inner["upstream"] == {"busy": True}
 
 
-def test_a_stream_of_the_responses_api_ends_in_its_own_error_event():
-    block = response_error(UpstreamClosed("It broke.", upstream="chat"))
-    name, data = block.decode().splitlines()[:2]
-    event = json.loads(data.removeprefix("data: "))
-    assert (name, block[-2:]) == ("event: error", b"\n\n")
-    assert event["error"] == json.loads(stream_error(UpstreamClosed("It broke.", upstream="chat"))[6:])["error"]
-    assert {key: event[key] for key in ("type", "code", "message", "param")} == {
+def test_a_stream_of_the_responses_api_ends_in_its_own_error_events():
+    broken = UpstreamClosed("It broke.", upstream="chat")
+    block = response_error(broken, StreamedResponse("resp_1", "m", 7, 5))
+    names, data = block.decode().splitlines()[::3], block.decode().splitlines()[1::3]
+    event, failed = (json.loads(line.removeprefix("data: ")) for line in data)
+    assert (names, block[-2:]) == (["event: error", "event: response.failed"], b"\n\n")
+    assert event["error"] == error_object(broken)["error"]
+    assert {key: event[key] for key in event if key != "error"} == {
         "type": "error",
         "code": "upstream_closed",
-        "message": event["error"]["message"],
+        "message": "It broke.",
         "param": None,
+        "sequence_number": 5,
     }
+    assert failed == {
+        "type": "response.failed",
+        "sequence_number": 6,
+        "response": {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 7,
+            "status": "failed",
+            "error": {"code": "upstream_closed", "message": "It broke."},
+            "incomplete_details": None,
+            "model": "m",
+            "output": [],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+        },
+    }
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
+def test_a_client_of_anthropics_api_gets_its_own_format(error):
+    body = json.loads(error_body(error, "messages", "id-1"))
+    kind = body["error"].pop("type")
+    assert body == {
+        "type": "error",
+        "error": {"message": error.message, "code": error.public_code, "hop": error.hop},
+        "request_id": "id-1",
+    }
+    assert kind == anthropic.get(error.http_status, "api_error" if error.http_status >= 500 else kind)
+
+
+anthropic = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}

@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from gatepass.errors import MethodNotAllowed, UnknownPath
+from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedApi
 from gatepass.operations.table import (
     OPERATIONS,
+    UNSERVED,
     Match,
+    check_served,
     match_operation,
     openapi_paths,
     operation_at,
     unknown_path_error,
+    upgrade_error,
 )
+from gatepass.types import ClientRequest
 
 BY_NAME = {operation.name: operation for operation in reversed(OPERATIONS)}
 CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
@@ -148,12 +152,46 @@ def test_a_path_without_a_base_url_gets_the_right_one(path):
     assert unknown_path_error(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/messages/", "/v1/v1/messages", "/v1/messages/count_tokens"])
-def test_messages_are_reported_as_not_built(path):
-    assert unknown_path_error("/llm" + path, "/llm", "http://gw/llm/v1").message == (
-        "gatepass does not support the Messages API of Anthropic."
-        " Use an OpenAI client with the base URL http://gw/llm/v1."
+@pytest.mark.parametrize("base_path", ["", "/llm"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/messages", "/messages/", "/v1//v1/messages", "/v1/messages/count_tokens", "/v1/messages/batches"],
+)
+def test_messages_are_known_and_not_served(path, base_path):
+    operation = match_operation("POST", base_path + path, base_path).operation
+    assert operation in UNSERVED
+    assert operation not in OPERATIONS
+    assert operation_at(base_path + path, base_path) == "messages"
+    with pytest.raises(UnsupportedApi) as caught:
+        check_served(operation, request("POST", path, host=b"gw"), base_path)
+    assert caught.value.message == (
+        "gatepass does not support the Messages API of Anthropic. Set the client's provider to OpenAI-compatible"
+        f" (chat completions) with the base URL http://gw{base_path}/v1."
     )
+
+
+def test_every_other_operation_is_served():
+    for operation in OPERATIONS:
+        check_served(operation, request("POST", operation.path))
+
+
+@pytest.mark.parametrize(
+    ("method", "offer", "is_refused"),
+    [
+        *(("GET", b"websocket", True), ("GET", b"h2c, WebSocket", True), ("GET", b"h2c", False), ("GET", b"", False)),
+        *(("GET", b"websocketx", False), ("POST", b"websocket", False), ("HEAD", b"websocket", False)),
+    ],
+)
+def test_a_websocket_handshake_is_a_get_with_an_offer(method, offer, is_refused):
+    error = upgrade_error(request(method, "/v1/responses", upgrade=offer))
+    assert (error is not None) == is_refused
+    if error is not None:
+        assert error.message == "gatepass does not support WebSockets. Send the request with POST to /v1/responses."
+
+
+def request(method: str, path: str, **fields: bytes) -> ClientRequest:
+    headers = tuple((name.encode(), value) for name, value in fields.items())
+    return ClientRequest("id", method, path, headers, "127.0.0.1", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.errors import BodyTooLarge, ClientGone, Overloaded, ReceiveTimeout
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.asgi import UNSENT_BYTES, AsgiRequestCycle, ResponseIncomplete, path_in
+from gatepass.server.asgi import UNSENT_BYTES, AsgiRequestCycle, ResponseIncomplete, as_request, path_in
 from gatepass.server.cycle import AHEAD_BYTES
 from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock
@@ -458,3 +458,45 @@ async def test_a_server_that_cancels_lets_the_request_clean_up(times):
 )
 def test_a_path_is_relative_to_the_mount(path, root_path, found):
     assert path_in({"path": path, "root_path": root_path}) == found
+
+
+@pytest.mark.parametrize("offers", [{"websocket.http.response": {}}, {}, None])
+async def test_a_websocket_handshake_is_a_get_and_its_response_a_rejection(offers):
+    sent: list[Any] = []
+    scope = {"type": "websocket", "path": "/v1/responses", "headers": [(b"Upgrade", b"websocket"), (b"host", b"h")]}
+    reported = iter(({"type": "websocket.connect"}, {"type": "websocket.disconnect"}))
+
+    async def take(message: Any) -> None:
+        sent.append(message)
+
+    async def report() -> Any:
+        return next(reported)
+
+    request, receive, send = as_request(scope if offers is None else {**scope, "extensions": offers}, report, take)
+    assert (request["type"], request["method"], request["path"]) == ("http", "GET", "/v1/responses")
+    assert request["headers"] == [(b"host", b"h"), (b"upgrade", b"websocket")]
+    assert [await receive(), await receive()] == [{"type": "http.request"}, {"type": "http.disconnect"}]
+    await send({"type": "http.response.start", "status": 426, "headers": []})
+    await send({"type": "http.response.body", "body": b"x"})
+    assert sent == (
+        [
+            {"type": "websocket.http.response.start", "status": 426, "headers": []},
+            {"type": "websocket.http.response.body", "body": b"x"},
+        ]
+        if offers
+        else [{"type": "websocket.close", "code": 1008}]
+    )
+
+
+async def test_http_2_gets_no_fields_of_a_connection():
+    server = Server()
+    server.client = AsgiRequestCycle(
+        {"method": "GET", "headers": (), "http_version": "2"}, server._receive, server._send, server.state
+    )
+    server.client.start(426, [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade"), (b"x", b"1")], 0)
+
+    async def respond() -> None:
+        await server.client.write(b"", last=True)
+
+    await server.client.serve(respond())
+    assert server.sent[0]["headers"] == [(b"content-length", b"0"), (b"x", b"1")]

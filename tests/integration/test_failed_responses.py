@@ -1,0 +1,203 @@
+"""A stream of the Responses API that fails after it has begun: what openai-python and Codex read of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import openai
+import pytest
+from openai.types.responses import Response
+
+from gatepass.proxy.keepalive import STREAM_HOLD_S
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import Answer, Gateway, gateway
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, chunk, reply, stream
+from tests.integration.test_raw_operations import ASKED
+from tests.unit.clock import DrivenClock
+from tests.unit.sse.responses import message, response
+
+BEGUN = {**response(), "status": "in_progress", "usage": None}
+
+
+def numbered(number: int, kind: str, **members: Any) -> bytes:
+    data = json.dumps({"type": kind, "sequence_number": number, **members})
+    return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+EVENTS = (
+    numbered(0, "response.created", response=BEGUN),
+    numbered(1, "response.in_progress", response=BEGUN),
+    numbered(2, "response.output_item.added", output_index=0, item=message(status="in_progress")),
+)
+BEGINNING = Send(stream(*EVENTS, end=b""))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the stream ends after EVENTS, and the code that the client receives."""
+
+    code: str
+    moves: Dialogue
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    drains: bool = False
+
+
+def told(**members: Any) -> Dialogue:
+    return [Send(chunk(numbered(3, "error", **members)) + LAST_CHUNK)]
+
+
+ENDS = {
+    "an error event": End("server_error", told(code="server_error", message="It crashed.", param=None)),
+    "an error object": End("rate_limit_exceeded", told(error={"code": "rate_limit_exceeded", "message": "Slow."})),
+    "a clean end": End("upstream_closed", [Send(LAST_CHUNK)]),
+    "a close": End("upstream_closed", [Fin()]),
+    "a reset": End("upstream_closed", [Rst()]),
+    "an invalid event": End("upstream_invalid", [Send(chunk(b"data: {oops\n\n")), Hold()]),
+    "a [DONE]": End("upstream_closed", [Send(chunk(b"data: [DONE]\n\n") + LAST_CHUNK)]),
+    "silence": End("upstream_timeout_idle", [Hold()], {"idle_s": 0.3}),
+    "a long answer": End("upstream_timeout_total", [Hold()], {"total_s": 0.5}),
+    "a stop of gatepass": End("draining", [Hold()], drains=True),
+}
+each_end = pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+
+
+Note = Callable[[], object]
+"""Called when the client has received the first events."""
+Read = Callable[[Gateway, Note], Awaitable[Any]]
+
+
+async def failed(end: End, read: Read) -> Any:
+    """Return what `read` makes of the stream, whose end follows when the client has the first events."""
+    go, loop = asyncio.Event(), asyncio.get_running_loop()
+    async with Scripted([BEGINNING, Wait(go), *end.moves]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": dict(end.timeouts)}}
+        async with gateway(upstreams=upstreams) as gp:
+            reading = asyncio.ensure_future(read(gp, lambda: loop.call_soon_threadsafe(go.set)))
+            if end.drains:
+                await go.wait()
+                gp.server.should_exit = True
+            return await reading
+
+
+async def plainly(gp: Gateway, note: Note) -> Answer:
+    async with gp.ask(ASKED, "/v1/responses") as ask:
+        await ask.head()
+        await ask.until(EVENTS[-1])
+        note()
+        return await ask.answer()
+
+
+@each_end
+async def test_the_last_events_state_the_failure_and_continue_the_numbers(end):
+    answer = await failed(end, plainly)
+    *begun, error, last = map(json.loads, answer.events)
+    assert (answer.status, answer.whole) == (200, True)
+    assert answer.body.startswith(b"".join(EVENTS))
+    assert [event["sequence_number"] for event in (*begun, error, last)] == [0, 1, 2, 3, 4]
+    assert (error["type"], error["code"], error["error"]["code"]) == ("error", end.code, end.code)
+    assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+    assert last["response"]["error"] == {"code": end.code, "message": error["message"]}
+    assert {name: last["response"][name] for name in ("id", "model", "created_at")} == {
+        name: BEGUN[name] for name in ("id", "model", "created_at")
+    }
+    Response.model_validate({**last["response"], "error": None}, strict=True)  # openai's list of codes is closed
+
+
+def asked_by_sdk(gp: Gateway) -> dict[str, Any]:
+    return {"base_url": f"http://127.0.0.1:{gp.port}/v1", "api_key": "none", "max_retries": 0}
+
+
+async def by_async_client(gp: Gateway, note: Note, *, helper: bool) -> openai.APIError:
+    """Return the error that the SDK's iteration raises."""
+    async with openai.AsyncOpenAI(**asked_by_sdk(gp)) as client:
+        try:
+            if helper:
+                async with client.responses.stream(model="m", input="Hi") as helped:
+                    async for _ in helped:
+                        note()
+            else:
+                async for _ in await client.responses.create(model="m", input="Hi", stream=True):
+                    note()
+        except openai.APIError as error:
+            return error
+    raise AssertionError("no error")
+
+
+async def by_client(gp: Gateway, note: Note, *, helper: bool) -> openai.APIError:
+    def read() -> openai.APIError:
+        with openai.OpenAI(**asked_by_sdk(gp)) as client:
+            try:
+                if helper:
+                    with client.responses.stream(model="m", input="Hi") as helped:
+                        for _ in helped:
+                            note()
+                else:
+                    for _ in client.responses.create(model="m", input="Hi", stream=True):
+                        note()
+            except openai.APIError as error:
+                return error
+        raise AssertionError("no error")
+
+    return await asyncio.to_thread(read)
+
+
+@pytest.mark.parametrize("helper", [False, True])
+@pytest.mark.parametrize("by", [by_client, by_async_client])
+@each_end
+async def test_openai_python_raises_the_error(end, by, helper):
+    error = await failed(end, partial(by, helper=helper))
+    assert (error.code, bool(error.message)) == (end.code, True)
+
+
+@pytest.mark.parametrize("by", [by_client, by_async_client])
+async def test_openai_python_raises_the_error_of_a_stream_without_events(by):
+    """A keep-alive has sent the head. The SDK's helper would raise RuntimeError at a first `response.failed`."""
+    error = await without_events(partial(by, note=print, helper=True))
+    assert error.code == "upstream_closed"
+
+
+async def test_a_stream_without_events_has_an_id_and_a_model():
+    answer = await without_events(lambda gp: gp.ask(ASKED, "/v1/responses").answer())
+    first, last = map(json.loads, answer.events)
+    assert [first["sequence_number"], last["sequence_number"]] == [0, 1]
+    assert last["response"]["id"] == f"resp_{answer.headers['x-request-id']}"
+    assert last["response"]["model"] == "m"
+
+
+async def without_events(read: Callable[[Gateway], Awaitable[Any]]) -> Any:
+    clock, go = DrivenClock(), asyncio.Event()
+    async with (
+        Scripted([Send(stream(end=b"")), Wait(go), Fin()]) as upstream,
+        gateway(upstream=upstream.url, clock=clock) as gp,
+    ):
+        reading = asyncio.ensure_future(read(gp))
+        await upstream.requested()
+        await clock.advance(STREAM_HOLD_S + 2)
+        go.set()
+        return await reading
+
+
+# WebSockets
+
+HANDSHAKE = {
+    "connection": "Upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "openai-beta": "responses_websockets=2026-02-06",
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/responses", "/for/dify/v1/responses/"])
+async def test_a_websocket_gets_426_and_a_plain_get_405(path):
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(None, path, method="GET", headers=HANDSHAKE).answer()
+        plain = await gp.ask(None, path, method="GET").answer()
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (426, "unsupported_upgrade", "client")
+    assert (answer.headers["upgrade"], answer.headers["connection"]) == ("HTTP/1.1", "upgrade")
+    assert (plain.status, plain.headers["allow"], upstream.received) == (405, "POST", [])
