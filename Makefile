@@ -24,7 +24,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference recordings golden e2e e2e-prometheus e2e-system \
-  attacks campaigns stress chaos reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
+  attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults
 
 help: ## Show this list
@@ -143,6 +143,9 @@ token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, 
 store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
+
+fast-streams: setup ## /healthz on new connections beside fast streams that nobody reads: half a minute, two cores
+	$(BIN)/python -m tests.stress.fast_streams
 
 reloads: setup ## 1,000 reloads under load, in one process and with two workers: no failed request, memory at its floor
 	$(BIN)/python -m tests.stress.reloads $(RELOADS)

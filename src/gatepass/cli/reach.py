@@ -25,6 +25,7 @@ from gatepass.config.network import Network
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import Fault, TransportFault, system_reason
 from gatepass.http_client.connection import Connection
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import dial
 from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_problem
@@ -250,7 +251,7 @@ async def _secure(server: Server, destination: Destination, clock: Clock) -> lis
 async def _handshake(server: Server, destination: Destination, context: Any) -> Any:
     """Return the TLS session with the server; raise TransportFault."""
     loop = asyncio.get_running_loop()
-    connection = _Handshake(loop, _Owner(), memoryview(bytearray(4096)))
+    connection = _Handshake(loop, _Owner(), memoryview(bytearray(4096)), LoopTurns())
     try:
         await dial(destination, context, connection, server.connect_s)
         return connection.session

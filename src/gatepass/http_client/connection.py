@@ -17,6 +17,7 @@ import httptools
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.deadline import Deadline
+from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS, head_error
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import tls_detail
@@ -98,7 +99,9 @@ class ConnectionOwner(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """A connection with the states new, idle, busy with one reply, and lost."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner, buffer: memoryview) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner, buffer: memoryview, turns: LoopTurns
+    ) -> None:
         self.deadline = Deadline(loop, self._on_timeout)
         self.made_s: float | None = None
         self._loop = loop
@@ -106,6 +109,9 @@ class Connection(asyncio.BufferedProtocol):
         # All connections of a loop may share the buffer: each read is parsed before the next one begins.
         # With a new buffer for each read, half the cost of a large reply was page faults.
         self._buffer = buffer
+        self._turns = turns
+        self._unread = b""
+        """Bytes that wait for a turn. Reading is paused meanwhile."""
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._reply: UpstreamResponse | None = None
@@ -206,8 +212,8 @@ class Connection(asyncio.BufferedProtocol):
             reply.end(TransportFault(fault, detail, sent=not self._deferred, stale=stale, limit_s=limit_s))
 
     def resume(self) -> None:
-        """Read on if reading is paused."""
-        if self._reading_paused and self._transport is not None:
+        """Read on if reading is paused, unless `_take_turn` will do that."""
+        if self._reading_paused and self._transport is not None and not self._unread:
             self._reading_paused = False
             self._transport.resume_reading()
 
@@ -242,6 +248,25 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if nbytes > SMALL_BYTES and not self._turns.begins():
+            self._unread = bytes(self._buffer[:nbytes])
+            self._pause_reading()
+            self._turns.defer(self._take_turn)
+        else:
+            self._parse(nbytes)
+
+    def _take_turn(self) -> None:
+        """Parse the bytes that waited. They are dropped if the connection was closed meanwhile."""
+        size = len(self._unread)
+        if not size or self._killed:
+            return
+        self._buffer[:size], self._unread = self._unread, b""
+        self._parse(size)
+        if self._reply is None or self._reply.size <= AHEAD_BYTES:
+            self.resume()
+
+    def _parse(self, nbytes: int) -> None:
+        """Parse the first `nbytes` of the buffer."""
         reply, parser = self._reply, self._parser
         if reply is None or parser is None or self._deferred:
             # Some servers send a 408 on an idle connection. A deferred request is then sent on another connection.
@@ -261,14 +286,18 @@ class Connection(asyncio.BufferedProtocol):
             self.abort(Fault.INVALID, self._problem)
         elif reply.size != size:
             self._overhead_bytes = 0
-            if reply.size > AHEAD_BYTES and not self._reading_paused and self._transport is not None and self.is_open():
-                self._reading_paused = True
-                self._transport.pause_reading()
+            if reply.size > AHEAD_BYTES:
+                self._pause_reading()
             reply.wake()
         elif self._overhead_bytes > HEAD_BYTES:  # an endless head, endless trailers or chunk extensions
             self.abort(Fault.INVALID, f"its fields are larger than {HEAD_BYTES} bytes")
         elif reply.status != status_before:
             reply.wake()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self._transport is not None and self.is_open():
+            self._reading_paused = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> None:
         if self._reply is not None and self._until_close:
@@ -277,10 +306,11 @@ class Connection(asyncio.BufferedProtocol):
             self.server_closed(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_turn()
         sending = self._sending
         # a reply may still be in the kernel although writing failed: see `read_after_reset`
         while sending is not None and self._reply is not None and (size := sending.read_after_reset(self._buffer)):
-            self.buffer_updated(size)
+            self._parse(size)
         self.server_closed(exc)
         self.deadline.close()
         self._parser = self._transport = None  # the parser refers to this object: break the reference cycle

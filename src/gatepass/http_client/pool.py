@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, cast
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
 from gatepass.http_client.connection import Connection, WriteBatcher
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES, Destination, ProxyServer, destination_of, request_head
 from gatepass.http_client.response_body import decode_response
 from gatepass.http_client.tls import tls_detail
@@ -194,7 +195,7 @@ class ConnectionPool:
     # At every moment each slot has exactly one owner that releases or aborts it, wherever a task is cancelled.
     # encode/httpcore#1093 describes the leak that slots without an owner cause.
 
-    def __init__(self, dial: Dial, limit: int, *, dials_ahead: bool = True) -> None:
+    def __init__(self, dial: Dial, limit: int, turns: LoopTurns | None = None, *, dials_ahead: bool = True) -> None:
         self.on_wait: Callable[[float], object] = lambda _: None
         """Called with the seconds that a request waited for a slot, whether or not it got one."""
         self._dial = dial
@@ -203,6 +204,7 @@ class ConnectionPool:
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._write_batcher = WriteBatcher()
+        self._turns = turns or LoopTurns()
         self._slots: set[Connection] = set()
         self._idle: dict[Connection, float] = {}
         self._waiting: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
@@ -325,7 +327,7 @@ class ConnectionPool:
     def _new_slot(self) -> Connection:
         if self._closed:
             raise _closed()
-        connection = Connection(self._loop, self, self._buffer)
+        connection = Connection(self._loop, self, self._buffer, self._turns)
         self._slots.add(connection)
         return connection
 
@@ -402,9 +404,15 @@ class Http1Transport:
     """Sends requests to an upstream over its network: its CA, proxy and client certificate."""
 
     def __init__(
-        self, max_connections: int, context: ssl.SSLContext, dial: Dialer = dial, proxy: ProxyServer | None = None
+        self,
+        max_connections: int,
+        context: ssl.SSLContext,
+        dial: Dialer = dial,
+        proxy: ProxyServer | None = None,
+        turns: LoopTurns | None = None,
     ) -> None:
         self.max_connections = max_connections
+        self._turns = turns or LoopTurns()
         self.on_wait: Callable[[float], object] = lambda _: None
         """As `ConnectionPool.on_wait`, for all servers. Set it before the first request."""
         self._context = context
@@ -486,6 +494,7 @@ class Http1Transport:
             self._pools[server] = pool = ConnectionPool(
                 partial(self._dial, destination, self._context),
                 self.max_connections,
+                self._turns,
                 # wrong proxy credentials are sent only once for each request: more attempts may lock the account
                 dials_ahead=self._proxy is None or self._proxy.authorization is None,
             )
@@ -496,8 +505,10 @@ class Http1Transport:
         return found
 
 
-def open_transport(network: Network, max_connections: int, context: ssl.SSLContext) -> Http1Transport:
+def open_transport(
+    network: Network, max_connections: int, context: ssl.SSLContext, turns: LoopTurns | None = None
+) -> Http1Transport:
     """Return the transport of one upstream, with the current value of `proxy_auth`. Opens no connection yet."""
     auth = None if network.proxy_auth is None else network.proxy_auth.reveal()
     proxy = None if network.proxy is None else ProxyServer.of(network.proxy, auth)
-    return Http1Transport(max_connections, context, proxy=proxy)
+    return Http1Transport(max_connections, context, proxy=proxy, turns=turns)

@@ -27,6 +27,7 @@ from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, Up
 from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.pool import Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.learned_rule import LearnedRuleRecord
@@ -127,6 +128,7 @@ class ProcessParts:
     refused: RefusedRequests
     periodic_checks: PeriodicChecks
     body_thread: BodyThread
+    turns: LoopTurns
     store: GuardedStore | None
     """None if this process shares nothing."""
     reload_problems: list[str] = field(default_factory=list)
@@ -258,6 +260,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         refused=RefusedRequests(),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         body_thread=BodyThread(),
+        turns=LoopTurns(),
         store=store,
     )
     state = _assemble(config, parts, TLSContexts(), None)
@@ -282,7 +285,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         for name, credential in config.credentials.items()
     }
     upstreams = {
-        name: _create_upstream(name, config, holders, _transport(name, config, tls_contexts, previous), parts.redactor)
+        name: _create_upstream(name, config, holders, _transport(name, config, tls_contexts, parts, previous), parts)
         for name in config.upstreams
     }
     _mask_secrets(config, parts.redactor)
@@ -308,6 +311,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         refused=parts.refused,
         periodic_checks=parts.periodic_checks,
         body_thread=parts.body_thread,
+        turns=parts.turns,
         store=parts.store,
         reload_problems=parts.reload_problems,
     )
@@ -342,7 +346,9 @@ def _kept_holder(
     return previous.holders[name] if is_same(settings, previous.config.credentials[name]) else None
 
 
-def _transport(name: str, config: Config, tls_contexts: TLSContexts, previous: AppState | None) -> Http1Transport:
+def _transport(
+    name: str, config: Config, tls_contexts: TLSContexts, parts: ProcessParts, previous: AppState | None
+) -> Http1Transport:
     """Return the connections to an upstream: those before the reload unless its server or network changed."""
     settings = config.upstreams[name]
     # it opens no connection yet, so it may be dropped below
@@ -350,6 +356,7 @@ def _transport(name: str, config: Config, tls_contexts: TLSContexts, previous: A
         settings.network,
         settings.max_connections or config.limits.connections,
         tls_contexts.context_for(settings.network),
+        parts.turns,
     )
     before = None if previous is None else previous.upstreams.get(name)
     if before is None or before.settings.base_url != settings.base_url or not transport.is_like(before.transport):
@@ -380,7 +387,7 @@ def _create_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_
 
 
 def _create_upstream(
-    name: str, config: Config, holders: Mapping[str, TokenHolder], transport: Http1Transport, redactor: Redactor
+    name: str, config: Config, holders: Mapping[str, TokenHolder], transport: Http1Transport, parts: ProcessParts
 ) -> Upstream:
     settings = config.upstreams[name]
     return Upstream(
@@ -390,9 +397,9 @@ def _create_upstream(
         transport=transport,
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
-        injector=CredentialInjector(placement_of(settings, config), settings.headers, redactor, name),
+        injector=CredentialInjector(placement_of(settings, config), settings.headers, parts.redactor, name),
         transforms=dialect_transforms(settings.dialect),
-        response_headers=ResponseHeaders(settings.forward_response_headers, redactor.holds),
+        response_headers=ResponseHeaders(settings.forward_response_headers, parts.redactor.holds),
     )
 
 

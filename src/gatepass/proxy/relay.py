@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from gatepass.errors import TransportFault
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.context import Attempt, RequestContext
@@ -100,7 +98,7 @@ async def _relay_events(stream: StreamingReply, context: RequestContext, client_
     while not (at_end or events.done or events.failure is not None):
         await writer.flush()
         if events.waiting:
-            await asyncio.sleep(0)  # a large piece is parsed in slices: other requests run in between
+            await context.state.turns.wait()  # a large piece is parsed in slices: other requests run in between
             writer.relay_piece(b"")  # the next slice of the waiting bytes
             continue
         try:

@@ -321,7 +321,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
             held += _checked(context, piece, events.feed(piece), events)
             # a large piece is parsed in turns, so that other requests run in between
             while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
-                await asyncio.sleep(0)
+                await context.state.turns.wait()
                 held += _checked(context, piece, events.feed(), events)
             is_over = events.done or events.failure is not None
             if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):

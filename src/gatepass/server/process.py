@@ -39,6 +39,7 @@ from gatepass.server.listening import (
     NEXT_STOP,
     Acceptor,
     ConnectionCounts,
+    accepting_often,
     descriptor_limit,
     has_free_descriptor,
     ignore_new_connections,
@@ -297,8 +298,9 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         channel = self._channel
-        # uvicorn gets no socket of a supervisor: it accepts all waiting connections, and the Acceptors balance them
-        await super().startup(sockets=sockets if channel is None else [])
+        # uvicorn gets no socket of a supervisor: the Acceptors balance the connections between the workers
+        own = sockets or [] if channel is None else []
+        await super().startup(sockets=[each for listening in own for each in accepting_often(listening)])
         gc.enable()  # `gatepass serve` disables it at the start
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
         gc.set_threshold(COLLECT_AFTER)

@@ -268,7 +268,7 @@ async def test_a_refused_client_certificate_is_a_fault_of_tls():
 
 async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
     wire = Wire()
-    connection = type(wire.connection)(asyncio.get_running_loop(), wire, memoryview(bytearray(9)))
+    connection = type(wire.connection)(asyncio.get_running_loop(), wire, memoryview(bytearray(9)), wire.turns)
     assert (connection.new, connection.is_open()) == (True, False)
     connection.abort()
     assert (connection.new, connection.is_open()) == (False, False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from gatepass.http_client.connection import Connection
+from gatepass.http_client.loop_turns import LoopTurns
 
 HIGH_WATER_BYTES = 64 * 1024
 """As asyncio's transports have it."""
@@ -14,8 +16,8 @@ HIGH_WATER_BYTES = 64 * 1024
 class FakeTransport(asyncio.Transport):
     """Keeps the written bytes until the test drains it, and reports when there are too many."""
 
-    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
-        super().__init__()
+    def __init__(self, protocol: asyncio.BaseProtocol, connected: socket.socket | None = None) -> None:
+        super().__init__({"socket": connected})
         self.protocol = protocol
         self.written: list[bytes | memoryview] = []
         self.buffered_bytes = 0
@@ -60,13 +62,16 @@ class FakeTransport(asyncio.Transport):
 
 class Wire:
     """One open connection and its owner, which records its calls in `events`. With `holding` a small request waits for
-    the end of the loop's iteration: the test calls `flush`."""
+    the end of the loop's iteration: the test calls `flush`. `now_s` is the time by which reads get their turns.
+    `connected` is a socket whose unread bytes count as the server's."""
 
-    def __init__(self) -> None:
+    def __init__(self, connected: socket.socket | None = None) -> None:
         self.events: list[str] = []
         self.holding = False
-        self.connection = Connection(asyncio.get_running_loop(), self, memoryview(bytearray(128 * 1024)))
-        self.transport = FakeTransport(self.connection)
+        self.now_s = 0.0
+        self.turns = LoopTurns(lambda: self.now_s)
+        self.connection = Connection(asyncio.get_running_loop(), self, memoryview(bytearray(128 * 1024)), self.turns)
+        self.transport = FakeTransport(self.connection, connected)
         self.connection.connection_made(self.transport)
 
     def on_idle(self, connection: Connection) -> None:
