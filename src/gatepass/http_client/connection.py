@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import ssl
+from collections import deque
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -32,7 +34,13 @@ JOINED_BYTES = 64 * 1024
 SLICE_BYTES = 256 * 1024
 """A larger body is written in slices of this size, so that the transport never buffers all of it."""
 
+ID_LINE = b"\r\nx-request-id: "
+KNOWN_IDS = 8
+"""Ids of earlier requests on a connection by which a late reply to one of them is recognized."""
+
 CONTINUE, SWITCHING = 100, 101
+
+EARLY = "the server sent data before a request"
 
 TLS_ALERT, TLS_MAJOR = 21, 3
 """The first bytes of a TLS server's answer to plain HTTP (RFC 8446 5.1)."""
@@ -117,6 +125,9 @@ class Connection(asyncio.BufferedProtocol):
         self._reply: UpstreamResponse | None = None
         self.kept = False
         """Whether it was idle in the pool. It is not a fault if the server closed it meanwhile."""
+        self._poll: select.poll | None = None
+        self._id = b""
+        self._earlier_ids: deque[bytes] = deque(maxlen=KNOWN_IDS)
         self._killed = False
         self._bounds = Timeouts()
         self._close_reason = (Fault.CLOSED, "the server closed the connection before a request was sent")
@@ -154,6 +165,7 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or not self.is_open():
             raise TransportFault(*self._close_reason, sent=False, stale=self.kept)
         self._reset()
+        self._note_id(head)
         self._bounds = bounds
         reply = self._reply = UpstreamResponse(self, self._loop, bounds.idle_s)
         self._to_head = to_head
@@ -161,11 +173,14 @@ class Connection(asyncio.BufferedProtocol):
         sending: BodyWriter | None = None
         try:
             if type(body) is bytes and len(body) <= JOINED_BYTES:
-                if self._owner.defers_write(self):
-                    self._deferred = head + body
-                else:
-                    transport.write(head + body)
+                self._deferred = head + body
+                if not self._owner.defers_write(self):
+                    self.flush()
             else:
+                self._deferred = head
+                if self._aborts_unread():
+                    reply.check()
+                self._deferred = b""
                 sending = self._sending = BodyWriter(self, transport, reply, bounds.first_byte_s)
                 await (
                     sending.write(head, body)
@@ -219,9 +234,27 @@ class Connection(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Write the deferred request (see WriteBatcher) if the connection is still open."""
-        deferred, self._deferred = self._deferred, b""
-        if deferred and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(deferred)
+        transport = self._transport
+        if self._deferred and transport is not None and not (transport.is_closing() or self._aborts_unread()):
+            transport.write(self._deferred)
+            self._deferred = b""
+
+    def _aborts_unread(self) -> bool:
+        """Abort if the server has sent data that the loop has not read yet, or has closed the connection.
+
+        The loop would read a late second reply to an earlier request after this request is written, and take it for
+        the reply to this one. The caller has set `_deferred`, so the request is sent on another connection.
+        """
+        if self._poll is None or not self._poll.poll(0):
+            return False
+        self.abort(Fault.INVALID, EARLY, stale=True)
+        return True
+
+    def _note_id(self, head: bytes) -> None:
+        if self._id:
+            self._earlier_ids.append(self._id)
+        at = head.find(ID_LINE)
+        self._id = b"" if at < 0 else head[at + len(ID_LINE) : head.find(b"\r", at + len(ID_LINE))]
 
     def _on_timeout(self) -> None:
         if self._reply is not None and self._reply.status:
@@ -237,6 +270,11 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         if self._killed:
             self._transport.abort()
+        connected = transport.get_extra_info("socket")
+        # over TLS the bytes may be a session ticket, which follows each handshake
+        if connected is not None and transport.get_extra_info("sslcontext") is None:
+            self._poll = select.poll()
+            self._poll.register(connected, select.POLLIN)
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
             # RFC 9112 2.2 allows a recipient to accept a bare LF; old servers pad chunk sizes with spaces
@@ -270,7 +308,7 @@ class Connection(asyncio.BufferedProtocol):
         reply, parser = self._reply, self._parser
         if reply is None or parser is None or self._deferred:
             # Some servers send a 408 on an idle connection. A deferred request is then sent on another connection.
-            self.abort(Fault.INVALID, "the server sent data before a request", stale=self._deferred != b"")
+            self.abort(Fault.INVALID, EARLY, stale=self._deferred != b"")
             return
         self._has_received = True
         self._overhead_bytes += nbytes
@@ -375,6 +413,10 @@ class Connection(asyncio.BufferedProtocol):
             self._problem = f"its fields are larger than {HEAD_BYTES} bytes"
         else:
             self._problem = head_error(headers, named)
+            # some upstreams repeat the id of a request in its reply, others send ids of their own
+            echoed = named.get(b"x-request-id")
+            if echoed is not None and echoed != self._id and echoed in self._earlier_ids:
+                self._problem = "it answers an earlier request on this connection, as its x-request-id shows"
         if self._problem is not None:
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named

@@ -92,7 +92,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
                 raise Overloaded(busy, retry_after_s=1) from fault
             attempt.written = attempt.written or fault.sent
             is_final = attempt.repeated_stale or not _can_be_sent_again(request)
-            if is_final or not (fault.stale and upstream.settings.repeat_stale):
+            if is_final or not (fault.stale and (upstream.settings.repeat_stale or not fault.sent)):
                 raise connection_error(attempt, fault) from fault
             attempt.repeated_stale = True
             state.metrics.repeated_stale(upstream.name)
