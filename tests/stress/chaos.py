@@ -92,7 +92,7 @@ class Gatepass:
         upstreams["dead"] = {"base_url": dead, "timeouts": CONFIG_TIMEOUTS}  # `total_s` of the first target bounds all
         configuration = {
             "server": {"host": "127.0.0.1", "port": self.port, "drain_timeout_s": 3},
-            "limits": {"receive_s": 4, "reply_bytes": 1 << 21, "event_bytes": 1 << 20, "body_bytes": 1 << 20},
+            "limits": {"receive_s": 4, "reply_bytes": 6 << 20, "event_bytes": 1 << 20, "body_bytes": 6 << 20},
             "credentials": credentials,
             "upstreams": upstreams,
             "operations": {"embeddings": {"upstream": "embed"}},

@@ -17,7 +17,7 @@ from tests.integration.scripted import (
     chunk,
 )
 from tests.stress.chaos_servers import BOUND_S, REJECTED_PARAMETERS
-from tests.stress.ledger import Expectation, Ledger, Response
+from tests.stress.ledger import HUGE_BYTES, Expectation, Ledger, Response
 
 
 class Reader:
@@ -88,6 +88,7 @@ class Clients:
         plans = {
             "read": 50,
             "disconnect": 18,
+            "leave_large": 6,
             "slow": 5,
             "send_half": 5,
             "mutated": 4,
@@ -204,6 +205,22 @@ class Clients:
             self._ledger.record(expectation, client.settled(), began_s, time.monotonic(), is_disconnected=True)
             if r.random() < 0.5:
                 client.writer.close()
+
+    async def _leave_large(self, name: str, r: Random) -> None:
+        """Send a body and request a reply of HUGE_BYTES. Disconnect in the body, or without reading the reply."""
+        expectation = Expectation(f"u{self._seed}-{name}H", r.choice(("plain", "stream")))
+        self._ledger.expect(expectation)
+        messages = [{"role": "user", "content": text} for text in (expectation.uid, "x" * HUGE_BYTES)]
+        document: dict[str, Any] = {"model": r.choice(("m-1", "emulated", "failover")), "messages": messages}
+        document |= {"stream": True} if expectation.kind == "stream" else {}
+        began_s = time.monotonic()
+        async with self._connected() as client:
+            request = self._request(expectation, r, body=json.dumps(document).encode())
+            phase = r.choice(("large body", "large reply"))
+            self._ledger.events[f"left in {phase}"] += 1
+            client.writer.write(request[: len(request) // 2] if phase == "large body" else request)
+            await asyncio.sleep(0.2 + r.random())
+            self._ledger.record(expectation, client.settled(), began_s, time.monotonic(), is_disconnected=True)
 
     async def _slow(self, name: str, r: Random) -> None:
         expectation, began_s = Expectation(f"u{self._seed}-{name}L", r.choice(("plain", "stream"))), time.monotonic()

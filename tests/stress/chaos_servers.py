@@ -271,7 +271,7 @@ class Upstream:
         if is_stream:
             return [*begin_stream(), *[Send(chunk(b"data: " + b"x" * 65_536))] * 32, Hold()]
         named = {"content_type": "application/json", "transfer_encoding": "chunked"}
-        return [Send(head(200, **named)), *[Send(chunk(b" " * 65_536))] * 64, Hold()]
+        return [Send(head(200, **named)), *[Send(chunk(b" " * 65_536))] * 112, Hold()]
 
 
 def completion(uid: str) -> dict[str, Any]:
@@ -282,7 +282,7 @@ def completion(uid: str) -> dict[str, Any]:
 
 def events_of(uid: str, r: Random) -> list[bytes]:
     text = text_of(uid)
-    step = r.randint(2, 40) if len(text) < 9000 else 2000
+    step = r.randint(2, 40) if len(text) < 9000 else max(2000, len(text) // 200)
     pieces = [text[at : at + step] for at in range(0, len(text), step)]
     return [delta(role="assistant", content=""), *(delta(content=piece) for piece in pieces), delta("stop")]
 

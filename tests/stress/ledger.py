@@ -57,8 +57,13 @@ class Receipt:
     is_stale: bool = False
 
 
+HUGE_BYTES = 4 * 1024 * 1024
+
+
 def text_of(uid: str) -> str:
-    """Return the right reply to the request `uid`. It is long if `uid` ends with L."""
+    """Return the right reply to the request `uid`. It is long if `uid` ends with L, and has HUGE_BYTES if with H."""
+    if uid.endswith("H"):
+        return f"{uid}: {'x' * HUGE_BYTES} end"
     random = Random(uid)
     count = 40_000 if uid.endswith("L") else random.randint(1, 40)
     return f"{uid}: " + " ".join(random.choices(WORDS, k=count)) + " end"
