@@ -7,6 +7,7 @@ import gc
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import pytest
@@ -112,7 +113,7 @@ class HeldBytesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.held = MemoryBudget(LIMIT_BYTES, CALLERS)
+        self.held = MemoryBudget(LIMIT_BYTES, CALLERS, BODY_BYTES + REPLY_BYTES)
         self.talks = list[Conversation]()
 
     def settle(self, rounds: int) -> None:
@@ -165,11 +166,11 @@ class HeldBytesMachine(RuleBasedStateMachine):
         self.check(held.total_bytes == counted_bytes, "the sum")
         for caller in range(CALLERS):
             name = f"caller {caller}"
-            others = [one for one in holdings if one.caller == name and held.firsts.get(name) is not one]
+            others = [one for one in holdings if one.caller == name and one not in held.reserved]
             own_bytes = sum(one.held_bytes for one in others)
             allowed_bytes = held.caller_limit_bytes + len(others) * (SMALLEST_BYTES + PIECE_BYTES)
             self.check(own_bytes <= allowed_bytes, (name, own_bytes, allowed_bytes))
-        beyond_bytes = CALLERS * (BODY_BYTES + REPLY_BYTES) + len(self.talks) * (SMALLEST_BYTES + PIECE_BYTES)
+        beyond_bytes = BODY_BYTES + REPLY_BYTES + len(self.talks) * (SMALLEST_BYTES + PIECE_BYTES)
         self.check(held.total_bytes <= LIMIT_BYTES + beyond_bytes, held.total_bytes)
         for talk in self.talks:
             self.check(talk.task.done() is False or talk.holding.held_bytes == 0, "an ended request holds bytes")
@@ -186,8 +187,8 @@ class HeldBytesMachine(RuleBasedStateMachine):
                     break
             self.check(all(talk.task.done() for talk in self.talks), "a request waits for ever")
             self.is_bounded()
-            left = (self.held.total_bytes, self.held.by_caller, self.held.firsts, self.held.waits)
-            self.check(left == (0, {}, {}, {}), left)
+            left = (self.held.total_bytes, self.held.by_caller, self.held.firsts, self.held.reserved, self.held.waits)
+            self.check(left == (0, {}, {}, {}, {}), left)
             for talk in self.talks:
                 error = None if talk.task.cancelled() else talk.task.exception()
                 self.check(error is None or isinstance(error, ClientGone), error)
@@ -230,8 +231,9 @@ def test_a_count_that_limits_no_caller_or_is_not_released_is_found(
 async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "SMALL_BYTES", 0)
     held = MemoryBudget(100)
-    first, second, third = RequestMemory(held), RequestMemory(held), RequestMemory(held)
+    first, second, third, other = (RequestMemory(held) for _ in range(4))
     first.claim(150)
+    other.claim(100)
     with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
         second.claim(1)
     third.add(1)
@@ -240,10 +242,11 @@ async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(mo
     assert (third.is_full(), waiting.done()) == (True, False)
     first.release()
     await waiting
+    other.release()
     second.claim(1)
     second.release()
     third.release()
-    assert (held.total_bytes, held.firsts, third.is_full()) == (0, {}, False)
+    assert (held.total_bytes, held.firsts, held.reserved, third.is_full()) == (0, {}, {}, False)
 
 
 def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None:
@@ -434,3 +437,15 @@ async def test_a_rejected_request_leaves_nothing_for_the_collector(attack: Attac
 async def test_an_error_that_keeps_its_frames_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "drop_tracebacks", lambda _: None)
     assert await left_by(*REJECTED["not JSON"]()) > 8 * MIB
+
+
+def test_unread_streams_that_do_not_fit_end_the_longest_of_the_caller_with_the_most() -> None:
+    held, ended = MemoryBudget(10 * MIB, 2), list[str]()
+    for name, caller in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a"), ("a4", "a")):
+        RequestMemory(held, caller).begin_stall(2 * MIB, partial(ended.append, name))
+    assert (ended, held.total_bytes, held.by_caller) == ([], 10 * MIB, {"a": 8 * MIB, "b": 2 * MIB})
+    last = RequestMemory(held, "b")
+    last.begin_stall(MIB, partial(ended.append, "b2"))
+    assert (ended, held.by_caller) == (["a1"], {"a": 6 * MIB, "b": 3 * MIB})
+    last.end_stall()
+    assert (held.by_caller["b"], len(held.stalled)) == (2 * MIB, 4)

@@ -58,7 +58,6 @@ RUN = {
     ("docs/operations/*.md", "console json ini"): "test_operations",
     ("docs/operations/diagnose.md", ""): "test_operations",
     ("docs/operations/limits_and_memory.md", "text"): "test_operations",
-    ("docs/operations/limits_and_memory.md", "yaml"): "test_operations",
     ("docs/reference/metrics.md", "text"): "test_operations",
     ("docs/concepts/learned_rules.md", "text"): "test_site",
     ("docs/reference/configuration.md", "yaml"): "test_reference",

@@ -26,7 +26,7 @@ from gatepass.cli.control import request, rule_lines
 from gatepass.cli.options import UNUSABLE
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.config.load import NEED_RESTART
-from gatepass.config.model import Config, Limits, ServerConfig
+from gatepass.config.model import PROCESS_BYTES, Config, Limits, ServerConfig
 from gatepass.errors import GatepassError
 from gatepass.observability.metrics import MAX_HISTOGRAMS, MAX_SERIES, REQUEST_LABELS
 from gatepass.proxy.context import AccessRecord
@@ -293,18 +293,14 @@ def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
     assert sum(map(int, addends.split(" + "))) == int(total) == config_of_one_key().descriptors
     for name in ("held_bytes", "body_bytes", "reply_bytes", "event_bytes"):
         assert f"`limits.{name}` ({getattr(limits, name) // MIB} MiB)" in page
-    held, process, *rest = map(
-        int, re.findall(r"`held_bytes: (\d+)` need (\d+) \+ (\d+) \+ 3 × (\d+) \+ (\d+) \+ (\d+) = (\d+)", page)[0]
-    )
-    mib = (held // MIB, (limits.body_bytes + limits.reply_bytes) // MIB, 100, 2 * limits.reply_bytes // MIB)
-    assert tuple(rest[:-1]) == mib
-    assert rest[-1] == process + mib[0] + 3 * mib[1] + mib[2] + mib[3]
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGES["limits_and_memory"], re.MULTILINE | re.DOTALL)
-    small = Limits.model_validate(YAML(typ="safe").load(block)["limits"])
-    addends = [process, small.held_bytes // MIB, (small.body_bytes + small.reply_bytes) // MIB, 100]
-    addends.append(2 * small.reply_bytes // MIB)
-    total = sum(addends) + 2 * addends[2]
-    assert "{} + {} + 3 × {} + {} + {} = {} MiB".format(*addends, total) in page
+    example = re.search(r"`held_bytes: (\d+)` needs (\d+) \+ (\d+) \+ (\d+) \+ (\d+) = (\d+)", page)
+    assert example is not None
+    held, *addends = map(int, example.groups())
+    config = config_of_one_key()
+    config = config.model_copy(update={"limits": limits.model_copy(update={"held_bytes": held})})
+    parts = (PROCESS_BYTES, held * 9 // 8, limits.body_bytes, limits.reply_bytes, config.memory_bytes)
+    assert addends == [part // MIB for part in parts]
+    assert sum(addends[:-1]) == addends[-1]
 
 
 def test_the_queries_of_the_metrics_use_metrics_of_the_code() -> None:

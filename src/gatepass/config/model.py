@@ -152,6 +152,8 @@ class StoreSettings(Block):
         return int(urlsplit(self.url).path.strip("/") or 0)
 
 
+PROCESS_BYTES = 80 * MIB
+"""The memory of a process that holds nothing for its clients."""
 OTHER_DESCRIPTORS = 64
 """File descriptors for the listening socket, token endpoints, the store, the log and the pages of workers."""
 
@@ -257,11 +259,14 @@ class Limits(Block):
     Danger: gatepass holds each plain reply in memory; `held_bytes` limits all of them together.
     """
     held_bytes: Bytes = 512 * MIB
-    """The most bytes of request bodies, forms and whole replies in memory, in each worker.
+    """The most bytes that each worker holds for its clients: unfinished heads, request bodies, forms, whole replies,
+    unfinished events, and what slow clients have not read of their streams. In a container with less memory, the
+    default of `gatepass serve` is half of the container's memory, divided by the number of workers.
 
     Requests that hold less than 64 KiB do not count. A request whose body does not fit gets 503 `overloaded` before
-    anything is sent to the upstream. A reply that does not fit waits at the upstream. If there are several keys, no key
-    fills the last tenth. See docs/operations/limits_and_memory.md#memory.
+    anything is sent to the upstream. A reply or an event that does not fit waits at the upstream. If streams of slow
+    readers do not fit, gatepass ends those of the key with the most. If there are several keys, no key fills the last
+    tenth. See docs/operations/limits_and_memory.md#memory.
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
@@ -314,6 +319,11 @@ class Limits(Block):
     def unauthenticated(self) -> int:
         """The number of connections for clients that have not authenticated."""
         return self.unauthenticated_connections or max(1, self.connections // 4)
+
+    @property
+    def heads_bytes(self) -> int:
+        """The part of `held_bytes` for request heads that have not arrived completely."""
+        return self.held_bytes // 8
 
 
 class Log(Block):
@@ -400,6 +410,12 @@ class Config(Block):
 
     Example: log: {format: text, level: debug}
     """
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that one process may need, without that of small requests and connections."""
+        limits = self.limits
+        return PROCESS_BYTES + limits.held_bytes * 9 // 8 + limits.body_bytes + limits.reply_bytes
 
     @property
     def descriptors(self) -> int:

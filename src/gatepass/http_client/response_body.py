@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
+from io import BytesIO
 from typing import Protocol, Self
 
 from gatepass.errors import Fault, TransportFault
@@ -228,7 +229,7 @@ async def read_whole(
     The caller closes the response. While `memory` is full nothing is read, so the upstream waits.
     Raises TransportFault TOO_LARGE if the body is larger than `limit_bytes`.
     """
-    pieces = [beginning] if beginning else []
+    pieces: list[bytes | BytesIO] = [beginning] if beginning else []
     left_bytes = limit_bytes - len(beginning)
     if memory is not None and beginning:
         memory.add(len(beginning))
@@ -236,7 +237,7 @@ async def read_whole(
     def write(piece: bytes) -> bool:
         nonlocal left_bytes
         left_bytes -= len(piece)
-        pieces.append(piece)
+        add_piece(pieces, piece)
         if memory is None:
             return left_bytes >= 0
         memory.add(len(piece))
@@ -244,10 +245,36 @@ async def read_whole(
 
     while left_bytes >= 0:
         if await response.stream_to(write):
-            return await joined(pieces)
+            return taken(pieces)
         if left_bytes >= 0 and memory is not None:
             await memory.wait_for_room()
     raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
+
+
+def add_piece(pieces: list[bytes | BytesIO], piece: bytes) -> None:
+    """Append `piece` to `pieces`, so that `taken` returns them in one object without a second copy.
+
+    The list has one element at most. It is the first piece itself, or a buffer that grows by an eighth at a time.
+    """
+    if not pieces:
+        pieces.append(piece)
+        return
+    run = pieces[0]
+    if isinstance(run, BytesIO):
+        run.write(piece)
+        return
+    buffer = BytesIO()
+    buffer.write(run)
+    buffer.write(piece)
+    pieces[0] = buffer
+
+
+def taken(pieces: list[bytes | BytesIO]) -> bytes:
+    """Return all bytes of a list that `add_piece` filled, and clear it."""
+    if not pieces:
+        return b""
+    run = pieces.pop()
+    return run.getvalue() if isinstance(run, BytesIO) else run  # CPython does not copy the value of a full buffer
 
 
 async def joined(pieces: Sequence[bytes]) -> bytes:

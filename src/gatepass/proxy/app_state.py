@@ -37,7 +37,7 @@ from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.refused import RefusedRequests
-from gatepass.proxy.in_flight import InFlightRequests, PeriodicChecks
+from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.large_body import BodyThread
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
@@ -251,12 +251,14 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     UnresolvedReference if the file of a secret was removed after the configuration was read.
     """
     clock = clock or SystemClock()
+    limits, callers = config.limits, config.access.callers
+    budget = MemoryBudget(limits.held_bytes - limits.heads_bytes, callers, limits.body_bytes + limits.reply_bytes)
     parts = ProcessParts(
         clock=clock,
         redactor=Redactor(),
         learner=Learner(),
         metrics=Metrics(),
-        in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
+        in_flight=InFlightRequests(limits.connections, callers, budget),
         refused=RefusedRequests(),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         body_thread=BodyThread(),

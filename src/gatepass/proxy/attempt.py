@@ -84,7 +84,11 @@ async def try_target(
     if is_streamed:
         _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
     learning = AttemptLearning(attempt, base)
+    copied_bytes = 0
     try:
+        if not is_small and base.body is not call.body and attempt.memory is not None:
+            attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
+            copied_bytes = len(base.body)
         if learning.session is not None:  # only one request at a time tries an unknown model (learning/memory.py)
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
@@ -127,6 +131,8 @@ async def try_target(
             return reply
     finally:
         learning.close()
+        if copied_bytes and attempt.memory is not None:
+            attempt.memory.add(-copied_bytes)
 
 
 async def _pass_through(

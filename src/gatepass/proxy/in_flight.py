@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -52,9 +53,9 @@ class InFlightResponse(Protocol):
 class InFlightRequests:
     """The requests in flight in this process, and whether new ones are admitted."""
 
-    def __init__(self, limit: int, callers: int = 1, held_bytes: int = 512 * 1024 * 1024) -> None:
+    def __init__(self, limit: int, callers: int = 1, held: MemoryBudget | None = None) -> None:
         self.tasks = Tasks()
-        self.held = MemoryBudget(held_bytes, callers)
+        self.held = held or MemoryBudget(512 * 1024 * 1024, callers)
         self.draining = False
         """Whether this process is stopping: /readyz fails, and each response closes its connection."""
         self.refusing = False
@@ -253,34 +254,48 @@ class Concurrency:
 
 
 class MemoryBudget:
-    """The bytes that all requests hold in memory: received request bodies and buffered replies.
+    """The bytes that requests hold: the part of `limits.held_bytes` that is not for unfinished heads.
 
-    A request that holds at most SMALL_BYTES is not counted. A request body that does not fit is rejected. A reply is
-    never rejected: gatepass reads it when it fits. With several callers, none can use the last tenth of `limit_bytes`.
-    One request of each caller always fits, so every caller is served and no request waits forever.
+    - Requests: bodies, whole replies, unfinished events, and what was read of streams whose clients read slowly. A
+      request that holds at most SMALL_BYTES is not counted. A body that does not fit is rejected. A reply or an event
+      that does not fit waits at the upstream. With several callers, none can use the last tenth.
+    - First requests: one large request of each caller may use a reserve, of at most half of the limit. So
+      a caller is served while others hold as much as they may. The oldest of them always fits, so none waits forever.
 
-    The upper bound is `limit_bytes`, one body and one reply per caller, and SMALL_BYTES and one piece per request.
+    The upper bound is `limit_bytes`, one body and one reply, and SMALL_BYTES and one piece per request. Unfinished
+    heads have their own part of `limits.held_bytes` (`UnfinishedHeads` in server/connection_shares.py).
     """
 
-    def __init__(self, limit_bytes: int, callers: int = 1) -> None:
+    def __init__(self, limit_bytes: int, callers: int = 1, first_bytes: int = 0) -> None:
+        """`first_bytes` is the size of the largest request: a body and a reply."""
         self.limit_bytes = limit_bytes
-        self.caller_limit_bytes = _limit_per_caller(limit_bytes, callers)
-        self.total_bytes = 0
+        self._first_bytes = first_bytes
+        self.used_bytes = 0
+        """What the requests use that are not `reserved`."""
         self.by_caller: dict[str, int] = {}
         self.firsts: dict[str, RequestMemory] = {}
-        """The request of each caller that always fits, until it ends."""
+        """The request of each caller that may become one of `reserved`, until it ends."""
+        self.reserved: dict[RequestMemory, None] = {}
+        """The first requests that use the reserve, oldest first."""
+        self.reserved_bytes = 0
         self.waits: dict[asyncio.Future[None], None] = {}  # an ordered set: the longest wait is woken first
+        self.stalled: dict[RequestMemory, Callable[[], None]] = {}
+        """The streams whose client does not read, with the function that ends each, longest stall first."""
+        self.set_callers(callers)
+
+    @property
+    def total_bytes(self) -> int:
+        return self.used_bytes + self.reserved_bytes
 
     def set_callers(self, callers: int) -> None:
-        self.caller_limit_bytes = _limit_per_caller(self.limit_bytes, callers)
+        self.reserve_bytes = min(self.limit_bytes // 2, callers * self._first_bytes)
+        self.shared_bytes = self.limit_bytes - self.reserve_bytes
+        self.caller_limit_bytes = _limit_per_caller(self.shared_bytes, callers)
 
     def add(self, caller: str, size_bytes: int) -> None:
-        self.total_bytes += size_bytes
-        self.by_caller[caller] = self.by_caller.get(caller, 0) + size_bytes
-
-    def remove(self, caller: str, size_bytes: int) -> None:
-        self.total_bytes -= size_bytes
-        own_bytes = self.by_caller.get(caller, 0) - size_bytes
+        """Count `size_bytes` more, or fewer if negative."""
+        self.used_bytes += size_bytes
+        own_bytes = self.by_caller.get(caller, 0) + size_bytes
         if own_bytes:
             self.by_caller[caller] = own_bytes
         else:
@@ -288,7 +303,19 @@ class MemoryBudget:
 
     def fits(self, caller: str, size_bytes: int) -> bool:
         own_bytes = self.by_caller.get(caller, 0)
-        return self.total_bytes + size_bytes <= self.limit_bytes and own_bytes + size_bytes <= self.caller_limit_bytes
+        return self.used_bytes + size_bytes <= self.shared_bytes and own_bytes + size_bytes <= self.caller_limit_bytes
+
+    def fits_reserve(self, memory: RequestMemory, size_bytes: int) -> bool:
+        """Return whether `memory` may use `size_bytes` more of the reserve."""
+        return self.reserved_bytes + size_bytes <= self.reserve_bytes or next(iter(self.reserved), memory) is memory
+
+    def end_stalled(self, caller: str) -> None:
+        """End unread streams of the caller with the most, until `caller` is within its limits."""
+        while self.stalled and not self.fits(caller, 0):
+            most = max(self.stalled, key=lambda memory: self.by_caller.get(memory.caller, 0))  # the first of the equal
+            end = self.stalled.pop(most)
+            most.release()
+            end()
 
     def wake(self) -> None:
         """Let the waiting requests check again, in order, after bytes or a caller's first place became free."""
@@ -300,15 +327,16 @@ class MemoryBudget:
 class RequestMemory:
     """The bytes that one request holds. Set `caller` before the first call of a method."""
 
-    __slots__ = ("_budget", "caller", "held_bytes")
+    __slots__ = ("_budget", "_is_reserved", "_stream_bytes", "caller", "held_bytes")
 
     def __init__(self, budget: MemoryBudget, caller: str = "") -> None:
         self._budget = budget
         self.caller = caller
-        self.held_bytes = 0
+        self.held_bytes = self._stream_bytes = 0
+        self._is_reserved = False
 
     def claim(self, size_bytes: int) -> None:
-        """Count a received piece of the request body.
+        """Count a received piece of the request body, or a copy of the body.
 
         Raises: Overloaded. The piece is then not counted.
         """
@@ -326,25 +354,58 @@ class RequestMemory:
         self.add(size_bytes)
 
     def add(self, size_bytes: int) -> None:
-        """Count a received piece of a reply."""
+        """Count a received piece of a reply. A negative size gives bytes back."""
         before_bytes = self.held_bytes
         self.held_bytes = held_bytes = before_bytes + size_bytes
-        if held_bytes > SMALL_BYTES:  # above SMALL_BYTES all bytes of the request are counted
-            self._budget.add(self.caller, size_bytes if before_bytes > SMALL_BYTES else held_bytes)
+        if held_bytes > SMALL_BYTES or before_bytes > SMALL_BYTES:  # above SMALL_BYTES all bytes are counted
+            counted_bytes = _counted(held_bytes) - _counted(before_bytes)
+            if self._is_reserved:
+                self._budget.reserved_bytes += counted_bytes
+            else:
+                self._budget.add(self.caller, counted_bytes)
+            if counted_bytes < 0 and self._budget.waits:
+                self._budget.wake()
+
+    def hold_of_stream(self, size_bytes: int) -> None:
+        """Set how much of a stream is held: an unfinished event, or events that its client has not read."""
+        more_bytes, self._stream_bytes = size_bytes - self._stream_bytes, size_bytes
+        if more_bytes:
+            self.add(more_bytes)
+
+    def begin_stall(self, size_bytes: int, end: Callable[[], None]) -> None:
+        """The client does not read its stream, of which `size_bytes` are held. `end` is called if they do not fit."""
+        self._budget.stalled[self] = end
+        self.hold_of_stream(size_bytes)
+        if not (self._is_reserved or self._budget.fits(self.caller, 0)):
+            self._budget.end_stalled(self.caller)
+
+    def end_stall(self) -> None:
+        self._budget.stalled.pop(self, None)
+        self.hold_of_stream(0)
 
     def is_full(self) -> bool:
         """Return whether the reply must wait for `wait_for_room` before more of it is read."""
-        if self.held_bytes <= SMALL_BYTES or self._budget.firsts.get(self.caller) is self:
-            return False
-        return not self._fits(0)
+        return self.held_bytes > SMALL_BYTES and not self._fits(0)
 
     def _fits(self, size_bytes: int) -> bool:
         if self.held_bytes + size_bytes <= SMALL_BYTES:
             return True
         budget = self._budget
-        if budget.firsts.setdefault(self.caller, self) is self:  # the first large request of each caller always fits
+        if self._is_reserved:
+            return budget.fits_reserve(self, size_bytes)
+        is_first = budget.firsts.setdefault(self.caller, self) is self
+        counted_bytes = _counted(self.held_bytes)
+        if budget.fits(self.caller, self.held_bytes + size_bytes - counted_bytes):
             return True
-        return budget.fits(self.caller, size_bytes if self.held_bytes > SMALL_BYTES else self.held_bytes + size_bytes)
+        if not (is_first and budget.fits_reserve(self, self.held_bytes + size_bytes)):
+            return False
+        self._is_reserved = True
+        budget.reserved[self] = None
+        budget.reserved_bytes += counted_bytes
+        if counted_bytes:
+            budget.add(self.caller, -counted_bytes)
+            budget.wake()
+        return True
 
     async def wait_for_room(self) -> None:
         """Wait until more of the reply may be read."""
@@ -359,15 +420,20 @@ class RequestMemory:
 
     def release(self) -> None:
         """Remove all bytes of the request after its end."""
-        held_bytes, self.held_bytes = self.held_bytes, 0
-        if held_bytes <= SMALL_BYTES:
-            return
         budget = self._budget
-        budget.remove(self.caller, held_bytes)
+        self.add(-self.held_bytes)
+        self._stream_bytes = 0
+        budget.reserved.pop(self, None)
+        budget.stalled.pop(self, None)
+        self._is_reserved = False
         if budget.firsts.get(self.caller) is self:
             del budget.firsts[self.caller]
         if budget.waits:
             budget.wake()
+
+
+def _counted(held_bytes: int) -> int:
+    return held_bytes if held_bytes > SMALL_BYTES else 0
 
 
 class Checkable(Protocol):

@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 from gatepass.errors import TransportFault
-from gatepass.proxy.client_response import ClientResponse
+from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse
 from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, last_events
+from gatepass.proxy.response import EVENT_COPIES, BufferedReply, ClassifiedReply, RawReply, StreamingReply, last_events
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.usage import nonempty_usage, usage_of
 from gatepass.types import OK, header
+
+UNREAD_BYTES = 512 * 1024
+"""Allowance for what a stream holds besides the events that its client does not read: the pieces that were read after
+them, and the bytes in the client's connection."""
 
 
 async def relay(
@@ -35,7 +40,7 @@ async def relay(
         await _relay_raw(classified, attempt, client_response)
         return
     # a SynthesizedStream
-    context.usage = nonempty_usage(usage_of(classified.body))
+    context.usage = classified.usage
     context.empty_answer = classified.is_empty
     attempt.add_changes(classified.adapted)
     context.events = classified.events
@@ -127,6 +132,8 @@ class _EventWriter:
         self._attempt = context.attempts[-1]
         self._keeps_bodies = context.state.keeps_bodies
         self._client_response = client_response
+        self._memory = self._attempt.memory
+        self._counts_event = True
         self._try_write = client_response.cycle.try_write
         self.hold(stream.ready)
 
@@ -142,13 +149,41 @@ class _EventWriter:
         ready = events.feed(piece)
         if self._keeps_bodies:
             self._attempt.capture_reply(ready)
-        if events.done or events.failure is not None or events.waiting or (ready and not self._try_write(ready)):
+        if (not ready or self._counts_event) and self._memory is not None:
+            is_full = self._count_event(self._memory)
+            if is_full and not ready:
+                return False
+        size_bytes = len(ready)
+        if (
+            events.done
+            or events.failure is not None
+            or events.waiting
+            or size_bytes > WHOLE_BYTES
+            or (ready and not self._try_write(ready))
+        ):
             self.held = ready
             return False
-        self._context.bytes_out += len(ready)
+        self._context.bytes_out += size_bytes
         return True
 
+    def _count_event(self, memory: RequestMemory) -> bool:
+        """Count the unfinished event, and return whether the rest of it must wait."""
+        unfinished_bytes = self._events.unfinished_bytes
+        self._counts_event = unfinished_bytes > 0
+        memory.hold_of_stream(EVENT_COPIES * unfinished_bytes)
+        return memory.is_full()
+
     async def flush(self) -> None:
+        """Send what is held, and return when the next piece may be read."""
         ready, self.held = self.held, b""
-        if ready:
+        memory, cycle = self._memory, self._client_response.cycle
+        if ready and (memory is None or not (cycle.is_stalled or len(ready) > WHOLE_BYTES)):
             await self._client_response.send_events(ready)
+        elif ready and memory is not None:
+            memory.begin_stall(len(ready) + UNREAD_BYTES, cycle.abort)
+            try:
+                await self._client_response.send_events(ready)
+            finally:
+                memory.end_stall()
+        if memory is not None:
+            await memory.wait_for_room()

@@ -46,7 +46,7 @@ from gatepass.sse.large_event import LongTexts
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesize_response
 from gatepass.sse.synthesize import SYNTHESIZED, synthesize_stream
-from gatepass.sse.usage import Usage, place_for_ragflow, requested_usage
+from gatepass.sse.usage import Usage, nonempty_usage, place_for_ragflow, requested_usage, usage_of
 from gatepass.sse.whole_reply import (
     BUILT_BYTES,
     is_empty_answer,
@@ -73,16 +73,16 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
 
 
 class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
-    """A stream made from the whole reply `body`.
+    """A stream made from a whole reply.
 
     `pieces` joined are all of its events and `[DONE]`. Long texts in it are one object, however often they occur.
-    `events` is the number of events without `[DONE]`.
+    `events` is the number of events without `[DONE]`. The reply itself is not kept: it is as large as its events.
     """
 
     headers: Headers
     pieces: tuple[bytes, ...]
     events: int
-    body: bytes
+    usage: Usage | None
     adapted: tuple[str, ...] = ()
     is_empty: bool = False
 
@@ -302,6 +302,10 @@ HELD_BYTES = 4096
 follow and then still gets its HTTP status."""
 
 
+EVENT_COPIES = 3
+"""A large event is held this many times while it is shortened and validated."""
+
+
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
     events = _event_stream(context)
@@ -326,6 +330,9 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
             is_over = events.done or events.failure is not None
             if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
                 return StreamingReply(context.upstream, context.response, events, held)
+            if not held and (memory := context.attempt.memory) is not None:
+                memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes)
+                await memory.wait_for_room()
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
     if kind is not ContentKind.STREAM:
@@ -415,7 +422,8 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     events, pieces = await context.state.body_thread.run(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    return SynthesizedStream(headers, pieces, events, reply.body, (SYNTHESIZED, *adapted), reply.is_empty)
+    usage = nonempty_usage(reply.usage or usage_of(reply.body))
+    return SynthesizedStream(headers, pieces, events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
 
 
 def _synthesized_events(

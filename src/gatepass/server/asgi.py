@@ -10,6 +10,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable, Coroutine, MutableMapping
+from io import BytesIO
 from itertools import count
 from typing import Any
 
@@ -17,10 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
+from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
-from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycle, add_piece, announced_bytes, too_large
+from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycle, announced_bytes, too_large
 from gatepass.server.timeouts import slow_body, slow_upload
 from gatepass.types import ClientRequest, Headers
 
@@ -107,7 +109,7 @@ class AsgiRequestCycle:
         self._on_disconnect: Callable[[], None] | None = None
         # the request body
         self._receiver: asyncio.Task[None] | None = None
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: list[bytes | BytesIO] = []
         self._size_bytes = self._taken_bytes = 0
         self._ahead_bytes = 0
         self._claim: Callable[[int], None] | None = None
@@ -225,6 +227,13 @@ class AsgiRequestCycle:
         self._put(data)
         return True
 
+    @property
+    def is_stalled(self) -> bool:
+        return self._unsent_bytes > UNSENT_BYTES
+
+    def abort(self) -> None:
+        self._disconnect()
+
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         if self.is_disconnected:
             callback()
@@ -279,10 +288,9 @@ class AsgiRequestCycle:
             await _wait_and_clear(self._received)
 
     def _take_body(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
         self._taken_bytes = self._size_bytes
         self._taken.set()
-        return b"".join(pieces)
+        return taken(self._pieces)
 
     def _disconnect(self) -> None:
         """The client has disconnected, or the response is complete."""

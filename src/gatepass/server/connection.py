@@ -23,7 +23,7 @@ from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
 from gatepass.http_client.connection import WriteBatcher
 from gatepass.proxy.in_flight import InFlightRequests
-from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
+from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, header_lines
 from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import (
@@ -58,11 +58,15 @@ class ConnectionContext:
     """Maximum wait of a connection for its next request."""
     proxies: TrustedProxies
     shares: ConnectionShares[ClientConnection]
+    heads: UnfinishedHeads[ClientConnection]
     in_flight: InFlightRequests
     write_batcher: WriteBatcher = field(default_factory=WriteBatcher)
 
 
 LOG = logging.getLogger("gatepass.serve")
+
+HEAD_COPIES = 2
+"""Memory of an unfinished head per byte: httptools joins the pieces of a field, and the heap keeps the gaps."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -122,6 +126,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._server_state.connections.discard(self)
         self._shares.disconnect(self)
+        self._context.heads.end(self)
         self.resume_writing()  # wakes a task in `wait_writable`
         cycles = (self._current, self._parser.cycle, *self._queue)
         self._ignores_input = True
@@ -167,7 +172,7 @@ class ClientConnection(asyncio.Protocol):
             waiter.set_result(None)
 
     def evict(self) -> None:
-        """Close an idle connection, to make room for other connections."""
+        """Close a connection without a request in progress, to make room for others."""
         self._context.refused(evicted(), self._parser.peer)
         self._close()
         if self._transport.get_write_buffer_size():  # a close waits until the client has read the response
@@ -199,6 +204,14 @@ class ClientConnection(asyncio.Protocol):
             self._linger()
 
     # called by the parser
+
+    def hold_head(self, size_bytes: int) -> None:
+        heads = self._context.heads
+        if not size_bytes:
+            heads.end(self)
+            return
+        for connection in heads.hold(self, HEAD_COPIES * size_bytes, has_key=self._caller != ""):
+            connection.evict()
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         """Serve `cycle` after the cycles before it."""
@@ -268,6 +281,9 @@ class ClientConnection(asyncio.Protocol):
         deferred, self._deferred = self._deferred, b""
         if deferred and not self._transport.is_closing():
             self._transport.write(deferred)
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     async def wait_writable(self) -> None:
         while self.is_write_paused:

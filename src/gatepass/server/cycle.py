@@ -6,11 +6,13 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from io import BytesIO
 from types import MappingProxyType
 from typing import Protocol
 
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
 from gatepass.http_client.message_head import has_line_break
+from gatepass.http_client.response_body import add_piece, taken
 from gatepass.types import Headers, header
 
 Fields = Iterable[tuple[bytes, bytes]]
@@ -20,9 +22,6 @@ JOINED_BYTES = 64 * 1024
 
 AHEAD_BYTES = 256 * 1024
 """Reading pauses while more than this of a streamed body is buffered."""
-
-COALESCED_BYTES = 4096
-"""A smaller piece of a body is appended to the one before it: an object for each piece takes 40 bytes."""
 
 REST_BYTES = 64 * 1024
 """Maximum rest of a body that is read after an early response to keep the connection. With more it closes."""
@@ -81,6 +80,10 @@ class CycleConnection(Protocol):
         """Whether the client must read before more is sent."""
         ...
 
+    def abort(self) -> None:
+        """Close at once, and drop the bytes that the client has not read."""
+        ...
+
     async def wait_writable(self) -> None:
         """Return when writing is not paused, or the client has disconnected."""
         ...
@@ -126,7 +129,7 @@ class HttpRequestCycle:
         self.persists = True
         self.is_whole = self.has_begun = self.has_ended = False
         self._connection = connection
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: list[bytes | BytesIO] = []
         self._size_bytes = self._limit_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._fault: GatepassError | ClientGone | None = None
@@ -230,8 +233,7 @@ class HttpRequestCycle:
                 raise too_large(limit_bytes)
             if fault is not None and not self.is_whole:
                 raise fault
-            pieces, self._pieces = self._pieces, []
-            return b"".join(pieces)  # CPython does not copy a single piece
+            return taken(self._pieces)
         except Overloaded:
             self.persists = False
             raise
@@ -254,11 +256,10 @@ class HttpRequestCycle:
             self._waits_since_s = NEVER_S
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
-        pieces, self._pieces = self._pieces, []
-        if not pieces and not self.is_whole and self._fault is not None:
+        if not self._pieces and not self.is_whole and self._fault is not None:
             raise self._fault
         self._taken_bytes = self._size_bytes
-        return b"".join(pieces)
+        return taken(self._pieces)
 
     def ahead_s(self, bytes_per_s: int) -> float:
         """Return by how many seconds the body is ahead of `bytes_per_s`, negative if it is late."""
@@ -299,6 +300,13 @@ class HttpRequestCycle:
         else:
             self._send(data, False)
         return True
+
+    @property
+    def is_stalled(self) -> bool:
+        return self._connection.is_write_paused
+
+    def abort(self) -> None:
+        self._connection.abort()
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         if self.is_disconnected:
@@ -356,16 +364,6 @@ def header_lines(fields: Fields) -> bytes:
         raise ValueError("a header field of the response contains a line break")
     lines.append(b"")
     return b"\r\n".join(lines)
-
-
-def add_piece(pieces: list[bytes | bytearray], piece: bytes) -> None:
-    """Append `piece` to `pieces`, a small one to the last buffer. A body in one piece is never copied."""
-    if not pieces or len(piece) >= COALESCED_BYTES:
-        pieces.append(piece)
-    elif isinstance(last := pieces[-1], bytearray):
-        last += piece
-    else:
-        pieces.append(bytearray(piece))
 
 
 def announced_bytes(headers: Headers) -> int:

@@ -25,6 +25,10 @@ class ParserConnection(CycleConnection, Protocol):
         """The head of `cycle` is complete."""
         ...
 
+    def hold_head(self, size_bytes: int) -> None:
+        """`size_bytes` of an incomplete head are in memory. 0: the head is complete."""
+        ...
+
     def last_cycle(self) -> HttpRequestCycle:
         """Return the cycle of the last `begin_cycle`, whose task has not run yet."""
         ...
@@ -36,7 +40,7 @@ class RequestParser:
     __slots__ = (
         *("in_head", "peer", "cycle", "_connection", "_expects_continue", "_fields", "_first_bytes"),
         *("_framing_bytes", "_head_bytes", "_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes"),
-        *("_error", "_on_cycle", "_received_head", "_target"),
+        *("_error", "_is_head_held", "_on_cycle", "_received_head", "_target"),
     )
 
     def __init__(self, connection: ParserConnection) -> None:
@@ -48,12 +52,12 @@ class RequestParser:
         self.cycle: HttpRequestCycle | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._expects_continue = self._is_chunked = False
+        self._expects_continue = self._is_chunked = self._is_head_held = False
         self._host = b""
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._error: GatepassError | None = None
         self._received_head = b""
-        """What arrived of an incomplete head. Empty if it began behind another request in the same piece of input."""
+        """The first line of an incomplete head, or more. Empty if it began behind another request in the same piece."""
 
     @property
     def is_idle(self) -> bool:
@@ -65,7 +69,7 @@ class RequestParser:
         self._piece_bytes = len(data)
         if self.is_idle:
             self._received_head = data
-        elif self._received_head:
+        elif self._received_head and b"\n" not in self._received_head.lstrip(b"\r\n"):
             self._received_head += data
         if self.in_head:
             self._head_bytes += len(data)
@@ -81,8 +85,11 @@ class RequestParser:
             is_tls = self._received_head.startswith(TLS_HANDSHAKE)
             raise self._error or (unexpected_tls() if is_tls else refused_by_parser(str(error))) from error
         # the buffered part of an incomplete request, once for each piece of input
-        if self.in_head and self._head_bytes > HEAD_BYTES:
-            raise large_head()
+        if self.in_head:
+            if self._head_bytes > HEAD_BYTES:
+                raise large_head()
+            self._is_head_held = True
+            self._connection.hold_head(self._first_bytes + self._head_bytes)
         if self.cycle is not None and self._is_chunked and not self.in_head and self._framing_bytes > HEAD_BYTES:
             raise HeadTooLarge(f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.")
 
@@ -151,6 +158,9 @@ class RequestParser:
             self._refuse(many_fields())
 
     def on_headers_complete(self) -> None:
+        if self._is_head_held:
+            self._is_head_held = False
+            self._connection.hold_head(0)
         if self._first_bytes + self._head_bytes > HEAD_BYTES and size_bytes(self._target, self._fields) > HEAD_BYTES:
             self._refuse(large_head())
         parser, target = self._parser, self._target

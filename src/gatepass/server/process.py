@@ -32,7 +32,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import ApiEndpoint, serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
-from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
+from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.listening import (
     BACKLOG,
@@ -124,7 +124,8 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
-    return ConnectionContext(serve, refused, config.limits, IDLE_TIMEOUT_S, proxies, shares, state.in_flight)
+    heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(config.limits.heads_bytes)
+    return ConnectionContext(serve, refused, config.limits, IDLE_TIMEOUT_S, proxies, shares, heads, state.in_flight)
 
 
 CONFLICT = 409

@@ -138,6 +138,10 @@ class Framer:
         return run
 
     @property
+    def tail_bytes(self) -> int:
+        return len(self._tail)
+
+    @property
     def ended_tail(self) -> bytes:
         """Return the unfinished event with a blank line. It may be large, so it is copied once."""
         return b"".join((self._tail, _LINE_FEEDS))

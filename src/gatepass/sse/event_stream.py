@@ -172,6 +172,11 @@ class EventStream:
         return {} if self._repair is None else self._repair.envelope
 
     @property
+    def unfinished_bytes(self) -> int:
+        """The size of the event that has not arrived completely, or is not shortened yet."""
+        return self._framer.tail_bytes + len(self.waiting)
+
+    @property
     def is_empty(self) -> bool:
         """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
         return self.done and self._repair is not None and self._repair.is_empty

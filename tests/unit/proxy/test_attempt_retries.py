@@ -221,6 +221,13 @@ class Client:
         self.data += data
         return True
 
+    @property
+    def is_stalled(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
     def on_disconnect(self, left: Callable[[], None]) -> None:
         """Never disconnect."""
 

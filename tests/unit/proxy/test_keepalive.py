@@ -59,6 +59,13 @@ class Client:
             self.data += data
         return self.takes
 
+    @property
+    def is_stalled(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
     def on_disconnect(self, left: Callable[[], None]) -> None:
         """Never disconnect."""
 

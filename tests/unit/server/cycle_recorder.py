@@ -15,8 +15,14 @@ class CycleRecorder:
         self.cycles: list[HttpRequestCycle] = []
         self.holds = 0
 
+    def hold_head(self, size_bytes: int) -> None:
+        pass
+
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         self.cycles.append(cycle)
+
+    def abort(self) -> None:
+        pass
 
     def last_cycle(self) -> HttpRequestCycle:
         return self.cycles[-1]

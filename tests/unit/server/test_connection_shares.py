@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.server.connection_shares import ADDRESSES, IDLE_S, ConnectionShares
+from gatepass.server.connection_shares import ADDRESSES, IDLE_S, ConnectionShares, UnfinishedHeads
 from tests.memory import traced_memory
 
 UNAUTHENTICATED = 20
@@ -32,3 +32,15 @@ def test_addresses_that_have_left_take_no_memory():
             shares.connect("client", f"192.0.2.{number}", 0.0)
             shares.disconnect("client")
     assert memory.kept_bytes < 10_000
+
+
+def test_unfinished_heads_are_bounded_and_the_largest_without_a_key_closes():
+    heads: UnfinishedHeads[int] = UnfinishedHeads(1_000)
+    assert heads.hold(1, 400, has_key=True) == []
+    assert heads.hold(2, 100, has_key=False) == heads.hold(3, 300, has_key=False) == []
+    assert heads.hold(4, 300, has_key=False) == [3]  # the oldest of the largest without a key
+    assert heads.hold(2, 200, has_key=False) == []
+    assert heads.hold(5, 800, has_key=True) == [4, 2, 5]  # then the largest with a key
+    heads.end(1)
+    heads.end(1)
+    assert heads.total_bytes == 0

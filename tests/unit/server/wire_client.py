@@ -14,7 +14,7 @@ from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection import ClientConnection, ConnectionContext
-from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
+from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle
 
 IDLE_TIMEOUT_S = 75.0
@@ -101,8 +101,9 @@ class WireClient:
         bounds = Limits(**limits)
         if shares is None:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
+        heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(bounds.heads_bytes)
         reception = ConnectionContext(
-            self._note, self._refuse, bounds, IDLE_TIMEOUT_S, TrustedProxies(()), shares, self.live
+            self._note, self._refuse, bounds, IDLE_TIMEOUT_S, TrustedProxies(()), shares, heads, self.live
         )
         config = Config("nowhere:app")
         self.connection = made(reception, config=config, server_state=self.state, app_state={})

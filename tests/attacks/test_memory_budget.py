@@ -1,0 +1,158 @@
+"""The memory of a whole process stays below the sum in docs/operations/limits_and_memory.md, whatever clients hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import resource
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from gatepass.config.model import Config
+from tests.attacks.conftest import Attack
+
+MIB = 1 << 20
+KEYS = 2
+LIMITS = {"held_bytes": 64 * MIB, "body_bytes": 8 * MIB, "reply_bytes": 8 * MIB, "event_bytes": 4 * MIB}
+CONNECTION_BYTES = 30 * 1024
+BEGIN = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
+    b'"choices":[{"index":0,"delta":{"content":"'
+)
+END = b'"},"finish_reason":null}]}\n\n'
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n\r\n"
+HELD_S = 4.0
+"""How long the clients hold what they have."""
+
+
+class Upstream(asyncio.Protocol):
+    """Sends what the body of a request names: a large reply, an endless stream, or an event that does not end."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.received = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        if b"small-end" in self.received:
+            self.received = b""
+            self.transport.write(HEAD % b"application/json" + b"{}")
+            self.transport.close()
+        for name, begin, piece, times in (
+            (b"reply-end", HEAD % b"application/json" + b'{"object":"list","data":[{"text":"', b"x" * MIB, 7),
+            (b"stream-end", HEAD % b"text/event-stream", (BEGIN + b"y" * 200 + END) * 800, 500),
+            (b"event-end", HEAD % b"text/event-stream" + BEGIN + END + BEGIN, b"z" * (MIB // 2), 7),
+        ):
+            if name in self.received:
+                self.received = b""
+                self.transport.write(begin)
+                self.sending = asyncio.ensure_future(self.send(piece, times))
+
+    async def send(self, piece: bytes, times: int) -> None:
+        for _ in range(times):
+            while self.transport.get_write_buffer_size() > MIB:
+                await asyncio.sleep(0.02)
+            if self.transport.is_closing():
+                return
+            self.transport.write(piece)
+
+
+def request(name: bytes, key: int, padding_bytes: int = 0, *, unfinished: bool = False) -> bytes:
+    stream = b"true" if name in (b"stream", b"event") else b"false"
+    path = b"moderations" if name == b"reply" else b"chat/completions"
+    text = b"x" * padding_bytes + name + b"-end"
+    body = b'{"model":"m","stream":%b,"input":"i","messages":[{"role":"user","content":"%b"}]}' % (stream, text)
+    head = b"POST /v1/%b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer %b\r\n"
+    sent = head % (path, key_of(key).encode()) + b"content-length: %d\r\n\r\n" % len(body) + body
+    return sent[:-3] if unfinished else sent
+
+
+def key_of(number: int) -> str:
+    return f"sk-Qw3rTy81ZxCvBn7m4kJhGfDs9aPo0iUy2e{number}"
+
+
+CLASSES: Mapping[str, tuple[int, Callable[[int], bytes]]] = {
+    "heads": (400, lambda _: b"GET /v1/models HTTP/1.1\r\nhost: x\r\na: " + b"x" * 60_000),
+    "bodies": (24, lambda number: request(b"body", number % KEYS, 7 * MIB, unfinished=True)),
+    "replies": (24, lambda number: request(b"reply", number % KEYS)),
+    "streams": (150, lambda number: request(b"stream", number % KEYS)),
+    "events": (24, lambda number: request(b"event", number % KEYS)),
+}
+
+
+@asynccontextmanager
+async def process(folder: Path, upstream_port: int) -> AsyncIterator[tuple[Process, int]]:
+    file = folder / "gatepass.json"
+    keys = [{"name": f"key-{number}", "key": f"${{K{number}}}"} for number in range(KEYS)]
+    upstreams = {"chat": {"base_url": f"http://127.0.0.1:{upstream_port}/v1"}}
+    file.write_text(
+        json.dumps(
+            {"upstreams": upstreams, "limits": LIMITS, "access": {"keys": keys}, "server": {"control_socket": "off"}}
+        )
+    )
+    environment = {**os.environ, **{f"K{number}": key_of(number) for number in range(KEYS)}}
+    command = (sys.executable, "-m", "gatepass", "serve", "--config", str(file), "--port", "0", "--log-format", "json")
+    child = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=PIPE, env=environment)
+    assert child.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            async for line in child.stderr:
+                if found := re.search(rb"http://127\.0\.0\.1:(\d+)", line):
+                    break
+            assert found is not None
+        reading = asyncio.ensure_future(child.stderr.read())
+        yield child, int(found[1])
+        reading.cancel()
+    finally:
+        child.kill()
+        await child.wait()
+
+
+def peak_bytes(child: Process) -> int:
+    text = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii")
+    found = re.search(r"VmHWM:\s+(\d+) kB", text)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+async def hold(port: int, number: int, sent: bytes, stack: ExitStack) -> None:
+    """Send `sent` on a connection from one of 40 addresses, and read nothing."""
+    client = stack.enter_context(socket.socket())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    client.bind((f"127.0.0.{2 + number % 40}", 0))
+    loop = asyncio.get_running_loop()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(HELD_S):
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, sent)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.attack("memory of a process")
+@pytest.mark.parametrize("name", [*CLASSES, "all"])
+async def test_the_peak_of_a_process_is_below_the_documented_sum(attack: Attack, name: str, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    chosen = CLASSES.values() if name == "all" else (CLASSES[name],)
+    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0, backlog=1024)
+    with ExitStack() as stack:
+        async with process(tmp_path, server.sockets[0].getsockname()[1]) as (child, port):
+            holding = [hold(port, number, make(number), stack) for count, make in chosen for number in range(count)]
+            await asyncio.gather(*holding)
+            await asyncio.sleep(HELD_S)
+            attack.cases += len(holding)
+            attack.peak_bytes = peak_bytes(child)
+    server.close()
+    config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1/v1"}}, "limits": LIMITS})
+    copies_bytes = 2 * LIMITS["reply_bytes"]
+    attack.allowed_bytes = config.memory_bytes + copies_bytes + len(holding) * CONNECTION_BYTES
+    attack.check(attack.peak_bytes <= attack.allowed_bytes, (name, attack.peak_bytes // MIB))
