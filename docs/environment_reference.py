@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from docs.entries import Entry, page
 
-from gatepass.config.environment import SECRETS
+from gatepass.config.document import dotted, lookup
+from gatepass.config.environment import LIMIT_VARIABLES, SECRETS
+from gatepass.config.model import Limits
 from gatepass.config.references import PREFIX
 
 
@@ -19,6 +21,17 @@ class Variable:
     """The settings, as the page of the settings names them."""
     with_file: bool = False
     """Whether it is also used with a configuration file."""
+
+
+def limit_variables() -> dict[str, Variable]:
+    """Return the variable of each setting under `limits`."""
+    found = {}
+    for name, path in LIMIT_VARIABLES.items():
+        setting, default = dotted(path), lookup(Limits().model_dump(), path[1:])
+        purpose = f"The limit [`{setting}`](configuration.md#limits)."
+        example = f"{default or 500:g}" if isinstance(default, float) else str(default or 500)
+        found[name] = Variable(purpose, example, f"`{setting}`", with_file=True)
+    return found
 
 
 VARIABLES: Mapping[str, Variable] = {
@@ -101,6 +114,7 @@ VARIABLES: Mapping[str, Variable] = {
         "`server.control_socket`",
         with_file=True,
     ),
+    **limit_variables(),
     "CONFIG": Variable(
         "The configuration file, which replaces the variables.", "/etc/gatepass.yaml", "none", with_file=True
     ),

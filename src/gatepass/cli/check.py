@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
+from gatepass.config.container import Container
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
 from gatepass.config.load import LoadedConfig, load
@@ -55,7 +56,7 @@ def check(path: str | None, every: bool, as_json: bool) -> None:
 def _load_for_json(path: str | None) -> LoadedConfig:
     """Load the configuration. If it is invalid, print its problems as one JSON document and exit with 2."""
     try:
-        return load(path, os.environ)
+        return load(path, os.environ, container=Container.current())
     except ConfigError as error:
         problems = [
             {

@@ -102,14 +102,19 @@ def load_or_exit(path: str | None, host: str | None = None, port: int | None = N
 
 
 def read_or_exit(
-    path: str | None, host: str | None, port: int | None, log: Mapping[str, str] = MappingProxyType({})
+    path: str | None,
+    host: str | None,
+    port: int | None,
+    log: Mapping[str, str] = MappingProxyType({}),
+    workers: int | None = None,
 ) -> LoadedConfig:
     """Load the configuration, overridden by flags as in `config.load.load`; exit with 2 if it is invalid."""
+    from gatepass.config.container import Container
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
 
     try:
-        return load(path, os.environ, host=host, port=port, log=log)
+        return load(path, os.environ, host=host, port=port, log=log, container=Container.current(workers))
     except ConfigError as error:
         exit_unusable(str(error))
 

@@ -73,13 +73,13 @@ def serve(
         if supervised is not None:
             from gatepass.server.supervisor import WorkerOptions
 
-            work(WorkerOptions(**json.loads(supervised)), path, host, port, flags)
+            work(WorkerOptions(**json.loads(supervised)), path, host, port, flags, workers)
             return
         if log_format is None:
-            loaded = read_or_exit(path, host, port, flags)
+            loaded = read_or_exit(path, host, port, flags, workers)
         else:  # a program may parse stderr: no line may have another format
             configure("info", log_format, Redactor())
-            loaded = _read_or_log(path, host, port, flags)
+            loaded = _read_or_log(path, host, port, flags, workers)
         from gatepass.config.file import DEFAULT_FILE
 
         configure(loaded.config.log.level, loaded.config.log.format, Redactor())
@@ -96,23 +96,28 @@ def serve(
 
             state = open_app_state(loaded, lambda text: _refuse(loaded.source, [text]))
             _log_start(loaded)
-            source = ConfigSource(loaded, _reader(path, host, port, flags))
+            source = ConfigSource(loaded, _reader(path, host, port, flags, workers))
             with _control_socket(loaded, listening) as control:
                 DrainingServer(state, print_url, None, source, control).run(sockets=[listening])
             return
         command = _worker_command(path, host, port)
         for name, value in flags.items():
             command += [f"--log-{name}", value]
+        if workers is not None:
+            command += ["--workers", str(workers)]
         _supervise(loaded, listening, count, command)
     finally:
         gc.enable()
 
 
-def _reader(path: str | None, host: str | None, port: int | None, log: Mapping[str, str]) -> Callable[[], LoadedConfig]:
+def _reader(
+    path: str | None, host: str | None, port: int | None, log: Mapping[str, str], workers: int | None
+) -> Callable[[], LoadedConfig]:
     """Return the function with which a reload reads the configuration: with the same flags."""
+    from gatepass.config.container import Container
     from gatepass.config.load import load
 
-    return partial(load, path, os.environ, host=host, port=port, log=log)
+    return partial(load, path, os.environ, host=host, port=port, log=log, container=Container.current(workers))
 
 
 def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
@@ -213,6 +218,8 @@ def _log_start(loaded: LoadedConfig) -> None:
         "upstreams": sorted(config.upstreams),
         "credentials": sorted(config.credentials),
         "keys": len(config.access.keys),
+        "held_bytes": config.limits.held_bytes,
+        "held_bytes_of": loaded.origin(("limits", "held_bytes")),
     }
     LOG.info("starting", extra={"fields": fields})
     if (limit := descriptor_limit()) < config.descriptors:
@@ -231,12 +238,17 @@ KEYS_MARKER = "keyed"
 
 
 def work(
-    options: WorkerOptions, config_path: str | None, host: str | None, port: int | None, log: Mapping[str, str]
+    options: WorkerOptions,
+    config_path: str | None,
+    host: str | None,
+    port: int | None,
+    log: Mapping[str, str],
+    workers: int | None = None,
 ) -> None:
     """Serve until the supervisor sends a signal or exits."""
     folder = Path(options.folder)
     configure("info", options.log_format, Redactor(), worker=options.number)
-    loaded = _read_or_log(config_path, host, port, log)
+    loaded = _read_or_log(config_path, host, port, log, workers)
     for warning in loaded.warnings:
         LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
     keys_marker = folder / KEYS_MARKER
@@ -264,7 +276,7 @@ def work(
     counts = ConnectionCounts(folder / CONNECTIONS, options.seat)
     lifeline = socket.socket(fileno=options.lifeline)
     channel = WorkerChannel(folder, worker_name(options.number), lifeline, counts)
-    source = ConfigSource(loaded, _reader(config_path, host, port, log), keys_marker)
+    source = ConfigSource(loaded, _reader(config_path, host, port, log, workers), keys_marker)
     control = None if options.control is None else socket.socket(fileno=options.control)
     server = DrainingServer(state, lambda _: None, channel, source, control)
     server.run(sockets=[socket.socket(fileno=options.listening)])
@@ -294,14 +306,17 @@ def open_app_state(
     return state
 
 
-def _read_or_log(path: str | None, host: str | None, port: int | None, log: Mapping[str, str]) -> LoadedConfig:
+def _read_or_log(
+    path: str | None, host: str | None, port: int | None, log: Mapping[str, str], workers: int | None
+) -> LoadedConfig:
     """Load the configuration. If it is invalid, log its problems as one event and exit with 2."""
+    from gatepass.config.container import Container
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
     from gatepass.config.references import own_variables
 
     try:
-        return load(path, os.environ, host=host, port=port, log=log)
+        return load(path, os.environ, host=host, port=port, log=log, container=Container.current(workers))
     except ConfigError as error:
         named = path or own_variables(os.environ).get("CONFIG", "environment")
         _refuse(named, [str(problem) for problem in error.problems])

@@ -1,5 +1,7 @@
 """Read a configuration from GATEPASS_ variables: one upstream, one for embeddings, one credential, keys and a proxy.
 
+`config.load` reads the variables that override a file too: the address, the control socket and the limits.
+
 References in values are not resolved. An empty variable is unset. A secret may be in a file that `…_FILE` names;
 gatepass reads that file again when it changes.
 """
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +30,7 @@ from gatepass.config.document import (
     matches,
     with_value,
 )
+from gatepass.config.model import Limits
 from gatepass.config.references import PREFIX, VARIABLES_BY_TYPE, Reference, UnresolvedReference, own_variables
 from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named
 
@@ -65,7 +69,11 @@ TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "
 """Variables of only one type of credential, from which gatepass derives the type."""
 
 TOKEN_VARIABLES = tuple(dict.fromkeys(name for names in VARIABLES_BY_TYPE.values() for name in names))
-NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *(f"{name}_FILE" for name in SECRETS)))
+LIMIT_VARIABLES: Mapping[str, SettingPath] = MappingProxyType(
+    {f"LIMITS_{name.upper()}": ("limits", name) for name in Limits.model_fields}
+)
+"""The variable of each setting under `limits`. It overrides the file."""
+NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *LIMIT_VARIABLES, *(f"{name}_FILE" for name in SECRETS)))
 """Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
 CLIENT_KEY_VARIABLE = "KEY"
 """The API key that `gatepass doctor --url` sends to a running gatepass; users may export it for all commands."""

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gatepass.config.access import expiry_warnings
-from gatepass.config.block import SECRET_NAME
+from gatepass.config.block import MIB, SECRET_NAME
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import (
     conflicts,
@@ -23,6 +23,7 @@ from gatepass.config.checks import (
     unsafe_settings,
     world_accessible_secrets,
 )
+from gatepass.config.container import Container
 from gatepass.config.document import (
     ConfigDocument,
     ConfigError,
@@ -35,20 +36,21 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import put_variables, read_environment, unknown_variables
+from gatepass.config.environment import LIMIT_VARIABLES, put_variables, read_environment, unknown_variables
 from gatepass.config.file import configuration_file, read_document
-from gatepass.config.model import Config
+from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
 from gatepass.config.wording import explained_errors
 from gatepass.types import Secret
 
-WITH_A_FILE = ("CONFIG", "HOST", "PORT", "CONTROL_SOCKET")
+WITH_A_FILE = ("CONFIG", "HOST", "PORT", "CONTROL_SOCKET", *LIMIT_VARIABLES)
 """The variables that override a file, or name it."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TREE_CHECKS = (unknown_names, unreachable_settings, unusable_files, unsafe_settings)
 """Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
+_DECIMAL = re.compile(r"[0-9]{1,30}\.[0-9]{1,30}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +83,26 @@ def load(
     host: str | None = None,
     port: int | None = None,
     log: Mapping[str, str] = NO_FLAGS,
+    container: Container | None = None,
 ) -> LoadedConfig:
     """Load the file `path`, else that of GATEPASS_CONFIG, else the GATEPASS_ variables alone, else ./gatepass.yaml.
 
     The flags `host`, `port` and `log` override the variables, which override the file. Raises ConfigError with all
-    problems.
+    problems. With a `container`, the default of `limits.held_bytes` fits its memory.
     """
     document = _document(path, environment)
     _put_address(document, environment, host, port)
+    _put_limits(document, environment)
+    if container is not None:
+        _put_held_bytes(document, container)
     if isinstance(lookup(document.tree, ("log",)) or {}, dict):
         for name, value in log.items():
             document.put(("log", name), value, f"--log-{name}")
     config = _checked(document)
     warnings = [*document.warnings, *likely_mistakes(config), *_exposed(document, config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
+    if container is not None:
+        warnings += memory_warnings(config, container)
     names = [name for name in PROXY_VARIABLES if environment.get(name)]
     hops: list[Any] = [*config.upstreams.values(), *config.credentials.values()]
     if names and not any(hop.network.proxy for hop in hops):
@@ -132,6 +140,43 @@ def _put_address(document: ConfigDocument, environment: Mapping[str, str], host:
             # Another text is left to the validation, whose error names the variable.
             value = int(text) if name == "port" and _NUMBER.match(text) else text
             document.put(("server", name), value, f"environment {PREFIX}{name.upper()}")
+
+
+def _put_limits(document: ConfigDocument, environment: Mapping[str, str]) -> None:
+    """Set the `limits` that have a variable."""
+    own = own_variables(environment)
+    if not isinstance(lookup(document.tree, ("limits",)) or {}, dict):
+        return
+    for variable, path in LIMIT_VARIABLES.items():
+        if (text := own.get(variable)) is not None:
+            # another text is left to the validation, whose error names the variable
+            value = int(text) if _NUMBER.match(text) else float(text) if _DECIMAL.match(text) else text
+            document.put(path, value, f"environment {PREFIX}{variable}")
+
+
+HALF_OF_CONTAINER = "half of the container's memory"
+
+
+def _put_held_bytes(document: ConfigDocument, container: Container) -> None:
+    """Lower the default of `limits.held_bytes` to half of the container's memory, divided by the workers."""
+    limits = lookup(document.tree, ("limits",)) or {}
+    if container.memory_bytes is None or not isinstance(limits, dict) or limits.get("held_bytes") is not None:
+        return
+    workers = container.workers or lookup(document.tree, ("server", "workers")) or 1
+    share_bytes = container.memory_bytes // 2 // workers if isinstance(workers, int) else 0
+    if 0 < share_bytes < Limits().held_bytes:
+        document.put(("limits", "held_bytes"), share_bytes, HALF_OF_CONTAINER)
+
+
+def memory_warnings(config: Config, container: Container) -> Iterator[str]:
+    """Yield a warning if the settings allow more memory than the container has."""
+    workers = container.workers or config.server.workers
+    if container.memory_bytes is not None and (needed_bytes := workers * config.memory_bytes) > container.memory_bytes:
+        yield (
+            f"the limits allow {needed_bytes // MIB} MiB in {workers} process{'es' if workers > 1 else ''}, and the"
+            f" container has {container.memory_bytes // MIB} MiB: lower limits.held_bytes, limits.reply_bytes and"
+            " limits.body_bytes, or raise the memory limit"
+        )
 
 
 def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:

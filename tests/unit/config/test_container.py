@@ -1,0 +1,100 @@
+"""The memory limit of a container, from the cgroup files of both versions, and the budget that fits it."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatepass.config.container import Container, memory_limit_bytes
+from gatepass.config.load import load
+
+MIB = 1 << 20
+UPSTREAM = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
+V1_HOST = "11:pids:/docker/ab\n4:cpu,memory:/docker/ab\n1:name=systemd:/docker/ab\n0::/\n"
+
+CASES = {
+    "none": ({}, None),
+    "version 2, in a container": (
+        {"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": f"{512 * MIB}\n"},
+        512 * MIB,
+    ),
+    "version 2, unlimited": ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": "max\n"}, None),
+    "version 2, nested": (
+        {
+            "/proc/self/cgroup": "0::/kube.slice/pod.slice/box\n",
+            "/sys/fs/cgroup/kube.slice/pod.slice/box/memory.max": "max\n",
+            "/sys/fs/cgroup/kube.slice/pod.slice/memory.max": f"{256 * MIB}\n",
+            "/sys/fs/cgroup/kube.slice/memory.max": f"{8192 * MIB}\n",
+        },
+        256 * MIB,
+    ),
+    "version 1, path of the host": (
+        {"/proc/self/cgroup": V1_HOST, "/sys/fs/cgroup/memory/memory.limit_in_bytes": f"{128 * MIB}\n"},
+        128 * MIB,
+    ),
+    "version 1, own path": (
+        {
+            "/proc/self/cgroup": V1_HOST,
+            "/sys/fs/cgroup/memory/docker/ab/memory.limit_in_bytes": f"{64 * MIB}\n",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        },
+        64 * MIB,
+    ),
+    "version 1, unlimited": (
+        {"/proc/self/cgroup": V1_HOST, "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
+        None,
+    ),
+    "no number": ({"/proc/self/cgroup": "0::/\nx\n", "/sys/fs/cgroup/memory.max": "\n"}, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_smallest_limit_around_the_process_applies(name):
+    files, limit_bytes = CASES[name]
+    assert memory_limit_bytes(files.get) == limit_bytes
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "workers", "held_bytes"),
+    [
+        (None, None, 512 * MIB),
+        (4096 * MIB, None, 512 * MIB),
+        (512 * MIB, None, 256 * MIB),
+        (512 * MIB, 2, 128 * MIB),
+        (4096 * MIB, 8, 256 * MIB),
+    ],
+)
+def test_the_default_budget_is_half_of_the_container_by_worker(memory_bytes, workers, held_bytes):
+    loaded = load(None, UPSTREAM, container=Container(memory_bytes, workers))
+    assert loaded.config.limits.held_bytes == held_bytes
+    of_container = held_bytes < 512 * MIB
+    assert loaded.origin(("limits", "held_bytes")) == ("half of the container's memory" if of_container else "default")
+
+
+def test_workers_of_the_file_share_the_container(tmp_path):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\nserver: {workers: 4}\n")
+    assert load(str(file), {}, container=Container(1024 * MIB)).config.limits.held_bytes == 128 * MIB
+
+
+def test_a_budget_that_is_set_wins_and_a_warning_names_what_does_not_fit():
+    stated = {**UPSTREAM, "GATEPASS_LIMITS_HELD_BYTES": str(512 * MIB)}
+    loaded = load(None, stated, container=Container(512 * MIB))
+    assert loaded.config.limits.held_bytes == 512 * MIB
+    (warning,) = loaded.warnings
+    assert "752 MiB in 1 process," in warning
+    assert "512 MiB: lower limits.held_bytes" in warning
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_defaults_fit_the_container_of_the_manifests(workers):
+    assert load(None, UPSTREAM, container=Container(workers * 512 * MIB, workers)).warnings == ()
+
+
+def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\nlimits: {body_bytes: 7}\n")
+    stated = {"GATEPASS_LIMITS_BODY_BYTES": "8", "GATEPASS_LIMITS_RECEIVE_S": "1.5", "GATEPASS_LIMITS_CONNECTIONS": "9"}
+    loaded = load(str(file), stated)
+    limits = loaded.config.limits
+    assert (limits.body_bytes, limits.receive_s, limits.connections, loaded.warnings) == (8, 1.5, 9, ())
+    assert loaded.origin(("limits", "body_bytes")) == "environment GATEPASS_LIMITS_BODY_BYTES"
