@@ -338,6 +338,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
+        self._take_turn()  # over TLS the end may follow a read although reading is paused
         if self._reply is not None and self._until_close:
             self._finish(self._reply)
         else:

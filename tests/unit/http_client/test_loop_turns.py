@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 
+import pytest
+
 from gatepass.http_client.loop_turns import SMALL_BYTES, TURN_S, LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES
 from gatepass.http_client.response_body import UpstreamResponse
@@ -14,6 +16,7 @@ from tests.unit.http_client.loop import one_iteration, rest
 from tests.unit.http_client.test_connection import CHUNKED, begun
 from tests.unit.http_client.wire import Wire
 
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
 LARGE = b"x" * (SMALL_BYTES + 1)
 CHUNK = b"%x\r\n%b\r\n" % (len(LARGE), LARGE)
 
@@ -114,6 +117,19 @@ async def test_what_waits_is_parsed_before_the_end_of_its_connection():
     assert b"".join([piece async for piece in reply]) == b"a" + LARGE + LARGE
     await rest()
     assert wire.events[-1] == "lost"
+
+
+@pytest.mark.parametrize("head", [UNTIL_CLOSE, CHUNKED])
+async def test_what_waits_is_parsed_before_the_end_of_the_input(head):
+    # over TLS the end of the input may follow a read in the same iteration, although reading is paused
+    wire = Wire()
+    is_chunked = head is CHUNKED
+    reply = await begun(wire, head + (b"1\r\na\r\n" if is_chunked else b"a"))
+    wire.feed(CHUNK if is_chunked else LARGE)
+    wire.now_s += TURN_S
+    wire.feed(CHUNK + b"0\r\n\r\n" if is_chunked else LARGE)
+    wire.connection.eof_received()
+    assert b"".join([piece async for piece in reply]) == b"a" + LARGE + LARGE
 
 
 async def test_what_waits_is_dropped_with_an_aborted_reply():
