@@ -190,7 +190,15 @@ STATUS = {
     "in_flight": 0,
     "credentials": {},
     "keys": [
-        {"name": "ragflow", "role": "admin", "profile": "plain", "expires": None, "models": None, "state": "valid"}
+        {
+            "name": "ragflow",
+            "role": "admin",
+            "profile": "plain",
+            "expires": None,
+            "models": None,
+            "operations": None,
+            "state": "valid",
+        }
     ],
     "reload_problems": [],
     "store": None,

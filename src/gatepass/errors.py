@@ -9,6 +9,7 @@
     │   ├── ForbiddenOrigin         403 forbidden_origin
     │   ├── ForbiddenPeer           403 forbidden_peer
     │   ├── ModelNotAllowed         403 model_not_allowed
+    │   ├── OperationNotAllowed     403 operation_not_allowed
     │   ├── RoleNotAllowed          403 role_not_allowed
     │   ├── ModelNotFound           404 model_not_found
     │   ├── UnknownPath             404 unknown_path
@@ -160,10 +161,9 @@ class ForbiddenPeer(CallerError):
 
 
 class ModelNotAllowed(CallerError):
-    """The key has a list of `models`, and the request names a model, server or operation beyond it.
+    """The key has a list of `models`, and the request names a model or a server beyond it.
 
     - The model is not in the list, or the request names no model.
-    - The operation works on files, batches or stored responses, which name no model.
     - Another member of the body names another model, a server or a credential. `access.keys[].models` lists these
       members.
 
@@ -171,6 +171,21 @@ class ModelNotAllowed(CallerError):
     """
 
     code, status = "model_not_allowed", 403
+
+
+class OperationNotAllowed(CallerError):
+    """The key does not open the operation, or the stored object that a member of the request names.
+
+    - `access.keys[].operations` of the key does not list the operation.
+    - Several callers share the files, batches and responses that the upstream stores. Without `operations` these are
+      closed, as they are for a key with `models`.
+    - A member or a part of a form names such an object, for example `file_id` or `previous_response_id`.
+
+    Action: Add the entry that the message names to `access.keys[].operations`.
+    docs/operations/keys.md#limit-the-operations-of-a-key has the table.
+    """
+
+    code, status = "operation_not_allowed", 403
 
 
 class RoleNotAllowed(CallerError):

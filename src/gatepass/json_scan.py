@@ -180,11 +180,34 @@ class JsonScanner:
             self._use_steps(MEMBER_STEPS)
             name_end = self._string_end(at)
             if name_end - at > LONGEST_NAME_BYTES:
-                raise TooManySteps(f"The body contains a member name that is longer than {LONGEST_NAME_BYTES} bytes.")
+                raise _too_long_name()
             value = _skip(_COLON, text, name_end)
             end = self.value_end(value)
             yield Member(string(text[at:name_end]), at, value, end)
             at = _skip(_COMMA, text, end)
+
+    def inner_members(self, skips: Collection[str]) -> Iterator[tuple[str, int]]:
+        """Yield the name and the position of the value of each member at any depth, in one pass.
+
+        The values of members with a name in `skips` are passed over.
+        """
+        text, at = self.text, 0
+        while (mark := _MARK.search(text, at)) is not None:
+            self._use_steps(1)
+            at = mark.end()
+            if text[at - 1] != _QUOTE:
+                continue
+            start, at = at - 1, self._string_end(at - 1)
+            if (colon := _COLON.match(text, at)) is None:  # a value: only a name precedes a colon
+                continue
+            self._use_steps(MEMBER_STEPS)
+            if at - start > LONGEST_NAME_BYTES:
+                raise _too_long_name()
+            name = string(text[start:at])
+            at = colon.end()
+            yield name, at
+            if name in skips:
+                at = self.value_end(at)
 
     def elements(self, at: int) -> Iterator[tuple[int, int]]:
         """Yield the spans of the elements of the array that begins at `at`, in order."""
@@ -243,6 +266,10 @@ class JsonScanner:
         self.steps_left -= steps
         if self.steps_left <= 0:
             raise TooManySteps("The body contains too many small values for gatepass to change it.")
+
+
+def _too_long_name() -> TooManySteps:
+    return TooManySteps(f"The body contains a member name that is longer than {LONGEST_NAME_BYTES} bytes.")
 
 
 MOST_SLOW_NUMBERS = 1_000

@@ -114,6 +114,13 @@ class Operation:
     """Its requests name a model in their body."""
     is_download: bool = False
     """Its reply is a file of any content type, so its body is not classified."""
+    cancels: bool = False
+    """It ends work in progress. A key may use it with `DELETE` in its `operations`."""
+
+    @property
+    def is_about_stored(self) -> bool:
+        """Whether it creates, lists, reads, cancels or deletes stored objects, and nothing else."""
+        return not self.names_model and self.protocol is ClientProtocol.RAW
 
 
 # gc=False: no field can refer back, so the garbage collector need not track it

@@ -68,7 +68,10 @@ RUN = {
 }
 """(pages, languages): the module in tests/docs that runs, loads or compares these blocks."""
 
-LOADED = ("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md")
+LOADED = (
+    *("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md"),
+    "docs/operations/keys.md",
+)
 """Pages whose configurations test_a_configuration_loads loads."""
 
 PARSED = {

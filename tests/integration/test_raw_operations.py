@@ -130,7 +130,7 @@ async def test_a_key_for_some_models_requires_one_of_them_named():
         ]
         files = await gp.ask(None, "/v1/files", method="GET", headers=headers).answer()
     assert statuses == [200, 403, 403]
-    assert (files.status, files.error["code"]) == (403, "model_not_allowed")
+    assert (files.status, files.error["code"]) == (403, "operation_not_allowed")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_st
     ):
         headers = {**more, "authorization": f"Bearer {KEY}"}
         answer = await gp.ask(body, path, method=method, headers=headers).answer()
-    assert (answer.status, answer.error["code"]) == (403, "model_not_allowed")
+    assert (answer.status, answer.error["code"]) == (403, "operation_not_allowed")
     assert upstream.received == []
 
 

@@ -150,8 +150,16 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         "profile": "plain",
         "expires": ends.isoformat().replace("+00:00", "Z"),
         "models": None,
+        "operations": None,
     }
-    second = {"name": "bot", "role": "caller", "profile": "plain", "expires": None, "models": ["gpt-*"]}
+    second = {
+        "name": "bot",
+        "role": "caller",
+        "profile": "plain",
+        "expires": None,
+        "models": ["gpt-*"],
+        "operations": None,
+    }
     assert [answer.json()["keys"] for answer in answers] == [
         [{**first, "state": state}, {**second, "state": "valid"}] for state in ("valid", "expires soon")
     ]

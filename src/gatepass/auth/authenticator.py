@@ -41,6 +41,7 @@ class Authenticator:
         self._ring = KeyRing(config.access.keys)
         self._profiles = resolved(config.profiles)
         self.requires_key = bool(config.access.keys)
+        self.shares_objects = config.access.shares_objects
         self._viewers = frozenset(key.name for key in config.access.keys if not key.calls_models)
 
     def authenticate(

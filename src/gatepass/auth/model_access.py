@@ -1,19 +1,24 @@
-"""Model access: which models a caller may use, also through members of the body other than `model`.
+"""Access of a caller: the models, operations and stored objects that a request may use, also through its members.
 
 An upstream may be a gateway itself. LiteLLM, OpenRouter and others accept a fallback model, the URL of another server
 or its API key as members of the body. A caller whose key covers only some models may not send them.
+
+An upstream stores the files and the answers of all callers under one credential. `closed_objects` decides which kinds
+of them are closed to a caller.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 from gatepass.config.access import AccessKey
-from gatepass.errors import ModelNotAllowed, RoleNotAllowed
+from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
 from gatepass.json_scan import (
     MOST_STEPS,
+    NAME_BYTES,
     JsonScanner,
     ScannedBody,
     any_of,
@@ -22,7 +27,7 @@ from gatepass.json_scan import (
     occurs_at_most,
     string,
 )
-from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
+from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, ClientProtocol, Operation
 
 MODELS = frozenset(
     (
@@ -61,6 +66,26 @@ Vercel's gateway reads `models` and `byok`."""
 TEXT_LISTS = frozenset(("stop", "modalities", "include", "tags", "input", "prompt", "documents"))
 """Members that contain a list of texts, of which none is the name of a model."""
 
+ANSWERS, FILES = "responses", "files"
+OF_ANSWERS = ("previous_response_id", "conversation", "conversation_id", "thread_id", "assistant_id", "cached_content")
+OF_FILES = (
+    *("file_id", "file_ids", "input_file_id", "vector_store_id", "vector_store_ids"),
+    *("container", "container_id", "skill_id"),
+)
+"""Members that name stored objects, at any depth. `GET responses` opens the first ones, `GET files` the second ones.
+
+`prompt` with an object, `audio` and `container` with an `id`, and items of `input` by their id name such objects too.
+OpenAI's tools continue in the container that an item of the input names. Gemini's cached content is a prompt."""
+REFERENCES = ("item_reference", "image_generation_call")
+"""Types of items of `input` that name an earlier item by their `id`."""
+FREE = frozenset(
+    (
+        *("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "examples"),
+        *("metadata", "arguments", "documents"),
+    )
+)
+"""Members whose own members the client invents: parts of a JSON Schema, and texts with any fields."""
+
 REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
 """Names of form parts that are rejected. No operation with a form has a model in a part other than `model`."""
 _STEPS = re.compile(r"[\[\].\0]")
@@ -73,6 +98,16 @@ _ANY = any_of(
     *(name.replace("_", "[_-]?") for name in sorted({*REFUSED_PARTS, _PLUGINS})),
     rf"(?:{'|'.join(FAMILIES)})[_:-][^\"]{{1,64}}",
 )
+_PROMPT, _AUDIO, _CONTAINER = "prompt", "audio", "container"
+_STORED: Mapping[str, str] = MappingProxyType(
+    {
+        **{name.replace("_", ""): ANSWERS for name in (*OF_ANSWERS, _PROMPT, _AUDIO)},
+        **{name.replace("_", ""): FILES for name in OF_FILES},
+    }
+)
+"""The kind of the object that a member names, by the name of the member as `_normalized` returns it."""
+_NAMES_OF_STORED = tuple(name.replace("_", "[_-]?") for name in (*OF_ANSWERS, *OF_FILES, _PROMPT, _AUDIO))
+_ANY_STORED, _ANY_STORED_OR_ID = any_of(*_NAMES_OF_STORED), any_of(*_NAMES_OF_STORED, "id")
 _ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
 
 
@@ -93,14 +128,23 @@ def _is_destination(name: str) -> bool:
 
 
 def check_body_access(
-    caller: AccessKey, body: bytes, most_steps: int = MOST_STEPS, *, names_model: bool = False
+    caller: AccessKey,
+    body: bytes,
+    most_steps: int = MOST_STEPS,
+    *,
+    names_model: bool = False,
+    closed: Collection[str] = (),
+    has_items: bool = False,
 ) -> None:
     """Check a JSON `body` that a parser has accepted. Names match without case, `_` and `-`, and may be repeated.
 
     `names_model`: the object has exactly one own `model` member, without escapes. `check_model_access` checks that one.
-    Raises ModelNotAllowed if `body` names what the caller's key does not cover. Raises TooManySteps if the check needs
-    more than `most_steps` (see JsonScanner).
+    `closed`: the kinds of stored objects that no member may name. `has_items`: an item of `input` may name one.
+    Raises ModelNotAllowed and OperationNotAllowed if `body` names what the caller's key does not cover. Raises
+    TooManySteps if the check needs more than `most_steps` (see JsonScanner).
     """
+    if closed and may_name_in_any_case(body, _ANY_STORED_OR_ID if has_items else _ANY_STORED):
+        _check_stored(caller, JsonScanner(body, most_steps), closed)
     if caller.models is None:
         return
     if not may_name_in_any_case(body, _ANY):
@@ -112,17 +156,86 @@ def check_body_access(
     _check_object(caller, JsonScanner(body, most_steps), 0, is_top=True)
 
 
-def check_part_access(caller: AccessKey, name: str) -> None:
-    """Check the part `name` of a form; raise ModelNotAllowed if it may name other models, a server or a credential."""
-    if caller.models is None:
+def check_part_access(caller: AccessKey, name: str, closed: Collection[str] = ()) -> None:
+    """Check the part `name` of a form, which may name other models, a server, a credential or a stored object.
+
+    Raises ModelNotAllowed and OperationNotAllowed. `closed` as in `check_body_access`.
+    """
+    if caller.models is None and not closed:
         return
-    for step in set(_STEPS.split(name)):  # a name may repeat a step thousands of times
+    steps = set(_STEPS.split(name))  # a name may repeat a step thousands of times
+    plain = {_normalized(step).strip(_AROUND_STEP) for step in steps}
+    for step in plain & _STORED.keys():
+        # the part `prompt` is a text, and only `prompt[id]` names a stored one
+        if _STORED[step] in closed and (step not in (_PROMPT, _AUDIO) or "id" in plain):
+            raise _not_opened(caller, name, _STORED[step])
+    for step in steps if caller.models is not None else ():
         if _normalized(step).strip(_AROUND_STEP) in _PARTS or _is_destination(step.strip(_AROUND_STEP)):
             raise ModelNotAllowed(
                 f"The caller {caller.name!r} may use only some models, and the part {name[:200]!r} of the form may name"
                 " other models, a server or a credential. Leave it out.",
                 param=name[:200],
             )
+
+
+def closed_objects(caller: AccessKey, *, shares_objects: bool) -> tuple[str, ...]:
+    """Return the kinds of stored objects that are closed to the caller: those that its `operations` do not open.
+
+    `shares_objects`: several callers reach the upstream. Without `operations`, all are closed to a caller that shares
+    them or that may use only some models.
+    """
+    if caller.operations is None:
+        return (ANSWERS, FILES) if shares_objects or caller.models is not None else ()
+    return tuple(kind for kind in (ANSWERS, FILES) if not _opens(caller, "GET", kind))
+
+
+def _opens(caller: AccessKey, method: str, name: str) -> bool:
+    listed: Collection[str] = caller.operations or ()
+    return name in listed or f"{method} {name}" in listed
+
+
+def _not_opened(caller: AccessKey, member: str, kind: str) -> OperationNotAllowed:
+    return OperationNotAllowed(
+        f"The caller {caller.name!r} may not name objects that the upstream stores for all callers, and"
+        f" {member[:200]!r} names one. Leave it out, or add {f'GET {kind}'!r} to access.keys[].operations.",
+        param=member[:200],
+    )
+
+
+def _check_stored(caller: AccessKey, scanner: JsonScanner, closed: Collection[str]) -> None:
+    for name, value in scanner.inner_members(FREE):
+        plain = _normalized(name)
+        kind = _STORED.get(plain)
+        if kind in closed and kind is not None and _names_object(scanner, plain, value):
+            raise _not_opened(caller, name, kind)
+        if plain == _INPUT and ANSWERS in closed and scanner.text.startswith(b"[", value):
+            for start, _ in scanner.elements(value):
+                if scanner.text.startswith(b"{", start) and _is_reference(scanner, start):
+                    raise _not_opened(caller, "input", ANSWERS)
+
+
+def _names_object(scanner: JsonScanner, name: str, value: int) -> bool:
+    """Whether the value at `value` of the member `name` names a stored object. Null and an empty list name none."""
+    text = scanner.text
+    if text.startswith(b"{", value) and name in (_AUDIO, _CONTAINER):  # `{"type": "auto"}` is a new container
+        return any(_normalized(member.name) == "id" for member in scanner.members(value))
+    if name in (_PROMPT, _AUDIO):
+        return name == _PROMPT and text.startswith(b"{", value)
+    if text.startswith(b"[", value):
+        return next(scanner.elements(value), None) is not None
+    return not text.startswith(b"null", value)
+
+
+def _is_reference(scanner: JsonScanner, at: int) -> bool:
+    """Whether the item of `input` at `at` is an earlier one: by its type, or because it has an id and no type."""
+    types, has_id, has_role = list[str](), False, False
+    for member in scanner.members(at):
+        name, first = folded(member.name), scanner.text[member.value : member.value + 1]
+        if name == "type" and first == b'"' and member.end - member.value <= NAME_BYTES:
+            types.append(folded(string(scanner.text[member.value : member.end])))
+        has_id |= name == "id" and first != b"n"
+        has_role |= name == "role"
+    return has_id and (any(kind in REFERENCES for kind in types) if types else not has_role)
 
 
 def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
@@ -250,12 +363,25 @@ def check_model_access(caller: AccessKey, model: str) -> None:
         raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
 
 
-def check_operation_access(caller: AccessKey, operation: Operation) -> None:
-    """Raise ModelNotAllowed if the caller's key covers only some models and `operation` may run any model."""
-    if caller.models is not None and not operation.names_model:
-        raise ModelNotAllowed(
-            f"The caller {caller.name!r} may use only some models. The operation {operation.name} may run any model."
-        )
+def check_operation_access(caller: AccessKey, operation: Operation, *, shares_objects: bool = False) -> None:
+    """Raise OperationNotAllowed if the caller's key does not open `operation`.
+
+    `shares_objects` as in `closed_objects`. An operation on stored objects is closed like a member that names one.
+    """
+    if caller.operations is None and not (operation.is_about_stored and (shares_objects or caller.models is not None)):
+        return
+    name = "models" if operation.protocol is ClientProtocol.MODELS else operation.name
+    method = "DELETE" if operation.cancels else operation.method
+    if _opens(caller, method, name):
+        return
+    reason = "its key does not list it"
+    if caller.operations is None:
+        reason = "the upstream stores the objects of all callers under one credential"
+    entry = f"{method} {name}" if operation.is_about_stored or name == ANSWERS else name
+    raise OperationNotAllowed(
+        f"The caller {caller.name!r} may not use {operation.method} {operation.name}, because {reason}."
+        f" Add {entry!r} to access.keys[].operations."
+    )
 
 
 def may_use(caller: AccessKey, model: str) -> bool:

@@ -32,9 +32,10 @@ def check(path: str | None, every: bool, as_json: bool) -> None:
     Exit codes: 0 the configuration is valid, 2 it is not.
     """
     loaded = _load_for_json(path) if as_json else load_or_exit(path)
-    # `serve` does not warn about these: a credential may be there for the next upstream
+    # `serve` does not warn about idle ones: a credential may be there for the next upstream
     used = {upstream.credential for upstream in loaded.config.upstreams.values()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
+    idle += loaded.start_warnings[len(loaded.warnings) :]
     tree, origins = effective(loaded)
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     if as_json:

@@ -127,8 +127,9 @@ def doctor(
 
 def _calls(config: Config, model: str | None, operation: str | None, key: AccessKey | None) -> list[ProbeCall]:
     """Return the real calls: of `model`, or of the first declared model of each operation."""
-    from gatepass.auth.model_access import check_model_access
+    from gatepass.auth.model_access import check_model_access, check_operation_access
     from gatepass.cli.probe import ProbeCall
+    from gatepass.operations.table import OPERATIONS
 
     if model is not None:
         chosen = {operation or operation_of(config, model): model}
@@ -148,6 +149,7 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
     calls = []
     for found, name in chosen.items():
         if key is not None:
+            check_operation_access(key, next(row for row in OPERATIONS if row.name == found))
             check_model_access(key, name)
         profile = (key.profile if key is not None else None) or "plain"
         calls.append(ProbeCall(found, name, profile))

@@ -40,9 +40,24 @@ def keys() -> None:
     "--expires", metavar="TIME", help="The expiry: a date (its beginning in UTC) or an RFC 3339 time. Default: none."
 )
 @click.option("--model", "models", multiple=True, help="A model or glob that the key may use. May be repeated.")
+@click.option(
+    "--operation",
+    "operations",
+    multiple=True,
+    metavar="NAME",
+    help="An operation that the key may use. May be repeated.",
+)
 @config_option
 @json_option
-def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str, ...], **options: str | None) -> None:
+def new(
+    path: str | None,
+    *,
+    as_json: bool,
+    name: str | None,
+    models: tuple[str, ...],
+    operations: tuple[str, ...],
+    **options: str | None,
+) -> None:
     """Create a key and print it once, with its entry for the configuration file and its variable.
 
     Only the hash belongs into the configuration. gatepass does not store the key. The configuration file is read only
@@ -55,7 +70,7 @@ def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str,
     from gatepass.config.wording import explained_errors
 
     key, key_hash = new_key()
-    given = {"name": name, "models": list(models) or None, **options}
+    given = {"name": name, "models": list(models) or None, "operations": list(operations) or None, **options}
     entry: Row = {"name": DEFAULT_NAME, **{option: value for option, value in given.items() if value}, "hash": key_hash}
     try:
         # valid in a file, where time passes, but of no use for a new key
@@ -63,13 +78,14 @@ def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str,
             raise click.BadParameter("is in the past", param_hint="--expires")
     except ValidationError as error:
         setting, reason = next(iter(explained_errors(error, entry)))
-        raise click.BadParameter(reason, param_hint=f"--{setting[0]}") from None
+        option = {"models": "model", "operations": "operation"}.get(str(setting[0]), setting[0])
+        raise click.BadParameter(reason, param_hint=f"--{option}") from None
     if options["profile"]:
         _check_profile(options["profile"], path)
     shown = ", ".join(f"{option}: {json.dumps(value)}" for option, value in entry.items())
     behind = "".join(f"/{option}={value}" for option, value in given.items() if value)
     # a name of a model may contain the separators of the variable
-    line = None if models else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
+    line = None if models or operations else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
     if as_json:
         print_json({"key": key, "entry": entry, "environment": line})
         return
@@ -79,7 +95,7 @@ def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str,
     # with the indentation that `gatepass init` writes
     click.echo(f"\n    - {{{shown}}}\n")
     if line is None:
-        click.echo("A configuration by environment variables has no models of a key: use a file.")
+        click.echo("A configuration by environment variables has no models and operations of a key: use a file.")
     else:
         click.echo("Or, for a configuration by environment variables:")
         click.echo(f"\n  {line}")

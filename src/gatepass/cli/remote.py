@@ -94,8 +94,8 @@ async def in_process(config: Config, client_name: str, key: AccessKey | None) ->
 
     secret, hashed = new_key()
     profile = (key.profile if key is not None else None) or client_name
-    models = None if key is None else key.models
-    own = AccessKey(name="doctor", hash=hashed, models=models, profile=profile)
+    limits = {} if key is None else {"models": key.models, "operations": key.operations}
+    own = AccessKey.model_validate({"name": "doctor", "hash": hashed, "profile": profile, **limits})
     # without the configured keys, of which only hashes may be known here
     app = create_app(config.model_copy(update={"access": config.access.model_copy(update={"keys": [own]})}))
     transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1))

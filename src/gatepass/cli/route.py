@@ -10,7 +10,7 @@ from types import MappingProxyType
 import click
 from msgspec.structs import replace
 
-from gatepass.auth.model_access import check_model_access
+from gatepass.auth.model_access import check_model_access, check_operation_access
 from gatepass.cli.options import (
     CHECK_FAILED,
     ROUTED_OPERATIONS,
@@ -74,6 +74,7 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
     document: dict[str, object] = {"operation": operation, "model": model, "caller": caller}
     try:
         if key is not None:
+            check_operation_access(key, next(row for row in OPERATIONS if row.name == operation))
             check_model_access(key, model)
         targets = report_targets(config, operation, model, key)
     except CallerError as error:

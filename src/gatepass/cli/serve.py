@@ -86,7 +86,7 @@ def serve(
         # gatepass can find this file by accident, so the log states it
         if loaded.source == DEFAULT_FILE and path is None:
             LOG.info("configuration_found", extra={"fields": {"file": os.path.abspath(DEFAULT_FILE)}})
-        for warning in loaded.warnings:
+        for warning in loaded.start_warnings:
             _report("configuration_warning", {"warning": warning}, f"warning: {warning}", logging.WARNING)
         listening = _listen(loaded)
         count = workers or loaded.config.server.workers
@@ -249,7 +249,7 @@ def work(
     folder = Path(options.folder)
     configure("info", options.log_format, Redactor(), worker=options.number)
     loaded = _read_or_log(config_path, host, port, log, workers)
-    for warning in loaded.warnings:
+    for warning in loaded.start_warnings:
         LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
     keys_marker = folder / KEYS_MARKER
     from gatepass.server.reload import KEYS_LOST, ConfigSource

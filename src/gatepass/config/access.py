@@ -220,10 +220,38 @@ Moment = Annotated[
 ]
 
 
+KeyOperation = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "rerank",
+    "responses",
+    "GET responses",
+    "POST responses",
+    "DELETE responses",
+    "files",
+    "GET files",
+    "POST files",
+    "DELETE files",
+    "batches",
+    "GET batches",
+    "POST batches",
+    "DELETE batches",
+    "models",
+    "transcriptions",
+    "translations",
+    "speech",
+    "images",
+    "moderations",
+]
+"""The entries of `operations`: all methods of an operation, or one of several. tests compare them with the table."""
+
+
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
-    key. All keys of a caller need the same `role`, `models`, `profile` and `max_concurrent`.
+    key. All keys of a caller need the same `role`, `models`, `operations`, `profile` and
+    `max_concurrent`.
 
     Example: ragflow
     """
@@ -267,6 +295,17 @@ class AccessKey(Block):
     as in `extra_body[api_base]`.
 
     Example: [gpt-4o, "text-embedding-*"]
+    """
+    operations: list[KeyOperation] | None = None
+    """The operations that this key may use, by name or by method and name; None: all, but of the objects that the
+    upstream stores none if the key has `models` or gatepass has several callers. `GET files` and `files` also open
+    the members that name files, `GET responses` and `responses` those that name stored answers: see
+    docs/operations/keys.md#limit-the-operations-of-a-key. `DELETE` includes the cancellation. A violation is 403
+    `operation_not_allowed`.
+
+    Example: [chat, embeddings, models, "GET files"]
+
+    Danger: Callers that may use stored objects reach those of all callers, because the upstream sees one credential.
     """
     profile: Name | None = None
     """The profile of this caller's client: a built-in one or one of `profiles`. None: `plain`.
@@ -322,6 +361,7 @@ class AccessKey(Block):
             "profile": self.profile or "plain",
             "expires": None if self.expires is None else moment_text(self.expires),
             "models": self.models,
+            "operations": self.operations,
             "state": self.state(wall_s),
         }
 
@@ -353,3 +393,8 @@ class Access(Block):
     def callers(self) -> int:
         """The number of callers; 1 without keys."""
         return len({key.name for key in self.keys}) or 1
+
+    @property
+    def shares_objects(self) -> bool:
+        """Whether several callers reach the upstream, which stores the objects of all of them under one credential."""
+        return len({key.name for key in self.keys if key.calls_models}) > 1

@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN_PROFILES, keys_in
+from gatepass.config.access import BUILT_IN_PROFILES, Access, keys_in
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -210,9 +210,14 @@ def api_key_weakness(key: str) -> str | None:
 
 
 NAMED_LIKE_PROFILE = "is named like the profile {0} and does not use it: set profile: {0}, or profile: plain"
-OF_CALLER = ("role", "models", "profile", "max_concurrent")
+OF_CALLER = ("role", "models", "operations", "profile", "max_concurrent")
 DIFFERENT_KEY = (
     "differs from access.keys[{}], which is a key of the same caller {!r}: repeat the value there, or use another name"
+)
+BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
+CLOSED_OBJECTS = (
+    "access.keys: the upstream stores the files, batches and responses of all callers under one credential, so they are"
+    " closed to {callers}: set access.keys[].operations of each caller"
 )
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 NOT_AZURE = "is Azure: deployments need dialect: azure, and with dialect: openai the URL ends in /openai/v1"
@@ -256,12 +261,21 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         for setting in OF_CALLER:
             if getattr(key, setting) != getattr(config.access.keys[earlier], setting):
                 yield ("access", "keys", number, setting), DIFFERENT_KEY.format(earlier, key.name)
+        if key.models is not None and {"batches", "POST batches"} & set(key.operations or ()):
+            yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
             token_headers = {field.lower() for field in placement_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in token_headers:
                     yield ("upstreams", name, "headers", field), HEADER_SET_TWICE.format(field)
+
+
+def closed_objects_warnings(access: Access) -> Iterator[str]:
+    """Yield a warning about the callers that share the upstream's stored objects and have no `operations`."""
+    undecided = {key.name: None for key in access.keys if key.calls_models and key.operations is None}
+    if undecided and access.shares_objects:
+        yield CLOSED_OBJECTS.format(callers=", ".join(undecided))
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:

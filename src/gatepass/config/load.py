@@ -15,6 +15,7 @@ from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import (
+    closed_objects_warnings,
     conflicts,
     exposed,
     likely_mistakes,
@@ -55,7 +56,7 @@ _DECIMAL = re.compile(r"[0-9]{1,30}\.[0-9]{1,30}\Z")
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A valid configuration. `warnings` are logged at the start and contain no secret."""
+    """A valid configuration. `warnings` are those that every command reports. No warning contains a secret."""
 
     config: Config
     document: ConfigDocument = field(repr=False)
@@ -65,6 +66,11 @@ class LoadedConfig:
     def source(self) -> str:
         """The file's name, or `environment`."""
         return self.document.source
+
+    @property
+    def start_warnings(self) -> tuple[str, ...]:
+        """All warnings, which the start, a reload and `gatepass check` report."""
+        return (*self.warnings, *closed_objects_warnings(self.config.access))
 
     def origin(self, path: SettingPath) -> str:
         """Return the origin of a value: `gatepass.yaml:12`, `environment NAME`, `--port`, or `default`."""

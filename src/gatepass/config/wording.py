@@ -101,7 +101,8 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     # the same name one block deeper is a better guess than a similar one here, but not than a known synonym
     if near is not None and (len(inside) != 1 or name in ALIASES):
         return f"is not a setting; did you mean {near}?"
-    if len(found := inside or elsewhere) == 1:
+    top = [p for p in elsewhere if len(p) == 1]
+    if len(found := inside or top or elsewhere) == 1:
         suggested = found[0][len(block) :] if inside else found[0]
         place = "the top-level " if len(suggested) == 1 else ""  # `operations` alone could be read as this name here
         return f"is not a setting here; did you mean {place}{dotted(named(suggested))}?"
@@ -269,5 +270,5 @@ def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[
 
 
 def _listed(expected: str) -> list[str]:
-    """Split pydantic's `'a', 'b' or 'c'` into names."""
-    return re.findall(r"[\w.]+", expected.replace(" or ", " "))
+    """Split pydantic's `'a', 'b' or 'c'` into names, of which some have a blank."""
+    return re.findall(r"'([^']+)'", expected)

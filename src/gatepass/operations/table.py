@@ -37,10 +37,10 @@ _RAW = (
     _raw("batches", "POST", "/batches", "Create a batch", names_model=False),
     _raw("batches", "GET", "/batches", "List the batches", names_model=False),
     _raw("batches", "GET", "/batches/{id}", "Describe one batch", names_model=False),
-    _raw("batches", "POST", "/batches/{id}/cancel", "Cancel one batch", names_model=False),
+    _raw("batches", "POST", "/batches/{id}/cancel", "Cancel one batch", names_model=False, cancels=True),
     _raw("responses", "GET", "/responses/{id}", "Fetch one response", names_model=False),
     _raw("responses", "DELETE", "/responses/{id}", "Delete one response", names_model=False),
-    _raw("responses", "POST", "/responses/{id}/cancel", "Cancel one response", names_model=False),
+    _raw("responses", "POST", "/responses/{id}/cancel", "Cancel one response", names_model=False, cancels=True),
     _raw("responses", "GET", "/responses/{id}/input_items", "List one response's input", names_model=False),
 )
 """Operations whose requests and replies pass unchanged."""

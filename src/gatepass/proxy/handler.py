@@ -18,6 +18,7 @@ from gatepass.auth.model_access import (
     check_model_access,
     check_operation_access,
     check_part_access,
+    closed_objects,
     may_use,
 )
 from gatepass.config.access import PLAIN
@@ -139,6 +140,8 @@ async def _serve(
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
 
+    check_operation_access(caller, operation, shares_objects=state.authenticator.shares_objects)
+
     # Parse. A multipart form is read only until its model is known: the upstream receives the rest as it arrives.
     if operation.takes_form:
         context.upload = _open_upload(context, cycle, operation)
@@ -161,7 +164,8 @@ async def _serve(
     # Route.
     may_see = None
     if caller.models is not None:
-        check_model_access(caller, call.model)
+        if operation.names_model or call.model:
+            check_model_access(caller, call.model)
         may_see = partial(may_use, caller)
     targets = state.routes.resolve(call.operation.name, call.model, may_see)
 
@@ -255,7 +259,9 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
         raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(client_request.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
-    scan = MultipartScan(boundary, partial(check_part_access, context.caller))
+    caller = context.caller
+    closed = closed_objects(caller, shares_objects=context.state.authenticator.shares_objects)
+    scan = MultipartScan(boundary, partial(check_part_access, caller, closed=closed))
     upload = MultipartUpload(cycle, operation, limits, scan, length_bytes)
     upload.memory = context.memory
     return upload
@@ -268,7 +274,6 @@ async def _parse_upload(context: RequestContext, upload: MultipartUpload, found:
     that gatepass holds before its model arrives.
     """
     operation, caller, routes = found.operation, context.caller, context.state.routes
-    check_operation_access(caller, operation)
     await upload.begin()
     model = upload.model if operation.names_model else None
     if model is None:
@@ -292,9 +297,7 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
     ModelNotAllowed. Raises TooManySteps if it takes more than `most_steps`.
     """
     operation, client_request, caller = found.operation, context.client_request, context.caller
-    is_limited = caller.models is not None
-    if is_limited:
-        check_operation_access(caller, operation)
+    closed = closed_objects(caller, shares_objects=context.state.authenticator.shares_objects)
     if context.state.keeps_bodies:
         context.capture_request(body)
     default_model = context.state.routes.default_model
@@ -303,8 +306,11 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
         call = call_without_body(client_request, operation, caller.name, default_model(operation.name))
     else:
         call = decode(client_request, operation, body, caller.name, most_steps)
-        if is_limited:
-            check_body_access(caller, body, most_steps, names_model=bool(call.model))
+        if closed or caller.models is not None:
+            has_items = operation.protocol is ClientProtocol.RESPONSES
+            check_body_access(
+                caller, body, most_steps, names_model=bool(call.model), closed=closed, has_items=has_items
+            )
         if not call.model and (model := default_model(operation.name)):
             call = replace(call, model=model)
             call = with_model(call, model) if operation.names_model else call
@@ -328,7 +334,6 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
     operation, has_inputs = found.operation, found.operation.protocol is ClientProtocol.EMBEDDINGS
     is_json = operation.protocol is not ClientProtocol.RAW or operation.method == "POST"
     if is_json and needs_scan(body, has_inputs=has_inputs):
-        check_operation_access(context.caller, operation)
         body = await scanned(body, counts_inputs=has_inputs)
     elif fits_loop(body):
         with suppress(TooManySteps):  # then it is parsed again, in a thread

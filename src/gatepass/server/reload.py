@@ -218,8 +218,8 @@ class Reloader:
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = [*read.changed, *_reopened(state, successor)]
-        changed, known = tuple(dict.fromkeys(names)), set(self._loaded.warnings)
-        for warning in read.loaded.warnings:
+        changed, known = tuple(dict.fromkeys(names)), set(self._loaded.start_warnings)
+        for warning in read.loaded.start_warnings:
             if warning not in known:
                 LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
         self._loaded = read.loaded

@@ -11,7 +11,14 @@ from gatepass.auth.authenticator import LOCAL, Authenticator
 from gatepass.auth.model_access import check_model_access, check_operation_access
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, RoleNotAllowed, UnsupportedMediaType
+from gatepass.errors import (
+    ForbiddenOrigin,
+    InvalidApiKey,
+    ModelNotAllowed,
+    OperationNotAllowed,
+    RoleNotAllowed,
+    UnsupportedMediaType,
+)
 from gatepass.types import ClientProtocol, ClientRequest, Operation
 
 KEY = "gp-0123456789abcdef"
@@ -101,10 +108,10 @@ def test_pages_are_checked_without_keys():
     ("models", "names_model", "passes"),
     [(["a"], False, False), (["*"], False, False), (["a"], True, True), (None, False, True)],
 )
-def test_a_key_for_some_models_runs_nothing_that_names_its_models_elsewhere(models, names_model, passes):
+def test_a_key_for_some_models_uses_no_stored_objects_without_operations(models, names_model, passes):
     caller = AccessKey.model_construct(name="me", models=models, profile=None)
     operation = Operation("batches", "POST", "/batches", ClientProtocol.RAW, "Begin a batch", names_model=names_model)
-    with nullcontext() if passes else pytest.raises(ModelNotAllowed, match="The operation batches may run any model"):
+    with nullcontext() if passes else pytest.raises(OperationNotAllowed, match=r"'POST batches' to access.keys\[\]"):
         check_operation_access(caller, operation)
 
 

@@ -75,11 +75,14 @@ def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
 
 
 def test_a_new_key_as_json():
-    made = json.loads(run("new", "--json", "--role", "admin", "--model", "gpt-*", "--model", "a/b").output)
+    made = json.loads(
+        run("new", "--json", "--role", "admin", "--model", "gpt-*", "--model", "a/b", "--operation", "chat").output
+    )
     assert made["entry"] == {
         "name": "client",
         "role": "admin",
         "models": ["gpt-*", "a/b"],
+        "operations": ["chat"],
         "hash": hash_key(made["key"]),
     }
     assert made["environment"] is None, "a variable has no models"
@@ -99,6 +102,7 @@ def test_a_name_that_the_file_would_refuse_is_refused(name):
         ("--expires=2020-01-31", "--expires: is in the past"),
         ("--role=root", "'root' is not one of 'caller', 'viewer', 'admin'"),
         ("--profile=a/b", "--profile: a name is 1 to 63 letters"),
+        ("--operation=file", "--operation: 'file' is not known here; did you mean files?"),
     ],
 )
 def test_keys_new_refuses_invalid_options(option, expected):

@@ -91,7 +91,57 @@ def test_several_keys_may_belong_to_one_caller(tmp_path):
     assert (len(access.keys), access.callers) == (3, 2)
 
 
-@pytest.mark.parametrize("setting", ["role: viewer", "models: [m]", "profile: dify", "max_concurrent: 3"])
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("file", "'file' is not known here; did you mean files?"),
+        ("get files", "'get files' is not known here; did you mean files?"),
+        ("POST vectors", "'POST vectors' is not known here; did you mean POST files?"),
+        ("xyz", "'xyz' is not known here; there is chat, completions, embeddings, rerank, responses, GET responses, "),
+    ],
+)
+def test_an_unknown_operation_of_a_key_is_reported_with_the_known_ones(tmp_path, entry, reason):
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, f"{{name: a, operations: [chat, {entry}], hash: {hashed('1')}}}"), {})
+    assert f"access.keys[0].operations[1]: {reason}" in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", ["batches", "POST batches"])
+def test_a_key_for_some_models_opens_no_batches_because_they_may_run_any(tmp_path, entry):
+    key_entry = f"{{name: a, models: [m], operations: [{entry}], hash: {hashed('1')}}}"
+    with pytest.raises(ConfigError, match=r"access\.keys\[0\]\.operations: opens batches, which may run any model"):
+        load(written(tmp_path, key_entry), {})
+
+
+ALONE, OTHER = f"name: a, hash: {hashed('1')}", f"name: b, hash: {hashed('2')}"
+
+
+@pytest.mark.parametrize(
+    ("entries", "closed_to"),
+    [
+        ((ALONE,), None),
+        ((ALONE, f"name: a, hash: {hashed('2')}"), None),
+        ((ALONE, f"{OTHER}, role: viewer"), None),
+        ((f"{ALONE}, models: [m]",), None),
+        ((ALONE, OTHER), "a, b"),
+        ((f"{ALONE}, operations: [chat]", f"{OTHER}, models: [m]"), "b"),
+        ((f"{ALONE}, operations: [chat]", f"{OTHER}, operations: [files]"), None),
+    ],
+)
+def test_callers_whose_stored_objects_are_closed_are_named(tmp_path, entries, closed_to):
+    loaded = load(written(tmp_path, *(f"{{{entry}}}" for entry in entries)), {})
+    assert loaded.warnings == ()
+    warnings = loaded.start_warnings
+    if closed_to is None:
+        assert warnings == ()
+        return
+    (warning,) = warnings
+    assert f"closed to {closed_to}: set access.keys[].operations" in warning
+
+
+@pytest.mark.parametrize(
+    "setting", ["role: viewer", "models: [m]", "operations: [chat]", "profile: dify", "max_concurrent: 3"]
+)
 def test_the_keys_of_one_caller_have_the_same_rights(tmp_path, setting):
     file = written(tmp_path, f"{{name: a, hash: {hashed('1')}, {setting}}}", f"{{name: a, hash: {hashed('2')}}}")
     with pytest.raises(ConfigError) as caught:

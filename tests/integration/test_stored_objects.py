@@ -1,0 +1,133 @@
+"""Stored objects on sockets: no caller of several reaches an object of another one without `operations`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.operations.table import OPERATIONS
+from gatepass.types import ClientProtocol, Operation
+from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.gateway import JSON, gateway
+from tests.integration.scripted import Received, Scripted, Send, reply
+
+KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("mine", "theirs")}
+MARK = "b-1"
+FORM = {"content-type": f"multipart/form-data; boundary={MARK}"}
+RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
+
+
+def entry(name: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "hash": hash_key(KEYS[name]), **settings}
+
+
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "no keys": [],
+    "one key": [entry("mine")],
+    "two keys of one caller": [entry("mine"), {**entry("mine"), "hash": hash_key("gp-next-0123456789abcdef")}],
+    "one key and a viewer": [entry("mine"), entry("theirs", role="viewer")],
+    "two keys": [entry("mine"), entry("theirs")],
+    "a key for some models": [entry("mine", models=["m"])],
+    "two keys with all stored objects": [
+        entry("mine", operations=["files", "batches", "responses"]),
+        entry("theirs", operations=[]),
+    ],
+    "some models and stored objects": [
+        entry("mine", models=["m"], operations=["files", "GET batches", "DELETE batches", "responses"]),
+    ],
+    "a key for chats": [entry("mine", operations=["chat"])],
+}
+CLOSED = ("two keys", "a key for some models")
+
+
+def expected(kind: str, row: Operation) -> int:
+    if kind == "a key for chats":
+        return 200 if row.name == "chat" else 403
+    if "stored objects" in kind:
+        is_open = row.name in ("files", "batches", "responses") and not (
+            kind.startswith("some models") and (row.method, row.path) == ("POST", "/batches")
+        )
+        return 200 if is_open else 403
+    return 403 if kind in CLOSED and row.is_about_stored else 200
+
+
+def _answer(received: Received) -> tuple[Send, ...]:
+    if "embeddings" in received.target:
+        return (Send(reply(VECTORS)),)
+    if received.target.endswith("/responses"):
+        return (Send(reply(RESPONSE)),)
+    if "rerank" in received.target:
+        return (Send(reply({"results": [{"index": 0, "relevance_score": 0.5}]})),)
+    if received.target.endswith("/models"):
+        return (Send(reply({"object": "list", "data": [{"id": "m", "object": "model"}]})),)
+    return (Send(reply(COMPLETION)),)
+
+
+def form(*parts: str) -> bytes:
+    head = f"--{MARK}\r\nContent-Disposition: form-data; name="
+    named = "".join(f'{head}"{name}"\r\n\r\n{"m" if name == "model" else "x"}\r\n' for name in parts)
+    return f"{named}--{MARK}--\r\n".encode()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_operation_of_the_table_is_open_or_closed_to_each_kind_of_key(kind):
+    keys = KINDS[kind]
+    bearer = {"authorization": f"Bearer {KEYS['mine']}"} if keys else {}
+    body = {"model": "m", "messages": [], "input": "a", "query": "a", "documents": ["a"], "prompt": "a"}
+    async with Scripted(answer=_answer) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gp:
+        for row in OPERATIONS:
+            path = "/v1" + row.path.replace("{id}", "id-1").replace("{model}", "m")
+            sent: Any = None if row.method != "POST" else form("model", "file") if row.takes_form else body
+            headers = {**(FORM if row.takes_form else JSON), **bearer}
+            before = len(upstream.received)
+            answer = await gp.ask(sent, path, method=row.method, headers=headers).answer()
+            assert answer.status == expected(kind, row), (row.method, path, answer.body)
+            if answer.status == 403:
+                assert answer.error["code"] == "operation_not_allowed"
+                assert "access.keys[].operations" in answer.error["message"]
+                assert (answer.error["hop"], len(upstream.received)) == ("client", before)
+            elif row.protocol is not ClientProtocol.MODELS:
+                assert len(upstream.received) == before + 1
+
+
+MEMBERS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/v1/responses", {"input": "x", "previous_response_id": "resp_1"}),
+    ("/v1/responses", {"input": "x", "conversation": "conv_1"}),
+    ("/v1/responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+    ("/v1/responses", {"input": "x", "prompt": {"id": "pmpt_1"}}),
+    ("/v1/responses", {"input": "x", "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}),
+    ("/v1/responses", {"input": "x", "tools": [{"type": "code_interpreter", "container": "cntr_1"}]}),
+    ("/v1/chat/completions", {"messages": [{"content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}),
+)
+
+
+@pytest.mark.parametrize("pad", [0, 100_000, 3_000_000], ids=["small", "large", "scanned"])
+@pytest.mark.parametrize(("path", "members"), MEMBERS)
+@pytest.mark.parametrize("kind", ["one key", *CLOSED, "some models and stored objects"])
+async def test_a_member_that_names_a_stored_object_is_sent_only_if_it_is_open(kind, path, members, pad):
+    keys = [{**one, "operations": [*one["operations"], "chat"]} if "operations" in one else one for one in KINDS[kind]]
+    headers = {**JSON, "authorization": f"Bearer {KEYS['mine']}"}
+    body = {"model": "m", "x": "a" * pad, **members}
+    async with Scripted(answer=_answer) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gp:
+        answer = await gp.ask(body, path, headers=headers).answer()
+    if kind not in CLOSED:
+        assert (answer.status, len(upstream.received)) == (200, 1)
+        return
+    assert (answer.status, answer.error["code"], upstream.received) == (403, "operation_not_allowed", [])
+    assert "to access.keys[].operations" in answer.error["message"]
+
+
+@pytest.mark.parametrize("part", ["file_id", "image[file_id]", "vector_store_ids[]", "container", "conversation"])
+@pytest.mark.parametrize("kind", ["one key", *CLOSED])
+async def test_a_part_of_a_form_names_no_stored_object_unless_it_is_open(kind, part):
+    headers = {**FORM, "authorization": f"Bearer {KEYS['mine']}"}
+    async with (
+        Scripted(answer=_answer) as upstream,
+        gateway(upstream=upstream.url, access={"keys": KINDS[kind]}) as gp,
+    ):
+        answer = await gp.ask(form("model", part), "/v1/images/edits", headers=headers).answer()
+    assert answer.status == (403 if kind in CLOSED else 200)
+    if kind in CLOSED:
+        assert (answer.error["code"], upstream.received) == ("operation_not_allowed", [])

@@ -1,0 +1,279 @@
+"""Stored objects: which operations a key opens, and which members of a body or parts of a form name such an object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.auth.model_access import (
+    ANSWERS,
+    FILES,
+    FREE,
+    OF_ANSWERS,
+    OF_FILES,
+    check_body_access,
+    check_operation_access,
+    check_part_access,
+    closed_objects,
+)
+from gatepass.config.access import AccessKey, KeyOperation
+from gatepass.errors import GatepassError, OperationNotAllowed
+from gatepass.operations.table import OPERATIONS
+from gatepass.proxy.large_body import Scan
+from gatepass.proxy.uploads import MultipartScan
+
+BOTH = (ANSWERS, FILES)
+
+
+def key(**settings: Any) -> AccessKey:
+    return AccessKey(name="bot", hash="sha256:" + "0" * 64, **settings)
+
+
+def permitted(body: bytes, closed: tuple[str, ...] = BOTH, **settings: Any) -> bool:
+    """Return whether gatepass sends `body`, also if it was scanned before as a large body is."""
+    caller, check = key(**settings), partial(check_body_access, closed=closed, has_items=True)
+    found = []
+    for form in (body, _scanned(body)):
+        try:
+            check(caller, form)
+        except OperationNotAllowed as error:
+            found.append("access.keys[].operations" not in error.message)
+        else:
+            found.append(True)
+    assert found[0] == found[1], body
+    return found[0]
+
+
+def _scanned(body: bytes) -> bytes:
+    scan = Scan(body)
+    for _ in scan.run():
+        pass
+    return scan.result
+
+
+# --- members ---------------------------------------------------------------------------------------------------------
+
+NAMING = {
+    ANSWERS: (
+        *({name: "x_1"} for name in OF_ANSWERS),
+        {"conversation": {"id": "conv_1"}},
+        {"prompt": {"id": "pmpt_1", "version": "2"}},
+        {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"role": "user", "content": "x"}, {"id": "msg_1"}]},
+        {"input": [{"type": None, "id": "msg_1"}]},
+        {"input": [{"type": "image_generation_call", "id": "ig_1"}]},
+        {"extra_body": {"google": {"cached_content": "cachedContents/1"}}},
+    ),
+    FILES: (
+        *({name: "x_1"} for name in OF_FILES),
+        {"container": {"id": "cntr_1"}},
+        {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]},
+        {"input": [{"type": "function_call_output", "output": [{"type": "input_file", "file_id": "file-1"}]}]},
+        {"input": [{"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
+        {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
+        {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}]},
+        {"tools": [{"type": "image_generation", "input_image_mask": {"file_id": "file-1"}}]},
+        {"tools": [{"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_1"}}]},
+        {"mask": {"file_id": "file-1"}},
+        {"images": [{"file_id": "file-1"}]},
+        {"attachments": [{"file_id": "file-1"}]},
+    ),
+}
+CASES = [(kind, naming) for kind in BOTH for naming in NAMING[kind]]
+
+
+def _renamed(value: Any, rename: Any) -> str:
+    """Write `value` as JSON with each member's name as `rename` spells it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f'"{rename(name)}":{_renamed(inner, rename)}' for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_renamed(inner, rename) for inner in value) + "]"
+    return json.dumps(value)
+
+
+SPELLINGS = {
+    "plain": str,
+    "in capitals": str.upper,
+    "first escaped": lambda name: f"\\u{ord(name[0]):04x}{name[1:]}",
+    "underscores escaped": lambda name: name.replace("_", "\\u005f"),
+    "dashes": lambda name: name.replace("_", "-"),
+    "camels": lambda name: name[0] + "".join(map(str.capitalize, name.split("_")))[1:],
+    "folding letters": lambda name: name.replace("i", "\u0131").replace("s", "\u017f"),
+    "escaped folding letters": lambda name: name.replace("i", "\\u0131").replace("s", "\\u017f"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize(("kind", "naming"), CASES, ids=[json.dumps(naming) for _, naming in CASES])
+def test_a_closed_object_is_not_named_in_any_spelling(kind, naming, spelling):
+    members = _renamed(naming, SPELLINGS[spelling])[1:-1]
+    twins = _renamed(dict.fromkeys(naming), str)[1:-1]  # `{"file_id": null, "file_id": "x"}`: some parser takes each
+    image = '"x":"' + "a" * 10_000 + '"'
+    for body in (f"{members}", f"{twins},{members}", f"{members},{twins}", f"{image},{members},{image}"):
+        data = f'{{"model":"m",{body}}}'.encode()
+        assert not permitted(data, (kind,)), data
+        assert permitted(data, tuple(other for other in BOTH if other != kind)), data
+        assert permitted(data, ()), data
+
+
+UNNAMED: tuple[dict[str, Any], ...] = (
+    {"messages": [{"role": "user", "content": '{"file_id": "x", "container": "y"}'}]},
+    {"messages": [{"role": "assistant", "content": "x", "audio": None, "tool_calls": [{"id": "call_1"}]}]},
+    {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}, "prompt": "a text"},
+    {"prompt": ["a", "b"]},
+    {"previous_response_id": None, "conversation": None, "file_ids": [], "container": None},
+    {"metadata": {"file_id": "x", "conversation": "y"}},
+    {"tools": [{"type": "function", "function": {"parameters": {"properties": {"file_id": {"type": "string"}}}}}]},
+    {"tools": [{"name": "f", "parameters": {"$defs": {"file_ids": {}}, "required": ["file_id", "container"]}}]},
+    {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "1g"}}]},
+    {"response_format": {"json_schema": {"schema": {"properties": {"container": {"type": "string"}}}}}},
+    {"input": "a text", "text": {"format": {"type": "text"}}},
+    {"input": [{"type": "message", "id": "msg_1", "role": "assistant", "content": []}]},
+    {"input": [{"id": "msg_1", "role": "assistant", "content": []}, {"type": "function_call", "id": "fc_1"}]},
+    {"input": [{"type": "reasoning", "id": "rs_1", "summary": []}, ["id"], "id", 1]},
+    {"documents": [{"text": "x", "file_id": "mine"}]},
+    {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {"file_id": "x"}}}]}]},
+)
+
+
+@pytest.mark.parametrize("members", UNNAMED, ids=json.dumps)
+@pytest.mark.parametrize("models", [None, ["m"]])
+def test_other_members_pass_a_key_without_stored_objects(members, models):
+    assert permitted(json.dumps({"model": "m", **members}).encode(), models=models)
+
+
+_NAMES = st.sampled_from([*OF_FILES, *sorted(FREE), "x", "role", "Datei\u0131"])
+
+
+@given(st.recursive(st.none() | st.text(max_size=9), lambda inner: st.lists(inner) | st.dictionaries(_NAMES, inner)))
+def test_a_name_is_found_at_each_place_and_a_free_one_at_none(value):
+    """Compare the scan with a walk over the parsed body."""
+    body = json.dumps({"x": value}, ensure_ascii=False).encode()
+    assert permitted(body, (FILES,)) is not _walked(value)
+
+
+def _walked(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_walked, value))
+    if not isinstance(value, dict):
+        return False
+    for name, inner in value.items():
+        names_one = inner not in (None, []) and not (name == "container" and isinstance(inner, dict))
+        if (name in OF_FILES and names_one) or (name not in FREE and _walked(inner)):
+            return True
+    return False
+
+
+# --- parts of forms --------------------------------------------------------------------------------------------------
+
+
+def reads_form(name: str, closed: tuple[str, ...] = BOTH) -> bool:
+    part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\nx\r\n'
+    scan = MultipartScan(b"b", partial(check_part_access, key(), closed=closed))
+    try:
+        scan.feed(f"{part.format(name)}--b--\r\n".encode())
+    except GatepassError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("form", ["{}", "{}[]", "{}[0]", "image[{}]", "images[0][{}]", "x.{}", " {} ", "mask[0].{}"])
+@pytest.mark.parametrize("kind", BOTH)
+def test_no_part_of_a_form_names_a_closed_object(kind, form):
+    spellings: tuple[Callable[[str], str], ...] = (str, str.upper, _percents)
+    for name, spell in product({ANSWERS: OF_ANSWERS, FILES: OF_FILES}[kind], spellings):
+        assert not reads_form(form.format(spell(name)), (kind,)), (form, name)
+        assert reads_form(form.format(spell(name)), ()), (form, name)
+
+
+def _percents(name: str) -> str:
+    return "".join(f"%{ord(char):02x}" for char in name)
+
+
+def test_the_usual_parts_of_forms_pass():
+    usual = ("file", "purpose", "prompt", "language", "image", "image[]", "mask", "expires_after[anchor]", "n")
+    assert all(map(reads_form, usual))
+    assert not reads_form("prompt[id]")
+
+
+# --- operations ------------------------------------------------------------------------------------------------------
+
+ROWS = {f"{row.method} {row.path}": row for row in OPERATIONS}
+STORED = {name for name in ROWS if name.split("/")[1] in ("files", "batches")} | {
+    name for name in ROWS if name.startswith(("GET /responses", "DELETE /responses", "POST /responses/"))
+}
+KINDS = {
+    "one caller": (key(), False),
+    "one of two callers": (key(), True),
+    "some models": (key(models=["m"]), False),
+    "some models, one of two callers": (key(models=["m"]), True),
+}
+
+
+def used(caller: AccessKey, *, shares_objects: bool) -> set[str]:
+    found = set()
+    for name, row in ROWS.items():
+        try:
+            check_operation_access(caller, row, shares_objects=shares_objects)
+        except OperationNotAllowed as error:
+            if "access.keys[].operations" not in error.message:
+                found.add(error.message)
+        else:
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_operations_only_a_caller_alone_uses_stored_objects(kind):
+    caller, shares_objects = KINDS[kind]
+    assert used(caller, shares_objects=shares_objects) == ROWS.keys() - (STORED if kind != "one caller" else set())
+    assert closed_objects(caller, shares_objects=shares_objects) == (() if kind == "one caller" else BOTH)
+
+
+ENTRIES = {
+    "GET files": {"GET /files", "GET /files/{id}", "GET /files/{id}/content"},
+    "POST files": {"POST /files"},
+    "DELETE files": {"DELETE /files/{id}"},
+    "GET batches": {"GET /batches", "GET /batches/{id}"},
+    "POST batches": {"POST /batches"},
+    "DELETE batches": {"POST /batches/{id}/cancel"},
+    "GET responses": {"GET /responses/{id}", "GET /responses/{id}/input_items"},
+    "POST responses": {"POST /responses"},
+    "DELETE responses": {"DELETE /responses/{id}", "POST /responses/{id}/cancel"},
+    "chat": {"POST /chat/completions"},
+    "models": {"GET /models", "GET /models/{model}"},
+    "images": {"POST /images/generations", "POST /images/edits", "POST /images/variations"},
+}
+OPENED = {"GET files": FILES, "files": FILES, "GET responses": ANSWERS, "responses": ANSWERS}
+
+
+@pytest.mark.parametrize("models", [None, ["m"]])
+@pytest.mark.parametrize("shares_objects", [False, True])
+@pytest.mark.parametrize("entry", get_args(KeyOperation))
+def test_an_entry_opens_its_operations_and_members_and_nothing_else(entry, shares_objects, models):
+    caller = key(operations=[entry], models=models)
+    expected = ENTRIES.get(entry)
+    if expected is None:
+        expected = {name for name, row in ROWS.items() if row.name == entry}
+    assert expected
+    assert used(caller, shares_objects=shares_objects) == expected
+    opened = OPENED.get(entry)
+    assert closed_objects(caller, shares_objects=shares_objects) == tuple(kind for kind in BOTH if kind != opened)
+
+
+def test_every_row_has_an_entry():
+    assert set().union(*(used(key(operations=[entry]), shares_objects=True) for entry in get_args(KeyOperation))) == (
+        ROWS.keys()
+    )
+    assert used(key(operations=[]), shares_objects=False) == set()
