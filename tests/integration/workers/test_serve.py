@@ -44,7 +44,8 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
     try:
         assert await running.port
         reported = arguments((await running.pids())[0])
-        assert reported[3:-1] == ["serve", "--config", config, "--host", "127.0.0.1", "--port", "0", "--supervised"]
+        given = ["--config", config, "--host", "127.0.0.1", "--port", "0", "--workers", "2"]
+        assert reported[3:-1] == ["serve", *given, "--supervised"]
         assert json.loads(reported[-1])["log_format"] is None
     finally:
         running.process.send_signal(signal.SIGTERM)
