@@ -223,6 +223,7 @@ UNITS: Mapping[str, str] = {
     r"_(errors|operations|fetches|reloads|events)_total$": r"\1",
     r"_fetch_failures_total$": "fetches",
     r"_emptied_total$": "losses",
+    r"_lines_dropped_total$": "lines",
     r"_(usable|up|rejects_token)$": "1 for yes, 0 for no",
     r"_connections(_limit)?$": "connections",
     r"_rules$": "rules",

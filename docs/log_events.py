@@ -85,6 +85,13 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             },
             "search for `code` in docs/reference/errors.md",
         ),
+        "log_lines_dropped": LogEvent(
+            "warning",
+            "`count` lines are missing here, because nobody read the log and its queue was full, or because the log"
+            " could not be written.",
+            {"count": 1204},
+            "check the program that reads stderr, and the space on its disk",
+        ),
         "request_failed": LogEvent(
             "error",
             "A bug in gatepass failed a request.",

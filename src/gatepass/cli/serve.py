@@ -203,6 +203,8 @@ def print_url(url: str) -> None:
 def _report(event: str, fields: Mapping[str, str], text: str, level: int) -> None:
     """Log an event. If a person reads stderr at a terminal, print `text` instead."""
     if sys.stderr.isatty():
+        for handler in logging.root.handlers:  # the lines before it
+            handler.flush()
         click.echo(text, err=True)
     else:
         LOG.log(level, event, extra={"fields": fields})

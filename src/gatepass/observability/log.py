@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+import os
 import select
 import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from math import floor
+from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
@@ -130,33 +133,159 @@ def _plain(value: Any) -> str:
 
 WRITE_BYTES = select.PIPE_BUF
 """The kernel does not interleave writes of up to this size, 4 KiB, with those of other workers (pipe(7))."""
+QUEUE_CHARS, RESERVED_CHARS = 1024 * 1024, 256 * 1024
+"""Lines that wait while nobody reads the log, and more of them for lines that no request causes."""
+OF_REQUESTS = frozenset(("request", "bodies", "refused"))
+"""Events that clients cause. They are dropped first: lines about reloads and keys have the reserve."""
+PACE_S = 0.01
+"""The thread writes the lines of this time together."""
+FLUSH_S = 2.0
+"""How long the exit waits for the log's reader."""
+
+
+class LogWriter:
+    """Writes lines in a thread, so that no request waits for the log's reader.
+
+    One thread at a time calls `put`. It shares the queue with the writing thread without a lock: only `put` changes
+    `_put_chars`, and only the thread changes `_taken_chars`.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self.dropped = 0
+        """Lines that did not fit into the queue, or could not be written."""
+        self.notice: Callable[[int], str] = str
+        """Formats the line that states the number of dropped lines at their place."""
+        self._descriptor, self._encoding = descriptor, encoding
+        self._queue: deque[str] = deque()
+        self._put_chars = self._taken_chars = 0
+        self._reported = 0
+        self._count_lock = threading.Lock()
+        self._is_parked = False
+        self._gate: SimpleQueue[None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: str, *, is_reserved: bool) -> None:
+        """Queue `line`. Drop it if too many lines wait; `is_reserved` allows RESERVED_CHARS more."""
+        size = len(line)
+        limit = QUEUE_CHARS + RESERVED_CHARS if is_reserved else QUEUE_CHARS
+        if self._put_chars - self._taken_chars + size > limit:
+            self._count_dropped(1)
+            return
+        if self.dropped != self._reported:
+            notice = self._take_notice()
+            self._put_chars += len(notice)
+            self._queue.append(notice)
+        self._put_chars += size
+        self._queue.append(line)
+        if self._is_parked:
+            self._is_parked = False
+            self._gate.put(None)
+        elif self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="gatepass-log", daemon=True)
+            self._thread.start()
+
+    def flush(self, bound_s: float) -> None:
+        """Wait until all lines are written, up to `bound_s`."""
+        until_s = time.monotonic() + bound_s
+        while not self.is_idle and time.monotonic() < until_s:
+            time.sleep(PACE_S / 10)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all lines are written."""
+        return self._thread is None or (self._is_parked and not self._queue)
+
+    def _run(self) -> None:
+        while True:
+            if lines := self._taken():
+                self._write(lines)
+                self._taken_chars += sum(map(len, lines))
+                time.sleep(PACE_S)
+            elif self.dropped != self._reported:
+                self._write([self._take_notice()])
+            else:
+                self._is_parked = True
+                if self._queue:  # `put` may not have seen that the thread waits
+                    self._is_parked = False
+                else:
+                    self._gate.get()
+
+    def _taken(self) -> list[str]:
+        lines = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._queue.popleft())
+        return lines
+
+    def _write(self, lines: list[str]) -> None:
+        for piece in pieces(lines, self._encoding):
+            left = memoryview(piece)
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:  # another program has made the shared pipe non-blocking
+                    time.sleep(PACE_S)
+                except OSError:  # such as a full disk, or a reader that has closed the pipe
+                    self._count_dropped(piece.count(b"\n"))
+                    break
+
+    def _count_dropped(self, lines: int) -> None:
+        with self._count_lock:
+            self.dropped += lines
+
+    def _take_notice(self) -> str:
+        with self._count_lock:
+            count, self._reported = self.dropped - self._reported, self.dropped
+        return self.notice(count)
+
+
+def pieces(lines: Iterable[str], encoding: str) -> Iterator[bytes]:
+    """Join `lines` to pieces of at most WRITE_BYTES. A longer line becomes one piece."""
+    piece = bytearray()
+    for line in lines:
+        # stderr writes a character that its encoding lacks as an escape
+        encoded = line.encode(encoding, "backslashreplace") + b"\n"
+        if piece and len(piece) + len(encoded) > WRITE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+        piece += encoded
+    if piece:
+        yield bytes(piece)
 
 
 class LogHandler(logging.StreamHandler[TextIO]):
-    """Write the lines of one turn of the event loop together.
+    """Write each event as one line, in order: in the thread of a LogWriter if the stream has a descriptor.
 
-    From `warning` up, and outside an event loop, lines are written at once. Lines stay in order. A killed process loses
-    the lines of its current turn.
+    A killed process loses the lines of the last PACE_S.
     """
 
     lock: threading.RLock
     """Narrowed, because `createLock` always sets it."""
 
-    def __init__(self, stream: TextIO, line: LogFormatter) -> None:
+    def __init__(self, stream: TextIO, line: LogFormatter, writer: LogWriter | None = None) -> None:
+        """`writer` is the one of an earlier handler for the same stream."""
         super().__init__(stream)
         self.setFormatter(line)
         self._line = line
         self._heads: dict[tuple[int, str], str] = {}
-        self._waiting: list[str] = []
-        self._due: asyncio.AbstractEventLoop | None = None
-        """The loop that writes the waiting lines at the end of its turn."""
-        self._due_thread = 0
+        self.writer = writer or _writer_of(stream)
+        if self.writer is not None:
+            own = copy(line)  # a formatter keeps state, and the writer's thread has its own
+            head = own.head(logging.WARNING, "log_lines_dropped")
+            self.writer.notice = lambda count: own.format_event(time.time(), head, {"count": count})
 
     def handle(self, record: logging.LogRecord) -> bool:
         with self.lock:  # without the base class's filters: there are none
-            self._write()
             self.emit(record)
         return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a record of any library, whose arguments may not fit its message
+            self.handleError(record)
+        else:
+            self._put(line, is_reserved=record.name.startswith(ROOT) and record.msg not in OF_REQUESTS)
 
     def emit_event(self, level: int, event: str, fields: Fields, texts: str | None = None) -> None:
         """Log one event (`texts`: see `emit`). An error in formatting or writing it fails no request."""
@@ -165,72 +294,52 @@ class LogHandler(logging.StreamHandler[TextIO]):
             head = self._heads[level, event] = self._line.head(level, event)
         self.lock.acquire()  # `with` takes 1,000 instructions more
         try:
-            self._waiting.append(self._line.format_event(time.time(), head, fields, texts))
-            if level >= logging.WARNING or not self._is_due():
-                self._write()
+            self._put(self._line.format_event(time.time(), head, fields, texts), is_reserved=event not in OF_REQUESTS)
         except ValueError:  # a number with more digits than Python converts to text
             self.handleError(logging.makeLogRecord({"msg": event}))
         finally:
             self.lock.release()
 
     def flush(self) -> None:
-        """Write the waiting lines. `logging.shutdown` calls this too."""
-        with self.lock:
-            self._write()
+        """Wait up to FLUSH_S until the lines are written. `logging.shutdown` calls this."""
+        if self.writer is not None:
+            self.writer.flush(FLUSH_S)
+        elif not self.stream.closed:
             self.stream.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - what logging calls has logging's name
         """Report the error masked. The base class shows the arguments of a record, which may be secrets."""
         if logging.raiseExceptions and sys.stderr is not None:
-            fault = f"--- Logging error ---\n{traceback.format_exc()}Message: {record.msg!r} {record.args!r}\n"
+            fault = f"--- Logging error ---\n{traceback.format_exc()}Message: {record.msg!r} {record.args!r}"
+            if self.writer is not None:
+                self.writer.put(self._line.masked(fault), is_reserved=False)
+                return
             with suppress(OSError, ValueError):  # stderr may be full or closed
-                sys.stderr.write(self._line.masked(fault))
+                sys.stderr.write(self._line.masked(fault) + "\n")
 
-    def _is_due(self) -> bool:
-        """Return whether the running loop writes the waiting lines at the end of its turn."""
-        due, thread = self._due, threading.get_ident()
-        if due is not None and self._due_thread == thread and due.is_running():
-            return True  # nearly always under load: `get_running_loop` reads the process id from the kernel
+    def _put(self, line: str, *, is_reserved: bool) -> None:
+        if self.writer is not None:
+            self.writer.put(line, is_reserved=is_reserved)
+            return
         try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # no event loop runs in this thread
-            return False
-        if self._due is not loop:
-            self._due, self._due_thread = loop, thread
-            loop.call_soon(self._end_turn)
-        return True
+            self.stream.write(line + "\n")
+            self.stream.flush()
+        except (OSError, ValueError):  # such as a closed stream
+            self.handleError(logging.makeLogRecord({"msg": line}))
 
-    def _end_turn(self) -> None:
-        with self.lock:
-            self._due = None
-            self._write()
 
-    def _write(self) -> None:
-        if self._waiting:
-            lines, self._waiting = self._waiting, []
-            text = "\n".join((*lines, ""))
-            # nearly always one write, in one piece
-            for piece in (text,) if len(text) <= WRITE_BYTES and text.isascii() else self._pieces(lines):
-                try:
-                    self.stream.write(piece)
-                    self.stream.flush()
-                except (OSError, ValueError):  # such as a full disk or a closed stream
-                    self.handleError(logging.makeLogRecord({"msg": piece}))
+def _writer_of(stream: TextIO) -> LogWriter | None:
+    """Return a LogWriter for the descriptor of `stream`. None if it has none, such as a text in memory."""
+    try:
+        return LogWriter(stream.fileno(), stream.encoding or "utf-8")
+    except (OSError, ValueError, AttributeError):
+        return None
 
-    def _pieces(self, lines: Iterable[str]) -> Iterator[str]:
-        """Join `lines` to pieces of at most WRITE_BYTES. A longer line becomes one piece."""
-        piece, size_bytes = "", 0
-        encoding = self.stream.encoding or "utf-8"
-        for line in lines:
-            # stderr writes a character that its encoding lacks as an escape
-            line_bytes = 1 + (len(line) if line.isascii() else len(line.encode(encoding, "backslashreplace")))
-            if piece and size_bytes + line_bytes > WRITE_BYTES:
-                yield piece
-                piece, size_bytes = "", 0
-            piece += line + "\n"
-            size_bytes += line_bytes
-        if piece:
-            yield piece
+
+def dropped_lines() -> int:
+    """Return how many lines of the log this process has dropped."""
+    handlers = [one for one in logging.root.handlers if isinstance(one, LogHandler)]
+    return sum(one.writer.dropped for one in handlers if one.writer is not None)
 
 
 FOREIGN_LEVEL = logging.WARNING
@@ -246,10 +355,12 @@ def configure(
     """
     stream = stream or sys.stderr
     style = style or ("text" if stream.isatty() else "json")
-    root = logging.getLogger()
+    root, writer = logging.getLogger(), None
     for old in list(root.handlers):
+        if isinstance(old, LogHandler) and old.stream is stream:
+            writer = old.writer  # one thread writes all lines of the process, in their order
         root.removeHandler(old)
-    root.addHandler(LogHandler(stream, LogFormatter(redactor, style, worker)))
+    root.addHandler(LogHandler(stream, LogFormatter(redactor, style, worker), writer))
     root.setLevel(FOREIGN_LEVEL)
     logging.getLogger(ROOT).setLevel(level.upper())
     # Do not collect what no line shows ("Optimization" in the logging HOWTO).

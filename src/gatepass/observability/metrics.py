@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.observability.log import dropped_lines
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -419,6 +420,11 @@ class Metrics:
         yield from self._request_families(sample)
         yield from _credential_families(sample.credentials)
         yield from _pool_families(sample.pools)
+        yield CounterMetricFamily(
+            "gatepass_log_lines_dropped_total",
+            "Log lines that were dropped, because nobody read the log or it could not be written",
+            dropped_lines(),
+        )
         yield GaugeMetricFamily(
             "gatepass_requests_in_flight_limit",
             "The value of limits.connections, for one process",

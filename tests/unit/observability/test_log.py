@@ -1,22 +1,22 @@
-import asyncio
+import fcntl
 import io
 import json
 import logging
+import os
 import select
 import threading
 import time
-from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from gatepass.observability.log import Fields, LogFormatter, LogHandler, configure, emit
+from gatepass.observability import log
+from gatepass.observability.log import Fields, LogFormatter, LogHandler, configure, emit, pieces
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.context import AccessRecord
 from gatepass.sse.usage import Usage
-from tests.unit.http_client.loop import one_iteration
 
 
 @pytest.fixture
@@ -232,161 +232,166 @@ def test_a_line_shows_its_time_in_whole_milliseconds_that_have_passed(moments):
         assert line.format_event(at_s, "", {}) == f"{second}.{int(at_s % 1 * 1000):03d}Z"
 
 
-class Pipe(io.RawIOBase):
-    """Remembers what each write to the kernel held; a `broken` one takes none."""
+class Pipe:
+    """A pipe as stderr of a program. Its reader reads when the test calls `read`."""
 
     def __init__(self, encoding="utf-8"):
-        super().__init__()
-        self.encoding = encoding
-        self.writes = []
-        self.broken = False
+        self.source, self.end = os.pipe()
+        self.is_closed = False
+        self.stream = open(self.end, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        redactor = Redactor()
+        redactor.learn("planted-secret")
+        self.sink = LogHandler(self.stream, LogFormatter(redactor, "json"))
+        assert self.sink.writer is not None
+        self.writer = self.sink.writer
 
-    def writable(self):
-        return True
+    def log(self, name, level=logging.INFO, event="request"):
+        self.sink.emit_event(level, event, {"id": name})
 
-    def write(self, data):
-        if self.broken:
-            raise BrokenPipeError("nobody reads it")
-        self.writes.append(bytes(data).decode(self.encoding))
-        return len(data)
+    def read(self, within_s=5.0):
+        """Return the lines until the writer rests."""
+        text, until_s = b"", time.monotonic() + within_s
+        while time.monotonic() < until_s:
+            ready, _, _ = select.select([self.source], [], [], 0.01)
+            if ready:
+                text += os.read(self.source, 1 << 16)
+            elif self.writer.is_idle:
+                break
+        return [json.loads(line) for line in text.decode(self.stream.encoding).splitlines()]
 
-    @property
-    def text(self):
-        return "".join(self.writes)
+    def close(self):
+        if not self.is_closed:
+            self.is_closed = True
+            os.close(self.source)
 
 
 @pytest.fixture
 def pipe():
-    return Pipe()
+    made = Pipe()
+    yield made
+    made.close()
 
 
-def stream(pipe):
-    """A buffered stream that is not a terminal, with the error handling of stderr."""
-    return io.TextIOWrapper(io.BufferedWriter(pipe), pipe.encoding, "backslashreplace")
+def names(lines):
+    return [line["id"] for line in lines if line["event"] != "log_lines_dropped"]
 
 
-@pytest.fixture
-def sink(pipe):
-    redactor = Redactor()
-    redactor.learn("planted-secret")
-    return LogHandler(stream(pipe), LogFormatter(redactor, "json"))
+def test_lines_are_written_in_order_by_one_thread(pipe):
+    before = threading.active_count()
+    for number in range(500):
+        pipe.log(str(number), logging.WARNING if number % 7 == 0 else logging.INFO)
+    pipe.sink.handle(logging.makeLogRecord({"name": "elsewhere", "levelno": logging.ERROR, "fields": {"id": "last"}}))
+    assert threading.active_count() == before + 1
+    assert names(pipe.read()) == [*map(str, range(500)), "last"]
 
 
-@pytest.fixture
-def log_to(sink):
-    """Logs an event with a name."""
-    return lambda name, level=logging.INFO: sink.emit_event(level, "request", {"id": name})
+def test_waiting_lines_are_written_at_exit(pipe):
+    pipe.log("a")
+    logging.shutdown([lambda: pipe.sink])
+    assert names(pipe.read(0.0) or pipe.read()) == ["a"]
 
 
-def names(text):
-    return [json.loads(line)["id"] for line in text.splitlines()]
+def test_reader_that_stops_stops_no_request_and_sees_how_many_lines_it_lost(pipe):
+    began_s = time.process_time()
+    for number in range(20_000):
+        pipe.log(f"{number:0100}")
+    assert time.process_time() - began_s < 5
+    dropped = pipe.writer.dropped
+    lines = pipe.read()
+    (notice,) = [line for line in lines if line["event"] == "log_lines_dropped"]
+    assert notice["level"] == "warning"
+    assert notice["count"] == dropped == 20_000 - (len(lines) - 1)
+    assert 1_000 < len(lines) < 10_000
+    assert names(lines) == [f"{number:0100}" for number in range(len(lines) - 1)]
+    pipe.log("next")
+    assert names(pipe.read()) == ["next"]
 
 
-async def test_lines_of_one_iteration_are_written_together_at_its_end(pipe, log_to):
-    log_to("a")
-    log_to("b")
-    assert pipe.writes == []
-    await one_iteration()
-    log_to("c")
-    assert [names(written) for written in pipe.writes] == [["a", "b"]]
-    await one_iteration()
-    assert [names(written) for written in pipe.writes] == [["a", "b"], ["c"]]
+def test_line_about_a_reload_is_kept_when_lines_of_requests_are_dropped(pipe):
+    for number in range(20_000):
+        pipe.log(f"{number:0100}")
+    pipe.log("changed", event="reloaded")
+    before = pipe.writer.dropped
+    for _ in range(10_000):
+        pipe.log("x" * 100, event="keys_reloaded")
+    assert pipe.writer.dropped > before, "the reserve is bounded too"
+    lines = pipe.read()
+    at = next(at for at, line in enumerate(lines) if line["event"] == "reloaded")
+    assert lines[at - 1]["event"] == "log_lines_dropped", "the gap is marked where it is"
 
 
-def test_line_is_written_at_once_without_an_event_loop(pipe, log_to):
-    log_to("a")
-    assert names(pipe.text) == ["a"]
+def test_exit_waits_only_so_long_for_a_reader_that_stopped(pipe, monkeypatch):
+    monkeypatch.setattr(log, "FLUSH_S", 0.2)
+    for _ in range(2_000):
+        pipe.log("x" * 100)
+    began_s = time.monotonic()
+    logging.shutdown([lambda: pipe.sink])
+    assert 0.1 < time.monotonic() - began_s < 2
+    pipe.read()
 
 
-@pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
-async def test_warning_is_written_at_once_after_waiting_lines(pipe, log_to, level):
-    log_to("a")
-    log_to("b", level)
-    assert [names(written) for written in pipe.writes] == [["a", "b"]]
-    await one_iteration()
-    assert len(pipe.writes) == 1
+def test_the_descriptor_keeps_its_flags(pipe):
+    before = fcntl.fcntl(pipe.end, fcntl.F_GETFL)
+    pipe.log("a")
+    pipe.read()
+    assert fcntl.fcntl(pipe.end, fcntl.F_GETFL) == before
 
 
-async def test_record_of_a_library_is_written_at_once_after_waiting_lines(pipe, sink, log_to):
-    log_to("a")
-    record = {"name": "elsewhere", "levelno": logging.ERROR, "msg": "failed", "fields": {"id": "b"}}
-    sink.handle(logging.makeLogRecord(record))
-    log_to("c")
-    assert names(pipe.text) == ["a", "b"]
-    await one_iteration()
-    assert names(pipe.text) == ["a", "b", "c"]
+def test_a_pipe_that_another_program_made_non_blocking_loses_no_line(pipe):
+    os.set_blocking(pipe.end, False)
+    for number in range(1_000):
+        pipe.log(f"{number:0100}")
+    time.sleep(0.1)
+    assert names(pipe.read()) == [f"{number:0100}" for number in range(1_000)]
 
 
-async def test_waiting_lines_are_written_at_exit(pipe, sink, log_to):
-    log_to("a")
-    logging.shutdown([lambda: sink])
-    assert names(pipe.text) == ["a"]
+def test_lines_that_cannot_be_written_are_counted_and_fail_no_request(pipe):
+    pipe.close()
+    pipe.log("a")
+    pipe.log("b")
+    pipe.sink.flush()
+    pipe.log("c")
+    pipe.sink.flush()
+    assert pipe.writer.dropped >= 3
 
 
-async def test_thread_without_a_loop_writes_waiting_lines_and_its_own(pipe, log_to):
-    log_to("a")
-    thread = threading.Thread(target=log_to, args=("b",))
-    thread.start()
-    thread.join()
-    assert names(pipe.text) == ["a", "b"]
+def test_a_second_configuration_keeps_the_thread_and_the_order(logged):
+    made = Pipe()
+    for number in range(10):
+        logged(stream=made.stream)
+        emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": str(number)})
+    (sink,) = logging.root.handlers
+    assert isinstance(sink, LogHandler)
+    assert sink.writer is not None
+    made.writer = sink.writer
+    assert names(made.read()) == [*map(str, range(10))]
+    made.close()
 
 
-def test_waiting_lines_of_an_ended_loop_are_written_with_the_next_loop(pipe, log_to):
-    left = asyncio.new_event_loop()
-    left.call_soon(log_to, "a")
-    left.call_soon(left.stop)
-    left.run_forever()
-    assert pipe.writes == []
-
-    async def next_one():
-        log_to("b")
-        await one_iteration()
-
-    asyncio.run(next_one())
-    assert names(pipe.text) == ["a", "b"]
-    left.close()
+class Broken(io.StringIO):
+    def write(self, text):
+        raise OSError("no space left")
 
 
-@pytest.mark.parametrize("end", ["broken", "closed"])
-async def test_full_log_fails_no_request_and_is_reported(pipe, sink, log_to, capsys, end):
-    log_to("a")
-    if end == "closed":
-        sink.stream.close()
-    pipe.broken = True
-    await one_iteration()
-    reported = capsys.readouterr().err
-    assert '"id":"a"' in reported.replace("\\", "")
-    assert ("BrokenPipeError" in reported) == (end == "broken")
-    pipe.broken = False
+def test_full_stream_in_memory_fails_no_request_and_is_reported(capsys):
+    LogHandler(Broken(), LogFormatter(Redactor(), "json")).emit_event(logging.INFO, "request", {"id": "a"})
+    assert "no space left" in capsys.readouterr().err
 
 
-async def test_failed_write_is_reported_and_later_lines_are_written(pipe, log_to, capsys):
-    first, second = "a" * 3_000, "b" * 3_000
-    log_to(first)
-    log_to(second)
-    taken, pipe.write = pipe.write, lambda data: _fail_once(pipe, taken)
-    await one_iteration()
-    reported = capsys.readouterr().err
-    assert first in reported
-    assert second not in reported
-
-
-def _fail_once(pipe, taken):
-    pipe.write = taken
-    raise BlockingIOError("full")
-
-
-def test_an_event_that_cannot_be_encoded_fails_no_request_and_is_reported(pipe, sink, capsys):
+def test_an_event_that_cannot_be_encoded_fails_no_request_and_is_reported(capsys):
+    buffer = io.StringIO()
+    sink = LogHandler(buffer, LogFormatter(Redactor(), "json"))
     sink.emit_event(logging.INFO, "request", {"n": 10**5_000})
     sink.emit_event(logging.INFO, "request", {"id": "b"})
     assert "ValueError" in capsys.readouterr().err
-    assert names(pipe.text) == ["b"]
+    assert json.loads(buffer.getvalue())["id"] == "b"
 
 
-def test_a_record_that_cannot_be_formatted_shows_no_secret(sink, capsys):
+def test_a_record_that_cannot_be_formatted_shows_no_secret(pipe):
     record = {"name": "library", "levelno": logging.ERROR, "msg": "took %d", "args": ("planted-secret",)}
-    sink.handle(logging.makeLogRecord(record))
-    reported = capsys.readouterr().err
+    pipe.sink.handle(logging.makeLogRecord(record))
+    pipe.sink.flush()
+    reported = os.read(pipe.source, 1 << 16).decode()
     assert "took %d" in reported
     assert "planted-secret" not in reported
 
@@ -395,14 +400,11 @@ NAMES = st.builds(str.__mul__, st.sampled_from("aé日"), st.integers(0, select.
 
 
 @given(st.lists(NAMES, max_size=12), st.sampled_from(["utf-8", "latin-1"]))
-async def test_no_write_is_larger_than_what_a_pipe_keeps_apart_unless_its_only_line_is(expected, encoding):
-    pipe = Pipe(encoding)
-    sink = LogHandler(stream(pipe), LogFormatter(Redactor(), "json"))
-    for name in expected:
-        sink.emit_event(logging.INFO, "request", {"id": name})
-    sink.flush()
-    assert names(pipe.text) == expected
-    sizes = [len(written.encode(encoding)) for written in pipe.writes]
-    counts = [written.count("\n") for written in pipe.writes]
-    assert all(size <= select.PIPE_BUF or count == 1 for size, count in zip(sizes, counts, strict=True))
-    assert all(one + other > select.PIPE_BUF for one, other in pairwise(sizes))
+def test_no_write_is_larger_than_what_a_pipe_keeps_apart_unless_its_only_line_is(expected, encoding):
+    writes = [*pieces(expected, encoding)]
+    joined = b"".join(writes)
+    assert joined == b"".join(line.encode(encoding, "backslashreplace") + b"\n" for line in expected)
+    counts = [written.count(b"\n") for written in writes]
+    assert all(len(one) <= select.PIPE_BUF or count == 1 for one, count in zip(writes, counts, strict=True))
+    firsts = [written.partition(b"\n")[0] + b"\n" for written in writes]
+    assert all(len(one) + len(first) > select.PIPE_BUF for one, first in zip(writes, firsts[1:], strict=False))
