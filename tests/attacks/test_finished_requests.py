@@ -267,22 +267,33 @@ async def stall(server: Running, dialogue: Dialogue, **how: Any) -> None:
         await server.idle()
 
 
+async def fill(server: Running, stack: AsyncExitStack) -> None:
+    """Hold as much as `limits.held_bytes` allows, until one more request is refused."""
+    for number in range(1, 9):
+        ask = await stack.enter_async_context(server.ask())
+        refused, held = asyncio.create_task(ask.head()), asyncio.create_task(server.upstream.requested(number))
+        await asyncio.wait((refused, held), return_when=asyncio.FIRST_COMPLETED)
+        held.cancel()
+        if refused.done():
+            assert refused.result() == 503
+            return
+        refused.cancel()
+    raise AssertionError("no request was refused")
+
+
 async def refuse(server: Running) -> None:
-    """Hold as much as `limits.held_bytes` allows, and one more."""
     server.answer = lambda _: [Hold()]
     async with AsyncExitStack() as stack:
-        for number in range(4):
-            await stack.enter_async_context(server.ask())
-            await server.upstream.requested(number + 1)
-        assert (await server.ask().answer()).status == 503
+        await fill(server, stack)
 
 
 async def wait_for_room(server: Running) -> None:
-    server.answer = lambda _: [Hold()] if len(server.upstream.received) <= 3 else [Send(WHOLE)]
+    server.answer = lambda request: [Hold()] if len(request.body) > MIB else [Send(WHOLE)]
     async with AsyncExitStack() as stack:
-        for number in range(4):
-            await stack.enter_async_context(server.ask(text=TEXT if number < 3 else "a"))
-            await server.upstream.requested(number + 1)
+        await fill(server, stack)
+        before = len(server.upstream.received)
+        await stack.enter_async_context(server.ask(text="a"))
+        await server.upstream.requested(before + 1)
         await asyncio.sleep(LEAVES_S)
 
 
