@@ -13,6 +13,7 @@ from typing import Any, Self
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.server.cycle import BODILESS
 from gatepass.server.listening import bind
 from gatepass.server.process import DrainingServer
 from gatepass.server.reload import ConfigSource
@@ -172,6 +173,8 @@ class Ask:
 
         Raises asyncio.IncompleteReadError or ConnectionError where it broke off."""
         assert self._reader is not None
+        if self.status in BODILESS:
+            return b""
         async with asyncio.timeout(BOUND_S):
             if "content-length" in self.received:
                 size = int(self.received["content-length"]) - len(self.body)
