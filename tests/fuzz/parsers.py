@@ -16,6 +16,7 @@ from gatepass.config.document import ConfigError
 from gatepass.config.load import LoadedConfig, load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.errors import BodyTooComplex, GatepassError
+from gatepass.http_client.response_body import taken
 from gatepass.json_scan import JsonScanner, ScannedBody
 from gatepass.operations.request import RequestBody
 from gatepass.proxy import large_body
@@ -76,7 +77,7 @@ def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
 
 
 def _body(cycle: Any) -> bytes:
-    return b"".join(cycle._pieces)
+    return taken(cycle._pieces)
 
 
 def scan_equals_full_read(body: bytes, _: Random) -> None:

@@ -240,12 +240,12 @@ class Connection(asyncio.BufferedProtocol):
             self._deferred = b""
 
     def _aborts_unread(self) -> bool:
-        """Abort if the server has sent data that the loop has not read yet, or has closed the connection.
+        """Abort a reused connection if the server has sent data that the loop has not read yet, or has closed it.
 
         The loop would read a late second reply to an earlier request after this request is written, and take it for
         the reply to this one. The caller has set `_deferred`, so the request is sent on another connection.
         """
-        if self._poll is None or not self._poll.poll(0):
+        if not self.kept or self._poll is None or not self._poll.poll(0):
             return False
         self.abort(Fault.INVALID, EARLY, stale=True)
         return True

@@ -38,6 +38,7 @@ def answer(number: int) -> bytes:
 async def test_request_is_not_written_after_bytes_that_the_loop_has_not_read(ends, body, is_deferred):
     own, server = ends
     wire = Wire(own)
+    wire.connection.kept = True
     wire.holding = is_deferred
     server.send(answer(1))
     asking = asked(wire, 2, body)
@@ -52,9 +53,21 @@ async def test_request_is_not_written_after_bytes_that_the_loop_has_not_read(end
 async def test_request_is_not_written_to_a_connection_that_the_server_has_closed(ends):
     own, server = ends
     wire = Wire(own)
+    wire.connection.kept = True
     server.close()
     fault = await fault_of(asked(wire, 1))
     assert (fault.sent, fault.stale, wire.sent) == (False, True, b"")
+
+
+async def test_bytes_on_a_new_connection_are_the_reply_to_its_first_request(ends):
+    # a server that rejects at once, and no reply to an earlier request can be late
+    own, server = ends
+    wire = Wire(own)
+    server.send(b"x")
+    asking = asked(wire, 1, b"x" * (JOINED_BYTES + 1))
+    await rest()
+    wire.feed(answer(1))
+    assert await body_of(await asking) == b"fine"
 
 
 async def test_bytes_that_arrive_after_the_request_was_written_are_its_reply(ends):
