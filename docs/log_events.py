@@ -396,7 +396,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "credentials": "the names of the credentials",
         "keys": "the number of keys",
         "held_bytes": "`limits.held_bytes` of each worker",
-        "held_bytes_of": "where this value is set; `default`, or half of the container's memory",
+        "held_bytes_of": "where this value is set; `default`, or how it follows from the container's memory",
         "url": "the URL of gatepass",
         "address": "the host and port",
         "file": "the file of the configuration",

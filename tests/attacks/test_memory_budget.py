@@ -154,5 +154,5 @@ async def test_the_peak_of_a_process_is_below_the_documented_sum(attack: Attack,
     server.close()
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1/v1"}}, "limits": LIMITS})
     copies_bytes = 2 * LIMITS["reply_bytes"]
-    attack.allowed_bytes = config.memory_bytes + copies_bytes + len(holding) * CONNECTION_BYTES
+    attack.allowed_bytes = config.limits.memory_bytes + copies_bytes + len(holding) * CONNECTION_BYTES
     attack.check(attack.peak_bytes <= attack.allowed_bytes, (name, attack.peak_bytes // MIB))

@@ -298,7 +298,7 @@ def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
     held, *addends = map(int, example.groups())
     config = config_of_one_key()
     config = config.model_copy(update={"limits": limits.model_copy(update={"held_bytes": held})})
-    parts = (PROCESS_BYTES, held * 9 // 8, limits.body_bytes, limits.reply_bytes, config.memory_bytes)
+    parts = (PROCESS_BYTES, held * 9 // 8, limits.body_bytes, limits.reply_bytes, config.limits.memory_bytes)
     assert addends == [part // MIB for part in parts]
     assert sum(addends[:-1]) == addends[-1]
 

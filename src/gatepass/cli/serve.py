@@ -250,9 +250,7 @@ def work(
     """Serve until the supervisor sends a signal or exits."""
     folder = Path(options.folder)
     configure("info", options.log_format, Redactor(), worker=options.number)
-    loaded = _read_or_log(config_path, host, port, log, workers)
-    for warning in loaded.start_warnings:
-        LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
+    loaded = _read_or_log(config_path, host, port, log, workers)  # its warnings were logged by the supervisor
     keys_marker = folder / KEYS_MARKER
     from gatepass.server.reload import KEYS_LOST, ConfigSource
 

@@ -160,29 +160,44 @@ def _put_limits(document: ConfigDocument, environment: Mapping[str, str]) -> Non
             document.put(path, value, f"environment {PREFIX}{variable}")
 
 
-HALF_OF_CONTAINER = "half of the container's memory"
+LEAST_HELD_BYTES = 32 * MIB
+"""The least default of `limits.held_bytes`. If it does not fit, a warning says so."""
 
 
 def _put_held_bytes(document: ConfigDocument, container: Container) -> None:
-    """Lower the default of `limits.held_bytes` to half of the container's memory, divided by the workers."""
+    """Lower the default of `limits.held_bytes` to half of a worker's part of the container, or to what fits it."""
     limits = lookup(document.tree, ("limits",)) or {}
     if container.memory_bytes is None or not isinstance(limits, dict) or limits.get("held_bytes") is not None:
         return
     workers = container.workers or lookup(document.tree, ("server", "workers")) or 1
-    share_bytes = container.memory_bytes // 2 // workers if isinstance(workers, int) else 0
-    if 0 < share_bytes < Limits().held_bytes:
-        document.put(("limits", "held_bytes"), share_bytes, HALF_OF_CONTAINER)
+    if not isinstance(workers, int) or workers < 1:
+        return  # reported by the validation, as are limits that are no numbers
+    sizes = {name: limits[name] for name in ("body_bytes", "reply_bytes") if isinstance(limits.get(name), int)}
+    share_bytes = container.memory_bytes // workers
+    half_bytes, fit_bytes = share_bytes // 2, Limits.model_construct(**sizes).held_bytes_within(share_bytes)
+    held_bytes = min(half_bytes, max(fit_bytes, LEAST_HELD_BYTES))
+    if 0 < held_bytes < Limits().held_bytes:
+        what = "half of the container's memory" if held_bytes == half_bytes else "what fits the container's memory"
+        divisor = f" / {workers} workers" if workers > 1 else ""
+        document.put(("limits", "held_bytes"), held_bytes, what + divisor)
 
 
 def memory_warnings(config: Config, container: Container) -> Iterator[str]:
     """Yield a warning if the settings allow more memory than the container has."""
-    workers = container.workers or config.server.workers
-    if container.memory_bytes is not None and (needed_bytes := workers * config.memory_bytes) > container.memory_bytes:
-        yield (
-            f"the limits allow {needed_bytes // MIB} MiB in {workers} process{'es' if workers > 1 else ''}, and the"
-            f" container has {container.memory_bytes // MIB} MiB: lower limits.held_bytes, limits.reply_bytes and"
-            " limits.body_bytes, or raise the memory limit"
-        )
+    workers, limits = container.workers or config.server.workers, config.limits
+    if container.memory_bytes is None or (needed_bytes := workers * limits.memory_bytes) <= container.memory_bytes:
+        return
+    fit_bytes = limits.held_bytes_within(container.memory_bytes // workers)
+    remedy = f"limits.held_bytes: at most {fit_bytes} fits"
+    if fit_bytes < LEAST_HELD_BYTES:
+        fewer = ", lower the number of workers" if workers > 1 else ""
+        remedy = f"lower limits.body_bytes and limits.reply_bytes{fewer}, or raise the memory limit"
+        if limits.held_bytes > LEAST_HELD_BYTES:
+            remedy = f"lower limits.held_bytes to {LEAST_HELD_BYTES}, and {remedy}"
+    yield (
+        f"the limits allow {needed_bytes // MIB} MiB in {workers} process{'es' if workers > 1 else ''}, and the"
+        f" container has {container.memory_bytes // MIB} MiB: {remedy}"
+    )
 
 
 def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:

@@ -261,7 +261,7 @@ class Limits(Block):
     held_bytes: Bytes = 512 * MIB
     """The most bytes that each worker holds for its clients: unfinished heads, request bodies, forms, whole replies,
     unfinished events, and what slow clients have not read of their streams. In a container with less memory, the
-    default of `gatepass serve` is half of the container's memory, divided by the number of workers.
+    default of `gatepass serve` is half of the container's memory for each worker, or less if that does not fit.
 
     Requests that hold less than 64 KiB do not count. A request whose body does not fit gets 503 `overloaded` before
     anything is sent to the upstream. A reply or an event that does not fit waits at the upstream. If streams of slow
@@ -324,6 +324,15 @@ class Limits(Block):
     def heads_bytes(self) -> int:
         """The part of `held_bytes` for request heads that have not arrived completely."""
         return self.held_bytes // 8
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that one process may need, without that of small requests and connections."""
+        return PROCESS_BYTES + self.held_bytes * 9 // 8 + self.body_bytes + self.reply_bytes
+
+    def held_bytes_within(self, memory_bytes: int) -> int:
+        """Return the largest `held_bytes` with which one process needs at most `memory_bytes`. None fits below 1."""
+        return (memory_bytes - PROCESS_BYTES - self.body_bytes - self.reply_bytes) * 8 // 9
 
 
 class Log(Block):
@@ -410,12 +419,6 @@ class Config(Block):
 
     Example: log: {format: text, level: debug}
     """
-
-    @property
-    def memory_bytes(self) -> int:
-        """The memory that one process may need, without that of small requests and connections."""
-        limits = self.limits
-        return PROCESS_BYTES + limits.held_bytes * 9 // 8 + limits.body_bytes + limits.reply_bytes
 
     @property
     def descriptors(self) -> int:

@@ -54,26 +54,38 @@ def test_the_smallest_limit_around_the_process_applies(name):
 
 
 @pytest.mark.parametrize(
-    ("memory_bytes", "workers", "held_bytes"),
+    ("memory_bytes", "workers", "held_bytes", "origin"),
     [
-        (None, None, 512 * MIB),
-        (4096 * MIB, None, 512 * MIB),
-        (512 * MIB, None, 256 * MIB),
-        (512 * MIB, 2, 128 * MIB),
-        (4096 * MIB, 8, 256 * MIB),
+        (None, None, 512 * MIB, "default"),
+        (4096 * MIB, None, 512 * MIB, "default"),
+        (512 * MIB, None, 256 * MIB, "half of the container's memory"),
+        (4096 * MIB, 8, 256 * MIB, "half of the container's memory / 8 workers"),
+        (512 * MIB, 2, 80 * MIB * 8 // 9, "what fits the container's memory / 2 workers"),
+        (256 * MIB, None, 80 * MIB * 8 // 9, "what fits the container's memory"),
     ],
 )
-def test_the_default_budget_is_half_of_the_container_by_worker(memory_bytes, workers, held_bytes):
+def test_the_default_budget_is_half_of_the_container_by_worker_or_what_fits(memory_bytes, workers, held_bytes, origin):
     loaded = load(None, UPSTREAM, container=Container(memory_bytes, workers))
     assert loaded.config.limits.held_bytes == held_bytes
-    of_container = held_bytes < 512 * MIB
-    assert loaded.origin(("limits", "held_bytes")) == ("half of the container's memory" if of_container else "default")
+    assert loaded.origin(("limits", "held_bytes")) == origin
+    assert loaded.warnings == ()
 
 
-def test_workers_of_the_file_share_the_container(tmp_path):
+def test_workers_of_the_file_share_the_container_and_its_other_limits_count(tmp_path):
     file = tmp_path / "gatepass.yaml"
     file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\nserver: {workers: 4}\n")
-    assert load(str(file), {}, container=Container(1024 * MIB)).config.limits.held_bytes == 128 * MIB
+    assert load(str(file), {}, container=Container(1024 * MIB)).config.limits.held_bytes == 80 * MIB * 8 // 9
+    sizes = {"GATEPASS_LIMITS_BODY_BYTES": "1048576", "GATEPASS_LIMITS_REPLY_BYTES": "1048576"}
+    assert load(str(file), sizes, container=Container(1024 * MIB)).config.limits.held_bytes == 128 * MIB
+
+
+@pytest.mark.parametrize(("memory", "workers", "held"), [(512, 4, 32), (128, 1, 32), (40, 1, 20)])
+def test_a_container_that_is_too_small_has_the_least_default_and_a_warning(memory, workers, held):
+    loaded = load(None, UPSTREAM, container=Container(memory * MIB, workers))
+    (warning,) = loaded.warnings
+    assert loaded.config.limits.held_bytes == held * MIB
+    assert f"has {memory} MiB: lower limits.body_bytes and limits.reply_bytes" in warning
+    assert warning.endswith("or raise the memory limit")
 
 
 def test_a_budget_that_is_set_wins_and_a_warning_names_what_does_not_fit():
@@ -82,12 +94,15 @@ def test_a_budget_that_is_set_wins_and_a_warning_names_what_does_not_fit():
     assert loaded.config.limits.held_bytes == 512 * MIB
     (warning,) = loaded.warnings
     assert "752 MiB in 1 process," in warning
-    assert "512 MiB: lower limits.held_bytes" in warning
+    fit_bytes = 336 * MIB * 8 // 9
+    assert warning.endswith(f"512 MiB: limits.held_bytes: at most {fit_bytes} fits")
+    fitting = {**UPSTREAM, "GATEPASS_LIMITS_HELD_BYTES": str(fit_bytes)}
+    assert load(None, fitting, container=Container(512 * MIB)).warnings == ()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_defaults_fit_the_container_of_the_manifests(workers):
-    assert load(None, UPSTREAM, container=Container(workers * 512 * MIB, workers)).warnings == ()
+    assert load(None, UPSTREAM, container=Container(512 * MIB, workers)).warnings == ()
 
 
 def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):
