@@ -290,8 +290,30 @@ async def test_the_access_lines_of_errors_say_which_hop_and_why(caplog):
         ("error", 200, "upstream_closed", "upstream:chat", "ragflow", 1),
     ]
     assert unknown["bytes_in"] == 0, "nobody read the body"
+    assert (unknown["peer"], "peer" in refused) == ("127.0.0.1", False)
     assert refused["reason"].startswith("no such model")
     assert "unknown-key-unknown" not in caplog.text
+
+
+async def test_a_request_with_a_key_has_its_own_line_on_a_path_or_method_without_an_operation(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    upgrade = {"connection": "Upgrade", "upgrade": "websocket"}
+    kinds: list[tuple[str, str, dict[str, str], int]] = [
+        ("/v1/chat/completion", "POST", {}, 404),
+        ("/v1/chat/completions", "PUT", {}, 405),
+        ("/v1/responses", "GET", upgrade, 426),
+    ]
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
+        for path, method, more, status in kinds * 3:
+            answer = await gp.ask(path=path, method=method, headers={**JSON, "x-api-key": KEY, **more}).answer()
+            assert answer.status == status
+        await line_of(caplog, 9)
+        assert {line["caller"] for line in access_lines(caplog)} == {"ragflow"}
+        # without a known key only the first one of the address and code
+        for _ in range(3):
+            await gp.ask(path="/v1/chat/completion", headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
+        line = await line_of(caplog, 10)
+    assert ("caller" in line, line["peer"], line["code"]) == (False, "127.0.0.1", "unknown_path")
 
 
 async def test_the_access_line_of_a_leaver(caplog):

@@ -38,6 +38,7 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     path: str
     operation: str
     caller: str = ""
+    peer: str = ""
     user_agent: str = ""
     model: str = ""
     upstream: str | None = None
@@ -67,8 +68,8 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def texts(self) -> str:
         """Return all texts of the fields, in which `emit` searches for secrets. They are a quarter of the log line."""
         texts = (
-            f"{self.id} {self.method} {self.path} {self.operation} {self.caller} {self.user_agent} {self.model}"
-            f" {self.upstream} {self.upstream_model} {self.upstream_request_id}"
+            f"{self.id} {self.method} {self.path} {self.operation} {self.caller} {self.peer} {self.user_agent}"
+            f" {self.model} {self.upstream} {self.upstream_model} {self.upstream_request_id}"
         )
         if self.adapted or self.tried or self.failover:
             texts = " ".join((texts, *self.adapted, *self.tried, *self.failover))
@@ -282,6 +283,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             self._beginning(client_request.path, PATH_LOG_CHARS),
             self.operation,
             self.caller.name,
+            client_request.peer if self.caller is ANONYMOUS else "",
             self._beginning((header(client_request.headers, b"user-agent") or b"").decode("latin-1"), AGENT_LOG_CHARS),
             call.model if call is not None else "",
             self.upstream_name,

@@ -230,6 +230,9 @@ def _no_operation(
     """
     client_request, state = context.client_request, context.state
     state.authenticator.check_without_key(client_request)
+    if state.authenticator.requires_key:
+        with suppress(GatepassError):  # only for the log and the metrics: the path alone decides the response
+            context.caller = state.authenticator.authenticate(client_request, state.clock.wall(), path_profile)
     if isinstance(error, UnknownPath):
         return _unknown_path(context, path_profile)
     if not is_preflight(client_request.method, client_request.headers):
