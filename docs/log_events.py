@@ -172,6 +172,11 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             " credentials that fetch now.",
             {**_RELOAD, "changed": ["models.gpt-4o"]},
         ),
+        "retried": LogEvent(
+            "info",
+            "`gatepass token --retry` let the failing credentials in `retried` fetch now.",
+            {"trigger": "command", "retried": ["corp"]},
+        ),
         "restart_needed": LogEvent(
             "warning",
             "A reload contains settings that only a restart changes. All other changes are in use.",
@@ -406,6 +411,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "needed": "the file descriptors that `limits.connections` needs",
         "trigger": "what started the reload: a signal, a command or a changed file",
         "changed": "the changed settings",
+        "retried": "the failing credentials that fetch now",
         "settings": "the settings that need a restart",
         "delay_s": "seconds for which gatepass still accepts requests",
         "bound_s": "seconds that running requests may take",

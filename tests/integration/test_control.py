@@ -118,6 +118,7 @@ async def test_retry_fetches_the_failing_tokens_of_all_processes_now(tmp_path: P
             assert (code, text) == (0, "Fetching new tokens: corp. `gatepass status` shows the result.\n")
             await until(lambda: states() == {"fresh"})
             assert len(issuer.received) == calls + 1
+            await until(lambda: len(list_of(running.lines, "retried")) == workers)
             assert command("token", "--retry", "--socket", str(path)) == (0, "No credential is failing.\n")
             assert command("token", "corp", "--retry")[0] == 2
 

@@ -433,21 +433,29 @@ async def test_a_watched_file_that_is_rewritten_in_place_neither_widens_a_key_no
         assert "it changes upstreams.chat.base_url." in problem
         (problem,) = await rewritten({**blocks, "access": {"keys": [{**KEYS[0], "role": "admin"}, KEYS[1]]}}, 3)
         assert "it changes access.keys[limited].role." in problem
+        # a key that the same edit removes still works, and the problem says so
+        (problem,) = await rewritten({**elsewhere, "access": {"keys": [KEYS[0]]}}, 4)
+        assert "Nothing of this file is in use, so that a key that it removes still works." in problem
         assert used() is before
+        # the file in use again
+        assert gatepass.count("unchanged") == 0
+        gatepass.file.write_text(json.dumps(blocks))
+        await until(lambda: gatepass.count("unchanged") == 1)
+        assert status_of(endpoint.state)["reload_problems"] == []
         # what allows no more applies
         gatepass.file.write_text(json.dumps({**blocks, "models": {**blocks["models"], "n": {"upstream": "chat"}}}))
         await until(lambda: "n" in used().models)
         assert status_of(endpoint.state)["reload_problems"] == []
         # a new file, with the same content as the one that waits
-        await rewritten(without_models, 4)
+        await rewritten(without_models, 5)
         (tmp_path / "new").write_text(json.dumps(without_models))
         (tmp_path / "new").replace(gatepass.file)
         await until(lambda: used().access.keys[0].models is None)
         # a new file that is rewritten before it was valid
         (tmp_path / "new").write_text("{")
         (tmp_path / "new").replace(gatepass.file)
-        await until(lambda: gatepass.count("refused") == 5)
-        (problem,) = await rewritten({**elsewhere, "access": blocks["access"]}, 6)
+        await until(lambda: gatepass.count("refused") == 6)
+        (problem,) = await rewritten({**elsewhere, "access": blocks["access"]}, 7)
         assert "it changes upstreams.chat.base_url." in problem
         assert (await gatepass.reload()).outcome == "reloaded"
         assert used().upstreams["chat"].base_url == "https://llm.exam/v1"

@@ -128,6 +128,12 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     return ConnectionContext(serve, refused, config.limits, IDLE_TIMEOUT_S, proxies, shares, heads, state.in_flight)
 
 
+def _retry(state: AppState) -> list[str]:
+    names = state.retry_failing()
+    LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
+    return names
+
+
 CONFLICT = 409
 CONTROL_CONNECTIONS = 64
 """Above this number the oldest connection of the control socket closes, even during a reload."""
@@ -150,7 +156,7 @@ class ControlServer:
             return JSONResponse(result, CONFLICT if result["outcome"] == "refused" else 200)
 
         async def retry(_: Request) -> Response:
-            found = [current().retry_failing()] if peers is None else await peers.retry()
+            found = [_retry(current())] if peers is None else await peers.retry()
             names = dict.fromkeys(name for one in found for name in one)
             return JSONResponse({"processes": len(found), "retried": list(names)})
 
@@ -249,7 +255,7 @@ class DrainingServer(uvicorn.Server):
                 status=lambda: status_of(endpoint.state),
                 learned=lambda: learned_rows(endpoint.state),
                 reload=reload_own,
-                retry=lambda: endpoint.state.retry_failing(),
+                retry=lambda: _retry(endpoint.state),
             )
             peers = Peers(channel.folder, channel.name, pages)
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)

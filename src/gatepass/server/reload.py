@@ -43,8 +43,8 @@ KEYS_LOST = (
 BLOCK_LOST = "has lost its block {}: it may be half written. If the block was removed, run `gatepass reload`"
 CUT_OFF = "is the beginning of the file in use: it may be half written. If its end was removed, run `gatepass reload`"
 WAITS = (
-    "was rewritten in place, so it may be half written, and it changes {}. Such a change waits for `gatepass reload`,"
-    " or for a new file in place of this one"
+    "was rewritten in place, so it may be half written, and it changes {}. Nothing of this file is in use, so that a"
+    " key that it removes still works. Run `gatepass reload`, or put a new file in place of this one"
 )
 MOST_NAMED = 10
 
@@ -189,10 +189,11 @@ class Reloader:
                 result = self._use(read, state, successor)
             if problems:
                 result = ReloadResult("refused", problems=tuple(problems))
+            is_restored = bool(state.reload_problems) and not problems
             state.reload_problems[:] = problems
             if trigger != "watch":  # an operator may have repaired the issuer
                 result = replace(result, retried=tuple(self._endpoint.state.retry_failing()))
-        if result.outcome != "unchanged" or result.needs_restart or trigger != "watch":
+        if result.outcome != "unchanged" or result.needs_restart or trigger != "watch" or is_restored:
             state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
         return result
