@@ -27,7 +27,8 @@ MESSAGES: Mapping[str, str] = {
     " access.keys (see `gatepass keys new`) to serve others.",
     "model_not_allowed": "The caller 'ragflow' may not use the model 'gpt-4o'.",
     "operation_not_allowed": "The caller 'ragflow' may not use GET files, because the upstream stores the objects of"
-    " all callers under one credential. Add 'GET files' to access.keys[].operations.",
+    " all callers under one credential. List all that the caller uses in access.keys[].operations, such as [chat,"
+    ' models, "GET files"]. Everything else is then closed.',
     "role_not_allowed": "The caller 'ragflow' may not read /metrics, because its key has the role caller. Use a key"
     " with the role viewer or admin (`gatepass keys new --role viewer`).",
     "model_not_found": "The model 'gpt-5' is not configured. Configured: gpt-4o. Add it under `models` in the gatepass"

@@ -181,7 +181,8 @@ class OperationNotAllowed(CallerError):
       closed, as they are for a key with `models`.
     - A member or a part of a form names such an object, for example `file_id` or `previous_response_id`.
 
-    Action: Add the entry that the message names to `access.keys[].operations`.
+    Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list all
+    that its caller uses: gatepass closes everything else.
     docs/operations/keys.md#limit-the-operations-of-a-key has the table.
     """
 

@@ -86,7 +86,10 @@ async def test_each_operation_of_the_table_is_open_or_closed_to_each_kind_of_key
             assert answer.status == expected(kind, row), (row.method, path, answer.body)
             if answer.status == 403:
                 assert answer.error["code"] == "operation_not_allowed"
-                assert "access.keys[].operations" in answer.error["message"]
+                batch_of_any_model = kind in ("a key for some models", "some models and stored objects")
+                is_never_open = batch_of_any_model and (row.method, row.path) == ("POST", "/batches")
+                remedy = "without models" if is_never_open else "access.keys[].operations"
+                assert remedy in answer.error["message"]
                 assert (answer.error["hop"], len(upstream.received)) == ("client", before)
             elif row.protocol is not ClientProtocol.MODELS:
                 assert len(upstream.received) == before + 1
@@ -116,7 +119,7 @@ async def test_a_member_that_names_a_stored_object_is_sent_only_if_it_is_open(ki
         assert (answer.status, len(upstream.received)) == (200, 1)
         return
     assert (answer.status, answer.error["code"], upstream.received) == (403, "operation_not_allowed", [])
-    assert "to access.keys[].operations" in answer.error["message"]
+    assert "in access.keys[].operations" in answer.error["message"]
 
 
 @pytest.mark.parametrize("part", ["file_id", "image[file_id]", "vector_store_ids[]", "container", "conversation"])

@@ -197,8 +197,22 @@ def _opens(caller: AccessKey, method: str, name: str) -> bool:
 def _not_opened(caller: AccessKey, member: str, kind: str) -> OperationNotAllowed:
     return OperationNotAllowed(
         f"The caller {caller.name!r} may not name objects that the upstream stores for all callers, and"
-        f" {member[:200]!r} names one. Leave it out, or add {f'GET {kind}'!r} to access.keys[].operations.",
+        f" {member[:200]!r} names one. Leave it out, or {_remedy(caller, f'GET {kind}')}",
         param=member[:200],
+    )
+
+
+def _remedy(caller: AccessKey, entry: str) -> str:
+    """Return the action that opens `entry` to the caller, and closes nothing that it uses."""
+    if entry == "POST batches" and caller.models is not None:
+        return "use a key without models: a batch may run any model."
+    if caller.operations is not None:
+        return f"add {entry!r} to access.keys[].operations."
+    # a batch names a file
+    entries = f'"{entry}", "GET files"' if entry == "POST batches" else f'"{entry}"'
+    return (
+        f"list all that the caller uses in access.keys[].operations, such as [chat, models, {entries}]."
+        " Everything else is then closed."
     )
 
 
@@ -209,9 +223,9 @@ def _check_stored(caller: AccessKey, scanner: JsonScanner, closed: Collection[st
         if kind in closed and kind is not None and _names_object(scanner, plain, value):
             raise _not_opened(caller, name, kind)
         if plain == _INPUT and ANSWERS in closed and scanner.text.startswith(b"[", value):
-            for start, _ in scanner.elements(value):
+            for number, (start, _) in enumerate(scanner.elements(value)):
                 if scanner.text.startswith(b"{", start) and _is_reference(scanner, start):
-                    raise _not_opened(caller, "input", ANSWERS)
+                    raise _not_opened(caller, f"input[{number}]", ANSWERS)
 
 
 def _names_object(scanner: JsonScanner, name: str, value: int) -> bool:
@@ -378,9 +392,10 @@ def check_operation_access(caller: AccessKey, operation: Operation, *, shares_ob
     if caller.operations is None:
         reason = "the upstream stores the objects of all callers under one credential"
     entry = f"{method} {name}" if operation.is_about_stored or name == ANSWERS else name
+    use = f"cancel {name}" if operation.cancels else f"use {operation.method} {name}"
+    remedy = _remedy(caller, entry)
     raise OperationNotAllowed(
-        f"The caller {caller.name!r} may not use {operation.method} {operation.name}, because {reason}."
-        f" Add {entry!r} to access.keys[].operations."
+        f"The caller {caller.name!r} may not {use}, because {reason}. {remedy[0].upper()}{remedy[1:]}"
     )
 
 

@@ -227,7 +227,7 @@ def used(caller: AccessKey, *, shares_objects: bool) -> set[str]:
         try:
             check_operation_access(caller, row, shares_objects=shares_objects)
         except OperationNotAllowed as error:
-            if "access.keys[].operations" not in error.message:
+            if ("access.keys[].operations" in error.message) is ("without models" in error.message):
                 found.add(error.message)
         else:
             found.add(name)
@@ -270,6 +270,59 @@ def test_an_entry_opens_its_operations_and_members_and_nothing_else(entry, share
     assert used(caller, shares_objects=shares_objects) == expected
     opened = OPENED.get(entry)
     assert closed_objects(caller, shares_objects=shares_objects) == tuple(kind for kind in BOTH if kind != opened)
+
+
+NO_LIST = (
+    "List all that the caller uses in access.keys[].operations, such as [chat, models, {}]."
+    " Everything else is then closed."
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "row", "use", "remedy"),
+    [
+        ({}, "GET /files", "use GET files", NO_LIST.format('"GET files"')),
+        ({}, "POST /batches", "use POST batches", NO_LIST.format('"POST batches", "GET files"')),
+        ({}, "POST /batches/{id}/cancel", "cancel batches", NO_LIST.format('"DELETE batches"')),
+        ({"models": ["m"]}, "GET /files", "use GET files", NO_LIST.format('"GET files"')),
+        *(
+            (
+                {"models": ["m"], **listed},
+                "POST /batches",
+                "use POST batches",
+                "Use a key without models: a batch may run any model.",
+            )
+            for listed in ({}, {"operations": ["chat"]})
+        ),
+        ({"operations": ["chat"]}, "GET /files", "use GET files", "Add 'GET files' to access.keys[].operations."),
+        (
+            {"operations": ["chat"]},
+            "GET /models/{model}",
+            "use GET models",
+            "Add 'models' to access.keys[].operations.",
+        ),
+        (
+            {"operations": ["chat"]},
+            "POST /responses/{id}/cancel",
+            "cancel responses",
+            "Add 'DELETE responses' to access.keys[].operations.",
+        ),
+    ],
+)
+def test_the_remedy_closes_nothing_that_the_caller_uses(settings, row, use, remedy):
+    with pytest.raises(OperationNotAllowed) as caught:
+        check_operation_access(key(**settings), ROWS[row], shares_objects=True)
+    assert caught.value.message.startswith(f"The caller 'bot' may not {use}, because ")
+    assert caught.value.message.endswith(f". {remedy}")
+
+
+def test_a_reference_is_named_by_its_place():
+    body = b'{"input": [{"role": "user", "content": "x"}, {"type": "item_reference", "id": "msg_1"}]}'
+    with pytest.raises(OperationNotAllowed) as caught:
+        check_body_access(key(), body, closed=BOTH, has_items=True)
+    assert caught.value.param == "input[1]"
+    remedy = NO_LIST.format('"GET responses"')
+    assert caught.value.message.endswith(f"'input[1]' names one. Leave it out, or {remedy[0].lower()}{remedy[1:]}")
 
 
 def test_every_row_has_an_entry():
