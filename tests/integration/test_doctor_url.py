@@ -99,6 +99,35 @@ async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
     assert vectors[-1].why.startswith("embeddings with bge-m3: 200 in ")
 
 
+def for_chats(upstream: str) -> dict[str, Any]:
+    found = blocks(upstream)
+    found["access"]["keys"][0]["operations"] = ["chat"]
+    return found
+
+
+async def test_a_key_that_may_not_list_the_models_is_proven_by_its_call():
+    async with Scripted(answer=healthy) as upstream, gateway(**for_chats(upstream.url)) as gp:
+        url = f"http://127.0.0.1:{gp.port}/v1"
+        called, listed = await steps_at(url, model="gpt-4o", call=True), await steps_at(url)
+    assert [step for step in reported(called) if step not in WAY] == [
+        ("client", "models", "????"),
+        ("gatepass", "call", "ok"),
+        ("gatepass", "stream", "ok"),
+    ]
+    assert reported(listed)[-1] == ("client", "models", "????")
+    assert "The caller 'laptop' may not use GET models" in listed[-1].why
+
+
+async def test_the_replay_names_the_caller_of_the_key(tmp_path):
+    async with Scripted(answer=healthy) as upstream:
+        file = tmp_path / "gatepass.json"
+        file.write_text(json.dumps(for_chats(upstream.url)))
+        arguments = ["doctor", "--config", str(file), "--as", "open_webui", "--key", "laptop"]
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+    assert result.exit_code == 1
+    assert "The caller 'laptop' may not use GET models" in result.stdout
+
+
 async def test_failure_of_an_upstream_is_reported_at_its_hop():
     async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gp:
         steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", call=True)
