@@ -29,6 +29,7 @@ from gatepass.types import (
 )
 
 ROOT = "http://127.0.0.1:8080"
+LIMITS_OF_KEY = "../operations/keys.md#limit-the-operations-of-a-key"
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,10 @@ def operation_entry(operation: Operation) -> Entry:
     stream = ", or an event stream with `stream: true`" if is_streamed else ""
     facts["Returns"] = row.returns or f"a JSON object{stream}"
     if not operation.names_model and operation.protocol is ClientProtocol.RAW:
-        facts["Key"] = "the role `caller` or `admin`, and no list of `models`"
+        facts["Key"] = (
+            "the role `caller` or `admin`. One of several callers, and a key with `models`, needs an entry in"
+            f" [`operations`]({LIMITS_OF_KEY})"
+        )
     else:
         facts["Key"] = "the role `caller` or `admin`"
     return Entry(
