@@ -87,7 +87,9 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "KEY_HASHES": Variable(
         "Hashes from `gatepass keys new`, separated likewise. The callers are `hash-1`, `hash-2` and so on. Settings"
-        " follow a hash: `sha256:…/name=grafana/role=viewer/profile=plain/expires=2027-01-31`.",
+        " follow a hash: `sha256:…/name=grafana/role=viewer/profile=plain/expires=2027-01-31`. `+` separates"
+        " [operations](../operations/keys.md#limit-the-operations-of-a-key), and `:` a method from its name:"
+        " `sha256:…/operations=chat+GET:files`.",
         f"sha256:{'3f' * 32}/name=ragflow",
         "`access.keys`",
     ),

@@ -32,7 +32,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "a key for some models": [entry("mine", models=["m"])],
     "two keys with all stored objects": [
         entry("mine", operations=["files", "batches", "responses"]),
-        entry("theirs", operations=[]),
+        entry("theirs", operations=["chat"]),
     ],
     "some models and stored objects": [
         entry("mine", models=["m"], operations=["files", "GET batches", "DELETE batches", "responses"]),

@@ -22,7 +22,7 @@ SHOWN_DIGITS = 12
 # fewer digits could fit a key by accident
 LEAST_DIGITS = 8
 APPLY = "To apply it to a running gatepass, run `gatepass reload`."
-_HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "STATE", "KEY")
+_HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "STATE", "KEY")
 
 Row = dict[str, Any]
 
@@ -45,7 +45,7 @@ def keys() -> None:
     "operations",
     multiple=True,
     metavar="NAME",
-    help="An operation that the key may use. May be repeated.",
+    help="An operation that the key may use, such as chat or 'GET files'. May be repeated: all others are closed.",
 )
 @config_option
 @json_option
@@ -67,6 +67,7 @@ def new(
 
     from gatepass.auth.api_keys import new_key
     from gatepass.config.access import AccessKey
+    from gatepass.config.checks import BATCH_OF_ANY_MODEL
     from gatepass.config.wording import explained_errors
 
     key, key_hash = new_key()
@@ -74,8 +75,11 @@ def new(
     entry: Row = {"name": DEFAULT_NAME, **{option: value for option, value in given.items() if value}, "hash": key_hash}
     try:
         # valid in a file, where time passes, but of no use for a new key
-        if AccessKey.model_validate(entry).state(time.time()) == "expired":
+        made = AccessKey.model_validate(entry)
+        if made.state(time.time()) == "expired":
             raise click.BadParameter("is in the past", param_hint="--expires")
+        if made.models is not None and made.creates_batches:
+            raise click.BadParameter(BATCH_OF_ANY_MODEL, param_hint="--operation")
     except ValidationError as error:
         setting, reason = next(iter(explained_errors(error, entry)))
         option = {"models": "model", "operations": "operation"}.get(str(setting[0]), setting[0])
@@ -83,9 +87,10 @@ def new(
     if options["profile"]:
         _check_profile(options["profile"], path)
     shown = ", ".join(f"{option}: {json.dumps(value)}" for option, value in entry.items())
+    given["operations"] = "+".join(operations).replace(" ", ":")
     behind = "".join(f"/{option}={value}" for option, value in given.items() if value)
     # a name of a model may contain the separators of the variable
-    line = None if models or operations else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
+    line = None if models else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
     if as_json:
         print_json({"key": key, "entry": entry, "environment": line})
         return
@@ -95,7 +100,7 @@ def new(
     # with the indentation that `gatepass init` writes
     click.echo(f"\n    - {{{shown}}}\n")
     if line is None:
-        click.echo("A configuration by environment variables has no models and operations of a key: use a file.")
+        click.echo("A configuration by environment variables has no models of a key: use a file.")
     else:
         click.echo("Or, for a configuration by environment variables:")
         click.echo(f"\n  {line}")
@@ -127,7 +132,7 @@ def _check_profile(name: str, path: str | None) -> None:
 @control_option
 @json_option
 def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_json: bool) -> None:
-    """List the configured keys: name, role, profile, expiry, models, state and the beginning of the hash.
+    """List the configured keys: name, role, profile, expiry, models, operations, state and the beginning of the hash.
 
     Exit codes: 0 listed, 1 the running gatepass did not answer, 2 invalid command line or configuration.
     """
@@ -137,7 +142,8 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
     if as_json:
         print_json(found)
     elif found:
-        lines = list(aligned([_HEAD, *map(_cells, found)]))
+        shares_objects = len({row["name"] for row in found if row["role"] != "viewer"}) > 1
+        lines = list(aligned([_HEAD, *(_cells(row, shares_objects=shares_objects) for row in found)]))
         click.echo("\n".join(lines))
     else:
         click.echo("There are no keys: gatepass serves only clients on the same machine.")
@@ -160,10 +166,15 @@ def _running_keys(socket_path: str | None) -> list[Row]:
     return found
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:
     models = "all" if row["models"] is None else ",".join(row["models"])
+    operations = "all but stored objects" if shares_objects or row["models"] is not None else "all"
+    if row["role"] == "viewer":
+        operations = "none"
+    elif row["operations"] is not None:
+        operations = ",".join(row["operations"])
     key = row.get("reference") or (row.get("hash") or "hidden")[: len("sha256:") + SHOWN_DIGITS]
-    return (row["name"], row["role"], row["profile"], row["expires"] or "never", models, row["state"], key)
+    return (row["name"], row["role"], row["profile"], row["expires"] or "never", models, operations, row["state"], key)
 
 
 @keys.command(short_help="Remove the keys of a caller from the configuration file.")

@@ -296,7 +296,7 @@ class AccessKey(Block):
 
     Example: [gpt-4o, "text-embedding-*"]
     """
-    operations: list[KeyOperation] | None = None
+    operations: Annotated[list[KeyOperation], Field(min_length=1)] | None = None
     """The operations that this key may use, by name or by method and name; None: all, but of the objects that the
     upstream stores none if the key has `models` or gatepass has several callers. `GET files` and `files` also open
     the members that name files, `GET responses` and `responses` those that name stored answers: see
@@ -347,6 +347,10 @@ class AccessKey(Block):
     @property
     def reads_pages(self) -> bool:
         return self.role != "caller"
+
+    @property
+    def creates_batches(self) -> bool:
+        return not {"batches", "POST batches"}.isdisjoint(self.operations or ())
 
     def state(self, wall_s: float) -> KeyState:
         """Return whether the key is usable at `wall_s` (epoch seconds)."""

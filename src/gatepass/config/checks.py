@@ -217,8 +217,9 @@ DIFFERENT_KEY = (
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
 CLOSED_OBJECTS = (
     "access.keys: the upstream stores the files, batches and responses of all callers under one credential, so they are"
-    " closed to {callers}: set access.keys[].operations of each caller"
+    " closed to {callers}: set access.keys[].operations of each caller (/operations= in GATEPASS_KEY_HASHES)"
 )
+BATCH_WITHOUT_FILE = 'creates batches, but may not name the file of a batch: add "GET files"'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 NOT_AZURE = "is Azure: deployments need dialect: azure, and with dialect: openai the URL ends in /openai/v1"
 UNUSED_UPSTREAM = (
@@ -261,7 +262,7 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         for setting in OF_CALLER:
             if getattr(key, setting) != getattr(config.access.keys[earlier], setting):
                 yield ("access", "keys", number, setting), DIFFERENT_KEY.format(earlier, key.name)
-        if key.models is not None and {"batches", "POST batches"} & set(key.operations or ()):
+        if key.models is not None and key.creates_batches:
             yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
@@ -289,6 +290,8 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:
             yield f"access.keys[{number}] {NAMED_LIKE_PROFILE.format(profile)}"
+        if key.creates_batches and {"files", "GET files"}.isdisjoint(key.operations or ()):
+            yield f"access.keys[{number}].operations {BATCH_WITHOUT_FILE}"
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}

@@ -83,8 +83,11 @@ CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """The names of the blocks, which a file would choose itself."""
 _SEPARATORS = re.compile(r"[\s,]+")
 NO_CLIENTS_KEY = "is used only by `gatepass doctor --url`: set the clients' keys with GATEPASS_KEYS"
-OF_HASH = ("name", "role", "profile", "expires")
-NOT_OF_HASH = "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME; everything after HASH is optional"
+OF_HASH = ("name", "role", "profile", "expires", "operations")
+NOT_OF_HASH = (
+    "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME/operations=chat+GET:files; everything after HASH is"
+    " optional"
+)
 NO_KEY = "is the profile of clients' keys, but there are no keys"
 NEAR = 0.7
 WANTS_A_FILE = "requires a file, which --config or GATEPASS_CONFIG names"
@@ -195,7 +198,9 @@ class _Reading:
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
             key_hash, *settings = text.split("/")
             pairs = [setting.partition("=") for setting in settings]
-            found = {name: value for name, _, value in pairs if name in OF_HASH}
+            found: dict[str, Any] = {name: value for name, _, value in pairs if name in OF_HASH}
+            if "operations" in found:  # a blank separates hashes
+                found["operations"] = found["operations"].replace(":", " ").split("+")
             if len(found) != len(settings):  # also if a setting is given twice
                 self._problem((), NOT_OF_HASH, "KEY_HASHES")
             self._entry({"name": f"hash-{number}", "hash": key_hash, **found}, "KEY_HASHES")

@@ -126,7 +126,8 @@ def named(pattern: SettingPattern) -> SettingPattern:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """Return `; did you mean X?`, or the list of known words if none is similar, or an empty text without any."""
-    if near := get_close_matches(word, known, n=1):
+    same = [name for name in known if name.lower() == word.lower()]
+    if near := same or get_close_matches(word, known, n=1):
         return f"; did you mean {near[0]}?"
     return f"; there is {', '.join(known)}" if known else ""
 

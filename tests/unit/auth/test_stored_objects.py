@@ -329,4 +329,3 @@ def test_every_row_has_an_entry():
     assert set().union(*(used(key(operations=[entry]), shares_objects=True) for entry in get_args(KeyOperation))) == (
         ROWS.keys()
     )
-    assert used(key(operations=[]), shares_objects=False) == set()

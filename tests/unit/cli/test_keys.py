@@ -64,7 +64,7 @@ def test_variable_holds_only_the_hash_without_options():
 
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
-    result = run("new", *options)
+    result = run("new", *options, "--operation", "chat", "--operation", "GET files")
     (line,) = re.findall(r"^ +- .*$", result.output, re.MULTILINE)
     (variable,) = re.findall(r"GATEPASS_KEY_HASHES=(.*)", result.output)
     tree = parse_yaml("", f"{HEAD}{line}\n").tree
@@ -86,6 +86,13 @@ def test_a_new_key_as_json():
         "hash": hash_key(made["key"]),
     }
     assert made["environment"] is None, "a variable has no models"
+
+
+@pytest.mark.parametrize("operation", ["batches", "POST batches"])
+def test_an_entry_that_the_file_would_refuse_is_not_created(operation):
+    result = run("new", "--model", "m", "--operation", operation)
+    assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert "--operation: opens batches, which may run any model" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", 'a"', "-a"])
@@ -131,16 +138,36 @@ log: {{format: text}}   # kept
 CHAT = {"CHAT": "gp-0123456789abcdef-chat"}
 
 
+SHARED = "all but stored objects"
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        (("",), ["all"]),
+        (("", ", role: viewer"), ["all", "none"]),
+        (("", ""), [SHARED, SHARED]),
+        ((", models: [m]",), [SHARED]),
+        ((', operations: [chat, "GET files"]', ""), ["chat,GET files", SHARED]),
+    ],
+)
+def test_the_list_shows_the_operations_of_each_key(tmp_path, settings, shown):
+    rows = zip("ab", (ONES, TWOS), settings, strict=False)
+    text = HEAD + "".join(f'  - {{name: {name}, hash: "{digest}"{more}}}\n' for name, digest, more in rows)
+    result = run("list", "--config", file_of(tmp_path, text))
+    assert [re.split(" {2,}", line)[5] for line in result.stdout.splitlines()[1:]] == shown
+
+
 def test_the_list_shows_each_key_with_its_state(tmp_path):
     soon = days_ahead(3)
     file = file_of(tmp_path, SEVERAL.replace("{soon}", str(soon)))
     result = run("list", "--config", file, env=CHAT)
     assert (result.exit_code, CHAT["CHAT"] in result.output) == (0, False)
     assert [line.split("  ") for line in map(str.rstrip, re.sub(" {2,}", "  ", result.stdout).splitlines())] == [
-        ["NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "STATE", "KEY"],
-        ["rag", "caller", "ragflow", f"{soon}T00:00:00Z", "all", "expires soon", ONES[:19]],
-        ["rag", "caller", "ragflow", "never", "all", "valid", TWOS[:19]],
-        ["chat", "admin", "plain", "2020-01-31T00:00:00Z", "gpt-*,m", "expired", "${CHAT}"],
+        ["NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "STATE", "KEY"],
+        ["rag", "caller", "ragflow", f"{soon}T00:00:00Z", "all", SHARED, "expires soon", ONES[:19]],
+        ["rag", "caller", "ragflow", "never", "all", SHARED, "valid", TWOS[:19]],
+        ["chat", "admin", "plain", "2020-01-31T00:00:00Z", "gpt-*,m", SHARED, "expired", "${CHAT}"],
     ]
     rows = json.loads(run("list", "--config", file, "--json", env=CHAT).stdout)
     assert [(row["name"], row["state"], row["hash"], row["reference"]) for row in rows] == [

@@ -95,7 +95,7 @@ def test_several_keys_may_belong_to_one_caller(tmp_path):
     ("entry", "reason"),
     [
         ("file", "'file' is not known here; did you mean files?"),
-        ("get files", "'get files' is not known here; did you mean files?"),
+        ("get files", "'get files' is not known here; did you mean GET files?"),
         ("POST vectors", "'POST vectors' is not known here; did you mean POST files?"),
         ("xyz", "'xyz' is not known here; there is chat, completions, embeddings, rerank, responses, GET responses, "),
     ],
@@ -111,6 +111,27 @@ def test_a_key_for_some_models_opens_no_batches_because_they_may_run_any(tmp_pat
     key_entry = f"{{name: a, models: [m], operations: [{entry}], hash: {hashed('1')}}}"
     with pytest.raises(ConfigError, match=r"access\.keys\[0\]\.operations: opens batches, which may run any model"):
         load(written(tmp_path, key_entry), {})
+
+
+def test_an_empty_list_of_operations_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"access\.keys\[0\]\.operations: is empty: at least one is needed"):
+        load(written(tmp_path, f"{{name: a, operations: [], hash: {hashed('1')}}}"), {})
+
+
+@pytest.mark.parametrize(
+    ("operations", "is_warned"),
+    [
+        ('[chat, "POST batches"]', True),
+        ("[batches]", True),
+        ('[batches, "GET files"]', False),
+        ("[batches, files]", False),
+        ('["GET batches"]', False),
+    ],
+)
+def test_a_key_that_creates_batches_needs_their_file(tmp_path, operations, is_warned):
+    loaded = load(written(tmp_path, f"{{name: a, operations: {operations}, hash: {hashed('1')}}}"), {})
+    without_file = 'access.keys[0].operations creates batches, but may not name the file of a batch: add "GET files"'
+    assert loaded.warnings == ((without_file,) if is_warned else ())
 
 
 ALONE, OTHER = f"name: a, hash: {hashed('1')}", f"name: b, hash: {hashed('2')}"

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -144,6 +145,23 @@ def test_a_hash_has_its_settings_behind_it():
         {"name": "hash-2", "hash": "sha256:b", "profile": "dify"},
         {"name": "hash-3", "hash": "sha256:c", "profile": "ragflow"},
     ]
+
+
+def test_a_hash_has_its_operations_behind_it():
+    one, two = (f"sha256:{digit * 64}" for digit in "12")
+    variables = {
+        "GATEPASS_UPSTREAM_URL": "https://u/v1",
+        "GATEPASS_KEY_HASHES": f"{one}/name=a/operations=chat+models+GET:files,{two}/operations=chat",
+    }
+    loaded = load(None, variables)
+    assert [key.operations for key in loaded.config.access.keys] == [["chat", "models", "GET files"], ["chat"]]
+    assert loaded.start_warnings == ()
+    variables["GATEPASS_KEY_HASHES"] = f"{one}/name=a,{two}/name=b"
+    (warning,) = load(None, variables).start_warnings
+    assert warning.endswith("set access.keys[].operations of each caller (/operations= in GATEPASS_KEY_HASHES)")
+    for odd, reason in (("", "'' is not known here"), ("get:files", "did you mean GET files?")):
+        with pytest.raises(ConfigError, match=re.escape(reason)):
+            load(None, {**variables, "GATEPASS_KEY_HASHES": f"{one}/operations={odd}"})
 
 
 def test_unknown_setting_of_a_hash_is_refused_without_quoting_it():
