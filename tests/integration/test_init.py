@@ -208,6 +208,7 @@ async def test_clients_of_an_upstream_without_a_list_get_the_model_of_the_call(t
     assert result.exit_code == 0, result.output
     assert "`gatepass doctor MODEL --call`" in result.output
     assert f"    model: {model}\n" in result.output
+    assert "closed to these clients" not in result.output, "one client reaches the objects that it stored"
 
 
 async def test_options_file_and_variable_replace_all_questions(tmp_path, monkeypatch):
@@ -219,6 +220,7 @@ async def test_options_file_and_variable_replace_all_questions(tmp_path, monkeyp
         )
         result = await run(tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes", "--call")
         assert result.exit_code == 0, result.output
+        assert "Stored files, batches and responses are closed to these clients" in result.output
         assert await failures(tmp_path) == []
         assert "client_secret: '${CORP_SECRET}'" in (tmp_path / "gatepass.yaml").read_text()
         again = await run(tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes")

@@ -526,6 +526,8 @@ def init(
     for key, value in keys:
         shown = PASTE.get(key.name, PASTE["other"]).format(url=url, key=value)
         click.echo(f"  {key.name}: {shown}\n    model: {model}\n")
+    if len(keys) > 1:
+        click.echo("Stored files, batches and responses are closed to these clients: see docs/operations/keys.md.")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
 
 
