@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
@@ -25,6 +26,7 @@ from gatepass.sse.client_transforms import ShortLines, make_client_transform
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import is_json, parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
+from gatepass.sse.large_event import LongTexts
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.responses_api import ResponseAggregator
 from tests.attacks import generated
@@ -124,6 +126,29 @@ def new_stream(profile: str, *, is_ragflow: bool = False) -> EventStream:
         dialect_transform=RagflowStream(DEFAULTS) if is_ragflow else None,
         client_transform=make_client_transform(BUILT_IN_PROFILES[profile]),
     )
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("is_whole", [False, True], ids=["stream", "whole reply"])
+def test_a_stream_that_ends_while_an_event_is_shortened_leaves_no_reference_cycle(is_whole, steps):
+    raw = f"data: {{{HEAD},{PLACES['content'] % json.dumps('x' * (4 * MIB))}}}\n\n".encode()
+    source = StreamSource("chat", LIMIT_BYTES, read_error)
+    gc.collect()
+    gc.disable()
+    try:
+        one = (
+            BodyAggregator("chat", CompletionAggregator(source, DEFAULTS), LIMIT_BYTES)
+            if is_whole
+            else new_stream("open_webui")
+        )
+        for number in range(1 + steps):
+            one.feed(b"" if number else raw)
+        assert one.waiting
+        del one
+        # not `gc.collect() == 0`: that does not count a cycle that ends when its generator is closed
+        assert not any(isinstance(kept, LongTexts) for kept in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def relayed(raw: bytes, profile: str = "open_webui", cuts: list[int] | None = None) -> tuple[bytes, str, bool, int]:

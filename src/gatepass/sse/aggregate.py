@@ -199,6 +199,7 @@ class BodyAggregator:
         "_has_started",
         "_long_texts",
         "_shortens_tail",
+        "_steps",
         "_transform",
         "_upstream",
         "waiting",
@@ -217,6 +218,7 @@ class BodyAggregator:
         self._transform = transform
         self._has_started = False
         self._long_texts: LongTexts | None = None
+        self._steps: Iterator[None] = iter(())
         self._shortens_tail = False
         self.waiting = b""
 
@@ -256,12 +258,11 @@ class BodyAggregator:
     def _start_shortening(self, run: bytes) -> None:
         if self._long_texts is None:
             self._long_texts = LongTexts()
-        self._long_texts.start(run)
-        self.waiting = run
+        self.waiting, self._steps = run, self._long_texts.start(run)
 
     def _shorten(self) -> None:
         texts = self._long_texts
-        if texts is None or texts.step():
+        if texts is None or next(self._steps, self) is None:
             return
         run, self.waiting, shortened = self.waiting, b"", texts.shortened
         if self._shortens_tail:  # `take_tail` adds it

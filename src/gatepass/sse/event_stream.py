@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -147,7 +147,7 @@ class EventStream:
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
         self._long_texts: LongTexts | None = None
-        self._shortening: LongTexts | None = None
+        self._shortening: Iterator[None] | None = None
         self._shortens_tail = False
         self.waiting = b""
         self._lines_left = TURN_LINES
@@ -236,14 +236,13 @@ class EventStream:
         if self._long_texts is None:
             self._long_texts = LongTexts(self._event_limit_bytes)
             self._after = RestoredTexts(self._after, self._long_texts)
-        self._long_texts.start(run)
-        self.waiting, self._shortening = run, self._long_texts
+        self.waiting, self._shortening = run, self._long_texts.start(run)
 
-    def _shorten(self, texts: LongTexts) -> bool:
+    def _shorten(self, steps: Iterator[None]) -> bool:
         """Continue to shorten the events in `waiting`. Return whether there is nothing to validate yet."""
-        if texts.step():
+        if next(steps, self) is None:
             return True
-        self._shortening, shortened = None, texts.shortened
+        self._shortening, shortened = None, None if self._long_texts is None else self._long_texts.shortened
         if self._shortens_tail:  # `finish` validates it
             self._framer.replace_tail(CUT_EVENT if shortened is None else shortened[: -len(b"\n\n")])
             shortened = b""

@@ -72,9 +72,9 @@ def whole_bytes(shortened: bytes) -> int:
 class LongTexts:
     """The long texts that marks replace in the events of one stream, or in one reply.
 
-    `start` takes whole events. While `step` returns True, the caller lets the event loop run and calls it again. Then
-    `shortened` is the run with marks in its large events. It is None if an event is too large even without its long
-    texts, or if transforms have removed more than `limit_bytes` of texts.
+    `start` takes whole events and returns steps of a few milliseconds, between which the caller lets the event loop run.
+    At their end `shortened` is the run with marks in its large events. It is None if an event is too large even without
+    its long texts, or if transforms have removed more than `limit_bytes` of texts.
     """
 
     __slots__ = (
@@ -84,7 +84,6 @@ class LongTexts:
         "_next",
         "_pattern",
         "_restored",
-        "_steps",
         "_texts",
         "shortened",
     )
@@ -98,21 +97,19 @@ class LongTexts:
         self._texts: dict[int, bytes] = {}
         self._restored: set[int] = set()
         self._next = self._held_bytes = 0
-        self._steps: Iterator[None] = iter(())
 
-    def start(self, run: bytes) -> None:
-        """Begin to shorten `run`."""
+    def start(self, run: bytes) -> Iterator[None]:
+        """Begin to shorten `run`, and return the steps.
+
+        The caller holds them, because they refer to this object: a stream may end before their last one.
+        """
         for number in self._restored:
             self._held_bytes -= len(self._texts.pop(number))
         self._restored.clear()
         self.shortened = None
-        self._steps = iter(())
-        if self._limit_bytes is None or self._held_bytes <= self._limit_bytes:
-            self._steps = self._shorten(run)
-
-    def step(self) -> bool:
-        """Continue for a few milliseconds. Return whether another step is necessary."""
-        return next(self._steps, self) is None
+        if self._limit_bytes is not None and self._held_bytes > self._limit_bytes:
+            return iter(())
+        return self._shorten(run)
 
     def restore(self, run: bytes) -> bytes:
         """Return `run` with the upstream's bytes instead of the marks."""
