@@ -50,7 +50,7 @@ from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
-from gatepass.tokens.issuer_error import REFUSED
+from gatepass.tokens.issuer_error import REFUSED, error_advice
 from gatepass.tokens.lifetime import LifetimeSource
 from gatepass.types import SERVER_ERROR, Call, Target
 
@@ -138,7 +138,9 @@ def refusal_advice(reason: str, credential: str) -> str:
     known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
     if known:
         return f"Check {', '.join(setting(credential, name) for name in known)}."
-    return f"Check the client and the secret in credentials.{credential}." if REFUSED in reason else ""
+    if REFUSED in reason:
+        return f"Check the client and the secret in credentials.{credential}."
+    return error_advice(reason, credential)
 
 
 MODELS_SHOWN = 20

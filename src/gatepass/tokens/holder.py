@@ -33,7 +33,7 @@ from gatepass.tokens.failure import (
     retry_now,
     setting,
 )
-from gatepass.tokens.issuer_error import WRONG_URL
+from gatepass.tokens.issuer_error import WRONG_URL, error_advice
 from gatepass.tokens.lifetime import (
     SPACING_S,
     Freshness,
@@ -438,6 +438,8 @@ class TokenHolder:
                 is_secret = self._failure_state.definite and not reason.startswith(WRONG_URL)
                 hint = self._secret_hint if is_secret else ""
                 reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}. {AFTER_REPAIR}"
+            elif advice := error_advice(reason, self.name):
+                reason = f"{reason.rstrip('.')}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 

@@ -51,6 +51,8 @@ DEFINITE_CODES = frozenset(
 TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 """Codes of a busy server (RFC 6749 4.1.2.1, RFC 8628 3.5), with any status."""
 REFUSED = "the issuer refused the client: "
+WITH_ERROR = " with an error: "
+"""In the reason of an issuer that reported an error in a reply with a status of success."""
 WRONG_URL = "the URL is wrong: "
 _SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
@@ -250,11 +252,16 @@ def embedded_error_failure(
     if found is None:
         return None
     return FetchFailure(
-        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
+        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status}{WITH_ERROR}{quoted(found, mask)}",
         definite=found.definite,
         unclear=not found.is_transient,
         retry_after_s=retry_after_s(reply, wall_s, is_long=found.definite or found.is_overloaded),
     )
+
+
+def error_advice(reason: str, credential: str) -> str:
+    """Return what to check if an issuer reported an error without a text, such as `{"code": 1}`; else empty."""
+    return f"Check the request of credentials.{credential} at the issuer." if f"{WITH_ERROR}{{" in reason else ""
 
 
 def quoted(found: TokenErrorBody, mask: Mask) -> str:

@@ -563,3 +563,12 @@ async def test_t20_after_a_suspend_the_refresh_task_notices_within_5_seconds_wit
         it.clock.suspend(3600.0, delays_timers=True)  # as where timers use CLOCK_MONOTONIC
         await it.clock.advance(5.0)
         assert it.holder.usable
+
+
+async def test_an_error_without_a_text_after_a_token_names_what_to_check():
+    async with holding(answer({"access_token": "good", "expires_in": 300}), otherwise=answer({"code": 1})) as it:
+        await it.holder.token()
+        it.clock.suspend(300.5)
+        with pytest.raises(TokenUnavailable) as caught:
+            await it.holder.token()
+    assert "Check the request of credentials.corp at the issuer." in caught.value.message

@@ -10,6 +10,7 @@ from gatepass.tokens.issuer_error import (
     TokenErrorBody,
     TokenResponse,
     embedded_error_failure,
+    error_advice,
     error_response_failure,
     is_error_reply,
     mask_token_like,
@@ -325,3 +326,10 @@ def test_a_logins_error_with_a_500_may_be_a_refusal(is_login, unclear):
     assert not error_response_failure(
         response(502, {"message": "bad gateway"}), NOW, "sso", str, is_login=is_login
     ).unclear
+
+
+def test_an_error_without_a_text_names_what_to_check():
+    assert error_advice('sso answered 200 with an error: {"code": 1}', "corp") == (
+        "Check the request of credentials.corp at the issuer."
+    )
+    assert error_advice("sso answered 200 with an error: 50301: busy", "corp") == ""
