@@ -28,7 +28,7 @@ def limit_variables() -> dict[str, Variable]:
     found = {}
     for name, path in LIMIT_VARIABLES.items():
         setting, default = dotted(path), lookup(Limits().model_dump(), path[1:])
-        purpose = f"The limit [`{setting}`](configuration.md#limits)."
+        purpose = f"The limit [`{setting}`](configuration.md#limits), which has the unit and the default."
         example = f"{default or 500:g}" if isinstance(default, float) else str(default or 500)
         found[name] = Variable(purpose, example, f"`{setting}`", with_file=True)
     return found
@@ -146,7 +146,7 @@ result. Other settings, such as timeouts or several models, require a [file](../
 - A value is literal: `$` is a dollar. An empty variable is unset.
 - A variable `…_FILE` names a file with the value. gatepass reads the file again when it changes. Setting both is an
   error.
-- Any other `GATEPASS_` variable is an error, except those that Kubernetes sets for a service.
+- Any other `GATEPASS_` variable is an error, beside a file a warning, except those that Kubernetes sets for a service.
 """
 
 

@@ -133,6 +133,12 @@ def _unknown_variable(name: str) -> str:
     return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
 
 
+def near_limit(name: str) -> str:
+    """Return the text that ends a warning about `name` if it resembles the variable of a limit; else empty."""
+    near = get_close_matches(name, LIMIT_VARIABLES, n=1, cutoff=NEAR) if name.startswith("LIMIT") else []
+    return f"; did you mean {PREFIX}{near[0]}?" if near else ""
+
+
 @dataclass(frozen=True, slots=True)
 class VariableValue:
     """The value of a variable, and the variable's name. A secret is a Reference; `fault` is why it cannot be read."""

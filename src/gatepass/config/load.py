@@ -37,7 +37,7 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import LIMIT_VARIABLES, put_variables, read_environment, unknown_variables
+from gatepass.config.environment import LIMIT_VARIABLES, near_limit, put_variables, read_environment, unknown_variables
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
@@ -274,7 +274,8 @@ def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) 
     used = {source.name for value in values for source in value.sources if source.kind == "environment"}
     for name in own_variables(environment):
         if name not in WITH_A_FILE and f"{PREFIX}{name}" not in used:
-            yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration"
+            hint = near_limit(name)
+            yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration{hint}"
 
 
 NEED_RESTART = ("server", "limits", "store", "log")
