@@ -243,7 +243,7 @@ class UnsupportedApi(CallerError):
 
     The reply has Anthropic's format. It is not 404, which Claude Code reports as an unknown model.
 
-    Action: Set the client's provider to OpenAI-compatible (chat completions), with the base URL in the message.
+    Action: Use a client of the OpenAI API, such as Codex, OpenCode or Cline. Claude Code has no setting for it.
     """
 
     code = "unsupported_api"
@@ -451,7 +451,8 @@ class TokenUnavailable(GatepassError):
 
     docs/concepts/token_life.md#a-failing-issuer has the times.
 
-    Action: Run `gatepass token NAME`, which tests the credential alone.
+    Action: Run `gatepass token NAME`, which tests the credential alone. After a repair at the issuer, `gatepass
+    reload` or `gatepass token --retry` fetches at once.
     """
 
     code, status, retryable = "token_unavailable", 503, True

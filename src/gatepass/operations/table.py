@@ -65,6 +65,9 @@ UNSERVED = tuple(
 PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
 
+COMPACT = "compact"
+"""`POST /responses/compact` is an operation of the OpenAI API that gatepass does not serve, and no id of a response."""
+
 PATH_SHOWN_CHARS = 100
 
 _MODEL, _ID = "{model}", "{id}"
@@ -160,8 +163,8 @@ def check_served(operation: Operation, client_request: ClientRequest, base_path:
     if operation.protocol is ClientProtocol.MESSAGES:
         where = base_url(client_request.headers, client_request.mounted_at + base_path)
         raise UnsupportedApi(
-            "gatepass does not support the Messages API of Anthropic. Set the client's provider to OpenAI-compatible"
-            f" (chat completions) with the base URL {where}."
+            "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"
+            f" the OpenAI API, such as Codex, OpenCode or Cline, with the base URL {where}."
         )
 
 
@@ -213,6 +216,8 @@ def _with_id(path: str) -> Mapping[str, Match] | None:
     if parts is None:
         return None
     shape = f"/{parts['name']}/{_ID}{parts['rest'] or ''}"
+    if parts["id"] == COMPACT and parts["name"] == "responses":
+        return None
     own = f"/{parts['name']}/{parts['id']}{parts['rest'] or ''}"
     found = {row.method: Match(replace(row, path=own)) for row in _WITH_ID if row.path == shape}
     return found or None

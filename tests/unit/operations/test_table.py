@@ -165,9 +165,15 @@ def test_messages_are_known_and_not_served(path, base_path):
     with pytest.raises(UnsupportedApi) as caught:
         check_served(operation, request("POST", path, host=b"gw"), base_path)
     assert caught.value.message == (
-        "gatepass does not support the Messages API of Anthropic. Set the client's provider to OpenAI-compatible"
-        f" (chat completions) with the base URL http://gw{base_path}/v1."
+        "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"
+        f" the OpenAI API, such as Codex, OpenCode or Cline, with the base URL http://gw{base_path}/v1."
     )
+
+
+@pytest.mark.parametrize("path", ["/v1/responses/compact", "/responses/compact/", "/llm/v1/responses/compact"])
+def test_compact_is_no_id_of_a_response(path):
+    with pytest.raises(UnknownPath, match="No operation has the path"):
+        match_operation("POST", path, "/llm" if path.startswith("/llm") else "")
 
 
 def test_every_other_operation_is_served():
