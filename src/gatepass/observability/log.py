@@ -160,6 +160,8 @@ class LogWriter:
         self._put_chars = self._taken_chars = 0
         self._reported = 0
         self._count_lock = threading.Lock()
+        self._is_failing = False
+        """Whether the last write failed. A notice waits for a write that succeeds."""
         self._is_parked = False
         self._gate: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -171,7 +173,7 @@ class LogWriter:
         if self._put_chars - self._taken_chars + size > limit:
             self._count_dropped(1)
             return
-        if self.dropped != self._reported:
+        if self.dropped != self._reported and not self._is_failing:
             notice = self._take_notice()
             self._put_chars += len(notice)
             self._queue.append(notice)
@@ -201,7 +203,7 @@ class LogWriter:
                 self._write(lines)
                 self._taken_chars += sum(map(len, lines))
                 time.sleep(PACE_S)
-            elif self.dropped != self._reported:
+            elif self.dropped != self._reported and not self._is_failing:
                 self._write([self._take_notice()])
             else:
                 self._is_parked = True
@@ -223,9 +225,11 @@ class LogWriter:
             while left:
                 try:
                     left = left[os.write(self._descriptor, left) :]
+                    self._is_failing = False
                 except BlockingIOError:  # another program has made the shared pipe non-blocking
                     time.sleep(PACE_S)
                 except OSError:  # such as a full disk, or a reader that has closed the pipe
+                    self._is_failing = True
                     self._count_dropped(piece.count(b"\n"))
                     break
 
