@@ -241,15 +241,18 @@ def _names_object(scanner: JsonScanner, name: str, value: int) -> bool:
 
 
 def _is_reference(scanner: JsonScanner, at: int) -> bool:
-    """Whether the item of `input` at `at` is an earlier one: by its type, or because it has an id and no type."""
-    types, has_id, has_role = list[str](), False, False
+    """Whether the item of `input` at `at` is an earlier one: by its type, or because it has only an id.
+
+    OpenAI's types accept such an item with a role too.
+    """
+    types, has_id, has_content = list[str](), False, False
     for member in scanner.members(at):
         name, first = folded(member.name), scanner.text[member.value : member.value + 1]
         if name == "type" and first == b'"' and member.end - member.value <= NAME_BYTES:
             types.append(folded(string(scanner.text[member.value : member.end])))
         has_id |= name == "id" and first != b"n"
-        has_role |= name == "role"
-    return has_id and (any(kind in REFERENCES for kind in types) if types else not has_role)
+        has_content |= name == "content" and first != b"n"
+    return has_id and (any(kind in REFERENCES for kind in types) if types else not has_content)
 
 
 def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
