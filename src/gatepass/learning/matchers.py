@@ -164,8 +164,9 @@ _DEVELOPER = re.compile(
     r"|Incorrect role information|角色信息不正确)|(?:Unsupported value: )?"
     rf"(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]developer"
 )
-_ROLES = r"(?=.*\buser\b)(?=.*\bassistant\b)"
-"""The accepted values are roles. Without this, a client could send `developer` as the value of another member."""
+_ROLES = r"(?=.*\bsystem\b)(?=.*\b(?:user|assistant)\b)"
+"""The accepted values are roles, and `system` is one. Without this, a client could send `developer` as the value of
+another member."""
 # In this order: OpenAI and Volcengine (agno#6697), zod (chatwise-releases#971), a gateway (new-api#5330), pydantic's
 # unions (Mistral, Cerebras, SiliconFlow), Groq.
 _DEVELOPER_VALUE = re.compile(
