@@ -32,7 +32,6 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.relay import relay
 
-
 SUSPENDED = (GeneratorType, CoroutineType, AsyncGeneratorType)
 
 

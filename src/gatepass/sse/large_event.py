@@ -72,9 +72,9 @@ def whole_bytes(shortened: bytes) -> int:
 class LongTexts:
     """The long texts that marks replace in the events of one stream, or in one reply.
 
-    `start` takes whole events and returns steps of a few milliseconds, between which the caller lets the event loop run.
-    At their end `shortened` is the run with marks in its large events. It is None if an event is too large even without
-    its long texts, or if transforms have removed more than `limit_bytes` of texts.
+    `start` takes whole events and returns steps of a few milliseconds. Between them the caller lets the event loop run.
+    At their end `shortened` is the run with marks in its large events. It is None if an event is too large without
+    its long texts too, or if transforms have removed more than `limit_bytes` of texts.
     """
 
     __slots__ = (
