@@ -294,7 +294,7 @@ class Chunks:
 
     def allowed_bytes(self) -> int:
         """The documented formula: the body once, and the spare eighth of its buffer."""
-        return self.size_bytes * self.count * 9 // 8 + READ_BYTES + 2 * OBJECTS_BYTES
+        return self.size_bytes * self.count * 9 // 8 + READ_BYTES + 3 * OBJECTS_BYTES
 
 
 @st.composite
