@@ -293,8 +293,8 @@ class Chunks:
         return chunk * self.count + b"0\r\n\r\n"
 
     def allowed_bytes(self) -> int:
-        """The documented formula: the body once, and the spare eighth of its buffer."""
-        return self.size_bytes * self.count * 9 // 8 + READ_BYTES + 3 * OBJECTS_BYTES
+        """The documented formula: the body twice, as while its buffer grows, and the buffer's spare eighth."""
+        return 2 * self.size_bytes * self.count * 9 // 8 + READ_BYTES + OBJECTS_BYTES
 
 
 @st.composite
