@@ -385,7 +385,7 @@ def check_operation_access(caller: AccessKey, operation: Operation, *, shares_ob
 
     `shares_objects` as in `closed_objects`. An operation on stored objects is closed like a member that names one.
     """
-    if caller.operations is None and not (operation.is_about_stored and (shares_objects or caller.models is not None)):
+    if caller.operations is None and not ((shares_objects or caller.models is not None) and operation.is_about_stored):
         return
     name = "models" if operation.protocol is ClientProtocol.MODELS else operation.name
     method = "DELETE" if operation.cancels else operation.method

@@ -11,7 +11,6 @@ import asyncio
 import os
 import select
 import ssl
-from collections import deque
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -127,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether it was idle in the pool. It is not a fault if the server closed it meanwhile."""
         self._poll: select.poll | None = None
         self._id = b""
-        self._earlier_ids: deque[bytes] = deque(maxlen=KNOWN_IDS)
+        self._earlier_ids: tuple[bytes, ...] = ()
         self._killed = False
         self._bounds = Timeouts()
         self._close_reason = (Fault.CLOSED, "the server closed the connection before a request was sent")
@@ -245,16 +244,24 @@ class Connection(asyncio.BufferedProtocol):
         The loop would read a late second reply to an earlier request after this request is written, and take it for
         the reply to this one. The caller has set `_deferred`, so the request is sent on another connection.
         """
-        if not self.kept or self._poll is None or not self._poll.poll(0):
+        if not self.kept or self._transport is None:
+            return False
+        if self._poll is None:
+            connected = self._transport.get_extra_info("socket")
+            # over TLS the bytes may be a session ticket, which follows each handshake
+            if connected is None or self._transport.get_extra_info("sslcontext") is not None:
+                return False
+            self._poll = select.poll()
+            self._poll.register(connected, select.POLLIN)
+        if not self._poll.poll(0):
             return False
         self.abort(Fault.INVALID, EARLY, stale=True)
         return True
 
     def _note_id(self, head: bytes) -> None:
         if self._id:
-            self._earlier_ids.append(self._id)
-        at = head.find(ID_LINE)
-        self._id = b"" if at < 0 else head[at + len(ID_LINE) : head.find(b"\r", at + len(ID_LINE))]
+            self._earlier_ids = (*self._earlier_ids[1 - KNOWN_IDS :], self._id)
+        self._id = head.partition(ID_LINE)[2].partition(b"\r")[0]
 
     def _on_timeout(self) -> None:
         if self._reply is not None and self._reply.status:
@@ -270,11 +277,6 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         if self._killed:
             self._transport.abort()
-        connected = transport.get_extra_info("socket")
-        # over TLS the bytes may be a session ticket, which follows each handshake
-        if connected is not None and transport.get_extra_info("sslcontext") is None:
-            self._poll = select.poll()
-            self._poll.register(connected, select.POLLIN)
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
             # RFC 9112 2.2 allows a recipient to accept a bare LF; old servers pad chunk sizes with spaces
@@ -285,26 +287,13 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return self._buffer
 
-    def buffer_updated(self, nbytes: int) -> None:
-        if nbytes > SMALL_BYTES and not self._turns.begins():
+    def buffer_updated(self, nbytes: int, *, has_turn: bool = False) -> None:
+        """Parse the first `nbytes` of the buffer, at once or, if they are many and have no turn, in a later turn."""
+        if nbytes > SMALL_BYTES and not has_turn and not self._turns.begins():
             self._unread = bytes(self._buffer[:nbytes])
             self._pause_reading()
             self._turns.defer(self._take_turn)
-        else:
-            self._parse(nbytes)
-
-    def _take_turn(self) -> None:
-        """Parse the bytes that waited. They are dropped if the connection was closed meanwhile."""
-        size = len(self._unread)
-        if not size or self._killed:
             return
-        self._buffer[:size], self._unread = self._unread, b""
-        self._parse(size)
-        if self._reply is None or self._reply.size <= AHEAD_BYTES:
-            self.resume()
-
-    def _parse(self, nbytes: int) -> None:
-        """Parse the first `nbytes` of the buffer."""
         reply, parser = self._reply, self._parser
         if reply is None or parser is None or self._deferred:
             # Some servers send a 408 on an idle connection. A deferred request is then sent on another connection.
@@ -332,6 +321,16 @@ class Connection(asyncio.BufferedProtocol):
         elif reply.status != status_before:
             reply.wake()
 
+    def _take_turn(self) -> None:
+        """Parse the bytes that waited. They are dropped if the connection was closed meanwhile."""
+        size = len(self._unread)
+        if not size or self._killed:
+            return
+        self._buffer[:size], self._unread = self._unread, b""
+        self.buffer_updated(size, has_turn=True)
+        if self._reply is None or self._reply.size <= AHEAD_BYTES:
+            self.resume()
+
     def _pause_reading(self) -> None:
         if not self._reading_paused and self._transport is not None and self.is_open():
             self._reading_paused = True
@@ -349,7 +348,7 @@ class Connection(asyncio.BufferedProtocol):
         sending = self._sending
         # a reply may still be in the kernel although writing failed: see `read_after_reset`
         while sending is not None and self._reply is not None and (size := sending.read_after_reset(self._buffer)):
-            self._parse(size)
+            self.buffer_updated(size, has_turn=True)
         self.server_closed(exc)
         self.deadline.close()
         self._parser = self._transport = None  # the parser refers to this object: break the reference cycle

@@ -456,7 +456,7 @@ class Http1Transport:
         if coding is None:
             return reply
         try:
-            return decode_response(reply, coding)
+            return decode_response(reply, coding, self._turns)
         except TransportFault:
             reply.discard()
             raise

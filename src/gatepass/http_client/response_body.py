@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.deadline import Deadline
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.types import Headers, Response
 
 JOINED_BYTES = 64 * 1024
@@ -32,6 +33,9 @@ LOOP_JOIN_BYTES = 4 * 1024 * 1024
 
 TAIL_S = 1.0
 """Time that an upstream has to end a body of which nothing more is read."""
+
+MOST_PIECES = 64
+"""Pieces of a whole body that are kept apart: 16 MiB as gatepass reads them, less if a peer sends them small."""
 
 CODING_BYTES = 40
 
@@ -252,29 +256,32 @@ async def read_whole(
 
 
 def add_piece(pieces: list[bytes | BytesIO], piece: bytes) -> None:
-    """Append `piece` to `pieces`, so that `taken` returns them in one object without a second copy.
+    """Append `piece` to `pieces` for `taken`.
 
-    The list has one element at most. It is the first piece itself, or a buffer that grows by an eighth at a time.
+    A list of few pieces is joined at once at the end: a buffer that grows with each of them took 20 % more CPU for a
+    body of 4 MiB. More than MOST_PIECES become one buffer, which grows by an eighth at a time and is taken without a
+    copy.
     """
-    if not pieces:
+    first = pieces[0] if pieces else None
+    if isinstance(first, BytesIO):
+        first.write(piece)
+    elif len(pieces) < MOST_PIECES:
         pieces.append(piece)
-        return
-    run = pieces[0]
-    if isinstance(run, BytesIO):
-        run.write(piece)
-        return
-    buffer = BytesIO()
-    buffer.write(run)
-    buffer.write(piece)
-    pieces[0] = buffer
+    else:
+        buffer = BytesIO()
+        buffer.writelines(pieces)  # type: ignore[arg-type] # no buffer is among several pieces
+        buffer.write(piece)
+        pieces[:] = [buffer]
 
 
 def taken(pieces: list[bytes | BytesIO]) -> bytes:
     """Return all bytes of a list that `add_piece` filled, and clear it."""
-    if not pieces:
-        return b""
-    run = pieces.pop()
-    return run.getvalue() if isinstance(run, BytesIO) else run  # CPython does not copy the value of a full buffer
+    if len(pieces) == 1:
+        run = pieces.pop()
+        return run.getvalue() if isinstance(run, BytesIO) else run  # CPython does not copy the value of a full buffer
+    whole = b"".join(pieces)  # type: ignore[arg-type] # no buffer is among several pieces
+    pieces.clear()
+    return whole
 
 
 async def joined(pieces: Sequence[bytes]) -> bytes:
@@ -337,11 +344,12 @@ def decoder_of(coding: bytes | None) -> ZlibDecoder | None:
 class DecodedResponse:
     """A Response with a decoded body and unchanged header fields."""
 
-    def __init__(self, response: Response, decoder: ZlibDecoder) -> None:
+    def __init__(self, response: Response, decoder: ZlibDecoder, turns: LoopTurns) -> None:
         self.status = response.status
         self.headers = response.headers
         self._response = response
         self._decoder = decoder
+        self._turns = turns
         self._pieces = aiter(response)
         self._ready: Iterator[bytes] = iter(())
 
@@ -351,7 +359,7 @@ class DecodedResponse:
     async def __anext__(self) -> bytes:
         while True:
             for ready in self._ready:
-                await asyncio.sleep(0)  # a few bytes read may decode to many, without an await in between
+                await self._turns.wait()  # a few bytes read may decode to many, without an await in between
                 if ready:
                     return ready
             try:
@@ -375,7 +383,7 @@ class DecodedResponse:
         self._response.finish()
 
 
-def decode_response(response: Response, coding: bytes | None) -> Response:
+def decode_response(response: Response, coding: bytes | None, turns: LoopTurns) -> Response:
     """Decode `response` by its content-encoding; unchanged if it has none. Raises like `decoder_of`."""
     decoder = decoder_of(coding) if coding is not None else None
-    return response if decoder is None else DecodedResponse(response, decoder)
+    return response if decoder is None else DecodedResponse(response, decoder, turns)

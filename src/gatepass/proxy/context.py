@@ -276,15 +276,22 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         client_request, call, error, attempts = self.client_request, self.call, self.error, self.attempts
         attempt = attempts[-1] if attempts else None
         token_wait_s = self.token_wait_s()
+        path = client_request.path
+        agent = (header(client_request.headers, b"user-agent") or b"").decode("latin-1")
+        # masked here only if they are cut: the log masks each line
+        if len(path) > PATH_LOG_CHARS:
+            path = self.state.redactor.beginning(path, PATH_LOG_CHARS)
+        if len(agent) > AGENT_LOG_CHARS:
+            agent = self.state.redactor.beginning(agent, AGENT_LOG_CHARS)
         # In the order of the fields. Keywords take 1.5 µs more (CPython 3.11): 1 % of the time of a small chat.
         return AccessRecord(
             client_request.id,
             client_request.method,
-            self._beginning(client_request.path, PATH_LOG_CHARS),
+            path,
             self.operation,
             self.caller.name,
             client_request.peer if self.caller is ANONYMOUS else "",
-            self._beginning((header(client_request.headers, b"user-agent") or b"").decode("latin-1"), AGENT_LOG_CHARS),
+            agent,
             call.model if call is not None else "",
             self.upstream_name,
             attempt.target.model if attempt is not None else None,
@@ -310,10 +317,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             attempt.upstream_request_id if attempt is not None else None,
             self.empty_answer,
         )
-
-    def _beginning(self, text: str, limit_chars: int) -> str:
-        # masked only if it is cut: the log masks each line
-        return text if len(text) <= limit_chars else self.state.redactor.beginning(text, limit_chars)
 
     def count(self, outcome: str, duration_s: float) -> None:
         """Count the finished request in the metrics."""

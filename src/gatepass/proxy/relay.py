@@ -109,7 +109,7 @@ async def _relay_events(stream: StreamingReply, context: RequestContext, client_
         try:
             at_end = await stream.response.stream_to(writer.relay_piece)
             if at_end:
-                writer.hold(await last_events(events))
+                writer.hold(await last_events(events, context.state.turns))
         except TransportFault as fault:
             events.fail(connection_error(context.attempts[-1], fault))
             at_end = True

@@ -20,6 +20,7 @@ from gatepass.dialects.content import ContentKind, content_kind, content_type, f
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import WITHOUT_CONTENT, may_be_empty, not_json, should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import joined
 from gatepass.json_scan import ONE_PASS_BYTES, ScannedBody, occurrences
 from gatepass.normalize.embeddings_reply import has_valid_vectors
@@ -337,16 +338,16 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
         raise connection_error(context.attempt, fault) from fault
     if kind is not ContentKind.STREAM:
         return await _synthesized(context, await buffer_reply(context, beginning))
-    held += _checked(context, b"", await last_events(events), events)
+    held += _checked(context, b"", await last_events(events, context.state.turns), events)
     return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
 
 
-async def last_events(events: EventStream) -> bytes:
+async def last_events(events: EventStream, turns: LoopTurns) -> bytes:
     """Return the last bytes of a stream whose body ended. The event loop runs while a large event is shortened."""
     events.shorten_tail()
     runs = []
     while events.waiting:
-        await asyncio.sleep(0)
+        await turns.wait()
         runs.append(events.feed())
     runs.append(events.finish())
     return b"".join(filter(None, runs))  # a single run is not copied
@@ -509,7 +510,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         await _check_value_count(context, body)
     if context.protocol in STREAMED and body[:1] != b"{" and is_event_stream(context.response.headers, body):
         aggregator = _body_aggregator(context)
-        await _feed_slices(aggregator, body)
+        await _feed_slices(context, aggregator, body)
         return await _aggregated(context, aggregator)
     if is_large:
         await asyncio.sleep(0)
@@ -617,7 +618,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
                     return await buffer_reply(context, beginning)
                 piece, beginning = beginning, b""
             context.attempt.capture_reply(piece)
-            if not await _feed_slices(aggregator, piece):
+            if not await _feed_slices(context, aggregator, piece):
                 break
             if (memory := context.attempt.memory) is not None:  # the aggregated reply is held in memory
                 memory.add(len(piece))
@@ -625,7 +626,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
     context.attempt.add_upstream_wait()
-    await _feed_slices(aggregator, beginning)
+    await _feed_slices(context, aggregator, beginning)
     reply = await _aggregated(context, aggregator)
     context.response.finish()
     return reply
@@ -655,20 +656,20 @@ def _body_aggregator(context: ReplyContext) -> BodyAggregator:
     return BodyAggregator(name, completions, limits.event_bytes, transform)
 
 
-async def _feed_slices(aggregator: BodyAggregator, run: bytes) -> bool:
-    """Feed `run` in slices and let the event loop run between them. Return whether the aggregator needs more."""
+async def _feed_slices(context: ReplyContext, aggregator: BodyAggregator, run: bytes) -> bool:
+    """Feed `run` in slices and take a turn of the event loop for each. Return whether the aggregator needs more."""
     needs_more = True
     for at in range(0, len(run), AGGREGATED_BYTES):
         if at:
-            await asyncio.sleep(0)
+            await context.state.turns.wait()
         needs_more = aggregator.feed(run[at : at + AGGREGATED_BYTES])
         while aggregator.waiting:
-            await asyncio.sleep(0)
+            await context.state.turns.wait()
             needs_more = aggregator.feed()
         if aggregator.is_check_due:
-            await asyncio.sleep(0)
+            await context.state.turns.wait()
             for _ in aggregator.check_size():
-                await asyncio.sleep(0)
+                await context.state.turns.wait()
             needs_more = aggregator.feed()
         if not needs_more:
             break
@@ -678,7 +679,7 @@ async def _feed_slices(aggregator: BodyAggregator, run: bytes) -> bool:
 async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedReply:
     aggregator.shorten_tail()
     while aggregator.waiting:
-        await asyncio.sleep(0)
+        await context.state.turns.wait()
         aggregator.feed()
     try:
         for step in (aggregator.take_tail, aggregator.end):

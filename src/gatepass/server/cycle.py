@@ -153,10 +153,7 @@ class HttpRequestCycle:
             return
         if self._claim is not None and not self._has_room(self._claim, len(piece)):
             return
-        if self._pieces:
-            add_piece(self._pieces, piece)
-        else:
-            self._pieces.append(piece)
+        add_piece(self._pieces, piece)
         if self._size_bytes > self._limit_bytes:
             if self._waiter is not None:
                 self._wake()

@@ -4,6 +4,7 @@ import zlib
 import pytest
 
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import PIECE_BYTES, decode_response, decoder_of
 from tests.responses import PlayedResponse
 
@@ -90,7 +91,7 @@ async def test_a_coded_response_reads_as_if_it_were_not():
     packed = gzip.compress(TEXT)
     for cut in range(len(packed) + 1):
         played = PlayedResponse(packed[:cut], packed[cut:], headers=GZIPPED)
-        response = decode_response(played, b"gzip")
+        response = decode_response(played, b"gzip", LoopTurns())
         assert (response.status, response.headers) == (200, played.headers)
         assert b"".join([piece async for piece in response]) == TEXT
         await response.aclose()
@@ -99,16 +100,16 @@ async def test_a_coded_response_reads_as_if_it_were_not():
 
 async def test_finishing_a_coded_response_finishes_the_one_below():
     played = PlayedResponse(gzip.compress(TEXT), hangs=True)
-    decode_response(played, b"gzip").finish()
+    decode_response(played, b"gzip", LoopTurns()).finish()
     assert played.closed
 
 
 async def test_truncated_gzip_response_raises_a_fault():
-    response = decode_response(PlayedResponse(gzip.compress(TEXT)[:-4]), b"gzip")
+    response = decode_response(PlayedResponse(gzip.compress(TEXT)[:-4]), b"gzip", LoopTurns())
     with pytest.raises(TransportFault, match="closed"):
         [piece async for piece in response]
 
 
 async def test_a_plain_response_is_itself():
     played = PlayedResponse(b"x")
-    assert decode_response(played, None) is played
+    assert decode_response(played, None, LoopTurns()) is played

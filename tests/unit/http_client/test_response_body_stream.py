@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import (
     GZIP_WINDOW,
     DecodedResponse,
@@ -173,7 +174,7 @@ async def test_a_coded_reply_pours_what_it_decodes():
         def finish(self):
             pass
 
-    reply, taker = DecodedResponse(PlayedResponse(b"a", b"b", b"c"), Plain(GZIP_WINDOW)), Taker(b"B")
+    reply, taker = DecodedResponse(PlayedResponse(b"a", b"b", b"c"), Plain(GZIP_WINDOW), LoopTurns()), Taker(b"B")
     assert (await reply.stream_to(taker), taker.taken) == (False, [b"A", b"B"])
     assert (await reply.stream_to(taker), taker.taken) == (True, [b"A", b"B", b"C"])
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gatepass.http_client.connection import AHEAD_BYTES
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import TAIL_S, DecodedResponse, UpstreamResponse, ZlibDecoder
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, rest
@@ -108,6 +109,6 @@ async def test_a_tail_ends_with_its_pool():
 async def test_a_coded_response_is_finished_as_if_it_were_not():
     wire = Wire()
     reply = await begun(wire)
-    DecodedResponse(reply, ZlibDecoder(0)).finish()
+    DecodedResponse(reply, ZlibDecoder(0), LoopTurns()).finish()
     wire.feed(END)
     assert wire.events == ["freed"]
