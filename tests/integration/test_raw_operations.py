@@ -411,6 +411,14 @@ WITHOUT_BODY = {
     "205 of JSON without a length": (DELETED, head(205, **EMPTY_JSON), 205),
     "205 in chunks": (DELETED, head(205, transfer_encoding="chunked") + LAST_CHUNK, 205),
     "202 in chunks": (DELETED, head(202, transfer_encoding="chunked", **EMPTY_JSON) + LAST_CHUNK, 202),
+    "202 in gzip": (CANCELLED, head(202, content_length="0", content_encoding="gzip"), 202),
+    "204 in gzip": (DELETED, head(204, content_encoding="gzip"), 204),
+    "205 in deflate, in chunks": (
+        DELETED,
+        head(205, transfer_encoding="chunked", content_encoding="deflate") + LAST_CHUNK,
+        205,
+    ),
+    "200 to DELETE in gzip": (DELETED, head(200, content_length="0", content_encoding="gzip", **EMPTY_JSON), 200),
     "202 of HTML": (CANCELLED, head(202, content_length="0", content_type="text/html"), 202),
     "202 of events": (CANCELLED, head(202, content_length="0", content_type="text/event-stream"), 202),
     "200 to DELETE": (DELETED, head(200, content_length="0", **EMPTY_JSON), 200),
@@ -440,6 +448,7 @@ NOT_EMPTY = {
     "200 to POST": (CREATED, head(200, content_length="0", **EMPTY_JSON)),
     "200 to a cancellation": (CANCELLED, head(200, content_length="0")),
     "201 to POST": (CREATED, head(201, content_length="0")),
+    "200 to GET in gzip": (LISTED, head(200, content_length="0", content_encoding="gzip", **EMPTY_JSON)),
     "200 to DELETE with blanks": (DELETED, reply(b"  ")),
 }
 

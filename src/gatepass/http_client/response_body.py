@@ -297,12 +297,14 @@ class ZlibDecoder:
     def __init__(self, window: int) -> None:
         self._window = window
         self._inflate = zlib.decompressobj(window)
+        self._has_begun = False
 
     def decode(self, piece: bytes) -> Iterator[bytes]:
         """Yield what can be decoded so far, in pieces of at most PIECE_BYTES; raise TransportFault INVALID.
 
         A piece may be empty: it ends a step after which other work can run.
         """
+        self._has_begun = self._has_begun or bool(piece)
         for at in range(0, len(piece), CODED_BYTES):
             rest, out = piece[at : at + CODED_BYTES], b""
             while rest:
@@ -321,8 +323,8 @@ class ZlibDecoder:
             yield out
 
     def finish(self) -> None:
-        """Raise TransportFault CLOSED if the compressed data is incomplete."""
-        if not self._inflate.eof:
+        """Raise TransportFault CLOSED if the compressed data is incomplete. An empty body is empty in every coding."""
+        if self._has_begun and not self._inflate.eof:
             raise TransportFault(Fault.CLOSED, "the compressed reply is incomplete")
 
 
