@@ -276,7 +276,7 @@ These are 404 [`unknown_path`](errors.md#unknown_path):
 
 These are 400 [`unsupported_api`](errors.md#unsupported_api) in Anthropic's format, and require a key:
 
-- `POST /v1/messages`, `POST /v1/messages/count_tokens` and `/v1/messages/batches`. Use an OpenAI client.
+- `/v1/messages` and all paths below it, such as `/v1/messages/count_tokens`. Use an OpenAI client.
 
 A WebSocket at a path of a `POST` operation is 426 [`unsupported_upgrade`](errors.md#unsupported_upgrade).
 """

@@ -57,10 +57,10 @@ OPERATIONS = (
 )
 
 UNSERVED = tuple(
-    Operation("messages", method, f"/messages{rest}", ClientProtocol.MESSAGES, "Anthropic's Messages API")
-    for method, rest in (("POST", ""), ("POST", "/count_tokens"), ("POST", "/batches"), ("GET", "/batches"))
+    Operation("messages", method, "/messages", ClientProtocol.MESSAGES, "Anthropic's Messages API")
+    for method in ("POST", "GET", "DELETE")
 )
-"""Operations of an API that gatepass does not serve. Their clients receive `unsupported_api` in their own format."""
+"""An API that gatepass does not serve. Its clients receive `unsupported_api` in their own format, also below its path."""
 
 PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
@@ -113,6 +113,8 @@ _BY_STEM = tuple(
     if operation.path.endswith(_MODEL)
     for prefix in PREFIXES
 )
+_UNSERVED = MappingProxyType({operation.method: Match(operation) for operation in UNSERVED})
+_BELOW_UNSERVED = tuple(prefix + UNSERVED[0].path + "/" for prefix in PREFIXES)
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
 _SLASHES = re.compile("//+")
 _SEGMENTS = re.compile(
@@ -207,7 +209,7 @@ def _find_exact(path: str) -> Mapping[str, Match] | None:
     for stem, operation in _BY_STEM:  # a model's id may contain slashes, such as `org/model`
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
             return {operation.method: Match(operation, model)}
-    return _with_id(path)
+    return _UNSERVED if path.startswith(_BELOW_UNSERVED) else _with_id(path)
 
 
 def _with_id(path: str) -> Mapping[str, Match] | None:

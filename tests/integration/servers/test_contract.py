@@ -217,6 +217,11 @@ async def test_anthropics_api_gets_its_own_error_format(server, stage):
         body = answer.json()
         assert (answer.status, body["type"], body["request_id"]) == (status, "error", "id-1")
         assert (body["error"]["code"], answer.headers["x-gatepass-hop"]) == (code, "client")
+    below = (("POST", "/count_tokens"), ("GET", ""), ("GET", "/batches/msgbatch_1/results"), ("DELETE", "/batches/b"))
+    for method, rest in below:
+        body = {} if method == "POST" else None
+        answer = await server.ask(body, f"/v1/messages{rest}", method=method, headers=KEYED).answer()
+        assert (answer.status, answer.json()["type"], answer.error["code"]) == (400, "error", "unsupported_api")
     page = await server.ask(None, method="HEAD", headers=KEYED, path="/").answer()
     assert (page.status, stage.upstream.received) == (404, [])
 

@@ -155,7 +155,7 @@ def test_a_path_without_a_base_url_gets_the_right_one(path):
 @pytest.mark.parametrize("base_path", ["", "/llm"])
 @pytest.mark.parametrize(
     "path",
-    ["/v1/messages", "/messages/", "/v1//v1/messages", "/v1/messages/count_tokens", "/v1/messages/batches"],
+    ["/v1/messages", "/messages/", "/v1//v1/messages", "/v1/messages/count_tokens", "/messages/batches/b-1/results"],
 )
 def test_messages_are_known_and_not_served(path, base_path):
     operation = match_operation("POST", base_path + path, base_path).operation
