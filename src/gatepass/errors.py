@@ -71,19 +71,10 @@ class GatepassError(Exception):
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        hop: str,
-        param: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
+    def __init__(self, message: str, *, hop: str, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.hop = hop
-        self.param = param
-        self.retry_after_s = retry_after_s
+        self.message, self.hop = message, hop
+        self.param, self.retry_after_s = param, retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
         """Response headers of the upstream that are relayed with this error, such as x-ratelimit-*."""
         self.should_retry: bool | None = None
@@ -182,8 +173,7 @@ class OperationNotAllowed(CallerError):
     - A member or a part of a form names such an object, for example `file_id` or `previous_response_id`.
 
     Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list all
-    that its caller uses: gatepass closes everything else.
-    docs/operations/keys.md#limit-the-operations-of-a-key has the table.
+    that its caller uses, see docs/operations/keys.md#limit-the-operations-of-a-key: gatepass closes all others.
     """
 
     code, status = "operation_not_allowed", 403
@@ -297,9 +287,8 @@ class InvalidRequest(CallerError):
 class InvalidImage(CallerError):
     """An entry of `images` is not an image, or the request has no user message for it.
 
-    The message contains the index of the image. gatepass sent nothing to the upstream. An entry is a text, or an object
-    with `image_url`, `url`, `data` or `blob`, also inside `inline_data` or `source`. `mime_type` or `media_type` next
-    to `data` or `blob` may state the type.
+    The message contains the index of the image. An entry is a text, or an object with `image_url`, `url`, `data` or
+    `blob`, also inside `inline_data` or `source`. `mime_type` or `media_type` next to the data may state the type.
 
     Action: Send a URL, a data URL, or base64 of a PNG, JPEG, GIF or WebP.
     """
@@ -423,8 +412,6 @@ class Draining(GatewayError):
 class NotStarted(GatewayError):
     """The application that embeds gatepass does not run the lifespan of gatepass, or runs it in another event loop.
 
-    `gatepass serve` never sends this error.
-
     Action: Enter the lifespan in the outer application, see docs/embedding.md#in-another-application.
     """
 
@@ -444,12 +431,11 @@ class TokenUnavailable(GatepassError):
     """The token source returned no valid token. The message contains the issuer's reason without secrets.
 
     If the issuer does not answer in time, the message contains its host and the setting of the timeout. gatepass tries
-    again in the background. It serves again within 4 s after the issuer returns, or `timeout_s` if the issuer hung.
+    again in the background. It serves again within 4 s after the issuer returns, or `timeout_s` if the issuer hung, see
+    docs/concepts/token_life.md#a-failing-issuer.
 
     - After a refusal, such as a wrong secret, gatepass tries rarely, and at once when the file of the secret changes.
     - gatepass reads a secret in an environment variable only at start.
-
-    docs/concepts/token_life.md#a-failing-issuer has the times.
 
     Action: Run `gatepass token NAME`, which tests the credential alone. After a repair at the issuer, `gatepass
     reload` or `gatepass token --retry` fetches at once.
@@ -482,9 +468,8 @@ class UpstreamError(GatepassError):
 class UpstreamConnect(UpstreamError):
     """No server listens at the address, a firewall blocks the connection, or a proxy refuses it.
 
-    Without a configuration file, `GATEPASS_PROXY` holds the user and password of the proxy.
-
-    Action: Check `base_url`. If the proxy answers 407, set `network.proxy_auth`.
+    Action: Check `base_url`. If the proxy answers 407, set `network.proxy_auth`, or the user and password in
+    `GATEPASS_PROXY` without a configuration file.
     """
 
     code = "upstream_connect"
@@ -529,13 +514,11 @@ class UpstreamInvalid(UpstreamError):
 
     - It is not HTTP, not JSON, not a completion, or has a choice without a message or a text.
     - Its embeddings are too few, empty or not numbers, or differ in length from `dimensions` or from each other.
+      gatepass does not read every number of several long vectors.
     - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
     - It has more than 8,000,000 values. An object above 1 MiB without vectors may have 24,000,000.
     - One of its vectors has more than 1 MiB.
-    - One of its events has more than 200,000 objects and lists.
-    - One of its events has more than 1 MiB without its texts above 8 KiB.
-
-    gatepass does not read every number of several long vectors, so it can miss a fault in the middle of one.
+    - One of its events has more than 200,000 objects and lists, or 1 MiB without its texts above 8 KiB.
 
     Action: Check that `base_url` is an OpenAI API and that `dialect` fits.
     """
@@ -568,9 +551,7 @@ class UpstreamEmpty(UpstreamError):
 
 
 class UpstreamRedirect(UpstreamError):
-    """The upstream answered with a redirect, which gatepass does not follow.
-
-    Usual causes are `http` instead of `https`, and a login page.
+    """The upstream answered with a redirect, often to `https` or a login page. gatepass follows none.
 
     Action: Set `base_url` to the final URL.
     """
@@ -637,10 +618,8 @@ class UpstreamErrorReply(UpstreamError):
         self.error_body = error_body
         """The UpstreamErrorBody before gatepass added to its message; rules are learned from it."""
         self.upstream_status = status
-        self.kind = kind
-        """The upstream's `type`."""
-        self.upstream_code = upstream_code
-        """The upstream's `code`."""
+        self.kind, self.upstream_code = kind, upstream_code
+        """The upstream's `type` and `code`."""
         self.raw = raw
         """The upstream's error object, size limited, if it has other members."""
 
@@ -712,11 +691,8 @@ class TransportFault(Exception):
         self, kind: Fault, detail: str, *, sent: bool = True, stale: bool = False, limit_s: float | None = None
     ) -> None:
         super().__init__(f"{kind.value}: {detail}")
-        self.kind = kind
-        self.detail = detail
-        self.sent = sent
-        self.stale = stale
-        self.limit_s = limit_s
+        self.kind, self.detail = kind, detail
+        self.sent, self.stale, self.limit_s = sent, stale, limit_s
 
 
 class ClientGone(Exception):
