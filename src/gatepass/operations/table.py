@@ -60,7 +60,7 @@ UNSERVED = tuple(
     Operation("messages", method, "/messages", ClientProtocol.MESSAGES, "Anthropic's Messages API")
     for method in ("POST", "GET", "DELETE")
 )
-"""An API that gatepass does not serve. Its clients receive `unsupported_api` in their own format, also below its path."""
+"""An API that gatepass does not serve. At and below its path, `unsupported_api` has the format of its clients."""
 
 PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
