@@ -108,19 +108,9 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (  # a dictionary of more than 30 attributes takes 1.7 KiB (CPython 3.11)
         *("deadline", "is_full", "kept", "made_s", "_bounds", "_buffer", "_close_reason", "_deferred", "_earlier_ids"),
-        *(
-            "_fields",
-            "_has_received",
-            "_id",
-            "_is_complete",
-            "_is_cut",
-            "_keeps",
-            "_killed",
-            "_loop",
-            "_overhead_bytes",
-        ),
-        *("_owner", "_parser", "_poll", "_problem", "_reading_paused", "_reply", "_sending", "_surplus", "_to_head"),
-        *("_overhead_bytes", "_transport", "_turns", "_unread", "_until_close"),
+        *("_fields", "_has_received", "_id", "_is_complete", "_is_cut", "_keeps", "_killed", "_loop", "_owner"),
+        *("_overhead_bytes", "_parser", "_poll", "_problem", "_reading_paused", "_reply", "_sending", "_surplus"),
+        *("_to_head", "_transport", "_turns", "_unread", "_until_close", "__weakref__"),
     )
 
     def __init__(
