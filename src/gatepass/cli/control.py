@@ -158,14 +158,11 @@ def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"  {name}" for name in result["changed"])
     else:
         yield "Nothing that a reload applies has changed."
-    yield from retry_lines(result)
+    if names := result["retried"]:
+        yield f"Fetching new tokens: {', '.join(names)}. `gatepass status` shows the result."
     if result["needs_restart"]:
         yield f"These settings need a restart: {', '.join(result['needs_restart'])}"
-
-
-def retry_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    if names := result.get("retried"):
-        yield f"Fetching new tokens: {', '.join(names)}. `gatepass status` shows the result."
+    yield from (f"warning: {printable(warning)}" for warning in result["warnings"])
 
 
 _PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
@@ -188,9 +185,14 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
         click.echo(line)
 
 
+def processes_of(page: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the state of each process by its name. A gatepass without workers describes itself, without a name."""
+    found: Mapping[str, Mapping[str, Any]] = page.get("workers", {"gatepass": page})
+    return found
+
+
 def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
-    # a gatepass without workers describes itself, without a name
-    processes: Mapping[str, Mapping[str, Any]] = page.get("workers", {"gatepass": page})
+    processes = processes_of(page)
     yield from aligned([_PROCESS_HEAD, *(_process(name, one) for name, one in processes.items())])
     for name, one in processes.items():
         # a line only if there is something to do

@@ -7,13 +7,13 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.control import control_option, request, retry_lines
+from gatepass.cli.control import control_option, processes_of, request
 from gatepass.cli.options import (
     CHECK_FAILED,
     coloured,
@@ -22,6 +22,7 @@ from gatepass.cli.options import (
     json_option,
     load_or_exit,
     print_json,
+    printable,
     progress,
 )
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # short enough for a line to appear at once
 LOOK_S = 0.1
+RETRY_S = 60.0
+"""How long `--retry` waits for the tokens."""
 LABEL_CHARS = 12
 FOUND_S = 1.0
 """A token that is older than its fetch by this many seconds came from the store."""
@@ -75,7 +78,7 @@ def token(
 
     With --retry, the command fetches nothing itself. All workers of the running gatepass then fetch each credential
     that fails, or whose token an upstream rejects, without the pause after a failure. Use it after a repair at the
-    issuer.
+    issuer. The command waits up to 60 s for the tokens, and prints the result of each credential.
 
     Exit codes: 0 fetched, 1 no token or no running gatepass, 2 unknown credential, or only the running gatepass may
     use it.
@@ -108,12 +111,33 @@ def token(
 
 
 def _retry(socket_path: str | None, *, as_json: bool) -> None:
+    """Let all processes fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
     result = json.loads(request("POST", "/retry", socket_path))
+    names, failed, until_s = result["retried"], dict.fromkeys(result["retried"], ""), time.monotonic() + RETRY_S
+    with progress("the tokens"):
+        while "" in failed.values() and time.monotonic() < until_s:
+            time.sleep(LOOK_S)
+            processes = processes_of(json.loads(request("GET", "/status", socket_path))).values()
+            failed = {name: error for name in names if (error := _retry_error(name, processes)) is not None}
+    failed = {name: error or f"no result in {RETRY_S:g} s, see `gatepass status`" for name, error in failed.items()}
     if as_json:
-        print_json(result)
+        print_json({**result, "failed": failed})
     else:
-        for line in retry_lines(result) if result["retried"] else ("No credential is failing.",):
-            click.echo(line)
+        for name in names:
+            click.echo(f"{name}: {printable(failed[name])}" if name in failed else f"{name}: fetched a token")
+        if not names:
+            click.echo("No credential is failing.")
+    if failed:
+        sys.exit(CHECK_FAILED)
+
+
+def _retry_error(name: str, processes: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return why the credential still fails, None if it does not, and "" while a process fetches or they differ."""
+    held = [one["credentials"][name] for one in processes if name in one["credentials"]]
+    errors = [str(one["last_error"]) for one in held if one["failing"]]
+    if any(one["refreshing"] for one in held) or 0 < len(errors) < len(held):
+        return ""
+    return errors[0] if errors else None
 
 
 @dataclass(frozen=True, slots=True)

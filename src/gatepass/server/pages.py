@@ -329,7 +329,8 @@ class Peers:
         workers = [path.stem for path in self._folder.glob("*.sock")]
         pages = await self._request_all(RELOAD)
         silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
-        refused = {"outcome": "refused", "changed": [], "needs_restart": [], "problems": silent, "retried": []}
+        none = dict.fromkeys(("changed", "needs_restart", "retried", "warnings"), ())
+        refused = {"outcome": "refused", "problems": silent, **none}
         return [*map(json.loads, pages.values()), *([refused] if silent else [])]
 
     async def retry(self) -> list[list[str]]:

@@ -65,7 +65,7 @@ class ReloadResult:
     """What a reload did: the names of the settings that changed or need a restart, or the problems.
 
     `unchanged`: no setting in use changed. `refused`: the previous configuration stays in use. `retried` names the
-    failing credentials that fetch now.
+    failing credentials that fetch now. `warnings` are those that the previous configuration did not have.
     """
 
     outcome: Literal["reloaded", "unchanged", "refused"]
@@ -73,6 +73,7 @@ class ReloadResult:
     needs_restart: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     retried: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,17 +221,17 @@ class Reloader:
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = [*read.changed, *_reopened(state, successor)]
         changed, known = tuple(dict.fromkeys(names)), set(self._loaded.start_warnings)
-        for warning in read.loaded.start_warnings:
-            if warning not in known:
-                LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
+        warnings = tuple(warning for warning in read.loaded.start_warnings if warning not in known)
+        for warning in warnings:
+            LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
         self._loaded = read.loaded
         if not changed:
-            return ReloadResult("unchanged", needs_restart=read.needs_restart)
+            return ReloadResult("unchanged", needs_restart=read.needs_restart, warnings=warnings)
         if self._source.keys_marker is not None and read.config.access.keys:
             self._source.keys_marker.touch()
         self._on_change(read.config)
         self._endpoint.use(successor)
-        return ReloadResult("reloaded", changed, read.needs_restart)
+        return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
     def _log(self, result: ReloadResult, trigger: Trigger) -> None:
         fields: dict[str, Any] = {"file": self._loaded.source, "trigger": trigger}

@@ -20,7 +20,11 @@ ROW = {
     "expires_in_s": 3510,
     "uses": 12,
 }
-RESULT = {"outcome": "unchanged", "processes": 1, "changed": [], "needs_restart": [], "problems": []}
+RESULT = {
+    "outcome": "unchanged",
+    "processes": 1,
+    **dict.fromkeys(("changed", "needs_restart", "problems", "retried", "warnings"), ()),
+}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,14 @@ RESULT = {"outcome": "unchanged", "processes": 1, "changed": [], "needs_restart"
         (
             {"outcome": "refused", "problems": ["worker-2: did not answer"], "changed": ["models.m"]},
             ["worker-2: did not answer", "Only some of the workers have reloaded. Run `gatepass reload` again."],
+        ),
+        (
+            {"outcome": "reloaded", "changed": ["access.keys"], "retried": ["corp"], "warnings": ["a key\x1b is open"]},
+            [
+                *("Reloaded. Changed:", "  access.keys"),
+                "Fetching new tokens: corp. `gatepass status` shows the result.",
+                "warning: a key� is open",
+            ],
         ),
         ({"processes": 0}, ["No worker answered. Try again, and search the log for `worker_unresponsive`."]),
     ],
