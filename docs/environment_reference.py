@@ -21,6 +21,7 @@ class Variable:
     """The settings, as the page of the settings names them."""
     with_file: bool = False
     """Whether it is also used with a configuration file."""
+    default: str = "unset"
 
 
 def limit_variables() -> dict[str, Variable]:
@@ -28,9 +29,11 @@ def limit_variables() -> dict[str, Variable]:
     found = {}
     for name, path in LIMIT_VARIABLES.items():
         setting, default = dotted(path), lookup(Limits().model_dump(), path[1:])
-        purpose = f"The limit [`{setting}`](configuration.md#limits), which has the unit and the default."
-        example = f"{default or 500:g}" if isinstance(default, float) else str(default or 500)
-        found[name] = Variable(purpose, example, f"`{setting}`", with_file=True)
+        anchor = setting.replace(".", "")
+        purpose = f"The value of [`{setting}`](configuration.md#{anchor})."
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        example, stated = ("500", "unset") if default is None else (shown, f"`{shown}`, unless the file sets it")
+        found[name] = Variable(purpose, example, f"`{setting}`", with_file=True, default=stated)
     return found
 
 
@@ -159,7 +162,7 @@ def entry(name: str, variable: Variable) -> Entry:
     facts = {
         "Sets": variable.sets,
         "Type": f"text, or a file that `{PREFIX}{name}_FILE` names" if name in SECRETS else "text",
-        "Default": "unset",
+        "Default": variable.default,
         "With a configuration file": "used" if variable.with_file else "a warning; not used",
         "Example": f"`{PREFIX}{name}={quote}{variable.example}{quote}`",
     }

@@ -161,7 +161,7 @@ def _put_limits(document: ConfigDocument, environment: Mapping[str, str]) -> Non
 
 
 LEAST_HELD_BYTES = 32 * MIB
-"""The least default of `limits.held_bytes`. If it does not fit, a warning says so."""
+"""The least default of `limits.held_bytes`. If it does not fit, `memory_warnings` reports it."""
 
 
 def _put_held_bytes(document: ConfigDocument, container: Container) -> None:
@@ -171,7 +171,7 @@ def _put_held_bytes(document: ConfigDocument, container: Container) -> None:
         return
     workers = container.workers or lookup(document.tree, ("server", "workers")) or 1
     if not isinstance(workers, int) or workers < 1:
-        return  # reported by the validation, as are limits that are no numbers
+        return  # the validation reports it, and limits that are not numbers
     sizes = {name: limits[name] for name in ("body_bytes", "reply_bytes") if isinstance(limits.get(name), int)}
     share_bytes = container.memory_bytes // workers
     half_bytes, fit_bytes = share_bytes // 2, Limits.model_construct(**sizes).held_bytes_within(share_bytes)

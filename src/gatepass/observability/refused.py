@@ -13,25 +13,25 @@ from gatepass.types import SERVER_ERROR
 LOG = logging.getLogger("gatepass.access")
 
 LOG_INTERVAL_S = 1.0
-"""In this time the refusals of one error code share a line, after the first one of an address."""
+"""Refusals with one error code share one line in this time, after the first refusal of each address."""
 ADDRESSES = 10
-"""Addresses whose first request without a valid key has its own line, and addresses that a common line counts."""
+"""How many addresses get a line for their first refusal, and how many a common line counts by name."""
 OTHERS = "others"
 
 
 class RefusedRequests:
-    """Decides which refused requests have a log line, and logs the others of an interval together.
+    """Decides which refused requests get a separate log line. The others of an interval share one common line.
 
-    A common line also begins the next interval, in which its addresses have no line of their own.
+    After a common line, the next interval begins. The addresses of that line get no separate line in it.
     """
 
     def __init__(self) -> None:
         self._intervals: dict[str, _Interval] = {}
 
     def has_line(self, error: GatepassError, peer: str, addresses: int = ADDRESSES) -> bool:
-        """Return whether the refusal with `error` may have a line of its own. If not, the common line counts it.
+        """Return whether the refusal with `error` gets a separate line. If not, the common line counts it.
 
-        It may if it is the first one of its address and code in this interval, for up to `addresses`.
+        The first refusal of each address and code in an interval gets one, for up to `addresses`.
         """
         code = error.public_code
         interval = self._intervals.get(code) or self._begin(code, _Interval())
@@ -43,7 +43,7 @@ class RefusedRequests:
         return False
 
     def log(self, error: GatepassError, peer: str) -> None:
-        """Log a request without an access line: the first one of its code at once, the next ones together."""
+        """Log a refusal that has no access line: the first one of its code at once, the next ones together."""
         if self.has_line(error, peer, 1):
             _log(error, Counter((peer,)))
 
@@ -64,11 +64,11 @@ class _Interval:
 
     def __init__(self) -> None:
         self.shown: set[str] = set()
-        """The addresses that have no more lines of their own."""
+        """The addresses that get no further separate line."""
         self.peers: Counter[str] = Counter()
-        """The refusals without a line."""
+        """The number of refusals by address that the common line reports."""
         self.error: GatepassError | None = None
-        """The last of them."""
+        """The last of these refusals."""
 
 
 def _log(error: GatepassError, peers: Counter[str]) -> None:

@@ -16,8 +16,8 @@ from gatepass.sse.usage import nonempty_usage, usage_of
 from gatepass.types import OK, header
 
 UNREAD_BYTES = 512 * 1024
-"""Allowance for what a stream holds besides the events that its client does not read: the pieces that were read after
-them, and the bytes in the client's connection."""
+"""Memory of a stalled stream in addition to its unsent events: pieces that were read after them, and unsent bytes in
+the client's connection."""
 
 
 async def relay(
@@ -174,7 +174,7 @@ class _EventWriter:
         return memory.is_full()
 
     async def flush(self) -> None:
-        """Send what is held, and return when the next piece may be read."""
+        """Send the events that are held. Return when gatepass may read the next piece."""
         ready, self.held = self.held, b""
         memory, cycle = self._memory, self._client_response.cycle
         if ready and (memory is None or not (cycle.is_stalled or len(ready) > WHOLE_BYTES)):
