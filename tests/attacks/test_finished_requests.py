@@ -262,6 +262,7 @@ async def stall(server: Running, dialogue: Dialogue, **how: Any) -> None:
     server.answer = lambda _: dialogue
     async with server.ask(receive_bytes=65_536, **how) as ask:
         assert ask._writer is not None
+        # the transport can pause, but its type, WriteTransport, cannot
         ask._writer.transport.pause_reading()  # type: ignore[attr-defined]
         await server.upstream.requested()
         await server.idle()

@@ -73,7 +73,7 @@ def serve_commands(state: AppState, loop: asyncio.AbstractEventLoop, answers: IO
     for line in sys.stdin:
         answer: dict[str, Any] = {}
         if (command := COMMANDS.get(line.strip())) is not None:
-            asyncio.run_coroutine_threadsafe(command(state), loop).result()  # type: ignore[arg-type]  # coroutines
+            asyncio.run_coroutine_threadsafe(command(state), loop).result()  # type: ignore[arg-type]  # Awaitable, but a coroutine
         else:
             answer = report()
         print(json.dumps(answer), file=answers, flush=True)
@@ -97,6 +97,7 @@ def main() -> None:
 
     gc.disable()
     gc.enable = lambda: None
+    # replaced in this process alone, so that the test reaches into it
     AppState.start = start_with_commands  # type: ignore[assignment, method-assign]
     handler.relay = relay_or_fail  # type: ignore[assignment, attr-defined]
     if server == "uvicorn":

@@ -168,7 +168,7 @@ def test_the_time_of_a_request_without_a_session_begins_when_it_was_sent():
 def test_an_upstream_that_names_two_members_in_turn_is_called_three_times():
     upstream = Upstream()
     upstream.refusals = [
-        Refusal(lambda _, at=at: len(upstream.seen) % 2 == at, without(name).body)  # type: ignore[misc]
+        Refusal(lambda _, at=at: len(upstream.seen) % 2 == at, without(name).body)  # type: ignore[misc]  # default arg
         for at, name in enumerate(("user", "seed"))
     ]
     outcome = ask(Learner(), upstream, chat(seed=1, user="u"))

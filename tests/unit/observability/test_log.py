@@ -238,6 +238,7 @@ class Pipe:
     def __init__(self, encoding="utf-8"):
         self.source, self.end = os.pipe()
         self.is_closed = False
+        # open as long as the object
         self.stream = open(self.end, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
         redactor = Redactor()
         redactor.learn("planted-secret")
