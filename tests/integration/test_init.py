@@ -79,7 +79,7 @@ def assert_secret_is_kept(folder: Path, result: Result) -> None:
 
 async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path):
     async with servers() as url:
-        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "y", "", "ragflow,dify,mine", "0.0.0.0")
+        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "y", "", "ragflow,codex,my", "0.0.0.0")
         result = await run(tmp_path, answers=typed)
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
@@ -87,13 +87,14 @@ async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path)
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
     assert [(key.name, key.profile) for key in config.access.keys] == [
         ("ragflow", "ragflow"),
-        ("dify", "dify"),
-        ("mine", None),
+        ("codex", "codex"),
+        ("my", None),
     ]
     for words in (
         "Models: text-embedding-3, gpt-4o",
         "stream: chat as a stream with gpt-4o",
         "Base url: http://HOST:8080",
+        "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: http://HOST:8080/v1\n    variable of env_key: ",
     ):
         assert words in result.output
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["gatepass.yaml", "secrets"]

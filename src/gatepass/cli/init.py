@@ -256,6 +256,7 @@ PASTE: Mapping[str, str] = MappingProxyType(
             "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
         ),
         "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
+        "codex": "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: {url}\n    variable of env_key: {key}",
         "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
     }
 )
