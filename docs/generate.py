@@ -60,7 +60,9 @@ from gatepass.errors import (
     UpstreamTimeout,
 )
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord, RuleChange
 from gatepass.operations.error_objects import error_object
+from gatepass.sse.usage import Usage
 from gatepass.types import Secret
 
 FOLDER = Path(__file__).parent / "reference"
@@ -220,6 +222,7 @@ UNITS: Mapping[str, str] = {
     r"_tokens_total$": "tokens",
     r"_answers_total$": "replies",
     r"_failovers_total$": "requests",
+    r"_observer_failures_total$": "events",
     r"_(errors|operations|fetches|reloads|events)_total$": r"\1",
     r"_fetch_failures_total$": "fetches",
     r"_emptied_total$": "losses",
@@ -241,20 +244,19 @@ def one_of_each() -> Metrics:
     metrics.attach(
         lambda: Sample([credential], [pool], (), 4000, {"chat": 1}, store, {"chat": False}), lambda model: model
     )
-    series = metrics.of(("ragflow", "gpt-4o", "chat", "chat"))
-    series.attempts = 1
-    series.add_tokens(20, 10, 5, 3)
-    for histogram in (series.duration, series.first_token, series.per_token, series.added):
-        histogram.observe(0.5)
-    error = TokenUnavailable("no token", credential="corp")
-    metrics.error_sent(error, series)
-    metrics.failed_over("chat", error)
-    metrics.learning_event("chat", "learned")
+    attempt = AttemptRecord("id", "chat", "gpt-4o", "chat", requests=1, outcome="token_rejected", code="upstream_auth")
+    for cause in ("new_token", "new_connection", "next_target"):
+        metrics.attempt_ended(AttemptRecord("id", "chat", "gpt-4o", "chat", cause=cause, after=attempt))
+    usage = Usage(20, 10, 30, 5, 3)
+    access = AccessRecord("id", "POST", "/v1/chat/completions", "chat", "ragflow", model="gpt-4o", outcome="ok")
+    access.bytes_in, access.bytes_out, access.usage, access.events, access.empty_answer = 1, 1, usage, 3, True
+    metrics.request_ended(RequestRecord(access, attempt, None, 0.5, 0.2, 0.1, is_synthesized=False))
+    metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))
+    metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
+    metrics.observer_failed("AccessLog")
     metrics.waited_for_connection("chat", 0.1)
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)
-    for count in (metrics.renewed, metrics.repeated_stale, metrics.empty_answer):
-        count("chat")
     return metrics
 
 

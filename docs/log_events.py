@@ -195,6 +195,12 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             {"trace": "Traceback …"},
             "report the bug with the traceback",
         ),
+        "observer_failed": LogEvent(
+            "error",
+            "A bug in an observer of requests, such as the access log. The request is not affected.",
+            {"observer": "AccessLog", "trace": "Traceback …"},
+            "report the bug with the traceback",
+        ),
         "unready": LogEvent(
             "info",
             "A stop began, and `/readyz` returns 503. gatepass still accepts requests for `server.drain_delay_s`.",
@@ -416,6 +422,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "delay_s": "seconds for which gatepass still accepts requests",
         "bound_s": "seconds that running requests may take",
         "in_flight": "requests in progress",
+        "observer": "the class of the observer that failed",
         "streams_ended": "streams that gatepass ended with an error event",
         "pid": "the process id",
         "again_in_s": "seconds until the next start",

@@ -34,6 +34,9 @@ class PlayedResponse:
         self.ended = True
         raise StopAsyncIteration
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        return None
+
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
         return await stream_pieces(self, write)
 

@@ -306,6 +306,13 @@ class Response(Protocol):
         """
         ...
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        """Return the whole body, of at most `limit_bytes`, if it has arrived in one piece and nothing was read of it.
+
+        Otherwise None. Most small replies arrive together with their head: this saves the coroutines of a read.
+        """
+        ...
+
     def aclose(self) -> Awaitable[None]:
         """Return the connection to its pool, or close it if the body was not read to its end."""
         ...

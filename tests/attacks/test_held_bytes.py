@@ -54,6 +54,9 @@ class Upstream:
         self.ended = not self.left
         self._more.set()
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        return None
+
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         while True:
             while self._here:

@@ -29,7 +29,7 @@ import gatepass
 from gatepass.cli import main as run_command
 from gatepass.proxy import handler
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.context import RequestContext
+from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.relay import relay
 
 SUSPENDED = (GeneratorType, CoroutineType, AsyncGeneratorType)
@@ -79,10 +79,10 @@ def serve_commands(state: AppState, loop: asyncio.AbstractEventLoop, answers: IO
         print(json.dumps(answer), file=answers, flush=True)
 
 
-async def relay_or_fail(classified: Any, context: RequestContext, *more: Any) -> None:
+async def relay_or_fail(classified: Any, attempt: Attempt, context: RequestContext, *more: Any) -> None:
     if context.call is not None and context.call.model == "fault":
         raise RuntimeError("a fault of gatepass")
-    await relay(classified, context, *more)
+    await relay(classified, attempt, context, *more)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits, ServerConfig
 from gatepass.errors import GatepassError
 from gatepass.observability.metrics import MAX_HISTOGRAMS, MAX_SERIES, REQUEST_LABELS
-from gatepass.proxy.context import AccessRecord
+from gatepass.observability.observer import AccessRecord
 from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
 from tests.docs.test_errors import OF_THE_UPSTREAM, tree

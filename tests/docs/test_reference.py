@@ -21,7 +21,7 @@ from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.wording import all_settings
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.proxy.context import AccessRecord
+from gatepass.observability.observer import AccessRecord
 
 PAGES = {page.name: page.read_text() for page in FOLDER.iterdir()}
 SOURCES = Path(__file__).parents[2] / "src/gatepass"

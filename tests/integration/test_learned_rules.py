@@ -12,7 +12,7 @@ import pytest
 
 from gatepass.learning.learned_rule import HOUR_S
 from gatepass.learning.memory import REFUTED_S
-from gatepass.learning.session import MOST_TRIES, MOST_TRIES_S
+from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.refusing import (

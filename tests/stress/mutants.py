@@ -142,7 +142,6 @@ class Equivalent:
 
 
 EQUIVALENT = (
-    Equivalent("len(text) >= BODY_KEPT_CHARS", ">=", ">", "a text of that length is cut to itself"),
     Equivalent(".body) <= INLINE_BYTES", "<=", "<", "changed on the event loop or in a thread, the same body"),
     Equivalent("if not is_scanned and rules is BUILT_IN_RULES", "and", "or", "the same rules in the same order"),
     Equivalent("if len(body) > LARGE_REPLY_BYTES", ">", ">=", "one more iteration of the event loop"),

@@ -41,11 +41,11 @@ from gatepass.errors import (
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import try_target
+from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.models import LIST_CALL, model_list_request, parse_list
-from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream, classify
-from gatepass.proxy.upstream_call import connection_error, explain_rejection, send
+from gatepass.proxy.models import LIST_CALL, parse_list, request_list
+from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
+from gatepass.proxy.upstream_call import connection_error
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
@@ -165,7 +165,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         return Step(hop, "models", outcome, why, advice, limit.used_s(state.clock))
 
     try:
-        body = await within(limit, state, upstream, _request_model_list(state, upstream))
+        body = (await within(limit, state, upstream, request_list(state, upstream))).body
     except GatepassError as error:
         server = upstream_server(upstream.name, upstream.settings)
         # a TLS server that receives plain HTTP closes the connection or answers with bytes of TLS
@@ -180,7 +180,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
             if (base_url := await _base_url_with_version(state, upstream, limit)) is not None:
                 why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
                 return step(Outcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
-            path = urlsplit(model_list_request(upstream).url).path
+            path = urlsplit(_list_url(upstream)).path
             return step(
                 Outcome.UNPROVEN,
                 f"answers, but GET {path} returns {error.http_status}: it has no model list, or base_url is wrong,"
@@ -194,7 +194,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         return step(Outcome.WORKS, "answers; no credential is configured")
     try:
         # a list that is returned without the token too proves nothing about the token
-        await within(limit, state, upstream, _request_model_list(state, replace(upstream, holder=None)))
+        await within(limit, state, upstream, request_list(state, replace(upstream, holder=None)))
     except GatepassError as error:
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
@@ -222,6 +222,10 @@ def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
     return ", and ".join(texts)
 
 
+def _list_url(upstream: Upstream) -> str:
+    return upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts).url
+
+
 _VERSION = re.compile(r"/v[0-9]")
 
 
@@ -232,21 +236,11 @@ async def _base_url_with_version(state: AppState, upstream: Upstream, limit: Tim
         return None
     versioned = replace(upstream, settings=upstream.settings.model_copy(update={"base_url": base_url}))
     try:
-        await within(limit, state, upstream, _request_model_list(state, versioned))
+        await within(limit, state, upstream, request_list(state, versioned))
     except GatepassError as error:
         # a server that rejects the token there has an API there
         return base_url if isinstance(error, UpstreamAuth) else None
     return base_url
-
-
-async def _request_model_list(state: AppState, upstream: Upstream) -> bytes:
-    """Request the model list; raise the classified error, with a rejected token explained as for a client."""
-    attempt = Attempt(state, upstream, Target(upstream.name), LIST_CALL)
-    try:
-        reply = await classify(attempt, await send(attempt, model_list_request(upstream)))
-    except UpstreamAuth as refusal:
-        raise explain_rejection(attempt, refusal) from refusal.__cause__
-    return reply.body if isinstance(reply, BufferedReply) else b""
 
 
 def _failed(error: GatepassError, what: str, seconds: float) -> Step:
@@ -371,11 +365,14 @@ async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[s
 async def _call(state: AppState, target_probe: TargetProbe, call: Call) -> tuple[str, tuple[str, ...]]:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
     context, began_s = RequestContext.without_client(state, target_probe.profile), state.clock.now()
-    answer = await try_target(context, call, target_probe.target)
-    learned = context.attempts[-1].learned
+    settings = target_probe.profile.settings
+    answer = await send_own_call(Attempt.begin(state, (target_probe.target,), call, settings), try_call, context)
+    attempt = context.attempt
+    assert attempt is not None  # noqa: S101 - `send_own_call` sets it
+    learned = attempt.learned
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
-        return f"first event after {first_s:.2f} s, {await _read_stream(state, context.attempts[-1], answer)}", learned
+        return f"first event after {first_s:.2f} s, {await _read_stream(state, attempt, answer)}", learned
     if isinstance(answer, SynthesizedStream):
         return "200, a whole reply of which gatepass makes a stream", learned
     if not isinstance(answer, BufferedReply):
@@ -402,9 +399,13 @@ async def _read_stream(state: AppState, attempt: Attempt, reply: StreamingReply)
             if at_end:
                 events.finish()
     except TransportFault as fault:
-        raise connection_error(attempt, fault) from fault
+        events.fail(connection_error(attempt, fault))
+    except BaseException as error:
+        attempt.end_by(error)
+        raise
     finally:
         await reply.response.aclose()
+    close_attempt(attempt, events.failure)
     if events.failure is not None:
         raise events.failure
     gaps_s = [later - earlier for earlier, later in pairwise(moments_s)]

@@ -378,6 +378,9 @@ class DecodedResponse:
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
         return await stream_pieces(self, write)
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:  # noqa: ARG002 - a method of Response
+        return None
+
     def aclose(self) -> Awaitable[None]:
         return self._response.aclose()
 

@@ -10,7 +10,7 @@ The caller drives one session through an attempt, and closes it in every case::
             planned = session.revise(call)                  # `call` with all rules that apply
             ... send, classify the reply ...
             session.succeeded(now_s)                        # stores the rules on trial; or, after an error:
-            if not session.prepare_retry(error, now_s, relevant_rules(...)):
+            if not session.prepare_retry(error, now_s, relevant_rules(...), may_repeat=...):
                 raise session.failed(error, now_s)
     finally:
         session.close()
@@ -38,12 +38,6 @@ from gatepass.learning.memory import Memory, SingleTrial, TrialKey
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call, ClientProtocol
-
-MOST_TRIES = 8
-"""Limit on the tries of one request at one target. Strict upstreams name one unsupported member in each error."""
-MOST_TRIES_S = 10.0
-"""Time after which no further try begins, from the first one on. The first repeat is sent in any case: otherwise an
-upstream that rejects slowly would never accept a request, and gatepass would learn nothing."""
 
 NO_ANSWER = (UpstreamTimeout, UpstreamConnect, UpstreamDns, UpstreamTls)
 """Errors after which it is unknown whether the upstream accepts the request."""
@@ -155,8 +149,6 @@ class LearningSession:
     _applied: AppliedRules = field(default_factory=AppliedRules)
     _is_planned: bool = False
     _sent: Call | None = None
-    _retries: int = 0
-    _began_s: float = 0.0
     _first_error: UpstreamError | None = None
     _failed: tuple[str, ...] = ()
     _entered_s: float | None = None
@@ -211,20 +203,16 @@ class LearningSession:
                 known.setdefault(key, candidate)
             allows = self.policy.allows
             self._applied.by_key = {key: one for key, one in known.items() if allows(one.rule, self.protocol)}
-        if not self._is_planned:
-            self._is_planned, self._began_s = True, now_s
+        self._is_planned = True
 
     def revise(self, call: Call) -> Call:
         """Return `call` with all rules applied, or the same object if none changes it. It may run in a thread."""
         self._sent = self._applied.revise(call)
         return self._sent
 
-    def sent(self, call: Call, began_s: float) -> None:
-        """Record that `call` was sent unchanged at `began_s` because of `Learner.is_settled`.
-
-        It replaces `recall` and `revise`.
-        """
-        self._stream, self._sent, self._is_planned, self._began_s = call.stream, call, True, began_s
+    def sent(self, call: Call) -> None:
+        """Record that `call` was sent unchanged because of `Learner.is_settled`. It replaces `recall` and `revise`."""
+        self._stream, self._sent, self._is_planned = call.stream, call, True
 
     def parse_error(self, error: UpstreamError) -> UpstreamRejection | None:
         """Return `error` as the matchers read it: without the values of the last body that was sent."""
@@ -239,8 +227,11 @@ class LearningSession:
         self._rejections.append((error, rejection))
         return rejection
 
-    def prepare_retry(self, error: UpstreamError, now_s: float, relevant: Relevant) -> bool:
-        """Learn from `error`, and return whether to plan and send the request again. `relevant` as in `next_rules`."""
+    def prepare_retry(self, error: UpstreamError, now_s: float, relevant: Relevant, *, may_repeat: bool) -> bool:
+        """Learn from `error`, and return whether to plan and send the request again.
+
+        `relevant` as in `next_rules`. `may_repeat` is False if a limit prevents another try.
+        """
         if self.mode == "off" or self._sent is None:
             return False
         rejection = self.parse_error(error)
@@ -254,11 +245,9 @@ class LearningSession:
             return self._applied.excludes(key, rule) or self.memory.blocked_s(key, now_s) > 0
 
         rules = next_rules(rejection, relevant, self.policy, is_excluded)
-        is_late = self._retries > 0 and now_s - self._began_s >= MOST_TRIES_S
-        if is_late or self._retries >= MOST_TRIES - 1:
+        if not may_repeat:
             self.is_exhausted = bool(rules)
             return False
-        self._retries += 1  # a step back repeats the request too
         self._first_error = self._first_error or error
         if not rules:
             return self._step_back(rejection)
@@ -283,7 +272,7 @@ class LearningSession:
         - A change helped if the upstream rejected something else after it. The rule stays on trial for the next
           request. The last error is shown, because it names the remaining fault.
         - A change failed if the same rejection came back or the reply is invalid. The error before it is shown.
-        - If MOST_TRIES or MOST_TRIES_S ended the tries, the first error is shown, because it is about the request as
+        - If a limit ended the tries, the first error is shown, because it is about the request as
           the client sent it. The rules stay on trial.
         - An error that is not about the request's form (a token, a quota, a filter, a timeout) is returned unchanged,
           and the rules stay on trial.

@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, gener
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
-from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.errors import GatepassError
 from gatepass.observability.log import dropped_lines
+from gatepass.observability.observer import AttemptRecord, Observer, Refusal, RequestRecord, RuleChange, stable_code
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -225,8 +226,8 @@ class _LagTimer:
         self.start()
 
 
-class Metrics:
-    """All metrics of one app. They are not global, because a process can have several apps."""
+class Metrics(Observer):
+    """Counts what it observes. Not global, because a process can have several apps."""
 
     def __init__(self) -> None:
         self.series: dict[Labels, Series] = {}
@@ -262,6 +263,11 @@ class Metrics:
             "gatepass_learned_rule_events_total",
             "Events of learned rules: learned, revoked (the changed request failed too), failed",
             ("upstream", "event"),
+        )
+        self._observer_failures = Counts(
+            "gatepass_observer_failures_total",
+            "Events that an observer of requests, such as the access log, failed to handle",
+            ("observer",),
         )
         self._reloads = Counts(
             "gatepass_reloads_total", "Reloads of the configuration: reloaded, unchanged, refused", ("outcome",)
@@ -319,7 +325,7 @@ class Metrics:
         self.bytes_in, self.bytes_out = self._bytes.of(("in",)), self._bytes.of(("out",))
         counts = (
             *(self._errors, self._renewals, self._stale, self._failovers, self._learning),
-            *(self._bytes, self._empty_answers, self._reloads),
+            *(self._bytes, self._empty_answers, self._reloads, self._observer_failures),
         )
         times = (
             *(self._duration, self._first_token, self._per_token, self._added),
@@ -357,29 +363,63 @@ class Metrics:
             self.series[key] = series
         return series
 
-    def error_sent(self, error: GatepassError, series: Series | None = None) -> None:
-        """Count an error that was sent to a client. `series` is None if the request was not parsed."""
-        of_request = (NONE,) * len(REQUEST_LABELS) if series is None else series.labels
-        labels = (*of_request, _code(error), error.hop)
+    def request_ended(self, request: RequestRecord) -> None:
+        access, attempt, first_byte_s = request.access, request.attempt, request.first_byte_s
+        outcome, usage = access.outcome, access.usage
+        key = (access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
+        series = self.series.get(key) or self.of(key)
+        series.requests[outcome] += 1
+        series.duration.observe(request.duration_s)
+        self.bytes_in.value += access.bytes_in
+        self.bytes_out.value += access.bytes_out
+        if request.error is not None:
+            self._count_error(request.error, series.labels)
+        if attempt is None:
+            return
+        series.attempts += attempt.requests
+        earlier = attempt.after
+        while earlier is not None:
+            self.of((*key[:2], earlier.upstream, key[3])).attempts += earlier.requests
+            earlier = earlier.after
+        if access.empty_answer:
+            self._empty_answers.add((attempt.upstream,))
+        if usage is not None:
+            series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+        if first_byte_s is None:
+            return
+        if outcome == "ok":
+            series.added.observe(request.added_s)
+        if access.events:
+            series.first_token.observe(first_byte_s)
+            later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
+            if later_tokens > 0 and outcome == "ok" and not request.is_synthesized:
+                series.per_token.observe((request.duration_s - first_byte_s) / later_tokens)
+
+    def attempt_ended(self, attempt: AttemptRecord) -> None:
+        before = attempt.after
+        if before is None:  # nearly always
+            return
+        if attempt.cause == "new_token" and before.outcome == "token_rejected":
+            self._renewals.add((attempt.upstream,))
+        elif attempt.cause == "new_connection":
+            self._stale.add((attempt.upstream,))
+        elif attempt.cause == "next_target":
+            self._failovers.add((before.upstream, before.code or NONE))
+
+    def refused(self, refusal: Refusal) -> None:
+        self._count_error(refusal.error, (NONE,) * len(REQUEST_LABELS))
+
+    def rule_changed(self, change: RuleChange) -> None:
+        self._learning.add((change.upstream, change.event))
+
+    def observer_failed(self, observer: str) -> None:
+        self._observer_failures.add((observer,))
+
+    def _count_error(self, error: GatepassError, of_request: Labels) -> None:
+        labels = (*of_request, stable_code(error), error.hop)
         if len(self._errors) >= MAX_SERIES and labels not in self._errors:
             labels = (OTHER, OTHER, *labels[2:])
         self._errors.add(labels)
-
-    def renewed(self, upstream: str) -> None:
-        self._renewals.add((upstream,))
-
-    def repeated_stale(self, upstream: str) -> None:
-        self._stale.add((upstream,))
-
-    def empty_answer(self, upstream: str) -> None:
-        self._empty_answers.add((upstream,))
-
-    def failed_over(self, upstream: str, error: GatepassError) -> None:
-        """Count a target that failed with `error` and was not the last one."""
-        self._failovers.add((upstream, _code(error)))
-
-    def learning_event(self, upstream: str, event: str) -> None:
-        self._learning.add((upstream, event))
 
     def waited_for_connection(self, upstream: str, seconds: float) -> None:
         self._pool_waits.of((upstream,)).observe(seconds)
@@ -499,11 +539,6 @@ _SERIES_COUNTS = (
         operator.attrgetter("reasoning_tokens"),
     ),
 )
-
-
-def _code(error: GatepassError) -> str:
-    # A code of docs/reference/errors.md. An upstream's codes are not a closed set, and each would be a new series.
-    return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
 
 
 def _credential_families(samples: Iterable[CredentialSample]) -> Iterator[Metric]:

@@ -34,11 +34,12 @@ from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.learning.session import Learner
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import DeclaredModels
+from gatepass.observability.access_log import RefusedRequests
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
-from gatepass.observability.refused import RefusedRequests
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.large_body import BodyThread
+from gatepass.proxy.observers import Observers, observers_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
 from gatepass.store.base import StoreUnavailable
@@ -148,8 +149,7 @@ class AppState(ProcessParts):
     profiles: Mapping[str, ProfileRules]
     allows_origins: bool
     """Whether a profile allows browser pages of other origins (`cors_origins`)."""
-    keeps_bodies: bool
-    """Whether the first characters of bodies are logged (`log.bodies`)."""
+    observers: Observers
     upstreams: Mapping[str, Upstream]
     holders: Mapping[str, TokenHolder]
     issuer_connections: Mapping[str, IssuerConnection]
@@ -302,7 +302,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         declared=DeclaredModels(config),
         profiles=build_profiles(config.profiles),
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
-        keeps_bodies=config.log.bodies,
+        observers=observers_of(config, parts.metrics, parts.redactor, parts.refused),
         learner=parts.learner,
         upstreams=upstreams,
         holders=holders,

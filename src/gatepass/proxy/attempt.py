@@ -1,21 +1,30 @@
-"""Try one target: normalize, encode, authorize, send, classify, and repeat the request if a retry can succeed.
+"""One attempt: normalize, encode, authorize, send, classify. And the loop that repeats it.
 
-`try_target` shows the steps. `AttemptLearning` connects an attempt to the rules that gatepass learns from an upstream's
-errors.
+`send_with_retries` is the loop over targets and tries, `try_call` shows the steps of one. The functions below are their
+parts: the error for the client, and the rules that gatepass learns from an upstream's errors.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Concatenate, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
 from gatepass.auth.model_access import may_use
 from gatepass.dialects.base import raw_request
 from gatepass.dialects.hints import model_hint, responses_hint, sentence
-from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamErrorReply
+from gatepass.errors import (
+    GatepassError,
+    Overloaded,
+    TokenUnavailable,
+    TransportFault,
+    UpstreamAuth,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamErrorReply,
+)
 from gatepass.json_scan import ScannedBody, place_of
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
@@ -35,17 +44,25 @@ from gatepass.normalize.rules import (
     apply_rules,
     normalize,
 )
-from gatepass.observability.log import emit
+from gatepass.observability.observer import RuleChange
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_embeddings
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, keep_alive_encoder
 from gatepass.proxy.large_body import INLINE_BYTES, BodyThread, is_heavy, with_scanned_body
-from gatepass.proxy.response import BufferedReply, ClassifiedReply, StreamingReply, classify
-from gatepass.proxy.upstream_call import confirm_token, renew_token, send
-from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
-
-LOG = logging.getLogger("gatepass.learning")
+from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
+from gatepass.proxy.retry import Outcome, Repeat, Tried, may_repeat, outcome_of
+from gatepass.proxy.upstream_call import (
+    Authorization,
+    TokenExpired,
+    explain_rejection,
+    is_rejection,
+    renew_token,
+    renewed_during_upload,
+    send_error,
+    wait_for_token,
+)
+from gatepass.types import Call, ClientProtocol, OutboundRequest, Response, Target
 
 IDS_ADVICE = (
     "`input` contains token ids, which are valid only for the tokenizer that produced them. Send texts"
@@ -53,120 +70,256 @@ IDS_ADVICE = (
 )
 
 
-async def try_target(
-    context: RequestContext, call: Call, target: Target, keep_alive: KeepAlive | None = None
-) -> ClassifiedReply:
-    """Send `call`, as the client sent it, to `target`, and return the classified reply.
+Reply = TypeVar("Reply")
+P = ParamSpec("P")
 
-    The request is repeated:
 
-    1. With another token, if its token expired while it waited for a connection (`send`).
-    2. On a new connection, once, if a reused connection closed without an answer (`send`).
-    3. With a new token, once, after a 401 (`send`) or a reply that hides a rejection (`_send_and_classify`).
-    4. With a learned rule, if the error of the last try produces a new one: eight tries in 10 s at most (here).
+async def send_with_retries(
+    attempt: Attempt, once: Callable[Concatenate[Attempt, P], Awaitable[Reply]], *args: P.args, **named: P.kwargs
+) -> Reply:
+    """Call `once` with `attempt`, and with the attempts that repeat it, until one has a good reply: the one loop over
+    targets and tries.
 
-    `keep_alive` is None if no client waits for the reply. Raises the error in the last reply.
+    `may_repeat` decides. Raises the error of the last attempt, with advice for the client.
     """
-    attempt = context.begin_attempt(call, target)
-    upstream = attempt.upstream
+    while True:
+        try:
+            return await once(attempt, *args, **named)
+        except (UpstreamError, TokenUnavailable, Overloaded) as error:
+            attempt = await _next_attempt(attempt, error)
 
-    # Normalize: profile rules, built-in rules and declared rules. They are the same for every retry.
-    configured = rules_for(attempt.state, upstream, call, target, context.profile_rules)
+
+async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAlive | None = None) -> ClassifiedReply:
+    """Send the call of `attempt` to its target once, and return the classified reply.
+
+    `keep_alive` is None if no client waits for the reply. Raises the error in the reply.
+    """
+    context.attempt = attempt
+    state, call, upstream, target = attempt.state, attempt.call, attempt.upstream, attempt.target
+
+    # Normalize. Profile rules, built-in rules and declared rules are the same for each attempt at this target.
     is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
-    thread = attempt.state.body_thread
-    base = (
-        normalize(call, target, configured) if is_small else await normalize_off_loop(call, target, configured, thread)
-    )
-    if not call.body:
-        return await _pass_through(context, attempt, base, keep_alive)
-
     is_streamed = call.stream and call.operation.protocol in STREAMED
-    if is_streamed:
-        _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
-    learning = AttemptLearning(attempt, base)
-    copied_bytes = 0
-    try:
-        if not is_small and base.body is not call.body and attempt.memory is not None:
-            attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
-            copied_bytes = len(base.body)
-        if learning.session is not None:  # only one request at a time tries an unknown model (learning/memory.py)
-            await wait_for_trial(learning.session, base, attempt.state.clock)
-        while True:
-            # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
-            # Nearly every request has no session and needs no coroutine.
-            normalized = base if learning.session is None else await learning.plan()
-            if rules := upstream.dialect.rules:
-                is_small = len(normalized.body) <= INLINE_BYTES
-                normalized = (
-                    normalize(normalized, target, rules)
-                    if is_small
-                    else await normalize_off_loop(normalized, target, rules, thread)
-                )
-            attempt.adapted = normalized.adapted
-            if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
-                _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
+    if (base := attempt.base) is None:
+        rules = rules_for(state, upstream, call, target, context.profile_rules)
+        base = (
+            normalize(call, target, rules)
+            if is_small
+            else await normalize_off_loop(call, target, rules, state.body_thread)
+        )
+        if is_streamed:
+            _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
+        attempt.base = base
+        if call.body:
+            await_trial = begin_learning(attempt, base)
+            if not is_small and base.body is not call.body and attempt.memory is not None:
+                attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
+                attempt.copied_bytes = len(base.body)
+            if await_trial is not None:  # only one request at a time tries an unknown model (learning/memory.py)
+                await wait_for_trial(await_trial, base, state.clock)
+                attempt.target_began_s = state.clock.now()
+    # Learned rules, which an earlier attempt may have extended, then the rules of the dialect.
+    # Nearly every request has no session and needs no coroutine.
+    normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
+    if rules := upstream.dialect.rules:
+        normalized = (
+            normalize(normalized, target, rules)
+            if len(normalized.body) <= INLINE_BYTES
+            else await normalize_off_loop(normalized, target, rules, state.body_thread)
+        )
+    attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
+    if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
+        _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
 
-            # Encode, authorize, send, classify.
-            protocol = normalized.operation.protocol
-            try:
-                if protocol is ClientProtocol.EMBEDDINGS:
-                    reply: ClassifiedReply = await send_embeddings(attempt, normalized, _send_part)
-                elif protocol is ClientProtocol.RERANK:
-                    reply = await _send_rerank(attempt, normalized)
-                else:
-                    request = _encode(attempt, normalized)
-                    if protocol is ClientProtocol.RAW:
-                        request = raw_request(request, call.headers, context.client_request.query, None)
-                    reply = await _send_and_classify(attempt, request)
-            except UpstreamError as error:
-                drop_tracebacks(error)
-                if await learning.learn_from(error):
-                    continue  # retry: a rule was learned from the error
-                shown = await learning.final_error(normalized, error)
-                # `shown` may be an earlier error, so `error` must not become its cause.
-                raise _with_model_hint(attempt, shown) from error.__cause__
-            # only now, because the body of a 200 may hold an error
-            learning.succeeded()
-            confirm_token(attempt)
-            return reply
-    finally:
-        learning.close()
-        if copied_bytes and attempt.memory is not None:
-            attempt.memory.add(-copied_bytes)
-
-
-async def _pass_through(
-    context: RequestContext, attempt: Attempt, base: Call, keep_alive: KeepAlive | None
-) -> ClassifiedReply:
-    """Send a call without a JSON body: a GET, a DELETE or a multipart form. Nothing is learned from its errors."""
-    target, upload = attempt.target, None
-    normalized = normalize(base, target, attempt.upstream.dialect.rules)
-    attempt.adapted = normalized.adapted
-    if context.upload is not None:
-        upload = context.upload.as_model(target.model)
-        attempt.adapted = (*normalized.adapted, *upload.adapted)
-    request = _encode(attempt, normalized)
-    if normalized.operation.protocol is ClientProtocol.RAW:
-        request = raw_request(request, attempt.call.headers, context.client_request.query, upload)
-    try:
-        reply = await _send_and_classify(attempt, request)
-    except UpstreamError as error:
-        raise _with_model_hint(attempt, error) from error.__cause__
+    # Encode, authorize, send, classify.
+    protocol = normalized.operation.protocol
+    if protocol is ClientProtocol.EMBEDDINGS:
+        reply: ClassifiedReply = await send_embeddings(attempt, normalized, send_once, _send_part)
+    elif protocol is ClientProtocol.RERANK:
+        reply = await _send_rerank(attempt, normalized)
+    else:
+        request = _encode(attempt, normalized)
+        if protocol is ClientProtocol.RAW:
+            if context.upload is not None:
+                attempt.upload = upload = context.upload.as_model(target.model)
+                attempt.record.adapted = (*normalized.adapted, *upload.adapted)
+            request = raw_request(request, call.headers, context.client_request.query, attempt.upload)
+        reply = await classify(attempt, await send(attempt, request))
     if isinstance(reply, StreamingReply):
-        _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
-    confirm_token(attempt)
+        if not call.body:
+            _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
+    elif not isinstance(reply, RawReply):
+        attempt.end(Outcome.COMPLETE)  # `relay` ends the attempt of a reply that still arrives
+    succeeded(attempt)  # only now, because the body of a 200 may hold an error
     return reply
 
 
-async def _send_and_classify(attempt: Attempt, request: OutboundRequest) -> ClassifiedReply:
-    while True:
-        try:
-            response = await send(attempt, request)
-            return await classify(attempt, response)
-        except UpstreamError as error:
-            # Retry: the reply, such as a login page in a 200, was a rejection of the token. Else this raises.
-            await renew_token(attempt, error, request)
-            drop_tracebacks(error)
+def succeeded(attempt: Attempt) -> None:
+    """Record that the upstream accepted the request and its token: a later rejection means that the token ended."""
+    if attempt.token is not None and attempt.upstream.holder is not None:
+        attempt.upstream.holder.confirm(attempt.token, attempt.user())
+    if attempt.session is not None:
+        attempt.session.succeeded(attempt.state.clock.now())
+    if attempt.session is not None or attempt.copied_bytes:
+        leave_target(attempt)
+
+
+async def send(attempt: Attempt, request: OutboundRequest) -> Response:
+    """Send `request` with a valid token, and return the response. The caller closes it.
+
+    Raises TokenUnavailable, Overloaded and UpstreamError.
+    """
+    state, upstream, record = attempt.state, attempt.upstream, attempt.record
+    # Authorize.
+    holder, now_s = upstream.holder, state.clock.now()
+    if holder is None:
+        authorized = upstream.injector.authorize(request, None, now_s)
+    else:
+        if (token := holder.current()) is None:
+            token = await wait_for_token(attempt, holder)
+            now_s = state.clock.now()
+        attempt.token = token
+        authorized = upstream.injector.authorize(request, token.value, now_s, Authorization(attempt, request))
+    attempt.waits_since_s = now_s
+    if attempt.new_connection:
+        authorized = replace(authorized, new_connection=True)
+    # Send.
+    record.requests = 1
+    try:
+        response = await upstream.transport.send(authorized)
+    except TokenExpired:
+        record.requests = 0
+        raise
+    except TransportFault as fault:
+        attempt.add_upstream_wait()
+        raise send_error(attempt, fault) from fault
+    attempt.sent = attempt.has_head = True
+    record.status = response.status
+    if state.observers.reply_body:
+        response = state.observers.reply(response, record)
+    return response
+
+
+async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:
+    """Send `call`, which is normalized: encode, authorize, send, classify."""
+    return await classify(attempt, await send(attempt, _encode(attempt, call)))
+
+
+async def send_whole(attempt: Attempt, call: Call) -> ClassifiedReply:
+    """Send `call` as `send_once` does, and end `attempt` when its reply has arrived."""
+    reply = await send_once(attempt, call)
+    attempt.end(Outcome.COMPLETE)
+    return reply
+
+
+async def _send_part(call_attempt: Attempt, at: int, part_call: Call) -> ClassifiedReply:
+    """Send the part `at` of a split call, which is repeated for itself."""
+    return await send_with_retries(call_attempt.begin_part(), _try_part, call_attempt, at, part_call)
+
+
+async def _try_part(part: Attempt, call_attempt: Attempt, at: int, part_call: Call) -> ClassifiedReply:
+    if call_attempt.parts is None:
+        call_attempt.parts = {}
+    call_attempt.parts[at] = part
+    return await send_whole(part, part_call)
+
+
+async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailable | Overloaded) -> Attempt:
+    """End `attempt` with `error`, and return the attempt that repeats it.
+
+    If there is none, raises the error for the client.
+    """
+    drop_tracebacks(error)
+    is_rejected, has_token = _is_rejected(attempt, error), False
+    outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.has_head)
+    if is_rejected or attempt.stale:  # a stale connection may also have sent bytes that are no reply
+        outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
+    try:
+        has_token = is_rejected and await renew_token(attempt)
+    finally:
+        attempt.end(outcome, error)
+    base, now_s, upload = attempt.base, attempt.state.clock.now(), attempt.upload
+    tried = Tried(
+        sent=attempt.sent,
+        sent_before=attempt.sent_before,
+        resendable=upload is None or upload.can_restart(),
+        learns=base is not None and bool(base.body),
+        stale=attempt.stale,
+        repeats_stale=attempt.upstream.settings.repeat_stale,
+        token_expired=isinstance(error, TokenExpired),
+        has_token=has_token,
+        renewed=attempt.record.renewed,
+        reconnected=attempt.record.repeated_stale,
+        rules=attempt.rules,
+        tried_s=now_s - attempt.target_began_s,
+        has_next=bool(attempt.following),
+    )
+    repeat = may_repeat(outcome, tried, attempt.deadline_s - now_s)
+    if repeat is Repeat.NEXT_TARGET:
+        leave_target(attempt)
+    elif repeat is Repeat.LEARNED_RULE or repeat is None:
+        if has_token and not tried.resendable:
+            raise renewed_during_upload(attempt.upstream) from error
+        if is_rejected or (isinstance(error, UpstreamAuth) and attempt.upstream.holder is None):
+            explain_rejection(attempt, error)
+        shown: GatepassError = error
+        if base is not None and isinstance(error, UpstreamError):
+            if base.body and await _learn_from(attempt, base, error, may_repeat=repeat is not None):
+                return attempt.again(Repeat.LEARNED_RULE)
+            shown = await _final_error(attempt, base, error)
+        leave_target(attempt)
+        # `shown` may be an earlier error, so `error` must not become its cause.
+        raise shown from error.__cause__
+    return attempt.again(repeat)
+
+
+def _is_rejected(attempt: Attempt, error: GatepassError) -> bool:
+    """Return whether the upstream rejected the token of `attempt`. Each part of a split call decides for itself."""
+    upstream = attempt.upstream
+    if upstream.holder is None or attempt.token is None or attempt.parts is not None:
+        return False
+    return attempt.is_rejected or is_rejection(error, upstream.settings.rejection, upstream.host)
+
+
+async def send_own_call(
+    attempt: Attempt, once: Callable[Concatenate[Attempt, P], Awaitable[Reply]], *args: P.args, **named: P.kwargs
+) -> Reply:
+    """Send a call that gatepass itself makes as `send_with_retries` does, and end its attempts, as `handle` would."""
+    last = attempt
+
+    async def noted(attempt: Attempt) -> Reply:
+        nonlocal last
+        last = attempt
+        return await once(attempt, *args, **named)
+
+    try:
+        return await send_with_retries(attempt, noted)
+    except BaseException as error:
+        close_attempt(last, error)
+        raise
+
+
+def close_attempt(attempt: Attempt, error: BaseException | None) -> None:
+    """End `attempt`, if it has not ended, when its request ended with `error`; None for a complete response."""
+    if not attempt.record.outcome:
+        attempt.end(Outcome.COMPLETE) if error is None else attempt.end_by(error)
+    leave_target(attempt)
+
+
+def leave_target(attempt: Attempt) -> None:
+    """Let another request try the unknown model, and give back the copy of the body, after the last attempt there."""
+    session, state = attempt.session, attempt.state
+    if session is not None:
+        attempt.session = None
+        session.close()
+        for event in session.events:
+            scope = event.scope
+            names = (scope.upstream, scope.model, scope.operation)
+            change = RuleChange(attempt.call.id, event.event, *names, event.adapted, event.evidence)
+            state.observers.tell(state.observers.rule_changed, change)
+    if attempt.copied_bytes and attempt.memory is not None:
+        attempt.memory.add(-attempt.copied_bytes)
+        attempt.copied_bytes = 0
 
 
 def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
@@ -175,17 +328,13 @@ def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
     return upstream.dialect.encode(call, target, upstream.base_url, timeouts, upstream.forward_headers)
 
 
-async def _send_part(attempt: Attempt, part: Call) -> ClassifiedReply:
-    return await _send_and_classify(attempt, _encode(attempt, part))
-
-
 async def _send_rerank(attempt: Attempt, normalized: Call) -> BufferedReply:
     """Send a rerank call, and return the ranking in the form that the client's own call requires.
 
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
     options = await attempt.state.body_thread.run(attempt.call.body, partial(RerankOptions.of, attempt.call.body))
-    reply = await _send_and_classify(attempt, _encode(attempt, normalized))
+    reply = await send_once(attempt, normalized)
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
     work = partial(client_ranking, reply.body, options, attempt.upstream.name)
@@ -200,17 +349,6 @@ def _start_keep_alive(attempt: Attempt, keep_alive: KeepAlive | None, hold_s: fl
     encoder = keep_alive_encoder(attempt.profile, attempt.call, attempt.state.clock.wall)
     if encoder is not None:
         keep_alive.start(encoder, hold_s)
-
-
-def _with_model_hint(attempt: Attempt, error: UpstreamError) -> UpstreamError:
-    """Add advice to `error` if the upstream does not know the model name that gatepass passed on."""
-    call, target = attempt.call, attempt.target
-    error_body = error.error_body if isinstance(error, UpstreamErrorReply) else None
-    if error_body is None or not call.model or target.model not in (None, call.model):
-        return error
-    hint = model_hint(call.model, target.upstream, error.http_status, error_body.code, error_body.message)
-    error.message = error.message if hint is None else f"{sentence(error.message)} {hint}"
-    return error
 
 
 def rules_for(
@@ -268,147 +406,148 @@ def drop_tracebacks(error: BaseException) -> None:
             pending += (one.__cause__, one.__context__)
 
 
-class AttemptLearning:
-    """The learned rules of one attempt. Its owner calls `close` at the end of the attempt.
+def begin_learning(attempt: Attempt, base: Call) -> LearningSession | None:
+    """Set the session of the attempts at this target, and return it.
 
-    `base` is the request before any learned rule. If the model is known and has no learned rules, as usual, there is
-    no LearningSession until the first error.
+    A model that is known and has no learned rules, as usual, needs none until the first error.
     """
+    state, upstream = attempt.state, attempt.upstream
+    attempt.target_began_s = now_s = state.clock.now()
+    if upstream.learns and not state.learner.is_settled(_scope(attempt, base), base.stream, now_s):
+        attempt.session = _new_session(attempt, base)
+    return attempt.session
 
-    __slots__ = ("_attempt", "_base", "_began_s", "_scope", "_state", "_upstream", "session")
 
-    def __init__(self, attempt: Attempt, base: Call) -> None:
-        self._attempt = attempt
-        self._state = state = attempt.state
-        self._upstream = upstream = attempt.upstream
-        self._base = base
-        model = attempt.target.model or base.model
-        self._scope = scope = RuleScope(
-            upstream.name, model, base.operation.name, upstream.credential, upstream.base_url
+def _scope(attempt: Attempt, base: Call) -> RuleScope:
+    upstream = attempt.upstream
+    model = attempt.target.model or base.model
+    return RuleScope(upstream.name, model, base.operation.name, upstream.credential, upstream.base_url)
+
+
+def _new_session(attempt: Attempt, base: Call) -> LearningSession:
+    settings, declared = attempt.upstream.settings, attempt.state.declared
+    entry = declared.model(base.operation.name, base.model)
+    may_stream = entry is None or entry.stream == "auto"
+    is_configured = declared.entry(base.operation.name, base.model) == base.model
+    policy = LearningPolicy(frozenset(settings.learn_also), may_stream, is_configured)
+    return attempt.state.learner.session(_scope(attempt, base), base.operation.protocol, settings.learn, policy)
+
+
+def _open_session(attempt: Attempt, base: Call) -> LearningSession:
+    """Return the session, a new one if the request was sent without one."""
+    if attempt.session is None:
+        attempt.session = _new_session(attempt, base)
+        attempt.session.sent(base)
+    return attempt.session
+
+
+async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
+    """Return the request with the learned rules applied, the same object if none concerns it."""
+    session.recall(base, attempt.state.clock.now())
+    if session.has_rules:
+        attempt.base = base = await with_scanned_body(base)
+        planned = await attempt.state.body_thread.run(base.body, partial(session.revise, base))
+    else:
+        planned = session.revise(base)
+    attempt.learned = planned.adapted[len(base.adapted) :]
+    return planned
+
+
+async def _learn_from(attempt: Attempt, base: Call, error: UpstreamError, *, may_repeat: bool) -> bool:
+    """Return whether a rule was learned from `error`, so that a retry can succeed."""
+    session = _open_session(attempt, base)
+    rules = () if session.mode == "off" else await _relevant_rules(attempt, session, session.last_sent, error)
+    return session.prepare_retry(error, attempt.state.clock.now(), rules, may_repeat=may_repeat)
+
+
+async def _final_error(attempt: Attempt, base: Call, error: UpstreamError) -> UpstreamError:
+    """Return the error for the client after the last attempt ended with `error`, with advice if gatepass has some."""
+    shown = error
+    if base.body and attempt.normalized is not None:
+        shown = await _error_after_rules(attempt, base, attempt.normalized, error)
+    # the upstream may not know the model name that gatepass passed on
+    call, target = attempt.call, attempt.target
+    error_body = shown.error_body if isinstance(shown, UpstreamErrorReply) else None
+    if error_body is not None and call.model and target.model in (None, call.model):
+        hint = model_hint(call.model, target.upstream, shown.http_status, error_body.code, error_body.message)
+        shown.message = shown.message if hint is None else f"{sentence(shown.message)} {hint}"
+    return shown
+
+
+async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: UpstreamError) -> UpstreamError:
+    """Return the error to show after `error` to `sent`, with advice about its form.
+
+    If the rules that were tried did not help, this is the error before them (learning/session.py).
+    """
+    session, state, upstream = _open_session(attempt, base), attempt.state, attempt.upstream.name
+    sent = await with_scanned_body(sent)
+    await _rejection(attempt, session, sent, error)
+    shown = session.failed(error, state.clock.now())
+    record = attempt.record
+    record.tried = session.tried
+    if shown is not error:  # an earlier error, to a request without the rules that were tried
+        record.adapted = tuple(entry for entry in record.adapted if entry not in record.tried)
+    if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
+        # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
+        return UpstreamErrorReply(
+            f"{sentence(shown.message)} {IDS_ADVICE}",
+            upstream=upstream,
+            status=400,
+            kind="invalid_request_error",
+            upstream_code=shown.code,
+            param="input",
         )
-        self._began_s = now_s = state.clock.now()
-        is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, now_s)
-        self.session = None if is_settled else self._new_session()
+    if sent.operation.protocol is ClientProtocol.RESPONSES and isinstance(shown, UpstreamErrorReply):
+        error_body = shown.error_body
+        hint = None if error_body is None else responses_hint(error_body.message, upstream, shown.http_status)
+        if error_body is not None and hint is not None:
+            shown.message = f"{sentence(error_body.message)} {hint}"
+    changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
+    if session.is_exhausted:
+        again = f"Send the request again: it begins with {', '.join(session.tried)}."
+        changed = f"Each try was rejected for another reason. {again}"
+    rules = await _relevant_rules(attempt, session, sent, shown)
+    for hint in (changed, _advice(attempt, session, base, sent, shown, rules)):
+        if hint:
+            shown.message = f"{sentence(shown.message)} {hint}"
+    return shown
 
-    def close(self) -> None:
-        """Let another request try the unknown model, and log the new rules."""
-        if self.session is None:
-            return
-        self.session.close()
-        for event in self.session.events:
-            self._state.metrics.learning_event(event.scope.upstream, event.event)
-            fields = {
-                "id": self._base.id,
-                "upstream": event.scope.upstream,
-                "model": event.scope.model,
-                "operation": event.scope.operation,
-                "adapted": event.adapted,
-                "evidence": event.evidence or None,
-            }
-            emit(LOG, logging.INFO, f"rule_{event.event}", fields)
 
-    async def plan(self) -> Call:
-        """Return the request with the learned rules applied, the same object if none concerns it."""
-        if self.session is None:
-            return self._base
-        self.session.recall(self._base, self._state.clock.now())
-        if self.session.has_rules:
-            self._base = await with_scanned_body(self._base)
-            planned = await self._state.body_thread.run(self._base.body, partial(self.session.revise, self._base))
-        else:
-            planned = self.session.revise(self._base)
-        self._attempt.learned = planned.adapted[len(self._base.adapted) :]
-        return planned
+async def _relevant_rules(
+    attempt: Attempt, session: LearningSession, sent: Call | None, error: UpstreamError
+) -> Relevant:
+    """Return the rules that `error` suggests and that would change `sent`. A heavy body is read in a thread."""
+    if sent is None:
+        return ()
+    rejection = await _rejection(attempt, session, sent, error)
+    if rejection is None:
+        return ()
+    sent = await with_scanned_body(sent)
+    return await attempt.state.body_thread.run(sent.body, partial(relevant_rules, rejection, sent))
 
-    async def learn_from(self, error: UpstreamError) -> bool:
-        """Return whether a rule was learned from `error`, so that a retry can succeed."""
-        session = self._open_session()
-        rules = () if session.mode == "off" else await self._relevant_rules(session, session.last_sent, error)
-        return session.prepare_retry(error, self._state.clock.now(), rules)
 
-    def succeeded(self) -> None:
-        """Record that the upstream accepted the request that was planned last."""
-        if self.session is not None:
-            self.session.succeeded(self._state.clock.now())
+async def _rejection(
+    attempt: Attempt, session: LearningSession, sent: Call, error: UpstreamError
+) -> UpstreamRejection | None:
+    """Return `error` as the matchers read it. The session keeps it, so that it is parsed only once."""
+    return await attempt.state.body_thread.run(sent.body, partial(session.parse_error, error), INLINE_BYTES)
 
-    async def final_error(self, sent: Call, error: UpstreamError) -> UpstreamError:
-        """Return the error for the client after `error` to `sent`, with advice if gatepass has some.
 
-        If the rules that were tried did not help, this is the error before them (learning/session.py).
-        """
-        session, attempt, upstream = self._open_session(), self._attempt, self._upstream.name
-        sent = await with_scanned_body(sent)
-        await self._rejection(session, sent, error)
-        shown = session.failed(error, self._state.clock.now())
-        attempt.tried = session.tried
-        if shown is not error:  # an earlier error, to a request without the rules that were tried
-            attempt.adapted = tuple(entry for entry in attempt.adapted if entry not in attempt.tried)
-        if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
-            # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
-            return UpstreamErrorReply(
-                f"{sentence(shown.message)} {IDS_ADVICE}",
-                upstream=upstream,
-                status=400,
-                kind="invalid_request_error",
-                upstream_code=shown.code,
-                param="input",
-            )
-        if sent.operation.protocol is ClientProtocol.RESPONSES and isinstance(shown, UpstreamErrorReply):
-            error_body = shown.error_body
-            hint = None if error_body is None else responses_hint(error_body.message, upstream, shown.http_status)
-            if error_body is not None and hint is not None:
-                shown.message = f"{sentence(error_body.message)} {hint}"
-        changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
-        if session.is_exhausted:
-            again = f"Send the request again: it begins with {', '.join(session.tried)}."
-            changed = f"Each try was rejected for another reason. {again}"
-        rules = await self._relevant_rules(session, sent, shown)
-        for hint in (changed, self._advice(session, sent, shown, rules)):
-            if hint:
-                shown.message = f"{sentence(shown.message)} {hint}"
-        return shown
-
-    def _new_session(self) -> LearningSession:
-        settings, call, declared = self._upstream.settings, self._base, self._state.declared
-        entry = declared.model(call.operation.name, call.model)
-        may_stream = entry is None or entry.stream == "auto"
-        is_configured = declared.entry(call.operation.name, call.model) == call.model
-        policy = LearningPolicy(frozenset(settings.learn_also), may_stream, is_configured)
-        return self._state.learner.session(self._scope, call.operation.protocol, settings.learn, policy)
-
-    def _open_session(self) -> LearningSession:
-        """Return the session, a new one if the request was sent without one."""
-        if self.session is None:
-            self.session = self._new_session()
-            self.session.sent(self._base, self._began_s)
-        return self.session
-
-    async def _relevant_rules(self, session: LearningSession, sent: Call | None, error: UpstreamError) -> Relevant:
-        """Return the rules that `error` suggests and that would change `sent`. A heavy body is read in a thread."""
-        if sent is None:
-            return ()
-        rejection = await self._rejection(session, sent, error)
-        if rejection is None:
-            return ()
-        sent = await with_scanned_body(sent)
-        return await self._state.body_thread.run(sent.body, partial(relevant_rules, rejection, sent))
-
-    async def _rejection(self, session: LearningSession, sent: Call, error: UpstreamError) -> UpstreamRejection | None:
-        """Return `error` as the matchers read it. The session keeps it, so that it is parsed only once."""
-        return await self._state.body_thread.run(sent.body, partial(session.parse_error, error), INLINE_BYTES)
-
-    def _advice(self, session: LearningSession, sent: Call, error: UpstreamError, rules: Relevant) -> str:
-        if isinstance(error, UpstreamErrorReply) and has_token_ids(sent):
-            return IDS_ADVICE
-        entry = self._state.declared.model(self._base.operation.name, self._base.model)
-        suggest = None if entry is None else entry.suggest
-        caller = next((key for key in self._state.config.access.keys if key.name == self._base.caller), None)
-        if suggest is not None and caller is not None and not may_use(caller, suggest):
-            suggest = None  # the caller must not learn that the model exists
-        stream = "auto" if entry is None else entry.stream
-        settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream, suggest)
-        blocked_s = partial(session.blocked_s, now_s=self._state.clock.now())
-        rejection = session.parse_error(error)
-        hint = "" if rejection is None else advice(rejection, sent, settings, blocked_s, rules)
-        has_no_room = not hint and suggest is not None and is_too_long(error)
-        return f"The model {suggest!r} may have a longer context." if has_no_room else hint
+def _advice(
+    attempt: Attempt, session: LearningSession, base: Call, sent: Call, error: UpstreamError, rules: Relevant
+) -> str:
+    if isinstance(error, UpstreamErrorReply) and has_token_ids(sent):
+        return IDS_ADVICE
+    state = attempt.state
+    entry = state.declared.model(base.operation.name, base.model)
+    suggest = None if entry is None else entry.suggest
+    caller = next((key for key in state.config.access.keys if key.name == base.caller), None)
+    if suggest is not None and caller is not None and not may_use(caller, suggest):
+        suggest = None  # the caller must not learn that the model exists
+    stream = "auto" if entry is None else entry.stream
+    settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream, suggest)
+    blocked_s = partial(session.blocked_s, now_s=state.clock.now())
+    rejection = session.parse_error(error)
+    hint = "" if rejection is None else advice(rejection, sent, settings, blocked_s, rules)
+    has_no_room = not hint and suggest is not None and is_too_long(error)
+    return f"The model {suggest!r} may have a longer context." if has_no_room else hint

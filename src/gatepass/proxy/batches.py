@@ -15,10 +15,14 @@ from gatepass.proxy.large_body import with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call
 
-SendPart = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
+SendOnce = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
+SendPart = Callable[[Attempt, int, Call], Awaitable[ClassifiedReply]]
+"""Sends the part at this place of a split call, and adds its attempts to `Attempt.parts`."""
 
 
-async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPart) -> BufferedReply:
+async def send_embeddings(
+    attempt: Attempt, normalized: Call, send_once: SendOnce, send_part: SendPart
+) -> BufferedReply:
     """Return all the vectors of the client's call.
 
     `normalized` is split by its `max_inputs`, and PARALLEL requests are sent at a time. The first error cancels the
@@ -28,7 +32,7 @@ async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPar
     if normalized.max_inputs is not None:
         normalized = await with_scanned_body(normalized)
         parts = await attempt.state.body_thread.run(normalized.body, partial(split, normalized))
-    classified = [await send_part(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)
+    classified = [await send_once(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)
     replies = [reply for reply in classified if isinstance(reply, BufferedReply)]
     if len(replies) != len(classified):
         raise TypeError("only chats are streamed")
@@ -51,19 +55,16 @@ async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart
     """Return the replies in the order of `parts`."""
     replies: dict[int, ClassifiedReply] = {}
     indexes = iter(range(len(parts)))  # shared: each worker takes the next part, and `split` builds it only then
-    attempt.upstream_request_id = None  # drop the id of an earlier try
     attempt.waits_since_s = attempt.state.clock.now()
+    failed: list[int] = []
 
     async def work() -> None:
         for at in indexes:
-            part, failed = attempt.begin_part(), False
             try:
-                replies[at] = await send_part(part, parts[at])
+                replies[at] = await send_part(attempt, at, parts[at])
             except GatepassError:
-                failed = True
+                failed.append(at)
                 raise
-            finally:
-                attempt.end_part(part, failed=failed)
 
     tasks = [asyncio.create_task(work(), name="embeddings parts") for _ in range(min(PARALLEL, len(parts)))]
     try:
@@ -71,6 +72,7 @@ async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)  # `gather` does not: a cancelled worker still adds its state to `attempt`
+        await asyncio.wait(tasks)  # `gather` does not: a cancelled worker still ends its request
+        attempt.join_parts(failed[0] if failed else None)
     attempt.add_upstream_wait()
     return [replies[at] for at in range(len(parts))]

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gatepass.errors import GatepassError
+from gatepass.observability.observer import AttemptRecord
 from gatepass.operations.error_objects import NO_STORE, error_body, error_headers, response_error, stream_error
-from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.context import RequestContext
 
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
@@ -60,14 +61,14 @@ class ClientResponse:
     @property
     def sent_bytes(self) -> int:
         """Bytes of the body that were sent so far."""
-        return self._context.bytes_out
+        return self._context.access.bytes_out
 
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         # a 204 has no content-length (RFC 9110 8.6)
         self._begin(status, (*headers, NO_STORE), None if status == NO_CONTENT else len(body))
         context = self._context
         context.first_byte_s = context.head_s  # the body is written together with its head
-        context.bytes_out += len(body)
+        context.access.bytes_out += len(body)
         self.ended = True  # before the write: no keep-alive may follow while it waits for the client
         if len(body) > WHOLE_BYTES:
             body = await self._send_slices(body)
@@ -91,7 +92,7 @@ class ClientResponse:
         if data:
             self._mark_first_byte()
         self.ended = last
-        self._context.bytes_out += len(data)
+        self._context.access.bytes_out += len(data)
         if len(data) > WHOLE_BYTES:
             data = await self._send_slices(data)
         await self.cycle.write(data, last=last)
@@ -101,7 +102,7 @@ class ClientResponse:
         """Send all events of a stream, in pieces that may be cut anywhere, and end it."""
         self._mark_first_byte()
         self.ended = True
-        self._context.bytes_out += sum(map(len, pieces))
+        self._context.access.bytes_out += sum(map(len, pieces))
         run = b""
         for piece in pieces:
             run += piece
@@ -117,13 +118,13 @@ class ClientResponse:
         context = self._context
         if context.first_byte_s is None:
             self._mark_first_byte()
-        context.bytes_out += len(data)
+        context.access.bytes_out += len(data)
         return True
 
     def send_keep_alive(self, keep_alive: bytes) -> None:
         """Send a keep-alive in a begun stream."""
         if self.cycle.try_write(keep_alive):  # a client that does not read gets none: more bytes would only queue
-            self._context.bytes_out += len(keep_alive)
+            self._context.access.bytes_out += len(keep_alive)
 
     async def send_error(self, error: GatepassError) -> None:
         """Report `error` to the client, as the response itself or as the last events of a begun stream.
@@ -136,26 +137,26 @@ class ClientResponse:
             return
         if self.begun:
             rewords = context.profile_rules.settings.rewords_errors
-            if context.operation == RESPONSES:
+            if context.access.operation == RESPONSES:
                 last_events = response_error(error, context.streamed_response(), rewords=rewords)
             else:
                 last_events = stream_error(error, rewords=rewords)
             await self.send_events(last_events, last=True)
             return
         headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it
-        body = error_body(error, context.operation, context.client_request.id)
+        body = error_body(error, context.access.operation, context.client_request.id)
         await self.send(error.http_status, [*headers, *error.relayed], body)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True
         context = self._context
-        context.status = status
+        context.access.status = status
         context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
         timing = server_timing(head_s, context.token_wait_s())
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
-        attempt = context.attempts[-1] if context.attempts else None
-        if attempt is not None and (attempt.adapted or attempt.tried or attempt.requests > 1 or context.failover):
+        attempt = None if context.attempt is None else context.attempt.record
+        if attempt is not None and (attempt.adapted or attempt.after is not None or attempt.requests > 1):
             _add_changes(fields, context, attempt)
         self.cycle.start(status, fields, length_bytes)
 
@@ -177,7 +178,7 @@ class ClientResponse:
             context.first_byte_s = self._clock.now() - context.client_request.arrived_s
 
 
-def _add_changes(fields: list[tuple[bytes, bytes]], context: RequestContext, attempt: Attempt) -> None:
+def _add_changes(fields: list[tuple[bytes, bytes]], context: RequestContext, attempt: AttemptRecord) -> None:
     """Add the `x-gatepass-*` fields: changes made, changes that did not help, number of requests sent."""
     requests = context.requests()
     if attempt.adapted:

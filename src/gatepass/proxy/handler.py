@@ -1,4 +1,4 @@
-"""Serve one API request: authenticate, parse, route, attempt targets, relay, log.
+"""Serve one API request: authenticate, parse, route, attempt targets, relay, end.
 
 `handle` is what a server calls. `_serve` holds the steps in their order; the functions below it are their parts.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from functools import partial
 
@@ -30,18 +29,14 @@ from gatepass.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ModelNotFound,
-    Overloaded,
-    TokenUnavailable,
     UnknownPath,
     UnsupportedMediaType,
-    UpstreamError,
     UpstreamTimeout,
 )
 from gatepass.json_scan import MOST_STEPS, TooManySteps
 from gatepass.normalize.profiles import ProfileRules, untyped
 from gatepass.normalize.rerank import is_rerank
 from gatepass.normalize.rules import with_model
-from gatepass.observability.log import emit
 from gatepass.operations.request import call_without_body, check_encoding, decode
 from gatepass.operations.table import (
     Match,
@@ -55,20 +50,16 @@ from gatepass.operations.table import (
     upgrade_error,
 )
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.attempt import drop_tracebacks, try_target
+from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, RequestCycle
-from gatepass.proxy.context import ANONYMOUS, BODY_LOG_CHARS, RequestContext
+from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
 from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, ON_LOOP_STEPS, UNSCANNED_BYTES, fits_loop, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
-from gatepass.proxy.response import ClassifiedReply
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
-from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Call, ClientProtocol, ClientRequest, Operation, Target, header
-
-ACCESS_LOG = logging.getLogger("gatepass.access")
-BODY_LOG = logging.getLogger("gatepass.bodies")
+from gatepass.types import Call, ClientProtocol, ClientRequest, Operation, Target, header
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
@@ -78,33 +69,39 @@ MODEL_REQUIRED = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:
-    """Serve one request, send its response or its error, and write its access log line.
+    """Serve one request, send its response or its error, and end its attempt and itself.
 
     `state` is the AppState that is current now: a reload does not change it for this request. `catalog` serves
     `/v1/models`.
     """
-    context = RequestContext(client_request, state, state.profiles["plain"])
+    context = RequestContext.begin(client_request, state)
     client_response = ClientResponse(cycle, context)
+    cause: BaseException | None = None
     try:
         with state.in_flight.admit(client_response) as in_flight_request:
             await _serve(context, catalog, client_response, in_flight_request)
     except ClientGone as error:
-        context.client_gone = True
+        cause, context.client_gone = error, True
         drop_tracebacks(error)
     except GatepassError as error:
         drop_tracebacks(error)  # before the wait for the client
-        if context.operation == NO_OPERATION:  # rejected before the operation was matched
-            context.operation = _operation_name(client_request, state.base_path)
+        if context.access.operation == NO_OPERATION:  # rejected before the operation was matched
+            context.access.operation = _operation_name(client_request, state.base_path)
+        cause = error
         await _send_error(client_response, error)
     except asyncio.CancelledError:  # the process stops without waiting for its requests
-        context.error = Draining("gatepass was stopped before the response was complete.")
+        cause = context.error = Draining("gatepass was stopped before the response was complete.")
         raise
     except Exception:  # a fault of gatepass: the client gets an error with a code, and the fault is raised on
         where = f"Search the gatepass log for request id `{client_request.id}`."
-        await _send_error(client_response, InternalError(f"Internal error while handling the request. {where}"))
+        cause = InternalError(f"Internal error while handling the request. {where}")
+        await _send_error(client_response, cause)
         raise  # the server logs the traceback
     finally:
-        _log_request(context)
+        attempt = context.attempt
+        if attempt is not None and (cause is not None or not attempt.record.outcome):
+            close_attempt(attempt, cause)
+        context.end()
         # last, because `context` holds the bodies until here: also while an error waits for a client that does not read
         if context.memory is not None and context.memory.held_bytes > SMALL_BYTES:  # most hold less and save the call
             context.memory.release()
@@ -127,11 +124,13 @@ async def _serve(
     except (MethodNotAllowed, UnknownPath) as error:
         raise _no_operation(context, path_profile, error) from None
     operation = found.operation
-    context.operation, context.memory = operation.name, in_flight_request.memory
+    access = context.access
+    access.operation, context.memory = operation.name, in_flight_request.memory
     caller = context.caller = state.authenticator.authenticate(
         client_request, state.clock.wall(), path_profile, takes_form=operation.takes_form
     )
-    name = caller.name
+    name = access.caller = caller.name
+    access.peer = ""
     in_flight_request.claim(name, caller.max_concurrent)
     cycle.set_caller(name)  # after `claim`: a refused request must not use a connection of the caller's share
     cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
@@ -148,7 +147,7 @@ async def _serve(
         body = b""
     else:
         body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
-        context.bytes_in = len(body)
+        access.bytes_in = len(body)
         context.body_s = state.clock.now() - client_request.arrived_s
     if operation.protocol is ClientProtocol.MODELS:
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
@@ -170,20 +169,18 @@ async def _serve(
     targets = state.routes.resolve(call.operation.name, call.model, may_see)
 
     # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
-    first = targets[0]
+    first, attempt = targets[0], Attempt.begin(state, targets, call, context.profile_rules.settings, context.memory)
     total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
     total_timeout = None
     if total_s is not None:
+        attempt.deadline_s = state.clock.now() + total_s
         total_timeout = state.clock.call_later(
             total_s, lambda: in_flight_request.cancel(_total_timeout(context, total_s, first))
         )
     keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
     try:
-        if len(targets) == 1:  # nearly always: saves a coroutine
-            classified = await try_target(context, call, targets[0], keep_alive)
-        else:
-            classified = await _try_targets(context, call, targets, keep_alive)
-        await relay(classified, context, client_response, keep_alive)
+        classified = await send_with_retries(attempt, try_call, context, keep_alive)
+        await relay(classified, context.attempt or attempt, context, client_response, keep_alive)
     finally:
         keep_alive.stop()
         if total_timeout is not None:
@@ -192,7 +189,8 @@ async def _serve(
 
 def _total_timeout(context: RequestContext, total_s: float, first: Target) -> UpstreamTimeout:
     """Return the error at the end of the total timeout of `first`. It names the upstream that is tried now."""
-    upstream, setting = context.upstream_name or first.upstream, "timeouts.total_s"
+    upstream = first.upstream if context.attempt is None else context.attempt.upstream.name
+    setting = "timeouts.total_s"
     if upstream != first.upstream:
         setting = f"{setting} of the first target, {first.upstream}"
     message = f"The answer was not complete after {total_s:g} s ({setting})."
@@ -211,7 +209,7 @@ async def _answer_preflight(context: RequestContext, client_response: ClientResp
     allowed = preflight(client_request.method, client_request.headers, context.profile_rules.settings.cors_origins)
     if allowed is None:
         return False
-    context.operation, context.cors_headers = PREFLIGHT, allowed
+    context.access.operation, context.cors_headers = PREFLIGHT, allowed
     await client_response.send(NO_CONTENT, (), b"")
     return True
 
@@ -232,7 +230,8 @@ def _no_operation(
     state.authenticator.check_without_key(client_request)
     if state.authenticator.requires_key:
         with suppress(GatepassError):  # only for the log and the metrics: the path alone decides the response
-            context.caller = state.authenticator.authenticate(client_request, state.clock.wall(), path_profile)
+            caller = context.caller = state.authenticator.authenticate(client_request, state.clock.wall(), path_profile)
+            context.access.caller, context.access.peer = caller.name, ""
     if isinstance(error, UnknownPath):
         return _unknown_path(context, path_profile)
     if not is_preflight(client_request.method, client_request.headers):
@@ -301,8 +300,8 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
     """
     operation, client_request, caller = found.operation, context.client_request, context.caller
     closed = closed_objects(caller, shares_objects=context.state.authenticator.shares_objects)
-    if context.state.keeps_bodies:
-        context.capture_request(body)
+    if told := context.state.observers.request_body:
+        context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
     # GET and DELETE have no body, and `POST /batches/{id}/cancel` needs none
     if operation.protocol is ClientProtocol.RAW and (not body or operation.method != "POST"):
@@ -350,24 +349,8 @@ def _keep_call(context: RequestContext, call: Call) -> Call:
     if profile is not PLAIN and profile.typed_ids:
         call = replace(call, model=untyped(call.model))
     context.call = call
+    context.access.model, context.access.stream = call.model, call.stream
     return call
-
-
-async def _try_targets(
-    context: RequestContext, call: Call, targets: tuple[Target, ...], keep_alive: KeepAlive
-) -> ClassifiedReply:
-    """Return the reply of the first target that has one. Fail over only if no byte was written to the last target."""
-    for target in targets[:-1]:
-        try:
-            return await try_target(context, call, target, keep_alive)
-        # Overloaded: all connections to the target's upstream are in use
-        except (UpstreamError, TokenUnavailable, Overloaded) as error:
-            if context.attempts[-1].written:
-                raise
-            drop_tracebacks(error)
-            context.failover = (*context.failover, f"{target.upstream}={error.public_code}")
-            context.state.metrics.failed_over(target.upstream, error)
-    return await try_target(context, call, targets[-1], keep_alive)
 
 
 async def _send_error(client_response: ClientResponse, error: GatepassError) -> None:
@@ -381,30 +364,3 @@ def _operation_name(client_request: ClientRequest, base_path: str) -> str:
     if operation is not None and is_preflight(client_request.method, client_request.headers):
         return PREFLIGHT
     return operation or NO_OPERATION
-
-
-def _log_request(context: RequestContext) -> None:
-    """Count the finished request, and write its access log line and its captured bodies."""
-    state, client_request, error = context.state, context.client_request, context.error
-    duration_s = state.clock.now() - client_request.arrived_s
-    if context.upload is not None:
-        context.bytes_in = context.upload.bytes_in
-    outcome = context.outcome()
-    context.count(outcome, duration_s)
-    if (
-        # a client without a valid key could write a log that is many times as large as its requests
-        context.caller is ANONYMOUS
-        and error is not None
-        and error.http_status < SERVER_ERROR
-        and not state.refused.has_line(error, client_request.peer)
-    ):
-        return
-    record = context.record(outcome, duration_s)
-    texts = record.texts()
-    level, status = logging.INFO, context.status or 0
-    if status >= SERVER_ERROR or (error is not None and 0 < status < CLIENT_ERROR):  # failed after the head was sent
-        level = logging.WARNING
-    emit(ACCESS_LOG, level, "request", record, texts)
-    if state.keeps_bodies and (bodies := context.captured_bodies()):
-        shown = {which: state.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}
-        emit(BODY_LOG, logging.INFO, "bodies", {"id": client_request.id, **shown})

@@ -22,16 +22,17 @@ from gatepass.cancel import timeout
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, ModelKind
-from gatepass.errors import GatepassError, ModelNotFound, UpstreamAuth, UpstreamInvalid, UpstreamTimeout
+from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.json_scan import json_value, occurrences
 from gatepass.learning.export import marks
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.operations.table import OPERATIONS, call_of
 from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.attempt import send_own_call, send_whole
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.upstream_call import explain_rejection, read_body, read_error, received_reply, send
-from gatepass.types import ClientProtocol, OutboundRequest, Target
+from gatepass.proxy.response import BufferedReply
+from gatepass.types import Target
 
 LOG = logging.getLogger("gatepass.catalog")
 
@@ -145,7 +146,7 @@ class ModelCatalog:
             if not (upstream in self._fetches or has_just_failed or is_fresh):
                 task = self._state.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
                 self._fetches[upstream] = _Fetch(task, now)
-        context.upstream_name = ",".join(wanted) or None
+        context.access.upstream = ",".join(wanted) or None
         return wanted
 
     def _known_entries(self) -> Collection[Entry]:
@@ -219,37 +220,21 @@ class ModelCatalog:
 
 async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]:
     """Fetch the upstream's own list, completed by `_completed`; raise TokenUnavailable or UpstreamError."""
-    attempt = Attempt(state, upstream, Target(upstream.name), LIST_CALL)
-    try:
-        return await _fetch_list(attempt)
-    except UpstreamAuth as rejection:
-        raise explain_rejection(attempt, rejection) from rejection.__cause__
-
-
-async def _fetch_list(attempt: Attempt) -> tuple[Entry, ...]:
-    upstream = attempt.upstream
-    response = await send(attempt, model_list_request(upstream))
-    if response.status != 200:
-        try:
-            mask = attempt.state.redactor.mask
-            error = upstream.dialect.classify_head(upstream.name, response.status, response.headers, mask=mask)
-            raise error or await read_error(attempt, response)
-        finally:
-            await response.aclose()
-    body = await read_body(attempt, response, LIST_BYTES)
+    body = (await request_list(state, upstream)).body
     if occurrences(body, b",{[", LIST_VALUES) > LIST_VALUES:
         reason = f"The upstream's list of models has more than {LIST_VALUES} values."
         raise UpstreamInvalid(reason, upstream=upstream.name)
-    document = upstream.dialect.classify_document(received_reply(attempt, response, body), ClientProtocol.MODELS)
-    if isinstance(document, GatepassError):
-        raise document
-    return parse_list(upstream, document)
+    return parse_list(upstream, body)
 
 
-def model_list_request(upstream: Upstream) -> OutboundRequest:
-    """Return the request for the upstream's models, or for RAGFlow's assistants. It costs nothing."""
-    target = Target(upstream.name)
-    return upstream.dialect.encode(LIST_CALL, target, upstream.settings.base_url, upstream.timeouts)
+async def request_list(state: AppState, upstream: Upstream) -> BufferedReply:
+    """Return the upstream's reply to a request for its model list; raise TokenUnavailable or UpstreamError."""
+    attempt = Attempt.begin(state, (Target(upstream.name),), LIST_CALL)
+    attempt.upstream, attempt.limit_bytes = upstream, LIST_BYTES
+    reply = await send_own_call(attempt, send_whole, LIST_CALL)
+    if not isinstance(reply, BufferedReply):
+        raise TypeError("a list of models is not streamed")
+    return reply
 
 
 def parse_list(upstream: Upstream, body: bytes) -> tuple[Entry, ...]:

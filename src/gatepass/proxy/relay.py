@@ -1,6 +1,6 @@
 """Write a classified reply to the client: whole, event by event, or piece by piece.
 
-`relay` is the entry point. It also records the usage, the events and the changes of the reply for the access log.
+`relay` is the entry point. It also notes the usage, the events and the changes of the reply for the access log.
 """
 
 from __future__ import annotations
@@ -10,9 +10,19 @@ from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.response import EVENT_COPIES, BufferedReply, ClassifiedReply, RawReply, StreamingReply, last_events
+from gatepass.proxy.response import (
+    EVENT_COPIES,
+    BufferedReply,
+    ClassifiedReply,
+    RawReply,
+    StreamingReply,
+    SynthesizedStream,
+    last_events,
+)
+from gatepass.proxy.retry import Outcome
 from gatepass.proxy.upstream_call import connection_error
-from gatepass.sse.usage import nonempty_usage, usage_of
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.usage import Usage, nonempty_usage, usage_of
 from gatepass.types import OK, header
 
 UNREAD_BYTES = 512 * 1024
@@ -21,50 +31,60 @@ the client's connection."""
 
 
 async def relay(
-    classified: ClassifiedReply, context: RequestContext, client_response: ClientResponse, keep_alive: KeepAlive
+    classified: ClassifiedReply,
+    attempt: Attempt,
+    context: RequestContext,
+    client_response: ClientResponse,
+    keep_alive: KeepAlive,
 ) -> None:
     """Write `classified` to the client; raise the error that ended a stream early."""
-    attempt = context.attempts[-1]
     if isinstance(classified, BufferedReply):  # most are
-        context.usage = nonempty_usage(classified.usage or usage_of(classified.body))
-        context.empty_answer = classified.is_empty
-        if classified.adapted:
-            attempt.add_changes(classified.adapted)
+        _note(attempt, context, classified, classified.usage or usage_of(classified.body))
         await client_response.send(classified.status, classified.headers, classified.body)
         return
     if isinstance(classified, StreamingReply):
         keep_alive.watch_stream(classified.events)
-        await _relay_stream(classified, context, client_response)
+        await _relay_stream(classified, attempt, context, client_response)
         return
     if isinstance(classified, RawReply):
         await _relay_raw(classified, attempt, client_response)
         return
     # a SynthesizedStream
-    context.usage = classified.usage
-    context.empty_answer = classified.is_empty
-    attempt.add_changes(classified.adapted)
-    context.events = classified.events
+    _note(attempt, context, classified, classified.usage)
     client_response.begin_stream(OK, classified.headers)
     await client_response.send_pieces(classified.pieces)
 
 
-async def _relay_stream(stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:
+def _note(
+    attempt: Attempt,
+    context: RequestContext,
+    reply: BufferedReply | SynthesizedStream | EventStream,
+    usage: Usage | None,
+) -> None:
+    """Note for the access log what the reply is, or was up to its end."""
+    access = context.access
+    access.usage, access.events, access.empty_answer = nonempty_usage(usage), reply.events, reply.is_empty
+    if reply.adapted:
+        attempt.add_changes(reply.adapted)
+
+
+async def _relay_stream(
+    stream: StreamingReply, attempt: Attempt, context: RequestContext, client_response: ClientResponse
+) -> None:
     """Relay the events, and close `stream.response`."""
-    attempt = context.attempts[-1]
+    events = stream.events
     try:
         headers = stream.upstream.response_headers.select(stream.response.headers)
-        if adapted := stream.events.adapted:
+        if adapted := events.adapted:
             attempt.add_changes(adapted)
         client_response.begin_stream(OK, headers)
-        await _relay_events(stream, context, client_response)
+        await _relay_events(stream, attempt, context, client_response)
     except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation
         await stream.response.aclose()
         raise
     finally:
-        context.events, context.streamed = stream.events.events, stream.events.streamed
-        context.usage = nonempty_usage(stream.events.usage)
-        context.empty_answer = stream.events.is_empty
-        attempt.add_changes(stream.events.adapted)
+        context.streamed = events.streamed
+        _note(attempt, context, events, events.usage)
 
 
 async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:
@@ -78,7 +98,6 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
     held: list[bytes] = []
 
     def write(piece: bytes) -> bool:
-        attempt.capture_reply(piece)
         if client_response.try_send_events(piece):
             return True
         held.append(piece)
@@ -89,6 +108,7 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
         while not await response.stream_to(write):
             await client_response.send_events(b"".join(held))
             held.clear()
+        attempt.end(Outcome.COMPLETE)
         await client_response.send_events(b"".join(held), last=True)
     except TransportFault as fault:
         raise connection_error(attempt, fault) from fault
@@ -96,9 +116,11 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
         await response.aclose()
 
 
-async def _relay_events(stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:
+async def _relay_events(
+    stream: StreamingReply, attempt: Attempt, context: RequestContext, client_response: ClientResponse
+) -> None:
     """Send each run of complete events as soon as it arrives; raise the error that ended the stream."""
-    events, writer = stream.events, _EventWriter(stream, context, client_response)
+    events, writer = stream.events, _EventWriter(stream, attempt, context, client_response)
     at_end = stream.body_ended
     while not (at_end or events.done or events.failure is not None):
         await writer.flush()
@@ -109,14 +131,15 @@ async def _relay_events(stream: StreamingReply, context: RequestContext, client_
         try:
             at_end = await stream.response.stream_to(writer.relay_piece)
             if at_end:
-                writer.hold(await last_events(events, context.state.turns))
+                writer.held = await last_events(events, context.state.turns)
         except TransportFault as fault:
-            events.fail(connection_error(context.attempts[-1], fault))
+            events.fail(connection_error(attempt, fault))
             at_end = True
     if events.failure is not None:
         await client_response.send_events(writer.held)
         raise events.failure
     stream.response.finish()
+    attempt.end(Outcome.COMPLETE)
     await client_response.send_events(writer.held, last=True)
 
 
@@ -126,20 +149,16 @@ class _EventWriter:
     `held` is the run of events that waits for room in the client's connection or for the end of the stream.
     """
 
-    def __init__(self, stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:
+    def __init__(
+        self, stream: StreamingReply, attempt: Attempt, context: RequestContext, client_response: ClientResponse
+    ) -> None:
         self._events = stream.events
-        self._context = context
-        self._attempt = context.attempts[-1]
-        self._keeps_bodies = context.state.keeps_bodies
+        self._access = context.access
         self._client_response = client_response
-        self._memory = self._attempt.memory
+        self._memory = attempt.memory
         self._counts_event = True
         self._try_write = client_response.cycle.try_write
-        self.hold(stream.ready)
-
-    def hold(self, ready: bytes) -> None:
-        self._attempt.capture_reply(ready)
-        self.held = ready
+        self.held = stream.ready
 
     def relay_piece(self, piece: bytes) -> bool:
         """Parse `piece` and send its events. Return whether the next piece may be read now."""
@@ -147,8 +166,6 @@ class _EventWriter:
         # the first byte, but `flush` has already sent the first events.
         events = self._events
         ready = events.feed(piece)
-        if self._keeps_bodies:
-            self._attempt.capture_reply(ready)
         if (not ready or self._counts_event) and self._memory is not None:
             is_full = self._count_event(self._memory)
             if is_full and not ready:
@@ -163,7 +180,7 @@ class _EventWriter:
         ):
             self.held = ready
             return False
-        self._context.bytes_out += size_bytes
+        self._access.bytes_out += size_bytes
         return True
 
     def _count_event(self, memory: RequestMemory) -> bool:

@@ -30,12 +30,12 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import scanned_reply
 from gatepass.proxy.upstream_call import (
+    REJECTION_S,
     as_rejection,
     connection_error,
     read_body,
     read_error,
     received_reply,
-    take_body,
 )
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -69,6 +69,7 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
     """Its vectors match the request in number and order, so no later step checks them again."""
     usage: Usage | None = None
     """The result of `usage_of(body)` if it is already known."""
+    events: int = 0
     is_empty: bool = False
     """A chat reply without content although its finish reason is `stop`."""
 
@@ -179,7 +180,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
             kind = kind or value
         elif name == b"x-request-id":
             request_id = request_id or value
-    attempt.upstream_request_id = None if request_id is None else request_id.decode("latin-1")[:ID_LOG_CHARS]
+    attempt.record.upstream_request_id = None if request_id is None else request_id.decode("latin-1")[:ID_LOG_CHARS]
     context = ReplyContext(attempt.state, call, upstream, response, attempt, attempt.profile, protocol, kind)
     try:
         if response.status != OK:
@@ -203,11 +204,15 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
 async def _check_status(context: ReplyContext) -> None:
     """Raise the error that the reply's status stands for, with the reason that its body gives."""
     upstream, response, mask = context.upstream, context.response, context.state.redactor.mask
+    attempt = context.attempt
+    if response.status in upstream.rejection_statuses and attempt.token is not None and not attempt.record.renewed:
+        attempt.is_rejected = True
+        raise await read_error(attempt, response, within_s=REJECTION_S)
     error = upstream.dialect.classify_head(
         upstream.name, response.status, response.headers, host=upstream.host, mask=mask
     )
     if error is None and is_error(response.status):
-        error = await read_error(context.attempt, response)
+        error = await read_error(attempt, response)
     if error is not None:
         raise error
 
@@ -290,6 +295,9 @@ class _ReplayedResponse:
             return False
         return await self._response.stream_to(write)
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:  # noqa: ARG002 - a method of Response
+        return None
+
     async def aclose(self) -> None:
         await self._response.aclose()
 
@@ -323,11 +331,11 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
                 piece = beginning
             if kind is not ContentKind.STREAM:
                 return await _synthesized(context, await buffer_reply(context, piece))
-            held += _checked(context, piece, events.feed(piece), events)
+            held += _checked(context, events.feed(piece), events)
             # a large piece is parsed in turns, so that other requests run in between
             while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
                 await context.state.turns.wait()
-                held += _checked(context, piece, events.feed(), events)
+                held += _checked(context, events.feed(), events)
             is_over = events.done or events.failure is not None
             if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
                 return StreamingReply(context.upstream, context.response, events, held)
@@ -338,7 +346,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
         raise connection_error(context.attempt, fault) from fault
     if kind is not ContentKind.STREAM:
         return await _synthesized(context, await buffer_reply(context, beginning))
-    held += _checked(context, b"", await last_events(events, context.state.turns), events)
+    held += _checked(context, await last_events(events, context.state.turns), events)
     return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
 
 
@@ -353,11 +361,10 @@ async def last_events(events: EventStream, turns: LoopTurns) -> bytes:
     return b"".join(filter(None, runs))  # a single run is not copied
 
 
-def _checked(context: ReplyContext, piece: bytes, ready: bytes, events: EventStream) -> bytes:
+def _checked(context: ReplyContext, ready: bytes, events: EventStream) -> bytes:
     """Return `ready`. Raises the stream's error if it came before any answer: the client then gets its HTTP status."""
     if events.failure is None:
         return ready
-    context.attempt.capture_reply(piece)
     if not events.has_answered:
         context.attempt.add_changes(events.adapted)
         raise events.failure
@@ -465,16 +472,17 @@ numbers have 6.3 million."""
 async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> BufferedReply:
     """Read and classify a whole reply; `beginning` was already read. Raises the error that the reply contains."""
     attempt, response, call = context.attempt, context.response, context.call
-    limit_bytes = context.state.limits.reply_bytes
-    body = None if beginning else take_body(attempt, response, limit_bytes)
+    limit_bytes = attempt.limit_bytes
+    body = None if beginning else response.take_whole(limit_bytes)
     if body is None:
         body = await read_body(attempt, response, limit_bytes, beginning)
-    elif (memory := attempt.memory) is not None:
-        memory.add(len(body))
-        if memory.is_full():
-            await memory.wait_for_room()
-    if context.state.keeps_bodies:
-        attempt.capture_reply(body)
+    else:
+        attempt.add_upstream_wait()
+        if (memory := attempt.memory) is not None:
+            attempt.held_bytes += len(body)
+            memory.add(len(body))
+            if memory.is_full():
+                await memory.wait_for_room()
     is_plain_chat = context.protocol is ClientProtocol.CHAT and context.upstream.transforms is None
     # a large reply that becomes a stream is read in slices, so that it can be synthesized in slices
     if is_plain_chat and (len(body) <= BUILT_BYTES or not call.stream):
@@ -617,12 +625,10 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
                 if kind is not ContentKind.STREAM:
                     return await buffer_reply(context, beginning)
                 piece, beginning = beginning, b""
-            context.attempt.capture_reply(piece)
             if not await _feed_slices(context, aggregator, piece):
                 break
-            if (memory := context.attempt.memory) is not None:  # the aggregated reply is held in memory
-                memory.add(len(piece))
-                await memory.wait_for_room()
+            context.attempt.add(len(piece))  # the aggregated reply is held in memory
+            await context.attempt.wait_for_room()
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
     context.attempt.add_upstream_wait()

@@ -1,7 +1,4 @@
-"""Send one request to an upstream with a valid token, and map transport faults to errors.
-
-`send` contains each retry of one request: a token that ended, a reused connection that closed, a rejected token.
-`renew_token` continues the last one if only the classified reply shows that the upstream rejected the token.
+"""The parts of a call to an upstream: attach and renew its token, read its errors, map transport faults to errors.
 
 RAGFlow sorts errors by words in their text (`_classify_error`). So the texts below avoid three words for a fault that a
 retry can fix: "auth" and "key" would mean a wrong credential, "invalid" a permanent error.
@@ -13,11 +10,10 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from functools import partial
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from msgspec.structs import replace
+import msgspec
 
 from gatepass.cancel import timeout
 from gatepass.config.upstream import RejectionConfig
@@ -42,7 +38,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.http_client.response_body import UpstreamResponse, read_whole
+from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import TlsProblem, tls_advice, tls_problem
 from gatepass.observability.redaction import whole_words
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
@@ -57,133 +53,62 @@ REJECTION_S = 1.0
 """The longest wait for the body of a rejection. The status is enough to renew the token, and other requests need it."""
 
 
-class _TokenExpired(Exception):
+class TokenExpired(TokenUnavailable):
     """The token expired while its request waited for a connection, and the holder has no other one."""
 
 
-async def send(attempt: Attempt, request: OutboundRequest) -> Response:
-    """Send `request` with a valid token and return the response. The caller closes it.
+class Authorization(msgspec.Struct, frozen=True, eq=False):
+    """Attaches the current token at the moment of writing (`OutboundRequest.reauthorize`).
 
-    A 401, or a status in `rejection.statuses`, renews the token and repeats the request with the new one.
-    The second rejection is returned. Raises TokenUnavailable, Overloaded and UpstreamError.
+    A request may wait for a connection longer than its token is valid.
     """
-    state, upstream = attempt.state, attempt.upstream
-    holder, outbound, has_new_token = upstream.holder, request, False
-    while True:
-        if holder is None:
-            attempt.waits_since_s = state.clock.now()
-            authorized = upstream.injector.authorize(outbound, None, attempt.waits_since_s)
-        else:
-            attempt.token = token = holder.current() or await _wait_for_token(attempt, holder)
-            reauthorize = partial(_reauthorize, attempt, holder, outbound)
-            attempt.waits_since_s = state.clock.now()
-            authorized = upstream.injector.authorize(outbound, token.value, attempt.waits_since_s, reauthorize)
-        attempt.requests += 1
-        try:
-            response = await upstream.transport.send(authorized)
-        except _TokenExpired:
-            attempt.requests -= 1  # not sent
-            continue  # retry: with the next token
-        except TransportFault as fault:
-            attempt.add_upstream_wait()
-            if fault.kind is Fault.TIMEOUT_POOL:
-                name = upstream.name
-                busy = f"Every connection to the upstream {name!r} is in use (upstreams.{name}.max_connections)."
-                raise Overloaded(busy, retry_after_s=1) from fault
-            attempt.written = attempt.written or fault.sent
-            is_final = attempt.repeated_stale or not _can_be_sent_again(request)
-            if is_final or not (fault.stale and (upstream.settings.repeat_stale or not fault.sent)):
-                raise connection_error(attempt, fault) from fault
-            attempt.repeated_stale = True
-            state.metrics.repeated_stale(upstream.name)
-            # a new one, because the server has probably closed its other idle connections too
-            outbound = replace(request, new_connection=True)
-            continue  # retry: a reused connection closed without an answer
-        attempt.written = True
-        rejected = attempt.token  # not `token`: `_reauthorize` may have replaced it
-        if response.status not in upstream.rejection_statuses or holder is None or rejected is None:
-            return response
-        if has_new_token:  # not left to `renew_token`, because `fetch_models` (models.py) calls only `send`
-            holder.rejected_again(attempt.user())
-        if attempt.renewed:
-            return response
-        rejection = await read_error(attempt, response, within_s=REJECTION_S)
-        if not await _renew(attempt, holder, rejected):
-            raise rejection  # without advice: `renew_token`, which gets it next, adds the reason
-        if not _can_be_sent_again(request):
-            raise _renewed_during_upload(upstream) from rejection
-        outbound, has_new_token = request, True  # retry: with a new token
+
+    attempt: Attempt
+    request: OutboundRequest
+
+    def __call__(self) -> OutboundRequest | None:
+        """Return the request with the current token, None if the token has not changed. Raises TokenExpired."""
+        attempt, upstream = self.attempt, self.attempt.upstream
+        token = None if upstream.holder is None else upstream.holder.current()
+        if token is None:
+            waited = "The token expired while the request waited for a connection."
+            raise TokenExpired(waited, credential=upstream.credential)
+        if token is attempt.token:
+            return None  # the transport sends the request as it is
+        attempt.token = token
+        return upstream.injector.authorize(self.request, token.value, attempt.state.clock.now())
 
 
-async def renew_token(attempt: Attempt, error: UpstreamError, request: OutboundRequest) -> None:
-    """Get a new token for `request` if `error`, from its classified reply, is a rejection of the last one.
-
-    Some gateways send HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
-    Raises `error` if it is not a rejection, if the request already had a new token, or if the issuer has no other one.
-    """
-    upstream, token = attempt.upstream, attempt.token
-    if not is_rejection(error, upstream.settings.rejection, upstream.host):
-        raise error
-    if upstream.holder is None or token is None:
-        raise explain_rejection(attempt, error) if isinstance(error, UpstreamAuth) else error
-    if attempt.renewed:
-        upstream.holder.rejected_again(attempt.user())
-        raise explain_rejection(attempt, error)
-    if not await _renew(attempt, upstream.holder, token):
-        raise explain_rejection(attempt, error)
-    if not _can_be_sent_again(request):
-        raise _renewed_during_upload(upstream) from error
-
-
-def confirm_token(attempt: Attempt) -> None:
-    """Record that the upstream accepted the token: a later rejection means that it ended, not a wrong credential."""
-    if attempt.upstream.holder is not None and attempt.token is not None:
-        attempt.upstream.holder.confirm(attempt.token, attempt.user())
-
-
-async def _wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
+async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
     began_s = attempt.state.clock.now()
     try:
         return await holder.token(instead_of)
     finally:
-        attempt.token_wait_s += attempt.state.clock.now() - began_s
+        attempt.record.token_wait_s += attempt.state.clock.now() - began_s
 
 
-def _reauthorize(attempt: Attempt, holder: TokenHolder, request: OutboundRequest) -> OutboundRequest | None:
-    """Return `request` with the current token at the moment of writing, None if the token has not changed.
+async def renew_token(attempt: Attempt) -> bool:
+    """Wait for another token than the one of `attempt`, which the upstream rejected.
 
-    A request may wait for a connection longer than its token is valid. Raises _TokenExpired.
+    Returns False if the request already had a new one, or the issuer has no other one. Requests that were rejected with
+    the same token share one renewal, and so do the parts of one call.
     """
-    token = holder.current()
-    if token is None:
-        raise _TokenExpired
-    if token is attempt.token:
-        return None  # the transport sends the request as it is
-    attempt.token = token
-    return attempt.upstream.injector.authorize(request, token.value, attempt.state.clock.now())
-
-
-async def _renew(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
-    """Wait for another token than the rejected one. Return False if the issuer has no other one.
-
-    Requests that were rejected with the same token share one renewal, and so do the parts of one call.
-    """
+    holder, token = attempt.upstream.holder, attempt.token
+    if holder is None or token is None:
+        return False
+    if attempt.record.renewed:
+        holder.rejected_again(attempt.user())
+        return False
     if not holder.reject(token.text, attempt.user()):
         return False
     try:
-        attempt.token = await _wait_for_token(attempt, holder, instead_of=token.text)
+        await wait_for_token(attempt, holder, instead_of=token.text)
     except TokenReissued:
         return False
-    attempt.renewed = True
-    attempt.state.metrics.renewed(attempt.upstream.name)
     return True
 
 
-def _can_be_sent_again(request: OutboundRequest) -> bool:
-    return request.upload is None or request.upload.can_restart()
-
-
-def _renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
+def renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
     """The error that asks the client to repeat an upload, because gatepass does not keep it."""
     error = TokenUnavailable(
         "The upstream rejected the token during the upload. gatepass has a new token now: send the request again.",
@@ -192,6 +117,16 @@ def _renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
     )
     error.should_retry = True
     return error
+
+
+def send_error(attempt: Attempt, fault: TransportFault) -> UpstreamError | Overloaded:
+    """Return the error for `fault`, which ended a request before the head of its reply."""
+    if fault.kind is Fault.TIMEOUT_POOL:
+        name = attempt.upstream.name
+        busy = f"Every connection to the upstream {name!r} is in use (upstreams.{name}.max_connections)."
+        return Overloaded(busy, retry_after_s=1)
+    attempt.sent, attempt.stale = fault.sent, fault.stale
+    return connection_error(attempt, fault)
 
 
 _LOGIN = re.compile(
@@ -253,15 +188,14 @@ def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None)
     return name != own or _LOGIN.search(redirected.path) is not None
 
 
-def explain_rejection(attempt: Attempt, rejection: UpstreamError) -> UpstreamError:
+def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     """Add to the text of `rejection` the credential, the renewal that was tried, and advice."""
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
-    is_untried = upstream.holder is not None and not attempt.renewed
+    is_untried = upstream.holder is not None and not attempt.record.renewed
     reason = upstream.holder.denial_reason(attempt.user()) if upstream.holder is not None and is_untried else None
     hint = token_hint(upstream.name, upstream.settings.credential, age_s, not_renewed=reason)
     rejection.message = f"{sentence(rejection.message)} {hint}"
-    return rejection
 
 
 async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
@@ -274,7 +208,6 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
     finally:
         attempt.add_upstream_wait()
         await response.aclose()
-    attempt.capture_reply(body)
     error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
     error.relayed = tuple(  # the OpenAI SDKs read from these how long to wait
         (name, state.redactor.mask(value.decode("latin-1")).encode("latin-1", "replace"))
@@ -318,21 +251,10 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
     )
 
 
-def take_body(attempt: Attempt, response: Response, limit_bytes: int) -> bytes | None:
-    """Return the whole body if it has arrived and nothing was read of it, which closes the response. Otherwise None.
-
-    Most small replies arrive together with their head. For them this saves the three coroutines of `read_body`.
-    """
-    body = response.take_whole(limit_bytes) if type(response) is UpstreamResponse else None
-    if body is not None:
-        attempt.add_upstream_wait()
-    return body
-
-
 async def read_body(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
     """Return the whole body, after the `beginning` that was read before; raise UpstreamError. Closes the response."""
     try:
-        return await read_whole(response, limit_bytes, beginning, attempt.memory)
+        return await read_whole(response, limit_bytes, beginning, attempt)
     except TransportFault as fault:
         raise connection_error(attempt, fault) from fault
     finally:

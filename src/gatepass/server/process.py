@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError
+from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import ApiEndpoint, serve_page
@@ -112,8 +113,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     pages, home = page_paths(base_path), home_paths(base_path)
 
     def refused(error: GatepassError, peer: str) -> None:
-        state.metrics.error_sent(error)
-        state.refused.log(error, peer)
+        state.observers.tell(state.observers.refused, Refusal(error, peer))
 
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):

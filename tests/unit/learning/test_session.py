@@ -21,7 +21,8 @@ from gatepass.errors import (
 from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Key, LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.memory import REFUTED_S, WAIT_S
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.learning.session import MOST_TRIES, MOST_TRIES_S, AppliedRule, AppliedRules, Learner
+from gatepass.learning.session import AppliedRule, AppliedRules, Learner
+from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S
 from gatepass.types import Call, UpstreamErrorBody
 from tests.unit.learning.rejections import (
     FILTERED,
@@ -148,21 +149,10 @@ def test_no_further_try_begins_after_ten_seconds(rejects_s, tries):
             refusal = upstream.answer(plan(learning, call, now_s))
             assert refusal is not None
             now_s += rejects_s
-            if not learn_from(learning, refused(refusal), now_s):
+            if not learn_from(learning, refused(refusal), now_s, len(upstream.seen) - 1, now_s - 100.0):
                 break
         shown = learning.failed(refused(refusal), now_s)
     assert (len(upstream.seen), learning.is_exhausted, shown.message) == (tries, True, unsupported("store"))
-
-
-def test_the_time_of_a_request_without_a_session_begins_when_it_was_sent():
-    with closing(Learner().session(O3, CHAT.protocol)) as learning:
-        call = chat(**SEVEN)
-        learning.sent(call, 50.0)
-        for now_s, may_repeat in ((59.0, True), (60.0, False)):
-            body = json.loads((learning.last_sent or call).body)
-            error = refused(next(one for one in map(without, SEVEN) if one.concerns(body)))
-            assert learn_from(learning, error, now_s) is may_repeat
-            plan(learning, call, now_s)
 
 
 def test_an_upstream_that_names_two_members_in_turn_is_called_three_times():
@@ -655,7 +645,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
                     learning.succeeded(now_s)
                     break
                 refusal = Refusal(lambda _: True, answer.body, answer.status)
-                if not learn_from(learning, refused(refusal), now_s):
+                if not learn_from(learning, refused(refusal), now_s, sent - 1):
                     learning.failed(refused(refusal), now_s)
                     break
         assert sent <= MOST_TRIES

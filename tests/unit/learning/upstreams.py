@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import relevant_rules
 from gatepass.learning.session import Learner, LearningSession, Mode
+from gatepass.proxy import retry
+from gatepass.proxy.retry import Tried, may_repeat
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported
 
@@ -89,6 +92,7 @@ def ask(
 
 
 def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: float) -> Outcome:
+    rules = 0
     while True:
         planned = plan(learning, call, now_s)
         refusal = upstream.answer(planned)
@@ -96,8 +100,9 @@ def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: f
             learning.succeeded(now_s)
             return Outcome(planned, None, learning)
         error = refused(refusal)
-        if not learn_from(learning, error, now_s):
+        if not learn_from(learning, error, now_s, rules):
             return Outcome(planned, learning.failed(error, now_s), learning)
+        rules += 1
 
 
 def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
@@ -106,8 +111,12 @@ def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
     return learning.revise(call)
 
 
-def learn_from(learning: LearningSession, error: UpstreamError, now_s: float) -> bool:
-    """Learn from the rejection of the last request that was planned."""
+def learn_from(
+    learning: LearningSession, error: UpstreamError, now_s: float, rules: int = 0, tried_s: float = 0.0
+) -> bool:
+    """Learn from the rejection of the last request that was planned, within the limits of `may_repeat`."""
     rejection, sent = learning.parse_error(error), learning.last_sent
     relevant = () if rejection is None or sent is None else relevant_rules(rejection, sent)
-    return learning.prepare_retry(error, now_s, relevant)
+    tried = Tried(learns=True, rules=rules, tried_s=tried_s)
+    is_allowed = may_repeat(retry.Outcome.ERROR_REPLY, tried, math.inf) is not None
+    return learning.prepare_retry(error, now_s, relevant, may_repeat=is_allowed)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gatepass.observability import log
+from gatepass.observability.access_log import texts_of
 from gatepass.observability.log import Fields, LogFormatter, LogHandler, configure, emit, pieces
+from gatepass.observability.observer import AccessRecord
 from gatepass.observability.redaction import Redactor
-from gatepass.proxy.context import AccessRecord
 from gatepass.sse.usage import Usage
 
 
@@ -127,7 +128,7 @@ def test_a_known_secret_is_masked_in_every_text_of_an_access_record(logged, styl
     buffer = logged(style, redactor=redactor)
     record = AccessRecord("1", "GET", "/", "none", outcome="error")
     record = structs.replace(record, **{field.name: (secret,) if "tuple" in str(field.type) else secret})
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", record, record.texts())
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", record, texts_of(record))
     assert "***" in buffer.getvalue()
     assert "of the issuer" not in buffer.getvalue()
 

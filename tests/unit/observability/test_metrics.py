@@ -1,8 +1,9 @@
 import asyncio
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gatepass.errors import TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
+from gatepass.errors import GatepassError, TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
 from gatepass.observability import metrics as module
 from gatepass.observability.metrics import (
     MAX_HISTOGRAMS,
@@ -16,6 +17,7 @@ from gatepass.observability.metrics import (
     Series,
     Times,
 )
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
 from tests.unit.http_client.loop import DrivenLoop, advance
 
 CONFIGURED = ("gpt", "bge")
@@ -99,25 +101,34 @@ def test_plausible_token_counts_are_added():
         assert value(metrics, f"gatepass_{name}_tokens_total", caller="alice", model="gpt") == count
 
 
+def ended(*key: str, error: GatepassError | None = None) -> RequestRecord:
+    """A request of this caller, model, upstream and operation that ended with `error`."""
+    caller, model, upstream, operation = key
+    outcome = "ok" if error is None else "error"
+    access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome=outcome, bytes_in=0, bytes_out=0)
+    return RequestRecord(access, attempt(upstream), error, 1.0, 1.0, 0.0, is_synthesized=False)
+
+
+def attempt(upstream: str, **more: Any) -> AttemptRecord:
+    return AttemptRecord("id", "chat", "m", upstream, **more)
+
+
 def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
     """4,000 model names that a client invents, then 4,000 callers with a configured model: the caps hold."""
     models = [f"configured-{number}" for number in range(500)]
     metrics = with_models(*models)
     for number in range(4_000):
         key = ("alice", f"invented-{number}", "azure", "chat")
-        series = series_of(metrics, *key)
-        series.requests["error"] += 1
-        metrics.error_sent(UpstreamErrorReply("no", upstream="azure", status=404), series)
+        metrics.request_ended(ended(*key, error=UpstreamErrorReply("no", upstream="azure", status=404)))
     assert value(metrics, "gatepass_requests_total", model="other", outcome="error") == 4_000
     assert value(metrics, "gatepass_errors_total", model="other", code="upstream_error") == 4_000
     assert len([line for line in shown(metrics) if line.startswith("gatepass_requests_total")]) == 3
 
     for number in range(4_000):
-        series = series_of(metrics, f"caller-{number}", models[number % len(models)], "azure", "chat")
-        series.requests["ok"] += 1
-        series.duration.observe(1.0)
-        series.first_token.observe(1.0)
-        metrics.error_sent(TokenUnavailable("no token", credential="corp"), series)
+        key = (f"caller-{number}", models[number % len(models)], "azure", "chat")
+        series_of(metrics, *key).requests["ok"] += 1
+        series_of(metrics, *key).first_token.observe(1.0)
+        metrics.request_ended(ended(*key, error=TokenUnavailable("no token", credential="corp")))
     lines = shown(metrics)
     named = list({line.split('"')[1] for line in lines if line.startswith("gatepass_requests_total")})
     assert len(named) == MAX_SERIES + 1
@@ -127,7 +138,7 @@ def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
     assert len([line for line in lines if line.startswith("gatepass_errors_total")]) <= MAX_SERIES + 2
     durations = [line for line in lines if line.startswith("gatepass_request_duration_seconds_count")]
     assert len(durations) <= MAX_HISTOGRAMS + 1
-    assert value(metrics, "gatepass_request_duration_seconds_count") == 4_000
+    assert value(metrics, "gatepass_request_duration_seconds_count") == 8_000
     assert len(metrics.series) <= MAX_SERIES
 
 
@@ -152,22 +163,24 @@ def test_a_reload_keeps_the_counts_and_names_the_new_models():
 def test_an_upstreams_own_code_is_no_label_value():
     metrics = Metrics()
     error = UpstreamErrorReply("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream")
-    metrics.error_sent(error, series_of(metrics, "alice", "", "chat", "files"))
+    metrics.request_ended(ended("alice", "", "chat", "files", error=error))
     labels = {"caller": "alice", "model": "none", "upstream": "chat", "operation": "files", "code": "upstream_error"}
     assert value(metrics, "gatepass_errors_total", hop="upstream:chat", **labels) == 1
 
 
 def test_an_error_is_counted_by_the_code_that_the_documentation_has():
     metrics = Metrics()
-    metrics.error_sent(UpstreamTimeout("silence", upstream="chat", phase="idle"))
+    metrics.refused(Refusal(UpstreamTimeout("silence", upstream="chat", phase="idle"), "127.0.0.1"))
     labels = {"caller": "none", "model": "none", "upstream": "none", "operation": "none"}
     assert value(metrics, "gatepass_errors_total", code="upstream_timeout_idle", hop="upstream:chat", **labels) == 1
 
 
 def test_repeats_are_counted_by_upstream():
     metrics = Metrics()
-    metrics.renewed("chat")
-    metrics.repeated_stale("chat")
+    first = attempt("chat", outcome="token_rejected")
+    metrics.attempt_ended(first)
+    metrics.attempt_ended(attempt("chat", cause="new_token", after=first))
+    metrics.attempt_ended(attempt("chat", cause="new_connection", after=attempt("chat", outcome="connection_failed")))
     lines = shown(metrics)
     for name in ("token_retries", "stale_connection_retries"):
         assert f'gatepass_{name}_total{{upstream="chat"}} 1.0' in lines
@@ -175,8 +188,8 @@ def test_repeats_are_counted_by_upstream():
 
 def test_a_target_that_was_not_reached_is_counted_by_upstream_and_code():
     metrics = Metrics()
-    metrics.failed_over("first", UpstreamTimeout("deaf", upstream="first", phase="connect", sent=False))
-    metrics.failed_over("first", TokenUnavailable("no token", credential="corp"))
+    for code in ("upstream_timeout_connect", "token_unavailable"):
+        metrics.attempt_ended(attempt("second", cause="next_target", after=attempt("first", code=code)))
     lines = shown(metrics)
     for code in ("upstream_timeout_connect", "token_unavailable"):
         assert f'gatepass_failovers_total{{code="{code}",upstream="first"}} 1.0' in lines

@@ -1,10 +1,10 @@
-"""AttemptLearning: the cost of a known model, the events that are logged, the error that the client gets."""
+"""What attempts learn: the cost of a known model, the events that are logged, the error that the client gets."""
 
 from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,9 +15,11 @@ from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, Upstre
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.learning.memory import KNOWN_S
 from gatepass.learning.session import wait_for_trial
+from gatepass.observability.observer import AttemptRecord
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.proxy.attempt import AttemptLearning
+from gatepass.proxy.attempt import begin_learning, plan, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
+from gatepass.proxy.retry import Outcome
 from gatepass.types import Call, ClientProtocol, Operation, Target, UpstreamErrorBody
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
@@ -50,32 +52,45 @@ def refusal(message: str = NO_STREAM, status: int = 400, **more: Any) -> Upstrea
 
 
 class Scenario:
-    """Plans and retries as `try_target` does, and keeps the attempt."""
+    """Plans, sends and repeats calls without an upstream, and keeps the record of the last attempt."""
 
     def __init__(self, state: AppState) -> None:
         self.state = state
-        self.attempt = self._attempt(a_chat())
+        self.attempt = AttemptRecord("id", "chat", "m", "chat")
         self.sent: list[Call] = []
 
-    def _attempt(self, call: Call) -> Attempt:
-        return Attempt(self.state, self.state.upstreams["chat"], TARGET, call)
+    async def ask(
+        self, call: Call, *answers: UpstreamError | None, meanwhile: Callable[[], Awaitable[object]] | None = None
+    ) -> UpstreamError | None:
+        """Return the error for the client after `answers` to one attempt after the other, None for success.
 
-    async def ask(self, call: Call, *answers: UpstreamError | None) -> UpstreamError | None:
-        """Return the error for the client after `answers` to one try after the other, None for success."""
-        self.attempt, self.sent = self._attempt(call), []
-        results = iter(answers)
-        with closing(AttemptLearning(self.attempt, call)) as learning:
-            if learning.session is not None:
-                await wait_for_trial(learning.session, call, self.state.clock)
-            while True:
-                self.sent.append(await learning.plan())
-                self.attempt.adapted = self.sent[-1].adapted
-                error = next(results)
-                if error is None:
-                    learning.succeeded()
-                    return None
-                if not await learning.learn_from(error):
-                    return await learning.final_error(self.sent[-1], error)
+        `meanwhile` runs before the first answer.
+        """
+        results, self.sent, waits = iter(answers), [], [] if meanwhile is None else [meanwhile]
+
+        async def once(attempt: Attempt) -> None:
+            self.attempt = attempt.record
+            if attempt.base is None:
+                attempt.base = call
+                session = begin_learning(attempt, call)
+                if session is not None:
+                    await wait_for_trial(session, call, self.state.clock)
+            attempt.normalized = call if attempt.session is None else await plan(attempt, attempt.session, attempt.base)
+            attempt.record.adapted, attempt.sent = attempt.normalized.adapted, True
+            self.sent.append(attempt.normalized)
+            for wait in waits:
+                await wait()
+            waits.clear()
+            if (error := next(results)) is not None:
+                raise error
+            succeeded(attempt)
+            attempt.end(Outcome.COMPLETE)
+
+        try:
+            await send_own_call(Attempt.begin(self.state, (TARGET,), call), once)
+        except UpstreamError as error:
+            return error
+        return None
 
 
 @pytest.fixture
@@ -124,13 +139,10 @@ async def test_a_rule_is_learned_from_a_known_model_that_begins_to_refuse(scenar
 async def test_rule_learned_meanwhile_by_another_request_is_used(scenario, caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     await scenario.ask(a_chat(), None)
-    call = a_chat()
-    with closing(AttemptLearning(scenario.attempt, call)) as learning:
-        assert await learning.plan() is call
-        await Scenario(scenario.state).ask(a_chat(), refusal(), None)
-        assert await learning.learn_from(refusal())
-        assert (await learning.plan()).adapted == ("stream=synth",)
-        learning.succeeded()
+    call, other = a_chat(), Scenario(scenario.state)
+    assert await scenario.ask(call, refusal(), None, meanwhile=lambda: other.ask(a_chat(), refusal(), None)) is None
+    assert scenario.sent[0] is call
+    assert scenario.sent[1].adapted == ("stream=synth",)
     assert events(caplog) == ["rule_learned"]
 
 

@@ -24,13 +24,13 @@ from gatepass.errors import (
     UpstreamError,
 )
 from gatepass.http_client.response_body import stream_pieces
+from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.proxy.attempt import try_target
+from gatepass.proxy.attempt import send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
-from gatepass.proxy.upstream_call import send
 from gatepass.tokens import Token, TokenReissued, TokenUser
 from gatepass.types import Call, ClientRequest, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
@@ -41,6 +41,7 @@ BODY = b'{"model": "m", "messages": []}'
 EXPIRED = {"error": {"message": "token expired", "type": "authentication_error"}}
 HIDDEN = {"code": 401, "msg": "token expired"}
 TARGET = Target("chat")
+MODELS, UPLOAD = (next(one for one in OPERATIONS if one.name == name) for name in ("models", "transcriptions"))
 
 
 class Reply:
@@ -57,6 +58,9 @@ class Reply:
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await stream_pieces(self, take)
+
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        return None
 
     async def aclose(self) -> None: ...
 
@@ -175,11 +179,20 @@ class Scenario:
 
     @property
     def attempt(self) -> Attempt:
-        return self.context.attempts[-1]
+        attempt = self.context.attempt
+        assert attempt is not None
+        return attempt
 
     async def ask(self, call: Call | None = None) -> ClassifiedReply:
         """Return the reply of the first target."""
-        return await try_target(self.context, call or a_call(BODY, CHAT), TARGET)
+        attempt = Attempt.begin(self.state, (TARGET,), call or a_call(BODY, CHAT))
+        return await send_own_call(attempt, try_call, self.context)
+
+    async def upload(self, *, held: bool) -> ClassifiedReply:
+        """Return the reply to a form of which the beginning is `held`, or is not."""
+        form: Any = Upload(held=held)
+        self.context.upload = form
+        return await self.ask(a_call(b"", UPLOAD))
 
     async def handled(self) -> Client:
         """Return the client of a request for `m`, with its response."""
@@ -236,9 +249,13 @@ class Upload:
     """A form of which the beginning is `held`, or is not."""
 
     length_bytes = 4
+    adapted = ()
 
     def __init__(self, *, held: bool) -> None:
         self._held = held
+
+    def as_model(self, name: str | None) -> Upload:
+        return self
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"form"
@@ -270,7 +287,7 @@ async def test_a_401_is_renewed_once():
     scenario = Scenario(upstream, holder=holder)
     assert isinstance(await scenario.ask(), BufferedReply)
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
-    assert (scenario.attempt.renewed, scenario.attempt.requests) == (True, 2)
+    assert (scenario.attempt.record.renewed, scenario.context.requests()) == (True, 2)
 
 
 @pytest.mark.parametrize("statuses", [[400], [401], [401, 401]])
@@ -302,7 +319,7 @@ async def test_401_is_relayed_if_the_issuer_returns_the_same_token():
     scenario = Scenario(upstream, holder=holder)
     with pytest.raises(UpstreamAuth):
         await scenario.ask()
-    assert (upstream.tokens, scenario.attempt.renewed) == (["old"], False)
+    assert (upstream.tokens, scenario.attempt.record.renewed) == (["old"], False)
 
 
 async def test_401_is_relayed_without_a_credential():
@@ -316,7 +333,7 @@ async def test_a_rejection_hidden_in_a_200_is_renewed_once():
     upstream, holder = Upstream(Reply(HIDDEN)), Holder("old", "new")
     scenario = Scenario(upstream, holder=holder)
     assert isinstance(await scenario.ask(), BufferedReply)
-    assert (upstream.tokens, holder.fetches, scenario.attempt.renewed) == (["old", "new"], 1, True)
+    assert (upstream.tokens, holder.fetches, scenario.attempt.record.renewed) == (["old", "new"], 1, True)
 
 
 async def test_a_second_rejection_hidden_in_a_200_passes_through():
@@ -335,9 +352,10 @@ async def test_a_401_and_a_hidden_rejection_share_one_renewal():
 
 async def test_a_second_401_is_returned_unchanged_and_the_holder_learns_that_its_token_failed():
     upstream, holder = Upstream(takes=set()), Holder("old", "new")
-    attempt = Scenario(upstream, holder=holder).context.begin_attempt(a_call(b""), TARGET)
-    assert (await send(attempt, OutboundRequest("GET", "http://chat.example/v1/models"))).status == 401
-    assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user()])
+    scenario = Scenario(upstream, holder=holder)
+    with pytest.raises(UpstreamAuth):
+        await scenario.ask(a_call(b"", MODELS))
+    assert (upstream.tokens, holder.in_vain) == (["old", "new"], [scenario.attempt.user()])
 
 
 @pytest.mark.parametrize("rejection", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
@@ -359,10 +377,9 @@ async def test_request_is_repeated_once_even_with_a_third_token(rejection):
 @pytest.mark.parametrize("held", [True, False])
 async def test_upload_is_repeated_after_a_401_only_if_it_is_kept(held):
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
-    attempt = Scenario(upstream, holder=holder).context.begin_attempt(a_call(b""), TARGET)
-    sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
+    sending = Scenario(upstream, holder=holder).upload(held=held)
     if held:
-        assert (await sending).status == 200
+        assert isinstance(await sending, BufferedReply)
     else:
         with pytest.raises(TokenUnavailable, match="send the request again"):
             await sending
@@ -378,7 +395,7 @@ async def test_a_reused_connection_that_closed_without_an_answer_repeats_once_on
     scenario = Scenario(upstream)
     assert isinstance(await scenario.ask(), BufferedReply)
     assert [request.new_connection for request in upstream.came] == [False, True]
-    assert (scenario.attempt.repeated_stale, scenario.attempt.requests) == (True, 2)
+    assert (scenario.attempt.record.repeated_stale, scenario.context.requests()) == (True, 2)
 
 
 async def test_a_second_closed_connection_is_an_error():
@@ -398,10 +415,9 @@ async def test_a_connection_that_closed_and_was_not_reused_is_an_error():
 @pytest.mark.parametrize("held", [True, False])
 async def test_upload_is_repeated_on_a_new_connection_only_if_it_is_kept(held):
     upstream = Upstream(stale())
-    attempt = Scenario(upstream).context.begin_attempt(a_call(b""), TARGET)
-    sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
+    sending = Scenario(upstream).upload(held=held)
     if held:
-        assert (await sending).status == 200
+        assert isinstance(await sending, BufferedReply)
     else:
         with pytest.raises(UpstreamClosed):
             await sending
@@ -472,7 +488,7 @@ async def test_a_pool_that_is_busy_is_an_error_of_gatepass_to_the_last_target():
     scenario = Scenario(upstream)
     with pytest.raises(Overloaded, match="max_connections"):
         await scenario.ask()
-    assert (scenario.attempt.written, scenario.attempt.requests) == (False, 1)
+    assert (scenario.attempt.sent, scenario.context.requests()) == (False, 1)
 
 
 async def test_the_last_target_has_the_last_word():
@@ -494,7 +510,7 @@ async def test_token_that_expires_during_the_wait_is_replaced_and_the_request_co
     holder.held = Holder("new").held
     upstream.queue.set()
     await asking
-    assert (upstream.tokens, scenario.attempt.requests, scenario.attempt.renewed) == (["new"], 1, False)
+    assert (upstream.tokens, scenario.context.requests(), scenario.attempt.record.renewed) == (["new"], 1, False)
 
 
 async def test_token_that_expires_during_the_wait_without_a_successor_sends_nothing():
@@ -523,7 +539,7 @@ async def test_parts_share_one_renewal_and_each_is_repeated_once():
     assert isinstance(answer, BufferedReply)
     assert [entry["embedding"] for entry in json.loads(answer.body)["data"]] == [[0.0], [1.0], [2.0], [3.0]]
     assert (sorted(upstream.tokens), holder.fetches) == (["new"] * 4 + ["old"] * 4, 1)
-    assert (scenario.attempt.renewed, scenario.attempt.requests) == (True, 8)
+    assert (scenario.attempt.record.renewed, scenario.context.requests()) == (True, 8)
 
 
 async def test_parts_that_are_refused_with_the_new_token_too_fetch_no_third_one():
@@ -582,11 +598,11 @@ async def test_each_part_repeats_its_own_stale_connection():
     upstream = Upstream(*(stale() for _ in range(4)))
     scenario = Scenario(upstream, rules={"split": 1})
     assert isinstance(await scenario.ask(vectors(4)), BufferedReply)
-    assert (scenario.attempt.requests, scenario.attempt.repeated_stale) == (8, True)
+    assert (scenario.context.requests(), scenario.attempt.record.repeated_stale) == (8, True)
 
 
 async def test_sent_parts_count_as_written_after_any_failure():
     scenario = Scenario(Upstream(*(unreached() for _ in range(4))), rules={"split": 1})
     with pytest.raises(UpstreamConnect):
         await scenario.ask(vectors(4))
-    assert scenario.attempt.written
+    assert scenario.attempt.sent

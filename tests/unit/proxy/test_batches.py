@@ -15,9 +15,9 @@ from gatepass.normalize.embeddings_reply import PARALLEL
 from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.rules import apply_changes
 from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.batches import SendPart, send_embeddings
+from gatepass.proxy.batches import SendOnce, send_embeddings
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.response import BufferedReply, SynthesizedStream
+from gatepass.proxy.response import BufferedReply, ClassifiedReply, SynthesizedStream
 from gatepass.types import Call, Target
 from tests.unit.clock import settle
 from tests.unit.normalize.calls import EMBEDDINGS, a_call
@@ -31,16 +31,28 @@ def a_request(count: int, limit: int) -> tuple[Call, Call]:
     return wanted, apply_changes(wanted, [SplitInputs(limit)])[0]
 
 
-def an_attempt(wanted: Call, *, bodies: bool = False) -> Attempt:
+def an_attempt(wanted: Call) -> Attempt:
     """At the upstream `chat`, for the client's own call."""
-    blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, "log": {"bodies": bodies}}
+    blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
     state = create_app_state(Config.model_validate(blocks))
-    return Attempt(state, state.upstreams["chat"], Target("chat"), wanted)
+    return Attempt.begin(state, (Target("chat"),), wanted)
 
 
-def asked(request: tuple[Call, Call], ask: SendPart) -> Coroutine[Any, Any, BufferedReply]:
+def asked(request: tuple[Call, Call], ask: SendOnce) -> Coroutine[Any, Any, BufferedReply]:
     wanted, adapted = request
-    return send_embeddings(an_attempt(wanted), adapted, ask)
+    return sent(an_attempt(wanted), adapted, ask)
+
+
+def sent(attempt: Attempt, adapted: Call, ask: SendOnce) -> Coroutine[Any, Any, BufferedReply]:
+    """Send the parts with `ask`, each in its attempt."""
+
+    async def send_part(call_attempt: Attempt, at: int, part: Call) -> ClassifiedReply:
+        if call_attempt.parts is None:
+            call_attempt.parts = {}
+        call_attempt.parts[at] = call_attempt.begin_part()
+        return await ask(call_attempt.parts[at], part)
+
+    return send_embeddings(attempt, adapted, ask, send_part)
 
 
 class Upstream:
@@ -57,8 +69,8 @@ class Upstream:
     async def ask(self, attempt: Attempt, part: Call) -> BufferedReply:
         inputs = json.loads(part.body)["input"]
         self.asked.append(inputs)
-        attempt.requests += 1
-        attempt.upstream_request_id = f"req-{inputs[0]}"
+        attempt.record.requests += 1
+        attempt.record.upstream_request_id = f"req-{inputs[0]}"
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
@@ -79,21 +91,21 @@ async def test_single_part_and_its_reply_are_unchanged():
     wanted, adapted = a_request(2, 5)
     assert adapted is wanted
     attempt = an_attempt(wanted)
-    reply = await send_embeddings(attempt, adapted, upstream.ask)
+    reply = await sent(attempt, adapted, upstream.ask)
     assert reply.body == (await upstream.ask(an_attempt(wanted), wanted)).body
-    assert (upstream.asked[0], attempt.requests) == (["0", "1"], 1)
+    assert (upstream.asked[0], attempt.record.requests) == (["0", "1"], 1)
 
 
 async def test_several_parts_are_one_answer_and_one_story():
     upstream = Upstream()
     wanted, adapted = a_request(10, 3)
     attempt = an_attempt(wanted)
-    reply = await send_embeddings(attempt, adapted, upstream.ask)
+    reply = await sent(attempt, adapted, upstream.ask)
     document = json.loads(reply.body)
     assert [entry["embedding"] for entry in document["data"]] == [[float(at)] for at in range(10)]
     assert (document["usage"], reply.status, reply.headers) == ({"total_tokens": 10}, 200, HEADERS)
     assert upstream.asked == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"], ["9"]]
-    assert (attempt.requests, attempt.written) == (4, True)
+    assert (attempt.record.requests, attempt.sent) == (4, True)
 
 
 async def test_repairs_of_the_reply_are_named_next_to_changes_of_the_request():
@@ -133,52 +145,48 @@ async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_rai
 
     async def ask(share: Attempt, part: Call) -> BufferedReply:
         if json.loads(part.body)["input"] == ["2", "3"]:
-            share.requests += 1
+            share.record.requests += 1
             raise UpstreamClosed("part 2", upstream="chat")
         return await upstream.ask(share, part)
 
     with pytest.raises(UpstreamClosed, match="part 2"):
-        await send_embeddings(attempt, adapted, ask)
+        await sent(attempt, adapted, ask)
     assert upstream.under_way == 0
     assert upstream.cancelled == len(upstream.asked) < 10
-    assert attempt.requests == len(upstream.asked) + 1
+    assert attempt.record.requests == len(upstream.asked) + 1
 
 
 async def test_the_access_line_of_a_call_in_parts_reports_all_of_them():
     wanted, adapted = a_request(6, 2)
-    attempt = an_attempt(wanted, bodies=True)
-    attempt.upstream_request_id = "of a try before"
+    attempt = an_attempt(wanted)
 
     async def ask(share: Attempt, part: Call) -> BufferedReply:
         first = json.loads(part.body)["input"][0]
-        share.upstream_request_id = f"req-{first}"
-        share.capture_reply(f"reply {first}".encode())
+        share.record.upstream_request_id = f"req-{first}"
         body = json.dumps({"data": [{"index": at, "embedding": [1.0]} for at in range(2)]}).encode()
         return BufferedReply(200, HEADERS, body, ("unwrap=data",) if first == "4" else ())
 
-    reply = await send_embeddings(attempt, adapted, ask)
+    reply = await sent(attempt, adapted, ask)
     assert reply.adapted == ("unwrap=data",)
-    assert attempt.upstream_request_id == "req-0,req-2,req-4"
-    assert attempt.reply_text == "reply 0\nreply 2\nreply 4"
+    assert attempt.record.upstream_request_id == "req-0,req-2,req-4"
 
 
 async def test_the_part_that_failed_shows_first_what_it_was_answered():
     wanted, adapted = a_request(4, 2)
-    attempt = an_attempt(wanted, bodies=True)
+    attempt = an_attempt(wanted)
 
     async def ask(share: Attempt, part: Call) -> BufferedReply:
         first = json.loads(part.body)["input"][0]
-        share.upstream_request_id = f"req-{first}"
-        share.capture_reply(f"reply {first}".encode())
+        share.record.upstream_request_id = f"req-{first}"
         if first == "2":
-            share.adapted = ("tried=this",)
+            share.record.adapted = ("tried=this",)
             raise UpstreamClosed("part 2", upstream="chat")
         return BufferedReply(200, HEADERS, b"{}")
 
     with pytest.raises(UpstreamClosed):
-        await send_embeddings(attempt, adapted, ask)
-    assert (attempt.upstream_request_id, attempt.reply_text) == ("req-2,req-0", "reply 2\nreply 0")
-    assert attempt.adapted == ("tried=this",)
+        await sent(attempt, adapted, ask)
+    assert attempt.record.upstream_request_id == "req-2,req-0"
+    assert attempt.record.adapted == ("tried=this",)
 
 
 async def test_parts_that_fail_together_leave_no_error_behind():
@@ -191,12 +199,12 @@ async def test_a_cancelled_call_ends_every_part():
     upstream = Upstream(is_open=False)
     wanted, adapted = a_request(20, 2)
     attempt = an_attempt(wanted)
-    asking = asyncio.create_task(send_embeddings(attempt, adapted, upstream.ask))
+    asking = asyncio.create_task(sent(attempt, adapted, upstream.ask))
     await settle()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert (upstream.under_way, upstream.cancelled, attempt.requests) == (0, PARALLEL, PARALLEL)
+    assert (upstream.under_way, upstream.cancelled, attempt.record.requests) == (0, PARALLEL, PARALLEL)
 
 
 async def test_missing_vector_is_an_error_in_every_form():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
@@ -9,56 +10,51 @@ import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamClosed
+from gatepass.errors import TokenUnavailable, UpstreamClosed
+from gatepass.observability.access_log import BODY_LOG_CHARS
+from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.context import (
-    AGENT_LOG_CHARS,
-    BODY_KEPT_CHARS,
-    IDS_LOG_CHARS,
-    PATH_LOG_CHARS,
-    AccessRecord,
-    Attempt,
-    RequestContext,
-)
+from gatepass.proxy.context import AGENT_LOG_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, Attempt, RequestContext
+from gatepass.proxy.retry import Outcome, Repeat
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token
 from gatepass.types import ClientRequest, Secret, Target
-from tests.unit.normalize.calls import CHAT, a_call
+from tests.unit.clock import DrivenClock
+from tests.unit.normalize.calls import a_call
 
 LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
 
 
 def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False, agent: str = "") -> RequestContext:
     blocks = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "log": {"bodies": bodies}}
-    state = create_app_state(Config.model_validate(blocks))
+    state = create_app_state(Config.model_validate(blocks), DrivenClock(1.0))
     headers = [(b"authorization", b"Bearer x"), *([(b"user-agent", agent.encode("latin-1"))] if agent else [])]
     client_request = ClientRequest("id-1", "POST", path, tuple(headers), "127.0.0.1", 1.0)
-    return RequestContext(client_request, state, state.profiles["plain"])
+    return RequestContext.begin(client_request, state)
 
 
 def an_attempt(context: RequestContext, model: str | None = None) -> Attempt:
-    return context.begin_attempt(a_call(b"{}"), Target("mock", model))
+    context.attempt = Attempt.begin(context.state, (Target("mock", model),), a_call(b"{}"))
+    return context.attempt
 
 
 def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.record(context.outcome(), duration_s)))
+    """End the request after `duration_s`, and return its record as JSON."""
+    clock = context.state.clock
+    assert isinstance(clock, DrivenClock)
+    clock.suspend(1.0 + duration_s - clock.now())
+    context.end()
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.access))
     return fields
 
 
 def test_outcomes_come_from_a_closed_set():
     context = a_context()
-    assert context.outcome() == "ok"
+    assert line(context)["outcome"] == "ok"
     context.error = UpstreamClosed("broke off", upstream="mock")
-    assert context.outcome() == "error"
+    assert line(context)["outcome"] == "error"
     context.client_gone = True
-    assert context.outcome() == "client_gone"
-
-
-def test_the_record_holds_no_header_and_no_body():
-    context = a_context(bodies=True)
-    context.capture_request(b"a prompt")
-    an_attempt(context).capture_reply(b"an answer")
-    assert not [word for word in ("Bearer", "prompt", "answer") if word in str(line(context))]
+    assert line(context)["outcome"] == "client_gone"
 
 
 def test_user_agent_is_logged_up_to_its_limit():
@@ -105,17 +101,20 @@ def test_a_long_path_is_cut():
 
 def test_every_field_has_the_value_that_its_name_states():
     context = a_context("/v1/x", agent="client/1.0")
-    context.operation, context.caller, context.call = "chat", LOAD, a_call(b"{}", CHAT, model="asked", stream=True)
-    context.failover = ("first=token_unavailable",)
-    context.status, context.error = 502, UpstreamClosed("broke off", upstream="mock")
-    context.bytes_in, context.bytes_out, context.events = 10, 20, 7
+    access = context.access
+    access.operation, access.caller, access.peer, access.model, access.stream = "chat", "load", "", "asked", True
+    access.status, context.error = 502, UpstreamClosed("broke off", upstream="mock")
+    access.bytes_in, access.bytes_out, access.events = 10, 20, 7
     context.head_s, context.first_byte_s = 0.5, 1.00009
-    context.usage, context.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
-    first, last = an_attempt(context), an_attempt(context, "deployed")
-    first.requests, first.token_wait_s = 1, 0.05
+    access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
+    first = Attempt.begin(context.state, (Target("mock"), Target("mock", "deployed")), a_call(b"{}"))
+    first.record.requests, first.record.token_wait_s = 1, 0.05
+    first.end(Outcome.NOTHING_WRITTEN, TokenUnavailable("none", credential="c"))
+    context.attempt = first.again(Repeat.NEXT_TARGET)
+    last = context.attempt.record
     last.requests, last.token_wait_s = 1, 0.2
     last.renewed = last.repeated_stale = True
-    last.adapted, last.learned, last.tried = ("done=1",), ("done=1",), ("vain=1",)
+    last.adapted, last.tried = ("done=1",), ("vain=1",)
     last.upstream_request_id = "req-1"
     fields = line(context, 3.00001)
     assert list(fields) == [name for name in AccessRecord.__struct_fields__ if name != "peer"]  # only without a caller
@@ -140,7 +139,7 @@ def test_every_field_has_the_value_that_its_name_states():
         "repeated_stale": True,
         "adapted": ["done=1"],
         "tried": ["vain=1"],
-        "failover": ["first=token_unavailable"],
+        "failover": ["mock=token_unavailable"],
         "duration_s": 3.0,
         "ttft_s": 1.0001,
         "token_wait_s": 0.25,
@@ -155,73 +154,80 @@ def test_every_field_has_the_value_that_its_name_states():
 
 def test_a_wait_too_short_to_record_is_left_out():
     context = a_context()
-    an_attempt(context).token_wait_s = 0.00001
+    an_attempt(context).record.token_wait_s = 0.00001
     fields = line(context, 0.00001)
     assert "token_wait_s" not in fields
     assert fields["duration_s"] == 0.0
 
 
-def test_a_captured_body_is_cut():
+def bodies(caplog: pytest.LogCaptureFixture, context: RequestContext) -> list[dict[str, Any]]:
+    context.end()
+    return [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.bodies"]
+
+
+def test_logged_bodies_are_cut(caplog):
+    caplog.set_level(logging.INFO, "gatepass.bodies")
     context = a_context(bodies=True)
-    for _ in range(BODY_KEPT_CHARS // 1_000 + 2):
-        context.capture_request(b"x" * 1_000)
-        an_attempt(context).capture_reply(b"x" * 100_000)
-    assert {which: len(text) for which, text in context.captured_bodies().items()} == {
-        "request": BODY_KEPT_CHARS,
-        "reply": BODY_KEPT_CHARS,
-    }
+    observers, attempt = context.state.observers, an_attempt(context)
+    observers.tell(observers.request_body, context.access, b"x" * BODY_LOG_CHARS * 2)
+    for _ in range(3):
+        observers.tell(observers.reply_body, attempt.record, b"x" * BODY_LOG_CHARS)
+    assert bodies(caplog, context) == [{"id": "id-1", "request": "x" * 2_000, "reply": "x" * 2_000}]
 
 
-def test_bodies_are_captured_only_if_configured():
-    context = a_context()
-    context.capture_request(b"a prompt")
-    an_attempt(context).capture_reply(b"an answer")
-    assert context.captured_bodies() == {}
+def test_bodies_are_observed_only_if_configured():
+    observers = a_context().state.observers
+    assert (observers.request_body, observers.reply_body) == ((), ())
 
 
 @pytest.mark.parametrize("data", [b"", b"{}"])
-def test_an_empty_body_is_captured_too(data):
+def test_an_empty_body_is_logged_too(data, caplog):
+    caplog.set_level(logging.INFO, "gatepass.bodies")
     context = a_context(bodies=True)
-    context.capture_request(data)
-    assert context.captured_bodies() == {"request": data.decode()}
+    context.state.observers.tell(context.state.observers.request_body, context.access, data)
+    assert bodies(caplog, context) == [{"id": "id-1", "request": data.decode()}]
 
 
-def test_state_of_many_parts_is_bounded():
-    attempt = an_attempt(a_context(bodies=True))
-    for number in range(1_000):
-        part = attempt.begin_part()
-        part.upstream_request_id = f"req-{number:06}"
-        part.capture_reply(b"x" * 1_000)
-        attempt.end_part(part, failed=False)
-    assert (len(attempt.upstream_request_id or ""), len(attempt.reply_text or "")) == (IDS_LOG_CHARS, BODY_KEPT_CHARS)
+def test_the_bodies_of_parts_are_logged_in_order_and_the_failed_one_first(caplog):
+    caplog.set_level(logging.INFO, "gatepass.bodies")
+    context = a_context(bodies=True)
+    attempt = with_parts(context, 3)
+    for at, part in (attempt.parts or {}).items():
+        context.state.observers.tell(context.state.observers.reply_body, part.record, b"reply %d" % at)
+    attempt.join_parts(2)
+    assert bodies(caplog, context) == [{"id": "id-1", "reply": "reply 2\nreply 0\nreply 1"}]
+
+
+def with_parts(context: RequestContext, count: int) -> Attempt:
+    attempt = an_attempt(context)
+    attempt.parts = {at: attempt.begin_part() for at in range(count)}
+    for at, part in attempt.parts.items():
+        part.record.upstream_request_id, part.record.requests = f"req-{at:06}", 1
+    return attempt
+
+
+def test_the_request_ids_of_many_parts_are_bounded():
+    attempt = with_parts(a_context(), 1_000)
+    attempt.join_parts(None)
+    assert len(attempt.record.upstream_request_id or "") == IDS_LOG_CHARS
 
 
 def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
-    attempt = an_attempt(a_context())
+    attempt = with_parts(a_context(), 3)
     token = Token(Secret("t"), 0.0, 300.0)
-    for wait_s in (0.5, 2.0, 1.0):
-        part = attempt.begin_part()
-        part.token, part.token_wait_s = token, wait_s
-        attempt.end_part(part, failed=False)
-    assert (attempt.token, attempt.token_wait_s) == (token, 2.0)
+    for part, wait_s in zip((attempt.parts or {}).values(), (0.5, 2.0, 1.0), strict=True):
+        part.token, part.record.token_wait_s = token, wait_s
+    attempt.join_parts(None)
+    assert (attempt.token, attempt.record.token_wait_s) == (token, 2.0)
 
 
-def test_a_part_that_sent_nothing_changes_nothing():
-    attempt = an_attempt(a_context())
-    first = attempt.begin_part()
-    first.upstream_request_id, first.requests = "req-1", 1
-    attempt.end_part(first, failed=False)
-    attempt.end_part(attempt.begin_part(), failed=False)
-    assert (attempt.upstream_request_id, attempt.requests, attempt.reply_text) == ("req-1", 1, None)
-
-
-@pytest.mark.parametrize(("requests", "written"), [(0, False), (1, True)])
-def test_attempt_is_written_if_a_part_sent_a_request(requests, written):
-    attempt = an_attempt(a_context())
-    part = attempt.begin_part()
-    part.requests = requests
-    attempt.end_part(part, failed=True)
-    assert attempt.written is written
+@pytest.mark.parametrize(("requests", "is_sent"), [(0, False), (1, True)])
+def test_attempt_is_sent_if_a_part_sent_a_request(requests, is_sent):
+    attempt = with_parts(a_context(), 1)
+    (part,) = (attempt.parts or {}).values()
+    part.record.requests = requests
+    attempt.join_parts(0)
+    assert (attempt.sent, attempt.record.requests) == (is_sent, requests)
 
 
 def test_no_caller_is_recorded_before_the_request_is_authenticated_and_it_may_use_no_model():

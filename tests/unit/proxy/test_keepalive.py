@@ -85,7 +85,7 @@ class Scene:
             Config.model_validate({"upstreams": {"chat": {"base_url": "http://h/v1"}}}), self.clock
         )
         request = ClientRequest("id", "POST", "/", (), "", self.clock.now())
-        self.context = RequestContext(request, state, state.profiles["plain"])
+        self.context = RequestContext.begin(request, state)
         self.reply = ClientResponse(self.client, self.context)
         self.keep_alive = KeepAlive(self.reply, self.clock, PeriodicChecks(self.clock, CHECK_S))
 
@@ -114,7 +114,7 @@ async def test_a_keep_alive_is_sent_at_each_interval_as_a_separate_block(scene):
     scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     await scene.clock.advance(SYNTHESIZED_HOLD_S + 3 * EVERY_S)
     assert scene.client.data == b": keep-alive\n\n" * 4
-    assert (scene.context.bytes_out, scene.context.first_byte_s) == (len(COMMENT) * 4, None)
+    assert (scene.context.access.bytes_out, scene.context.first_byte_s) == (len(COMMENT) * 4, None)
 
 
 async def test_the_hold_spans_all_attempts_and_can_only_become_shorter(scene):
@@ -146,7 +146,7 @@ async def test_empty_keep_alive_is_not_written(scene):
     await scene.clock.advance(SYNTHESIZED_HOLD_S)
     scene.keep_alive.watch_stream(Events())
     await scene.clock.advance(10 * EVERY_S)
-    assert (scene.client.data, scene.context.bytes_out) == (b": here\n\n", 8)
+    assert (scene.client.data, scene.context.access.bytes_out) == (b": here\n\n", 8)
 
 
 @pytest.mark.parametrize(("has_ids", "keep_alive"), [(False, COMMENT), (True, COMMENT_AFTER_ID)])
@@ -199,7 +199,7 @@ async def test_a_client_that_does_not_read_receives_no_keep_alive(scene):
     scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     scene.client.takes = False
     await scene.clock.advance(SYNTHESIZED_HOLD_S + 100 * EVERY_S)
-    assert (scene.client.status, scene.client.data, scene.context.bytes_out) == (200, b"", 0)
+    assert (scene.client.status, scene.client.data, scene.context.access.bytes_out) == (200, b"", 0)
     scene.client.takes = True
     await scene.clock.advance(EVERY_S)
     assert scene.client.data == COMMENT

@@ -38,6 +38,9 @@ class Listed:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
 
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        return None
+
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await stream_pieces(self, take)
 

@@ -51,7 +51,7 @@ def chat_attempt(memory: RequestMemory | None) -> Attempt:
         )
     )
     call = a_call(b'{"model":"m","messages":[]}')
-    return Attempt(state, state.upstreams["chat"], Target("chat"), call, memory=memory)
+    return Attempt.begin(state, (Target("chat"),), call, memory=memory)
 
 
 @pytest.mark.parametrize("is_counted", [True, False])
@@ -61,7 +61,7 @@ async def test_a_reply_that_arrived_is_not_copied_and_its_request_id_is_kept(is_
     reply = await classify(attempt, arrived(BODY))
     assert isinstance(reply, BufferedReply)
     assert reply.body is BODY
-    assert attempt.upstream_request_id == "req-7"
+    assert attempt.record.upstream_request_id == "req-7"
     assert memory is None or memory.held_bytes == len(BODY)
 
 

@@ -24,11 +24,13 @@ from gatepass.config.model import Config
 from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
 from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import AppState, Upstream, create_app_state
+from gatepass.proxy.attempt import send, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.upstream_call import confirm_token, send
+from gatepass.proxy.response import classify
+from gatepass.proxy.retry import Outcome
 from gatepass.tokens import TokenHolder, TokenUser
 from gatepass.tokens.holder import ANY_USER
-from gatepass.types import Headers, OutboundRequest, Target, header
+from gatepass.types import ClientProtocol, Headers, Operation, OutboundRequest, Target, header
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call
 from tests.unit.tokens.scripted import (
@@ -47,6 +49,7 @@ from tests.unit.tokens.scripted import (
 MARGIN_S = 7.0
 """More than a token is held back before its end: until then it must be used."""
 FORBIDDEN = "forbidden"
+RAW = Operation("x", "POST", "/x", ClientProtocol.RAW, "")
 UPSTREAMS = {"chat": "corp", "embed": "corp", "other": "firm"}
 """And the credential of each."""
 
@@ -110,6 +113,9 @@ class Reply:
         yield self._body
         if self._stalls:
             await asyncio.Event().wait()
+
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        return None
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await stream_pieces(self, take)
@@ -191,23 +197,20 @@ class Requests:
         REQUEST.set(next(self.numbers))
         attempt = an_attempt(self.state, hop, model)
         fields = ((b"accept", b"application/json"), (b"x-model", model.encode()))
-        work = asyncio.ensure_future(send(attempt, OutboundRequest("POST", "http://h/v1/x", fields, b"{}")))
+        work = asyncio.ensure_future(sent(attempt, OutboundRequest("POST", "http://h/v1/x", fields, b"{}")))
         try:
             if self._is_held(hop, by):
                 came = self.upstreams[name].came
                 await settle(1)
                 assert self.upstreams[name].came > came, "a request waited while a good token was held"
-            response = await work
+            last = await work
         except (TokenUnavailable, UpstreamError) as error:
             return error.http_status
         finally:
             work.cancel()
-        await response.aclose()
-        if response.status == 200:
-            confirm_token(attempt)
-            assert attempt.token is not None
-            self.served[by].add(attempt.token.text)
-        return response.status
+        assert last.token is not None
+        self.served[by].add(last.token.text)
+        return 200
 
     def _is_held(self, hop: Upstream, by: TokenUser) -> bool:
         """Return whether the last token serves `by`, as far as a caller can know."""
@@ -264,7 +267,21 @@ class Requests:
 
 
 def an_attempt(state: AppState, hop: Upstream, model: str) -> Attempt:
-    return Attempt(state, hop, Target(hop.name, model), a_call(b"{}"))
+    attempt = Attempt.begin(state, (Target(hop.name, model),), a_call(b"{}", RAW))
+    attempt.upstream = hop
+    return attempt
+
+
+async def sent(attempt: Attempt, request: OutboundRequest) -> Attempt:
+    """Return the attempt that had a good reply."""
+
+    async def once(attempt: Attempt) -> Attempt:
+        await classify(attempt, await send(attempt, request))
+        succeeded(attempt)
+        attempt.end(Outcome.COMPLETE)
+        return attempt
+
+    return await send_own_call(attempt, once)
 
 
 def _state(clock: DrivenClock) -> AppState:
@@ -332,11 +349,11 @@ async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
         REQUEST.set(0)
         attempt = an_attempt(requests.state, requests.hops["chat"], "m")
         request = OutboundRequest("POST", "http://h/v1/x", (), b"{}")
-        task = asyncio.create_task(send(attempt, request))
+        task = asyncio.create_task(sent(attempt, request))
         await requests.clock.advance(402.0)
         with pytest.raises(TokenUnavailable, match="the issuer refused the client"):
             await task
-        assert (attempt.requests, attempt.written, requests.upstreams["chat"].came) == (0, False, 1)
+        assert (attempt.record.requests, attempt.sent, requests.upstreams["chat"].came) == (0, False, 1)
 
 
 async def test_a_rejection_whose_body_stalls_is_waited_for_one_second():

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from gatepass.errors import GatepassError, InvalidApiKey
-from gatepass.observability.refused import ADDRESSES, LOG_INTERVAL_S, RefusedRequests
+from gatepass.observability.access_log import ADDRESSES, LOG_INTERVAL_S, RefusedRequests
 from gatepass.server.parser import large_head
 from gatepass.server.timeouts import evicted, slow_head
 from tests.unit.http_client.loop import advance

@@ -1,0 +1,180 @@
+"""The observers that log: a line for each request, common lines for refused ones, and the bodies of `log.bodies`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from weakref import WeakKeyDictionary
+
+from gatepass.errors import GatepassError
+from gatepass.observability.log import emit
+from gatepass.observability.observer import (
+    AccessRecord,
+    AttemptRecord,
+    Observer,
+    Refusal,
+    RequestRecord,
+    RuleChange,
+)
+from gatepass.observability.redaction import Redactor
+from gatepass.types import CLIENT_ERROR, SERVER_ERROR
+
+LOG = logging.getLogger("gatepass.access")
+RULE_LOG = logging.getLogger("gatepass.learning")
+BODY_LOG = logging.getLogger("gatepass.bodies")
+
+BODY_LOG_CHARS = 2_000
+BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
+"""More than is logged: the redactor finds a secret at the cut only if the whole secret was kept."""
+
+LOG_INTERVAL_S = 1.0
+"""Refusals with one error code share one line in this time, after the first refusal of each address."""
+ADDRESSES = 10
+"""How many addresses get a line for their first refusal, and how many a common line counts by name."""
+OTHERS = "others"
+
+
+class AccessLog(Observer):
+    """Logs each request and each change of a learned rule."""
+
+    def __init__(self, refused: RefusedRequests) -> None:
+        self._refused = refused
+
+    def request_ended(self, request: RequestRecord) -> None:
+        record, error = request.access, request.error
+        if (
+            # a client without a valid key could write a log that is many times as large as its requests
+            not record.caller
+            and error is not None
+            and error.http_status < SERVER_ERROR
+            and not self._refused.has_line(error, record.peer)
+        ):
+            return
+        level, status = logging.INFO, record.status or 0
+        if status >= SERVER_ERROR or (
+            error is not None and 0 < status < CLIENT_ERROR
+        ):  # failed after the head was sent
+            level = logging.WARNING
+        emit(LOG, level, "request", record, texts_of(record))
+
+    def refused(self, refusal: Refusal) -> None:
+        self._refused.log(refusal.error, refusal.peer)
+
+    def rule_changed(self, change: RuleChange) -> None:
+        fields = {
+            "id": change.request_id,
+            "upstream": change.upstream,
+            "model": change.model,
+            "operation": change.operation,
+            "adapted": change.adapted,
+            "evidence": change.evidence or None,
+        }
+        emit(RULE_LOG, logging.INFO, f"rule_{change.event}", fields)
+
+
+def texts_of(record: AccessRecord) -> str:
+    """Return all texts of the fields, in which `emit` searches for secrets. They are a quarter of the log line."""
+    texts = (
+        f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.peer}"
+        f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
+    )
+    if record.adapted or record.tried or record.failover:
+        texts = " ".join((texts, *record.adapted, *record.tried, *record.failover))
+    return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"
+
+
+class BodyLog(Observer):
+    """Logs the beginnings of bodies (`log.bodies`): the client's, and the upstream's reply to the last attempt."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._requests: dict[AccessRecord, str] = {}
+        # weak: an attempt of gatepass itself, such as for a list of models, belongs to no request that ends
+        self._replies: WeakKeyDictionary[AttemptRecord, str] = WeakKeyDictionary()
+
+    def request_body(self, access: AccessRecord, data: bytes) -> None:
+        self._requests[access] = _captured("", data)
+
+    def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
+        self._replies[attempt] = _captured(self._replies.get(attempt, ""), data)
+
+    def request_ended(self, request: RequestRecord) -> None:
+        attempt = request.attempt
+        attempts = () if attempt is None else (attempt, *attempt.parts)
+        replies = [text for one in attempts if (text := self._replies.pop(one, None)) is not None]
+        bodies = {"request": self._requests.pop(request.access, None), "reply": "\n".join(replies) or None}
+        shown = {
+            which: self._redactor.beginning(text[:BODY_KEPT_CHARS], BODY_LOG_CHARS)
+            for which, text in bodies.items()
+            if text is not None
+        }
+        if shown:
+            emit(BODY_LOG, logging.INFO, "bodies", {"id": request.access.id, **shown})
+
+
+def _captured(held: str, data: bytes) -> str:
+    if len(held) >= BODY_KEPT_CHARS:
+        return held
+    return (held + data[:BODY_KEPT_CHARS].decode("utf-8", "replace"))[:BODY_KEPT_CHARS]
+
+
+class RefusedRequests:
+    """Decides which refused requests get a separate log line. The others of an interval share one common line.
+
+    A client may cause thousands of them without a key.
+
+    After a common line, the next interval begins. The addresses of that line get no separate line in it.
+    """
+
+    def __init__(self) -> None:
+        self._intervals: dict[str, _Interval] = {}
+
+    def has_line(self, error: GatepassError, peer: str, addresses: int = ADDRESSES) -> bool:
+        """Return whether the refusal with `error` gets a separate line. If not, the common line counts it.
+
+        The first refusal of each address and code in an interval gets one, for up to `addresses`.
+        """
+        code = error.public_code
+        interval = self._intervals.get(code) or self._begin(code, _Interval())
+        if peer not in interval.shown and len(interval.shown) < addresses:
+            interval.shown.add(peer)
+            return True
+        interval.error = error
+        interval.peers[peer if peer in interval.peers or len(interval.peers) < ADDRESSES else OTHERS] += 1
+        return False
+
+    def log(self, error: GatepassError, peer: str) -> None:
+        """Log a refusal that has no access line: the first one of its code at once, the next ones together."""
+        if self.has_line(error, peer, 1):
+            _log(error, Counter((peer,)))
+
+    def _begin(self, code: str, interval: _Interval) -> _Interval:
+        self._intervals[code] = interval
+        asyncio.get_running_loop().call_later(LOG_INTERVAL_S, self._end, code)
+        return interval
+
+    def _end(self, code: str) -> None:
+        ended = self._intervals.pop(code)
+        if ended.error is not None:
+            _log(ended.error, ended.peers)
+            self._begin(code, _Interval()).shown.update(ended.peers)
+
+
+class _Interval:
+    __slots__ = ("error", "peers", "shown")
+
+    def __init__(self) -> None:
+        self.shown: set[str] = set()
+        """The addresses that get no further separate line."""
+        self.peers: Counter[str] = Counter()
+        """The number of refusals by address that the common line reports."""
+        self.error: GatepassError | None = None
+        """The last of these refusals."""
+
+
+def _log(error: GatepassError, peers: Counter[str]) -> None:
+    fields = {"status": error.http_status, "code": error.public_code, "hop": error.hop, "reason": error.message}
+    level = logging.WARNING if error.http_status >= SERVER_ERROR else logging.INFO
+    named = {"peer": next(iter(peers))} if len(peers) == 1 else {"peers": dict(peers)}
+    emit(LOG, level, "refused", {**fields, **named, "count": peers.total()})

@@ -1,0 +1,174 @@
+"""What an observer learns: records of requests and attempts, as values. `proxy/observers.py` lists the observers.
+
+An AttemptRecord is complete when its attempt ended, a RequestRecord when its request ended. Nothing reads them back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gatepass.errors import GatepassError, UpstreamErrorReply
+
+
+# gc=False: the record refers to no container that could refer back, so the garbage collector need not track it.
+class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
+    """The fields of one access log line, which are set while the request runs. Fields with their default are left out.
+
+    An allow-list: no header but the user agent, no body, no query string. A struct, because msgspec encodes it in a
+    fifth of the time of a dict.
+    """
+
+    id: str
+    method: str
+    path: str
+    operation: str
+    caller: str = ""
+    peer: str = ""
+    """The client's address, until the caller is known."""
+    user_agent: str = ""
+    model: str = ""
+    upstream: str | None = None
+    """The upstream of the last attempt, or all upstreams whose model lists were read."""
+    upstream_model: str | None = None
+    stream: bool = False
+    status: int | None = None
+    outcome: str = ""
+    """One of ok, error and client_gone: a closed set, because it is a label of metrics."""
+    code: str | None = None
+    hop: str | None = None
+    reason: str | None = None
+    attempts: int = 0
+    """How many requests were sent to upstreams."""
+    renewed: bool = False
+    repeated_stale: bool = False
+    adapted: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
+    failover: tuple[str, ...] = ()
+    """The targets before the last one, each as `upstream=code`. No byte was written to them."""
+    duration_s: float | None = None
+    ttft_s: float | None = None
+    token_wait_s: float | None = None
+    bytes_in: int = -1  # set to 0 at the beginning, so that 0 is logged
+    bytes_out: int = -1
+    events: int = 0
+    usage: Any = None
+    """The tokens that the upstream reported: a struct with the members of `sse.usage.Usage`."""
+    upstream_request_id: str | None = None
+    empty_answer: bool = False
+    """The reply to a chat has no content and no tool call."""
+
+
+class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
+    """One attempt: one request to one target, or the part of a split call. `outcome` is "" until it has ended."""
+
+    request_id: str
+    operation: str
+    model: str
+    """As the client names it."""
+    upstream: str
+    upstream_model: str | None = None
+    number: int = 1
+    """Its place among the attempts of its request, from 1."""
+    cause: str | None = None
+    """Why the request was sent again (`proxy.retry.Repeat`). None for the first attempt."""
+    after: AttemptRecord | None = None
+    """The attempt that it repeats."""
+    outcome: str = ""
+    """One of `proxy.retry.Outcome`."""
+    code: str | None = None
+    """The code of the error that ended it, as in metrics: an upstream's own codes are `upstream_error`."""
+    status: int | None = None
+    """The HTTP status of the reply."""
+    requests: int = 0
+    """1 if the request was sent. For a split call the sum over its parts."""
+    parts: tuple[AttemptRecord, ...] = ()
+    """The last attempt of each part of a split call. Each part ends before its call."""
+    renewed: bool = False
+    """It or an earlier attempt at this target followed a rejected token."""
+    repeated_stale: bool = False
+    """It or an earlier attempt at this target followed a reused connection that closed without an answer."""
+    adapted: tuple[str, ...] = ()
+    """The changes of the request, and of the part of the reply that was relayed."""
+    tried: tuple[str, ...] = ()
+    """The changes that were tried and did not make the upstream accept the request."""
+    upstream_request_id: str | None = None
+    began_s: float = 0.0
+    duration_s: float = 0.0
+    token_wait_s: float = 0.0
+    upstream_s: float = 0.0
+    """How long the attempt waited for the upstream."""
+
+
+class RequestRecord(msgspec.Struct, frozen=True, eq=False):
+    """One request after its end. `access` has what its log line shows, the other times are not rounded."""
+
+    access: AccessRecord
+    attempt: AttemptRecord | None
+    """The last attempt. None if the request was refused, or needed none."""
+    error: GatepassError | None
+    """The error that the client received."""
+    duration_s: float
+    first_byte_s: float | None
+    """When the body of the response began, after the arrival of the request. A keep-alive does not count."""
+    added_s: float
+    """`first_byte_s` without the waits for the client's body and for the upstream."""
+    is_synthesized: bool
+    """The response is a stream made from a whole reply, whose tokens arrive at once."""
+
+
+class Refusal(msgspec.Struct, frozen=True, eq=False):
+    """A connection or head that was refused before there was a request. `peer` is the client's address."""
+
+    error: GatepassError
+    peer: str
+
+
+class RuleChange(msgspec.Struct, frozen=True):
+    """A learned rule was learned, revoked, or failed (`event`)."""
+
+    request_id: str
+    event: str
+    upstream: str
+    model: str
+    operation: str
+    adapted: str
+    evidence: str
+
+
+def stable_code(error: GatepassError) -> str:
+    """Return a code of docs/reference/errors.md. An upstream's codes are no closed set: each would be a new series."""
+    return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
+
+
+class Observer:
+    """Base of observers. Override what the observer needs to know: an event that no observer overrides costs nothing.
+
+    The methods run on the event loop and are never awaited. An observer that raises is counted, logged and skipped. It
+    must not change a record.
+    """
+
+    def request_began(self, access: AccessRecord) -> None:
+        """A request was received. Of the record only the head's fields are set."""
+
+    def request_body(self, access: AccessRecord, data: bytes) -> None:
+        """The body of a request was received. An upload is not reported."""
+
+    def attempt_began(self, attempt: AttemptRecord) -> None:
+        """An attempt begins."""
+
+    def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
+        """The next piece of the upstream's reply was read, before gatepass changes it."""
+
+    def attempt_ended(self, attempt: AttemptRecord) -> None:
+        """An attempt ended, exactly once. So does each part of a split call, and each fetch of a model list."""
+
+    def request_ended(self, request: RequestRecord) -> None:
+        """A request ended, exactly once, after all of its attempts."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """A connection or head was refused before there was a request."""
+
+    def rule_changed(self, change: RuleChange) -> None:
+        """The set of learned rules changed."""

@@ -1,0 +1,105 @@
+"""The observers: who learns of requests and attempts that began and ended. `observers_of` is the list.
+
+To add one, derive a class from `Observer` (`observability/observer.py`) and list it here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import ParamSpec
+
+from gatepass.config.model import Config
+from gatepass.observability.access_log import AccessLog, BodyLog, RefusedRequests
+from gatepass.observability.metrics import Metrics
+from gatepass.observability.observer import AttemptRecord, Observer
+from gatepass.observability.redaction import Redactor
+from gatepass.types import Headers, Response
+
+LOG = logging.getLogger("gatepass.observers")
+
+P = ParamSpec("P")
+
+
+def observers_of(config: Config, metrics: Metrics, redactor: Redactor, refused: RefusedRequests) -> Observers:
+    """Return the observers of a configuration, in the order in which they learn of an event."""
+    listed: list[Observer] = [metrics, AccessLog(refused)]
+    if config.log.bodies:
+        listed.append(BodyLog(redactor))
+    return Observers(listed, metrics.observer_failed)
+
+
+class Observers:
+    """Passes each event to the observers that override its method. Each attribute has the methods of one event."""
+
+    def __init__(self, listed: Sequence[Observer], failed: Callable[[str], None]) -> None:
+        """`failed` is called with the name of the class of an observer that raised."""
+        self._failed = failed
+
+        def of(name: str) -> list[Observer]:
+            return [one for one in listed if getattr(type(one), name) is not getattr(Observer, name)]
+
+        self.request_began = tuple(one.request_began for one in of("request_began"))
+        self.request_body = tuple(one.request_body for one in of("request_body"))
+        self.attempt_began = tuple(one.attempt_began for one in of("attempt_began"))
+        self.reply_body = tuple(one.reply_body for one in of("reply_body"))
+        self.attempt_ended = tuple(one.attempt_ended for one in of("attempt_ended"))
+        self.request_ended = tuple(one.request_ended for one in of("request_ended"))
+        self.refused = tuple(one.refused for one in of("refused"))
+        self.rule_changed = tuple(one.rule_changed for one in of("rule_changed"))
+
+    def tell(self, methods: Sequence[Callable[P, None]], *values: P.args, **named: P.kwargs) -> None:
+        """Call each of `methods`. One that raises is counted, logged and skipped, because it must fail no request."""
+        for method in methods:
+            try:
+                method(*values, **named)
+            except Exception:  # any fault of an observer
+                name = type(getattr(method, "__self__", method)).__name__
+                self._failed(name)
+                LOG.exception("observer_failed", extra={"fields": {"observer": name}})
+
+    def reply(self, response: Response, attempt: AttemptRecord) -> Response:
+        """Return `response` so that the observers of replies receive its pieces."""
+
+        def seen(piece: bytes) -> None:
+            self.tell(self.reply_body, attempt, piece)
+
+        return ObservedResponse(response, seen)
+
+
+class ObservedResponse:
+    """A Response that passes each piece to `seen` before its reader receives it."""
+
+    def __init__(self, response: Response, seen: Callable[[bytes], None]) -> None:
+        self.status = response.status
+        self.headers: Headers = response.headers
+        self._response = response
+        self._seen = seen
+
+    @property
+    def ended(self) -> bool:
+        return self._response.ended
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._response:
+            self._seen(piece)
+            yield piece
+
+    def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]:
+        def observed(piece: bytes) -> bool:
+            self._seen(piece)
+            return write(piece)
+
+        return self._response.stream_to(observed)
+
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        body = self._response.take_whole(limit_bytes)
+        if body is not None:
+            self._seen(body)
+        return body
+
+    def aclose(self) -> Awaitable[None]:
+        return self._response.aclose()
+
+    def finish(self) -> None:
+        self._response.finish()

@@ -1,0 +1,271 @@
+"""Each attempt and each request ends exactly once, wherever it is cancelled, and what it held is free again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gatepass.errors import Draining, Fault, GatepassError, TransportFault, UpstreamTimeout
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord
+from gatepass.proxy.handler import handle
+from gatepass.proxy.models import ModelCatalog
+from gatepass.proxy.observers import Observers
+from gatepass.proxy.retry import Outcome
+from gatepass.types import ClientRequest
+from tests.integration.answers import COMPLETION
+from tests.unit.proxy.test_attempt_retries import (
+    BODY,
+    HIDDEN,
+    Client,
+    Holder,
+    Reply,
+    Scenario,
+    Upstream,
+    stale,
+    unreached,
+)
+
+STREAMED = b'{"model": "m", "messages": [], "stream": true}'
+VECTORS = json.dumps({"model": "m", "input": ["0", "1", "2", "3", "4"]}).encode()
+MOST_TURNS = 150
+
+
+class Ends(Observer):
+    """Counts the ends of each request and attempt."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[AccessRecord] = Counter()
+        self.attempts: Counter[AttemptRecord] = Counter()
+        self.began: list[AttemptRecord] = []
+
+    def attempt_began(self, attempt: AttemptRecord) -> None:
+        self.began.append(attempt)
+
+    def attempt_ended(self, attempt: AttemptRecord) -> None:
+        assert attempt.outcome in set(Outcome)
+        self.attempts[attempt] += 1
+
+    def request_ended(self, request: RequestRecord) -> None:
+        assert all(attempt.outcome for attempt in self.began)
+        self.requests[request.access] += 1
+
+
+class Stream(Reply):
+    """A stream of a few events, each in its own turn of the event loop, and an end."""
+
+    def __init__(self, *, is_cut: bool = False) -> None:
+        super().__init__({})
+        self.headers = ((b"content-type", b"text/event-stream"),)
+        self.is_open = True
+        self._is_cut = is_cut
+
+    async def __aiter__(self):
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        for text in "abc":
+            await asyncio.sleep(0)
+            choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
+            yield b"data: %b\n\n" % json.dumps({**chunk, "choices": [choice]}).encode()
+        if self._is_cut:
+            raise TransportFault(Fault.CLOSED, "reset")
+        yield (
+            b"data: %b\n\n"
+            % json.dumps({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).encode()
+        )
+        yield b"data: [DONE]\n\n"
+
+    async def aclose(self) -> None:
+        self.is_open = False
+
+    def finish(self) -> None:
+        self.is_open = False
+
+
+class LeavingClient(Client):
+    """Keeps the function to call when the client disconnects."""
+
+    leave: Callable[[], None] | None = None
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        self.leave = callback
+
+
+CASES: dict[str, Callable[[], tuple[list[Upstream], Holder | None, bytes, dict[str, Any]]]] = {
+    "a whole reply": lambda: ([Upstream()], Holder("t"), BODY, {}),
+    "a stream": lambda: ([Upstream(Stream())], Holder("t"), STREAMED, {}),
+    "a stream that is cut": lambda: ([Upstream(Stream(is_cut=True))], None, STREAMED, {}),
+    "an error": lambda: ([Upstream(Reply({"error": {"message": "no"}}, 503))], None, BODY, {}),
+    "a 401": lambda: ([Upstream(takes={"new"})], Holder("old", "new"), BODY, {}),
+    "a 401 and no other token": lambda: ([Upstream(takes=set())], Holder("old", None), BODY, {}),
+    "a rejection in a 200": lambda: ([Upstream(Reply(HIDDEN))], Holder("old", "new"), BODY, {}),
+    "a stale connection": lambda: ([Upstream(stale())], None, BODY, {}),
+    "another target": lambda: ([Upstream(unreached()), Upstream()], None, BODY, {}),
+    "no target": lambda: ([Upstream(unreached()), Upstream(unreached())], None, BODY, {}),
+    "no token": lambda: ([Upstream()], Holder(None), BODY, {}),
+    "a split call": lambda: ([Upstream(takes={"new"})], Holder("old", "new"), VECTORS, {"rules": {"split": 2}}),
+    "a split call that fails": lambda: (
+        [Upstream(Reply(good_vectors()), Reply({"error": {"message": "no"}}, 503))],
+        None,
+        VECTORS,
+        {"rules": {"split": 2}},
+    ),
+}
+
+
+def good_vectors() -> Any:
+    return {"data": [{"index": at, "embedding": [1.0]} for at in range(2)]}
+
+
+async def run(
+    case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None] | None, turns: int
+) -> tuple[Ends, bool]:
+    """Serve the request of `case`, and `act` after `turns` of the event loop, unless it is over then."""
+    upstreams, holder, body, model = CASES[case]()
+    scenario, ends, failed = Scenario(*upstreams, holder=holder, **model), Ends(), list[str]()
+    state = replace(scenario.state, observers=Observers([ends], failed.append))
+    client = LeavingClient(body)
+    headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
+    path = "/v1/embeddings" if body is VECTORS else "/v1/chat/completions"
+    request = ClientRequest("id", "POST", path, headers, "127.0.0.1", state.clock.now())
+    task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    is_over = task.done()
+    if act is not None and not is_over:
+        act(client, task)
+    await asyncio.wait((task,), timeout=5)
+    assert task.done()
+    if not task.cancelled():
+        assert task.exception() is None
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert set(ends.attempts.values()) <= {1}
+    assert set(ends.attempts) == set(ends.began)
+    assert list(ends.requests.values()) == [1]
+    assert failed == []
+    assert (state.in_flight.busy, state.in_flight.held.total_bytes, state.in_flight.concurrency.in_flight("local")) == (
+        0,
+        0,
+        0,
+    )
+    return ends, is_over
+
+
+def leave(client: LeavingClient, task: asyncio.Task[None]) -> None:
+    if client.leave is not None:
+        client.leave()
+
+
+def stop(client: LeavingClient, task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+@pytest.mark.parametrize("act", [leave, stop])
+@pytest.mark.parametrize("case", CASES)
+async def test_a_request_that_is_cancelled_at_any_await_ends_once(case, act):
+    for turns in range(1, MOST_TURNS):
+        _, is_over = await run(case, act, turns)
+        if is_over:
+            return
+    raise AssertionError("the request did not end")
+
+
+OUTCOMES = {
+    "a whole reply": ["complete"],
+    "a stream": ["complete"],
+    "a stream that is cut": ["cut"],
+    "an error": ["error_reply"],
+    "a 401": ["token_rejected", "complete"],
+    "a 401 and no other token": ["token_rejected"],
+    "a rejection in a 200": ["token_rejected", "complete"],
+    "a stale connection": ["connection_failed", "complete"],
+    "another target": ["connection_failed", "complete"],
+    "no target": ["connection_failed", "connection_failed"],
+    "no token": ["nothing_written"],
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+async def test_the_outcome_of_each_attempt(case):
+    ends, _ = await run(case, None, 0)
+    assert [attempt.outcome for attempt in ends.began] == OUTCOMES[case]
+    assert [attempt.number for attempt in ends.began] == list(range(1, len(ends.began) + 1))
+
+
+async def test_each_part_of_a_split_call_has_its_end():
+    ends, _ = await run("a split call", None, 0)
+    call, *parts = ends.began
+    assert call.outcome == "complete"
+    assert Counter(part.outcome for part in parts) == {"token_rejected": 3, "complete": 3}
+    assert (call.requests, call.renewed, len(call.parts)) == (6, True, 3)
+
+
+async def test_the_parts_that_a_failed_one_cancels_end_as_their_call():
+    ends, _ = await run("a split call that fails", None, 0)
+    call, *parts = ends.began
+    assert call.outcome == "error_reply"
+    assert {part.outcome for part in parts} <= {"complete", "error_reply"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        (Draining("stopped"), "drained"),
+        (UpstreamTimeout("late", upstream="chat", phase="total"), "timed_out"),
+    ],
+)
+async def test_a_drain_and_the_total_timeout_are_outcomes(reason: GatepassError, outcome: str):
+    scenario, ends = Scenario(Upstream()), Ends()
+    state = replace(scenario.state, observers=Observers([ends], lambda _: None))
+    gate = asyncio.Event()
+    state.upstreams["chat"].transport.queue = gate  # type: ignore[attr-defined]  # a fake
+    headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
+    request = ClientRequest("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", state.clock.now())
+    task = asyncio.create_task(handle(request, state, ModelCatalog(state), LeavingClient(BODY)))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    (in_flight,) = state.in_flight.requests
+    in_flight.cancel(reason)
+    await task
+    assert [attempt.outcome for attempt in ends.began] == [outcome]
+
+
+async def test_an_observer_that_raises_is_counted_and_skipped(caplog):
+    class Broken(Observer):
+        def attempt_ended(self, attempt: AttemptRecord) -> None:
+            raise ZeroDivisionError
+
+        def request_ended(self, request: RequestRecord) -> None:
+            raise ZeroDivisionError
+
+        def refused(self, refusal: Refusal) -> None:
+            raise ZeroDivisionError
+
+    scenario, ends = Scenario(Upstream()), Ends()
+    metrics = scenario.state.metrics
+    state = replace(scenario.state, observers=Observers([Broken(), ends], metrics.observer_failed))
+    scenario.state = state
+    client = await scenario.handled()
+    assert json.loads(client.data) == COMPLETION
+    assert list(ends.requests.values()) == [1]
+    assert b'gatepass_observer_failures_total{observer="Broken"} 2.0' in metrics.exposition()
+    assert [record.getMessage() for record in caplog.records] == ["observer_failed"] * 2
+
+
+async def test_a_reply_that_is_discarded_gives_its_memory_back():
+    large = Reply({"code": 401, "msg": "token expired", "pad": "x" * 100_000})
+    holder, held = Holder("old", "new"), list[int]()
+
+    class Watched(Upstream):
+        async def send(self, request):
+            held.append(scenario.state.in_flight.held.total_bytes)
+            return await super().send(request)
+
+    scenario = Scenario(Watched(large), holder=holder)
+    client = await scenario.handled()
+    assert (client.status, held) == (200, [0, 0])

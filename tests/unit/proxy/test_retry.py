@@ -1,0 +1,175 @@
+"""`may_repeat` against a table that was written by hand from docs/architecture.md#retries."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import product
+from typing import Any
+
+import pytest
+
+from gatepass.errors import (
+    ClientGone,
+    Draining,
+    InternalError,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    TokenUnavailable,
+    UpstreamAuth,
+    UpstreamClosed,
+    UpstreamConnect,
+    UpstreamDns,
+    UpstreamEmpty,
+    UpstreamErrorReply,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+    UpstreamTimeout,
+    UpstreamTls,
+)
+from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome, Repeat, Tried, may_repeat, outcome_of
+
+# Each combination of the columns has the verdict of the first row that matches. `*` is any value, `a|b` one of two,
+# `-a` any other. The last column is what may be done.
+TABLE = """
+    outcome            written relayed body        tries        time circumstance    next | verdict
+
+    # never
+    *                  *       *       *           *            over *               *    | -
+    *                  *       yes     *           *            *    *               *    | -
+    *                  *       *       passed_on   *            *    *               *    | -
+
+    # a rejected token: once with a new one
+    token_rejected     *       no      -passed_on  -renewed     left -no_credential  *    | new_token
+    token_rejected     *       no      json        renewed      left *               *    | learned_rule
+    token_rejected     *       no      json        seven_rules  left no_credential   *    | -
+    token_rejected     *       no      json        late         left no_credential   *    | -
+    token_rejected     *       no      json        *            left no_credential   *    | learned_rule
+    token_rejected     *       no      *           *            left *               *    | -
+    nothing_written    *       no      -passed_on  *            left expired         *    | new_token
+
+    # an error that a learned rule may prevent: eight tries in ten seconds, and always a second one
+    error_reply        *       no      json        seven_rules  left *               *    | -
+    error_reply        *       no      json        late         left *               *    | -
+    error_reply        *       no      json        *            left *               *    | learned_rule
+    error_reply        *       no      *           *            left *               *    | -
+
+    # a reused connection that closed without an answer: once more, on a new one
+    connection_failed  *       no      -passed_on  -reconnected left stale           *    | new_connection
+    connection_failed  no      no      -passed_on  -reconnected left stale_off       *    | new_connection
+
+    # another target, if no byte was written by this try or an earlier one
+    nothing_written    no      no      -passed_on  first|slow|reconnected left -expired yes | next_target
+    connection_failed  no      no      -passed_on  first|slow|reconnected left *        yes | next_target
+    timed_out          no      no      -passed_on  first|slow|reconnected left *        yes | next_target
+
+    # everything else
+    *                  *       no      *           *            left *               *    | -
+"""
+BODIES = {
+    "json": {"learns": True},
+    "none": {},
+    "kept": {},  # a form that gatepass can send from its beginning again
+    "passed_on": {"resendable": False},  # a form of which the beginning is no longer held
+}
+TRIES: dict[str, dict[str, Any]] = {
+    "first": {},
+    "slow": {"tried_s": 6 * MOST_TRIES_S},
+    "reconnected": {"reconnected": True},
+    "earlier": {"sent_before": True},
+    "renewed": {"renewed": True, "sent_before": True},
+    "a_rule": {"rules": 1, "tried_s": MOST_TRIES_S - 0.1, "sent_before": True},
+    "six_rules": {"rules": MOST_TRIES - 2, "tried_s": 1.0, "sent_before": True},
+    "seven_rules": {"rules": MOST_TRIES - 1, "tried_s": 1.0, "sent_before": True},
+    "late": {"rules": 1, "tried_s": MOST_TRIES_S, "sent_before": True},
+}
+CIRCUMSTANCES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "stale": {"stale": True},
+    "stale_off": {"stale": True, "repeats_stale": False},
+    "expired": {"token_expired": True},
+    "no_credential": {"has_token": False},
+}
+COLUMNS = (list(Outcome), ("no", "yes"), ("no", "yes"), BODIES, TRIES, ("left", "over"), CIRCUMSTANCES, ("no", "yes"))
+ROWS = [tuple(line.split()) for line in TABLE.splitlines()[2:] if line.strip() and not line.strip().startswith("#")]
+
+
+def matches(cell: str, value: str) -> bool:
+    return cell == "*" or (value != cell[1:] if cell.startswith("-") else value in cell.split("|"))
+
+
+def expected() -> dict[tuple[str, ...], tuple[int, str]]:
+    """Return the row and the verdict of each combination."""
+    found = {}
+    for combination in product(*(map(str, column) for column in COLUMNS)):
+        for at, (*cells, _, verdict) in enumerate(ROWS):
+            if all(map(matches, cells, combination)):
+                found[combination] = (at, verdict)
+                break
+    return found
+
+
+EXPECTED = expected()
+
+
+def verdict_on(combination: tuple[str, ...]) -> str:
+    outcome, written, relayed, body, tries, time, circumstance, following = combination
+    values = {**BODIES[body], **TRIES[tries], **CIRCUMSTANCES[circumstance]}
+    tried = Tried(sent=written == "yes", relayed=relayed == "yes", has_next=following == "yes", **values)
+    left_s = 1.0 if time == "left" else 0.0
+    return may_repeat(Outcome(outcome), tried, left_s) or "-"
+
+
+def test_the_table_has_a_verdict_for_each_combination_and_uses_each_row():
+    assert len(EXPECTED) == len(Outcome) * 2 * 2 * len(BODIES) * len(TRIES) * 2 * len(CIRCUMSTANCES) * 2
+    assert {at for at, _ in EXPECTED.values()} == set(range(len(ROWS)))
+    assert {verdict for _, verdict in EXPECTED.values()} == {"-", *Repeat}
+
+
+@pytest.mark.parametrize("row", range(len(ROWS)), ids=[" ".join(row) for row in ROWS])
+def test_verdict(row):
+    combinations = [combination for combination, (at, _) in EXPECTED.items() if at == row]
+    wrong = [combination for combination in combinations if verdict_on(combination) != EXPECTED[combination][1]]
+    assert wrong == []
+
+
+def test_without_a_deadline_there_is_always_time():
+    tried = Tried(has_next=True, sent=False)
+    assert may_repeat(Outcome.CONNECTION_FAILED, tried, float("inf")) is Repeat.NEXT_TARGET
+
+
+REFUSAL = UpstreamErrorReply("no", upstream="u", status=400)
+
+
+@pytest.mark.parametrize(
+    ("error", "sent", "has_head", "outcome"),
+    [
+        (UpstreamConnect("refused", upstream="u"), False, False, Outcome.CONNECTION_FAILED),
+        (UpstreamDns("no such name", upstream="u"), False, False, Outcome.CONNECTION_FAILED),
+        (UpstreamTls("unknown CA", upstream="u"), False, False, Outcome.CONNECTION_FAILED),
+        (UpstreamClosed("closed", upstream="u"), True, False, Outcome.CONNECTION_FAILED),
+        (UpstreamClosed("closed", upstream="u"), True, True, Outcome.CUT),
+        (UpstreamTimeout("late", upstream="u", phase="connect"), False, False, Outcome.TIMED_OUT),
+        (UpstreamTimeout("late", upstream="u", phase="idle"), True, True, Outcome.TIMED_OUT),
+        (REFUSAL, True, True, Outcome.ERROR_REPLY),
+        (UpstreamAuth("no", upstream="u", status=401), True, True, Outcome.ERROR_REPLY),
+        (UpstreamInvalid("not JSON", upstream="u"), True, True, Outcome.INVALID),
+        (UpstreamHtml("a page", upstream="u"), True, True, Outcome.INVALID),
+        (UpstreamEmpty("nothing", upstream="u"), True, True, Outcome.INVALID),
+        (UpstreamRedirect("elsewhere", upstream="u", target="/"), True, True, Outcome.INVALID),
+        (TokenUnavailable("down", credential="c"), False, False, Outcome.NOTHING_WRITTEN),
+        (Overloaded("every connection is busy"), False, False, Outcome.NOTHING_WRITTEN),
+        (ModelNotFound("cannot be sent"), False, False, Outcome.NOTHING_WRITTEN),
+        (InvalidRequest("the form ends early"), True, False, Outcome.CLIENT_GONE),
+        (ClientGone(), False, False, Outcome.CLIENT_GONE),
+        (ClientGone(), True, True, Outcome.CLIENT_GONE),
+        (Draining("stop"), True, True, Outcome.DRAINED),
+        (asyncio.CancelledError(), True, False, Outcome.DRAINED),
+        (InternalError("a fault"), True, True, Outcome.INVALID),
+        (ZeroDivisionError(), False, False, Outcome.INVALID),
+    ],
+    ids=repr,
+)
+def test_outcome_of_an_error(error, sent, has_head, outcome):
+    assert outcome_of(error, sent=sent, has_head=has_head) is outcome
