@@ -33,8 +33,16 @@ EMBED = {"model": "e", "input": "hi"}
 BURST, A_HANDFUL = 200, 5
 
 
+def memory_of(gp):
+    return gp.state.upstreams["chat"].state.learner.memory
+
+
 def learned_rules(gp):
-    return [one.rule.entry for one in gp.state.learner.memory.records(0.0, 0.0) if one.state == "learned"]
+    return [
+        one.rule.entry
+        for one in gp.state.upstreams["chat"].state.learner.memory.records(0.0, 0.0)
+        if one.state == "learned"
+    ]
 
 
 def counted(gp, event):
@@ -315,7 +323,7 @@ async def test_failed_rule_returns_the_first_error_and_is_not_tried_for_a_minute
         assert (again.status, len(upstream.received)) == (400, 3)
         assert "x-gatepass-tried" not in again.headers
         assert "stream=synth is not tried again for 60 s" in again.error["message"]
-        (row,) = [one for one in gp.state.learner.memory.records(clock.now(), clock.wall()) if one.state == "failed"]
+        (row,) = [one for one in memory_of(gp).records(clock.now(), clock.wall()) if one.state == "failed"]
         assert (row.rule.entry, round(row.expires_at - clock.wall())) == ("stream=synth", REFUTED_S)
         upstream_of.refuses.pop()
         await clock.advance(REFUTED_S)

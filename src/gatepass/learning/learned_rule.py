@@ -256,16 +256,12 @@ def _change_of_member(rule: LearnedRule) -> Change:
 
 # A struct, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
 class RuleScope(msgspec.Struct, frozen=True, gc=False):
-    """Where a learned rule applies. `credential` is the one in use; only some rules depend on it.
-
-    `base_url` distinguishes the servers that an upstream had before and after a reload.
-    """
+    """Where a learned rule applies. `credential` is the one in use; only some rules depend on it."""
 
     upstream: str
     model: str
     operation: str
     credential: str = ""
-    base_url: str = ""
 
     def of(self, rule: LearnedRule) -> RuleScope:
         """Return the scope of `rule`: without the credential, if the rule does not depend on it."""

@@ -27,6 +27,10 @@ REFUTED_S = 60.0
 """How long a rule that failed is not tried again, so that not every request costs two calls."""
 
 
+Settled = dict[tuple[str, str, bool], float]
+"""By a model, an operation and whether the client requests a stream: until when no rule and no trial concerns them."""
+
+
 @dataclass(slots=True)
 class _StoredRule:
     rule: LearnedRule
@@ -44,7 +48,11 @@ class Memory:
     then a model with a rule that succeeded USES_OF_KNOWN times.
     """
 
-    def __init__(self, limit: int = LIMIT_OF_UPSTREAM, limit_of_others: int = LIMIT) -> None:
+    def __init__(
+        self, limit: int = LIMIT_OF_UPSTREAM, limit_of_others: int = LIMIT, settled: Settled | None = None
+    ) -> None:
+        """A new rule clears `settled`."""
+        self._settled = {} if settled is None else settled
         self._limit = limit
         self._limit_of_others = limit_of_others
         self._stored: OrderedDict[Key, _StoredRule] = OrderedDict()
@@ -77,6 +85,7 @@ class Memory:
         A full memory does not store it if all other rules are of better known models. `is_configured`: the
         configuration names the rule's model.
         """
+        self._settled.clear()
         known = self._stored.get(key)
         for other, one in list(self._by_scope.get(key[0], {}).items()):  # a copy: `forget` changes it
             if rule.reverses(one.rule):  # the newer rejection is right
@@ -193,7 +202,9 @@ class CandidateRule:
 class SingleTrial:
     """The leaders of unknown models and the rules on trial in one process, and the requests that wait for them."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT, settled: Settled | None = None) -> None:
+        """A new trial clears `settled`."""
+        self._settled = {} if settled is None else settled
         self._limit = limit
         self._known: OrderedDict[TrialKey, float] = OrderedDict()
         self._leaders: dict[TrialKey, tuple[Hashable, float]] = {}  # the session that tries a model first, since when
@@ -214,15 +225,16 @@ class SingleTrial:
         # The wait is limited from the request's arrival too, so that it does not begin again with the next leader.
         return 0.0 if leader == session else max(0.0, min(since_s, entered_s) + WAIT_S - now_s)
 
-    def needs_no_trial(self, trial_key: TrialKey, now_s: float) -> bool:
-        """Return whether no rule is on trial, and the model will remain known for another half KNOWN_S at least.
+    def needs_no_trial_until_s(self, trial_key: TrialKey) -> float:
+        """Return until when requests need no session, 0 if they need one: a rule is on trial, or the model is unknown.
 
-        A model that was known for longer has a session again, so that its next reply renews the time.
+        After half KNOWN_S a model has a session again, so that its next reply renews the time.
         """
-        return not self._trials and self._known.get(trial_key, 0.0) > now_s + KNOWN_S / 2
+        return 0.0 if self._trials else max(0.0, self._known.get(trial_key, 0.0) - KNOWN_S / 2)
 
     def propose(self, key: Key, rule: LearnedRule, evidence: str, session: Hashable, now_s: float) -> None:
         """Put `rule` on trial by `session`, or add `session` to its trial."""
+        self._settled.clear()
         trial = self._trials.get(key)
         if trial is None or trial.rule != rule:
             trial = self._trials[key] = CandidateRule(rule, evidence, now_s, now_s + CANDIDATE_S)
@@ -256,6 +268,7 @@ class SingleTrial:
 
     def forget(self, scope: RuleScope) -> None:
         """Treat the model as unknown again, because one of its rules expired."""
+        self._settled.clear()
         for trial_key in [trial_key for trial_key in self._known if trial_key[0].plain == scope.plain]:
             del self._known[trial_key]
 

@@ -34,7 +34,7 @@ from gatepass.errors import (
 )
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
-from gatepass.learning.memory import Memory, SingleTrial, TrialKey
+from gatepass.learning.memory import LIMIT, Memory, Settled, SingleTrial, TrialKey
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call, ClientProtocol
@@ -366,15 +366,23 @@ def _is_about_form(error: UpstreamError, rejection: UpstreamRejection | None) ->
 
 
 class Learner:
-    """The learned rules of one process, and the trials of its requests."""
+    """The learned rules of one upstream in one process, and the trials of its requests."""
 
     def __init__(self) -> None:
-        self.memory = Memory()
-        self.trial = SingleTrial()
+        self.settled: Settled = {}
+        """The models whose requests need no session until one is rejected, and until when that is known."""
+        self.memory = Memory(settled=self.settled)
+        self.trial = SingleTrial(settled=self.settled)
 
     def is_settled(self, scope: RuleScope, stream: bool, now_s: float) -> bool:
-        """Whether no rule and no trial concerns `scope`: a request needs no session until it is rejected."""
-        return self.trial.needs_no_trial((scope, stream), now_s) and not self.memory.knows(scope)
+        """Whether no rule and no trial concerns `scope`. Adds it to `settled`."""
+        until_s = self.trial.needs_no_trial_until_s((scope, stream))
+        if until_s <= now_s or self.memory.knows(scope):
+            return False
+        if len(self.settled) >= LIMIT:
+            self.settled.clear()
+        self.settled[scope.model, scope.operation, stream] = until_s
+        return True
 
     def session(
         self, scope: RuleScope, protocol: ClientProtocol, mode: Mode = "on", policy: LearningPolicy | None = None

@@ -73,6 +73,15 @@ LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
 
+class UpstreamState:
+    """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
+
+    __slots__ = ("learner",)
+
+    def __init__(self) -> None:
+        self.learner = Learner()
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """One configured upstream with its dialect, connections and credential."""
@@ -86,6 +95,7 @@ class Upstream:
     injector: CredentialInjector = field(default_factory=CredentialInjector)
     transforms: RagflowTransforms | None = None
     response_headers: ResponseHeaders = field(default_factory=ResponseHeaders)
+    state: UpstreamState = field(default_factory=UpstreamState)
     host: str = field(init=False)
     # values of `settings` that each request reads: an attribute of a model of pydantic takes ten times as long
     base_url: str = field(init=False)
@@ -123,7 +133,8 @@ class ProcessParts:
 
     clock: Clock
     redactor: Redactor
-    learner: Learner
+    upstream_states: dict[tuple[str, str], UpstreamState]
+    """By the name and base URL of the upstream."""
     metrics: Metrics
     in_flight: InFlightRequests
     refused: RefusedRequests
@@ -167,10 +178,10 @@ class AppState(ProcessParts):
             holder.start()
 
     def learned_rules(self) -> list[LearnedRuleRecord]:
-        """Return the learned rules of the configured upstreams, without those of servers before a reload."""
-        servers = {(one.name, one.base_url) for one in self.upstreams.values()}
-        records = self.learner.memory.records(self.clock.now(), self.clock.wall())
-        return [one for one in records if (one.scope.upstream, one.scope.base_url) in servers]
+        """Return the learned rules of the configured upstreams."""
+        now_s, wall_s = self.clock.now(), self.clock.wall()
+        memories = [upstream.state.learner.memory for upstream in self.upstreams.values()]
+        return [record for memory in memories for record in memory.records(now_s, wall_s)]
 
     @property
     def ready(self) -> bool:
@@ -207,6 +218,9 @@ class AppState(ProcessParts):
         holders = [holder for holder in self.holders.values() if holder not in successor.holders.values()]
         used = [upstream.transport for upstream in successor.upstreams.values()]
         transports = [one.transport for one in self.upstreams.values() if one.transport not in used]
+        servers = {(one.name, one.base_url) for one in successor.upstreams.values()}
+        for server in self.upstream_states.keys() - servers:
+            del self.upstream_states[server]  # requests in progress keep theirs
         attach_metrics(successor)
         self.in_flight.set_callers(successor.config.access.callers)
         for holder in successor.holders.values():
@@ -256,7 +270,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     parts = ProcessParts(
         clock=clock,
         redactor=Redactor(),
-        learner=Learner(),
+        upstream_states={},
         metrics=Metrics(),
         in_flight=InFlightRequests(limits.connections, callers, budget),
         refused=RefusedRequests(),
@@ -303,7 +317,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         profiles=build_profiles(config.profiles),
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         observers=observers_of(config, parts.metrics, parts.redactor, parts.refused),
-        learner=parts.learner,
+        upstream_states=parts.upstream_states,
         upstreams=upstreams,
         holders=holders,
         issuer_connections=connections,
@@ -402,6 +416,7 @@ def _create_upstream(
         injector=CredentialInjector(placement_of(settings, config), settings.headers, parts.redactor, name),
         transforms=dialect_transforms(settings.dialect),
         response_headers=ResponseHeaders(settings.forward_response_headers, parts.redactor.holds),
+        state=parts.upstream_states.setdefault((name, settings.base_url), UpstreamState()),
     )
 
 

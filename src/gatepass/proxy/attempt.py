@@ -411,17 +411,14 @@ def begin_learning(attempt: Attempt, base: Call) -> LearningSession | None:
 
     A model that is known and has no learned rules, as usual, needs none until the first error.
     """
-    state, upstream = attempt.state, attempt.upstream
-    attempt.target_began_s = now_s = state.clock.now()
-    if upstream.learns and not state.learner.is_settled(_scope(attempt, base), base.stream, now_s):
-        attempt.session = _new_session(attempt, base)
+    upstream, learner = attempt.upstream, attempt.upstream.state.learner
+    attempt.target_began_s = now_s = attempt.state.clock.now()
+    model, stream = attempt.target.model or base.model, base.stream
+    if upstream.learns and learner.settled.get((model, base.operation.name, stream), 0.0) <= now_s:
+        scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
+        if not learner.is_settled(scope, stream, now_s):
+            attempt.session = _new_session(attempt, base)
     return attempt.session
-
-
-def _scope(attempt: Attempt, base: Call) -> RuleScope:
-    upstream = attempt.upstream
-    model = attempt.target.model or base.model
-    return RuleScope(upstream.name, model, base.operation.name, upstream.credential, upstream.base_url)
 
 
 def _new_session(attempt: Attempt, base: Call) -> LearningSession:
@@ -430,7 +427,9 @@ def _new_session(attempt: Attempt, base: Call) -> LearningSession:
     may_stream = entry is None or entry.stream == "auto"
     is_configured = declared.entry(base.operation.name, base.model) == base.model
     policy = LearningPolicy(frozenset(settings.learn_also), may_stream, is_configured)
-    return attempt.state.learner.session(_scope(attempt, base), base.operation.protocol, settings.learn, policy)
+    upstream, model = attempt.upstream, attempt.target.model or base.model
+    scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
+    return upstream.state.learner.session(scope, base.operation.protocol, settings.learn, policy)
 
 
 def _open_session(attempt: Attempt, base: Call) -> LearningSession:

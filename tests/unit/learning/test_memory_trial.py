@@ -82,23 +82,23 @@ def test_a_model_of_which_a_rule_has_expired_is_unknown_again():
     for way in (TRIAL_KEY, OTHER_KEY, corp):
         single_trial.mark_known("a", way, 0.0)
     single_trial.forget(corp[0])
-    assert [single_trial.needs_no_trial(way, 0.0) for way in (TRIAL_KEY, OTHER_KEY, corp)] == [False] * 3
+    assert [single_trial.needs_no_trial_until_s(way) for way in (TRIAL_KEY, OTHER_KEY, corp)] == [0.0] * 3
     single_trial.mark_known("a", TRIAL_KEY, 0.0)
     single_trial.forget(structs.replace(O3, model="other"))
-    assert single_trial.needs_no_trial(TRIAL_KEY, 0.0)
+    assert single_trial.needs_no_trial_until_s(TRIAL_KEY) > 0.0
 
 
 def test_a_model_that_has_replied_lately_and_has_nothing_on_trial_needs_no_trial():
     single_trial = SingleTrial()
-    assert not single_trial.needs_no_trial(TRIAL_KEY, 0.0)
+    assert single_trial.needs_no_trial_until_s(TRIAL_KEY) == 0.0
     single_trial.mark_known("a", TRIAL_KEY, 0.0)
-    assert single_trial.needs_no_trial(TRIAL_KEY, KNOWN_S / 2 - 1)
-    assert not single_trial.needs_no_trial(TRIAL_KEY, KNOWN_S / 2), "so that a reply renews its time before it ends"
-    assert not single_trial.needs_no_trial(OTHER_KEY, 0.0)
+    # so that a reply renews its time before it ends
+    assert single_trial.needs_no_trial_until_s(TRIAL_KEY) == KNOWN_S / 2
+    assert single_trial.needs_no_trial_until_s(OTHER_KEY) == 0.0
     single_trial.propose(KEY, SYNTH, "", "a", 0.0)
-    assert not single_trial.needs_no_trial(TRIAL_KEY, 0.0)
+    assert single_trial.needs_no_trial_until_s(TRIAL_KEY) == 0.0
     single_trial.settle(KEY)
-    assert single_trial.needs_no_trial(TRIAL_KEY, 0.0)
+    assert single_trial.needs_no_trial_until_s(TRIAL_KEY) > 0.0
 
 
 def test_streams_and_whole_replies_are_tried_apart():

@@ -28,7 +28,7 @@ NO_STREAM = "Unsupported value: 'stream' does not support true with this model. 
 TARGET = Target("chat", "o1")
 RESPONSES = Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "")
 
-O1 = RuleScope("chat", "o1", "chat", base_url="https://h/v1")
+O1 = RuleScope("chat", "o1", "chat")
 
 
 def a_state(access: Any = None, **settings: Any) -> AppState:
@@ -56,6 +56,7 @@ class Scenario:
 
     def __init__(self, state: AppState) -> None:
         self.state = state
+        self.learner = state.upstreams["chat"].state.learner
         self.attempt = AttemptRecord("id", "chat", "m", "chat")
         self.sent: list[Call] = []
 
@@ -106,8 +107,8 @@ async def test_a_known_model_without_learned_rules_is_sent_unchanged(scenario):
     call = a_chat()
     assert await scenario.ask(call, None) is None
     subject = O1
-    assert scenario.state.learner.is_settled(subject, stream=True, now_s=scenario.state.clock.now())
-    assert not scenario.state.learner.is_settled(subject, stream=False, now_s=scenario.state.clock.now())
+    assert scenario.learner.is_settled(subject, stream=True, now_s=scenario.state.clock.now())
+    assert not scenario.learner.is_settled(subject, stream=False, now_s=scenario.state.clock.now())
     assert await scenario.ask(call, None) is None
     assert scenario.sent == [call]
     assert scenario.sent[0] is call
@@ -118,7 +119,7 @@ async def test_a_model_in_steady_use_stays_known(scenario):
     for _ in range(10):
         await scenario.ask(call, None)
         await clock.advance(KNOWN_S * 0.4)
-        assert scenario.state.learner.trial.wait_s("somebody", (O1, True), 0.0, clock.now()) == 0
+        assert scenario.learner.trial.wait_s("somebody", (O1, True), 0.0, clock.now()) == 0
 
 
 async def test_a_rule_is_learned_from_a_known_model_that_begins_to_refuse(scenario, caplog):
@@ -244,7 +245,7 @@ async def test_rejected_or_unanswered_token_ids_get_advice(scenario):
 
 async def test_a_learned_rule_that_does_not_concern_a_request_leaves_it_unchanged(scenario):
     rule = LearnedRule("drop", "temperature")
-    scenario.state.learner.memory.commit((O1, rule.key), rule, "", 1_000.0)
+    scenario.learner.memory.commit((O1, rule.key), rule, "", 1_000.0)
     call = a_chat()
     await scenario.ask(call, None)
     assert scenario.sent[0] is call
