@@ -61,7 +61,7 @@ from gatepass.errors import (
 )
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord, RuleChange
-from gatepass.operations.error_objects import error_object
+from gatepass.protocols.error_objects import error_object
 from gatepass.sse.usage import Usage
 from gatepass.types import Secret
 

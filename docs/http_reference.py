@@ -24,7 +24,6 @@ from gatepass.types import (
     NEVER_RELAYED,
     NEVER_RELAYED_PREFIXES,
     SET_BY_GATEPASS,
-    ClientProtocol,
     Operation,
 )
 
@@ -302,11 +301,11 @@ def operation_entry(operation: Operation) -> Entry:
         accepts = f"a JSON object with {in_order(row.example.body)}, and OpenAI's other members"
     elif row.example.form is not None:
         accepts = f"a multipart form with {in_order(row.example.form)}"
-    facts = {"Operation": f"`{'models' if operation.name == 'model' else operation.name}`", "Accepts": accepts}
-    is_streamed = operation.protocol in (ClientProtocol.CHAT, ClientProtocol.RESPONSES)
+    facts = {"Operation": f"`{operation.opened_by or operation.name}`", "Accepts": accepts}
+    is_streamed = "stream" in operation.members
     stream = ", or an event stream with `stream: true`" if is_streamed else ""
     facts["Returns"] = row.returns or f"a JSON object{stream}"
-    if not operation.names_model and operation.protocol is ClientProtocol.RAW:
+    if operation.is_about_stored:
         facts["Key"] = (
             "the role `caller` or `admin`. One of several callers, and a key with `models`, needs an entry in"
             f" [`operations`]({LIMITS_OF_KEY})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -72,33 +72,6 @@ class Hidden:
         return f"{type(self).__name__}(hidden)"
 
 
-class ClientProtocol(str):
-    """The protocol of an operation. Not an Enum, whose members take CPython 3.11 up to 100 ns to access."""
-
-    __slots__ = ()
-
-    CHAT: ClassVar[ClientProtocol]
-    EMBEDDINGS: ClassVar[ClientProtocol]
-    RERANK: ClassVar[ClientProtocol]
-    RESPONSES: ClassVar[ClientProtocol]
-    MESSAGES: ClassVar[ClientProtocol]
-    MODELS: ClassVar[ClientProtocol]
-    RAW: ClassVar[ClientProtocol]
-
-
-ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RERANK = (
-    ClientProtocol("chat"),
-    ClientProtocol("embeddings"),
-    ClientProtocol("rerank"),
-)
-ClientProtocol.RESPONSES, ClientProtocol.MESSAGES, ClientProtocol.MODELS, ClientProtocol.RAW = (
-    ClientProtocol("responses"),
-    ClientProtocol("messages"),
-    ClientProtocol("models"),
-    ClientProtocol("raw"),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One row of the operation table. `path` is relative to the API root, without `/v1`."""
@@ -106,8 +79,11 @@ class Operation:
     name: str
     method: str
     path: str
-    protocol: ClientProtocol
+    protocol: str
+    """The name of its client protocol: a key of `gatepass.protocols.PROTOCOLS`."""
     summary: str
+    members: frozenset[str] = frozenset()
+    """Members of its requests that rules may change, apart from those that an operator names."""
     takes_form: bool = False
     """Its body may be a multipart form; gatepass relays it unchanged."""
     names_model: bool = True
@@ -116,11 +92,12 @@ class Operation:
     """Its reply is a file of any content type, so its body is not classified."""
     cancels: bool = False
     """It ends work in progress. A key may use it with `DELETE` in its `operations`."""
-
-    @property
-    def is_about_stored(self) -> bool:
-        """Whether it creates, lists, reads, cancels or deletes stored objects, and nothing else."""
-        return not self.names_model and self.protocol is ClientProtocol.RAW
+    is_about_stored: bool = False
+    """It creates, lists, reads, cancels or deletes stored objects, and nothing else."""
+    opened_by: str = ""
+    """The name that opens it in a key's `operations`, if that is not `name`."""
+    has_deployment_path: bool = True
+    """Azure's classic API names the deployment in its path."""
 
 
 # gc=False: no field can refer back, so the garbage collector need not track it

@@ -29,7 +29,7 @@ from gatepass.config.block import is_loopback
 from gatepass.config.checks import unsafe_settings
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.json_scan import FOLDED, TooManySteps
-from gatepass.operations.request import ROUTING, RequestBody
+from gatepass.protocols.request import ROUTING, RequestBody
 from gatepass.proxy.uploads import MultipartScan
 from gatepass.types import ClientRequest
 from tests.attacks import generated
@@ -111,7 +111,7 @@ def test_kept_bodies_that_read_differently_are_refused(attack: Attack, body: byt
 
 
 def test_mutant_that_compares_case_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatepass.operations.request.occurs_at_most", lambda *_: True)
+    monkeypatch.setattr("gatepass.protocols.request.occurs_at_most", lambda *_: True)
     assert all(map(routed_by, TWO_READINGS))
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.json_scan import quoted
+from gatepass.protocols.responses import ResponseAggregator
 from gatepass.sse import event, large_event, repair
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -28,7 +29,6 @@ from gatepass.sse.event import is_json, parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.large_event import LongTexts
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.responses_api import ResponseAggregator
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway

@@ -14,9 +14,9 @@ from gatepass.errors import GatepassError
 from gatepass.normalize import images, json_editor, messages
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
 from gatepass.normalize.messages import MergedRoles, Replayed, SchemaInWords, SystemIntoUser, TextContent, ToolIds
-from gatepass.normalize.rerank import RerankOptions
 from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
-from gatepass.operations.request import decode
+from gatepass.protocols.request import decode
+from gatepass.protocols.rerank import RerankOptions
 from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
 from tests.attacks.test_rules import OPERATIONS, longest_pause_of_s, longest_pause_s

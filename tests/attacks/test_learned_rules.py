@@ -29,9 +29,10 @@ from gatepass.proxy.large_body import INLINE_BYTES, is_heavy
 from gatepass.types import Call
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
+from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.upstreams import Refusal, Upstream, ask
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
+from tests.unit.normalize.calls import a_call
 
 DROP = LearnedRule("drop", "seed")
 EVERYTHING = LearningPolicy(LEARN_ALSO | {"user"})
@@ -182,7 +183,7 @@ def reading(body: dict[str, Any], document: Any) -> tuple[UpstreamRejection | No
     """The refusal `document` as the matchers read it, and the request that it refuses."""
     operation = EMBEDDINGS if "input" in body else CHAT
     sent = a_call(json.dumps(body).encode(), operation, stream=bool(body.get("stream")))
-    return UpstreamRejection.of(operation.protocol, 400, read_error_body(document, refused=True), sent.body), sent
+    return UpstreamRejection.of(operation.members, 400, read_error_body(document, refused=True), sent.body), sent
 
 
 def rules(body: dict[str, Any], document: Any) -> tuple[LearnedRule, ...]:
@@ -432,7 +433,7 @@ def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[An
     error_body = read_error_body(openai(text), refused=True)
     attack.cases += 1
     began_s = time.thread_time()
-    UpstreamRejection.of(CHAT.protocol, 400, error_body, body)
+    UpstreamRejection.of(CHAT.members, 400, error_body, body)
     took_s = time.thread_time() - began_s
     if not is_heavy(body, INLINE_BYTES):  # a heavy one is compared in a thread
         attack.loop_s = max(attack.loop_s, took_s)

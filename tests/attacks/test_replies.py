@@ -21,15 +21,16 @@ from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_scan import ONE_PASS_BYTES, has_slow_numbers, json_value
 from gatepass.normalize import embeddings_reply
 from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
+from gatepass.protocols import CHAT, RESPONSES, ClientProtocol
+from gatepass.protocols.responses import synthesize_response
 from gatepass.proxy import large_body, response
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.sse import event, synthesize
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.event import read_json
-from gatepass.sse.responses_api import synthesize_response
 from gatepass.sse.synthesize import synthesize_stream
 from gatepass.sse.whole_reply import BUILT_BYTES, read_good, repair_reply
-from gatepass.types import ClientProtocol, EmbeddingsOptions
+from gatepass.types import EmbeddingsOptions
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -72,7 +73,7 @@ def passes(body: bytes) -> float:
     longest_s = 0.0
     passes: list[Callable[[], object]] = [
         lambda: read_good(body),
-        lambda: classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT),
+        lambda: classify_document(ReceivedReply("chat", 200, JSON, body), CHAT),
     ]
     if not large_body.is_heavy(body):  # a heavy one is repaired in the thread for bodies
         passes.append(lambda: repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")))
@@ -170,11 +171,7 @@ def synthesised(document: bytes, surface: ClientProtocol) -> tuple[float, bool]:
     began_s = time.thread_time()
     try:
         found = read_json(document)
-        for _ in (
-            synthesize_response(found, origin)
-            if surface is ClientProtocol.RESPONSES
-            else synthesize_stream(found, True, origin)
-        ):
+        for _ in synthesize_response(found, origin) if surface is RESPONSES else synthesize_stream(found, True, origin):
             pass
     except ValueError:
         is_refused = True
@@ -200,7 +197,7 @@ WIDE = {
 @example(count=80_000)
 def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: str, count: int) -> None:
     attack.cases += 1
-    surface = ClientProtocol.RESPONSES if kind in ("items", "parts") else ClientProtocol.CHAT
+    surface = RESPONSES if kind in ("items", "parts") else CHAT
     took_s, is_refused = synthesised(listed(*WIDE[kind], min(count, 240 * 1024 // len(WIDE[kind][1]))), surface)
     attack.loop_s = max(attack.loop_s, took_s)
     attack.check(is_refused or count <= MAX_ENTRIES, (kind, count))
@@ -208,7 +205,7 @@ def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: st
 
 def test_a_stream_made_of_any_number_of_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesize, "has_too_many_entries", lambda _: False)
-    took_s, is_refused = synthesised(listed(*WIDE["calls"], 80_000), ClientProtocol.CHAT)
+    took_s, is_refused = synthesised(listed(*WIDE["calls"], 80_000), CHAT)
     assert took_s > 0.1
     assert not is_refused
 

@@ -15,7 +15,7 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.json_scan import JsonScanner
-from gatepass.operations.request import MAX_DEPTH, RequestBody
+from gatepass.protocols.request import MAX_DEPTH, RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.large_body import (
     LARGEST_FRAGMENT_BYTES,

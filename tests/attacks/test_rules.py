@@ -17,20 +17,21 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
 from gatepass.normalize.profiles import PlainTools
-from gatepass.normalize.rerank import ConvertRerank, RerankOptions
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
+from gatepass.protocols.rerank import ConvertRerank, RerankOptions
 from gatepass.proxy import large_body
 from gatepass.proxy.attempt import normalize_off_loop
 from gatepass.proxy.large_body import SIMPLE_BYTES, UNSCANNED_BYTES, BodyThread, needs_scan, scanned, with_scanned_body
-from gatepass.types import Call, ClientProtocol, Operation, Target
+from gatepass.types import Call, Target
 from tests.attacks.conftest import Attack
+from tests.rows import CHAT, EMBEDDINGS, RERANK
 
 TARGET = Target("up", "other")
 OPERATIONS = {
-    "messages": Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, ""),
-    "tools": Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, ""),
-    "input": Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, ""),
-    "documents": Operation("rerank", "POST", "/rerank", ClientProtocol.RERANK, ""),
+    "messages": CHAT,
+    "tools": CHAT,
+    "input": EMBEDDINGS,
+    "documents": RERANK,
 }
 CHANGES = (
     *(TextContent(), EmptyContent(), Replayed(), SystemIntoUser(), MergedRoles(), ToolIds(), PlainTools()),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gatepass.dialects.reply_check import should_retry
 from gatepass.errors import UpstreamErrorReply
-from gatepass.operations.error_objects import error_headers
+from gatepass.protocols.error_objects import error_headers
 from gatepass.sse import choice_repair as repairs
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions

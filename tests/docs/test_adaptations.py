@@ -9,7 +9,7 @@ from docs.changes_reference import REPLIES, REQUESTS
 from gatepass.cli import main
 from gatepass.normalize import embeddings_reply, rules
 from gatepass.normalize.profiles import PlainTools, UntypedModel
-from gatepass.normalize.rerank import ConvertRerank
+from gatepass.protocols.rerank import ConvertRerank
 from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW

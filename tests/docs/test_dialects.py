@@ -12,13 +12,13 @@ from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, Up
 from gatepass.dialects.hints import with_hint
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
-from gatepass.types import Call, ClientProtocol, Operation
+from gatepass.types import Call
+from tests.rows import CHAT
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT, GUIDE = (DOCS / "dialects.md").read_text(), (DOCS / "guides/azure.md").read_text()
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 ENVIRONMENT = {"AZURE_KEY": "k-azure-0123456789", "AZURE_CLIENT_SECRET": "s" * 32, "RAGFLOW_KEY": "k" * 32}
-CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
 ROWS = re.findall(r"^\| (none|a word.*|a date.*) \| `(/openai/[^`]+)` \|", TEXT, re.MULTILINE)
 
 

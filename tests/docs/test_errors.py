@@ -9,7 +9,7 @@ from pathlib import Path
 from docs.error_messages import FAULTS, MESSAGES
 
 from gatepass import errors
-from gatepass.operations.error_objects import error_object
+from gatepass.protocols.error_objects import error_object
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "errors.md").read_text()

@@ -16,8 +16,8 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.auth.cors import EXPOSED
 from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, TokenUnavailable
-from gatepass.operations.error_objects import error_headers
 from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.error_objects import error_headers
 from gatepass.proxy.client_response import STREAM_HEADERS
 from gatepass.server.pages import PATHS
 from tests.integration.gateway import gateway

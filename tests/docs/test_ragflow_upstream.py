@@ -12,11 +12,11 @@ from gatepass.dialects.ragflow import LIFTED
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
-from gatepass.types import Call, ClientProtocol, Operation
+from gatepass.types import Call
+from tests.rows import CHAT
 
 TEXT = (Path(__file__).parents[2] / "docs/guides/ragflow_upstream.md").read_text()
 BLOCK = TEXT.partition("```yaml\n")[2].partition("```")[0]
-CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from gatepass.config.yaml_file import parse_yaml
 from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.http_client.response_body import taken
 from gatepass.json_scan import JsonScanner, ScannedBody
-from gatepass.operations.request import RequestBody
+from gatepass.protocols.request import RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.uploads import MultipartScan, boundary_of
 from gatepass.server.parser import RequestParser

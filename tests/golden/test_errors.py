@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from gatepass import errors
-from gatepass.operations.error_objects import error_body, error_headers, stream_error
+from gatepass.protocols.error_objects import error_body, error_headers, stream_error
 from tests.golden.golden import same
 
 BRANCHES = (errors.CallerError, errors.GatewayError, errors.UpstreamError)

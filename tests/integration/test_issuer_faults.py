@@ -14,7 +14,7 @@ import pytest_asyncio
 import trustme
 
 from gatepass.config.references import Reference
-from gatepass.proxy.keepalive import COMMENT
+from gatepass.protocols.client_protocol import COMMENT
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.issuer import SECRET, corp, minted

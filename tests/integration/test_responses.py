@@ -10,8 +10,8 @@ from openai import OpenAI
 
 from gatepass.dialects.base import raw_request
 from gatepass.operations.table import match_operation
+from gatepass.protocols.responses import synthesize_response
 from gatepass.sse.chunk import EnvelopeDefaults
-from gatepass.sse.responses_api import synthesize_response
 from gatepass.types import OutboundRequest
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream

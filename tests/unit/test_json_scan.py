@@ -28,7 +28,7 @@ from gatepass.json_scan import (
     removals,
     value_span,
 )
-from tests.unit.operations.json_texts import STRINGS, VALUES, written
+from tests.unit.protocols.json_texts import STRINGS, VALUES, written
 
 OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
 

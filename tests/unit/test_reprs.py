@@ -34,7 +34,7 @@ SHOWN = {
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones
     "normalize.members.Set": {"text"},
     "normalize.members.Default": {"text"},
-    "normalize.rerank.RerankOptions": {"echoed"},  # documents of a request
+    "protocols.rerank.RerankOptions": {"echoed"},  # documents of a request
     "sse.event.Event": {"name", "id"},
     "tokens.sharing.SharedTokenNames": {"token"},  # the name of an entry in the store
 }

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Operation, Secret, header
+from gatepass.types import Call, EmbeddingsOptions, Operation, Secret, header
 
 
 def test_a_secret_is_not_printed():
@@ -38,7 +38,7 @@ def test_header_returns_the_first_value_or_none():
 
 def test_a_call_with_another_body_is_the_same_call_in_everything_else():
     """Every field differs from its default, so that a forgotten field fails the test."""
-    operation = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "Answer")
+    operation = Operation("chat", "POST", "/chat/completions", "chat", "Answer")
     values: dict[str, Any] = {
         "id": "1",
         "operation": operation,

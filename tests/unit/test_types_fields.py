@@ -11,9 +11,9 @@ from gatepass.dialects.base import ResponseHeaders, forwarded
 from gatepass.dialects.error_body import STATUS_OF_CODE
 from gatepass.errors import UpstreamErrorReply
 from gatepass.learning.rejection import NEVER_CODES
-from gatepass.operations import error_objects
-from gatepass.operations.error_objects import error_headers, stream_message
-from gatepass.operations.request import safe_headers
+from gatepass.protocols import error_objects
+from gatepass.protocols.error_objects import error_headers, stream_message
+from gatepass.protocols.request import safe_headers
 
 
 @pytest.mark.parametrize("code", sorted(types.FINAL_CODES))

@@ -27,7 +27,7 @@ from gatepass.json_scan import (
     occurs_at_most,
     string,
 )
-from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, ClientProtocol, Operation
+from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
 MODELS = frozenset(
     (
@@ -387,7 +387,7 @@ def check_operation_access(caller: AccessKey, operation: Operation, *, shares_ob
     """
     if caller.operations is None and not ((shares_objects or caller.models is not None) and operation.is_about_stored):
         return
-    name = "models" if operation.protocol is ClientProtocol.MODELS else operation.name
+    name = operation.opened_by or operation.name
     method = "DELETE" if operation.cancels else operation.method
     if _opens(caller, method, name):
         return

@@ -26,10 +26,11 @@ from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
 from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
-from gatepass.normalize.members import STREAMED, Clamp, Drop
+from gatepass.normalize.members import Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.operations.table import OPERATIONS, call_of, samples
+from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Operation, Target
@@ -149,11 +150,10 @@ def _json_steps(config: Config, operation: str, model: str, target: Target, prof
     entries = [_described(change) for rule in profile.rules[upstream.dialect] for change in rule.changes]
     # from here on in the order in which gatepass applies them
     yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
-    if operation == "rerank":
-        yield f"rerank_shape: {upstream.rerank_shape}"
-    protocols = {row.protocol for row in _rows(operation)}
+    if setting := PROTOCOLS[_rows(operation)[0].protocol].upstream_setting:
+        yield f"{setting}: {getattr(upstream, setting)}"
     for rule in SEARCHED:
-        if any(protocol in protocols for protocol, _ in rule.calls):
+        if any(rule.member in row.members for row in _rows(operation)):
             yield f"built-in {rule.name}: {rule.effect}"
     yield from _renamed_model(model, target)
     yield from _declared(config, operation, model)
@@ -171,12 +171,15 @@ def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
     """Yield the stream mode and the rules that the model's entry and the operation's block declare together."""
     declared = DeclaredModels(config)
     name, entry = declared.entry(operation, model), declared.model(operation, model)
-    if any(row.protocol in STREAMED for row in _rows(operation)):
+    if any("stream" in row.members for row in _rows(operation)):
         stream = "auto" if entry is None else entry.stream
         yield f"stream: {stream}, {STREAM_EFFECTS[stream]}"
     changes: list[str] = []
     for rule in declared.rules(operation, model):
-        changes += [_described(change) for change in rule.changes] if isinstance(rule, ChangeRule) else [NO_IDS]
+        if isinstance(rule, ChangeRule):
+            changes += [_described(change) for change in rule.changes]
+        elif any("input" in row.members for row in _rows(operation)):
+            changes.append(NO_IDS)
     if changes := [change for change in changes if not change.startswith("stream=")]:  # has a line already
         yield f"rules of {' and '.join(_rule_blocks(config, operation, name))}: {', '.join(changes)}"
 

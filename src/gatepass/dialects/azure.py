@@ -16,7 +16,7 @@ from gatepass.dialects.base import Dialect, build_request, path_segment
 from gatepass.dialects.hints import AZURE_HINTS
 from gatepass.dialects.reply_check import ReceivedReply, classify_error
 from gatepass.errors import UpstreamError
-from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, Timeouts
+from gatepass.types import Call, OutboundRequest, Target, Timeouts
 
 _TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")
 
@@ -64,7 +64,7 @@ class AzureDialect(Dialect):
         """As in Dialect. Raises ModelNotFound for a model that cannot be a path segment."""
         operation = call.operation
         # a Responses request names its deployment in the body, in the classic API too (openai-python's lib/azure.py)
-        has_none = operation.protocol is ClientProtocol.RESPONSES or not operation.names_model
+        has_none = not (operation.has_deployment_path and operation.names_model)
         deployment = "" if has_none else target.model or self.deployment or call.model
         return build_request(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from gatepass.dialects.base import Dialect, build_request, operation_url, path_segment
 from gatepass.errors import InvalidImage, ModelNotFound
 from gatepass.json_scan import Edit, JsonScanner, Member, edited, removals
-from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, Timeouts
+from gatepass.types import Call, OutboundRequest, Target, Timeouts
 
 Paths = Literal["current", "old"]
 """`current`: `/openai/{chat_id}/…` since v0.25. `old`: `/chats_openai/{chat_id}/…` in v0.20 to v0.27."""
@@ -64,6 +64,8 @@ def _below(base_url: str, path: str) -> str:
     return parts._replace(path=f"{root}{API}{path}").geturl()
 
 
+CHAT_PATH, LIST_PATH = "/chat/completions", "/models"
+
 PLACEHOLDER = b'"model"'
 """Sent as `model`. Since v0.26 RAGFlow answers code 101 to a name that is not one of its models
 (infiniflow/ragflow#15726)."""
@@ -101,7 +103,7 @@ class RagflowBody:
     name = "ragflow"
 
     def apply(self, call: Call, target: Target) -> Call:
-        if call.operation.name != "chat":
+        if call.operation.path != CHAT_PATH:
             operation = call.operation.name
             raise ModelNotFound(
                 f'The upstream "{target.upstream}" is RAGFlow, which supports only chat. For {operation} set'
@@ -193,9 +195,9 @@ class RagflowDialect(Dialect):
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
     ) -> OutboundRequest:
-        if call.operation.name == "chat":
+        if call.operation.path == CHAT_PATH:
             url = chat_url(base_url, target.model or call.model, self.paths)
-        elif call.operation.protocol is ClientProtocol.MODELS:
+        elif call.operation.path == LIST_PATH:
             url = list_url(base_url)  # not shown to clients, but its reply shows whether RAGFlow accepts the token
         else:
             url = operation_url(base_url, call.operation.path)

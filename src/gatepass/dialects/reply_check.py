@@ -9,12 +9,12 @@ into an empty answer without an exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -34,7 +34,7 @@ from gatepass.errors import (
     UpstreamRedirect,
 )
 from gatepass.observability.redaction import decoded
-from gatepass.types import ClientProtocol, Headers, Hidden, Operation, UpstreamErrorBody, header
+from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -168,7 +168,7 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamE
     )
 
 
-def classify_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes | GatepassError:
+def classify_document(reply: ReceivedReply, form: ReplyForm) -> bytes | GatepassError:
     """Return the document of a whole reply of status 200 to 299, or the error that it contains.
 
     The same bytes are returned, or the inner document if a gateway wrapped the answer. Most replies take one of two
@@ -190,19 +190,11 @@ def classify_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes |
         if error_body is not None:
             return _rejection(reply, error_body)
         return _invalid(reply, "with an event stream, which is not an answer to this request")
-    return _classify_json(reply, protocol)
+    return _classify_json(reply, form)
 
 
-ACCEPTED, WITHOUT_CONTENT = 202, (204, 205)
-"""Statuses of a success that needs no body, and those that never have one (RFC 9110 15.3.5 and 15.3.6)."""
-
-
-def may_be_empty(operation: Operation, status: int, headers: Headers) -> bool:
-    """Whether an empty body is a success: of a 202, and of a deletion whose reply states where its body ends."""
-    if operation.protocol is not ClientProtocol.RAW:
-        return False
-    is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
-    return status == ACCEPTED or (operation.method == "DELETE" and is_framed)
+WITHOUT_CONTENT = (204, 205)
+"""Statuses of a success that never has a body (RFC 9110 15.3.5 and 15.3.6)."""
 
 
 def not_json(reply: ReceivedReply, reason: str) -> GatepassError:
@@ -210,94 +202,74 @@ def not_json(reply: ReceivedReply, reason: str) -> GatepassError:
     return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
 
 
-def _classify_json(
-    reply: ReceivedReply, protocol: ClientProtocol, *, may_be_wrapped: bool = True
-) -> bytes | GatepassError:
+class ReplyForm(Protocol):
+    """What a whole reply must have. Implemented by `ClientProtocol` (protocols/client_protocol.py)."""
+
+    @property
+    def entries(self) -> str:
+        """The member with the list of answers, or ""."""
+        ...
+
+    @property
+    def entry(self) -> str:
+        """What a reply with an empty list of answers lacks; "" if it may be empty."""
+        ...
+
+    def error_places(self, document: Any) -> Iterable[Any]:
+        """Yield each part of the document that is an error or contains one."""
+        ...
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        """Describe why a document without an error is not an answer; None if it is one."""
+        ...
+
+
+def _classify_json(reply: ReceivedReply, form: ReplyForm, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
     try:
         document = content.parse(reply.body)
     except ValueError as error:
         return not_json(reply, _AT_BYTE.sub("", str(error)))
-    # a response that the client requests by its id: an `error` in it belongs to the request that created the response
-    is_kept = protocol is ClientProtocol.RAW and isinstance(document, dict) and document.get("object") == "response"
-    error_body = None if is_kept else read_error_body(document, mask=reply.mask)
-    error_body = error_body or _error_in_choices(document, protocol, reply.mask)
-    if error_body is not None:
-        return _rejection(reply, error_body)
-    if may_be_wrapped and (inside := _unwrapped(document, reply.body, protocol)) is not None:
+    for place in form.error_places(document):
+        error_body = read_error_body(place, mask=reply.mask)
+        if error_body is not None:
+            return _rejection(reply, error_body)
+    if may_be_wrapped and (inside := _unwrapped(document, reply.body, form.entries)) is not None:
         # once, because a hostile reply may nest envelopes
-        return _classify_json(replace(reply, body=inside), protocol, may_be_wrapped=False)
-    fault = _fault_of_shape(document, protocol, reply.mask)
-    if fault is None and protocol is ClientProtocol.CHAT:
-        fault = _fault_of_choice(next(iter(document["choices"]), None))
+        return _classify_json(replace(reply, body=inside), form, may_be_wrapped=False)
+    fault = form.fault(document, reply.mask)
     if fault is not None:
         return _invalid(reply, fault)
-    missing = _EMPTY.get(protocol)
-    if missing is not None and not document[_WANTED[protocol]]:
-        return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
+    if form.entry and not document[form.entries]:
+        return UpstreamEmpty(f"{reply.answered} without a {form.entry}.", upstream=reply.upstream)
     return reply.body
 
 
-_WANTED: Mapping[ClientProtocol, str] = MappingProxyType(
-    {ClientProtocol.CHAT: "choices", ClientProtocol.EMBEDDINGS: "data"}
-)
-_EMPTY: Mapping[ClientProtocol, str] = MappingProxyType(
-    {ClientProtocol.CHAT: "choice", ClientProtocol.EMBEDDINGS: "vector"}
-)
-
-
-def _unwrapped(document: Any, body: bytes, protocol: ClientProtocol) -> bytes | None:
+def _unwrapped(document: Any, body: bytes, entries: str) -> bytes | None:
     """Return the answer inside `{"code": 0, "data": {…}}`, the envelope of corporate gateways, or None."""
-    wanted = _WANTED.get(protocol)
     inside = document.get("data") if isinstance(document, dict) else None
-    if wanted is None or not isinstance(inside, dict) or isinstance(document.get(wanted), list):
+    if not entries or not isinstance(inside, dict) or isinstance(document.get(entries), list):
         return None
     return (
         content.member(body, "data")
         # of a large body `inside` is only a placeholder
-        if len(body) > content.WHOLE_BYTES or isinstance(inside.get(wanted), list)
+        if len(body) > content.WHOLE_BYTES or isinstance(inside.get(entries), list)
         else None
     )
 
 
-def _fault_of_shape(document: Any, protocol: ClientProtocol, mask: Mask) -> str | None:
-    wanted = _WANTED.get(protocol)
-    if wanted is None and protocol is not ClientProtocol.RESPONSES:
-        return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
+def fault_of_list(document: Any, name: str, mask: Mask) -> str | None:
+    """Describe why `document` has no list of objects `name`; None if it has one."""
     if not isinstance(document, dict):
         return "with JSON that is not an object"
-    if wanted is None:
-        is_response = document.get("object") == "response" or "output" in document
-        return None if is_response else f"with JSON that is not a response ({_members(document, mask)})"
-    entries = document.get(wanted)
+    entries = document.get(name)
     if not isinstance(entries, list):
-        return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
+        return f'with JSON that has no list "{name}" ({shown_members(document, mask)})'
     holds_objects = not entries or isinstance(entries[0], dict)
-    return None if holds_objects else f'with a list "{wanted}" that holds no objects'
+    return None if holds_objects else f'with a list "{name}" that holds no objects'
 
 
-def _error_in_choices(document: Any, protocol: ClientProtocol, mask: Mask) -> UpstreamErrorBody | None:
-    """Return the error if every choice of a chat has one. OpenRouter reports a provider's error there."""
-    choices = document.get("choices") if protocol is ClientProtocol.CHAT and isinstance(document, dict) else None
-    if not isinstance(choices, list) or not choices:
-        return None
-    if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
-        return None
-    return read_error_body({"error": choices[0]["error"]}, mask=mask)
-
-
-def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
-    """Describe why the first choice is invalid; None if it is valid."""
-    # the client would show a choice without a message as an empty answer, and a delta as a complete one
-    if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
-        return None
-    if isinstance(choice.get("text"), str):
-        return None
-    if not choice.get("delta") or not isinstance(choice["delta"], dict):
-        return "with a choice that has neither a message nor a text"
-    return None if choice.get("finish_reason") else "with a part of a stream instead of a whole answer"
-
-
-def _members(document: dict[Any, Any], mask: Mask) -> str:
+def shown_members(document: dict[Any, Any], mask: Mask) -> str:
+    """Return the names of the first members, for an error."""
     if not document:
         return "it is empty"
     names = [clean(str(name), mask, 40) for name in list(document)[:SHOWN_MEMBERS]]

@@ -26,7 +26,6 @@ from gatepass.normalize.messages import (
     ToolIds,
 )
 from gatepass.normalize.rules import Change
-from gatepass.types import ClientProtocol
 
 SAFE = frozenset(
     (
@@ -78,7 +77,8 @@ class LearningPolicy:
     may_stream: bool = True
     is_configured: bool = False
 
-    def allows(self, rule: LearnedRule, protocol: ClientProtocol) -> bool:
+    def allows(self, rule: LearnedRule, members: frozenset[str]) -> bool:
+        """Whether `rule` may be learned for an operation with these `members`, which rules may change."""
         field = rule.field
         match rule.action:
             case "drop":
@@ -88,7 +88,7 @@ class LearningPolicy:
                 if top in NEVER or top.endswith("[]"):
                     return False
                 # safe there, because the length of the vectors in the reply is checked
-                is_dimensions = field == "dimensions" and protocol is ClientProtocol.EMBEDDINGS
+                is_dimensions = field == "dimensions" and field in members
                 return top in SAFE or self._names(field) or is_dimensions
             case "rename":
                 return RENAMES.get(field) == rule.to

@@ -23,9 +23,9 @@ from gatepass.learning.learned_rule import (
     LearningPolicy,
 )
 from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
-from gatepass.normalize.members import STREAMED, JsonMemberPath
+from gatepass.normalize.members import JsonMemberPath
 from gatepass.normalize.rules import would_change
-from gatepass.types import Call, ClientProtocol
+from gatepass.types import Call
 
 Relevant = Collection[LearnedRule]
 """Rules that would change one body; the result of `relevant_rules`."""
@@ -63,7 +63,7 @@ def next_rules(
     for step in suggested_rules(rejection, policy.also):
         found = [one for one in step if one in relevant]
         # All or nothing: the upstream would reject a request to which only a part of the step is applied.
-        fits = [policy.allows(rule, rejection.protocol) and not is_excluded(rule) for rule in found]
+        fits = [policy.allows(rule, rejection.members) and not is_excluded(rule) for rule in found]
         if found and all(fits):
             return tuple(found)
     return ()
@@ -135,7 +135,7 @@ _ORPHANED = re.compile(  # OpenAI (litellm#5803), then vLLM
 
 def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     tops = ("stream", "stream_options", "enable_thinking", "parameters")
-    if rejection.protocol not in STREAMED or rejection.is_of_a_value or not rejection.is_about(*tops):
+    if "stream" not in rejection.members or rejection.is_of_a_value or not rejection.is_about(*tops):
         return
     if rejection.opens(_UNVERIFIED):
         yield (LearnedRule("stream", "synth", ttl_s=QUARTER_S, by_credential=True),)
@@ -206,7 +206,7 @@ _TOOL_ID = re.compile(r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, wi
 
 
 def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
-    if rejection.protocol is not ClientProtocol.CHAT or not rejection.is_about("messages", "role", "content"):
+    if "messages" not in rejection.members or not rejection.is_about("messages", "role", "content"):
         return
     rejects_developer = rejection.opens(_DEVELOPER, _DEVELOPER_VALUE, _OTHER_ROLES)
     if rejects_developer:
@@ -247,7 +247,7 @@ FILL = 0.9
 
 
 def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
-    if rejection.protocol is not ClientProtocol.EMBEDDINGS:
+    if "input" not in rejection.members:
         return
     # Nine digits at most, here and below: an upstream's text may contain thousands.
     limits = [int(found[1][:9]) for pattern in _LIMITS if (found := rejection.opens(pattern)) is not None]
@@ -283,7 +283,7 @@ SPARE_TOKENS = 8
 
 
 def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tuple[LearnedRule, ...]]:
-    if rejection.protocol is not ClientProtocol.CHAT:
+    if "tool_choice" not in rejection.members:
         return
     if "tool_choice" in also and rejection.opens(_TOOL_CHOICE):
         # Not stored (0 s): the upstream rejects thinking together with a forced tool, and accepts either alone.
@@ -418,7 +418,7 @@ def _wrong_values(rejection: UpstreamRejection) -> Iterator[str]:
     for pattern in _VALUES:
         if (found := rejection.opens(pattern)) is not None:
             yield path_from_error(found[1])
-    if rejection.protocol is ClientProtocol.EMBEDDINGS and rejection.opens(_NO_DIMENSIONS) is not None:
+    if "dimensions" in rejection.members and rejection.opens(_NO_DIMENSIONS) is not None:
         yield "dimensions"
 
 
@@ -485,7 +485,7 @@ def _setting_advice(
     rejection: UpstreamRejection, rules: list[LearnedRule], setting: LearningSettings, blocked_s: BlockedS
 ) -> str:
     """Name the setting that would allow `rules`, or report that they failed a moment ago."""
-    forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.protocol)]
+    forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.members)]
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:
         return f"The model's entry sets stream: {setting.stream}. Set it to auto or {STREAM_SETTING[stream.field]}."
@@ -513,10 +513,10 @@ def _setting_names(forbidden: list[LearnedRule], rejection: UpstreamRejection) -
     """Return names for `learn_also` that allow all `forbidden` rules, or None if a rule cannot be allowed."""
     found: list[str] = []
     for rule in forbidden:
-        if not any(LearningPolicy(frozenset((name,))).allows(rule, rejection.protocol) for name in found):
+        if not any(LearningPolicy(frozenset((name,))).allows(rule, rejection.members) for name in found):
             offered = (rule.field, *sorted(LEARN_ALSO))
             name = next(
-                (one for one in offered if LearningPolicy(frozenset((one,))).allows(rule, rejection.protocol)), None
+                (one for one in offered if LearningPolicy(frozenset((one,))).allows(rule, rejection.members)), None
             )
             if name is None:
                 return None

@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from gatepass.errors import UpstreamError, UpstreamErrorReply
-from gatepass.types import FINAL_CODES, ClientProtocol, UpstreamErrorBody
+from gatepass.types import FINAL_CODES, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
 """Limit on the body to compare, which takes up to 50 ms, in a thread. Above a limit, nothing is learned."""
@@ -326,9 +326,12 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRejection:
-    """One rejection: `text` is the upstream's message, `code` and `kind` are in lower case, `param` is unchanged."""
+    """One rejection: `text` is the upstream's message, `code` and `kind` are in lower case, `param` is unchanged.
 
-    protocol: ClientProtocol
+    `members`: those that rules may change in requests of the operation (`Operation.members`).
+    """
+
+    members: frozenset[str]
     text: str = field(repr=False)
     code: str = ""
     kind: str = ""
@@ -337,14 +340,14 @@ class UpstreamRejection:
 
     @classmethod
     def of(
-        cls, protocol: ClientProtocol, status: int | None, error_body: UpstreamErrorBody | None, sent: bytes
+        cls, members: frozenset[str], status: int | None, error_body: UpstreamErrorBody | None, sent: bytes
     ) -> Self | None:
         """Return the rejection without the values of the body `sent`; None if nothing may be learned from it.
 
         Nothing is learned from other statuses, from an error without a message, from NEVER_CODES, and from an error
         whose codes or JSON the body `sent` may have caused.
         """
-        is_form = status in TEACHING or (status == OF_BATCHES and protocol is ClientProtocol.EMBEDDINGS)
+        is_form = status in TEACHING or (status == OF_BATCHES and "input" in members)
         if error_body is None or not is_form:
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
@@ -355,7 +358,7 @@ class UpstreamRejection:
         inside = error_body.inside
         if quoted is None or len(inside) > MOST_INSIDE_CHARS:
             # the message may quote the client, so only the code and `param` are used
-            return None if inside else cls(protocol, f"{code}: {error_body.param}", code, kind, error_body.param)
+            return None if inside else cls(members, f"{code}: {error_body.param}", code, kind, error_body.param)
         if any(map(quoted.hold, TAUGHT_CODES & {code, kind})) or quoted.cut(inside) != inside:
             return None
         raw = error_body.raw
@@ -363,7 +366,7 @@ class UpstreamRejection:
             raw = {"metadata": {"raw": quoted.cut(relayed)}}
         elif quoted.hold(ZOD_CODE):
             raw = None  # the client may have caused its list of names
-        return cls(protocol, _with_quoted(error_body, quoted.cut), code, kind, error_body.param, raw)
+        return cls(members, _with_quoted(error_body, quoted.cut), code, kind, error_body.param, raw)
 
     @property
     def is_of_a_value(self) -> bool:

@@ -2,7 +2,7 @@
 
 The caller drives one session through an attempt, and closes it in every case::
 
-    session = learner.session(scope, protocol, mode, policy)
+    session = learner.session(scope, members, mode, policy)
     try:
         await wait_for_trial(session, call, clock)
         while True:
@@ -37,7 +37,7 @@ from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection,
 from gatepass.learning.memory import LIMIT, Memory, Settled, SingleTrial, TrialKey
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.rules import apply_changes
-from gatepass.types import Call, ClientProtocol
+from gatepass.types import Call
 
 NO_ANSWER = (UpstreamTimeout, UpstreamConnect, UpstreamDns, UpstreamTls)
 """Errors after which it is unknown whether the upstream accepts the request."""
@@ -133,14 +133,15 @@ class LearningEvent:
 class LearningSession:
     """Learning for one request at one target. It does no I/O and reads no clock.
 
-    `events` collects what the caller logs. `tried` names the changes that did not help. `changed` names the changes
-    that helped before the error that `failed` returned. `is_exhausted`: a limit prevented another try.
+    `members`: as in UpstreamRejection. `events` collects what the caller logs. `tried` names the changes that did not
+    help. `changed` names the changes that helped before the error that `failed` returned. `is_exhausted`: a limit
+    prevented another try.
     """
 
     memory: Memory
     trial: SingleTrial
     scope: RuleScope
-    protocol: ClientProtocol
+    members: frozenset[str]
     mode: Mode
     policy: LearningPolicy
     events: list[LearningEvent] = field(default_factory=list)
@@ -202,7 +203,7 @@ class LearningSession:
                 candidate = AppliedRule(trial.rule, proven=False, evidence=trial.evidence, helped=trial.helped)
                 known.setdefault(key, candidate)
             allows = self.policy.allows
-            self._applied.by_key = {key: one for key, one in known.items() if allows(one.rule, self.protocol)}
+            self._applied.by_key = {key: one for key, one in known.items() if allows(one.rule, self.members)}
         self._is_planned = True
 
     def revise(self, call: Call) -> Call:
@@ -223,7 +224,7 @@ class LearningSession:
         rejection = None
         if isinstance(error, UpstreamErrorReply):
             sent = b"{}" if self._sent is None else self._sent.body
-            rejection = UpstreamRejection.of(self.protocol, error.http_status, error.error_body, sent)
+            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent)
         self._rejections.append((error, rejection))
         return rejection
 
@@ -385,10 +386,10 @@ class Learner:
         return True
 
     def session(
-        self, scope: RuleScope, protocol: ClientProtocol, mode: Mode = "on", policy: LearningPolicy | None = None
+        self, scope: RuleScope, members: frozenset[str], mode: Mode = "on", policy: LearningPolicy | None = None
     ) -> LearningSession:
         """Return a session for one request. The caller closes it, which ends its trials."""
-        return LearningSession(self.memory, self.trial, scope, protocol, mode, policy or LearningPolicy())
+        return LearningSession(self.memory, self.trial, scope, members, mode, policy or LearningPolicy())
 
 
 async def wait_for_trial(session: LearningSession, call: Call, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import Edit, JsonScanner, Member, ScannedBody, edited
 from gatepass.normalize.json_editor import JsonEditor
-from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Target
+from gatepass.types import Call, EmbeddingsOptions, Target
 
 _IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
 _MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
@@ -37,7 +37,7 @@ class FloatVectors:
     entry: str = "set=encoding_format>float"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        if editor.protocol is not ClientProtocol.EMBEDDINGS or editor.top.string("encoding_format") != "base64":
+        if "encoding_format" not in editor.members or editor.top.string("encoding_format") != "base64":
             return False
         return editor.top.set("encoding_format", b'"float"')
 
@@ -89,7 +89,7 @@ class TextsOnly:
 def has_token_ids(call: Call) -> bool:
     """Whether the `input` of an embeddings call is a list of numbers, or of such lists."""
     body = call.body
-    if call.operation.protocol is not ClientProtocol.EMBEDDINGS:
+    if "input" not in call.operation.members:
         return False
     if type(body) is not ScannedBody and _MAYBE_IDS.search(body) is None:
         return False
@@ -109,7 +109,7 @@ def _set_limit(editor: JsonEditor, limit: int) -> bool:
 
 def _count(editor: JsonEditor) -> int:
     """Return the number of inputs in a list. Return 0 for a single input: a string or a list of ids."""
-    inputs = editor.top.array("input") if editor.protocol is ClientProtocol.EMBEDDINGS else None
+    inputs = editor.top.array("input") if "input" in editor.members else None
     if inputs is None or any(first.kind in "-0123456789" for first in islice(inputs, 1)):
         return 0
     return len(inputs)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from gatepass.errors import InvalidImage
 from gatepass.json_scan import Piece, any_of, may_name, string
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, JsonValue
-from gatepass.types import Call, ClientProtocol, Target
+from gatepass.types import Call, Target
 
 HEAD_BYTES = 1024
 """The start of a string, which shows whether it is a URL or base64."""
@@ -198,11 +198,12 @@ class Images:
     name = "images"
     effect = "`images` next to the conversation are moved into it"
     words = ("images",)
-    calls = frozenset(((ClientProtocol.CHAT, False), (ClientProtocol.CHAT, True)))
+    member = "images"
+    is_for_streams = True
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.protocol is not ClientProtocol.CHAT or not may_name(call.body, _WORDS):
+        if "images" not in call.operation.members or not may_name(call.body, _WORDS):
             return call
         editor = JsonEditor(call)
         count = _move(editor.top)

@@ -14,7 +14,7 @@ import msgspec
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
-from gatepass.types import Call, ClientProtocol
+from gatepass.types import Call
 
 _EMPTY = re.compile(
     rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?',
@@ -283,8 +283,9 @@ class JsonEditor:
         self.max_inputs = call.max_inputs
 
     @property
-    def protocol(self) -> ClientProtocol:
-        return self._call.operation.protocol
+    def members(self) -> frozenset[str]:
+        """The members that rules may change."""
+        return self._call.operation.members
 
     @property
     def messages(self) -> list[JsonObjectEditor]:

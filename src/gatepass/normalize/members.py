@@ -15,7 +15,6 @@ import msgspec
 
 from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
-from gatepass.types import ClientProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +174,6 @@ class Clamp:
         return owner.set(self.path.name, msgspec.json.encode(int(bound) if is_integer else bound))
 
 
-STREAMED = (ClientProtocol.CHAT, ClientProtocol.RESPONSES)
-"""Protocols whose streams and whole replies gatepass can convert into each other (proxy/response.py)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Unstreamed:
     """Request a whole reply where the client requests a stream. The stream is synthesized. Entry `stream=synth`."""
@@ -186,7 +181,7 @@ class Unstreamed:
     entry: str = "stream=synth"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        if not editor.stream or editor.protocol not in STREAMED:
+        if not editor.stream or "stream" not in editor.members:
             return False
         editor.top.set("stream", b"false")
         # OpenAI and vLLM reject `stream_options` without `stream: true`.
@@ -202,10 +197,10 @@ class Streamed:
     entry: str = "stream=aggregate"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        if editor.stream or editor.protocol not in STREAMED:
+        if editor.stream or "stream" not in editor.members:
             return False
         editor.top.set("stream", b"true")
-        if editor.protocol is ClientProtocol.CHAT:
+        if "stream_options" in editor.members:
             # An aggregated reply has usage only if the stream has it. The Responses API always sends it.
             editor.top.set("stream_options", b'{"include_usage":true}')
         editor.stream = True

@@ -1,6 +1,6 @@
-"""Define the operations of the API, parse requests into calls, and write error objects.
+"""Define the operations of the API: one table of paths, methods and client protocols.
 
-`table` finds the operation and the profile of a path. `request` reads body and headers. `error_objects` writes errors
-in the client's protocol.
-The package does no I/O. It must not import `learning`, `proxy`, `server` or another package of the same layer.
+`table` finds the operation and the profile of a path.
+The package does no I/O. It must not import `learning`, `proxy`, `server` or another package of the same layer but
+`protocols`.
 """

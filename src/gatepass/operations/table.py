@@ -14,51 +14,67 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedApi, UnsupportedUpgrade
-from gatepass.types import Call, ClientProtocol, ClientRequest, Headers, Operation, header
+from gatepass.protocols import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MESSAGES,
+    MODELS,
+    PROTOCOLS,
+    RAW,
+    RERANK,
+    RESPONSES,
+    STORED_RESPONSES,
+    ClientProtocol,
+)
+from gatepass.types import Call, ClientRequest, Headers, Operation, header
 
 
-def _raw(name: str, method: str, path: str, summary: str, **flags: bool) -> Operation:
-    return Operation(name, method, path, ClientProtocol.RAW, summary, **flags)
+def _row(protocol: ClientProtocol, name: str, method: str, path: str, summary: str, **more: Any) -> Operation:
+    return Operation(name, method, path, protocol.name, summary, protocol.members, **more)
+
+
+def _stored(name: str, method: str, path: str, summary: str, protocol: ClientProtocol = RAW, **more: Any) -> Operation:
+    return _row(protocol, name, method, path, summary, names_model=False, is_about_stored=True, **more)
 
 
 _RAW = (
-    _raw("transcriptions", "POST", "/audio/transcriptions", "Transcribe speech", takes_form=True),
-    _raw("translations", "POST", "/audio/translations", "Translate speech", takes_form=True),
-    _raw("speech", "POST", "/audio/speech", "Synthesize speech"),
-    _raw("images", "POST", "/images/generations", "Generate an image"),
-    _raw("images", "POST", "/images/edits", "Edit an image", takes_form=True),
-    _raw("images", "POST", "/images/variations", "Create variations of an image", takes_form=True),
-    _raw("moderations", "POST", "/moderations", "Classify a text"),
-    _raw("files", "POST", "/files", "Store a file", takes_form=True, names_model=False),
-    _raw("files", "GET", "/files", "List the files", names_model=False),
-    _raw("files", "GET", "/files/{id}", "Describe one file", names_model=False),
-    _raw("files", "DELETE", "/files/{id}", "Delete one file", names_model=False),
-    _raw("files", "GET", "/files/{id}/content", "Fetch one file", names_model=False, is_download=True),
-    _raw("batches", "POST", "/batches", "Create a batch", names_model=False),
-    _raw("batches", "GET", "/batches", "List the batches", names_model=False),
-    _raw("batches", "GET", "/batches/{id}", "Describe one batch", names_model=False),
-    _raw("batches", "POST", "/batches/{id}/cancel", "Cancel one batch", names_model=False, cancels=True),
-    _raw("responses", "GET", "/responses/{id}", "Fetch one response", names_model=False),
-    _raw("responses", "DELETE", "/responses/{id}", "Delete one response", names_model=False),
-    _raw("responses", "POST", "/responses/{id}/cancel", "Cancel one response", names_model=False, cancels=True),
-    _raw("responses", "GET", "/responses/{id}/input_items", "List one response's input", names_model=False),
+    _row(RAW, "transcriptions", "POST", "/audio/transcriptions", "Transcribe speech", takes_form=True),
+    _row(RAW, "translations", "POST", "/audio/translations", "Translate speech", takes_form=True),
+    _row(RAW, "speech", "POST", "/audio/speech", "Synthesize speech"),
+    _row(RAW, "images", "POST", "/images/generations", "Generate an image"),
+    _row(RAW, "images", "POST", "/images/edits", "Edit an image", takes_form=True),
+    _row(RAW, "images", "POST", "/images/variations", "Create variations of an image", takes_form=True),
+    _row(RAW, "moderations", "POST", "/moderations", "Classify a text"),
+    _stored("files", "POST", "/files", "Store a file", takes_form=True),
+    _stored("files", "GET", "/files", "List the files"),
+    _stored("files", "GET", "/files/{id}", "Describe one file"),
+    _stored("files", "DELETE", "/files/{id}", "Delete one file"),
+    _stored("files", "GET", "/files/{id}/content", "Fetch one file", is_download=True),
+    _stored("batches", "POST", "/batches", "Create a batch"),
+    _stored("batches", "GET", "/batches", "List the batches"),
+    _stored("batches", "GET", "/batches/{id}", "Describe one batch"),
+    _stored("batches", "POST", "/batches/{id}/cancel", "Cancel one batch", cancels=True),
+    _stored("responses", "GET", "/responses/{id}", "Fetch one response", STORED_RESPONSES),
+    _stored("responses", "DELETE", "/responses/{id}", "Delete one response", STORED_RESPONSES),
+    _stored("responses", "POST", "/responses/{id}/cancel", "Cancel one response", STORED_RESPONSES, cancels=True),
+    _stored("responses", "GET", "/responses/{id}/input_items", "List one response's input", STORED_RESPONSES),
 )
 """Operations whose requests and replies pass unchanged."""
 
 OPERATIONS = (
-    Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "Complete a chat"),
-    Operation("completions", "POST", "/completions", ClientProtocol.CHAT, "Complete a text"),
-    Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "Embed texts"),
-    Operation("rerank", "POST", "/rerank", ClientProtocol.RERANK, "Rank documents by a query"),
-    Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "Create a response"),
+    _row(CHAT, "chat", "POST", "/chat/completions", "Complete a chat"),
+    _row(COMPLETIONS, "completions", "POST", "/completions", "Complete a text"),
+    _row(EMBEDDINGS, "embeddings", "POST", "/embeddings", "Embed texts"),
+    _row(RERANK, "rerank", "POST", "/rerank", "Rank documents by a query"),
+    _row(RESPONSES, "responses", "POST", "/responses", "Create a response", has_deployment_path=False),
     *_RAW,
-    Operation("models", "GET", "/models", ClientProtocol.MODELS, "List the models", names_model=False),
-    Operation("model", "GET", "/models/{model}", ClientProtocol.MODELS, "Describe one model", names_model=False),
+    _row(MODELS, "models", "GET", "/models", "List the models", names_model=False),
+    _row(MODELS, "model", "GET", "/models/{model}", "Describe one model", names_model=False, opened_by="models"),
 )
 
 UNSERVED = tuple(
-    Operation("messages", method, "/messages", ClientProtocol.MESSAGES, "Anthropic's Messages API")
-    for method in ("POST", "GET", "DELETE")
+    _row(MESSAGES, "messages", method, "/messages", "Anthropic's Messages API") for method in ("POST", "GET", "DELETE")
 )
 """An API that gatepass does not serve. At and below its path, `unsupported_api` has the format of its clients."""
 
@@ -97,12 +113,12 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
         if "{" not in operation.path:
             for prefix in PREFIXES:
                 found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
-        if operation.protocol is ClientProtocol.RERANK:
+        if operation.protocol == RERANK.name:
             found[COHERE_V2] = {operation.method: Match(operation)}
     return MappingProxyType(found)
 
 
-_RERANK = next(operation for operation in OPERATIONS if operation.protocol is ClientProtocol.RERANK)
+_RERANK = next(operation for operation in OPERATIONS if operation.protocol == RERANK.name)
 _ROOTS = frozenset(("", *PREFIXES))
 # RAGFlow's rerank class posts to the base URL itself
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
@@ -143,10 +159,10 @@ def match_operation(method: str, path: str, base_path: str = "") -> Match:
     return matched
 
 
-def operation_at(path: str, base_path: str = "") -> str | None:
-    """Return the name of the operation of `path`, for any method, or None."""
+def operation_at(path: str, base_path: str = "") -> Operation | None:
+    """Return an operation of `path`, for any method, or None."""
     found = _find(path, base_path)
-    return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation.name
+    return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation
 
 
 def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
@@ -162,7 +178,7 @@ def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> Un
 
 def check_served(operation: Operation, client_request: ClientRequest, base_path: str = "") -> None:
     """Raise UnsupportedApi for an operation of UNSERVED. Call it after the authentication."""
-    if operation.protocol is ClientProtocol.MESSAGES:
+    if operation.protocol == MESSAGES.name:
         where = base_url(client_request.headers, client_request.mounted_at + base_path)
         raise UnsupportedApi(
             "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"
@@ -231,7 +247,7 @@ def _openapi_operation(operation: Operation) -> dict[str, Any]:
     parts = [operation.method.lower(), *re.findall(r"[a-z]+", operation.path)]
     operation_id = operation.name if rows == [operation] else "_".join(parts)
     content = _JSON
-    if operation.protocol in (ClientProtocol.CHAT, ClientProtocol.RESPONSES):
+    if "stream" in operation.members:
         content = {**_JSON, "text/event-stream": {"schema": {"type": "string"}}}
     described: dict[str, Any] = {
         "operationId": operation_id,
@@ -310,28 +326,13 @@ def base_url(headers: Headers, base_path: str = "", profile: str | None = None) 
     return f"{scheme}://{hosts[0].decode('ascii')}{path}"
 
 
-WORD = "ping"
-
-
 def samples(operation: str, model: str) -> tuple[Call, ...]:
     """Return requests of one word for the shortest answer, the most widely accepted first."""
     found = next(each for each in OPERATIONS if each.name == operation)
-    return tuple(call_of(found, model, {"model": model, **body}) for body in _bodies(operation))
+    return tuple(call_of(found, model, {"model": model, **body}) for body in PROTOCOLS[found.protocol].samples)
 
 
 def call_of(operation: Operation, model: str = "", body: Mapping[str, Any] | None = None) -> Call:
     """Return a call that gatepass itself sends."""
     data = json.dumps(body).encode() if body is not None else b""
     return Call(id="gatepass", operation=operation, caller="gatepass", model=model, body=data, headers=())
-
-
-def _bodies(operation: str) -> list[dict[str, Any]]:
-    if operation == "embeddings":
-        return [{"input": WORD}]
-    if operation == "rerank":
-        return [{"query": WORD, "documents": [WORD]}]
-    if operation == "completions":
-        return [{"prompt": WORD, "max_tokens": 1}]
-    chat = {"messages": [{"role": "user", "content": WORD}]}
-    # Reasoning models reject `max_tokens`, and a limit that is too low for their reasoning.
-    return [{**chat, "max_tokens": 1}, {**chat, "max_completion_tokens": 16}]

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gatepass.auth.model_access import may_use
 from gatepass.dialects.base import raw_request
-from gatepass.dialects.hints import model_hint, responses_hint, sentence
+from gatepass.dialects.hints import model_hint, sentence
 from gatepass.errors import (
     GatepassError,
     Overloaded,
@@ -31,24 +31,23 @@ from gatepass.learning.matchers import LearningSettings, Relevant, advice, relev
 from gatepass.learning.rejection import UpstreamRejection, is_too_long
 from gatepass.learning.session import LearningSession, wait_for_trial
 from gatepass.normalize.embeddings_request import has_token_ids
-from gatepass.normalize.members import STREAMED
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rerank import ConvertRerank, RerankOptions, client_ranking
 from gatepass.normalize.rules import (
     BUILT_IN_RULES,
     MODEL,
     MODEL_NAME_ONLY,
-    ChangeRule,
     Rule,
     applicable_rules,
     apply_rules,
     normalize,
 )
 from gatepass.observability.observer import RuleChange
+from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.client_protocol import Ranking
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.batches import send_embeddings
+from gatepass.proxy.batches import send_parts
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, keep_alive_encoder
+from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, BodyThread, is_heavy, with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
 from gatepass.proxy.retry import Outcome, Repeat, Tried, may_repeat, outcome_of
@@ -62,7 +61,7 @@ from gatepass.proxy.upstream_call import (
     send_error,
     wait_for_token,
 )
-from gatepass.types import Call, ClientProtocol, OutboundRequest, Response, Target
+from gatepass.types import Call, OutboundRequest, Response, Target
 
 IDS_ADVICE = (
     "`input` contains token ids, which are valid only for the tokenizer that produced them. Send texts"
@@ -99,7 +98,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
 
     # Normalize. Profile rules, built-in rules and declared rules are the same for each attempt at this target.
     is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
-    is_streamed = call.stream and call.operation.protocol in STREAMED
+    protocol = PROTOCOLS[call.operation.protocol]
+    is_streamed = call.stream and "stream" in protocol.members
     if (base := attempt.base) is None:
         rules = rules_for(state, upstream, call, target, context.profile_rules)
         base = (
@@ -132,14 +132,13 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
 
     # Encode, authorize, send, classify.
-    protocol = normalized.operation.protocol
-    if protocol is ClientProtocol.EMBEDDINGS:
-        reply: ClassifiedReply = await send_embeddings(attempt, normalized, send_once, _send_part)
-    elif protocol is ClientProtocol.RERANK:
-        reply = await _send_rerank(attempt, normalized)
+    if protocol.has_parts:
+        reply: ClassifiedReply = await send_parts(attempt, normalized, send_once, _send_part)
+    elif protocol.ranking is not None:
+        reply = await _send_ranked(attempt, normalized, protocol.ranking)
     else:
         request = _encode(attempt, normalized)
-        if protocol is ClientProtocol.RAW:
+        if protocol.is_raw:
             if context.upload is not None:
                 attempt.upload = upload = context.upload.as_model(target.model)
                 attempt.record.adapted = (*normalized.adapted, *upload.adapted)
@@ -328,17 +327,16 @@ def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
     return upstream.dialect.encode(call, target, upstream.base_url, timeouts, upstream.forward_headers)
 
 
-async def _send_rerank(attempt: Attempt, normalized: Call) -> BufferedReply:
+async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[bytes], Ranking]) -> BufferedReply:
     """Send a rerank call, and return the ranking in the form that the client's own call requires.
 
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
-    options = await attempt.state.body_thread.run(attempt.call.body, partial(RerankOptions.of, attempt.call.body))
+    rank = await attempt.state.body_thread.run(attempt.call.body, partial(ranking, attempt.call.body))
     reply = await send_once(attempt, normalized)
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
-    work = partial(client_ranking, reply.body, options, attempt.upstream.name)
-    body = await attempt.state.body_thread.run(reply.body, work)
+    body = await attempt.state.body_thread.run(reply.body, partial(rank, reply.body, attempt.upstream.name))
     return reply if body is reply.body else replace(reply, body=body)
 
 
@@ -346,7 +344,8 @@ def _start_keep_alive(attempt: Attempt, keep_alive: KeepAlive | None, hold_s: fl
     """Send keep-alives to a client that waits for a stream, if its profile has a form for them."""
     if keep_alive is None:
         return
-    encoder = keep_alive_encoder(attempt.profile, attempt.call, attempt.state.clock.wall)
+    protocol = PROTOCOLS[attempt.call.operation.protocol]
+    encoder = protocol.keep_alive(attempt.profile, attempt.call, attempt.state.clock.wall)
     if encoder is not None:
         keep_alive.start(encoder, hold_s)
 
@@ -362,9 +361,9 @@ def rules_for(
         return ()
     rules = state.declared.configured_rules(call.operation.name, call.model)
     first_rules = profile_rules.rules[upstream.dialect_name]
-    if call.operation.protocol is ClientProtocol.RERANK:
-        shape = ConvertRerank(upstream.settings.rerank_shape, call.model or target.model)
-        rules = (ChangeRule("rerank", (shape,)), *rules)
+    own_rules = PROTOCOLS[call.operation.protocol].own_rules
+    if own_rules is not None:
+        rules = (*own_rules(upstream.settings, call.model or target.model), *rules)
     return (*first_rules, *rules) if first_rules else rules
 
 
@@ -429,7 +428,7 @@ def _new_session(attempt: Attempt, base: Call) -> LearningSession:
     policy = LearningPolicy(frozenset(settings.learn_also), may_stream, is_configured)
     upstream, model = attempt.upstream, attempt.target.model or base.model
     scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
-    return upstream.state.learner.session(scope, base.operation.protocol, settings.learn, policy)
+    return upstream.state.learner.session(scope, base.operation.members, settings.learn, policy)
 
 
 def _open_session(attempt: Attempt, base: Call) -> LearningSession:
@@ -496,10 +495,9 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
             upstream_code=shown.code,
             param="input",
         )
-    if sent.operation.protocol is ClientProtocol.RESPONSES and isinstance(shown, UpstreamErrorReply):
-        error_body = shown.error_body
-        hint = None if error_body is None else responses_hint(error_body.message, upstream, shown.http_status)
-        if error_body is not None and hint is not None:
+    if isinstance(shown, UpstreamErrorReply) and (error_body := shown.error_body) is not None:
+        hint = PROTOCOLS[sent.operation.protocol].hint(error_body.message, upstream, shown.http_status)
+        if hint is not None:
             shown.message = f"{sentence(error_body.message)} {hint}"
     changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
     if session.is_exhausted:

@@ -20,9 +20,7 @@ SendPart = Callable[[Attempt, int, Call], Awaitable[ClassifiedReply]]
 """Sends the part at this place of a split call, and adds its attempts to `Attempt.parts`."""
 
 
-async def send_embeddings(
-    attempt: Attempt, normalized: Call, send_once: SendOnce, send_part: SendPart
-) -> BufferedReply:
+async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, send_part: SendPart) -> BufferedReply:
     """Return all the vectors of the client's call.
 
     `normalized` is split by its `max_inputs`, and PARALLEL requests are sent at a time. The first error cancels the

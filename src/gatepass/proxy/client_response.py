@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import AttemptRecord
-from gatepass.operations.error_objects import NO_STORE, error_body, error_headers, response_error, stream_error
+from gatepass.protocols.error_objects import NO_STORE, error_headers
 from gatepass.proxy.context import RequestContext
 
 SLICE_BYTES = 256 * 1024
@@ -27,10 +27,6 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-accel-buffering", b"no"),
 )
 """Without the last field nginx buffers event streams; without the second, caches store or compress them."""
-
-RESPONSES = "responses"
-"""The operation whose streams end with the error events of the Responses API. `GET /responses/{id}` has this name too,
-but not the protocol."""
 
 NO_CONTENT = 204
 
@@ -137,14 +133,11 @@ class ClientResponse:
             return
         if self.begun:
             rewords = context.profile_rules.settings.rewords_errors
-            if context.access.operation == RESPONSES:
-                last_events = response_error(error, context.streamed_response(), rewords=rewords)
-            else:
-                last_events = stream_error(error, rewords=rewords)
+            last_events = context.protocol.stream_error(error, context.streamed_response(), rewords=rewords)
             await self.send_events(last_events, last=True)
             return
         headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it
-        body = error_body(error, context.access.operation, context.client_request.id)
+        body = context.protocol.error_body(error, context.client_request.id)
         await self.send(error.http_status, [*headers, *error.relayed], body)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:

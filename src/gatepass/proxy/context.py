@@ -18,6 +18,8 @@ from gatepass.errors import GatepassError
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, stable_code
+from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.raw import RAW
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.retry import Outcome, Repeat, outcome_of
@@ -255,6 +257,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     """The rules of the caller's profile, and its `settings`. The profile "plain" until the caller is known."""
     access: AccessRecord
     """What the access log shows. It is filled while the request runs."""
+    protocol: ClientProtocol = RAW
+    """The protocol that the client speaks: of its errors and keep-alives."""
     caller: AccessKey = ANONYMOUS
     call: Call | None = None
     memory: RequestMemory | None = None

@@ -35,9 +35,7 @@ from gatepass.errors import (
 )
 from gatepass.json_scan import MOST_STEPS, TooManySteps
 from gatepass.normalize.profiles import ProfileRules, untyped
-from gatepass.normalize.rerank import is_rerank
 from gatepass.normalize.rules import with_model
-from gatepass.operations.request import call_without_body, check_encoding, decode
 from gatepass.operations.table import (
     Match,
     base_url,
@@ -49,6 +47,9 @@ from gatepass.operations.table import (
     unknown_path_error,
     upgrade_error,
 )
+from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.request import call_without_body, check_encoding
+from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, RequestCycle
@@ -59,13 +60,10 @@ from gatepass.proxy.large_body import INLINE_BYTES, ON_LOOP_STEPS, UNSCANNED_BYT
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
-from gatepass.types import Call, ClientProtocol, ClientRequest, Operation, Target, header
+from gatepass.types import Call, ClientRequest, Operation, Target, header
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
-
-MODEL_REQUIRED = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RESPONSES)
-"""These need a model from the body or from `operations.NAME.model`. Other calls are routed without one."""
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:
@@ -86,7 +84,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
     except GatepassError as error:
         drop_tracebacks(error)  # before the wait for the client
         if context.access.operation == NO_OPERATION:  # rejected before the operation was matched
-            context.access.operation = _operation_name(client_request, state.base_path)
+            _name_operation(context)
         cause = error
         await _send_error(client_response, error)
     except asyncio.CancelledError:  # the process stops without waiting for its requests
@@ -124,7 +122,8 @@ async def _serve(
     except (MethodNotAllowed, UnknownPath) as error:
         raise _no_operation(context, path_profile, error) from None
     operation = found.operation
-    access = context.access
+    access, protocol = context.access, PROTOCOLS[operation.protocol]
+    context.protocol = protocol
     access.operation, context.memory = operation.name, in_flight_request.memory
     caller = context.caller = state.authenticator.authenticate(
         client_request, state.clock.wall(), path_profile, takes_form=operation.takes_form
@@ -149,7 +148,7 @@ async def _serve(
         body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
         access.bytes_in = len(body)
         context.body_s = state.clock.now() - client_request.arrived_s
-    if operation.protocol is ClientProtocol.MODELS:
+    if protocol.is_answered_here:
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
         await client_response.send(200, [(b"content-type", b"application/json")], document)
         return
@@ -299,26 +298,21 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
     ModelNotAllowed. Raises TooManySteps if it takes more than `most_steps`.
     """
     operation, client_request, caller = found.operation, context.client_request, context.caller
+    protocol = context.protocol
     closed = closed_objects(caller, shares_objects=context.state.authenticator.shares_objects)
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
-    # GET and DELETE have no body, and `POST /batches/{id}/cancel` needs none
-    if operation.protocol is ClientProtocol.RAW and (not body or operation.method != "POST"):
-        call = call_without_body(client_request, operation, caller.name, default_model(operation.name))
-    else:
-        call = decode(client_request, operation, body, caller.name, most_steps)
-        if closed or caller.models is not None:
-            has_items = operation.protocol is ClientProtocol.RESPONSES
-            check_body_access(
-                caller, body, most_steps, names_model=bool(call.model), closed=closed, has_items=has_items
-            )
-        if not call.model and (model := default_model(operation.name)):
-            call = replace(call, model=model)
-            call = with_model(call, model) if operation.names_model else call
-        elif not call.model and operation.protocol in MODEL_REQUIRED:
-            advice = f"Send one, or set operations.{operation.name}.model."
-            raise InvalidRequest(f"The body has no `model`. {advice}", param="model")
+    call = protocol.parse(client_request, operation, body, caller.name, most_steps)
+    if call.body and (closed or caller.models is not None):
+        has_items = protocol.has_items
+        check_body_access(caller, body, most_steps, names_model=bool(call.model), closed=closed, has_items=has_items)
+    if not call.model and (model := default_model(operation.name)):
+        call = replace(call, model=model)
+        call = with_model(call, model) if call.body and operation.names_model else call
+    elif not call.model and protocol.requires_model:
+        advice = f"Send one, or set operations.{operation.name}.model."
+        raise InvalidRequest(f"The body has no `model`. {advice}", param="model")
     # RAGFlow's Go client posts rerank requests to the root of the API: only the body shows it (see `is_rerank`)
     if found.at_root and not is_rerank(body):
         raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0])
@@ -333,9 +327,8 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
     """
     if len(body) > UNSCANNED_BYTES:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
-    operation, has_inputs = found.operation, found.operation.protocol is ClientProtocol.EMBEDDINGS
-    is_json = operation.protocol is not ClientProtocol.RAW or operation.method == "POST"
-    if is_json and needs_scan(body, has_inputs=has_inputs):
+    operation, has_inputs = found.operation, "input" in found.operation.members
+    if operation.method == "POST" and needs_scan(body, has_inputs=has_inputs):
         body = await scanned(body, counts_inputs=has_inputs)
     elif fits_loop(body):
         with suppress(TooManySteps):  # then it is parsed again, in a thread
@@ -358,9 +351,11 @@ async def _send_error(client_response: ClientResponse, error: GatepassError) -> 
         await client_response.send_error(error)
 
 
-def _operation_name(client_request: ClientRequest, base_path: str) -> str:
-    """Return the operation for the access log of a request that was rejected before its operation was matched."""
+def _name_operation(context: RequestContext) -> None:
+    """Set the operation of a request that was rejected before its operation was matched."""
+    client_request, base_path = context.client_request, context.state.base_path
     operation = operation_at(split_profile(client_request.path, base_path)[1], base_path)
     if operation is not None and is_preflight(client_request.method, client_request.headers):
-        return PREFLIGHT
-    return operation or NO_OPERATION
+        context.access.operation = PREFLIGHT
+    elif operation is not None:
+        context.access.operation, context.protocol = operation.name, PROTOCOLS[operation.protocol]

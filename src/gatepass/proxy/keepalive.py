@@ -1,68 +1,18 @@
-"""Keep-alives for a client that waits for a stream: when one is sent, and in which form.
+"""Keep-alives for a client that waits for a stream: when one is sent.
 
-A keep-alive resets the read timeouts of the client and of the proxies on the way. It is an SSE comment, or an empty
-chunk for clients that cannot parse comments.
+A keep-alive resets the read timeouts of the client and of the proxies on the way. The client protocol has its form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from gatepass.clock import Clock
-from gatepass.config.access import Profile
+from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.in_flight import PeriodicChecks
-from gatepass.sse.chunk import CHAT_CHUNK, LEGACY, EnvelopeDefaults, empty_choice, encode_event
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import OK, Call, ClientProtocol
-
-COMMENT = b": keep-alive\n\n"
-"""With its own blank line, so that clients that split a stream at blank lines discard the comment alone (Dify)."""
-COMMENT_AFTER_ID = b": keep-alive\n"
-"""After an event with an `id:` line, openai-python parses one more blank line as an empty event and raises (its issues
-2722 and 3833)."""
-KeepAliveEncoder = Callable[[EventStream | None], bytes]
-"""Return the keep-alive to write after the sent part of a stream; b"" if none is allowed there. The argument is None
-before the stream has begun."""
-
-
-def keep_alive_encoder(profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-    """Return the keep-alive form for `call` and `profile`, None for no keep-alive. `wall` returns epoch seconds."""
-    if profile.keep_alive == "comment":
-        return comment_keep_alive
-    # Events of the Responses API are numbered, so an additional one would renumber all that follow. Before
-    # `response.created`, where most of the wait is, openai-python accepts no other event (ResponseStreamState).
-    if profile.keep_alive == "off" or call.operation.protocol is not ClientProtocol.CHAT:
-        return None
-    defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)
-    return EmptyDeltaKeepAlive(defaults, is_text=call.operation.name == "completions")
-
-
-def comment_keep_alive(events: EventStream | None) -> bytes:
-    return COMMENT_AFTER_ID if events is not None and events.has_ids else COMMENT
-
-
-class EmptyDeltaKeepAlive(msgspec.Struct, frozen=True):
-    """A chunk without text, for clients whose parser fails on comments.
-
-    It has the stream's own id and model as soon as they are known, those of `defaults` before.
-    """
-
-    defaults: EnvelopeDefaults
-    is_text: bool = False
-
-    def __call__(self, events: EventStream | None) -> bytes:
-        index = 0 if events is None else events.open_choice
-        if index is None:  # after the last finish reason only the usage may follow
-            return b""
-        kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
-        defaults = self.defaults
-        head = {"id": defaults.new_id(prefix), "object": kind, "created": defaults.created_s, "model": defaults.model}
-        envelope = {} if events is None else events.envelope
-        return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
-
+from gatepass.types import OK
 
 SYNTHESIZED_HOLD_S = 5.0
 """Time that the head of a stream is held back if the upstream does not stream: its errors then keep their status."""

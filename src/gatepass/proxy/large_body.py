@@ -34,8 +34,8 @@ from gatepass.json_scan import (
     occurrences,
     string,
 )
-from gatepass.operations.request import AT_BYTE, HALF_PAIR, MAX_DEPTH, json_error, too_deep, top_level
-from gatepass.types import Call, ClientProtocol
+from gatepass.protocols.request import AT_BYTE, HALF_PAIR, MAX_DEPTH, json_error, too_deep, top_level
+from gatepass.types import Call
 
 UNSCANNED_BYTES = 1024 * 1024
 """A body up to this size is decoded without a scan, in a thread: the worst one takes 35 ms."""
@@ -149,7 +149,7 @@ def _has_more_than_few_escapes(body: bytes) -> bool:
 
 async def with_scanned_body(call: Call) -> Call:
     """Return `call` with its body scanned if it needs a scan. A rule that edits a scanned body returns plain bytes."""
-    has_inputs = call.operation.protocol is ClientProtocol.EMBEDDINGS
+    has_inputs = "input" in call.operation.members
     if not needs_scan(call.body, has_inputs=has_inputs):
         return call
     return replace(call, body=await scanned(call.body))

@@ -18,14 +18,13 @@ from msgspec.structs import replace
 from gatepass.config.access import PLAIN, Profile
 from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
-from gatepass.dialects.reply_check import WITHOUT_CONTENT, may_be_empty, not_json, should_retry
+from gatepass.dialects.reply_check import WITHOUT_CONTENT, not_json, should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import joined
 from gatepass.json_scan import ONE_PASS_BYTES, ScannedBody, occurrences
-from gatepass.normalize.embeddings_reply import has_valid_vectors
-from gatepass.normalize.members import STREAMED
-from gatepass.normalize.rerank import check_size
+from gatepass.protocols import PROTOCOLS, ClientProtocol
+from gatepass.protocols.client_protocol import Repair
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import scanned_reply
@@ -37,25 +36,15 @@ from gatepass.proxy.upstream_call import (
     read_error,
     received_reply,
 )
-from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
-from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import ArgumentsTooLarge, EnvelopeDefaults, StreamSource, arguments_too_large
-from gatepass.sse.client_transforms import make_client_transform, transform_reply
+from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
 from gatepass.sse.event import DONE, EventTransform
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.large_event import LongTexts
-from gatepass.sse.repair import StreamRepair
-from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesize_response
-from gatepass.sse.synthesize import SYNTHESIZED, synthesize_stream
-from gatepass.sse.usage import Usage, nonempty_usage, place_for_ragflow, requested_usage, usage_of
-from gatepass.sse.whole_reply import (
-    BUILT_BYTES,
-    is_empty_answer,
-    read_good,
-    read_shortened,
-    repair_reply,
-)
-from gatepass.types import OK, Call, ClientProtocol, Headers, Hidden, Response, UpstreamErrorBody
+from gatepass.sse.synthesize import SYNTHESIZED
+from gatepass.sse.usage import Usage, nonempty_usage, usage_of
+from gatepass.sse.whole_reply import BUILT_BYTES, read_shortened
+from gatepass.types import OK, Call, Headers, Hidden, Response
 
 
 class BufferedReply(Hidden, msgspec.Struct, frozen=True):
@@ -144,23 +133,21 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     attempt: Attempt
     profile: Profile
     protocol: ClientProtocol
+    """The protocol of the call's operation."""
     content_type: bytes | None
 
     def headers(self) -> Headers:
         """The reply's headers that are relayed to the client."""
         return tuple(self.upstream.response_headers.select(self.response.headers))
 
-    def error_reader(self) -> partial[UpstreamErrorBody | None]:
-        """Return a function that reads the error in an event, in the upstream's dialect."""
-        return partial(self.upstream.dialect.read_error_body, mask=self.state.redactor.mask)
+    def source(self, limit_bytes: int) -> StreamSource:
+        """The upstream as the sender of a stream, whose errors are in its dialect."""
+        read_error_body = partial(self.upstream.dialect.read_error_body, mask=self.state.redactor.mask)
+        return StreamSource(self.upstream.name, limit_bytes, read_error_body)
 
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""
         return EnvelopeDefaults(IdGenerator(), int(self.state.clock.wall()), self.call.model)
-
-    def client_transform(self) -> EventTransform | None:
-        is_chat = self.protocol is ClientProtocol.CHAT
-        return None if self.profile is PLAIN else make_client_transform(self.profile, is_chat=is_chat)
 
 
 ID_LOG_CHARS = 100
@@ -173,7 +160,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     """
     upstream = attempt.upstream
     call = attempt.call
-    protocol = call.operation.protocol
+    protocol = PROTOCOLS[call.operation.protocol]
     kind = request_id = None
     for name, value in response.headers:
         if name == b"content-type":
@@ -186,11 +173,11 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
         if response.status != OK:
             await _check_status(context)
         # The operation, the call's `stream` and the reply's content type decide how the body is read.
-        if protocol in STREAMED:
+        if "stream" in protocol.members:
             if call.stream:
                 return await classify_stream(context)
             return await (aggregate_reply(context) if _is_labelled_stream(context) else buffer_reply(context))
-        return await (_classify_raw(context) if protocol is ClientProtocol.RAW else buffer_reply(context))
+        return await (_classify_raw(context) if protocol.is_raw else buffer_reply(context))
     except UpstreamError as error:
         attempt.add_upstream_wait()
         await response.aclose()
@@ -317,7 +304,8 @@ EVENT_COPIES = 3
 
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
-    events = _event_stream(context)
+    source, defaults = context.source(context.state.limits.event_bytes), context.envelope_defaults()
+    events = context.protocol.event_stream(source, defaults, context)
     kind, beginning = ContentKind.UNDECIDED, b""
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     try:
@@ -379,53 +367,11 @@ def _may_wait(held: bytes, left_s: float) -> bool:
     return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
 
 
-def _event_stream(context: ReplyContext) -> EventStream:
-    """The parser of the upstream's events, with the transforms for this upstream and this client."""
-    source = StreamSource(context.upstream.name, context.state.limits.event_bytes, context.error_reader())
-    client_transform = context.client_transform()
-    if context.protocol is not ClientProtocol.CHAT:
-        # by name: a kept response (GET /v1/responses/{id}) streams the same events over the raw protocol
-        is_response = context.call.operation.name == ClientProtocol.RESPONSES
-        return EventStream(
-            source,
-            done_is_required=False,
-            last_types=LAST_EVENTS if is_response else frozenset(),
-            client_transform=client_transform,
-        )
-    defaults, requested = context.envelope_defaults(), requested_usage(context.call.body)
-    configured, profile = context.upstream.settings.repair, context.profile
-    include_usage, drops_usage = _usage_options(context, requested)
-    transforms = context.upstream.transforms
-    options = RepairOptions(
-        include_usage,
-        configured.without_choices,
-        profile.splits_finish,
-        configured.cumulative,
-        configured.one_id,
-        drops_usage,
-    )
-    return EventStream(
-        source,
-        choices=context.call.choices,
-        dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
-        repair=StreamRepair(options, defaults),
-        client_transform=client_transform,
-    )
-
-
-def _usage_options(context: ReplyContext, requested: bool | None) -> tuple[bool | None, bool]:
-    """Return `RepairOptions.include_usage` and `RepairOptions.drops_usage` for the client's `requested_usage`."""
-    if requested is not False or not context.profile.places_usage:
-        return requested, False
-    place = place_for_ragflow(context.call.body)
-    return place == "alone", place == "drop"
-
-
 async def _synthesized(context: ReplyContext, reply: BufferedReply) -> ClassifiedReply:
     """Make a stream from a whole reply, except for raw operations."""
-    if context.protocol is ClientProtocol.RAW:
+    if "stream" not in context.protocol.members:
         return reply
-    client_transform = context.client_transform() if context.protocol is ClientProtocol.CHAT else None
+    client_transform = None if context.profile is PLAIN else context.protocol.client_transform(context.profile)
     work = partial(_synthesized_events, context, reply.body, client_transform)
     events, pieces = await context.state.body_thread.run(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
@@ -438,19 +384,10 @@ def _synthesized_events(
     context: ReplyContext, body: bytes, client_transform: EventTransform | None
 ) -> tuple[int, tuple[bytes, ...]]:
     """Return the number of events and their pieces."""
-    defaults, texts = context.envelope_defaults(), LongTexts()
+    texts = LongTexts()
     try:
-        document = read_shortened(body, texts)
-        if context.protocol is ClientProtocol.RESPONSES:
-            events = synthesize_response(document, defaults)
-        else:
-            include_usage = _usage_options(context, requested_usage(context.call.body))[0] is not False
-            events = synthesize_stream(document, include_usage, defaults)
+        events = context.protocol.synthesize(read_shortened(body, texts), context.envelope_defaults(), context)
         run = b"".join(events if client_transform is None else map(client_transform.feed, events))
-    except Unfinished:
-        raise UpstreamInvalid(
-            "The upstream returned a response that is not finished and has no output.", upstream=context.upstream.name
-        ) from None
     except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
         raise UpstreamInvalid(
             "The upstream returned JSON that cannot be parsed.", upstream=context.upstream.name
@@ -483,9 +420,9 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
             memory.add(len(body))
             if memory.is_full():
                 await memory.wait_for_room()
-    is_plain_chat = context.protocol is ClientProtocol.CHAT and context.upstream.transforms is None
+    read_good = context.protocol.read_good if context.upstream.transforms is None else None
     # a large reply that becomes a stream is read in slices, so that it can be synthesized in slices
-    if is_plain_chat and (len(body) <= BUILT_BYTES or not call.stream):
+    if read_good is not None and (len(body) <= BUILT_BYTES or not call.stream):
         good = read_good(body)
         if len(body) > LARGE_REPLY_BYTES:  # then the event loop runs between two passes
             await asyncio.sleep(0)
@@ -498,17 +435,15 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
 async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     """Classify and repair a whole reply that is not known to be good; raise the error that it contains."""
     call, response, protocol = context.call, context.response, context.protocol
-    if not body and may_be_empty(call.operation, response.status, response.headers):
+    if not body and protocol.may_be_empty(call.operation, response.status, response.headers):
         return _without_body(context)
-    if protocol is ClientProtocol.RERANK:
-        check_size(body, context.upstream.name)
-    transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None
+    protocol.check_size(body, context.upstream.name)
+    transforms = context.upstream.transforms if protocol.takes_transforms else None
     is_large = len(body) > LARGE_REPLY_BYTES
-    is_validated = protocol is ClientProtocol.EMBEDDINGS and has_valid_vectors(body, context.call.embeddings_options())
+    is_validated = protocol.is_valid(call, body)
     if is_large:
         await asyncio.sleep(0)
-    most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
-    needs_scan = len(body) > most_bytes and not (is_validated and context.profile is PLAIN)
+    needs_scan = len(body) > protocol.one_pass_bytes and not (is_validated and context.profile is PLAIN)
     if needs_scan and first_bytes(body)[:1] == b"{":
         body = await _scanned_reply(context, body)
     if is_validated:
@@ -516,7 +451,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         return await _repaired(context, validated)
     if len(body) > MOST_UNSCANNED_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
         await _check_value_count(context, body)
-    if context.protocol in STREAMED and body[:1] != b"{" and is_event_stream(context.response.headers, body):
+    if "stream" in protocol.members and body[:1] != b"{" and is_event_stream(context.response.headers, body):
         aggregator = _body_aggregator(context)
         await _feed_slices(context, aggregator, body)
         return await _aggregated(context, aggregator)
@@ -579,25 +514,22 @@ async def _check_value_count(context: ReplyContext, body: bytes) -> None:
 
 async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     """Return `reply` repaired for OpenAI's SDKs and adapted to the client's profile."""
-    if context.protocol is ClientProtocol.CHAT:
-        return await context.state.body_thread.run(reply.body, partial(_repaired_chat, context, reply))
-    return _for_profile(context, reply) if context.protocol is ClientProtocol.EMBEDDINGS else reply
+    if context.protocol.repair is None:
+        return _for_profile(context, reply)
+    return await context.state.body_thread.run(reply.body, partial(_repair, context, context.protocol.repair, reply))
 
 
-def _repaired_chat(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
-    try:
-        body, adapted = repair_reply(reply.body, context.envelope_defaults)
-    except ArgumentsTooLarge:
-        raise arguments_too_large(context.upstream.name) from None
+def _repair(context: ReplyContext, repair: Repair, reply: BufferedReply) -> BufferedReply:
+    body, adapted, is_empty = repair(reply.body, context.envelope_defaults, context.upstream.name)
     reply = _changed(reply, body, adapted) if adapted else reply
-    reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
+    reply = replace(reply, is_empty=True) if is_empty else reply
     return _for_profile(context, reply)
 
 
 def _for_profile(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     if context.profile is PLAIN:
         return reply
-    body, adapted = transform_reply(reply.body, context.profile, context.call.model)
+    body, adapted = context.protocol.for_profile(reply.body, context.profile, context.call.model)
     return _changed(reply, body, adapted) if adapted else reply
 
 
@@ -646,20 +578,9 @@ def _is_labelled_stream(context: ReplyContext) -> bool:
 
 
 def _body_aggregator(context: ReplyContext) -> BodyAggregator:
-    upstream, limits = context.upstream, context.state.limits
-    name, defaults = upstream.name, context.envelope_defaults()
-    if context.protocol is ClientProtocol.RESPONSES:
-        responses = ResponseAggregator(StreamSource(name, limits.reply_bytes, context.error_reader()))
-        return BodyAggregator(name, responses, limits.event_bytes)
-    completions = CompletionAggregator(
-        StreamSource(name, limits.reply_bytes, context.error_reader()),
-        defaults,
-        choices=context.call.choices,
-        cumulative=upstream.settings.repair.cumulative,
-    )
-    transforms = upstream.transforms
-    transform = None if transforms is None else transforms.stream(defaults, wants_usage=True)
-    return BodyAggregator(name, completions, limits.event_bytes, transform)
+    limits = context.state.limits
+    source, defaults = context.source(limits.reply_bytes), context.envelope_defaults()
+    return context.protocol.aggregator(source, limits.event_bytes, defaults, context)
 
 
 async def _feed_slices(context: ReplyContext, aggregator: BodyAggregator, run: bytes) -> bool:

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.normalize.rules import ADDED
-from gatepass.operations.request import checked_model
+from gatepass.protocols.request import checked_model
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.types import Headers, Operation, header
 

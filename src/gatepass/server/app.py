@@ -21,8 +21,8 @@ from gatepass.clock import SystemClock
 from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
-from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
+from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.asgi import ApiEndpoint, as_request
 from gatepass.server.pages import ops_routes

@@ -28,8 +28,8 @@ from gatepass.errors import ModelNotFound, system_reason
 from gatepass.learning.export import as_config
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
-from gatepass.operations.error_objects import NO_STORE
 from gatepass.operations.table import base_url
+from gatepass.protocols.error_objects import NO_STORE
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in

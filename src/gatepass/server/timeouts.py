@@ -13,7 +13,7 @@ from enum import StrEnum
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.http_client.deadline import Deadline
-from gatepass.operations.error_objects import error_body, error_headers
+from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.server.cycle import Fields, HttpRequestCycle, header_lines
 from gatepass.server.parser import RequestParser
 

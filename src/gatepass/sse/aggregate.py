@@ -2,7 +2,7 @@
 
 gatepass does this for an upstream that only streams, or that streams without being asked. `BodyAggregator` frames the
 body. `CompletionAggregator` joins the chunks of a chat or of `/v1/completions`; the aggregator of the Responses API is
-in responses_api.py.
+in protocols/responses.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ CHECK_BYTES = 1024 * 1024
 
 
 class StreamAggregator(ABC):
-    """Builds one reply from the events of a stream: of a completion (below), or of a response (responses_api.py).
+    """Builds one reply from the events of a stream: of a completion (below), or of a response (protocols/responses.py).
 
     `failure` is set as soon as the stream cannot give a reply: after an error event of the upstream, after an event
     that is not JSON, or after more than `source.limit_bytes` of events. `finish` raises it. After the last event or a

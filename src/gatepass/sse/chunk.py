@@ -316,7 +316,7 @@ def _has_output_beyond(excluded: Container[str], message: Any) -> bool:
 # --- the errors that end a stream -----------------------------------------------------------------
 #
 # RAGFlow searches an error for words and numbers such as "server" and "503", and repeats the whole answer with all
-# tool calls if it finds one (see REPLAYED in operations/error_objects.py). These messages contain none of them, and
+# tool calls if it finds one (see REPLAYED in protocols/error_objects.py). These messages contain none of them, and
 # no figures.
 
 

@@ -1,10 +1,10 @@
-"""Read and complete the usage in an upstream's reply; read which usage a client requests for its stream."""
+"""Read and complete the usage in an upstream's reply."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -140,56 +140,3 @@ def _whole(count: Any) -> int | None:
     if isinstance(count, float) and 0 <= count < _MOST and count.is_integer():
         return int(count)
     return count if type(count) is int else None
-
-
-class _Options(msgspec.Struct, gc=False):
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
-
-
-class _Body(msgspec.Struct, gc=False):
-    stream_options: _Options | None = None
-
-
-_BODY = msgspec.json.Decoder(_Body)
-
-
-def requested_usage(body: bytes) -> bool | None:
-    """Return whether the request `body` requests a usage chunk at the end of the stream.
-
-    Returns None for usage in every chunk (vLLM's `continuous_usage_stats`), and for malformed `stream_options`, which
-    the upstream rejects.
-    """
-    if b'"stream_options"' not in body:
-        return False
-    try:
-        options = _BODY.decode(body).stream_options
-    except msgspec.DecodeError:
-        return None
-    if options is None:
-        return False
-    return None if options.continuous_usage_stats else options.include_usage
-
-
-_SENT_BY_VISION = frozenset({"model", "messages", "stream", "enable_thinking", "provider"})
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
-    """Return where to put the usage in the stream that answers `body`, if RAGFlow did not request usage.
-
-    RAGFlow must not count the tokens twice. Its two client classes differ:
-
-    * The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices and adds the chunk's usage.
-      Its tool loop reads the usage in a chunk without choices (`alone`).
-    * The vision class (cv_model.py) fails at a chunk without choices. It ignores usage next to an empty text
-      (`finish`).
-
-    The vision class sends no settings. A request without images and settings may come from either class (`drop`).
-    """
-    if b'"image_url"' in body:
-        return "finish"
-    try:
-        return "alone" if _MEMBERS.decode(body).keys() - _SENT_BY_VISION else "drop"
-    except msgspec.DecodeError:
-        return "drop"

@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.proxy.keepalive import COMMENT, EVERY_S, STREAM_HOLD_S
+from gatepass.protocols.client_protocol import COMMENT
+from gatepass.proxy.keepalive import EVERY_S, STREAM_HOLD_S
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer
 from tests.integration.scripted import (

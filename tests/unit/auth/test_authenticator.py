@@ -19,7 +19,7 @@ from gatepass.errors import (
     RoleNotAllowed,
     UnsupportedMediaType,
 )
-from gatepass.types import ClientProtocol, ClientRequest, Operation
+from gatepass.types import ClientRequest, Operation
 
 KEY = "gp-0123456789abcdef"
 FORM = (b"content-type", b"multipart/form-data; boundary=b")
@@ -110,7 +110,7 @@ def test_pages_are_checked_without_keys():
 )
 def test_a_key_for_some_models_uses_no_stored_objects_without_operations(models, names_model, passes):
     caller = AccessKey.model_construct(name="me", models=models, profile=None)
-    operation = Operation("batches", "POST", "/batches", ClientProtocol.RAW, "Begin a batch", names_model=names_model)
+    operation = Operation("batches", "POST", "/batches", "raw", "Begin a batch", is_about_stored=not names_model)
     with nullcontext() if passes else pytest.raises(OperationNotAllowed, match="Use a key without models"):
         check_operation_access(caller, operation)
 

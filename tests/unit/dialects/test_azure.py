@@ -4,11 +4,9 @@ from gatepass.config.upstream import AzureConfig
 from gatepass.dialects.azure import AzureDialect, azure_url, deployment_of
 from gatepass.dialects.base import Dialect
 from gatepass.errors import ModelNotFound
-from gatepass.types import Call, ClientProtocol, Operation, OutboundRequest, Target, Timeouts
+from gatepass.types import Call, OutboundRequest, Target, Timeouts
+from tests.rows import CHAT, EMBEDDINGS, FILES, MODELS
 
-CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
-EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
-MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "", names_model=False)
 BASE = "https://r.openai.azure.com"
 CLASSIC = AzureConfig(api_version="2024-10-21")
 TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
@@ -65,8 +63,7 @@ def test_nothing_more_is_changed_in_a_body():
 
 
 def test_operation_without_a_model_has_no_deployment_in_its_url():
-    files = Operation("files", "GET", "/files", ClientProtocol.RAW, "", names_model=False)
-    assert url(operation=files, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
+    assert url(operation=FILES, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
 
 
 DATED = AzureConfig(api_version="2024-10-21")

@@ -4,10 +4,9 @@ from gatepass.dialects import reply_check
 from gatepass.dialects.base import Dialect, operation_url, path_segment, raw_request
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
-from gatepass.types import Call, ClientProtocol, Operation, OutboundRequest, Target, Timeouts, UpstreamErrorBody
+from gatepass.types import Call, OutboundRequest, Target, Timeouts, UpstreamErrorBody
+from tests.rows import CHAT, MODELS
 
-CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "chat")
-MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "models")
 TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
 TARGET = Target("chat", "theirs")
 CLIENT = ((b"authorization", b"Bearer client"), (b"accept", b"application/json"), (b"user-agent", b"u"))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
-from gatepass.operations.request import safe_headers
+from gatepass.protocols.request import safe_headers
 from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 
 relayed = ResponseHeaders().select

@@ -5,11 +5,9 @@ import pytest
 from gatepass.dialects.base import Dialect
 from gatepass.dialects.ragflow import Assistant, RagflowBody, RagflowDialect, assistant, chat_url, list_url
 from gatepass.errors import InvalidImage, ModelNotFound
-from gatepass.types import Call, ClientProtocol, Operation, Target, Timeouts
+from gatepass.types import Call, Target, Timeouts
+from tests.rows import CHAT, EMBEDDINGS, MODELS
 
-CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
-EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
-MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "", names_model=False)
 BASE = "http://rag:9380/api/v1"
 
 

@@ -17,15 +17,15 @@ from gatepass.errors import (
     UpstreamRedirect,
 )
 from gatepass.json_scan import BOM
-from gatepass.types import ClientProtocol
+from gatepass.protocols import CHAT, EMBEDDINGS, MODELS, RAW, RERANK, RESPONSES
 
 SURFACES = (
-    ClientProtocol.CHAT,
-    ClientProtocol.EMBEDDINGS,
-    ClientProtocol.RERANK,
-    ClientProtocol.RESPONSES,
-    ClientProtocol.MODELS,
-    ClientProtocol.RAW,
+    CHAT,
+    EMBEDDINGS,
+    RERANK,
+    RESPONSES,
+    MODELS,
+    RAW,
 )
 JSON = ((b"content-type", b"application/json"),)
 HTML = ((b"content-type", b"text/html; charset=utf-8"),)
@@ -76,12 +76,12 @@ def refusal(status, body, headers=JSON, **more):
     return fields_of(classify_error(ReceivedReply("chat", status, headers, data, **more)))
 
 
-def classified(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
+def classified(body, headers=JSON, *, surface=CHAT, **more):
     """The document itself, or the error."""
     return classify_document(ReceivedReply("chat", 200, headers, body, **more), surface)
 
 
-def document(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
+def document(body, headers=JSON, *, surface=CHAT, **more):
     """The fields of the error. None for a good reply, which is then the same object."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     found = classified(data, headers, surface=surface, **more)
@@ -350,34 +350,34 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
 @pytest.mark.parametrize(
     ("body", "surface"),
     [
-        (COMPLETION, ClientProtocol.CHAT),
-        (b"\n\n \n" + json.dumps(COMPLETION).encode() + b"\n", ClientProtocol.CHAT),
-        (b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(), ClientProtocol.CHAT),
-        ({**COMPLETION, "error": None}, ClientProtocol.CHAT),
-        ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, ClientProtocol.CHAT),
-        (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', ClientProtocol.CHAT),
-        (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', ClientProtocol.CHAT),
-        (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', ClientProtocol.CHAT),
-        ({"choices": [{"text": "", "finish_reason": "stop"}]}, ClientProtocol.CHAT),
-        ({"choices": [{"x": {}, "text": ""}]}, ClientProtocol.CHAT),
-        ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, ClientProtocol.CHAT),
-        ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, ClientProtocol.CHAT),
-        ({"choices": [{"message": {"content": PAD}}]}, ClientProtocol.CHAT),
-        ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, ClientProtocol.CHAT),
-        ({"choices": [{"x": PAD, "text": ""}]}, ClientProtocol.CHAT),
-        ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, ClientProtocol.CHAT),
-        ({"choices": [{**CHOICE, "error": None}], "x": PAD}, ClientProtocol.CHAT),
+        (COMPLETION, CHAT),
+        (b"\n\n \n" + json.dumps(COMPLETION).encode() + b"\n", CHAT),
+        (b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(), CHAT),
+        ({**COMPLETION, "error": None}, CHAT),
+        ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, CHAT),
+        (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', CHAT),
+        (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', CHAT),
+        (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', CHAT),
+        ({"choices": [{"text": "", "finish_reason": "stop"}]}, CHAT),
+        ({"choices": [{"x": {}, "text": ""}]}, CHAT),
+        ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, CHAT),
+        ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, CHAT),
+        ({"choices": [{"message": {"content": PAD}}]}, CHAT),
+        ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, CHAT),
+        ({"choices": [{"x": PAD, "text": ""}]}, CHAT),
+        ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, CHAT),
+        ({"choices": [{**CHOICE, "error": None}], "x": PAD}, CHAT),
         (
             {"choices": [{**CHOICE, "error": {"message": "boom"}}, {"message": {"content": PAD}}]},
-            ClientProtocol.CHAT,
+            CHAT,
         ),
-        (VECTORS, ClientProtocol.EMBEDDINGS),
-        (BOM + json.dumps({**COMPLETION, "x": "x" * content.WHOLE_BYTES}).encode(), ClientProtocol.CHAT),
-        ({"data": []}, ClientProtocol.MODELS),
-        ({"object": "list", "data": [{"id": "m"}]}, ClientProtocol.MODELS),
-        ([{"id": "m"}], ClientProtocol.MODELS),
-        ({"models": ["m"]}, ClientProtocol.MODELS),
-        ({"id": "m", "object": "model"}, ClientProtocol.MODELS),
+        (VECTORS, EMBEDDINGS),
+        (BOM + json.dumps({**COMPLETION, "x": "x" * content.WHOLE_BYTES}).encode(), CHAT),
+        ({"data": []}, MODELS),
+        ({"object": "list", "data": [{"id": "m"}]}, MODELS),
+        ([{"id": "m"}], MODELS),
+        ({"models": ["m"]}, MODELS),
+        ({"id": "m", "object": "model"}, MODELS),
     ],
 )
 @pytest.mark.parametrize("headers", [JSON, HTML, ()])
@@ -509,10 +509,10 @@ def test_events_are_not_a_document(headers):
 
 
 WRAPPED = [
-    (b' {"code": 0, "msg": "ok", "data" : %b , "trace": 1}', ClientProtocol.CHAT, COMPLETION),
-    (b'{"code":"200","message":"success","data":%b}', ClientProtocol.EMBEDDINGS, VECTORS),
-    (b'{"success":true,"data":%b}', ClientProtocol.CHAT, {**COMPLETION, "x": "x" * content.WHOLE_BYTES}),
-    (b'\xef\xbb\xbf{"data":%b}', ClientProtocol.CHAT, COMPLETION),
+    (b' {"code": 0, "msg": "ok", "data" : %b , "trace": 1}', CHAT, COMPLETION),
+    (b'{"code":"200","message":"success","data":%b}', EMBEDDINGS, VECTORS),
+    (b'{"success":true,"data":%b}', CHAT, {**COMPLETION, "x": "x" * content.WHOLE_BYTES}),
+    (b'\xef\xbb\xbf{"data":%b}', CHAT, COMPLETION),
 ]
 
 
@@ -525,14 +525,14 @@ def test_an_answer_is_taken_out_of_its_envelope_byte_for_byte(envelope, surface,
 @pytest.mark.parametrize(
     ("body", "surface", "expected"),
     [
-        ({"code": 0, "data": {"choices": []}}, ClientProtocol.CHAT, "upstream_empty"),
-        ({"code": 0, "data": {"data": []}}, ClientProtocol.EMBEDDINGS, "upstream_empty"),
-        ({"code": 0, "data": {"choices": [], "error": "boom"}}, ClientProtocol.CHAT, "upstream_error"),
-        ({"code": 0, "data": {"data": COMPLETION}}, ClientProtocol.CHAT, "upstream_invalid"),
-        ({"code": 0, "data": {"text": "hi"}}, ClientProtocol.CHAT, "upstream_invalid"),
-        ({"code": 0, "data": None}, ClientProtocol.CHAT, "upstream_invalid"),
-        ({"code": 500, "message": "boom", "data": COMPLETION}, ClientProtocol.CHAT, "500"),
-        ({"code": 0, "data": COMPLETION}, ClientProtocol.MODELS, None),
+        ({"code": 0, "data": {"choices": []}}, CHAT, "upstream_empty"),
+        ({"code": 0, "data": {"data": []}}, EMBEDDINGS, "upstream_empty"),
+        ({"code": 0, "data": {"choices": [], "error": "boom"}}, CHAT, "upstream_error"),
+        ({"code": 0, "data": {"data": COMPLETION}}, CHAT, "upstream_invalid"),
+        ({"code": 0, "data": {"text": "hi"}}, CHAT, "upstream_invalid"),
+        ({"code": 0, "data": None}, CHAT, "upstream_invalid"),
+        ({"code": 500, "message": "boom", "data": COMPLETION}, CHAT, "500"),
+        ({"code": 0, "data": COMPLETION}, MODELS, None),
     ],
 )
 def test_content_of_the_envelope_is_classified_too(body, surface, expected):
@@ -543,32 +543,32 @@ def test_content_of_the_envelope_is_classified_too(body, surface, expected):
 @pytest.mark.parametrize(
     ("body", "surface", "what"),
     [
-        ({"id": 1, "object": "x"}, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it has id, object)'),
-        ({"choices": {}}, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it has choices)'),
-        ({}, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it is empty)'),
-        (VECTORS, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it has object, data, model)'),
-        (COMPLETION, ClientProtocol.EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
+        ({"id": 1, "object": "x"}, CHAT, 'with JSON that has no list "choices" (it has id, object)'),
+        ({"choices": {}}, CHAT, 'with JSON that has no list "choices" (it has choices)'),
+        ({}, CHAT, 'with JSON that has no list "choices" (it is empty)'),
+        (VECTORS, CHAT, 'with JSON that has no list "choices" (it has object, data, model)'),
+        (COMPLETION, EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
         (
             {f"n{n}": 1 for n in range(9)},
-            ClientProtocol.EMBEDDINGS,
+            EMBEDDINGS,
             'with JSON that has no list "data" (it has n0, n1, n2, n3, n4, n5, n6, n7, …)',
         ),
-        ([1], ClientProtocol.CHAT, "with JSON that is not an object"),
-        (b"7", ClientProtocol.EMBEDDINGS, "with JSON that is not an object"),
-        (b"null", ClientProtocol.MODELS, "with JSON that is neither an object nor a list"),
+        ([1], CHAT, "with JSON that is not an object"),
+        (b"7", EMBEDDINGS, "with JSON that is not an object"),
+        (b"null", MODELS, "with JSON that is neither an object nor a list"),
         (
             b"OK",
-            ClientProtocol.CHAT,
+            CHAT,
             "with a body that is not JSON or was cut short (JSON is malformed: invalid character)",
         ),
         (
             b'{"choices": [',
-            ClientProtocol.CHAT,
+            CHAT,
             "with a body that is not JSON or was cut short (Input data was truncated)",
         ),
         (
             b'{"choices": [' + b"[" * 100_000,
-            ClientProtocol.CHAT,
+            CHAT,
             "with a body that is not JSON or was cut short (the JSON is nested too deeply)",
         ),
     ],
@@ -580,10 +580,10 @@ def test_reply_without_the_wanted_list_is_an_error(body, surface, what):
 @pytest.mark.parametrize(
     ("body", "surface", "expected"),
     [
-        ({"choices": []}, ClientProtocol.CHAT, "without a choice"),
-        ({"choices": [], "code": 0, "message": "success"}, ClientProtocol.CHAT, "without a choice"),
-        ({"data": []}, ClientProtocol.EMBEDDINGS, "without a vector"),
-        ({"object": "list", "data": [], "model": "m"}, ClientProtocol.EMBEDDINGS, "without a vector"),
+        ({"choices": []}, CHAT, "without a choice"),
+        ({"choices": [], "code": 0, "message": "success"}, CHAT, "without a choice"),
+        ({"data": []}, EMBEDDINGS, "without a vector"),
+        ({"object": "list", "data": [], "model": "m"}, EMBEDDINGS, "without a vector"),
     ],
 )
 def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
@@ -592,7 +592,7 @@ def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
     )
 
 
-@pytest.mark.parametrize(("surface", "wanted"), [(ClientProtocol.CHAT, "choices"), (ClientProtocol.EMBEDDINGS, "data")])
+@pytest.mark.parametrize(("surface", "wanted"), [(CHAT, "choices"), (EMBEDDINGS, "data")])
 @pytest.mark.parametrize("entries", [[None], [1], ["x" * content.WHOLE_BYTES]])
 def test_list_without_an_object_is_an_error(entries, surface, wanted):
     assert document({wanted: entries}, surface=surface) == invalid(
@@ -609,7 +609,7 @@ def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
     )
 
 
-@pytest.mark.parametrize(("body", "surface"), [(COMPLETION, ClientProtocol.CHAT), (VECTORS, ClientProtocol.EMBEDDINGS)])
+@pytest.mark.parametrize(("body", "surface"), [(COMPLETION, CHAT), (VECTORS, EMBEDDINGS)])
 def test_reply_cut_anywhere_never_looks_finished(body, surface):
     whole = json.dumps(body).encode()
     assert [cut for cut in range(len(whole)) if document(whole[:cut], surface=surface) is None] == []
@@ -670,14 +670,14 @@ def test_gatepass_errors_are_not_a_wrong_credential_to_ragflow():
     errors = [
         classify_head("chat", 302, ()),
         classify_head("chat", 999, ()),
-        classify_document(ReceivedReply("chat", 200, HTML, LOGIN), ClientProtocol.CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b""), ClientProtocol.CHAT),
-        classify_document(ReceivedReply("chat", 200, EVENTS, b"data: {}\n\n"), ClientProtocol.CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b"{}"), ClientProtocol.CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[]}'), ClientProtocol.CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[null]}'), ClientProtocol.CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b'{"data":{"choices":[]}}'), ClientProtocol.CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b"x"), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, HTML, LOGIN), CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b""), CHAT),
+        classify_document(ReceivedReply("chat", 200, EVENTS, b"data: {}\n\n"), CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b"{}"), CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[]}'), CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[null]}'), CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b'{"data":{"choices":[]}}'), CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b"x"), CHAT),
     ]
     messages = [error.message for error in errors if isinstance(error, GatepassError)]
     assert len(messages) == len(errors)
@@ -695,7 +695,7 @@ def test_gatepass_errors_are_not_a_wrong_credential_to_ragflow():
     ],
 )
 def test_a_response_is_one_by_its_name_or_its_output(fields_of, is_one):
-    found = document(fields_of, surface=ClientProtocol.RESPONSES)
+    found = document(fields_of, surface=RESPONSES)
     assert (found is None) == is_one
 
 
@@ -706,7 +706,7 @@ IN_LARGE = [{}, {"x": PAD}]
 
 
 def _no_answer(body, code, what):
-    error_fields = document(body, surface=ClientProtocol.CHAT)
+    error_fields = document(body, surface=CHAT)
     assert error_fields is not None
     assert error_fields["code"] == code
     assert what in error_fields["message"]
@@ -740,7 +740,7 @@ def test_chunk_is_not_a_whole_answer(text):
 def test_the_error_in_a_choice_is_the_upstreams(more, within):
     """As OpenRouter reports that a provider failed."""
     choice = {**more, **within, "error": {"code": 503, "message": "Provider is overloaded"}}
-    error_fields = document({"choices": [choice]}, surface=ClientProtocol.CHAT)
+    error_fields = document({"choices": [choice]}, surface=CHAT)
     assert error_fields is not None
     assert (error_fields["class"], error_fields["status"]) == (UpstreamErrorReply, 503)
     assert "Provider is overloaded" in error_fields["message"]
@@ -755,25 +755,21 @@ LARGE_VECTORS = (
 def test_invalid_large_list_is_an_error(damage):
     middle = LARGE_VECTORS.index(b"0.1", len(LARGE_VECTORS) // 2)
     garbled = LARGE_VECTORS[:middle] + damage + LARGE_VECTORS[middle + len(damage) :]
-    assert (
-        classify_document(ReceivedReply("chat", 200, JSON, LARGE_VECTORS), ClientProtocol.EMBEDDINGS) is LARGE_VECTORS
-    )
-    assert isinstance(
-        classify_document(ReceivedReply("chat", 200, JSON, garbled), ClientProtocol.EMBEDDINGS), UpstreamInvalid
-    )
+    assert classify_document(ReceivedReply("chat", 200, JSON, LARGE_VECTORS), EMBEDDINGS) is LARGE_VECTORS
+    assert isinstance(classify_document(ReceivedReply("chat", 200, JSON, garbled), EMBEDDINGS), UpstreamInvalid)
 
 
 def test_incomplete_large_list_is_an_error():
     for cut in range(1, 300):
         reply = ReceivedReply("chat", 200, JSON, LARGE_VECTORS[:-cut])
-        assert isinstance(classify_document(reply, ClientProtocol.EMBEDDINGS), UpstreamInvalid), cut
+        assert isinstance(classify_document(reply, EMBEDDINGS), UpstreamInvalid), cut
 
 
 def test_a_list_is_no_response_whatever_its_entries_are():
     reply = ReceivedReply("chat", 200, JSON, b'{"data":[{"embedding":[1]}]}')
-    assert isinstance(classify_document(reply, ClientProtocol.RESPONSES), UpstreamInvalid)
+    assert isinstance(classify_document(reply, RESPONSES), UpstreamInvalid)
 
 
 def test_a_reply_with_bytes_that_are_not_utf_8_is_relayed_as_it_came():
     body = b'{"choices":[{"message":{"role":"assistant","content":"a\xff"}}]}'
-    assert classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body
+    assert classify_document(ReceivedReply("chat", 200, JSON, body), CHAT) is body

@@ -11,7 +11,8 @@ from typing import Any
 
 from gatepass.dialects.error_body import read_error_body
 from gatepass.types import Call, UpstreamErrorBody
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
+from tests.rows import CHAT, EMBEDDINGS
+from tests.unit.normalize.calls import a_call
 
 USER = {"role": "user", "content": "hi"}
 PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]

@@ -95,7 +95,7 @@ def test_evidence_cannot_leave_its_comment():
 
 
 def rules_of(case: Case) -> tuple[Any, ...]:
-    rejected = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
+    rejected = UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
     assert rejected is not None
     return next_rules(
         rejected, relevant_rules(rejected, case.call), LearningPolicy(frozenset(case.also)), lambda _: False

@@ -11,7 +11,7 @@ from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule
 from gatepass.learning.matchers import contradicts, is_same_rejection, next_rules, relevant_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import Change, apply_changes
-from gatepass.types import ClientProtocol
+from tests.rows import CHAT, EMBEDDINGS, RESPONSES
 from tests.unit.learning.rejections import (
     CHOICE_ROWS,
     EMBEDDING_ROWS,
@@ -25,11 +25,10 @@ from tests.unit.learning.rejections import (
     openai,
     unsupported,
 )
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS
 
 
 def rejection(case: Case) -> UpstreamRejection | None:
-    return UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
+    return UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
 
 
 def rules(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
@@ -168,7 +167,7 @@ ELSE = [
     [*((*row, True) for row in AGAIN), *((*row, False) for row in ELSE)],
 )
 def test_a_rejection_is_the_same_again_or_another_one(rule, evidence, text, param, operation, is_again):
-    rejection = UpstreamRejection(operation.protocol, text, param=param)
+    rejection = UpstreamRejection(operation.members, text, param=param)
     assert is_same_rejection(rejection, rule, evidence) is is_again
 
 
@@ -214,7 +213,7 @@ def rejections(draw: st.DrawFn) -> UpstreamRejection:
     codes = ["", "unknown_parameter", "unsupported_parameter", "unsupported_value", "extra_forbidden", "1214"]
     issue = {"code": "unrecognized_keys", "path": draw(st.lists(NAMES, max_size=3)), "keys": [draw(NAMES)]}
     return UpstreamRejection(
-        draw(st.sampled_from([ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RESPONSES])),
+        draw(st.sampled_from([CHAT.members, EMBEDDINGS.members, RESPONSES.members])),
         text,
         code=draw(st.sampled_from(codes)),
         param=draw(st.none() | NAMES),

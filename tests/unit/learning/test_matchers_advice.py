@@ -18,7 +18,7 @@ def advised(
     stream: str = "auto",
     blocked_s: BlockedS = lambda _: 0.0,
 ) -> str:
-    rejection = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
+    rejection = UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
     assert rejection is not None
     policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
     settings = LearningSettings("chat", policy, learn, stream, suggest)

@@ -14,7 +14,7 @@ VALUES = "Unsupported value: 'minimal' is not supported with the 'gpt-5-codex' m
 
 def rules(body, request, status=400):
     case = Case("", body, request, {}, (), status)
-    rejection = UpstreamRejection.of(case.call.operation.protocol, status, case.error_body, case.call.body)
+    rejection = UpstreamRejection.of(case.call.operation.members, status, case.error_body, case.call.body)
     assert rejection is not None
     return next_rules(rejection, relevant_rules(rejection, case.call), LearningPolicy(), lambda rule: False)
 

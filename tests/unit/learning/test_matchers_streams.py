@@ -11,7 +11,7 @@ from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 def rejection_of(body, request=STREAMS):
     case = Case("", body, request, {}, ())
-    rejection = UpstreamRejection.of(case.call.operation.protocol, 400, case.error_body, case.call.body)
+    rejection = UpstreamRejection.of(case.call.operation.members, 400, case.error_body, case.call.body)
     assert rejection is not None
     return rejection, case.call
 

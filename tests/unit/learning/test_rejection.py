@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.matchers import suggested_rules
 from gatepass.learning.rejection import UpstreamRejection, path_from_error
-from gatepass.types import ClientProtocol, UpstreamErrorBody
+from gatepass.types import UpstreamErrorBody
+from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.learning.rejections import ROWS
-from tests.unit.operations.json_texts import VALUES
+from tests.unit.protocols.json_texts import VALUES
 
 
 @pytest.mark.parametrize(
@@ -39,18 +40,15 @@ def test_member_path_is_parsed_in_every_spelling(path, place):
 
 @pytest.mark.parametrize("status", [200, 401, 413, 500, None])
 def test_other_statuses_are_not_parsed(status):
-    assert (
-        UpstreamRejection.of(ClientProtocol.CHAT, status, UpstreamErrorBody("Unknown parameter: 'seed'."), b"{}")
-        is None
-    )
+    assert UpstreamRejection.of(CHAT.members, status, UpstreamErrorBody("Unknown parameter: 'seed'."), b"{}") is None
 
 
 def test_without_form_there_is_nothing_to_read():
-    assert UpstreamRejection.of(ClientProtocol.CHAT, 400, None, b"{}") is None
+    assert UpstreamRejection.of(CHAT.members, 400, None, b"{}") is None
 
 
 def test_too_many_inputs_have_a_status_of_their_own():
-    assert UpstreamRejection.of(ClientProtocol.EMBEDDINGS, 413, UpstreamErrorBody("x"), b"{}") is not None
+    assert UpstreamRejection.of(EMBEDDINGS.members, 413, UpstreamErrorBody("x"), b"{}") is not None
 
 
 WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.error_body.message for row in ROWS]))
@@ -61,7 +59,7 @@ WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.error_body.message 
     st.none() | WORDS,
     st.none() | st.sampled_from(["unsupported_parameter", "1214", "unsupported_value"]),
     VALUES | st.lists(st.fixed_dictionaries({"code": st.just("unrecognized_keys"), "keys": VALUES, "path": VALUES})),
-    st.sampled_from([ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS]),
+    st.sampled_from([CHAT.members, EMBEDDINGS.members]),
 )
 def test_whatever_an_upstream_returns_is_parsed(texts, param, code, raw, surface):
     rejection = UpstreamRejection.of(
@@ -101,7 +99,7 @@ def test_long_texts_are_read_in_linear_time(unit):
         text = (unit * size)[:size]
         body = UpstreamErrorBody(text, raw={"metadata": {"raw": text * 2}}, param=text[:100])
         began_s = time.thread_time()
-        rejection = UpstreamRejection.of(ClientProtocol.CHAT, 400, body, b"{}")
+        rejection = UpstreamRejection.of(CHAT.members, 400, body, b"{}")
         assert rejection is not None
         list(suggested_rules(rejection, LEARN_ALSO))
         return time.thread_time() - began_s
@@ -122,5 +120,5 @@ def test_long_texts_are_read_in_linear_time(unit):
 )
 def test_errors_that_no_changed_request_solves_are_not_parsed(code):
     words = "Unsupported parameter: 'temperature' is not supported with this model."
-    assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, code=code), b"{}") is None
-    assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, kind=code), b"{}") is None
+    assert UpstreamRejection.of(CHAT.members, 400, UpstreamErrorBody(words, code=code), b"{}") is None
+    assert UpstreamRejection.of(CHAT.members, 400, UpstreamErrorBody(words, kind=code), b"{}") is None

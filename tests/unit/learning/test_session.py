@@ -24,6 +24,7 @@ from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import AppliedRule, AppliedRules, Learner
 from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S
 from gatepass.types import Call, UpstreamErrorBody
+from tests.rows import CHAT, EMBEDDINGS, MODELS
 from tests.unit.learning.rejections import (
     FILTERED,
     NOTHING_ROWS,
@@ -48,7 +49,7 @@ from tests.unit.learning.upstreams import (
     refused,
     without,
 )
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, a_call
+from tests.unit.normalize.calls import a_call
 
 O3_MINI = [
     NO_STREAM,
@@ -144,7 +145,7 @@ def test_an_eighth_change_is_one_too_many_and_the_next_request_makes_it():
 def test_no_further_try_begins_after_ten_seconds(rejects_s, tries):
     """The first repeat is sent in any case."""
     call, upstream, now_s = chat(**SEVEN, seed=1), Upstream([without(name) for name in (*SEVEN, "seed")]), 100.0
-    with closing(Learner().session(O3, CHAT.protocol)) as learning:
+    with closing(Learner().session(O3, CHAT.members)) as learning:
         while True:
             refusal = upstream.answer(plan(learning, call, now_s))
             assert refusal is not None
@@ -303,7 +304,7 @@ def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
     length = openai("Range of input length should be [1, 8192]")
     upstream = Upstream([Refusal(lambda body: body["input"].count("bad") > 0, length)])
     learner = Learner()
-    with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
+    with closing(learner.session(O3, EMBEDDINGS.members)) as learning:
         call = embed(*["good"] * 11, "bad")
         plan(learning, call, 0.0)
         first = refused(always(size))
@@ -349,7 +350,7 @@ SILENT = [
 @pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
 def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refutes_nothing(silent):
     learner = Learner()
-    with closing(learner.session(O3, CHAT.protocol)) as learning:
+    with closing(learner.session(O3, CHAT.members)) as learning:
         plan(learning, chat(stream=True), 0.0)
         assert learn_from(learning, refused(NO_STREAM), 0.0)
         plan(learning, chat(stream=True), 0.0)
@@ -371,7 +372,7 @@ def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(stat
 def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
     learner = Learner()
     broken = UpstreamClosed("closed", upstream="chat")
-    with closing(learner.session(O3, CHAT.protocol)) as learning:
+    with closing(learner.session(O3, CHAT.members)) as learning:
         plan(learning, chat(stream=True), 0.0)
         first = refused(NO_STREAM)
         assert learn_from(learning, first, 0.0)
@@ -529,7 +530,7 @@ def test_after_a_rule_has_expired_one_request_goes_first():
     learner = Learner()
     for at_s in (0.0, HOUR_S / 2):  # the second one makes the model known for longer than its rule holds
         ask(learner, Upstream([NO_STREAM]), chat(stream=True), at_s)
-    with closing(learner.session(O3, CHAT.protocol)) as first, closing(learner.session(O3, CHAT.protocol)) as second:
+    with closing(learner.session(O3, CHAT.members)) as first, closing(learner.session(O3, CHAT.members)) as second:
         waits = [one.wait_s(chat(stream=True), HOUR_S) for one in (first, second)]
         assert waits == [0.0, WAIT_S]
         assert converse(first, Upstream([NO_STREAM]), chat(stream=True), HOUR_S).call.adapted == ("stream=synth",)
@@ -552,7 +553,7 @@ def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(
     last: UpstreamError = UpstreamClosed("last", upstream="chat")
     if status is not None:
         last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=answer)
-    with closing(learner.session(O3, CHAT.protocol)) as learning:
+    with closing(learner.session(O3, CHAT.members)) as learning:
         plan(learning, chat(stream=True), 0.0)
         assert learn_from(learning, first, 0.0)
         plan(learning, chat(stream=True), 0.0)
@@ -561,7 +562,7 @@ def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(
 
 def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
     learner, upstream = Learner(), Upstream([NO_STREAM])
-    with closing(learner.session(O3, CHAT.protocol)) as slow:
+    with closing(learner.session(O3, CHAT.members)) as slow:
         plan(slow, chat(stream=True), 0.0)
         ask(learner, upstream, chat(stream=True))
         assert learn_from(slow, refused(NO_STREAM), 1.0)
@@ -582,7 +583,7 @@ def limit(most: int) -> Upstream:
 
 def test_a_batch_limit_is_learned_for_a_day():
     learner = Learner()
-    with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
+    with closing(learner.session(O3, EMBEDDINGS.members)) as learning:
         call = embed("a", "b", "c", "d", "e")
         plan(learning, call, 0.0)
         refusal = limit(2).refusals[0]
@@ -596,7 +597,7 @@ def test_a_batch_limit_is_learned_for_a_day():
 def test_smaller_limit_replaces_a_known_one():
     learner = Learner()
     for most in (4, 2):
-        with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
+        with closing(learner.session(O3, EMBEDDINGS.members)) as learning:
             plan(learning, embed("a", "b", "c", "d", "e"), 0.0)
             refusal = limit(most).refusals[0]
             assert learn_from(learning, refused(refusal), 0.0)
@@ -610,7 +611,7 @@ def test_rule_for_one_request_is_not_stored():
     body = openai("Requested 600000 tokens, max 300000 tokens per request", code="max_tokens_per_request")
     refusal = Refusal(lambda _: True, body)
     for succeeds in (True, False):
-        with closing(learner.session(O3, EMBEDDINGS.protocol)) as learning:
+        with closing(learner.session(O3, EMBEDDINGS.members)) as learning:
             call = embed("a", "b", "c", "d")
             plan(learning, call, 0.0)
             error = refused(refusal)
@@ -636,7 +637,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
     for case, answers, pause_s in exchanges:
         now_s += pause_s
         call, sent = case.call, 0
-        with closing(learner.session(O3, call.operation.protocol)) as learning:
+        with closing(learner.session(O3, call.operation.members)) as learning:
             for answer in answers:
                 planned = plan(learning, call, now_s)
                 sent += 1
@@ -687,7 +688,7 @@ def key(rule: LearnedRule) -> Key:
 
 
 def rejection(text: str) -> UpstreamRejection:
-    found = UpstreamRejection.of(CHAT.protocol, 400, UpstreamErrorBody(text), b"{}")
+    found = UpstreamRejection.of(CHAT.members, 400, UpstreamErrorBody(text), b"{}")
     assert found is not None
     return found
 

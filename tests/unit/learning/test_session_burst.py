@@ -15,10 +15,11 @@ from gatepass.learning.memory import MOST_WAIT_S, WAIT_S
 from gatepass.learning.session import Learner, wait_for_trial
 from gatepass.types import Call
 from tests.memory import traced_memory
+from tests.rows import CHAT
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.learning.rejections import USE, openai
 from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, learn_from, plan, without
-from tests.unit.normalize.calls import CHAT, a_call
+from tests.unit.normalize.calls import a_call
 
 BURST = 200
 CALL = a_call(b'{"model":"o3-mini","stream":true,"messages":[]}', CHAT, stream=True)
@@ -41,7 +42,7 @@ class Requests:
     waited_s: list[float] = field(default_factory=list)
 
     async def one(self) -> str:
-        with closing(self.learner.session(O3, CHAT.protocol)) as learning:
+        with closing(self.learner.session(O3, CHAT.members)) as learning:
             entered_s = self.clock.now()
             await wait_for_trial(learning, self.call, self.clock)
             self.waited_s.append(self.clock.now() - entered_s)

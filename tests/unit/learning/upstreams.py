@@ -87,7 +87,7 @@ def ask(
     policy: LearningPolicy | None = None,
     subject: RuleScope = O3,
 ) -> Outcome:
-    with closing(learner.session(subject, call.operation.protocol, mode, policy)) as learning:
+    with closing(learner.session(subject, call.operation.members, mode, policy)) as learning:
         return converse(learning, upstream, call, now_s)
 
 

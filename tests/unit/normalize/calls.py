@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gatepass.normalize.embeddings_reply import join_replies, next_step
-from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Operation, Target
+from gatepass.types import Call, EmbeddingsOptions, Operation, Target
+from tests.rows import CHAT
 
-CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
-EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
-RESPONSES = Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "")
-MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "", names_model=False)
 TARGET = Target("chat")
 
 

@@ -16,8 +16,9 @@ from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.embeddings_reply import INDEX, NAMES, ORDER, encoded, has_valid_vectors
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.types import Call, EmbeddingsOptions
-from tests.unit.normalize.calls import EMBEDDINGS, a_call, merge_replies
-from tests.unit.operations.json_texts import STRINGS, written
+from tests.rows import EMBEDDINGS
+from tests.unit.normalize.calls import a_call, merge_replies
+from tests.unit.protocols.json_texts import STRINGS, written
 
 ENTRY = {"object": "embedding", "index": 0, "embedding": [0.5, -1]}
 

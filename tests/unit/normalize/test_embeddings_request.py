@@ -7,7 +7,8 @@ import pytest
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, SplitShare, TextsOnly, has_token_ids
 from gatepass.normalize.rules import apply_changes
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, TARGET, a_call
+from tests.rows import CHAT, EMBEDDINGS
+from tests.unit.normalize.calls import TARGET, a_call
 
 
 def test_base64_request_is_sent_as_a_request_for_numbers():

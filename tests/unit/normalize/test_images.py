@@ -12,8 +12,9 @@ from gatepass.errors import InvalidImage
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonObjectEditor
 from gatepass.types import Call
-from tests.unit.normalize.calls import EMBEDDINGS, MODELS, TARGET, a_call
-from tests.unit.operations.json_texts import VALUES, written
+from tests.rows import EMBEDDINGS, MODELS
+from tests.unit.normalize.calls import TARGET, a_call
+from tests.unit.protocols.json_texts import VALUES, written
 
 BYTES = {
     "image/png": b"\x89PNG\r\n\x1a\n" + bytes(range(24)),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.json_editor import JsonEditor
 from tests.unit.normalize.calls import a_call
-from tests.unit.operations.json_texts import STRINGS, VALUES, written
+from tests.unit.protocols.json_texts import STRINGS, VALUES, written
 
 BODY = b'{ "a" : 1 ,\n "b":[ {"x": "\\u00e9"} , 2 ], "c" : {"d":null}, "e":"s" }'
 

@@ -7,7 +7,8 @@ import pytest
 from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import Clamp, Default, Drop, JsonMemberPath, Rename, Set
 from gatepass.normalize.rules import Change, ChangeRule, apply_changes, would_change
-from tests.unit.normalize.calls import MODELS, TARGET, a_call
+from tests.rows import MODELS
+from tests.unit.normalize.calls import TARGET, a_call
 
 
 def at(written: str) -> JsonMemberPath:

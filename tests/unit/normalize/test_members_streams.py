@@ -6,7 +6,8 @@ import pytest
 
 from gatepass.normalize.members import OrphanedOptions, Streamed, Unstreamed
 from gatepass.normalize.rules import apply_changes
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, RESPONSES, a_call
+from tests.rows import CHAT, EMBEDDINGS, RESPONSES
+from tests.unit.normalize.calls import a_call
 
 
 def test_unstreamed_requests_a_whole_reply():

@@ -19,7 +19,8 @@ from gatepass.normalize.messages import (
     short_id,
 )
 from gatepass.normalize.rules import Change, apply_changes, would_change
-from tests.unit.normalize.calls import EMBEDDINGS, a_call
+from tests.rows import EMBEDDINGS
+from tests.unit.normalize.calls import a_call
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
 

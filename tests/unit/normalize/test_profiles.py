@@ -11,7 +11,8 @@ from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.config.routes import ModelKind
 from gatepass.normalize.profiles import NAME, PlainTools, UntypedModel, changes_of, guessed, typed, untyped
 from gatepass.normalize.rules import ChangeRule, apply_changes, normalize
-from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
+from tests.rows import EMBEDDINGS
+from tests.unit.normalize.calls import TARGET, a_call
 
 
 def rules_of(profile, dialect):

@@ -21,11 +21,12 @@ from gatepass.normalize.rules import (
     normalize,
     with_model,
 )
-from gatepass.operations.request import ROUTING, decode
 from gatepass.operations.table import match_operation
-from gatepass.types import Call, ClientProtocol, ClientRequest, Target
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, RESPONSES, TARGET, a_call
-from tests.unit.operations.json_texts import STRINGS, VALUES, written
+from gatepass.protocols.request import ROUTING, decode
+from gatepass.types import Call, ClientRequest, Target
+from tests.rows import CHAT, EMBEDDINGS, MODELS, RESPONSES
+from tests.unit.normalize.calls import TARGET, a_call
+from tests.unit.protocols.json_texts import STRINGS, VALUES, written
 
 INBOUND = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", 0.0)
 PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4).decode()
@@ -48,9 +49,9 @@ def test_each_rule_sees_what_the_one_before_made():
 @pytest.mark.parametrize("rule", BUILT_IN_RULES[:-1], ids=lambda rule: rule.name)
 def test_a_rule_runs_for_a_body_with_one_of_its_words(rule):
     """`applicable_rules` skips the rules if a body has none of their words, so it has to look for each word."""
-    for protocol, stream in rule.calls:
+    for stream in (False, rule.is_for_streams):
         for word in rule.words:
-            operation = CHAT if protocol is ClientProtocol.CHAT else EMBEDDINGS
+            operation = CHAT if rule.member in CHAT.members else EMBEDDINGS
             body = json.dumps({"model": "m", "stream": stream, word: 1}).encode()
             call = decode(INBOUND, operation, body, "k")
             assert applicable_rules(call, BUILT_IN_RULES) is BUILT_IN_RULES

@@ -10,7 +10,8 @@ from gatepass.config.model import Config
 from gatepass.config.routes import Model
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.rules import CACHED_MODELS, ChangeRule, DeclaredModels, changes_of, normalize
-from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
+from tests.rows import EMBEDDINGS
+from tests.unit.normalize.calls import TARGET, a_call
 
 
 def config(**blocks: Any) -> Config:
@@ -136,7 +137,8 @@ def test_token_ids_are_refused_for_a_model_without_them():
         normalize(call, TARGET, declared.rules("embeddings", "m"))
     assert normalize(call, TARGET, declared.rules("embeddings", "other")) is call
     assert [rule.name for rule in declared.rules("embeddings", "m")] == ["texts", "rules"]
-    assert [rule.name for rule in declared.rules("chat", "m")] == ["rules"]
+    chat = a_call(b'{"model":"m","input":[1,2]}')
+    assert normalize(chat, TARGET, declared.rules("chat", "m")) is chat
 
 
 def test_thousands_of_model_names_need_bounded_memory():

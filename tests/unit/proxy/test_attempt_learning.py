@@ -20,13 +20,13 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import begin_learning, plan, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.retry import Outcome
-from gatepass.types import Call, ClientProtocol, Operation, Target, UpstreamErrorBody
+from gatepass.types import Call, Target, UpstreamErrorBody
+from tests.rows import CHAT, EMBEDDINGS, RESPONSES
 from tests.unit.clock import DrivenClock
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
+from tests.unit.normalize.calls import a_call
 
 NO_STREAM = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
 TARGET = Target("chat", "o1")
-RESPONSES = Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "")
 
 O1 = RuleScope("chat", "o1", "chat")
 

@@ -34,8 +34,9 @@ from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.tokens import Token, TokenReissued, TokenUser
 from gatepass.types import Call, ClientRequest, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
+from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.clock import DrivenClock
-from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
+from tests.unit.normalize.calls import a_call
 
 BODY = b'{"model": "m", "messages": []}'
 EXPIRED = {"error": {"message": "token expired", "type": "authentication_error"}}

@@ -15,12 +15,13 @@ from gatepass.normalize.embeddings_reply import PARALLEL
 from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.rules import apply_changes
 from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.batches import SendOnce, send_embeddings
+from gatepass.proxy.batches import SendOnce, send_parts
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, SynthesizedStream
 from gatepass.types import Call, Target
+from tests.rows import EMBEDDINGS
 from tests.unit.clock import settle
-from tests.unit.normalize.calls import EMBEDDINGS, a_call
+from tests.unit.normalize.calls import a_call
 
 HEADERS = ((b"content-type", b"application/json"),)
 
@@ -52,7 +53,7 @@ def sent(attempt: Attempt, adapted: Call, ask: SendOnce) -> Coroutine[Any, Any, 
         call_attempt.parts[at] = call_attempt.begin_part()
         return await ask(call_attempt.parts[at], part)
 
-    return send_embeddings(attempt, adapted, ask, send_part)
+    return send_parts(attempt, adapted, ask, send_part)
 
 
 class Upstream:

@@ -8,19 +8,12 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
+from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, comment_keep_alive
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.in_flight import PeriodicChecks
-from gatepass.proxy.keepalive import (
-    COMMENT,
-    COMMENT_AFTER_ID,
-    EVERY_S,
-    STREAM_HOLD_S,
-    SYNTHESIZED_HOLD_S,
-    KeepAlive,
-    comment_keep_alive,
-)
+from gatepass.proxy.keepalive import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.types import ClientRequest
 from tests.unit.clock import DrivenClock
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
 from gatepass.json_scan import COPY_BYTES, JsonScanner, ScannedBody, any_of, may_name, value_span
-from gatepass.operations.request import RequestBody
+from gatepass.protocols.request import RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.large_body import MOST_VALUES, Scan, scanned
 from gatepass.types import EmbeddingsOptions
-from tests.unit.operations.json_texts import VALUES, written
+from tests.unit.protocols.json_texts import VALUES, written
 
 SIZES = {
     "WINDOW_BYTES": 48,

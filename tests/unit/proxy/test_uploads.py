@@ -6,7 +6,7 @@ from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.proxy.in_flight import MemoryBudget, RequestMemory
 from gatepass.proxy.uploads import KEPT_BYTES, MultipartScan, MultipartUpload
-from gatepass.types import ClientProtocol, Operation
+from gatepass.types import Operation
 from tests.memory import traced_memory
 
 PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
@@ -31,7 +31,7 @@ def form(*pieces, operation="transcriptions"):
 
 
 def over(pieces, length, held=KEPT_BYTES, *, operation="transcriptions", names_model=True):
-    one = Operation(operation, "POST", "/x", ClientProtocol.RAW, "", takes_form=True, names_model=names_model)
+    one = Operation(operation, "POST", "/x", "raw", "", takes_form=True, names_model=names_model)
     return MultipartUpload(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), MultipartScan(b"b"), length)
 
 

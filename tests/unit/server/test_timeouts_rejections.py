@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gatepass.errors import GatepassError, InvalidRequest
-from gatepass.operations.error_objects import error_body
+from gatepass.protocols.error_objects import error_body
 from gatepass.server.parser import large_head, many_fields
 from gatepass.server.timeouts import (
     error_response,

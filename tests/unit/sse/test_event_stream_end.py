@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gatepass.errors import UpstreamClosed, UpstreamEmpty
-from gatepass.sse.responses_api import LAST_EVENTS
+from gatepass.protocols.responses import LAST_EVENTS
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,

@@ -10,11 +10,11 @@ import pytest
 from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.json_scan import ONE_PASS_BYTES
+from gatepass.protocols import CHAT
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good
-from gatepass.types import ClientProtocol
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
 JSON = ((b"content-type", b"application/json"),)
@@ -127,7 +127,7 @@ def test_a_good_reply_is_a_success_needs_no_repair_and_has_the_usage_that_is_fou
         assert walked(body, monkeypatch) == (body, ()), body
         assert (good.usage or usage_of(body)) == usage_of(body), body
         with_usage += good.usage is not None
-        assert classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body, body
+        assert classify_document(ReceivedReply("chat", 200, JSON, body), CHAT) is body, body
     assert len(taken) > 500
     assert with_usage > 100
 

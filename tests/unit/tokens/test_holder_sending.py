@@ -30,7 +30,7 @@ from gatepass.proxy.response import classify
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import TokenHolder, TokenUser
 from gatepass.tokens.holder import ANY_USER
-from gatepass.types import ClientProtocol, Headers, Operation, OutboundRequest, Target, header
+from gatepass.types import Headers, Operation, OutboundRequest, Target, header
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call
 from tests.unit.tokens.scripted import (
@@ -49,7 +49,7 @@ from tests.unit.tokens.scripted import (
 MARGIN_S = 7.0
 """More than a token is held back before its end: until then it must be used."""
 FORBIDDEN = "forbidden"
-RAW = Operation("x", "POST", "/x", ClientProtocol.RAW, "")
+RAW = Operation("x", "POST", "/x", "raw", "")
 UPSTREAMS = {"chat": "corp", "embed": "corp", "other": "firm"}
 """And the credential of each."""
 

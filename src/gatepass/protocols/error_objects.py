@@ -1,4 +1,4 @@
-"""Write errors in the client's format: as a response, and as the last events of a stream."""
+"""Write errors in OpenAI's format: as a response, and as the last event of a stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gatepass.errors import (
     UpstreamAuth,
     UpstreamErrorReply,
 )
-from gatepass.types import FINAL_CODES, StreamedResponse
+from gatepass.types import FINAL_CODES
 
 REPLAYED = re.compile(
     r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
@@ -35,21 +35,6 @@ LONGEST_RETRY_AFTER_S = 86_400
 """Limit on `retry-after`, because an upstream's clock may be wrong."""
 
 _TYPES = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
-
-MESSAGES = "messages"
-_ANTHROPIC_TYPES = MappingProxyType(
-    {
-        **dict.fromkeys((400, 405, 415), "invalid_request_error"),
-        401: "authentication_error",
-        403: "permission_error",
-        404: "not_found_error",
-        413: "request_too_large",
-        429: "rate_limit_error",
-        503: "overloaded_error",
-        504: "timeout_error",
-    }
-)
-"""The `type` of an error by its status (https://docs.claude.com/en/api/errors)."""
 
 _RETRIED = frozenset((408, 409, 429))
 """The statuses below 500 that the openai SDKs retry."""
@@ -86,13 +71,9 @@ def error_object(error: GatepassError) -> dict[str, Any]:
     return _envelope(error, error.message, _type(error), _upstream_object(error))
 
 
-def error_body(error: GatepassError, operation: str = "", request_id: str = "") -> bytes:
-    """Return the body of an error response in the format of `operation`: Anthropic's for `messages`, else OpenAI's."""
-    if operation != MESSAGES:
-        return _json(error_object(error))
-    kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")
-    inner = {"type": kind, "message": error.message, "code": error.public_code, "hop": error.hop}
-    return _json({"type": "error", "error": inner, "request_id": request_id})
+def error_body(error: GatepassError) -> bytes:
+    """Return the body of an error response in OpenAI's format. An error before the operation is known has it too."""
+    return json_text(error_object(error))
 
 
 NO_STORE = (b"cache-control", b"no-store")
@@ -143,40 +124,13 @@ def stream_error(error: GatepassError, *, rewords: bool = False) -> bytes:
     does not repeat the request (see `stream_message`).
     """
     if not rewords:
-        return b"data: " + _json(error_object(error)) + b"\n\n"
+        return b"data: " + json_text(error_object(error)) + b"\n\n"
     message, upstream = stream_message(error), _upstream_object(error)
     if upstream is None and isinstance(error, UpstreamErrorReply) and error.message not in ("", message):
         upstream = _capped({"message": error.message})
     kind = _type(error)
     reworded = _envelope(error, message, "stream_error" if REPLAYED.search(kind) else kind, upstream)
-    return b"data: " + _json(reworded) + b"\n\n"
-
-
-def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords: bool = False) -> bytes:
-    """Return the `error` and `response.failed` events that end a stream of the Responses API, in OpenAI's order.
-
-    openai-python and openai-node raise at the first, because of its `error` object. openai-python would accept no
-    `response.failed` before a `response.created`. Codex reads only the second.
-    """
-    document = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
-    code, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
-    members = {"code": code, "message": message, "param": document["error"]["param"], "sequence_number": number}
-    response = {
-        "id": streamed.id,
-        "object": "response",
-        "created_at": streamed.created_s,
-        "status": "failed",
-        "error": {"code": code, "message": message},
-        "incomplete_details": None,
-        "model": streamed.model,
-        "output": [],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-    }
-    failed = {"type": "response.failed", "sequence_number": number + 1, "response": response}
-    error_event = _json({"type": "error", **members, **document})
-    return b"event: error\ndata: %b\n\nevent: response.failed\ndata: %b\n\n" % (error_event, _json(failed))
+    return b"data: " + json_text(reworded) + b"\n\n"
 
 
 def stream_message(error: GatepassError) -> str:
@@ -235,6 +189,6 @@ def _capped(raw: Any) -> Any:
     return text[:UPSTREAM_OBJECT_BYTES].decode("utf-8", "ignore") + "…"  # the cut may split a character
 
 
-def _json(value: Any) -> bytes:
+def json_text(value: Any) -> bytes:
     """Return compact JSON in UTF-8 on one line. Half a surrogate pair, which upstreams do send, becomes a `?`."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

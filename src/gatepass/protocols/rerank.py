@@ -1,4 +1,4 @@
-"""Convert rerank requests to the upstream's shape, and its replies to the client's."""
+"""Rerank: documents in the order of a query. Requests become the upstream's shape, and replies the client's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any, Self
 
 import msgspec
 
-from gatepass.config.upstream import RerankShape
+from gatepass.config.upstream import RerankShape, UpstreamConfig
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_scan import JsonScanner, Member
 from gatepass.normalize.embeddings_reply import ENTRIES, OBJECT, Entry, InvalidReply, encoded
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
+from gatepass.normalize.rules import ChangeRule, Rule
+from gatepass.protocols.client_protocol import ClientProtocol, Ranking
 
 _FLAGS = MappingProxyType({b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"null": False})
 """Spellings of a flag. RAGFlow's Xinference class sends strings (its rag/llm/rerank_model.py)."""
@@ -250,12 +252,6 @@ def client_ranking(reply: bytes, options: RerankOptions, upstream: str) -> bytes
         raise _not_a_ranking(fault, upstream) from None
 
 
-def check_size(reply: bytes, upstream: str) -> None:
-    """Raise UpstreamInvalid if `reply` is too large for `client_ranking`. Call it before any pass over the reply."""
-    if len(reply) > MOST_BYTES:
-        raise _not_a_ranking(f"it has more than {MOST_BYTES} bytes. Request no documents in it", upstream)
-
-
 def _not_a_ranking(reason: object, upstream: str) -> UpstreamInvalid:
     return UpstreamInvalid(f"The upstream's reply is not a ranking: {reason}.", upstream=upstream)
 
@@ -337,3 +333,30 @@ def _written(result: _Result, options: RerankOptions) -> Entry:
         echoed = options.echoed[result.index]
         entry[echo] = msgspec.Raw(echoed if options.is_tei or echoed.startswith(b"{") else b'{"text":%b}' % echoed)
     return entry
+
+
+class Rerank(ClientProtocol):
+    """A score for each document. Cohere's form and TEI's are converted into each other."""
+
+    __slots__ = ()
+
+    name = "rerank"
+    upstream_setting = "rerank_shape"
+    samples = ({"query": "ping", "documents": ["ping"]},)
+
+    def own_rules(self, settings: UpstreamConfig, model: str | None) -> tuple[Rule, ...]:
+        """Return the conversion into the upstream's form."""
+        return (ChangeRule("rerank", (ConvertRerank(settings.rerank_shape, model),)),)
+
+    def ranking(self, body: bytes) -> Ranking:
+        """Return the conversion of the reply into the client's form. Raises InvalidRequest."""
+        options = RerankOptions.of(body)
+        return lambda reply, upstream: client_ranking(reply, options, upstream)
+
+    def check_size(self, body: bytes, upstream: str) -> None:
+        """Raise UpstreamInvalid for a reply that is too large for `client_ranking`."""
+        if len(body) > MOST_BYTES:
+            raise _not_a_ranking(f"it has more than {MOST_BYTES} bytes. Request no documents in it", upstream)
+
+
+RERANK = Rerank()

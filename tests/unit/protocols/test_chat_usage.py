@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.sse.usage import requested_usage
+from gatepass.protocols.chat import requested_usage
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 
 from gatepass.errors import GatepassError
+from gatepass.protocols.responses import ResponseAggregator, synthesize_response
 from gatepass.sse import aggregate
 from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.chunk import StreamSource
-from gatepass.sse.responses_api import ResponseAggregator, synthesize_response
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
 from tests.unit.sse.replies import refuse_to_write

@@ -6,17 +6,13 @@ from typing import Any
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
-from gatepass.proxy.keepalive import (
-    COMMENT,
-    COMMENT_AFTER_ID,
-    EmptyDeltaKeepAlive,
-    comment_keep_alive,
-    keep_alive_encoder,
-)
+from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.chat import EmptyDeltaKeepAlive
+from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, comment_keep_alive
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.repair import StreamRepair
-from gatepass.types import Call, ClientProtocol, Operation
+from gatepass.types import Call, Operation
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text
@@ -41,8 +37,7 @@ def begun(*events: bytes, **more: Any):
 
 
 def call(name: str) -> Call:
-    protocol = ClientProtocol.RESPONSES if name == "responses" else ClientProtocol.CHAT
-    return Call("7", Operation(name, "POST", f"/{name}", protocol, ""), "", "m", b"{}", ())
+    return Call("7", Operation(name, "POST", f"/{name}", name, ""), "", "m", b"{}", ())
 
 
 @pytest.mark.parametrize(
@@ -55,19 +50,19 @@ def call(name: str) -> Call:
     ],
 )
 def test_each_client_receives_the_form_that_it_can_parse_or_none(profile, name, keep_alive):
-    found = keep_alive_encoder(profile, call(name), lambda: 7.9)
+    found = PROTOCOLS[name].keep_alive(profile, call(name), lambda: 7.9)
     assert (None if found is None else found(None)) == keep_alive
 
 
 def test_an_empty_chunk_has_the_default_id_before_the_stream_has_one():
-    keep_alive = keep_alive_encoder(BUILT_IN_PROFILES["dify"], call("chat"), lambda: 7.9)
+    keep_alive = PROTOCOLS["chat"].keep_alive(BUILT_IN_PROFILES["dify"], call("chat"), lambda: 7.9)
     assert keep_alive is not None
     assert read(keep_alive(None)) == {**OWN, "id": "chatcmpl-7", "choices": [EMPTY]}
     assert keep_alive(None) == keep_alive(None) == keep_alive(begun())
 
 
 def test_in_a_stream_of_completions_it_is_an_empty_text():
-    keep_alive = keep_alive_encoder(BUILT_IN_PROFILES["dify"], call("completions"), lambda: 7.9)
+    keep_alive = PROTOCOLS["completions"].keep_alive(BUILT_IN_PROFILES["dify"], call("completions"), lambda: 7.9)
     assert keep_alive is not None
     written = read(keep_alive(None))
     assert (written["object"], written["choices"]) == (

@@ -1,4 +1,4 @@
-"""Convert responses of the Responses API: a whole response to a stream, and a stream to a whole response.
+"""The Responses API: its errors, a stream made from a whole response, and a whole response made from a stream.
 
 The events and their order follow https://platform.openai.com/docs/api-reference/responses-streaming. Clients read the
 answer from the deltas, from the finished items, or from the response in the last event: all three are the same.
@@ -6,13 +6,21 @@ answer from the deltas, from the finished items, or from the response in the las
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 from typing import Any
 
+from gatepass.dialects.error_body import Mask
+from gatepass.dialects.hints import responses_hint
+from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamInvalid
+from gatepass.protocols.client_protocol import ClientProtocol, Reply
+from gatepass.protocols.error_objects import json_text as error_text
+from gatepass.protocols.error_objects import stream_error
+from gatepass.protocols.raw import Raw
 from gatepass.sse import chunk
-from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.aggregate import BodyAggregator, StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import (
     MAX_ENTRIES,
@@ -25,6 +33,7 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.event import read_json
 from gatepass.sse.large_event import without_marks
+from gatepass.types import StreamedResponse
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
@@ -335,3 +344,97 @@ class ResponseAggregator(StreamAggregator):
             if items := [*in_order, *self._items_without_index]:
                 response = {**response, "output": items}
         self._response, self.is_over = response, True
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords: bool = False) -> bytes:
+    """Return the `error` and `response.failed` events that end a stream of the Responses API, in OpenAI's order.
+
+    openai-python and openai-node raise at the first, because of its `error` object. openai-python would accept no
+    `response.failed` before a `response.created`. Codex reads only the second.
+    """
+    document = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
+    code, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
+    members = {"code": code, "message": message, "param": document["error"]["param"], "sequence_number": number}
+    response = {
+        "id": streamed.id,
+        "object": "response",
+        "created_at": streamed.created_s,
+        "status": "failed",
+        "error": {"code": code, "message": message},
+        "incomplete_details": None,
+        "model": streamed.model,
+        "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+    }
+    failed = {"type": "response.failed", "sequence_number": number + 1, "response": response}
+    error_event = error_text({"type": "error", **members, **document})
+    return b"event: error\ndata: %b\n\nevent: response.failed\ndata: %b\n\n" % (error_event, error_text(failed))
+
+
+# --- the protocol ---------------------------------------------------------------------------------
+
+
+class Responses(ClientProtocol):
+    """A response. gatepass makes streams of whole responses and the reverse.
+
+    Only comments keep its clients waiting: an additional event would renumber all that follow. Before
+    `response.created`, where most of the wait is, openai-python accepts no other event (ResponseStreamState).
+    """
+
+    __slots__ = ()
+
+    name = "responses"
+    members = ClientProtocol.members | {"stream"}
+    requires_model = True
+    has_items = True
+    last_types = LAST_EVENTS
+
+    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
+        return response_error(error, streamed, rewords=rewords)
+
+    def hint(self, message: str, upstream: str, status: int) -> str | None:
+        """Return advice if the upstream has no Responses API."""
+        return responses_hint(message, upstream, status)
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        if not isinstance(document, dict):
+            return "with JSON that is not an object"
+        is_response = document.get("object") == "response" or "output" in document
+        return None if is_response else f"with JSON that is not a response ({shown_members(document, mask)})"
+
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:
+        try:
+            yield from synthesize_response(document, defaults)
+        except Unfinished:
+            reason = "The upstream returned a response that is not finished and has no output."
+            raise UpstreamInvalid(reason, upstream=reply.upstream.name) from None
+
+    def aggregator(
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+    ) -> BodyAggregator:
+        del defaults
+        return BodyAggregator(reply.upstream.name, ResponseAggregator(source), event_bytes)
+
+
+class StoredResponses(Raw):
+    """Responses that the upstream stores. They pass unchanged, and their streams have the events of the API."""
+
+    __slots__ = ()
+
+    name = "stored_responses"
+    last_types = LAST_EVENTS
+
+    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
+        return response_error(error, streamed, rewords=rewords)
+
+    def error_places(self, document: Any) -> Iterable[Any]:
+        """Yield the document, unless it is a response: its error belongs to the request that created it."""
+        return () if isinstance(document, dict) and document.get("object") == "response" else (document,)
+
+
+RESPONSES, STORED_RESPONSES = Responses(), StoredResponses()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.json_scan import folded
-from gatepass.operations import request
-from gatepass.operations.request import (
+from gatepass.protocols import request
+from gatepass.protocols.request import (
     BEGINNING_BYTES,
     LISTED_BYTES,
     MAX_DEPTH,
@@ -19,7 +19,7 @@ from gatepass.operations.request import (
     is_deeper,
 )
 from gatepass.types import EmbeddingsOptions
-from tests.unit.operations.json_texts import VALUES, written
+from tests.unit.protocols.json_texts import VALUES, written
 
 
 def refusal(body: bytes) -> str:

@@ -23,7 +23,6 @@ from gatepass.types import (
     MAX_MODEL_CHARS,
     USUAL_CONNECTION,
     Call,
-    ClientProtocol,
     ClientRequest,
     EmbeddingsOptions,
     Headers,
@@ -42,18 +41,22 @@ _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
 
 def decode(
-    client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_steps: int = MOST_STEPS
+    client_request: ClientRequest,
+    operation: Operation,
+    body: bytes,
+    caller: str,
+    most_steps: int = MOST_STEPS,
+    *,
+    asks_vectors: bool = False,
 ) -> Call:
     """Return the Call for `client_request` and its complete `body`, which the Call contains unchanged.
 
     Its headers are those that may be sent upstream (see `safe_headers`); a dialect selects from them. `model` is "" if
     the body names none. Raises UnsupportedEncoding, InvalidJson and InvalidRequest, and TooManySteps if the body
-    requires more than `most_steps` (see JsonScanner).
+    requires more than `most_steps` (see JsonScanner). `asks_vectors`: as in `RequestBody.read`.
     """
     headers = safe_headers(client_request.headers, is_read=True)
-    document = RequestBody.read(
-        body, asks_vectors=operation.protocol is ClientProtocol.EMBEDDINGS, most_steps=most_steps
-    )
+    document = RequestBody.read(body, asks_vectors=asks_vectors, most_steps=most_steps)
     model, choices = "", 1
     if document.model is not None:
         if document.model[0] != _QUOTE:

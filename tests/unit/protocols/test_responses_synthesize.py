@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from gatepass.sse.responses_api import Unfinished, events, synthesize_response
+from gatepass.protocols.responses import Unfinished, events, synthesize_response
 from tests.unit.sse.documents import CREATED_S, origin
 from tests.unit.sse.peer import response_helper_reads, strict_events
 from tests.unit.sse.responses import ODD_RESPONSES, RESPONSES, USAGE, call, message, part, reasoning, response

@@ -3,8 +3,8 @@
 import pytest
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
-from gatepass.operations.request import decode
 from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.request import decode
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest
 
 CHAT, EMBEDDINGS = OPERATIONS[:2]

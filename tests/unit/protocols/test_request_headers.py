@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import UnsupportedEncoding
-from gatepass.operations.request import check_encoding, safe_headers
+from gatepass.protocols.request import check_encoding, safe_headers
 
 
 def test_safe_headers_stay_in_order_duplicates_included():

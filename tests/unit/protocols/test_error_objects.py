@@ -29,15 +29,16 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
 )
-from gatepass.operations.error_objects import (
+from gatepass.protocols import MESSAGES
+from gatepass.protocols.error_objects import (
     UPSTREAM_OBJECT_BYTES,
     error_body,
     error_headers,
     error_object,
-    response_error,
     stream_error,
     stream_message,
 )
+from gatepass.protocols.responses import response_error
 from gatepass.types import StreamedResponse
 
 RAGFLOW = (
@@ -381,7 +382,7 @@ def test_a_stream_of_the_responses_api_ends_in_its_own_error_events():
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
 def test_a_client_of_anthropics_api_gets_its_own_format(error):
-    body = json.loads(error_body(error, "messages", "id-1"))
+    body = json.loads(MESSAGES.error_body(error, "id-1"))
     kind = body["error"].pop("type")
     assert body == {
         "type": "error",

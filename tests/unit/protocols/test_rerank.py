@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest, UpstreamInvalid
-from gatepass.normalize.rerank import ConvertRerank, RerankOptions, client_ranking, is_rerank
 from gatepass.normalize.rules import apply_changes
-from gatepass.types import ClientProtocol, Operation
+from gatepass.protocols.rerank import ConvertRerank, RerankOptions, client_ranking, is_rerank
+from tests.rows import RERANK
 from tests.unit.normalize.calls import a_call
 
 
@@ -94,7 +94,6 @@ def test_a_question_is_known_at_the_root_by_its_members(text, is_one):
     assert is_rerank(text) is is_one
 
 
-RERANK = Operation("rerank", "POST", "/rerank", ClientProtocol.EMBEDDINGS, "")
 SHAPES = get_args(RerankShape)
 
 RAGFLOW = b'{"model": "r", "query": "q", "documents": ["a", "b"], "top_n": 2}'

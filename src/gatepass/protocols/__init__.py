@@ -1,0 +1,38 @@
+"""The protocols that clients speak, one object each: requests, replies, errors and keep-alives in the client's format.
+
+`PROTOCOLS` has each `ClientProtocol` by its name, which the operation table names. `request` reads bodies and headers.
+The package does no I/O. It must not import `operations`, `learning`, `proxy` or `server`.
+"""
+
+from types import MappingProxyType
+
+from gatepass.protocols.chat import CHAT
+from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.completions import COMPLETIONS
+from gatepass.protocols.embeddings import EMBEDDINGS
+from gatepass.protocols.messages import MESSAGES
+from gatepass.protocols.models import MODELS
+from gatepass.protocols.raw import RAW
+from gatepass.protocols.rerank import RERANK
+from gatepass.protocols.responses import RESPONSES, STORED_RESPONSES
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "EMBEDDINGS",
+    "MESSAGES",
+    "MODELS",
+    "PROTOCOLS",
+    "RAW",
+    "RERANK",
+    "RESPONSES",
+    "STORED_RESPONSES",
+    "ClientProtocol",
+]
+
+PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType(
+    {
+        one.name: one
+        for one in (CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, STORED_RESPONSES, MESSAGES, MODELS, RAW)
+    }
+)

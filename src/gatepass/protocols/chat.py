@@ -1,0 +1,221 @@
+"""Chat completions: choices with messages, streamed as chunks. `Chat` is also the base of the older completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from gatepass.config.access import PLAIN, Profile
+from gatepass.dialects.error_body import Mask
+from gatepass.dialects.reply_check import fault_of_list
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
+from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import (
+    CHAT_CHUNK,
+    LEGACY,
+    ArgumentsTooLarge,
+    EnvelopeDefaults,
+    Object,
+    StreamSource,
+    arguments_too_large,
+    empty_choice,
+    encode_event,
+)
+from gatepass.sse.client_transforms import make_client_transform, transform_reply
+from gatepass.sse.event import EventTransform
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.repair import StreamRepair
+from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.whole_reply import BUILT_BYTES, is_empty_answer, read_good, repair_reply
+from gatepass.types import Call
+
+
+class Chat(ClientProtocol):
+    """Choices. gatepass repairs them, and makes streams of whole replies and the reverse."""
+
+    __slots__ = ()
+
+    name = "chat"
+    members = ClientProtocol.members | {
+        *("messages", "images", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens"),
+    }
+    requires_model = True
+    entries, entry = "choices", "choice"
+    one_pass_bytes = BUILT_BYTES
+    takes_transforms = True
+    read_good = staticmethod(read_good)
+    is_text = False
+    """Chunks have a text instead of a delta."""
+
+    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
+        """Return a form for a profile that does not accept comments too: an empty chunk."""
+        if profile.keep_alive == "comment":
+            return comment_keep_alive
+        if profile.keep_alive == "off":
+            return None
+        defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)
+        return EmptyDeltaKeepAlive(defaults, is_text=self.is_text)
+
+    def error_places(self, document: Any) -> Iterator[Any]:
+        """Yield the document, and the error of its choices if each one has an error. OpenRouter reports them there."""
+        yield document
+        choices = document.get("choices") if isinstance(document, dict) else None
+        choices = choices if isinstance(choices, list) else []
+        if choices and all(isinstance(choice, dict) and choice.get("error") for choice in choices):
+            yield {"error": choices[0]["error"]}
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        return fault_of_list(document, self.entries, mask) or _fault_of_choice(next(iter(document["choices"]), None))
+
+    def repair(
+        self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
+    ) -> tuple[bytes, tuple[str, ...], bool]:
+        try:
+            body, adapted = repair_reply(body, defaults)
+        except ArgumentsTooLarge:
+            raise arguments_too_large(upstream) from None
+        return body, adapted, is_empty_answer(body)
+
+    def for_profile(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+        """Complete the usage and the envelope."""
+        return transform_reply(body, profile, model)
+
+    def client_transform(self, profile: Profile) -> EventTransform | None:
+        """Return the changes of chunks too."""
+        return make_client_transform(profile)
+
+    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
+        """Return a stream with the upstream's conversion and the repair of choices, which ends with `[DONE]`."""
+        call, profile, upstream = reply.call, reply.profile, reply.upstream
+        requested = requested_usage(call.body)
+        include_usage, drops_usage = _usage_options(call, profile, requested)
+        configured, transforms = upstream.settings.repair, upstream.transforms
+        options = RepairOptions(
+            include_usage,
+            configured.without_choices,
+            profile.splits_finish,
+            configured.cumulative,
+            configured.one_id,
+            drops_usage,
+        )
+        return EventStream(
+            source,
+            choices=call.choices,
+            dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
+            repair=StreamRepair(options, defaults),
+            client_transform=None if profile is PLAIN else self.client_transform(profile),
+        )
+
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:
+        call = reply.call
+        include_usage = _usage_options(call, reply.profile, requested_usage(call.body))[0] is not False
+        return synthesize_stream(document, include_usage, defaults)
+
+    def aggregator(
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+    ) -> BodyAggregator:
+        upstream = reply.upstream
+        cumulative = upstream.settings.repair.cumulative
+        completions = CompletionAggregator(source, defaults, choices=reply.call.choices, cumulative=cumulative)
+        transforms = upstream.transforms
+        transform = None if transforms is None else transforms.stream(defaults, wants_usage=True)
+        return BodyAggregator(upstream.name, completions, event_bytes, transform)
+
+
+def _usage_options(call: Call, profile: Profile, requested: bool | None) -> tuple[bool | None, bool]:
+    """Return `RepairOptions.include_usage` and `RepairOptions.drops_usage` for the client's `requested_usage`."""
+    if requested is not False or not profile.places_usage:
+        return requested, False
+    place = place_for_ragflow(call.body)
+    return place == "alone", place == "drop"
+
+
+def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
+    """Describe why the first choice is invalid; None if it is valid."""
+    # the client would show a choice without a message as an empty answer, and a delta as a complete one
+    if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
+        return None
+    if isinstance(choice.get("text"), str):
+        return None
+    if not choice.get("delta") or not isinstance(choice["delta"], dict):
+        return "with a choice that has neither a message nor a text"
+    return None if choice.get("finish_reason") else "with a part of a stream instead of a whole answer"
+
+
+class _Options(msgspec.Struct, gc=False):
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class _Body(msgspec.Struct, gc=False):
+    stream_options: _Options | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def requested_usage(body: bytes) -> bool | None:
+    """Return whether the request `body` requests a usage chunk at the end of the stream.
+
+    Returns None for usage in every chunk (vLLM's `continuous_usage_stats`), and for malformed `stream_options`, which
+    the upstream rejects.
+    """
+    if b'"stream_options"' not in body:
+        return False
+    try:
+        options = _BODY.decode(body).stream_options
+    except msgspec.DecodeError:
+        return None
+    if options is None:
+        return False
+    return None if options.continuous_usage_stats else options.include_usage
+
+
+_SENT_BY_VISION = frozenset({"model", "messages", "stream", "enable_thinking", "provider"})
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
+    """Return where to put the usage in the stream that answers `body`, if RAGFlow did not request usage.
+
+    RAGFlow must not count the tokens twice. Its two client classes differ:
+
+    * The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices and adds the chunk's usage.
+      Its tool loop reads the usage in a chunk without choices (`alone`).
+    * The vision class (cv_model.py) fails at a chunk without choices. It ignores usage next to an empty text
+      (`finish`).
+
+    The vision class sends no settings. A request without images and settings may come from either class (`drop`).
+    """
+    if b'"image_url"' in body:
+        return "finish"
+    try:
+        return "alone" if _MEMBERS.decode(body).keys() - _SENT_BY_VISION else "drop"
+    except msgspec.DecodeError:
+        return "drop"
+
+
+class EmptyDeltaKeepAlive(msgspec.Struct, frozen=True):
+    """A chunk without text, for clients whose parser fails on comments.
+
+    It has the stream's own id and model as soon as they are known, those of `defaults` before.
+    """
+
+    defaults: EnvelopeDefaults
+    is_text: bool = False
+
+    def __call__(self, events: EventStream | None) -> bytes:
+        index = 0 if events is None else events.open_choice
+        if index is None:  # after the last finish reason only the usage may follow
+            return b""
+        kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
+        defaults = self.defaults
+        head = {"id": defaults.new_id(prefix), "object": kind, "created": defaults.created_s, "model": defaults.model}
+        envelope = {} if events is None else events.envelope
+        return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
+
+
+CHAT = Chat()

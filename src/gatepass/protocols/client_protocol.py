@@ -1,0 +1,235 @@
+"""Define `ClientProtocol`: everything that gatepass does differently for one format that clients speak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from gatepass.config.access import PLAIN, Profile
+from gatepass.config.upstream import UpstreamConfig
+from gatepass.dialects.error_body import Mask
+from gatepass.errors import GatepassError
+from gatepass.json_scan import ONE_PASS_BYTES
+from gatepass.normalize.rules import STRAY_PARAMS, Rule
+from gatepass.protocols.error_objects import error_body, stream_error
+from gatepass.protocols.request import decode
+from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
+from gatepass.sse.client_transforms import make_client_transform
+from gatepass.sse.dialect_transforms import RagflowTransforms
+from gatepass.sse.event import EventTransform
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.whole_reply import GoodReply
+from gatepass.types import Call, ClientRequest, Headers, Operation, StreamedResponse
+
+COMMENT = b": keep-alive\n\n"
+"""With its own blank line, so that clients that split a stream at blank lines discard the comment alone (Dify)."""
+COMMENT_AFTER_ID = b": keep-alive\n"
+"""After an event with an `id:` line, openai-python parses one more blank line as an empty event and raises (its issues
+2722 and 3833)."""
+KeepAliveEncoder = Callable[[EventStream | None], bytes]
+"""Return the keep-alive to write after the sent part of a stream; b"" if none is allowed there. The argument is None
+before the stream has begun."""
+Parse = Callable[[ClientRequest, Operation, bytes, str, int], Call]
+"""The arguments are those of `decode`: the head, the operation, the body, the caller's name, and the most steps."""
+Ranking = Callable[[bytes, str], bytes]
+"""Return the body of a whole reply, from the upstream of that name, as the client requested it."""
+
+_CHAT = {"messages": [{"role": "user", "content": "ping"}]}
+
+
+class Reply(Protocol):
+    """A reply that a ClientProtocol converts. Implemented by `ReplyContext` (proxy/response.py)."""
+
+    @property
+    def call(self) -> Call:
+        """The client's call."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """The settings of the caller's profile."""
+        ...
+
+    @property
+    def upstream(self) -> ReplyUpstream:
+        """The sender."""
+        ...
+
+
+class ReplyUpstream(Protocol):
+    """The sender of a reply. Implemented by `Upstream` (proxy/app_state.py)."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        ...
+
+    @property
+    def settings(self) -> UpstreamConfig:
+        """Its settings."""
+        ...
+
+    @property
+    def transforms(self) -> RagflowTransforms | None:
+        """The conversion from its dialect; None if it needs none."""
+        ...
+
+
+Repair = Callable[[bytes, Callable[[], EnvelopeDefaults], str], tuple[bytes, tuple[str, ...], bool]]
+"""Return the body of a whole reply as SDKs require it, the names of the repairs, and whether the answer is empty. The
+other arguments are a function that is called if the reply lacks an id, a time or a model, and the upstream's name."""
+
+
+class ClientProtocol:
+    """One format that clients speak. A subclass overrides what differs, and its one instance has no state.
+
+    This class is the protocol of an operation whose JSON and streams pass unchanged. Each attribute and method states
+    what such an operation does.
+    """
+
+    __slots__ = ()
+
+    name: str = "json"
+    """The key in PROTOCOLS, and the name that rows of the operation table have."""
+
+    # --- the request ---
+
+    members: frozenset[str] = frozenset(STRAY_PARAMS)
+    """Members of a request that rules may change, apart from those that an operator names: the stray ones.
+
+    `stream` is one of them if gatepass can make a whole reply of a stream and the reverse.
+    """
+    requires_model: bool = False
+    """A call without a model, which no default names either, is rejected."""
+    has_items: bool = False
+    """Its `input` may have items that name stored objects."""
+    is_answered_here: bool = False
+    """gatepass answers its requests itself, from the catalog of models."""
+    is_raw: bool = False
+    """The query and the content type go upstream too, and the reply may be of any content type."""
+    has_parts: bool = False
+    """A call may be sent as several requests, whose replies are joined (proxy/batches.py)."""
+    samples: tuple[Mapping[str, Any], ...] = (
+        # Reasoning models reject `max_tokens`, and a limit that is too low for their reasoning.
+        {**_CHAT, "max_tokens": 1},
+        {**_CHAT, "max_completion_tokens": 16},
+    )
+    """Bodies of requests of one word for the shortest answer, without a model. The most widely accepted comes first."""
+
+    parse: Parse = staticmethod(decode)
+    """Return the call in a body. Its operation may be of another protocol, to which this one converts.
+
+    Raises the errors of `decode`.
+    """
+    own_rules: Callable[[UpstreamConfig, str | None], tuple[Rule, ...]] | None = None
+    """Return rules that come before all others, for the upstream's settings and the name of the model: none."""
+    upstream_setting: str = ""
+    """The setting of upstreams that these rules read, for `gatepass route`."""
+    ranking: Callable[[bytes], Ranking] | None = None
+    """Read the client's own body, and return the last change of a whole reply: none. Raises InvalidRequest."""
+
+    # --- errors and keep-alives ---
+
+    def error_body(self, error: GatepassError, request_id: str) -> bytes:
+        """Return the body of an error response: OpenAI's error object."""
+        del request_id
+        return error_body(error)
+
+    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
+        """Return the last events of a stream that fails after `streamed`: one with the error object.
+
+        `rewords`: as in `stream_error` (protocols/error_objects.py).
+        """
+        del streamed
+        return stream_error(error, rewords=rewords)
+
+    def hint(self, message: str, upstream: str, status: int) -> str | None:
+        """Return advice about the upstream's `message` to a rejected call: none."""
+        del message, upstream, status
+        return None
+
+    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
+        """Return the form of keep-alives, None for no keep-alive: comments, if the profile accepts them.
+
+        `wall` returns epoch seconds.
+        """
+        del call, wall
+        return comment_keep_alive if profile.keep_alive == "comment" else None
+
+    # --- a whole reply ---
+
+    entries: str = ""
+    """The member with the list of answers; "" if a reply is any JSON."""
+    entry: str = ""
+    """What a reply with an empty list of answers lacks, for its error; "" if it may be empty."""
+    one_pass_bytes: int = ONE_PASS_BYTES
+    """A larger reply is scanned in slices before it is parsed."""
+    takes_transforms: bool = False
+    """Dialects may have a conversion of its replies."""
+    read_good: Callable[[bytes], GoodReply | None] | None = None
+    """Recognize a reply that needs neither a check nor a repair; None if there is no fast way to do so."""
+
+    def error_places(self, document: Any) -> Iterable[Any]:
+        """Yield each part of a reply that is an error or contains one: the document."""
+        return (document,)
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        """Describe why a document without an error is not an answer; None if it is one: an object or a list.
+
+        `mask` hides secrets in texts of the document.
+        """
+        del mask
+        return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
+
+    def may_be_empty(self, operation: Operation, status: int, headers: Headers) -> bool:
+        """Whether a reply without a body is a success: no."""
+        del operation, status, headers
+        return False
+
+    def check_size(self, body: bytes, upstream: str) -> None:
+        """Raise UpstreamInvalid for a reply that is too large: none is."""
+
+    def is_valid(self, call: Call, body: bytes) -> bool:
+        """Whether a fast check shows that `body` is the answer to `call`: there is no such check."""
+        del call, body
+        return False
+
+    repair: Repair | None = None
+    """The repair of replies: none."""
+
+    def for_profile(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+        """Return a valid reply as the profile requires it, and the names of the changes: unchanged."""
+        del profile, model
+        return body, ()
+
+    # --- a stream ---
+
+    last_types: frozenset[str] = frozenset()
+    """Values of `type` of an event that ends a stream: none."""
+
+    def client_transform(self, profile: Profile) -> EventTransform | None:
+        """Return the last change of a stream, for the profile: comments are left out if it does not accept them."""
+        return make_client_transform(profile, is_chat=False)
+
+    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
+        """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
+        del defaults
+        transform = None if reply.profile is PLAIN else self.client_transform(reply.profile)
+        return EventStream(source, done_is_required=False, last_types=self.last_types, client_transform=transform)
+
+    # --- with `stream` in `members` ---
+
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterable[bytes]:
+        """Yield the events of a stream with the content of `document`. Raises UpstreamInvalid and ValueError."""
+        raise NotImplementedError
+
+    def aggregator(
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+    ) -> BodyAggregator:
+        """Return what makes a whole reply of a stream. `event_bytes` limits one event."""
+        raise NotImplementedError
+
+
+def comment_keep_alive(events: EventStream | None) -> bytes:
+    return COMMENT_AFTER_ID if events is not None and events.has_ids else COMMENT

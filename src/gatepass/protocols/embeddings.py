@@ -1,0 +1,46 @@
+"""Embeddings: vectors of texts. gatepass requests numbers, and may send one call as several requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gatepass.config.access import Profile
+from gatepass.dialects.error_body import Mask
+from gatepass.dialects.reply_check import fault_of_list
+from gatepass.normalize.embeddings_reply import has_valid_vectors
+from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.request import decode
+from gatepass.sse.client_transforms import transform_reply
+from gatepass.types import Call, ClientRequest, Operation
+
+
+class Embeddings(ClientProtocol):
+    """One vector for each input."""
+
+    __slots__ = ()
+
+    name = "embeddings"
+    members = ClientProtocol.members | {"input", "encoding_format", "dimensions"}
+    requires_model = True
+    has_parts = True
+    samples = ({"input": "ping"},)
+    entries, entry = "data", "vector"
+
+    def parse(
+        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_steps: int
+    ) -> Call:
+        return decode(client_request, operation, body, caller, most_steps, asks_vectors=True)
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        return fault_of_list(document, self.entries, mask)
+
+    def is_valid(self, call: Call, body: bytes) -> bool:
+        """Whether the vectors match the call in number, order and length."""
+        return has_valid_vectors(body, call.embeddings_options())
+
+    def for_profile(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+        """Complete the usage and the envelope."""
+        return transform_reply(body, profile, model)
+
+
+EMBEDDINGS = Embeddings()

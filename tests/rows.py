@@ -1,0 +1,15 @@
+"""Rows of the operation table, for tests that need the operation of a call."""
+
+from __future__ import annotations
+
+from gatepass.operations.table import match_operation
+from gatepass.types import Operation
+
+
+def row(path: str, method: str = "POST") -> Operation:
+    return match_operation(method, path).operation
+
+
+CHAT, COMPLETIONS, EMBEDDINGS = row("/chat/completions"), row("/completions"), row("/embeddings")
+RERANK, RESPONSES = row("/rerank"), row("/responses")
+MODELS, FILES = row("/models", "GET"), row("/files", "GET")
