@@ -21,8 +21,9 @@ from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_scan import ONE_PASS_BYTES, has_slow_numbers, json_value
 from gatepass.normalize import embeddings_reply
 from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
-from gatepass.protocols import CHAT, RESPONSES, ClientProtocol
-from gatepass.protocols.responses import synthesize_response
+from gatepass.protocols.chat import CHAT
+from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.responses import RESPONSES, synthesize_response
 from gatepass.proxy import large_body, response
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.sse import event, synthesize

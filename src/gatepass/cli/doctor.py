@@ -49,7 +49,6 @@ NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CA
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
 CLIENTS = ("ragflow", "dify", "open_webui", "librechat")
 """The names in remote.CLIENTS, copied so that --help does not import it."""
-STREAMED = ("chat", "completions")
 SHOWN_AFTER_S = 1.0
 COLOURS: Mapping[str, str] = MappingProxyType({"ok": "green", "FAIL": "red", "????": "yellow"})
 
@@ -148,12 +147,13 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
             exit_unusable(NO_MODEL)
     calls = []
     for found, name in chosen.items():
+        row = next(row for row in OPERATIONS if row.name == found)
         if key is not None:
-            check_operation_access(key, next(row for row in OPERATIONS if row.name == found))
+            check_operation_access(key, row)
             check_model_access(key, name)
         profile = (key.profile if key is not None else None) or "plain"
         calls.append(ProbeCall(found, name, profile))
-        if found in STREAMED:
+        if "stream" in row.members:
             calls.append(ProbeCall(found, name, profile, stream=True))
     return calls
 

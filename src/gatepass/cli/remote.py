@@ -184,14 +184,13 @@ def _list_step(answer: Answer, listed: Sequence[str], asked: Asked, *, has_key: 
 
 async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) -> list[Step]:
     sample, steps = samples(operation, model)[0], []
-    path = {"chat": "/chat/completions"}.get(operation, f"/{operation}")
     body = msgspec.json.decode(sample.body, type=dict[str, Any])
     bodies = {"call": body}
-    if operation in ("chat", "completions"):
+    if "stream" in sample.operation.members:
         bodies["stream"] = {**body, "max_tokens": STREAM_TOKENS, "stream": True}
     for what, sent in bodies.items():
         begin(HOP, what)
-        answer = await _ask(remote, "POST", remote.base_url + path, sent, CALL_S)
+        answer = await _ask(remote, "POST", remote.base_url + sample.operation.path, sent, CALL_S)
         if answer.status != HTTPStatus.OK:
             steps.append(_failed(what, answer))
         elif what == "stream" and b"[DONE]" not in answer.body:

@@ -22,6 +22,7 @@ from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves
 from gatepass.config.model import Config, ServerConfig
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
+from gatepass.config.routes import OF_LIST
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.config.wording import did_you_mean
 
@@ -228,6 +229,8 @@ UNUSED_UPSTREAM = (
 )
 UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""
+BY_RAGFLOW = ("chat", *OF_LIST)
+"""Operations that RAGFlow supports."""
 RULES_NEVER_USED = "are never used: gatepass does not change the body of {}"
 SETTING_OF_MODEL_LIST = "is never used: the list of models has fixed limits and does not name a model"
 # also Azure Government (us) and Azure in China (cn)
@@ -249,11 +252,11 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
     for operation, route in config.operations.items():
         block: SettingPath = ("operations", operation)
         name, names = route.upstream, route.model_fields_set
-        if name is not None and operation not in ("chat", "models") and config.upstreams[name].dialect == "ragflow":
+        if name is not None and operation not in BY_RAGFLOW and config.upstreams[name].dialect == "ragflow":
             yield (*block, "upstream"), f"{name} is RAGFlow, which supports only chat"
         if operation in UNCHANGED_BODIES and "rules" in names:
             yield (*block, "rules"), RULES_NEVER_USED.format(operation)
-        if operation == "models":
+        if operation in OF_LIST:
             unused = [(*block, one) for one in ("rules", "model", "timeouts") if one in names]
             yield from ((path, SETTING_OF_MODEL_LIST) for path in unused)
     first: dict[str, int] = {}
@@ -295,7 +298,7 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}
-    used |= {route.upstream for name, route in config.operations.items() if name != "models" and route.upstream}
+    used |= {route.upstream for name, route in config.operations.items() if name not in OF_LIST and route.upstream}
     yield from (UNUSED_UPSTREAM.format(name=name) for name in config.upstreams if name not in used)
 
 

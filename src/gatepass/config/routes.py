@@ -317,6 +317,8 @@ OfModel = Literal[
 ]
 """Operations whose requests name a model."""
 OperationName = Literal[OfModel, "files", "batches", "models"]
+OF_LIST = ("models",)
+"""Operations that list models instead of calling one."""
 
 T = TypeVar("T")
 

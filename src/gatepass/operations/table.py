@@ -14,38 +14,30 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedApi, UnsupportedUpgrade
-from gatepass.protocols import (
-    CHAT,
-    COMPLETIONS,
-    EMBEDDINGS,
-    MESSAGES,
-    MODELS,
-    PROTOCOLS,
-    RAW,
-    RERANK,
-    RESPONSES,
-    STORED_RESPONSES,
-    ClientProtocol,
-)
+from gatepass.protocols import PROTOCOLS
 from gatepass.types import Call, ClientRequest, Headers, Operation, header
 
 
-def _row(protocol: ClientProtocol, name: str, method: str, path: str, summary: str, **more: Any) -> Operation:
-    return Operation(name, method, path, protocol.name, summary, protocol.members, **more)
+def _row(protocol: str, method: str, path: str, summary: str, *, name: str = "", **more: Any) -> Operation:
+    return Operation(name or protocol, method, path, protocol, summary, PROTOCOLS[protocol].members, **more)
 
 
-def _stored(name: str, method: str, path: str, summary: str, protocol: ClientProtocol = RAW, **more: Any) -> Operation:
-    return _row(protocol, name, method, path, summary, names_model=False, is_about_stored=True, **more)
+def _raw(name: str, method: str, path: str, summary: str, **more: bool) -> Operation:
+    return _row("raw", method, path, summary, name=name, **more)
+
+
+def _stored(name: str, method: str, path: str, summary: str, protocol: str = "raw", **more: bool) -> Operation:
+    return _row(protocol, method, path, summary, name=name, names_model=False, is_about_stored=True, **more)
 
 
 _RAW = (
-    _row(RAW, "transcriptions", "POST", "/audio/transcriptions", "Transcribe speech", takes_form=True),
-    _row(RAW, "translations", "POST", "/audio/translations", "Translate speech", takes_form=True),
-    _row(RAW, "speech", "POST", "/audio/speech", "Synthesize speech"),
-    _row(RAW, "images", "POST", "/images/generations", "Generate an image"),
-    _row(RAW, "images", "POST", "/images/edits", "Edit an image", takes_form=True),
-    _row(RAW, "images", "POST", "/images/variations", "Create variations of an image", takes_form=True),
-    _row(RAW, "moderations", "POST", "/moderations", "Classify a text"),
+    _raw("transcriptions", "POST", "/audio/transcriptions", "Transcribe speech", takes_form=True),
+    _raw("translations", "POST", "/audio/translations", "Translate speech", takes_form=True),
+    _raw("speech", "POST", "/audio/speech", "Synthesize speech"),
+    _raw("images", "POST", "/images/generations", "Generate an image"),
+    _raw("images", "POST", "/images/edits", "Edit an image", takes_form=True),
+    _raw("images", "POST", "/images/variations", "Create variations of an image", takes_form=True),
+    _raw("moderations", "POST", "/moderations", "Classify a text"),
     _stored("files", "POST", "/files", "Store a file", takes_form=True),
     _stored("files", "GET", "/files", "List the files"),
     _stored("files", "GET", "/files/{id}", "Describe one file"),
@@ -55,26 +47,26 @@ _RAW = (
     _stored("batches", "GET", "/batches", "List the batches"),
     _stored("batches", "GET", "/batches/{id}", "Describe one batch"),
     _stored("batches", "POST", "/batches/{id}/cancel", "Cancel one batch", cancels=True),
-    _stored("responses", "GET", "/responses/{id}", "Fetch one response", STORED_RESPONSES),
-    _stored("responses", "DELETE", "/responses/{id}", "Delete one response", STORED_RESPONSES),
-    _stored("responses", "POST", "/responses/{id}/cancel", "Cancel one response", STORED_RESPONSES, cancels=True),
-    _stored("responses", "GET", "/responses/{id}/input_items", "List one response's input", STORED_RESPONSES),
+    _stored("responses", "GET", "/responses/{id}", "Fetch one response", "stored_responses"),
+    _stored("responses", "DELETE", "/responses/{id}", "Delete one response", "stored_responses"),
+    _stored("responses", "POST", "/responses/{id}/cancel", "Cancel one response", "stored_responses", cancels=True),
+    _stored("responses", "GET", "/responses/{id}/input_items", "List one response's input", "stored_responses"),
 )
 """Operations whose requests and replies pass unchanged."""
 
 OPERATIONS = (
-    _row(CHAT, "chat", "POST", "/chat/completions", "Complete a chat"),
-    _row(COMPLETIONS, "completions", "POST", "/completions", "Complete a text"),
-    _row(EMBEDDINGS, "embeddings", "POST", "/embeddings", "Embed texts"),
-    _row(RERANK, "rerank", "POST", "/rerank", "Rank documents by a query"),
-    _row(RESPONSES, "responses", "POST", "/responses", "Create a response", has_deployment_path=False),
+    _row("chat", "POST", "/chat/completions", "Complete a chat"),
+    _row("completions", "POST", "/completions", "Complete a text"),
+    _row("embeddings", "POST", "/embeddings", "Embed texts"),
+    _row("rerank", "POST", "/rerank", "Rank documents by a query"),
+    _row("responses", "POST", "/responses", "Create a response", has_deployment_path=False),
     *_RAW,
-    _row(MODELS, "models", "GET", "/models", "List the models", names_model=False),
-    _row(MODELS, "model", "GET", "/models/{model}", "Describe one model", names_model=False, opened_by="models"),
+    _row("models", "GET", "/models", "List the models", names_model=False),
+    _row("models", "GET", "/models/{model}", "Describe one model", name="model", names_model=False, opened_by="models"),
 )
 
 UNSERVED = tuple(
-    _row(MESSAGES, "messages", method, "/messages", "Anthropic's Messages API") for method in ("POST", "GET", "DELETE")
+    _row("messages", method, "/messages", "Anthropic's Messages API") for method in ("POST", "GET", "DELETE")
 )
 """An API that gatepass does not serve. At and below its path, `unsupported_api` has the format of its clients."""
 
@@ -113,12 +105,12 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
         if "{" not in operation.path:
             for prefix in PREFIXES:
                 found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
-        if operation.protocol == RERANK.name:
+        if operation.protocol == "rerank":
             found[COHERE_V2] = {operation.method: Match(operation)}
     return MappingProxyType(found)
 
 
-_RERANK = next(operation for operation in OPERATIONS if operation.protocol == RERANK.name)
+_RERANK = next(operation for operation in OPERATIONS if operation.protocol == "rerank")
 _ROOTS = frozenset(("", *PREFIXES))
 # RAGFlow's rerank class posts to the base URL itself
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
@@ -178,7 +170,7 @@ def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> Un
 
 def check_served(operation: Operation, client_request: ClientRequest, base_path: str = "") -> None:
     """Raise UnsupportedApi for an operation of UNSERVED. Call it after the authentication."""
-    if operation.protocol == MESSAGES.name:
+    if operation.protocol == "messages":
         where = base_url(client_request.headers, client_request.mounted_at + base_path)
         raise UnsupportedApi(
             "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"

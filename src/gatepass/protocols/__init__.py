@@ -16,20 +16,6 @@ from gatepass.protocols.raw import RAW
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import RESPONSES, STORED_RESPONSES
 
-__all__ = [
-    "CHAT",
-    "COMPLETIONS",
-    "EMBEDDINGS",
-    "MESSAGES",
-    "MODELS",
-    "PROTOCOLS",
-    "RAW",
-    "RERANK",
-    "RESPONSES",
-    "STORED_RESPONSES",
-    "ClientProtocol",
-]
-
 PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType(
     {
         one.name: one

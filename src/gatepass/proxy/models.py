@@ -21,13 +21,13 @@ from gatepass.auth.model_access import may_use
 from gatepass.cancel import timeout
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.routes import Model, ModelKind
+from gatepass.config.routes import OF_LIST, Model, ModelKind
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.json_scan import json_value, occurrences
 from gatepass.learning.export import marks
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.profiles import typed, untyped
-from gatepass.operations.table import OPERATIONS, call_of
+from gatepass.operations.table import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import send_own_call, send_whole
 from gatepass.proxy.context import Attempt, RequestContext
@@ -48,7 +48,7 @@ FIRST_LIST_WAIT_S = 4.0
 """Wait for an upstream's first list if there are other models to return. LibreChat stops waiting after 5 s
 (packages/api/src/endpoints/models.ts) and then shows no model at all."""
 
-LIST_CALL = call_of(next(operation for operation in OPERATIONS if operation.name == "models"))
+LIST_CALL = call_of(match_operation("GET", "/models").operation)
 LIST_BYTES = 4 * 1024 * 1024
 LIST_VALUES = 100_000
 """Limit on the commas and opening brackets of a list, which is parsed in one piece: the worst takes 20 ms. A list of
@@ -316,7 +316,7 @@ def _of_upstream(config: Config) -> Mapping[str, ModelKind]:
         return {}  # all operations are routed to the only upstream, so its kind is not known
     operations: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
-        if operation != "models" and route.upstream is not None and route.upstream not in routed:
+        if operation not in OF_LIST and route.upstream is not None and route.upstream not in routed:
             operations.setdefault(route.upstream, set()).add(operation)
     return _unambiguous(operations)
 

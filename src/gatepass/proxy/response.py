@@ -23,8 +23,8 @@ from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, Transpor
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import joined
 from gatepass.json_scan import ONE_PASS_BYTES, ScannedBody, occurrences
-from gatepass.protocols import PROTOCOLS, ClientProtocol
-from gatepass.protocols.client_protocol import Repair
+from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.client_protocol import ClientProtocol, Repair
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import scanned_reply

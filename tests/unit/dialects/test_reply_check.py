@@ -17,7 +17,12 @@ from gatepass.errors import (
     UpstreamRedirect,
 )
 from gatepass.json_scan import BOM
-from gatepass.protocols import CHAT, EMBEDDINGS, MODELS, RAW, RERANK, RESPONSES
+from gatepass.protocols.chat import CHAT
+from gatepass.protocols.embeddings import EMBEDDINGS
+from gatepass.protocols.models import MODELS
+from gatepass.protocols.raw import RAW
+from gatepass.protocols.rerank import RERANK
+from gatepass.protocols.responses import RESPONSES
 
 SURFACES = (
     CHAT,

@@ -29,7 +29,6 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
 )
-from gatepass.protocols import MESSAGES
 from gatepass.protocols.error_objects import (
     UPSTREAM_OBJECT_BYTES,
     error_body,
@@ -38,6 +37,7 @@ from gatepass.protocols.error_objects import (
     stream_error,
     stream_message,
 )
+from gatepass.protocols.messages import MESSAGES
 from gatepass.protocols.responses import response_error
 from gatepass.types import StreamedResponse
 

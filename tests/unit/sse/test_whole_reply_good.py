@@ -10,7 +10,7 @@ import pytest
 from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.json_scan import ONE_PASS_BYTES
-from gatepass.protocols import CHAT
+from gatepass.protocols.chat import CHAT
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import usage_of
