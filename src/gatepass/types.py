@@ -98,6 +98,8 @@ class Operation:
     """The name that opens it in a key's `operations`, if that is not `name`."""
     has_deployment_path: bool = True
     """Azure's classic API names the deployment in its path."""
+    served_by: Operation | None = None
+    """The operation of its calls, if its client protocol converts them."""
 
 
 # gc=False: no field can refer back, so the garbage collector need not track it
@@ -127,6 +129,8 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     stream: bool = False
     choices: int = 1
     adapted: tuple[str, ...] = ()
+    client: str = ""
+    """The client protocol that converts the reply, if that is not the one of `operation`."""
     max_inputs: int | None = None
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
     embeddings: EmbeddingsOptions | None = None

@@ -54,8 +54,10 @@ _RAW = (
 )
 """Operations whose requests and replies pass unchanged."""
 
+_CHAT = _row("chat", "POST", "/chat/completions", "Complete a chat")
+
 OPERATIONS = (
-    _row("chat", "POST", "/chat/completions", "Complete a chat"),
+    _CHAT,
     _row("completions", "POST", "/completions", "Complete a text"),
     _row("embeddings", "POST", "/embeddings", "Embed texts"),
     _row("rerank", "POST", "/rerank", "Rank documents by a query"),

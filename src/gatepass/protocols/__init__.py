@@ -16,9 +16,5 @@ from gatepass.protocols.raw import RAW
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import RESPONSES, STORED_RESPONSES
 
-PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType(
-    {
-        one.name: one
-        for one in (CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, STORED_RESPONSES, MESSAGES, MODELS, RAW)
-    }
-)
+_ALL = (CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, STORED_RESPONSES, MESSAGES, MODELS, RAW)
+PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType({one.name: one for one in _ALL})

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gatepass.config.access import PLAIN, Profile
+from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
@@ -79,11 +79,11 @@ class Chat(ClientProtocol):
             raise arguments_too_large(upstream) from None
         return body, adapted, is_empty_answer(body)
 
-    def for_profile(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
         """Complete the usage and the envelope."""
         return transform_reply(body, profile, model)
 
-    def client_transform(self, profile: Profile) -> EventTransform | None:
+    def last_transform(self, profile: Profile) -> EventTransform | None:
         """Return the changes of chunks too."""
         return make_client_transform(profile)
 
@@ -106,7 +106,7 @@ class Chat(ClientProtocol):
             choices=call.choices,
             dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
             repair=StreamRepair(options, defaults),
-            client_transform=None if profile is PLAIN else self.client_transform(profile),
+            client_transform=None if reply.last is None else reply.last.last_transform(profile),
         )
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:

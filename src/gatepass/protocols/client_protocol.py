@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from gatepass.config.access import PLAIN, Profile
+from gatepass.config.access import Profile
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.dialects.error_body import Mask
 from gatepass.errors import GatepassError
@@ -49,6 +49,11 @@ class Reply(Protocol):
     @property
     def profile(self) -> Profile:
         """The settings of the caller's profile."""
+        ...
+
+    @property
+    def last(self) -> ClientProtocol | None:
+        """The protocol that makes the last change; None for no change."""
         ...
 
     @property
@@ -118,9 +123,9 @@ class ClientProtocol:
     """Bodies of requests of one word for the shortest answer, without a model. The most widely accepted comes first."""
 
     parse: Parse = staticmethod(decode)
-    """Return the call in a body. Its operation may be of another protocol, to which this one converts.
+    """Return the call in a body. Raises the errors of `decode`.
 
-    Raises the errors of `decode`.
+    A protocol that converts its requests returns a call of `Operation.served_by`, whose `client` is its own name.
     """
     own_rules: Callable[[UpstreamConfig, str | None], tuple[Rule, ...]] | None = None
     """Return rules that come before all others, for the upstream's settings and the name of the model: none."""
@@ -198,8 +203,11 @@ class ClientProtocol:
     repair: Repair | None = None
     """The repair of replies: none."""
 
-    def for_profile(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
-        """Return a valid reply as the profile requires it, and the names of the changes: unchanged."""
+    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+        """Return a valid reply as the client and its profile require it, and the names of the changes: unchanged.
+
+        A protocol that converts its requests converts the reply here, and the events in `last_transform`.
+        """
         del profile, model
         return body, ()
 
@@ -208,14 +216,14 @@ class ClientProtocol:
     last_types: frozenset[str] = frozenset()
     """Values of `type` of an event that ends a stream: none."""
 
-    def client_transform(self, profile: Profile) -> EventTransform | None:
-        """Return the last change of a stream, for the profile: comments are left out if it does not accept them."""
+    def last_transform(self, profile: Profile) -> EventTransform | None:
+        """Return the last change of a stream: comments are left out if the profile does not accept them."""
         return make_client_transform(profile, is_chat=False)
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
         del defaults
-        transform = None if reply.profile is PLAIN else self.client_transform(reply.profile)
+        transform = None if reply.last is None else reply.last.last_transform(reply.profile)
         return EventStream(source, done_is_required=False, last_types=self.last_types, client_transform=transform)
 
     # --- with `stream` in `members` ---

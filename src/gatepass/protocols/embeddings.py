@@ -38,7 +38,7 @@ class Embeddings(ClientProtocol):
         """Whether the vectors match the call in number, order and length."""
         return has_valid_vectors(body, call.embeddings_options())
 
-    def for_profile(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
         """Complete the usage and the envelope."""
         return transform_reply(body, profile, model)
 

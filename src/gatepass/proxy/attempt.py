@@ -344,7 +344,7 @@ def _start_keep_alive(attempt: Attempt, keep_alive: KeepAlive | None, hold_s: fl
     """Send keep-alives to a client that waits for a stream, if its profile has a form for them."""
     if keep_alive is None:
         return
-    protocol = PROTOCOLS[attempt.call.operation.protocol]
+    protocol = PROTOCOLS[attempt.call.client or attempt.call.operation.protocol]
     encoder = protocol.keep_alive(attempt.profile, attempt.call, attempt.state.clock.wall)
     if encoder is not None:
         keep_alive.start(encoder, hold_s)

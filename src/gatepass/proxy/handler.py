@@ -303,7 +303,7 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
-    call = protocol.parse(client_request, operation, body, caller.name, most_steps)
+    call = protocol.parse(client_request, operation.served_by or operation, body, caller.name, most_steps)
     if call.body and (closed or caller.models is not None):
         has_items = protocol.has_items
         check_body_access(caller, body, most_steps, names_model=bool(call.model), closed=closed, has_items=has_items)

@@ -134,6 +134,8 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     profile: Profile
     protocol: ClientProtocol
     """The protocol of the call's operation."""
+    last: ClientProtocol | None
+    """The protocol that makes the last change of the reply; None for no change."""
     content_type: bytes | None
 
     def headers(self) -> Headers:
@@ -160,7 +162,8 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     """
     upstream = attempt.upstream
     call = attempt.call
-    protocol = PROTOCOLS[call.operation.protocol]
+    protocol, profile = PROTOCOLS[call.operation.protocol], attempt.profile
+    last = PROTOCOLS[call.client] if call.client else None if profile is PLAIN else protocol
     kind = request_id = None
     for name, value in response.headers:
         if name == b"content-type":
@@ -168,7 +171,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
         elif name == b"x-request-id":
             request_id = request_id or value
     attempt.record.upstream_request_id = None if request_id is None else request_id.decode("latin-1")[:ID_LOG_CHARS]
-    context = ReplyContext(attempt.state, call, upstream, response, attempt, attempt.profile, protocol, kind)
+    context = ReplyContext(attempt.state, call, upstream, response, attempt, profile, protocol, last, kind)
     try:
         if response.status != OK:
             await _check_status(context)
@@ -371,7 +374,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     """Make a stream from a whole reply, except for raw operations."""
     if "stream" not in context.protocol.members:
         return reply
-    client_transform = None if context.profile is PLAIN else context.protocol.client_transform(context.profile)
+    client_transform = None if context.last is None else context.last.last_transform(context.profile)
     work = partial(_synthesized_events, context, reply.body, client_transform)
     events, pieces = await context.state.body_thread.run(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
@@ -428,7 +431,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
             await asyncio.sleep(0)
         if good is not None:  # needs neither classification nor repair
             reply = BufferedReply(response.status, context.headers(), body, usage=good.usage)
-            return reply if context.profile is PLAIN else _for_profile(context, reply)
+            return reply if context.last is None else _for_client(context, context.last, reply)
     return await _classify_whole(context, body)
 
 
@@ -443,7 +446,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     is_validated = protocol.is_valid(call, body)
     if is_large:
         await asyncio.sleep(0)
-    needs_scan = len(body) > protocol.one_pass_bytes and not (is_validated and context.profile is PLAIN)
+    needs_scan = len(body) > protocol.one_pass_bytes and not (is_validated and context.last is None)
     if needs_scan and first_bytes(body)[:1] == b"{":
         body = await _scanned_reply(context, body)
     if is_validated:
@@ -515,7 +518,7 @@ async def _check_value_count(context: ReplyContext, body: bytes) -> None:
 async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     """Return `reply` repaired for OpenAI's SDKs and adapted to the client's profile."""
     if context.protocol.repair is None:
-        return _for_profile(context, reply)
+        return reply if context.last is None else _for_client(context, context.last, reply)
     return await context.state.body_thread.run(reply.body, partial(_repair, context, context.protocol.repair, reply))
 
 
@@ -523,13 +526,11 @@ def _repair(context: ReplyContext, repair: Repair, reply: BufferedReply) -> Buff
     body, adapted, is_empty = repair(reply.body, context.envelope_defaults, context.upstream.name)
     reply = _changed(reply, body, adapted) if adapted else reply
     reply = replace(reply, is_empty=True) if is_empty else reply
-    return _for_profile(context, reply)
+    return reply if context.last is None else _for_client(context, context.last, reply)
 
 
-def _for_profile(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
-    if context.profile is PLAIN:
-        return reply
-    body, adapted = context.protocol.for_profile(reply.body, context.profile, context.call.model)
+def _for_client(context: ReplyContext, last: ClientProtocol, reply: BufferedReply) -> BufferedReply:
+    body, adapted = last.last_change(reply.body, context.profile, context.call.model)
     return _changed(reply, body, adapted) if adapted else reply
 
 
