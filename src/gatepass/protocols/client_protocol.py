@@ -15,7 +15,7 @@ from gatepass.protocols.error_objects import error_body, stream_error
 from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
-from gatepass.sse.client_transforms import make_client_transform
+from gatepass.sse.client_transforms import WithoutComments
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.sse.event import EventTransform
 from gatepass.sse.event_stream import EventStream
@@ -218,7 +218,7 @@ class ClientProtocol:
 
     def last_transform(self, profile: Profile) -> EventTransform | None:
         """Return the last change of a stream: comments are left out if the profile does not accept them."""
-        return make_client_transform(profile, is_chat=False)
+        return None if profile.keep_alive == "comment" else WithoutComments()
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""

@@ -38,20 +38,20 @@ from gatepass.sse.usage import complete_usage, is_identical
 from gatepass.sse.whole_reply import BUILT_BYTES
 
 
-def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
-    """Return a new transform for one stream, to run after its repair, or None. `is_chat`: it has chunks."""
+def make_client_transform(profile: Profile) -> EventTransform | None:
+    """Return a new transform for one stream of chunks, to run after its repair, or None."""
     transforms: list[EventTransform] = []
     if profile.keep_alive != "comment":
         transforms.append(WithoutComments())
-    if is_chat and profile.only_chunks:
+    if profile.only_chunks:
         transforms.append(OnlyChunks())
-    if is_chat and profile.whole_numbers:
+    if profile.whole_numbers:
         transforms.append(WholeUsage())
-    if is_chat and profile.fills_choices:
+    if profile.fills_choices:
         transforms.append(EmptyChoice())
-    if is_chat and profile.line_bytes is not None:
+    if profile.line_bytes is not None:
         transforms.append(ShortLines(profile.line_bytes))
-    if is_chat and profile.plain_events:
+    if profile.plain_events:
         transforms.append(PlainEvents())  # last, so that the new events of the others are plain too
     return TransformChain(transforms) if transforms else None
 

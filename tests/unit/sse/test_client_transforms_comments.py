@@ -3,6 +3,8 @@
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
+from gatepass.protocols.chat import CHAT
+from gatepass.protocols.responses import RESPONSES
 from gatepass.sse.client_transforms import COMMENTS, WithoutComments, make_client_transform
 from gatepass.sse.event import Framer, split_events
 from tests.unit.sse.streams import REALISTIC, client_reads, new_stream, pieces, state, with_line_ends
@@ -75,16 +77,16 @@ def test_dify_loses_no_event_of_a_stream_with_comments():
 @pytest.mark.parametrize("keep_alive", ["empty-delta", "off"])
 def test_clients_without_comments_receive_none_in_streams_of_any_kind(keep_alive):
     profile = Profile(keep_alive=keep_alive, whole_numbers=True)
-    for is_chat in (True, False):
-        after = make_client_transform(profile, is_chat=is_chat)
+    for protocol in (CHAT, RESPONSES):
+        after = protocol.last_transform(profile)
         assert after is not None
         assert after.feed(LINE + b"\n") == b""
 
 
 def test_stream_without_chunks_loses_only_its_comments():
     usage = b'event: x\ndata: {"choices":[],"usage":{"total_tokens":null}}\n\n'
-    after = make_client_transform(BUILT_IN_PROFILES["dify"], is_chat=False)
+    after = RESPONSES.last_transform(BUILT_IN_PROFILES["dify"])
     assert after is not None
     assert after.feed(usage) is usage
-    assert make_client_transform(BUILT_IN_PROFILES["ragflow"], is_chat=False) is None
-    assert make_client_transform(PLAIN, is_chat=False) is None
+    assert RESPONSES.last_transform(BUILT_IN_PROFILES["ragflow"]) is None
+    assert RESPONSES.last_transform(PLAIN) is None

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
+from gatepass.protocols.responses import RESPONSES
 from gatepass.sse.client_transforms import PLAIN as ADAPTED
 from gatepass.sse.client_transforms import PlainEvents, make_client_transform
 from gatepass.sse.event import Framer
@@ -90,7 +91,7 @@ def test_dify_reads_the_whole_answer_of_any_stream(end, gap):
 
 def test_plain_events_change_chunks_of_their_profiles_only():
     event = b'event: response.created\ndata: {"type":"response.created"}\n\n'
-    after = make_client_transform(BUILT_IN_PROFILES["dify"], is_chat=False)
+    after = RESPONSES.last_transform(BUILT_IN_PROFILES["dify"])
     assert after is not None
     assert after.feed(event) is event
     assert make_client_transform(PLAIN) is None
