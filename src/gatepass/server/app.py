@@ -25,7 +25,7 @@ from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.asgi import ApiEndpoint, as_request
-from gatepass.server.pages import ops_routes
+from gatepass.server.pages import page_routes
 from gatepass.store.guarded import open_store
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _app(make_endpoint: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
         exception_handlers=ERRORS,
     )
     app.state.gatepass = service
-    app.router.routes.extend(ops_routes(lambda: service.state, base_path))
+    app.router.routes.extend(page_routes(lambda: service.state, base_path))
     methods: dict[str, list[str]] = {}
     for operation in OPERATIONS:
         methods.setdefault(base_path + PREFIXES[0] + operation.path, []).append(operation.method)

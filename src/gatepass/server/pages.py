@@ -1,6 +1,6 @@
-"""The pages for operators: /, /healthz, /readyz, /metrics, /status (credentials) and /learned (learned rules).
+"""The pages for operators. `PAGES` is the table of them, which every assembly of the application serves.
 
-With several workers, each collects the pages of the others over Unix sockets in the supervisor's folder (`Peers`).
+With several workers, each collects the parts of the others over Unix sockets in the supervisor's folder (`Peers`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,6 @@ Row = dict[str, Any]
 OPERATOR = "gatepass.operator"
 """Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""
 
-PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/learned")
 HOME = """\
 <!doctype html>
 <html lang="en">
@@ -85,7 +85,7 @@ class PageRoute(Route):
 
 
 class HomeRoute(PageRoute):
-    """The route of `/` for browsers. The operation table serves every other request of that path."""
+    """The route of a page for browsers."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or not is_browser(scope["method"], scope["headers"]):
@@ -93,14 +93,134 @@ class HomeRoute(PageRoute):
         return super().matches(scope)
 
 
-def page_paths(base_path: str) -> frozenset[str]:
-    """Return the paths of the pages: at the root, and below `base_path`."""
-    return frozenset(prefix + path for prefix in ("", base_path) for path in PATHS)
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: a GET request to `path`, at the root and below the base path."""
+
+    path: str
+    respond: Callable[[PageRequest], Awaitable[Response]]
+    """Returns the response, which may be a StreamingResponse."""
+    own: Callable[[AppState], Awaitable[bytes]] | None = None
+    """Returns what one process contributes. `PageRequest.parts` collects it from all workers."""
+    is_home: bool = False
+    """A page for browsers only. The operation table serves every other request of its path."""
 
 
-def home_paths(base_path: str) -> frozenset[str]:
-    """Return the paths at which a browser receives the home page."""
-    return frozenset((*("/", f"{base_path}/"), *([base_path] if base_path else [])))
+class PageRequest:
+    """One request of a page."""
+
+    def __init__(self, page: Page, request: Request, state: AppState, base_path: str, peers: Peers | None) -> None:
+        self.request = request
+        self.state = state
+        self.base_path = base_path
+        self._page = page
+        self._peers = peers
+
+    @property
+    def client_request(self) -> ClientRequest:
+        request, state = self.request, self.state
+        peer = peer_in(request.scope, only_direct=not state.authenticator.requires_key)
+        return ClientRequest("", "GET", request.url.path, tuple(request.headers.raw), peer, state.clock.now())
+
+    def reader(self) -> AccessKey:
+        """Return the caller, who may read the pages; raise as `Authenticator.authenticate_reader`."""
+        if OPERATOR in self.request.scope:
+            return LOCAL
+        return self.state.authenticator.authenticate_reader(self.client_request, self.state.clock.wall())
+
+    def check(self) -> None:
+        """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""
+        if OPERATOR not in self.request.scope:
+            self.state.authenticator.check_without_key(self.client_request, from_anywhere=True)
+
+    async def parts(self) -> dict[str, bytes]:
+        """Return the part of each worker by its name, or the part of this process as ""."""
+        if self._peers is not None:
+            return await self._peers.collect(self._page.path)
+        return {} if self._page.own is None else {"": await self._page.own(self.state)}
+
+
+async def _healthz(call: PageRequest) -> Response:
+    call.check()
+    return JSONResponse({"status": "ok"})
+
+
+async def _readyz(call: PageRequest) -> Response:
+    """Return ready or not, without the reason: this page requires no key. `?strict` requires that every token is
+    usable and that no upstream rejects its token."""
+    call.check()
+    state = call.state
+    ready = state.has_all_tokens if "strict" in call.request.query_params else state.ready
+    return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
+
+
+async def _metrics(call: PageRequest) -> Response:
+    call.check()
+    if not call.state.config.access.metrics_open:
+        call.reader()
+    parts = [*(await call.parts()).values()]
+    shown = parts[0] if len(parts) == 1 else await asyncio.to_thread(merge_expositions, parts)
+    return Response(shown, media_type=CONTENT_TYPE)
+
+
+async def _own_metrics(state: AppState) -> bytes:
+    return await state.metrics.scrape()
+
+
+async def _status(call: PageRequest) -> Response:
+    """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
+    call.reader()
+    parts = {name: json.loads(part) for name, part in (await call.parts()).items()}
+    return JSONResponse(parts.get("", {"workers": parts}))
+
+
+async def _own_status(state: AppState) -> bytes:
+    return json.dumps(status_of(state)).encode()
+
+
+async def _learned(call: PageRequest) -> Response:
+    """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
+    caller, state = call.reader(), call.state
+    known = merge_rows(map(json.loads, (await call.parts()).values()))
+    rows = visible(known, caller, state.routes, state.config)
+    if call.request.query_params.get("as") == "config":
+        return Response(pinned(rows, state.config, caller), media_type="application/yaml")
+    return JSONResponse({"rules": shown(rows, state.clock.wall())})
+
+
+async def _own_learned(state: AppState) -> bytes:
+    return json.dumps(learned_rows(state)).encode()
+
+
+async def _home(call: PageRequest) -> Response:
+    """Return what a browser shows: gatepass runs, its version and its base URL. Requires no key."""
+    call.state.authenticator.check_without_key(call.client_request)
+    mounted_at, _ = path_in(call.request.scope)
+    url = base_url(tuple(call.request.headers.raw), mounted_at + call.base_path)
+    return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
+
+
+PAGES: tuple[Page, ...] = (
+    Page("/", _home, is_home=True),
+    Page("/healthz", _healthz),
+    Page("/readyz", _readyz),
+    Page("/metrics", _metrics, _own_metrics),
+    Page("/status", _status, _own_status),
+    Page("/learned", _learned, _own_learned),
+)
+"""All pages. To add one, add it here."""
+PATHS = tuple(page.path for page in PAGES if not page.is_home)
+
+
+def paths_of(page: Page, base_path: str) -> list[str]:
+    """Return the paths of `page`. Also at the root, because probes and scrapers of a cluster use such paths."""
+    below = [base_path] if page.is_home and base_path else []
+    return [*dict.fromkeys((page.path, base_path + page.path)), *below]
+
+
+def page_paths(base_path: str, *, is_home: bool) -> frozenset[str]:
+    """Return the paths of the pages that are for browsers only (`is_home`), or of all others."""
+    return frozenset(path for page in PAGES if page.is_home is is_home for path in paths_of(page, base_path))
 
 
 def is_browser(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -109,82 +229,17 @@ def is_browser(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return method in ("GET", "HEAD") and any(name == b"accept" and b"text/html" in value for name, value in headers)
 
 
-def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
+def page_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
     """Return the routes of the pages, which cover all workers if there are `peers`. `current` may raise NotStarted."""
 
-    async def healthz(request: Request) -> Response:
-        _check_page(request, current())
-        return JSONResponse({"status": "ok"})
+    def route(page: Page, path: str) -> PageRoute:
+        async def respond(request: Request) -> Response:
+            return await page.respond(PageRequest(page, request, current(), base_path, peers))
 
-    async def readyz(request: Request) -> Response:
-        """Return ready or not, without the reason: this page requires no key. `?strict` requires that every token is
-        usable and that no upstream rejects its token."""
-        state = current()
-        _check_page(request, state)
-        ready = state.has_all_tokens if "strict" in request.query_params else state.ready
-        return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
+        route_class = HomeRoute if page.is_home else PageRoute
+        return route_class(path, respond, methods=["GET"])
 
-    async def metrics(request: Request) -> Response:
-        state = current()
-        _check_page(request, state)
-        if not state.config.access.metrics_open:
-            _reader(request, state)
-        shown = await state.metrics.scrape() if peers is None else await peers.exposition()
-        return Response(shown, media_type=CONTENT_TYPE)
-
-    async def status(request: Request) -> Response:
-        """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
-        state = current()
-        _reader(request, state)
-        return JSONResponse(status_of(state) if peers is None else {"workers": await peers.statuses()})
-
-    async def learned(request: Request) -> Response:
-        """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
-        state = current()
-        caller = _reader(request, state)
-        known = merge_rows([learned_rows(state)] if peers is None else await peers.learned())
-        rows = visible(known, caller, state.routes, state.config)
-        if request.query_params.get("as") == "config":
-            return Response(pinned(rows, state.config, caller), media_type="application/yaml")
-        return JSONResponse({"rules": shown(rows, state.clock.wall())})
-
-    async def home(request: Request) -> Response:
-        """Return what a browser shows: gatepass runs, its version and its base URL. Requires no key."""
-        state = current()
-        state.authenticator.check_without_key(_client_request(request, state))
-        mounted_at, _ = path_in(request.scope)
-        url = base_url(tuple(request.headers.raw), mounted_at + base_path)
-        return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
-
-    endpoints = dict(zip(PATHS, (healthz, readyz, metrics, status, learned), strict=True))
-    # at the root too: probes and scrapers of a cluster use paths without the base path
-    prefixes = dict.fromkeys(("", base_path))
-    return [
-        *(HomeRoute(path, home, methods=["GET"]) for path in sorted(home_paths(base_path))),
-        *(
-            PageRoute(prefix + path, endpoint, methods=["GET"])
-            for prefix in prefixes
-            for path, endpoint in endpoints.items()
-        ),
-    ]
-
-
-def _reader(request: Request, state: AppState) -> AccessKey:
-    """Return the caller, who may read the pages; raise as `Authenticator.authenticate_reader`."""
-    if OPERATOR in request.scope:
-        return LOCAL
-    return state.authenticator.authenticate_reader(_client_request(request, state), state.clock.wall())
-
-
-def _check_page(request: Request, state: AppState) -> None:
-    """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""
-    if OPERATOR not in request.scope:
-        state.authenticator.check_without_key(_client_request(request, state), from_anywhere=True)
-
-
-def _client_request(request: Request, state: AppState) -> ClientRequest:
-    peer = peer_in(request.scope, only_direct=not state.authenticator.requires_key)
-    return ClientRequest("", "GET", request.url.path, tuple(request.headers.raw), peer, state.clock.now())
+    return [route(page, path) for page in PAGES for path in paths_of(page, base_path)]
 
 
 def status_of(state: AppState) -> dict[str, Any]:
@@ -277,30 +332,31 @@ def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
 REQUEST_S = 1.0
 """Timeout for the page of one worker. A worker that does not answer in time is omitted."""
 PAGE_BYTES = 8 * 1024 * 1024
-METRICS, STATUS, LEARNED, RELOAD, RETRY = "metrics", "status", "learned", "reload", "retry"
+RELOAD, RETRY = "/reload", "/retry"
+"""Commands of the control socket, which Peers pass to all workers like pages."""
 RELOAD_S = 30.0
 """Timeout for a reload of another worker."""
 
+Own = Mapping[str, Callable[[], Awaitable[bytes]]]
+"""By the path of a page or command: what this worker answers to the other workers."""
 
-@dataclass(frozen=True, slots=True)
-class OwnPages:
-    """What this worker answers to the other workers."""
 
-    metrics: Callable[[], Awaitable[bytes]] = field(repr=False)
-    status: Callable[[], Mapping[str, Any]]
-    learned: Callable[[], list[Row]]
-    reload: Callable[[], Awaitable[Mapping[str, Any]]]
-    retry: Callable[[], list[str]]
+def own_pages(current: Callable[[], AppState]) -> Own:
+    return {page.path: partial(_own_part, page.own, current) for page in PAGES if page.own is not None}
+
+
+async def _own_part(own: Callable[[AppState], Awaitable[bytes]], current: Callable[[], AppState]) -> bytes:
+    return await own(current())
 
 
 class Peers:
-    """Serves the pages of this worker to the other workers, and collects theirs.
+    """Serves the parts of this worker to the other workers, and collects theirs.
 
     `folder` is created by the supervisor with mode 0700. A worker's socket in it also means that the worker is ready.
-    The client sends one line with the name of a page. It receives the page: Prometheus text, or JSON.
+    The client sends one line with the path of a page. It receives the worker's part: Prometheus text, or JSON.
     """
 
-    def __init__(self, folder: Path, name: str, own: OwnPages) -> None:
+    def __init__(self, folder: Path, name: str, own: Own) -> None:
         self._folder = folder
         self._socket = folder / f"{name}.sock"
         self._own = own
@@ -314,20 +370,11 @@ class Peers:
             self._server.close()
             self._socket.unlink(missing_ok=True)
 
-    async def exposition(self) -> bytes:
-        return await asyncio.to_thread(merge_expositions, (await self._request_all(METRICS)).values())
-
-    async def statuses(self) -> dict[str, Any]:
-        return {name: json.loads(page) for name, page in (await self._request_all(STATUS)).items()}
-
-    async def learned(self) -> list[list[Row]]:
-        return [json.loads(page) for page in (await self._request_all(LEARNED)).values()]
-
     async def reload(self) -> list[dict[str, Any]]:
         """Let each worker reload its configuration, and return their results. A worker that does not answer refused."""
         # listed before the requests, so that a worker that ends meanwhile is reported
         workers = [path.stem for path in self._folder.glob("*.sock")]
-        pages = await self._request_all(RELOAD)
+        pages = await self.collect(RELOAD)
         silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
         none = dict.fromkeys(("changed", "needs_restart", "retried", "warnings"), ())
         refused = {"outcome": "refused", "problems": silent, **none}
@@ -335,9 +382,10 @@ class Peers:
 
     async def retry(self) -> list[list[str]]:
         """Let the failing credentials of each worker fetch now, and return their names by worker."""
-        return [json.loads(page) for page in (await self._request_all(RETRY)).values()]
+        return [json.loads(page) for page in (await self.collect(RETRY)).values()]
 
-    async def _request_all(self, page: str) -> dict[str, bytes]:
+    async def collect(self, page: str) -> dict[str, bytes]:
+        """Return the part of each worker for the path `page`, by its name."""
         paths = sorted(self._folder.glob("*.sock"))
         found = await asyncio.gather(*(self._request(path, page) for path in paths))
         return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
@@ -358,14 +406,9 @@ class Peers:
             return None
 
     async def _page(self, page: str) -> bytes:
-        """Return a page of this worker, b"" for an unknown one."""
-        own = self._own
-        if page == METRICS:
-            return await own.metrics()
-        if page == RELOAD:
-            return json.dumps(await own.reload()).encode()
-        read = {STATUS: own.status, LEARNED: own.learned, RETRY: own.retry}.get(page)
-        return b"" if read is None else json.dumps(read()).encode()
+        """Return the part of this worker, b"" for an unknown page."""
+        own = self._own.get(page)
+        return b"" if own is None else await own()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import json
 import logging
 import math
 import signal
@@ -48,14 +49,13 @@ from gatepass.server.listening import (
 )
 from gatepass.server.pages import (
     OPERATOR,
-    OwnPages,
+    RELOAD,
+    RETRY,
     Peers,
-    home_paths,
     is_browser,
-    learned_rows,
-    ops_routes,
+    own_pages,
     page_paths,
-    status_of,
+    page_routes,
 )
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 
@@ -110,7 +110,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     state = endpoint.state
     config = state.config
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
-    pages, home = page_paths(base_path), home_paths(base_path)
+    pages, home = page_paths(base_path, is_home=False), page_paths(base_path, is_home=True)
 
     def refused(error: GatepassError, peer: str) -> None:
         state.observers.tell(state.observers.refused, Refusal(error, peer))
@@ -161,7 +161,7 @@ class ControlServer:
             return JSONResponse({"processes": len(found), "retried": list(names)})
 
         posts = (Route("/reload", reload, methods=["POST"]), Route("/retry", retry, methods=["POST"]))
-        routes = [*ops_routes(current, "", peers), *posts]
+        routes = [*page_routes(current, "", peers), *posts]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
 
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
@@ -250,15 +250,16 @@ class DrainingServer(uvicorn.Server):
 
         peers = None
         if channel is not None:
-            pages = OwnPages(
-                metrics=state.metrics.scrape,
-                status=lambda: status_of(endpoint.state),
-                learned=lambda: learned_rows(endpoint.state),
-                reload=reload_own,
-                retry=lambda: _retry(endpoint.state),
-            )
-            peers = Peers(channel.folder, channel.name, pages)
-        routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)
+
+            async def reload() -> bytes:
+                return json.dumps(await reload_own()).encode()
+
+            async def retry() -> bytes:
+                return json.dumps(_retry(endpoint.state)).encode()
+
+            own = {**own_pages(lambda: endpoint.state), RELOAD: reload, RETRY: retry}
+            peers = Peers(channel.folder, channel.name, own)
+        routes = page_routes(lambda: service.state, state.config.server.base_path, peers)
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)
         context = connection_context(app, endpoint)
