@@ -22,7 +22,7 @@ from gatepass.proxy.response import (
 from gatepass.proxy.retry import Outcome
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.usage import Usage, nonempty_usage, usage_of
+from gatepass.sse.usage import Usage, usage_of
 from gatepass.types import OK, header
 
 UNREAD_BYTES = 512 * 1024
@@ -63,7 +63,7 @@ def _note(
 ) -> None:
     """Note for the access log what the reply is, or was up to its end."""
     access = context.access
-    access.usage, access.events, access.empty_answer = nonempty_usage(usage), reply.events, reply.is_empty
+    access.usage, access.events, access.empty_answer = usage, reply.events, reply.is_empty
     if reply.adapted:
         attempt.add_changes(reply.adapted)
 

@@ -42,7 +42,7 @@ from gatepass.sse.event import DONE, EventTransform
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.large_event import LongTexts
 from gatepass.sse.synthesize import SYNTHESIZED
-from gatepass.sse.usage import Usage, nonempty_usage, usage_of
+from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import BUILT_BYTES, read_shortened
 from gatepass.types import OK, Call, Headers, Hidden, Response
 
@@ -379,7 +379,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     events, pieces = await context.state.body_thread.run(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    usage = nonempty_usage(reply.usage or usage_of(reply.body))
+    usage = reply.usage or usage_of(reply.body)
     return SynthesizedStream(headers, pieces, events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
 
 

@@ -34,17 +34,18 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     reasoning_tokens: Count = None
 
     @classmethod
-    def read(cls, payload: Mapping[str, Any]) -> Self:
-        """Return the usage in a JSON object. Members of a wrong type are ignored."""
+    def read(cls, payload: Mapping[str, Any]) -> Self | None:
+        """Return the usage in a JSON object, None if it has no number. Members of a wrong type are ignored."""
         is_response = "input_tokens" in payload and "prompt_tokens" not in payload
         prompt, completion = ("input", "output") if is_response else ("prompt", "completion")
-        return cls(
+        usage = cls(
             _count(payload, f"{prompt}_tokens"),
             _count(payload, f"{completion}_tokens"),
             _count(payload, "total_tokens"),
             _count(payload.get(f"{prompt}_tokens_details"), "cached_tokens"),
             _count(payload.get(f"{completion}_tokens_details"), "reasoning_tokens"),
         )
+        return None if usage == _NO_COUNTS else usage
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -106,11 +107,6 @@ def ends_with_usage(body: bytes) -> bool:
         and body.find(b"}", at) == len(body) - 2  # the next brace ends the usage, the one after it the body
         and body.find(b"\\", at) < 0
     )
-
-
-def nonempty_usage(usage: Usage | None) -> Usage | None:
-    """Return `usage`, or None if it has no number."""
-    return None if usage == _NO_COUNTS else usage
 
 
 _DIGITS = re.compile(r"[0-9]{1,15}(?:\.0{1,15})?")

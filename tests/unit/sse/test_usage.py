@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from gatepass.sse.usage import Usage, complete_usage, is_identical, nonempty_usage, usage_of
+from gatepass.sse.usage import Usage, complete_usage, is_identical, usage_of
 
 
-def test_a_usage_without_a_count_is_empty():
-    assert nonempty_usage(Usage()) is None
-    assert nonempty_usage(None) is None
-    assert nonempty_usage(Usage(0)) == Usage(0)
+def test_an_object_without_a_count_is_no_usage():
+    assert Usage.read({}) is None
+    assert Usage.read({"prompt_tokens": 0}) == Usage(0)
+    assert usage_of(b'{"usage":{"output_tokens":null}}') is None
 
 
 def test_counts_are_whole_numbers_or_missing():
     assert Usage.read({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18, "more": {}}) == Usage(11, 7, 18)
-    assert Usage.read({"prompt_tokens": None, "completion_tokens": "7", "total_tokens": -1}) == Usage()
-    assert Usage.read({"prompt_tokens": True, "total_tokens": 1.5}) == Usage()
+    assert Usage.read({"prompt_tokens": None, "completion_tokens": "7", "total_tokens": -1}) is None
+    assert Usage.read({"prompt_tokens": True, "total_tokens": 1.5}) is None
 
 
 DETAILS = '{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,%s}'
