@@ -246,7 +246,7 @@ def one_of_each() -> Metrics:
     )
     attempt = AttemptRecord("id", "chat", "gpt-4o", "chat", requests=1, outcome="token_rejected", code="upstream_auth")
     for cause in ("new_token", "new_connection", "next_target"):
-        metrics.attempt_ended(AttemptRecord("id", "chat", "gpt-4o", "chat", cause=cause, after=attempt))
+        metrics.attempt_repeats(AttemptRecord("id", "chat", "gpt-4o", "chat", cause=cause, after=attempt))
     usage = Usage(20, 10, 30, 5, 3)
     access = AccessRecord("id", "POST", "/v1/chat/completions", "chat", "ragflow", model="gpt-4o", outcome="ok")
     access.bytes_in, access.bytes_out, access.usage, access.events, access.empty_answer = 1, 1, usage, 3, True

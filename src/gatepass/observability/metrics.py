@@ -395,15 +395,13 @@ class Metrics(Observer):
             if later_tokens > 0 and outcome == "ok" and not request.is_synthesized:
                 series.per_token.observe((request.duration_s - first_byte_s) / later_tokens)
 
-    def attempt_ended(self, attempt: AttemptRecord) -> None:
+    def attempt_repeats(self, attempt: AttemptRecord) -> None:
         before = attempt.after
-        if before is None:  # nearly always
-            return
-        if attempt.cause == "new_token" and before.outcome == "token_rejected":
-            self._renewals.add((attempt.upstream,))
-        elif attempt.cause == "new_connection":
+        if attempt.cause == "new_connection":
             self._stale.add((attempt.upstream,))
-        elif attempt.cause == "next_target":
+        elif before is not None and attempt.cause == "new_token" and before.outcome == "token_rejected":
+            self._renewals.add((attempt.upstream,))
+        elif before is not None and attempt.cause == "next_target":
             self._failovers.add((before.upstream, before.code or NONE))
 
     def refused(self, refusal: Refusal) -> None:

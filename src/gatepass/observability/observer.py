@@ -158,6 +158,9 @@ class Observer:
     def attempt_began(self, attempt: AttemptRecord) -> None:
         """An attempt begins."""
 
+    def attempt_repeats(self, attempt: AttemptRecord) -> None:
+        """An attempt begins that repeats another one: `cause` is the reason, and `after` has ended."""
+
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
         """The next piece of the upstream's reply was read, before gatepass changes it."""
 

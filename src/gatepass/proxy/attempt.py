@@ -81,11 +81,15 @@ async def send_with_retries(
 
     `may_repeat` decides. Raises the error of the last attempt, with advice for the client.
     """
+    observers = attempt.state.observers
     while True:
+        if observers.attempt_began:
+            observers.tell(observers.attempt_began, attempt.record)
         try:
             return await once(attempt, *args, **named)
         except (UpstreamError, TokenUnavailable, Overloaded) as error:
             attempt = await _next_attempt(attempt, error)
+            observers.tell(observers.attempt_repeats, attempt.record)
 
 
 async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAlive | None = None) -> ClassifiedReply:

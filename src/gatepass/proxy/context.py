@@ -106,8 +106,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         target = targets[0]
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model)
         record.began_s = state.clock.now()
-        if told := state.observers.attempt_began:
-            state.observers.tell(told, record)
         return cls(
             state,
             state.upstreams[target.upstream],
@@ -123,36 +121,20 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
 
     def again(self, repeat: Repeat) -> Attempt:
         """Return the attempt that follows this one, which has ended."""
-        ended, is_next = self.record, repeat is Repeat.NEXT_TARGET
-        target = self.following[0] if is_next else self.target
-        call = self.call
-        record = AttemptRecord(call.id, ended.operation, ended.model, target.upstream, target.model)
+        ended, state, is_next = self.record, self.state, repeat is Repeat.NEXT_TARGET
+        targets = self.following if is_next else (self.target, *self.following)
+        attempt = Attempt.begin(state, targets, self.call, self.profile, self.memory)
+        record = attempt.record
         record.number, record.cause, record.after = ended.number + 1, repeat, ended
-        record.began_s = self.state.clock.now()
-        following = self.following[1:] if is_next else self.following
-        upstream = self.state.upstreams[target.upstream] if is_next else self.upstream
-        attempt = Attempt(
-            self.state,
-            upstream,
-            target,
-            call,
-            record,
-            self.profile,
-            self.memory,
-            self.deadline_s,
-            following,
-            self.limit_bytes,
-        )
+        attempt.deadline_s, attempt.limit_bytes = self.deadline_s, self.limit_bytes
         attempt.sent_before = self.sent_before or self.sent
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
         if not is_next:
             record.renewed = ended.renewed or ended.outcome == Outcome.TOKEN_REJECTED
             record.repeated_stale = ended.repeated_stale or attempt.new_connection
-            attempt.rules = self.rules + (repeat is Repeat.LEARNED_RULE)
+            attempt.upstream, attempt.rules = self.upstream, self.rules + (repeat is Repeat.LEARNED_RULE)
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes
             attempt.target_began_s = self.target_began_s
-        if told := self.state.observers.attempt_began:
-            self.state.observers.tell(told, record)
         return attempt
 
     def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
@@ -349,6 +331,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         if self.attempt is None:
             return 0.0
         record = self.attempt.record
+        if record.after is None:  # nearly always
+            return record.token_wait_s
         return record.token_wait_s + sum(earlier.token_wait_s for earlier in before(record))
 
     def streamed_response(self) -> StreamedResponse:

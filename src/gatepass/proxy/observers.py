@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import ParamSpec
+from typing import TypeVarTuple, Unpack
 
 from gatepass.config.model import Config
 from gatepass.observability.access_log import AccessLog, BodyLog, RefusedRequests
@@ -18,7 +18,7 @@ from gatepass.types import Headers, Response
 
 LOG = logging.getLogger("gatepass.observers")
 
-P = ParamSpec("P")
+Values = TypeVarTuple("Values")
 
 
 def observers_of(config: Config, metrics: Metrics, redactor: Redactor, refused: RefusedRequests) -> Observers:
@@ -41,6 +41,7 @@ class Observers:
 
         self.request_began = tuple(one.request_began for one in of("request_began"))
         self.request_body = tuple(one.request_body for one in of("request_body"))
+        self.attempt_repeats = tuple(one.attempt_repeats for one in of("attempt_repeats"))
         self.attempt_began = tuple(one.attempt_began for one in of("attempt_began"))
         self.reply_body = tuple(one.reply_body for one in of("reply_body"))
         self.attempt_ended = tuple(one.attempt_ended for one in of("attempt_ended"))
@@ -48,11 +49,11 @@ class Observers:
         self.refused = tuple(one.refused for one in of("refused"))
         self.rule_changed = tuple(one.rule_changed for one in of("rule_changed"))
 
-    def tell(self, methods: Sequence[Callable[P, None]], *values: P.args, **named: P.kwargs) -> None:
+    def tell(self, methods: Sequence[Callable[[Unpack[Values]], None]], *values: *Values) -> None:
         """Call each of `methods`. One that raises is counted, logged and skipped, because it must fail no request."""
         for method in methods:
             try:
-                method(*values, **named)
+                method(*values)
             except Exception:  # any fault of an observer
                 name = type(getattr(method, "__self__", method)).__name__
                 self._failed(name)

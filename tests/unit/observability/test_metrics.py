@@ -178,9 +178,8 @@ def test_an_error_is_counted_by_the_code_that_the_documentation_has():
 def test_repeats_are_counted_by_upstream():
     metrics = Metrics()
     first = attempt("chat", outcome="token_rejected")
-    metrics.attempt_ended(first)
-    metrics.attempt_ended(attempt("chat", cause="new_token", after=first))
-    metrics.attempt_ended(attempt("chat", cause="new_connection", after=attempt("chat", outcome="connection_failed")))
+    metrics.attempt_repeats(attempt("chat", cause="new_token", after=first))
+    metrics.attempt_repeats(attempt("chat", cause="new_connection", after=attempt("chat", outcome="connection_failed")))
     lines = shown(metrics)
     for name in ("token_retries", "stale_connection_retries"):
         assert f'gatepass_{name}_total{{upstream="chat"}} 1.0' in lines
@@ -189,7 +188,7 @@ def test_repeats_are_counted_by_upstream():
 def test_a_target_that_was_not_reached_is_counted_by_upstream_and_code():
     metrics = Metrics()
     for code in ("upstream_timeout_connect", "token_unavailable"):
-        metrics.attempt_ended(attempt("second", cause="next_target", after=attempt("first", code=code)))
+        metrics.attempt_repeats(attempt("second", cause="next_target", after=attempt("first", code=code)))
     lines = shown(metrics)
     for code in ("upstream_timeout_connect", "token_unavailable"):
         assert f'gatepass_failovers_total{{code="{code}",upstream="first"}} 1.0' in lines

@@ -45,6 +45,7 @@ class Ends(Observer):
         self.began: list[AttemptRecord] = []
 
     def attempt_began(self, attempt: AttemptRecord) -> None:
+        assert (attempt.outcome, attempt.number > 1) == ("", attempt.cause is not None)
         self.began.append(attempt)
 
     def attempt_ended(self, attempt: AttemptRecord) -> None:
