@@ -170,14 +170,13 @@ def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> Un
     return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
 
 
-def check_served(operation: Operation, client_request: ClientRequest, base_path: str = "") -> None:
-    """Raise UnsupportedApi for an operation of UNSERVED. Call it after the authentication."""
-    if operation.protocol == "messages":
-        where = base_url(client_request.headers, client_request.mounted_at + base_path)
-        raise UnsupportedApi(
-            "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"
-            f" the OpenAI API, such as Codex, OpenCode or Cline, with the base URL {where}."
-        )
+def unserved_error(client_request: ClientRequest, base_path: str = "") -> UnsupportedApi:
+    """Return the error for an operation of UNSERVED. Raise it after the authentication."""
+    where = base_url(client_request.headers, client_request.mounted_at + base_path)
+    return UnsupportedApi(
+        "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"
+        f" the OpenAI API, such as Codex, OpenCode or Cline, with the base URL {where}."
+    )
 
 
 def upgrade_error(client_request: ClientRequest) -> UnsupportedUpgrade | None:

@@ -100,6 +100,8 @@ class ClientProtocol:
 
     # --- the request ---
 
+    is_served: bool = True
+    """gatepass serves its operations, and does not only write their errors."""
     members: frozenset[str] = frozenset(STRAY_PARAMS)
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 

@@ -30,6 +30,7 @@ class Messages(ClientProtocol):
 
     name = "messages"
     members = frozenset()
+    is_served = False
 
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
         """Return Anthropic's error object."""

@@ -39,12 +39,12 @@ from gatepass.normalize.rules import with_model
 from gatepass.operations.table import (
     Match,
     base_url,
-    check_served,
     match_operation,
     operation_at,
     select_profile,
     split_profile,
     unknown_path_error,
+    unserved_error,
     upgrade_error,
 )
 from gatepass.protocols import PROTOCOLS
@@ -133,12 +133,14 @@ async def _serve(
     in_flight_request.claim(name, caller.max_concurrent)
     cycle.set_caller(name)  # after `claim`: a refused request must not use a connection of the caller's share
     cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
-    check_served(operation, client_request, base_path)
+    if not protocol.is_served:
+        raise unserved_error(client_request, base_path)
     # otherwise the profile stays `plain`, which lists no origins
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
 
-    check_operation_access(caller, operation, shares_objects=state.authenticator.shares_objects)
+    if caller.operations is not None or operation.is_about_stored:  # else nothing closes it
+        check_operation_access(caller, operation, shares_objects=state.authenticator.shares_objects)
 
     # Parse. A multipart form is read only until its model is known: the upstream receives the rest as it arrives.
     if operation.takes_form:
@@ -298,15 +300,16 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
     ModelNotAllowed. Raises TooManySteps if it takes more than `most_steps`.
     """
     operation, client_request, caller = found.operation, context.client_request, context.caller
-    protocol = context.protocol
-    closed = closed_objects(caller, shares_objects=context.state.authenticator.shares_objects)
+    protocol, shares_objects = context.protocol, context.state.authenticator.shares_objects
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
     call = protocol.parse(client_request, operation.served_by or operation, body, caller.name, most_steps)
-    if call.body and (closed or caller.models is not None):
-        has_items = protocol.has_items
-        check_body_access(caller, body, most_steps, names_model=bool(call.model), closed=closed, has_items=has_items)
+    if call.body and (shares_objects or caller.models is not None or caller.operations is not None):
+        closed, has_items = closed_objects(caller, shares_objects=shares_objects), protocol.has_items
+        if closed or caller.models is not None:
+            names_model = bool(call.model)
+            check_body_access(caller, body, most_steps, names_model=names_model, closed=closed, has_items=has_items)
     if not call.model and (model := default_model(operation.name)):
         call = replace(call, model=model)
         call = with_model(call, model) if call.body and operation.names_model else call
