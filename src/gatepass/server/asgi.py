@@ -469,7 +469,5 @@ class RequestIds:
 
 def client_request_id(headers: Headers) -> str | None:
     """Return the client's own x-request-id if it contains only letters, digits and `._:-`."""
-    for name, value in headers:
-        if name == b"x-request-id":
-            return value.decode("ascii") if _REQUEST_ID.match(value) else None
-    return None
+    given = dict(headers).get(b"x-request-id")
+    return given.decode("ascii") if given is not None and _REQUEST_ID.match(given) else None
