@@ -47,8 +47,6 @@ NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
-CLIENTS = ("ragflow", "dify", "open_webui", "librechat")
-"""The names in remote.CLIENTS, copied so that --help does not import it."""
 SHOWN_AFTER_S = 1.0
 COLOURS: Mapping[str, str] = MappingProxyType({"ok": "green", "FAIL": "red", "????": "yellow"})
 
@@ -65,13 +63,11 @@ COLOURS: Mapping[str, str] = MappingProxyType({"ok": "green", "FAIL": "red", "??
 )
 @click.option("--url", metavar="BASE_URL", help="Test a running gatepass from here, by its base URL and a key.")
 @click.option("--key-stdin", is_flag=True, help="With --url: read the API key from standard input.")
-@click.option("--as", "client", type=click.Choice(CLIENTS), help="Replay the verification calls of this client.")
 @json_option
 def doctor(
     model: str | None,
     path: str | None,
     url: str | None,
-    client: str | None,
     caller: str | None,
     operation: str | None,
     *,
@@ -87,14 +83,10 @@ def doctor(
     --url tests a running gatepass as a client sees it. The API key comes from GATEPASS_KEY, from --key-stdin, or from
     a prompt.
 
-    --as replays what a client sends when its user adds a model. The requests go to --url, or to the configuration in
-    this process with the models and the profile of --key.
-
     Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
     for option, given in (("--key", caller), ("--operation", operation)):
-        # --as uses the key too, but chooses its operations itself
-        if given is not None and not call and (client is None or option == "--operation"):
+        if given is not None and not call:
             raise click.UsageError(f"{option} requires --call.")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     report = Report(as_json=as_json)
@@ -104,14 +96,10 @@ def doctor(
                 raise click.UsageError(f"{option} names an entry or a file of this machine: leave it out with --url.")
         from gatepass.cli.remote import Asked
 
-        asked = Asked(model, operation, client, call)
+        asked = Asked(model, operation, call)
         sys.exit(asyncio.run(_run_url(url, _remote_key(from_stdin=key_stdin), asked, report)))
     loaded = load_or_exit(path)
     key = find_key(loaded.config, caller)
-    if client is not None:
-        from gatepass.cli.remote import Asked
-
-        sys.exit(asyncio.run(_run_client(loaded.config, key, Asked(model, None, client, call), report)))
     try:
         calls = _calls(loaded.config, model, operation, key) if call else ()
         sys.exit(asyncio.run(_run(loaded, model, calls, report)))
@@ -176,29 +164,12 @@ def _remote_key(*, from_stdin: bool) -> str | None:
 
 
 async def _run_url(url: str, key: str | None, asked: Asked, report: Report) -> int:
-    from gatepass.cli.remote import at_url, checked_url, diagnose_url, replay_client
+    from gatepass.cli.remote import checked_url, diagnose_url
 
     base_url = checked_url(url)
     if base_url is None:
         exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
-    # the client's calls replace doctor's own, because each may be billed
-    own = replace(asked, call=asked.call and asked.client is None)
-    await report.show(diagnose_url(base_url, key, own, report.begin))
-    if asked.client is not None and not report.has_failed:
-        await report.show(replay_client(asked.client, lambda: at_url(base_url, key), asked, report.begin))
-    return report.finish()
-
-
-async def _run_client(config: Config, key: AccessKey | None, asked: Asked, report: Report) -> int:
-    from gatepass.cli.remote import in_process, replay_client
-    from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
-
-    client = asked.client or ""
-    # the application would start all of them, used or not
-    for name in config.credentials:
-        if has_unshared_refresh_token(config, name):
-            exit_unusable(f"--as: credentials.{name}: {UNSHARED_REFRESH_LOGIN}. Test the running gatepass with --url.")
-    await report.show(replay_client(client, lambda: in_process(config, client, key), asked, report.begin))
+    await report.show(diagnose_url(base_url, key, asked, report.begin))
     return report.finish()
 
 

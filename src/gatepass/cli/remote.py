@@ -1,18 +1,16 @@
-"""`gatepass doctor --url` and `--as`: test a gatepass as a client sees it, with a base URL and a key alone.
+"""`gatepass doctor --url`: test a running gatepass as a client sees it, with a base URL and a key alone.
 
-The gatepass is a running one, or an application of the configuration in this process. Its errors name the hop that
-failed behind it. CLIENTS has what a client sends when its user presses "verify" or "save", and how it reads the reply.
+Its errors name the hop that failed behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,8 +20,6 @@ import msgspec
 from gatepass.cli.options import OPERATION_OF_KIND
 from gatepass.cli.probe import MODELS_SHOWN, STREAM_TOKENS, UNLISTED, split_advice
 from gatepass.cli.reach import Begin, Outcome, Server, Step, Steps, reach
-from gatepass.config.access import AccessKey
-from gatepass.config.model import Config
 from gatepass.config.wording import did_you_mean
 from gatepass.errors import OperationNotAllowed
 from gatepass.observability.redaction import Redactor
@@ -44,11 +40,10 @@ ADVICE_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options of `--url` and `--as`: what to test at a gatepass. Only with `call` it sends real calls."""
+    """The options of `--url`: what to test at a gatepass. Only with `call` it sends real calls."""
 
     model: str | None = None
     operation: str | None = None
-    client: str | None = None
     call: bool = False
 
 
@@ -87,31 +82,8 @@ async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
         yield Remote(base_url.rstrip("/"), client, redactor)
 
 
-@asynccontextmanager
-async def in_process(config: Config, client_name: str, key: AccessKey | None) -> AsyncIterator[Remote]:
-    """Open an application of `config` in this process, with one temporary key."""
-    from gatepass.auth.api_keys import new_key
-    from gatepass.server.app import create_app
-
-    secret, hashed = new_key()
-    profile = (key.profile if key is not None else None) or client_name
-    rights = {"name": "doctor"} if key is None else key.model_dump(include={"name", "models", "operations"})
-    own = AccessKey.model_validate({"hash": hashed, "profile": profile, **rights})
-    # without the configured keys, of which only hashes may be known here
-    app = create_app(config.model_copy(update={"access": config.access.model_copy(update={"keys": [own]})}))
-    transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1))
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, headers=_headers(secret), timeout=None) as client,
-    ):
-        yield Remote(f"http://127.0.0.1{config.server.base_path}/v1", client)
-
-
 def _headers(key: str | None) -> dict[str, str]:
     return {"accept": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
-
-
-Open = Callable[[], AbstractAsyncContextManager[Remote]]
 
 
 async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begin) -> Steps:
@@ -204,44 +176,6 @@ async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) 
     return steps
 
 
-async def replay_client(name: str, open_remote: Open, asked: Asked, begin: Begin) -> Steps:
-    """Yield a step for each verification call of the client `name`. Without `asked.call` it sends only model lists."""
-    async with open_remote() as remote:
-        begin(HOP, "models")
-        answer = await _ask(remote, "GET", f"{remote.base_url}/models", None, PAGE_S)
-        listed = listed_models(answer.body)
-        for check in CLIENTS[name]:
-            what = f"{name}: {check.what}"
-            chosen = _model_for(check, asked.model, listed)
-            if check.body is not None and not asked.call:
-                yield Step(HOP, what, Outcome.SKIPPED, "it is a real call, which may be billed", "Add --call.")
-            elif check.body is not None and chosen is None:
-                why = f"gatepass lists no {check.kind} model"
-                yield Step(HOP, what, Outcome.SKIPPED, why, "Name one: gatepass doctor MODEL --as CLIENT --call.")
-            else:
-                begin(HOP, what)
-                body = None if check.body is None else check.body(chosen or "")
-                method = "GET" if body is None else "POST"
-                sent = await _ask(remote, method, remote.base_url + check.path, body, check.limit_s)
-                yield _client_step(what, check, chosen, sent)
-
-
-def _model_for(check: ClientCheck, model: str | None, listed: Sequence[str]) -> str | None:
-    """Return the model that a check uses: the named one if it has the kind, else the first listed one of the kind."""
-    if model is not None and model_kind(model) == check.kind:
-        return model
-    return next((name for name in listed if model_kind(name) == check.kind), None)
-
-
-def _client_step(what: str, check: ClientCheck, model: str | None, answer: Answer) -> Step:
-    if answer.status != HTTPStatus.OK:
-        return _failed(what, answer)
-    named = "" if check.body is None else f" with {model}"
-    if (fault := check.fault(answer.body)) is not None:
-        return _step(what, Outcome.FAILS, f"the client rejects the reply{named}: {fault}", answer, "Check the profile.")
-    return _step(what, Outcome.WORKS, f"accepted{named} within {check.limit_s:g} s, the client's limit", answer)
-
-
 def _failed(what: str, answer: Answer) -> Step:
     """Return the step of an error reply, at the hop that the error names."""
     why, advice = split_advice(_why(answer))
@@ -295,21 +229,6 @@ def checked_url(url: str) -> str | None:
     return url.rstrip("/")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCheck:
-    """One request of a client. `body` makes it for a model, None for a GET; `kind` is the kind of that model.
-
-    `fault` returns why the client rejects a reply with status 200, None if it accepts it.
-    """
-
-    what: str
-    path: str
-    fault: Callable[[bytes], str | None]
-    limit_s: float
-    kind: str = "list"
-    body: Callable[[str], Mapping[str, Any]] | None = None
-
-
 def model_kind(model: str) -> str:
     """Return the kind of a model by its name, as RAGFlow guesses it: rerank, embedding, other or chat."""
     name = model.lower()
@@ -339,55 +258,6 @@ def listed_models(body: bytes) -> list[str]:
     return [entry["id"] for entry in _items(body, "data") if isinstance(entry.get("id"), str)]
 
 
-def list_fault(body: bytes) -> str | None:
-    return None if listed_models(body) else "the list has no model"
-
-
-def chat_fault(body: bytes) -> str | None:
-    """Return why Dify rejects a whole reply."""
-    if not _items(body, "choices"):
-        return "the reply has no choices"
-    return None if _document(body).get("object") in ("", "chat.completion", None) else "`object` is not chat.completion"
-
-
-def stream_fault(body: bytes) -> str | None:
-    """Return why RAGFlow rejects a stream: it requires a text that is not its error mark."""
-    for line in body.splitlines():
-        data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
-        if _document(data).get("error"):
-            return f"the stream has an error: {error_text(data)}"
-        for choice in _items(data, "choices"):
-            delta = choice.get("delta") or {}
-            text = next(
-                (delta[name] for name in ("content", "reasoning_content", "reasoning") if delta.get(name)), None
-            )
-            if isinstance(text, str):
-                return "the text is an error mark of RAGFlow" if "**ERROR**" in text else None
-    return "the stream has no text"
-
-
-def vectors_fault(body: bytes) -> str | None:
-    vectors = [entry.get("embedding") for entry in _items(body, "data")]
-    if not vectors or not all(isinstance(vector, list) and vector for vector in vectors):
-        return "the reply has no list of numbers under data[].embedding"
-    return None
-
-
-def named_vectors_fault(body: bytes) -> str | None:
-    """Return why Dify rejects vectors: older plugins require the name of the model too."""
-    is_named = isinstance(_document(body).get("model"), str)
-    return vectors_fault(body) or (None if is_named else "the reply does not name the model")
-
-
-def ranks_fault(body: bytes) -> str | None:
-    results = _items(body, "results")
-    is_ranked = all(
-        isinstance(entry.get("index"), int) and isinstance(entry.get("relevance_score"), int | float)
-        for entry in results
-    )
-    return None if results and is_ranked else "the reply has no index and relevance_score under results[]"
-
-
 def error_text(body: bytes) -> str:
     """Return the message of an error reply, or the beginning of its body."""
     error = _document(body).get("error")
@@ -400,65 +270,3 @@ def error_hop(body: bytes) -> str | None:
     error = _document(body).get("error")
     hop = error.get("hop") if isinstance(error, dict) else None
     return hop if isinstance(hop, str) else None
-
-
-def _chat_body(text: str, **members: Any) -> Callable[[str], Mapping[str, Any]]:
-    return lambda model: {"model": model, "messages": [{"role": "user", "content": text}], **members}
-
-
-CAPITALS = ("Carson City is the capital of Nevada.", "Washington, D.C. is the capital of the United States.")
-CLIENTS: Mapping[str, Sequence[ClientCheck]] = MappingProxyType(
-    {
-        # `verify_api_key` in its provider_api_service.py; LLM_TIMEOUT_SECONDS is 10 there by default
-        "ragflow": (
-            ClientCheck("model list", "/models", list_fault, 10.0),
-            ClientCheck(
-                *("verify a chat model", "/chat/completions", stream_fault, 10.0, "chat"),
-                body=_chat_body("Hi", stream=True, temperature=0.9),
-            ),
-            ClientCheck(
-                *("verify an embedding model", "/embeddings", vectors_fault, 10.0, "embedding"),
-                body=lambda model: {
-                    "input": ["Test if the api key is available"],
-                    "model": model,
-                    "encoding_format": "float",
-                    # RAGFlow sends this LiteLLM parameter with each embedding
-                    "drop_params": True,
-                },
-            ),
-            ClientCheck(
-                *("verify a rerank model", "/rerank", ranks_fault, 10.0, "rerank"),
-                body=lambda model: {
-                    "model": model,
-                    "query": "What's the weather?",
-                    "documents": ["Is it sunny today?"],
-                    "top_n": 1,
-                },
-            ),
-        ),
-        "dify": (
-            ClientCheck(
-                *("save a chat model", "/chat/completions", chat_fault, 300.0, "chat"),
-                body=_chat_body("ping", max_tokens=5),
-            ),
-            ClientCheck(
-                *("save an embedding model", "/embeddings", named_vectors_fault, 60.0, "embedding"),
-                body=lambda model: {"model": model, "input": ["ping"], "encoding_format": "float"},
-            ),
-            ClientCheck(
-                *("save a rerank model", "/rerank", ranks_fault, 60.0, "rerank"),
-                body=lambda model: {
-                    "model": model,
-                    "query": "What is the capital of the United States?",
-                    "documents": CAPITALS,
-                    "top_n": 2,
-                },
-            ),
-        ),
-        # AIOHTTP_CLIENT_TIMEOUT_MODEL_LIST is 10 s by default
-        "open_webui": (ClientCheck("verify the connection", "/models", list_fault, 10.0),),
-        # after 5 s it shows only the names of its own configuration
-        "librechat": (ClientCheck("fetch the models", "/models", list_fault, 5.0),),
-    }
-)
-"""The verification calls of each client, in the order in which they are sent. A client has the name of its profile."""
