@@ -100,8 +100,7 @@ OPTION_VALUES: Mapping[str, str] = {
     "--workers": "4",
 }
 """The value of an option in its example, unless its default or its choices give one."""
-OF_COMMAND: Mapping[tuple[str, str], str] = {("keys revoke", "--key"): "sha256:3f9a"}
-ARGUMENTS: Mapping[str, str] = {"route": "gpt-4o", "keys revoke": "ragflow"}
+ARGUMENTS: Mapping[str, str] = {"route": "gpt-4o"}
 """The required argument in examples of a command."""
 
 
@@ -167,8 +166,7 @@ def option_example(name: str, option: click.Option) -> str:
     flag = option.opts[0]
     if option.is_flag:
         return example_of(name, flag)
-    short = name.removeprefix("gatepass ")
-    value = OF_COMMAND.get((short, flag)) or OPTION_VALUES.get(flag, "")
+    value = OPTION_VALUES.get(flag, "")
     if isinstance(option.type, click.Choice):
         value = option.type.choices[-1]
     elif isinstance(option.default, str | int | float) and option.default:
@@ -194,7 +192,6 @@ OUTPUT_OF: Mapping[str, str] = {
     "learned": "operations/health_and_status.md#learned-rules",
     "keys list": "operations/keys.md#list-the-keys",
     "keys new": "operations/keys.md#create-a-key",
-    "keys revoke": "operations/keys.md#revoke-a-key",
 }
 """The section with the output of a command."""
 

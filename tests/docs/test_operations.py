@@ -108,20 +108,11 @@ def test_a_command_that_needs_no_server_prints_what_the_page_shows(page: str, co
     assert done.stdout == shown(page, command)
 
 
-def test_keys_new_prints_what_the_page_shows_and_revoke_removes_one_key(file: Path) -> None:
+def test_keys_new_prints_what_the_page_shows() -> None:
     command = "gatepass keys new --name prometheus --role viewer --expires 2099-01-31"
     done = CliRunner().invoke(main, shlex.split(command)[1:])
     printed = re.sub(r"gp-\S+", "gp-…", re.sub(r"sha256:\w+", "sha256:…", done.stdout))
     assert printed.rstrip() == shown("keys", command).rstrip()
-    (line,) = re.findall(r"`gatepass (keys revoke \S+ --key \S+)`", PAGES["keys"])
-    whole = file.read_text()
-    assert CliRunner().invoke(main, line.split()).exit_code == 0
-    assert HASHES["ragflow"] not in file.read_text()
-    file.write_text(whole)
-    printed = CliRunner().invoke(main, ["keys", "revoke", "ragflow"]).stdout
-    assert re.sub(r"sha256:\w+", "sha256:…", printed) == shown("keys", "gatepass keys revoke ragflow")
-    assert CliRunner().invoke(main, ["keys", "revoke", "prometheus"]).exit_code != 0  # the last one
-    assert HASHES["prometheus"] in file.read_text()
 
 
 def masked(text: str) -> str:

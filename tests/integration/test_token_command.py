@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Rst, Scripted, Send, reply
 
 BOUND_S = 30.0
 SECRET = "a-long-client-secret"
@@ -139,63 +135,3 @@ async def test_a_refresh_token_with_a_file_goes_through_it(tmp_path):
         result = await called("corp", "--config", written(tmp_path, issuer, **settings))
     assert result.exit_code == 0
     assert json.loads(kept.read_text())["refresh_token"] == "refresh-token-2"
-
-
-async def watching(file: str) -> asyncio.subprocess.Process:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    command = (sys.executable, "-m", "gatepass", "token", "corp", "--watch", "--config", file)
-    environment["PYTHONUNBUFFERED"] = "1"
-    return await asyncio.create_subprocess_exec(
-        *command,
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-    )
-
-
-async def test_watch_shows_a_first_refusal_with_its_time_and_the_next_try(tmp_path):
-    async with Scripted(answer=lambda _: [Send(reply({"error": "invalid_client"}, 401))]) as issuer:
-        process = await watching(written(tmp_path, issuer))
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(BOUND_S):
-                line = (await process.stdout.readline()).decode()
-        finally:
-            process.kill()
-            await process.communicate()
-    assert re.search(r"^\d\d:\d\d:\d\d failed: the issuer refused the client: .*; next try in 30 s\n$", line)
-
-
-async def test_watch_reports_each_refresh_until_ctrl_c(tmp_path):
-    serial = iter(range(1, 100))
-
-    def mint(_: Received) -> Dialogue:
-        number = next(serial)
-        if number == 3:
-            return [Send(reply({"error": "temporarily_unavailable"}, 503))]
-        return [Send(reply({"access_token": f"token-number-{number}", "expires_in": 2}))]
-
-    lines: list[str] = []
-    async with Scripted(answer=mint) as issuer:
-        process = await watching(written(tmp_path, issuer))
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            async with asyncio.timeout(BOUND_S):
-                while not lines or sum("new token" in line for line in lines) < 2:
-                    lines.append((await process.stdout.readline()).decode())
-                process.send_signal(signal.SIGINT)
-                rest, reported = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-    assert (process.returncode, reported) == (0, b"")
-    printed = "".join(lines) + rest.decode()
-    assert lines[0] == "credential   corp (oauth2)\n"
-    assert re.search(
-        r"^\d\d:\d\d:\d\d new token \(fetch 2\): opaque, lifetime 2 s; next try in \d s$", printed, re.MULTILINE
-    )
-    assert re.search(r"^\d\d:\d\d:\d\d failed: .*temporarily_unavailable.*$", printed, re.MULTILINE)
-    assert "token-number" not in printed

@@ -32,11 +32,11 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "check": CommandEntry("gatepass.cli.check", "Validate the configuration and show its effective values."),
     "route": CommandEntry("gatepass.cli.route", "Explain one request without sending anything."),
     "doctor": CommandEntry("gatepass.cli.doctor", "Test every hop, and print the remedy for a failure."),
-    "token": CommandEntry("gatepass.cli.token", "Fetch a token, describe it, and watch how it is refreshed."),
+    "token": CommandEntry("gatepass.cli.token", "Fetch a token and describe it."),
     "reload": CommandEntry("gatepass.cli.control", "Reload the configuration of the running gatepass."),
     "status": CommandEntry("gatepass.cli.control", "Show the running gatepass: its tokens and its load."),
     "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),
-    "keys": CommandEntry("gatepass.cli.keys", "Create, list and revoke API keys of clients."),
+    "keys": CommandEntry("gatepass.cli.keys", "Create and list API keys of clients."),
     "schema": CommandEntry("gatepass.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "demo": CommandEntry(
         "gatepass.demo.command", "Show the main features on this machine, without a network.", extra="demo"

@@ -1,13 +1,9 @@
-"""`gatepass keys`: create, list and revoke the API keys of clients."""
+"""`gatepass keys`: create and list the API keys of clients."""
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,10 +14,7 @@ from gatepass.cli.options import config_option, exit_unusable, json_option, load
 
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12
-"""The digits of a hash that `list` shows. `revoke --key` accepts them."""
-# fewer digits could fit a key by accident
-LEAST_DIGITS = 8
-APPLY = "To apply it to a running gatepass, run `gatepass reload`."
+"""The digits of a hash that `list` shows."""
 _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "STATE", "KEY")
 
 Row = dict[str, Any]
@@ -29,7 +22,7 @@ Row = dict[str, Any]
 
 @click.group()
 def keys() -> None:
-    """Create, list and revoke the API keys of clients."""
+    """Create and list the API keys of clients."""
 
 
 @keys.command(short_help="Create a key and its entry for the configuration file.")
@@ -175,74 +168,3 @@ def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:
         operations = ",".join(row["operations"])
     key = row.get("reference") or (row.get("hash") or "hidden")[: len("sha256:") + SHOWN_DIGITS]
     return (row["name"], row["role"], row["profile"], row["expires"] or "never", models, operations, row["state"], key)
-
-
-@keys.command(short_help="Remove the keys of a caller from the configuration file.")
-@click.argument("name")
-@click.option("--key", "which", metavar="HASH", help="Only this key of the caller: the beginning of its hash.")
-@config_option
-@json_option
-def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> None:
-    """Remove the keys of the caller NAME from the configuration file, and show the change.
-
-    Every other line of the file remains unchanged, comments included.
-
-    Exit codes: 0 removed, 1 the file cannot be changed, 2 invalid command line or configuration.
-    """
-    from gatepass.config.document import ConfigError, lookup
-    from gatepass.config.file import read_document
-    from gatepass.config.references import replace_file
-    from gatepass.config.yaml_file import without_item
-
-    path = own_file(path)
-    if path is None:
-        exit_unusable("name the file with --config or GATEPASS_CONFIG; without a file, change GATEPASS_KEY_HASHES")
-    if not path.endswith((".yaml", ".yml")):
-        exit_unusable(f"{path}: is not YAML: remove the entry under access.keys by hand")
-    try:
-        entries = lookup(read_document(path).tree, ("access", "keys"))
-    except ConfigError as error:
-        exit_unusable(str(error))
-    entries = entries if isinstance(entries, list) else []
-    numbers = _chosen(entries, name, which)
-    if len(numbers) == len(entries):
-        exit_unusable(
-            f"{path}: {name!r} has the only keys. Without keys every client on this machine is served:"
-            " add another key first (`gatepass keys new`)"
-        )
-    try:
-        # Not read_text, which would replace the line ends of an editor on Windows.
-        before = after = Path(path).read_bytes().decode()
-        for number in reversed(numbers):  # from the end, so that the other numbers stay valid
-            after = without_item(after, ("access", "keys"), number)
-        replace_file(path, after, like=os.stat(path))
-    except ValueError as error:
-        raise click.ClickException(f"{path}: {error}") from None
-    except OSError as error:
-        raise click.ClickException(f"{path} cannot be replaced: {error.strerror}. Remove the key by hand.") from None
-    # without lines around the change, which may hold a secret
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), path, path, n=0, lineterm="")
-    if as_json:
-        print_json({"file": path, "revoked": [entries[number] for number in numbers], "diff": list(lines)})
-    else:
-        click.echo("\n".join([*lines, "", APPLY]))
-
-
-def _chosen(entries: Sequence[Any], name: str, which: str | None) -> list[int]:
-    """Return the numbers of the entries of `name`, or of the one whose hash begins with `which`; else exit with 2."""
-    from gatepass.config.wording import did_you_mean
-
-    names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
-    numbers = [number for number, found in enumerate(names) if found == name]
-    if not numbers:
-        known = sorted({found for found in names if isinstance(found, str)})
-        exit_unusable(f"{name!r} is not the name of a caller{did_you_mean(name, known)}")
-    if which is None:
-        return numbers
-    digits = which.removeprefix("sha256:")
-    if len(digits) < LEAST_DIGITS:
-        raise click.BadParameter(f"expects at least {LEAST_DIGITS} digits of the hash", param_hint="--key")
-    found = [number for number in numbers if str(entries[number].get("hash")).startswith(f"sha256:{digits}")]
-    if len(found) != 1:
-        exit_unusable(f"{len(found)} keys of {name!r} have a hash that begins with {which}: see `gatepass keys list`")
-    return found

@@ -1,4 +1,4 @@
-"""`gatepass token`: fetch one token, describe it, and watch how it is refreshed."""
+"""`gatepass token`: fetch one token and describe it, or let the running gatepass fetch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ LIFETIME_ORIGINS: Mapping[str, str] = {
 @click.argument("name", required=False)
 @config_option
 @json_option
-@click.option("--watch", is_flag=True, help="Continue and print a line for each refresh, until Ctrl-C.")
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
 @click.option("--retry", is_flag=True, help="Let the running gatepass fetch each failing credential now.")
 @control_option
@@ -63,7 +62,6 @@ def token(
     socket_path: str | None,
     *,
     as_json: bool,
-    watch: bool,
     reveal: bool,
     retry: bool,
     force: bool,
@@ -84,14 +82,12 @@ def token(
     use it.
     """
     if retry:
-        if name is not None or path is not None or watch or reveal or force:
+        if name is not None or path is not None or reveal or force:
             raise click.UsageError("--retry is for all failing credentials: only --json and --socket go with it.")
         _retry(socket_path, as_json=as_json)
         return
     if socket_path is not None:
         raise click.UsageError("--socket goes with --retry only.")
-    if watch and as_json:
-        raise click.UsageError("--watch does not support --json: leave --json out.")
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
     config = load_or_exit(path).config
@@ -102,12 +98,7 @@ def token(
             "the next refresh token is then lost."
         )
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
-    options = TokenOptions(as_json, watch, reveal)
-    try:
-        is_fetched = asyncio.run(_run(config, name, options))
-    except KeyboardInterrupt:
-        is_fetched = watch  # Ctrl-C is the usual end of --watch
-    sys.exit(0 if is_fetched else CHECK_FAILED)
+    sys.exit(0 if asyncio.run(_run(config, name, as_json=as_json, reveal=reveal)) else CHECK_FAILED)
 
 
 def _retry(socket_path: str | None, *, as_json: bool) -> None:
@@ -140,13 +131,6 @@ def _retry_error(name: str, processes: Iterable[Mapping[str, Any]]) -> str | Non
     return errors[0] if errors else None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenOptions:
-    as_json: bool = False
-    watch: bool = False
-    reveal: bool = False
-
-
 def _credential_name(config: Config, name: str | None) -> str:
     from gatepass.config.wording import did_you_mean
 
@@ -160,32 +144,23 @@ def _credential_name(config: Config, name: str | None) -> str:
     return name
 
 
-async def _run(config: Config, name: str, options: TokenOptions) -> bool:
-    """Return whether a token was fetched. With `watch` it runs until it is cancelled, and prints failures."""
-    from gatepass.clock import SystemClock, sleep
+async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> bool:
+    from gatepass.clock import SystemClock
     from gatepass.proxy.app_state import create_app_state
     from gatepass.store.guarded import open_store
 
     clock = SystemClock()
     state = create_app_state(config, clock, open_store(config.store, None, clock))
-    holder = state.holders[name]
     if state.store is not None:
         state.store.cache.start()
-    holder.start()
+    state.holders[name].start()
     try:
-        is_fetched = await _fetch(state, name, options)
-        if options.watch:
-            watch_log = CredentialWatch(CredentialView(holder.status(), holder.current(), clock.now()))
-            while True:
-                await sleep(clock, LOOK_S)
-                for line in watch_log.since(CredentialView(holder.status(), holder.current(), clock.now())):
-                    _print_event(line)
-        return is_fetched
+        return await _fetch(state, name, as_json=as_json, reveal=reveal)
     finally:
         await state.aclose()
 
 
-async def _fetch(state: AppState, name: str, options: TokenOptions) -> bool:
+async def _fetch(state: AppState, name: str, *, as_json: bool, reveal: bool) -> bool:
     """Fetch a token and print it, or the failure. Return whether it was fetched."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.errors import TokenUnavailable
@@ -195,13 +170,10 @@ async def _fetch(state: AppState, name: str, options: TokenOptions) -> bool:
         with progress(token_location(state.config.credentials[name])):
             fetched = await holder.token()
     except TokenUnavailable as error:
-        status = holder.status()
         # the error's own message announces a next try, which this command does not wait for
-        reason = status.last_error or error.message
-        if options.as_json:
+        reason = holder.status().last_error or error.message
+        if as_json:
             print_json({"credential": name, "error": reason})
-        elif options.watch:
-            _print_event(f"failed: {reason}{next_try(status)}")
         else:
             from gatepass.cli.probe import refusal_advice, split_advice
 
@@ -211,19 +183,15 @@ async def _fetch(state: AppState, name: str, options: TokenOptions) -> bool:
             click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {text}", err=True)
         return False
     took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
-    view = CredentialView(holder.status(), fetched, state.clock.now())
-    if options.as_json:
-        print_json(described(state.config, name, view, wall_s, reveal=options.reveal))
+    view = CredentialView(holder.status(), fetched)
+    if as_json:
+        print_json(described(state.config, name, view, wall_s, reveal=reveal))
         return True
     for label, text in report(state.config, name, view, took_s, wall_s):
         click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
-    if options.reveal:
+    if reveal:
         click.echo(fetched.text)
     return True
-
-
-def _print_event(line: str) -> None:
-    click.echo(f"{time.strftime('%H:%M:%S')} {line}")
 
 
 def report(config: Config, name: str, view: CredentialView, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
@@ -325,45 +293,9 @@ def rounded(seconds: float) -> str:
     return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
 
 
-FOUND = "fetched by another gatepass"
-
-
 @dataclass(frozen=True, slots=True)
 class CredentialView:
-    """A credential at the time `now` (Clock.now); `token` is the one that gatepass would send."""
+    """A credential with the `token` that gatepass would send."""
 
     status: Status
     token: Token | None
-    now: float
-
-
-class CredentialWatch:
-    """Describes changes since `first` in lines: one for each change and for each failed fetch."""
-
-    def __init__(self, first: CredentialView) -> None:
-        self._before = first.status
-        self._token = first.token
-
-    def since(self, view: CredentialView) -> Iterator[str]:
-        before, self._before = self._before, view.status
-        age_s, before_s = view.status.last_error_age_s, before.last_error_age_s
-        # compares the error's age, because a failed fetch of another gatepass is not in this one's counters
-        if age_s is not None and (before_s is None or age_s < before_s):
-            yield f"failed: {view.status.last_error}{next_try(view.status)}"
-        # by identity, because an issuer may return the same text again
-        if view.token is not None and view.token is not self._token:
-            how = f"fetch {view.status.fetches}" if view.status.fetches > before.fetches else FOUND
-            lifetime = "no expiry" if view.token.lifetime_s is None else f"lifetime {rounded(view.token.lifetime_s)} s"
-            event = f"new token ({how}): {view.token.kind.value}, {lifetime}"
-            if self._token is not None and view.token.text == self._token.text:
-                event = f"same token again ({how})"
-            yield f"{event}{next_try(view.status)}"
-            self._token = view.token
-        # None before: the key does not expire. 0 before: its end was reported already.
-        if before.expires_in_s and view.status.expires_in_s == 0:
-            yield "expired: requests wait for the next token, or fail"
-
-
-def next_try(status: Status) -> str:
-    """Return the text about the next fetch that ends a line; empty if no fetch is planned."""
-    return "" if status.next_try_in_s is None else f"; next try in {status.next_try_in_s:.0f} s"

@@ -128,11 +128,11 @@ def open_regular(path: str) -> BinaryIO:
     return file
 
 
-def replace_file(path: str | Path, text: str, *, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+def replace_file(path: str | Path, text: str, *, mode: int = 0o600) -> None:
     """Replace or create the file, so that a reader sees the old text or the new one, also after a crash.
 
-    The target of a symbolic link is replaced. The file gets `mode` without the bits of the umask, or the mode and the
-    owner of `like`. Raises OSError; the old file is then unchanged, and no other file remains.
+    The target of a symbolic link is replaced. The file gets `mode` without the bits of the umask. Raises OSError; the
+    old file is then unchanged, and no other file remains.
     """
     path = os.path.realpath(path)
     folder, name = os.path.split(path)
@@ -142,9 +142,6 @@ def replace_file(path: str | Path, text: str, *, mode: int = 0o600, like: os.sta
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(text.encode())
             file.flush()
-            if like is not None:
-                os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
-                os.fchown(file.fileno(), like.st_uid, like.st_gid)
             # Without it, a crash after the rename could leave an empty file (fsync(2)).
             os.fsync(file.fileno())
         os.replace(new, path)

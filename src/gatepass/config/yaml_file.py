@@ -12,19 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, StringMark
-from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import SafeRepresenter
 
 from gatepass.config.document import (
     DEEPEST,
     ConfigDocument,
-    ConfigError,
     SettingPath,
-    dotted,
-    lookup,
-    with_value,
 )
 
 _CORE = "tag:yaml.org,2002:"
@@ -43,12 +39,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]
 _STAR = re.compile(r"(\*[^\s,\[\]{}]*?) *:(?=\s|\Z)|(\*)(?=[\s,\[\]{}]|\Z)")
 """An alias that is most likely an unquoted glob: one that is used as a name, or a lone star."""
 _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_:./-]+\}")
-_PAIR = re.compile(r":\s")
-_BLOCK_FOUND = re.compile(r"found \(?'<block (mapping|sequence) start>'")
-_ENTRY_FOUND = re.compile(r"expected <block end>, but found '[-?]'")
 _NO_PAIR = "expected `name: value` here (with a space after the colon)"
-_MIXED = "a block holds either names or items (-), not both"
-_WRONG_INDENTATION = "begins in column {} and fits no block: correct its indentation"
 _DIGITS = 300
 """Longer numbers stay texts: no setting has them, and int() rejects more than 4,300 digits."""
 
@@ -100,45 +91,6 @@ def yaml_lines(block: Mapping[str, Any]) -> list[str]:
     return text.getvalue().split("\n")
 
 
-def without_item(text: str, path: SettingPath, number: int) -> str:
-    """Return `text` without the item `number` of the list at `path`. Every other line remains unchanged.
-
-    Comments in the item's own lines go with it. Raises ValueError if the item cannot be removed alone: it is the only
-    one, or an alias uses it.
-    """
-    tree = parse_yaml("", text).tree
-    expected = with_value(tree, path, [item for at, item in enumerate(lookup(tree, path)) if at != number])
-    node: CollectionNode = YAML(typ="safe", pure=True).compose(text)
-    for name in path:
-        node = next(value for key, value in node.value if key.value == name)
-    items = node.value
-    begin, end = items[number].start_mark.index, _end(items[number])
-    if not node.flow_style:
-        begin = text.rfind("-", 0, begin)  # the mark of an item is behind its dash
-        begin, end = text.rfind("\n", 0, begin) + 1, (text.find("\n", end) + 1 or len(text))
-    elif number + 1 < len(items):
-        end = items[number + 1].start_mark.index
-    elif number:
-        begin = _end(items[number - 1])
-    left = text[:begin] + text[end:]
-    try:
-        # parsed again, because the rest may have an alias of the removed item
-        if len(items) > 1 and parse_yaml("", left).tree == expected:
-            return left
-    except ConfigError:  # such as an alias without its anchor
-        pass
-    line = items[number].start_mark.line + 1
-    raise ValueError(f"line {line}: {dotted((*path, number))} cannot be removed alone: edit the file by hand")
-
-
-def _end(node: Node) -> int:
-    """Return the index behind `node`. The end of a block is that of its last scalar, not of the blanks behind it."""
-    if not isinstance(node, CollectionNode) or node.flow_style or not node.value:
-        return int(node.end_mark.index)
-    last = node.value[-1]
-    return _end(last[1] if isinstance(node, MappingNode) else last)
-
-
 def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:
     """Return the line to correct and what to do. ruamel's message names parser tokens, and often another line."""
     problem, mark = str(error.problem), error.problem_mark or error.context_mark
@@ -157,32 +109,7 @@ def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:
         return line, f"a tab is in column {mark.column + 1}: YAML requires spaces"
     if problem == "could not find expected ':'" and error.context_mark:
         return error.context_mark.line + 1, _NO_PAIR
-    if problem == "mapping values are not allowed here":
-        return _colon(text, mark) or (line, problem)
-    if _BLOCK_FOUND.search(problem):
-        head = text[mark.index - mark.column : mark.index]
-        # with a word before the mark, the indentation is not the only fault
-        return line, problem if head.strip() else _WRONG_INDENTATION.format(mark.column + 1)
-    if _ENTRY_FOUND.search(problem) and error.context_mark:
-        return line, f"does not fit the block that begins in line {error.context_mark.line + 1}: {_MIXED}"
     return line, problem
-
-
-def _colon(text: str, colon: StringMark) -> tuple[int, str] | None:
-    """Return why a colon is not allowed here: it is in a value, indented too deep, or continues the line before."""
-    start = colon.index - colon.column
-    head, above = text[start : colon.index], text[:start].rstrip()
-    if _PAIR.search(head):
-        return colon.line + 1, "a colon inside a value: put quotes around the value"
-    indent = _indent(head)
-    previous = above.rpartition("\n")[2]
-    if ":" in previous and indent != _indent(previous):
-        return colon.line + 1, _WRONG_INDENTATION.format(indent + 1)
-    return (above.count("\n") + 1, _NO_PAIR) if above else None
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
 
 
 def _value(document: ConfigDocument, node: Node, path: SettingPath, line: int) -> Any:

@@ -90,7 +90,6 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "an unknown operation": (text(VALID), "route m --config FILE --operation chta", "'chta' is not one of"),
     "a credential that is not there": (text(VALID), "token corp --config FILE", "'corp' is not a name under"),
     "no credential at all": (text(VALID), "token --config FILE", "there are none"),
-    "a watch in JSON": (text(VALID), "token --config FILE --watch --json", "leave --json out"),
     "YAML and JSON at once": (None, "learned --as-config --json", "leave --json out"),
     "a profile that is not there": (None, "keys new --profile ragflwo", "did you mean ragflow?"),
     "a profile that the file has not": (text(VALID), "keys new --profile own --config FILE", "not a profile in"),
@@ -98,7 +97,6 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "an output that is a folder": (folder, "init --yes --force --output FILE", "is a folder: name a file in it"),
     "a role that is not one": (None, "keys new --role boss", "boss"),
     "an end that is not a time": (None, "keys new --expires tomorrow", "expects a date, such as"),
-    "a caller that is not there": (text(KEYED), "keys revoke bto --config FILE", "'bto' is not the name of a caller"),
     "a call without --call": (text(VALID), "doctor --config FILE --operation chat", "requires --call"),
     "a time that is negative": (None, "healthcheck --timeout -1", "x>0"),
 }

@@ -1,7 +1,5 @@
 import json
-import os
 import re
-import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +7,7 @@ from click.testing import CliRunner
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.init import ClientKey, render
-from gatepass.cli.keys import APPLY, keys
+from gatepass.cli.keys import keys
 from gatepass.config.document import lookup
 from gatepass.config.environment import read_environment
 from gatepass.config.load import load
@@ -190,92 +188,3 @@ def test_the_list_of_a_configuration_by_variables():
     assert run("list", env=variables).stdout.splitlines()[1].split()[:2] == ["grafana", "viewer"]
     del variables["GATEPASS_KEY_HASHES"]
     assert "There are no keys" in run("list", env=variables).stdout
-
-
-def test_one_key_is_revoked_and_every_other_line_stays(tmp_path):
-    text = SEVERAL.replace("{soon}", "2099-01-31")
-    file = file_of(tmp_path, text)
-    file.chmod(0o640)
-    result = run("revoke", "rag", "--key", ONES[:19], "--config", file)
-    assert result.exit_code == 0
-    removed = text.splitlines(keepends=True)[4]
-    assert file.read_text() == text.replace(removed, "")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert result.output == (f"--- {file}\n+++ {file}\n@@ -5 +4,0 @@\n-{removed}\n{APPLY}\n")
-    assert os.listdir(tmp_path) == [file.name]
-
-
-def test_a_caller_is_revoked_with_all_its_keys(tmp_path):
-    file = file_of(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"))
-    result = run("revoke", "rag", "--json", env={"GATEPASS_CONFIG": str(file)})
-    shown = json.loads(result.output)
-    assert [entry["hash"] for entry in shown["revoked"]] == [ONES, TWOS]
-    assert len([line for line in shown["diff"] if line.startswith("-    - {name: rag")]) == 2
-    assert [key.name for key in load(str(file), CHAT).config.access.keys] == ["chat"]
-    assert "# the next one\n" in file.read_text()
-
-
-def test_target_of_a_link_is_changed(tmp_path):
-    file = file_of(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"))
-    link = tmp_path / "link.yaml"
-    link.symlink_to(file)
-    assert run("revoke", "chat", "--config", link).exit_code == 0
-    assert link.is_symlink()
-    assert "chat" not in file.read_text()
-    assert "log: {format: text}   # kept\n" in file.read_text()
-
-
-def refusal(tmp_path, text, *arguments):
-    """The exit code and the message of `keys revoke`, which does not change the file."""
-    file = file_of(tmp_path, text)
-    result = run("revoke", *arguments, "--config", file)
-    assert (file.read_text(), result.stdout) == (text, "")
-    return result.exit_code, result.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "expected"),
-    [
-        (("rg",), 2, "'rg' is not the name of a caller; did you mean rag?"),
-        (("rag", "--key", "1111"), 2, "--key: expects at least 8 digits of the hash"),
-        (("rag", "--key", "33333333"), 2, "0 keys of 'rag' have a hash that begins with 33333333"),
-        (("chat", "--key", "11111111"), 2, "0 keys of 'chat'"),
-    ],
-)
-def test_failed_revoke_changes_nothing(tmp_path, arguments, code, expected):
-    found, message = refusal(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"), *arguments)
-    assert found == code
-    assert expected in message
-
-
-def test_last_key_is_not_revoked(tmp_path):
-    text = f'{HEAD}  - {{name: a, hash: "{ONES}"}}\n  - {{name: a, hash: "{TWOS}"}}\n'
-    code, message = refusal(tmp_path, text, "a")
-    assert code == 2
-    assert "'a' has the only keys" in message
-
-
-def test_a_configuration_that_is_no_yaml_file_is_reported():
-    assert "change GATEPASS_KEY_HASHES" in run("revoke", "a", env={"GATEPASS_CONFIG": ""}).stderr
-    assert "is not YAML" in run("revoke", "a", "--config", "x.json").stderr
-    assert "does not exist" in run("revoke", "a", "--config", "/nowhere.yaml").stderr
-
-
-def test_entry_used_by_an_alias_is_not_revoked(tmp_path):
-    text = f'{HEAD}  - &rag {{name: a, hash: "{ONES}"}}\n  - {{name: b, key: "${{B}}"}}\n  - *rag\n'
-    code, message = refusal(tmp_path, text, "a")
-    assert code == 1
-    assert "cannot be removed alone: edit the file by hand" in message
-
-
-def test_a_failed_replacement_leaves_the_file_and_no_other(tmp_path, monkeypatch):
-    text = SEVERAL.replace("{soon}", "2099-01-31")
-    file = file_of(tmp_path, text)
-
-    def busy(*_):
-        raise OSError(16, "Device or resource busy")
-
-    monkeypatch.setattr("os.replace", busy)
-    result = run("revoke", "chat", "--config", file)
-    assert (result.exit_code, file.read_text(), os.listdir(tmp_path)) == (1, text, [file.name])
-    assert f"{file} cannot be replaced: Device or resource busy. Remove the key by hand." in result.stderr

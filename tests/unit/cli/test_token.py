@@ -9,10 +9,10 @@ from typing import Any
 import jwt
 import pytest
 
-from gatepass.cli.token import CredentialView, CredentialWatch, report
+from gatepass.cli.token import CredentialView, report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
-from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.cli.command_line import run_on
 from tests.unit.tokens.statuses import FRESH
@@ -32,7 +32,7 @@ def config(**upstreams: Any) -> Config:
 
 
 def lines(token: Token, status: Status = FRESH, settings: Config | None = None) -> list[tuple[str, str]]:
-    return list(report(settings or config(), "corp", CredentialView(status, token, 0.0), 0.123, NOW_S))
+    return list(report(settings or config(), "corp", CredentialView(status, token), 0.123, NOW_S))
 
 
 def test_an_opaque_token_is_reported_by_its_life():
@@ -169,93 +169,3 @@ def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_ar
     assert (several.exit_code, several.stderr.splitlines()[-1]) == (2, "name a credential: corp, b")
     none = token(text="upstreams: {u: {base_url: 'https://x'}}\n")
     assert (none.exit_code, none.stderr.splitlines()[-1]) == (2, "name a credential; there are none")
-
-
-FIRST = Token(Secret("token-1"), 0.0, 300.0)
-HELD = CredentialView(FRESH, FIRST, 0.0)
-NOTHING = CredentialView(
-    replace(
-        FRESH,
-        state="none",
-        kind=None,
-        lifetime_source=None,
-        age_s=None,
-        expires_in_s=None,
-        fetches=0,
-        next_try_in_s=None,
-    ),
-    None,
-    0.0,
-)
-DOWN = "sso.corp.example answered 503"
-
-
-def reported(*looks: CredentialView) -> list[str]:
-    """Return the output of all looks after the first."""
-    first, *others = looks
-    watch = CredentialWatch(first)
-    return [line for look in others for line in watch.since(look)]
-
-
-def failed(
-    look: CredentialView, age_s: float, reason: str = DOWN, next_s: float | None = 2.6, now: float = 0.0
-) -> CredentialView:
-    """`look`, `age_s` after an error."""
-    failing = next_s is not None
-    reported = replace(look.status, failing=failing, last_error=reason, last_error_age_s=age_s, next_try_in_s=next_s)
-    return replace(look, status=reported, now=now)
-
-
-def test_unchanged_state_prints_no_line():
-    later = replace(HELD, status=replace(FRESH, age_s=200.0, expires_in_s=85.0, next_try_in_s=32.0))
-    assert reported(HELD, HELD, later) == []
-    assert reported(NOTHING, NOTHING) == []
-
-
-def test_a_new_token_is_a_line_with_its_kind_its_life_and_the_number_of_its_fetch():
-    token = Token(Secret("token-2"), 240.0, 299.4, TokenKind.JWT, LifetimeSource.JWT)
-    newer = CredentialView(replace(FRESH, kind=TokenKind.JWT, age_s=0.1, fetches=2, next_try_in_s=240.0), token, 240.1)
-    assert reported(HELD, newer, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
-    assert reported(NOTHING, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
-
-
-def test_a_key_that_was_replaced_shows_no_life():
-    key = Token(Secret("key-2"), 1.0, None, TokenKind.KEY, LifetimeSource.NONE)
-    newer = CredentialView(
-        replace(FRESH, kind=TokenKind.KEY, expires_in_s=None, fetches=2, next_try_in_s=None), key, 1.0
-    )
-    assert reported(HELD, newer) == ["new token (fetch 2): key, no expiry"]
-
-
-def test_token_returned_again_is_reported_as_the_same():
-    again = CredentialView(
-        replace(FRESH, fetches=2, next_try_in_s=30.0), replace(FIRST, requested_s=100.0, lifetime_s=200.0), 100.0
-    )
-    assert reported(HELD, again) == ["same token again (fetch 2); next try in 30 s"]
-
-
-def test_a_token_that_another_gatepass_fetched_is_no_fetch_of_this_one():
-    found = CredentialView(FRESH, Token(Secret("token-2"), 240.0, 300.0, from_store=True), 240.0)
-    assert reported(HELD, found) == [
-        "new token (fetched by another gatepass): opaque, lifetime 300 s; next try in 232 s"
-    ]
-
-
-def test_each_failure_is_reported_once():
-    looks = [failed(HELD, age_s, now=now) for age_s, now in ((0.0, 1.0), (0.4, 1.4), (0.0, 3.6), (0.1, 3.7))]
-    assert reported(HELD, *looks) == [f"failed: {DOWN}; next try in 3 s"] * 2
-
-
-def test_failure_before_the_watch_is_not_reported():
-    assert reported(failed(NOTHING, 0.5), failed(NOTHING, 0.9)) == []
-
-
-def test_a_quick_failure_and_the_token_after_it_are_reported_in_their_order():
-    token = Token(Secret("token-2"), 240.0, 300.0)
-    both = failed(CredentialView(replace(FRESH, age_s=0.0, fetches=3), token, 240.0), 0.05, next_s=None)
-    assert reported(HELD, both) == [f"failed: {DOWN}", "new token (fetch 3): opaque, lifetime 300 s"]
-
-
-def test_the_end_of_a_token_is_a_line_once():
-    ended = CredentialView(replace(FRESH, state=Freshness.EXPIRED, expires_in_s=0.0), None, 300.0)
-    assert reported(HELD, ended, ended) == ["expired: requests wait for the next token, or fail"]
