@@ -171,7 +171,7 @@ async def recordings() -> Mapping[str, str]:
         work = Path(name)
         async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as running:
             answers = [f"{running.chat_url}/v1", "oauth2", f"{running.issuer_url}/oauth/token", "demo-chat", ""]
-            answers += [secret_of["demo-chat"], "n", "ragflow, librechat", "127.0.0.1"]
+            answers += [secret_of["demo-chat"], "ragflow, librechat", "127.0.0.1"]
             for part in ("init", "doctor"):
                 lines = await asyncio.to_thread(record, _arguments(part), work, answers if part == "init" else ())
                 shown[part] = picture(part, lines)

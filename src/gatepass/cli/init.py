@@ -1,7 +1,6 @@
 """`gatepass init`: ask for the upstream, its token and the clients, test each answer, and write the configuration.
 
-Each question is also an option and a member of the answers file, under one name. `render` makes the file from the
-answers. The tests are steps of `gatepass doctor`.
+Each question is also an option. `render` makes the file from the answers. The tests are steps of `gatepass doctor`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -118,7 +117,13 @@ AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Questions about the credential that are asked only after a fetch failed."""
 RELATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"tls": ("ca_file",), "resolve": ("proxy",), "connect": ("proxy",), "proxy": ("proxy",)}
+    {
+        "tls": ("ca_file",),
+        "resolve": ("proxy",),
+        "connect": ("proxy",),
+        "proxy": ("proxy",),
+        "models": ("base_url",),  # most often it lacks the version
+    }
 )
 """Questions about the network that are asked only after this step failed."""
 NO_ANSWER = "-"
@@ -265,7 +270,7 @@ PASTE: Mapping[str, str] = MappingProxyType(
 
 @dataclass
 class Setup:
-    """The answers so far. Options and the answers file come first; the terminal is asked for the rest."""
+    """The answers so far. Options come first; the terminal is asked for the rest."""
 
     answers: dict[str, str]
     is_interactive: bool
@@ -384,30 +389,9 @@ class Setup:
             return step.hop.startswith("credential:") or step.what == "models" or step.failed
 
         failed = await self.first_failed(diagnose, is_shown)
-        if failed is not None and failed.what != "models":
-            return failed
-        self.models = await self.read_models()
-        url = self.answers["base_url"].rstrip("/")
-        if self.models or url.endswith("/v1"):
-            return failed
-        # the most frequent mistake is a base URL without its version
-        longer = replace(self, answers={**self.answers, "base_url": f"{url}/v1"})
-        if not (models := await longer.read_models()):
-            return failed
-        click.echo(f"{url} has no model list, but {url}/v1 has one. base_url is now {url}/v1.")
-        self.answers, self.models = longer.answers, models
-        return await self.first_failed(diagnose, is_shown)
-
-    async def test_call(self, model: str) -> Step | None:
-        from gatepass.cli.doctor import diagnose
-        from gatepass.cli.probe import ProbeCall
-
-        def is_shown(step: Step) -> bool:
-            return step.what == "stream" or step.failed
-
-        return await self.first_failed(
-            lambda config: diagnose(config, [ProbeCall("chat", model, stream=True)]), is_shown
-        )
+        if failed is None:
+            self.models = await self.read_models()
+        return failed
 
     async def read_models(self) -> list[str]:
         from gatepass.cli.probe import LIST_S
@@ -460,31 +444,25 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.option("--output", default="gatepass.yaml", show_default=True, help="The file to write.")
-@click.option(
-    "--answers", "answers_path", help="YAML file with answers, named like the options below, such as base_url."
-)
 @_options
 @click.option("--secret-file", help="File with the secret or key. gatepass reads it again when it changes.")
 @click.option("--secret-env", help="Environment variable with the secret or key.")
 @click.option("--allow-plain-http", is_flag=True, help="Allow plain HTTP to other machines. Others can read the token.")
-@click.option("--call", is_flag=True, help="Also send one streamed request. It may be billed.")
 @click.option("--yes", is_flag=True, help="Ask no question. A test that fails ends the command with exit code 1.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def init(
     output: str,
-    answers_path: str | None,
     secret_file: str | None,
     secret_env: str | None,
     *,
     allow_plain_http: bool,
-    call: bool,
     yes: bool,
     force: bool,
     **given: str | None,
 ) -> None:
     """Write a configuration: ask for the LLM gateway, its token and the clients, and test each answer at once.
 
-    Answers come from the options, then from the answers file, then from you. A secret that you type goes into a file
+    Answers come from the options, then from you. A secret that you type goes into a file
     that only you can read, never into the configuration.
 
     Exit codes: 0 written, 1 a test failed, 2 invalid command line or answers.
@@ -494,11 +472,7 @@ def init(
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
     _check_writable(path)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the answers
-    answers = _answers_file(answers_path) | {name: value for name, value in given.items() if value is not None}
-    secret_file, secret_env = (
-        given_value if given_value is not None else answers.pop(name, None)
-        for name, given_value in (("secret_file", secret_file), ("secret_env", secret_env))
-    )
+    answers = {name: value for name, value in given.items() if value is not None}
     if allow_plain_http:
         answers["allow_plain_http"] = "true"
     reference = (
@@ -513,7 +487,6 @@ def init(
     if setup.models:
         shown = ", ".join(setup.models[:MOST_SHOWN]) + (" …" if len(setup.models) > MOST_SHOWN else "")
         click.echo(f"Models: {shown}")
-    called_model = _offer_call(setup, call=call)
     setup.ask("clients")
     setup.ask("listen")
     keys = _keys(setup.answers["clients"])
@@ -522,7 +495,7 @@ def init(
     listen = setup.answers["listen"]
     # an address that means all interfaces is none to connect to
     host = "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
-    url, model = f"http://{host}:8080/v1", called_model or setup.chat_model or "a model name of the LLM gateway"
+    url, model = f"http://{host}:8080/v1", setup.chat_model or "a model name of the LLM gateway"
     click.echo(f"\nWrote {output}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
         shown = PASTE.get(key.name, PASTE["other"]).format(url=url, key=value)
@@ -545,47 +518,6 @@ def _check_writable(path: Path) -> None:
 
 
 MOST_SHOWN = 12
-
-
-def _answers_file(path: str | None) -> dict[str, str]:
-    """Return the answers in the YAML file `path`; exit with 2 if it is not valid."""
-    from gatepass.config.document import ConfigError
-    from gatepass.config.file import read_document
-
-    if path is None:
-        return {}
-    try:
-        found = read_document(path).tree
-    except ConfigError as error:
-        exit_unusable(f"--answers: {error}")
-    known = {*QUESTIONS, "secret_file", "secret_env"}
-    answers = {}
-    for written, value in found.items():
-        name = str(written).replace("-", "_")
-        if name not in known:
-            exit_unusable(f"--answers: {path}: {written!r} is not an answer; known are {', '.join(sorted(known))}")
-        joined = ",".join(map(str, value)) if isinstance(value, list) else value
-        answers[name] = json.dumps(joined) if isinstance(joined, dict) else str(joined)
-    return answers
-
-
-def _offer_call(setup: Setup, *, call: bool) -> str:
-    """Send one streamed request, if the operator agrees. Return its model, "" without a request."""
-    model = setup.chat_model
-    if not call and not (
-        setup.is_interactive and click.confirm("Send one streamed request? It may be billed.", default=False)
-    ):
-        return ""
-    if setup.is_interactive:
-        model = click.prompt("Model", default=model or None)
-    if not model:
-        exit_unusable("--call: the LLM gateway lists no model")
-    failed = asyncio.run(setup.test_call(model))
-    if failed is not None:
-        if not setup.is_interactive:
-            sys.exit(CHECK_FAILED)
-        setup.notes.append(f"{failed.hop} {failed.what}: {failed.why}")
-    return model
 
 
 def _keys(clients: str) -> list[tuple[ClientKey, str]]:
