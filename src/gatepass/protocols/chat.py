@@ -90,8 +90,11 @@ class Chat(ClientProtocol):
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
         """Return a stream with the upstream's conversion and the repair of choices, which ends with `[DONE]`."""
         call, profile, upstream = reply.call, reply.profile, reply.upstream
-        requested = requested_usage(call.body)
-        include_usage, drops_usage = _usage_options(call, profile, requested)
+        requested = include_usage = requested_usage(call.body)
+        drops_usage = False
+        if requested is False and profile.places_usage:
+            place = place_for_ragflow(call.body)
+            include_usage, drops_usage = place == "alone", place == "drop"
         configured, transforms = upstream.settings.repair, upstream.transforms
         options = RepairOptions(
             include_usage,
@@ -110,9 +113,10 @@ class Chat(ClientProtocol):
         )
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:
-        call = reply.call
-        include_usage = _usage_options(call, reply.profile, requested_usage(call.body))[0] is not False
-        return synthesize_stream(document, include_usage, defaults)
+        body, include_usage = reply.call.body, requested_usage(reply.call.body)
+        if include_usage is False and reply.profile.places_usage:
+            include_usage = place_for_ragflow(body) == "alone"
+        return synthesize_stream(document, include_usage is not False, defaults)
 
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
@@ -123,14 +127,6 @@ class Chat(ClientProtocol):
         transforms = upstream.transforms
         transform = None if transforms is None else transforms.stream(defaults, wants_usage=True)
         return BodyAggregator(upstream.name, completions, event_bytes, transform)
-
-
-def _usage_options(call: Call, profile: Profile, requested: bool | None) -> tuple[bool | None, bool]:
-    """Return `RepairOptions.include_usage` and `RepairOptions.drops_usage` for the client's `requested_usage`."""
-    if requested is not False or not profile.places_usage:
-        return requested, False
-    place = place_for_ragflow(call.body)
-    return place == "alone", place == "drop"
 
 
 def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
