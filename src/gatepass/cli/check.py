@@ -16,6 +16,7 @@ import click
 
 from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
 from gatepass.config.container import Container
+from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
 from gatepass.config.load import LoadedConfig, load
 from gatepass.config.model import Config
@@ -79,15 +80,25 @@ DEFAULT = "default"
 
 
 def effective(loaded: LoadedConfig) -> tuple[Any, dict[SettingPath, str]]:
-    """Return the tree of all values, and the origin of each by its path: a line, a variable or `default`."""
+    """Return the tree of all values, and the origin of each by its path: a line, a variable, a preset or `default`."""
     tree = loaded.config.model_dump(mode="json", by_alias=True)
-    return tree, {path: loaded.origin(path) for path in _places(tree, ())}
+    return tree, {path: origin_of(loaded, tree, path) for path in _places(tree, ())}
 
 
 def yaml_lines(tree: Any, origins: Mapping[SettingPath, str]) -> Iterator[str]:
     """Yield the values in `origins` as YAML, with the origin behind each. `type` is the first member of its block."""
     blocks = {path[:end]: "" for path in origins for end in range(len(path))}
     return _block(tree, (), {**blocks, **origins})
+
+
+def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
+    """Return the origin of the value at `path`, or `preset NAME` if a preset filled it in."""
+    origin = loaded.origin(path)
+    if origin != DEFAULT or len(path) < 3 or path[0] != "credentials" or lookup(tree, path) is None:
+        return origin
+    name = lookup(tree, (*path[:2], "preset"))
+    filled = lookup(PRESETS[name].settings, path[2:]) if name in PRESETS else None
+    return DEFAULT if filled is None else f"preset {name}"
 
 
 def _places(node: Any, path: SettingPath) -> Iterator[SettingPath]:

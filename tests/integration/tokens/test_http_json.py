@@ -1,4 +1,4 @@
-"""Signed logins over real sockets: from the issuer's reply to the upstream's header."""
+"""Logins of every preset and signed ones over real sockets: from the issuer's reply to the upstream's header."""
 
 from __future__ import annotations
 
@@ -26,10 +26,76 @@ BASIC = "Basic " + b64encode(f"me:{SECRET}".encode()).decode()
 FORM = "application/x-www-form-urlencoded"
 CLIENT = {"client_id": "me", "client_secret": SECRET}
 
+PRESETS: dict[str, tuple[dict[str, Any], Dialogue, str, dict[str, str], tuple[str, str]]] = {
+    "ibm_iam": (
+        {"url": "{issuer}/identity/token", "apikey": SECRET},
+        OAUTH,
+        "/identity/token",
+        {"content-type": FORM},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+    "huawei": (
+        {"url": "{issuer}/v3/auth/tokens", "username": "me", "password": SECRET, "domain": "corp"},
+        [Send(reply({"token": {"expires_at": "2100-01-01T00:00:00.000000Z"}}, 201, x_subject_token=TOKEN))],
+        "/v3/auth/tokens?nocatalog=true",
+        {"content-type": "application/json"},
+        ("x-auth-token", TOKEN),
+    ),
+    "databricks": (
+        {"base_url": "{issuer}", **CLIENT},
+        OAUTH,
+        "/oidc/v1/token",
+        {"authorization": BASIC},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+    "sap": (
+        {"base_url": "{issuer}", **CLIENT},
+        OAUTH,
+        "/oauth/token",
+        {"authorization": BASIC},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+    "login": (
+        {"url": "{issuer}/login", "username": "me", "password": SECRET},
+        [Send(reply({"code": 0, "data": {"token": TOKEN, "expireTime": 4_102_444_800_000}}))],
+        "/login",
+        {"content-type": "application/json"},
+        ("authorization", f"Bearer {TOKEN}"),
+    ),
+}
+
 
 def blocks(upstream: Scripted, **credential: Any) -> dict[str, Any]:
     chat = {"base_url": f"{upstream.url}/v1", "credential": "corp"}
     return {"credentials": {"corp": credential}, "upstreams": {"chat": chat}}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+async def test_each_preset_signs_in_and_carries_its_token(preset):
+    given, answer, target, asks, (name, value) = PRESETS[preset]
+    async with Scripted(answer) as issuer, Scripted(GOOD) as upstream:
+        settings = {key: text.replace("{issuer}", issuer.url) for key, text in given.items()}
+        async with gateway(**blocks(upstream, type="http_json", preset=preset, **settings)) as gp:
+            with logged(gp.state) as log:
+                answers = [await gp.ask().answer() for _ in range(3)]
+    assert [answer.status for answer in answers] == [200] * 3
+    assert [request.target for request in issuer.received] == [target]
+    assert {field: issuer.received[0].header(field) for field in asks} == asks
+    assert [request.header(name) for request in upstream.received] == [value] * 3
+    assert name == "authorization" or upstream.received[0].header("authorization") is None
+    assert "/v1/chat/completions" in log.getvalue()
+    assert_silent(log.getvalue(), [SECRET, TOKEN, BASIC], "the log")
+
+
+async def test_baidus_token_is_a_query_parameter():
+    async with Scripted(OAUTH) as issuer, Scripted(GOOD) as upstream:
+        settings = {"type": "http_json", "preset": "baidu", "url": f"{issuer.url}/oauth/2.0/token", **CLIENT}
+        async with gateway(**blocks(upstream, **settings)) as gp:
+            assert (await gp.ask().answer()).status == 200
+    assert issuer.received[0].target == (
+        f"/oauth/2.0/token?grant_type=client_credentials&client_id=me&client_secret={SECRET}"
+    )
+    assert upstream.received[0].target == f"/v1/chat/completions?access_token={TOKEN.replace('=', '%3D')}"
 
 
 async def test_an_issuer_that_checks_signature_time_and_nonce_is_satisfied():

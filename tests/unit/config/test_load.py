@@ -16,6 +16,7 @@ from gatepass.config.model import Config
 
 ROOT = Path(__file__).parents[3]
 UNSET = "the environment variable {} is not set: set it, or write $$ for a plain dollar"
+LATER = "is missing: the preset ibm_iam requires it"
 AWAY = "the file /nowhere cannot be read: No such file or directory"
 HASH = "sha256:" + "a" * 64
 MINIMAL = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
@@ -336,7 +337,7 @@ def test_all_faults_are_reported_at_once_in_the_order_of_the_file(write):
 server: {prot: 1}
 credentials:
   corp: {type: oauth2, token_url: "http://sso.example/t", client_id: x, client_secret: "${MISSING}"}
-  later: {type: http_json}
+  later: {type: http_json, preset: ibm_iam}
 upstreams:
   chat: {base_url: "https://x", dialect: azur, credential: crop}
   chat: {base_url: 5}
@@ -351,7 +352,7 @@ access:
         "gatepass.yaml:1: server.prot: is not a setting; did you mean port?",
         f"gatepass.yaml:3: credentials.corp.client_secret: {UNSET.format('MISSING')}",
         f"gatepass.yaml:3: credentials.corp.token_url: {PLAIN_HTTP_TO_HOST.format(block='credentials.corp')}",
-        "gatepass.yaml:4: credentials.later.url: is missing",
+        f"gatepass.yaml:4: credentials.later.apikey: {LATER}",
         "gatepass.yaml:6: upstreams.chat.credential: 'crop' is not a name under credentials; did you mean corp?",
         "gatepass.yaml:6: upstreams.chat.dialect: 'azur' is not known here; did you mean azure?",
         "gatepass.yaml:7: upstreams.chat: is written twice (first in line 6): keep one",
