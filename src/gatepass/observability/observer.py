@@ -69,6 +69,7 @@ class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
     """As the client names it."""
     upstream: str
     upstream_model: str | None = None
+    began_s: float = 0.0
     number: int = 1
     """Its place among the attempts of its request, from 1."""
     cause: str | None = None
@@ -94,7 +95,6 @@ class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
     tried: tuple[str, ...] = ()
     """The changes that were tried and did not make the upstream accept the request."""
     upstream_request_id: str | None = None
-    began_s: float = 0.0
     duration_s: float = 0.0
     token_wait_s: float = 0.0
     upstream_s: float = 0.0

@@ -50,7 +50,7 @@ from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, BodyThread, is_heavy, with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
-from gatepass.proxy.retry import Outcome, Repeat, Tried, may_repeat, outcome_of
+from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, may_repeat, outcome_of
 from gatepass.proxy.upstream_call import (
     Authorization,
     TokenExpired,
@@ -152,7 +152,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         if not call.body:
             _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
     elif not isinstance(reply, RawReply):
-        attempt.end(Outcome.COMPLETE)  # `relay` ends the attempt of a reply that still arrives
+        attempt.end(COMPLETE)  # `relay` ends the attempt of a reply that still arrives
     succeeded(attempt)  # only now, because the body of a 200 may hold an error
     return reply
 
@@ -196,7 +196,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     except TransportFault as fault:
         attempt.add_upstream_wait()
         raise send_error(attempt, fault) from fault
-    attempt.sent = attempt.has_head = True
+    attempt.sent = True
     record.status = response.status
     if state.observers.reply_body:
         response = state.observers.reply(response, record)
@@ -211,7 +211,7 @@ async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:
 async def send_whole(attempt: Attempt, call: Call) -> ClassifiedReply:
     """Send `call` as `send_once` does, and end `attempt` when its reply has arrived."""
     reply = await send_once(attempt, call)
-    attempt.end(Outcome.COMPLETE)
+    attempt.end(COMPLETE)
     return reply
 
 
@@ -234,7 +234,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     """
     drop_tracebacks(error)
     is_rejected, has_token = _is_rejected(attempt, error), False
-    outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.has_head)
+    outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.record.status is not None)
     if is_rejected or attempt.stale:  # a stale connection may also have sent bytes that are no reply
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
     try:
@@ -254,7 +254,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         renewed=attempt.record.renewed,
         reconnected=attempt.record.repeated_stale,
         rules=attempt.rules,
-        tried_s=now_s - attempt.target_began_s,
+        tried_s=now_s - (attempt.target_began_s or attempt.record.began_s),
         has_next=bool(attempt.following),
     )
     repeat = may_repeat(outcome, tried, attempt.deadline_s - now_s)
@@ -305,7 +305,7 @@ async def send_own_call(
 def close_attempt(attempt: Attempt, error: BaseException | None) -> None:
     """End `attempt`, if it has not ended, when its request ended with `error`; None for a complete response."""
     if not attempt.record.outcome:
-        attempt.end(Outcome.COMPLETE) if error is None else attempt.end_by(error)
+        attempt.end(COMPLETE) if error is None else attempt.end_by(error)
     leave_target(attempt)
 
 
@@ -415,11 +415,10 @@ def begin_learning(attempt: Attempt, base: Call) -> LearningSession | None:
     A model that is known and has no learned rules, as usual, needs none until the first error.
     """
     upstream, learner = attempt.upstream, attempt.upstream.state.learner
-    attempt.target_began_s = now_s = attempt.state.clock.now()
     model, stream = attempt.target.model or base.model, base.stream
-    if upstream.learns and learner.settled.get((model, base.operation.name, stream), 0.0) <= now_s:
+    if upstream.learns and learner.settled.get((model, base.operation.name, stream), 0.0) <= attempt.record.began_s:
         scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
-        if not learner.is_settled(scope, stream, now_s):
+        if not learner.is_settled(scope, stream, attempt.record.began_s):
             attempt.session = _new_session(attempt, base)
     return attempt.session
 

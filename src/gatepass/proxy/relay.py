@@ -19,7 +19,7 @@ from gatepass.proxy.response import (
     SynthesizedStream,
     last_events,
 )
-from gatepass.proxy.retry import Outcome
+from gatepass.proxy.retry import COMPLETE
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import Usage, usage_of
@@ -63,7 +63,10 @@ def _note(
 ) -> None:
     """Note for the access log what the reply is, or was up to its end."""
     access = context.access
-    access.usage, access.events, access.empty_answer = usage, reply.events, reply.is_empty
+    if usage is not None:
+        access.usage = usage
+    if reply.events or reply.is_empty:
+        access.events, access.empty_answer = reply.events, reply.is_empty
     if reply.adapted:
         attempt.add_changes(reply.adapted)
 
@@ -108,7 +111,7 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
         while not await response.stream_to(write):
             await client_response.send_events(b"".join(held))
             held.clear()
-        attempt.end(Outcome.COMPLETE)
+        attempt.end(COMPLETE)
         await client_response.send_events(b"".join(held), last=True)
     except TransportFault as fault:
         raise connection_error(attempt, fault) from fault
@@ -139,7 +142,7 @@ async def _relay_events(
         await client_response.send_events(writer.held)
         raise events.failure
     stream.response.finish()
-    attempt.end(Outcome.COMPLETE)
+    attempt.end(COMPLETE)
     await client_response.send_events(writer.held, last=True)
 
 

@@ -170,7 +170,8 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
             kind = kind or value
         elif name == b"x-request-id":
             request_id = request_id or value
-    attempt.record.upstream_request_id = None if request_id is None else request_id.decode("latin-1")[:ID_LOG_CHARS]
+    if request_id is not None:
+        attempt.record.upstream_request_id = request_id.decode("latin-1")[:ID_LOG_CHARS]
     context = ReplyContext(attempt.state, call, upstream, response, attempt, profile, protocol, last, kind)
     try:
         if response.status != OK:
