@@ -1,4 +1,4 @@
-"""Store the learned rules of one process, and run one trial at a time for an unknown model.
+"""Store the learned rules of one upstream, and run one trial at a time for an unknown model.
 
 Without a single trial, two hundred simultaneous requests to a model that rejects `stream` would be rejected two
 hundred times. The first request becomes the leader. The others wait up to WAIT_S for its reply, and again for each
@@ -42,7 +42,7 @@ class _StoredRule:
 
 
 class Memory:
-    """The learned rules of one process, at most LIMIT_OF_UPSTREAM for each upstream.
+    """The learned rules of one upstream in one process, at most LIMIT_OF_UPSTREAM.
 
     Above a limit, the least recently used rule of the least known model is forgotten. A configured model is known best,
     then a model with a rule that succeeded USES_OF_KNOWN times.
@@ -200,7 +200,7 @@ class CandidateRule:
 
 
 class SingleTrial:
-    """The leaders of unknown models and the rules on trial in one process, and the requests that wait for them."""
+    """The leaders of unknown models and the rules on trial at one upstream, and the requests that wait for them."""
 
     def __init__(self, limit: int = LIMIT, settled: Settled | None = None) -> None:
         """A new trial clears `settled`."""

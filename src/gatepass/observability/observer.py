@@ -138,7 +138,7 @@ class RuleChange(msgspec.Struct, frozen=True):
 
 
 def stable_code(error: GatepassError) -> str:
-    """Return a code of docs/reference/errors.md. An upstream's codes are no closed set: each would be a new series."""
+    """Return a code of docs/reference/errors.md. An upstream's own codes are not a closed set."""
     return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
 
 

@@ -216,7 +216,7 @@ async def send_whole(attempt: Attempt, call: Call) -> ClassifiedReply:
 
 
 async def _send_part(call_attempt: Attempt, at: int, part_call: Call) -> ClassifiedReply:
-    """Send the part `at` of a split call, which is repeated for itself."""
+    """Send the part `at` of a split call. Each part is repeated for itself."""
     return await send_with_retries(call_attempt.begin_part(), _try_part, call_attempt, at, part_call)
 
 
@@ -235,7 +235,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     drop_tracebacks(error)
     is_rejected, has_token = _is_rejected(attempt, error), False
     outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.record.status is not None)
-    if is_rejected or attempt.stale:  # a stale connection may also have sent bytes that are no reply
+    if is_rejected or attempt.stale:  # a stale connection may also have sent bytes before the request
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
     try:
         has_token = is_rejected and await renew_token(attempt)

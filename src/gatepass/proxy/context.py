@@ -54,7 +54,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     memory: RequestMemory | None = None
     """The budget for buffered replies. None if gatepass itself made the request."""
     deadline_s: float = math.inf
-    """When the request must end, as `Clock.now` counts."""
+    """The time of `Clock.now` at which the request must end."""
     following: tuple[Target, ...] = ()
     """The targets after this one."""
     limit_bytes: int = 0
@@ -87,7 +87,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     waits_since_s: float = 0.0
     """The moment since which the attempt waits for the upstream."""
     held_bytes: int = 0
-    """How much of the reply `memory` counts for this attempt."""
+    """The bytes of the reply in `memory` that belong to this attempt."""
     parts: dict[int, Attempt] | None = None
     """The last attempt of each part of a split call, by its place."""
 

@@ -1,4 +1,4 @@
-"""How an attempt ended, and whether its request may be sent again: values in, a verdict out.
+"""Decide from values how an attempt ended, and whether its request may be sent again.
 
 `may_repeat` is the only function that decides about a retry or a failover.
 """
