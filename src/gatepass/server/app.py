@@ -24,7 +24,8 @@ from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotS
 from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.server.asgi import ApiEndpoint, as_request
+from gatepass.proxy.handler import ApiEndpoint
+from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.pages import page_routes
 from gatepass.store.guarded import open_store
 
@@ -55,7 +56,7 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve any API request. The operation table does the routing: 404, 405, CORS, profiles."""
-        await self._running().serve_asgi(scope, receive, send)
+        await serve_request(self._running(), scope, receive, send)
 
     def _running(self) -> ApiEndpoint:
         """Return the endpoint; raise NotStarted."""

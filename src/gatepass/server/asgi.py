@@ -1,17 +1,14 @@
 """ASGI: API requests under any ASGI server, and gatepass's own pages under `gatepass serve`.
 
-`AsgiRequestCycle` is the proxy's `RequestCycle` on `receive` and `send`. `ApiEndpoint` serves every path that is not a
-page. `serve_page` serves a page: it passes an HTTP/1.1 cycle to an ASGI application.
+`AsgiRequestCycle` is the proxy's `RequestCycle` on `receive` and `send`, and `serve_request` serves an API request with
+it. `serve_page` serves a page: it passes an HTTP/1.1 cycle to an ASGI application.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import secrets
 from collections.abc import Callable, Coroutine, MutableMapping
 from io import BytesIO
-from itertools import count
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +17,7 @@ from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import handle
-from gatepass.proxy.models import ModelCatalog
+from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycle, announced_bytes, too_large
 from gatepass.server.timeouts import slow_body, slow_upload
 from gatepass.types import ClientRequest, Headers
@@ -409,65 +405,18 @@ class _Page:
             await self._cycle.write(message.get("body", b""), last=not message.get("more_body", False))
 
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-
-
-class ApiEndpoint:
-    """Serves all operations, on gatepass's own HTTP/1.1 protocol and under any ASGI server."""
-
-    # Without FastAPI's parameters, dependencies and body models: gatepass must keep the bytes of a body, and an
-    # endpoint of FastAPI takes 50 to 70 µs more.
-
-    def __init__(self, state: AppState) -> None:
-        self.state = state
-        self._catalog = ModelCatalog(state)
-        self._ids = RequestIds()
-
-    def use(self, state: AppState) -> None:
-        """Serve new requests with `state`. Requests in progress keep the state that they began with."""
-        self.state.hand_over(state)
-        self._catalog = self._catalog.of_next(state)
-        self.state = state
-
-    def serve(self, cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
-        state = self.state
-        name = client_request_id(cycle.headers) or self._ids.new()
-        query = cycle.target.partition(b"?")[2]
-        client_request = ClientRequest(
-            name, cycle.method, cycle.path, cycle.headers, cycle.peer, state.clock.now(), query
-        )
-        return handle(client_request, state, self._catalog, cycle)
-
-    async def serve_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state, cycle = self.state, AsgiRequestCycle(scope, receive, send, self.state)
-        mounted_at, path = path_in(scope)
-        client_request = ClientRequest(
-            client_request_id(cycle.headers) or self._ids.new(),
-            scope["method"],
-            path,
-            cycle.headers,
-            peer_in(scope, only_direct=not state.authenticator.requires_key),
-            state.clock.now(),
-            scope["query_string"],
-            mounted_at,
-        )
-        await cycle.serve(handle(client_request, state, self._catalog, cycle))
-
-
-class RequestIds:
-    """Creates request ids: a random prefix for the process, then a counter."""
-
-    # a random id for each request needs a system call (3 µs)
-
-    def __init__(self) -> None:
-        self._process = secrets.token_hex(8)
-        self._numbers = count(1)
-
-    def new(self) -> str:
-        return f"{self._process}{next(self._numbers):08x}"
-
-
-def client_request_id(headers: Headers) -> str | None:
-    """Return the client's own x-request-id if it contains only letters, digits and `._:-`."""
-    given = dict(headers).get(b"x-request-id")
-    return given.decode("ascii") if given is not None and _REQUEST_ID.match(given) else None
+async def serve_request(endpoint: ApiEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one API request of an ASGI server."""
+    state, cycle = endpoint.state, AsgiRequestCycle(scope, receive, send, endpoint.state)
+    mounted_at, path = path_in(scope)
+    client_request = ClientRequest(
+        endpoint.ids.of(cycle.headers),
+        scope["method"],
+        path,
+        cycle.headers,
+        peer_in(scope, only_direct=not state.authenticator.requires_key),
+        state.clock.now(),
+        scope["query_string"],
+        mounted_at,
+    )
+    await cycle.serve(endpoint.serve(client_request, cycle))

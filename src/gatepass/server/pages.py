@@ -93,7 +93,7 @@ class HomeRoute(PageRoute):
         return super().matches(scope)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Page:
     """One page: a GET request to `path`, at the root and below the base path."""
 

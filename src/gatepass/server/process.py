@@ -31,8 +31,9 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
+from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
-from gatepass.server.asgi import ApiEndpoint, serve_page
+from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle
@@ -58,6 +59,7 @@ from gatepass.server.pages import (
     page_routes,
 )
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
+from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -118,7 +120,10 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
-        return endpoint.serve(cycle)
+        headers, query = cycle.headers, cycle.target.partition(b"?")[2]
+        name, now_s = endpoint.ids.of(headers), endpoint.state.clock.now()
+        client_request = ClientRequest(name, cycle.method, cycle.path, headers, cycle.peer, now_s, query)
+        return endpoint.serve(client_request, cycle)
 
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers

@@ -25,7 +25,7 @@ from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
-from gatepass.server.asgi import ApiEndpoint
+from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.widening import widened
 
 LOG = logging.getLogger("gatepass.serve")
