@@ -10,7 +10,7 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import (
@@ -51,9 +51,7 @@ class Chat(ClientProtocol):
     """Chunks have a text instead of a delta."""
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        """Return a form for a profile that does not accept comments too: an empty chunk."""
-        if profile.keep_alive == "comment":
-            return comment_keep_alive
+        """Return an empty chunk."""
         if profile.keep_alive == "off":
             return None
         defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)

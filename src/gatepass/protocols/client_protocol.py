@@ -157,12 +157,12 @@ class ClientProtocol:
         return None
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        """Return the form of keep-alives, None for no keep-alive: comments, if the profile accepts them.
+        """Return the form of keep-alives for a profile that accepts no comments: none.
 
         `wall` returns epoch seconds.
         """
-        del call, wall
-        return comment_keep_alive if profile.keep_alive == "comment" else None
+        del profile, call, wall
+        return None
 
     # --- a whole reply ---
 

@@ -43,7 +43,7 @@ from gatepass.normalize.rules import (
 )
 from gatepass.observability.observer import RuleChange
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.client_protocol import Ranking
+from gatepass.protocols.client_protocol import Ranking, comment_keep_alive
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.context import Attempt, RequestContext
@@ -347,6 +347,9 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
 def _start_keep_alive(attempt: Attempt, keep_alive: KeepAlive | None, hold_s: float) -> None:
     """Send keep-alives to a client that waits for a stream, if its profile has a form for them."""
     if keep_alive is None:
+        return
+    if attempt.profile.keep_alive == "comment":  # nearly always, and alike in every protocol
+        keep_alive.start(comment_keep_alive, hold_s)
         return
     protocol = PROTOCOLS[attempt.call.client or attempt.call.operation.protocol]
     encoder = protocol.keep_alive(attempt.profile, attempt.call, attempt.state.clock.wall)

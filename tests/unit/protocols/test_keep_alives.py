@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, Profile
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import EmptyDeltaKeepAlive
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, comment_keep_alive
@@ -41,17 +41,14 @@ def call(name: str) -> Call:
 
 
 @pytest.mark.parametrize(
-    ("profile", "name", "keep_alive"),
+    ("profile", "name"),
     [
-        (PLAIN, "chat", COMMENT),
-        (PLAIN, "responses", COMMENT),
-        (BUILT_IN_PROFILES["dify"], "responses", None),
-        (Profile(keep_alive="off"), "chat", None),
+        (BUILT_IN_PROFILES["dify"], "responses"),
+        (Profile(keep_alive="off"), "chat"),
     ],
 )
-def test_each_client_receives_the_form_that_it_can_parse_or_none(profile, name, keep_alive):
-    found = PROTOCOLS[name].keep_alive(profile, call(name), lambda: 7.9)
-    assert (None if found is None else found(None)) == keep_alive
+def test_a_client_that_can_parse_no_form_receives_none(profile, name):
+    assert PROTOCOLS[name].keep_alive(profile, call(name), lambda: 7.9) is None
 
 
 def test_an_empty_chunk_has_the_default_id_before_the_stream_has_one():
