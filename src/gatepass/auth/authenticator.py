@@ -138,22 +138,15 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
             f" {client_request.peer or 'an unknown address'}."
             " Set access.keys (see `gatepass keys new`) to serve others."
         )
-    hosts: list[str] = []
-    origins: list[bytes] = []
-    is_foreign = False
-    for name, value in client_request.headers:
-        if name == b"host":
-            hosts.append(_host_of(value))
-        elif name == b"origin":
-            origins.append(value)
-        elif name == b"sec-fetch-site":
-            is_foreign = is_foreign or value not in _OWN_PAGES
+    names = [field[0] for field in client_request.headers]
+    name = _host_of(dict(client_request.headers).get(b"host", b""))
     # another name of this machine in Host is DNS rebinding (the class of CVE-2025-66416)
-    if len(hosts) != 1 or not (is_loopback(hosts[0]) or (not is_near and _is_address(hosts[0]))):
+    if names.count(b"host") != 1 or not (is_loopback(name) or (not is_near and _is_address(name))):
         raise ForbiddenHost(
             "Without keys gatepass serves only requests to localhost."
             " Set access.keys (see `gatepass keys new`) to serve others."
         )
+    origins = _values_of(client_request, b"origin") if b"origin" in names else []
     for value in origins:
         scheme, _, host = value.partition(b"://")
         # the scheme of a browser extension's page is neither
@@ -162,11 +155,16 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
                 f"CORS: without keys gatepass does not serve pages of other origins, such as {shown_origin(value)}."
                 " Set access.keys, and add that origin to profiles.NAME.cors_origins."
             )
-    if is_foreign and not origins:
+    sites = _values_of(client_request, b"sec-fetch-site") if b"sec-fetch-site" in names else []
+    if not origins and any(site not in _OWN_PAGES for site in sites):
         raise ForbiddenOrigin(
             "Without keys gatepass does not serve pages of other sites. The browser reports in Sec-Fetch-Site that one"
             " sent this request. Set access.keys (see `gatepass keys new`) to serve others."
         )
+
+
+def _values_of(client_request: ClientRequest, name: bytes) -> list[bytes]:
+    return [value for given, value in client_request.headers if given == name]
 
 
 def _host_of(value: bytes) -> str:
