@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gatepass.proxy.keepalive import EVERY_S, SYNTHESIZED_HOLD_S
+from gatepass.proxy.client_response import EVERY_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, head, reply

@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai.types.responses import Response
 
-from gatepass.proxy.keepalive import STREAM_HOLD_S
+from gatepass.proxy.client_response import STREAM_HOLD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import Answer, Gateway, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, chunk, reply, stream

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
-from gatepass.proxy.keepalive import EVERY_S, STREAM_HOLD_S
+from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from gatepass.config.access import FIXED_KEYS, AccessKey
 from gatepass.operations.table import OPERATIONS
-from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S
+from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.ragflow_readers import Misread, counted_by_chat, counted_by_tools, read

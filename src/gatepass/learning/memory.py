@@ -172,7 +172,7 @@ MOST_WAIT_S = 4 * WAIT_S
 """Total wait for a leader and the rules that it tries. Later requests use those that it has tried until then.
 
 No keep-alive is sent during the wait. Together with the wait for the head of a stream (`STREAM_HOLD_S` in
-proxy/keepalive.py) it is 23 s. The strictest proxies close a connection after 30 s.
+proxy/client_response.py) it is 23 s. The strictest proxies close a connection after 30 s.
 """
 KNOWN_S = HOUR_S
 """A model remains known for this time after a reply."""

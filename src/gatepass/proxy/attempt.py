@@ -46,8 +46,8 @@ from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import Ranking, comment_keep_alive
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
+from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, BodyThread, is_heavy, with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, may_repeat, outcome_of

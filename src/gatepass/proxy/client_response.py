@@ -1,7 +1,7 @@
-"""The response to the client: its state, its headers, and how an error is reported in each state.
+"""The response to the client: its state, its headers, how an error is reported in each state, and keep-alives.
 
-`ClientResponse` is used by the handler, the relay and the keep-alives. `RequestCycle` is the connection below it, which
-`server` implements for HTTP/1.1 and for ASGI.
+`KeepAlive` decides when a keep-alive is written; the client protocol has its form. `RequestCycle` is the connection
+below, which `server` implements for HTTP/1.1 and for ASGI.
 """
 
 from __future__ import annotations
@@ -10,10 +10,17 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import msgspec
+
+from gatepass.clock import Clock
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import AttemptRecord
+from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE, error_headers
 from gatepass.proxy.context import RequestContext
+from gatepass.proxy.in_flight import PeriodicChecks
+from gatepass.sse.event_stream import EventStream
+from gatepass.types import OK
 
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
@@ -29,6 +36,18 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
 """Without the last field nginx buffers event streams; without the second, caches store or compress them."""
 
 NO_CONTENT = 204
+
+SYNTHESIZED_HOLD_S = 5.0
+"""Time that the head of a stream is held back if the upstream does not stream: its errors then keep their status."""
+STREAM_HOLD_S = 15.0
+"""The same for an upstream that streams and sends its head at once.
+
+It is longer than the timeouts that produce an error (a connection 5 s, a credential 10 s). It is shorter than the 30 s
+after which the strictest proxies close a connection.
+"""
+EVERY_S = 12.0
+"""Interval between keep-alives. nginx closes a connection without data after 60 s (proxy_read_timeout), simple clients
+earlier."""
 
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
@@ -187,6 +206,52 @@ def server_timing(head_s: float, token_wait_s: float) -> bytes:
     if not token_wait_s:  # nearly always: formats one number instead of two
         return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
     return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
+
+
+class KeepAlive(msgspec.Struct, eq=False):
+    """Hold back the head of a stream, then send the 200 and a keep-alive whenever nothing was sent for EVERY_S.
+
+    An error within the hold time keeps its HTTP status. `PeriodicChecks` calls `check`, so a keep-alive is up to one
+    interval late. It resets the read timeouts of the client and of the proxies on the way, and never splits an event.
+    Nothing follows the end of the reply or `stop`.
+    """
+
+    _client_response: ClientResponse
+    _clock: Clock
+    _checks: PeriodicChecks
+    _encoder: KeepAliveEncoder | None = None
+    _events: EventStream | None = None
+    _hold_s: float = STREAM_HOLD_S
+    _since_s: float = 0.0
+    _seen_bytes: int = 0
+
+    def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
+        """Start the hold time. It spans all attempts, so a second call can only shorten it."""
+        if self._encoder is None:
+            self._encoder, self._hold_s, self._since_s = encoder, hold_s, self._clock.now()
+            self._checks.add(self)
+        self._hold_s = min(hold_s, self._hold_s)
+
+    def watch_stream(self, events: EventStream) -> None:
+        """Write the following keep-alives into the stream of `events`."""
+        self._events = events
+
+    def stop(self) -> None:
+        if self._encoder is not None:
+            self._checks.remove(self)
+
+    def check(self) -> None:
+        client_response, now = self._client_response, self._clock.now()
+        if client_response.ended:
+            return
+        if client_response.sent_bytes != self._seen_bytes:
+            self._seen_bytes, self._since_s = client_response.sent_bytes, now
+        elif now - self._since_s >= (EVERY_S if client_response.begun else self._hold_s):
+            if not client_response.begun:
+                client_response.begin_stream(OK, ())
+            if keep_alive := (self._encoder or comment_keep_alive)(self._events):
+                client_response.send_keep_alive(keep_alive)
+            self._seen_bytes, self._since_s = client_response.sent_bytes, now
 
 
 class RequestCycle(Protocol):

@@ -7,12 +7,9 @@ The functions below it are their parts.
 from __future__ import annotations
 
 import asyncio
-import re
-import secrets
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from typing import Any
 
 from msgspec.structs import replace
@@ -58,15 +55,14 @@ from gatepass.protocols.request import call_without_body, check_encoding
 from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
-from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, RequestCycle
+from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
-from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, ON_LOOP_STEPS, UNSCANNED_BYTES, fits_loop, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
-from gatepass.types import Call, ClientRequest, Headers, Operation, Target, header
+from gatepass.types import Call, ClientRequest, Operation, Target, header
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
@@ -80,7 +76,6 @@ class ApiEndpoint:
 
     def __init__(self, state: AppState) -> None:
         self.state = state
-        self.ids = RequestIds()
         self._catalog = ModelCatalog(state)
 
     def use(self, state: AppState) -> None:
@@ -92,26 +87,6 @@ class ApiEndpoint:
     def serve(self, client_request: ClientRequest, cycle: RequestCycle) -> Coroutine[Any, Any, None]:
         """Return the work of one request: `handle` with the state that is current now."""
         return handle(client_request, self.state, self._catalog, cycle)
-
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-
-
-class RequestIds:
-    """Creates request ids: a random prefix for the process, then a counter."""
-
-    # a random id for each request needs a system call (3 µs)
-
-    def __init__(self) -> None:
-        self._process = secrets.token_hex(8)
-        self._numbers = count(1)
-
-    def of(self, headers: Headers) -> str:
-        """Return the client's own x-request-id if it has only letters, digits and `._:-`, otherwise a new id."""
-        given = dict(headers).get(b"x-request-id")
-        if given is not None and _REQUEST_ID.match(given):
-            return given.decode("ascii")
-        return f"{self._process}{next(self._numbers):08x}"
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from gatepass.errors import TransportFault
-from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse
+from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import RequestMemory
-from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.response import (
     EVENT_COPIES,
     BufferedReply,

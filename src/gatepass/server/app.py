@@ -26,6 +26,7 @@ from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
+from gatepass.server.cycle import RequestIds
 from gatepass.server.pages import page_routes
 from gatepass.store.guarded import open_store
 
@@ -46,6 +47,7 @@ class Service:
 
     def __init__(self, make_endpoint: Callable[[], ApiEndpoint]) -> None:
         self._make_endpoint = make_endpoint
+        self._ids = RequestIds()
         self._endpoint: ApiEndpoint | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
@@ -56,7 +58,7 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve any API request. The operation table does the routing: 404, 405, CORS, profiles."""
-        await serve_request(self._running(), scope, receive, send)
+        await serve_request(self._running(), self._ids, scope, receive, send)
 
     def _running(self) -> ApiEndpoint:
         """Return the endpoint; raise NotStarted."""

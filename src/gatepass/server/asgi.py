@@ -18,7 +18,15 @@ from gatepass.errors import ClientGone, Overloaded
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import ApiEndpoint
-from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycle, announced_bytes, too_large
+from gatepass.server.cycle import (
+    AHEAD_BYTES,
+    BODILESS,
+    Fields,
+    HttpRequestCycle,
+    RequestIds,
+    announced_bytes,
+    too_large,
+)
 from gatepass.server.timeouts import slow_body, slow_upload
 from gatepass.types import ClientRequest, Headers
 
@@ -405,12 +413,12 @@ class _Page:
             await self._cycle.write(message.get("body", b""), last=not message.get("more_body", False))
 
 
-async def serve_request(endpoint: ApiEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one API request of an ASGI server."""
     state, cycle = endpoint.state, AsgiRequestCycle(scope, receive, send, endpoint.state)
     mounted_at, path = path_in(scope)
     client_request = ClientRequest(
-        endpoint.ids.of(cycle.headers),
+        ids.of(cycle.headers),
         scope["method"],
         path,
         cycle.headers,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
+import secrets
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from io import BytesIO
+from itertools import count
 from types import MappingProxyType
 from typing import Protocol
 
@@ -35,6 +38,26 @@ BODILESS = frozenset((204, 304))
 _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 )
+
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+
+
+class RequestIds:
+    """Creates request ids: a random prefix for the process, then a counter."""
+
+    # a random id for each request needs a system call (3 µs)
+
+    def __init__(self) -> None:
+        self._process = secrets.token_hex(8)
+        self._numbers = count(1)
+
+    def of(self, headers: Headers) -> str:
+        """Return the client's own x-request-id if it has only letters, digits and `._:-`, otherwise a new id."""
+        given = dict(headers).get(b"x-request-id")
+        if given is not None and _REQUEST_ID.match(given):
+            return given.decode("ascii")
+        return f"{self._process}{next(self._numbers):08x}"
 
 
 class CycleConnection(Protocol):

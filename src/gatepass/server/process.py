@@ -36,7 +36,7 @@ from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
-from gatepass.server.cycle import HttpRequestCycle
+from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.listening import (
     BACKLOG,
     NEXT_STOP,
@@ -117,11 +117,13 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     def refused(error: GatepassError, peer: str) -> None:
         state.observers.tell(state.observers.refused, Refusal(error, peer))
 
+    ids = RequestIds()
+
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
         headers, query = cycle.headers, cycle.target.partition(b"?")[2]
-        name, now_s = endpoint.ids.of(headers), endpoint.state.clock.now()
+        name, now_s = ids.of(headers), endpoint.state.clock.now()
         client_request = ClientRequest(name, cycle.method, cycle.path, headers, cycle.peer, now_s, query)
         return endpoint.serve(client_request, cycle)
 

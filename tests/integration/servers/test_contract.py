@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.protocols.client_protocol import COMMENT
-from gatepass.proxy.keepalive import EVERY_S, STREAM_HOLD_S
+from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer
 from tests.integration.scripted import (

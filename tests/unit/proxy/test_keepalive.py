@@ -10,10 +10,9 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, comment_keep_alive
 from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.client_response import ClientResponse
+from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S, ClientResponse, KeepAlive
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.in_flight import PeriodicChecks
-from gatepass.proxy.keepalive import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.types import ClientRequest
 from tests.unit.clock import DrivenClock
 

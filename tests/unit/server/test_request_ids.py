@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.proxy.handler import RequestIds
+from gatepass.server.cycle import RequestIds
 
 
 def test_ids_are_unique_in_a_process_and_differ_between_processes():
