@@ -107,6 +107,11 @@ REQUESTS: Mapping[str, Change] = {
 }
 REPLIES: Mapping[str, Change] = {
     "unwrap=data": Change('The answer was taken out of an envelope `{"code": 0, "data": {…}}`.', "unwrap=data", ALWAYS),
+    "reply=unchecked": Change(
+        "A reply above 16 MiB or 2,000,000 commas and brackets was relayed unchecked and unchanged.",
+        "reply=unchecked",
+        ALWAYS,
+    ),
     "embeddings=order": Change("Vectors in another order than the inputs were sorted.", "embeddings=order", ALWAYS),
     "embeddings=index": Change("A missing or wrong `index` of a vector was corrected.", "embeddings=index", ALWAYS),
     "ragflow=NAME": Change("The dialect `ragflow` changed the answer.", "ragflow=id", BY_DIALECT),
@@ -168,6 +173,11 @@ REPLIES: Mapping[str, Change] = {
         "`upstreams.NAME.repair.cumulative`",
     ),
     "sse=done": Change("`[DONE]` was added to a complete stream.", "sse=done", ALWAYS),
+    "sse=unchecked": Change(
+        "An event above 1 MiB was relayed unchanged. Only its short members were read.",
+        "sse=unchecked",
+        ALWAYS,
+    ),
     "sse=last-event": Change("The blank line after the last event was added.", "sse=last-event", ALWAYS),
     "sse=bom": Change("A byte order mark was removed.", "sse=bom", ALWAYS),
     "sse=empty-data": Change("Events without data were removed.", "sse=empty-data", ALWAYS),

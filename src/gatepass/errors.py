@@ -306,13 +306,9 @@ class BodyTooLarge(CallerError):
 
 
 class BodyTooComplex(CallerError):
-    """The structure of a large JSON body exceeds the limits of one request.
+    """A JSON body has more commas and brackets outside of its texts than `limits.body_values`.
 
-    - More than 500,000 values outside `messages`, or more than 6,000,000 in `messages`
-    - More than 1,000 members at the top level
-    - A name, a number or a run of blanks that is too long
-
-    Action: Split the request.
+    Action: Split the request, or raise `limits.body_values`.
     """
 
     code, status = "body_too_complex", 413

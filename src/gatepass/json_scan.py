@@ -12,18 +12,18 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isinf
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import msgspec
 
-from gatepass.errors import InvalidRequest
+from gatepass.errors import BodyTooComplex, InvalidRequest
 
 Piece = bytes | memoryview
 
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may precede a document or a stream. Clients lose the first event after one."""
 ONE_PASS_BYTES = 3 * 1024 * 1024
-"""The largest reply that gatepass reads in one pass of up to 26 ms. A larger one is scanned before (large_body.py)."""
+"""The largest document that gatepass builds or converts in one pass of up to 26 ms."""
 
 _QUOTE, _BACKSLASH, _CLOSE_ARRAY = b'"\\]'
 _OPENERS = b"{["
@@ -56,16 +56,17 @@ PART_BYTES, MOST_PART_BYTES = 256, 4096
 NAME_BYTES = 128
 """More than any searched name has, even with each letter written as an escape of six bytes."""
 
-VALUES_BYTES = 2048
-"""A text is searched for values in parts of this size; the rest of a longer string is skipped."""
-MOST_VALUES_PARTS = 4_000
-"""Limit of the parts in one search, about 10 ms. Texts with long runs of blanks and few values have more."""
-_BEFORE_STRING = (b"", b",", b":", b"[", b"{")
-_NO_VALUE = bytes(byte for byte in range(256) if byte not in b",{[")
+WINDOW_BYTES = 256 * 1024
+_WINDOW = re.compile(rb".{1,%d}+\\*+[^\\]?+" % WINDOW_BYTES, re.DOTALL)
+"""A window, and more if it would end inside an escape."""
+_ESCAPED_CHAR = re.compile(rb'\\["\\]')
+MOST_ESCAPED_CHARS = 2_000
+_SIGNS = b"{[}],"
+_NO_MARK = bytes(byte for byte in range(256) if byte not in _SIGNS + b'"')
 
 MOST_STEPS = 300_000
 """Limit of one scan, about 12,000 messages. No other thread runs while the objects of a scan are freed. Bodies with
-many values are scanned outside the event loop (`large_body.BodyThread`)."""
+many values are scanned outside the event loop (`body_threads.BodyThreads`)."""
 LONGEST_NAME_BYTES = 16 * 1024
 """No API has a longer name. To fold one of 27 MiB takes 2.5 s, in which no other thread runs."""
 MEMBER_STEPS = 6
@@ -83,65 +84,6 @@ class Member:
     end: int
 
 
-COPY_BYTES = 1024 * 1024
-
-if TYPE_CHECKING:
-    Bytes = bytes  # a function that reads a scanned body also reads any other body
-else:
-    Bytes = bytearray
-
-
-class ScannedBody(Bytes):
-    """A large body that was read in slices (proxy/large_body.py), with the results of that pass.
-
-    Only a bytearray can be filled in slices: one copy of 60 MiB takes 50 ms. Nothing changes it after that. It has no
-    hash, and its slices have none either: a key needs `bytes(body[1:5])`.
-
-    - `start` is the position of the opening brace. `members` are the members of the top level.
-    - `ends` maps the beginning of each large value to its end.
-    - `names` holds each member name of any depth once, in quotes, but no name with escapes.
-    - `may_spell` is the result of `may_spell` for the body. It is also True if the body has too many names to keep.
-    - `inputs` is the number of inputs of an embeddings request, None if it was not counted.
-    """
-
-    start: int
-    members: list[Member]
-    ends: dict[int, int]
-    names: bytes
-    may_spell: bool
-    inputs: int | None
-
-    @classmethod
-    def create(cls, members: list[Member], ends: dict[int, int], names: bytes, *, may_spell: bool) -> ScannedBody:
-        """Return a body with these results and without bytes, which `fill` adds."""
-        scanned = cls()
-        scanned.start, scanned.members, scanned.ends = 0, members, ends
-        scanned.names, scanned.may_spell, scanned.inputs = names, may_spell, None
-        return scanned
-
-    def fill(self, body: bytes | memoryview) -> Iterator[None]:
-        """Copy `body`, and yield after each COPY_BYTES."""
-        for at in range(0, len(body), COPY_BYTES):
-            cast(bytearray, self).extend(body[at : at + COPY_BYTES])  # what it is at run time, see Bytes
-            yield
-        self.start = self.index(b"{")
-
-    def inner(self, name: str) -> ScannedBody | None:
-        """Return the object that is the value of the top-level member `name`; None if it is not an object."""
-        outer = next((member for member in reversed(self.members) if member.name == name), None)
-        if outer is None or self[outer.value] != _OPENERS[0]:
-            return None
-        at = outer.value
-        members = [
-            Member(one.name, one.start - at, one.value - at, one.end - at) for one in JsonScanner(self).members(at)
-        ]
-        ends = {start - at: end - at for start, end in self.ends.items() if at < start < outer.end}
-        inner = self.create(members, ends, self.names, may_spell=self.may_spell)
-        for _ in inner.fill(memoryview(self)[at : outer.end]):
-            pass
-        return inner
-
-
 @dataclass(frozen=True, slots=True)
 class Edit:
     """Replaces the bytes from `start` to `end` by `pieces`."""
@@ -153,6 +95,15 @@ class Edit:
 
 class TooManySteps(InvalidRequest):
     """A scan exceeded its limit."""
+
+
+MOST_MEMBERS = 1_000
+"""No API has more than 60 members at its top level."""
+SHORT_STEPS = 100
+"""msgspec finds the end of a container with more brackets and strings."""
+BYTES_OF_STEP = 1024
+"""What msgspec passes over in the time of a step or two. Nested values are passed over once for each level."""
+_BLANKS = b" \t\n\r"
 
 
 @dataclass(slots=True)
@@ -167,14 +118,11 @@ class JsonScanner:
     text: bytes = field(repr=False)
     steps_left: int = MOST_STEPS
     _ends: dict[int, int] = field(default_factory=dict)
-    """Ends of long strings with escaped quotes: a scan skips them once for each level above them."""
+    """Ends of long strings with escaped quotes, which a scan skips once for each level above them, and of arrays."""
 
     def members(self, at: int = 0) -> Iterator[Member]:
         """Yield the members of the object that begins at or after `at`, in order and with duplicates."""
         text = self.text
-        if type(text) is ScannedBody and at <= text.start:
-            yield from text.members
-            return
         at = _skip(_GAP, text, _skip(_GAP, text, at) + 1)
         while text[at] == _QUOTE:
             self._use_steps(MEMBER_STEPS)
@@ -185,6 +133,17 @@ class JsonScanner:
             end = self.value_end(value)
             yield Member(string(text[at:name_end]), at, value, end)
             at = _skip(_COMMA, text, end)
+
+    def names_and_values(self) -> Iterator[tuple[str, int]]:
+        """Yield the name and the position of the value of each member of the top level, before the value is read."""
+        text = self.text
+        at = _skip(_GAP, text, _skip(_GAP, text, 0) + 1)
+        while text[at] == _QUOTE:
+            self._use_steps(MEMBER_STEPS)
+            name_end = self._string_end(at)
+            value = _skip(_COLON, text, name_end)
+            yield string(text[at:name_end]), value
+            at = _skip(_COMMA, text, self.value_end(value))
 
     def inner_members(self, skips: Collection[str]) -> Iterator[tuple[str, int]]:
         """Yield the name and the position of the value of each member at any depth, in one pass.
@@ -211,30 +170,34 @@ class JsonScanner:
 
     def elements(self, at: int) -> Iterator[tuple[int, int]]:
         """Yield the spans of the elements of the array that begins at `at`, in order."""
-        text = self.text
+        text, begin = self.text, at
         at = _skip(_GAP, text, at + 1)
         while text[at] != _CLOSE_ARRAY:
             self._use_steps(ELEMENT_STEPS)
             end = self.value_end(at)
             yield at, end
             at = _skip(_COMMA, text, end)
+        if at - begin > SMALL_BYTES:
+            self._ends[begin] = at + 1
 
     def value_end(self, at: int) -> int:
         """Return the end of the value that begins at `at`. Long strings are skipped, not read."""
         text = self.text
         first = text[at]
-        if type(text) is ScannedBody and (end := text.ends.get(at)) is not None:
-            return end
         if first == _QUOTE:
             return self._string_end(at)
         if first not in _OPENERS:
             return _skip(_SCALAR, text, at)
-        return self._container_end(at)
+        return self._ends.get(at) or self._container_end(at)
 
     def _container_end(self, at: int) -> int:
-        text, depth, steps = self.text, 0, self.steps_left
+        text, depth, steps, begin = self.text, 0, self.steps_left, at
+        short = steps - SHORT_STEPS
         while (mark := _MARK.search(text, at)) is not None and steps > 0:
             steps -= 1
+            if steps == short and (end := _end_of_value(text, begin)) is not None:
+                at, steps = end, steps - (end - begin) // BYTES_OF_STEP
+                break
             at = mark.end()
             char = text[at - 1]
             if char == _QUOTE:
@@ -257,15 +220,78 @@ class JsonScanner:
         known = self._ends.get(at)
         if known is not None:
             return known
-        end = _skip(_STRING, text, at)
-        if end - at > SMALL_BYTES:
-            self._ends[at] = end
+        whole = _STRING.match(text, at, at + SMALL_BYTES)
+        if whole is not None:
+            return whole.end()
+        end = _end_of_value(text, at) or _skip(_STRING, text, at)
+        self._ends[at] = end
         return end
 
     def _use_steps(self, steps: int) -> None:
         self.steps_left -= steps
         if self.steps_left <= 0:
             raise TooManySteps("The body contains too many small values for gatepass to change it.")
+
+
+_VALUE = msgspec.json.Decoder(msgspec.Raw)
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)\Z")
+
+
+def _end_of_value(text: bytes, at: int) -> int | None:
+    """Return the end of the value that begins at `at`. None if msgspec does not accept it, such as NaN in a reply.
+
+    msgspec passes over a value a hundred times as fast as a scan. It reports what follows the value as its error.
+    """
+    try:
+        _VALUE.decode(memoryview(text)[at:])
+    except msgspec.DecodeError as error:
+        found = _TRAILING.search(str(error))
+        if found is None:
+            return None
+        end = at + int(found[1]) - 1  # it counts from one
+    except RecursionError:
+        return None
+    else:
+        end = len(text)
+    while text[end - 1] in _BLANKS:
+        end -= 1
+    return end
+
+
+class _Name:
+    """A member's name. It is compared by identity, so that a dict keeps each member of a name that is repeated."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def top_members(text: bytes) -> list[Member]:
+    """Return the members of the object `text`, in order and with duplicates, in one pass of msgspec.
+
+    Nothing below the top level is built. Raises msgspec.DecodeError, RecursionError, BodyTooComplex for more than
+    MOST_MEMBERS members, and TooManySteps for a name above LONGEST_NAME_BYTES.
+    """
+    names_left = MOST_MEMBERS
+
+    def name_of(_: type, name: str) -> _Name:
+        nonlocal names_left
+        names_left -= 1
+        if names_left < 0:
+            raise BodyTooComplex(f"The body has more than {MOST_MEMBERS} members at its top level.")
+        if len(name) > LONGEST_NAME_BYTES:
+            raise _too_long_name()
+        return _Name(name)
+
+    found = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=name_of).decode(text)
+    members, scanner, at = list[Member](), JsonScanner(text), text.index(b"{") + 1
+    for name, raw in found.items():
+        start = _skip(_COMMA, text, at)
+        value = _skip(_COLON, text, scanner.value_end(start))
+        at = value + memoryview(raw).nbytes
+        members.append(Member(name.text, start, value, at))
+    return members
 
 
 def _too_long_name() -> TooManySteps:
@@ -371,48 +397,80 @@ def folded(name: str) -> str:
     return (name if name.isascii() else name.translate(_FOLDING)).lower()
 
 
-def any_of(*names: str) -> re.Pattern[bytes]:
-    """Return the pattern of `names` for `may_name`."""
-    return re.compile(b'"(?:%b)"' % "|".join(names).encode())
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names that `may_name` searches: their pattern, and the quoted names if they are no patterns themselves."""
+
+    pattern: re.Pattern[bytes] = field(repr=False)
+    words: tuple[bytes, ...] = field(repr=False)
 
 
-def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
+def any_of(*names: str) -> Names:
+    """Return `names`, or patterns of names, for `may_name`."""
+    words = tuple(b'"%b"' % name.encode() for name in names)
+    is_plain = all(name.replace("_", "").isalnum() for name in names)
+    return Names(re.compile(b'"(?:%b)"' % "|".join(names).encode()), words if is_plain else ())
+
+
+MANY_QUOTES_BYTES = 256 * 1024
+"""In a larger text a search for each name takes less time than one for the pattern, which tries each quote."""
+
+
+def may_name(text: bytes, names: Names) -> bool:
     """Return False only if no member of any object in `text` has one of `names`."""
-    if type(text) is ScannedBody:
-        return text.may_spell or names.search(text.names) is not None
     if len(text) > SMALL_BYTES:
         text = _thinned(text)
-    return names.search(text) is not None or may_spell(text)
+        if len(text) > MANY_QUOTES_BYTES and names.words:
+            return any(text.find(word) >= 0 for word in names.words) or may_spell(text)
+    return names.pattern.search(text) is not None or may_spell(text)
 
 
-def may_name_in_any_case(text: bytes, names: re.Pattern[bytes]) -> bool:
+def may_name_in_any_case(text: bytes, names: Names) -> bool:
     """Like `may_name`, for case-insensitive parsers; `names` are in lower case."""
-    if type(text) is ScannedBody:
-        return text.may_spell or names.search(text.names.lower()) is not None or _may_fold(text.names)
     lowered = _in_lower_case(text)
-    return names.search(lowered) is not None or _may_fold(lowered)
+    return names.pattern.search(lowered) is not None or _may_fold(lowered)
 
 
-def has_more_values(text: bytes, limit: int) -> bool:
-    """Whether the JSON `text` contains more than `limit` commas and opening brackets.
+def has_more_values(text: bytes | memoryview, most: int) -> bool:
+    """Whether the JSON `text` has more than `most` commas and brackets outside of its strings.
 
-    In a long string only those near its beginning count. Returns True too after MOST_VALUES_PARTS parts.
+    A value takes a comma or two brackets, so this limits the values.
     """
-    begin = quote = parts = 0
-    while begin < len(text):
-        parts += 1
-        if parts > MOST_VALUES_PARTS:
+    left = most
+    for signs in signs_by_window(text) if len(text) > most else ():
+        left -= len(signs)
+        if left < 0:
             return True
-        end = begin + VALUES_BYTES
-        limit -= len(text[begin:end].translate(None, _NO_VALUE))
-        if limit < 0:
-            return True
-        begin = end
-        if 0 <= quote < end:  # else it is known: 30 MiB of blanks would take 5 s
-            quote = text.find(b'"', end)
-        if quote - end > NAME_BYTES and text[quote - NAME_BYTES : quote].rstrip()[-1:] not in _BEFORE_STRING:
-            begin = quote  # the search stopped in a string: the quote ends that string or is inside it
     return False
+
+
+def signs_by_window(text: bytes | memoryview) -> Iterator[bytes]:
+    """Yield the commas and brackets in each window of the valid JSON `text`, without those in strings.
+
+    Any other text has any signs. The window limits the memory. It takes 0.1 ns a byte in a long string, else 0.5.
+    """
+    is_inside = False
+    for found in _WINDOW.finditer(text):
+        window = _unescaped(found[0])
+        if is_inside and b'"' not in window:
+            continue
+        # the signs, and the quotes that open or close strings
+        marks = window.translate(None, _NO_MARK)
+        parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
+        is_inside = len(parts) % 2 == 0
+        yield b"".join(parts[::2])
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Replace each escaped quote and backslash in `text` by other characters."""
+    if b"\\" not in text:
+        return text
+    # The pattern takes half as long as `replace` for few escapes, and ten times as long for many. A replacement of the
+    # same length works in place, twice as fast as a shorter one (CPython 3.11).
+    changed, count = _ESCAPED_CHAR.subn(b"__", text, MOST_ESCAPED_CHARS)
+    if count < MOST_ESCAPED_CHARS:
+        return changed
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
@@ -421,9 +479,6 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
     Of several members with the name the last one is used, as all tested parsers do. In a large text it may be the
     first: a parsed request body has only one (`RequestBody.read`).
     """
-    if type(text) is ScannedBody:
-        name = string(quoted)
-        return next((member.value, member.end) for member in reversed(text.members) if member.name == name)
     at = place_of(text, quoted)
     if at >= 0:
         span = _TEXT_MEMBER.match(text, at + len(quoted))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
+from gatepass.auth import model_access
 from gatepass.auth.authenticator import Authenticator
 from gatepass.auth.model_access import (
     DESTINATIONS,
@@ -28,7 +29,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.block import is_loopback
 from gatepass.config.checks import unsafe_settings
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
-from gatepass.json_scan import FOLDED, TooManySteps
+from gatepass.json_scan import FOLDED, JsonScanner, TooManySteps
 from gatepass.protocols.request import ROUTING, RequestBody
 from gatepass.proxy.uploads import MultipartScan
 from gatepass.types import ClientRequest
@@ -219,11 +220,12 @@ def test_kept_bodies_name_no_other_model_or_server(attack: Attack, body: bytes) 
     attack.check(not permitted(body), body)
 
 
-def test_tools_are_scanned_only_if_one_may_name_a_model() -> None:
+def test_tools_are_scanned_only_if_one_may_name_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_access, "JsonScanner", partial(JsonScanner, steps_left=1))
     tools = b'"tools":[' + b",".join([b'{"type":"function","function":{"name":"f"}}'] * 10) + b"]"
-    check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools, 1, names_model=True)
+    check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools, names_model=True)
     with pytest.raises(TooManySteps):
-        check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools.replace(b'"f"', b'"Model"'), 1, names_model=True)
+        check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools.replace(b'"f"', b'"Model"'), names_model=True)
 
 
 @pytest.mark.attack("access: models named elsewhere")

@@ -17,11 +17,10 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
 from gatepass.normalize.profiles import PlainTools
-from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
+from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule, normalize
 from gatepass.protocols.rerank import ConvertRerank, RerankOptions
-from gatepass.proxy import large_body
-from gatepass.proxy.attempt import normalize_off_loop
-from gatepass.proxy.large_body import SIMPLE_BYTES, UNSCANNED_BYTES, BodyThread, needs_scan, scanned, with_scanned_body
+from gatepass.proxy import body_threads
+from gatepass.proxy.body_threads import MOST_ON_LOOP_BYTES, BodyThreads
 from gatepass.types import Call, Target
 from tests.attacks.conftest import Attack
 from tests.rows import CHAT, EMBEDDINGS, RERANK
@@ -59,7 +58,7 @@ bodies = st.sampled_from(sorted(UNITS)).flatmap(
     lambda name: st.tuples(
         st.just(name),
         st.sampled_from(UNITS[name]),
-        st.one_of(st.integers(16_000, UNSCANNED_BYTES * 9 // 8), st.just(SIMPLE_BYTES - 100)),
+        st.one_of(st.integers(16_000, MOST_ON_LOOP_BYTES), st.just(2 * MOST_ON_LOOP_BYTES)),
     )
 )
 
@@ -77,19 +76,18 @@ def body(name: str, unit: str, size_bytes: int) -> bytes:
 
 async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
     """What the rules did, or the code of the error."""
-    thread = BodyThread()
+    threads = BodyThreads()
+    call = Call("id", OPERATIONS[name], "me", "m", raw, ())
     try:
-        found = await scanned(raw) if needs_scan(raw, has_inputs=name == "input") else raw
-        call = await normalize_off_loop(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules, thread)
+        call = await threads.run("me", raw, partial(normalize, call, TARGET, rules))
         if name == "input":
-            call = await with_scanned_body(call)
-            await thread.run(call.body, partial(split, call))
+            await threads.run("me", call.body, partial(split, call))
         if name == "documents":
-            await thread.run(found, partial(RerankOptions.of, found))
+            await threads.run("me", raw, partial(RerankOptions.of, raw))
     except GatepassError as error:
         return error.code
     finally:
-        thread.close()
+        threads.close()
     return ",".join(call.adapted)
 
 
@@ -117,8 +115,8 @@ async def longest_pause_of_s(work: Coroutine[None, None, object]) -> float:
 @example(("messages", LARGE_IMAGE, 24 << 20), RULES[0])
 @example(("messages", UNITS["messages"][6], 4 << 20), RULES[0])
 @example(("messages", UNITS["messages"][3], 2 << 20), RULES[1])
-@example(("messages", UNITS["messages"][8], SIMPLE_BYTES - 100), RULES[0])
-@example(("messages", UNITS["messages"][9], SIMPLE_BYTES - 100), RULES[1])
+@example(("messages", UNITS["messages"][8], 2 * MOST_ON_LOOP_BYTES), RULES[0])
+@example(("messages", UNITS["messages"][9], 2 * MOST_ON_LOOP_BYTES), RULES[1])
 @example(("tools", UNITS["tools"][2], 1 << 18), RULES[0])
 @example(("input", '"a"', 1 << 20), RULES[0])
 @example(("documents", UNITS["documents"][1], 2 << 20), RULES[0])
@@ -128,7 +126,7 @@ def test_no_rule_occupies_the_loop(attack: Attack, case: tuple[str, str, int], r
 
 
 def test_rules_that_run_on_the_loop_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_body, "is_heavy", lambda *_: False)
+    monkeypatch.setattr(body_threads, "is_heavy", lambda *_: False)
     assert asyncio.run(longest_pause_s("messages", body("messages", USER, 250_000), RULES[0])) > 0.05
 
 

@@ -353,7 +353,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "framing": Family(((parsers.framing_ignores_chunking, 1),), 4, "gatepass/sse/event", WORDS),
     "head": Family(((parsers.parser_ignores_chunking, 1),), 4, "gatepass/server", _REQUEST_WORDS),
-    "body": Family(((parsers.scan_equals_full_read, 1),), 4, "gatepass/proxy/large_body", _BODY_WORDS),
+    "body": Family(((parsers.large_read_equals_small_read, 1),), 4, "gatepass/protocols/request", _BODY_WORDS),
     "form": Family(((parsers.form_scan_ignores_chunking, 1),), 2, "gatepass/proxy/uploads", _FORM_WORDS),
     "token": Family(((parsers.reply_is_token_or_failure, 1),), 4, "gatepass/tokens", _TOKEN_WORDS),
     "config": Family(((parsers.config_loads_or_is_rejected, 1),), 1, "gatepass/config", _CONFIG_WORDS),

@@ -143,11 +143,8 @@ class Equivalent:
 
 EQUIVALENT = (
     Equivalent(".body) <= INLINE_BYTES", "<=", "<", "changed on the event loop or in a thread, the same body"),
-    Equivalent("if not is_scanned and rules is BUILT_IN_RULES", "and", "or", "the same rules in the same order"),
     Equivalent("if len(body) > LARGE_REPLY_BYTES", ">", ">=", "one more iteration of the event loop"),
-    Equivalent("> protocol.one_pass_bytes", ">", ">=", "read in one piece or in slices, the same result"),
     Equivalent("dialect_transform is None and self._lines_left > 1", ">", ">=", "the slow path gives the same events"),
-    Equivalent("read_good is not None and (len(body)", "or", "and", "the slow path gives the same reply"),
     Equivalent("if len(data) <= FAST_PARSE_BYTES", "<=", "<", "an estimate of work, and one size at the border"),
     Equivalent("if commas >= FEW_NUMBERS", ">=", ">", "an estimate of work, and one value at the border"),
 )

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.errors import InvalidRequest
+from gatepass import json_scan
+from gatepass.errors import BodyTooComplex, InvalidRequest
 from gatepass.json_scan import (
     MOST_PART_BYTES,
     MOST_SLOW_NUMBERS,
     NAME_BYTES,
     PART_BYTES,
     SMALL_BYTES,
-    VALUES_BYTES,
     Edit,
     JsonScanner,
     any_of,
@@ -26,6 +26,7 @@ from gatepass.json_scan import (
     occurrences,
     place_of,
     removals,
+    top_members,
     value_span,
 )
 from tests.unit.protocols.json_texts import STRINGS, VALUES, written
@@ -155,32 +156,72 @@ def test_a_name_is_found_at_every_position(filler):
     assert place_of(b'{"model":"m","large":"%b",%b}' % (large, decoys), b'"model"') == 1
 
 
-@given(st.data())
-def test_no_values_are_missed(data):
-    """The count may be lower only for values in a long string."""
-    texts = STRINGS | st.sampled_from([LARGE, ", [" * VALUES_BYTES, ',"' * VALUES_BYTES, "\\" * VALUES_BYTES])
-    numbers = st.integers(0, 3 * VALUES_BYTES).map(lambda count: [1] * count)
-    value = data.draw(st.lists(st.one_of(texts, numbers, OBJECTS), max_size=12))
-    text = data.draw(written(value)).encode()
-    count = _values(value)
-    limit = data.draw(st.integers(0, count + 10))
-    assert has_more_values(text, limit) or count <= limit
-    assert not has_more_values(text, sum(map(text.count, (b",", b"[", b"{"))))
+SIGNS = STRINGS | st.sampled_from([", [", ',"', "\\", '\\"', '"', "{}[],"]).map(lambda text: text * 3)
 
 
-def _values(value):
-    """The number of commas and opening brackets in the JSON text of `value`."""
+@given(st.data(), st.sampled_from([1, 7, 64, 1 << 18]))
+def test_commas_and_brackets_outside_of_texts_are_counted(data, window_bytes):
+    value = data.draw(st.lists(st.one_of(SIGNS, st.dictionaries(SIGNS, VALUES, max_size=3), OBJECTS), max_size=12))
+    text, count = data.draw(written(value)).encode(), _signs(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_scan, "WINDOW_BYTES", window_bytes)
+        patch.setattr(json_scan, "_WINDOW", re.compile(rb".{1,%d}+\\*+[^\\]?+" % window_bytes, re.DOTALL))
+        assert has_more_values(text, count - 1)
+        assert not has_more_values(text, count)
+
+
+def _signs(value):
+    """The number of commas and brackets in the JSON text of `value`."""
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):
         return 0
-    return 1 + max(0, len(value) - 1) + sum(map(_values, value))
+    return 2 + max(0, len(value) - 1) + sum(map(_signs, value))
 
 
 def test_the_values_of_a_long_string_do_not_count():
     image = b'{"images":["%b"],"large":"%b"}' % (b"A" * 1_000_000, b"a, b, [c] " * 100_000)
-    assert not has_more_values(image, 1_000)
-    assert has_more_values(image, 5)
+    assert not has_more_values(image, 5)
+    assert has_more_values(image, 4)
+
+
+@given(st.data())
+def test_the_end_of_a_long_value_is_the_end_of_a_scan(data):
+    value = data.draw(VALUES)
+    before, after = data.draw(st.sampled_from(["", " ", '{"a":'])), data.draw(st.sampled_from(["", "  ", " ,1", "}"]))
+    text = data.draw(written(value))
+    whole = f"{before}{text.strip()}{after}".encode()
+    assert json_scan._end_of_value(whole, len(before)) == len(before) + len(text.strip().encode())
+
+
+@pytest.mark.parametrize("inside", ['"a",' * 300 + "1", "[[]]," * 300 + "{}", '{"a":"]"},' * 300 + "NaN"])
+def test_a_long_value_ends_where_its_steps_end(inside, monkeypatch):
+    text = f'{{"a":[{inside}] ,"b":2}}'.encode()
+    found = list(JsonScanner(text).members())
+    monkeypatch.setattr(json_scan, "SHORT_STEPS", 1_000_000)
+    assert list(JsonScanner(text).members()) == found
+    assert [member.name for member in found] == ["a", "b"]
+
+
+@given(st.data())
+def test_members_of_one_pass_are_those_of_a_scan(data):
+    names = st.sampled_from(["a", "model", "é", 'q"', "\\"]) | STRINGS
+    listed = data.draw(st.lists(st.tuples(names, VALUES), max_size=6))
+    blank = data.draw(st.sampled_from(["", " ", "\n\t"]))
+    inside = f"{blank},{blank}".join(f"{json.dumps(name)}{blank}:{blank}{json.dumps(value)}" for name, value in listed)
+    text = f"{blank}{{{blank}{inside}{blank}}}{blank}".encode()
+    assert top_members(text) == list(JsonScanner(text).members())
+
+
+def test_a_top_level_of_many_members_is_refused():
+    text = b"{%b}" % b",".join([b'"a":0'] * 1_001)
+    with pytest.raises(BodyTooComplex):
+        top_members(text)
+
+
+def test_a_name_of_megabytes_is_refused():
+    with pytest.raises(InvalidRequest, match="name that is longer"):
+        top_members(b'{"%b":0}' % (b"n" * 20_000))
 
 
 def test_a_value_next_to_a_large_string_is_found():
@@ -230,18 +271,24 @@ def test_edits_are_applied_in_order_of_position():
     assert edited(b"abcdef", edits) == b"a+cdEf"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b'{"a":[' + b"[]," * 200 + b"[]]}",
-        b'{"a":[' + b'"",' * 400 + b'""]}',
-        b"{" + b",".join(b'"%d":0' % at for at in range(100)) + b"}",
-    ],
-)
-def test_a_scan_ends_at_its_step_limit(text):
+def test_a_scan_ends_at_its_step_limit():
+    text = b"{" + b",".join(b'"%d":0' % at for at in range(100)) + b"}"
     assert list(JsonScanner(text).members())
     with pytest.raises(InvalidRequest, match="too many small values"):
         list(JsonScanner(text, steps_left=400).members())
+
+
+def _walk_down(scanner):
+    at = 0
+    for _ in range(40):
+        at = next(scanner.members(at)).value
+
+
+def test_passes_over_a_long_value_count_as_steps():
+    text = b'{"a":' * 40 + b'{"b":["%b"%b]}' % (b"x" * 1_000_000, b',""' * 200) + b"}" * 40
+    scanner = JsonScanner(text, steps_left=20_000)
+    with pytest.raises(InvalidRequest, match="too many small values"):
+        _walk_down(scanner)
 
 
 def test_the_elements_of_an_array_count_as_steps():

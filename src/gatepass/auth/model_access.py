@@ -17,10 +17,8 @@ from types import MappingProxyType
 from gatepass.config.access import AccessKey
 from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
 from gatepass.json_scan import (
-    MOST_STEPS,
     NAME_BYTES,
     JsonScanner,
-    ScannedBody,
     any_of,
     folded,
     may_name_in_any_case,
@@ -130,7 +128,6 @@ def _is_destination(name: str) -> bool:
 def check_body_access(
     caller: AccessKey,
     body: bytes,
-    most_steps: int = MOST_STEPS,
     *,
     names_model: bool = False,
     closed: Collection[str] = (),
@@ -140,20 +137,20 @@ def check_body_access(
 
     `names_model`: the object has exactly one own `model` member, without escapes. `check_model_access` checks that one.
     `closed`: the kinds of stored objects that no member may name. `has_items`: an item of `input` may name one.
-    Raises ModelNotAllowed and OperationNotAllowed if `body` names what the caller's key does not cover. Raises
-    TooManySteps if the check needs more than `most_steps` (see JsonScanner).
+    Raises ModelNotAllowed and OperationNotAllowed if `body` names what the caller's key does not cover, and
+    TooManySteps (see JsonScanner).
     """
     if closed and may_name_in_any_case(body, _ANY_STORED_OR_ID if has_items else _ANY_STORED):
-        _check_stored(caller, JsonScanner(body, most_steps), closed)
+        _check_stored(caller, JsonScanner(body), closed)
     if caller.models is None:
         return
     if not may_name_in_any_case(body, _ANY):
         # Only a tool may still name a model. Without another `"model"` than the top level's, no tool does.
-        if type(body) is not ScannedBody and occurs_at_most(body, _ANY_MODEL, int(names_model)):
+        if occurs_at_most(body, _ANY_MODEL, int(names_model)):
             return
         if not may_name_in_any_case(body, _ANY_TOOLS):
             return
-    _check_object(caller, JsonScanner(body, most_steps), 0, is_top=True)
+    _check_object(caller, JsonScanner(body), 0, is_top=True)
 
 
 def check_part_access(caller: AccessKey, name: str, closed: Collection[str] = ()) -> None:

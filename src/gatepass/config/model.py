@@ -246,6 +246,14 @@ class Limits(Block):
     body_bytes: Bytes = 32 * MIB
     """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory; `held_bytes`
     limits all of them together."""
+    body_values: Annotated[int, Field(ge=10_000)] = 500_000
+    """The most values of a JSON body. They are counted as its commas and brackets outside of texts. A body with more
+    gets 413 `body_too_complex` before it is parsed.
+
+    Unit: commas and brackets
+
+    Danger: A body with a million takes the event loop 10 ms, and a rule that reads each message 1 s of CPU.
+    """
     upload_bytes: Bytes = 512 * MIB
     """The largest multipart form, in bytes. A larger one gets 413.
 
@@ -270,8 +278,9 @@ class Limits(Block):
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
-    event_bytes: Bytes = 32 * MIB
-    """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events.
+    event_bytes: Bytes = 8 * MIB
+    """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events. An
+    event above 1 MiB is relayed unchanged; see docs/operations/limits_and_memory.md#memory.
 
     Danger: Each stream may hold this much memory.
     """

@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 
 from gatepass.dialects import error_body
-from gatepass.json_scan import BOM, ONE_PASS_BYTES, JsonScanner, ScannedBody, json_value
+from gatepass.json_scan import BOM, json_value
 from gatepass.types import Headers
 
 BLANKS = b" \t\r\n"
 WHOLE_BYTES = 256 * 1024
 """A larger document is not only an error, so only its MEMBERS are read, and only those up to MEMBER_BYTES."""
+MOST_FINITE_BYTES = 16 * 1024 * 1024
+"""Up to this size NaN and Infinity are replaced for the parser: the copies take 20 ms."""
 LENIENT_BYTES = 1024 * 1024
 LENIENT_BRACKETS = 100_000
 """Limits of a document for the parser of the standard library. A document of this size takes 40 ms."""
@@ -103,8 +105,6 @@ def parse(body: bytes) -> Any:
     lone surrogate), and replaces bytes that are not UTF-8. Only MEMBERS of a document above WHOLE_BYTES are parsed, so
     that memory is bounded. A member above MEMBER_BYTES becomes a placeholder of its kind.
     """
-    if type(body) is ScannedBody:
-        return _parse_scanned(body)
     body = body.removeprefix(BOM)
     try:
         return json_value(body) if len(body) <= WHOLE_BYTES else _parse_large(body)
@@ -124,25 +124,11 @@ def _parse_large(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _parse_scanned(body: ScannedBody) -> dict[str, Any]:
-    walk, view = JsonScanner(body), memoryview(body)
-    spans = {member.name: member for member in walk.members()}
-    found = {name: view[spans[name].value : spans[name].end] for name in MEMBERS if name in spans}
-    document = _read_members(found, MEMBERS)
-    choices = spans.get("choices")
-    if choices is not None and choices.end - choices.value > MEMBER_BYTES and _has_objects(view[choices.value :]):
-        elements = walk.elements(choices.value)
-        start, _ = next(elements)
-        first = _read_members({member.name: view[member.value : member.end] for member in walk.members(start)}, CHOICE)
-        document["choices"] = [first, {}] if next(elements, None) is not None else [first]
-    return document
-
-
 def _read_members(found: Any, members: Iterable[str]) -> dict[str, Any]:
     """Parse `members`, and replace a large one by a placeholder of its kind."""
     held: dict[str, Any] = {}
     for name in members:
-        raw = found.get(name, memoryview(b"")) if isinstance(found, dict) else memoryview(getattr(found, name))
+        raw = memoryview(getattr(found, name))
         if raw.nbytes > MEMBER_BYTES:
             placeholders: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
             held[name] = placeholders.get(bytes(raw[:1]), "…")
@@ -160,7 +146,7 @@ def _small_value(raw: bytes) -> Any:
 
 def _parse_leniently(body: bytes, reason: str) -> Any:
     # not the strict parser's error: its traceback would hold this frame and `body` until a garbage collection
-    if WHOLE_BYTES < len(body) <= ONE_PASS_BYTES and (b"NaN" in body or b"Infinity" in body):
+    if WHOLE_BYTES < len(body) <= MOST_FINITE_BYTES and (b"NaN" in body or b"Infinity" in body):
         # usually in a member that is not parsed; only this copy changes, the reply is relayed unchanged
         with suppress(ValueError, RecursionError):
             return _parse_large(body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
@@ -176,8 +162,6 @@ def _parse_leniently(body: bytes, reason: str) -> Any:
 
 def member(body: bytes, name: str) -> bytes | None:
     """Return the unchanged bytes of the top-level member `name` of a JSON object; None without one."""
-    if type(body) is ScannedBody:
-        return body.inner(name)
     try:
         found = _TOP.decode(body.removeprefix(BOM)).get(name)
     except (ValueError, RecursionError):

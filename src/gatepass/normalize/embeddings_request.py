@@ -12,7 +12,7 @@ from typing import overload
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import Edit, JsonScanner, Member, ScannedBody, edited
+from gatepass.json_scan import Edit, JsonScanner, Member, edited
 from gatepass.normalize.json_editor import JsonEditor
 from gatepass.types import Call, EmbeddingsOptions, Target
 
@@ -89,9 +89,7 @@ class TextsOnly:
 def has_token_ids(call: Call) -> bool:
     """Whether the `input` of an embeddings call is a list of numbers, or of such lists."""
     body = call.body
-    if "input" not in call.operation.members:
-        return False
-    if type(body) is not ScannedBody and _MAYBE_IDS.search(body) is None:
+    if "input" not in call.operation.members or _MAYBE_IDS.search(body) is None:
         return False
     inputs = [member.value for member in JsonScanner(body).members() if member.name == "input"]
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None

@@ -25,11 +25,11 @@ from gatepass.sse.chunk import (
     encode_event,
 )
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
-from gatepass.sse.event import EventTransform
+from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.synthesize import synthesize_stream
-from gatepass.sse.whole_reply import BUILT_BYTES, is_empty_answer, read_good, repair_reply
+from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
 from gatepass.types import Call
 
 
@@ -44,7 +44,6 @@ class Chat(ClientProtocol):
     }
     requires_model = True
     entries, entry = "choices", "choice"
-    one_pass_bytes = BUILT_BYTES
     takes_transforms = True
     read_good = staticmethod(read_good)
     is_text = False
@@ -124,7 +123,9 @@ class Chat(ClientProtocol):
         completions = CompletionAggregator(source, defaults, choices=reply.call.choices, cumulative=cumulative)
         transforms = upstream.transforms
         transform = None if transforms is None else transforms.stream(defaults, wants_usage=True)
-        return BodyAggregator(upstream.name, completions, event_bytes, transform)
+        # a larger event would take too long to convert
+        limit_bytes = event_bytes if transform is None else min(event_bytes, LARGE_EVENT_BYTES)
+        return BodyAggregator(upstream.name, completions, limit_bytes, transform)
 
 
 def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:

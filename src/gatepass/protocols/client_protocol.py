@@ -9,7 +9,6 @@ from gatepass.config.access import Profile
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.dialects.error_body import Mask
 from gatepass.errors import GatepassError
-from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.normalize.rules import STRAY_PARAMS, Rule
 from gatepass.protocols.error_objects import error_body, stream_error
 from gatepass.protocols.request import decode
@@ -31,7 +30,7 @@ KeepAliveEncoder = Callable[[EventStream | None], bytes]
 """Return the keep-alive to write after the sent part of a stream; b"" if none is allowed there. The argument is None
 before the stream has begun."""
 Parse = Callable[[ClientRequest, Operation, bytes, str, int], Call]
-"""The arguments are those of `decode`: the head, the operation, the body, the caller's name, and the most steps."""
+"""The arguments are those of `decode`: the head, the operation, the body, the caller's name, and the most values."""
 Ranking = Callable[[bytes, str], bytes]
 """Return the body of a whole reply, from the upstream of that name, as the client requested it."""
 
@@ -170,8 +169,6 @@ class ClientProtocol:
     """The member with the list of answers; "" if a reply is any JSON."""
     entry: str = ""
     """What a reply with an empty list of answers lacks, for its error; "" if it may be empty."""
-    one_pass_bytes: int = ONE_PASS_BYTES
-    """A larger reply is scanned in slices before it is parsed."""
     takes_transforms: bool = False
     """Dialects may have a conversion of its replies."""
     read_good: Callable[[bytes], GoodReply | None] | None = None

@@ -27,9 +27,9 @@ class Embeddings(ClientProtocol):
     entries, entry = "data", "vector"
 
     def parse(
-        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_steps: int
+        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int
     ) -> Call:
-        return decode(client_request, operation, body, caller, most_steps, asks_vectors=True)
+        return decode(client_request, operation, body, caller, most_values, asks_vectors=True)
 
     def fault(self, document: Any, mask: Mask) -> str | None:
         return fault_of_list(document, self.entries, mask)

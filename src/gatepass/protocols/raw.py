@@ -19,12 +19,12 @@ class Raw(ClientProtocol):
     is_raw = True
 
     def parse(
-        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_steps: int
+        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int
     ) -> Call:
         # GET and DELETE have no body, and `POST /batches/{id}/cancel` needs none
         if not body or operation.method != "POST":
             return call_without_body(client_request, operation, caller, "")
-        return decode(client_request, operation, body, caller, most_steps)
+        return decode(client_request, operation, body, caller, most_values)
 
     def may_be_empty(self, operation: Operation, status: int, headers: Headers) -> bool:
         """Whether a reply without a body is a success: a 202, and a deletion whose reply states where its body ends."""

@@ -31,8 +31,6 @@ from gatepass.sse.chunk import (
     json_text,
     text_of_id,
 )
-from gatepass.sse.event import read_json
-from gatepass.sse.large_event import without_marks
 from gatepass.types import StreamedResponse
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
@@ -306,10 +304,11 @@ class ResponseAggregator(StreamAggregator):
         return self._response or {}
 
     def _add(self, payload: Any, data: bytes) -> None:
+        del data
         fields = payload if isinstance(payload, dict) else {}
         kind = event_kind(fields)
         if kind == "error":  # only its type marks it as an error
-            self._fail_with(read_json(without_marks(data)))
+            self._fail_with(payload)
             return
         self._has_started = True
         index = fields.get("output_index")
@@ -322,7 +321,7 @@ class ResponseAggregator(StreamAggregator):
                     self._items_without_index.append(item)
         elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
             if fields["response"].get("error"):
-                self._fail_with(read_json(without_marks(data))["response"]["error"])
+                self._fail_with(fields["response"]["error"])
                 return
             self._add_response(fields["response"])
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):

@@ -37,8 +37,8 @@ from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import RefusedRequests
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
+from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
-from gatepass.proxy.large_body import BodyThread
 from gatepass.proxy.observers import Observers, observers_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
@@ -139,7 +139,7 @@ class ProcessParts:
     in_flight: InFlightRequests
     refused: RefusedRequests
     periodic_checks: PeriodicChecks
-    body_thread: BodyThread
+    body_threads: BodyThreads
     turns: LoopTurns
     store: GuardedStore | None
     """None if this process shares nothing."""
@@ -233,7 +233,7 @@ class AppState(ProcessParts):
         for holder in self.holders.values():
             await holder.aclose()
         await self.in_flight.tasks.aclose()  # before the transports that the tasks use
-        self.body_thread.close()
+        self.body_threads.close()
         for upstream in self.upstreams.values():
             await upstream.transport.aclose()
         if self.store is not None:
@@ -275,7 +275,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         in_flight=InFlightRequests(limits.connections, callers, budget),
         refused=RefusedRequests(),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
-        body_thread=BodyThread(),
+        body_threads=BodyThreads(),
         turns=LoopTurns(),
         store=store,
     )
@@ -326,7 +326,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         in_flight=parts.in_flight,
         refused=parts.refused,
         periodic_checks=parts.periodic_checks,
-        body_thread=parts.body_thread,
+        body_threads=parts.body_threads,
         turns=parts.turns,
         store=parts.store,
         reload_problems=parts.reload_problems,

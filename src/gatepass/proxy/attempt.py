@@ -6,7 +6,7 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -25,7 +25,6 @@ from gatepass.errors import (
     UpstreamError,
     UpstreamErrorReply,
 )
-from gatepass.json_scan import ScannedBody, place_of
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection, is_too_long
@@ -33,12 +32,7 @@ from gatepass.learning.session import LearningSession, wait_for_trial
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rules import (
-    BUILT_IN_RULES,
-    MODEL,
-    MODEL_NAME_ONLY,
     Rule,
-    applicable_rules,
-    apply_rules,
     normalize,
 )
 from gatepass.observability.observer import RuleChange
@@ -46,9 +40,9 @@ from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import Ranking, comment_keep_alive
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
+from gatepass.proxy.body_threads import INLINE_BYTES, Result
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.large_body import INLINE_BYTES, BodyThread, is_heavy, with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, may_repeat, outcome_of
 from gatepass.proxy.upstream_call import (
@@ -106,11 +100,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     is_streamed = call.stream and "stream" in protocol.members
     if (base := attempt.base) is None:
         rules = rules_for(state, upstream, call, target, context.profile_rules)
-        base = (
-            normalize(call, target, rules)
-            if is_small
-            else await normalize_off_loop(call, target, rules, state.body_thread)
-        )
+        work = partial(normalize, call, target, rules)
+        base = work() if is_small else await _run(attempt, call, work)
         if is_streamed:
             _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
         attempt.base = base
@@ -126,11 +117,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
     if rules := upstream.dialect.rules:
-        normalized = (
-            normalize(normalized, target, rules)
-            if len(normalized.body) <= INLINE_BYTES
-            else await normalize_off_loop(normalized, target, rules, state.body_thread)
-        )
+        work = partial(normalize, normalized, target, rules)
+        normalized = work() if len(normalized.body) <= INLINE_BYTES else await _run(attempt, normalized, work)
     attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
     if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
         _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
@@ -336,11 +324,12 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
 
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
-    rank = await attempt.state.body_thread.run(attempt.call.body, partial(ranking, attempt.call.body))
+    rank = await _run(attempt, attempt.call, partial(ranking, attempt.call.body))
     reply = await send_once(attempt, normalized)
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
-    body = await attempt.state.body_thread.run(reply.body, partial(rank, reply.body, attempt.upstream.name))
+    work = partial(rank, reply.body, attempt.upstream.name)
+    body = await attempt.state.body_threads.run(attempt.call.caller, reply.body, work)
     return reply if body is reply.body else replace(reply, body=body)
 
 
@@ -374,27 +363,9 @@ def rules_for(
     return (*first_rules, *rules) if first_rules else rules
 
 
-async def normalize_off_loop(call: Call, target: Target, rules: Sequence[Rule], thread: BodyThread) -> Call:
-    """Apply `rules` as `normalize` does, in `thread` if the body is heavy (`is_heavy`).
-
-    If the body was scanned, each rule's new body is scanned again before the next rule.
-    """
-    rules = applicable_rules(call, rules)
-    is_scanned = type(call.body) is ScannedBody
-    if (rules is MODEL_NAME_ONLY and (is_scanned or place_of(call.body, MODEL) >= 0)) or not is_heavy(call.body):
-        return apply_rules(call, target, rules)
-    if not is_scanned and rules is BUILT_IN_RULES:
-        # the last rule runs alone: it saves one copy of the body at the peak
-        call = await thread.run(call.body, partial(apply_rules, call, target, rules[:-1]))
-        rules = MODEL_NAME_ONLY
-        if place_of(call.body, MODEL) >= 0:
-            return apply_rules(call, target, rules)
-    if not is_scanned:
-        return await thread.run(call.body, partial(apply_rules, call, target, rules))
-    for rule in rules:
-        call = await with_scanned_body(call)
-        call = await thread.run(call.body, partial(rule.apply, call, target))
-    return call
+async def _run(attempt: Attempt, call: Call, work: Callable[[], Result]) -> Result:
+    """Return the result of `work`, which reads the body of `call`."""
+    return await attempt.state.body_threads.run(call.caller, call.body, work)
 
 
 def drop_tracebacks(error: BaseException) -> None:
@@ -449,8 +420,7 @@ async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     """Return the request with the learned rules applied, the same object if none concerns it."""
     session.recall(base, attempt.state.clock.now())
     if session.has_rules:
-        attempt.base = base = await with_scanned_body(base)
-        planned = await attempt.state.body_thread.run(base.body, partial(session.revise, base))
+        planned = await _run(attempt, base, partial(session.revise, base))
     else:
         planned = session.revise(base)
     attempt.learned = planned.adapted[len(base.adapted) :]
@@ -484,7 +454,6 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     If the rules that were tried did not help, this is the error before them (learning/session.py).
     """
     session, state, upstream = _open_session(attempt, base), attempt.state, attempt.upstream.name
-    sent = await with_scanned_body(sent)
     await _rejection(attempt, session, sent, error)
     shown = session.failed(error, state.clock.now())
     record = attempt.record
@@ -525,15 +494,17 @@ async def _relevant_rules(
     rejection = await _rejection(attempt, session, sent, error)
     if rejection is None:
         return ()
-    sent = await with_scanned_body(sent)
-    return await attempt.state.body_thread.run(sent.body, partial(relevant_rules, rejection, sent))
+    return await _run(attempt, sent, partial(relevant_rules, rejection, sent))
 
 
 async def _rejection(
     attempt: Attempt, session: LearningSession, sent: Call, error: UpstreamError
 ) -> UpstreamRejection | None:
     """Return `error` as the matchers read it. The session keeps it, so that it is parsed only once."""
-    return await attempt.state.body_thread.run(sent.body, partial(session.parse_error, error), INLINE_BYTES)
+    work = partial(session.parse_error, error)
+    if len(sent.body) <= INLINE_BYTES:
+        return work()
+    return await attempt.state.body_threads.run_heavy(sent.caller, work)
 
 
 def _advice(

@@ -11,7 +11,6 @@ from gatepass.http_client.response_body import joined
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import with_scanned_body
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call
 
@@ -28,8 +27,8 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
     """
     parts: Sequence[Call] = (normalized,)
     if normalized.max_inputs is not None:
-        normalized = await with_scanned_body(normalized)
-        parts = await attempt.state.body_thread.run(normalized.body, partial(split, normalized))
+        threads = attempt.state.body_threads
+        parts = await threads.run(normalized.caller, normalized.body, partial(split, normalized))
     classified = [await send_once(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)
     replies = [reply for reply in classified if isinstance(reply, BufferedReply)]
     if len(replies) != len(classified):

@@ -36,7 +36,6 @@ from gatepass.errors import (
     UnsupportedMediaType,
     UpstreamTimeout,
 )
-from gatepass.json_scan import MOST_STEPS, TooManySteps
 from gatepass.normalize.profiles import ProfileRules, untyped
 from gatepass.normalize.rules import with_model
 from gatepass.operations.table import (
@@ -55,10 +54,10 @@ from gatepass.protocols.request import call_without_body, check_encoding
 from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
+from gatepass.proxy.body_threads import INLINE_BYTES, PARSED_VALUES, is_heavy
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
-from gatepass.proxy.large_body import INLINE_BYTES, ON_LOOP_STEPS, UNSCANNED_BYTES, fits_loop, needs_scan, scanned
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
@@ -316,23 +315,24 @@ async def _parse_upload(context: RequestContext, upload: MultipartUpload, found:
     return call
 
 
-def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int = MOST_STEPS) -> Call:
+def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     """Return the call in `body`.
 
     Raises the errors of `decode`, InvalidRequest if the operation requires a model and none is named, UnknownPath and
-    ModelNotAllowed. Raises TooManySteps if it takes more than `most_steps`.
+    ModelNotAllowed.
     """
     operation, client_request, caller = found.operation, context.client_request, context.caller
     protocol, shares_objects = context.protocol, context.state.authenticator.shares_objects
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
-    call = protocol.parse(client_request, operation.served_by or operation, body, caller.name, most_steps)
+    most_values = context.state.limits.body_values
+    call = protocol.parse(client_request, operation.served_by or operation, body, caller.name, most_values)
     if call.body and (shares_objects or caller.models is not None or caller.operations is not None):
         closed, has_items = closed_objects(caller, shares_objects=shares_objects), protocol.has_items
         if closed or caller.models is not None:
             names_model = bool(call.model)
-            check_body_access(caller, body, most_steps, names_model=names_model, closed=closed, has_items=has_items)
+            check_body_access(caller, body, names_model=names_model, closed=closed, has_items=has_items)
     if not call.model and (model := default_model(operation.name)):
         call = replace(call, model=model)
         call = with_model(call, model) if call.body and operation.names_model else call
@@ -346,20 +346,12 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
 
 
 async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Call:
-    """Parse a large body as `_parse` does. Also raises BodyTooComplex.
-
-    A body with much structure is scanned in slices, then parsed in a thread. Others are parsed on the event loop if
-    that takes 15 ms at most, otherwise in a thread.
-    """
-    if len(body) > UNSCANNED_BYTES:
-        await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
-    operation, has_inputs = found.operation, "input" in found.operation.members
-    if operation.method == "POST" and needs_scan(body, has_inputs=has_inputs):
-        body = await scanned(body, counts_inputs=has_inputs)
-    elif fits_loop(body):
-        with suppress(TooManySteps):  # then it is parsed again, in a thread
-            return _parse(context, found, body, ON_LOOP_STEPS)
-    return await context.state.body_thread.run(body, partial(_parse, context, found, body))
+    """Parse a large body as `_parse` does, in a thread if it would block the event loop."""
+    parse = partial(_parse, context, found, body)
+    if not is_heavy(body, PARSED_VALUES):
+        return parse()
+    await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
+    return await context.state.body_threads.run_heavy(context.caller.name, parse)
 
 
 def _keep_call(context: RequestContext, call: Call) -> Call:

@@ -18,16 +18,14 @@ from msgspec.structs import replace
 from gatepass.config.access import PLAIN, Profile
 from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
-from gatepass.dialects.reply_check import WITHOUT_CONTENT, not_json, should_retry
-from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
+from gatepass.dialects.reply_check import WITHOUT_CONTENT, should_retry
+from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.http_client.response_body import joined
-from gatepass.json_scan import ONE_PASS_BYTES, ScannedBody, occurrences
+from gatepass.json_scan import ONE_PASS_BYTES, has_more_values
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.client_protocol import ClientProtocol, Repair
+from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import scanned_reply
 from gatepass.proxy.upstream_call import (
     REJECTION_S,
     as_rejection,
@@ -38,12 +36,11 @@ from gatepass.proxy.upstream_call import (
 )
 from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
-from gatepass.sse.event import DONE, EventTransform
+from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.large_event import LongTexts
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
-from gatepass.sse.whole_reply import BUILT_BYTES, read_shortened
+from gatepass.sse.whole_reply import read_large
 from gatepass.types import OK, Call, Headers, Hidden, Response
 
 
@@ -303,12 +300,16 @@ follow and then still gets its HTTP status."""
 
 
 EVENT_COPIES = 3
-"""A large event is held this many times while it is shortened and validated."""
+"""A large event is held this many times while it is validated."""
 
 
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
-    source, defaults = context.source(context.state.limits.event_bytes), context.envelope_defaults()
+    limit_bytes, defaults = context.state.limits.event_bytes, context.envelope_defaults()
+    is_converted = context.upstream.transforms is not None or bool(context.call.client)
+    if is_converted or context.profile.line_bytes is not None:
+        limit_bytes = min(limit_bytes, LARGE_EVENT_BYTES)  # a larger event would pass unchanged
+    source = context.source(limit_bytes)
     events = context.protocol.event_stream(source, defaults, context)
     kind, beginning = ContentKind.UNDECIDED, b""
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
@@ -344,8 +345,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
 
 
 async def last_events(events: EventStream, turns: LoopTurns) -> bytes:
-    """Return the last bytes of a stream whose body ended. The event loop runs while a large event is shortened."""
-    events.shorten_tail()
+    """Return the last bytes of a stream whose body ended. The event loop runs between the turns of waiting events."""
     runs = []
     while events.waiting:
         await turns.wait()
@@ -378,42 +378,43 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
         return reply
     client_transform = None if context.last is None else context.last.last_transform(context.profile)
     work = partial(_synthesized_events, context, reply.body, client_transform)
-    events, pieces = await context.state.body_thread.run(reply.body, work)
+    events, run = await context.state.body_threads.run(context.call.caller, reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     usage = reply.usage or usage_of(reply.body)
-    return SynthesizedStream(headers, pieces, events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
+    return SynthesizedStream(headers, (run,), events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
 
 
 def _synthesized_events(
     context: ReplyContext, body: bytes, client_transform: EventTransform | None
-) -> tuple[int, tuple[bytes, ...]]:
-    """Return the number of events and their pieces."""
-    texts = LongTexts()
+) -> tuple[int, bytes]:
+    """Return the number of events, and the events."""
     try:
-        events = context.protocol.synthesize(read_shortened(body, texts), context.envelope_defaults(), context)
+        events = context.protocol.synthesize(read_large(body), context.envelope_defaults(), context)
         run = b"".join(events if client_transform is None else map(client_transform.feed, events))
     except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
         raise UpstreamInvalid(
             "The upstream returned JSON that cannot be parsed.", upstream=context.upstream.name
         ) from None
     # `[DONE]` is not counted as an event
-    return run.count(b"\n\n") - run.endswith(DONE), tuple(texts.restored_pieces(run))
+    return run.count(b"\n\n") - run.endswith(DONE), run
 
 
 UNWRAPPED = "unwrap=data"
 """The entry of `x-gatepass-adapted` for an answer taken out of an envelope."""
 
 LARGE_REPLY_BYTES = 512 * 1024
-"""A larger reply is searched in slices of this size, and the event loop runs between two passes over it."""
-MOST_UNSCANNED_VALUES = 8_000_000
-"""Limit for a whole reply that is read without a scan: a pass over this many values takes 40 ms. 2,048 vectors of 3,072
-numbers have 6.3 million."""
+"""The event loop runs between two passes over a larger reply."""
+MOST_CHECKED_BYTES, MOST_CHECKED_VALUES = 16 * 1024 * 1024, 2_000_000
+"""A larger reply is relayed unchecked, because each pass over it may hold the interpreter's lock for 50 ms. An answer
+of 10,000 tokens with 20 alternatives for each has 2,000,000 commas and brackets."""
+UNCHECKED_REPLY = "reply=unchecked"
+"""The entry of `x-gatepass-adapted` for a reply that was relayed without being checked or repaired."""
 
 
 async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> BufferedReply:
     """Read and classify a whole reply; `beginning` was already read. Raises the error that the reply contains."""
-    attempt, response, call = context.attempt, context.response, context.call
+    attempt, response = context.attempt, context.response
     limit_bytes = attempt.limit_bytes
     body = None if beginning else response.take_whole(limit_bytes)
     if body is None:
@@ -427,7 +428,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
                 await memory.wait_for_room()
     read_good = context.protocol.read_good if context.upstream.transforms is None else None
     # a large reply that becomes a stream is read in slices, so that it can be synthesized in slices
-    if read_good is not None and (len(body) <= BUILT_BYTES or not call.stream):
+    if read_good is not None:
         good = read_good(body)
         if len(body) > LARGE_REPLY_BYTES:  # then the event loop runs between two passes
             await asyncio.sleep(0)
@@ -443,26 +444,27 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     if not body and protocol.may_be_empty(call.operation, response.status, response.headers):
         return _without_body(context)
     protocol.check_size(body, context.upstream.name)
-    transforms = context.upstream.transforms if protocol.takes_transforms else None
-    is_large = len(body) > LARGE_REPLY_BYTES
-    is_validated = protocol.is_valid(call, body)
-    if is_large:
+    if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
-    needs_scan = len(body) > protocol.one_pass_bytes and not (is_validated and context.last is None)
-    if needs_scan and first_bytes(body)[:1] == b"{":
-        body = await _scanned_reply(context, body)
-    if is_validated:
-        validated = BufferedReply(context.response.status, context.headers(), body, is_validated=True)
+    if protocol.is_valid(call, body):
+        validated = BufferedReply(response.status, context.headers(), body, is_validated=True)
         return await _repaired(context, validated)
-    if len(body) > MOST_UNSCANNED_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
-        await _check_value_count(context, body)
-    if "stream" in protocol.members and body[:1] != b"{" and is_event_stream(context.response.headers, body):
+    if "stream" in protocol.members and body[:1] != b"{" and is_event_stream(response.headers, body):
         aggregator = _body_aggregator(context)
         await _feed_slices(context, aggregator, body)
         return await _aggregated(context, aggregator)
-    if is_large:
+    if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
-    adapted: tuple[str, ...] = ()
+    return await context.state.body_threads.run(call.caller, body, partial(_classified, context, body))
+
+
+def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
+    """Classify and repair a reply of JSON. Raises the error that it contains."""
+    adapted = tuple[str, ...]()
+    transforms = context.upstream.transforms if context.protocol.takes_transforms else None
+    is_object = first_bytes(body)[:1] == b"{"  # anything else is an error, which its first bytes show
+    if transforms is None and is_object and len(body) > MOST_CHECKED_VALUES and _is_beyond_checks(body):
+        return _unchecked(context, body)
     if transforms is not None:
         if len(body) > ONE_PASS_BYTES:
             raise UpstreamInvalid(
@@ -470,68 +472,64 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
                 upstream=context.upstream.name,
             )
         body, adapted = transforms.document(body, context.envelope_defaults())
-    if is_large:
-        await asyncio.sleep(0)
     reply = received_reply(context.attempt, context.response, body)
-    work = partial(context.upstream.dialect.classify_document, reply, protocol)
-    document = await context.state.body_thread.run(body, work)
+    document = context.upstream.dialect.classify_document(reply, context.protocol)
     if isinstance(document, GatepassError):
         context.attempt.add_changes(adapted)
         raise document
     if document is not body:
         adapted = (*adapted, UNWRAPPED)
-    if is_large:
-        await asyncio.sleep(0)
-    classified = BufferedReply(context.response.status, context.headers(), document, adapted)
-    return await _repaired(context, classified)
+    return _repair(context, BufferedReply(context.response.status, context.headers(), document, adapted))
 
 
-async def _scanned_reply(context: ReplyContext, body: bytes) -> bytes:
-    """Return `body` scanned, or unchanged if it is too complex but small; raise UpstreamInvalid."""
-    try:
-        return await scanned_reply(body)
-    except InvalidJson:
-        reply = received_reply(context.attempt, context.response, b"")
-        raise not_json(reply, "JSON is malformed") from None
-    except BodyTooComplex:
-        if len(body) <= MOST_UNSCANNED_VALUES:
-            return body
-        await _check_value_count(context, body)
-    raise UpstreamInvalid(
-        "The upstream's reply is invalid: a name, a number or a run of blanks in it is too long.",
+def _is_beyond_checks(body: bytes) -> bool:
+    """Return whether to check the JSON `body` would hold the interpreter's lock for too long."""
+    return len(body) > MOST_CHECKED_BYTES or has_more_values(body, MOST_CHECKED_VALUES)
+
+
+def _unchecked(context: ReplyContext, body: bytes) -> BufferedReply:
+    """Return a reply that is too large to check. Raises UpstreamInvalid if gatepass must change it.
+
+    `join_replies` checks the vectors of an embeddings call one by one.
+    """
+    protocol, call = context.protocol, context.call
+    if call.client or (call.stream and "stream" in protocol.members):
+        raise _too_large_to_convert(context)
+    return BufferedReply(
+        context.response.status, context.headers(), body, () if protocol.has_parts else (UNCHECKED_REPLY,)
+    )
+
+
+def _too_large_to_convert(context: ReplyContext) -> UpstreamInvalid:
+    return UpstreamInvalid(
+        f"The upstream's reply is invalid: it has more than {MOST_CHECKED_BYTES} bytes or {MOST_CHECKED_VALUES}"
+        " values, so that gatepass cannot convert it.",
         upstream=context.upstream.name,
     )
 
 
-async def _check_value_count(context: ReplyContext, body: bytes) -> None:
-    """Raise UpstreamInvalid for more than MOST_UNSCANNED_VALUES values. Commas and brackets in strings count too."""
-    values = 0
-    for at in range(0, len(body), LARGE_REPLY_BYTES):
-        part = body[at : at + LARGE_REPLY_BYTES]
-        values += part.count(b",") + occurrences(part, b"[{", MOST_UNSCANNED_VALUES)
-        if values > MOST_UNSCANNED_VALUES:
-            raise UpstreamInvalid(
-                f"The upstream's reply is invalid: it has more than {MOST_UNSCANNED_VALUES} values.",
-                upstream=context.upstream.name,
-            )
-        await asyncio.sleep(0)
-
-
 async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     """Return `reply` repaired for OpenAI's SDKs and adapted to the client's profile."""
+    work = partial(_repair, context, reply)
     if context.protocol.repair is None:
-        return reply if context.last is None else _for_client(context, context.last, reply)
-    return await context.state.body_thread.run(reply.body, partial(_repair, context, context.protocol.repair, reply))
+        return work()
+    return await context.state.body_threads.run(context.call.caller, reply.body, work)
 
 
-def _repair(context: ReplyContext, repair: Repair, reply: BufferedReply) -> BufferedReply:
-    body, adapted, is_empty = repair(reply.body, context.envelope_defaults, context.upstream.name)
-    reply = _changed(reply, body, adapted) if adapted else reply
-    reply = replace(reply, is_empty=True) if is_empty else reply
+def _repair(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+    if context.protocol.repair is not None:
+        repair = context.protocol.repair
+        body, adapted, is_empty = repair(reply.body, context.envelope_defaults, context.upstream.name)
+        reply = _changed(reply, body, adapted) if adapted else reply
+        reply = replace(reply, is_empty=True) if is_empty else reply
     return reply if context.last is None else _for_client(context, context.last, reply)
 
 
 def _for_client(context: ReplyContext, last: ClientProtocol, reply: BufferedReply) -> BufferedReply:
+    if len(reply.body) > MOST_CHECKED_BYTES:
+        if context.call.client:
+            raise _too_large_to_convert(context)
+        return _changed(reply, reply.body, (UNCHECKED_REPLY,))
     body, adapted = last.last_change(reply.body, context.profile, context.call.model)
     return _changed(reply, body, adapted) if adapted else reply
 
@@ -593,9 +591,6 @@ async def _feed_slices(context: ReplyContext, aggregator: BodyAggregator, run: b
         if at:
             await context.state.turns.wait()
         needs_more = aggregator.feed(run[at : at + AGGREGATED_BYTES])
-        while aggregator.waiting:
-            await context.state.turns.wait()
-            needs_more = aggregator.feed()
         if aggregator.is_check_due:
             await context.state.turns.wait()
             for _ in aggregator.check_size():
@@ -607,10 +602,6 @@ async def _feed_slices(context: ReplyContext, aggregator: BodyAggregator, run: b
 
 
 async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedReply:
-    aggregator.shorten_tail()
-    while aggregator.waiting:
-        await context.state.turns.wait()
-        aggregator.feed()
     try:
         for step in (aggregator.take_tail, aggregator.end):
             step()
@@ -625,6 +616,4 @@ async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> Buff
     headers = tuple(field for field in context.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))
     reply = BufferedReply(context.response.status, headers, body, (AGGREGATED,))
-    reply = await _repaired(context, reply)
-    pieces = aggregator.restored_pieces(reply.body)
-    return reply if len(pieces) == 1 else replace(reply, body=await joined(pieces))
+    return await _repaired(context, reply)

@@ -23,6 +23,7 @@ from gatepass.sse.chunk import (
     LEGACY,
     MAX_CHOICES,
     MAX_ENTRIES_MIN_BYTES,
+    MOST_OBJECT_BYTES,
     EnvelopeDefaults,
     Object,
     StreamSource,
@@ -33,7 +34,6 @@ from gatepass.sse.chunk import (
     has_too_many_entries,
     is_chunk,
     json_text,
-    shown_error,
     unwrap,
 )
 from gatepass.sse.event import (
@@ -45,10 +45,9 @@ from gatepass.sse.event import (
     split_events,
     takes_long,
 )
-from gatepass.sse.large_event import CUT_EVENT, LongTexts, has_marks
 
 MOST_BYTES = 6 * 1024 * 1024
-"""Limit of an aggregated reply without its long texts. The text of the longest answers has 0.5 MiB."""
+"""Limit of an aggregated reply. The text of the longest answers has 0.5 MiB."""
 CHECK_BYTES = 1024 * 1024
 """The reply is compared with its limits after this many bytes of events."""
 
@@ -123,10 +122,6 @@ class StreamAggregator(ABC):
                 data, name = event.data or b"", event.name
             self._add_data(data.strip(), name)
 
-    def count(self, size_bytes: int) -> None:
-        """Count bytes of events that `feed` does not receive because they were shortened."""
-        self._bytes_left -= size_bytes
-
     def fail(self, error: GatepassError) -> None:
         """Drop the collected events, and ignore further ones. `finish` raises `error`."""
         self.failure, self.is_over = error, True
@@ -176,7 +171,6 @@ class StreamAggregator(ABC):
             return
         error_body = error_in_event(payload, name, self._read_error)
         if error_body is not None:
-            error_body = shown_error(error_body, data, name, self._read_error)
             self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return
         self._add(payload, data)
@@ -186,23 +180,16 @@ class BodyAggregator:
     """Frames a body, runs its events through `transform`, and feeds them to `aggregator`.
 
     Memory is bounded: one event of `event_limit_bytes`, what the transform holds, and the answer, which the aggregator
-    bounds. While `waiting`, the caller lets the event loop run and then calls `feed` without a piece, because a large
-    event is shortened in steps. While `is_check_due`, the caller runs `check_size`.
-
-    After the last piece it calls `shorten_tail`, `take_tail`, `end`, `finish` and `restore`. The event loop runs
-    between them.
+    bounds. While `is_check_due`, the caller runs `check_size`. After the last piece it calls `take_tail`, `end` and
+    `finish`. The event loop runs between them.
     """
 
     __slots__ = (
         "_aggregator",
         "_framer",
         "_has_started",
-        "_long_texts",
-        "_shortens_tail",
-        "_steps",
         "_transform",
         "_upstream",
-        "waiting",
     )
 
     def __init__(
@@ -217,10 +204,6 @@ class BodyAggregator:
         self._framer = Framer(event_limit_bytes)
         self._transform = transform
         self._has_started = False
-        self._long_texts: LongTexts | None = None
-        self._steps: Iterator[None] = iter(())
-        self._shortens_tail = False
-        self.waiting = b""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -236,42 +219,14 @@ class BodyAggregator:
 
     def feed(self, piece: bytes = b"") -> bool:
         """Take the next bytes of the body. Return False after the last event or the first error."""
-        while self.waiting:
-            self._shorten()
-            if not piece:
-                break
         if run := self._framer.feed(piece):
             self._add(run)
-        if self._framer.is_blocked and not self.waiting:
+        if self._framer.is_blocked:
             if self._framer.large:
-                self._start_shortening(self._framer.take_large())
+                self._add(self._framer.take_large())
             else:
                 self._aggregator.fail(chunk.event_too_large(self._upstream))
         return not self._aggregator.is_over
-
-    def shorten_tail(self) -> None:
-        """Prepare `take_tail`: an unfinished large event is `waiting` until it is shortened."""
-        if self._framer.has_large_tail and not self._aggregator.is_over:
-            self._shortens_tail = True
-            self._start_shortening(self._framer.ended_tail)
-
-    def _start_shortening(self, run: bytes) -> None:
-        if self._long_texts is None:
-            self._long_texts = LongTexts()
-        self.waiting, self._steps = run, self._long_texts.start(run)
-
-    def _shorten(self) -> None:
-        texts = self._long_texts
-        if texts is None or next(self._steps, self) is None:
-            return
-        run, self.waiting, shortened = self.waiting, b"", texts.shortened
-        if self._shortens_tail:  # `take_tail` adds it
-            self._framer.replace_tail(CUT_EVENT if shortened is None else shortened[: -len(b"\n\n")])
-        elif shortened is None:
-            self._aggregator.fail(chunk.event_too_large(self._upstream))
-        else:
-            self._aggregator.count(len(run) - len(shortened))
-            self._add(shortened)
 
     def take_tail(self) -> None:
         """Take a last event without its blank line, and the events that the transform held back."""
@@ -287,12 +242,8 @@ class BodyAggregator:
         self._aggregator.end()
 
     def finish(self) -> bytes:
-        """Return the reply as JSON, with marks instead of long texts. Raises as the aggregator does."""
+        """Return the reply as JSON. Raises as the aggregator does."""
         return self._aggregator.finish()
-
-    def restored_pieces(self, reply: bytes) -> list[bytes]:
-        """Return the reply with its long texts, in pieces."""
-        return [reply] if self._long_texts is None else self._long_texts.restored_pieces(reply)
 
     def _add(self, run: bytes) -> None:
         if not self._has_started:
@@ -378,7 +329,7 @@ class CompletionAggregator(StreamAggregator):
                 return
         if len(data) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             self.fail(chunk.too_many_choices(self._upstream))
-        elif has_marks(data) and has_large_objects(choices):
+        elif len(data) > MOST_OBJECT_BYTES and has_large_objects(choices):
             self.fail(chunk.arguments_too_large(self._upstream))
         elif self._cumulative is None:
             self._add_chunks(((fields, choices),))

@@ -14,7 +14,6 @@ import msgspec
 
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamErrorReply, UpstreamInvalid
 from gatepass.sse.event import read_json
-from gatepass.sse.large_event import whole_bytes, without_marks
 from gatepass.types import UpstreamErrorBody
 
 Object = dict[str, Any]
@@ -171,13 +170,7 @@ def event_value(data: bytes, name: bytes) -> Any:
     except ValueError:
         if name != b"error":
             raise
-        return without_marks(data)[:ERROR_BYTES].decode("utf-8", "replace")
-
-
-def shown_error(error_body: UpstreamErrorBody, data: bytes, name: bytes, read_error: ReadError) -> UpstreamErrorBody:
-    """Return the error in the event `data` for clients: without the marks of `large_event`."""
-    shown = without_marks(data)
-    return error_body if shown == data else error_in_event(event_value(shown, name), name, read_error) or UNREADABLE
+        return data[:ERROR_BYTES].decode("utf-8", "replace")
 
 
 MAX_CHOICES = 1024
@@ -221,8 +214,19 @@ class ArgumentsTooLarge(Exception):
     """Tool arguments that are objects have more than MOST_OBJECT_BYTES together."""
 
 
+def has_objects(choices: Any) -> bool:
+    """Return whether the arguments of a tool call are an object."""
+    return any(
+        isinstance(value, dict | list)
+        for choice in (choices if isinstance(choices, list) else ())
+        for name in ("delta", "message")
+        if isinstance(choice, dict) and isinstance(message := choice.get(name), dict)
+        for value in _argument_values(message)
+    )
+
+
 def has_large_objects(choices: Any) -> bool:
-    """Return whether the tool arguments that are objects had more than MOST_OBJECT_BYTES before they were shortened."""
+    """Return whether the tool arguments that are objects have more than MOST_OBJECT_BYTES."""
     size_bytes = 0
     for choice in choices if isinstance(choices, list) else ():
         for name in ("delta", "message"):
@@ -245,7 +249,7 @@ def _object_bytes(value: Any) -> int:
     if not isinstance(value, dict | list):
         return 0
     try:
-        return whole_bytes(json_text(value))
+        return len(json_text(value))
     except ValueError:  # nested too deep: it is not converted either
         return 0
 
@@ -330,7 +334,8 @@ def stream_empty(upstream: str) -> GatepassError:
 
 def event_too_large(upstream: str) -> GatepassError:
     return UpstreamInvalid(
-        "The upstream sent an event that is larger than limits.event_bytes, or that has too many lines or values.",
+        "The upstream sent an event that is larger than limits.event_bytes (1 MiB if gatepass has to convert it), or"
+        " that has too many lines or values.",
         upstream=upstream,
     )
 

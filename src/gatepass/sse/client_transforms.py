@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from gatepass.config.access import Profile
-from gatepass.json_scan import SMALL_BYTES, ScannedBody, json_value
+from gatepass.json_scan import SMALL_BYTES, json_value
 from gatepass.sse import choice_repair
 from gatepass.sse.chunk import (
     CHAT,
@@ -33,7 +33,7 @@ from gatepass.sse.event import (
     split_events,
     takes_long,
 )
-from gatepass.sse.large_event import FIRST_KEPT_BYTES, has_marks, split_text
+from gatepass.sse.synthesize import split_text
 from gatepass.sse.usage import complete_usage, is_identical
 from gatepass.sse.whole_reply import BUILT_BYTES
 
@@ -134,8 +134,7 @@ class ShortLines(_ChunkTransform):
         self._piece_chars = max(1, (limit_bytes - OVERHEAD_BYTES) // BYTES_PER_CHAR)
 
     def _passes(self, block: bytes) -> bool:
-        size_bytes = len(block)  # nearly every run is short
-        return size_bytes <= self._limit_bytes and (size_bytes <= FIRST_KEPT_BYTES or not has_marks(block))
+        return len(block) <= self._limit_bytes
 
     def _change(self, payload: Any) -> bytes | None:
         choices = payload.get("choices") if isinstance(payload, dict) else None
@@ -321,7 +320,7 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
     if not (profile.whole_numbers or profile.envelope) or body[:SMALL_BYTES].lstrip().startswith(b"["):
         return body, ()
     try:
-        top = _top(body)
+        top: dict[str, Any] = {**_TOP.decode(body)}
         choices = memoryview(top.get("choices", b""))
         is_large = choices.nbytes > BUILT_BYTES  # an answer, to which the repair has given an envelope
         if not is_large and takes_long(bytes(choices)):
@@ -332,13 +331,6 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
         return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
     except (ValueError, RecursionError):
         return body, ()  # JSON that only Python's parser accepts: NaN, half a surrogate pair
-
-
-def _top(body: bytes) -> dict[str, Any]:
-    if type(body) is not ScannedBody:
-        return {**_TOP.decode(body)}
-    view = memoryview(body)
-    return {member.name: msgspec.Raw(view[member.value : member.end]) for member in body.members}
 
 
 def _add_envelope(top: dict[str, Any], model: str) -> bool:

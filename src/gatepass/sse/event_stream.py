@@ -3,49 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import GatepassError
-from gatepass.json_scan import BOM
+from gatepass.json_scan import BOM, has_more_values
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
+    ERROR_BYTES,
     MAX_ENTRIES_MIN_BYTES,
     StreamSource,
+    encode_event,
     error_in_event,
     event_value,
     finish_reason,
-    has_large_objects,
+    has_objects,
     has_output,
     has_too_many_entries,
-    shown_error,
     unwrap,
 )
 from gatepass.sse.event import (
     DONE,
+    LARGE_EVENT_BYTES,
+    MOST_OUTLINED_VALUES,
     EventTransform,
     Framer,
     count_lines,
     first_event,
     first_events,
+    first_small_events,
     has_too_many_lines,
     is_json,
+    outline,
     parse_event,
     single_line_data,
     split_events,
 )
-from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts, has_marks
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
-LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
-NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
+LAST_EVENT, ADDED_DONE, UNCHECKED = "sse=last-event", "sse=done", "sse=unchecked"
+NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHECKED)
 """The changes that validation makes.
 
 - BYTE_ORDER_MARK: It removes a byte order mark (see BOM).
@@ -54,9 +58,12 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
 - ADDED_DONE: It adds `[DONE]` to a stream that is complete without it.
+- UNCHECKED: It changes nothing. An event above LARGE_EVENT_BYTES passed: it has no error and is JSON, but its long
+  texts were not read, and it was not repaired.
 """
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
+_ONE_LINE = re.compile(rb"data:[ \t]*+(?=[{\[])")
 
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
@@ -107,12 +114,9 @@ class EventStream:
         "_is_over",
         "_last_types",
         "_lines_left",
-        "_long_texts",
         "_progress",
         "_read_error",
         "_repair",
-        "_shortening",
-        "_shortens_tail",
         "_upstream",
         "done",
         "events",
@@ -146,9 +150,6 @@ class EventStream:
         self._after = client_transform
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
-        self._long_texts: LongTexts | None = None
-        self._shortening: Iterator[None] | None = None
-        self._shortens_tail = False
         self.waiting = b""
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = 0
@@ -173,7 +174,7 @@ class EventStream:
 
     @property
     def unfinished_bytes(self) -> int:
-        """The size of the event that has not arrived completely, or is not shortened yet."""
+        """The size of the event that has not arrived completely, and of those in `waiting`."""
         return self._framer.tail_bytes + len(self.waiting)
 
     @property
@@ -202,11 +203,15 @@ class EventStream:
             self.waiting = b""
             return b""
         run, dialect_transform = self._framer.feed(piece), self._before
+        later = b""
         if self.waiting:
-            while self._shortening is not None:
-                if (self._shorten(self._shortening) and not run) or self._is_over:
-                    return b""
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
+            if len(run) > LARGE_EVENT_BYTES:
+                if not (end := first_small_events(run)):
+                    end = first_event(run)
+                    self.waiting = run[end:]
+                    return self._validate_large(run[:end])
+                run, later = run[:end], run[end:]
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
             run = dialect_transform.feed(run) if run else b""
@@ -219,37 +224,14 @@ class EventStream:
         elif run:
             run = run if dialect_transform is not None else self._in_this_turn(run)
             run = self._validate_run(run) if run else b""
+        if later:
+            self.waiting += later
         if self._framer.is_blocked and not self.waiting:
             if self._framer.large:
-                self._start_shortening(self._framer.take_large())
+                self.waiting = self._framer.take_large()
             else:
                 self.fail(chunk.event_too_large(self._upstream))
         return run if self._after is None or not run else self._after.feed(run)
-
-    def shorten_tail(self) -> None:
-        """Prepare `finish`: an unfinished large event is `waiting` until it is shortened."""
-        if self._framer.has_large_tail and not self.waiting and not self._is_over:
-            self._shortens_tail = True
-            self._start_shortening(self._framer.ended_tail)
-
-    def _start_shortening(self, run: bytes) -> None:
-        if self._long_texts is None:
-            self._long_texts = LongTexts(self._event_limit_bytes)
-            self._after = RestoredTexts(self._after, self._long_texts)
-        self.waiting, self._shortening = run, self._long_texts.start(run)
-
-    def _shorten(self, steps: Iterator[None]) -> bool:
-        """Continue to shorten the events in `waiting`. Return whether there is nothing to validate yet."""
-        if next(steps, self) is None:
-            return True
-        self._shortening, shortened = None, None if self._long_texts is None else self._long_texts.shortened
-        if self._shortens_tail:  # `finish` validates it
-            self._framer.replace_tail(CUT_EVENT if shortened is None else shortened[: -len(b"\n\n")])
-            shortened = b""
-        elif shortened is None:
-            self.fail(chunk.event_too_large(self._upstream))
-        self.waiting = shortened or b""
-        return not shortened
 
     def finish(self) -> bytes:
         """Return the last bytes for the client after a body that ended cleanly.
@@ -304,6 +286,8 @@ class EventStream:
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
         data = parse_event(block.removeprefix(BOM)).data or b""
+        if len(block) > LARGE_EVENT_BYTES:
+            return self._validate_large(block) if is_json(data) else b""
         if not (is_json(data) or data.strip() == b"[DONE]"):
             return b""
         last = self._validate_run(block if self._before is None else self._before.feed(block))
@@ -389,10 +373,48 @@ class EventStream:
             self.fail(chunk.event_not_json(self._upstream))
             return b""
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
-            error_body = shown_error(error_body, data, name, self._read_error)
             self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return self._finish_repair()
         return self._validate_chunk(block, payload)
+
+    def _validate_large(self, block: bytes) -> bytes:
+        """Validate the outline of a large event. The event passes unchanged, whatever a repair makes of its outline."""
+        name = b""
+        end, found = len(block) - len(b"\r\n\r\n"), _ONE_LINE.match(block)
+        if found is not None and block.find(b"\n", 0, end) < 0 and block.find(b"\r", 0, end) < 0:
+            data = memoryview(block)[found.end() :]
+        elif has_too_many_lines(block):
+            self.fail(chunk.event_too_large(self._upstream))
+            return b""
+        else:
+            event = parse_event(block)
+            if event.data is None:
+                return b"" if self._is_idle_too_long(block) else event.comments
+            data, name = memoryview(event.data.strip()), event.name
+            self.has_ids = self.has_ids or bool(event.id)
+        if has_more_values(data, MOST_OUTLINED_VALUES):
+            self.fail(chunk.event_too_large(self._upstream))
+            return b""
+        try:
+            payload = outline(data)
+        except ValueError:
+            if name != b"error":
+                self.fail(chunk.event_not_json(self._upstream))
+                return b""
+            payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace")
+        if (error_body := error_in_event(payload, name, self._read_error)) is not None:
+            self.fail(chunk.upstream_error_event(self._upstream, error_body))
+            return self._finish_repair()
+        fields = unwrap(payload) if isinstance(payload, dict) else {}
+        if self._repair is not None and has_objects(fields.get("choices")):  # SDKs require text
+            self.fail(chunk.arguments_too_large(self._upstream))
+            return self._finish_repair()
+        self._adapt(UNCHECKED)
+        outlined = encode_event(payload)
+        passed = self._validate_chunk(outlined, payload)
+        if self.failure is not None:
+            return passed
+        return passed.replace(outlined, block, 1) if outlined in passed and passed != outlined else block
 
     def _validate_done(self, block: bytes) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
@@ -424,9 +446,6 @@ class EventStream:
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             self.fail(chunk.too_many_choices(self._upstream))
-            return b""
-        elif self._repair is not None and has_marks(block) and has_large_objects(choices):
-            self.fail(chunk.arguments_too_large(self._upstream))
             return b""
         elif choices and self._repair is None and self._progress.is_whole_reply(choices):
             self.fail(chunk.completion_in_stream(self._upstream))

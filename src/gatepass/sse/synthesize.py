@@ -30,7 +30,6 @@ from gatepass.sse.chunk import (
     text_of_id,
 )
 from gatepass.sse.event import DONE
-from gatepass.sse.large_event import split_text
 
 SYNTHESIZED = "stream=synth"
 """The entry of `x-gatepass-adapted` for a synthesized stream."""
@@ -198,3 +197,8 @@ def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_ch
 
 def _unknown_members(payload: Object, known: frozenset[str]) -> Object:
     return {name: value for name, value in payload.items() if name not in known and value is not None}
+
+
+def split_text(text: str, most_chars: int) -> list[str]:
+    """Split a text into parts of at most `most_chars` characters."""
+    return [text[at : at + most_chars] for at in range(0, len(text), most_chars)]

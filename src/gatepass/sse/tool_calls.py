@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gatepass.sse.chunk import Object, text_of_id
-from gatepass.sse.large_event import has_marks_in_text
 
 MAX_CALLS = 1024
 """Limit on the calls of one choice. Deltas of further calls are assigned to the last one."""
@@ -145,9 +144,7 @@ _HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 def is_complete_json(arguments: str) -> bool:
-    """Return whether the arguments of a call are complete JSON; False for arguments of a shortened event."""
-    if has_marks_in_text(arguments):
-        return False
+    """Return whether the arguments of a call are complete JSON."""
     text = arguments.encode("utf-8", "replace")
     try:
         _VALUE.decode(_HALF_PAIR.sub(rb"\1", text) if b"\\ud" in text or b"\\uD" in text else text)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, ScannedBody, edited
+from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
 from gatepass.sse.choice_repair import (
     ENVELOPE,
     FINISH,
@@ -46,8 +46,7 @@ from gatepass.sse.chunk import (
     json_text,
     text_of_id,
 )
-from gatepass.sse.event import read_json
-from gatepass.sse.large_event import LongTexts, Span
+from gatepass.sse.event import read_json, takes_long
 from gatepass.sse.usage import Usage, complete_usage, ends_with_usage
 
 BUILT_BYTES = 1024 * 1024
@@ -214,7 +213,7 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
     Returns the same object if no repair is necessary, or if the repair would take too long. `defaults` is called only
     if a repair may be necessary. Raises ArgumentsTooLarge.
     """
-    if type(body) is not ScannedBody and is_strict(body):
+    if is_strict(body):
         return body, ()
     names: list[str] = []
     try:
@@ -237,7 +236,7 @@ class _ReplyRepair:
     def edits(self, scanner: JsonScanner) -> Iterator[Edit]:
         text = scanner.text
         # DeepSeek sends empty lines before a slow reply
-        start = text.start if type(text) is ScannedBody else len(text) - len(text.lstrip())
+        start = len(text) - len(text.lstrip())
         top = Fields.at(scanner, start)
         choices = [] if top is None else top.objects("choices")
         if top is None or not 0 < len(choices) <= MAX_ENTRIES:
@@ -424,43 +423,35 @@ class Fields:
 # --- read a large completion ----------------------------------------------------------------------
 
 UNREAD_BYTES = 1024
-_OBJECT, _ARRAY = b"{["
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def read_shortened(body: bytes, texts: LongTexts) -> Object:
-    """Return the value of `body`, with the marks of `texts` in it. Call it in a thread if `body` is large.
+def read_large(body: bytes) -> Object:
+    """Return the value of a completion, in which large values in the `logprobs` of choices remain JSON text.
 
-    Marks replace long texts. They also replace large values in the `logprobs` of choices: an answer of 3,500 tokens
-    with 20 alternatives for each has 400,000 values there, which gatepass never reads.
+    An answer of 3,500 tokens with 20 alternatives for each has 400,000 values there, which gatepass never reads.
     Raises ValueError as `read_json` does.
     """
+    if not takes_long(body):
+        whole: Object = read_json(body)
+        return whole
     try:
-        unread = _large_logprobs(JsonScanner(body)) if isinstance(body, ScannedBody) else []
-    except InvalidRequest:
+        document = _FIELDS.decode(body)
+        choices = [_choice(_FIELDS.decode(choice)) for choice in _ITEMS.decode(document.pop("choices"))]
+    except (KeyError, RecursionError):
         raise ValueError("too many values") from None
-    document: Object = read_json(texts.shorten_document(body, unread))
-    return document
+    return {**{name: read_json(bytes(value)) for name, value in document.items()}, "choices": choices}
 
 
-def _large_logprobs(scanner: JsonScanner) -> list[Span]:
-    """Return the spans of the lists and objects above UNREAD_BYTES in the `logprobs` of the choices."""
-    spans = list[Span]()
-    text = scanner.text
-    choices = _members(scanner, 0).get("choices")
-    if choices is None or text[choices.value] != _ARRAY:
-        return spans
-    for start, _ in scanner.elements(choices.value):
-        logprobs = _members(scanner, start).get("logprobs") if text[start] == _OBJECT else None
-        if logprobs is not None and text[logprobs.value] == _OBJECT:
-            # in order, and all of several members with one name
-            spans += [
-                (member.value, member.end)
-                for member in scanner.members(logprobs.value)
-                if member.end - member.value > UNREAD_BYTES and text[member.value] in b"{["
-            ]
-    return spans
+def _choice(members: dict[str, msgspec.Raw]) -> Object:
+    logprobs = bytes(members.pop("logprobs", b"null"))
+    choice = {name: read_json(bytes(value)) for name, value in members.items()}
+    if not logprobs.startswith(b"{"):
+        return {**choice, "logprobs": read_json(logprobs)}
+    return {**choice, "logprobs": {name: _unread(bytes(value)) for name, value in _FIELDS.decode(logprobs).items()}}
 
 
-def _members(scanner: JsonScanner, at: int) -> dict[str, Member]:
-    """Return the members of an object by name. The last of several members with one name is used."""
-    return {member.name: member for member in scanner.members(at)}
+def _unread(text: bytes) -> Any:
+    # a line end in the text would end the event
+    return read_json(text) if len(text) <= UNREAD_BYTES else msgspec.Raw(text.translate(None, b"\r\n"))

@@ -83,7 +83,7 @@ def test_an_operators_value_is_not_shown():
 
 
 def test_a_body_of_too_many_values_concerns_no_change():
-    call = a_call(b'{"m":[' + b",".join([b"[]"] * 510_000) + b'],"a":1}')
+    call = a_call(b"{" + b'"m":0,' * 60_000 + b'"a":1}')
     assert not would_change(Drop(at("a")), call)
     assert would_change(Drop(at("a")), a_call(b'{"a":1}'))
     assert not would_change(Drop(at("a")), a_call(b"", MODELS))

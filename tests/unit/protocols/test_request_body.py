@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.json_scan import folded
-from gatepass.protocols import request
 from gatepass.protocols.request import (
     BEGINNING_BYTES,
     LISTED_BYTES,
@@ -297,9 +297,9 @@ def test_a_window_border_anywhere_changes_nothing(filler, shift):
 @given(st.text('\\"[{x', max_size=300))
 def test_few_escapes_and_many_are_found_alike(text):
     body = json.dumps({"a": [text, {"b": text}]}).encode()
-    for most in (1, 5, request.MOST_ESCAPED_CHARS):
+    for most in (1, 5, json_scan.MOST_ESCAPED_CHARS):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(request, "MOST_ESCAPED_CHARS", most)
+            patch.setattr(json_scan, "MOST_ESCAPED_CHARS", most)
             assert [is_deeper(body, limit) for limit in (2, 3)] == [True, False]
 
 

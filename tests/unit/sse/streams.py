@@ -39,7 +39,7 @@ def text(content: str, **more: Any) -> bytes:
 def finished(body: BodyAggregator) -> bytes:
     """The whole reply after the last piece."""
     body.take_tail()
-    return b"".join(body.restored_pieces(body.finish()))
+    return body.finish()
 
 
 _TOOL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}
