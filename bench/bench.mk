@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms
+.PHONY: bench bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -12,6 +12,9 @@ bench-profile: setup ## CPU time of a small chat and of a relayed event, by part
 
 bench-curves: setup ## Cost by number of streams and size of bodies, against nginx
 	$(BIN)/python -m bench.curves
+
+bench-bodies: setup ## Large bodies, replies and events: CPU against msgspec, lateness of a timer, memory, verdict
+	$(BIN)/python -m bench.bodies
 
 bench-soak: setup ## Ten minutes of load: memory and file descriptors must stay flat
 	$(BIN)/python -m bench.soak

@@ -120,6 +120,7 @@ class Client:
     """One keep-alive connection to gatepass."""
 
     def __init__(self, reception: ConnectionContext, config: ServerConfig) -> None:
+        self.context, self.server_config = reception, config
         self._connection = ClientConnection(reception, config=config, server_state=ServerState(), app_state={})
         self._connection.connection_made(MemoryTransport(self._receive))
         self._done: asyncio.Future[None] | None = None
@@ -184,9 +185,9 @@ async def least_us(client: Client, request_bytes: bytes, batch: int) -> float:
     return best_s * US_PER_S
 
 
-async def connect(log: TextIO) -> tuple[AppState, Upstream, Client]:
+async def connect(log: TextIO, upstream: Upstream | None = None) -> tuple[AppState, Upstream, Client]:
     """Return gatepass, an upstream and a client that are connected."""
-    upstream = Upstream()
+    upstream = upstream or Upstream()
     state = create_state(upstream)
     configure("info", "json", state.redactor, log)
     state.start()

@@ -61,7 +61,7 @@ STAGES = (
     ("gatepass/tokens/", "token"),
     ("gatepass/auth/", "authenticate"),
     ("gatepass/operations/", "parse"),
-    ("gatepass/proxy/large_body.py", "parse"),
+    ("gatepass/proxy/body_threads.py", "parse"),
     ("gatepass/proxy/routing.py", "route"),
     ("gatepass/normalize/", "normalize"),
     ("gatepass/learning/", "learned rules"),
