@@ -114,6 +114,8 @@ class EventStream:
         "_is_over",
         "_last_types",
         "_lines_left",
+        "_match",
+        "_passes_match",
         "_progress",
         "_read_error",
         "_repair",
@@ -157,6 +159,9 @@ class EventStream:
         self._adapted: list[str] = []
         self._is_over = self._has_begun = self.has_ids = False
         self._fast_path = FastPath()
+        self._match = self._fast_path.count_matching
+        self._passes_match = False
+        """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -202,6 +207,9 @@ class EventStream:
         if self._is_over:
             self.waiting = b""
             return b""
+        if self._passes_match and len(piece) <= self._event_limit_bytes and (count := self._match(piece)):
+            self.events += count
+            return piece
         run, dialect_transform = self._framer.feed(piece), self._before
         later = b""
         if self.waiting:
@@ -231,6 +239,7 @@ class EventStream:
                 self.waiting = self._framer.take_large()
             else:
                 self.fail(chunk.event_too_large(self._upstream))
+        self._passes_match = self._before is self._after is None and not (self._framer.tail_bytes or self.waiting)
         return run if self._after is None or not run else self._after.feed(run)
 
     def finish(self) -> bytes:
