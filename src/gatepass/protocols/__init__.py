@@ -16,5 +16,15 @@ from gatepass.protocols.raw import RAW
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import RESPONSES, STORED_RESPONSES
 
-_ALL = (CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, STORED_RESPONSES, MESSAGES, MODELS, RAW)
+_ALL = (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    RERANK,
+    RESPONSES,
+    STORED_RESPONSES,
+    MESSAGES,
+    MODELS,
+    RAW,
+)
 PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType({one.name: one for one in _ALL})

@@ -23,7 +23,10 @@ Values = TypeVarTuple("Values")
 
 def observers_of(config: Config, metrics: Metrics, redactor: Redactor, refused: RefusedRequests) -> Observers:
     """Return the observers of a configuration, in the order in which they learn of an event."""
-    listed: list[Observer] = [metrics, AccessLog(refused)]
+    listed: list[Observer] = [
+        metrics,
+        AccessLog(refused),
+    ]
     if config.log.bodies:
         listed.append(BodyLog(redactor))
     return Observers(listed, metrics.observer_failed)
