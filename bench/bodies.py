@@ -135,7 +135,7 @@ SHAPES = (
     Shape("a name of 30 MiB", lambda: HELLO % (b',"%b":0' % (b"n" * 30 * MIB))),
     Shape("embeddings, 2,048 texts, 8 MiB", lambda: embeddings(text("ab, c", 4096), 2048), EMBEDDINGS),
     Shape("embeddings, 300,000 token ids", lambda: embeddings(b"[%b]" % listed(b"12345", 879), 2048), EMBEDDINGS),
-    Shape("reply: vectors, 64 MiB", lambda: vectors(1560, 3072), EMBEDDINGS, b'{"model":"bench-embed","input":[%b]}'),
+    Shape("reply: vectors, 64 MiB", lambda: vectors(1556, 3072), EMBEDDINGS, b'{"model":"bench-embed","input":[%b]}'),
     Shape("reply: answer, 2 MiB", lambda: OK_CHAT % (b"word " * (2 * MIB // 5), b""), CHAT, HELLO % b""),
     Shape("reply: answer, 15 MiB", lambda: OK_CHAT % (b"word " * (3 * MIB), b""), CHAT, HELLO % b""),
     Shape("reply: answer, 60 MiB", lambda: OK_CHAT % (b"word " * (12 * MIB), b""), CHAT, HELLO % b""),
@@ -235,7 +235,7 @@ async def measure(shape: Shape, upstream: Upstream, client: AnyStatus) -> tuple[
     """Return how late a timer was in ms, the memory that the request added in bytes, and the verdict."""
     body, reply = shape.sizes()
     if b"%b" in body and shape.request:
-        body = body % listed(b'"a"', 1560 * 4)
+        body = body % listed(b'"a"', 1556 * 4)
     kind = b"text/event-stream" if reply.startswith(b"data:") else b"application/json"
     head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (kind, len(reply))
     upstream.reply = (head, *pieces(reply))

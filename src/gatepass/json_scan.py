@@ -451,9 +451,11 @@ def signs_by_window(text: bytes | memoryview) -> Iterator[bytes]:
     """
     is_inside = False
     for found in _WINDOW.finditer(text):
-        window = _unescaped(found[0])
-        if is_inside and b'"' not in window:
+        window = found[0]
+        # nothing of a long string is read, and escapes only where there are quotes too
+        if is_inside and (b'"' not in window or b'"' not in (window := _unescaped(window))):
             continue
+        window = window if is_inside else _unescaped(window)
         # the signs, and the quotes that open or close strings
         marks = window.translate(None, _NO_MARK)
         parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
