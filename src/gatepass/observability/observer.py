@@ -96,6 +96,7 @@ class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
     """The changes that were tried and did not make the upstream accept the request."""
     upstream_request_id: str | None = None
     duration_s: float = 0.0
+    """The time from `began_s` until the attempt ended, with the waits for a token, the upstream and the client."""
     token_wait_s: float = 0.0
     upstream_s: float = 0.0
     """How long the attempt waited for the upstream."""
