@@ -1,16 +1,14 @@
 """Serve one API request: authenticate, parse, route, attempt targets, relay, end.
 
-`ApiEndpoint.serve` is what a server calls, and `handle` serves the request. `_serve` holds the steps in their order.
-The functions below it are their parts.
+`handle` is what a server calls, with the state and the catalog of an `ApiEndpoint`. `_serve` holds the steps in their
+order; the functions below it are their parts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -68,24 +66,20 @@ NO_OPERATION, PREFLIGHT = "none", "preflight"
 
 
 class ApiEndpoint:
-    """Serves every path that is not a page, whichever server received the request."""
+    """Holds what `handle` serves new requests with: every request of a path that is not a page."""
 
     # Without FastAPI's parameters, dependencies and body models: gatepass must keep the bytes of a body, and an
     # endpoint of FastAPI takes 50 to 70 µs more.
 
     def __init__(self, state: AppState) -> None:
         self.state = state
-        self._catalog = ModelCatalog(state)
+        self.catalog = ModelCatalog(state)
 
     def use(self, state: AppState) -> None:
         """Serve new requests with `state`. Requests in progress keep the state that they began with."""
         self.state.hand_over(state)
-        self._catalog = self._catalog.of_next(state)
+        self.catalog = self.catalog.of_next(state)
         self.state = state
-
-    def serve(self, client_request: ClientRequest, cycle: RequestCycle) -> Coroutine[Any, Any, None]:
-        """Return the work of one request: `handle` with the state that is current now."""
-        return handle(client_request, self.state, self._catalog, cycle)
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:

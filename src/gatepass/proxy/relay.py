@@ -85,8 +85,8 @@ async def _relay_stream(
         await stream.response.aclose()
         raise
     finally:
-        context.streamed = events.streamed
-        _note(attempt, context, events, events.usage)
+        usage, context.streamed = events.usage, events.streamed
+        _note(attempt, context, events, usage)
 
 
 async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:

@@ -17,7 +17,7 @@ from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import ApiEndpoint
+from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server.cycle import (
     AHEAD_BYTES,
     BODILESS,
@@ -427,4 +427,4 @@ async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, re
         scope["query_string"],
         mounted_at,
     )
-    await cycle.serve(endpoint.serve(client_request, cycle))
+    await cycle.serve(handle(client_request, state, endpoint.catalog, cycle))

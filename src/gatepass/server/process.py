@@ -31,7 +31,7 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import ApiEndpoint
+from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
@@ -125,7 +125,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         headers, query = cycle.headers, cycle.target.partition(b"?")[2]
         name, now_s = ids.of(headers), endpoint.state.clock.now()
         client_request = ClientRequest(name, cycle.method, cycle.path, headers, cycle.peer, now_s, query)
-        return endpoint.serve(client_request, cycle)
+        return handle(client_request, endpoint.state, endpoint.catalog, cycle)
 
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
