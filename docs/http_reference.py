@@ -289,16 +289,18 @@ def http_api_page() -> str:
     parts.append(
         "## Pages\n\nThe pages are at the root and below `server.base_path`. gatepass writes no access line for them.\n"
     )
-    parts += [page_entry(path, OWN_PAGES[path]) for path in ("/", *PATHS)]
+    parts += [page_entry(path) for path in ("/", *PATHS)]
     return page(title, [*parts, NOT_SERVED])
 
 
 def operation_entry(operation: Operation) -> Entry:
-    row = API[operation.method, operation.path]
+    row = API.get((operation.method, operation.path))
+    if row is None:
+        raise KeyError(f"{operation.method} {operation.path} requires an entry in API (docs/http_reference.py)")
     path = PREFIXES[0] + operation.path
     accepts = "no body"
     if row.example.body is not None:
-        accepts = f"a JSON object with {in_order(row.example.body)}, and OpenAI's other members"
+        accepts = f"a JSON object with {in_order(row.example.body)}, and the other members of the operation"
     elif row.example.form is not None:
         accepts = f"a multipart form with {in_order(row.example.form)}"
     facts = {"Operation": f"`{operation.opened_by or operation.name}`", "Accepts": accepts}
@@ -321,7 +323,10 @@ def in_order(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def page_entry(path: str, row: Path) -> Entry:
+def page_entry(path: str) -> Entry:
+    row = OWN_PAGES.get(path)
+    if row is None:
+        raise KeyError(f"the page {path} requires an entry in OWN_PAGES (docs/http_reference.py)")
     about, _, details = row.about.partition("\n\n")
     facts = {"Accepts": "no body", "Returns": row.returns or "a JSON object", "Key": row.key}
     blocks = example_blocks(curl("GET", path, row), row.example.reply)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from docs.generate import FOLDER
-from docs.http_reference import ADDED, API, READ, ROOT
+from docs.http_reference import ADDED, API, READ, ROOT, operation_entry, page_entry
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.auth.cors import EXPOSED
@@ -40,6 +41,13 @@ def test_exactly_the_existing_operations_and_pages_have_an_entry() -> None:
     operations = {f"{row.method} /v1{row.path}" for row in OPERATIONS}
     assert set(ENTRIES) == operations | {f"GET {path}" for path in ("/", *PATHS)}
     assert set(API) == {(row.method, row.path) for row in OPERATIONS}
+
+
+def test_a_missing_entry_is_an_error_that_names_its_list() -> None:
+    with pytest.raises(KeyError, match=r"POST /ask requires an entry in API \(docs/http_reference.py\)"):
+        operation_entry(replace(OPERATIONS[0], path="/ask"))
+    with pytest.raises(KeyError, match=r"/connections requires an entry in OWN_PAGES \(docs/http_reference.py\)"):
+        page_entry("/connections")
 
 
 def request(command: str) -> tuple[str, str, dict[str, str], bytes]:

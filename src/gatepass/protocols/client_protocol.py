@@ -88,8 +88,11 @@ other arguments are a function that is called if the reply lacks an id, a time o
 class ClientProtocol:
     """One format that clients speak. A subclass overrides what differs, and its one instance has no state.
 
-    This class is the protocol of an operation whose JSON and streams pass unchanged. Each attribute and method states
-    what such an operation does.
+    This class is the protocol of an operation whose replies are whole JSON objects or lists; any other reply is a 502.
+    They pass unchanged. With `members = frozenset()` no built-in rule changes a request; otherwise the stray members
+    are left out.
+    gatepass reads a stream only with `stream` in `members`, and relays one unread with `is_raw`. Each attribute and
+    method states what such an operation does.
     """
 
     __slots__ = ()
@@ -104,7 +107,8 @@ class ClientProtocol:
     members: frozenset[str] = frozenset(STRAY_PARAMS)
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 
-    `stream` is one of them if gatepass can make a whole reply of a stream and the reverse.
+    `stream` is one of them if `synthesize` and `aggregator` are overridden: an upstream may answer with a whole reply
+    or a stream, whichever the client requests.
     """
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""

@@ -11,6 +11,7 @@ import pytest
 
 import gatepass
 from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.client_protocol import ClientProtocol
 
 SRC = Path(gatepass.__file__).parent
 OWN = {SRC / "operations" / "table.py", *(SRC / "protocols").glob("*.py")}
@@ -101,3 +102,10 @@ def test_another_question_is_not(source):
 def test_no_module_compares_a_protocol_its_name_or_its_class():
     modules = [file for file in SRC.rglob("*.py") if file not in OWN]
     assert [f"{file}:{line}" for file in modules for line in comparisons(file.read_text())] == []
+
+
+@pytest.mark.parametrize("protocol", [name for name, one in PROTOCOLS.items() if "stream" in one.members])
+def test_a_protocol_with_stream_converts_streams_and_whole_replies_into_each_other(protocol):
+    own = type(PROTOCOLS[protocol])
+    missing = [name for name in ("synthesize", "aggregator") if getattr(own, name) is getattr(ClientProtocol, name)]
+    assert not missing, f"`stream` in `members` requires {' and '.join(missing)}"
