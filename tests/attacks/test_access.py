@@ -32,6 +32,7 @@ from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.json_scan import FOLDED, JsonScanner, TooManySteps
 from gatepass.protocols.request import ROUTING, RequestBody
 from gatepass.proxy.uploads import MultipartScan
+from gatepass.server.pages import PATHS
 from gatepass.types import ClientRequest
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
@@ -400,7 +401,7 @@ def test_a_probe_names_this_machine_by_its_address() -> None:
     assert not answers(authenticator, [(b"host", b"evil.example")], peer="10.0.0.1")
 
 
-PAGES = ["/healthz", "/readyz", "/metrics", "/status", "/learned", "/v1/models", "/nowhere", "/v1/chat/completions"]
+PAGES = [*PATHS, "/v1/models", "/nowhere", "/v1/chat/completions"]
 HEADS = [
     {"host": "evil.example"},
     {"host": "localhost", "origin": "moz-extension://localhost"},

@@ -96,7 +96,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_page_is_short_and_names_its_reader_first(page: str) -> None:
     text = PAGES[page]
     assert text.partition("\n\n")[2].startswith("This page is for ")
-    assert len(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).split()) <= 700
+    prose = re.sub(r"^```.*?^```|^\|[^\n]*", "", text, flags=re.MULTILINE | re.DOTALL)  # a table grows with the code
+    assert len(prose.split()) <= 700
 
 
 @pytest.mark.parametrize(
