@@ -145,12 +145,12 @@ SHAPES = (
         "reply: brackets, 60 MiB", lambda: OK_CHAT % (b"a", b',"x":[%b]' % listed(b"[]", 60 * MIB)), CHAT, HELLO % b""
     ),
     Shape("reply to a stream: 15 MiB", lambda: OK_CHAT % (b"word " * (3 * MIB), b""), CHAT, HELLO % b',"stream":true'),
-    Shape("event: image, 8 MiB", lambda: stream(text("iVBORw0KGgoA", 8 * MIB - 999)), CHAT, HELLO % b',"stream":true'),
-    Shape("event: escapes, 8 MiB", lambda: stream(text("\\n", 8 * MIB - 999)), CHAT, HELLO % b',"stream":true'),
+    Shape("event: image, 4 MiB", lambda: stream(text("iVBORw0KGgoA", 4 * MIB - 999)), CHAT, HELLO % b',"stream":true'),
+    Shape("event: escapes, 4 MiB", lambda: stream(text("\\n", 4 * MIB - 999)), CHAT, HELLO % b',"stream":true'),
     Shape(
-        "event: numbers, 8 MiB", lambda: stream(b"[%b]" % listed(b"1", 8 * MIB - 999)), CHAT, HELLO % b',"stream":true'
+        "event: numbers, 4 MiB", lambda: stream(b"[%b]" % listed(b"1", 4 * MIB - 999)), CHAT, HELLO % b',"stream":true'
     ),
-    Shape("event: 9 MiB", lambda: stream(text("a", 9 * MIB)), CHAT, HELLO % b',"stream":true'),
+    Shape("event: 5 MiB", lambda: stream(text("a", 5 * MIB)), CHAT, HELLO % b',"stream":true'),
 )
 
 

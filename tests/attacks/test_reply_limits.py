@@ -23,7 +23,7 @@ from tests.integration.gateway import CHAT, HELLO, gateway
 
 MIB = 1 << 20
 SIZE_BYTES = 15 * MIB
-EVENT_BYTES = 5 * MIB
+EVENT_BYTES = 3 * MIB
 WAIT_S = 60.0
 PIECE_BYTES = 64 * 1024
 
@@ -179,8 +179,8 @@ async def test_smaller_arguments_that_are_an_object_become_text(
     """The event is large because of its content."""
     message = b'"content":"%s",' + call(b'{"a":"' + b"x" * 900_000 + b'"}')
     make = event if is_event else whole_reply
-    found = await answer_to(attack, make(message, size_bytes=4 * MIB), request_body)
-    attack.check(found.status == 200 and found.size_bytes > 4 * MIB + 800_000, found)
+    found = await answer_to(attack, make(message, size_bytes=3 * MIB), request_body)
+    attack.check(found.status == 200 and found.size_bytes > 3 * MIB + 600_000, found)
 
 
 @pytest.mark.attack("replies: limits, arguments as text")

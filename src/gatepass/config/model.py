@@ -278,7 +278,7 @@ class Limits(Block):
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
-    event_bytes: Bytes = 8 * MIB
+    event_bytes: Bytes = 4 * MIB
     """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events. An
     event above 1 MiB is relayed unchanged; see docs/operations/limits_and_memory.md#memory.
 

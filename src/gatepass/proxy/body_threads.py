@@ -1,4 +1,4 @@
-"""Work on large bodies outside of the event loop, in one thread for each caller.
+"""Work on large bodies outside of the event loop, in one thread that callers use in turns.
 
 The structure of a body is bounded (`limits.body_values`), so that msgspec, which holds the interpreter's lock, reads
 any body in less than 50 ms. Python code hands the lock to the event loop every 5 ms.
@@ -7,9 +7,11 @@ any body in less than 50 ms. Python code hands the lock to the event loop every 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
 
 from gatepass.json_scan import has_more_values
 
@@ -32,16 +34,21 @@ def is_heavy(body: bytes, most_values: int = INLINE_VALUES) -> bool:
 
 
 class BodyThreads:
-    """The threads for work on heavy bodies: one for each caller with such work, so that no caller waits for another."""
+    """The thread for work on heavy bodies. Callers take turns, so that one caller's many bodies delay no other's.
 
-    __slots__ = ("_executors", "_works")
+    A thread for each caller would delay the event loop: each of them holds the interpreter's lock for 5 ms at a time.
+    """
+
+    __slots__ = ("_executor", "_is_working", "_turns")
 
     def __init__(self) -> None:
-        self._executors: dict[str, ThreadPoolExecutor] = {}
-        self._works: dict[str, set[Future[Any]]] = {}
+        self._executor = ThreadPoolExecutor(1, "gatepass-body")  # the thread starts with the first work
+        self._is_working = False
+        self._turns: dict[str, deque[asyncio.Future[None]]] = {}
+        """The waiting works of each caller, in the order of the callers' turns."""
 
     async def run(self, caller: str, body: bytes, work: Callable[[], Result]) -> Result:
-        """Return the result of `work`, in a thread if `body`, which it reads, is heavy (`is_heavy`).
+        """Return the result of `work`, in the thread if `body`, which it reads, is heavy (`is_heavy`).
 
         `work` must not change shared state, and must not call C code that holds the interpreter's lock for more than
         50 ms. If the request is cancelled before `work` begins, it does not run.
@@ -49,21 +56,41 @@ class BodyThreads:
         return await self.run_heavy(caller, work) if is_heavy(body) else work()
 
     async def run_heavy(self, caller: str, work: Callable[[], Result]) -> Result:
-        """Return the result of `work`, in a thread."""
-        if caller not in self._executors:
-            self._executors[caller] = ThreadPoolExecutor(1, "gatepass-body")
-        works = self._works.setdefault(caller, set())
-        future = self._executors[caller].submit(work)
-        works.add(future)
-        try:
-            return await asyncio.wrap_future(future)
-        finally:
-            works -= {one for one in works if one.done()}  # a cancelled request leaves its work to run
-            if not works and self._works.get(caller) is works:  # another request may have ended the thread
-                del self._works[caller]
-                self._executors.pop(caller).shutdown(wait=False)
+        """Return the result of `work`, in the thread, when it is the turn of `caller`."""
+        loop = asyncio.get_running_loop()
+        if self._is_working:
+            turn = loop.create_future()
+            self._turns.setdefault(caller, deque()).append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # cancelled after its turn came
+                    self._end_turn()
+                raise
+        self._is_working = True
+        future = self._executor.submit(work)
+        # not before the work has ended: a cancelled request leaves it to run
+        future.add_done_callback(lambda _: _call_soon(loop, self._end_turn))
+        return await asyncio.wrap_future(future)
+
+    def _end_turn(self) -> None:
+        """Give the next caller its turn."""
+        self._is_working = False
+        while self._turns and not self._is_working:
+            caller = next(iter(self._turns))
+            waiting = self._turns.pop(caller)
+            turn = waiting.popleft()
+            if waiting:
+                self._turns[caller] = waiting  # after all other callers
+            if not turn.done():
+                self._is_working = True
+                turn.set_result(None)
 
     def close(self) -> None:
-        """End the threads after their current work."""
-        for executor in self._executors.values():
-            executor.shutdown(wait=False, cancel_futures=True)
+        """End the thread after its current work."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop was closed while the work of a cancelled request ran
+        loop.call_soon_threadsafe(callback)

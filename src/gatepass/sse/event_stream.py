@@ -16,7 +16,6 @@ from gatepass.sse.chunk import (
     ERROR_BYTES,
     MAX_ENTRIES_MIN_BYTES,
     StreamSource,
-    encode_event,
     error_in_event,
     event_value,
     finish_reason,
@@ -317,11 +316,7 @@ class EventStream:
         return run[:end]
 
     def _validate_run(self, run: bytes) -> bytes:
-        if not self._has_begun:
-            self._has_begun = True
-            if run.startswith(BOM):
-                self._adapt(BYTE_ORDER_MARK)
-                run = run[len(BOM) :]
+        run = self._without_mark(run)
         data = single_line_data(run)
         if data is not None:
             return self._validate_data(run, data.strip(), b"")
@@ -331,6 +326,15 @@ class EventStream:
             if self._is_over:
                 break
         return b"".join(kept)
+
+    def _without_mark(self, run: bytes) -> bytes:
+        """Return `run` without the byte order mark that a stream may begin with."""
+        if self._has_begun or not run.startswith(BOM):
+            self._has_begun = True
+            return run
+        self._has_begun = True
+        self._adapt(BYTE_ORDER_MARK)
+        return run[len(BOM) :]
 
     def _validate(self, block: bytes) -> bytes:
         if self._fast_path.count_matching(_without_id(block) if self.has_ids else block):
@@ -387,8 +391,8 @@ class EventStream:
         return self._validate_chunk(block, payload)
 
     def _validate_large(self, block: bytes) -> bytes:
-        """Validate the outline of a large event. The event passes unchanged, whatever a repair makes of its outline."""
-        name = b""
+        """Validate the outline of a large event, which passes unchanged: no repair changes it."""
+        name, block = b"", self._without_mark(block)
         end, found = len(block) - len(b"\r\n\r\n"), _ONE_LINE.match(block)
         if found is not None and block.find(b"\n", 0, end) < 0 and block.find(b"\r", 0, end) < 0:
             data = memoryview(block)[found.end() :]
@@ -415,15 +419,22 @@ class EventStream:
             self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return self._finish_repair()
         fields = unwrap(payload) if isinstance(payload, dict) else {}
-        if self._repair is not None and has_objects(fields.get("choices")):  # SDKs require text
+        choices = fields.get("choices") if isinstance(fields.get("choices"), list) else None
+        if choices and self._progress.is_whole_reply(choices):
+            self.fail(chunk.completion_in_stream(self._upstream))
+        elif self._repair is not None and has_objects(choices):  # SDKs require text
             self.fail(chunk.arguments_too_large(self._upstream))
+        elif has_too_many_entries(choices or []):
+            self.fail(chunk.too_many_choices(self._upstream))
+        elif self._repair is not None and self._repair.needs_texts:
+            self.fail(chunk.event_too_large(self._upstream))
+        if self.failure is not None:
             return self._finish_repair()
         self._adapt(UNCHECKED)
-        outlined = encode_event(payload)
-        passed = self._validate_chunk(outlined, payload)
-        if self.failure is not None:
-            return passed
-        return passed.replace(outlined, block, 1) if outlined in passed and passed != outlined else block
+        self._note_chunk(fields, choices)
+        if self._repair is not None and isinstance(payload, dict):
+            self._repair.note_unchanged(payload)
+        return block
 
     def _validate_done(self, block: bytes) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
@@ -459,6 +470,16 @@ class EventStream:
         elif choices and self._repair is None and self._progress.is_whole_reply(choices):
             self.fail(chunk.completion_in_stream(self._upstream))
             return b""
+        is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
+        repaired = block
+        if self._repair is not None and isinstance(payload, dict):
+            repaired = self._repair.repair_event(block, payload)
+        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
+            self._fast_path.set_pattern(_without_id(block), self.events)
+        return repaired
+
+    def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
+        """Record one event. Returns what `Progress.note` returns."""
         if self._last_types:
             self._progress.note_numbered(fields)
             if isinstance(kind := fields.get("type"), str) and kind in self._last_types:
@@ -466,13 +487,7 @@ class EventStream:
                 self._progress.note_response(fields.get("response"))
         self.events += 1
         self.has_answered = self.has_answered or bool(choices)
-        is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage
-        repaired = block
-        if self._repair is not None and isinstance(payload, dict):
-            repaired = self._repair.repair_event(block, payload)
-        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
-            self._fast_path.set_pattern(_without_id(block), self.events)
-        return repaired
+        return self._progress.note(fields, choices or [])
 
 
 def _without_id(block: bytes) -> bytes:

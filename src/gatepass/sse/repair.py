@@ -133,6 +133,22 @@ class StreamRepair:
         except ValueError:  # nested too deep to write again
             return block
 
+    @property
+    def needs_texts(self) -> bool:
+        """Whether the repair compares the texts of events, so that it needs each of them whole."""
+        return self._cumulative is not None
+
+    def note_unchanged(self, payload: Object) -> None:
+        """Note an event that passes unchanged, because it is too large to be repaired. It carries its own usage.
+
+        `payload` is its outline, which may be changed. Later repairs build on its role, its tool calls and its end.
+        """
+        adapted, deferred = [*self._adapted], self._deferred
+        self._deferred = DeferredMembers(self._options.without_choices)  # what is deferred goes into a later event
+        unwrap(payload).pop("usage", None)
+        self.repair_event(b"", payload)
+        self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
+
     def _note(self, name: str) -> None:
         self._has_changed = True
         if name not in self._adapted:

@@ -1,4 +1,4 @@
-"""Each caller has its own thread for heavy bodies."""
+"""Callers take turns at the thread for heavy bodies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ WAIT_S = 10.0
 
 @asynccontextmanager
 async def held(threads: BodyThreads, caller: str) -> AsyncIterator[threading.Event]:
-    """Occupy the thread of `caller` until the event is set."""
+    """Occupy the thread with work of `caller` until the event is set."""
     begun, go_on = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -32,15 +33,29 @@ async def held(threads: BodyThreads, caller: str) -> AsyncIterator[threading.Eve
         await task
 
 
-async def test_a_caller_waits_for_its_own_work_and_for_no_other_caller():
+async def test_callers_take_turns():
     threads, done = BodyThreads(), list[str]()
-    async with held(threads, "one") as go_on:
-        later = asyncio.create_task(threads.run_heavy("one", lambda: done.append("one")))
-        await threads.run_heavy("two", lambda: done.append("two"))
-        assert done == ["two"]
-        go_on.set()
-        await later
-    assert done == ["two", "one"]
+
+    def begin(caller: str, name: str) -> asyncio.Task[None]:
+        return asyncio.create_task(threads.run_heavy(caller, lambda: done.append(name)))
+
+    async with held(threads, "one"):
+        works = [begin("one", "a"), begin("one", "b"), begin("one", "c"), begin("two", "d"), begin("three", "e")]
+        await asyncio.sleep(0)
+    await asyncio.gather(*works)
+    assert done == ["a", "d", "e", "b", "c"]
+
+
+async def test_a_client_that_leaves_when_its_turn_came_gives_it_to_the_next():
+    threads, done = BodyThreads(), list[str]()
+    first = asyncio.create_task(threads.run_heavy("one", lambda: done.append("first")))
+    left, stays = (
+        asyncio.create_task(threads.run_heavy(name, partial(done.append, name))) for name in ("two", "three")
+    )
+    first.add_done_callback(lambda _: left.cancel())
+    await asyncio.wait_for(stays, WAIT_S)
+    assert (done[0], done[-1]) == ("first", "three")
+    assert (await asyncio.gather(left, return_exceptions=True))[0] is None or left.cancelled()
 
 
 async def test_work_of_a_client_that_left_does_not_begin():
@@ -52,14 +67,6 @@ async def test_work_of_a_client_that_left_does_not_begin():
         with pytest.raises(asyncio.CancelledError):
             await later
     assert done == []
-
-
-async def test_a_thread_ends_with_the_last_work_of_its_caller():
-    threads = BodyThreads()
-    used = await asyncio.gather(*(threads.run_heavy(f"{number % 3}", threading.current_thread) for number in range(9)))
-    for thread in set(used):
-        await asyncio.to_thread(thread.join, WAIT_S)
-        assert not thread.is_alive()
 
 
 async def test_an_error_of_the_work_is_that_of_its_caller():
