@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import settings
+from hypothesis import settings, strategies
 from hypothesis.internal.conjecture import engine
 
 httpx2.alias_httpx()  # before anything imports httpx: respx patches httpx2 then
@@ -85,6 +85,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PEAKS] = {}
     # A quarter is left to Hypothesis: it reports the smallest counterexample that it has by then.
     engine.MAX_SHRINKING_SECONDS = _hung_after_s(config) / 4  # type: ignore[assignment]  # compared with a clock
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Let Hypothesis compute its table of characters before a process holds all tests: once, with 200 MiB."""
+    strategies.text().validate()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
