@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import IO, Any
@@ -66,14 +66,14 @@ async def stop(_: AppState) -> None:
             task.cancel()
 
 
-COMMANDS: dict[str, Callable[[AppState], Awaitable[None]]] = {"drain": drain, "stop": stop}
+COMMANDS: dict[str, Callable[[AppState], Coroutine[Any, Any, None]]] = {"drain": drain, "stop": stop}
 
 
 def serve_commands(state: AppState, loop: asyncio.AbstractEventLoop, answers: IO[str]) -> None:
     for line in sys.stdin:
         answer: dict[str, Any] = {}
         if (command := COMMANDS.get(line.strip())) is not None:
-            asyncio.run_coroutine_threadsafe(command(state), loop).result()  # type: ignore[arg-type]  # Awaitable, but a coroutine
+            asyncio.run_coroutine_threadsafe(command(state), loop).result()
         else:
             answer = report()
         print(json.dumps(answer), file=answers, flush=True)

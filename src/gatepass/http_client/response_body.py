@@ -378,7 +378,8 @@ class DecodedResponse:
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
         return await stream_pieces(self, write)
 
-    def take_whole(self, limit_bytes: int) -> bytes | None:  # noqa: ARG002 - a method of Response
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        del limit_bytes  # a reply that must be decoded is read in pieces
         return None
 
     def aclose(self) -> Awaitable[None]:

@@ -233,13 +233,13 @@ class ClientProtocol:
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterable[bytes]:
         """Yield the events of a stream with the content of `document`. Raises UpstreamInvalid and ValueError."""
-        raise NotImplementedError
+        raise NotImplementedError  # called only with `stream` in `members`
 
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
     ) -> BodyAggregator:
         """Return what makes a whole reply of a stream. `event_bytes` limits one event."""
-        raise NotImplementedError
+        raise NotImplementedError  # called only with `stream` in `members`
 
 
 def comment_keep_alive(events: EventStream | None) -> bytes:

@@ -57,7 +57,7 @@ class Observers:
         for method in methods:
             try:
                 method(*values)
-            except Exception:  # any fault of an observer
+            except Exception:  # any fault: an observer must not end the request that it observes
                 name = type(getattr(method, "__self__", method)).__name__
                 self._failed(name)
                 LOG.exception("observer_failed", extra={"fields": {"observer": name}})

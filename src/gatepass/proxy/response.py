@@ -283,7 +283,8 @@ class _ReplayedResponse:
             return False
         return await self._response.stream_to(write)
 
-    def take_whole(self, limit_bytes: int) -> bytes | None:  # noqa: ARG002 - a method of Response
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        del limit_bytes  # the beginning was read already
         return None
 
     async def aclose(self) -> None:

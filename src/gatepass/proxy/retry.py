@@ -39,7 +39,7 @@ class Outcome(StrEnum):
     """The reply is good, and all of it arrived."""
     ERROR_REPLY = "error_reply"
     """The upstream returned an error, perhaps in a 200 or in a stream."""
-    TOKEN_REJECTED = "token_rejected"  # noqa: S105 - no password
+    TOKEN_REJECTED = "token_rejected"  # noqa: S105 - the name of an outcome, not a secret
     NOTHING_WRITTEN = "nothing_written"
     """gatepass sent nothing: no token, no free connection, or a call that the upstream's dialect cannot express."""
     CONNECTION_FAILED = "connection_failed"
@@ -62,7 +62,7 @@ COMPLETE = Outcome.COMPLETE
 class Repeat(StrEnum):
     """How a request may be sent again."""
 
-    NEW_TOKEN = "new_token"  # noqa: S105 - no password
+    NEW_TOKEN = "new_token"  # noqa: S105 - the name of a repeat, not a secret
     NEW_CONNECTION = "new_connection"
     LEARNED_RULE = "learned_rule"
     """If a rule can be learned from the error."""
