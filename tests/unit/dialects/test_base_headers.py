@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
-from gatepass.protocols.request import safe_headers
 from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 
 relayed = ResponseHeaders().select
@@ -70,10 +69,7 @@ def test_configured_credentials_and_framing_are_not_forwarded(name):
     assert forwarded(((name.lower().encode(), b"v"),), [name]) == ()
 
 
-def test_fields_that_connection_names_are_removed_in_both_directions():
-    client = ((b"connection", b"close, X-Request-Id"), (b"connection", b"user-agent"), (b"user-agent", b"u"))
-    call_headers = safe_headers((*client, (b"x-request-id", b"r"), (b"traceparent", b"t")))
-    assert forwarded(call_headers) == ((b"traceparent", b"t"),)
+def test_fields_that_connection_names_are_not_relayed():
     upstream = ((b"connection", b"X-Secret"), (b"x-secret", b"s"), (b"cf-ray", b"k"))
     assert relayed(upstream) == [(b"cf-ray", b"k")]
     assert ResponseHeaders(["x-*"]).select(upstream) == [(b"cf-ray", b"k")]
@@ -149,4 +145,3 @@ def test_the_usual_connection_field_is_read_as_any_other(headers):
 
     relays = ResponseHeaders(["x-more", "keep-alive"]).select
     assert relays(headers) == usual(relays(unusual))
-    assert list(safe_headers(headers)) == usual(safe_headers(unusual))

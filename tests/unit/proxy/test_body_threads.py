@@ -41,7 +41,6 @@ async def test_callers_take_turns():
 
     async with held(threads, "one"):
         works = [begin("one", "a"), begin("one", "b"), begin("one", "c"), begin("two", "d"), begin("three", "e")]
-        await asyncio.sleep(0)
     await asyncio.gather(*works)
     assert done == ["a", "d", "e", "b", "c"]
 
@@ -62,8 +61,7 @@ async def test_work_of_a_client_that_left_does_not_begin():
     threads, done = BodyThreads(), list[str]()
     async with held(threads, "one"):
         later = asyncio.create_task(threads.run_heavy("one", lambda: done.append("one")))
-        await asyncio.sleep(0)
-        later.cancel()
+        asyncio.get_running_loop().call_soon(later.cancel)  # when it has begun to wait for its turn
         with pytest.raises(asyncio.CancelledError):
             await later
     assert done == []
