@@ -87,7 +87,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "log_lines_dropped": LogEvent(
             "warning",
-            "`count` lines are missing here, because nobody read the log and its queue was full, or because the log"
+            "`count` lines are missing here, because no process read the log and its queue was full, or because the log"
             " could not be written.",
             {"count": 1204},
             "check the program that reads stderr, and the space on its disk",

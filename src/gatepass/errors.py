@@ -60,7 +60,7 @@ class GatepassError(Exception):
     """Base class of all errors that a client can receive.
 
     - `message`: what failed and what to do. It is sent to clients, so it never contains a secret.
-    - `code`: stable, with a heading in docs/reference/errors.md, which `make reference` writes from the docstrings.
+    - `code`: stable. `make reference` writes its heading in docs/reference/errors.md from the docstring of the class.
     - `status`: the HTTP status, if the response has not started.
     - `retryable`: whether the same request can succeed later. A 5xx that is not retryable is sent with
       `x-should-retry: false`.
@@ -128,7 +128,8 @@ class ForbiddenOrigin(CallerError):
 
     The page sees only a network error. The reason is in the browser's console and in the access line.
 
-    - No profile lists the origin, or gatepass runs without keys and the page is from another origin.
+    - No profile lists the origin.
+    - gatepass runs without keys, and the page is from another origin.
     - Pages of browser extensions have an origin too.
     - Without keys, gatepass also rejects a request without `Origin` that another site sent (`Sec-Fetch-Site`).
     - A browser sends a preflight (`OPTIONS`) without a key, so the profile of a key has no effect on it.
@@ -172,8 +173,9 @@ class OperationNotAllowed(CallerError):
       closed, as they are for a key with `models`.
     - A member or a part of a form names such an object, for example `file_id` or `previous_response_id`.
 
-    Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list all
-    that its caller uses, see docs/operations/keys.md#limit-the-operations-of-a-key: gatepass closes all others.
+    Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list every
+    operation that its caller uses, because gatepass closes all others. See
+    docs/operations/keys.md#limit-the-operations-of-a-key.
     """
 
     code, status = "operation_not_allowed", 403
@@ -508,9 +510,11 @@ class UpstreamClosed(UpstreamError):
 class UpstreamInvalid(UpstreamError):
     """The upstream's reply is not a valid answer to the request, or is too large. The message names the fault.
 
-    - It is not HTTP, not JSON, not a completion, or has a choice without a message or a text.
-    - Its embeddings are too few, empty or not numbers, or differ in length from `dimensions` or from each other.
-      gatepass does not read every number of several long vectors.
+    - It is not HTTP, not JSON or not a completion.
+    - It has a choice without a message or a text.
+    - It has too few embeddings, or an embedding is empty or not a list of numbers. gatepass does not read every number
+      of several long vectors.
+    - An embedding differs in length from `dimensions` or from another embedding.
     - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
     - It has more than 8,000,000 values. An object above 1 MiB without vectors may have 24,000,000.
     - One of its vectors has more than 1 MiB.

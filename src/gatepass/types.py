@@ -209,7 +209,7 @@ class UpstreamErrorBody:
     - `status`: the HTTP status that the error implies, also for an error inside a 200.
     - `kind`, `code`: its `type` and `code` as text.
     - `raw`: its error object, if it has other members.
-    - `inside`: the text that contained the error as JSON, written by a relay in between or quoting the client.
+    - `inside`: the text that contained the error as JSON. A relay in between wrote it, or it quotes the client.
     """
 
     message: str = field(repr=False)

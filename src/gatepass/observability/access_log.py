@@ -31,7 +31,7 @@ BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
 LOG_INTERVAL_S = 1.0
 """Refusals with one error code share one line in this time, after the first refusal of each address."""
 ADDRESSES = 10
-"""How many addresses get a line for their first refusal, and how many a common line counts by name."""
+"""Limit on the addresses that get a line for their first refusal, and on those that a common line names."""
 OTHERS = "others"
 
 
@@ -131,7 +131,7 @@ class RefusedRequests:
         self._intervals: dict[str, _Interval] = {}
 
     def has_line(self, error: GatepassError, peer: str, addresses: int = ADDRESSES) -> bool:
-        """Return whether the refusal with `error` gets a separate line. If not, the common line counts it.
+        """Return whether the refusal with `error` gets a separate line. If not, it is part of the common line.
 
         The first refusal of each address and code in an interval gets one, for up to `addresses`.
         """

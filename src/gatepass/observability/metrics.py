@@ -227,7 +227,7 @@ class _LagTimer:
 
 
 class Metrics(Observer):
-    """Counts what it observes. Not global, because a process can have several apps."""
+    """The metrics of one app. Not global, because a process can have several."""
 
     def __init__(self) -> None:
         self.series: dict[Labels, Series] = {}
@@ -460,7 +460,7 @@ class Metrics(Observer):
         yield from _pool_families(sample.pools)
         yield CounterMetricFamily(
             "gatepass_log_lines_dropped_total",
-            "Log lines that were dropped, because nobody read the log or it could not be written",
+            "Log lines that were dropped, because no process read the log or it could not be written",
             dropped_lines(),
         )
         yield GaugeMetricFamily(
@@ -550,7 +550,7 @@ def _credential_families(samples: Iterable[CredentialSample]) -> Iterator[Metric
     usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=labels)
     fetches = CounterMetricFamily(
         "gatepass_token_fetches",
-        "Token fetches, with failed ones. Only the process that called the token endpoint counts the fetch",
+        "Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint",
         labels=labels,
     )
     failures = CounterMetricFamily("gatepass_token_fetch_failures", "Failed token fetches", labels=labels)

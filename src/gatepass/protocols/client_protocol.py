@@ -108,7 +108,7 @@ class ClientProtocol:
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 
     `stream` is one of them if `synthesize` and `aggregator` are overridden: an upstream may answer with a whole reply
-    or a stream, whichever the client requests.
+    although the client requests a stream, and with a stream although it requests a whole reply.
     """
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""
@@ -176,7 +176,7 @@ class ClientProtocol:
     takes_transforms: bool = False
     """Dialects may have a conversion of its replies."""
     read_good: Callable[[bytes], GoodReply | None] | None = None
-    """Recognize a reply that needs neither a check nor a repair; None if there is no fast way to do so."""
+    """Recognize a reply that needs neither a check nor a repair; None if each reply is checked."""
 
     def error_places(self, document: Any) -> Iterable[Any]:
         """Yield each part of a reply that is an error or contains one: the document."""
@@ -199,7 +199,7 @@ class ClientProtocol:
         """Raise UpstreamInvalid for a reply that is too large: none is."""
 
     def is_valid(self, call: Call, body: bytes) -> bool:
-        """Whether a fast check shows that `body` is the answer to `call`: there is no such check."""
+        """Whether a fast check shows that `body` is the answer to `call`: False without one."""
         del call, body
         return False
 

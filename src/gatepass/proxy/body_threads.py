@@ -36,7 +36,7 @@ def is_heavy(body: bytes, most_values: int = INLINE_VALUES) -> bool:
 class BodyThreads:
     """The thread for work on heavy bodies. Callers take turns, so that one caller's many bodies delay no other's.
 
-    A thread for each caller would delay the event loop: each of them holds the interpreter's lock for 5 ms at a time.
+    Several threads would delay the event loop, because each holds the interpreter's lock for 5 ms at a time.
     """
 
     __slots__ = ("_executor", "_is_working", "_turns")

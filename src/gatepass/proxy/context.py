@@ -118,7 +118,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         )
 
     def again(self, repeat: Repeat) -> Attempt:
-        """Return the attempt that follows this one, which has ended."""
+        """Return the next attempt. This one must have ended."""
         ended, state, is_next = self.record, self.state, repeat is Repeat.NEXT_TARGET
         targets = self.following if is_next else (self.target, *self.following)
         attempt = Attempt.begin(state, targets, self.call, self.profile, self.memory)
@@ -238,7 +238,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     access: AccessRecord
     """What the access log shows. It is filled while the request runs."""
     protocol: ClientProtocol = RAW
-    """The protocol that the client speaks: of its errors and keep-alives."""
+    """The protocol of the client. It decides the form of errors and keep-alives."""
     caller: AccessKey = ANONYMOUS
     call: Call | None = None
     memory: RequestMemory | None = None
@@ -255,7 +255,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     first_byte_s: float | None = None
     """When the body of the response began: `ttft_s` in the access log. A keep-alive does not count."""
     streamed: StreamedResponse = StreamedResponse()
-    """What was relayed of a stream of the Responses API, if the stream has ended."""
+    """The response that a relayed stream of the Responses API named, once the stream has ended."""
     error: GatepassError | None = None
     """The error that the client received. `ClientResponse.send_error` sets it, `handle` only if the process stops."""
     client_gone: bool = False

@@ -74,7 +74,7 @@ class Authorization(msgspec.Struct, frozen=True, eq=False):
             waited = "The token expired while the request waited for a connection."
             raise TokenExpired(waited, credential=upstream.credential)
         if token is attempt.token:
-            return None  # the transport sends the request as it is
+            return None  # the transport sends the request unchanged
         attempt.token = token
         return upstream.injector.authorize(self.request, token.value, attempt.state.clock.now())
 
@@ -230,7 +230,7 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
 
     with suppress(TimeoutError):
         reading = response.stream_to(write)
-        # Without a limit of its own, the timeouts of the upstream apply.
+        # Without `within_s`, the timeouts of the upstream apply.
         await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
     body = b"".join(pieces)[:ERROR_BYTES]
     return whole_words(body) if size_bytes > ERROR_BYTES else body  # a secret that is cut would not be masked

@@ -68,7 +68,7 @@ def peer_in(scope: Scope, *, only_direct: bool = False) -> str:
 def as_request(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
     """Return a WebSocket handshake as the GET request that it is (RFC 6455 section 4.1).
 
-    A server without the extension `websocket.http.response` sends its own rejection, which is 403 as a rule.
+    A server without the extension `websocket.http.response` sends its own rejection, usually a 403.
     """
     has_response = "websocket.http.response" in (scope.get("extensions") or ())
     # some servers remove the field
@@ -138,7 +138,7 @@ class AsgiRequestCycle:
 
         Raises the errors of `work` and `send`, and ResponseIncomplete.
         """
-        # a task of its own: a server may cancel this call at every await, also in the cleanup of `work`
+        # a separate task, because a server may cancel this call at every await, also in the cleanup of `work`
         handling = self._tasks.spawn(work, "request")
         is_broken = False
         try:

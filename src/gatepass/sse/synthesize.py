@@ -3,7 +3,8 @@
 Each rule was tried with openai-python 2.x and 3.x, openai-node and langchain-openai, with their raw streams and their
 helpers:
 
-- `role` is sent once for each choice, the id and the name of a tool call once, and `index` in every tool delta.
+- `role` is sent once for each choice.
+- The id and the name of a tool call are sent once, and `index` in every tool delta.
 - A chunk with a finish reason has no content.
 - Usage is sent only on request, in a separate chunk.
 """
