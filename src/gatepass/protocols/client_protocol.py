@@ -17,7 +17,7 @@ from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.client_transforms import WithoutComments
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.sse.event import EventTransform
-from gatepass.sse.event_stream import EventStream
+from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.whole_reply import GoodReply
 from gatepass.types import Call, ClientRequest, Headers, Operation, StreamedResponse
 
@@ -216,8 +216,8 @@ class ClientProtocol:
 
     # --- a stream ---
 
-    last_types: frozenset[str] = frozenset()
-    """Values of `type` of an event that ends a stream: none."""
+    progress: type[Progress] = Progress
+    """What is recorded of the events of a stream. A subclass decides which event ends it."""
 
     def last_transform(self, profile: Profile) -> EventTransform | None:
         """Return the last change of a stream: comments are left out if the profile does not accept them."""
@@ -227,7 +227,7 @@ class ClientProtocol:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
         del defaults
         transform = None if reply.last is None else reply.last.last_transform(reply.profile)
-        return EventStream(source, done_is_required=False, last_types=self.last_types, client_transform=transform)
+        return EventStream(source, done_is_required=False, progress=self.progress(), client_transform=transform)
 
     # --- with `stream` in `members` ---
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 from typing import Any
 
+from msgspec.structs import replace
+
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.hints import responses_hint
 from gatepass.dialects.reply_check import shown_members
@@ -31,6 +33,8 @@ from gatepass.sse.chunk import (
     json_text,
     text_of_id,
 )
+from gatepass.sse.event_stream import Progress
+from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
@@ -345,6 +349,40 @@ class ResponseAggregator(StreamAggregator):
         self._response, self.is_over = response, True
 
 
+# --- a relayed stream -----------------------------------------------------------------------------
+
+MAX_NAME_CHARS = 256
+"""A longer id or model of a response is not kept."""
+
+
+class ResponseProgress(Progress):
+    """The response that the events named, the number of the next event, and the usage of the last one."""
+
+    __slots__ = ()
+
+    requires_last_event = True
+
+    def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
+        number, response = fields.get("sequence_number"), fields.get("response")
+        after = (number if type(number) is int else self.streamed.next_number) + 1
+        if isinstance(response, dict):
+            name, model, created = response.get("id"), response.get("model"), response.get("created_at")
+            self.streamed = StreamedResponse(
+                name if isinstance(name, str) and len(name) <= MAX_NAME_CHARS else "",
+                model if isinstance(model, str) and len(model) <= MAX_NAME_CHARS else "",
+                created if isinstance(created, int | float) else 0,
+                after,
+            )
+        else:
+            self.streamed = replace(self.streamed, next_number=after)
+        if event_kind(fields) in LAST_EVENTS:
+            self.has_last_event = True
+            usage = response.get("usage") if isinstance(response, dict) else None
+            if isinstance(usage, dict):
+                self.usage = Usage.read(usage)
+        return super().note(fields, choices)
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -391,7 +429,7 @@ class Responses(ClientProtocol):
     members = ClientProtocol.members | {"stream"}
     requires_model = True
     has_items = True
-    last_types = LAST_EVENTS
+    progress = ResponseProgress
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         return response_error(error, streamed, rewords=rewords)
@@ -426,7 +464,7 @@ class StoredResponses(Raw):
     __slots__ = ()
 
     name = "stored_responses"
-    last_types = LAST_EVENTS
+    progress = ResponseProgress
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         return response_error(error, streamed, rewords=rewords)

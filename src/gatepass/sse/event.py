@@ -58,15 +58,12 @@ def first_events(run: bytes, lines: int) -> int:
     end = len(run)
     while end and count_lines(run, end) > lines:
         end //= 2
-    if end == len(run):
-        return end
-    end = max(_end_of_last_event(b"\n" + run[:end]) - 1, 0)
-    return end + 1 if end and run[end - 1 : end + 1] == b"\r\n" else end
+    return end if end == len(run) else first_events_within(run, end)
 
 
-def first_small_events(run: bytes) -> int:
-    """Return the size in bytes of the first events of `run`, LARGE_EVENT_BYTES at most; 0 if the first is larger."""
-    end = max(_end_of_last_event(b"\n" + run[:LARGE_EVENT_BYTES]) - 1, 0)
+def first_events_within(run: bytes, most_bytes: int) -> int:
+    """Return the size in bytes of the first events of `run` that have at most `most_bytes`; 0 if the first has more."""
+    end = max(_end_of_last_event(b"\n" + run[:most_bytes]) - 1, 0)
     return end + 1 if end and run[end - 1 : end + 1] == b"\r\n" else end
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
-from msgspec.structs import replace
 
 from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM, has_more_values
@@ -33,7 +32,7 @@ from gatepass.sse.event import (
     count_lines,
     first_event,
     first_events,
-    first_small_events,
+    first_events_within,
     has_too_many_lines,
     is_json,
     outline,
@@ -93,7 +92,7 @@ class EventStream:
       two events.
     * `choices` is the number of choices that the call requests.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
-    * `last_types` are values of `type`. The first event with one of them ends the stream, as `[DONE]` does.
+    * `progress` records the events. A protocol whose streams end with an event of its own passes a subclass.
     * `dialect_transform` changes events before validation.
     * `client_transform` changes events after validation, and delays none.
     """
@@ -111,7 +110,6 @@ class EventStream:
         "_has_begun",
         "_idle_bytes",
         "_is_over",
-        "_last_types",
         "_lines_left",
         "_match",
         "_passes_match",
@@ -132,7 +130,7 @@ class EventStream:
         source: StreamSource,
         done_is_required: bool = True,
         *,
-        last_types: frozenset[str] = frozenset(),
+        progress: Progress | None = None,
         choices: int = 1,
         dialect_transform: EventTransform | None = None,
         repair: StreamRepair | None = None,
@@ -145,7 +143,6 @@ class EventStream:
         self._read_error = source.read_error
         self._done_is_required = done_is_required
         self._choices = choices
-        self._last_types = last_types
         self._before = dialect_transform
         self._repair = repair
         self._after = client_transform
@@ -154,7 +151,7 @@ class EventStream:
         self.waiting = b""
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = 0
-        self._progress = Progress()
+        self._progress = Progress() if progress is None else progress
         self._adapted: list[str] = []
         self._is_over = self._has_begun = self.has_ids = False
         self._fast_path = FastPath()
@@ -193,7 +190,7 @@ class EventStream:
 
     @property
     def streamed(self) -> StreamedResponse:
-        """The response that the events of a stream of the Responses API named."""
+        """The response that the events named; without values if they name none."""
         return self._progress.streamed
 
     @property
@@ -214,7 +211,7 @@ class EventStream:
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
             if len(run) > LARGE_EVENT_BYTES:
-                if not (end := first_small_events(run)):
+                if not (end := first_events_within(run, LARGE_EVENT_BYTES)):
                     end = first_event(run)
                     self.waiting = run[end:]
                     return self._validate_large(run[:end])
@@ -222,7 +219,7 @@ class EventStream:
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
             run = dialect_transform.feed(run) if run else b""
-        if count := self._fast_path.count_matching(run):
+        if count := self._match(run):
             self.events += count
         elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
             self._lines_left -= 2  # the most common form of a parsed event: its lines need no counting or splitting
@@ -271,7 +268,7 @@ class EventStream:
             self._adapt(ADDED_DONE)
             self.done = self._is_over = True
             return self._finish_repair() + DONE
-        lacks_last = bool(self._last_types)  # the last one would have ended the stream
+        lacks_last = self._progress.requires_last_event  # it would have ended the stream
         if self._done_is_required or was_cut or lacks_last or not self.events:
             is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
             self.fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self._upstream))
@@ -329,15 +326,14 @@ class EventStream:
 
     def _without_mark(self, run: bytes) -> bytes:
         """Return `run` without the byte order mark that a stream may begin with."""
-        if self._has_begun or not run.startswith(BOM):
-            self._has_begun = True
-            return run
+        if not self._has_begun and run.startswith(BOM):
+            self._adapt(BYTE_ORDER_MARK)
+            run = run[len(BOM) :]
         self._has_begun = True
-        self._adapt(BYTE_ORDER_MARK)
-        return run[len(BOM) :]
+        return run
 
     def _validate(self, block: bytes) -> bytes:
-        if self._fast_path.count_matching(_without_id(block) if self.has_ids else block):
+        if self._match(_without_id(block) if self.has_ids else block):
             self.events += 1
             return block
         data = single_line_data(block)
@@ -441,8 +437,7 @@ class EventStream:
         if self._done_is_required and not self._progress.has_answer:
             self.fail(chunk.stream_empty(self._upstream))
             return b""
-        # a stream of the Responses API has no `[DONE]` before one of these
-        if self._last_types:
+        if self._progress.requires_last_event:  # it would have ended the stream
             self.fail((chunk.stream_closed if self.events else chunk.stream_empty)(self._upstream))
             return b""
         if self._repair is not None and self._done_is_required and not self._repair.end_choices():
@@ -480,14 +475,12 @@ class EventStream:
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         """Record one event. Returns what `Progress.note` returns."""
-        if self._last_types:
-            self._progress.note_numbered(fields)
-            if isinstance(kind := fields.get("type"), str) and kind in self._last_types:
-                self.done = self._is_over = True
-                self._progress.note_response(fields.get("response"))
         self.events += 1
         self.has_answered = self.has_answered or bool(choices)
-        return self._progress.note(fields, choices or [])
+        is_plain = self._progress.note(fields, choices or [])
+        if self._progress.has_last_event:
+            self.done = self._is_over = True
+        return is_plain
 
 
 def _without_id(block: bytes) -> bytes:
@@ -495,8 +488,6 @@ def _without_id(block: bytes) -> bytes:
     return block[block.find(b"\n") + 1 :] if block.startswith(b"id:") else block
 
 
-MAX_NAME_CHARS = 256
-"""A longer id or model of a response is not kept."""
 _MAX_INDEX = 1023
 """Larger indices share one entry, so that an upstream with ever new indices costs no memory."""
 
@@ -504,10 +495,13 @@ _MAX_INDEX = 1023
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = ("_finished", "_has_deltas", "_seen", "has_answer", "streamed", "usage")
+    __slots__ = ("_finished", "_has_deltas", "_seen", "has_answer", "has_last_event", "streamed", "usage")
+
+    requires_last_event: ClassVar[bool] = False
+    """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
 
     def __init__(self) -> None:
-        self.has_answer = False
+        self.has_answer = self.has_last_event = False
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
         self._seen: set[int] = set()
@@ -542,27 +536,6 @@ class Progress:
             self.usage = Usage.read(usage)
         ends = [self._note_choice(choice) for choice in choices if isinstance(choice, dict)]
         return bool(ends) and not usage and not any(ends)
-
-    def note_numbered(self, fields: dict[str, Any]) -> None:
-        """Record an event of the Responses API: its number, and the response that it may contain."""
-        number, response = fields.get("sequence_number"), fields.get("response")
-        after = (number if type(number) is int else self.streamed.next_number) + 1
-        if isinstance(response, dict):
-            name, model, created = response.get("id"), response.get("model"), response.get("created_at")
-            self.streamed = StreamedResponse(
-                name if isinstance(name, str) and len(name) <= MAX_NAME_CHARS else "",
-                model if isinstance(model, str) and len(model) <= MAX_NAME_CHARS else "",
-                created if isinstance(created, int | float) else 0,
-                after,
-            )
-        else:
-            self.streamed = replace(self.streamed, next_number=after)
-
-    def note_response(self, response: object) -> None:
-        """Record the usage of the Response in the last event of the Responses API."""
-        usage = response.get("usage") if isinstance(response, dict) else None
-        if isinstance(usage, dict):
-            self.usage = Usage.read(usage)
 
     def _note_choice(self, choice: dict[str, Any]) -> bool:
         """Record one choice, and return whether this ends it. Ollama and SGLang send an empty finish reason."""

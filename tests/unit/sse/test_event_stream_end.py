@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gatepass.errors import UpstreamClosed, UpstreamEmpty
-from gatepass.protocols.responses import LAST_EVENTS
+from gatepass.protocols.responses import ResponseProgress
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,
@@ -236,7 +236,7 @@ LAST_TYPED = b'data: {"type":"response.completed"}\n\n'
 @pytest.mark.parametrize("has_last", [True, False])
 @pytest.mark.parametrize("end", ["closed", "broken", "done"])
 def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end):
-    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    stream = new_stream(done_is_required=False, progress=ResponseProgress())
     payload = b'data: {"type":"response.created"}\n\n' + (LAST_TYPED if has_last else b"")
     assert stream.feed(payload) == payload
     if end == "broken":
@@ -252,14 +252,14 @@ def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end)
 )
 @pytest.mark.parametrize("gap", [0, 1])
 def test_bytes_after_the_last_typed_event_are_ignored(tail, gap):
-    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    stream = new_stream(done_is_required=False, progress=ResponseProgress())
     pieces = [LAST_TYPED, tail] if gap else [LAST_TYPED + tail]
     assert b"".join(map(stream.feed, pieces)) + stream.finish() == LAST_TYPED
     assert (stream.done, stream.failure, stream.events) == (True, None, 1)
 
 
 def test_unknown_last_event_does_not_complete_a_stream():
-    stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
+    stream = new_stream(done_is_required=False, progress=ResponseProgress())
     whole = {"type": "response.completed", "choices": [{"message": {"content": "hi"}}]}
     assert stream.feed(data(whole)) == b""
     assert (code(stream), stream.done) == ("upstream_invalid", False)
@@ -269,7 +269,7 @@ def test_unknown_last_event_does_not_complete_a_stream():
     ("sent", "error"), [(b"", UpstreamEmpty), (data({"type": "response.created"}), UpstreamClosed)]
 )
 def test_done_ends_a_stream_that_lacks_its_last_event_at_once(sent, error):
-    stream = new_stream(done_is_required=False, last_types=LAST_EVENTS)
+    stream = new_stream(done_is_required=False, progress=ResponseProgress())
     stream.feed(sent + DONE)
     assert type(stream.failure) is error
     assert not stream.done
