@@ -8,7 +8,7 @@ from typing import Any
 
 from gatepass.cli.doctor import diagnose
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import Outcome, Step
+from gatepass.cli.reach import Step, StepOutcome
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 
@@ -20,7 +20,7 @@ class Check:
     """A step: its reason and its advice in one text."""
 
     hop: str
-    outcome: Outcome
+    outcome: StepOutcome
     finding: str
     proves: bool = True
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import Outcome
+from gatepass.cli.reach import StepOutcome
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.azure_resource import BUSY, FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
 from tests.integration.findings import Check, found_upstreams
@@ -207,7 +207,7 @@ async def test_no_client_can_address_a_path_outside_the_deployments():
 async def test_a_check_proves_the_key_by_azures_list(azure, target):
     async with Scripted(answer=Resource().answer) as upstream:
         assert await found_upstreams(blocks(upstream, azure)) == [
-            Check("upstream:az", Outcome.WORKS, "answers and accepts the token")
+            Check("upstream:az", StepOutcome.WORKS, "answers and accepts the token")
         ]
     assert {request.target for request in upstream.received} == {target}
 
@@ -217,5 +217,5 @@ async def test_a_check_with_a_model_proves_its_deployment():
         (works,) = await found_upstreams(blocks(upstream, CLASSIC), ProbeCall("chat", "gpt-4o"))
         models = {"gpt-4o": {"upstream": "az", "name": "gone"}}
         (fails,) = await found_upstreams(blocks(upstream, CLASSIC, models=models), ProbeCall("chat", "gpt-4o"))
-    assert works.outcome is Outcome.WORKS
-    assert (fails.outcome, fails.finding.endswith(NO_NAME)) == (Outcome.FAILS, True)
+    assert works.outcome is StepOutcome.WORKS
+    assert (fails.outcome, fails.finding.endswith(NO_NAME)) == (StepOutcome.FAILS, True)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN, diagnose
 from gatepass.cli.probe import PROVE, ProbeCall
-from gatepass.cli.reach import Outcome
+from gatepass.cli.reach import StepOutcome
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
 from gatepass.config.model import Config
@@ -35,7 +35,7 @@ REFUSED = [Send(reply({"error": {"message": "bad token", "code": "invalid_token"
 PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
 ANSWERS = {"/v1/chat/completions": COMPLETION, "/v1/embeddings": VECTORS}
 
-WORKS, FAILS, UNPROVEN, SKIPPED = Outcome.WORKS, Outcome.FAILS, Outcome.UNPROVEN, Outcome.SKIPPED
+WORKS, FAILS, UNPROVEN, SKIPPED = StepOutcome.WORKS, StepOutcome.FAILS, StepOutcome.UNPROVEN, StepOutcome.SKIPPED
 TAKEN = Check("upstream:chat", WORKS, "answers and accepts the token")
 CONFIGURED = Check("credential:c", WORKS, "a key is configured; it does not expire", proves=False)
 

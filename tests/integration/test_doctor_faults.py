@@ -24,7 +24,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from gatepass.cli.doctor import diagnose, line_of
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import Outcome, Step
+from gatepass.cli.reach import Step, StepOutcome
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from tests.integration.answers import COMPLETION
@@ -316,7 +316,7 @@ class Fault:
     stage: Callable[[Stage], Any]
     step: str
     words: tuple[str, ...]
-    outcome: Outcome = Outcome.FAILS
+    outcome: StepOutcome = StepOutcome.FAILS
     call: ProbeCall | None = None
     waits: bool = False
     """A timeout is involved."""
@@ -465,14 +465,14 @@ FAULTS = {
         "upstream:chat models",
         chat_answers([Send(reply(COMPLETION))]),
         *("the list has no model gpt-4; did you mean gpt-4o?", "Correct the name"),
-        outcome=Outcome.UNPROVEN,
+        outcome=StepOutcome.UNPROVEN,
         call=CHAT,
     ),
     "no model list, and chat works": at(
         "upstream:chat models",
         chat_answers([Send(reply(COMPLETION))], error(404, "Not Found")),
         *("it has no model list, or base_url is wrong", "The calls decide."),
-        outcome=Outcome.UNPROVEN,
+        outcome=StepOutcome.UNPROVEN,
         call=CHAT,
     ),
     "a full model": at(
@@ -522,7 +522,7 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     TABLE.append(f"{name:<40} {took_s:5.2f} s  {line}")
     failed = [step for step in steps if step.failed]
     assert found.outcome is fault.outcome, line
-    assert failed == ([found] if fault.outcome is Outcome.FAILS else []), failed
+    assert failed == ([found] if fault.outcome is StepOutcome.FAILS else []), failed
     assert [words for words in fault.words if words not in line] == [], line
     assert not [sign in line for sign in ("Errno", "Error", "_ssl", "[SSL") if sign in line], line
     assert fault.waits or took_s < FAST_S

@@ -15,7 +15,7 @@ import trustme
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.reach import Outcome, Step
+from gatepass.cli.reach import Step, StepOutcome
 from gatepass.cli.remote import Asked, diagnose_url, model_kind
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
@@ -133,10 +133,10 @@ async def test_failing_issuer_is_reported_by_readyz_and_at_its_hop():
             steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4o", call=True)
     by_what = {step.what: step for step in steps}
     assert (by_what["/readyz"].outcome, by_what["/readyz"].advice.startswith("No upstream has")) == (
-        Outcome.FAILS,
+        StepOutcome.FAILS,
         True,
     )
-    assert (by_what["call"].hop, by_what["call"].outcome) == ("credential:corp", Outcome.FAILS)
+    assert (by_what["call"].hop, by_what["call"].outcome) == ("credential:corp", StepOutcome.FAILS)
     assert "wrong secret" in by_what["call"].why
 
 
@@ -144,7 +144,7 @@ async def test_failing_issuer_is_reported_by_readyz_and_at_its_hop():
 async def test_unknown_key_is_reported_with_its_variable(key):
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", key)
-    assert (step.hop, step.what, step.outcome) == ("client", "models", Outcome.FAILS)
+    assert (step.hop, step.what, step.outcome) == ("client", "models", StepOutcome.FAILS)
     assert step.why.startswith("401: ")
     assert step.advice.startswith("Set GATEPASS_KEY to a key of this gatepass")
 
@@ -153,14 +153,14 @@ async def test_a_model_that_is_not_listed_fails_with_the_nearest_one_unless_it_i
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4")
         called = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4", call=True)
-    assert (step.outcome, step.why) == (Outcome.FAILS, "the list has no model gpt-4; did you mean gpt-4o?")
-    assert next(step.outcome for step in called if step.what == "models") is Outcome.UNPROVEN
+    assert (step.outcome, step.why) == (StepOutcome.FAILS, "the list has no model gpt-4; did you mean gpt-4o?")
+    assert next(step.outcome for step in called if step.what == "models") is StepOutcome.UNPROVEN
 
 
 async def test_server_that_is_not_gatepass_is_reported():
     async with Scripted([Send(reply(b"<html>portal</html>", content_type="text/html"))]) as other:
         *_, step = await steps_at(f"{other.url}/v1")
-    assert (step.what, step.outcome) == ("/healthz", Outcome.FAILS)
+    assert (step.what, step.outcome) == ("/healthz", StepOutcome.FAILS)
     assert "it is not a page of gatepass" in step.why
     assert step.advice.startswith("Check --url")
 
@@ -168,7 +168,7 @@ async def test_server_that_is_not_gatepass_is_reported():
 async def test_a_gatepass_that_is_down_is_reported_by_its_port():
     with refusing_server() as url:
         *_, step = await steps_at(f"{url}/v1")
-    assert (step.what, step.outcome) == ("connect", Outcome.FAILS)
+    assert (step.what, step.outcome) == ("connect", StepOutcome.FAILS)
     assert "connection refused" in step.why
     assert "--url" in step.advice
 
@@ -178,7 +178,7 @@ async def test_a_certificate_that_a_laptop_does_not_trust_is_reported_with_its_v
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     async with Scripted(LIST, tls=context) as server:
         *_, step = await steps_at(f"{server.url}/v1")
-    assert (step.hop, step.what, step.outcome) == ("gatepass", "tls", Outcome.FAILS)
+    assert (step.hop, step.what, step.outcome) == ("gatepass", "tls", StepOutcome.FAILS)
     assert step.advice.startswith("Set the variable SSL_CERT_FILE to a PEM file with the certificate of ")
 
 

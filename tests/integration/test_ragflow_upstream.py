@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from gatepass.cli.probe import PROVE, ProbeCall
-from gatepass.cli.reach import Outcome
+from gatepass.cli.reach import StepOutcome
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
@@ -240,10 +240,10 @@ async def test_model_without_an_alias_is_the_assistants_id():
 async def test_a_check_proves_the_token_without_generating_anything(version):
     async with Scripted(answer=Ragflow(version).answer) as upstream:
         assert await found_upstreams(blocks(upstream)) == [
-            Check("upstream:rag", Outcome.WORKS, "answers and accepts the token")
+            Check("upstream:rag", StepOutcome.WORKS, "answers and accepts the token")
         ]
         (wrong,) = await found_upstreams(blocks(upstream, token="ragflow-wrong-0123456789"))
-    assert wrong.outcome is Outcome.FAILS
+    assert wrong.outcome is StepOutcome.FAILS
     assert {request.target for request in upstream.received} == {"/api/v1/chats?page=1&page_size=1"}
 
 
@@ -252,7 +252,7 @@ async def test_check_of_a_server_that_is_not_ragflow_names_the_request():
         assert await found_upstreams(blocks(upstream)) == [
             Check(
                 "upstream:rag",
-                Outcome.UNPROVEN,
+                StepOutcome.UNPROVEN,
                 "answers, but GET /api/v1/chats returns 404: it has no model list, or base_url is wrong,"
                 f" so neither base_url nor the token is proven {PROVE}",
             )
@@ -265,7 +265,11 @@ async def test_a_check_with_a_model_asks_its_assistant():
         (works,) = await found_upstreams(blocks(upstream), ProbeCall("chat", "handbook"))
         (fails,) = await found_upstreams(blocks(upstream), ProbeCall("chat", "gone"))
         (refused,) = await found_upstreams(blocks(upstream), ProbeCall("embeddings", "handbook"))
-    assert [check.outcome for check in (works, fails, refused)] == [Outcome.WORKS, Outcome.FAILS, Outcome.FAILS]
+    assert [check.outcome for check in (works, fails, refused)] == [
+        StepOutcome.WORKS,
+        StepOutcome.FAILS,
+        StepOutcome.FAILS,
+    ]
     assert server.bodies[0]["model"] == "model"
     assert "supports only chat" in refused.finding
 

@@ -174,10 +174,10 @@ async def _run_url(url: str, key: str | None, asked: Asked, report: Report) -> i
 
 
 async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCall], report: Report) -> int:
-    from gatepass.cli.reach import Outcome, Step
+    from gatepass.cli.reach import Step, StepOutcome
 
     valid = f"{loaded.source} is valid: {summary(loaded.config)}"
-    report.add(Step("gatepass", "configuration", Outcome.WORKS, valid, proves=False))
+    report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
     await report.show(diagnose(loaded.config, calls, model=model, begin=report.begin))
     return report.finish()
 
@@ -238,9 +238,9 @@ class Report:
 
     def finish(self) -> int:
         """Print the result and return the exit code."""
-        from gatepass.cli.reach import Outcome
+        from gatepass.cli.reach import StepOutcome
 
-        is_proven = any(step.outcome is Outcome.WORKS and step.proves for step in self.steps)
+        is_proven = any(step.outcome is StepOutcome.WORKS and step.proves for step in self.steps)
         # a script must not take a run that proved nothing for a success
         code = CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
         if self._as_json:
@@ -284,7 +284,7 @@ async def diagnose(
     only the upstreams of their routes are tested, and the store is not. Raises ModelNotFound if a model has no route.
     """
     from gatepass.cli.probe import check_store
-    from gatepass.cli.reach import Outcome
+    from gatepass.cli.reach import StepOutcome
     from gatepass.proxy.app_state import create_app_state
     from gatepass.store.guarded import open_store
 
@@ -303,7 +303,8 @@ async def diagnose(
         for name in [name for name in state.holders if is_whole or name in used]:
             async for step in _test_credential(state, name, begin):
                 if step.what == "token" or step.failed:
-                    without[name] = {Outcome.FAILS: "failed", Outcome.SKIPPED: "was not tried"}.get(step.outcome, "")
+                    results = {StepOutcome.FAILS: "failed", StepOutcome.SKIPPED: "was not tried"}
+                    without[name] = results.get(step.outcome, "")
                 yield step
         for name, wanted in tested.items():
             reason = without.get(state.upstreams[name].settings.credential)
@@ -353,23 +354,23 @@ async def _test_upstream(
     `asked` has the calls, and the wanted names of its model list. `without` is why its credential has no token.
     """
     from gatepass.cli.probe import check_call, check_models, hop_of, probes_of
-    from gatepass.cli.reach import Outcome, Step, reach, upstream_server
+    from gatepass.cli.reach import Step, StepOutcome, reach, upstream_server
 
     async for step in reach(upstream_server(upstream.name, upstream.settings), state.clock, begin):
         yield step
         if step.failed:
             return
     if without:
-        yield Step(hop_of(upstream), "models", Outcome.SKIPPED, f"its credential {without}")
+        yield Step(hop_of(upstream), "models", StepOutcome.SKIPPED, f"its credential {without}")
         return
     calls, wanted = asked
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
     begin(hop_of(upstream), "models")
     step = await check_models(state, upstream, wanted)
-    if probes and step.outcome in (Outcome.FAILS, Outcome.UNPROVEN):
+    if probes and step.outcome in (StepOutcome.FAILS, StepOutcome.UNPROVEN):
         # some upstreams have no model list, or a broken one: then the calls decide whether they work
         advice = step.advice if step.failed else "The calls decide."
-        step = replace(step, outcome=Outcome.UNPROVEN, advice=advice)
+        step = replace(step, outcome=StepOutcome.UNPROVEN, advice=advice)
     yield step
     for target_probe in probes:
         begin(hop_of(upstream), "call")

@@ -420,7 +420,7 @@ class Setup:
     ) -> Step | None:
         """Test the configuration so far, print the steps that `is_shown` selects, and return the first that failed."""
         from gatepass.cli.doctor import Report
-        from gatepass.cli.reach import Outcome, Step
+        from gatepass.cli.reach import Step, StepOutcome
         from gatepass.config.document import ConfigError, dotted
 
         report = Report(as_json=False)
@@ -429,7 +429,7 @@ class Setup:
                 config = self.load(Path(folder))
         except ConfigError as error:
             texts = "; ".join(f"{dotted(problem.path)}: {problem.text}" for problem in error.problems)
-            report.add(Step("gatepass", "configuration", Outcome.FAILS, texts))
+            report.add(Step("gatepass", "configuration", StepOutcome.FAILS, texts))
         else:
             await report.show(test(config), is_shown)
         return next((step for step in report.steps if step.failed), None)

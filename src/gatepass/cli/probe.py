@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatepass.cancel import timeout
-from gatepass.cli.reach import Outcome, Step, requires_tls, upstream_server
+from gatepass.cli.reach import Step, StepOutcome, requires_tls, upstream_server
 from gatepass.clock import Clock
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 from gatepass.config.credential.kinds import token_location
@@ -86,7 +86,7 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     """Fetch a token of the credential `name`. Its holder must be started."""
     hop = f"credential:{name}"
     if has_unshared_refresh_token(state.config, name):
-        return Step(hop, "token", Outcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
+        return Step(hop, "token", StepOutcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
     settings, began_s = state.config.credentials[name], state.clock.now()
     own_limit = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
     message = f"no token from {token_location(settings)} within {TOKEN_S:g} s, the limit of this check ({own_limit})"
@@ -99,13 +99,13 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
         why, advice = split_advice(f"{failed}: {reason}" if reason else failed)
         advice = advice or refusal_advice(why, name)
-        return Step(error.hop, "token", Outcome.FAILS, why, advice, state.clock.now() - began_s)
+        return Step(error.hop, "token", StepOutcome.FAILS, why, advice, state.clock.now() - began_s)
     seconds = state.clock.now() - began_s
     claimed_s = token.implausible_lifetime_s
     if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
         why = f"the issuer announces an impossible lifetime of {claimed_s:.3g} s; gatepass uses {token.lifetime_s:g} s"
         advice = f"Check the unit of the expiry, {setting(name, 'reply.unit')}."
-        return Step(hop, "token", Outcome.FAILS, why, advice, seconds)
+        return Step(hop, "token", StepOutcome.FAILS, why, advice, seconds)
     if token.lifetime_s is None:
         found = "a key is configured; it does not expire"
     elif token.lifetime_source is LifetimeSource.DEFAULT:
@@ -116,7 +116,7 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     if claimed_s is not None:
         found += f" (the issuer announces {claimed_s:g} s)"
         advice = f"Check {setting(name, 'max_ttl_s')}, the unit of the expiry, and the clock of this machine."
-    return Step(hop, "token", Outcome.WORKS, found, advice, seconds, proves=token.lifetime_s is not None)
+    return Step(hop, "token", StepOutcome.WORKS, found, advice, seconds, proves=token.lifetime_s is not None)
 
 
 REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -161,7 +161,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
     """Request the model list, which should have the `wanted` names, with the token and once more without it."""
     limit, hop = TimeLimit(state.clock.now(), LIST_S), hop_of(upstream)
 
-    def step(outcome: Outcome, why: str, advice: str = "") -> Step:
+    def step(outcome: StepOutcome, why: str, advice: str = "") -> Step:
         return Step(hop, "models", outcome, why, advice, limit.used_s(state.clock))
 
     try:
@@ -171,27 +171,27 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         # a TLS server that receives plain HTTP closes the connection or answers with bytes of TLS
         if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
             problem = "the server closed the plain connection, and it requires TLS on this port"
-            return step(Outcome.FAILS, problem, f"Begin upstreams.{upstream.name}.base_url with https://.")
+            return step(StepOutcome.FAILS, problem, f"Begin upstreams.{upstream.name}.base_url with https://.")
         if isinstance(error, UpstreamClosed) and server.destination.secure and server.network.client_cert is None:
             # in TLS 1.3 a server rejects a missing client certificate after the handshake
             advice = f"If the server requires a client certificate, set {server.settings}.network.client_cert."
-            return step(Outcome.FAILS, split_advice(error.message)[0], advice)
+            return step(StepOutcome.FAILS, split_advice(error.message)[0], advice)
         if isinstance(error, UpstreamErrorReply) and error.http_status in NO_LIST:
             if (base_url := await _base_url_with_version(state, upstream, limit)) is not None:
                 why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
-                return step(Outcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
+                return step(StepOutcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
             path = urlsplit(_list_url(upstream)).path
             return step(
-                Outcome.UNPROVEN,
+                StepOutcome.UNPROVEN,
                 f"answers, but GET {path} returns {error.http_status}: it has no model list, or base_url is wrong,"
                 " so neither base_url nor the token is proven",
                 PROVE,
             )
         return _failed(error, "models", limit.used_s(state.clock))
     if missing := _missing(upstream, body, wanted):
-        return step(Outcome.FAILS, missing, UNLISTED)
+        return step(StepOutcome.FAILS, missing, UNLISTED)
     if upstream.holder is None:
-        return step(Outcome.WORKS, "answers; no credential is configured")
+        return step(StepOutcome.WORKS, "answers; no credential is configured")
     try:
         # a list that is returned without the token too proves nothing about the token
         await within(limit, state, upstream, request_list(state, replace(upstream, holder=None)))
@@ -199,11 +199,11 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
         if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_rejection and error.http_status not in BUSY):
-            return step(Outcome.WORKS, "answers and accepts the token")
+            return step(StepOutcome.WORKS, "answers and accepts the token")
         reason = f"without the token it returns {error.http_status} {error.public_code}, which proves nothing"
     else:
         reason = "its model list is public"
-    return step(Outcome.UNPROVEN, f"answers; {reason}, so it is not proven that it accepts the token", PROVE)
+    return step(StepOutcome.UNPROVEN, f"answers; {reason}, so it is not proven that it accepts the token", PROVE)
 
 
 def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
@@ -247,7 +247,7 @@ def _failed(error: GatepassError, what: str, seconds: float) -> Step:
     # only an upstream's own status helps: other errors have one that gatepass chose
     prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(error.message)
-    return Step(error.hop, what, Outcome.FAILS, prefix + why, advice or default_advice(error), seconds)
+    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice or default_advice(error), seconds)
 
 
 def default_advice(error: GatepassError) -> str:
@@ -344,10 +344,10 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         result = f"{error.http_status} {error.public_code} after {used_s:.2f} s: {reason}"
         # such an error blames the client, but here gatepass itself made the request
         failed_hop = hop if isinstance(error, CallerError) else error.hop
-        return Step(failed_hop, what, Outcome.FAILS, f"{target_probe.what}: {result}", advice, used_s)
+        return Step(failed_hop, what, StepOutcome.FAILS, f"{target_probe.what}: {result}", advice, used_s)
     rules = f"; {', '.join(learned)} {LEARNED}" if learned else ""
     used_s = limit.used_s(state.clock)
-    return Step(hop, what, Outcome.WORKS, f"{target_probe.what}: {status} in {used_s:.2f} s{rules}", "", used_s)
+    return Step(hop, what, StepOutcome.WORKS, f"{target_probe.what}: {status} in {used_s:.2f} s{rules}", "", used_s)
 
 
 async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[str, tuple[str, ...]]:
@@ -421,10 +421,10 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     health, seconds = store.health, state.clock.now() - began_s
     if health.state is StoreState.UP:
         why = f"{address} answers, and the encryption key matches"
-        return Step("store", "store", Outcome.WORKS, why, "", seconds, proves=False)
+        return Step("store", "store", StepOutcome.WORKS, why, "", seconds, proves=False)
     why, advice = split_advice(state.redactor.mask(str(health.reason)))
     if health.state is StoreState.UNREADABLE:
-        return Step("store", "store", Outcome.FAILS, f"{address} answers, but {why}", advice, seconds)
+        return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {why}", advice, seconds)
     # a failing store stops no request
     advice = f"{sentence(advice)} Until then each process fetches tokens itself." if advice else ""
-    return Step("store", "store", Outcome.FAILS, f"{address} is not used: {why}", advice, seconds)
+    return Step("store", "store", StepOutcome.FAILS, f"{address} is not used: {why}", advice, seconds)

@@ -32,7 +32,7 @@ from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_pr
 from gatepass.tokens.failure import setting
 
 
-class Outcome(StrEnum):
+class StepOutcome(StrEnum):
     """The printed result of a step. UNPROVEN: the hop answers, but the step cannot prove that it works."""
 
     WORKS = "ok"
@@ -52,7 +52,7 @@ class Step:
 
     hop: str
     what: str
-    outcome: Outcome
+    outcome: StepOutcome
     why: str
     advice: str = ""
     seconds: float = field(default=0.0, compare=False)
@@ -60,7 +60,7 @@ class Step:
 
     @property
     def failed(self) -> bool:
-        return self.outcome is Outcome.FAILS
+        return self.outcome is StepOutcome.FAILS
 
 
 Steps = AsyncGenerator[Step, None]
@@ -88,7 +88,7 @@ class Server:
     def host(self) -> str:
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
-    def step(self, what: str, outcome: Outcome, why: str, advice: str = "") -> Step:
+    def step(self, what: str, outcome: StepOutcome, why: str, advice: str = "") -> Step:
         return Step(self.hop, what, outcome, why, advice, proves=False)
 
 
@@ -131,7 +131,7 @@ async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambd
     try:
         destination = server.destination
     except TransportFault as fault:
-        yield server.step("resolve", Outcome.FAILS, fault.detail, f"Check {server.url_setting}.")
+        yield server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {server.url_setting}.")
         return
     for what, make in (("resolve", _resolve), ("connect", _connect), ("tls", _secure)):
         began_s = clock.now()
@@ -159,10 +159,10 @@ async def _resolve(server: Server, destination: Destination, clock: Clock) -> li
     except (OSError, UnicodeError) as error:  # UnicodeError: IDNA cannot encode a label, such as one of 64 characters
         reason = f"no answer within {server.connect_s:g} s" if error is late else "the name is unknown"
         advice = f"Check the host in {where} and the DNS of this machine."
-        return [server.step("resolve", Outcome.FAILS, f"{first.host} cannot be resolved: {reason}", advice)]
+        return [server.step("resolve", StepOutcome.FAILS, f"{first.host} cannot be resolved: {reason}", advice)]
     addresses = ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))
     why = "is an address" if addresses == first.host else f"is {addresses}"
-    return [server.step("resolve", Outcome.WORKS, f"{_named(destination, first)} {why}")]
+    return [server.step("resolve", StepOutcome.WORKS, f"{_named(destination, first)} {why}")]
 
 
 def _named(destination: Destination, first: Destination) -> str:
@@ -185,9 +185,9 @@ async def _connect(server: Server, destination: Destination, clock: Clock) -> li
         else:
             why = f"{named}: {system_reason(error)}"
             advice = f"Check the host and port in {where}, and whether the server runs."
-        return [server.step("connect", Outcome.FAILS, why, advice)]
+        return [server.step("connect", StepOutcome.FAILS, why, advice)]
     transport.abort()  # nothing was written, so there is nothing to flush
-    return [server.step("connect", Outcome.WORKS, f"{named} accepts connections")]
+    return [server.step("connect", StepOutcome.WORKS, f"{named} accepts connections")]
 
 
 CERTIFICATE_PROBLEMS = frozenset(
@@ -225,11 +225,11 @@ async def _secure(server: Server, destination: Destination, clock: Clock) -> lis
         context = ssl_context(server.network)
     except OSError:
         files = f"{server.settings}.network.ca_file, client_cert and client_key"
-        return [server.step("tls", Outcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")]
+        return [server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")]
     tunnel = []
     if destination.proxy is not None:
         name = f"{destination.host}:{destination.port}"
-        tunnel = [server.step("proxy", Outcome.WORKS, f"the proxy opens a tunnel to {name}")]
+        tunnel = [server.step("proxy", StepOutcome.WORKS, f"the proxy opens a tunnel to {name}")]
     try:
         session = await _handshake(server, destination, context)
     except TransportFault as fault:
@@ -237,15 +237,15 @@ async def _secure(server: Server, destination: Destination, clock: Clock) -> lis
             is_auth = fault.detail.startswith("407")
             why = f"the proxy refuses a tunnel to {destination.host}: {fault.detail}"
             where = f"{server.settings}.network.{'proxy_auth' if is_auth else 'proxy'}"
-            return [server.step("proxy", Outcome.FAILS, why, f"Check {where}.")]
+            return [server.step("proxy", StepOutcome.FAILS, why, f"Check {where}.")]
         if fault.kind is not Fault.TLS:
             why = f"{server.host} did not complete the TLS handshake within {server.connect_s:g} s"
             limit = server.connect_setting or "the timeout of this step"
             advice = f"Check the port in {server.url_setting}; {limit} sets the time."
-            return [*tunnel, server.step("tls", Outcome.FAILS, why, advice)]
+            return [*tunnel, server.step("tls", StepOutcome.FAILS, why, advice)]
         return [*tunnel, await _failed_handshake(server, destination, fault, clock.wall())]
     why = describe_certificate(session.getpeercert() or {}, session.version() or "TLS", clock.wall())
-    return [*tunnel, server.step("tls", Outcome.WORKS, why)]
+    return [*tunnel, server.step("tls", StepOutcome.WORKS, why)]
 
 
 async def _handshake(server: Server, destination: Destination, context: Any) -> Any:
@@ -279,7 +279,7 @@ async def _failed_handshake(server: Server, destination: Destination, fault: Tra
             peer = Peer(server.host, setting, trusted_names(server.network.ca_file))
             why, better = explain_certificate(chain, problem, peer, wall_s)
             advice = better or advice
-    return server.step("tls", Outcome.FAILS, why, advice)
+    return server.step("tls", StepOutcome.FAILS, why, advice)
 
 
 async def _answers_http(destination: Destination, limit_s: float) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 
 from gatepass.cli.options import OPERATION_OF_KIND
 from gatepass.cli.probe import MODELS_SHOWN, STREAM_TOKENS, UNLISTED, split_advice
-from gatepass.cli.reach import Begin, Outcome, Server, Step, Steps, reach
+from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
 from gatepass.config.wording import did_you_mean
 from gatepass.errors import OperationNotAllowed
 from gatepass.observability.redaction import Redactor
@@ -114,7 +114,11 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
         chosen = asked.model or next((name for name in listed if model_kind(name) == "chat"), None)
         if chosen is None:
             yield Step(
-                HOP, "call", Outcome.SKIPPED, "no model to call", "Name one: gatepass doctor MODEL --url URL --call."
+                HOP,
+                "call",
+                StepOutcome.SKIPPED,
+                "no model to call",
+                "Name one: gatepass doctor MODEL --url URL --call.",
             )
             return
         for step in await _call_steps(
@@ -128,12 +132,12 @@ def _page_step(page: str, answer: Answer) -> Step:
     if page == "/healthz" and not (answer.status == HTTPStatus.OK and document.get("status") == "ok"):
         why = _why(answer) if answer.status != HTTPStatus.OK else "it is not a page of gatepass"
         advice = "Check --url: the base URL of gatepass, such as https://gatepass.corp.example/v1."
-        return _step(page, Outcome.FAILS, f"GET {page}: {why}", answer, advice)
+        return _step(page, StepOutcome.FAILS, f"GET {page}: {why}", answer, advice)
     if answer.status != HTTPStatus.OK:
         advice = "No upstream has a usable token. Run `gatepass doctor` where gatepass runs, or read its /status."
-        return _step(page, Outcome.FAILS, f"GET {page}: {_why(answer)}", answer, advice)
+        return _step(page, StepOutcome.FAILS, f"GET {page}: {_why(answer)}", answer, advice)
     return _step(
-        page, Outcome.WORKS, "gatepass is alive" if page == "/healthz" else "an upstream has a usable token", answer
+        page, StepOutcome.WORKS, "gatepass is alive" if page == "/healthz" else "an upstream has a usable token", answer
     )
 
 
@@ -141,7 +145,7 @@ def _list_step(answer: Answer, listed: Sequence[str], asked: Asked, *, has_key: 
     if answer.status != HTTPStatus.OK:
         step = _failed("models", answer)
         if _document(answer.body).get("error", {}).get("code") == OperationNotAllowed.code:
-            return replace(step, outcome=Outcome.UNPROVEN)  # the key is accepted, and need not list the models
+            return replace(step, outcome=StepOutcome.UNPROVEN)  # the key is accepted, and need not list the models
         if answer.status == HTTPStatus.UNAUTHORIZED:
             advice = "Set GATEPASS_KEY to a key of this gatepass (gatepass keys list shows their names)."
             return replace(step, advice=advice)
@@ -150,8 +154,8 @@ def _list_step(answer: Answer, listed: Sequence[str], asked: Asked, *, has_key: 
     why = f"{count}, and the key is accepted" if has_key else f"{count}, and no key was required"
     if (model := asked.model) and model not in listed:
         missing = f"the list has no model {model}{did_you_mean(model, list(listed)[:MODELS_SHOWN])}"
-        return _step("models", Outcome.UNPROVEN if asked.call else Outcome.FAILS, missing, answer, UNLISTED)
-    return _step("models", Outcome.WORKS, why, answer)
+        return _step("models", StepOutcome.UNPROVEN if asked.call else StepOutcome.FAILS, missing, answer, UNLISTED)
+    return _step("models", StepOutcome.WORKS, why, answer)
 
 
 async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) -> list[Step]:
@@ -167,11 +171,15 @@ async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) 
             steps.append(_failed(what, answer))
         elif what == "stream" and b"[DONE]" not in answer.body:
             fault = error_text(answer.body.rpartition(b"data:")[2])
-            steps.append(_step(what, Outcome.FAILS, f"{operation} with {model}: the stream broke off: {fault}", answer))
+            steps.append(
+                _step(what, StepOutcome.FAILS, f"{operation} with {model}: the stream broke off: {fault}", answer)
+            )
         else:
             timing = f", first byte after {answer.first_s:.2f} s, longest gap {answer.gap_s:.2f} s" * (what == "stream")
             steps.append(
-                _step(what, Outcome.WORKS, f"{operation} with {model}: 200 in {answer.seconds:.2f} s{timing}", answer)
+                _step(
+                    what, StepOutcome.WORKS, f"{operation} with {model}: 200 in {answer.seconds:.2f} s{timing}", answer
+                )
             )
     return steps
 
@@ -179,10 +187,10 @@ async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) 
 def _failed(what: str, answer: Answer) -> Step:
     """Return the step of an error reply, at the hop that the error names."""
     why, advice = split_advice(_why(answer))
-    return replace(_step(what, Outcome.FAILS, why, answer, advice), hop=error_hop(answer.body) or HOP)
+    return replace(_step(what, StepOutcome.FAILS, why, answer, advice), hop=error_hop(answer.body) or HOP)
 
 
-def _step(what: str, outcome: Outcome, why: str, answer: Answer, advice: str = "") -> Step:
+def _step(what: str, outcome: StepOutcome, why: str, answer: Answer, advice: str = "") -> Step:
     proves = what not in ("/healthz", "/readyz")
     return Step(HOP, what, outcome, why, advice, answer.seconds, proves=proves)
 

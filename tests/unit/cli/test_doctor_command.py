@@ -9,12 +9,12 @@ import gatepass.cli.doctor
 from gatepass.cli import main
 from gatepass.cli.doctor import NO_MODEL, SHOWN_AFTER_S, Report
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import Outcome, Step
+from gatepass.cli.reach import Step, StepOutcome
 from tests.unit.cli.command_line import FILE, run_on
 from tests.unit.http_client.loop import DrivenLoop, advance
 
-WORKING = Step("upstream:chat", "models", Outcome.WORKS, "answers")
-CONFIGURED = Step("credential:c", "token", Outcome.WORKS, "a key is configured", proves=False)
+WORKING = Step("upstream:chat", "models", StepOutcome.WORKS, "answers")
+CONFIGURED = Step("credential:c", "token", StepOutcome.WORKS, "a key is configured", proves=False)
 
 
 class Doctor:
@@ -63,10 +63,10 @@ def test_an_option_of_a_call_without_a_call_is_a_usage_error(doctor, found, opti
 @pytest.mark.parametrize(
     ("outcome", "code", "mark"),
     [
-        (Outcome.WORKS, 0, "ok  "),
-        (Outcome.UNPROVEN, 0, "????"),
-        (Outcome.SKIPPED, 0, "skip"),
-        (Outcome.FAILS, 1, "FAIL"),
+        (StepOutcome.WORKS, 0, "ok  "),
+        (StepOutcome.UNPROVEN, 0, "????"),
+        (StepOutcome.SKIPPED, 0, "skip"),
+        (StepOutcome.FAILS, 1, "FAIL"),
     ],
 )
 def test_every_step_is_one_line_and_only_a_failing_one_is_exit_1(doctor, found, outcome, code, mark):
@@ -84,7 +84,7 @@ def test_every_step_is_one_line_and_only_a_failing_one_is_exit_1(doctor, found, 
 
 
 def test_json_is_one_document_with_the_result_and_the_steps(doctor, found):
-    found.findings += [WORKING, Step("upstream:spare", "tls", Outcome.FAILS, "expired", "Renew it.", 0.12345)]
+    found.findings += [WORKING, Step("upstream:spare", "tls", StepOutcome.FAILS, "expired", "Renew it.", 0.12345)]
     result = doctor("--json")
     document = json.loads(result.stdout)
     steps = document.pop("steps")
@@ -195,9 +195,9 @@ def test_a_model_is_called_as_the_caller_with_its_profile(doctor, found):
 @pytest.mark.parametrize(
     "findings",
     [
-        [Step("credential:c", "token", Outcome.SKIPPED, "kept nowhere")],
-        [CONFIGURED, Step("upstream:chat", "models", Outcome.UNPROVEN, "open to everybody")],
-        [Step("upstream:chat", "connect", Outcome.WORKS, "accepts connections", proves=False)],
+        [Step("credential:c", "token", StepOutcome.SKIPPED, "kept nowhere")],
+        [CONFIGURED, Step("upstream:chat", "models", StepOutcome.UNPROVEN, "open to everybody")],
+        [Step("upstream:chat", "connect", StepOutcome.WORKS, "accepts connections", proves=False)],
     ],
     ids=["all skipped", "a key that nobody asked for", "a port alone"],
 )
@@ -207,7 +207,7 @@ def test_a_check_that_proved_nothing_is_exit_4_and_reports_it(doctor, found, fin
     assert (result.exit_code, result.stderr) == (4, "nothing failed, and nothing was proven: exit code 4\n")
     found.findings.append(WORKING)
     assert doctor().exit_code == 0
-    found.findings.append(Step("upstream:spare", "tls", Outcome.FAILS, "down"))
+    found.findings.append(Step("upstream:spare", "tls", StepOutcome.FAILS, "down"))
     assert doctor().exit_code == 1
 
 
@@ -218,7 +218,7 @@ def test_each_step_is_printed_as_soon_as_it_is_known(tmp_path, monkeypatch, caps
     async def diagnose(config, calls, **_):
         yield WORKING
         seen.append(capsys.readouterr().out)
-        yield Step("upstream:spare", "models", Outcome.WORKS, "answers")
+        yield Step("upstream:spare", "models", StepOutcome.WORKS, "answers")
 
     monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
     with pytest.raises(SystemExit):
@@ -259,7 +259,9 @@ def test_terminal_shows_a_step_after_one_second(monkeypatch, capsys):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_server_controls_neither_the_terminal_nor_the_lines(capsys, as_json):
     report = Report(as_json=as_json)
-    report.add(Step("upstream:chat", "call", Outcome.FAILS, "a\x1b[2J\x9b31m\r\nok   fake\u2028b\u202e", "c\x07\nd"))
+    report.add(
+        Step("upstream:chat", "call", StepOutcome.FAILS, "a\x1b[2J\x9b31m\r\nok   fake\u2028b\u202e", "c\x07\nd")
+    )
     report.finish()
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
