@@ -7,7 +7,6 @@ plain numbers, and prometheus_client only formats them at a scrape. Its own metr
 from __future__ import annotations
 
 import asyncio
-import operator
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +49,88 @@ NONE, OTHER = "none", "other"
 """Label values. NONE: the request has no caller, model, upstream or operation. OTHER: the name is not configured."""
 OUTCOMES = ("ok", "error", "client_gone")
 
+METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        "gatepass_token_retries_total": (
+            "Requests sent again with a new token, after a 401 or another rejection of the token"
+        ),
+        "gatepass_stale_connection_retries_total": (
+            "Requests sent again because a reused connection closed without an answer"
+        ),
+        "gatepass_empty_answers_total": "Chats that ended with finish reason stop and without content or a call",
+        "gatepass_failovers_total": (
+            "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
+            " down, full, or without a token"
+        ),
+        "gatepass_learned_rule_events_total": (
+            "Events of learned rules: learned, revoked (the changed request failed too), failed"
+        ),
+        "gatepass_observer_failures_total": (
+            "Events that an observer of requests, such as the access log, failed to handle"
+        ),
+        "gatepass_reloads_total": "Reloads of the configuration: reloaded, unchanged, refused",
+        "gatepass_request_duration_seconds": "From the request's arrival to the response's end",
+        "gatepass_time_to_first_token_seconds": "From the request's arrival to the first event of a stream",
+        "gatepass_time_per_output_token_seconds": (
+            "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
+            " streams with reported tokens"
+        ),
+        "gatepass_added_latency_seconds": (
+            "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
+            " client's body and for the upstream. A wait for a token is included"
+        ),
+        "gatepass_pool_wait_seconds": (
+            "Waits for a free connection (max_connections). A request that did not wait is not counted"
+        ),
+        "gatepass_event_loop_lag_seconds": (
+            "Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine"
+            " is overloaded"
+        ),
+        "gatepass_errors_total": (
+            "Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them."
+            " An upstream's own codes count as upstream_error"
+        ),
+        "gatepass_client_bytes_total": "Body bytes received from clients (in) and sent to clients (out)",
+        "gatepass_log_lines_dropped_total": (
+            "Log lines that were dropped, because no process read the log or it could not be written"
+        ),
+        "gatepass_requests_in_flight_limit": "The value of limits.connections, for one process",
+        "gatepass_learned_rules": "Learned rules that gatepass applies now",
+        "gatepass_upstream_rejects_token": "1 after the upstream rejected its token, until it accepts one",
+        "gatepass_requests_total": "Finished requests, by outcome: ok, error, client_gone",
+        "gatepass_requests_in_flight": "Requests in progress",
+        "gatepass_attempts_total": (
+            "Requests that finished requests sent to an upstream, with retries and failed connections"
+        ),
+        "gatepass_input_tokens_total": (
+            "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them"
+        ),
+        "gatepass_output_tokens_total": "Output tokens that upstreams reported",
+        "gatepass_cached_input_tokens_total": "The part of the input tokens that the upstream read from its cache",
+        "gatepass_reasoning_tokens_total": "The part of the output tokens that the model used for reasoning",
+        "gatepass_token_expires_in_seconds": "Time until the token expires; +Inf for a key that does not expire",
+        "gatepass_token_age_seconds": "Time since the token was requested",
+        "gatepass_token_usable": "1 while a valid token is held",
+        "gatepass_token_fetches": (
+            "Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint"
+        ),
+        "gatepass_token_fetch_failures": "Failed token fetches",
+        "gatepass_upstream_connections": "Connections to the upstream, by state: busy, idle",
+        "gatepass_upstream_connections_limit": "The value of max_connections of the upstream",
+        "gatepass_pool_waiting_requests": "Requests that wait for a free connection",
+        "gatepass_store_up": (
+            "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
+            " without a store"
+        ),
+        "gatepass_store_emptied": "How often the shared store lost its data",
+        "gatepass_store_operations": (
+            "Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure,"
+            " or because the encryption key differs)"
+        ),
+    }
+)
+"""The documentation of each metric, by its name."""
+
 REQUEST_LABELS = ("caller", "model", "upstream", "operation")
 Labels = tuple[str, ...]
 
@@ -64,30 +145,23 @@ class Counter:
 class Counts:
     """A family of counters, one for each combination of label values that was used."""
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
-        self._name, self._documentation, self._labels = name, documentation, labels
-        self._counts: dict[Labels, Counter] = {}
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def __contains__(self, labels: Labels) -> bool:
-        return labels in self._counts
+    def __init__(self, registry: CollectorRegistry, name: str, labels: Labels) -> None:
+        self._name, self._labels = name, labels
+        self.by_labels: dict[Labels, Counter] = {}
+        registry.register(self)
 
     def of(self, labels: Labels) -> Counter:
         """Return the counter of these labels. It is exposed from now on. A caller that adds often keeps it."""
-        if (count := self._counts.get(labels)) is None:
-            count = self._counts[labels] = Counter()
+        if (count := self.by_labels.get(labels)) is None:
+            count = self.by_labels[labels] = Counter()
         return count
 
     def add(self, labels: Labels) -> None:
-        (self._counts.get(labels) or self.of(labels)).value += 1
+        (self.by_labels.get(labels) or self.of(labels)).value += 1
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for labels, count in list(self._counts.items()):  # a copy, as in `Metrics.scrape`
-            family.add_metric(labels, count.value)
-        yield family
+        counts = list(self.by_labels.items())  # a copy, as in `Metrics.scrape`
+        yield _counter(self._name, self._labels, ((labels, count.value) for labels, count in counts))
 
 
 class Histogram:
@@ -108,27 +182,22 @@ class Histogram:
 class Times:
     """A family of histograms. `bounds_s` are in ascending order."""
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str], bounds_s: Sequence[float]) -> None:
-        self._name, self._documentation, self._labels = name, documentation, labels
+    def __init__(self, registry: CollectorRegistry, name: str, labels: Labels, bounds_s: Sequence[float]) -> None:
+        self._name, self._labels = name, labels
         self._bounds_s = bounds_s
-        self._histograms: dict[Labels, Histogram] = {}
-
-    def __len__(self) -> int:
-        return len(self._histograms)
-
-    def __contains__(self, labels: Labels) -> bool:
-        return labels in self._histograms
+        self.by_labels: dict[Labels, Histogram] = {}
+        registry.register(self)
 
     def of(self, labels: Labels) -> Histogram:
-        if (histogram := self._histograms.get(labels)) is None:
-            histogram = self._histograms[labels] = Histogram(self._bounds_s)
+        if (histogram := self.by_labels.get(labels)) is None:
+            histogram = self.by_labels[labels] = Histogram(self._bounds_s)
         return histogram
 
     def collect(self) -> Iterator[Metric]:
         """Yield the family. A histogram without a value has no lines, because it would have twenty."""
-        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        family = HistogramMetricFamily(self._name, METRICS[self._name], labels=self._labels)
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
-        for labels, histogram in list(self._histograms.items()):  # a copy, as in `Metrics.scrape`
+        for labels, histogram in list(self.by_labels.items()):  # a copy, as in `Metrics.scrape`
             if any(histogram.counts):
                 # Prometheus adds the counts of all smaller buckets to each bucket
                 buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
@@ -204,28 +273,6 @@ class Sample(NamedTuple):
     """For each upstream with a credential."""
 
 
-class _LagTimer:
-    """Measures how late the event loop calls a timer that is due each `every_s`."""
-
-    def __init__(self, lag: Histogram, every_s: float) -> None:
-        self._lag = lag
-        self._every_s = every_s
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        due_s = self._loop.time() + self._every_s
-        self._timer = self._loop.call_at(due_s, self._measure, due_s)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _measure(self, due_s: float) -> None:
-        self._lag.observe(max(0.0, self._loop.time() - due_s))
-        self.start()
-
-
 class Metrics(Observer):
     """The metrics of one app. Not global, because a process can have several."""
 
@@ -237,103 +284,28 @@ class Metrics(Observer):
         self._sampled = Sample()
         self._scraping = asyncio.Lock()
         self._configured_name: Callable[[str], str | None] = lambda _: None
-        self._registry = CollectorRegistry()
-        self._renewals = Counts(
-            "gatepass_token_retries_total",
-            "Requests sent again with a new token, after a 401 or another rejection of the token",
-            ("upstream",),
-        )
-        self._stale = Counts(
-            "gatepass_stale_connection_retries_total",
-            "Requests sent again because a reused connection closed without an answer",
-            ("upstream",),
-        )
-        self._empty_answers = Counts(
-            "gatepass_empty_answers_total",
-            "Chats that ended with finish reason stop and without content or a call",
-            ("upstream",),
-        )
-        self._failovers = Counts(
-            "gatepass_failovers_total",
-            "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
-            " down, full, or without a token",
-            ("upstream", "code"),
-        )
-        self._learning = Counts(
-            "gatepass_learned_rule_events_total",
-            "Events of learned rules: learned, revoked (the changed request failed too), failed",
-            ("upstream", "event"),
-        )
-        self._observer_failures = Counts(
-            "gatepass_observer_failures_total",
-            "Events that an observer of requests, such as the access log, failed to handle",
-            ("observer",),
-        )
-        self._reloads = Counts(
-            "gatepass_reloads_total", "Reloads of the configuration: reloaded, unchanged, refused", ("outcome",)
-        )
+        registry = self._registry = CollectorRegistry()
+        self._renewals = Counts(registry, "gatepass_token_retries_total", ("upstream",))
+        self._stale = Counts(registry, "gatepass_stale_connection_retries_total", ("upstream",))
+        self._empty_answers = Counts(registry, "gatepass_empty_answers_total", ("upstream",))
+        self._failovers = Counts(registry, "gatepass_failovers_total", ("upstream", "code"))
+        self._learning = Counts(registry, "gatepass_learned_rule_events_total", ("upstream", "event"))
+        self._observer_failures = Counts(registry, "gatepass_observer_failures_total", ("observer",))
+        self._reloads = Counts(registry, "gatepass_reloads_total", ("outcome",))
         for outcome in ("reloaded", "unchanged", "refused"):
             self._reloads.of((outcome,))  # Prometheus sees an increase only of a series that it has seen before
         shared = REQUEST_LABELS[1:]
-        self._duration = Times(
-            "gatepass_request_duration_seconds", "From the request's arrival to the response's end", shared, DURATION_S
-        )
-        self._first_token = Times(
-            "gatepass_time_to_first_token_seconds",
-            "From the request's arrival to the first event of a stream",
-            shared,
-            FIRST_TOKEN_S,
-        )
-        self._per_token = Times(
-            "gatepass_time_per_output_token_seconds",
-            "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
-            " streams with reported tokens",
-            shared,
-            PER_TOKEN_S,
-        )
-        self._added = Times(
-            "gatepass_added_latency_seconds",
-            "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
-            " client's body and for the upstream. A wait for a token is included",
-            REQUEST_LABELS[2:],
-            DELAY_S,
-        )
-        self._pool_waits = Times(
-            "gatepass_pool_wait_seconds",
-            "Waits for a free connection (max_connections). A request that did not wait is not counted",
-            ("upstream",),
-            DELAY_S,
-        )
-        self._loop_lag = Times(
-            "gatepass_event_loop_lag_seconds",
-            "Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine"
-            " is overloaded",
-            (),
-            DELAY_S,
-        )
-        self._errors = Counts(
-            "gatepass_errors_total",
-            "Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them."
-            " An upstream's own codes count as upstream_error",
-            (*REQUEST_LABELS, "code", "hop"),
-        )
-        self._bytes = Counts(
-            "gatepass_client_bytes_total",
-            "Body bytes received from clients (in) and sent to clients (out)",
-            ("direction",),
-        )
-        self.bytes_in, self.bytes_out = self._bytes.of(("in",)), self._bytes.of(("out",))
-        counts = (
-            *(self._errors, self._renewals, self._stale, self._failovers, self._learning),
-            *(self._bytes, self._empty_answers, self._reloads, self._observer_failures),
-        )
-        times = (
-            *(self._duration, self._first_token, self._per_token, self._added),
-            *(self._pool_waits, self._loop_lag),
-        )
-        for family in (*counts, *times, _Collected(self._collect)):
-            self._registry.register(family)
-        ProcessCollector(registry=self._registry)
+        self._duration = Times(registry, "gatepass_request_duration_seconds", shared, DURATION_S)
+        self._first_token = Times(registry, "gatepass_time_to_first_token_seconds", shared, FIRST_TOKEN_S)
+        self._per_token = Times(registry, "gatepass_time_per_output_token_seconds", shared, PER_TOKEN_S)
+        self._added = Times(registry, "gatepass_added_latency_seconds", REQUEST_LABELS[2:], DELAY_S)
+        self._pool_waits = Times(registry, "gatepass_pool_wait_seconds", ("upstream",), DELAY_S)
+        self._loop_lag = Times(registry, "gatepass_event_loop_lag_seconds", (), DELAY_S)
+        self._errors = Counts(registry, "gatepass_errors_total", (*REQUEST_LABELS, "code", "hop"))
+        client_bytes = Counts(registry, "gatepass_client_bytes_total", ("direction",))
+        self.bytes_in, self.bytes_out = client_bytes.of(("in",)), client_bytes.of(("out",))
+        registry.register(_Collected(self._collect))
+        ProcessCollector(registry=registry)
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
         """Set the functions that depend on the configuration. A reload sets them again; all metrics keep their values.
@@ -355,7 +327,7 @@ class Metrics(Observer):
             series = self._by_labels.get(labels)
         if series is None:
             shared = labels[1:]
-            if len(self._duration) >= MAX_HISTOGRAMS and shared not in self._duration:
+            if len(self._duration.by_labels) >= MAX_HISTOGRAMS and shared not in self._duration.by_labels:
                 shared = (OTHER, *shared[1:])
             times = [family.of(shared) for family in (self._duration, self._first_token, self._per_token)]
             series = self._by_labels[labels] = Series(labels, (*times, self._added.of(labels[2:])))
@@ -415,7 +387,7 @@ class Metrics(Observer):
 
     def _count_error(self, error: GatepassError, of_request: Labels) -> None:
         labels = (*of_request, stable_code(error), error.hop)
-        if len(self._errors) >= MAX_SERIES and labels not in self._errors:
+        if len(self._errors.by_labels) >= MAX_SERIES and labels not in self._errors.by_labels:
             labels = (OTHER, OTHER, *labels[2:])
         self._errors.add(labels)
 
@@ -424,13 +396,25 @@ class Metrics(Observer):
 
     @contextmanager
     def loop_lag_sampled(self, every_s: float = LAG_EVERY_S) -> Iterator[None]:
-        """Measure the lag of the running event loop while the block runs: the delay of a timer."""
-        timer = _LagTimer(self._loop_lag.of(()), every_s)
-        timer.start()
+        """Measure the lag of the running event loop while the block runs: how late it calls a timer."""
+        loop, lag = asyncio.get_running_loop(), self._loop_lag.of(())
+
+        timer: asyncio.TimerHandle
+
+        def start() -> None:
+            nonlocal timer
+            due_s = loop.time() + every_s
+            timer = loop.call_at(due_s, measure, due_s)
+
+        def measure(due_s: float) -> None:
+            lag.observe(max(0.0, loop.time() - due_s))
+            start()
+
+        start()
         try:
             yield
         finally:
-            timer.stop()
+            timer.cancel()
 
     def reloaded(self, outcome: str) -> None:
         self._reloads.add((outcome,))
@@ -458,149 +442,79 @@ class Metrics(Observer):
         yield from self._request_families(sample)
         yield from _credential_families(sample.credentials)
         yield from _pool_families(sample.pools)
-        yield CounterMetricFamily(
-            "gatepass_log_lines_dropped_total",
-            "Log lines that were dropped, because no process read the log or it could not be written",
-            dropped_lines(),
-        )
-        yield GaugeMetricFamily(
-            "gatepass_requests_in_flight_limit",
-            "The value of limits.connections, for one process",
-            sample.in_flight_limit,
-        )
-        learned = GaugeMetricFamily(
-            "gatepass_learned_rules", "Learned rules that gatepass applies now", labels=["upstream"]
-        )
-        for upstream, rules in sample.learned_rules.items():
-            learned.add_metric([upstream], rules)
-        yield learned
-        rejecting = GaugeMetricFamily(
-            "gatepass_upstream_rejects_token",
-            "1 after the upstream rejected its token, until it accepts one",
-            labels=["upstream"],
-        )
-        for upstream, rejects in sample.rejects_token.items():
-            rejecting.add_metric([upstream], float(rejects))
-        yield rejecting
+        yield _counter("gatepass_log_lines_dropped_total", (), [((), dropped_lines())])
+        yield _gauge("gatepass_requests_in_flight_limit", (), [((), sample.in_flight_limit)])
+        learned, rejecting = sample.learned_rules.items(), sample.rejects_token.items()
+        yield _gauge("gatepass_learned_rules", ("upstream",), (((name,), rules) for name, rules in learned))
+        yield _gauge("gatepass_upstream_rejects_token", ("upstream",), (((name,), one) for name, one in rejecting))
         if sample.store is not None:
             yield from _store_families(sample.store)
 
     def _request_families(self, sample: Sample) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "gatepass_requests_total",
-            "Finished requests, by outcome: ok, error, client_gone",
-            labels=[*REQUEST_LABELS, "outcome"],
-        )
         all_series = list(self._by_labels.values())  # a copy: the event loop adds series while a thread formats them
-        for series in all_series:
-            for outcome, count in series.requests.items():
-                requests.add_metric([*series.labels, outcome], count)
-        yield requests
-        for name, documentation, count_of in _SERIES_COUNTS:
-            family = CounterMetricFamily(name, documentation, labels=REQUEST_LABELS)
-            for series in all_series:
-                if count := count_of(series):
-                    family.add_metric(series.labels, count)
-            yield family
+        counts = [((*one.labels, outcome), n) for one in all_series for outcome, n in one.requests.items()]
+        yield _counter("gatepass_requests_total", (*REQUEST_LABELS, "outcome"), counts)
+        for name, attribute in _SERIES_COUNTS.items():
+            values = ((one.labels, count) for one in all_series if (count := getattr(one, attribute)))
+            yield _counter(name, REQUEST_LABELS, values)
         in_flight = {series.labels: 0 for series in all_series}  # with zeros, so that a graph falls to 0
         for key in sample.in_flight:
             labels = self._labels(key)
             if labels not in in_flight and len(in_flight) >= MAX_SERIES:
                 labels = (OTHER, OTHER, *labels[2:])
             in_flight[labels] = in_flight.get(labels, 0) + 1
-        gauge = GaugeMetricFamily("gatepass_requests_in_flight", "Requests in progress", labels=REQUEST_LABELS)
-        for labels, requests_now in in_flight.items():
-            gauge.add_metric(labels, requests_now)
-        yield gauge
+        yield _gauge("gatepass_requests_in_flight", REQUEST_LABELS, in_flight.items())
 
 
-_SERIES_COUNTS = (
-    (
-        "gatepass_attempts_total",
-        "Requests that finished requests sent to an upstream, with retries and failed connections",
-        operator.attrgetter("attempts"),
-    ),
-    (
-        "gatepass_input_tokens_total",
-        "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them",
-        operator.attrgetter("input_tokens"),
-    ),
-    ("gatepass_output_tokens_total", "Output tokens that upstreams reported", operator.attrgetter("output_tokens")),
-    (
-        "gatepass_cached_input_tokens_total",
-        "The part of the input tokens that the upstream read from its cache",
-        operator.attrgetter("cached_tokens"),
-    ),
-    (
-        "gatepass_reasoning_tokens_total",
-        "The part of the output tokens that the model used for reasoning",
-        operator.attrgetter("reasoning_tokens"),
-    ),
+def _counter(name: str, labels: Labels, values: Iterable[tuple[Labels, float]]) -> Metric:
+    return _filled(CounterMetricFamily(name, METRICS[name], labels=labels), values)
+
+
+def _gauge(name: str, labels: Labels, values: Iterable[tuple[Labels, float]]) -> Metric:
+    return _filled(GaugeMetricFamily(name, METRICS[name], labels=labels), values)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Iterable[tuple[Labels, float]]) -> Metric:
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
+
+
+_SERIES_COUNTS: Mapping[str, str] = MappingProxyType(
+    {
+        "gatepass_attempts_total": "attempts",
+        "gatepass_input_tokens_total": "input_tokens",
+        "gatepass_output_tokens_total": "output_tokens",
+        "gatepass_cached_input_tokens_total": "cached_tokens",
+        "gatepass_reasoning_tokens_total": "reasoning_tokens",
+    }
 )
+"""The attribute of Series that each of these metrics shows."""
 
 
 def _credential_families(samples: Iterable[CredentialSample]) -> Iterator[Metric]:
-    labels = ["credential"]
-    left = GaugeMetricFamily(
-        "gatepass_token_expires_in_seconds",
-        "Time until the token expires; +Inf for a key that does not expire",
-        labels=labels,
-    )
-    age = GaugeMetricFamily("gatepass_token_age_seconds", "Time since the token was requested", labels=labels)
-    usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=labels)
-    fetches = CounterMetricFamily(
-        "gatepass_token_fetches",
-        "Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint",
-        labels=labels,
-    )
-    failures = CounterMetricFamily("gatepass_token_fetch_failures", "Failed token fetches", labels=labels)
-    for sample in samples:
-        left.add_metric([sample.name], sample.life_left_s)
-        if sample.age_s is not None:
-            age.add_metric([sample.name], sample.age_s)
-        usable.add_metric([sample.name], float(sample.usable))
-        fetches.add_metric([sample.name], sample.fetches)
-        failures.add_metric([sample.name], sample.failures)
-    yield from (left, age, usable, fetches, failures)
+    label, of = ("credential",), {(sample.name,): sample for sample in samples}
+    yield _gauge("gatepass_token_expires_in_seconds", label, ((name, one.life_left_s) for name, one in of.items()))
+    ages_s = ((name, one.age_s) for name, one in of.items() if one.age_s is not None)
+    yield _gauge("gatepass_token_age_seconds", label, ages_s)
+    yield _gauge("gatepass_token_usable", label, ((name, one.usable) for name, one in of.items()))
+    yield _counter("gatepass_token_fetches", label, ((name, one.fetches) for name, one in of.items()))
+    yield _counter("gatepass_token_fetch_failures", label, ((name, one.failures) for name, one in of.items()))
 
 
-def _pool_families(samples: Iterable[PoolSample]) -> Iterator[Metric]:
-    connections = GaugeMetricFamily(
-        "gatepass_upstream_connections",
-        "Connections to the upstream, by state: busy, idle",
-        labels=["upstream", "state"],
-    )
-    limit = GaugeMetricFamily(
-        "gatepass_upstream_connections_limit", "The value of max_connections of the upstream", labels=["upstream"]
-    )
-    waiting = GaugeMetricFamily(
-        "gatepass_pool_waiting_requests", "Requests that wait for a free connection", labels=["upstream"]
-    )
-    for sample in samples:
-        connections.add_metric([sample.upstream, "busy"], sample.busy)
-        connections.add_metric([sample.upstream, "idle"], sample.idle)
-        limit.add_metric([sample.upstream], sample.limit)
-        waiting.add_metric([sample.upstream], sample.waiting)
-    yield from (connections, limit, waiting)
+def _pool_families(samples: Sequence[PoolSample]) -> Iterator[Metric]:
+    by_state = [((one.upstream, state), n) for one in samples for state, n in (("busy", one.busy), ("idle", one.idle))]
+    yield _gauge("gatepass_upstream_connections", ("upstream", "state"), by_state)
+    limits = (((one.upstream,), one.limit) for one in samples)
+    yield _gauge("gatepass_upstream_connections_limit", ("upstream",), limits)
+    waiting = (((one.upstream,), one.waiting) for one in samples)
+    yield _gauge("gatepass_pool_waiting_requests", ("upstream",), waiting)
 
 
 def _store_families(sample: StoreSample) -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "gatepass_store_up",
-        "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
-        " without a store",
-        float(sample.is_up),
-    )
-    yield CounterMetricFamily("gatepass_store_emptied", "How often the shared store lost its data", sample.emptied)
-    operations = CounterMetricFamily(
-        "gatepass_store_operations",
-        "Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure, or"
-        " because the encryption key differs)",
-        labels=["operation", "outcome"],
-    )
-    for labels, count in sample.operations.items():
-        operations.add_metric(labels, count)
-    yield operations
+    yield _gauge("gatepass_store_up", (), [((), sample.is_up)])
+    yield _counter("gatepass_store_emptied", (), [((), sample.emptied)])
+    yield _counter("gatepass_store_operations", ("operation", "outcome"), sample.operations.items())
 
 
 class _Collected:

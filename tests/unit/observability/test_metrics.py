@@ -1,6 +1,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gatepass.errors import GatepassError, TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
@@ -9,6 +10,7 @@ from gatepass.observability.metrics import (
     MAX_HISTOGRAMS,
     MAX_SERIES,
     MAX_TOKENS,
+    METRICS,
     Counts,
     CredentialSample,
     Metrics,
@@ -263,50 +265,56 @@ def test_bounds_ascend_and_have_no_duplicates():
         assert list(bounds) == sorted(set(bounds))
 
 
-def exposed(family) -> list[str]:
-    registry = CollectorRegistry()
-    registry.register(family)
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def exposed(registry) -> list[str]:
     return generate_latest(registry).decode().splitlines()
 
 
-def test_counts_add_up_by_their_labels():
-    counts = Counts("gatepass_bytes_total", "Bytes", ("direction",))
-    assert exposed(counts) == ["# HELP gatepass_bytes_total Bytes", "# TYPE gatepass_bytes_total counter"]
+def test_counts_add_up_by_their_labels(registry):
+    counts = Counts(registry, "gatepass_client_bytes_total", ("direction",))
+    assert exposed(registry) == [
+        f"# HELP gatepass_client_bytes_total {METRICS['gatepass_client_bytes_total']}",
+        "# TYPE gatepass_client_bytes_total counter",
+    ]
     counts.add(("in",))
     counts.of(("in",)).value += 41
     counts.add(("out",))
-    assert exposed(counts)[2:] == [
-        'gatepass_bytes_total{direction="in"} 42.0',
-        'gatepass_bytes_total{direction="out"} 1.0',
+    assert exposed(registry)[2:] == [
+        'gatepass_client_bytes_total{direction="in"} 42.0',
+        'gatepass_client_bytes_total{direction="out"} 1.0',
     ]
 
 
-def test_counter_of_labels_is_one_object_and_exposed_from_then_on():
-    counts = Counts("gatepass_bytes_total", "Bytes", ("direction",))
+def test_counter_of_labels_is_one_object_and_exposed_from_then_on(registry):
+    counts = Counts(registry, "gatepass_client_bytes_total", ("direction",))
     assert counts.of(("in",)) is counts.of(("in",))
-    assert exposed(counts)[2:] == ['gatepass_bytes_total{direction="in"} 0.0']
+    assert exposed(registry)[2:] == ['gatepass_client_bytes_total{direction="in"} 0.0']
 
 
-def test_a_histogram_is_shown_with_its_first_value():
-    times = Times("gatepass_wait_seconds", "Wait", ("operation",), (0.1,))
+def test_a_histogram_is_shown_with_its_first_value(registry):
+    times = Times(registry, "gatepass_pool_wait_seconds", ("operation",), (0.1,))
     assert times.of(("chat",)) is times.of(("chat",))
     assert times.of(("chat",)) is not times.of(("rerank",))
-    assert len(exposed(times)) == 2
+    assert len(exposed(registry)) == 2
     times.of(("chat",)).observe(0.2)
-    assert len(exposed(times)) == 6
+    assert len(exposed(registry)) == 6
 
 
-def test_histogram_counts_each_bound_and_smaller_values():
-    times = Times("gatepass_wait_seconds", "Wait", ("operation",), (0.1, 1, 2.5))
+def test_histogram_counts_each_bound_and_smaller_values(registry):
+    times = Times(registry, "gatepass_pool_wait_seconds", ("operation",), (0.1, 1, 2.5))
     for seconds in (0.05, 0.1, 0.11, 2.5, 9):
         times.of(("chat",)).observe(seconds)
-    assert exposed(times)[2:] == [
-        'gatepass_wait_seconds_bucket{le="0.1",operation="chat"} 2.0',
-        'gatepass_wait_seconds_bucket{le="1.0",operation="chat"} 3.0',
-        'gatepass_wait_seconds_bucket{le="2.5",operation="chat"} 4.0',
-        'gatepass_wait_seconds_bucket{le="+Inf",operation="chat"} 5.0',
-        'gatepass_wait_seconds_count{operation="chat"} 5.0',
-        'gatepass_wait_seconds_sum{operation="chat"} 11.76',
+    assert exposed(registry)[2:] == [
+        'gatepass_pool_wait_seconds_bucket{le="0.1",operation="chat"} 2.0',
+        'gatepass_pool_wait_seconds_bucket{le="1.0",operation="chat"} 3.0',
+        'gatepass_pool_wait_seconds_bucket{le="2.5",operation="chat"} 4.0',
+        'gatepass_pool_wait_seconds_bucket{le="+Inf",operation="chat"} 5.0',
+        'gatepass_pool_wait_seconds_count{operation="chat"} 5.0',
+        'gatepass_pool_wait_seconds_sum{operation="chat"} 11.76',
     ]
 
 
