@@ -25,7 +25,7 @@ from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server import reload
-from gatepass.server.pages import learned_rows, status_of
+from gatepass.server.pages import status_of
 from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, WAITS, ConfigSource, Reloader, ReloadResult
 from tests.integration.answers import delta
 from tests.integration.gateway import HELLO, Gateway, descriptors, serving
@@ -123,11 +123,11 @@ async def test_learned_rules_belong_to_the_server_and_not_to_the_name_of_the_ups
         async with serve(**servers[first]) as gatepass:
             state = gatepass.served.state
             assert (await gatepass.served.ask(streamed).answer()).headers["x-gatepass-adapted"] == "stream=synth"
-            assert [one["adapted"] for one in learned_rows(state)] == ["stream=synth"]
+            assert [one.rule.entry for one in state.learned_rules()] == ["stream=synth"]
             await gatepass.reload(**servers[second])
             assert "x-gatepass-adapted" not in (await gatepass.served.ask(streamed).answer()).headers
             assert json.loads(second.received[0].body) == streamed
-            assert learned_rows(gatepass.served.server.endpoint.state) == []
+            assert gatepass.served.server.endpoint.state.learned_rules() == []
             await gatepass.reload(**servers[first])
             assert (await gatepass.served.ask(streamed).answer()).headers["x-gatepass-adapted"] == "stream=synth"
     assert len(first.received) == 4

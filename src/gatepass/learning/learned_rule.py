@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Self
 
 import msgspec
 from msgspec.structs import replace
@@ -279,8 +278,8 @@ Key = tuple[RuleScope, tuple[str, str]]
 class LearnedRuleRecord:
     """One learned rule with its evidence, for the operator. Times are seconds since the epoch.
 
-    `state` is `learned` or `failed`. A failed rule is not tried again before `expires_at`, and its `evidence` is the
-    error that it led to.
+    `state` is `learned` or `failed`. A failed rule is not tried again before `expires_at`. `evidence` is the upstream's
+    sentence, cut, with secrets masked: the one from which the rule was learned, or the error that a failed rule led to.
     """
 
     scope: RuleScope
@@ -290,26 +289,3 @@ class LearnedRuleRecord:
     learned_at: float
     expires_at: float
     uses: int = 0
-
-    def as_row(self) -> dict[str, Any]:
-        """Return JSON values. `evidence` is the upstream's sentence, cut, with secrets masked."""
-        return {
-            "upstream": self.scope.upstream,
-            "model": self.scope.model,
-            "operation": self.scope.operation,
-            "credential": self.scope.credential,
-            "adapted": self.rule.entry,
-            "state": self.state,
-            "evidence": self.evidence,
-            "learned_at": self.learned_at,
-            "expires_at": self.expires_at,
-            "uses": self.uses,
-            "rule": asdict(self.rule),
-        }
-
-    @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return the record for a row that `as_row` wrote in another worker."""
-        scope = RuleScope(*(row[name] for name in ("upstream", "model", "operation", "credential")))
-        rest = {name: row[name] for name in ("state", "evidence", "learned_at", "expires_at", "uses")}
-        return cls(scope, LearnedRule(**row["rule"]), **rest)

@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gatepass.config.model import Limits
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.http_client.connection import WriteBatcher
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
@@ -33,10 +33,7 @@ from gatepass.server.timeouts import (
     AwaitedInput,
     ReceiveTimeouts,
     error_response,
-    evicted,
-    internal_error,
     slow_body,
-    slow_head,
     slow_upload,
 )
 
@@ -67,6 +64,12 @@ LOG = logging.getLogger("gatepass.serve")
 
 HEAD_COPIES = 2
 """Memory of an unfinished head per byte: httptools joins the pieces of a field, and the heap keeps the gaps."""
+
+
+EVICTED = (
+    "An idle connection was closed to make room for others (limits.connections, limits.unauthenticated_connections)."
+)
+INTERNAL_ERROR = "Internal error while handling the request. Search the gatepass log for `request_failed`."
 
 
 class ClientConnection(asyncio.Protocol):
@@ -173,7 +176,7 @@ class ClientConnection(asyncio.Protocol):
 
     def evict(self) -> None:
         """Close a connection without a request in progress, to make room for others."""
-        self._context.refused(evicted(), self._parser.peer)
+        self._context.refused(Overloaded(EVICTED), self._parser.peer)
         self._close()
         if self._transport.get_write_buffer_size():  # a close waits until the client has read the response
             self._loop.call_later(LINGER_S, self._transport.abort)
@@ -335,7 +338,7 @@ class ClientConnection(asyncio.Protocol):
         if cycle.has_begun or self._transport.is_closing():
             self._close()
         else:
-            self.send(error_response(internal_error()))
+            self.send(error_response(InternalError(INTERNAL_ERROR)))
             self.response_complete()
 
     def _pause_reading(self) -> None:
@@ -365,7 +368,7 @@ class ClientConnection(asyncio.Protocol):
                 self._closes_s = self._loop.time() + DRAIN_RECHECK_S
                 self._timeouts.start(AwaitedInput.LAST, DRAIN_RECHECK_S)
         elif awaited is AwaitedInput.HEAD:
-            self._refuse(slow_head())
+            self._refuse(ReceiveTimeout("The request's head did not arrive in time (limits.receive_s)."))
         elif awaited is AwaitedInput.BODY and receiving is not None:
             if receiving is not self._current and self._current is not None:
                 # reading is paused while another request is served, so the client cannot send this body

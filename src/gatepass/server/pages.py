@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Match, Route
@@ -39,9 +42,6 @@ from gatepass.types import ClientRequest
 LOG = logging.getLogger("gatepass.peers")
 
 UNREADY = 503
-
-
-Row = dict[str, Any]
 
 OPERATOR = "gatepass.operator"
 """Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""
@@ -109,10 +109,9 @@ class Page:
 class PageRequest:
     """One request of a page."""
 
-    def __init__(self, page: Page, request: Request, state: AppState, base_path: str, peers: Peers | None) -> None:
+    def __init__(self, page: Page, request: Request, state: AppState, peers: Peers | None) -> None:
         self.request = request
         self.state = state
-        self.base_path = base_path
         self._page = page
         self._peers = peers
 
@@ -163,10 +162,6 @@ async def _metrics(call: PageRequest) -> Response:
     return Response(shown, media_type=CONTENT_TYPE)
 
 
-async def _own_metrics(state: AppState) -> bytes:
-    return await state.metrics.scrape()
-
-
 async def _status(call: PageRequest) -> Response:
     """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
     call.reader()
@@ -181,22 +176,22 @@ async def _own_status(state: AppState) -> bytes:
 async def _learned(call: PageRequest) -> Response:
     """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
     caller, state = call.reader(), call.state
-    known = merge_rows(map(json.loads, (await call.parts()).values()))
-    rows = visible(known, caller, state.routes, state.config)
+    parts = [msgspec.convert(json.loads(part), list[LearnedRuleRecord]) for part in (await call.parts()).values()]
+    records = visible(merged_records(chain(*parts)), caller, state.routes, state.config)
     if call.request.query_params.get("as") == "config":
-        return Response(pinned(rows, state.config, caller), media_type="application/yaml")
-    return JSONResponse({"rules": shown(rows, state.clock.wall())})
+        return Response(pinned(records, state.config, caller), media_type="application/yaml")
+    return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
 
 
 async def _own_learned(state: AppState) -> bytes:
-    return json.dumps(learned_rows(state)).encode()
+    return json.dumps(msgspec.to_builtins(state.learned_rules())).encode()
 
 
 async def _home(call: PageRequest) -> Response:
     """Return what a browser shows: gatepass runs, its version and its base URL. Requires no key."""
     call.state.authenticator.check_without_key(call.client_request)
     mounted_at, _ = path_in(call.request.scope)
-    url = base_url(tuple(call.request.headers.raw), mounted_at + call.base_path)
+    url = base_url(tuple(call.request.headers.raw), mounted_at + call.state.base_path)
     return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
 
 
@@ -204,7 +199,7 @@ PAGES: tuple[Page, ...] = (
     Page("/", _home, is_home=True),
     Page("/healthz", _healthz),
     Page("/readyz", _readyz),
-    Page("/metrics", _metrics, _own_metrics),
+    Page("/metrics", _metrics, lambda state: state.metrics.scrape()),
     Page("/status", _status, _own_status),
     Page("/learned", _learned, _own_learned),
 )
@@ -234,7 +229,7 @@ def page_routes(current: Callable[[], AppState], base_path: str, peers: Peers | 
 
     def route(page: Page, path: str) -> PageRoute:
         async def respond(request: Request) -> Response:
-            return await page.respond(PageRequest(page, request, current(), base_path, peers))
+            return await page.respond(PageRequest(page, request, current(), peers))
 
         route_class = HomeRoute if page.is_home else PageRoute
         return route_class(path, respond, methods=["GET"])
@@ -268,64 +263,56 @@ def status_of(state: AppState) -> dict[str, Any]:
     }
 
 
-_SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
-
-
-def learned_rows(state: AppState) -> list[Row]:
-    """Return the learned rules of one process as JSON rows (`LearnedRuleRecord.as_row`), times since the epoch."""
-    return [one.as_row() for one in state.learned_rules()]
-
-
-def merge_rows(pages: Iterable[Sequence[Row]]) -> list[Row]:
-    """Merge the rows of several processes: uses are added, `learned_at` is the first, `expires_at` the last."""
-    found: dict[tuple[str, ...], Row] = {}
-    for row in (row for page in pages for row in page):
-        key = tuple(row[name] for name in _SUBJECT)
-        if key in found:
-            one = found[key]
-            later = max(one, row, key=lambda row: float(row["expires_at"]))
-            learned_at = min(one["learned_at"], row["learned_at"])
-            row = {**later, "learned_at": learned_at, "uses": one["uses"] + row["uses"]}
-        found[key] = row
+def merged_records(records: Iterable[LearnedRuleRecord]) -> list[LearnedRuleRecord]:
+    """Merge the records of several processes: uses are added, `learned_at` is the first, `expires_at` the last."""
+    found: dict[tuple[str, ...], LearnedRuleRecord] = {}
+    for record in records:
+        key = (*structs.astuple(record.scope), record.rule.entry, record.state)
+        if (one := found.get(key)) is not None:
+            later = max(one, record, key=lambda record: record.expires_at)
+            record = replace(later, learned_at=min(one.learned_at, record.learned_at), uses=one.uses + record.uses)
+        found[key] = record
     return [found[key] for key in sorted(found)]
 
 
-def visible(rows: Iterable[Row], caller: AccessKey, routes: RouteTable, config: Config) -> list[Row]:
-    """Return the rows of models that `caller` may use under any name."""
+def visible(
+    records: list[LearnedRuleRecord], caller: AccessKey, routes: RouteTable, config: Config
+) -> list[LearnedRuleRecord]:
+    """Return the records of models that `caller` may use under any name."""
     if caller.models is None:
-        return list(rows)
-    names = [*caller.models, *config.models]
-    return [row for row in rows if any(_has_target(row, name, caller, routes) for name in (row["model"], *names))]
+        return records
+    names = (*caller.models, *config.models)
+    return [one for one in records if any(_has_target(one, name, caller, routes) for name in (one.scope.model, *names))]
 
 
-def _has_target(row: Row, name: str, caller: AccessKey, routes: RouteTable) -> bool:
-    """Return whether the model `name` of `caller` has the row's target."""
+def _has_target(record: LearnedRuleRecord, name: str, caller: AccessKey, routes: RouteTable) -> bool:
+    """Return whether the model `name` of `caller` has the record's target."""
     # a pattern is resolved like a name: every name that it matches has the same targets
     if not may_use(caller, name):
         return False
+    scope = record.scope
     try:
-        targets = routes.resolve(row["operation"], name)
+        targets = routes.resolve(scope.operation, name)
     except ModelNotFound:
         return False
-    return (row["upstream"], row["model"]) in {(target.upstream, target.model or name) for target in targets}
+    return (scope.upstream, scope.model) in {(target.upstream, target.model or name) for target in targets}
 
 
-def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
-    return [
-        {
-            **{name: row[name] for name in _SUBJECT},
-            "evidence": row["evidence"],
-            "age_s": max(0, round(wall_s - row["learned_at"])),
-            "expires_in_s": max(0, round(row["expires_at"] - wall_s)),
-            "uses": row["uses"],
-        }
-        for row in rows
-    ]
+def shown(record: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
+    return {
+        **structs.asdict(record.scope),
+        "adapted": record.rule.entry,
+        "state": record.state,
+        "evidence": record.evidence,
+        "age_s": max(0, round(wall_s - record.learned_at)),
+        "expires_in_s": max(0, round(record.expires_at - wall_s)),
+        "uses": record.uses,
+    }
 
 
-def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
+def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessKey) -> str:
     """Return YAML that makes the learned rules permanent, for the names that `caller` may use."""
-    learned = (LearnedRuleRecord.of_row(row) for row in rows if row["state"] == "learned")
+    learned = (record for record in records if record.state == "learned")
     return as_config(learned, config, lambda name: may_use(caller, name))
 
 

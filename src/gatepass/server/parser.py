@@ -6,7 +6,7 @@ uvicorn's own protocol limits neither the number of header fields nor, with http
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 from urllib.parse import unquote
 
@@ -45,7 +45,7 @@ class RequestParser:
 
     def __init__(self, connection: ParserConnection) -> None:
         self._connection = connection
-        self._on_cycle = connection.begin_cycle
+        self._on_cycle: Callable[[HttpRequestCycle], None] = connection.begin_cycle
         self._parser = self._new_parser()
         self.in_head = True
         self.peer = ""
@@ -82,8 +82,7 @@ class RequestParser:
             except httptools.HttpParserUpgrade as offer:
                 self._ignore_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
-            is_tls = self._received_head.startswith(TLS_HANDSHAKE)
-            raise self._error or (unexpected_tls() if is_tls else refused_by_parser(str(error))) from error
+            raise self._error or rejection_of(self._received_head, str(error)) from error
         # the buffered part of an incomplete request, once for each piece of input
         if self.in_head:
             if self._head_bytes > HEAD_BYTES:
@@ -116,7 +115,7 @@ class RequestParser:
             if cycle.method == "CONNECT":
                 raise InvalidRequest("gatepass is not a forward proxy: it does not support CONNECT.")
             fields = (field for field in cycle.headers if field[0] != b"upgrade")
-            self._parser, self._on_cycle = self._new_parser(), _drop_cycle
+            self._parser, self._on_cycle = self._new_parser(), lambda _: None  # the request already has a cycle
             self._parser.feed_data(head_of(cycle.method, cycle.target, cycle.version, fields))
             self._on_cycle = self._connection.begin_cycle
             if self.cycle is not None:
@@ -146,7 +145,9 @@ class RequestParser:
                 self._hosts += 1
                 # most requests of a connection have the same Host: check it once
                 if (value != self._host or not value) and self.in_head:
-                    self._check_host(value)
+                    if not is_host(value, self._target):
+                        self._refuse(InvalidRequest(INVALID_HOST))
+                    self._host = value
             elif name == b"expect":
                 self._expects_continue = self._expects_continue or value.lower() == b"100-continue"
             elif value.lower() != b"chunked":
@@ -155,7 +156,7 @@ class RequestParser:
                 self._is_chunked, self._framing_bytes = True, 0
         self._fields.append((name, value))  # trailer fields too, only to count them: the cycle already has its headers
         if len(self._fields) > HEADER_FIELDS:  # here, because one piece of input can hold thousands
-            self._refuse(many_fields())
+            self._refuse(HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields."))
 
     def on_headers_complete(self) -> None:
         if self._is_head_held:
@@ -211,11 +212,6 @@ class RequestParser:
             self._refuse(InvalidRequest(INVALID_HOST))
         self._fields = [(b"host", host), *(field for field in self._fields if field[0] != b"host")]
 
-    def _check_host(self, value: bytes) -> None:
-        if not is_host(value, self._target):
-            self._refuse(InvalidRequest(INVALID_HOST))
-        self._host = value
-
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""
         self._error = error
@@ -230,10 +226,6 @@ class RequestParser:
         cycle, self.cycle = self.cycle, None
         if cycle is not None:
             cycle.complete()
-
-
-def _drop_cycle(cycle: HttpRequestCycle) -> None:
-    """Ignore a head that is parsed again: its request already has a cycle."""
 
 
 HEADER_FIELDS = 100
@@ -279,10 +271,6 @@ def large_head() -> HeadTooLarge:
     return HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes.")
 
 
-def many_fields() -> HeadTooLarge:
-    return HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields.")
-
-
 def is_host(value: bytes, target: bytes) -> bool:
     """Return whether `value` is a valid Host for `target`. Empty only if `target` has no host (RFC 9112 3.2)."""
     if not value:
@@ -300,13 +288,12 @@ def unknown_version() -> UnsupportedVersion:
     return UnsupportedVersion("The version in the request line is not HTTP/1.1 or HTTP/1.0.")
 
 
-def unexpected_tls() -> InvalidRequest:
-    # a client of https cannot read this text, but the log has it
-    return InvalidRequest("The client uses https, and gatepass serves http. Begin the client's base URL with http://.")
-
-
-def refused_by_parser(reason: str) -> GatepassError:
+def rejection_of(head: bytes, reason: str) -> GatepassError:
     """Return the error for a request that llhttp rejects. httptools reports most reasons only as text."""
+    if head.startswith(TLS_HANDSHAKE):  # a client of https cannot read this text, but the log has it
+        return InvalidRequest(
+            "The client uses https, and gatepass serves http. Begin the client's base URL with http://."
+        )
     if reason in ("Invalid HTTP version", "Pause on PRI/Upgrade"):
         return unknown_version()
     if reason in ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding"):

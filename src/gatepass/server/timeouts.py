@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from gatepass.config.model import Limits
-from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
+from gatepass.errors import GatepassError, ReceiveTimeout
 from gatepass.http_client.deadline import Deadline
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.server.cycle import Fields, HttpRequestCycle, header_lines
@@ -26,17 +26,6 @@ def error_response(error: GatepassError) -> bytes:
     return b"HTTP/1.1 %d \r\n" % error.http_status + header_lines(fields) + b"\r\n" + body
 
 
-def evicted() -> Overloaded:
-    return Overloaded(
-        "An idle connection was closed to make room for others (limits.connections,"
-        " limits.unauthenticated_connections)."
-    )
-
-
-def slow_head() -> ReceiveTimeout:
-    return ReceiveTimeout("The request's head did not arrive in time (limits.receive_s).")
-
-
 def slow_upload(limits: Limits) -> ReceiveTimeout:
     return ReceiveTimeout(
         f"No more of the form arrived for {limits.receive_s:g} s (limits.receive_s), or it arrived slower than"
@@ -46,10 +35,6 @@ def slow_upload(limits: Limits) -> ReceiveTimeout:
 
 def slow_body(receive_s: float) -> ReceiveTimeout:
     return ReceiveTimeout(f"The request body was not complete after {receive_s:g} s (limits.receive_s).")
-
-
-def internal_error() -> InternalError:
-    return InternalError("Internal error while handling the request. Search the gatepass log for `request_failed`.")
 
 
 BODY_GRACE_S = 5.0

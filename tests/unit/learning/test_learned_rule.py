@@ -2,11 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 
 from gatepass.learning.learned_rule import (
     EVIDENCE_CHARS,
-    HOUR_S,
     QUOTED_CHARS,
     LearnedRule,
     LearnedRuleRecord,
@@ -115,19 +115,6 @@ OURS = RuleScope("chat", "o3-mini", "chat", "corp")
 SYNTH = LearnedRule("stream", "synth")
 LEARNED_AT, EXPIRES_AT = 1_800_000_000.0, 1_800_003_600.0
 LEARNED = LearnedRuleRecord(OURS.plain, SYNTH, "learned", "no stream", LEARNED_AT, EXPIRES_AT, uses=1)
-ROW = {
-    "upstream": "chat",
-    "model": "o3-mini",
-    "operation": "chat",
-    "credential": "",
-    "adapted": "stream=synth",
-    "state": "learned",
-    "evidence": "no stream",
-    "learned_at": LEARNED_AT,
-    "expires_at": EXPIRES_AT,
-    "uses": 1,
-    "rule": {"action": "stream", "field": "synth", "to": None, "ttl_s": HOUR_S, "by_credential": False},
-}
 
 
 def test_scope_has_a_credential_only_for_rules_that_depend_on_it():
@@ -137,9 +124,9 @@ def test_scope_has_a_credential_only_for_rules_that_depend_on_it():
     assert OURS.of(LearnedRule("stream", "synth", by_credential=True)) == OURS
 
 
-def test_a_rule_is_plain_json_for_people_and_processes():
-    assert json.loads(json.dumps(LEARNED.as_row())) == ROW
-    assert LearnedRuleRecord.of_row(ROW) == LEARNED
+def test_a_record_is_plain_json_for_other_processes():
+    sent = json.dumps(msgspec.to_builtins(LEARNED))
+    assert msgspec.convert(json.loads(sent), LearnedRuleRecord) == LEARNED
 
 
 PROMPT = "my neighbour's diagnosis is a secret that I tell to nobody"

@@ -6,10 +6,9 @@ import logging
 
 import pytest
 
-from gatepass.errors import GatepassError, InvalidApiKey
+from gatepass.errors import GatepassError, InvalidApiKey, Overloaded, ReceiveTimeout
 from gatepass.observability.access_log import ADDRESSES, LOG_INTERVAL_S, RefusedRequests
 from gatepass.server.parser import large_head
-from gatepass.server.timeouts import evicted, slow_head
 from tests.unit.http_client.loop import advance
 
 
@@ -54,7 +53,7 @@ async def test_a_refusal_is_logged_at_once_with_all_that_is_known_of_it(
 
 async def test_a_thousand_refusals_are_two_lines(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
-    book.note(evicted(), times=1000)
+    book.note(Overloaded("full"), times=1000)
     assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 1)]
     await advance(LOG_INTERVAL_S)
     assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 999)]
@@ -63,8 +62,8 @@ async def test_a_thousand_refusals_are_two_lines(caplog: pytest.LogCaptureFixtur
 async def test_repeated_refusals_are_one_line_a_second_for_each_code(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
     for _ in range(4):
-        book.note(evicted(), times=5)
-        book.note(slow_head())
+        book.note(Overloaded("full"), times=5)
+        book.note(ReceiveTimeout("late"))
         await advance(LOG_INTERVAL_S / 2)
     assert [(code, count) for _, _, code, _, count in book.lines()] == [
         *[("overloaded", 1), ("receive_timeout", 1)],
@@ -75,9 +74,9 @@ async def test_repeated_refusals_are_one_line_a_second_for_each_code(caplog: pyt
 
 async def test_after_a_second_without_one_the_next_is_reported_at_once(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
-    book.note(slow_head())
+    book.note(ReceiveTimeout("late"))
     await advance(LOG_INTERVAL_S)
-    book.note(slow_head())
+    book.note(ReceiveTimeout("late"))
     assert book.lines() == [("INFO", 408, "receive_timeout", "192.0.2.7", 1)] * 2
 
 

@@ -9,7 +9,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.pages import merge_rows, pinned, shown, visible
+from gatepass.server.pages import merged_records, pinned, shown, visible
 
 WALL_S = 1_800_000_000.0
 ONE = LearnedRuleRecord(
@@ -25,14 +25,10 @@ FAILED = replace(ONE, state="failed", rule=LearnedRule("drop", "seed"))
 CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}})
 
 
-def rows(*learned: LearnedRuleRecord):
-    return [one.as_row() for one in learned]
-
-
 def test_one_learned_rule_of_two_processes_is_one_row_with_all_its_uses():
     later = replace(ONE, learned_at=WALL_S - 50, expires_at=WALL_S + HOUR_S + 7, uses=3, evidence="no stream at all")
     together = replace(later, learned_at=ONE.learned_at, uses=7)
-    assert merge_rows([rows(ONE), rows(later)]) == merge_rows([rows(later), rows(ONE)]) == rows(together)
+    assert merged_records([ONE, later]) == merged_records([later, ONE]) == [together]
 
 
 def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
@@ -42,22 +38,33 @@ def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
         replace(ONE, scope=structs.replace(ONE.scope, operation="completions")),
         FAILED,
     ]
-    found = merge_rows([rows(*others), rows(ONE), []])
+    found = merged_records([*others, ONE])
     assert len(found) == 5
-    assert [row["upstream"] for row in found] == ["azure", "chat", "chat", "chat", "chat"]
-    assert merge_rows([]) == []
+    assert [one.scope.upstream for one in found] == ["azure", "chat", "chat", "chat", "chat"]
+    assert merged_records([]) == []
 
 
 def test_people_are_shown_ages():
-    (row,) = shown(rows(ONE), WALL_S)
-    assert (row["age_s"], row["expires_in_s"], row["uses"], row["evidence"]) == (100, 3600, 4, "no stream")
-    (row,) = shown(rows(ONE), WALL_S + 2 * HOUR_S)
+    row = shown(ONE, WALL_S)
+    assert row == {
+        "upstream": "chat",
+        "model": "o3",
+        "operation": "chat",
+        "credential": "",
+        "adapted": "stream=synth",
+        "state": "learned",
+        "evidence": "no stream",
+        "age_s": 100,
+        "expires_in_s": 3600,
+        "uses": 4,
+    }
+    row = shown(ONE, WALL_S + 2 * HOUR_S)
     assert row["expires_in_s"] == 0
 
 
 def test_failed_rules_are_not_pinned():
-    assert pinned(rows(FAILED), CONFIG, LOCAL) == "# Nothing has been learned.\n"
-    assert "stream: emulate" in pinned(rows(FAILED, ONE), CONFIG, LOCAL)
+    assert pinned([FAILED], CONFIG, LOCAL) == "# Nothing has been learned.\n"
+    assert "stream: emulate" in pinned([FAILED, ONE], CONFIG, LOCAL)
 
 
 ROUTED = Config.model_validate(
@@ -79,9 +86,9 @@ def key_for(*models: str) -> AccessKey:
 
 def seen_by(caller: AccessKey) -> list[str]:
     there = [("chat", "o3"), ("other", "gpt-5"), ("other", "the-one"), ("chat", "gpt-5"), ("chat", "")]
-    known = rows(*(replace(ONE, scope=RuleScope(upstream, model, "chat")) for upstream, model in there))
-    shown_rows = visible(known, caller, RouteTable.from_config(ROUTED), ROUTED)
-    return [f"{row['upstream']}/{row['model']}" for row in shown_rows]
+    known = [replace(ONE, scope=RuleScope(upstream, model, "chat")) for upstream, model in there]
+    seen = visible(known, caller, RouteTable.from_config(ROUTED), ROUTED)
+    return [f"{one.scope.upstream}/{one.scope.model}" for one in seen]
 
 
 def test_a_key_is_shown_only_the_models_that_it_may_use():
@@ -93,6 +100,6 @@ def test_a_key_is_shown_only_the_models_that_it_may_use():
 
 
 def test_a_pin_names_only_the_models_that_the_key_may_use():
-    assert "secret" in pinned(rows(ONE), ROUTED, LOCAL)
-    text = pinned(rows(ONE), ROUTED, key_for("mini"))
+    assert "secret" in pinned([ONE], ROUTED, LOCAL)
+    text = pinned([ONE], ROUTED, key_for("mini"))
     assert ("mini" in text, "secret" in text) == (True, False)
