@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import overload
 
 from msgspec.structs import replace
 
@@ -114,7 +112,7 @@ def _count(editor: JsonEditor) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts(Sequence[Call]):
+class Parts:
     """The requests of one call. Each is built on access, because all bodies may take a hundred times as much memory
     as the body of the call."""
 
@@ -128,29 +126,19 @@ class Parts(Sequence[Call]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    @overload
-    def __getitem__(self, index: int) -> Call: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Call]: ...
-    def __getitem__(self, index: int | slice) -> Call | Sequence[Call]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Call:
         inner = memoryview(self.call.body)[self.starts[index] : self.ends[index]]
         pieces = (inner,) if self.limit == 1 else (b"[", inner, b"]")
         body = edited(self.call.body, [Edit(self.member.value, self.member.end, pieces)])
         return replace(self.call, body=body, max_inputs=None)
 
 
-def split(call: Call) -> Sequence[Call]:
+def split(call: Call) -> Parts | tuple[Call]:
     """Split `call` into requests of at most `call.max_inputs` inputs, in order; return it alone if it has no more."""
-    inputs = _inputs(call) if call.max_inputs is not None else None
-    if inputs is None or call.max_inputs is None:
+    limit = call.max_inputs
+    if limit is None or (inputs := _inputs(call)) is None:
         return (call,)
-    parts = _parts(call, *inputs, call.max_inputs)
-    return (call,) if not parts or (parts.total <= parts.limit and parts.limit > 1) else parts
-
-
-def _parts(call: Call, scanner: JsonScanner, member: Member, limit: int) -> Parts:
+    scanner, member = inputs
     # eight bytes for each position: the integers of a list take five times as much (CPython 3.11)
     starts, ends, total = array("Q"), array("Q"), 0
     for start, end in scanner.elements(member.value):
@@ -159,10 +147,10 @@ def _parts(call: Call, scanner: JsonScanner, member: Member, limit: int) -> Part
             ends.append(end)
         ends[-1] = end
         total += 1
-    return Parts(call, member, limit, starts, ends, total)
+    return (call,) if not total or 1 < limit >= total else Parts(call, member, limit, starts, ends, total)
 
 
-def counts_of(parts: Sequence[Call], options: EmbeddingsOptions) -> list[int]:
+def counts_of(parts: Parts | tuple[Call], options: EmbeddingsOptions) -> list[int]:
     """Return the number of vectors expected in the reply to each of the `parts` that `split` returned."""
     if not isinstance(parts, Parts):
         return [options.count]

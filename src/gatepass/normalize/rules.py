@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Protocol, Self
@@ -150,35 +150,29 @@ STRAY_PARAMS = ("drop_params", "model_type")
 """Members that RAGFlow sends by mistake (infiniflow/ragflow#18584, #15427). Azure rejects them."""
 
 
+@dataclass(slots=True, eq=False)
 class SearchedRule:
     """Apply `changes` to a call whose body contains one of the strings `words`, if its operation has the `member`.
 
     `is_for_streams`: also if the call requests a stream. `effect` is the rule's line in the output of `gatepass route`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        words: tuple[str, ...],
-        member: str,
-        changes: tuple[Change, ...],
-        effect: str,
-        *,
-        is_for_streams: bool = True,
-    ) -> None:
-        self.name = name
-        self.effect = effect
-        self.words = words
-        self.member = member
-        self.is_for_streams = is_for_streams
-        self._changes = changes
-        self._pattern = any_of(*words)
+    name: str
+    words: tuple[str, ...]
+    member: str
+    changes: tuple[Change, ...]
+    effect: str
+    is_for_streams: bool = True
+    _pattern: Names = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pattern = any_of(*self.words)
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
         if not _concerns(self, call.operation.members, call.stream) or not may_name(call.body, self._pattern):
             return call
-        return apply_changes(call, self._changes)[0]
+        return apply_changes(call, self.changes)[0]
 
 
 def _concerns(rule: Images | SearchedRule, members: frozenset[str], stream: bool) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from gatepass.errors import GatepassError
 from gatepass.http_client.response_body import joined
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
-from gatepass.normalize.embeddings_request import counts_of, split
+from gatepass.normalize.embeddings_request import Parts, counts_of, split
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call
@@ -25,7 +25,7 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
     `normalized` is split by its `max_inputs`, and PARALLEL requests are sent at a time. The first error cancels the
     other requests and is raised.
     """
-    parts: Sequence[Call] = (normalized,)
+    parts: Parts | tuple[Call] = (normalized,)
     if normalized.max_inputs is not None:
         threads = attempt.state.body_threads
         parts = await threads.run(normalized.caller, normalized.body, partial(split, normalized))
@@ -48,7 +48,7 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
     return BufferedReply(replies[0].status, replies[0].headers, body, tuple(adapted_names))
 
 
-async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart) -> list[ClassifiedReply]:
+async def _send_all(attempt: Attempt, parts: Parts | tuple[Call], send_part: SendPart) -> list[ClassifiedReply]:
     """Return the replies in the order of `parts`."""
     replies: dict[int, ClassifiedReply] = {}
     indexes = iter(range(len(parts)))  # shared: each worker takes the next part, and `split` builds it only then
