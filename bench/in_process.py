@@ -191,7 +191,7 @@ async def connect(log: TextIO, upstream: Upstream | None = None) -> tuple[AppSta
     state = create_state(upstream)
     configure("info", "json", state.redactor, log)
     state.start()
-    app = build_app(state)
+    app = build_app(lambda: ApiEndpoint(state), state.base_path)
     client = Client(connection_context(app, ApiEndpoint(state)), ServerConfig(app))
     return state, upstream, client
 

@@ -70,7 +70,7 @@ def test_each_request_of_the_example_uses_the_upstream_of_its_row(tmp_path):
     upstreams = {name: {"base_url": "http://localhost"} for name in ("azure", "chat", "vectors")}
     path = tmp_path / "gatepass.json"
     path.write_text(json.dumps({"upstreams": upstreams, **parse_yaml("example", example).tree}))
-    routes = RouteTable.from_config(load(str(path), {}).config)
+    routes = RouteTable(load(str(path), {}).config)
     for model, operation, upstream, name in rows:
         (target,) = routes.resolve(operation, model)
         assert (target.upstream, target.model or "") == (upstream, name), model

@@ -31,7 +31,7 @@ BLOCK = TEXT.partition("```yaml\n")[2].partition("```")[0]
 def test_configuration_routes_to_the_assistant_and_the_agent(tmp_path, paths, model, path):
     (tmp_path / "gatepass.yaml").write_text(BLOCK.replace("paths: current", f"paths: {paths}"))
     config = load(str(tmp_path / "gatepass.yaml"), {"RAGFLOW_KEY": "ragflow-0123456789"}).config
-    (target,) = RouteTable.from_config(config).resolve("chat", model)
+    (target,) = RouteTable(config).resolve("chat", model)
     settings = config.upstreams[target.upstream]
     call = Call("id", CHAT, "me", model, b"{}", ())
     request = dialect_of(settings).encode(call, target, settings.base_url, settings.timeouts.value())

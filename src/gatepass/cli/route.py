@@ -114,7 +114,7 @@ def report_targets(config: Config, operation: str, model: str, key: AccessKey | 
     """Report each target of `model` in order, with the profile of the caller; raise ModelNotFound without a target."""
     profile = build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
     targets = []
-    for target in RouteTable.from_config(config).resolve(operation, model):
+    for target in RouteTable(config).resolve(operation, model):
         steps, refused = [*_steps(config, operation, model, target, profile)], None
         try:
             steps += [*_requests(config.upstreams[target.upstream], operation, model, target)]

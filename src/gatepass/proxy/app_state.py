@@ -12,7 +12,7 @@ import math
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -309,27 +309,17 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         config=config,
         limits=config.limits,
         base_path=config.server.base_path,
-        clock=parts.clock,
-        redactor=parts.redactor,
         authenticator=Authenticator(config),
-        routes=RouteTable.from_config(config),
+        routes=RouteTable(config),
         declared=DeclaredModels(config),
         profiles=build_profiles(config.profiles),
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         observers=observers_of(config, parts.metrics, parts.redactor, parts.refused),
-        upstream_states=parts.upstream_states,
         upstreams=upstreams,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,
-        metrics=parts.metrics,
-        in_flight=parts.in_flight,
-        refused=parts.refused,
-        periodic_checks=parts.periodic_checks,
-        body_threads=parts.body_threads,
-        turns=parts.turns,
-        store=parts.store,
-        reload_problems=parts.reload_problems,
+        **{each.name: getattr(parts, each.name) for each in fields(ProcessParts)},
     )
 
 
@@ -420,11 +410,6 @@ def _create_upstream(
     )
 
 
-def _store_sample(store: GuardedStore) -> StoreSample:
-    health = store.health
-    return StoreSample(health.state is StoreState.UP, health.emptied, dict(health.operations))
-
-
 def _sample(state: AppState) -> Sample:
     pools = [
         PoolSample(name, *upstream.transport.counts, upstream.transport.max_connections)
@@ -435,13 +420,17 @@ def _sample(state: AppState) -> Sample:
         if record.state == "learned":
             learned[record.scope.upstream] += 1
     rejections = state.rejection_ages_s()
+    store = None
+    if state.store is not None:
+        health = state.store.health
+        store = StoreSample(health.state is StoreState.UP, health.emptied, dict(health.operations))
     return Sample(
         [_credential_sample(name, holder) for name, holder in state.holders.items()],
         pools,
-        state.in_flight.metrics_keys(),
+        [request.response.metrics_key() for request in state.in_flight.requests],
         state.config.limits.connections,
         learned,
-        None if state.store is None else _store_sample(state.store),
+        store,
         {name: name in rejections for name, one in state.upstreams.items() if one.holder is not None},
     )
 

@@ -229,7 +229,7 @@ class KeepAlive(msgspec.Struct, eq=False):
         """Start the hold time. It spans all attempts, so a second call can only shorten it."""
         if self._encoder is None:
             self._encoder, self._hold_s, self._since_s = encoder, hold_s, self._clock.now()
-            self._checks.add(self)
+            self._checks.add(self.check)
         self._hold_s = min(hold_s, self._hold_s)
 
     def watch_stream(self, events: EventStream) -> None:
@@ -238,7 +238,7 @@ class KeepAlive(msgspec.Struct, eq=False):
 
     def stop(self) -> None:
         if self._encoder is not None:
-            self._checks.remove(self)
+            self._checks.remove(self.check)
 
     def check(self) -> None:
         client_response, now = self._client_response, self._clock.now()

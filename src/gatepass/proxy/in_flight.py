@@ -64,17 +64,14 @@ class InFlightRequests:
         self.requests: set[InFlightRequest] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""
-        self._idle = asyncio.Event()
+        self.idle = asyncio.Event()
         """Set during a drain when no request is in flight."""
-        self._end_now = asyncio.Event()
+        self.end_now = asyncio.Event()
+        """Set it to end the wait of the current drain."""
 
     @property
     def busy(self) -> int:
         return len(self.requests)
-
-    def metrics_keys(self) -> list[tuple[str, str, str, str]]:
-        """Return `InFlightResponse.metrics_key` of each request in flight."""
-        return [request.response.metrics_key() for request in self.requests]
 
     def admit(self, response: InFlightResponse) -> InFlightRequest:
         """Register one request, and return a context manager that removes it at the end of its block.
@@ -91,28 +88,23 @@ class InFlightRequests:
         self.requests.add(request)
         return request
 
-    def note_end(self) -> None:
-        """A request has ended during a drain."""
-        if not self.requests:
-            self._idle.set()
-
     async def begin_drain(self, clock: Clock, delay_s: float) -> None:
-        """Start to drain: serve for `delay_s` or until `end_now`, then refuse requests on new connections."""
+        """Start to drain: serve for `delay_s` or until `end_now` is set, then refuse requests on new connections."""
         self.draining = True
         # after a pause of the machine, a balancer must see that /readyz fails before requests are refused
         steps = math.ceil(delay_s / DELAY_STEP_S)
         for _ in range(steps):
-            await first_of(sleep(clock, delay_s / steps), self._end_now.wait())
+            await first_of(sleep(clock, delay_s / steps), self.end_now.wait())
         self.refusing = True
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
         """Wait up to `bound_s`, or until `end_now`, for requests to end. Cancel the rest and return their number."""
         self.draining = self.refusing = True
         if self.requests:
-            self._idle.clear()
+            self.idle.clear()
         else:
-            self._idle.set()
-        if await self._idle_within(clock, bound_s, self._end_now):
+            self.idle.set()
+        if await self._idle_within(clock, bound_s, self.end_now):
             return 0
         # a request whose response is sent but not yet closed needs no error event
         rest = [request for request in self.requests if not request.response.is_sent]
@@ -136,17 +128,9 @@ class InFlightRequests:
         self.concurrency.set_callers(callers)
         self.held.set_callers(callers)
 
-    def end_now(self) -> None:
-        """End the wait of the current drain."""
-        self._end_now.set()
-
-    @property
-    def ends_now(self) -> bool:
-        return self._end_now.is_set()
-
     async def _idle_within(self, clock: Clock, bound_s: float, end_now: asyncio.Event) -> bool:
-        await first_of(sleep(clock, bound_s), self._idle.wait(), end_now.wait())
-        return self._idle.is_set()
+        await first_of(sleep(clock, bound_s), self.idle.wait(), end_now.wait())
+        return self.idle.is_set()
 
 
 class InFlightRequest(CancelScope):
@@ -184,8 +168,8 @@ class InFlightRequest(CancelScope):
         if self._caller is not None:
             in_flight.concurrency.release(self._caller)
         in_flight.requests.discard(self)
-        if in_flight.draining:
-            in_flight.note_end()
+        if in_flight.draining and not in_flight.requests:
+            in_flight.idle.set()
         if self._reason is None:  # nearly always: saves the call
             self._task = None
         else:
@@ -436,18 +420,11 @@ def _counted(held_bytes: int) -> int:
     return held_bytes if held_bytes > SMALL_BYTES else 0
 
 
-class Checkable(Protocol):
-    """A member of PeriodicChecks, such as the KeepAlive of a request."""
-
-    def check(self) -> None:
-        """Do the periodic work. Must not raise and must not block."""
-        ...
-
-
 class PeriodicChecks:
-    """Call `check` of every member each `every_s` seconds, with one timer for all members and none without members.
+    """Call every member each `every_s` seconds, with one timer for all members and none without members.
 
-    Adding and removing a member costs 0.1 µs. A timer per request would cost 1.2 µs and would almost never fire.
+    A member, such as `KeepAlive.check`, must not raise and must not block. Adding and removing one costs 0.1 µs. A
+    timer per request would cost 1.2 µs and would almost never fire.
     """
 
     __slots__ = ("_clock", "_every_s", "_is_set", "_members")
@@ -455,18 +432,18 @@ class PeriodicChecks:
     def __init__(self, clock: Clock, every_s: float) -> None:
         self._clock = clock
         self._every_s = every_s
-        self._members: set[Checkable] = set()
+        self._members: set[Callable[[], None]] = set()
         self._is_set = False
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, member: Checkable) -> None:
+    def add(self, member: Callable[[], None]) -> None:
         self._members.add(member)
         if not self._is_set:
             self._set()
 
-    def remove(self, member: Checkable) -> None:
+    def remove(self, member: Callable[[], None]) -> None:
         self._members.discard(member)
 
     def _set(self) -> None:
@@ -478,4 +455,4 @@ class PeriodicChecks:
         if self._members:
             self._set()
             for member in tuple(self._members):  # a check may add and remove members
-                member.check()
+                member()

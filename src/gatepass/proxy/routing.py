@@ -66,24 +66,12 @@ class RouteTable:
     With one upstream and no `models`, that upstream serves each operation whose block names no other.
     """
 
-    def __init__(
-        self,
-        others: _OperationRoutes,
-        by_operation: Mapping[str, _OperationRoutes],
-        default_models: Mapping[str, str],
-    ) -> None:
-        """`by_operation` has the operations that the configuration names, `others` serves all other operations."""
-        self._others = others
-        self._by_operation = by_operation
-        self._default_models = default_models
-
-    @classmethod
-    def from_config(cls, config: Config) -> RouteTable:
-        return cls(
-            _OperationRoutes.of("", config),
-            {str(name): _OperationRoutes.of(name, config) for name in config.operations},
-            {str(name): route.model for name, route in config.operations.items() if route.model is not None},
-        )
+    def __init__(self, config: Config) -> None:
+        self._others = _OperationRoutes.of("", config)
+        """For all operations that the configuration does not name."""
+        operations = config.operations.items()
+        self._by_operation = {str(name): _OperationRoutes.of(name, config) for name, _ in operations}
+        self._default_models = {str(name): route.model for name, route in operations if route.model is not None}
 
     def default_model(self, operation: str) -> str:
         """Return the model for requests of `operation` without one, "" if none is configured."""

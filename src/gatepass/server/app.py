@@ -98,7 +98,7 @@ class Service:
             return
         state = self._endpoint.state
         if self._draining is not None:
-            state.in_flight.end_now()
+            state.in_flight.end_now.set()
         elif not state.in_flight.draining:
             self._draining = state.in_flight.tasks.spawn(_drain(state), "drain")
 
@@ -128,7 +128,7 @@ def create_app(config: Config) -> FastAPI:
         clock = SystemClock()
         return ApiEndpoint(create_app_state(config, clock, open_store(config.store, None, clock)))
 
-    return _app(make_endpoint, config.server.base_path)
+    return build_app(make_endpoint, config.server.base_path)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -153,11 +153,7 @@ def drain(app: FastAPI) -> None:
     service.drain()
 
 
-def build_app(state: AppState) -> FastAPI:
-    return _app(lambda: ApiEndpoint(state), state.config.server.base_path)
-
-
-def _app(make_endpoint: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
+def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
     from fastapi import FastAPI  # takes 0.1 s and 6 MB; `gatepass serve` does not need it
 
     service = Service(make_endpoint)
@@ -217,34 +213,20 @@ def log_draining(state: AppState) -> None:
     )
 
 
-def _response(error: GatepassError) -> Response:
-    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-    return Response(error_body(error), error.http_status, headers)
-
-
-async def _gatepass_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, GatepassError)  # noqa: S101 - Starlette's handlers take any Exception
-    return _response(error)
-
-
-async def _internal_error(_: Request, __: Exception) -> Response:
+async def respond_to_error(request: Request, error: Exception) -> Response:
     """Respond to an internal error without details. The server logs the traceback."""
-    return _response(
-        InternalError("Internal error while handling the request. Search the server's log for the traceback.")
-    )
+    if isinstance(error, GatepassError):
+        shown = error
+    elif isinstance(error, HTTPException):
+        # the only HTTPException of the router: the path of a page matched, its method did not
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "GET").split(", ")))
+        shown = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}; use GET.", allow=allowed)
+    else:
+        shown = InternalError("Internal error while handling the request. Search the server's log for the traceback.")
+    headers = {name.decode(): value.decode() for name, value in error_headers(shown)}
+    return Response(error_body(shown), shown.http_status, headers)
 
 
-async def _wrong_method(request: Request, error: Exception) -> Response:
-    # the only HTTPException of the router: the path of a page matched, its method did not
-    named = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
-    allowed = ", ".join(sorted(named.split(", ")))
-    return _response(
-        MethodNotAllowed(f"{request.method} is not possible at {request.url.path}; use GET.", allow=allowed)
-    )
-
-
-ERRORS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
-    HTTPException: _wrong_method,
-    GatepassError: _gatepass_error,
-    Exception: _internal_error,
-}
+ERRORS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = dict.fromkeys(
+    (HTTPException, GatepassError, Exception), respond_to_error
+)

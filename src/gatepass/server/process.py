@@ -421,7 +421,7 @@ class DrainingServer(uvicorn.Server):
         until_s = now() + bound_s
         ended = await in_flight.drain(clock, bound_s)
         # an idle connection may receive a request at any moment, until its client or DRAIN_IDLE_S closes it
-        while now() < until_s and not in_flight.ends_now and any(each.accepts_requests for each in connections):
+        while now() < until_s and not in_flight.end_now.is_set() and any(each.accepts_requests for each in connections):
             await asyncio.sleep(CHECK_INTERVAL_S)
             ended += await in_flight.drain(clock, until_s - now())
         return ended
@@ -456,6 +456,6 @@ class DrainingServer(uvicorn.Server):
     def _stop(self, signals: int) -> None:
         # `should_exit` does not count: systemd may signal a worker after the supervisor has stopped it
         if signals > 1 and self._loop is not None:
-            self._loop.call_soon_threadsafe(self.endpoint.state.in_flight.end_now)
+            self._loop.call_soon_threadsafe(self.endpoint.state.in_flight.end_now.set)
         self.force_exit = self.force_exit or signals > MOST_STOPS
         self.should_exit = True

@@ -128,8 +128,14 @@ class Channel:
     @contextmanager
     def descriptors(self) -> Iterator[tuple[int, int, int]]:
         """Yield the descriptors that a worker inherits: listening socket, lifeline, pipe with the key."""
-        with _pipe_with(self.key) as key:
-            yield self.listening.fileno(), self.worker_lifeline.fileno(), key
+        # other processes can read the arguments and the environment of a process, but not its pipes
+        reading, writing = os.pipe()
+        try:
+            os.write(writing, self.key)
+            os.close(writing)
+            yield self.listening.fileno(), self.worker_lifeline.fileno(), reading
+        finally:
+            os.close(reading)
 
 
 @contextmanager
@@ -145,19 +151,6 @@ def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Ite
         with lifeline, worker_lifeline:
             key = secrets.token_bytes(KEY_BYTES) if is_on_disk else b""
             yield Channel(folder, listening, lifeline, worker_lifeline, ConnectionCounts(folder / CONNECTIONS), key)
-
-
-@contextmanager
-def _pipe_with(key: bytes) -> Iterator[int]:
-    """Yield a descriptor from which `key` can be read once."""
-    # other processes can read the arguments and the environment of a process, but not its pipes
-    reading, writing = os.pipe()
-    try:
-        os.write(writing, key)
-        os.close(writing)
-        yield reading
-    finally:
-        os.close(reading)
 
 
 READY_S = 20.0
@@ -245,11 +238,6 @@ class Worker:
                 return True
             await asyncio.sleep(CHECK_INTERVAL_S)
         return False
-
-    async def wait_for_exit(self, stopping: asyncio.Event) -> bool:
-        """Wait until the worker exits, and return True. Return False when `stopping` is set."""
-        await first_of(self.process.wait(), stopping.wait())
-        return not stopping.is_set()
 
     async def wait_or_kill(self, within_s: float) -> None:
         """Wait for a stopping worker to exit, and kill it after `within_s`."""
@@ -347,7 +335,10 @@ class Supervisor:
         """Run one worker after another in this slot until the stop."""
         pause_s = 0.0
         worker = self._workers[slot] = await self._spawn()
-        while await worker.wait_for_exit(self._stopping):
+        while True:
+            await first_of(worker.process.wait(), self._stopping.wait())
+            if self._stopping.is_set():
+                return
             if worker.process.returncode == self._command.unusable and not self._has_served:
                 # every other worker would fail in the same way, and has logged why
                 if not self._stopping.is_set():

@@ -114,7 +114,7 @@ def _routes(before: Config, after: Config) -> Iterator[str]:
     limited = [key for key in after.access.keys if key.models is not None]
     patterns = [pattern for key in limited for pattern in key.models or ()]
     operations = dict.fromkeys(("", *map(str, (*before.operations, *after.operations))))
-    old, new = RouteTable.from_config(before), RouteTable.from_config(after)
+    old, new = RouteTable(before), RouteTable(after)
     for name in dict.fromkeys((*before.models, *after.models, *patterns, UNNAMED, "")):
         is_limited = _concerns(name, limited, patterns)
         for operation in operations:

@@ -30,6 +30,7 @@ from starlette.testclient import TestClient
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.app import build_app
 from gatepass.server.asgi import ResponseIncomplete
 from gatepass.server.listening import bind
@@ -330,7 +331,7 @@ async def served(name: str, clock: Clock | None = None, **blocks: Any) -> AsyncI
         return
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
     state = create_app_state(config, None if name == TEST_CLIENT else clock)
-    app = build_app(state)
+    app = build_app(lambda: ApiEndpoint(state), state.base_path)
     if name == TEST_CLIENT:
         client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
         await asyncio.to_thread(client.__enter__)

@@ -65,7 +65,7 @@ def test_exported_yaml_is_readable():
 def test_other_models_keep_their_upstream_if_the_file_has_no_models():
     text = yaml(learned(RULES_OF_TABLE[0]), config())
     assert DeclaredModels(read(text)).entry("chat", "o3-mini") == "o3-mini"
-    assert [target.upstream for target in RouteTable.from_config(read(text)).resolve("chat", "gpt-4o")] == ["chat"]
+    assert [target.upstream for target in RouteTable(read(text)).resolve("chat", "gpt-4o")] == ["chat"]
     assert '"*"' not in yaml(learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"}))
 
 

@@ -26,8 +26,8 @@ async def test_one_timer_checks_a_thousand_members():
     clock, members = Timers(), [Member() for _ in range(1000)]
     checks = PeriodicChecks(clock, 2)
     for member in members:
-        checks.add(member)
-        checks.add(member)
+        checks.add(member.check)
+        checks.add(member.check)
     assert (clock.count, len(checks)) == (1, 1000)
     await clock.advance(7)
     assert {member.calls for member in members} == {3}
@@ -37,15 +37,15 @@ async def test_one_timer_checks_a_thousand_members():
 async def test_a_removed_member_is_not_checked_and_without_members_there_is_no_timer():
     clock, stays, leaves = Timers(), Member(), Member()
     checks = PeriodicChecks(clock, 2)
-    checks.add(stays)
-    checks.add(leaves)
-    checks.remove(leaves)
-    checks.remove(leaves)
+    checks.add(stays.check)
+    checks.add(leaves.check)
+    checks.remove(leaves.check)
+    checks.remove(leaves.check)
     await clock.advance(2)
-    checks.remove(stays)
+    checks.remove(stays.check)
     await clock.advance(100)
     assert (stays.calls, leaves.calls, clock.count, len(checks)) == (1, 0, 2, 0)
-    checks.add(stays)
+    checks.add(stays.check)
     await clock.advance(2)
     assert (stays.calls, clock.count) == (2, 4)
 
@@ -57,12 +57,12 @@ async def test_members_can_be_added_and_removed_during_a_check():
     class Leaving(Member):
         def check(self):
             super().check()
-            checks.remove(self)
-            checks.add(late)
+            checks.remove(self.check)
+            checks.add(late.check)
 
     first, second = Leaving(), Leaving()
-    checks.add(first)
-    checks.add(second)
+    checks.add(first.check)
+    checks.add(second.check)
     await clock.advance(2)
     assert (first.calls, second.calls, late.calls) == (1, 1, 0)
     await clock.advance(2)

@@ -9,7 +9,7 @@ UPSTREAMS = {name: {"base_url": f"http://127.0.0.1/{name}"} for name in ("chat",
 
 
 def table(**blocks) -> RouteTable:
-    return RouteTable.from_config(Config.model_validate({"upstreams": UPSTREAMS, **blocks}))
+    return RouteTable(Config.model_validate({"upstreams": UPSTREAMS, **blocks}))
 
 
 FULL = table(
@@ -78,7 +78,7 @@ def test_the_error_for_an_unknown_model_lists_only_models_of_the_caller():
 
 def test_single_upstream_needs_no_models():
     config = Config.model_validate({"upstreams": {"only": UPSTREAMS["chat"]}})
-    assert RouteTable.from_config(config).resolve("embeddings", "any/thing") == (Target("only"),)
+    assert RouteTable(config).resolve("embeddings", "any/thing") == (Target("only"),)
 
 
 def test_two_upstreams_without_models_have_no_default_route():
@@ -87,7 +87,7 @@ def test_two_upstreams_without_models_have_no_default_route():
 
 
 def test_a_models_timeouts_replace_the_upstreams_one_by_one():
-    routes = RouteTable.from_config(
+    routes = RouteTable(
         Config.model_validate(
             {
                 "upstreams": {"chat": {**UPSTREAMS["chat"], "timeouts": {"idle_s": 7, "first_byte_s": 8}}},
@@ -134,7 +134,7 @@ def test_the_model_beats_the_operation(operation, model, targets):
 
 def test_an_operation_without_an_upstream_leaves_the_one_upstream_its_models():
     only = {"upstreams": {"only": UPSTREAMS["chat"]}, "operations": {"rerank": {"timeouts": {"idle_s": 5}}}}
-    routes = RouteTable.from_config(Config.model_validate(only))
+    routes = RouteTable(Config.model_validate(only))
     assert routes.resolve("rerank", "any") == (Target("only", None, Timeouts(idle_s=5)),)
     assert routes.resolve("chat", "any") == (Target("only"),)
 

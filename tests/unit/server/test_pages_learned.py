@@ -87,7 +87,7 @@ def key_for(*models: str) -> AccessKey:
 def seen_by(caller: AccessKey) -> list[str]:
     there = [("chat", "o3"), ("other", "gpt-5"), ("other", "the-one"), ("chat", "gpt-5"), ("chat", "")]
     known = [replace(ONE, scope=RuleScope(upstream, model, "chat")) for upstream, model in there]
-    seen = visible(known, caller, RouteTable.from_config(ROUTED), ROUTED)
+    seen = visible(known, caller, RouteTable(ROUTED), ROUTED)
     return [f"{one.scope.upstream}/{one.scope.model}" for one in seen]
 
 

@@ -135,7 +135,7 @@ def identity(key: AccessKey) -> str:
 
 
 def reach(config: Config) -> Reach:
-    routes, calls = RouteTable.from_config(config), set()
+    routes, calls = RouteTable(config), set()
     for key in config.access.keys:
         for operation in OPERATIONS:
             for name in NAMES:
