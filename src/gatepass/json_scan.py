@@ -56,7 +56,7 @@ PART_BYTES, MOST_PART_BYTES = 256, 4096
 NAME_BYTES = 128
 """More than any searched name has, even with each letter written as an escape of six bytes."""
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 64 * 1024
 _WINDOW = re.compile(rb".{1,%d}+\\*+[^\\]?+" % WINDOW_BYTES, re.DOTALL)
 """A window, and more if it would end inside an escape."""
 _ESCAPED_CHAR = re.compile(rb'\\["\\]')

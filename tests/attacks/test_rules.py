@@ -17,10 +17,10 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
 from gatepass.normalize.profiles import PlainTools
-from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule, normalize
+from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.protocols.rerank import ConvertRerank, RerankOptions
 from gatepass.proxy import body_threads
-from gatepass.proxy.body_threads import MOST_ON_LOOP_BYTES, BodyThreads
+from gatepass.proxy.body_threads import MOST_ON_LOOP_BYTES, BodyThreads, normalize_large
 from gatepass.types import Call, Target
 from tests.attacks.conftest import Attack
 from tests.rows import CHAT, EMBEDDINGS, RERANK
@@ -79,7 +79,7 @@ async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
     threads = BodyThreads()
     call = Call("id", OPERATIONS[name], "me", "m", raw, ())
     try:
-        call = await threads.run("me", raw, partial(normalize, call, TARGET, rules))
+        call = await normalize_large(call, TARGET, rules, threads)
         if name == "input":
             await threads.run("me", call.body, partial(split, call))
         if name == "documents":

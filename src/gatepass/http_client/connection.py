@@ -41,7 +41,7 @@ CONTINUE, SWITCHING = 100, 101
 
 EARLY = "the server sent data before a request"
 
-TLS_ALERT, TLS_MAJOR = 21, 3
+TLS_ALERT = b"\x15\x03"
 """The first bytes of a TLS server's answer to plain HTTP (RFC 8446 5.1)."""
 TLS_PORT = "the port requires TLS: begin the URL with https://"
 
@@ -294,10 +294,11 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return self._buffer
 
-    def buffer_updated(self, nbytes: int, *, has_turn: bool = False) -> None:
-        """Parse the first `nbytes` of the buffer, at once or, if they are many and have no turn, in a later turn."""
-        if nbytes > SMALL_BYTES and not has_turn and not self._turns.begins():
-            self._unread = bytes(self._buffer[:nbytes])
+    def buffer_updated(self, nbytes: int, waited: bytes | None = None) -> None:
+        """Parse the first `nbytes` of the buffer, at once or, if they are many, in a later turn: then they `waited`."""
+        data: bytes | memoryview = self._buffer[:nbytes] if waited is None else waited
+        if nbytes > SMALL_BYTES and waited is None and not self._turns.begins():
+            self._unread = bytes(data)
             self._pause_reading()
             self._turns.defer(self._take_turn)
             return
@@ -310,9 +311,9 @@ class Connection(asyncio.BufferedProtocol):
         self._overhead_bytes += nbytes
         status_before, size = reply.status, reply.size
         try:
-            parser.feed_data(self._buffer[:nbytes])
+            parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            is_tls_alert = nbytes > 1 and self._buffer[0] == TLS_ALERT and self._buffer[1] == TLS_MAJOR
+            is_tls_alert = bytes(data[:2]) == TLS_ALERT
             self._problem = self._problem or (TLS_PORT if is_tls_alert else str(error))
         if self._is_complete:
             self._finish(reply)
@@ -330,11 +331,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take_turn(self) -> None:
         """Parse the bytes that waited. They are dropped if the connection was closed meanwhile."""
-        size = len(self._unread)
-        if not size or self._killed:
+        unread, self._unread = self._unread, b""
+        if not unread or self._killed:
             return
-        self._buffer[:size], self._unread = self._unread, b""
-        self.buffer_updated(size, has_turn=True)
+        self.buffer_updated(len(unread), unread)
         if self._reply is None or self._reply.size <= AHEAD_BYTES:
             self.resume()
 
@@ -355,7 +355,7 @@ class Connection(asyncio.BufferedProtocol):
         sending = self._sending
         # a reply may still be in the kernel although writing failed: see `read_after_reset`
         while sending is not None and self._reply is not None and (size := sending.read_after_reset(self._buffer)):
-            self.buffer_updated(size, has_turn=True)
+            self.buffer_updated(size, bytes(self._buffer[:size]))
         self.server_closed(exc)
         self.deadline.close()
         self._parser = self._transport = None  # the parser refers to this object: break the reference cycle

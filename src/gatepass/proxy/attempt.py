@@ -31,16 +31,13 @@ from gatepass.learning.rejection import UpstreamRejection, is_too_long
 from gatepass.learning.session import LearningSession, wait_for_trial
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rules import (
-    Rule,
-    normalize,
-)
+from gatepass.normalize.rules import Rule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import Ranking, comment_keep_alive
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
-from gatepass.proxy.body_threads import INLINE_BYTES, Result
+from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
@@ -95,13 +92,12 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     state, call, upstream, target = attempt.state, attempt.call, attempt.upstream, attempt.target
 
     # Normalize. Profile rules, built-in rules and declared rules are the same for each attempt at this target.
-    is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
+    is_small, threads = len(call.body) <= INLINE_BYTES, state.body_threads  # nearly always: saves a coroutine
     protocol = PROTOCOLS[call.operation.protocol]
     is_streamed = call.stream and "stream" in protocol.members
     if (base := attempt.base) is None:
         rules = rules_for(state, upstream, call, target, context.profile_rules)
-        work = partial(normalize, call, target, rules)
-        base = work() if is_small else await _run(attempt, call, work)
+        base = normalize(call, target, rules) if is_small else await normalize_large(call, target, rules, threads)
         if is_streamed:
             _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
         attempt.base = base
@@ -117,8 +113,12 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
     if rules := upstream.dialect.rules:
-        work = partial(normalize, normalized, target, rules)
-        normalized = work() if len(normalized.body) <= INLINE_BYTES else await _run(attempt, normalized, work)
+        is_small = len(normalized.body) <= INLINE_BYTES
+        normalized = (
+            normalize(normalized, target, rules)
+            if is_small
+            else await normalize_large(normalized, target, rules, threads)
+        )
     attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
     if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
         _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)

@@ -8,29 +8,39 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
-from gatepass.json_scan import has_more_values
+from gatepass.json_scan import has_more_values, place_of
+from gatepass.normalize.rules import BUILT_IN_RULES, MODEL, MODEL_NAME_ONLY, Rule, applicable_rules, apply_rules
+from gatepass.types import Call, Target
 
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000
 """With at most this many commas and brackets a rule takes 15 ms at most, which may block the event loop."""
-PARSED_VALUES = 30_000
-"""With at most this many a body is parsed in 10 ms."""
-MOST_ON_LOOP_BYTES = 2 * 1024 * 1024
-"""A larger body is read in a thread, regardless of its values."""
+PARSED_BYTES, PARSED_VALUES = 256 * 1024, 30_000
+"""A body of at most this size, or with at most this many commas and brackets, is parsed in 10 ms."""
+MOST_ON_LOOP_BYTES, MOST_PARSED_ON_LOOP_BYTES = 2 * 1024 * 1024, 4 * 1024 * 1024
+"""A larger body is read in a thread, regardless of its values. To parse a body takes less than to apply a rule."""
 
 Result = TypeVar("Result")
 
 
-def is_heavy(body: bytes, most_values: int = INLINE_VALUES) -> bool:
-    """Return whether work on `body` may block the event loop, because it is large or has more than `most_values`."""
+def is_heavy(body: bytes) -> bool:
+    """Return whether a rule for `body` may block the event loop, because it is large or has many values."""
     if len(body) <= INLINE_BYTES:
         return False
-    return len(body) > MOST_ON_LOOP_BYTES or has_more_values(body, most_values)
+    return len(body) > MOST_ON_LOOP_BYTES or has_more_values(body, INLINE_VALUES)
+
+
+def is_heavy_to_parse(body: bytes) -> bool:
+    """Return whether parsing `body` may block the event loop."""
+    if len(body) <= PARSED_BYTES:
+        return False
+    return len(body) > MOST_PARSED_ON_LOOP_BYTES or has_more_values(body, PARSED_VALUES)
 
 
 class BodyThreads:
@@ -89,6 +99,19 @@ class BodyThreads:
     def close(self) -> None:
         """End the thread after its current work."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+async def normalize_large(call: Call, target: Target, rules: Sequence[Rule], threads: BodyThreads) -> Call:
+    """Apply `rules` as `normalize` does, in a thread where they may block the event loop."""
+    search = partial(applicable_rules, call, rules)
+    rules = search() if len(call.body) <= MOST_ON_LOOP_BYTES else await threads.run_heavy(call.caller, search)
+    if rules is BUILT_IN_RULES and is_heavy(call.body):
+        # the last rule runs alone: the memory that a thread frees stays with the thread, which was one copy of the body
+        call = await threads.run_heavy(call.caller, partial(apply_rules, call, target, rules[:-1]))
+        rules = MODEL_NAME_ONLY
+    if rules is MODEL_NAME_ONLY and place_of(call.body, MODEL) >= 0:
+        return apply_rules(call, target, rules)
+    return await threads.run(call.caller, call.body, partial(apply_rules, call, target, rules))
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -52,7 +52,7 @@ from gatepass.protocols.request import call_without_body, check_encoding
 from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
-from gatepass.proxy.body_threads import INLINE_BYTES, PARSED_VALUES, is_heavy
+from gatepass.proxy.body_threads import INLINE_BYTES, is_heavy_to_parse
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
@@ -342,7 +342,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
 async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Call:
     """Parse a large body as `_parse` does, in a thread if it would block the event loop."""
     parse = partial(_parse, context, found, body)
-    if not is_heavy(body, PARSED_VALUES):
+    if not is_heavy_to_parse(body):
         return parse()
     await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
     return await context.state.body_threads.run_heavy(context.caller.name, parse)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 
-from gatepass.proxy.body_threads import INLINE_VALUES, MOST_ON_LOOP_BYTES, BodyThreads, is_heavy
+from gatepass.normalize.rules import BUILT_IN_RULES
+from gatepass.proxy.body_threads import (
+    INLINE_VALUES,
+    MOST_ON_LOOP_BYTES,
+    PARSED_BYTES,
+    PARSED_VALUES,
+    BodyThreads,
+    Result,
+    is_heavy,
+    is_heavy_to_parse,
+    normalize_large,
+)
+from gatepass.types import Target
+from tests.unit.normalize.calls import a_call
 
 WAIT_S = 10.0
 
@@ -90,3 +103,46 @@ async def test_a_large_body_and_one_of_many_values_are_heavy(body: bytes, expect
     assert is_heavy(body) == expected
     thread = await BodyThreads().run("one", body, threading.current_thread)
     assert (thread is not threading.current_thread()) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"[%b]" % (b"1," * (PARSED_BYTES // 2 - 1)), False),
+        (b"[%b]" % (b"1" + b" " * 20 + b",") * PARSED_VALUES, True),
+        (b'"%b"' % (b"a" * 2 * MOST_ON_LOOP_BYTES), True),
+        (b'"%b"' % (b"a" * MOST_ON_LOOP_BYTES), False),
+    ],
+    ids=["small", "values", "large", "text"],
+)
+def test_a_body_that_takes_long_to_parse(body: bytes, expected: bool):
+    assert is_heavy_to_parse(body) == expected
+
+
+class CountedWorks(BodyThreads):
+    """Counts the works in the thread."""
+
+    works = 0
+
+    async def run_heavy(self, caller: str, work: Callable[[], Result]) -> Result:
+        self.works += 1
+        return await super().run_heavy(caller, work)
+
+
+@pytest.mark.parametrize(
+    ("messages", "works"),
+    [
+        (b"[%b{}]" % (b'{"role":"user"},' * INLINE_VALUES), 0),
+        (b'["%b"]' % (b"a" * MOST_ON_LOOP_BYTES), 1),  # the search for names
+        (b'[{"role":"user","content":"","images":["iVBORw0KGgoA%b"]}]' % (b"AAAA" * (MOST_ON_LOOP_BYTES // 4)), 2),
+    ],
+    ids=["values", "large", "image"],
+)
+async def test_a_new_model_name_is_written_on_the_event_loop(messages: bytes, works: int):
+    """What a thread writes leaves one more copy of the body in the memory of the thread."""
+    threads = CountedWorks()
+    call = a_call(b'{"model":"m","messages":%b}' % messages)
+    target = Target("chat", "deployed")
+    changed = await normalize_large(call, target, BUILT_IN_RULES, threads)
+    assert changed.body.startswith(b'{"model":"deployed","messages":')
+    assert threads.works == works
