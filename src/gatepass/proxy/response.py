@@ -503,8 +503,8 @@ def _unchecked(context: ReplyContext, body: bytes) -> BufferedReply:
 
 def _too_large_to_convert(context: ReplyContext) -> UpstreamInvalid:
     return UpstreamInvalid(
-        f"The upstream's reply is invalid: it has more than {MOST_CHECKED_BYTES} bytes or {MOST_CHECKED_VALUES}"
-        " values, so that gatepass cannot convert it.",
+        f"The upstream's reply is too large to convert: it has more than {MOST_CHECKED_BYTES >> 20} MiB or"
+        f" {MOST_CHECKED_VALUES} values. Request it with `stream: false` and without a profile.",
         upstream=context.upstream.name,
     )
 
