@@ -230,7 +230,9 @@ class JsonScanner:
     def _use_steps(self, steps: int) -> None:
         self.steps_left -= steps
         if self.steps_left <= 0:
-            raise TooManySteps("The body has too many small values for gatepass to change it. Send less structure in one request.")
+            raise TooManySteps(
+                "The body has too many small values for gatepass to change it. Send less structure in one request."
+            )
 
 
 _VALUE = msgspec.json.Decoder(msgspec.Raw)
