@@ -173,9 +173,8 @@ class OperationNotAllowed(CallerError):
       closed, as they are for a key with `models`.
     - A member or a part of a form names such an object, for example `file_id` or `previous_response_id`.
 
-    Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list every
-    operation that its caller uses, because gatepass closes all others. See
-    docs/operations/keys.md#limit-the-operations-of-a-key.
+    Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list all
+    operations of its caller, because gatepass closes all others: docs/operations/keys.md#limit-the-operations-of-a-key.
     """
 
     code, status = "operation_not_allowed", 403
@@ -308,7 +307,7 @@ class BodyTooLarge(CallerError):
 
 
 class BodyTooComplex(CallerError):
-    """A JSON body has more commas and brackets outside of its texts than `limits.body_values`.
+    """A JSON body above 256 KiB has more values than `limits.body_values`, or more than 1,000 members at its top level.
 
     Action: Split the request, or raise `limits.body_values`.
     """
@@ -516,11 +515,12 @@ class UpstreamInvalid(UpstreamError):
       of several long vectors.
     - An embedding differs in length from `dimensions` or from another embedding.
     - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
-    - It has more than 8,000,000 values. An object above 1 MiB without vectors may have 24,000,000.
+    - It has more than 16 MiB or 2,000,000 values, and gatepass must convert it.
     - One of its vectors has more than 1 MiB.
-    - One of its events has more than 200,000 objects and lists, or 1 MiB without its texts above 8 KiB.
+    - One of its events has more than 1 MiB, and it has more than 100,000 values or gatepass must convert it.
 
-    Action: Check that `base_url` is an OpenAI API and that `dialect` fits.
+    Action: Check that `base_url` is an OpenAI API and that `dialect` fits. docs/operations/limits_and_memory.md#memory
+    has all limits.
     """
 
     code, retryable = "upstream_invalid", False

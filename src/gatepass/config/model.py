@@ -247,8 +247,8 @@ class Limits(Block):
     """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory; `held_bytes`
     limits all of them together."""
     body_values: Annotated[int, Field(ge=10_000)] = 500_000
-    """The most values of a JSON body. They are counted as its commas and brackets outside of texts. A body with more
-    gets 413 `body_too_complex` before it is parsed.
+    """The most values of a JSON body above 256 KiB. They are counted as its commas and brackets outside of texts. A
+    body with more gets 413 `body_too_complex` before it is parsed. The values of a smaller body are not counted.
 
     Unit: commas and brackets
 

@@ -269,7 +269,7 @@ def add_piece(pieces: list[bytes | BytesIO], piece: bytes) -> None:
         pieces.append(piece)
     else:
         buffer = BytesIO()
-        buffer.writelines(pieces)  # type: ignore[arg-type] # no buffer is among several pieces
+        buffer.writelines(pieces)  # type: ignore[arg-type]  # no buffer is among several pieces
         buffer.write(piece)
         pieces[:] = [buffer]
 
@@ -279,7 +279,7 @@ def taken(pieces: list[bytes | BytesIO]) -> bytes:
     if len(pieces) == 1:
         run = pieces.pop()
         return run.getvalue() if isinstance(run, BytesIO) else run  # CPython does not copy the value of a full buffer
-    whole = b"".join(pieces)  # type: ignore[arg-type] # no buffer is among several pieces
+    whole = b"".join(pieces)  # type: ignore[arg-type]  # no buffer is among several pieces
     pieces.clear()
     return whole
 

@@ -146,15 +146,18 @@ def stable_code(error: GatepassError) -> str:
 class Observer:
     """Base of observers. Override what the observer needs to know: an event that no observer overrides costs nothing.
 
-    The methods run on the event loop and are never awaited. An observer that raises is counted, logged and skipped. It
-    must not change a record.
+    The methods run on the event loop, apart from `request_body`, and are never awaited. An observer that raises is
+    counted, logged and skipped. It must not change a record.
     """
 
     def request_began(self, access: AccessRecord) -> None:
         """A request was received. Of the record only the head's fields are set."""
 
     def request_body(self, access: AccessRecord, data: bytes) -> None:
-        """The body of a request was received. An upload is not reported."""
+        """The body of a request was received. An upload is not reported.
+
+        For a heavy body it runs in the thread of `BodyThreads` (proxy/body_threads.py), not on the event loop.
+        """
 
     def attempt_began(self, attempt: AttemptRecord) -> None:
         """An attempt begins."""

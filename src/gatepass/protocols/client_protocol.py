@@ -90,9 +90,8 @@ class ClientProtocol:
 
     This class is the protocol of an operation whose replies are whole JSON objects or lists; any other reply is a 502.
     They pass unchanged. With `members = frozenset()` no built-in rule changes a request; otherwise the stray members
-    are left out.
-    gatepass reads a stream only with `stream` in `members`, and relays one unread with `is_raw`. Each attribute and
-    method states what such an operation does.
+    are left out. gatepass reads a stream only with `stream` in `members`, and relays one unread with `is_raw`. The text
+    of an attribute or method ends with what this class does.
     """
 
     __slots__ = ()
@@ -103,7 +102,7 @@ class ClientProtocol:
     # --- the request ---
 
     is_served: bool = True
-    """gatepass serves its operations, and does not only write their errors."""
+    """False if gatepass only writes the errors of its operations."""
     members: frozenset[str] = frozenset(STRAY_PARAMS)
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 

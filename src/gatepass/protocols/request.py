@@ -212,7 +212,8 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
 
         `asks_vectors`: it is an embeddings request; `embeddings` is read too if that needs no second pass.
 
-        - Raises BodyTooComplex for more than `most_values` (see `has_more_values`).
+        - Raises BodyTooComplex for more than `most_values` in a body above LARGE_BYTES (see `has_more_values`), and for
+          too many members (see `top_members`).
         - Raises InvalidJson if `body` is not a JSON object in UTF-8 or is nested deeper than MAX_DEPTH.
         - Raises InvalidRequest if a member of ROUTING occurs twice, in another case or with escapes.
         """

@@ -58,7 +58,7 @@ class RerankOptions:
         echoes = []
         for flag in ("return_documents", "return_text"):
             member = members.get(flag)
-            value = False if member is None else _FLAGS.get(bytes(body[member.value : member.end]).lower())
+            value = False if member is None else _FLAGS.get(body[member.value : member.end].lower())
             if value is None:
                 raise InvalidRequest(f"`{flag}` must be true or false.", param=flag)
             echoes.append(value)
@@ -66,7 +66,7 @@ class RerankOptions:
             count=len(spans),
             top_n=_top_n(body, members.get("top_n")),
             is_tei=name == "texts",
-            echoed=tuple(bytes(body[start:end]) for start, end in spans) if any(echoes) else None,
+            echoed=tuple(body[start:end] for start, end in spans) if any(echoes) else None,
         )
 
 

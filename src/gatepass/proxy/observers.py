@@ -1,4 +1,4 @@
-"""The observers: who learns of requests and attempts that began and ended. `observers_of` is the list.
+"""Pass the beginnings and ends of requests and attempts to the observers. `observers_of` is the list.
 
 To add one, derive a class from `Observer` (`observability/observer.py`) and list it here.
 """

@@ -428,7 +428,6 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
             if memory.is_full():
                 await memory.wait_for_room()
     read_good = context.protocol.read_good if context.upstream.transforms is None else None
-    # a large reply that becomes a stream is read in slices, so that it can be synthesized in slices
     if read_good is not None:
         good = read_good(body)
         if len(body) > LARGE_REPLY_BYTES:  # then the event loop runs between two passes
