@@ -30,7 +30,7 @@ from gatepass.proxy.response import classify
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import TokenHolder, TokenUser
 from gatepass.tokens.holder import ANY_USER
-from gatepass.types import Headers, Operation, OutboundRequest, Target, header
+from gatepass.types import Headers, Operation, OutboundRequest, Target, Timeouts, header
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call
 from tests.unit.tokens.scripted import (
@@ -101,18 +101,22 @@ class Witness(TokenHolder):
         return is_dropped
 
 
+IDLE_S = Timeouts().idle_s
+
+
 class Reply:
-    """An upstream's reply. The body of a rejection may never end."""
+    """An upstream's reply. The body of a rejection may never end: the transport then reports the idle timeout."""
 
     ended = False
 
-    def __init__(self, status: int, body: bytes = b"{}", *, stalls: bool = False) -> None:
-        self.status, self.headers, self._body, self._stalls = status, JSON, body, stalls
+    def __init__(self, status: int, body: bytes = b"{}", stalls_on: DrivenClock | None = None) -> None:
+        self.status, self.headers, self._body, self._stalls_on = status, JSON, body, stalls_on
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
-        if self._stalls:
-            await asyncio.Event().wait()
+        if self._stalls_on is not None:
+            await sleep(self._stalls_on, IDLE_S)
+            raise TransportFault(Fault.TIMEOUT_IDLE, "nothing arrived", limit_s=IDLE_S)
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
         return None
@@ -153,7 +157,7 @@ class FakeUpstream:
             raise TransportFault(Fault.CLOSED, "reset", stale=True)
         await asyncio.sleep(0)
         if text in self.issuer.revoked or header(request.headers, b"x-model") == FORBIDDEN.encode():
-            return Reply(401, b'{"error": {"message": "no"}}', stalls=self.stalls)
+            return Reply(401, b'{"error": {"message": "no"}}', self.clock if self.stalls else None)
         return Reply(200)
 
     async def aclose(self) -> None: ...
@@ -328,6 +332,7 @@ HANGS = REPLIES.index(Hang())
 @example([("issuer", "chat", 4), ("advance", "chat", 241.0), ("sleep", "chat", 3.5), ("ask", "chat", 0)])
 @example([("issuer", "chat", 5), ("advance", "chat", 241.0), ("sleep", "chat", 5.5), ("ask", "chat", 0)])
 @example([("issuer", "chat", 6), ("advance", "chat", 241.0), ("sleep", "chat", 301.0), ("ask", "chat", 0)])
+@example([("revoke", "chat", 0), ("stalls", "chat", True), ("ask", "chat", 2), ("advance", "chat", 24.0)])
 def test_no_sequence_of_events_shows_an_upstream_a_token_it_should_not_see(events):
     async def play_events() -> None:
         requests = Requests()
