@@ -11,13 +11,14 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NoReturn
 
 import msgspec
 
-from gatepass.cancel import Tasks
+from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
@@ -145,7 +146,7 @@ class TokenHolder:
         self.on_retry: Callable[[], object] = lambda: None
         self.on_close: Callable[[], object] = lambda: None
         self._rejections = RenewalLimiter()
-        self._waiters = Waiters(clock)
+        self._changed = asyncio.Event()
         self._token: Token | None = None
         self._expires_at_s = self._refresh_at_s = self._not_before_s = -math.inf
         self._fetch_began_s = self._attempt_began_s = -math.inf
@@ -174,7 +175,7 @@ class TokenHolder:
         self._refresh_task.stop()
         if self._tasks is not None:
             await self._tasks.aclose()
-        self._waiters.wake()
+        self._wake_requests()
 
     def current(self) -> Token | None:
         """Return the valid token, or None. Never waits."""
@@ -214,7 +215,8 @@ class TokenHolder:
             # No fetch is due: the issuer failed a moment ago, or the holder is closed.
             if self._fetch is None or now >= until_s:
                 raise self._unavailable(now)
-            await self._waiters.wait(until_s - now)
+            with suppress(TimeoutError):
+                await timeout(self._clock, until_s - now, self._changed.wait(), TimeoutError())
 
     def retry(self) -> bool:
         """Fetch now, without the pause after a failure, if the last fetch failed or an upstream rejects the token.
@@ -408,7 +410,7 @@ class TokenHolder:
         self._failure_state = None
         self._history = self._history.after_token(self._secret_hash)
         self._rejections.set_current(token, now)
-        self._waiters.wake()
+        self._wake_requests()
         self._refresh_task.wake()
 
     def _fail(self, error: BaseException) -> None:
@@ -422,8 +424,13 @@ class TokenHolder:
         self._failure_state = next_failure_state(
             self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()
         )
-        self._waiters.wake()
+        self._wake_requests()
         self._refresh_task.wake()
+
+    def _wake_requests(self) -> None:
+        # A woken request may wait again at once, for the new event.
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
@@ -625,40 +632,3 @@ class RefreshTask:
         # One event for the timer and for `wake`, so that neither is missed.
         await wait_at_most(self._wake, sleep_s, self._clock)
         self._wake.clear()
-
-
-class Waiters:
-    """The requests that wait for the shared fetch. A request that leaves does not affect another.
-
-    Each has its own future: if 2,000 leave a shield around one shared future, it runs a storm of callbacks
-    (Soju06/codex-lb#1897).
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    async def wait(self, longest_s: float) -> None:
-        """Return when `wake` is called or after `longest_s`. Check the condition again in either case."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiter)
-        timer = self._clock.call_later(longest_s, lambda: _wake(waiter))
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiting.discard(waiter)
-
-    def wake(self) -> None:
-        # A woken request may wait again at once, in the new set.
-        waiting, self._waiting = self._waiting, set()
-        for waiter in waiting:
-            _wake(waiter)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

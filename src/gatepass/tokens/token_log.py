@@ -74,26 +74,19 @@ class TokenLog:
         self.fetches += 1
         self._learn(token)
         self.repetitions.reset()
-        fields = {
-            "lifetime_s": token.lifetime_s,
-            "kind": token.kind.value,
-            "lifetime_source": token.lifetime_source.value,
-        }
-        LOG.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
-        self._note_expiry(token)
-        # Once until a plausible lifetime arrives: the same issuer writes the same number each time.
-        if (token.implausible_lifetime_s is not None) > self.has_implausible_lifetime:
-            details = {
-                "credential": self.credential,
-                "claimed_lifetime_s": round(token.implausible_lifetime_s or 0.0),
-                "lifetime_s": token.lifetime_s,
-            }
-            LOG.warning("lifetime_implausible", extra={"fields": details})
-        self.has_implausible_lifetime = token.implausible_lifetime_s is not None
+        kind, source = token.kind.value, token.lifetime_source.value
+        self._log("token_fetched", logging.INFO, took_s, lifetime_s=token.lifetime_s, kind=kind, lifetime_source=source)
+        # The following are logged once, until the fault is gone: the same issuer writes the same each time.
+        missing_path, claimed_s = token.missing_expiry_path, token.implausible_lifetime_s
+        if missing_path is not None and missing_path != self.missing_expiry_path:
+            self._log("expiry_missing", path=missing_path, assumed_lifetime_s=token.lifetime_s)
+        self.missing_expiry_path = missing_path
+        if claimed_s is not None and not self.has_implausible_lifetime:
+            self._log("lifetime_implausible", claimed_lifetime_s=round(claimed_s), lifetime_s=token.lifetime_s)
+        self.has_implausible_lifetime = claimed_s is not None
         if token.unexpected_type is not None and not self.has_logged_type:
             self.has_logged_type = True
-            details = {"credential": self.credential, "token_type": token.unexpected_type}
-            LOG.warning("token_type_unusual", extra={"fields": details})
+            self._log("token_type_unusual", token_type=token.unexpected_type)
 
     def log_early_end(self, token: Token, upstream: str, now: float) -> None:
         """Log once a minute that `upstream` accepted `token` and rejects it long before its announced end."""
@@ -101,14 +94,13 @@ class TokenLog:
             return
         self.early_end_s = now
         age_s = round(now - token.requested_s, 1)
-        details = {"credential": self.credential, "upstream": upstream, "age_s": age_s, "lifetime_s": token.lifetime_s}
-        LOG.warning("token_ended_early", extra={"fields": details})
+        self._log("token_ended_early", upstream=upstream, age_s=age_s, lifetime_s=token.lifetime_s)
 
     def log_shared(self, token: Token) -> None:
         """Log a token that another process fetched. It is not counted."""
         self._learn(token)
         self.repetitions.reset()
-        LOG.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
+        self._log("token_shared", logging.DEBUG, lifetime_s=token.lifetime_s)
 
     def log_failed(
         self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
@@ -121,31 +113,26 @@ class TokenLog:
         failure = failure.masked(self.redactor.mask)
         self.last_error, self.last_error_s = failure.reason, now
         if failure.from_other_process:
-            details = {"credential": self.credential, "reason": failure.reason}
-            LOG.debug("token_failure_shared", extra={"fields": details})
+            self._log("token_failure_shared", logging.DEBUG, reason=failure.reason)
             return failure
         self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
         times = self.repetitions.count_to_report(failure.reason, now)
-        fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
         if times is not None:
-            LOG.warning("token_fetch_failed", extra={"fields": fields | {"times": times}}, exc_info=bug)
+            fields = {"reason": failure.reason, "definite": failure.definite, "times": times}
+            self._log("token_fetch_failed", logging.WARNING, took_s, bug, **fields)
         return failure
 
     def _learn(self, token: Token) -> None:
         self.redactor.learn(token.text, (self.credential, "token"))
 
-    def _note_expiry(self, token: Token) -> None:
-        """Log once that the configured path contains no expiry, until it does again."""
-        missing_path = token.missing_expiry_path
-        if missing_path is not None and missing_path != self.missing_expiry_path:
-            details = {
-                "credential": self.credential,
-                "path": missing_path,
-                "assumed_lifetime_s": token.lifetime_s,
-            }
-            LOG.warning("expiry_missing", extra={"fields": details})
-        self.missing_expiry_path = missing_path
-
-    def _fields(self, took_s: float) -> dict[str, object]:
-        return {"credential": self.credential, "took_s": round(took_s, 3)}
+    def _log(
+        self,
+        event: str,
+        level: int = logging.WARNING,
+        took_s: float | None = None,
+        bug: BaseException | None = None,
+        **fields: object,
+    ) -> None:
+        took = {} if took_s is None else {"took_s": round(took_s, 3)}
+        LOG.log(level, event, extra={"fields": {"credential": self.credential, **took, **fields}}, exc_info=bug)

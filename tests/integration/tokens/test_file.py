@@ -98,10 +98,10 @@ async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):
     assert (await failure(it)).reason == f"{name} is larger than 65536 bytes, so it is not a token"
     writer.path.unlink()
     writer.path.mkdir()
-    assert (await failure(it)).reason == f"{writer.path} is not a regular file"
+    assert (await failure(it)).reason == f"{name} cannot be read: Is a directory"
     writer.path.rmdir()
     os.mkfifo(writer.path)
-    assert (await failure(it)).definite
+    assert (await failure(it)).reason == f"{name} cannot be read: it is not a regular file"
     writer.path.unlink()
     text = writer.jwt(600)
     assert (await it.fetch()).text == text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import FileCredential
+from gatepass.config.references import open_regular
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token
@@ -71,16 +71,8 @@ class WatchedFile:
         return self._changes
 
     def _opened(self) -> FileContent:
-        # O_NONBLOCK: the open of a named pipe would wait for its writer.
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe would consume its data, or block
-                raise FetchFailure(f"{self._path} is not a regular file", definite=True)
-            with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(REPLY_BYTES + 1)  # one more, to notice a larger file
-        finally:
-            os.close(descriptor)
+        with open_regular(self._path) as file:
+            status, data = os.fstat(file.fileno()), file.read(REPLY_BYTES + 1)  # one more, to notice a larger file
         if len(data) > REPLY_BYTES:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes, so it is not a token")
         written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)

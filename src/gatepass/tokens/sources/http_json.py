@@ -103,7 +103,15 @@ def request_values(wall_s: float, nonce: str) -> Values:
 def sign_request(template: LoginRequestTemplate, sign: Sign, secret: str, values: Values) -> LoginRequestTemplate:
     """Return `template` with its placeholders replaced: first the values, then the signature over the result."""
     template = template.filled(values)  # first, because the signature covers the values
-    text = with_values(sign.text, {**_named_values(template), **_request_parts(template), **values})
+    body = template.body()
+    parts = {
+        "method": template.method,
+        # An empty path is sent as `/` (RFC 9112 3.2.1).
+        "path": urlsplit(template.url).path or "/",
+        "body": body.decode(),
+        "body_sha256": sha256(body).hexdigest(),
+    }
+    text = with_values(sign.text, {**_named_values(template), **parts, **values})
     return template.filled({SIGNATURE: signature(sign, secret, text)})
 
 
@@ -119,30 +127,14 @@ def _named_values(template: LoginRequestTemplate) -> dict[str, str]:
     """
     document = template.document if isinstance(template.document, Mapping) else {}
     # Without arrays and objects, whose text differs between issuers.
-    plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
-    return {**template.headers, **plain, **(template.form or {}), **template.query}
-
-
-def _written(value: object) -> str:
-    """Return a member of a JSON body as text: `true`, not `True`."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case _:
-            return str(value)
-
-
-def _request_parts(template: LoginRequestTemplate) -> dict[str, str]:
-    body = template.body()
-    return {
-        "method": template.method,
-        # An empty path is sent as `/` (RFC 9112 3.2.1).
-        "path": urlsplit(template.url).path or "/",
-        "body": body.decode(),
-        "body_sha256": sha256(body).hexdigest(),
+    members = {str(name): value for name, value in document.items() if not isinstance(value, list | dict)}
+    # As in JSON: `true`, not `True`.
+    words = {None: "", True: "true", False: "false"}
+    plain = {
+        name: words[value] if value is None or isinstance(value, bool) else str(value)
+        for name, value in members.items()
     }
+    return {**template.headers, **plain, **(template.form or {}), **template.query}
 
 
 def fresh_nonce() -> str:
