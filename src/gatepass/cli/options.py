@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -34,17 +33,13 @@ ROUTED_OPERATIONS = (
     *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
 )
 """The values of OfModel in config/routes.py, copied so that --help does not import that module."""
-OPERATION_OF_KIND: Mapping[str | None, str] = MappingProxyType(
-    {
-        None: "chat",
-        "chat": "chat",
-        "vision": "chat",
-        "embedding": "embeddings",
-        "rerank": "rerank",
-        "asr": "transcriptions",
-        "tts": "speech",
-    }
-)
+OPERATION_OF_KIND: Mapping[str | None, str] = {
+    **dict.fromkeys((None, "chat", "vision"), "chat"),
+    "embedding": "embeddings",
+    "rerank": "rerank",
+    "asr": "transcriptions",
+    "tts": "speech",
+}
 
 TICK_S = 1.0
 
@@ -93,30 +88,19 @@ def progress(waits_for: str) -> Iterator[None]:
         showing.join()  # otherwise its last line could follow the output of the command
 
 
-def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> LoadedConfig:
+def load_or_exit(path: str | None) -> LoadedConfig:
     """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
-    loaded = read_or_exit(path, host, port)
-    for warning in loaded.warnings:
-        click.echo(f"{coloured('warning', 'yellow')}: {warning}", err=True)
-    return loaded
-
-
-def read_or_exit(
-    path: str | None,
-    host: str | None,
-    port: int | None,
-    log: Mapping[str, str] = MappingProxyType({}),
-    workers: int | None = None,
-) -> LoadedConfig:
-    """Load the configuration, overridden by flags as in `config.load.load`; exit with 2 if it is invalid."""
     from gatepass.config.container import Container
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
 
     try:
-        return load(path, os.environ, host=host, port=port, log=log, container=Container.current(workers))
+        loaded = load(path, os.environ, container=Container.current())
     except ConfigError as error:
         exit_unusable(str(error))
+    for warning in loaded.warnings:
+        click.echo(f"{coloured('warning', 'yellow')}: {warning}", err=True)
+    return loaded
 
 
 def exit_unusable(text: str) -> NoReturn:

@@ -12,16 +12,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from gatepass import __version__
-from gatepass.cli.options import UNUSABLE, config_option, read_or_exit
+from gatepass.cli.options import UNUSABLE, config_option, exit_unusable
 from gatepass.observability.log import configure
 from gatepass.observability.redaction import Redactor
 
@@ -36,6 +36,45 @@ LOG = logging.getLogger("gatepass.serve")
 
 CANNOT_BIND = 3
 STDERR_FD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ServeFlags:
+    """The flags that override the configuration, as in `config.load.load`: at the start, for a reload, in a worker."""
+
+    path: str | None
+    host: str | None
+    port: int | None
+    workers: int | None
+    log: Mapping[str, str]
+
+    def load(self) -> LoadedConfig:
+        """Load the configuration; raise ConfigError."""
+        from gatepass.config.container import Container
+        from gatepass.config.load import load
+
+        container = Container.current(self.workers)
+        return load(self.path, os.environ, host=self.host, port=self.port, log=self.log, container=container)
+
+    def load_or_exit(self, *, logs: bool) -> LoadedConfig:
+        """Load the configuration. If it is invalid, print its problems, or log them as one event; exit with 2."""
+        from gatepass.config.document import ConfigError
+        from gatepass.config.references import own_variables
+
+        try:
+            return self.load()
+        except ConfigError as error:
+            if not logs:
+                exit_unusable(str(error))
+            named = self.path or own_variables(os.environ).get("CONFIG", "environment")
+            _refuse(named, [str(problem) for problem in error.problems])
+
+    def worker_command(self) -> list[str]:
+        """Return the command of a worker, which loads the configuration itself."""
+        given = {"config": self.path, "host": self.host, "port": self.port, "workers": self.workers}
+        given |= {f"log-{name}": value for name, value in self.log.items()}
+        flags = ((f"--{name}", str(value)) for name, value in given.items() if value is not None)
+        return [sys.executable, "-m", "gatepass", "serve", *(part for flag in flags for part in flag)]
 
 
 @click.command()
@@ -68,18 +107,17 @@ def serve(
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     _close_descriptors_in_children()
     gc.disable()  # until the server is ready: imports create 100,000 permanent objects, and collecting finds no garbage
-    flags = {name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None}
+    log = {name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None}
+    flags = ServeFlags(path, host, port, workers, log)
     try:
         if supervised is not None:
             from gatepass.server.supervisor import WorkerOptions
 
-            work(WorkerOptions(**json.loads(supervised)), path, host, port, flags, workers)
+            work(WorkerOptions(**json.loads(supervised)), flags)
             return
-        if log_format is None:
-            loaded = read_or_exit(path, host, port, flags, workers)
-        else:  # a program may parse stderr: no line may have another format
+        if log_format is not None:  # a program may parse stderr: no line may have another format
             configure("info", log_format, Redactor())
-            loaded = _read_or_log(path, host, port, flags, workers)
+        loaded = flags.load_or_exit(logs=log_format is not None)
         from gatepass.config.file import DEFAULT_FILE
 
         configure(loaded.config.log.level, loaded.config.log.format, Redactor())
@@ -94,39 +132,15 @@ def serve(
             from gatepass.server.process import DrainingServer
             from gatepass.server.reload import ConfigSource
 
-            state = open_app_state(loaded, lambda text: _refuse(loaded.source, [text]))
+            state = open_app_state(loaded)
             _log_start(loaded)
-            source = ConfigSource(loaded, _reader(path, host, port, flags, workers))
+            source = ConfigSource(loaded, flags.load)
             with _control_socket(loaded, listening) as control:
                 DrainingServer(state, print_url, None, source, control).run(sockets=[listening])
             return
-        command = _worker_command(path, host, port)
-        for name, value in flags.items():
-            command += [f"--log-{name}", value]
-        if workers is not None:
-            command += ["--workers", str(workers)]
-        _supervise(loaded, listening, count, command)
+        _supervise(loaded, listening, count, flags.worker_command())
     finally:
         gc.enable()
-
-
-def _reader(
-    path: str | None, host: str | None, port: int | None, log: Mapping[str, str], workers: int | None
-) -> Callable[[], LoadedConfig]:
-    """Return the function with which a reload reads the configuration: with the same flags."""
-    from gatepass.config.container import Container
-    from gatepass.config.load import load
-
-    return partial(load, path, os.environ, host=host, port=port, log=log, container=Container.current(workers))
-
-
-def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
-    """Return the command of a worker, which loads the configuration itself."""
-    command = [sys.executable, "-m", "gatepass", "serve"]
-    for flag, value in (("--config", config_path), ("--host", host), ("--port", port)):
-        if value is not None:
-            command += [flag, str(value)]
-    return command
 
 
 def _close_descriptors_in_children() -> None:
@@ -239,18 +253,11 @@ KEYS_MARKER = "keyed"
 """A file in the workers' common folder. It exists once a worker has served with keys."""
 
 
-def work(
-    options: WorkerOptions,
-    config_path: str | None,
-    host: str | None,
-    port: int | None,
-    log: Mapping[str, str],
-    workers: int | None = None,
-) -> None:
+def work(options: WorkerOptions, flags: ServeFlags) -> None:
     """Serve until the supervisor sends a signal or exits."""
     folder = Path(options.folder)
     configure("info", options.log_format, Redactor(), worker=options.number)
-    loaded = _read_or_log(config_path, host, port, log, workers)  # its warnings were logged by the supervisor
+    loaded = flags.load_or_exit(logs=True)  # its warnings were logged by the supervisor
     keys_marker = folder / KEYS_MARKER
     from gatepass.server.reload import KEYS_LOST, ConfigSource
 
@@ -267,28 +274,22 @@ def work(
         worker_store = WorkerStore(folder / STORE, pipe.read())
     shared = worker_store if worker_store.folder.is_dir() else None
 
-    def exit_unusable(text: str) -> NoReturn:
-        _refuse(loaded.source, [text])
-
-    state = open_app_state(loaded, exit_unusable, shared, options.number)
+    state = open_app_state(loaded, shared, options.number)
     if loaded.config.access.keys:
         keys_marker.touch()
     counts = ConnectionCounts(folder / CONNECTIONS, options.seat)
     lifeline = socket.socket(fileno=options.lifeline)
     channel = WorkerChannel(folder, worker_name(options.number), lifeline, counts)
-    source = ConfigSource(loaded, _reader(config_path, host, port, log, workers), keys_marker)
+    source = ConfigSource(loaded, flags.load, keys_marker)
     control = None if options.control is None else socket.socket(fileno=options.control)
     server = DrainingServer(state, lambda _: None, channel, source, control)
     server.run(sockets=[socket.socket(fileno=options.listening)])
 
 
 def open_app_state(
-    loaded: LoadedConfig,
-    exit_unusable: Callable[[str], NoReturn],
-    worker_store: WorkerStore | None = None,
-    worker: int | None = None,
+    loaded: LoadedConfig, worker_store: WorkerStore | None = None, worker: int | None = None
 ) -> AppState:
-    """Open the AppState of a configuration and set up its log. Call `exit_unusable` if a file or secret is unusable."""
+    """Open the AppState of a configuration and set up its log; exit with 2 if a file or secret is unusable."""
     from gatepass.clock import SystemClock
     from gatepass.config.references import UnresolvedReference
     from gatepass.errors import system_reason
@@ -299,27 +300,11 @@ def open_app_state(
     try:
         state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_store, clock))
     except OSError as error:
-        exit_unusable(f"a certificate of the configuration cannot be loaded: {system_reason(error)}")
+        _refuse(loaded.source, [f"a certificate of the configuration cannot be loaded: {system_reason(error)}"])
     except UnresolvedReference as error:
-        exit_unusable(f"a secret of the configuration was removed after loading: {error}")
+        _refuse(loaded.source, [f"a secret of the configuration was removed after loading: {error}"])
     configure(loaded.config.log.level, loaded.config.log.format, state.redactor, worker=worker)
     return state
-
-
-def _read_or_log(
-    path: str | None, host: str | None, port: int | None, log: Mapping[str, str], workers: int | None
-) -> LoadedConfig:
-    """Load the configuration. If it is invalid, log its problems as one event and exit with 2."""
-    from gatepass.config.container import Container
-    from gatepass.config.document import ConfigError
-    from gatepass.config.load import load
-    from gatepass.config.references import own_variables
-
-    try:
-        return load(path, os.environ, host=host, port=port, log=log, container=Container.current(workers))
-    except ConfigError as error:
-        named = path or own_variables(os.environ).get("CONFIG", "environment")
-        _refuse(named, [str(problem) for problem in error.problems])
 
 
 def _refuse(file: str, problems: Sequence[str]) -> NoReturn:

@@ -8,7 +8,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -183,26 +182,26 @@ async def _fetch(state: AppState, name: str, *, as_json: bool, reveal: bool) -> 
             click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {text}", err=True)
         return False
     took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
-    view = CredentialView(holder.status(), fetched)
+    status = holder.status()
     if as_json:
-        print_json(described(state.config, name, view, wall_s, reveal=reveal))
+        print_json(described(state.config, name, status, fetched, wall_s) | ({"token": fetched.text} if reveal else {}))
         return True
-    for label, text in report(state.config, name, view, took_s, wall_s):
+    for label, text in report(state.config, name, status, fetched, took_s, wall_s):
         click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
     if reveal:
         click.echo(fetched.text)
     return True
 
 
-def report(config: Config, name: str, view: CredentialView, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
+def report(
+    config: Config, name: str, status: Status, token: Token, took_s: float, wall_s: float
+) -> Iterator[tuple[str, str]]:
     """Yield the lines that describe a token, as labels and texts. They do not contain the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
     from gatepass.tokens.sharing import LOCAL_TYPES
 
-    credential, status, token = config.credentials[name], view.status, view.token
-    if token is None:
-        return
+    credential = config.credentials[name]
     yield "credential", f"{name} ({credential.type})"
     # these fetch no token over the network, so the time would mislead
     took = "" if credential.type in LOCAL_TYPES else f", in {took_s:.2f} s"
@@ -223,14 +222,12 @@ def report(config: Config, name: str, view: CredentialView, took_s: float, wall_
     yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
 
 
-def described(config: Config, name: str, view: CredentialView, wall_s: float, *, reveal: bool) -> dict[str, object]:
-    """Return the description of a token for JSON output, with times in seconds. `reveal` adds the token."""
+def described(config: Config, name: str, status: Status, token: Token, wall_s: float) -> dict[str, object]:
+    """Return the description of a token for JSON output, with times in seconds. It does not contain the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
 
-    credential, status, token = config.credentials[name], view.status, view.token
-    if token is None:
-        return {"credential": name}
+    credential = config.credentials[name]
     times = {
         "age_s": status.age_s,
         "lifetime_s": token.lifetime_s,
@@ -247,7 +244,6 @@ def described(config: Config, name: str, view: CredentialView, wall_s: float, *,
         "lifetime_source": token.lifetime_source.value,
         "sent_as": list(_placements(config, name)),
         "claims": safe_claims(token.text, wall_s),
-        **({"token": token.text} if reveal else {}),
     }
 
 
@@ -291,11 +287,3 @@ WHOLE_FROM_S = 10.0
 def rounded(seconds: float) -> str:
     """Round down: the shown lifetime must not exceed the real one."""
     return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialView:
-    """A credential with the `token` that gatepass would send."""
-
-    status: Status
-    token: Token | None

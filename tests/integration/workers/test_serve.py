@@ -60,7 +60,7 @@ async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp
         "import sys\n"
         "from gatepass.cli import main, serve\n"
         "told = 'import sys; print(\"cannot be used\"); sys.exit(2)'\n"
-        "serve._worker_command = lambda *_: [sys.executable, '-c', told]\n"
+        "serve.ServeFlags.worker_command = lambda *_: [sys.executable, '-c', told]\n"
         f"main(['serve', '--config', {written(tmp_path)!r}, '--port', '0', '--workers', '2'])\n"
     )
     assert code == 2
@@ -80,7 +80,7 @@ async def test_early_sigterm_ends_the_process_at_once():
         "        pass\n"
         "    print('went on', flush=True)\n"
         "    os._exit(9)\n"
-        "serve.read_or_exit = imports\n"
+        "serve.ServeFlags.load = imports\n"
         "main(['serve'])\n"
     )
     assert (code, output) == (0, "")

@@ -99,19 +99,21 @@ def file(tmp_path, monkeypatch):
     return str(path)
 
 
-def test_the_environment_of_the_process_and_the_flags_count(file):
-    loaded = load_or_exit(file, "127.0.0.9", 7)
+def test_the_environment_of_the_process_counts(file, monkeypatch):
+    monkeypatch.setenv("GATEPASS_HOST", "127.0.0.9")
+    loaded = load_or_exit(file)
     assert loaded.config.upstreams["chat"].base_url == "https://llm.example/v1"
-    assert (loaded.config.server.host, loaded.config.server.port) == ("127.0.0.9", 7)
+    assert loaded.config.server.host == "127.0.0.9"
 
 
-def test_unusable_configuration_is_reported_on_stderr_with_exit_2(file, capsys):
+def test_unusable_configuration_is_reported_on_stderr_with_exit_2(file, capsys, monkeypatch):
+    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
     with pytest.raises(SystemExit) as caught:
-        load_or_exit(file, host="0.0.0.0")
+        load_or_exit(file)
     assert caught.value.code == UNUSABLE == 2
     reported = capsys.readouterr()
     assert reported.out == ""
-    assert reported.err.startswith("--host: server.host: is reachable from other machines")
+    assert reported.err.startswith("environment GATEPASS_HOST: server.host: is reachable from other machines")
 
 
 def test_warnings_are_reported_on_stderr(file, capsys, monkeypatch):

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.serve import KEYS_MARKER, work
+from gatepass.cli.serve import KEYS_MARKER, ServeFlags, work
+from gatepass.config.references import UnresolvedReference
 from gatepass.server.reload import KEYS_LOST
 from gatepass.server.supervisor import WorkerOptions
 
@@ -33,7 +34,7 @@ def heritage(folder: Path, log_format: str, key: int = 0) -> WorkerOptions:
 
 def logged_text(capsys: pytest.CaptureFixture[str], folder: Path, log_format: str, file: str | None) -> str:
     with pytest.raises(SystemExit) as ended:
-        work(heritage(folder, log_format), file, None, None, {})
+        work(heritage(folder, log_format), ServeFlags(file, None, None, None, {}))
     assert ended.value.code == 2
     return capsys.readouterr().err
 
@@ -79,17 +80,17 @@ def test_the_supervisor_alone_logs_warnings_and_a_secret_that_has_gone_is_report
     file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
     monkeypatch.setenv("GATEPASS_KEYS", "a-key-of-nobody")
 
-    def gone(loaded, refuse, inheritance, worker):
-        assert (inheritance.folder, inheritance.key, worker) == (tmp_path / "store", b"k" * 32, 3)
-        refuse("a secret of the configuration has gone")
+    def gone(settings, worker_store, clock):
+        assert (worker_store.folder, worker_store.key) == (tmp_path / "store", b"k" * 32)
+        raise UnresolvedReference("it has gone")
 
-    monkeypatch.setattr("gatepass.cli.serve.open_app_state", gone)
+    monkeypatch.setattr("gatepass.store.guarded.open_store", gone)
     key = os.open(pipe, os.O_RDONLY)  # a worker closes what it has read
     with pytest.raises(SystemExit):
-        work(heritage(tmp_path, "json", key), str(file), None, None, {})
+        work(heritage(tmp_path, "json", key), ServeFlags(str(file), None, None, None, {}))
     (refused,) = map(json.loads, capsys.readouterr().err.splitlines())  # GATEPASS_KEYS is set and has no effect
-    assert (refused["event"], refused["file"]) == ("configuration_unusable", str(file))
-    assert refused["problems"] == ["a secret of the configuration has gone"]
+    assert (refused["event"], refused["worker"], refused["file"]) == ("configuration_unusable", 3, str(file))
+    assert refused["problems"] == ["a secret of the configuration was removed after loading: it has gone"]
 
 
 def test_a_file_that_lost_its_keys_is_not_taken_over(tmp_path, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
-from gatepass.cli.token import CredentialView, report
+from gatepass.cli.token import report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
@@ -32,7 +32,7 @@ def config(**upstreams: Any) -> Config:
 
 
 def lines(token: Token, status: Status = FRESH, settings: Config | None = None) -> list[tuple[str, str]]:
-    return list(report(settings or config(), "corp", CredentialView(status, token), 0.123, NOW_S))
+    return list(report(settings or config(), "corp", status, token, 0.123, NOW_S))
 
 
 def test_an_opaque_token_is_reported_by_its_life():
