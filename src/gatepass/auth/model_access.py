@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 
 from gatepass.config.access import AccessKey
 from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
@@ -97,12 +96,10 @@ _ANY = any_of(
     rf"(?:{'|'.join(FAMILIES)})[_:-][^\"]{{1,64}}",
 )
 _PROMPT, _AUDIO, _CONTAINER = "prompt", "audio", "container"
-_STORED: Mapping[str, str] = MappingProxyType(
-    {
-        **{name.replace("_", ""): ANSWERS for name in (*OF_ANSWERS, _PROMPT, _AUDIO)},
-        **{name.replace("_", ""): FILES for name in OF_FILES},
-    }
-)
+_STORED: Mapping[str, str] = {
+    **{name.replace("_", ""): ANSWERS for name in (*OF_ANSWERS, _PROMPT, _AUDIO)},
+    **{name.replace("_", ""): FILES for name in OF_FILES},
+}
 """The kind of the object that a member names, by the name of the member as `_normalized` returns it."""
 _NAMES_OF_STORED = tuple(name.replace("_", "[_-]?") for name in (*OF_ANSWERS, *OF_FILES, _PROMPT, _AUDIO))
 _ANY_STORED, _ANY_STORED_OR_ID = any_of(*_NAMES_OF_STORED), any_of(*_NAMES_OF_STORED, "id")

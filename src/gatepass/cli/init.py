@@ -50,81 +50,75 @@ class Question:
         return f"--{self.name.replace('_', '-')}"
 
 
-QUESTIONS: Mapping[str, Question] = MappingProxyType(
-    {
-        question.name: question
-        for question in (
-            Question("base_url", "Base URL of the LLM gateway", "Base URL of the LLM gateway, usually ending in /v1."),
-            Question(
-                "auth",
-                "How it authenticates: none, key (one that does not expire), oauth2 (client credentials), login (JSON)",
-                "How the LLM gateway authenticates. Other ways have recipes in docs/tokens.md.",
-                "oauth2",
-                AUTH,
-            ),
-            Question("token_url", "URL of the token endpoint", "oauth2: the URL of the token endpoint."),
-            Question("client_id", "Client id", "oauth2: the client id."),
-            Question("scope", "Scope", "oauth2: the scope. Default: none.", is_optional=True),
-            Question(
-                "client_auth",
-                "Where the secret is sent: basic or form",
-                "oauth2: send the secret in a header (basic) or in the form.",
-                "basic",
-                ("basic", "form"),
-            ),
-            Question("login_url", "URL of the login", "login: the URL to which the JSON body is posted."),
-            Question(
-                "login_body",
-                f"JSON body of the login, with {PLACE} in place of the secret",
-                f'login: the JSON body with {PLACE} in place of the secret, such as {{"id": "bot", "key": "{PLACE}"}}.',
-            ),
-            Question(
-                "login_token",
-                "Where the token is in the reply (empty: usual names)",
-                "login: the path of the token in the reply, such as data.token. Default: the usual names.",
-            ),
-            Question(
-                "ca_file", "PEM file with the certificate of your company's CA", "PEM file of a CA.", is_optional=True
-            ),
-            Question(
-                "proxy", "HTTP proxy for these hosts", "HTTP proxy, such as http://proxy.corp:3128.", is_optional=True
-            ),
-            Question(
-                "clients",
-                "Clients, separated by commas (ragflow, open_webui, librechat, dify or other names)",
-                "Clients, separated by commas. Each gets a key, and its profile if there is one.",
-                "other",
-            ),
-            Question(
-                "listen",
-                "Address to listen on (0.0.0.0 if clients run in containers or on other machines)",
-                "Address to listen on. Clients in containers or on other machines require 0.0.0.0.",
-                "127.0.0.1",
-            ),
-        )
-    }
-)
-OF_AUTH: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "none": (),
-        "key": (),
-        "oauth2": ("token_url", "client_id", "scope"),
-        "login": ("login_url", "login_body"),
-    }
-)
+QUESTIONS: Mapping[str, Question] = {
+    question.name: question
+    for question in (
+        Question("base_url", "Base URL of the LLM gateway", "Base URL of the LLM gateway, usually ending in /v1."),
+        Question(
+            "auth",
+            "How it authenticates: none, key (one that does not expire), oauth2 (client credentials), login (JSON)",
+            "How the LLM gateway authenticates. Other ways have recipes in docs/tokens.md.",
+            "oauth2",
+            AUTH,
+        ),
+        Question("token_url", "URL of the token endpoint", "oauth2: the URL of the token endpoint."),
+        Question("client_id", "Client id", "oauth2: the client id."),
+        Question("scope", "Scope", "oauth2: the scope. Default: none.", is_optional=True),
+        Question(
+            "client_auth",
+            "Where the secret is sent: basic or form",
+            "oauth2: send the secret in a header (basic) or in the form.",
+            "basic",
+            ("basic", "form"),
+        ),
+        Question("login_url", "URL of the login", "login: the URL to which the JSON body is posted."),
+        Question(
+            "login_body",
+            f"JSON body of the login, with {PLACE} in place of the secret",
+            f'login: the JSON body with {PLACE} in place of the secret, such as {{"id": "bot", "key": "{PLACE}"}}.',
+        ),
+        Question(
+            "login_token",
+            "Where the token is in the reply (empty: usual names)",
+            "login: the path of the token in the reply, such as data.token. Default: the usual names.",
+        ),
+        Question(
+            "ca_file", "PEM file with the certificate of your company's CA", "PEM file of a CA.", is_optional=True
+        ),
+        Question(
+            "proxy", "HTTP proxy for these hosts", "HTTP proxy, such as http://proxy.corp:3128.", is_optional=True
+        ),
+        Question(
+            "clients",
+            "Clients, separated by commas (ragflow, open_webui, librechat, dify or other names)",
+            "Clients, separated by commas. Each gets a key, and its profile if there is one.",
+            "other",
+        ),
+        Question(
+            "listen",
+            "Address to listen on (0.0.0.0 if clients run in containers or on other machines)",
+            "Address to listen on. Clients in containers or on other machines require 0.0.0.0.",
+            "127.0.0.1",
+        ),
+    )
+}
+OF_AUTH: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "key": (),
+    "oauth2": ("token_url", "client_id", "scope"),
+    "login": ("login_url", "login_body"),
+}
 AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"oauth2": ("client_auth",), "login": ("login_token",), "none": (), "key": ()}
 )
 """Questions about the credential that are asked only after a fetch failed."""
-RELATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "tls": ("ca_file",),
-        "resolve": ("proxy",),
-        "connect": ("proxy",),
-        "proxy": ("proxy",),
-        "models": ("base_url",),  # most often it lacks the version
-    }
-)
+RELATED: Mapping[str, tuple[str, ...]] = {
+    "tls": ("ca_file",),
+    "resolve": ("proxy",),
+    "connect": ("proxy",),
+    "proxy": ("proxy",),
+    "models": ("base_url",),  # most often it lacks the version
+}
 """Questions about the network that are asked only after this step failed."""
 NO_ANSWER = "-"
 """What an operator types to remove an earlier answer to an optional question."""
@@ -253,18 +247,16 @@ def _client_names(text: str) -> list[str]:
     return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
 
 
-PASTE: Mapping[str, str] = MappingProxyType(
-    {
-        "ragflow": "provider OpenAI-API-Compatible\n    Base url: {url}\n    API-Key:  {key}",
-        "open_webui": "Admin Settings > Connections > OpenAI\n    URL: {url}\n    Key: {key}",
-        "librechat": (
-            "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
-        ),
-        "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
-        "codex": "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: {url}\n    variable of env_key: {key}",
-        "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
-    }
-)
+PASTE: Mapping[str, str] = {
+    "ragflow": "provider OpenAI-API-Compatible\n    Base url: {url}\n    API-Key:  {key}",
+    "open_webui": "Admin Settings > Connections > OpenAI\n    URL: {url}\n    Key: {key}",
+    "librechat": (
+        "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
+    ),
+    "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
+    "codex": "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: {url}\n    variable of env_key: {key}",
+    "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
+}
 """Where the two values belong in each client, in the words of its interface."""
 
 

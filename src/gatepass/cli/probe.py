@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -119,16 +118,14 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     return Step(hop, "token", StepOutcome.WORKS, found, advice, seconds, proves=token.lifetime_s is not None)
 
 
-REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "invalid_client": ("client_id", "client_secret", "client_auth"),
-        "unauthorized_client": ("client_id", "grant_type"),
-        "unsupported_grant_type": ("grant_type",),
-        "invalid_scope": ("scope",),
-        "invalid_target": ("audience", "resource"),
-        "invalid_grant": ("refresh_token", "username", "password"),
-    }
-)
+REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "invalid_client": ("client_id", "client_secret", "client_auth"),
+    "unauthorized_client": ("client_id", "grant_type"),
+    "unsupported_grant_type": ("grant_type",),
+    "invalid_scope": ("scope",),
+    "invalid_target": ("audience", "resource"),
+    "invalid_grant": ("refresh_token", "username", "password"),
+}
 """The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 
 import click
 from msgspec.structs import replace
@@ -35,23 +34,19 @@ from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Operation, Target
 
-DIALECT_CHANGES: Mapping[DialectName, str] = MappingProxyType(
-    {
-        "openai": "nothing",
-        "azure": "the URL",
-        "ragflow": "the URL, the body (model, stream, texts, images) and the reply",
-    }
-)
+DIALECT_CHANGES: Mapping[DialectName, str] = {
+    "openai": "nothing",
+    "azure": "the URL",
+    "ragflow": "the URL, the body (model, stream, texts, images) and the reply",
+}
 FORM = "the form passes through unchanged: no profile, no rules, no learning"
 NO_IDS = "token ids are rejected (capabilities.token_ids)"
-STREAM_EFFECTS: Mapping[str, str] = MappingProxyType(
-    {
-        "auto": "as the client requests, until a learned rule changes it",
-        "native": "as the client requests",
-        "emulate": "gatepass requests a whole reply",
-        "aggregate": "gatepass requests a stream",
-    }
-)
+STREAM_EFFECTS: Mapping[str, str] = {
+    "auto": "as the client requests, until a learned rule changes it",
+    "native": "as the client requests",
+    "emulate": "gatepass requests a whole reply",
+    "aggregate": "gatepass requests a stream",
+}
 
 
 @click.command()

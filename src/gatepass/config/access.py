@@ -126,47 +126,45 @@ class Profile(Block):
 
 PLAIN = Profile()
 
-BUILT_IN_PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {
-        **dict.fromkeys(get_args(BuiltIn), PLAIN),
-        # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models
-        "ragflow": Profile(
-            drop=["messages[].tool_calls[].index"],
-            drop_for={"azure": THINKING},
-            whole_numbers=True,
-            places_usage=True,
-            splits_finish=True,
-            line_bytes=1_000_000,
-            rewords_errors=True,
-            unwraps_keys=True,
-            typed_ids=True,
-        ),
-        # it sends `strict: null`, which upstreams reject: danny-avila/LibreChat#11189
-        "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"]),
-        # The parser in dify-plugin-sdks (openai_compatible/llm.py at 0021d0c) splits at two line feeds. It drops a
-        # block that begins with ":", with the event that follows the comment. It removes exactly the bytes "data: "
-        # and reads `choices` in every other event than [DONE].
-        # Dify tests a reranker with a `score_threshold` that it applies itself, and a voice with `instruction: null`.
-        # It rejects an embedding model if the reply has no `model`
-        # (dify-official-plugins, models/openai_api_compatible, and its issue 1404).
-        "dify": Profile(
-            drop=["score_threshold"],
-            drop_null=["instruction"],
-            drop_for={"azure": THINKING},
-            keep_alive="empty-delta",
-            whole_numbers=True,
-            envelope=True,
-            only_chunks=True,
-            plain_events=True,
-        ),
-        # CherryHQ/cherry-studio#4726
-        "cherry_studio": Profile(plain_tools=True),
-        # it reads `choices[0]` of every chunk, also of the one with the usage (src/core/api/providers/openai.ts)
-        "cline": Profile(fills_choices=True, only_chunks=True),
-        # it loses an event that arrives together with a comment: continuedev/continue#13187
-        "continue": Profile(keep_alive="empty-delta"),
-    }
-)
+BUILT_IN_PROFILES: Mapping[str, Profile] = {
+    **dict.fromkeys(get_args(BuiltIn), PLAIN),
+    # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models
+    "ragflow": Profile(
+        drop=["messages[].tool_calls[].index"],
+        drop_for={"azure": THINKING},
+        whole_numbers=True,
+        places_usage=True,
+        splits_finish=True,
+        line_bytes=1_000_000,
+        rewords_errors=True,
+        unwraps_keys=True,
+        typed_ids=True,
+    ),
+    # it sends `strict: null`, which upstreams reject: danny-avila/LibreChat#11189
+    "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"]),
+    # The parser in dify-plugin-sdks (openai_compatible/llm.py at 0021d0c) splits at two line feeds. It drops a
+    # block that begins with ":", with the event that follows the comment. It removes exactly the bytes "data: "
+    # and reads `choices` in every other event than [DONE].
+    # Dify tests a reranker with a `score_threshold` that it applies itself, and a voice with `instruction: null`.
+    # It rejects an embedding model if the reply has no `model`
+    # (dify-official-plugins, models/openai_api_compatible, and its issue 1404).
+    "dify": Profile(
+        drop=["score_threshold"],
+        drop_null=["instruction"],
+        drop_for={"azure": THINKING},
+        keep_alive="empty-delta",
+        whole_numbers=True,
+        envelope=True,
+        only_chunks=True,
+        plain_events=True,
+    ),
+    # CherryHQ/cherry-studio#4726
+    "cherry_studio": Profile(plain_tools=True),
+    # it reads `choices[0]` of every chunk, also of the one with the usage (src/core/api/providers/openai.ts)
+    "cline": Profile(fills_choices=True, only_chunks=True),
+    # it loses an event that arrives together with a comment: continuedev/continue#13187
+    "continue": Profile(keep_alive="empty-delta"),
+}
 """The built-in profiles. Clients without special needs are `plain`, so that a configuration can name them too."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from types import MappingProxyType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -23,15 +23,13 @@ from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
 from gatepass.config.upstream import API_VERSION, CODE, HOST, RESPONSE_HEADER
 
-ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys(("url", "uri", "api_base", "openai_api_base", "endpoint", "host"), ("base_url", "token_url")),
-        **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
-        **dict.fromkeys(("api_key", "key", "token"), ("key", "token", "credential")),
-        **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
-        **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
-    }
-)
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("url", "uri", "api_base", "openai_api_base", "endpoint", "host"), ("base_url", "token_url")),
+    **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
+    **dict.fromkeys(("api_key", "key", "token"), ("key", "token", "credential")),
+    **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
+    **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
+}
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
 
 
