@@ -171,6 +171,9 @@ def logged():
             keys = [key for keyword in call.keywords for key in ast.walk(keyword.value) if isinstance(key, ast.Dict)]
             names = {key.value for one in keys for key in one.keys if isinstance(key, ast.Constant)}
             yield words[0], "error" if method == "exception" else method, names - {"fields"}
+        elif method == "_log" and words:
+            level = ast.unparse(call.args[0]).rpartition(".")[2]
+            yield words[0], level, {keyword.arg for keyword in call.keywords} - {None}
         elif method in ("emit", "_report") and words:
             yield words[0], None, set()
 

@@ -111,10 +111,6 @@ class ConfigDocument:
         # The first line of a duplicate name stays, because the problem names it.
         self.origins.setdefault(path, ValueOrigin(self.source, line))
 
-    def duplicate_key(self, path: SettingPath, line: int) -> None:
-        text = f"is written twice (first in line {self.origins[path].line}): keep one"
-        self.problems.append(ConfigProblem(path, text, ValueOrigin(self.source, line)))
-
     def fault(self, line: int, text: str) -> ConfigError:
         return ConfigError([ConfigProblem((), text, ValueOrigin(self.source, line))])
 

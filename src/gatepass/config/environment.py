@@ -49,18 +49,8 @@ def parsed_proxy(text: str) -> tuple[str, str | None]:
 
 
 SHARED = (
-    "UPSTREAM_URL",
-    "EMBEDDINGS_URL",
-    "TOKEN_TYPE",
-    "KEYS",
-    "KEY_HASHES",
-    "PROFILE",
-    "CA_FILE",
-    "PROXY",
-    "ALLOW_PLAIN_HTTP",
-    "HOST",
-    "PORT",
-    "CONTROL_SOCKET",
+    *("UPSTREAM_URL", "EMBEDDINGS_URL", "TOKEN_TYPE", "KEYS", "KEY_HASHES", "PROFILE"),
+    *("CA_FILE", "PROXY", "ALLOW_PLAIN_HTTP", "HOST", "PORT", "CONTROL_SOCKET"),
 )
 REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
 SECRETS = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
@@ -174,10 +164,12 @@ class _Reading:
                 self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")
 
     def upstreams(self) -> None:
-        self._upstream(CHAT, "UPSTREAM_URL")
+        for upstream, name in ((CHAT, "UPSTREAM_URL"), (EMBEDDINGS, "EMBEDDINGS_URL")):
+            if name in self._values:
+                self._set(("upstreams", upstream, "base_url"), self._values[name], name)
+                self._network(("upstreams", upstream))
         self._set(("models",), {"*": {"upstream": CHAT}}, "UPSTREAM_URL")
         if "EMBEDDINGS_URL" in self._values:
-            self._upstream(EMBEDDINGS, "EMBEDDINGS_URL")
             self._set(("operations",), {"embeddings": {"upstream": EMBEDDINGS}}, "EMBEDDINGS_URL")
 
     def credential(self) -> None:
@@ -278,10 +270,6 @@ class _Reading:
             self._problem(path, str(error), found.name)
         else:
             self._set(path, body, found.name)
-
-    def _upstream(self, upstream: str, name: str) -> None:
-        self._set(("upstreams", upstream, "base_url"), self._values[name], name)
-        self._network(("upstreams", upstream))
 
     def _network(self, block: SettingPath) -> None:
         if (allowed := self._values.get("ALLOW_PLAIN_HTTP")) is not None:

@@ -44,8 +44,9 @@ from gatepass.config.references import PREFIX, Reference, UnresolvedReference, o
 from gatepass.config.wording import explained_errors
 from gatepass.types import Secret
 
-WITH_A_FILE = ("CONFIG", "HOST", "PORT", "CONTROL_SOCKET", *LIMIT_VARIABLES)
-"""The variables that override a file, or name it."""
+OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name in ("host", "port", "control_socket")}
+OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **LIMIT_VARIABLES}
+"""The variables that override a file, each with its setting."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TREE_CHECKS = (unknown_names, unreachable_settings, unusable_files, unsafe_settings)
 """Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
@@ -97,13 +98,15 @@ def load(
     problems. With a `container`, the default of `limits.held_bytes` fits its memory.
     """
     document = _document(path, environment)
-    _put_address(document, environment, host, port)
-    _put_limits(document, environment)
+    for variable, setting in OVERRIDES.items():
+        if (text := own_variables(environment).get(variable)) is not None:
+            _override(document, setting, _value_of(text, setting), f"environment {PREFIX}{variable}")
+    for name, flag in (("host", host), ("port", port)):
+        _override(document, ("server", name), flag, f"--{name}")
+    for name, word in log.items():
+        _override(document, ("log", name), word, f"--log-{name}")
     if container is not None:
         _put_held_bytes(document, container)
-    if isinstance(lookup(document.tree, ("log",)) or {}, dict):
-        for name, value in log.items():
-            document.put(("log", name), value, f"--log-{name}")
     config = _checked(document)
     warnings = [*document.warnings, *likely_mistakes(config), *_exposed(document, config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
@@ -134,30 +137,17 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
     raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration")), *unknown_variables(own)])
 
 
-def _put_address(document: ConfigDocument, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
-    if not isinstance(lookup(document.tree, ("server",)) or {}, dict):
-        return  # a `server` that is not a block is reported by pydantic
-    own = own_variables(environment)
-    for name, flag in (("host", host), ("port", port), ("control_socket", None)):
-        text = own.get(name.upper())
-        if flag is not None:
-            document.put(("server", name), flag, f"--{name}")
-        elif text is not None:
-            # Another text is left to the validation, whose error names the variable.
-            value = int(text) if name == "port" and _NUMBER.match(text) else text
-            document.put(("server", name), value, f"environment {PREFIX}{name.upper()}")
+def _override(document: ConfigDocument, path: SettingPath, value: str | float | None, origin: str) -> None:
+    # pydantic reports a block that is none
+    if value is not None and isinstance(lookup(document.tree, path[:1]) or {}, dict):
+        document.put(path, value, origin)
 
 
-def _put_limits(document: ConfigDocument, environment: Mapping[str, str]) -> None:
-    """Set the `limits` that have a variable."""
-    own = own_variables(environment)
-    if not isinstance(lookup(document.tree, ("limits",)) or {}, dict):
-        return
-    for variable, path in LIMIT_VARIABLES.items():
-        if (text := own.get(variable)) is not None:
-            # another text is left to the validation, whose error names the variable
-            value = int(text) if _NUMBER.match(text) else float(text) if _DECIMAL.match(text) else text
-            document.put(path, value, f"environment {PREFIX}{variable}")
+def _value_of(text: str, path: SettingPath) -> str | float:
+    """Return the number in a variable. Another text is left to the validation, whose error names the variable."""
+    if path in (("server", "host"), ("server", "control_socket")):
+        return text
+    return int(text) if _NUMBER.match(text) else float(text) if _DECIMAL.match(text) else text
 
 
 LEAST_HELD_BYTES = 32 * MIB
@@ -273,7 +263,7 @@ def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) 
     values = [value for _, value in leaves(document.tree) if isinstance(value, Reference)]
     used = {source.name for value in values for source in value.sources if source.kind == "environment"}
     for name in own_variables(environment):
-        if name not in WITH_A_FILE and f"{PREFIX}{name}" not in used:
+        if name not in (*OVERRIDES, "CONFIG") and f"{PREFIX}{name}" not in used:
             hint = near_limit(name)
             yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration{hint}"
 

@@ -17,11 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import SafeRepresenter
 
-from gatepass.config.document import (
-    DEEPEST,
-    ConfigDocument,
-    SettingPath,
-)
+from gatepass.config.document import DEEPEST, ConfigDocument, ConfigProblem, SettingPath, ValueOrigin
 
 _CORE = "tag:yaml.org,2002:"
 # `timestamp`, `value` (=) and `merge` (<<) are types of YAML 1.1 only.
@@ -137,7 +133,8 @@ def _mapping(document: ConfigDocument, node: MappingNode, path: SettingPath) -> 
             raise document.fault(line, "`<<` is a feature of YAML 1.1: use an alias for the whole block instead")
         key = _text(document, key_node)
         if key in found:
-            document.duplicate_key((*path, key), line)
+            text = f"is written twice (first in line {document.origins[*path, key].line}): keep one"
+            document.problems.append(ConfigProblem((*path, key), text, ValueOrigin(document.source, line)))
             continue
         # The line of the name, because a block begins below it.
         found[key] = _value(document, value_node, (*path, key), line)

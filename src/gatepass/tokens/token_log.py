@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gatepass.observability.redaction import Redactor
@@ -74,19 +75,25 @@ class TokenLog:
         self.fetches += 1
         self._learn(token)
         self.repetitions.reset()
-        kind, source = token.kind.value, token.lifetime_source.value
-        self._log("token_fetched", logging.INFO, took_s, lifetime_s=token.lifetime_s, kind=kind, lifetime_source=source)
-        # The following are logged once, until the fault is gone: the same issuer writes the same each time.
+        fields = {
+            "lifetime_s": token.lifetime_s,
+            "kind": token.kind.value,
+            "lifetime_source": token.lifetime_source.value,
+        }
+        self._log(LOG.info, "token_fetched", took_s=round(took_s, 3), **fields)
+        # Each is logged once, the first two until the fault is gone: the same issuer writes the same each time.
         missing_path, claimed_s = token.missing_expiry_path, token.implausible_lifetime_s
         if missing_path is not None and missing_path != self.missing_expiry_path:
-            self._log("expiry_missing", path=missing_path, assumed_lifetime_s=token.lifetime_s)
+            self._log(LOG.warning, "expiry_missing", path=missing_path, assumed_lifetime_s=token.lifetime_s)
         self.missing_expiry_path = missing_path
         if claimed_s is not None and not self.has_implausible_lifetime:
-            self._log("lifetime_implausible", claimed_lifetime_s=round(claimed_s), lifetime_s=token.lifetime_s)
+            self._log(
+                LOG.warning, "lifetime_implausible", claimed_lifetime_s=round(claimed_s), lifetime_s=token.lifetime_s
+            )
         self.has_implausible_lifetime = claimed_s is not None
         if token.unexpected_type is not None and not self.has_logged_type:
             self.has_logged_type = True
-            self._log("token_type_unusual", token_type=token.unexpected_type)
+            self._log(LOG.warning, "token_type_unusual", token_type=token.unexpected_type)
 
     def log_early_end(self, token: Token, upstream: str, now: float) -> None:
         """Log once a minute that `upstream` accepted `token` and rejects it long before its announced end."""
@@ -94,13 +101,13 @@ class TokenLog:
             return
         self.early_end_s = now
         age_s = round(now - token.requested_s, 1)
-        self._log("token_ended_early", upstream=upstream, age_s=age_s, lifetime_s=token.lifetime_s)
+        self._log(LOG.warning, "token_ended_early", upstream=upstream, age_s=age_s, lifetime_s=token.lifetime_s)
 
     def log_shared(self, token: Token) -> None:
         """Log a token that another process fetched. It is not counted."""
         self._learn(token)
         self.repetitions.reset()
-        self._log("token_shared", logging.DEBUG, lifetime_s=token.lifetime_s)
+        self._log(LOG.debug, "token_shared", lifetime_s=token.lifetime_s)
 
     def log_failed(
         self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
@@ -113,26 +120,19 @@ class TokenLog:
         failure = failure.masked(self.redactor.mask)
         self.last_error, self.last_error_s = failure.reason, now
         if failure.from_other_process:
-            self._log("token_failure_shared", logging.DEBUG, reason=failure.reason)
+            self._log(LOG.debug, "token_failure_shared", reason=failure.reason)
             return failure
         self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
         times = self.repetitions.count_to_report(failure.reason, now)
         if times is not None:
-            fields = {"reason": failure.reason, "definite": failure.definite, "times": times}
-            self._log("token_fetch_failed", logging.WARNING, took_s, bug, **fields)
+            fields = {"credential": self.credential, "took_s": round(took_s, 3), "reason": failure.reason}
+            fields |= {"definite": failure.definite, "times": times}
+            LOG.warning("token_fetch_failed", extra={"fields": fields}, exc_info=bug)
         return failure
 
     def _learn(self, token: Token) -> None:
         self.redactor.learn(token.text, (self.credential, "token"))
 
-    def _log(
-        self,
-        event: str,
-        level: int = logging.WARNING,
-        took_s: float | None = None,
-        bug: BaseException | None = None,
-        **fields: object,
-    ) -> None:
-        took = {} if took_s is None else {"took_s": round(took_s, 3)}
-        LOG.log(level, event, extra={"fields": {"credential": self.credential, **took, **fields}}, exc_info=bug)
+    def _log(self, log: Callable[..., None], event: str, **fields: object) -> None:
+        log(event, extra={"fields": {"credential": self.credential, **fields}})
