@@ -216,9 +216,9 @@ def _check_stored(caller: AccessKey, scanner: JsonScanner, closed: Collection[st
         kind = _STORED.get(plain)
         if kind in closed and kind is not None and _names_object(scanner, plain, value):
             raise _not_opened(caller, name, kind)
-        if plain == _INPUT and ANSWERS in closed and scanner.text.startswith(b"[", value):
-            for number, (start, _) in enumerate(scanner.elements(value)):
-                if scanner.text.startswith(b"{", start) and _is_reference(scanner, start):
+        if plain == _INPUT and ANSWERS in closed:
+            for number, item in _objects(scanner, value):
+                if _is_reference(scanner, item):
                     raise _not_opened(caller, f"input[{number}]", ANSWERS)
 
 
@@ -259,9 +259,15 @@ def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: b
         elif name == _TOOLS:
             _check_models(caller, "tools", _models_of_tools(caller, scanner, member.value))
         elif name == _INPUT:
-            _check_models(caller, "input", _models_of_input(caller, scanner, member.value))
+            # OpenAI's items additional_tools and tool_search_output have `tools`
+            for _, item in _objects(scanner, member.value):
+                for part in scanner.members(item):
+                    if folded(part.name) == _TOOLS:
+                        _check_models(caller, "input", _models_of_tools(caller, scanner, part.value))
         elif name == _PLUGINS:
-            _check_plugins(caller, scanner, member.value)
+            # OpenRouter's `fusion` has a `model` and `analysis_models`
+            for _, plugin in _objects(scanner, member.value):
+                _check_object(caller, scanner, plugin)
         elif name in _NESTED and scanner.text.startswith(b"{", member.value):
             _check_object(caller, scanner, member.value)
             for option in scanner.members(member.value) if name == _OPTIONS else ():
@@ -269,11 +275,12 @@ def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: b
                     _check_object(caller, scanner, option.value)
 
 
-def _check_plugins(caller: AccessKey, scanner: JsonScanner, at: int) -> None:
-    """Check the members of each plugin: OpenRouter's `fusion` has a `model` and `analysis_models`."""
-    for start, _ in scanner.elements(at) if scanner.text.startswith(b"[", at) else ():
-        if scanner.text.startswith(b"{", start):
-            _check_object(caller, scanner, start)
+def _objects(scanner: JsonScanner, at: int) -> Iterator[tuple[int, int]]:
+    """Yield the index and the place of each object in the list at `at`; nothing for another value."""
+    if scanner.text.startswith(b"[", at):
+        for number, (start, _) in enumerate(scanner.elements(at)):
+            if scanner.text.startswith(b"{", start):
+                yield number, start
 
 
 def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> ModelNotAllowed:
@@ -330,30 +337,16 @@ def _models_of_tools(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterat
     Raises ModelNotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
     parameters is not checked: what it describes is in its `properties`.
     """
-    if not scanner.text.startswith(b"[", at):
-        return
-    for start, _ in scanner.elements(at):
-        if scanner.text.startswith(b"{", start):
-            for member in scanner.members(start):
-                if _is_destination(member.name):
-                    raise _destination_not_allowed(caller, member.name, "tools")
-                if folded(member.name) == _MODEL and scanner.text.startswith(b'"', member.value):
-                    yield _model(caller, scanner, member.value, member.end)
-                elif folded(member.name) == _PARAMETERS and scanner.text.startswith(b"{", member.value):
-                    for parameter in scanner.members(member.value):
-                        if _normalized(parameter.name) in _NAMES_OF_MODELS:
-                            yield from _models_in(caller, scanner, parameter.value)
-
-
-def _models_of_input(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
-    """Yield the models of the tools in `input`: OpenAI's items additional_tools and tool_search_output have `tools`."""
-    if not scanner.text.startswith(b"[", at):
-        return
-    for start, _ in scanner.elements(at):
-        if scanner.text.startswith(b"{", start):
-            for member in scanner.members(start):
-                if folded(member.name) == _TOOLS:
-                    yield from _models_of_tools(caller, scanner, member.value)
+    for _, tool in _objects(scanner, at):
+        for member in scanner.members(tool):
+            if _is_destination(member.name):
+                raise _destination_not_allowed(caller, member.name, "tools")
+            if folded(member.name) == _MODEL and scanner.text.startswith(b'"', member.value):
+                yield _model(caller, scanner, member.value, member.end)
+            elif folded(member.name) == _PARAMETERS and scanner.text.startswith(b"{", member.value):
+                for parameter in scanner.members(member.value):
+                    if _normalized(parameter.name) in _NAMES_OF_MODELS:
+                        yield from _models_in(caller, scanner, parameter.value)
 
 
 def check_calls_models(caller: AccessKey) -> None:

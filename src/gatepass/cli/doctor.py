@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -37,9 +36,7 @@ from gatepass.errors import CallerError
 if TYPE_CHECKING:
     from gatepass.cli.probe import ProbeCall
     from gatepass.cli.reach import Begin, Step, Steps
-    from gatepass.cli.remote import Asked
     from gatepass.config.access import AccessKey
-    from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
     from gatepass.proxy.app_state import AppState, Upstream
 
@@ -48,7 +45,7 @@ NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
 SHOWN_AFTER_S = 1.0
-COLOURS: Mapping[str, str] = MappingProxyType({"ok": "green", "FAIL": "red", "????": "yellow"})
+COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
 
 @click.command()
@@ -94,15 +91,23 @@ def doctor(
         for option, given in (("--key", caller), ("--config", path)):
             if given is not None:
                 raise click.UsageError(f"{option} names an entry or a file of this machine: leave it out with --url.")
-        from gatepass.cli.remote import Asked
+        from gatepass.cli.remote import Asked, checked_url, diagnose_url
 
-        asked = Asked(model, operation, call)
-        sys.exit(asyncio.run(_run_url(url, _remote_key(from_stdin=key_stdin), asked, report)))
+        base_url = checked_url(url)
+        if base_url is None:
+            exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
+        key, asked = _remote_key(from_stdin=key_stdin), Asked(model, operation, call)
+        asyncio.run(report.show(diagnose_url(base_url, key, asked, report.begin)))
+        sys.exit(report.finish())
+    from gatepass.cli.reach import Step, StepOutcome
+
     loaded = load_or_exit(path)
-    key = find_key(loaded.config, caller)
     try:
-        calls = _calls(loaded.config, model, operation, key) if call else ()
-        sys.exit(asyncio.run(_run(loaded, model, calls, report)))
+        calls = _calls(loaded.config, model, operation, find_key(loaded.config, caller)) if call else ()
+        valid = f"{loaded.source} is valid: {summary(loaded.config)}"
+        report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
+        asyncio.run(report.show(diagnose(loaded.config, calls, model=model, begin=report.begin)))
+        sys.exit(report.finish())
     except CallerError as error:
         refused = {"status": error.status, "code": error.code, "message": error.message}
         if as_json:
@@ -161,25 +166,6 @@ def _remote_key(*, from_stdin: bool) -> str | None:
     if not (key.isascii() and key.isprintable()):
         exit_unusable("the API key contains characters beyond ASCII or a line break")
     return key or None
-
-
-async def _run_url(url: str, key: str | None, asked: Asked, report: Report) -> int:
-    from gatepass.cli.remote import checked_url, diagnose_url
-
-    base_url = checked_url(url)
-    if base_url is None:
-        exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
-    await report.show(diagnose_url(base_url, key, asked, report.begin))
-    return report.finish()
-
-
-async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCall], report: Report) -> int:
-    from gatepass.cli.reach import Step, StepOutcome
-
-    valid = f"{loaded.source} is valid: {summary(loaded.config)}"
-    report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
-    await report.show(diagnose(loaded.config, calls, model=model, begin=report.begin))
-    return report.finish()
 
 
 class Report:

@@ -6,8 +6,7 @@ Its errors name the hop that failed behind it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from itertools import pairwise
@@ -53,7 +52,7 @@ class Remote:
 
     base_url: str
     client: httpx2.AsyncClient = field(repr=False)
-    redactor: Redactor = field(default_factory=Redactor, repr=False)
+    redactor: Redactor = field(repr=False)
 
     @property
     def root(self) -> str:
@@ -72,20 +71,6 @@ class Answer:
     gap_s: float = 0.0
 
 
-@asynccontextmanager
-async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
-    redactor = Redactor()
-    redactor.learn(key or "")
-    # Without the client's timeouts, because `_ask` limits each request as a whole.
-    # `reach` has tested the direct path, so the variables of a proxy must not choose another
-    async with httpx2.AsyncClient(headers=_headers(key), trust_env=False, timeout=None) as client:
-        yield Remote(base_url.rstrip("/"), client, redactor)
-
-
-def _headers(key: str | None) -> dict[str, str]:
-    return {"accept": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
-
-
 async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begin) -> Steps:
     """Yield the steps to a running gatepass: the network, its pages, its model list and on request real calls."""
     server = Server(HOP, base_url, "--url", "--url")
@@ -96,7 +81,13 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
         yield replace(step, advice=advice)
         if step.failed:
             return
-    async with at_url(base_url, key) as remote:
+    redactor = Redactor()
+    redactor.learn(key or "")
+    headers = {"accept": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
+    # Without the client's timeouts, because `_ask` limits each request as a whole.
+    # `reach` has tested the direct path, so the variables of a proxy must not choose another
+    async with httpx2.AsyncClient(headers=headers, trust_env=False, timeout=None) as client:
+        remote = Remote(base_url.rstrip("/"), client, redactor)
         for page in ("/healthz", "/readyz"):
             begin(HOP, page)
             step = _page_step(page, await _ask(remote, "GET", remote.root + page, None, PAGE_S))
@@ -257,13 +248,10 @@ def _document(body: bytes) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _items(body: bytes, name: str) -> list[Any]:
-    found = _document(body).get(name)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
 def listed_models(body: bytes) -> list[str]:
-    return [entry["id"] for entry in _items(body, "data") if isinstance(entry.get("id"), str)]
+    found = _document(body).get("data")
+    entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    return [entry["id"] for entry in entries if isinstance(entry.get("id"), str)]
 
 
 def error_text(body: bytes) -> str:
