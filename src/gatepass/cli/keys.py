@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gatepass.cli.control import aligned, control_option, request
+from gatepass.cli.control import aligned, control_option, processes_of, request
 from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json
 
@@ -131,7 +131,11 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
     """
     if running and path is not None:
         raise click.UsageError("--running asks the running gatepass: leave --config out.")
-    found = _running_keys(socket_path) if running or socket_path is not None else _configured_keys(path)
+    if running or socket_path is not None:
+        page = json.loads(request("GET", "/status", socket_path))
+        found: list[Row] = next(iter(processes_of(page).values()))["keys"]  # all workers have the same keys
+    else:
+        found = _configured_keys(path)
     if as_json:
         print_json(found)
     elif found:
@@ -151,12 +155,6 @@ def _configured_keys(path: str | None) -> list[Row]:
         }
         for key in load_or_exit(path).config.access.keys
     ]
-
-
-def _running_keys(socket_path: str | None) -> list[Row]:
-    page = json.loads(request("GET", "/status", socket_path))
-    found: list[Row] = next(iter(page.get("workers", {"": page}).values()))["keys"]  # all workers have the same keys
-    return found
 
 
 def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:

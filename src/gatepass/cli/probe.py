@@ -177,7 +177,8 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
             if (base_url := await _base_url_with_version(state, upstream, limit)) is not None:
                 why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
                 return step(StepOutcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
-            path = urlsplit(_list_url(upstream)).path
+            listing = upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts)
+            path = urlsplit(listing.url).path
             return step(
                 StepOutcome.UNPROVEN,
                 f"answers, but GET {path} returns {error.http_status}: it has no model list, or base_url is wrong,"
@@ -217,10 +218,6 @@ def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
         if name not in listed
     ]
     return ", and ".join(texts)
-
-
-def _list_url(upstream: Upstream) -> str:
-    return upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts).url
 
 
 _VERSION = re.compile(r"/v[0-9]")

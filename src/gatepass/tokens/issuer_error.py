@@ -223,7 +223,9 @@ def error_response_failure(
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
         return FetchFailure(f"the proxy refused the connection to {issuer}: 407", definite=True)
-    found = _error_body_of(reply)
+    found = token_error_body(reply.document)
+    if found is not None and found.status == reply.status:  # it only repeats the reply's own (Spring, NestJS)
+        found = replace(found, status=None) if found.code or found.text else None
     if found is not None:
         text = found.message
     elif is_html(reply):
@@ -312,14 +314,6 @@ def retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False)
     else:
         return None
     return retry_s if is_long else min(retry_s, OUTAGE_RETRY_AFTER_S)
-
-
-def _error_body_of(reply: TokenResponse) -> TokenErrorBody | None:
-    """Return the error in the body, without a status that only repeats the reply's own (Spring, NestJS)."""
-    found = token_error_body(reply.document)
-    if found is None or found.status != reply.status:
-        return found
-    return replace(found, status=None) if found.code or found.text else None
 
 
 def _redirect_message(reply: TokenResponse, issuer: str, mask: Mask) -> str:

@@ -236,9 +236,19 @@ async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> 
     The body of a success is read to its end, up to REPLY_BYTES. If an error's body breaks off, the reply has its status
     and an empty body. The body of a redirect is not read, because it may never end.
     """
+    if has_line_break(value for _, value in request.headers):
+        raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
+    sent = httpx2.Request(
+        request.method,
+        urlsplit(request.url)._replace(query="", fragment="").geturl(),
+        headers=[*request.headers],
+        content=request.body,
+        # The query is in the target alone, because httpx2 logs the URL.
+        extensions={"timeout": client.timeout.as_dict(), "target": destination_of(request.url).target},
+    )
     try:
         # A streamed body can be bounded. httpx2 would read all of it.
-        response = await client.send(_httpx_request(client, request), stream=True)
+        response = await client.send(sent, stream=True)
     except (httpx2.TransportError, ssl.SSLError) as error:
         raise _fault(error) from error
     body = bytearray()
@@ -260,20 +270,6 @@ async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> 
     is_cut = len(body) > REPLY_BYTES
     return TokenResponse(
         response.status_code, headers, whole_words(bytes(body[:REPLY_BYTES])) if is_cut else bytes(body)
-    )
-
-
-def _httpx_request(client: httpx2.AsyncClient, request: OutboundRequest) -> httpx2.Request:
-    """Return `request` for httpx2, with the same bytes. Its query is in an extension, because httpx2 logs the URL."""
-    target = destination_of(request.url).target
-    if has_line_break(value for _, value in request.headers):
-        raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
-    return httpx2.Request(
-        request.method,
-        urlsplit(request.url)._replace(query="", fragment="").geturl(),
-        headers=[*request.headers],
-        content=request.body,
-        extensions={"timeout": client.timeout.as_dict(), "target": target},
     )
 
 

@@ -264,8 +264,9 @@ def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat)
 
 
 def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
-    """Return `lacks` and the member names that the document has instead, if there are any."""
-    names = member_names(document)
+    """Return `lacks` and the first names that the document has, and the objects in it: `code, data (token, ttl)`."""
+    shown = {name: ", ".join(_plain_names(document[name])) for name in _plain_names(document)}
+    names = ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
     return f"{lacks}; {has} {names}{place}" if names else lacks
 
 
@@ -468,12 +469,6 @@ def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | Expi
         members[name] for members in objects for name in (*EXPIRES_IN_NAMES, *EXPIRES_AT_NAMES) if name in members
     )
     return next((announced for value in values if (announced := parse_expiry(value, paths.unit)) is not None), None)
-
-
-def member_names(document: Any) -> str:
-    """Return the first member names of an object and of the objects in it, for messages: `code, data (token, ttl)`."""
-    shown = {name: ", ".join(_plain_names(document[name])) for name in _plain_names(document)}
-    return ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
 
 
 def _plain_names(document: Any) -> list[str]:

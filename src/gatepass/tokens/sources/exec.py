@@ -99,7 +99,12 @@ async def _wait_despite_cancel(start: asyncio.Future[Any]) -> None:
 async def _end(transport: asyncio.SubprocessTransport, output: _Output, clock: Clock) -> None:
     try:
         if output.exited.is_set():
-            _kill_rest(transport.get_pid())
+            # The program is reaped, but Linux reuses its number only when its group is empty (`kernel/pid.c`): what is
+            # left are the processes that the program left in it.
+            try:
+                os.getpgid(transport.get_pid())
+            except ProcessLookupError:
+                _kill_group(transport.get_pid())
         else:
             _kill_group(transport.get_pid())
             await wait_at_most(output.exited, REAP_S, clock)
@@ -137,17 +142,6 @@ class _Output(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         self.exited.set()
         self.ended.set()
-
-
-def _kill_rest(pid: int) -> None:
-    """Kill the processes that a program left in its group when it ended.
-
-    The program is reaped, but Linux reuses its number only when the group is empty (`kernel/pid.c`).
-    """
-    try:
-        os.getpgid(pid)
-    except ProcessLookupError:
-        _kill_group(pid)
 
 
 def _kill_group(pid: int) -> None:

@@ -150,14 +150,12 @@ class Discovery:
                 is_mtls = self._settings.client_auth == "mtls"
                 return endpoint_in(document, self._name, reply.mask, mtls=is_mtls)
             responses.append(reply)
-        raise self._undocumented(responses[0])
-
-    def _undocumented(self, reply: TimedTokenResponse) -> FetchFailure:
+        reply = responses[0]
         if reply.is_success:
-            return FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
+            raise FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
         failure = error_response_failure(reply, reply.wall_s, self._issuer.reply_format.issuer, reply.mask)
         words = failure.reason.removeprefix(REFUSED)
-        return FetchFailure(
+        raise FetchFailure(
             f"no discovery document of {self._name}: {words}",
             quick=failure.retry_quickly,
             retry_after_s=failure.retry_after_s,
@@ -182,13 +180,6 @@ def login_fields(settings: Oauth2Credential) -> Fields:
         password = revealed(settings.password, "password")
         return {"grant_type": "password", "username": settings.username, "password": password}
     raise FetchFailure(f"there is no refresh token: {new_login_advice(settings)}", definite=True)
-
-
-def extra_fields(settings: Oauth2Credential) -> Fields:
-    """Return the fields that accompany every grant. The operator's own fields come last and override."""
-    fields = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
-    own = {name: revealed(value, f"extra.{name}") for name, value in settings.extra.items()}
-    return {name: value for name, value in fields.items() if value is not None} | own
 
 
 def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
@@ -363,8 +354,12 @@ class Oauth2Source:
     async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
         headers: Headers = (*HEADERS, FORM, *proof.headers)
+        settings = self._settings
+        named = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
+        given = {name: value for name, value in named.items() if value is not None}
         # The operator's own fields come last, because they override.
-        form = urlencode({**grant, **proof.fields, **extra_fields(self._settings)}).encode()
+        own = {name: revealed(value, f"extra.{name}") for name, value in settings.extra.items()}
+        form = urlencode({**grant, **proof.fields, **given, **own}).encode()
         request = OutboundRequest("POST", endpoint.token_url, headers, form)
         granted = (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)
         return await self._at(endpoint).send(request, (*self._secrets, *proof.secrets, *granted), by_s)

@@ -128,20 +128,16 @@ class AwsBedrockSource:
     async def _keys(self, vendor_fetch: VendorFetch) -> AwsKeys:
         settings, url = self._settings, self._settings.sts
         if settings.web_identity_token_file is None:
-            return self._configured_keys()
+            key, secret, token = settings.access_key_id, settings.secret_access_key, settings.session_token
+            return AwsKeys(
+                revealed(key or Secret(""), "access_key_id"),
+                revealed(secret or Secret(""), "secret_access_key"),
+                None if token is None else revealed(token, "session_token"),
+            )
         proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
         body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_ttl_s, proof)
         reply = await vendor_fetch.send("POST", url, FORM, body)
         return parse_sts_session(reply, display_host(url), vendor_fetch.mask)
-
-    def _configured_keys(self) -> AwsKeys:
-        settings = self._settings
-        key, secret, token = settings.access_key_id, settings.secret_access_key, settings.session_token
-        return AwsKeys(
-            revealed(key or Secret(""), "access_key_id"),
-            revealed(secret or Secret(""), "secret_access_key"),
-            None if token is None else revealed(token, "session_token"),
-        )
 
 
 def _text(path: str) -> Secret:

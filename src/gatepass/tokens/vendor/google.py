@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os.path
 from calendar import timegm
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -108,36 +108,6 @@ class _Response(Response):
         return self._reply.body
 
 
-def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str) -> Credentials:
-    """Return the credentials object of `info`, the document in `path`. Not for service accounts.
-
-    A user's credentials keep their granted scopes. Raises FetchFailure for an unsupported type, and google-auth's
-    errors for an invalid document.
-    """
-    found: Credentials
-    match info.get("type"):
-        case "authorized_user":
-            found = credentials.Credentials.from_authorized_user_info(info)
-        case "impersonated_service_account":
-            found = impersonated_credentials.Credentials.from_impersonated_service_account_info(info, scopes=scopes)
-        case "external_account":
-            source = info.get("credential_source")
-            for member in source if isinstance(source, Mapping) else ():
-                if (kind := _PAST_THE_NETWORK.get(member)) is not None:
-                    raise FetchFailure(
-                        f"{path} takes its proof from {kind}; gatepass supports a credential_source with file or url",
-                        quick=False,
-                    )
-            found = identity_pool.Credentials.from_info(info, scopes=scopes)
-        case _:
-            raise FetchFailure(
-                f"{path} contains no credentials of a supported type: service_account, authorized_user, "
-                "impersonated_service_account or external_account",
-                quick=False,
-            )
-    return found
-
-
 class GoogleSource:
     """Reads the credentials for each fetch and creates a new object, so that no token is cached.
 
@@ -196,14 +166,36 @@ class GoogleSource:
         return found.token, timegm(found.expiry.utctimetuple()) if found.expiry else None
 
     def credentials_of(self, info: Mapping[str, Any], path: str) -> Credentials:
-        """Return the credentials object of `info`, the document in `path`; see `google_credentials`."""
+        """Return the credentials object of `info`, the document in `path`.
+
+        A user's credentials keep their granted scopes. Raises FetchFailure for an unsupported type, and google-auth's
+        errors for an invalid document.
+        """
+        found: Credentials
         scopes = self._settings.scope.split()
-        if info.get("type") != "service_account":
-            return google_credentials(info, scopes, path)
-        known = self._service_account  # another thread may replace it at any moment
-        if known is None or known[0] != info:  # parsing a key blocks all threads for 30 ms
-            known = self._service_account = (info, service_account.Credentials.from_service_account_info(info))
-        found: Credentials = known[1].with_scopes(scopes)
+        match info.get("type"):
+            case "service_account":
+                known = self._service_account  # another thread may replace it at any moment
+                if known is None or known[0] != info:  # parsing a key blocks all threads for 30 ms
+                    known = self._service_account = (info, service_account.Credentials.from_service_account_info(info))
+                found = known[1].with_scopes(scopes)
+            case "authorized_user":
+                found = credentials.Credentials.from_authorized_user_info(info)
+            case "impersonated_service_account":
+                found = impersonated_credentials.Credentials.from_impersonated_service_account_info(info, scopes=scopes)
+            case "external_account":
+                source = info.get("credential_source")
+                for member in source if isinstance(source, Mapping) else ():
+                    if (kind := _PAST_THE_NETWORK.get(member)) is not None:
+                        supported = "gatepass supports a credential_source with file or url"
+                        raise FetchFailure(f"{path} takes its proof from {kind}; {supported}", quick=False)
+                found = identity_pool.Credentials.from_info(info, scopes=scopes)
+            case _:
+                raise FetchFailure(
+                    f"{path} contains no credentials of a supported type: service_account, authorized_user, "
+                    "impersonated_service_account or external_account",
+                    quick=False,
+                )
         return found
 
     async def _from_metadata(self, vendor_fetch: VendorFetch) -> Token:
