@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, fi
 
 from gatepass.config.block import HASH, Block, Name, SecretText
 from gatepass.config.references import Reference
-from gatepass.config.routes import MemberPath
+from gatepass.config.routes import MemberPath, OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
 
 BuiltIn = Literal[
@@ -218,30 +218,10 @@ Moment = Annotated[
 ]
 
 
-KeyOperation = Literal[
-    "chat",
-    "completions",
-    "embeddings",
-    "rerank",
-    "responses",
-    "GET responses",
-    "POST responses",
-    "DELETE responses",
-    "files",
-    "GET files",
-    "POST files",
-    "DELETE files",
-    "batches",
-    "GET batches",
-    "POST batches",
-    "DELETE batches",
-    "models",
-    "transcriptions",
-    "translations",
-    "speech",
-    "images",
-    "moderations",
-]
+OfResponses = Literal["responses", "GET responses", "POST responses", "DELETE responses"]
+OfFiles = Literal["files", "GET files", "POST files", "DELETE files"]
+OfBatches = Literal["batches", "GET batches", "POST batches", "DELETE batches"]
+KeyOperation = Literal[OfText, OfResponses, OfFiles, OfBatches, "models", OfSoundOrImage, "moderations"]
 """The entries of `operations`: all methods of an operation, or one of several. tests compare them with the table."""
 
 

@@ -177,13 +177,7 @@ def read_file(path: str) -> str:
 PREFIX = "GATEPASS_"
 
 VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
-    "oauth2": {
-        "TOKEN_URL": ("token_url",),
-        "ISSUER": ("issuer",),
-        "CLIENT_ID": ("client_id",),
-        "CLIENT_SECRET": ("client_secret",),
-        "SCOPE": ("scope",),
-    },
+    "oauth2": {name.upper(): (name,) for name in ("token_url", "issuer", "client_id", "client_secret", "scope")},
     "http_json": {
         "TOKEN_URL": ("url",),
         "TOKEN_JSON": ("json",),

@@ -303,18 +303,9 @@ class Capabilities(Block):
     """
 
 
-OfModel = Literal[
-    "chat",
-    "completions",
-    "embeddings",
-    "rerank",
-    "responses",
-    "transcriptions",
-    "translations",
-    "speech",
-    "images",
-    "moderations",
-]
+OfText = Literal["chat", "completions", "embeddings", "rerank"]
+OfSoundOrImage = Literal["transcriptions", "translations", "speech", "images"]
+OfModel = Literal[OfText, "responses", OfSoundOrImage, "moderations"]
 """Operations whose requests name a model."""
 OperationName = Literal[OfModel, "files", "batches", "models"]
 OF_LIST = ("models",)
