@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from gatepass.cli.options import (
     operation_of,
     print_json,
     printable,
+    progress,
     summary,
 )
 from gatepass.clock import Clock, SystemClock
@@ -44,7 +45,6 @@ NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
-SHOWN_AFTER_S = 1.0
 COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
 
@@ -169,37 +169,20 @@ def _remote_key(*, from_stdin: bool) -> str | None:
 
 
 class Report:
-    """Prints each step when it ends, or one JSON document at the end.
-
-    On a terminal it also shows a step in progress after SHOWN_AFTER_S.
-    """
+    """Prints each step when it ends, or one JSON document at the end, and the progress of a step on a terminal."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self.steps: list[Step] = []
-        self._running: asyncio.TimerHandle | None = None
-        self._is_shown = False
+        self._progress = ExitStack()
 
     def begin(self, hop: str, what: str) -> None:
-        if self._running is not None:
-            self._running.cancel()
-        if sys.stderr.isatty():
-            self._running = asyncio.get_running_loop().call_later(SHOWN_AFTER_S, self._show_running, f"{hop} {what}")
-
-    def _show_running(self, text: str) -> None:
-        self._is_shown = True
-        click.echo(f"\r.... {text}: running", nl=False, err=True)
-
-    def _hide_running(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-        if self._is_shown:
-            self._is_shown = False
-            click.echo("\r\x1b[K", nl=False, err=True)
+        self._progress.close()
+        self._progress.enter_context(progress(f"{hop} {what}"))
 
     def add(self, step: Step) -> None:
         step = replace(step, why=printable(step.why), advice=printable(step.advice))
-        self._hide_running()
+        self._progress.close()
         self.steps.append(step)
         if self._as_json:
             return
@@ -209,14 +192,12 @@ class Report:
         click.echo(line)
 
     async def show(self, steps: Steps, is_shown: Callable[[Step], bool] = lambda _: True) -> None:
-        try:
-            # closed at once, also after an exception, because the generator owns connections
+        # closed at once, also after an exception, because the generator owns connections
+        with self._progress:
             async with aclosing(steps):
                 async for step in steps:
                     if is_shown(step):
                         self.add(step)
-        finally:
-            self._hide_running()
 
     @property
     def has_failed(self) -> bool:

@@ -281,7 +281,11 @@ class Setup:
         """Set the answer to the question `name`, unless it is known. `again` asks with the old answer as default."""
         question, known = QUESTIONS[name], self.answers.get(name)
         if known is not None and not again:
-            self._check(question, known)
+            fault = fault_of(name, known)
+            if question.choices and known not in question.choices:
+                fault = f"{known!r} is none of {', '.join(question.choices)}"
+            if fault:
+                exit_unusable(f"{question.option}: {fault}")
             return
         if not self.is_interactive:
             if known is None and not question.default and not question.is_optional:
@@ -303,13 +307,6 @@ class Setup:
                 break
             click.echo(f"The answer {fault}.")
         self.answers[name] = answer
-
-    def _check(self, question: Question, answer: str) -> None:
-        fault = fault_of(question.name, answer)
-        if question.choices and answer not in question.choices:
-            fault = f"{answer!r} is none of {', '.join(question.choices)}"
-        if fault:
-            exit_unusable(f"{question.option}: {fault}")
 
     def ask_secret(self, *, again: bool = False) -> None:
         """Ask for the secret without showing it. It stays in memory until the file is written."""

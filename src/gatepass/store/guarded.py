@@ -103,7 +103,16 @@ class StoreHealth:
             state = StoreState.UNREADABLE if self._faults.keys() == {_Part.KEY} else StoreState.DOWN
         if state is not self.state:
             self.state, self.since_s = state, now
-        self._log_state(now)
+        is_new = state is not self._logged
+        if state is StoreState.UP:
+            if is_new and self._may_log("store_available", SETTLE_S, now):
+                self._logged = state
+                LOG.info("store_available", extra={"fields": dict(self._place)})
+            return
+        event = "store_unreadable" if state is StoreState.UNREADABLE else "store_unavailable"
+        if self._may_log(event, SETTLE_S if is_new else REPEAT_S, now):
+            self._logged = state
+            LOG.warning(event, extra={"fields": {**self._place, "reason": self.reason}})
 
     def note_emptied(self, now: float) -> None:
         self.emptied += 1
@@ -114,18 +123,6 @@ class StoreHealth:
         """Return the fields for /status."""
         since_s = round(now - self.since_s, 3) if self.state is not StoreState.UNCHECKED else None
         return {**self._place, "state": self.state, "for_s": since_s, "reason": self.reason, "emptied": self.emptied}
-
-    def _log_state(self, now: float) -> None:
-        is_new = self.state is not self._logged
-        if self.state is StoreState.UP:
-            if is_new and self._may_log("store_available", SETTLE_S, now):
-                self._logged = self.state
-                LOG.info("store_available", extra={"fields": dict(self._place)})
-            return
-        event = "store_unreadable" if self.state is StoreState.UNREADABLE else "store_unavailable"
-        if self._may_log(event, SETTLE_S if is_new else REPEAT_S, now):
-            self._logged = self.state
-            LOG.warning(event, extra={"fields": {**self._place, "reason": self.reason}})
 
     def _may_log(self, event: str, after_s: float, now: float) -> bool:
         if now - self._logged_s.get(event, -math.inf) < after_s:

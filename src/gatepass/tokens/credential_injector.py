@@ -30,8 +30,6 @@ class StaticHeader:
     the name of `setting`, if the value cannot be read at the start.
     """
 
-    __slots__ = ("_error", "_redactor", "_setting", "_value", "field")
-
     def __init__(self, name: bytes, value: Secret, setting: str, redactor: Redactor) -> None:
         self._value = value
         self._setting = setting
@@ -80,18 +78,6 @@ class CredentialInjector:
     `upstreams.UPSTREAM`. `redactor` masks their values. Headers from files are read again after REREAD_S. Raises
     UnresolvedReference if one cannot be read at the start.
     """
-
-    __slots__ = (
-        "_fields",
-        "_parameter",
-        "_placement",
-        "_replaced",
-        "_reread_s",
-        "_static",
-        "_static_fields",
-        "_templates",
-        "_token",
-    )
 
     def __init__(
         self,

@@ -184,7 +184,7 @@ class Oauth2Credential(Credential):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if found := [*_issuer_faults(self), *_client_auth_faults(self), *_key_faults(self), *_grant_faults(self)]:
+        if found := [*_issuer_faults(self), *_client_auth_faults(self), *_grant_faults(self)]:
             raise settings_error(type(self).__name__, found)
         return self
 
@@ -213,15 +213,10 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     # `extra` may hold another grant, which needs no client authentication.
     if method == "none" and block.grant_type == "client_credentials" and "grant_type" not in block.extra:
         yield "client_auth", "is none, but the client_credentials grant requires client authentication"
-
-
-def _key_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
-    if block.client_auth == "private_key_jwt":
-        if block.private_key is None:
-            yield "private_key", "is missing: client_auth: private_key_jwt signs with a private key"
-        return
+    if method == "private_key_jwt" and block.private_key is None:
+        yield "private_key", "is missing: client_auth: private_key_jwt signs with a private key"
     for setting in ("private_key", "key_id", "algorithm"):
-        if getattr(block, setting) is not None:
+        if method != "private_key_jwt" and getattr(block, setting) is not None:
             yield setting, "belongs to client_auth: private_key_jwt"
 
 

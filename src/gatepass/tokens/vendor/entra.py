@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -59,12 +58,7 @@ class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
     async def close(self) -> None:
         """Do nothing: the credential owns the HTTP client."""
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -177,14 +171,8 @@ class EntraSource:
     def __init__(self, name: str, settings: EntraCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
         quiet_loggers("azure", "msal")
         self._settings = settings
-        self._endpoints = VendorEndpoints(
-            # Metadata services are reached over plain HTTP.
-            name,
-            settings,
-            client,
-            clock,
-            frozenset() if settings.managed_identity else None,
-        )
+        metadata = frozenset[str]() if settings.managed_identity else None  # these services are reached over plain HTTP
+        self._endpoints = VendorEndpoints(name, settings, client, clock, metadata)
         path, proof = settings.certificate_file, settings.federated_token_file
         self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
         self._federated = None if proof is None else Secret(lambda: read_file(proof).strip())

@@ -48,16 +48,6 @@ class VendorEndpoints:
     clock: Clock
     metadata: frozenset[str] | None = None
 
-    def client_for(self, url: str, *, asks_metadata: bool = False) -> TokenEndpointClient:
-        """Return the client for `url`. Plain HTTP is rejected as for any issuer, except for metadata servers."""
-        settings = self.settings
-        # Through a proxy the address is that of the proxy's own metadata server.
-        is_direct = settings.network.proxy is None
-        if asks_metadata and is_direct and self.metadata is not None and _is_metadata(url, self.metadata):
-            settings = settings.model_copy(update={"allow_plain_http": True})
-        reply_format = TokenReplyFormat(display_host(url), settings.default_ttl_s, settings.max_ttl_s)
-        return TokenEndpointClient(self.name, settings, reply_format, self.client, self.clock)
-
 
 @dataclass(slots=True)
 class VendorFetch:
@@ -87,7 +77,13 @@ class VendorFetch:
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
         """Return the complete reply, with any status. Raises FetchFailure if no reply arrives."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
-        issuer = self.endpoints.client_for(url, asks_metadata=method == "GET" and not body)
+        endpoints, settings = self.endpoints, self.endpoints.settings
+        # Through a proxy the address is that of the proxy's own metadata server.
+        may_be_metadata = method == "GET" and not body and settings.network.proxy is None
+        if may_be_metadata and endpoints.metadata is not None and _is_metadata(url, endpoints.metadata):
+            settings = settings.model_copy(update={"allow_plain_http": True})
+        reply_format = TokenReplyFormat(display_host(url), settings.default_ttl_s, settings.max_ttl_s)
+        issuer = TokenEndpointClient(endpoints.name, settings, reply_format, endpoints.client, endpoints.clock)
         library_fields = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
         fields = dict(HEADERS) | {name: value for name, value in library_fields.items() if name not in _OURS}
         request = OutboundRequest(method, url, tuple(fields.items()), body)
