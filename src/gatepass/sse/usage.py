@@ -48,12 +48,23 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return None if usage == _NO_COUNTS else usage
 
 
-class _Details(msgspec.Struct, gc=False):
+class UsageDetails(msgspec.Struct, frozen=True, gc=False):
+    """The members of `prompt_tokens_details` and `completion_tokens_details` that gatepass reads."""
+
     cached_tokens: Count = None
     reasoning_tokens: Count = None
 
 
-_NO_DETAILS = _Details()
+_DETAILS = msgspec.json.Decoder(UsageDetails | None)
+_NO_DETAILS = UsageDetails()
+
+
+def read_details(text: msgspec.Raw) -> UsageDetails:
+    """Read details from their JSON text. Invalid ones have no numbers."""
+    try:
+        return _DETAILS.decode(text) or _NO_DETAILS
+    except msgspec.DecodeError:
+        return _NO_DETAILS
 
 
 class _ChatUsage(msgspec.Struct, gc=False):
@@ -62,8 +73,8 @@ class _ChatUsage(msgspec.Struct, gc=False):
     prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
     completion_tokens: Count = None
     total_tokens: Count = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
+    prompt_tokens_details: UsageDetails | None = None
+    completion_tokens_details: UsageDetails | None = None
 
 
 _CHAT_USAGE = msgspec.json.Decoder(_ChatUsage)
@@ -95,17 +106,6 @@ def usage_of(body: bytes) -> Usage | None:
         usage.total_tokens,
         (usage.prompt_tokens_details or _NO_DETAILS).cached_tokens,
         (usage.completion_tokens_details or _NO_DETAILS).reasoning_tokens,
-    )
-
-
-def ends_with_usage(body: bytes) -> bool:
-    """Return whether `usage` is the last member of the JSON object `body`, flat and without escapes."""
-    at = body.rfind(_NAME, -TAIL_BYTES)
-    return (
-        body[at - 1 : at + 9]
-        == b',"usage":{'  # after a comma a quote begins a member name, so this is not inside a string
-        and body.find(b"}", at) == len(body) - 2  # the next brace ends the usage, the one after it the body
-        and body.find(b"\\", at) < 0
     )
 
 

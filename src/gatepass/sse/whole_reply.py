@@ -47,7 +47,7 @@ from gatepass.sse.chunk import (
     text_of_id,
 )
 from gatepass.sse.event import read_json, takes_long
-from gatepass.sse.usage import Usage, complete_usage, ends_with_usage
+from gatepass.sse.usage import Usage, complete_usage, read_details
 
 BUILT_BYTES = 1024 * 1024
 """The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
@@ -56,6 +56,7 @@ BUILT_BYTES = 1024 * 1024
 
 _NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
+_ABSENT = msgspec.Raw(b"null")
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +103,8 @@ class _Usage(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: _Count
     completion_tokens: _Count
     total_tokens: _Count
+    prompt_tokens_details: msgspec.Raw = _ABSENT  # not typed, because a fault in them needs no repair
+    completion_tokens_details: msgspec.Raw = _ABSENT
 
 
 class _Completion(msgspec.Struct, frozen=True, gc=False):
@@ -143,7 +146,6 @@ class GoodReply(msgspec.Struct, frozen=True, gc=False):
     """A chat reply without errors that needs no repair."""
 
     usage: Usage | None = None
-    """None if the reply has none, or has it where only `usage_of` finds it."""
 
 
 _WITHOUT_USAGE = GoodReply()
@@ -169,9 +171,14 @@ def read_good(body: bytes) -> GoodReply | None:
             if content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""'):
                 return None  # the answer may be empty
     usage = completion.usage
-    if usage is None or not ends_with_usage(body):
+    if usage is None:
         return _WITHOUT_USAGE
-    return GoodReply(Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens))
+    cached = reasoning = None
+    if usage.prompt_tokens_details is not _ABSENT:
+        cached = read_details(usage.prompt_tokens_details).cached_tokens
+    if usage.completion_tokens_details is not _ABSENT:
+        reasoning = read_details(usage.completion_tokens_details).reasoning_tokens
+    return GoodReply(Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
 
 
 def is_empty_answer(body: bytes) -> bool:

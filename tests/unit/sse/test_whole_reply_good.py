@@ -13,7 +13,7 @@ from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.protocols.chat import CHAT
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
-from gatepass.sse.usage import usage_of
+from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
@@ -68,6 +68,16 @@ ENDS = [
     b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":[{"y":1,"usage":{"total_tokens":9}}]',
     b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"x":"' + b"x" * 3_000 + b'"',
     b',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,"x":"' + b"x" * 3_000 + b'"}',
+    *(
+        b',"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,"prompt_tokens_details":%b,'
+        b'"completion_tokens_details":%b}' % details
+        for details in (
+            (b'{"cached_tokens":7,"audio_tokens":0}', b'{"reasoning_tokens":6}'),
+            (b"null", b'{"reasoning_tokens":null}'),
+            (b'{"cached_tokens":-1}', b'{"reasoning_tokens":"6"}'),
+            (b"[]", b"7"),
+        )
+    ),
 ]
 MEMBERS = [
     b"",
@@ -119,13 +129,18 @@ def walked(body, monkeypatch):
         return whole_reply.repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
 
 
-def test_a_good_reply_is_a_success_needs_no_repair_and_has_the_usage_that_is_found(monkeypatch):
+def usage_in(body):
+    usage = json.loads(body.decode("utf-8", "replace")).get("usage")
+    return Usage.read(usage) if usage is not None else None
+
+
+def test_a_good_reply_is_a_success_needs_no_repair_and_has_its_own_usage(monkeypatch):
     taken = [(body, good) for body in bodies() if (good := read_good(body)) is not None]
     with_usage = 0
     for body, good in taken:
         assert not content.is_event_stream(JSON, body), body
         assert walked(body, monkeypatch) == (body, ()), body
-        assert (good.usage or usage_of(body)) == usage_of(body), body
+        assert good.usage == usage_in(body), body
         with_usage += good.usage is not None
         assert classify_document(ReceivedReply("chat", 200, JSON, body), CHAT) is body, body
     assert len(taken) > 500
