@@ -115,6 +115,7 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     query: bytes = b""
     mounted_at: str = ""
     """The path at which the application is mounted in another one; `path` is relative to it."""
+    user_agent: bytes = b""
 
 
 class Call(Hidden, msgspec.Struct, frozen=True, gc=False):

@@ -208,9 +208,8 @@ class LogWriter:
 
     def _taken(self) -> list[str]:
         lines = []
-        with suppress(IndexError):
-            while True:
-                lines.append(self._queue.popleft())
+        while self._queue:
+            lines.append(self._queue.popleft())
         return lines
 
     def _write(self, lines: list[str]) -> None:

@@ -263,10 +263,16 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     @classmethod
     def begin(cls, client_request: ClientRequest, state: AppState) -> Self:
         """Return the context of a request that was received."""
-        agent = dict(client_request.headers).get(b"user-agent")  # three times as fast as `header`
-        access = AccessRecord(client_request.id, client_request.method, client_request.path, "none")
-        access.peer, access.user_agent = client_request.peer, "" if agent is None else agent.decode("latin-1")
-        access.bytes_in = access.bytes_out = 0
+        access = AccessRecord(
+            client_request.id,
+            client_request.method,
+            client_request.path,
+            "none",
+            peer=client_request.peer,
+            user_agent=client_request.user_agent.decode("latin-1"),
+            bytes_in=0,
+            bytes_out=0,
+        )
         if told := state.observers.request_began:
             state.observers.tell(told, access)
         return cls(client_request, state, state.profiles["plain"], access)
@@ -312,11 +318,11 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
                     if one.cause is Repeat.NEXT_TARGET and one.after is not None
                 )
             if token_wait_s:
-                access.token_wait_s = round(token_wait_s, 4) or None
+                access.token_wait_s = _rounded(token_wait_s) or None
             added_s -= upstream_s
-        access.duration_s = round(duration_s, 4)
+        access.duration_s = _rounded(duration_s)
         if first_byte_s is not None:
-            access.ttft_s = round(first_byte_s, 4)
+            access.ttft_s = _rounded(first_byte_s)
         is_synthesized = SYNTHESIZED in access.adapted
         ended = RequestRecord(access, record, error, duration_s, first_byte_s, added_s, is_synthesized)
         state.observers.tell(state.observers.request_ended, ended)
@@ -351,6 +357,11 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         """Return the caller, model, upstream and operation, as `Metrics.series` has them."""
         access, attempt = self.access, self.attempt
         return (access.caller, access.model, "" if attempt is None else attempt.upstream.name, access.operation)
+
+
+def _rounded(seconds: float) -> float:
+    """Return `seconds` with four decimals. `round(seconds, 4)` takes five times as long: it writes and reads a text."""
+    return round(seconds * 10_000) / 10_000
 
 
 def before(record: AttemptRecord) -> Iterator[AttemptRecord]:

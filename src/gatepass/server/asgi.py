@@ -417,8 +417,9 @@ async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, re
     """Serve one API request of an ASGI server."""
     state, cycle = endpoint.state, AsgiRequestCycle(scope, receive, send, endpoint.state)
     mounted_at, path = path_in(scope)
+    named = dict(cycle.headers)
     client_request = ClientRequest(
-        ids.of(cycle.headers),
+        ids.of(named.get(b"x-request-id")),
         scope["method"],
         path,
         cycle.headers,
@@ -426,5 +427,6 @@ async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, re
         state.clock.now(),
         scope["query_string"],
         mounted_at,
+        named.get(b"user-agent", b""),
     )
     await cycle.serve(handle(client_request, state, endpoint.catalog, cycle))

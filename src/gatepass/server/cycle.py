@@ -52,9 +52,8 @@ class RequestIds:
         self._process = secrets.token_hex(8)
         self._numbers = count(1)
 
-    def of(self, headers: Headers) -> str:
-        """Return the client's own x-request-id if it has only letters, digits and `._:-`, otherwise a new id."""
-        given = dict(headers).get(b"x-request-id")
+    def of(self, given: bytes | None) -> str:
+        """Return `given`, the client's x-request-id, if it has only letters, digits and `._:-`, otherwise a new id."""
         if given is not None and _REQUEST_ID.match(given):
             return given.decode("ascii")
         return f"{self._process}{next(self._numbers):08x}"

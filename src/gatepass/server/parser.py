@@ -165,12 +165,13 @@ class RequestParser:
         if self._first_bytes + self._head_bytes > HEAD_BYTES and size_bytes(self._target, self._fields) > HEAD_BYTES:
             self._refuse(large_head())
         parser, target = self._parser, self._target
-        head = self._received_head
-        # httptools also accepts RTSP and ICE; the first condition is a fast path
-        if not head.endswith(b" HTTP/1.1\r\n", 0, head.find(b"\n") + 1) and _OTHER_PROTOCOL.match(head):
-            self._refuse(InvalidRequest("The protocol in the request line is not HTTP."))
-        self._received_head = b""
-        version = parser.get_http_version()
+        head, self._received_head = self._received_head, b""
+        if head.endswith(b" HTTP/1.1\r\n", 0, head.find(b"\n") + 1):  # nearly always
+            version = "1.1"
+        else:
+            if _OTHER_PROTOCOL.match(head):  # httptools also accepts RTSP and ICE
+                self._refuse(InvalidRequest("The protocol in the request line is not HTTP."))
+            version = parser.get_http_version()
         is_plain = version == "1.1" and self._hosts == 1
         if not is_plain:
             self._check_version(version)

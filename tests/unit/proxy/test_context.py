@@ -28,8 +28,8 @@ LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
 def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False, agent: str = "") -> RequestContext:
     blocks = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "log": {"bodies": bodies}}
     state = create_app_state(Config.model_validate(blocks), DrivenClock(1.0))
-    headers = [(b"authorization", b"Bearer x"), *([(b"user-agent", agent.encode("latin-1"))] if agent else [])]
-    client_request = ClientRequest("id-1", "POST", path, tuple(headers), "127.0.0.1", 1.0)
+    headers = ((b"authorization", b"Bearer x"),)
+    client_request = ClientRequest("id-1", "POST", path, headers, "127.0.0.1", 1.0, user_agent=agent.encode("latin-1"))
     return RequestContext.begin(client_request, state)
 
 
