@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple, Unpack
 
 from msgspec.structs import replace
 
@@ -61,11 +61,11 @@ IDS_ADVICE = (
 
 
 Reply = TypeVar("Reply")
-P = ParamSpec("P")
+Values = TypeVarTuple("Values")
 
 
 async def send_with_retries(
-    attempt: Attempt, once: Callable[Concatenate[Attempt, P], Awaitable[Reply]], *args: P.args, **named: P.kwargs
+    attempt: Attempt, once: Callable[[Attempt, Unpack[Values]], Awaitable[Reply]], *values: *Values
 ) -> Reply:
     """Call `once` with `attempt`, and with the attempts that repeat it, until one has a good reply: the one loop over
     targets and tries.
@@ -77,7 +77,7 @@ async def send_with_retries(
         if observers.attempt_began:
             observers.tell(observers.attempt_began, attempt.record)
         try:
-            return await once(attempt, *args, **named)
+            return await once(attempt, *values)
         except (UpstreamError, TokenUnavailable, Overloaded) as error:
             attempt = await _next_attempt(attempt, error)
             observers.tell(observers.attempt_repeats, attempt.record)
@@ -273,7 +273,7 @@ def _is_rejected(attempt: Attempt, error: GatepassError) -> bool:
 
 
 async def send_own_call(
-    attempt: Attempt, once: Callable[Concatenate[Attempt, P], Awaitable[Reply]], *args: P.args, **named: P.kwargs
+    attempt: Attempt, once: Callable[[Attempt, Unpack[Values]], Awaitable[Reply]], *values: *Values
 ) -> Reply:
     """Send a call that gatepass itself makes as `send_with_retries` does, and end its attempts, as `handle` would."""
     last = attempt
@@ -281,7 +281,7 @@ async def send_own_call(
     async def noted(attempt: Attempt) -> Reply:
         nonlocal last
         last = attempt
-        return await once(attempt, *args, **named)
+        return await once(attempt, *values)
 
     try:
         return await send_with_retries(attempt, noted)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from gatepass.errors import TransportFault
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
@@ -29,29 +31,26 @@ UNREAD_BYTES = 512 * 1024
 the client's connection."""
 
 
-async def relay(
+def relay(
     classified: ClassifiedReply,
     attempt: Attempt,
     context: RequestContext,
     client_response: ClientResponse,
     keep_alive: KeepAlive,
-) -> None:
+) -> Awaitable[None]:
     """Write `classified` to the client; raise the error that ended a stream early."""
     if isinstance(classified, BufferedReply):  # most are
         _note(attempt, context, classified, classified.usage or usage_of(classified.body))
-        await client_response.send(classified.status, classified.headers, classified.body)
-        return
+        return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
         keep_alive.watch_stream(classified.events)
-        await _relay_stream(classified, attempt, context, client_response)
-        return
+        return _relay_stream(classified, attempt, context, client_response)
     if isinstance(classified, RawReply):
-        await _relay_raw(classified, attempt, client_response)
-        return
+        return _relay_raw(classified, attempt, client_response)
     # a SynthesizedStream
     _note(attempt, context, classified, classified.usage)
     client_response.begin_stream(OK, classified.headers)
-    await client_response.send_pieces(classified.pieces)
+    return client_response.send_pieces(classified.pieces)
 
 
 def _note(
