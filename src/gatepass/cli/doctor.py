@@ -25,13 +25,14 @@ from gatepass.cli.options import (
     find_key,
     json_option,
     load_or_exit,
+    open_state,
     operation_of,
     print_json,
     printable,
     progress,
     summary,
 )
-from gatepass.clock import Clock, SystemClock
+from gatepass.clock import Clock
 from gatepass.errors import CallerError
 
 if TYPE_CHECKING:
@@ -252,19 +253,13 @@ async def diagnose(
     """
     from gatepass.cli.probe import check_store
     from gatepass.cli.reach import StepOutcome
-    from gatepass.proxy.app_state import create_app_state
-    from gatepass.store.guarded import open_store
 
-    clock = clock or SystemClock()
-    state = create_app_state(config, clock, open_store(config.store, None, clock))
-    try:
+    async with open_state(config, clock) as state:
         tested, without = _tested(state, calls, model), dict[str | None, str]()
         is_whole = model is None and not calls
         if config.store is not None and is_whole:
             begin("store", "store")
             yield await check_store(state, config.store)
-        if state.store is not None:
-            state.store.cache.start()
         used = {state.upstreams[name].settings.credential for name in tested}
         # credentials first: an upstream without a token cannot be tested
         for name in [name for name in state.holders if is_whole or name in used]:
@@ -277,8 +272,6 @@ async def diagnose(
             reason = without.get(state.upstreams[name].settings.credential)
             async for step in _test_upstream(state, state.upstreams[name], (calls, wanted), begin, reason):
                 yield step
-    finally:
-        await state.aclose()
 
 
 def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:

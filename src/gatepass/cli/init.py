@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.options import CHECK_FAILED, exit_unusable, printable
+from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable
 
 if TYPE_CHECKING:
     from gatepass.cli.reach import Step, Steps
@@ -384,24 +384,19 @@ class Setup:
 
     async def read_models(self) -> list[str]:
         from gatepass.cli.probe import LIST_S
-        from gatepass.clock import SystemClock
         from gatepass.errors import GatepassError
-        from gatepass.proxy.app_state import create_app_state
         from gatepass.proxy.models import fetch_models
 
         with tempfile.TemporaryDirectory() as folder:
             config = self.load(Path(folder))
-        clock = SystemClock()
-        state = create_app_state(config, clock)
-        try:
+        async with open_state(config) as state:
             for holder in state.holders.values():
                 holder.start()
-            async with asyncio.timeout(LIST_S):
-                entries = await fetch_models(state, state.upstreams[UPSTREAM])
-        except (GatepassError, TimeoutError):  # `diagnose` has reported the reason
-            return []
-        finally:
-            await state.aclose()
+            try:
+                async with asyncio.timeout(LIST_S):
+                    entries = await fetch_models(state, state.upstreams[UPSTREAM])
+            except (GatepassError, TimeoutError):  # `diagnose` has reported the reason
+                return []
         return [printable(entry["id"]) for entry in entries]  # the upstream's text, printed on the terminal
 
     async def first_failed(

@@ -9,16 +9,18 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 if TYPE_CHECKING:
+    from gatepass.clock import Clock
     from gatepass.config.access import AccessKey
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
+    from gatepass.proxy.app_state import AppState
 
 config_option = click.option(
     "--config", "path", metavar="FILE", help="Configuration file. Default: GATEPASS_CONFIG, else ./gatepass.yaml."
@@ -101,6 +103,23 @@ def load_or_exit(path: str | None) -> LoadedConfig:
     for warning in loaded.warnings:
         click.echo(f"{coloured('warning', 'yellow')}: {warning}", err=True)
     return loaded
+
+
+@asynccontextmanager
+async def open_state(config: Config, clock: Clock | None = None) -> AsyncIterator[AppState]:
+    """Open the AppState of a configuration, whose holders are not started, and close it at the end."""
+    from gatepass.clock import SystemClock
+    from gatepass.proxy.app_state import create_app_state
+    from gatepass.store.guarded import open_store
+
+    clock = clock or SystemClock()
+    state = create_app_state(config, clock, open_store(config.store, None, clock))
+    try:
+        if state.store is not None:
+            state.store.cache.start()
+        yield state
+    finally:
+        await state.aclose()
 
 
 def exit_unusable(text: str) -> NoReturn:

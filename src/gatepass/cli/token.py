@@ -20,6 +20,7 @@ from gatepass.cli.options import (
     exit_unusable,
     json_option,
     load_or_exit,
+    open_state,
     print_json,
     printable,
     progress,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
     from gatepass.config.network import TokenPlacement
-    from gatepass.proxy.app_state import AppState
     from gatepass.tokens import Status, Token
 
 # short enough for a line to appear at once
@@ -144,53 +144,39 @@ def _credential_name(config: Config, name: str | None) -> str:
 
 
 async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> bool:
-    from gatepass.clock import SystemClock
-    from gatepass.proxy.app_state import create_app_state
-    from gatepass.store.guarded import open_store
-
-    clock = SystemClock()
-    state = create_app_state(config, clock, open_store(config.store, None, clock))
-    if state.store is not None:
-        state.store.cache.start()
-    state.holders[name].start()
-    try:
-        return await _fetch(state, name, as_json=as_json, reveal=reveal)
-    finally:
-        await state.aclose()
-
-
-async def _fetch(state: AppState, name: str, *, as_json: bool, reveal: bool) -> bool:
     """Fetch a token and print it, or the failure. Return whether it was fetched."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.errors import TokenUnavailable
 
-    holder, began_s = state.holders[name], state.clock.now()
-    try:
-        with progress(token_location(state.config.credentials[name])):
-            fetched = await holder.token()
-    except TokenUnavailable as error:
-        # the error's own message announces a next try, which this command does not wait for
-        reason = holder.status().last_error or error.message
-        if as_json:
-            print_json({"credential": name, "error": reason})
-        else:
-            from gatepass.cli.probe import refusal_advice, split_advice
+    async with open_state(config) as state:
+        holder, began_s = state.holders[name], state.clock.now()
+        holder.start()
+        try:
+            with progress(token_location(config.credentials[name])):
+                fetched = await holder.token()
+        except TokenUnavailable as error:
+            # the error's own message announces a next try, which this command does not wait for
+            reason = holder.status().last_error or error.message
+            if as_json:
+                print_json({"credential": name, "error": reason})
+            else:
+                from gatepass.cli.probe import refusal_advice, split_advice
 
-            why, advice = split_advice(reason)
-            advice = advice or refusal_advice(why, name)
-            text = f"{why}. {advice.rstrip('.')}." if advice else why
-            click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {text}", err=True)
-        return False
-    took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
-    status = holder.status()
-    if as_json:
-        print_json(described(state.config, name, status, fetched, wall_s) | ({"token": fetched.text} if reveal else {}))
+                why, advice = split_advice(reason)
+                advice = advice or refusal_advice(why, name)
+                text = f"{why}. {advice.rstrip('.')}." if advice else why
+                click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {text}", err=True)
+            return False
+        took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
+        status = holder.status()
+        if as_json:
+            print_json(described(config, name, status, fetched, wall_s) | ({"token": fetched.text} if reveal else {}))
+            return True
+        for label, text in report(config, name, status, fetched, took_s, wall_s):
+            click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
+        if reveal:
+            click.echo(fetched.text)
         return True
-    for label, text in report(state.config, name, status, fetched, took_s, wall_s):
-        click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
-    if reveal:
-        click.echo(fetched.text)
-    return True
 
 
 def report(
