@@ -10,7 +10,7 @@ from typing import Any
 
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
-from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRule, LearnedRuleRecord
+from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRuleRecord
 from gatepass.normalize.rules import DeclaredModels, changes_of
 
 ALWAYS = frozenset(("stream_options",))
@@ -97,11 +97,8 @@ def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
         return
     if rule.action == "stream":
         pins.stream = STREAM_SETTING[rule.field]
-    else:
-        _pin_rule(pins.rules, rule)
-
-
-def _pin_rule(rules: dict[str, Any], rule: LearnedRule) -> None:
+        return
+    rules = pins.rules
     match rule.action:
         case "drop" if rule.field in WHERE_EMPTY:
             rules["replayed"] = "drop_but_reasoning"
@@ -114,20 +111,19 @@ def _pin_rule(rules: dict[str, Any], rule: LearnedRule) -> None:
         case "split":
             rules["split"] = int(rule.to or "1")
         case action:
-            name, value = _SETTINGS[action, rule.field]
-            rules[name] = value
+            rules[_SETTINGS[action, rule.field]] = True
 
 
-_SETTINGS: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
+_SETTINGS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
-        ("roles", "merged"): ("merge_roles", True),
-        ("content", "text"): ("text_content", True),
-        ("content", "empty"): ("empty_content", True),
-        ("tool_ids", "short"): ("short_tool_ids", True),
-        ("response_format", "json_object"): ("schema_in_words", True),
+        ("roles", "merged"): "merge_roles",
+        ("content", "text"): "text_content",
+        ("content", "empty"): "empty_content",
+        ("tool_ids", "short"): "short_tool_ids",
+        ("response_format", "json_object"): "schema_in_words",
     }
 )
-"""The name and value of the setting for the action and field of a rule."""
+"""The setting to enable for the action and field of a rule."""
 
 
 def _lines(pins: Mapping[str, _Pins]) -> Iterator[str]:
@@ -214,7 +210,10 @@ def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: flo
         }
     changes = dict.fromkeys(change.entry for change in changes_of(entry)) if entry is not None else ()
     adapted: list[dict[str, Any]] = [{"change": change, "source": "declared"} for change in changes]
-    adapted += [_learned_change(one, wall_s) for one in learned]
+    for one in learned:
+        expires_in_s, of = max(0, round(one.expires_at - wall_s)), one.scope
+        applies_to = {"upstream": of.upstream, "operation": of.operation}
+        adapted.append({"change": one.rule.entry, **applies_to, **_source(one, wall_s), "expires_in_s": expires_in_s})
     if not declared and not adapted:
         return {}
     shown: dict[str, Any] = {}
@@ -228,16 +227,6 @@ def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: flo
         length = capabilities["context_length"]["value"]
         members |= {"context_length": length, "max_model_len": length}
     return members
-
-
-def _learned_change(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
-    return {
-        "change": one.rule.entry,
-        "upstream": one.scope.upstream,
-        "operation": one.scope.operation,
-        **_source(one, wall_s),
-        "expires_in_s": max(0, round(one.expires_at - wall_s)),
-    }
 
 
 def _source(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:

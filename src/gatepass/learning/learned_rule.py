@@ -224,7 +224,19 @@ class LearnedRule:
             return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
         if self.action == "role" and self.to is not None:
             return SystemIntoUser() if self.to == "user" else Role(self.field, self.to)
-        return _change_of_member(self)
+        path = JsonMemberPath.parse(self.field)
+        match self.action, self.to:
+            case "drop", None:
+                return Drop(path, ONLY.get(self.field, frozenset()))
+            case "rename", str(name):
+                return Rename(path, JsonMemberPath.parse(name).name)
+            case "set", str(text) if _SCALAR.match(text):
+                # a rule that is not stored applies to the rejected request alone, streamed or not
+                unstreamed = self.ttl_s > 0 and (self.field, text) in UNSTREAMED
+                return Set(path, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
+            case "clamp", str(number):
+                return Clamp(path, most=float(number))
+        raise ValueError(f"there is no rule {self.action}")
 
     def reverses(self, other: LearnedRule) -> bool:
         """Whether this rule undoes `other`. Learning both would never end."""
@@ -235,22 +247,6 @@ class LearnedRule:
         if self.action == "stream":
             return _OPPOSITE.get(self.field) == other.field
         return self.action == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
-
-
-def _change_of_member(rule: LearnedRule) -> Change:
-    path = JsonMemberPath.parse(rule.field)
-    match rule.action, rule.to:
-        case "drop", None:
-            return Drop(path, ONLY.get(rule.field, frozenset()))
-        case "rename", str(name):
-            return Rename(path, JsonMemberPath.parse(name).name)
-        case "set", str(text) if _SCALAR.match(text):
-            # a rule that is not stored applies to the rejected request alone, streamed or not
-            unstreamed = rule.ttl_s > 0 and (rule.field, text) in UNSTREAMED
-            return Set(path, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
-        case "clamp", str(number):
-            return Clamp(path, most=float(number))
-    raise ValueError(f"there is no rule {rule.action}")
 
 
 # A struct, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.

@@ -457,28 +457,19 @@ def advice(
     `rejection` is the rejection of `sent`, `relevant` the result of `relevant_rules` for both. `blocked_s` knows the
     rules that failed within the last minute.
     """
-    sentences = [_rule_advice(rejection, sent, setting, blocked_s, relevant)]
-    if setting.suggest is not None and any(step for step in suggested_rules(rejection, LEARN_ALSO)):
-        sentences.append(f"The model {setting.suggest!r} may accept this request.")
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def _rule_advice(
-    rejection: UpstreamRejection,
-    sent: Call,
-    setting: LearningSettings,
-    blocked_s: BlockedS,
-    relevant: Relevant,
-) -> str:
-    if rejection.wants_reasoning:
-        return REASONING_ADVICE
-    for step in suggested_rules(rejection, LEARN_ALSO):
+    advised = REASONING_ADVICE if rejection.wants_reasoning else ""
+    steps = list(suggested_rules(rejection, LEARN_ALSO))  # none if the upstream requires reasoning
+    for step in steps:
         rules = [one for one in step if one in relevant]
         if rules:
-            return _setting_advice(rejection, rules, setting, blocked_s)
+            advised = _setting_advice(rejection, rules, setting, blocked_s)
+            break
         if LearnedRule("content", "text") in step and any(name in sent.body for name in _IMAGES):
-            return "This model accepts text only, and the request contains images."
-    return ""
+            advised = "This model accepts text only, and the request contains images."
+            break
+    other = setting.suggest if any(steps) else None
+    suggested = "" if other is None else f"The model {other!r} may accept this request."
+    return f"{advised} {suggested}".strip()
 
 
 def _setting_advice(

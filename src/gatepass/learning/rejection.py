@@ -92,7 +92,8 @@ class Quoted:
                     values.append(value)
         except (ValueError, RecursionError, _TooMuch):
             return None
-        return cls(tuple(values), tuple(_short_values(group) for group in groups if len(group) > 1))
+        folded = [(_letters(_ESCAPE.sub(_unescaped, text)) for text in group) for group in groups if len(group) > 1]
+        return cls(tuple(values), tuple(tuple(filter(None, group)) for group in folded))
 
     def hold(self, label: str) -> bool:
         """Whether one of the values contains `label`, an error code."""
@@ -208,11 +209,6 @@ def _strings(document: Any, labels: Collection[str], groups: list[list[str]]) ->
 
 def _is_short(text: str) -> bool:
     return len(text) <= SHORT_CHARS and text not in _LABELS
-
-
-def _short_values(group: list[str]) -> tuple[bytes, ...]:
-    folded = (_letters(_ESCAPE.sub(_unescaped, text)) for text in group)
-    return tuple(filter(None, folded))
 
 
 def _letters(text: str) -> bytes:

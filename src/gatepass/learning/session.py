@@ -19,7 +19,7 @@ The caller drives one session through an attempt, and closes it in every case::
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -189,10 +189,6 @@ class LearningSession:
         self._entered_s = now_s if self._entered_s is None else self._entered_s  # the first call starts the wait
         return self.trial.wait_s(self, self._trial_key, self._entered_s, now_s)
 
-    def listen(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call `callback` whenever `wait_s` may have changed; return the function that ends this."""
-        return self.trial.listen(self.scope, callback)
-
     def recall(self, call: Call, now_s: float) -> None:
         """Load the rules that other requests learned or have on trial. Only the first call for a request loads them."""
         self._stream = call.stream
@@ -261,9 +257,15 @@ class LearningSession:
         return True
 
     def succeeded(self, now_s: float) -> None:
-        """Store the rules on trial, because the upstream accepted the last body that was sent."""
+        """Store the rules on trial and count the others: the upstream accepted the last body that was sent."""
         for key in self._applied.used:
-            self._confirm(key, self._applied.by_key[key], now_s)
+            one = self._applied.by_key[key]
+            if not one.proven and one.rule.ttl_s:
+                is_configured = self.policy.is_configured
+                if self.memory.commit(key, one.rule, one.evidence, now_s, is_configured=is_configured):
+                    self._record("learned", one.rule, one.evidence)
+                self.trial.settle(key)
+            self.memory.used(key)
         if self.mode == "on":
             self.trial.mark_known(self, self._trial_key, now_s)
 
@@ -344,15 +346,6 @@ class LearningSession:
                 self._applied.done.add(key)  # otherwise the next rejection may add it again
         return bool(doubtful)
 
-    def _confirm(self, key: Key, one: AppliedRule, now_s: float) -> None:
-        """Store a rule with which a request succeeded, or count one more success."""
-        if not one.proven and one.rule.ttl_s:
-            is_configured = self.policy.is_configured
-            if self.memory.commit(key, one.rule, one.evidence, now_s, is_configured=is_configured):
-                self._record("learned", one.rule, one.evidence)
-            self.trial.settle(key)
-        self.memory.used(key)
-
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:
         self.events.append(LearningEvent(event, self.scope, rule.entry, evidence_of(evidence)))
 
@@ -396,7 +389,7 @@ async def wait_for_trial(session: LearningSession, call: Call, clock: Clock) -> 
     """Return when `call` may be planned: at once in most cases (see memory.py), after MOST_WAIT_S at most."""
     while (left_s := session.wait_s(call, clock.now())) > 0:
         news = asyncio.Event()
-        end = session.listen(news.set)
+        end = session.trial.listen(session.scope, news.set)
         try:
             await wait_at_most(news, left_s, clock)
         finally:
