@@ -93,16 +93,12 @@ class ProfileRules:
 
 def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
     """Return the built-in profiles and the operator's `own` by name."""
-    return MappingProxyType(
-        {
-            name: ProfileRules(
-                name,
-                profile,
-                {dialect: ChangeRule.of(NAME, changes_of(profile, dialect)) for dialect in get_args(DialectName)},
-            )
-            for name, profile in resolved(own).items()
-        }
-    )
+
+    def rules(profile: Profile) -> dict[DialectName, tuple[ChangeRule, ...]]:
+        return {dialect: ChangeRule.of(NAME, changes_of(profile, dialect)) for dialect in get_args(DialectName)}
+
+    profiles = resolved(own).items()
+    return MappingProxyType({name: ProfileRules(name, profile, rules(profile)) for name, profile in profiles})
 
 
 def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:

@@ -111,17 +111,9 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
     if not made:
         return call, []
     # Several changes may have the same entry, such as two roles that move into the user message.
-    entries = dict.fromkeys(change.entry for change in made)
-    return (
-        replace(
-            call,
-            body=editor.written(),
-            stream=editor.stream,
-            max_inputs=editor.max_inputs,
-            adapted=(*call.adapted, *entries),
-        ),
-        made,
-    )
+    adapted = (*call.adapted, *dict.fromkeys(change.entry for change in made))
+    changed = replace(call, body=editor.written(), stream=editor.stream, max_inputs=editor.max_inputs, adapted=adapted)
+    return changed, made
 
 
 def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
@@ -326,13 +318,9 @@ def changes_of(model: Model) -> Iterator[Change]:
 
 
 def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
-    if rules is not None:
-        yield from _changes_of_members(rules)
-        yield from _changes_of_messages(rules)
-
-
-# The order is documented, because a rule sees the result of those before it (docs/reference/configuration.md).
-def _changes_of_members(rules: Rules) -> Iterator[Change]:
+    if rules is None:
+        return
+    # The order is documented, because a rule sees the result of those before it (docs/reference/configuration.md).
     yield from (Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
     yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)
     yield from (Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
@@ -342,9 +330,6 @@ def _changes_of_members(rules: Rules) -> Iterator[Change]:
         yield SchemaInWords()
     if rules.split is not None:
         yield SplitInputs(rules.split)
-
-
-def _changes_of_messages(rules: Rules) -> Iterator[Change]:
     for old, new in rules.roles.items():
         yield SystemIntoUser() if new == "user" else Role(old, new)
     if rules.replayed != "keep":

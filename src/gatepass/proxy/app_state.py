@@ -92,10 +92,10 @@ class Upstream:
     transport: Http1Transport
     holder: TokenHolder | None
     timeouts: Timeouts
-    injector: CredentialInjector = field(default_factory=CredentialInjector)
-    transforms: RagflowTransforms | None = None
-    response_headers: ResponseHeaders = field(default_factory=ResponseHeaders)
-    state: UpstreamState = field(default_factory=UpstreamState)
+    injector: CredentialInjector
+    transforms: RagflowTransforms | None
+    response_headers: ResponseHeaders
+    state: UpstreamState
     host: str = field(init=False)
     # values of `settings` that each request reads: an attribute of a model of pydantic takes ten times as long
     base_url: str = field(init=False)
@@ -132,15 +132,15 @@ class ProcessParts:
     """The parts of an AppState that the process keeps in a reload."""
 
     clock: Clock
-    redactor: Redactor
-    upstream_states: dict[tuple[str, str], UpstreamState]
+    redactor: Redactor = field(default_factory=Redactor)
+    upstream_states: dict[tuple[str, str], UpstreamState] = field(default_factory=dict)
     """By the name and base URL of the upstream."""
-    metrics: Metrics
+    metrics: Metrics = field(default_factory=Metrics)
     in_flight: InFlightRequests
-    refused: RefusedRequests
+    refused: RefusedRequests = field(default_factory=RefusedRequests)
     periodic_checks: PeriodicChecks
-    body_threads: BodyThreads
-    turns: LoopTurns
+    body_threads: BodyThreads = field(default_factory=BodyThreads)
+    turns: LoopTurns = field(default_factory=LoopTurns)
     store: GuardedStore | None
     """None if this process shares nothing."""
     reload_problems: list[str] = field(default_factory=list)
@@ -267,18 +267,9 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     clock = clock or SystemClock()
     limits, callers = config.limits, config.access.callers
     budget = MemoryBudget(limits.held_bytes - limits.heads_bytes, callers, limits.body_bytes + limits.reply_bytes)
-    parts = ProcessParts(
-        clock=clock,
-        redactor=Redactor(),
-        upstream_states={},
-        metrics=Metrics(),
-        in_flight=InFlightRequests(limits.connections, callers, budget),
-        refused=RefusedRequests(),
-        periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
-        body_threads=BodyThreads(),
-        turns=LoopTurns(),
-        store=store,
-    )
+    in_flight = InFlightRequests(limits.connections, callers, budget)
+    checks = PeriodicChecks(clock, CHECK_EVERY_S)
+    parts = ProcessParts(clock=clock, in_flight=in_flight, periodic_checks=checks, store=store)
     state = _assemble(config, parts, TLSContexts(), None)
     attach_metrics(state)
     return state
@@ -424,26 +415,19 @@ def _sample(state: AppState) -> Sample:
     if state.store is not None:
         health = state.store.health
         store = StoreSample(health.state is StoreState.UP, health.emptied, dict(health.operations))
+    credentials = []
+    for name, holder in state.holders.items():
+        status = holder.status()
+        # a usable token without an expiry, such as a static key, never expires
+        left_s = status.expires_in_s if status.expires_in_s is not None else (math.inf if holder.usable else 0.0)
+        sample = CredentialSample(name, holder.usable, status.age_s, left_s, status.fetches, status.failures)
+        credentials.append(sample)
     return Sample(
-        [_credential_sample(name, holder) for name, holder in state.holders.items()],
+        credentials,
         pools,
         [request.response.metrics_key() for request in state.in_flight.requests],
         state.config.limits.connections,
         learned,
         store,
         {name: name in rejections for name, one in state.upstreams.items() if one.holder is not None},
-    )
-
-
-def _credential_sample(name: str, holder: TokenHolder) -> CredentialSample:
-    status = holder.status()
-    # a usable token without an expiry, such as a static key, never expires
-    left_s = status.expires_in_s if status.expires_in_s is not None else (math.inf if holder.usable else 0.0)
-    return CredentialSample(
-        name,
-        usable=holder.usable,
-        age_s=status.age_s,
-        life_left_s=left_s,
-        fetches=status.fetches,
-        failures=status.failures,
     )

@@ -275,7 +275,11 @@ class Kinds:
 
     def __init__(self, config: Config) -> None:
         self._models = config.models
-        self._of_model = _of_model(config)
+        operations: dict[str, set[str]] = {}
+        for operation, route in config.operations.items():
+            if route.model is not None:
+                operations.setdefault(route.model, set()).add(operation)
+        self._of_default_model = _unambiguous(operations)
         self._of_upstream = _of_upstream(config)
 
     def typed(self, model: str, listed_by: Iterable[str] = ()) -> str:
@@ -289,7 +293,7 @@ class Kinds:
     def of(self, model: str) -> ModelKind | None:
         """The kind by the model's `capabilities` or by `operations`, else None."""
         entry = self._models.get(model)
-        return (None if entry is None else declared_kind(entry)) or self._of_model.get(model)
+        return (None if entry is None else declared_kind(entry)) or self._of_default_model.get(model)
 
 
 def declared_kind(entry: Model) -> ModelKind | None:
@@ -298,15 +302,6 @@ def declared_kind(entry: Model) -> ModelKind | None:
     if entry.capabilities.dimensions is not None:
         return "embedding"
     return "vision" if entry.capabilities.vision else None
-
-
-def _of_model(config: Config) -> Mapping[str, ModelKind]:
-    """Return the kinds by public model name, from the default models of `operations`."""
-    operations: dict[str, set[str]] = {}
-    for operation, route in config.operations.items():
-        if route.model is not None:
-            operations.setdefault(route.model, set()).add(operation)
-    return _unambiguous(operations)
 
 
 def _of_upstream(config: Config) -> Mapping[str, ModelKind]:

@@ -121,10 +121,6 @@ class Channel:
     connection_counts: ConnectionCounts
     key: bytes = field(repr=False)
 
-    def announce_stop(self) -> None:
-        """Let all workers drain. systemd signals them too, and a second signal would end their streams."""
-        self.lifeline.send(STOPPING)
-
     @contextmanager
     def descriptors(self) -> Iterator[tuple[int, int, int]]:
         """Yield the descriptors that a worker inherits: listening socket, lifeline, pipe with the key."""
@@ -323,7 +319,8 @@ class Supervisor:
                 worker.signal(NEXT_STOP)
             return
         self._stopping.set()
-        self._channel.announce_stop()
+        # all workers drain. systemd signals them too, and a second signal would end their streams
+        self._channel.lifeline.send(STOPPING)
         # else clients would wait in the socket's queue after the last worker closed it
         self._listening.close()
 
@@ -341,9 +338,8 @@ class Supervisor:
                 return
             if worker.process.returncode == self._command.unusable and not self._has_served:
                 # every other worker would fail in the same way, and has logged why
-                if not self._stopping.is_set():
-                    self._code = self._command.unusable
-                    self.stop()
+                self._code = self._command.unusable
+                self.stop()
                 return
             pause_s = worker.pause_s(pause_s)
             fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
