@@ -62,7 +62,7 @@ class Simulation:
             self.leave(0)
         counted = (len(self.shares), self.shares.relieve(self.now_s + IDLE_S))
         self.holds(counted == (0, []), "connections are counted when all have left")
-        self.holds(not any(map(self.requests.in_flight, CALLERS)), "requests are counted after their end")
+        self.holds(not any(self.requests.by_caller.values()), "requests are counted after their end")
 
     def connect(self, address: str) -> Client:
         client = Client(address)
@@ -105,7 +105,7 @@ class Simulation:
             client.serving = "stranger"
             return
         caller = CALLERS[CALLERS.index(caller) % self.callers]
-        before = self.requests.in_flight(caller)
+        before = self.requests.by_caller.get(caller, 0)
         try:
             self.requests.claim(caller, MAX_CONCURRENT if caller == BOUNDED else None)
         except GatepassError as error:
@@ -169,7 +169,7 @@ class Simulation:
         known = {
             name: sum(client.by == name for client in self.open if client.serving == "admitted") for name in CALLERS
         }
-        self.holds(all(self.requests.in_flight(name) == known[name] for name in CALLERS), "requests are counted")
+        self.holds(all(self.requests.by_caller.get(name, 0) == known[name] for name in CALLERS), "requests are counted")
         self.holds(known[BOUNDED] <= MAX_CONCURRENT, "max_concurrent holds")
         self.holds(sum(known.values()) <= CONNECTIONS + self.callers, "requests are bounded in total")
         per_caller = CONNECTIONS if self.callers == 1 else CONNECTIONS - 1

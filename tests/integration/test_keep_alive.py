@@ -337,11 +337,11 @@ async def test_no_check_runs_after_the_last_stream():
         gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
-        assert len(gp.state.periodic_checks) == 1
+        assert len(gp.state.periodic_checks.members) == 1
         go.set()
         await ask.answer()
         await clock.advance(2)
-        assert len(gp.state.periodic_checks) == 0
+        assert len(gp.state.periodic_checks.members) == 0
 
 
 async def test_hold_time_includes_the_wait_for_another_request():

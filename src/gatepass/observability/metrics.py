@@ -304,7 +304,7 @@ class Metrics(Observer):
         self._errors = Counts(registry, "gatepass_errors_total", (*REQUEST_LABELS, "code", "hop"))
         client_bytes = Counts(registry, "gatepass_client_bytes_total", ("direction",))
         self.bytes_in, self.bytes_out = client_bytes.of(("in",)), client_bytes.of(("out",))
-        registry.register(_Collected(self._collect))
+        registry.register(self)
         ProcessCollector(registry=registry)
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
@@ -437,7 +437,11 @@ class Metrics(Observer):
         name = (self._configured_name(model) or OTHER) if model else NONE
         return (caller or NONE, name, upstream or NONE, operation)
 
-    def _collect(self) -> Iterator[Metric]:
+    def describe(self) -> Iterable[Metric]:
+        return []  # without this method, registration would call `collect` before there are credentials
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families that exist only at a scrape."""
         sample = self._sampled
         yield from self._request_families(sample)
         yield from _credential_families(sample.credentials)
@@ -515,16 +519,6 @@ def _store_families(sample: StoreSample) -> Iterator[Metric]:
     yield _gauge("gatepass_store_up", (), [((), sample.is_up)])
     yield _counter("gatepass_store_emptied", (), [((), sample.emptied)])
     yield _counter("gatepass_store_operations", ("operation", "outcome"), sample.operations.items())
-
-
-class _Collected:
-    """Passes the families that exist only at a scrape to the registry."""
-
-    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
-        self.collect = collect
-
-    def describe(self) -> Iterable[Metric]:
-        return []  # without this method, registration would call `collect` before there are credentials
 
 
 MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(

@@ -190,33 +190,29 @@ class Concurrency:
     def __init__(self, limit: int, callers: int) -> None:
         self._limit = limit
         self._limit_per_caller = _limit_per_caller(limit, callers)
-        self._by_caller: dict[str, int] = {}
+        self.by_caller: dict[str, int] = {}
         """Entries of 0 stay, because to remove them would cost time in each request of a caller without others."""
         self._total = 0
 
     def set_callers(self, callers: int) -> None:
         self._limit_per_caller = _limit_per_caller(self._limit, callers)
 
-    def in_flight(self, caller: str) -> int:
-        """Return how many requests of `caller` are counted."""
-        return self._by_caller.get(caller, 0)
-
     def claim(self, caller: str, max_concurrent: int | None) -> None:
         """Count one more request of `caller`.
 
         Raises: ConcurrencyLimited, Overloaded. The request is then not counted.
         """
-        own = self._by_caller.get(caller, 0)
+        own = self.by_caller.get(caller, 0)
         # one comparison for most requests; `_check` finds the limit that was reached
         if own and (max_concurrent is not None or own >= self._limit_per_caller or self._total >= self._limit):
             self._check(caller, own, max_concurrent)
-        self._by_caller[caller] = own + 1
+        self.by_caller[caller] = own + 1
         self._total += 1
 
     def release(self, caller: str) -> None:
         """Remove one request that `claim` counted."""
         self._total -= 1
-        self._by_caller[caller] -= 1
+        self.by_caller[caller] -= 1
 
     def _check(self, caller: str, own: int, max_concurrent: int | None) -> None:
         if max_concurrent is not None and own >= max_concurrent:
@@ -427,24 +423,21 @@ class PeriodicChecks:
     timer per request would cost 1.2 µs and would almost never fire.
     """
 
-    __slots__ = ("_clock", "_every_s", "_is_set", "_members")
+    __slots__ = ("_clock", "_every_s", "_is_set", "members")
 
     def __init__(self, clock: Clock, every_s: float) -> None:
         self._clock = clock
         self._every_s = every_s
-        self._members: set[Callable[[], None]] = set()
+        self.members: set[Callable[[], None]] = set()
         self._is_set = False
 
-    def __len__(self) -> int:
-        return len(self._members)
-
     def add(self, member: Callable[[], None]) -> None:
-        self._members.add(member)
+        self.members.add(member)
         if not self._is_set:
             self._set()
 
     def remove(self, member: Callable[[], None]) -> None:
-        self._members.discard(member)
+        self.members.discard(member)
 
     def _set(self) -> None:
         self._is_set = True
@@ -452,7 +445,7 @@ class PeriodicChecks:
 
     def _check_members(self) -> None:
         self._is_set = False
-        if self._members:
+        if self.members:
             self._set()
-            for member in tuple(self._members):  # a check may add and remove members
+            for member in tuple(self.members):  # a check may add and remove members
                 member()

@@ -78,10 +78,6 @@ class _Fetch:
     began_s: float
 
 
-class _WaitOver(Exception):
-    """The list did not arrive within the wait."""
-
-
 class ModelCatalog:
     """Model lists, cached per upstream. All requests share one fetch per upstream.
 
@@ -197,8 +193,8 @@ class ModelCatalog:
             await ended
             return
         left_s = max(fetch.began_s for fetch in fetches) + wait_s - self._state.clock.now()
-        with suppress(_WaitOver):
-            await timeout(self._state.clock, max(0.0, left_s), ended, _WaitOver())
+        with suppress(TimeoutError):  # the list did not arrive within the wait
+            await timeout(self._state.clock, max(0.0, left_s), ended, TimeoutError())
 
     async def _fetch(self, upstream: str) -> None:
         try:

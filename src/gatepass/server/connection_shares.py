@@ -285,13 +285,10 @@ class TrustedProxies:
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = [ip_network(network) for network in networks]
-        self._known = lru_cache(maxsize=1024)(self._of_peer)  # the same clients connect again and again
-
-    def of_peer(self, peer: str) -> Address | None:
-        """Return the address that a new connection belongs to. None for a trusted proxy or without an address."""
-        return self._known(peer)
+        self.of_peer = lru_cache(maxsize=1024)(self._of_peer)  # the same clients connect again and again
 
     def _of_peer(self, peer: str) -> Address | None:
+        """Return the address that a new connection belongs to. None for a trusted proxy or without an address."""
         address = _parsed(peer)
         return None if address is None or self._trusts(address) else _grouped(address)
 

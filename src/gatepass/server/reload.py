@@ -89,11 +89,7 @@ class _Read:
 
 
 class _Refused(Exception):
-    """The configuration cannot be used."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__()
-        self.problems = list(problems)
+    """The configuration cannot be used. Each argument is a problem."""
 
 
 def unattended_problems(used: LoadedConfig, loaded: LoadedConfig, *, is_replaced: bool) -> list[str]:
@@ -174,7 +170,7 @@ class Reloader:
                 # not in the thread: the new holders and connections belong to the event loop
                 successor = next_app_state(read.config, read.tls_contexts, state)
             except _Refused as refused:
-                problems = refused.problems
+                problems = list(refused.args)
             except ConfigError as error:
                 problems = [str(problem) for problem in error.problems]
             except TimeoutError:  # before OSError, its base class
@@ -206,9 +202,9 @@ class Reloader:
         if trigger == "watch":
             is_replaced = self._replacement.is_replaced(self._loaded.document.version, loaded.document.version)
             if problems := unattended_problems(self._loaded, loaded, is_replaced=is_replaced):
-                raise _Refused(problems)
+                raise _Refused(*problems)
         if state.config.access.keys and not config.access.keys:
-            raise _Refused([KEYS_LOST])
+            raise _Refused(KEYS_LOST)
         before = state.config
         needs_restart = [name for name in changed_settings(before, config) if name.partition(".")[0] in NEED_RESTART]
         config = config.model_copy(update={name: getattr(before, name) for name in NEED_RESTART})

@@ -79,16 +79,12 @@ def _keys(before: Access, after: Access) -> Iterator[str]:
             if not is_same(*values) and not (field in NARROWER and NARROWER[field](*values)):
                 yield f"{name}.{field}"
     # the last caller has what the others used together
-    if _callers(after) < 2 <= _callers(before) or not after.keys:
+    if (before.shares_objects and not after.shares_objects) or not after.keys:
         yield "access.keys"
 
 
 def _identity(key: AccessKey) -> str:
     return key.hash or (key.key.reference if key.key is not None else "")
-
-
-def _callers(access: Access) -> int:
-    return len({key.name for key in access.keys if key.calls_models})
 
 
 def _origins(before: Config, after: Config) -> Iterator[str]:

@@ -149,11 +149,8 @@ async def run(
     assert set(ends.attempts) == set(ends.began)
     assert list(ends.requests.values()) == [1]
     assert failed == []
-    assert (state.in_flight.busy, state.in_flight.held.total_bytes, state.in_flight.concurrency.in_flight("local")) == (
-        0,
-        0,
-        0,
-    )
+    in_flight = state.in_flight
+    assert (in_flight.busy, in_flight.held.total_bytes, sum(in_flight.concurrency.by_caller.values())) == (0, 0, 0)
     return ends, is_over
 
 
