@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -136,7 +135,7 @@ class PageRequest:
         """Return the part of each worker by its name, or the part of this process as ""."""
         if self._peers is not None:
             return await self._peers.collect(self._page.path)
-        return {} if self._page.own is None else {"": await self._page.own(self.state)}
+        return {"": await own_part(self._page.path, self.state)}
 
 
 async def _healthz(call: PageRequest) -> Response:
@@ -324,16 +323,14 @@ RELOAD, RETRY = "/reload", "/retry"
 RELOAD_S = 30.0
 """Timeout for a reload of another worker."""
 
-Own = Mapping[str, Callable[[], Awaitable[bytes]]]
-"""By the path of a page or command: what this worker answers to the other workers."""
+Own = Callable[[str], Awaitable[bytes]]
+"""Returns what this worker answers to the other workers, by the path of a page or command; b"" for an unknown one."""
 
 
-def own_pages(current: Callable[[], AppState]) -> Own:
-    return {page.path: partial(_own_part, page.own, current) for page in PAGES if page.own is not None}
-
-
-async def _own_part(own: Callable[[AppState], Awaitable[bytes]], current: Callable[[], AppState]) -> bytes:
-    return await own(current())
+async def own_part(path: str, state: AppState) -> bytes:
+    """Return what this process contributes to the page at `path`, b"" if there is no such page."""
+    own = next((page.own for page in PAGES if page.path == path), None)
+    return b"" if own is None else await own(state)
 
 
 class Peers:
@@ -379,7 +376,7 @@ class Peers:
 
     async def _request(self, path: Path, page: str) -> bytes | None:
         if path == self._socket:  # directly: a full queue of its socket must not hide this worker from itself
-            return await self._page(page)
+            return await self._own(page)
         try:
             async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
                 reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
@@ -392,18 +389,13 @@ class Peers:
             LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": system_reason(error)}})
             return None
 
-    async def _page(self, page: str) -> bytes:
-        """Return the part of this worker, b"" for an unknown page."""
-        own = self._own.get(page)
-        return b"" if own is None else await own()
-
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             # two limits: the time for a slow reload begins when the request has arrived
             async with asyncio.timeout(REQUEST_S):
                 page = (await reader.readline()).decode("latin-1").strip()
             async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
-                writer.write(await self._page(page))
+                writer.write(await self._own(page))
                 await writer.drain()
         except (OSError, TimeoutError, ValueError):
             return  # the other worker closed the connection, or sent no valid line

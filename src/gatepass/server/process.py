@@ -54,7 +54,7 @@ from gatepass.server.pages import (
     RETRY,
     Peers,
     is_browser,
-    own_pages,
+    own_part,
     page_paths,
     page_routes,
 )
@@ -267,13 +267,13 @@ class DrainingServer(uvicorn.Server):
         peers = None
         if channel is not None:
 
-            async def reload() -> bytes:
-                return json.dumps(await reload_own()).encode()
+            async def own(page: str) -> bytes:
+                if page == RELOAD:
+                    return json.dumps(await reload_own()).encode()
+                if page == RETRY:
+                    return json.dumps(_retry(endpoint.state)).encode()
+                return await own_part(page, endpoint.state)
 
-            async def retry() -> bytes:
-                return json.dumps(_retry(endpoint.state)).encode()
-
-            own = {**own_pages(lambda: endpoint.state), RELOAD: reload, RETRY: retry}
             peers = Peers(channel.folder, channel.name, own)
         routes = page_routes(lambda: service.state, state.config.server.base_path, peers)
         # only lifespan and pages: ClientConnection serves every other path

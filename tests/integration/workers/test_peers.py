@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,23 +12,17 @@ from gatepass.server.pages import RELOAD, RETRY, Peers
 FIRST = b"# HELP gatepass_x_total X\n# TYPE gatepass_x_total counter\ngatepass_x_total 1.0\n"
 
 
-async def exposition() -> bytes:
-    return FIRST
-
-
 def worker(folder: Path, name: str) -> Peers:
-    def answering(document: object) -> Callable[[], Awaitable[bytes]]:
-        async def own() -> bytes:
-            return json.dumps(document).encode()
-
-        return own
-
-    own = {
-        "/metrics": exposition,
-        "/status": answering({"ready": True, "name": name}),
-        RELOAD: answering({"outcome": name}),
-        RETRY: answering([name]),
+    answers = {
+        "/metrics": FIRST,
+        "/status": json.dumps({"ready": True, "name": name}).encode(),
+        RELOAD: json.dumps({"outcome": name}).encode(),
+        RETRY: json.dumps([name]).encode(),
     }
+
+    async def own(page: str) -> bytes:
+        return answers.get(page, b"")
+
     return Peers(folder, name, own)
 
 
