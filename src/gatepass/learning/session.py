@@ -257,7 +257,7 @@ class LearningSession:
         return True
 
     def succeeded(self, now_s: float) -> None:
-        """Store the rules on trial and count the others: the upstream accepted the last body that was sent."""
+        """Store the rules on trial and count a success of each rule: the upstream accepted the last body."""
         for key in self._applied.used:
             one = self._applied.by_key[key]
             if not one.proven and one.rule.ttl_s:
