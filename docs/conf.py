@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sphinx.application import Sphinx
+from sphinx.search.en import SearchEnglish
+
 ROOT = Path(__file__).parents[1]
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "src/gatepass/__init__.py").read_text())
 
@@ -17,8 +20,22 @@ myst_heading_anchors = 4  # the anchors of GitHub, so that a link works there an
 myst_enable_extensions = ["deflist"]
 html_theme = "furo"
 html_title = f"gatepass {release}"
+html_favicon = "icon.svg"
 html_static_path = ["images"]
 html_show_sphinx = False
 html_copy_source = False
+html_search_scorer = str(ROOT / "docs/search.js")
 copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
+
+
+class SearchWithNumbers(SearchEnglish):
+    """The index of English pages, with numbers such as 401. docs/search.js searches for them."""
+
+    def word_filter(self, word: str) -> bool:
+        return word not in self.stopwords
+
+
+def setup(app: Sphinx) -> None:
+    """Register the search language in place of Sphinx's own."""
+    app.add_search_language(SearchWithNumbers)

@@ -1,4 +1,4 @@
-"""docs/reference/ is what docs/generate.py writes, and its entries are complete, unique and real."""
+"""The generated pages are what docs/generate.py writes, and its entries are complete, unique and real."""
 
 import ast
 import json
@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import click
 import pytest
 from docs.entries import Entry
-from docs.generate import FOLDER, SHARED, FieldText, blocks_in, commands, pages
+from docs.generate import FOLDER, PARTS, ROOT, SHARED, FieldText, blocks_in, commands, pages, with_parts
+from docs.generate import PAGES as GENERATED
 from docs.log_events import EVENTS, FIELDS
 from pydantic import BaseModel, create_model
 
@@ -24,7 +25,7 @@ from gatepass.config.yaml_file import parse_yaml
 from gatepass.observability.observer import AccessRecord
 
 PAGES = {page.name: page.read_text() for page in FOLDER.iterdir()}
-SOURCES = Path(__file__).parents[2] / "src/gatepass"
+SOURCES = ROOT / "src/gatepass"
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +34,18 @@ def written():
     return pages()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_not_stale(name, written):
-    assert PAGES[name] == written[name], "run `make reference`"
+@pytest.mark.parametrize("path", [*GENERATED, *PARTS])
+def test_a_page_is_not_stale(path, written):
+    assert (ROOT / path).read_text() == written[path], "run `make reference`"
 
 
 def test_folder_contains_the_written_pages_alone(written):
-    assert set(PAGES) == set(written)
+    assert set(PAGES) == {Path(path).name for path in written if path.startswith("docs/reference/")}
+
+
+def test_a_page_without_the_comments_of_its_part_is_an_error():
+    with pytest.raises(ValueError, match="the comments around the part symptoms are missing"):
+        with_parts("# gatepass\n", PARTS["README.md"])
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,0 +1,379 @@
+"""What users see, its cause and the next command: the one table of faults.
+
+docs/generate.py writes it to docs/symptoms.md, and the rows with `solution` to README.md. Links are relative to docs/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """One row. `solution` is the cell of README.md: what gatepass does about it."""
+
+    seen: str
+    cause: str
+    action: str
+    solution: str = ""
+
+
+WITHOUT = (
+    Symptom(
+        "`401`, `token expired` or `invalid token` every few minutes",
+        "The client holds a token, and the token expires.",
+        "Point the client at gatepass. `gatepass token NAME` shows lifetime and refresh.",
+        "keeps a valid token, and fetches a new one if the upstream rejects it early",
+    ),
+    Symptom(
+        "sometimes a `403`, a login page, or a redirect to one",
+        "The LLM gateway rejects an expired token without a 401.",
+        "For 403, set [`rejection`](reference/configuration.md#upstreamsnamerejection). A login page requires none.",
+        "treats a login page as a rejected token, and a 403 if "
+        "[`rejection`](reference/configuration.md#upstreamsnamerejection) names it",
+    ),
+    Symptom(
+        '`{"code":102,"message":"…"}` with HTTP 200, or an empty answer',
+        "The upstream hides an error in a 200.",
+        "None: the client receives the text. `error.upstream` has the original.",
+        "returns a 4xx or 5xx with the text",
+    ),
+    Symptom(
+        "`'NoneType' object is not iterable`, `No generation chunks were returned`",
+        "The upstream answered with an error or an empty stream, and the SDK read it as a reply.",
+        "Read the error that the client now receives. `gatepass doctor MODEL --call` repeats it.",
+        "returns an OpenAI error instead of an empty stream",
+    ),
+    Symptom(
+        "`Unrecognized request argument supplied: drop_params`",
+        "The client sends a parameter that the upstream does not support.",
+        "None. `gatepass learned` lists other parameters that gatepass leaves out.",
+        "removes the parameter",
+    ),
+    Symptom(
+        "`Unrecognized request argument supplied: images`",
+        "The client sends pictures next to the conversation.",
+        "None: the change is `images` in `x-gatepass-adapted`.",
+        "moves the images into the last user message",
+    ),
+    Symptom(
+        "`stream does not support true with this model`",
+        "The model cannot stream.",
+        "None. `gatepass learned --as-config` prints the permanent setting.",
+        "[learns a rule](concepts/learned_rules.md), requests a whole reply and synthesizes the stream",
+    ),
+    Symptom(
+        "`Error code: 400` without a text",
+        "The upstream's error does not have OpenAI's format.",
+        "Read `message`. `x-gatepass-tried` lists the changes that did not help.",
+        "returns the upstream's text in an OpenAI error",
+    ),
+    Symptom(
+        "`peer closed connection without sending complete message body (incomplete chunked read)`",
+        "The upstream or a proxy closed the connection in the middle of a stream.",
+        "`gatepass doctor MODEL --call`. Search the log for `upstream_closed`.",
+        "ends the stream with an error event",
+    ),
+    Symptom(
+        "`JSONDecodeError` in the middle of a stream",
+        "The upstream sends comments or keep-alives that the SDK cannot parse.",
+        "None. The [profile](concepts/profiles.md) of the key decides which keep-alives the client receives.",
+        "removes or rewrites keep-alives that SDKs cannot parse",
+    ),
+    Symptom(
+        "`CERTIFICATE_VERIFY_FAILED`, `unable to get local issuer certificate`, error code `upstream_tls`",
+        "The CA of your company signed the certificate, or a proxy replaces it.",
+        "Set `network.ca_file` of the upstream or credential, or `GATEPASS_CA_FILE`. Then `gatepass doctor`.",
+        "trusts your company's CA: set `network.ca_file`",
+    ),
+)
+"""What clients show without gatepass. Each row is in README.md too."""
+
+HOP = (
+    Symptom(
+        "`hop` is `client`", "The request is wrong, or its key.", "Read `message`. `gatepass route MODEL --key NAME`"
+    ),
+    Symptom("`hop` is `credential:NAME`", "gatepass has no token.", "`gatepass token NAME`"),
+    Symptom(
+        "`hop` is `upstream:NAME`", "The upstream failed or rejected the request.", "`gatepass doctor MODEL --call`"
+    ),
+    Symptom(
+        "`hop` is `gatepass`", "gatepass is overloaded or stops, or has a bug.", "Search the log for the request id."
+    ),
+)
+
+REQUEST = (
+    Symptom(
+        "`Connection error.`, `connection refused`, from another machine or a container",
+        "gatepass listens on 127.0.0.1 only, or the URL names the wrong host.",
+        "Set keys and [`server.host: 0.0.0.0`](reference/configuration.md#serverhost). Then "
+        "[`gatepass doctor --url URL`](operations/diagnose.md#from-a-clients-machine) on the client's machine.",
+    ),
+    Symptom(
+        "`The api_key client option must be set`, `Missing credentials`, `Illegal header value`",
+        "The SDK rejects an empty key and sends nothing.",
+        "Enter the key, or any text if gatepass has no keys.",
+    ),
+    Symptom(
+        "401 `invalid_api_key`",
+        "The client's key is unknown or expired.",
+        '`gatepass keys list`. Compare the column `KEY` with `printf %s "$KEY" \\| sha256sum`.',
+    ),
+    Symptom(
+        "401 `upstream_auth`",
+        "The upstream rejects new tokens.",
+        "`gatepass token NAME`. Correct `scope`, `audience` or `token_placement`.",
+    ),
+    Symptom(
+        "403 `operation_not_allowed`",
+        "The key does not allow the operation.",
+        "`gatepass keys list`. Set the key's [`operations`](operations/keys.md#limit-the-operations-of-a-key).",
+    ),
+    Symptom(
+        "403, hop `upstream:…`",
+        "The upstream rejects the token or the request with 403.",
+        "Read `error.upstream`. For a rejected token, set "
+        "[`rejection`](reference/configuration.md#upstreamsnamerejection).",
+    ),
+    Symptom(
+        "404 `unknown_path`",
+        "The client's base URL is wrong.",
+        "The message has the right one.",
+    ),
+    Symptom(
+        "404 `model_not_found`",
+        "No entry of `models` matches the name.",
+        "`gatepass route MODEL`. `GET /v1/models` lists the names.",
+    ),
+    Symptom(
+        "a 400 that names a parameter",
+        "gatepass has no change for it, or the change did not help.",
+        "`gatepass learned`. `x-gatepass-tried` lists the [changes](adaptations.md). Declare a rule.",
+    ),
+    Symptom(
+        "503 `token_unavailable`, `/readyz` red",
+        "The token endpoint failed or refused the client.",
+        "`gatepass status`: the last lines have the issuer's reason. After a repair there, run `gatepass reload`.",
+    ),
+    Symptom(
+        "503 `overloaded`, 429 `concurrency_limited`",
+        "A limit of gatepass is reached.",
+        "The message names the [limit](operations/limits_and_memory.md).",
+    ),
+    Symptom(
+        "502 or 504, hop `upstream:…`",
+        "The upstream failed, or a slow model exceeds a timeout.",
+        "Send `upstream_request_id` of the log to the owner of the upstream. Raise `timeouts` of a slow model.",
+    ),
+    Symptom(
+        "a CORS error in a browser",
+        "The origin is not allowed.",
+        "Read `reason` of the `OPTIONS` request in the log. Add the origin to "
+        "[`cors_origins`](reference/configuration.md#profilesnamecors_origins).",
+    ),
+    Symptom(
+        "no response, or one without `x-request-id`",
+        "gatepass rejected the request head, or another server answered.",
+        "Search the log for [`refused`](reference/log_events.md#refused).",
+    ),
+    Symptom(
+        "the connection closes during an upload",
+        "The error came before the client had sent everything.",
+        "Read the access line.",
+    ),
+)
+
+STREAM = (
+    Symptom(
+        "the first word is late",
+        "The upstream is slow, or gatepass waited for a token.",
+        "Compare `ttft_s` and `token_wait_s` in the log.",
+    ),
+    Symptom(
+        "a stream arrives in one piece",
+        "A proxy buffers, or `x-gatepass-adapted` has `stream=synth`: the model cannot stream.",
+        "Turn off the [buffers](operations/run.md#load-balancers) of the proxy.",
+    ),
+    Symptom(
+        "a parameter has no effect",
+        "gatepass left it out.",
+        "Read `x-gatepass-adapted`. [Adaptations](adaptations.md) has the rules.",
+    ),
+)
+
+TOKEN = (
+    Symptom(
+        "`no connection to …: connection refused`",
+        "The host or the port is wrong, or a proxy is required.",
+        "Check `token_url` or `url`, and `network.proxy`. `gatepass doctor` tests each step.",
+    ),
+    Symptom(
+        "`the issuer refused the client: … answered 401: invalid_client`",
+        "The client id, the secret or the way to send it is wrong.",
+        "Correct `client_id`, `client_secret` or `client_auth`.",
+    ),
+    Symptom(
+        "`the URL is wrong: … answered 404`",
+        "The path is not that of the token endpoint.",
+        "Correct the path. The [table by product](tokens.md#check-a-recipe) has the usual forms.",
+    ),
+    Symptom(
+        "`answered 200 with an HTML page (Sign in)`",
+        "The URL leads to a login page for people.",
+        "Ask for the token endpoint.",
+    ),
+    Symptom(
+        "`answered without a token; the reply has data (jwt_token, …)`",
+        "The token is in another member.",
+        "Set `reply.token`, here to `data.jwt_token`.",
+    ),
+    Symptom(
+        "`the environment variable CORP_SECRET is not set`",
+        "The variable is set in another shell or container.",
+        "Set it where gatepass runs.",
+    ),
+    Symptom(
+        "`lifetime 240 s, from default_ttl_s, …`",
+        "The token has no expiry that gatepass can read.",
+        "Set `default_ttl_s` to its real lifetime.",
+    ),
+    Symptom(
+        "`… returned a token for the audience account, and credentials.corp.audience is …`",
+        "The `aud` of the JWT does not contain `audience`.",
+        "Set `audience` to the one that the upstream requires, or remove it.",
+    ),
+)
+
+RAGFLOW = (
+    Symptom(
+        "`Missing credentials`, `Connection error.`",
+        "The API-Key is empty, or the container cannot reach the address.",
+        "Enter a key. Run the [`curl`](ragflow.md#check) in RAGFlow's container.",
+    ),
+    Symptom(
+        "`Completions.create() got an unexpected keyword argument 'images'`",
+        "RAGFlow's own SDK fails at a picture in a chat before it sends a request.",
+        "Add the model again as **image2text**, or under the provider **OpenAI** with gatepass as base URL.",
+    ),
+    Symptom(
+        "an answer that ignores the picture",
+        "RAGFlow's chat class drops pictures in streams.",
+        "the same",
+    ),
+    Symptom(
+        "`Object of type bytes is not JSON serializable`",
+        "The providers that use LiteLLM fail at picture files.",
+        "Use **image2text**.",
+    ),
+    Symptom(
+        "401 with LocalAI, LM-Studio or HuggingFace",
+        "These providers do not send your key.",
+        "See [fixed keys](ragflow.md#fixed-keys).",
+    ),
+    Symptom(
+        "404 for embeddings or rerank",
+        "Several of RAGFlow's classes remove the path of the base URL.",
+        "Serve gatepass at the root of a host and port, without `server.base_path`. Select the profile by the key.",
+    ),
+    Symptom("`No models found for provider`", "The model list is empty.", "Add `models`."),
+    Symptom(
+        "a wrong type in the model list",
+        "RAGFlow guesses the type from the name.",
+        "See [model types](ragflow.md#model-types).",
+    ),
+    Symptom(
+        "The model cannot be added: timeout",
+        "The model needs more than 10 s.",
+        "Increase `LLM_TIMEOUT_SECONDS` of RAGFlow.",
+    ),
+    Symptom(
+        "poor ranks for long documents",
+        "RAGFlow shortens texts to 500 tokens for a rerank, and to 8191 for an embedding.",
+        "Use smaller chunks.",
+    ),
+    Symptom(
+        "an empty answer",
+        "The model returned no text.",
+        "See the metric `gatepass_empty_answers_total`.",
+    ),
+    Symptom(
+        "an error class that does not fit, such as `AUTH_ERROR`",
+        "RAGFlow guesses the class from words in the text.",
+        "Read the text, or the access log.",
+    ),
+)
+
+PROCESS = (
+    Symptom(
+        "exit code 2, `is not a setting; did you mean …?`",
+        "The configuration is not valid.",
+        "`gatepass check` lists every problem with its line.",
+    ),
+    Symptom(
+        "`network docker_ragflow declared as external, but could not be found`",
+        "RAGFlow does not run, or its network has another name.",
+        "Start RAGFlow first, or set `RAGFLOW_NETWORK`.",
+    ),
+    Symptom(
+        "`/run/secrets/… cannot be read: Permission denied`",
+        "The user of the container cannot read the file.",
+        "Give the file to the uid 65532: see [container](container.md).",
+    ),
+    Symptom(
+        "RAGFlow cannot resolve `gatepass`",
+        "gatepass and RAGFlow share no network.",
+        "`docker network inspect docker_ragflow` must list both.",
+    ),
+    Symptom(
+        "no page answers, the process is idle",
+        "The pipe of the log is full.",
+        "Repair the program that reads the log.",
+    ),
+    Symptom(
+        "exit code 137",
+        "The kernel killed the process above its memory limit.",
+        "Raise the [memory limit](operations/limits_and_memory.md#memory). See `bytes_in` and `bytes_out` in the log.",
+    ),
+)
+
+GROUPS: Mapping[str, tuple[str, tuple[Symptom, ...]]] = MappingProxyType(
+    {
+        "Without gatepass": ("A client shows this, and no gatepass is between it and the LLM gateway yet.", WITHOUT),
+        "An error from gatepass": ("[`hop`](errors.md) names the part that failed.", HOP),
+        "Requests": ("The client talks to gatepass, and fails.", REQUEST),
+        "Streams": ("The answer arrives, but not as expected.", STREAM),
+        "Tokens": ("`gatepass token`, `gatepass doctor` or the log prints this.", TOKEN),
+        "RAGFlow": (
+            "gatepass corrects unsupported parameters, streams and replies ([quirks](quirks.md)). These remain.",
+            RAGFLOW,
+        ),
+        "Start and container": ("gatepass does not start, or ends.", PROCESS),
+    }
+)
+"""The sections of the page: the sentence below the heading, and the rows."""
+
+TITLE = """# Symptoms
+
+This page is for everyone who sees an error. Search it for the words of the error: each row has the cause and the next
+command.
+"""
+
+
+def rows(group: tuple[Symptom, ...]) -> Iterator[str]:
+    yield "| you see | cause | next command or setting |\n|---|---|---|"
+    yield from (f"| {row.seen} | {row.cause} | {row.action} |" for row in group)
+
+
+def symptoms_page() -> str:
+    """Return the page docs/symptoms.md."""
+    sections = [f"## {title}\n\n{text}\n\n" + "\n".join(rows(group)) for title, (text, group) in GROUPS.items()]
+    return TITLE + "\n" + "\n\n".join(sections) + "\n"
+
+
+def readme_table() -> str:
+    """Return the table of README.md."""
+    shown = [row for _, group in GROUPS.values() for row in group if row.solution]
+    lines = [f"| {row.seen} | {row.solution} |" for row in shown]
+    return "\n".join(["| you see | gatepass |\n|---|---|", *lines]).replace("](", "](docs/")

@@ -1,0 +1,54 @@
+"""The table of symptoms: each error text once, on one page, and its texts of gatepass are real."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from docs.symptom_table import GROUPS, TITLE, rows
+
+from gatepass.cli import COMMANDS
+from tests.docs.test_errors import codes
+
+DOCS = Path(__file__).parents[2] / "docs"
+ROWS = [row for _, group in GROUPS.values() for row in group]
+FAULT_TABLE = re.compile(r"^\| *(you see|symptom|fault|error|message|.* (shows|prints)) *\|", re.MULTILINE)
+
+
+def test_each_symptom_has_one_row():
+    of_a_group = Counter((title, row.seen) for title, (_, group) in GROUPS.items() for row in group)
+    assert [shown for shown, times in of_a_group.items() if times > 1] == []
+    texts = Counter(text for row in ROWS for text in re.findall(r"`([^`]+)`", row.seen) if len(text.split()) > 2)
+    assert [text for text, times in texts.items() if times > 1] == []
+
+
+def test_no_other_english_page_has_a_table_of_faults():
+    pages = [page for page in DOCS.rglob("*.md") if page.name != "symptoms.md" and "zh" not in page.parts]
+    assert [page.name for page in pages if FAULT_TABLE.search(page.read_text())] == []
+    assert FAULT_TABLE.search("\n".join(rows(GROUPS["RAGFlow"][1])))
+
+
+def test_the_rows_name_codes_and_commands_that_exist():
+    named = {found for row in ROWS for found in re.findall(r"\b\d{3} `(\w+)`|error code `(\w+)`", row.seen)}
+    assert {code for pair in named for code in pair if code} <= codes()
+    commands = {found for row in ROWS for found in re.findall(r"`gatepass (\w+)", row.action)}
+    assert commands <= set(COMMANDS)
+    assert len(commands) >= 8
+
+
+def test_each_page_of_a_group_links_to_it():
+    for page, anchor in {
+        "tokens": "tokens",
+        "ragflow": "ragflow",
+        "container": "start-and-container",
+        "errors": "an-error-from-gatepass",
+    }.items():
+        assert f"](symptoms.md#{anchor})" in (DOCS / f"{page}.md").read_text(), page
+    assert "](../symptoms.md)" in (DOCS / "operations/diagnose.md").read_text()
+
+
+def test_symptoms_are_the_first_page_of_the_site():
+    first = re.findall(r"^```\{toctree\}\n(?::.*\n)*\n(\S+)", (DOCS / "index.md").read_text(), re.MULTILINE)
+    assert first[0] == "symptoms"
+    assert TITLE.startswith("# Symptoms")
