@@ -321,7 +321,7 @@ credentials:
     type: oauth2
     token_url: https://sso.corp.example/token
     client_id: gatepass
-    client_secret: ${CLIENT_SECRET}
+    client_secret: ${CORP_SECRET}
 upstreams:
   chat: {base_url: "https://llm.corp.example/v1", credential: corp, timeouts: {first_byte_s: 900}}
 models:
@@ -720,6 +720,16 @@ def errors_page() -> str:
     return page(ERRORS_TITLE, parts)
 
 
+SMALLEST_FILE = """```yaml
+credentials:
+  corp: {type: oauth2, token_url: https://sso.corp.example/token, client_id: gatepass, client_secret: "${CORP_SECRET}"}
+upstreams:
+  chat: {base_url: https://llm.corp.example/v1, credential: corp}
+access:
+  keys: [{name: ragflow, hash: "sha256:…", profile: ragflow}]   # from `gatepass keys new`
+```"""
+"""One upstream with a token, and one client."""
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/symptoms.md": symptoms_page,
     "docs/reference/configuration.md": configuration_page,
@@ -733,7 +743,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/log_events.md": log_page,
 }
 """Each generated page, by its path in the repository."""
-PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {"README.md": {"symptoms": readme_table}}
+PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "README.md": {"symptoms": readme_table, "smallest file": lambda: SMALLEST_FILE},
+    "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
+}
 """The generated parts of other pages, by the name in the two comments around each part."""
 
 

@@ -39,12 +39,15 @@ CLASSES: Mapping[str, str] = MappingProxyType({"1": "b", "2": "d", "31": "r", "3
 TITLES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("gatepass demo --once", "A client works through gatepass for longer than a token lives."),
+        "short": ("gatepass demo --once", "The steps of the demo: stream, images, embeddings, and a replaced token."),
         "init": ("gatepass init", "gatepass init asks for the LLM gateway and the clients, and tests each answer."),
         "doctor": (f"gatepass doctor {CHAT_MODEL} --call", "gatepass doctor tests every hop of one model."),
     }
 )
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
 _OTHER = re.compile(r"\x1b\[[0-9;?]*[A-HJ-Zf-lno-z]")
+_SHORT = re.compile(r"\d\. |   [\w-]+: ok|   \* token refreshed for chat|   answered at once|All steps")
+"""The beginnings of the lines of the demo that the picture of README.md has."""
 _KEY = re.compile(r"gp-[\w-]{20,}")
 
 Lines = list[tuple[float, str]]
@@ -143,20 +146,21 @@ def picture(name: str, lines: Lines) -> str:
 
 
 def _wrapped(line: str) -> Iterator[str]:
-    """Yield the rows of one line, each at most COLUMNS wide, with a tspan for each colour."""
+    """Yield the rows of one line, each at most COLUMNS wide, with a tspan for each colour. Break between words."""
     row, width, style = "", 0, ""
     for index, part in enumerate(_SGR.split(line)):
         if index % 2:
             style = " ".join(CLASSES[code] for code in part.split(";") if code in CLASSES)
             continue
-        while part:
-            piece, part = part[: COLUMNS - width], part[COLUMNS - width :]
-            text = escape(piece, quote=False).replace("//", "&#47;&#47;")
-            row += f'<tspan class="{style}">{text}</tspan>' if style else text
-            width += len(piece)
-            if part:
+        for word in re.findall(rf"\S{{1,{COLUMNS}}}|\s+", part):
+            if width + len(word) > COLUMNS:
                 yield row
                 row, width = "", 0
+                if word.isspace():
+                    continue
+            text = escape(word, quote=False).replace("//", "&#47;&#47;")
+            row += f'<tspan class="{style}">{text}</tspan>' if style and text.strip() else text
+            width += len(word)
     yield row
 
 
@@ -165,7 +169,7 @@ def _arguments(name: str) -> Sequence[str]:
 
 
 async def recordings() -> Mapping[str, str]:
-    """Return the three pictures by name."""
+    """Return the four pictures by name."""
     shown = {}
     with secrets_in_files() as (folder, secret_of), tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -175,7 +179,9 @@ async def recordings() -> Mapping[str, str]:
             for part in ("init", "doctor"):
                 lines = await asyncio.to_thread(record, _arguments(part), work, answers if part == "init" else ())
                 shown[part] = picture(part, lines)
-        shown["demo"] = picture("demo", await asyncio.to_thread(record, _arguments("demo"), work))
+        lines = await asyncio.to_thread(record, _arguments("demo"), work)
+        shown["demo"] = picture("demo", lines)
+        shown["short"] = picture("short", [line for line in lines if _SHORT.match(_SGR.sub("", line[1]))])
     return shown
 
 

@@ -40,7 +40,7 @@ def test_each_example_loads(example, tmp_path):
         "credentials": {"corp": secret},
         "upstreams": dict.fromkeys(("azure", "chat", "first", "second", "think", "vectors"), upstream),
         "models": {"*": {"upstream": "chat"}},
-        **parse_yaml("example", example).tree,
+        **parse_yaml("example", example.replace("sha256:…", f"sha256:{'0' * 64}")).tree,
     }
     tree["credentials"] = {"corp": secret} | tree["credentials"]
     path = tmp_path / "gatepass.json"
@@ -78,15 +78,16 @@ def test_each_request_of_the_example_uses_the_upstream_of_its_row(tmp_path):
 
 def test_check_prints_the_lines_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    environment = {"CLIENT_SECRET": "c" * 24, "RAGFLOW_KEY": "r" * 32}
+    environment = {"CORP_SECRET": "c" * 24}
+    smallest = EXAMPLES[0].replace("sha256:…", f"sha256:{'0' * 64}")
     shown, wrong = re.findall(r"^```(?:console|text)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    Path("gatepass.yaml").write_text(EXAMPLES[0])
+    Path("gatepass.yaml").write_text(smallest)
     command = ["check", "--config", "gatepass.yaml"]
     printed = CliRunner().invoke(main, command, env=environment)
     lines = [line for line in shown.splitlines()[1:] if line != "…"]
     assert printed.exit_code == 0
     assert [line for line in lines if line not in printed.output.splitlines()] == []
-    Path("gatepass.yaml").write_text(EXAMPLES[0].replace("base_url", "url").replace("client_id: gatepass, ", ""))
+    Path("gatepass.yaml").write_text(smallest.replace("base_url", "url").replace("client_id: gatepass, ", ""))
     rejected = CliRunner().invoke(main, command, env=environment)
     assert rejected.exit_code == 2
     assert [line for line in wrong.splitlines() if line not in rejected.output] == []
@@ -95,7 +96,7 @@ def test_check_prints_the_lines_of_the_page(tmp_path, monkeypatch):
 def test_the_complete_file_of_the_reference_loads(tmp_path):
     path = tmp_path / "gatepass.yaml"
     path.write_text(re.findall(r"^```yaml\n(.*?)^```", REFERENCE, re.MULTILINE | re.DOTALL)[0])
-    names = ("CLIENT_SECRET", "RAGFLOW_KEY", "PROMETHEUS_KEY")
+    names = ("CORP_SECRET", "RAGFLOW_KEY", "PROMETHEUS_KEY")
     assert load(str(path), {name: f"{name:x<32}" for name in names}).warnings == ()
 
 

@@ -40,12 +40,6 @@ def test_the_applications_of_the_page_serve(here, number, path):
     assert served_by(names["app"], path) == 200
 
 
-def test_the_application_of_the_readme_serves(here):
-    names: dict[str, Any] = {}
-    exec(next(block for block in blocks((ROOT / "README.md").read_text()) if "create_app" in block), names)  # noqa: S102 - its own code
-    assert served_by(names["parent"], "/llm/v1/models") == 200
-
-
 def test_the_test_client_of_the_page_is_served(here):
     names: dict[str, Any] = {}
     exec(blocks(PAGE)[0], names)  # noqa: S102 - its own code

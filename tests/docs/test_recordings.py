@@ -18,7 +18,7 @@ IMAGES = ROOT / "docs" / "images"
 
 
 def text_of(svg: str) -> str:
-    """The rows, joined without white space, because a terminal breaks a line inside of words."""
+    """The rows, joined without white space, because a long line has several rows."""
     rows = re.findall(r"<text[^>]*>(.*?)</text>", svg)
     return "".join(unescape(re.sub(r"<[^>]+>|\s", "", row)) for row in rows)
 
@@ -38,10 +38,15 @@ def test_the_recording_of_init_shows_its_questions() -> None:
 
 
 def test_the_recording_of_the_demo_shows_its_steps() -> None:
-    for name, (title, _) in STEPS.items():
-        assert joined(title) in shown("demo")
-        assert f"{name}:ok" in shown("demo")
-    assert joined("All steps succeeded.") in shown("demo")
+    for picture_name in ("demo", "short"):
+        for name, (title, _) in STEPS.items():
+            assert joined(title) in shown(picture_name)
+            assert f"{name}:ok" in shown(picture_name)
+        assert joined("All steps succeeded.") in shown(picture_name)
+
+
+def test_the_recording_of_the_readme_has_at_most_15_lines() -> None:
+    assert (IMAGES / "recording_short.svg").read_text().count("<text ") <= 15
 
 
 def test_the_recording_of_doctor_shows_its_hops() -> None:
@@ -56,7 +61,8 @@ def test_a_recording_is_small_and_shows_nothing_of_the_machine(name: str) -> Non
     assert ElementTree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own file
     assert re.findall(r"gp-\w|FAIL|\?\?\?\?|/tmp|/home|eyJ", shown(name)) == []
     assert shown(name).startswith(joined(f"$ {TITLES[name][0]}"))
-    assert f"images/{file.name}" in (ROOT / "docs/getting_started.md").read_text()
+    page = "README.md" if name == "short" else "docs/getting_started.md"
+    assert f"images/{file.name}" in (ROOT / page).read_text()
 
 
 def test_recording_shows_a_command_like_the_terminal(tmp_path: Path) -> None:
@@ -65,8 +71,15 @@ def test_recording_shows_a_command_like_the_terminal(tmp_path: Path) -> None:
     assert [text for _, text in lines] == ["Name: me", "Hello me"]
 
 
-def test_a_picture_wraps_colours_and_hides() -> None:
-    svg = picture("doctor", [(0.0, "\x1b[32mok\x1b[0m <me> http://x gp-0123456789abcdef0123456789"), (9.0, "y" * 120)])
+def test_a_picture_breaks_lines_between_words_colours_and_hides() -> None:
+    words = "word " * 40
+    svg = picture(
+        "doctor",
+        [(0.0, "\x1b[32mok\x1b[0m <me> http://x gp-0123456789abcdef0123456789"), (9.0, words), (9.0, "y" * 120)],
+    )
     assert '<tspan class="g">ok</tspan> &lt;me&gt; http:&#47;&#47;x gp-…' in svg
     assert "y" * COLUMNS + "</text>" in svg
     assert "y" * (COLUMNS + 1) not in svg
+    rows = re.findall(r">(word.*?)</text>", svg)
+    assert len(rows) == 2
+    assert {word for row in rows for word in row.split()} == {"word"}
