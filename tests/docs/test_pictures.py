@@ -1,0 +1,80 @@
+"""The drawn pictures: what they show is what the code does, and no text leaves its picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from gatepass.config.access import BUILT_IN_PROFILES
+from gatepass.proxy.client_response import EVERY_S, SYNTHESIZED_HOLD_S
+from gatepass.tokens.lifetime import STALE_SHARE
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs/images"
+DRAWN = sorted(file.stem for file in IMAGES.glob("*.svg") if not file.stem.startswith("recording_"))
+SPACE = "{http://www.w3.org/2000/svg}"
+SIZE_PX = {"small": 12, "bold": 14, "": 14}
+WIDTH_OF_A_LETTER = 0.58
+"""Of the font's size: what letters of DejaVu Sans need on average, which is wider than most fonts."""
+
+
+def elements(name: str, tag: str) -> list[ElementTree.Element]:
+    root = ElementTree.parse(IMAGES / f"{name}.svg").getroot()  # noqa: S314 - our own file
+    return list(root.iter(f"{SPACE}{tag}"))
+
+
+def texts(name: str) -> list[str]:
+    return [text.text or "" for text in elements(name, "text")]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_text_leaves_its_picture(name: str) -> None:
+    width = float(elements(name, "svg")[0].attrib["viewBox"].split()[2])
+    for text in elements(name, "text"):
+        kinds = text.attrib.get("class", "").split()
+        size = SIZE_PX["small" if "small" in kinds else ""]
+        needed, x = len(text.text or "") * size * WIDTH_OF_A_LETTER, float(text.attrib["x"])
+        start, end = (x - needed / 2, x + needed / 2) if "mid" in kinds else (x, x + needed)
+        assert start >= 0, text.text
+        assert end <= width, text.text
+
+
+def test_the_synthesized_stream_has_its_keep_alives_at_their_times() -> None:
+    at_s = {
+        int(text.attrib["x"]): float((text.text or "").removesuffix(" s"))
+        for text in elements("synthesized_stream", "text")
+        if re.fullmatch(r"\d+ s", text.text or "")
+    }
+    shown = sorted(at_s[int(box.attrib["x"])] for box in elements("synthesized_stream", "rect")[2:])
+    assert shown[:2] == [SYNTHESIZED_HOLD_S, SYNTHESIZED_HOLD_S + EVERY_S]
+    assert SYNTHESIZED_HOLD_S + EVERY_S < shown[2] < SYNTHESIZED_HOLD_S + 2 * EVERY_S
+    scale = {(x - min(at_s)) / seconds for x, seconds in at_s.items() if seconds}
+    assert len(scale) == 1, "the times are not in proportion"
+    assert f"{EVERY_S:.0f} s of silence" in " ".join(texts("synthesized_stream"))
+
+
+def test_the_path_of_a_request_has_the_steps_of_the_architecture_and_existing_modules() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    steps = [step.lower() for step in re.findall(r"^\d+\. \*\*(\w+)\.\*\*", page, re.MULTILINE)]
+    shown = [found[1] for text in texts("request_path") if (found := re.match(r"\d+\. (\w+)$", text))]
+    assert shown == steps
+    modules = [module for text in texts("request_path") for module in re.findall(r"[\w/]+(?:\.py|/)", text)]
+    assert len(modules) >= 10
+    assert [module for module in modules if not (ROOT / "src/gatepass" / module).exists()] == []
+
+
+def test_the_life_of_a_token_has_the_share_after_which_a_token_is_refreshed() -> None:
+    (moment,) = [text for text in texts("token_life") if "%" in text]
+    lifetimes = {int(found[1]) for text in texts("token_life") if (found := re.match(r"token \w, (\d+) s", text))}
+    assert {f"{STALE_SHARE * lifetime:.0f} s: {STALE_SHARE:.0%} of the lifetime" for lifetime in lifetimes} == {
+        moment.replace(" %", "%")
+    }
+
+
+def test_the_three_clients_have_profiles_that_exist() -> None:
+    profiles = {found[1] for text in texts("three_clients") if (found := re.match(r"profile (\w+)", text))}
+    assert len(profiles) == 3
+    assert profiles <= set(BUILT_IN_PROFILES)
