@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from docs.changes_reference import changes_page
-from docs.entries import Entry, linked, page, unwrapped
+from docs.entries import Entry, linked, page, sentence, unwrapped
 from docs.environment_reference import environment_page
 from docs.error_messages import MESSAGES
 from docs.http_reference import headers_page, http_api_page
@@ -333,13 +333,37 @@ access:
     - {name: prometheus, role: viewer, key: "${PROMETHEUS_KEY}"}
 ```
 
-The blocks of a file:
+## The twelve that people set
+
+TWELVE
+
+## All blocks
 
 BLOCKS
 
-Blocks that several of these contain: [`reply`](#reply), [`token_placement`](#token_placement), [`network`](#network),
+Blocks that several of these contain: [`token_placement`](#token_placement), [`network`](#network),
 [`timeouts`](#timeouts), [`capabilities`](#capabilities) and [`rules`](#rules).
 """
+CREDENTIALS_TITLE = """# Settings of credentials
+
+This page is for operators who look up one setting of a token source. [Token recipes](../tokens.md) has a copyable
+example of each kind, and [Settings](configuration.md) all other blocks.
+"""
+TWELVE = (
+    "server.host",
+    "upstreams.NAME.base_url",
+    "upstreams.NAME.credential",
+    "credentials.NAME.type",
+    "credentials.NAME.token_url (oauth2)",
+    "credentials.NAME.client_id (oauth2)",
+    "credentials.NAME.client_secret (oauth2)",
+    "credentials.NAME.scope (oauth2)",
+    "network.ca_file",
+    "models.NAME.name",
+    "access.keys[].hash",
+    "access.keys[].profile",
+)
+"""The settings that most files have, by their headings."""
 SHARED: Mapping[str, type[BaseModel]] = {
     "reply": HttpReply,
     "token_placement": TokenPlacement,
@@ -536,20 +560,61 @@ def settings(block: type[BaseModel], prefix: str, note: str = "", without: Colle
 def section(title: str, text: str, entries: Iterable[Entry], example: str = "") -> list[Entry | str]:
     if not text:
         raise ValueError(f"the section {title} has no purpose: add it to the code")
+    entries = list(entries)
     shown = f"\n```yaml\n{example}\n```\n" if example else ""
     words = re.sub(r"\bNone\b", "`null`", unwrapped(text))
-    return [f"## `{title}`\n\n{words}\n{shown}", *entries]
+    prefix = min((entry.title.rpartition(".")[0] for entry in entries), key=len)
+    return [f"## `{title}`\n\n{words}\n{shown}\n{settings_table(entries, prefix)}\n", *entries]
+
+
+def settings_table(entries: Iterable[Entry], prefix: str = "", page_of: Callable[[Entry], str] = lambda _: "") -> str:
+    """Return a table of settings: the name without `prefix`, the default, and the first sentence of the purpose."""
+    lines = ["| setting | default | what it does |", "|---|---|---|"]
+    for entry in entries:
+        link = f"{page_of(entry)}#{anchor_of(heading_of(entry))}"
+        default = "required" if "required" in entry.facts["Default"] else entry.facts["Default"]
+        first = re.split(r"(?<=[.:]) |\n", entry.purpose)[0].rstrip(":").replace("|", "\\|")
+        name = entry.title.removeprefix(f"{prefix}.")
+        lines.append(f"| [`{name}`]({link}) | {default} | {sentence(first)} |")
+    return "\n".join(lines)
+
+
+def heading_of(entry: Entry) -> str:
+    return f"{entry.title} ({entry.note})" if entry.note else entry.title
+
+
+def anchor_of(heading: str) -> str:
+    """Return the anchor of a heading: lower case, without punctuation, hyphens for spaces."""
+    return re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-")
 
 
 def configuration_page() -> str:
+    by_heading = {
+        heading_of(entry): entry for page in setting_pages().values() for entry in page if isinstance(entry, Entry)
+    }
+    twelve = [by_heading[heading] for heading in TWELVE]
+    table = settings_table(twelve, page_of=lambda entry: "credentials.md" * entry.title.startswith("credentials"))
+    title = CONFIGURATION_TITLE.replace("TWELVE", table).replace("BLOCKS", overview())
+    return page(title, setting_pages()["configuration.md"])
+
+
+def credentials_page() -> str:
+    text = page(CREDENTIALS_TITLE, setting_pages()["credentials.md"])
+    return re.sub(r"\]\(#(token_placement|network|timeouts)\)", r"](configuration.md#\1)", text)
+
+
+@functools.cache
+def setting_pages() -> Mapping[str, Sequence[Entry | str]]:
+    """Return the sections of the two pages of settings, by the page."""
     parts: list[Entry | str] = []
+    credentials: list[Entry | str] = []
     docstrings = field_docstrings(Config)
     for name, field in Config.model_fields.items():
         inner = list(blocks_in(field.annotation))
         text = FieldText.parse(docstrings[name])
         if name == "credentials":
-            parts += credential_sections(text, [block for _, block in inner])
-            parts += shared_sections("reply")
+            credentials += credential_sections(text, [block for _, block in inner])
+            credentials += shared_sections("reply")
             continue
         suffix, block = inner[0]
         path = f"{name}{suffix}"
@@ -560,7 +625,7 @@ def configuration_page() -> str:
             path = "models.NAME.capabilities"
             parts += section("capabilities", Capabilities.__doc__ or "", settings(Capabilities, path))
             parts += shared_sections("rules")
-    return page(CONFIGURATION_TITLE.replace("BLOCKS", overview()), parts)
+    return {"configuration.md": parts, "credentials.md": credentials}
 
 
 def overview() -> str:
@@ -569,7 +634,8 @@ def overview() -> str:
     for name, field in Config.model_fields.items():
         suffix = "".join(suffix for suffix, _ in list(blocks_in(field.annotation))[:1])
         first = re.split(r"(?<=\.) ", FieldText.parse(field_docstrings(Config)[name]).purpose)[0]
-        lines.append(f"- [`{name}`](#{name}{suffix.lower().replace('.', '')}): {first}")
+        target = f"{'credentials.md' if name == 'credentials' else ''}#{anchor_of(name + suffix)}"
+        lines.append(f"- [`{name}`]({target}): {first}")
     return "\n".join(lines)
 
 
@@ -697,19 +763,20 @@ def with_settings(text: str) -> str:
     """Make a link of each setting in `text` that has one heading on the page of the settings."""
     return re.sub(
         r"`([a-zA-Z_.\[\]]+)`",
-        lambda found: (
-            f"[{found[0]}](configuration.md#{anchors[found[1]]})"
-            if found[1] in (anchors := setting_anchors())
-            else found[0]
-        ),
+        lambda found: f"[{found[0]}]({links[found[1]]})" if found[1] in (links := setting_links()) else found[0],
         text,
     )
 
 
 @functools.cache
-def setting_anchors() -> Mapping[str, str]:
-    titles = re.findall(r"^### `([^`]+)`$", configuration_page(), re.MULTILINE)
-    return {title: re.sub(r"[^a-z0-9_-]", "", title.lower()) for title in titles}
+def setting_links() -> Mapping[str, str]:
+    """Return the page and anchor of each setting that has one heading, by its name."""
+    return {
+        entry.title: f"{page}#{anchor_of(entry.title)}"
+        for page, entries in setting_pages().items()
+        for entry in entries
+        if isinstance(entry, Entry) and not entry.note
+    }
 
 
 def errors_page() -> str:
@@ -733,6 +800,7 @@ access:
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/symptoms.md": symptoms_page,
     "docs/reference/configuration.md": configuration_page,
+    "docs/reference/credentials.md": credentials_page,
     "docs/reference/environment.md": environment_page,
     "docs/reference/cli.md": cli_page,
     "docs/reference/metrics.md": metrics_page,

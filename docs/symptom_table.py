@@ -217,7 +217,7 @@ TOKEN = (
     Symptom(
         "`the URL is wrong: … answered 404`",
         "The path is not that of the token endpoint.",
-        "Correct the path. The [table by product](tokens.md#check-a-recipe) has the usual forms.",
+        "Correct the path. The [table by product](tokens.md#by-product) has the usual forms.",
     ),
     Symptom(
         "`answered 200 with an HTML page (Sign in)`",

@@ -59,7 +59,7 @@ RUN = {
     ("docs/operations/limits_and_memory.md", "text"): "test_operations",
     ("docs/reference/metrics.md", "text"): "test_operations",
     ("docs/concepts/learned_rules.md", "text"): "test_site",
-    ("docs/reference/configuration.md", "yaml"): "test_reference",
+    ("docs/reference/c*.md", "yaml"): "test_reference",
     ("docs/reference/environment.md", "sh"): "test_environment",
     ("docs/reference/http_api.md", "sh json text"): "test_http_reference",
     ("docs/tokens.md", "yaml"): "test_tokens",

@@ -19,7 +19,7 @@ from gatepass.proxy.routing import RouteTable
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "configuration.md").read_text()
-REFERENCE = (FOLDER / "configuration.md").read_text()
+REFERENCE = "".join((FOLDER / name).read_text() for name in ("configuration.md", "credentials.md"))
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 

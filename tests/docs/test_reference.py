@@ -10,7 +10,19 @@ from typing import Annotated, Any
 import click
 import pytest
 from docs.entries import Entry
-from docs.generate import FOLDER, PARTS, ROOT, SHARED, FieldText, blocks_in, commands, pages, with_parts
+from docs.generate import (
+    FOLDER,
+    PARTS,
+    ROOT,
+    SHARED,
+    TWELVE,
+    FieldText,
+    anchor_of,
+    blocks_in,
+    commands,
+    pages,
+    with_parts,
+)
 from docs.generate import PAGES as GENERATED
 from docs.log_events import EVENTS, FIELDS
 from pydantic import BaseModel, create_model
@@ -25,6 +37,7 @@ from gatepass.config.yaml_file import parse_yaml
 from gatepass.observability.observer import AccessRecord
 
 PAGES = {page.name: page.read_text() for page in FOLDER.iterdir()}
+SETTINGS = PAGES["configuration.md"] + PAGES["credentials.md"]
 SOURCES = ROOT / "src/gatepass"
 
 
@@ -101,12 +114,12 @@ def written_default(setting):
 
 
 def test_every_setting_has_its_entries_with_its_default_and_its_credential_types():
-    headings = re.findall(r"^### `([^`]+)`(?: \((\w+)\))?$", PAGES["configuration.md"], re.MULTILINE)
-    defaults = dict(re.findall(r"^### `([^`]+)`.*?^- Default: (.*?)$", PAGES["configuration.md"], re.M | re.S))
+    headings = re.findall(r"^### `([^`]+)`(?: \((\w+)\))?$", SETTINGS, re.MULTILINE)
+    defaults = dict(re.findall(r"^### `([^`]+)`.*?^- Default: (.*?)$", SETTINGS, re.M | re.S))
     sections = {block for block in Config.model_fields if not block.endswith("s") or block == "access"}
     known = {setting_name(setting): setting for setting in all_settings() if len(setting) > 1}
     assert {title for title, _ in headings} == set(known)
-    assert sections <= set(re.findall(r"^## `(\w+)`$", PAGES["configuration.md"], re.MULTILINE))
+    assert sections <= set(re.findall(r"^## `(\w+)`$", SETTINGS, re.MULTILINE))
     types = {title: {kind for name, kind in headings if name == title} for title, _ in headings}
     for title, setting in known.items():
         if types[title] != {""}:
@@ -152,9 +165,7 @@ BASE = {
 
 @pytest.mark.parametrize("block", Config.model_fields)
 def test_the_example_of_a_block_loads(block, tmp_path):
-    example = re.search(
-        rf"^## `{block}\b[^`]*`(?:(?!^## ).)*?```yaml\n(.*?)```", PAGES["configuration.md"], re.M | re.S
-    )
+    example = re.search(rf"^## `{block}\b[^`]*`(?:(?!^## ).)*?```yaml\n(.*?)```", SETTINGS, re.M | re.S)
     assert example is not None
     tree = BASE | parse_yaml("example", re.sub(r"\$\{[^}]+\}", "${SECRET}", example[1])).tree
     path = tmp_path / "gatepass.json"
@@ -200,3 +211,11 @@ def test_the_list_of_events_is_complete_and_has_no_other():
 def test_each_field_of_an_event_is_explained():
     used = {field for event in EVENTS.values() for field in event.example} | set(AccessRecord.__struct_fields__)
     assert used | {"ts", "level", "event", "worker"} == set(FIELDS)
+
+
+def test_the_settings_begin_with_twelve_and_each_block_with_its_table():
+    assert len(TWELVE) == len(set(TWELVE)) == 12
+    for block in re.split(r"^## ", SETTINGS, flags=re.MULTILINE):
+        linked = set(re.findall(r"^\| \[`[^`]+`\]\(#([^)]+)\)", block, re.MULTILINE))
+        headings = {anchor_of(heading.replace("`", "")) for heading in re.findall(r"^### (.+)$", block, re.MULTILINE)}
+        assert not headings or linked == headings, block[:40]
