@@ -1,18 +1,18 @@
-"""Write the page of the entries of `x-gatepass-adapted`. tests/docs/test_adaptations.py compares it with the code."""
+"""Write the tables of the entries of `x-gatepass-adapted`. tests/docs/test_adaptations.py compares it with the code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from docs.entries import Entry, page
+from docs.entries import table
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.learned_rule import SAFE, SAFE_IN_MESSAGES
 
 ALWAYS, NO = "no; gatepass always makes this change", "no; only by configuration"
-BY_PROFILE = "no; by a [profile](configuration.md#profilesname)"
-BY_DIALECT = "no; by the dialect [`ragflow`](../guides/ragflow_upstream.md)"
+BY_PROFILE = "no; by a [profile](reference/configuration.md#profilesname)"
+BY_DIALECT = "no; by the dialect [`ragflow`](guides/ragflow_upstream.md)"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Change:
 
 
 def rules(name: str) -> str:
-    return f"[`rules.{name}`](configuration.md#rules{name})"
+    return f"[`rules.{name}`](reference/configuration.md#rules{name})"
 
 
 REQUESTS: Mapping[str, Change] = {
@@ -188,41 +188,34 @@ REPLIES: Mapping[str, Change] = {
     "sse=no-chunk": Change("Events that are neither chunks nor errors were removed.", "sse=no-chunk", BY_PROFILE),
     "sse=plain": Change("Events got the plainest form: `data: …` with line feeds.", "sse=plain", BY_PROFILE),
 }
-TITLE = """# Changes of requests and replies
-
-This page is for operators who look up an entry of `x-gatepass-adapted`, of `x-gatepass-tried`, or of `adapted` in
-the log.
-[Adaptations](../adaptations.md) explains how gatepass changes a request.
-
-- Learned: whether gatepass makes the change after an error of the upstream. `learn_also` is
-  [`upstreams.NAME.learn_also`](configuration.md#upstreamsnamelearn_also).
-- Setting: what makes the change without such an error.
-
-`PLACE`, `OLD` and `NEW` are paths of members, `N` is a number.
-"""
 
 
-def changes_page() -> str:
-    kept = f"""## Members that gatepass learns to leave out
+def changes() -> str:
+    """Return the section of docs/adaptations.md."""
+    return f"""Learned: whether gatepass makes the change after an error of the upstream. `learn_also` is
+[`upstreams.NAME.learn_also`](reference/configuration.md#upstreamsnamelearn_also). Setting: what makes the change
+without such an error. `PLACE`, `OLD` and `NEW` are paths of members, `N` is a number.
+
+### Changes of a request
+
+{table(HEAD, map(row, REQUESTS, REQUESTS.values()))}
+
+### Members that gatepass learns to leave out
 
 - Members of a request: {listed(SAFE)}, and `dimensions` of embeddings
 - Members of messages: {listed(name.removeprefix("messages[].") for name in SAFE_IN_MESSAGES)}
 - With `learn_also`: {listed(LEARN_ALSO)}, and members that gatepass does not know
-"""
-    parts: list[Entry | str] = ["## Changes of a request\n"]
-    parts += [entry(name, change) for name, change in REQUESTS.items()]
-    parts += [kept, "## Changes of a reply\n"]
-    parts += [entry(name, change) for name, change in REPLIES.items()]
-    return page(TITLE, parts)
+
+### Changes of a reply
+
+{table(HEAD, map(row, REPLIES, REPLIES.values()))}"""
 
 
-def entry(name: str, change: Change) -> Entry:
-    facts = {"Learned": change.learned}
-    if change.setting:
-        facts["Setting"] = change.setting
-    facts["Example"] = f"`x-gatepass-adapted: {change.example}`"
-    purpose, _, details = change.purpose.partition("\n\n")
-    return Entry(name, purpose, facts, details=details)
+HEAD = ("entry", "what changed", "learned", "setting", "example")
+
+
+def row(name: str, change: Change) -> tuple[str, str, str, str, str]:
+    return f"`{name}`", change.purpose, change.learned, change.setting or "–", f"`{change.example}`"
 
 
 def listed(names: Iterable[str]) -> str:

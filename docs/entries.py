@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -40,6 +40,15 @@ class Entry:
 def sentence(text: str) -> str:
     """Return `text` with a period at its end."""
     return text if not text or text.endswith((".", ":", "`")) else f"{text}."
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table. A vertical bar in a cell is escaped, and a paragraph becomes a sentence of its cell."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += [
+        "| " + " | ".join(re.sub(r"\s*\n\s*", " ", cell).replace("|", "\\|") for cell in row) + " |" for row in rows
+    ]
+    return "\n".join(lines)
 
 
 def page(title: str, entries: Iterable[Entry | str]) -> str:

@@ -1,11 +1,11 @@
-"""Write the page of the environment variables. tests/docs/test_environment.py loads each example."""
+"""Write the section of the environment variables. tests/docs/test_environment.py loads each example."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from docs.entries import Entry, page
+from docs.entries import table
 
 from gatepass.config.document import dotted, lookup
 from gatepass.config.environment import LIMIT_VARIABLES, SECRETS
@@ -30,7 +30,7 @@ def limit_variables() -> dict[str, Variable]:
     for name, path in LIMIT_VARIABLES.items():
         setting, default = dotted(path), lookup(Limits().model_dump(), path[1:])
         anchor = setting.replace(".", "")
-        purpose = f"The value of [`{setting}`](configuration.md#{anchor})."
+        purpose = f"The value of [`{setting}`](#{anchor})."
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         example, stated = ("500", "unset") if default is None else (shown, f"`{shown}`, unless the file sets it")
         found[name] = Variable(purpose, example, f"`{setting}`", with_file=True, default=stated)
@@ -97,7 +97,7 @@ VARIABLES: Mapping[str, Variable] = {
         "`access.keys`",
     ),
     "PROFILE": Variable(
-        "The [profile](configuration.md#profilesname) of all keys that name none. It requires keys.",
+        "The [profile](#profilesname) of all keys that name none. It requires keys.",
         "ragflow",
         "`access.keys[].profile`",
     ),
@@ -130,10 +130,9 @@ VARIABLES: Mapping[str, Variable] = {
         with_file=True,
     ),
 }
-TITLE = """# Environment variables
+TITLE = """## Environment variables
 
-This page is for operators who run gatepass without a configuration file, as in a container.
-`GATEPASS_UPSTREAM_URL` makes the environment the configuration:
+Without a configuration file, as in a container, `GATEPASS_UPSTREAM_URL` makes the environment the configuration:
 
 ```sh
 export GATEPASS_UPSTREAM_URL=https://llm.corp.example/v1
@@ -147,23 +146,29 @@ It has an upstream `chat` for every model, and one credential `token` for all up
 result. Other settings, such as timeouts or several models, require a [file](../configuration.md).
 
 - A value is literal: `$` is a dollar. An empty variable is unset.
-- A variable `…_FILE` names a file with the value. gatepass reads the file again when it changes. Setting both is an
-  error.
-- Any other `GATEPASS_` variable is an error, beside a file a warning, except those that Kubernetes sets for a service.
+- A variable `…_FILE` names a file with the value, for {SECRETS}. gatepass reads the file again when it changes. Setting
+  both is an error.
+- Any other `GATEPASS_` variable is an error, and with a file a warning, except those that Kubernetes sets for a
+  service.
 """
 
 
-def environment_page() -> str:
-    return page(TITLE, [entry(name, variable) for name, variable in VARIABLES.items()])
+def environment_section() -> str:
+    """Return the section of the page of the settings."""
+    of_file = {name: variable for name, variable in VARIABLES.items() if variable.with_file}
+    others = {name: variable for name, variable in VARIABLES.items() if not variable.with_file}
+    return f"""{TITLE.replace("{SECRETS}", ", ".join(f"`{PREFIX}{name}_FILE`" for name in sorted(SECRETS)))}
+{table(HEAD, map(row, others, others.values()))}
+
+### Variables that also work with a file
+
+{table((*HEAD, "default"), ((*row(name, variable), variable.default) for name, variable in of_file.items()))}
+"""
 
 
-def entry(name: str, variable: Variable) -> Entry:
+HEAD = ("variable", "what it does", "sets", "example")
+
+
+def row(name: str, variable: Variable) -> tuple[str, str, str, str]:
     quote = "'" if set(variable.example) & set(' "') else ""
-    facts = {
-        "Sets": variable.sets,
-        "Type": f"text, or a file that `{PREFIX}{name}_FILE` names" if name in SECRETS else "text",
-        "Default": variable.default,
-        "With a configuration file": "used" if variable.with_file else "a warning; not used",
-        "Example": f"`{PREFIX}{name}={quote}{variable.example}{quote}`",
-    }
-    return Entry(PREFIX + name, variable.purpose, facts, depth=2)
+    return f"`{PREFIX}{name}`", variable.purpose, variable.sets, f"`{PREFIX}{name}={quote}{variable.example}{quote}`"

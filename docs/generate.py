@@ -18,12 +18,12 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-from docs.changes_reference import changes_page
-from docs.entries import Entry, linked, page, sentence, unwrapped
-from docs.environment_reference import environment_page
+from docs.changes_reference import changes
+from docs.entries import LINK, Entry, page, sentence, table, unwrapped
+from docs.environment_reference import environment_section
 from docs.error_messages import MESSAGES
-from docs.http_reference import headers_page, http_api_page
-from docs.log_events import EVENTS, FIELDS, LogEvent
+from docs.http_reference import http_page
+from docs.log_events import EVENTS, FIELDS
 from docs.symptom_table import readme_table, symptoms_page
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -595,7 +595,7 @@ def configuration_page() -> str:
     twelve = [by_heading[heading] for heading in TWELVE]
     table = settings_table(twelve, page_of=lambda entry: "credentials.md" * entry.title.startswith("credentials"))
     title = CONFIGURATION_TITLE.replace("TWELVE", table).replace("BLOCKS", overview())
-    return page(title, setting_pages()["configuration.md"])
+    return page(title, [*setting_pages()["configuration.md"], environment_section()])
 
 
 def credentials_page() -> str:
@@ -663,30 +663,20 @@ def credential_sections(text: FieldText, kinds: Iterable[type[BaseModel]]) -> It
 
 # --- the log
 
-LOG_TITLE = """# Log events
 
-This page is for operators who search the log or alert on it. gatepass writes one JSON object per line to stderr, or one
-line of text with `log.format: text`. Each line has `ts`, `level` and `event`. Fields without a value are left out.
-
-[The access line](../operations/logs.md) explains how lines are written. No line contains a header, a query
-string or a secret. Only the event `bodies` contains bodies.
-"""
-
-
-def event_entry(name: str, event: LogEvent) -> Entry:
-    line = {"ts": "2027-01-15T08:00:00.000Z", "level": event.level, "event": name, **event.example}
-    facts = {
-        "Level": f"`{event.level}`",
-        "Fields": ", ".join(f"`{field}`" for field in event.example),
-        "Example": f"`{json.dumps(line, ensure_ascii=False)}`",
-        "Action": linked(event.action),
-    }
-    return Entry(name, linked(event.cause), facts, depth=2)
-
-
-def log_page() -> str:
-    rows = "".join(f"- `{name}`: {meaning}\n" for name, meaning in FIELDS.items())
-    return page(LOG_TITLE, [*(event_entry(name, event) for name, event in EVENTS.items()), f"## Fields\n\n{rows}"])
+def log_events() -> str:
+    """Return the part of docs/operations/logs.md."""
+    events = [
+        (f"`{name}`", event.level, event.cause, ", ".join(f"`{field}`" for field in event.example), event.action)
+        for name, event in EVENTS.items()
+    ]
+    written = table(("event", "level", "when", "fields", "what to do"), events)
+    fields = table(("field", "meaning"), ((f"`{name}`", meaning) for name, meaning in FIELDS.items()))
+    return (
+        LINK.sub(r"[\1](../\1\2)", f"{written}\n\n### Fields\n\n{fields}")
+        .replace("(../operations/", "(")
+        .replace("[operations/", "[")
+    )
 
 
 # --- the errors
@@ -801,19 +791,17 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/symptoms.md": symptoms_page,
     "docs/reference/configuration.md": configuration_page,
     "docs/reference/credentials.md": credentials_page,
-    "docs/reference/environment.md": environment_page,
     "docs/reference/cli.md": cli_page,
     "docs/reference/metrics.md": metrics_page,
-    "docs/reference/http_api.md": http_api_page,
-    "docs/reference/headers.md": headers_page,
-    "docs/reference/changes.md": changes_page,
+    "docs/reference/http.md": http_page,
     "docs/reference/errors.md": errors_page,
-    "docs/reference/log_events.md": log_page,
 }
 """Each generated page, by its path in the repository."""
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "README.md": {"symptoms": readme_table, "smallest file": lambda: SMALLEST_FILE},
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
+    "docs/adaptations.md": {"changes": changes},
+    "docs/operations/logs.md": {"events": log_events},
 }
 """The generated parts of other pages, by the name in the two comments around each part."""
 

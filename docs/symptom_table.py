@@ -176,7 +176,7 @@ REQUEST = (
     Symptom(
         "no response, or one without `x-request-id`",
         "gatepass rejected the request head, or another server answered.",
-        "Search the log for [`refused`](reference/log_events.md#refused).",
+        "Search the log for [`refused`](operations/logs.md#events).",
     ),
     Symptom(
         "the connection closes during an upload",

@@ -1,4 +1,4 @@
-"""docs/reference/changes.md names each entry of x-gatepass-adapted; docs/adaptations.md shows real output."""
+"""docs/adaptations.md names each entry of x-gatepass-adapted, and shows real output."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
 from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "adaptations.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "adaptations.md").read_text().partition("## Every change")[0]
 PLACEHOLDER = {
     "PLACE": r"[A-Za-z_.\[\]]+",
     "OLD": r"[a-z_\[\].]+",

@@ -60,8 +60,8 @@ RUN = {
     ("docs/reference/metrics.md", "text"): "test_operations",
     ("docs/concepts/learned_rules.md", "text"): "test_site",
     ("docs/reference/c*.md", "yaml"): "test_reference",
-    ("docs/reference/environment.md", "sh"): "test_environment",
-    ("docs/reference/http_api.md", "sh json text"): "test_http_reference",
+    ("docs/reference/configuration.md", "sh"): "test_environment",
+    ("docs/reference/http.md", "sh"): "test_http_reference",
     ("docs/tokens.md", "yaml"): "test_tokens",
     ("docs/zh/*.md", "sh yaml json console"): "test_zh",
 }

@@ -1,4 +1,4 @@
-"""docs/reference/environment.md names each variable of gatepass, and each example loads."""
+"""docs/reference/configuration.md names each variable of gatepass, and each example loads."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from docs.generate import FOLDER
 from gatepass.config.environment import CLIENT_KEY_VARIABLE, NAMES, SECRETS
 from gatepass.config.load import load
 
-PAGE = (FOLDER / "environment.md").read_text()
+PAGE = (FOLDER / "configuration.md").read_text().partition("## Environment variables")[2]
 URL = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
 OAUTH2 = {
     "GATEPASS_TOKEN_URL": "https://sso.corp.example/token",
@@ -43,7 +43,7 @@ def beside(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", sorted(VARIABLES.keys() - {"CONFIG", "KEY"}))
 def test_an_example_is_accepted(name, tmp_path):
-    (example,) = re.findall(rf"^- Example: `(GATEPASS_{name}=.*)`$", PAGE, re.MULTILINE)
+    (example,) = re.findall(rf"`(GATEPASS_{name}=[^`]*)`", PAGE, re.MULTILINE)
     trustme.CA().cert_pem.write_to_path(tmp_path / "corp.pem")
     variable, _, value = shlex.split(example.replace("/etc/ssl", str(tmp_path)))[0].partition("=")
     assert load(None, {**URL, **beside(name), variable: value}).config.upstreams["chat"].base_url

@@ -1,17 +1,14 @@
-"""The pages http_api.md and headers.md of docs/reference/: each example is sent, and each own header has its entry."""
+"""docs/reference/http.md: each operation, page and header has its row, and headers pass as it states."""
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from docs.generate import FOLDER
-from docs.http_reference import ADDED, API, READ, ROOT, operation_entry, page_entry
+from docs.http_reference import ABOUT, ADDED, OWN_PAGES, READ, page_row
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.auth.cors import EXPOSED
@@ -27,77 +24,34 @@ from tests.integration.scripted import Scripted, Send, reply
 KEY = "gp-0123456789abcdef0123456789abcdef"
 ACCESS = {"keys": [{"name": "ragflow", "role": "admin", "hash": hash_key(KEY)}]}
 SOURCES = Path(__file__).parents[2] / "src/gatepass"
-HTTP_API, HEADERS = [(FOLDER / name).read_text() for name in ("http_api.md", "headers.md")]
-ENTRY = re.compile(r"^### `([A-Z]+ [^`]+)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
-ENTRIES = dict(ENTRY.findall(HTTP_API))
+PAGE = (FOLDER / "http.md").read_text()
 
 
-def block(entry: str, language: str) -> str | None:
-    found = re.search(rf"^```{language}\n(.*?)\n```", entry, re.MULTILINE | re.DOTALL)
-    return found and found[1]
-
-
-def test_exactly_the_existing_operations_and_pages_have_an_entry() -> None:
+def test_exactly_the_existing_operations_and_pages_have_a_row() -> None:
+    rows = set(re.findall(r"^\| `([A-Z]+ [^`]+)` \|", PAGE, re.MULTILINE))
     operations = {f"{row.method} /v1{row.path}" for row in OPERATIONS}
-    assert set(ENTRIES) == operations | {f"GET {path}" for path in ("/", *PATHS)}
-    assert set(API) == {(row.method, row.path) for row in OPERATIONS}
+    assert rows == operations | {f"GET {path}" for path in ("/", *PATHS)}
+    assert set(ABOUT) <= {row.path for row in OPERATIONS}
 
 
-def test_a_missing_entry_is_an_error_that_names_its_list() -> None:
-    with pytest.raises(KeyError, match=r"POST /ask requires an entry in API \(docs/http_reference.py\)"):
-        operation_entry(replace(OPERATIONS[0], path="/ask"))
+def test_a_missing_page_is_an_error_that_names_its_list() -> None:
     with pytest.raises(KeyError, match=r"/connections requires an entry in OWN_PAGES \(docs/http_reference.py\)"):
-        page_entry("/connections")
+        page_row("/connections")
 
 
-def request(command: str) -> tuple[str, str, dict[str, str], bytes]:
-    """Method, path, headers and body of a curl command."""
-    words = iter(shlex.split(command.replace("\\\n", " ").replace("$GATEPASS_KEY", KEY))[1:])
-    method, path, body = "GET", "", b""
-    headers: dict[str, str] = {}
-    parts = []
-    for word in words:
-        match word:
-            case "-X":
-                method = next(words)
-            case "-H":
-                name, _, value = next(words).partition(": ")
-                headers[name.lower()] = value
-            case "-d":
-                method, body = "POST", next(words).encode()
-            case "-F":
-                name, _, value = next(words).partition("=")
-                file = f'; filename="{value[1:]}"' * value.startswith("@")
-                parts.append(f'--cut\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n{value}\r\n')
-            case "-o":
-                next(words)
-            case _:
-                path = word.removeprefix(ROOT)
-    if parts:
-        method, body = "POST", ("".join(parts) + "--cut--\r\n").encode()
-        headers["content-type"] = "multipart/form-data; boundary=cut"
-    return method, path, headers, body
-
-
-async def test_each_example_is_a_request_with_that_reply() -> None:
-    requests = {title: request(block(entry, "sh") or "") for title, entry in ENTRIES.items()}
-    replies = {requests[title][:2]: json.loads(block(ENTRIES[title], "json") or "{}") for title in ENTRIES}
-    models = {"gpt-4o": {"upstream": "chat"}, "*": {"upstream": "chat"}}
-    async with (
-        Scripted(answer=lambda received: [Send(reply(replies[received.method, received.target]))]) as upstream,
-        gateway(upstream=upstream.url, access=ACCESS, models=models) as served,
-    ):
-        for title, (method, path, headers, body) in requests.items():
-            assert title.startswith(f"{method} ")
-            bare = {name: value for name, value in headers.items() if name != "authorization"}
-            without_key = await served.ask(body, path, method=method, headers=bare).answer()
-            assert without_key.status == (200 if "Key: none" in ENTRIES[title] else 401), title
-            answer = await served.ask(body, path, method=method, headers=headers).answer()
-            assert answer.status == 200, title
-            if text := block(ENTRIES[title], "text"):
-                assert text in answer.body.decode(), title
-            elif block(ENTRIES[title], "json"):
-                assert answer.json() == replies[method, path], title
+async def test_the_example_of_the_page_and_each_page_need_the_key_that_they_name() -> None:
+    (command,) = re.findall(r"^```sh\n(.*?)\n```", PAGE, re.MULTILINE | re.DOTALL)
+    body = re.findall(r"-d '(.*)'", command)[0].encode()
+    whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
+    keyed = {"authorization": f"Bearer {KEY}", "content-type": "application/json", "accept": "text/html"}
+    bare = {name: value for name, value in keyed.items() if name != "authorization"}
+    async with Scripted([Send(reply(whole))]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as served:
+        answer = await served.ask(body, "/v1/chat/completions", headers=keyed).answer()
+        assert (answer.status, answer.json()["choices"]) == (200, whole["choices"])
+        for path, (_, key) in OWN_PAGES.items():
+            assert (await served.ask(None, path, method="GET", headers=keyed).answer()).status == 200, path
+            without = await served.ask(None, path, method="GET", headers=bare).answer()
+            assert without.status == (200 if key.startswith("none") else 401), path
 
 
 @pytest.mark.parametrize(
@@ -108,7 +62,7 @@ async def test_each_example_is_a_request_with_that_reply() -> None:
     ],
 )
 async def test_a_path_that_the_page_excludes_is_an_error(path: str, code: str) -> None:
-    assert path.replace("gpt-4o", "NAME") in HTTP_API
+    assert path.replace("gpt-4o", "NAME") in PAGE
     async with gateway(upstreams={"chat": {"base_url": "http://127.0.0.1:9/v1"}}) as served:
         assert (await served.ask(path=path).answer()).error["code"] == code
 
@@ -134,7 +88,7 @@ def test_every_header_that_gatepass_adds_has_its_entry() -> None:
 
 def test_every_listed_header_is_on_the_page() -> None:
     names = [*FORWARDED, *RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES)]
-    assert [name for name in names if f"`{name.decode()}`" not in HEADERS] == []
+    assert [name for name in names if f"`{name.decode()}`" not in PAGE] == []
 
 
 async def test_headers_pass_as_the_page_states() -> None:

@@ -43,7 +43,6 @@ FOLDER = ROOT / "docs/operations"
 PAGES = {page.stem: page.read_text() for page in sorted(FOLDER.glob("*.md"))}
 MODEL_LIST = (ROOT / "docs/model_list.md").read_text()
 METRICS_PAGE = ROOT / "docs/reference/metrics.md"
-LOG_PAGE = ROOT / "docs/reference/log_events.md"
 SOURCES = ROOT / "src/gatepass"
 MIB = 1024 * 1024
 SECRET = "a-secret-of-32-characters-and-more"
@@ -333,7 +332,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
 
 def test_every_field_of_the_access_line_is_documented() -> None:
     fields = set(AccessRecord.__struct_fields__)
-    assert set(re.findall(r"^- `(\w+)`: ", LOG_PAGE.read_text(), re.MULTILINE)) >= fields
+    assert set(re.findall(r"^\| `(\w+)` \|", PAGES["logs"].partition("### Fields")[2], re.MULTILINE)) >= fields
     assert names(rows("logs", "## Find a request"), 1) <= fields
     (text,) = re.findall(r"^```json\n(.*?)^```", PAGES["logs"], re.MULTILINE | re.DOTALL)
     assert [name for name in json.loads(text) if name in fields] == [
@@ -346,5 +345,5 @@ def test_every_header_of_our_own_is_documented() -> None:
     sources = "".join(file.read_text() for file in SOURCES.rglob("*.py"))
     ours = set(re.findall(r'b"(x-gatepass-\w+)"', sources))
     assert ours
-    page = (ROOT / "docs/reference/headers.md").read_text()
-    assert {name for name in ours if f"### `{name}`" not in page} == set()
+    page = (ROOT / "docs/reference/http.md").read_text()
+    assert {name for name in ours if f"| `{name}` |" not in page} == set()

@@ -217,5 +217,5 @@ def test_the_settings_begin_with_twelve_and_each_block_with_its_table():
     assert len(TWELVE) == len(set(TWELVE)) == 12
     for block in re.split(r"^## ", SETTINGS, flags=re.MULTILINE):
         linked = set(re.findall(r"^\| \[`[^`]+`\]\(#([^)]+)\)", block, re.MULTILINE))
-        headings = {anchor_of(heading.replace("`", "")) for heading in re.findall(r"^### (.+)$", block, re.MULTILINE)}
+        headings = {anchor_of(heading.replace("`", "")) for heading in re.findall(r"^### (`.+)$", block, re.MULTILINE)}
         assert not headings or linked == headings, block[:40]

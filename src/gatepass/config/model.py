@@ -391,7 +391,7 @@ class Config(Block):
     """Settings of one operation. They are its upstream for models that no entry of `models` names, the model of
     requests that name none, and the timeouts and rules of all its requests.
 
-    docs/reference/http_api.md#operations lists the operations. docs/configuration.md#precedence has the order of
+    docs/reference/http.md#operations lists the operations. docs/configuration.md#precedence has the order of
     places.
 
     Example: operations: {embeddings: {upstream: vectors}}

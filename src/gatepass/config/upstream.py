@@ -227,7 +227,7 @@ class UpstreamConfig(Block):
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
     """Request headers of the client to send to the upstream, in addition to the built-in list.
 
-    docs/reference/headers.md has that list. Keys, cookies and headers of one connection are rejected.
+    docs/reference/http.md has that list. Keys, cookies and headers of one connection are rejected.
 
     Example: [x-team]
 
@@ -237,7 +237,7 @@ class UpstreamConfig(Block):
     """Headers of successful replies to send to the client, in addition to the built-in list: names, or prefixes that
     end in `*`.
 
-    docs/reference/headers.md has that list. Credentials, cookies, headers that control proxies and headers of one
+    docs/reference/http.md has that list. Credentials, cookies, headers that control proxies and headers of one
     connection are rejected. gatepass writes `content-type`, `content-length`, `cache-control` (`no-store`, for a stream
     also `no-transform`) and `x-request-id` itself. It drops every other header, and each header with a known secret.
 
