@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any
@@ -37,12 +37,37 @@ def steps(example: str) -> Iterator[dict[str, str]]:
         yield {name: text for name, text in found.groupdict().items() if text is not None}
 
 
-def run(*command: str, cwd: Path, given: str | None = None) -> str:
-    # a copy below a repository must not be taken for a part of it
-    environment = {**os.environ, "PYTHONPATH": str(cwd / "src"), "GIT_CEILING_DIRECTORIES": str(cwd.parent)}
-    done = subprocess.run(command, cwd=cwd, env=environment, input=given, capture_output=True, text=True, timeout=60)
+def run(*command: str, cwd: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(cwd / "src")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def patched_files(patch: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each file of a patch with its hunks."""
+    for part in re.split(r"^--- a/.+\n", patch, flags=re.MULTILINE)[1:]:
+        head, *hunks = re.split(r"^@@\n", part, flags=re.MULTILINE)
+        yield head.removeprefix("+++ b/").strip(), hunks
+
+
+def applied(text: str, hunks: Sequence[str], name: str) -> str:
+    """Return the text with each hunk applied at the one place that has its old lines."""
+    for hunk in hunks:
+        lines = [line or " " for line in hunk.rstrip("\n").split("\n")]
+        old = "".join(f"\n{line[1:]}" for line in lines if line[0] in " -") + "\n"
+        new = "".join(f"\n{line[1:]}" for line in lines if line[0] in " +") + "\n"
+        assert f"\n{text}".count(old) == 1, f"{name} must have these lines once:{old}"
+        text = f"\n{text}".replace(old, new)[1:]
+    return text
+
+
+def test_a_patch_applies_by_content_and_at_one_place_only() -> None:
+    ((name, hunks),) = patched_files("--- a/x.py\n+++ b/x.py\n@@\n a = 1\n-b = 2\n+b = 3\n\n@@\n d = 4\n+e = 5\n")
+    moved = "# a new line\na = 1\nb = 2\n\nc = 3\nd = 4\n"
+    assert (name, applied(moved, hunks, name)) == ("x.py", "# a new line\na = 1\nb = 3\n\nc = 3\nd = 4\ne = 5\n")
+    with pytest.raises(AssertionError, match=r"x.py must have these lines once"):
+        applied(moved * 2, hunks, name)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +89,9 @@ def test_the_examples_work_as_they_are_written(copy):
         assert example.count("```") == 2 * len(kinds), f"a block of {example[:20]!r} is not followed: {kinds}"
         for step in steps(example):
             if "patch" in step:
-                run("git", "apply", cwd=copy, given=step["patch"])
-                written += re.findall(r"(?m)^\+\+\+ b/(.+)$", step["patch"])
+                for name, hunks in patched_files(step["patch"]):
+                    (copy / name).write_text(applied((copy / name).read_text(), hunks, name))
+                    written.append(name)
             elif "file" in step:
                 assert not (copy / step["file"]).exists()
                 (copy / step["file"]).write_text(step["code"])
