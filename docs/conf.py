@@ -29,6 +29,21 @@ copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
 
 
+CHILDREN = {
+    "clients/README": ["clients/*", "concepts/profiles", "model_list"],
+    "ragflow": ["guides/ragflow_upstream"],
+    "tokens": ["reference/credentials", "concepts/token_life"],
+    "adaptations": ["concepts/learned_rules", "quirks"],
+    "guides/replicas": ["operations/store"],
+    "operations/run": ["operations/reload"],
+    "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
+    "architecture": ["decisions", "contributing"],
+    "security": ["concepts/security_model"],
+    "zh/getting_started": ["zh/ragflow", "zh/errors"],
+}
+"""The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""
+
+
 class SearchWithNumbers(SearchEnglish):
     """The index of English pages, with numbers such as 401. docs/search.js searches for them."""
 
@@ -36,6 +51,14 @@ class SearchWithNumbers(SearchEnglish):
         return word not in self.stopwords
 
 
+def add_children(_: Sphinx, name: str, source: list[str]) -> None:
+    """Append the tree of a page's children, so that the page has no directive where it is read as plain Markdown."""
+    if pages := CHILDREN.get(name):
+        tree = "\n".join(f"/{page}" for page in pages)
+        source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n\n{tree}\n```\n"
+
+
 def setup(app: Sphinx) -> None:
-    """Register the search language in place of Sphinx's own."""
+    """Register the search language in place of Sphinx's own, and the children of pages."""
     app.add_search_language(SearchWithNumbers)
+    app.connect("source-read", add_children)
