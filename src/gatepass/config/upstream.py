@@ -247,7 +247,7 @@ class UpstreamConfig(Block):
     """
     learn: Literal["off", "on"] = "on"
     """Whether gatepass learns rules from its errors and applies them to later requests. See
-    docs/adaptations.md#what-is-learned."""
+    docs/concepts/learned_rules.md."""
     learn_also: list[Learnable] = []
     """Rules to learn although they change the meaning of a request: members that gatepass may drop, `system_into_user`
     and `merge_roles`. Misspelled names are errors, and so are names without an effect, such as `split`.
