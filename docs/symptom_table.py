@@ -24,20 +24,20 @@ WITHOUT = (
     Symptom(
         "`401`, `token expired` or `invalid token` every few minutes",
         "The client holds a token, and the token expires.",
-        "Point the client at gatepass. `gatepass token NAME` shows lifetime and refresh.",
+        "Nothing. `gatepass token NAME` shows lifetime and refresh.",
         "keeps a valid token, and fetches a new one if the upstream rejects it early",
     ),
     Symptom(
         "sometimes a `403`, a login page, or a redirect to one",
         "The LLM gateway rejects an expired token without a 401.",
-        "For 403, set [`rejection`](reference/configuration.md#upstreamsnamerejection). A login page requires none.",
+        "Nothing for a login page. For a 403, set [`rejection`](reference/configuration.md#upstreamsnamerejection).",
         "treats a login page as a rejected token, and a 403 if "
         "[`rejection`](reference/configuration.md#upstreamsnamerejection) names it",
     ),
     Symptom(
         '`{"code":102,"message":"…"}` with HTTP 200, or an empty answer',
         "The upstream hides an error in a 200.",
-        "None: the client receives the text. `error.upstream` has the original.",
+        "Nothing. `error.upstream` has the original.",
         "returns a 4xx or 5xx with the text",
     ),
     Symptom(
@@ -49,19 +49,19 @@ WITHOUT = (
     Symptom(
         "`Unrecognized request argument supplied: drop_params`",
         "The client sends a parameter that the upstream does not support.",
-        "None. `gatepass learned` lists other parameters that gatepass leaves out.",
+        "Nothing. `gatepass learned` lists other parameters that gatepass leaves out.",
         "removes the parameter",
     ),
     Symptom(
         "`Unrecognized request argument supplied: images`",
         "The client sends pictures next to the conversation.",
-        "None: the change is `images` in `x-gatepass-adapted`.",
+        "Nothing. `x-gatepass-adapted` has the entry `images`.",
         "moves the images into the last user message",
     ),
     Symptom(
         "`stream does not support true with this model`",
         "The model cannot stream.",
-        "None. `gatepass learned --as-config` prints the permanent setting.",
+        "Nothing. `gatepass learned --as-config` prints the permanent setting.",
         "[learns a rule](concepts/learned_rules.md), requests a whole reply and synthesizes the stream",
     ),
     Symptom(
@@ -79,7 +79,7 @@ WITHOUT = (
     Symptom(
         "`JSONDecodeError` in the middle of a stream",
         "The upstream sends comments or keep-alives that the SDK cannot parse.",
-        "None. The [profile](concepts/profiles.md) of the key decides which keep-alives the client receives.",
+        "Nothing. The [profile](concepts/profiles.md) of the key decides which keep-alives the client receives.",
         "removes or rewrites keep-alives that SDKs cannot parse",
     ),
     Symptom(
@@ -246,6 +246,39 @@ TOKEN = (
     ),
 )
 
+AGENTS = (
+    Symptom(
+        "400 `unsupported_api`, or Claude Code: `There's an issue with the selected model`",
+        "The client calls Anthropic's Messages API, which gatepass does not serve.",
+        "Use a client of OpenAI's API. `curl BASE_URL/models` tests gatepass itself.",
+    ),
+    Symptom(
+        "Codex: `stream disconnected before completion`",
+        "The upstream failed in a started stream. The words behind it are its error.",
+        "Search the log for the request. See [Codex](clients/codex.md#known-limits).",
+    ),
+    Symptom(
+        "Codex: 404 of `/v1/responses`",
+        "The upstream does not serve the Responses API, and Codex sends nothing else.",
+        "Use an upstream that serves it.",
+    ),
+    Symptom(
+        "`tools[0].strict`: `Expected boolean, received null`",
+        "LibreChat sends `strict: null` in tools.",
+        "Set `profile: librechat` on the key.",
+    ),
+    Symptom(
+        "`extra_forbidden` for a member of `tools`",
+        "The client adds members to tools, such as Cherry Studio.",
+        "Set its [profile](clients/README.md) on the key.",
+    ),
+    Symptom(
+        "an MCP tool ends after a time that is always the same",
+        "The host limits its MCP tools. gatepass sees only the calls of the model.",
+        "Raise the limit of the host.",
+    ),
+)
+
 RAGFLOW = (
     Symptom(
         "`Missing credentials`, `Connection error.`",
@@ -256,6 +289,11 @@ RAGFLOW = (
         "`Completions.create() got an unexpected keyword argument 'images'`",
         "RAGFlow's own SDK fails at a picture in a chat before it sends a request.",
         "Add the model again as **image2text**, or under the provider **OpenAI** with gatepass as base URL.",
+    ),
+    Symptom(
+        "`'NoneType' object has no attribute 'total_tokens'`, `list index out of range`",
+        "RAGFlow's vision class requires usage and choices in chunks where the upstream has none.",
+        "Set `profile: ragflow` on the key.",
     ),
     Symptom(
         "an answer that ignores the picture",
@@ -340,11 +378,18 @@ PROCESS = (
 
 GROUPS: Mapping[str, tuple[str, tuple[Symptom, ...]]] = MappingProxyType(
     {
-        "Without gatepass": ("A client shows this, and no gatepass is between it and the LLM gateway yet.", WITHOUT),
+        "Without gatepass": (
+            "Put [gatepass](getting_started.md) between client and LLM gateway. The last column is what then remains.",
+            WITHOUT,
+        ),
         "An error from gatepass": ("[`hop`](errors.md) names the part that failed.", HOP),
         "Requests": ("The client talks to gatepass, and fails.", REQUEST),
         "Streams": ("The answer arrives, but not as expected.", STREAM),
         "Tokens": ("`gatepass token`, `gatepass doctor` or the log prints this.", TOKEN),
+        "Agents and MCP hosts": (
+            "An agent or an MCP host shows this. [Clients](clients/README.md) has their settings.",
+            AGENTS,
+        ),
         "RAGFlow": (
             "gatepass corrects unsupported parameters, streams and replies ([quirks](quirks.md)). These remain.",
             RAGFLOW,
