@@ -303,11 +303,6 @@ class RequestCycle(Protocol):
         """Send `data` without waiting and return True, or send none of it and return False."""
         ...
 
-    @property
-    def is_stalled(self) -> bool:
-        """Whether the client must read before `try_write` sends more."""
-        ...
-
     def abort(self) -> None:
         """Close the client's connection at once, and drop what the client has not read."""
         ...

@@ -307,12 +307,12 @@ class MemoryBudget:
 class RequestMemory:
     """The bytes that one request holds. Set `caller` before the first call of a method."""
 
-    __slots__ = ("_budget", "_is_reserved", "_stream_bytes", "caller", "held_bytes")
+    __slots__ = ("_budget", "_is_reserved", "caller", "held_bytes", "stream_bytes")
 
     def __init__(self, budget: MemoryBudget, caller: str = "") -> None:
         self._budget = budget
         self.caller = caller
-        self.held_bytes = self._stream_bytes = 0
+        self.held_bytes = self.stream_bytes = 0
         self._is_reserved = False
 
     def claim(self, size_bytes: int) -> None:
@@ -348,7 +348,7 @@ class RequestMemory:
 
     def hold_of_stream(self, size_bytes: int) -> None:
         """Set how much of a stream is held: an unfinished event, or events that its client has not read."""
-        more_bytes, self._stream_bytes = size_bytes - self._stream_bytes, size_bytes
+        more_bytes, self.stream_bytes = size_bytes - self.stream_bytes, size_bytes
         if more_bytes:
             self.add(more_bytes)
 
@@ -402,7 +402,7 @@ class RequestMemory:
         """Remove all bytes of the request after its end."""
         budget = self._budget
         self.add(-self.held_bytes)
-        self._stream_bytes = 0
+        self.stream_bytes = 0
         budget.reserved.pop(self, None)
         budget.stalled.pop(self, None)
         self._is_reserved = False

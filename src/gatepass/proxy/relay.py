@@ -23,7 +23,7 @@ from gatepass.proxy.response import (
 from gatepass.proxy.retry import COMPLETE
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.usage import Usage, usage_of
+from gatepass.sse.usage import usage_of
 from gatepass.types import OK, header
 
 UNREAD_BYTES = 512 * 1024
@@ -40,7 +40,7 @@ def relay(
 ) -> Awaitable[None]:
     """Write `classified` to the client; raise the error that ended a stream early."""
     if isinstance(classified, BufferedReply):  # most are
-        _note(attempt, context, classified, classified.usage or usage_of(classified.body))
+        _note(attempt, context, classified)
         return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
         keep_alive.watch_stream(classified.events)
@@ -48,25 +48,22 @@ def relay(
     if isinstance(classified, RawReply):
         return _relay_raw(classified, attempt, client_response)
     # a SynthesizedStream
-    _note(attempt, context, classified, classified.usage)
+    _note(attempt, context, classified)
     client_response.begin_stream(OK, classified.headers)
     return client_response.send_pieces(classified.pieces)
 
 
-def _note(
-    attempt: Attempt,
-    context: RequestContext,
-    reply: BufferedReply | SynthesizedStream | EventStream,
-    usage: Usage | None,
-) -> None:
+def _note(attempt: Attempt, context: RequestContext, reply: BufferedReply | SynthesizedStream | EventStream) -> None:
     """Note for the access log what the reply is, or was up to its end."""
-    access = context.access
+    access, usage = context.access, reply.usage
+    if usage is None and isinstance(reply, BufferedReply):
+        usage = usage_of(reply.body)
     if usage is not None:
         access.usage = usage
     if reply.events or reply.is_empty:
         access.events, access.empty_answer = reply.events, reply.is_empty
-    if reply.adapted:
-        attempt.add_changes(reply.adapted)
+    if adapted := reply.adapted:
+        attempt.add_changes(adapted)
 
 
 async def _relay_stream(
@@ -81,11 +78,11 @@ async def _relay_stream(
         client_response.begin_stream(OK, headers)
         await _relay_events(stream, attempt, context, client_response)
     except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation
+        context.streamed = events.streamed  # for the error event
         await stream.response.aclose()
         raise
     finally:
-        usage, context.streamed = events.usage, events.streamed
-        _note(attempt, context, events, usage)
+        _note(attempt, context, events)
 
 
 async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:
@@ -157,7 +154,7 @@ class _EventWriter:
         self._access = context.access
         self._client_response = client_response
         self._memory = attempt.memory
-        self._counts_event = True
+        self._counts_event = attempt.memory is not None and attempt.memory.stream_bytes > 0
         self._try_write = client_response.cycle.try_write
         self.held = stream.ready
 
@@ -194,14 +191,14 @@ class _EventWriter:
     async def flush(self) -> None:
         """Send the events that are held. Return when gatepass may read the next piece."""
         ready, self.held = self.held, b""
-        memory, cycle = self._memory, self._client_response.cycle
-        if ready and (memory is None or not (cycle.is_stalled or len(ready) > WHOLE_BYTES)):
-            await self._client_response.send_events(ready)
-        elif ready and memory is not None:
-            memory.begin_stall(len(ready) + UNREAD_BYTES, cycle.abort)
+        memory, client_response = self._memory, self._client_response
+        if ready and (len(ready) > WHOLE_BYTES or not client_response.try_send_events(ready)):
+            if memory is not None:
+                memory.begin_stall(len(ready) + UNREAD_BYTES, client_response.cycle.abort)
             try:
-                await self._client_response.send_events(ready)
+                await client_response.send_events(ready)
             finally:
-                memory.end_stall()
+                if memory is not None:
+                    memory.end_stall()
         if memory is not None:
             await memory.wait_for_room()

@@ -231,10 +231,6 @@ class AsgiRequestCycle:
         self._put(data)
         return True
 
-    @property
-    def is_stalled(self) -> bool:
-        return self._unsent_bytes > UNSENT_BYTES
-
     def abort(self) -> None:
         self._disconnect()
 

@@ -325,10 +325,6 @@ class HttpRequestCycle:
             self._send(data, False)
         return True
 
-    @property
-    def is_stalled(self) -> bool:
-        return self._connection.is_write_paused
-
     def abort(self) -> None:
         self._connection.abort()
 

@@ -235,10 +235,6 @@ class Client:
         self.data += data
         return True
 
-    @property
-    def is_stalled(self) -> bool:
-        return False
-
     def abort(self) -> None:
         pass
 

@@ -51,10 +51,6 @@ class Client:
             self.data += data
         return self.takes
 
-    @property
-    def is_stalled(self) -> bool:
-        return False
-
     def abort(self) -> None:
         pass
 
