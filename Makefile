@@ -101,7 +101,7 @@ integration: setup ## Real sockets, scripted upstreams
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
 
-reference: setup ## Write docs/reference/ from the code: settings, commands, errors, metrics, log events
+reference: setup ## Write the generated pages: settings, commands, errors, metrics, symptoms, and parts of other pages
 	$(BIN)/python -m docs.generate
 
 recordings: setup ## Record `gatepass demo`, `init` and `doctor` as pictures in docs/images: half a minute

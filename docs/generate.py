@@ -667,7 +667,7 @@ def credential_sections(text: FieldText, kinds: Iterable[type[BaseModel]]) -> It
 def log_events() -> str:
     """Return the part of docs/operations/logs.md."""
     events = [
-        (f"`{name}`", event.level, event.cause, ", ".join(f"`{field}`" for field in event.example), event.action)
+        (f"`{name}`", event.level, event.cause, ", ".join(f"`{field}`" for field in event.fields.split()), event.action)
         for name, event in EVENTS.items()
     ]
     written = table(("event", "level", "when", "fields", "what to do"), events)

@@ -8,337 +8,320 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 Level = Literal["debug", "info", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """`cause` is when gatepass logs it, `example` has a value for each field, `action` is what the operator does."""
+    """`cause` is when gatepass logs it, `fields` names its own fields, `action` is what the operator does."""
 
     level: Level
     cause: str
-    example: Mapping[str, Any]
+    fields: str
+    """Separated by spaces."""
     action: str = "nothing"
 
 
-_PLACE = {"through": "valkeys://cache.corp.example:6379/0", "key_prefix": "gatepass:", "key_id": "5f2c9a01"}
-_RULE = {
-    "id": "0b1c2d",
-    "upstream": "chat",
-    "model": "o4-mini",
-    "operation": "chat",
-    "adapted": "drop=temperature",
-    "evidence": "temperature is not supported with this model",
-}
-_RELOAD = {"file": "gatepass.yaml", "trigger": "signal"}
+_PLACE = "through key_prefix key_id"
+_RULE = "id upstream model operation adapted evidence"
+_RELOAD = "file trigger"
 
 EVENTS: Mapping[str, LogEvent] = MappingProxyType(
     {
         "request": LogEvent(
             "info",
-            "One line for each request, the access line. The level is `warning` for a 5xx, and for a response that"
-            " broke off after its head: it has `status` 200 and `outcome` `error`.",
-            {
-                "id": "0b1c2d",
-                "method": "POST",
-                "path": "/v1/chat/completions",
-                "operation": "chat",
-                "caller": "ragflow",
-                "user_agent": "OpenAI/Python 3.0.0",
-                "model": "gpt-4o",
-                "upstream": "chat",
-                "upstream_model": "prod-4o",
-                "status": 200,
-                "outcome": "ok",
-                "attempts": 1,
-                "duration_s": 1.8214,
-                "ttft_s": 0.4121,
-                "bytes_in": 412,
-                "bytes_out": 1203,
-                "usage": {"total_tokens": 30},
-            },
+            "One line for each request, the access line. The level is `warning` for a 5xx, and for a response"
+            " that broke off after its head: it has `status` 200 and `outcome` `error`.",
+            "id method path operation caller user_agent model upstream upstream_model status outcome attempts"
+            " duration_s ttft_s bytes_in bytes_out usage",
             "search for `code` in docs/reference/errors.md if `outcome` is `error`",
         ),
         "bodies": LogEvent(
             "info",
-            "The first 2,000 characters of a request and its reply, masked. Only with `log.bodies: true`. For an"
-            " embeddings call in several requests, `reply` has the replies of all, the failed one first.",
-            {"id": "0b1c2d", "request": '{"model": "gpt-4o", …}', "reply": '{"id": "chatcmpl-1", …}'},
+            "The first 2,000 characters of a request and its reply, masked. Only with `log.bodies: true`. For"
+            " an embeddings call in several requests, `reply` has the replies of all, the failed one first.",
+            "id request reply",
             "set `log.bodies: false` as soon as the fault is found: prompts are personal data",
         ),
         "refused": LogEvent(
             "info",
-            "gatepass closed an idle connection to make room, rejected a request head that is too large, too slow or"
-            " not HTTP, or rejected further requests without a valid key. The first one of a code is logged at once;"
-            " those of the next second share one line. Without a valid key, the first one of each address is an access"
-            " line. The level is `warning` for a 5xx.",
-            {
-                "status": 431,
-                "code": "head_too_large",
-                "hop": "client",
-                "reason": "The request head exceeds …",
-                "peer": "10.0.0.7",
-                "peers": {"10.0.0.7": 40, "others": 2},
-                "count": 42,
-            },
+            "gatepass closed an idle connection to make room, rejected a request head that is too large, too"
+            " slow or not HTTP, or rejected further requests without a valid key. The first one of a code is"
+            " logged at once; those of the next second share one line. Without a valid key, the first one of"
+            " each address is an access line. The level is `warning` for a 5xx.",
+            "status code hop reason peer peers count",
             "search for `code` in docs/reference/errors.md",
         ),
         "log_lines_dropped": LogEvent(
             "warning",
-            "`count` lines are missing here, because no process read the log and its queue was full, or because the log"
-            " could not be written.",
-            {"count": 1204},
+            "`count` lines are missing here, because no process read the log and its queue was full, or"
+            " because the log could not be written.",
+            "count",
             "check the program that reads stderr, and the space on its disk",
         ),
         "request_failed": LogEvent(
             "error",
             "A bug in gatepass failed a request.",
-            {"trace": "Traceback …"},
+            "trace",
             "report the bug with the traceback",
         ),
         "model_list_failed": LogEvent(
             "error",
             "A bug in gatepass failed a model list for which no client waited, or that gatepass could not send.",
-            {"upstream": "chat", "trace": "Traceback …"},
+            "upstream trace",
             "report the bug with the traceback",
         ),
         "starting": LogEvent(
             "info",
             "gatepass starts.",
-            {
-                "version": "0.1.0",
-                "configuration": "gatepass.yaml",
-                "upstreams": ["chat"],
-                "credentials": ["corp"],
-                "keys": 3,
-                "held_bytes": 268435456,
-                "held_bytes_of": "half of the container's memory",
-            },
+            "version configuration upstreams credentials keys held_bytes held_bytes_of",
         ),
-        "listening": LogEvent("info", "gatepass accepts connections.", {"url": "http://127.0.0.1:8080"}),
+        "listening": LogEvent(
+            "info",
+            "gatepass accepts connections.",
+            "url",
+        ),
         "cannot_listen": LogEvent(
             "error",
             "gatepass cannot listen at its address. The exit code is 3.",
-            {"address": "127.0.0.1:8080", "reason": "address already in use"},
+            "address reason",
             "end the other program, or change `server.port`",
         ),
         "no_control_socket": LogEvent(
             "warning",
             "gatepass serves without a control socket, so that `gatepass reload` and `gatepass status` do not work.",
-            {"path": "/run/gatepass/control.sock", "reason": "permission denied"},
+            "path reason",
             "make the directory writable, or change `server.control_socket`",
         ),
         "configuration_found": LogEvent(
             "info",
             "gatepass uses `./gatepass.yaml`, because no option and no variable names a file.",
-            {"file": "/etc/gatepass/gatepass.yaml"},
+            "file",
         ),
         "configuration_warning": LogEvent(
             "warning",
-            "A warning that `gatepass check` prints too: at the start, in each worker, and after a reload if it is"
-            " new.",
-            {"warning": "gatepass.yaml: every user of this machine can write it"},
+            "A warning that `gatepass check` prints too: at the start, in each worker, and after a reload if"
+            " it is new.",
+            "warning",
             "follow the sentence",
         ),
         "configuration_unusable": LogEvent(
             "error",
             "A worker, or `gatepass serve --log-format`, cannot use the configuration.",
-            {"file": "gatepass.yaml", "problems": ["gatepass.yaml:3: server.port: expects a whole number"]},
+            "file problems",
             "correct each problem",
         ),
         "bodies_logged": LogEvent(
             "warning",
             "gatepass starts with `log.bodies: true`.",
-            {"warning": "log.bodies is on: the log contains the beginnings of requests and replies"},
+            "warning",
             "set `log.bodies: false` in production",
         ),
         "descriptors_short": LogEvent(
             "warning",
             "The soft limit of file descriptors is too low for `limits.connections`.",
-            {"warning": "limits.connections needs 9064 file descriptors in each process, and the soft limit is 1024"},
+            "warning",
             "raise the limit (`ulimit -n`), or lower `limits.connections`",
         ),
         "descriptors_exhausted": LogEvent(
             "warning",
             "gatepass could not accept connections, because no file descriptor was free.",
-            {"count": 12, "limit": 1024, "needed": 9064},
+            "count limit needed",
             "raise the limit (`ulimit -n`), or lower `limits.connections`",
         ),
         "reloaded": LogEvent(
             "info",
-            "A reload of the configuration succeeded. `changed` is empty if nothing changed. `retried` names failing"
-            " credentials that fetch now.",
-            {**_RELOAD, "changed": ["models.gpt-4o"]},
+            "A reload of the configuration succeeded. `changed` is empty if nothing changed. `retried` names"
+            " failing credentials that fetch now.",
+            f"{_RELOAD} changed",
         ),
         "retried": LogEvent(
             "info",
             "`gatepass token --retry` let the failing credentials in `retried` fetch now.",
-            {"trigger": "command", "retried": ["corp"]},
+            "trigger retried",
         ),
         "restart_needed": LogEvent(
             "warning",
             "A reload contains settings that only a restart changes. All other changes are in use.",
-            {**_RELOAD, "settings": ["server.port"]},
+            f"{_RELOAD} settings",
             "restart gatepass",
         ),
         "reload_refused": LogEvent(
             "error",
             "The new configuration is invalid, or a watched file may be half written. The previous one continues.",
-            {**_RELOAD, "problems": ["gatepass.yaml:3: server.port: expects a whole number"]},
+            f"{_RELOAD} problems",
             "correct each problem and reload again; if a complete file waits, run `gatepass reload`",
         ),
         "reload_failed": LogEvent(
             "error",
             "A bug in gatepass failed a reload. The previous configuration continues.",
-            {"trace": "Traceback …"},
+            "trace",
             "report the bug with the traceback",
         ),
         "observer_failed": LogEvent(
             "error",
             "A bug in an observer of requests, such as the access log. The request is not affected.",
-            {"observer": "AccessLog", "trace": "Traceback …"},
+            "observer trace",
             "report the bug with the traceback",
         ),
         "unready": LogEvent(
             "info",
             "A stop began, and `/readyz` returns 503. gatepass still accepts requests for `server.drain_delay_s`.",
-            {"delay_s": 10, "in_flight": 3},
+            "delay_s in_flight",
         ),
         "draining": LogEvent(
-            "info", "gatepass accepts no new request and waits for running ones.", {"bound_s": 25, "in_flight": 3}
+            "info",
+            "gatepass accepts no new request and waits for running ones.",
+            "bound_s in_flight",
         ),
         "drained": LogEvent(
-            "info", "A stop ends.", {"streams_ended": 0}, "raise `server.drain_timeout_s` if it ends streams"
+            "info",
+            "A stop ends.",
+            "streams_ended",
+            "raise `server.drain_timeout_s` if it ends streams",
         ),
-        "worker_started": LogEvent("info", "The supervisor started a worker.", {"worker": 2, "pid": 4711}),
+        "worker_started": LogEvent(
+            "info",
+            "The supervisor started a worker.",
+            "worker pid",
+        ),
         "worker_exited": LogEvent(
             "error",
             "A worker ended, and the supervisor starts another one.",
-            {"worker": 2, "code": 1, "again_in_s": 1},
+            "worker code again_in_s",
             "read the lines of this worker before it; code -9 often means that memory was short",
         ),
         "worker_killed": LogEvent(
-            "warning", "A worker did not stop in time, and the supervisor killed it.", {"worker": 2}, "report it"
+            "warning",
+            "A worker did not stop in time, and the supervisor killed it.",
+            "worker",
+            "report it",
         ),
-        "workers_reloading": LogEvent("info", "The supervisor passed a SIGHUP on to its workers.", {"workers": 4}),
+        "workers_reloading": LogEvent(
+            "info",
+            "The supervisor passed a SIGHUP on to its workers.",
+            "workers",
+        ),
         "worker_unresponsive": LogEvent(
             "warning",
             "A worker did not answer for `/metrics` or `/status`, so that its part is missing.",
-            {"silent": "worker-2", "reason": "no answer in time"},
+            "silent reason",
             "look at the worker if it happens again",
         ),
         "tokens_not_shared": LogEvent(
             "warning",
             "The workers cannot share tokens, so that each fetches its own.",
-            {"reason": "shared memory is not writable"},
+            "reason",
             "mount shared memory, or configure a `store`",
         ),
         "sharing_tokens": LogEvent(
-            "info", "gatepass starts and shares the tokens of credentials.", {**_PLACE, "credentials": ["corp"]}
+            "info",
+            "gatepass starts and shares the tokens of credentials.",
+            f"{_PLACE} credentials",
         ),
-        "store_available": LogEvent("info", "The shared store works again.", _PLACE),
+        "store_available": LogEvent(
+            "info",
+            "The shared store works again.",
+            _PLACE,
+        ),
         "store_unavailable": LogEvent(
             "warning",
             "gatepass cannot read or write the shared store. It continues with its own tokens.",
-            {**_PLACE, "reason": "connection refused"},
+            f"{_PLACE} reason",
             "follow the reason; see docs/operations/store.md#a-store-that-does-not-share",
         ),
         "store_unreadable": LogEvent(
             "warning",
             "The store works, but the other processes use another encryption key.",
-            {**_PLACE, "reason": "another encryption key"},
+            f"{_PLACE} reason",
             "give all processes the same `store.encryption_key`",
         ),
         "store_emptied": LogEvent(
             "warning",
             "The shared store lost its data. gatepass fetches tokens again.",
-            {**_PLACE, "reason": "the store lost its data"},
+            f"{_PLACE} reason",
             "check the memory limit and the persistence of the server",
         ),
         "token_fetched": LogEvent(
             "info",
             "gatepass fetched a token.",
-            {
-                "credential": "corp",
-                "took_s": 0.124,
-                "lifetime_s": 300,
-                "kind": "jwt",
-                "lifetime_source": "reply",
-            },
+            "credential took_s lifetime_s kind lifetime_source",
         ),
         "token_fetch_failed": LogEvent(
             "warning",
             "gatepass could not fetch a token. The same failure is logged once a minute.",
-            {
-                "credential": "corp",
-                "took_s": 0.124,
-                "reason": "the issuer answered 401: invalid_client",
-                "definite": True,
-                "times": 1,
-            },
+            "credential took_s reason definite times",
             "run `gatepass token NAME`",
         ),
         "token_ended_early": LogEvent(
             "warning",
             "An upstream accepted a token and rejects it long before its announced end. Logged once a minute.",
-            {"credential": "corp", "upstream": "chat", "age_s": 61.2, "lifetime_s": 3600},
+            "credential upstream age_s lifetime_s",
             "check `reply.unit` of the credential, and whether another client fetches tokens with it",
         ),
         "token_type_unusual": LogEvent(
             "warning",
             "gatepass uses a token although its type is not Bearer. Logged once.",
-            {"credential": "corp", "token_type": "mac"},
+            "credential token_type",
             "check the scheme in `token_placement` if the upstream rejects the token",
         ),
         "lifetime_implausible": LogEvent(
             "warning",
             "The lifetime in the reply is implausible, and gatepass uses another one.",
-            {"credential": "corp", "claimed_lifetime_s": 300000, "lifetime_s": 3600},
+            "credential claimed_lifetime_s lifetime_s",
             "check `reply.unit` and `max_ttl_s` of the credential",
         ),
         "expiry_missing": LogEvent(
             "warning",
             "The reply does not contain the configured path of the expiry. Logged once.",
-            {"credential": "corp", "path": "data.ttl", "assumed_lifetime_s": 240},
+            "credential path assumed_lifetime_s",
             "correct `reply.expiry`",
         ),
         "refresh_token_not_stored": LogEvent(
             "warning",
             "gatepass could not store a new refresh token. A restart would begin with an old one.",
-            {"credential": "corp", "reason": "permission denied"},
+            "credential reason",
             "set `refresh_token_file`, and make its directory writable",
         ),
         "refresh_token_not_read": LogEvent(
             "warning",
             "gatepass ignores a stored refresh token and signs in instead.",
-            {"credential": "corp", "reason": "the file holds no refresh token"},
+            "credential reason",
             "follow the reason",
         ),
         "token_shared": LogEvent(
-            "debug", "Another process fetched the token.", {"credential": "corp", "lifetime_s": 300}
+            "debug",
+            "Another process fetched the token.",
+            "credential lifetime_s",
         ),
         "token_failure_shared": LogEvent(
             "debug",
             "Another process could not fetch the token.",
-            {"credential": "corp", "reason": "the issuer answered 401: invalid_client"},
+            "credential reason",
         ),
-        "keys_reloaded": LogEvent("info", "All keys in a key file are usable again.", {"key": "ragflow"}),
+        "keys_reloaded": LogEvent(
+            "info",
+            "All keys in a key file are usable again.",
+            "key",
+        ),
         "keys_unusable": LogEvent(
             "warning",
-            "A key file is unreadable or contains no key, and its previous keys stay valid. Or it contains an unusable"
-            " key, such as one of less than 16 characters, and gatepass ignores this key.",
-            {"key": "ragflow", "reason": "no such file or directory", "keys_in_force": 1},
+            "A key file is unreadable or contains no key, and its previous keys stay valid. Or it contains an"
+            " unusable key, such as one of less than 16 characters, and gatepass ignores this key.",
+            "key reason keys_in_force",
             "restore the file, or create a key with `gatepass keys new`",
         ),
         "header_reloaded": LogEvent(
-            "info", "gatepass can read the file of a static header again.", {"setting": "upstreams.chat.headers.x-key"}
+            "info",
+            "gatepass can read the file of a static header again.",
+            "setting",
         ),
         "header_unreadable": LogEvent(
             "warning",
             "gatepass cannot read the file of a static header. It sends the last good value.",
-            {"setting": "upstreams.chat.headers.x-key", "reason": "no such file or directory"},
+            "setting reason",
             "restore the file",
         ),
         "rule_learned": LogEvent(
@@ -353,7 +336,9 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             _RULE,
         ),
         "rule_failed": LogEvent(
-            "info", "A change after an error did not help. gatepass does not try it again for a minute.", _RULE
+            "info",
+            "A change after an error did not help. gatepass does not try it again for a minute.",
+            _RULE,
         ),
     }
 )

@@ -117,7 +117,7 @@ REQUEST = (
         "Enter the key, or any text if gatepass has no keys.",
     ),
     Symptom(
-        "401 `invalid_api_key`",
+        "401 `invalid_api_key`: `The API key is not known to gatepass`",
         "The client's key is unknown or expired.",
         '`gatepass keys list`. Compare the column `KEY` with `printf %s "$KEY" \\| sha256sum`.',
     ),
@@ -136,6 +136,11 @@ REQUEST = (
         "The upstream rejects the token or the request with 403.",
         "Read `error.upstream`. For a rejected token, set "
         "[`rejection`](reference/configuration.md#upstreamsnamerejection).",
+    ),
+    Symptom(
+        "403 `forbidden_peer`, `forbidden_host`: `Without keys gatepass serves only requests to localhost`",
+        "gatepass has no keys, and the request comes from a container or another machine.",
+        "`gatepass keys new --name NAME`, and set [`access.keys`](reference/configuration.md#accesskeys).",
     ),
     Symptom(
         "404 `unknown_path`",
@@ -161,6 +166,11 @@ REQUEST = (
         "503 `overloaded`, 429 `concurrency_limited`",
         "A limit of gatepass is reached.",
         "The message names the [limit](operations/limits_and_memory.md).",
+    ),
+    Symptom(
+        "502 `upstream_redirect`, `upstream_html`: `answered 200 OK with an HTML page`",
+        "The base URL leads to a web page, or the upstream asks for a login.",
+        "Correct `base_url`: it ends with the version, such as `/v1`. Then `gatepass doctor`.",
     ),
     Symptom(
         "502 or 504, hop `upstream:…`",
@@ -348,6 +358,11 @@ PROCESS = (
         "exit code 2, `is not a setting; did you mean …?`",
         "The configuration is not valid.",
         "`gatepass check` lists every problem with its line.",
+    ),
+    Symptom(
+        "exit code 3, `cannot listen on …: Address already in use`",
+        "Another program, or another gatepass, uses the port.",
+        "Set [`server.port`](reference/configuration.md#serverport), or stop the other program.",
     ),
     Symptom(
         "`network docker_ragflow declared as external, but could not be found`",

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from docs.error_messages import MESSAGES
 from docs.symptom_table import GROUPS, TITLE, rows
 
 from gatepass.cli import COMMANDS
@@ -35,6 +36,12 @@ def test_the_rows_name_codes_and_commands_that_exist():
     commands = {found for row in ROWS for found in re.findall(r"`gatepass (\w+)", row.action)}
     assert commands <= set(COMMANDS)
     assert len(commands) >= 8
+
+
+def test_the_texts_behind_a_code_are_messages_of_that_code():
+    shown = [pair for row in ROWS for pair in re.findall(r"`(\w+)`: `([^`]+)`", row.seen)]
+    assert len(shown) >= 3
+    assert [code for code, text in shown if text not in MESSAGES[code]] == []
 
 
 def test_each_page_of_a_group_links_to_it():
