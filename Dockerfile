@@ -19,6 +19,7 @@ RUN for extra in $(echo "$EXTRAS" | tr ',' ' '); do \
         -r "requirements/extra-$extra.txt" || exit 1; \
     done
 COPY LICENSE README.md pyproject.toml ./
+COPY release/package_metadata.py release/
 COPY src src
 # Bytecode that no timestamp can outdate: the root is read-only at run time, so a stale file would be compiled at every start.
 RUN backend/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \

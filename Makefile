@@ -25,7 +25,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference recordings golden e2e e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
-  lock clean doctor-faults
+  lock clean doctor-faults release release-check
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -192,5 +192,19 @@ pythons: ## The unit tier on every Python of PYTHONS that is here
 lock: ## Write the hash-locked requirement lists anew (needs uv)
 	requirements/lock.sh
 
+# The URL of the repository, in the README, the metadata and the image of a release.
+REPOSITORY ?=
+
+release: .release/.ready ## Build and test the files of a release in dist/; REPOSITORY=https://… sets its URL everywhere
+	.release/bin/python -m release $(if $(REPOSITORY),--repository $(REPOSITORY)) $(RELEASE)
+
+release-check: setup .release/.ready ## What can be tested of a release in a minute: two equal builds, workflows, audit, locks
+	$(BIN)/pytest -q tests/release
+
+.release/.ready: requirements/release.txt
+	$(PYTHON) -m venv .release
+	.release/bin/pip install --quiet --require-hashes -r requirements/release.txt
+	@touch $@
+
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .docs .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

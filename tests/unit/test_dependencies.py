@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.locks import REQUIREMENTS, Pin, environment, read, text
+from release.locks import REQUIREMENTS, Pin, environment, read, text
 
 MOST_PACKAGES = 24
 """Without extras, gatepass itself included: people choose it because they can read what it brings."""

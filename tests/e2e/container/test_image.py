@@ -17,7 +17,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 import gatepass
-from tests import locks
+from release import locks
 from tests.e2e.container.conftest import CHAT_MODEL, EMBEDDINGS_MODEL, ContainerFactory, CorporateServers, Endpoint
 from tests.e2e.container.engine import Engine
 from tests.waiting import until, until_async

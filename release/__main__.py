@@ -1,0 +1,251 @@
+"""Build the files of a release into dist/ from the commit that is checked out, and test them: `make release`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from release import audit, locks
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = ("aws", "crypto", "entra", "google", "valkey")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+MACHINES = ("x86_64", "aarch64")
+NEWEST_GLIBC = 28
+"""The wheels of the archives run with glibc 2.28 and newer: Debian 10, RHEL 8."""
+
+INSTALL = """\
+gatepass {version} for Linux {machine}, CPython 3.11 to 3.14, glibc 2.28 and newer. No package index is needed.
+
+    python3 -m venv venv
+    venv/bin/pip install --no-index --find-links wheels gatepass
+
+With an extra: 'gatepass[entra]', 'gatepass[google]', 'gatepass[aws]', 'gatepass[crypto]', 'gatepass[valkey]'.
+
+    pipx install --pip-args="--no-index --find-links $PWD/wheels" gatepass
+    uv tool install --offline --no-index --find-links wheels gatepass
+"""
+
+
+class ReleaseFailed(Exception):
+    """A file of the release cannot be built, or does not pass its test."""
+
+
+def run(*command: str | Path, environment: Mapping[str, str] | None = None, **options: object) -> str:
+    """Run a command and return its standard output. Raises ReleaseFailed with all of its output."""
+    done = subprocess.run(
+        [str(part) for part in command], env={**os.environ, **(environment or {})}, capture_output=True, text=True,
+        check=False, **options,  # type: ignore[call-overload]
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise ReleaseFailed(f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return str(done.stdout)
+
+
+def version() -> str:
+    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "src/gatepass/__init__.py").read_text(), re.MULTILINE)
+    if found is None:
+        raise ReleaseFailed("src/gatepass/__init__.py has no __version__")
+    return found[1]
+
+
+def notes(changelog: str, number: str) -> str:
+    """Return the section of a version. Raises ReleaseFailed without one, or with an empty one."""
+    found = re.search(rf"^## {re.escape(number)}( .*)?\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    if found is None or not found[2].strip():
+        raise ReleaseFailed(f"CHANGELOG.md has no section {number}")
+    return found[2].strip() + "\n"
+
+
+def check_tag(tag: str, number: str, changelog: str) -> None:
+    """Raise ReleaseFailed if `tag` is not the version, or if the section of the version has no date."""
+    if tag != f"v{number}":
+        raise ReleaseFailed(f"the tag {tag} is not v{number}, the version in src/gatepass/__init__.py")
+    if not re.search(rf"^## {re.escape(number)} \(\d{{4}}-\d\d-\d\d\)$", changelog, re.MULTILINE):
+        raise ReleaseFailed(f"CHANGELOG.md has no heading `## {number} (YYYY-MM-DD)`")
+
+
+def build_packages(revision: str, repository: str) -> tuple[Path, ...]:
+    """Build wheel and sdist twice, in other folders and with other permissions, and return those of the first build.
+
+    Only committed files are built. Raises ReleaseFailed if the builds differ in a byte.
+    """
+    epoch = run("git", "log", "-1", "--format=%ct", revision, cwd=ROOT).strip()
+    builds: list[dict[str, bytes]] = []
+    for umask, zone in ((0o022, "UTC"), (0o077, "Asia/Shanghai")):
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "source.tar"
+            run("git", "archive", f"--output={archive}", revision, cwd=ROOT)
+            source = Path(folder) / f"source-{umask:o}"
+            run("tar", "--extract", f"--file={archive}", f"--one-top-level={source}", umask=umask)
+            environment = {"SOURCE_DATE_EPOCH": epoch, "TZ": zone, "GATEPASS_REPOSITORY": repository}
+            run(sys.executable, "-m", "hatchling", "build", "-d", "out", cwd=source, umask=umask, environment=environment)
+            builds.append({file.name: file.read_bytes() for file in sorted((source / "out").iterdir())})
+    if builds[0] != builds[1]:
+        names = [name for name in builds[0] if builds[0][name] != builds[1].get(name)]
+        raise ReleaseFailed(f"two builds differ: {', '.join(names)}")
+    return tuple(_written(name, content) for name, content in builds[0].items())
+
+
+def _written(name: str, content: bytes) -> Path:
+    file = DIST / name
+    file.write_bytes(content)
+    return file
+
+
+DIST = ROOT / "dist"
+
+
+def pins(python: str, machine: str) -> Iterator[str]:
+    """Yield a line with hashes for each package that gatepass or one of its extras installs there."""
+    here = locks.environment(python, machine)
+    found = {
+        f"{pin.name}=={pin.version}": pin.hashes
+        for lock in ("runtime", *(f"extra-{extra}" for extra in EXTRAS))
+        for pin in locks.read(lock)
+        if pin.applies(here)
+    }
+    for package, hashes in sorted(found.items()):
+        yield " ".join([package, *(f"--hash={each}" for each in hashes)])
+
+
+def build_wheelhouse(wheel: Path, machine: str, epoch: int) -> Path:
+    """Return an archive with the wheels of gatepass, its dependencies and its extras for all Pythons on `machine`."""
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(5, NEWEST_GLIBC + 1)]
+    platforms.append(f"--platform=manylinux2014_{machine}")
+    name = f"{'-'.join(wheel.name.split('-')[:2])}-wheelhouse-linux-{machine}"
+    with tempfile.TemporaryDirectory() as folder:
+        wheels = Path(folder) / name / "wheels"
+        wheels.mkdir(parents=True)
+        for python in PYTHONS:
+            wanted = Path(folder) / f"{python}.txt"
+            wanted.write_text("\n".join(pins(python, machine)))
+            run(
+                sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:",
+                *platforms, f"--python-version={python}", "--implementation=cp", f"--dest={wheels}",
+                f"--requirement={wanted}",
+            )  # fmt: skip
+        shutil.copy(wheel, wheels)
+        (wheels.parent / "INSTALL.txt").write_text(INSTALL.format(version=version(), machine=machine))
+        return _archive(wheels.parent, epoch)
+
+
+def _archive(folder: Path, epoch: int) -> Path:
+    """Write a tar file whose bytes depend only on the files. Wheels are compressed already."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.mtime, member.uid, member.gid, member.uname, member.gname = epoch, 0, 0, "", ""
+        member.mode = 0o755 if member.isdir() else 0o644
+        return member
+
+    target = DIST / f"{folder.name}.tar"
+    with tarfile.open(target, "w") as archive:
+        archive.add(folder, folder.name, filter=plain)  # tarfile sorts the members of a folder
+    return target
+
+
+def install_offline(archive: Path, python: str, extras: str, folder: Path) -> Path:
+    """Install gatepass into a new environment from the archive alone, and return the environment."""
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    environment, wheels = folder / f"venv-{Path(python).name}", folder / archive.stem / "wheels"
+    run(python, "-m", "venv", environment)
+    here = environment / "bin/python"
+    run(here, "-m", "pip", "install", "--quiet", "--no-index", f"--find-links={wheels}", f"gatepass{extras}")
+    run(here, "-m", "pip", "check")
+    if version() not in run(environment / "bin/gatepass", "--version"):
+        raise ReleaseFailed(f"{archive.name} does not install gatepass {version()}")
+    return environment
+
+
+def pythons() -> Iterator[tuple[str, str]]:
+    """Yield each supported Python that this machine runs: its command and its exact version."""
+    for number in PYTHONS:
+        command = f"python{number}"
+        asked = [command, "-c", "import platform; print(platform.python_version())"]
+        if shutil.which(command) and not (done := subprocess.run(asked, capture_output=True, text=True)).returncode:
+            yield command, done.stdout.strip()
+
+
+def write_sbom(archive: Path, epoch: int, repository: str) -> Path:
+    """Write what an installation without extras contains, in CycloneDX, with cyclonedx-bom."""
+    target = DIST / f"gatepass-{version()}.cdx.json"
+    with tempfile.TemporaryDirectory() as folder:
+        environment = install_offline(archive, sys.executable, "", Path(folder))
+        run(environment / "bin/python", "-m", "pip", "uninstall", "--quiet", "--yes", "pip", "setuptools")
+        run(
+            Path(sys.executable).with_name("cyclonedx-py"), "environment", environment, "--output-reproducible",
+            "--spec-version=1.6", "--output-format=JSON", f"--output-file={target}",
+            f"--pyproject={ROOT / 'pyproject.toml'}", "--mc-type=application",
+            environment={"SOURCE_DATE_EPOCH": str(epoch)},
+        )  # fmt: skip
+    return target
+
+
+def checksums(files: Sequence[Path]) -> Path:
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(files)]
+    return _written("SHA256SUMS", "".join(lines).encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make release", description=__doc__)
+    parser.add_argument("--repository", default="", help="URL of the repository, for README, metadata and image")
+    parser.add_argument("--tag", help="fail unless this is the tag of the version, and the changelog has its date")
+    parser.add_argument("--audited", action="store_true", help="fail if no advisory service can be reached")
+    options = parser.parse_args(arguments)
+    number, changelog = version(), (ROOT / "CHANGELOG.md").read_text()
+    try:
+        if options.tag:
+            check_tag(options.tag, number, changelog)
+        if changed := run("git", "status", "--porcelain", cwd=ROOT):
+            print(f"not in the release, because it is not committed:\n{changed}")
+        revision = run("git", "rev-parse", "HEAD", cwd=ROOT).strip()
+        epoch = int(run("git", "log", "-1", "--format=%ct", revision, cwd=ROOT))
+        shutil.rmtree(DIST, ignore_errors=True)
+        DIST.mkdir()
+        section = _written(f"gatepass-{number}-notes.md", notes(changelog, number).encode())
+        wheel, sdist = sorted(build_packages(revision, options.repository), key=lambda file: file.suffix != ".whl")
+        report(wheel, "two builds have equal bytes")
+        report(sdist, "two builds have equal bytes")
+        archives = [build_wheelhouse(wheel, machine, epoch) for machine in MACHINES]
+        for machine, archive in zip(MACHINES, archives, strict=True):
+            if machine != platform.machine():
+                report(archive, "not installed: this machine has another processor")
+                continue
+            ran = []
+            for command, exact in pythons():
+                with tempfile.TemporaryDirectory() as folder:
+                    install_offline(archive, command, "[all]", Path(folder))
+                ran.append(exact)
+            report(archive, f"gatepass[all] installs without an index on Python {', '.join(ran)}")
+        sbom = write_sbom(archives[MACHINES.index(platform.machine())], epoch, options.repository)
+        report(sbom, "valid CycloneDX 1.6, of an installation without extras")
+        report(section, "the section of CHANGELOG.md")
+        files = (wheel, sdist, *archives, sbom, section)
+        report(checksums(files), f"{len(files)} files, `sha256sum --check SHA256SUMS`")
+        verdict = audit.scan(("runtime", *(f"extra-{extra}" for extra in EXTRAS)))
+        print(f"advisories: {verdict}")
+        if verdict.found or (options.audited and not verdict.scanned):
+            return 1
+    except ReleaseFailed as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def report(file: Path, check: str) -> None:
+    print(f"{file.name:<48} {file.stat().st_size:>11,} bytes  {check}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Sets the README and the links of the package. Hatchling calls it for each build.
+
+GATEPASS_REPOSITORY is the URL of the repository, which only a release knows. Without it the package names no URL, and
+the README keeps its relative links.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+PLACEHOLDER = "REPOSITORY_URL"
+"""Stands in the README for the URL of the repository."""
+_RELATIVE_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?![a-z]+:|#)([^)\s]+)\)")
+
+
+class PackageMetadata(MetadataHookInterface):
+    def update(self, metadata: dict[str, Any]) -> None:
+        repository = os.environ.get("GATEPASS_REPOSITORY", "").rstrip("/")
+        root = Path(self.root)
+        readme = (root / "README.md").read_text(encoding="utf-8")
+        if repository:
+            found = re.search(r'^__version__ = "(.+)"$', (root / "src/gatepass/__init__.py").read_text(), re.MULTILINE)
+            assert found is not None  # noqa: S101 - hatchling has read the version from there
+            readme = with_repository(readme, repository, f"v{found[1]}")
+            metadata["urls"] = {
+                "Repository": repository,
+                "Documentation": f"{repository}/blob/v{found[1]}/docs/index.md",
+                "Changelog": f"{repository}/blob/v{found[1]}/CHANGELOG.md",
+            }
+        metadata["readme"] = {"content-type": "text/markdown", "text": readme}
+
+
+def with_repository(readme: str, repository: str, tag: str) -> str:
+    """Return the README with absolute links, because a package index has no file but the README."""
+    return _RELATIVE_LINK.sub(
+        lambda link: f"{link[1]}[{link[2]}]({repository}/{'raw' if link[1] else 'blob'}/{tag}/{link[3]})",
+        readme.replace(PLACEHOLDER, repository),
+    )
