@@ -1,7 +1,7 @@
 # Build: docker build -t gatepass .     Behind a mirror: --build-arg BASE=… --build-arg PIP_INDEX_URL=…
 # With sources of tokens that want a vendor's library: --build-arg EXTRAS=entra,google (aws, crypto and valkey too)
 # Plain Dockerfile on purpose (no heredocs, no COPY --link): older buildah and kaniko build it too.
-# The workflow release.yml resolves the digest of the base and builds with BASE=NAME@DIGEST. No digest stands here.
+# The workflow image.yml resolves the digest of the base and builds with BASE=NAME@DIGEST. No digest stands here.
 ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS build

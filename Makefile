@@ -196,7 +196,7 @@ lock: ## Write the hash-locked requirement lists anew (needs uv)
 REPOSITORY ?=
 
 release: .release/.ready ## Build and test the files of a release in dist/; REPOSITORY=https://… sets its URL everywhere
-	.release/bin/python -m release $(if $(REPOSITORY),--repository $(REPOSITORY)) $(RELEASE)
+	.release/bin/python -m release.build $(if $(REPOSITORY),--repository $(REPOSITORY)) $(RELEASE)
 
 release-check: setup .release/.ready ## What can be tested of a release in a minute: two equal builds, workflows, audit, locks
 	$(BIN)/pytest -q tests/release

@@ -25,7 +25,7 @@ class PackageMetadata(MetadataHookInterface):
         readme = (root / "README.md").read_text(encoding="utf-8")
         if repository:
             found = re.search(r'^__version__ = "(.+)"$', (root / "src/gatepass/__init__.py").read_text(), re.MULTILINE)
-            assert found is not None  # noqa: S101 - hatchling has read the version from there
+            assert found is not None  # hatchling has read the version from there
             readme = with_repository(readme, repository, f"v{found[1]}")
             metadata["urls"] = {
                 "Repository": repository,

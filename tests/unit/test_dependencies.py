@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
 from release.locks import REQUIREMENTS, Pin, environment, read, text
 
 MOST_PACKAGES = 24
@@ -22,7 +21,7 @@ MOST_PACKAGES = 24
 
 EXTRAS = ("crypto", "entra", "google", "aws", "valkey")
 """Packages that the image adds, by the build argument of that name."""
-LOCKS = ("runtime", "build", "dev", "demo", "docs", *(f"extra-{name}" for name in EXTRAS))
+LOCKS = ("runtime", "build", "dev", "demo", "docs", "release", *(f"extra-{name}" for name in EXTRAS))
 PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13", "3.14") for machine in ("x86_64", "aarch64")]
 PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())
 
@@ -71,7 +70,8 @@ def test_locks_fulfil_what_the_project_asks_for() -> None:
     demo = optional["demo"]
     assert unmet([*PROJECT["dependency-groups"]["dev"], *demo], "dev") == []
     assert unmet([*PROJECT["project"]["dependencies"], *demo], "demo") == []
-    assert unmet(PROJECT["dependency-groups"]["docs"], "docs") == []
+    for group in ("docs", "release"):
+        assert unmet(PROJECT["dependency-groups"][group], group) == []
 
 
 def test_runtime_lock_holds_nothing_for_development() -> None:
@@ -88,7 +88,7 @@ def test_the_image_takes_every_extra_by_its_lock() -> None:
     assert '-r "requirements/extra-$extra.txt"' in image
 
 
-@pytest.mark.parametrize("part", [lock for lock in LOCKS if lock not in ("dev", "docs")])
+@pytest.mark.parametrize("part", [lock for lock in LOCKS if lock not in ("dev", "docs", "release")])
 def test_development_runs_on_the_very_same_versions(part: str) -> None:
     whole = by_name(read("dev"))
     assert {name: whole[name].version for name in by_name(read(part)) if name in whole} == {
@@ -120,7 +120,7 @@ def modules() -> dict[str, str]:
 @cache
 def imported(*folders: str) -> set[str]:
     """The distributions that the code in `folders` imports, by their canonical names."""
-    own, known = {*sys.stdlib_module_names, "gatepass", "tests", "bench", "docs"}, modules()
+    own, known = {*sys.stdlib_module_names, "gatepass", "tests", "bench", "docs", "release"}, modules()
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     found: set[str] = set()
     for file in files:
@@ -172,7 +172,7 @@ def test_uvicorn_is_bounded_and_locked_in_the_newest_series_of_its_range() -> No
 
 
 def test_no_file_of_the_image_has_a_digest_that_no_registry_reported() -> None:
-    """The release workflow resolves the digest of the base."""
+    """The workflow of the image resolves the digest of the base."""
     root = REQUIREMENTS.parent
     places = [
         root / "Dockerfile",
@@ -182,6 +182,6 @@ def test_no_file_of_the_image_has_a_digest_that_no_registry_reported() -> None:
     ]
     texts = {path: path.read_text() for path in places if path.is_file() and path.suffix != ".png"}
     assert [path for path, text in texts.items() if re.search(r"@sha256:[0-9a-f]{8}", text)] == []
-    workflow = texts[root / ".github/workflows/release.yml"]
+    workflow = texts[root / ".github/workflows/image.yml"]
     assert 'docker buildx imagetools inspect "$BASE"' in workflow
     assert '--build-arg BASE="$BASE@$DIGEST"' in workflow

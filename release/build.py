@@ -13,6 +13,8 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from release import audit, locks
@@ -41,15 +43,13 @@ class ReleaseFailed(Exception):
     """A file of the release cannot be built, or does not pass its test."""
 
 
-def run(*command: str | Path, environment: Mapping[str, str] | None = None, **options: object) -> str:
+def run(*command: str | Path, cwd: Path = ROOT, umask: int = -1, environment: Mapping[str, str] | None = None) -> str:
     """Run a command and return its standard output. Raises ReleaseFailed with all of its output."""
-    done = subprocess.run(
-        [str(part) for part in command], env={**os.environ, **(environment or {})}, capture_output=True, text=True,
-        check=False, **options,  # type: ignore[call-overload]
-    )  # fmt: skip
+    words, variables = [str(part) for part in command], {**os.environ, **(environment or {})}
+    done = subprocess.run(words, cwd=cwd, umask=umask, env=variables, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ReleaseFailed(f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return str(done.stdout)
+        raise ReleaseFailed(f"{' '.join(words[:4])} … ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def version() -> str:
@@ -61,10 +61,10 @@ def version() -> str:
 
 def notes(changelog: str, number: str) -> str:
     """Return the section of a version. Raises ReleaseFailed without one, or with an empty one."""
-    found = re.search(rf"^## {re.escape(number)}( .*)?\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
-    if found is None or not found[2].strip():
+    found = re.search(rf"^## {re.escape(number)}(?: [^\n]*)?\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    if found is None or not found[1].strip():
         raise ReleaseFailed(f"CHANGELOG.md has no section {number}")
-    return found[2].strip() + "\n"
+    return found[1].strip() + "\n"
 
 
 def check_tag(tag: str, number: str, changelog: str) -> None:
@@ -75,35 +75,39 @@ def check_tag(tag: str, number: str, changelog: str) -> None:
         raise ReleaseFailed(f"CHANGELOG.md has no heading `## {number} (YYYY-MM-DD)`")
 
 
-def build_packages(revision: str, repository: str) -> tuple[Path, ...]:
+def build_packages(revision: str, repository: str, dist: Path) -> tuple[Path, Path]:
     """Build wheel and sdist twice, in other folders and with other permissions, and return those of the first build.
 
     Only committed files are built. Raises ReleaseFailed if the builds differ in a byte.
     """
-    epoch = run("git", "log", "-1", "--format=%ct", revision, cwd=ROOT).strip()
+    epoch = run("git", "log", "-1", "--format=%ct", revision).strip()
     builds: list[dict[str, bytes]] = []
     for umask, zone in ((0o022, "UTC"), (0o077, "Asia/Shanghai")):
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / "source.tar"
-            run("git", "archive", f"--output={archive}", revision, cwd=ROOT)
+            run("git", "archive", f"--output={archive}", revision)
             source = Path(folder) / f"source-{umask:o}"
             run("tar", "--extract", f"--file={archive}", f"--one-top-level={source}", umask=umask)
             environment = {"SOURCE_DATE_EPOCH": epoch, "TZ": zone, "GATEPASS_REPOSITORY": repository}
-            run(sys.executable, "-m", "hatchling", "build", "-d", "out", cwd=source, umask=umask, environment=environment)
+            run(
+                sys.executable,
+                "-m",
+                "hatchling",
+                "build",
+                "-d",
+                "out",
+                cwd=source,
+                umask=umask,
+                environment=environment,
+            )
             builds.append({file.name: file.read_bytes() for file in sorted((source / "out").iterdir())})
     if builds[0] != builds[1]:
         names = [name for name in builds[0] if builds[0][name] != builds[1].get(name)]
         raise ReleaseFailed(f"two builds differ: {', '.join(names)}")
-    return tuple(_written(name, content) for name, content in builds[0].items())
-
-
-def _written(name: str, content: bytes) -> Path:
-    file = DIST / name
-    file.write_bytes(content)
-    return file
-
-
-DIST = ROOT / "dist"
+    for name, content in builds[0].items():
+        (dist / name).write_bytes(content)
+    [wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    return wheel, sdist
 
 
 def pins(python: str, machine: str) -> Iterator[str]:
@@ -131,27 +135,22 @@ def build_wheelhouse(wheel: Path, machine: str, epoch: int) -> Path:
             wanted = Path(folder) / f"{python}.txt"
             wanted.write_text("\n".join(pins(python, machine)))
             run(
-                sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:",
-                *platforms, f"--python-version={python}", "--implementation=cp", f"--dest={wheels}",
-                f"--requirement={wanted}",
+                sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
+                "--only-binary=:all:", *platforms, f"--python-version={python}", "--implementation=cp",
+                f"--dest={wheels}", f"--requirement={wanted}",
             )  # fmt: skip
         shutil.copy(wheel, wheels)
         (wheels.parent / "INSTALL.txt").write_text(INSTALL.format(version=version(), machine=machine))
-        return _archive(wheels.parent, epoch)
-
-
-def _archive(folder: Path, epoch: int) -> Path:
-    """Write a tar file whose bytes depend only on the files. Wheels are compressed already."""
-
-    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.mtime, member.uid, member.gid, member.uname, member.gname = epoch, 0, 0, "", ""
-        member.mode = 0o755 if member.isdir() else 0o644
-        return member
-
-    target = DIST / f"{folder.name}.tar"
-    with tarfile.open(target, "w") as archive:
-        archive.add(folder, folder.name, filter=plain)  # tarfile sorts the members of a folder
+        target = wheel.parent / f"{name}.tar"
+        with tarfile.open(target, "w") as archive:  # the wheels are compressed already
+            archive.add(wheels.parent, name, filter=partial(_reproducible, epoch))  # sorts the members of a folder
     return target
+
+
+def _reproducible(epoch: int, member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mtime, member.uid, member.gid, member.uname, member.gname = epoch, 0, 0, "", ""
+    member.mode = 0o755 if member.isdir() else 0o644
+    return member
 
 
 def install_offline(archive: Path, python: str, extras: str, folder: Path) -> Path:
@@ -172,75 +171,86 @@ def pythons() -> Iterator[tuple[str, str]]:
     """Yield each supported Python that this machine runs: its command and its exact version."""
     for number in PYTHONS:
         command = f"python{number}"
-        asked = [command, "-c", "import platform; print(platform.python_version())"]
-        if shutil.which(command) and not (done := subprocess.run(asked, capture_output=True, text=True)).returncode:
-            yield command, done.stdout.strip()
+        with suppress(ReleaseFailed, FileNotFoundError):  # a version manager's command for a Python that is not here
+            yield command, run(command, "-c", "import platform; print(platform.python_version())").strip()
 
 
-def write_sbom(archive: Path, epoch: int, repository: str) -> Path:
+def write_sbom(archive: Path, epoch: int) -> Path:
     """Write what an installation without extras contains, in CycloneDX, with cyclonedx-bom."""
-    target = DIST / f"gatepass-{version()}.cdx.json"
+    target = archive.parent / f"gatepass-{version()}.cdx.json"
     with tempfile.TemporaryDirectory() as folder:
         environment = install_offline(archive, sys.executable, "", Path(folder))
         run(environment / "bin/python", "-m", "pip", "uninstall", "--quiet", "--yes", "pip", "setuptools")
+        # cyclonedx-bom leaves out a version that is dynamic
+        project = Path(folder) / "pyproject.toml"
+        project.write_text(
+            (ROOT / "pyproject.toml").read_text().replace("dynamic = [", f'version = "{version()}"\ndynamic = [')
+        )
         run(
             Path(sys.executable).with_name("cyclonedx-py"), "environment", environment, "--output-reproducible",
             "--spec-version=1.6", "--output-format=JSON", f"--output-file={target}",
-            f"--pyproject={ROOT / 'pyproject.toml'}", "--mc-type=application",
+            f"--pyproject={project}", "--mc-type=application",
             environment={"SOURCE_DATE_EPOCH": str(epoch)},
         )  # fmt: skip
     return target
 
 
-def checksums(files: Sequence[Path]) -> Path:
+def write_checksums(files: Sequence[Path]) -> Path:
     lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(files)]
-    return _written("SHA256SUMS", "".join(lines).encode())
+    return _written(files[0].parent / "SHA256SUMS", "".join(lines))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(prog="make release", description=__doc__)
-    parser.add_argument("--repository", default="", help="URL of the repository, for README, metadata and image")
+    parser.add_argument("--repository", default="", help="URL of the repository, for the README and the metadata")
     parser.add_argument("--tag", help="fail unless this is the tag of the version, and the changelog has its date")
     parser.add_argument("--audited", action="store_true", help="fail if no advisory service can be reached")
-    options = parser.parse_args(arguments)
-    number, changelog = version(), (ROOT / "CHANGELOG.md").read_text()
+    options = parser.parse_args()
     try:
         if options.tag:
-            check_tag(options.tag, number, changelog)
-        if changed := run("git", "status", "--porcelain", cwd=ROOT):
+            check_tag(options.tag, version(), (ROOT / "CHANGELOG.md").read_text())
+        if changed := run("git", "status", "--porcelain"):
             print(f"not in the release, because it is not committed:\n{changed}")
-        revision = run("git", "rev-parse", "HEAD", cwd=ROOT).strip()
-        epoch = int(run("git", "log", "-1", "--format=%ct", revision, cwd=ROOT))
-        shutil.rmtree(DIST, ignore_errors=True)
-        DIST.mkdir()
-        section = _written(f"gatepass-{number}-notes.md", notes(changelog, number).encode())
-        wheel, sdist = sorted(build_packages(revision, options.repository), key=lambda file: file.suffix != ".whl")
-        report(wheel, "two builds have equal bytes")
-        report(sdist, "two builds have equal bytes")
-        archives = [build_wheelhouse(wheel, machine, epoch) for machine in MACHINES]
-        for machine, archive in zip(MACHINES, archives, strict=True):
-            if machine != platform.machine():
-                report(archive, "not installed: this machine has another processor")
-                continue
-            ran = []
-            for command, exact in pythons():
-                with tempfile.TemporaryDirectory() as folder:
-                    install_offline(archive, command, "[all]", Path(folder))
-                ran.append(exact)
-            report(archive, f"gatepass[all] installs without an index on Python {', '.join(ran)}")
-        sbom = write_sbom(archives[MACHINES.index(platform.machine())], epoch, options.repository)
-        report(sbom, "valid CycloneDX 1.6, of an installation without extras")
-        report(section, "the section of CHANGELOG.md")
-        files = (wheel, sdist, *archives, sbom, section)
-        report(checksums(files), f"{len(files)} files, `sha256sum --check SHA256SUMS`")
-        verdict = audit.scan(("runtime", *(f"extra-{extra}" for extra in EXTRAS)))
-        print(f"advisories: {verdict}")
-        if verdict.found or (options.audited and not verdict.scanned):
-            return 1
+        shutil.rmtree(ROOT / "dist", ignore_errors=True)
+        (ROOT / "dist").mkdir()
+        files = build(run("git", "rev-parse", "HEAD").strip(), options.repository, ROOT / "dist")
+        report(write_checksums(files), f"{len(files)} files; test with `sha256sum --check SHA256SUMS`")
     except ReleaseFailed as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    return 0
+    verdict = audit.scan(("runtime", *(f"extra-{extra}" for extra in EXTRAS)))
+    print(f"advisories: {verdict}")
+    return int(verdict.found or (options.audited and not verdict.scanned))
+
+
+def build(revision: str, repository: str, dist: Path) -> tuple[Path, ...]:
+    """Write all files but the checksums, test each of them, and return them."""
+    number = version()
+    epoch = int(run("git", "log", "-1", "--format=%ct", revision))
+    section = _written(dist / f"gatepass-{number}-notes.md", notes((ROOT / "CHANGELOG.md").read_text(), number))
+    report(section, "the section of CHANGELOG.md")
+    wheel, sdist = build_packages(revision, repository, dist)
+    report(wheel, "two builds have equal bytes")
+    report(sdist, "two builds have equal bytes")
+    archives = {machine: build_wheelhouse(wheel, machine, epoch) for machine in MACHINES}
+    for machine, archive in archives.items():
+        if machine != platform.machine():
+            report(archive, f"all wheels of the locks; not installed, because this machine is {platform.machine()}")
+            continue
+        ran = []
+        for command, exact in pythons():
+            with tempfile.TemporaryDirectory() as folder:
+                install_offline(archive, command, "[all]", Path(folder))
+            ran.append(exact)
+        report(archive, f"gatepass[all] installs without an index on Python {', '.join(ran)}")
+    sbom = write_sbom(archives[platform.machine()], epoch)
+    report(sbom, "valid CycloneDX 1.6 of an installation without extras")
+    return (wheel, sdist, *archives.values(), sbom, section)
 
 
 def report(file: Path, check: str) -> None:

@@ -1,0 +1,156 @@
+"""The wheel and the sdist of the commit that is checked out."""
+
+from __future__ import annotations
+
+import email
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+from release.build import (
+    MACHINES,
+    PYTHONS,
+    ROOT,
+    ReleaseFailed,
+    build_packages,
+    check_tag,
+    notes,
+    pins,
+    run,
+    version,
+    write_checksums,
+)
+
+import gatepass
+
+REPOSITORY = "https://git.corp.example/llm/gatepass"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Build twice, which fails if a byte differs."""
+    return build_packages("HEAD", REPOSITORY, tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def metadata(packages: tuple[Path, Path]) -> Message:
+    with zipfile.ZipFile(packages[0]) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.message_from_bytes(wheel.read(name))
+
+
+def test_the_packages_are_named_by_the_version_of_the_code(packages):
+    assert [file.name for file in packages] == [
+        f"gatepass-{gatepass.__version__}-py3-none-any.whl",
+        f"gatepass-{gatepass.__version__}.tar.gz",
+    ]
+    assert version() == gatepass.__version__
+
+
+def test_the_version_is_in_one_place():
+    tracked = run("git", "ls-files", "pyproject.toml", "Dockerfile", "Makefile", "deploy", "src", "release").split()
+    texts = [
+        file for file in tracked if not file.endswith(".png") and gatepass.__version__ in Path(ROOT, file).read_text()
+    ]
+    assert texts == ["src/gatepass/__init__.py"]
+
+
+def test_two_builds_that_differ_fail(tmp_path, monkeypatch):
+    """A variable that the hook reads, and that changes between the builds, stands for a clock or a random number."""
+    given = iter(("https://one.example", "https://two.example"))
+
+    def run_with_another_repository(*command, environment=None, **options):
+        changed = {**environment, "GATEPASS_REPOSITORY": next(given)} if environment else environment
+        return run(*command, environment=changed, **options)
+
+    monkeypatch.setattr("release.build.run", run_with_another_repository)
+    with pytest.raises(ReleaseFailed, match=r"two builds differ: gatepass-.*\.whl, gatepass-.*\.tar\.gz"):
+        build_packages("HEAD", "", tmp_path)
+
+
+def test_metadata_names_the_repository_and_the_readme_has_no_relative_link(metadata):
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+    assert urls["Repository"] == REPOSITORY
+    assert urls["Changelog"] == f"{REPOSITORY}/blob/v{gatepass.__version__}/CHANGELOG.md"
+    readme = str(metadata.get_payload())
+    assert f"]({REPOSITORY}/raw/v{gatepass.__version__}/docs/images/" in readme
+    assert re.findall(r"\]\((?!https?://|#)[^)]*\)", readme) == []
+    assert "REPOSITORY_URL" not in readme
+
+
+def test_metadata_is_what_installers_and_indexes_read(metadata):
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    # of 2024: an index that does not know a newer one rejects the upload
+    assert metadata["Metadata-Version"] == "2.4"
+
+
+def test_the_wheel_has_the_code_alone_and_one_command(packages):
+    with zipfile.ZipFile(packages[0]) as wheel:
+        names = wheel.namelist()
+        (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert wheel.read(entry_points).decode().split() == ["[console_scripts]", "gatepass", "=", "gatepass.cli:main"]
+    assert {name.partition("/")[0] for name in names} == {"gatepass", f"gatepass-{gatepass.__version__}.dist-info"}
+    assert "gatepass/py.typed" in names
+
+
+def test_a_wheel_of_the_sdist_is_the_same_wheel_without_the_variable(packages, tmp_path):
+    with tarfile.open(packages[1]) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "again", cwd=source)
+    built = zipfile.ZipFile(next((tmp_path / "again").iterdir()))
+    released = zipfile.ZipFile(packages[0])
+    assert {name: built.read(name) for name in built.namelist()} == {
+        name: released.read(name) for name in released.namelist()
+    }
+
+
+def test_the_command_runs_from_the_wheel(packages, tmp_path):
+    shutil.unpack_archive(packages[0], tmp_path, "zip")
+    printed = run(
+        sys.executable, "-P", "-m", "gatepass", "--version", cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}
+    )
+    assert printed == f"gatepass, version {gatepass.__version__}\n"
+
+
+def test_checksums_are_those_of_sha256sum(packages, tmp_path):
+    file = write_checksums(packages)
+    assert subprocess.run(["sha256sum", "--check", "--quiet", file.name], cwd=file.parent, check=False).returncode == 0
+
+
+CHANGELOG = "# Changelog\n\n## 0.2.0 (2027-03-01)\n\n### Added\n\n- New.\n\n## 0.1.0 (unreleased)\n\n- Old.\n"
+
+
+def test_notes_are_the_section_of_the_version():
+    assert notes(CHANGELOG, "0.2.0") == "### Added\n\n- New.\n"
+    assert notes(CHANGELOG, "0.1.0") == "- Old.\n"
+    assert notes((ROOT / "CHANGELOG.md").read_text(), gatepass.__version__)
+    with pytest.raises(ReleaseFailed, match=r"has no section 0\.3\.0"):
+        notes(CHANGELOG, "0.3.0")
+
+
+def test_a_tag_is_that_of_the_version_with_a_date():
+    check_tag("v0.2.0", "0.2.0", CHANGELOG)
+    with pytest.raises(ReleaseFailed, match=r"the tag v0\.2\.1 is not v0\.2\.0"):
+        check_tag("v0.2.1", "0.2.0", CHANGELOG)
+    with pytest.raises(ReleaseFailed, match="no heading"):
+        check_tag("v0.1.0", "0.1.0", CHANGELOG)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_an_archive_of_wheels_has_every_pin_once_with_its_hashes(python, machine):
+    lines = list(pins(python, machine))
+    names = [line.partition("==")[0] for line in lines]
+    assert len(names) == len(set(names))
+    assert {"botocore", "cryptography", "uvloop", "valkey"} <= set(names)
+    assert all(" --hash=sha256:" in line for line in lines)
+    assert ("async-timeout" in names) == (python == "3.11")
