@@ -82,6 +82,7 @@ OPTION_VALUES: Mapping[str, str] = {
     "--clients": "ragflow,open_webui",
     "--config": "gatepass.yaml",
     "--expires": "2027-01-31",
+    "--from": "0.1.0",
     "--host": "0.0.0.0",  # noqa: S104 - an example
     "--key": "ragflow",
     "--listen": "0.0.0.0:8080",

@@ -14,7 +14,9 @@ from typing import Any
 
 import click
 
+from gatepass import __version__
 from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
+from gatepass.config.changes import parsed_version, since
 from gatepass.config.container import Container
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
@@ -25,8 +27,15 @@ from gatepass.config.model import Config
 @click.command()
 @config_option
 @click.option("--all", "every", is_flag=True, help="Also show settings that have their defaults.")
+@click.option(
+    "--from",
+    "earlier",
+    metavar="VERSION",
+    callback=lambda _context, _option, value: None if value is None else _earlier(value),
+    help="Also print what this version changed about the settings since VERSION. Default: print only warnings.",
+)
 @json_option
-def check(path: str | None, every: bool, as_json: bool) -> None:
+def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> None:
     """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
     Exit codes: 0 the configuration is valid, 2 it is not.
@@ -38,20 +47,42 @@ def check(path: str | None, every: bool, as_json: bool) -> None:
     idle += loaded.start_warnings[len(loaded.warnings) :]
     tree, origins = effective(loaded)
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
+    changes = [] if earlier is None else list(since(earlier, loaded.document.tree))
     if as_json:
         settings = [
             {"setting": dotted(setting), "value": _without_query(lookup(tree, setting)), "origin": origin}
             for setting, origin in shown.items()
         ]
-        print_json(
-            {"valid": True, "source": loaded.source, "warnings": [*loaded.warnings, *idle], "settings": settings}
-        )
+        warnings = [*loaded.warnings, *idle]
+        document = {"valid": True, "source": loaded.source, "warnings": warnings, "settings": settings}
+        if earlier is not None:
+            named = [(dotted(setting), change) for setting, change in changes]
+            document["changes"] = [
+                {"setting": name, "version": change.version, "kind": change.kind, "text": change.text}
+                for name, change in named
+            ]
+        print_json(document)
         return
     for warning in idle:
         click.echo(f"warning: {warning}", err=True)
+    for setting, change in changes:
+        click.echo(f"changed in {change.version}: {dotted(setting)} ({change.kind}): {change.text}", err=True)
+    if earlier is not None and not changes:
+        click.echo(f"no change of a setting since {earlier} concerns this configuration", err=True)
     click.echo("\n".join(yaml_lines(tree, shown)))
     hidden = "" if every else f"; {len(origins) - len(shown)} defaults are left out, --all shows them"
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
+
+
+def _earlier(text: str) -> str:
+    """Return a version that is not newer than this one; raise BadParameter for another text."""
+    try:
+        is_newer = parsed_version(text) > parsed_version(__version__)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if is_newer:
+        raise click.BadParameter(f"{text} is newer than this version, {__version__}")
+    return text
 
 
 def _load_for_json(path: str | None) -> LoadedConfig:

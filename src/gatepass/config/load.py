@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME
 from gatepass.config.certificates import unusable_files
+from gatepass.config.changes import accept_former_names, with_new_variables
 from gatepass.config.checks import (
     closed_objects_warnings,
     conflicts,
@@ -97,7 +98,10 @@ def load(
     The flags `host`, `port` and `log` override the variables, which override the file. Raises ConfigError with all
     problems. With a `container`, the default of `limits.held_bytes` fits its memory.
     """
+    environment, former = with_new_variables(environment)
     document = _document(path, environment)
+    document.warnings += former
+    accept_former_names(document)
     for variable, setting in OVERRIDES.items():
         if (text := own_variables(environment).get(variable)) is not None:
             _override(document, setting, _value_of(text, setting), f"environment {PREFIX}{variable}")

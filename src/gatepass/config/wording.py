@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from gatepass.config.access import ORIGIN
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
+from gatepass.config.changes import gone_setting
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup
 from gatepass.config.model import KEY_PREFIX, Config
@@ -82,7 +83,9 @@ def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPat
 
 
 def unknown_setting(path: SettingPath, tree: Any) -> str:
-    """Return the problem of an unknown name, with the nearest name or the block that has it."""
+    """Return the problem of an unknown name: what became of it, the nearest name, or the block that has it."""
+    if former := gone_setting(path):
+        return former
     known = all_settings()
     *block, name = pattern_of(path, known)
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential

@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
+from gatepass import __version__
 from gatepass.cli import main
 from tests.unit.cli.command_line import run_on
 
@@ -125,3 +126,33 @@ def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
     for arguments in ((), ("--all",), ("--json",)):
         assert run_on(file, "check", *arguments, text=text, environment={"WORD": f"{ran}-too"}).exit_code == 0
     assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_from_prints_what_changed_since_a_version(check):
+    result = check("--from", "0.0")
+    assert result.exit_code == 0
+    assert "changed in 0.1.0: limits.event_bytes (default): The default is 4 MiB instead of 32." in result.stderr
+    assert "changed in 0.1.0: access.keys[0].operations (new): " in result.stderr
+    assert "server.watch" not in result.stderr, "the file does not set it"
+    assert result.stdout == check().stdout
+
+
+def test_from_this_version_reports_that_nothing_changed(check):
+    text = f"no change of a setting since {__version__} concerns this configuration\n"
+    assert check("--from", __version__).stderr.endswith(text)
+    assert json.loads(check("--json", "--from", __version__).stdout)["changes"] == []
+
+
+def test_from_has_its_place_in_the_json(check):
+    document = json.loads(check("--json", "--from", "0.0").stdout)
+    found = {change["setting"]: change for change in document["changes"]}
+    assert found["limits.event_bytes"]["version"] == "0.1.0"
+    assert found["limits.event_bytes"]["kind"] == "default"
+    assert "changes" not in json.loads(check("--json").stdout)
+
+
+@pytest.mark.parametrize(("version", "problem"), [("99.0", "is newer than this version"), ("new", "is not a version")])
+def test_from_another_text_than_an_earlier_version_is_exit_2(check, version, problem):
+    result = check("--from", version)
+    assert result.exit_code == 2
+    assert problem in result.stderr

@@ -1,0 +1,185 @@
+"""The settings that versions of gatepass changed.
+
+`load` accepts a setting that is gone for one minor version, and warns. `gatepass check --from` reports what concerns a
+configuration, and docs/upgrade.md lists everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gatepass import __version__
+from gatepass.config.document import (
+    ConfigDocument,
+    SettingPath,
+    SettingPattern,
+    children,
+    dotted,
+    lookup,
+    matches,
+)
+from gatepass.config.references import PREFIX
+
+Version = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingChange:
+    """What one version changed about one setting.
+
+    `text` is for the operator: the difference, and what to do. `replacement` is the new name of a renamed setting; its
+    stars stand for the same names and indexes as those of `setting`. The variable of a limit changes with the limit.
+    For another variable `setting` is its name alone: `("GATEPASS_PROXY",)`.
+    """
+
+    version: str
+    kind: Literal["renamed", "removed", "default", "meaning", "new"]
+    setting: SettingPattern
+    text: str
+    replacement: SettingPattern = ()
+
+    @property
+    def is_gone(self) -> bool:
+        return self.kind in ("renamed", "removed")
+
+
+CHANGES: tuple[SettingChange, ...] = (
+    SettingChange(
+        "0.1.0",
+        "meaning",
+        ("server", "watch"),
+        "A file that is rewritten in place gives no key more access and moves no upstream until `gatepass reload`.",
+    ),
+    SettingChange(
+        "0.1.0",
+        "new",
+        ("access", "keys", "*", "operations"),
+        "Files, batches and stored responses are closed to a key with `models`, and with two or more callers. List the"
+        " operations of the key to open them. `[files]` alone closes chats.",
+    ),
+    SettingChange(
+        "0.1.0",
+        "default",
+        ("limits", "held_bytes"),
+        "It limits all bytes that gatepass holds for clients. In a container the default is half of the memory limit,"
+        " divided by the workers, or what fits. Set it to keep another value.",
+    ),
+    SettingChange(
+        "0.1.0",
+        "default",
+        ("limits", "event_bytes"),
+        "The default is 4 MiB instead of 32. Set it if an upstream sends larger events, such as images.",
+    ),
+    SettingChange(
+        "0.1.0",
+        "new",
+        ("limits", "body_values"),
+        "A JSON body with more than 500,000 commas and brackets outside of its texts gets 413. Raise the limit if a"
+        " client sends more.",
+    ),
+)
+"""By version, the oldest first. A test holds each `setting` that is not gone against the settings of this version."""
+
+
+def parsed_version(text: str) -> Version:
+    """Return `1.2.3` as numbers; `1.2` is `1.2.0`. Raises ValueError for another form."""
+    found = re.fullmatch(r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?", text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a version such as {__version__}")
+    return int(found[1]), int(found[2]), int(found[3] or 0)
+
+
+def is_accepted(change: SettingChange, version: str = __version__) -> bool:
+    """Whether `version` still accepts the setting that is gone: until the next minor version."""
+    return parsed_version(version)[:2] <= parsed_version(change.version)[:2]
+
+
+def gone(change: SettingChange) -> str:
+    """Return what became of the setting: `was renamed to X in 0.2.0`."""
+    if change.kind == "renamed":
+        return f"was renamed to {_shown(change.replacement)} in {change.version}"
+    return f"was removed in {change.version}: {change.text}"
+
+
+def gone_setting(path: SettingPath, changes: Sequence[SettingChange] = CHANGES) -> str | None:
+    """Return what became of the setting at `path`, if a version removed or renamed it."""
+    return next((gone(change) for change in changes if change.is_gone and _is_at(change.setting, path)), None)
+
+
+def accept_former_names(
+    document: ConfigDocument, changes: Sequence[SettingChange] = CHANGES, version: str = __version__
+) -> None:
+    """Move each setting with a former name to its new one, remove those without a new one, and warn of both."""
+    for change in changes:
+        if not change.is_gone or not is_accepted(change, version):
+            continue
+        for path, value in list(matches(document.tree, change.setting)):
+            chosen = iter([part for part, given in zip(path, change.setting, strict=True) if given == "*"])
+            target = tuple(next(chosen) if part == "*" else part for part in change.replacement)
+            if target and lookup(document.tree, target) is not None:
+                document.add_problem(path, f"{gone(change)}, and {dotted(target)} is set too: remove it")
+                continue
+            place = f"{document.origin(path)}: {dotted(path)}"
+            document.warnings.append(f"{place}: {gone(change)}. A later minor version rejects the former name.")
+            document.move(path, target, value)
+
+
+def with_new_variables(
+    environment: Mapping[str, str], changes: Sequence[SettingChange] = CHANGES, version: str = __version__
+) -> tuple[dict[str, str], list[str]]:
+    """Return `environment` with the new names of renamed variables, and a warning for each former name in it."""
+    found, warnings = dict(environment), []
+    for change in changes:
+        former, new = _variable(change.setting), _variable(change.replacement)
+        if former not in found or not change.is_gone or not is_accepted(change, version):
+            continue
+        what = gone(change) if new is None else f"was renamed to {new} in {change.version}"
+        warnings.append(f"{former}: {what}. A later minor version rejects the former name.")
+        value = found.pop(former)
+        if new is not None:
+            found.setdefault(new, value)
+    return found, warnings
+
+
+def _variable(pattern: SettingPattern) -> str | None:
+    """Return the variable of a limit, or that which the table names itself."""
+    match pattern:
+        case ("limits", name):
+            return f"{PREFIX}LIMITS_{name.upper()}"
+        case (name,) if name.startswith(PREFIX):
+            return name
+    return None
+
+
+def since(
+    version: str, tree: Any, changes: Sequence[SettingChange] = CHANGES
+) -> Iterator[tuple[SettingPath, SettingChange]]:
+    """Yield the changes after `version` that concern the configuration `tree`, each with the path of its setting.
+
+    A new setting and a default concern those who do not set it, and the others those who do.
+    """
+    for change in changes:
+        if parsed_version(change.version) <= parsed_version(version):
+            continue
+        *block, name = change.setting
+        if change.kind in ("renamed", "removed", "meaning"):
+            yield from ((path, change) for path, _ in matches(tree, change.setting))
+        elif "*" not in block:
+            if lookup(tree, change.setting) is None:
+                yield change.setting, change
+        else:
+            blocks = matches(tree, tuple(block))
+            yield from (((*path, name), change) for path, found in blocks if name not in dict(children(found)))
+
+
+def _is_at(pattern: SettingPattern, path: SettingPath) -> bool:
+    return len(pattern) == len(path) and all(
+        given in ("*", str(part)) for given, part in zip(pattern, path, strict=True)
+    )
+
+
+def _shown(pattern: SettingPattern) -> str:
+    return dotted(tuple("NAME" if part == "*" else part for part in pattern))
