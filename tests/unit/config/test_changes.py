@@ -14,7 +14,7 @@ from gatepass.config.changes import (
     since,
     with_new_variables,
 )
-from gatepass.config.document import dotted
+from gatepass.config.document import ConfigError, dotted
 from gatepass.config.wording import all_settings
 from gatepass.config.yaml_file import parse_yaml
 
@@ -106,7 +106,7 @@ def test_load_reads_the_table(tmp_path, monkeypatch):
 
     file.write_text("upstreams: {a: {address: https://a.example/v1}}\n")
     with pytest.raises(
-        load.ConfigError, match=r"upstreams\.a\.address: was renamed to upstreams\.NAME\.base_url in 0\.0\.1"
+        ConfigError, match=r"upstreams\.a\.address: was renamed to upstreams\.NAME\.base_url in 0\.0\.1"
     ):
         load.load(str(file), {})
 

@@ -1,0 +1,82 @@
+"""The configuration of each earlier version works with this one.
+
+The wheel of the earlier version is built from its tag or commit, and accepts the configuration itself: otherwise the
+test would prove nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from release.build import ROOT, ReleaseFailed, run
+
+import gatepass
+from gatepass.config.changes import parsed_version
+
+RELEASED: dict[str, str] = {}
+"""Each released version before this one: its tag or commit. Add one before the version is raised."""
+REVISIONS = {**RELEASED, gatepass.__version__: "HEAD"}
+"""The last one shows that this test works before there is an earlier version."""
+
+
+def released_versions(changelog: str) -> list[str]:
+    return re.findall(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+
+
+def test_each_earlier_version_of_the_changelog_is_tested():
+    versions = released_versions((ROOT / "CHANGELOG.md").read_text())
+    assert versions[0] == gatepass.__version__, "the first section is that of this version"
+    assert list(RELEASED) == versions[1:], "add the version, with its tag, to RELEASED"
+    assert all(parsed_version(version) < parsed_version(gatepass.__version__) for version in RELEASED)
+
+
+def built(revision: str, folder: Path) -> Path:
+    """Build the wheel of `revision`, and return a folder with its packages. Raises ReleaseFailed."""
+    archive, source = folder / "source.tar", folder / "source"
+    run("git", "archive", f"--output={archive}", revision)
+    shutil.unpack_archive(archive, source, filter="data")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist", cwd=source)
+    (wheel,) = (folder / "dist").iterdir()
+    shutil.unpack_archive(wheel, folder / "packages", "zip")
+    return folder / "packages"
+
+
+def check(file: Path, *options: str, packages: Path | None = None) -> str:
+    """Run `gatepass check` of the earlier packages, or of this version. Raises ReleaseFailed if the file is invalid."""
+    variables = set(re.findall(r"\$\{([A-Z_]+)\}", file.read_text()))
+    environment = {name: f"{name}-0123456789abcdef" for name in variables}
+    if packages is not None:
+        environment["PYTHONPATH"] = str(packages)
+    command = ("-P", "-m", "gatepass", "check", "--config", str(file), *options)
+    return run(sys.executable, *command, cwd=file.parent, environment=environment)
+
+
+@pytest.mark.parametrize("version", REVISIONS)
+def test_the_example_configuration_of_a_version_loads(version, tmp_path):
+    packages = built(REVISIONS[version], tmp_path)
+    example = tmp_path / "source/config.example.yaml"
+    example.chmod(0o600)
+    before = run(sys.executable, "-P", "-m", "gatepass", "--version", environment={"PYTHONPATH": str(packages)})
+    assert before == f"gatepass, version {version}\n", "the packages of this version were imported"
+    assert "# valid: " in check(example, packages=packages)
+    assert "# valid: " in check(example, "--from", version)
+
+
+def test_a_configuration_that_this_version_rejects_is_found(tmp_path):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {a: {base_url: https://a.example/v1, gone: 1}}\n")
+    with pytest.raises(ReleaseFailed, match=r"upstreams\.a\.gone: is not a setting"):
+        check(file)
+
+
+def test_a_revision_that_the_clone_does_not_have_fails(tmp_path):
+    with pytest.raises(ReleaseFailed, match=r"not a valid object name|not a tree object"):
+        built("v0.0.0", tmp_path)
+
+
+def test_earlier_versions_are_found_in_the_changelog():
+    assert released_versions("# Changelog\n\n## 0.2.0 (unreleased)\n\n## 0.1.0 (2027-01-01)\n") == ["0.2.0", "0.1.0"]
