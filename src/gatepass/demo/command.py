@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -227,6 +228,10 @@ class Printer:
 async def show(out: Callable[[str], object], *, once: bool, lifetime_s: float) -> int:
     """Run all steps; without `once`, serve until a signal. Return the exit code: 0 if every step succeeded."""
     right = asyncio.Event()
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # a read-only root
+        raise click.ClickException(NO_TEMPORARY_FILES) from None
     with secrets_in_files() as (folder, secret_of):
         printer = Printer(out, set(secret_of.values()))
 
@@ -275,6 +280,10 @@ async def _ended_by_signal(work: Coroutine[Any, Any, None]) -> bool:
 
 
 OTHER_STEPS_S = 5
+NO_TEMPORARY_FILES = (
+    "The demo writes its secrets into temporary files, and no folder for them can be written. In a read-only container"
+    " add --tmpfs /tmp."
+)
 """The time of all steps but the wait for the end of a token."""
 
 INTRODUCTION = """

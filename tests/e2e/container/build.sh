@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# build.sh DIR TAG: build DIR/Dockerfile as TAG in a storage of our own, without an engine and without a registry.
+# build.sh DIR TAG [OPTION...]: build DIR/Dockerfile as TAG, with more options of buildah, in a storage of our own, without an engine and without a registry.
 #
 # The base is a stand-in: Debian trixie with its Python 3.13, made once and kept. It is not the official python image;
 # BASE=docker.io/library/python:3.13-slim uses that one where a registry can be reached.
 # CONTAINER_STORE names the storage (default: gatepass/containers in the user's cache). Needs root, and setup.sh.
 set -euo pipefail
 dir=$1 tag=$2
+shift 2
 [ "$(id -u)" = 0 ] || { echo "build.sh: building in a chroot needs root" >&2; exit 1; }
 work=${CONTAINER_STORE:-${XDG_CACHE_HOME:-$HOME/.cache}/gatepass/containers}
 stand_in=localhost/gatepass-stand-in:trixie-python3.13
@@ -49,5 +50,5 @@ trust=()
 if [ "$(du -sm "$work/store" | cut -f 1)" -gt 3000 ]; then buildah rmi --prune --force > /dev/null; fi
 # docker's format: OCI's knows no HEALTHCHECK
 buildah --log-level error bud --quiet --isolation chroot --layers --pull="$pull" --network host --format docker \
-  --build-arg BASE="$base" "${trust[@]}" --tag "$tag" "$dir" > /dev/null
+  --build-arg BASE="$base" "${trust[@]}" --tag "$tag" "$@" "$dir" > /dev/null
 echo "built $tag on $base"

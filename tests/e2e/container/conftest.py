@@ -120,9 +120,10 @@ class CorporateServers:
 
 
 @pytest.fixture
-async def corporate(tmp_path: Path) -> AsyncIterator[CorporateServers]:
+async def corporate(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CorporateServers]:
+    """Serve on loopback. An indirect parameter is the lifetime of a token in seconds."""
     client = DemoClient(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
-    issuer = DemoIssuer([client], TOKEN_LIFE_S, lambda _: None)
+    issuer = DemoIssuer([client], getattr(request, "param", TOKEN_LIFE_S), lambda _: None)
     chat = ModelServer(issuer.key, AUDIENCE, CHAT_MODEL, pace_s=0.2)
     embeddings = ModelServer(issuer.key, AUDIENCE, EMBEDDINGS_MODEL)
     login = tmp_path / "login"

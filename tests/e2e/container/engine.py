@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -52,10 +53,10 @@ class Engine:
     store: Path
     scratch: Path
 
-    def build(self, context: Path, tag: str) -> str:
-        """Build `context`/Dockerfile as `tag` and return the name of its base image."""
+    def build(self, context: Path, tag: str, *options: str) -> str:
+        """Build `context`/Dockerfile as `tag` with more options of buildah, and return the name of its base image."""
         environment = os.environ | {"CONTAINER_STORE": str(self.store)}
-        output = self._call([str(HERE / "build.sh"), str(context), tag], BUILD_S, environment).stdout
+        output = self._call([str(HERE / "build.sh"), str(context), tag, *options], BUILD_S, environment).stdout
         return output.strip().rpartition(" on ")[2]
 
     def podman(self, *arguments: str, timeout_s: float = COMMAND_S) -> str:
@@ -65,6 +66,15 @@ class Engine:
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         objects: list[dict[str, Any]] = json.loads(self.podman(kind, "inspect", name))
         return objects[0]
+
+    def layers_bytes(self, image: str) -> list[int]:
+        """Return the compressed size of each layer, as a registry would store it."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            self.podman("push", "--quiet", "--compression-format=gzip", image, f"oci:{folder}:image")
+            blobs = Path(folder) / "blobs/sha256"
+            (listed,) = json.loads((Path(folder) / "index.json").read_text())["manifests"]
+            manifest = json.loads((blobs / listed["digest"].removeprefix("sha256:")).read_text())
+        return [int(layer["size"]) for layer in manifest["layers"]]
 
     def once(self, image: str, *command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Run `command` to its end in a new hardened container. Any exit code is accepted."""
@@ -105,6 +115,10 @@ class Engine:
 class Container:
     engine: Engine
     name: str
+
+    def run(self, *command: str) -> str:
+        """Run a command in the running container and return its output; raise EngineFailed."""
+        return self.engine.podman("exec", self.name, *command)
 
     def is_running(self) -> bool:
         return bool(self.engine.inspect("container", self.name)["State"]["Running"])

@@ -19,13 +19,17 @@ from packaging.utils import canonicalize_name
 import gatepass
 from release import locks
 from tests.e2e.container.conftest import CHAT_MODEL, EMBEDDINGS_MODEL, ContainerFactory, CorporateServers, Endpoint
-from tests.e2e.container.engine import Engine
+from tests.e2e.container.engine import REPOSITORY, Engine
 from tests.waiting import until, until_async
 
 READY_S = 20.0
 DRAIN_S = 25.0
 NOT_READY_S = 2.0
 STREAM_S = 30.0
+SHORT_TOKEN_LIFE_S = 8.0
+ADDED_LAYERS = 2
+"""The bytecode of the standard library, and gatepass with its packages."""
+MOST_ADDED_BYTES = 25_000_000
 QUESTION = "please say all of these words again, one after the other, so that there is time to pull the plug"
 
 
@@ -89,6 +93,59 @@ async def test_chat_and_embeddings_work_with_environment_variables_only(
     )
 
 
+@pytest.mark.parametrize("corporate", [SHORT_TOKEN_LIFE_S], indirect=True)
+async def test_a_token_is_replaced_before_its_end(
+    containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint, facts: list[str]
+) -> None:
+    container = await containers.start(endpoint.environment, options=endpoint.options)
+    await asyncio.to_thread(container.wait_healthy, READY_S)
+    body = {"model": EMBEDDINGS_MODEL, "input": "a"}
+    statuses: list[int] = []
+    async with asyncio.timeout(5 * SHORT_TOKEN_LIFE_S), client(endpoint) as http:
+
+        async def third_token_is_used() -> bool:
+            statuses.append((await http.post("/v1/embeddings", json=body)).status_code)
+            return len(set(corporate.embeddings.fingerprints)) >= 3
+
+        await until_async(third_token_is_used, 4 * SHORT_TOKEN_LIFE_S)
+    first, second, third = corporate.issuer.minted[:3]
+    assert set(statuses) == {200}
+    assert corporate.embeddings.refused == [], "an expired token was sent"
+    assert second.issued_at < first.expires_at
+    assert third.issued_at < second.expires_at
+    facts.append(
+        f"tokens of {SHORT_TOKEN_LIFE_S:.0f} s: two replaced before their end, {len(statuses)} requests, no error"
+    )
+
+
+async def test_doctor_passes_in_the_running_container(
+    containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint
+) -> None:
+    container = await containers.start(endpoint.environment, options=endpoint.options)
+    await asyncio.to_thread(container.wait_healthy, READY_S)
+    output = await asyncio.to_thread(container.run, "gatepass", "doctor")
+    assert "Traceback" not in output
+    assert all(token.token not in output for token in corporate.issuer.minted)
+    assert "gatepass check" not in output
+    assert re.search(r"^ok .*upstreams?\b", output, re.MULTILINE | re.IGNORECASE), output
+
+
+def test_demo_runs_without_a_network(engine: Engine, image: str, facts: list[str]) -> None:
+    """It needs a folder for its secrets, and nothing else that a hardened container lacks."""
+    began = time.monotonic()
+    ended = engine.once(image, "demo", "--once", options=["--tmpfs=/tmp"])
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "All steps succeeded." in ended.stdout
+    facts.append(f"demo --once in the image: {time.monotonic() - began:.0f} s")
+
+
+def test_demo_without_a_folder_for_its_files_names_the_option(engine: Engine, image: str) -> None:
+    ended = engine.once(image, "demo", "--once")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "--tmpfs /tmp" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 async def test_sigterm_lets_a_running_stream_finish_and_ends_with_exit_code_0(
     containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint, facts: list[str]
 ) -> None:
@@ -143,6 +200,27 @@ async def test_image_gets_healthy_without_any_network(containers: ContainerFacto
     await asyncio.to_thread(container.wait_healthy, READY_S)
 
 
+def test_image_adds_little_to_its_base(engine: Engine, image: str, facts: list[str]) -> None:
+    base_layers = len(engine.inspect("image", image)["RootFS"]["Layers"]) - ADDED_LAYERS
+    sizes = engine.layers_bytes(image)
+    added_bytes = sum(sizes[base_layers:])
+    assert base_layers >= 1
+    assert added_bytes <= MOST_ADDED_BYTES, sizes
+    facts.append(f"compressed: {added_bytes / 1e6:.1f} MB in {ADDED_LAYERS} layers above the base")
+
+
+def test_labels_of_a_release_name_version_commit_and_repository(engine: Engine, image: str) -> None:
+    """The options are those of image.yml; all layers come from the cache."""
+    workflow = (REPOSITORY / ".github/workflows/image.yml").read_text()
+    names = re.findall(r"--label (org\.opencontainers\.image\.[a-z.]+)=", workflow)
+    tag = f"{image.rpartition(':')[0]}:labels"
+    engine.build(REPOSITORY, tag, *(f"--label={name}=a value" for name in names))
+    labels = engine.inspect("image", tag)["Config"]["Labels"]
+    assert {"base.name", "base.digest", "revision", "source", "version"} == {name.split(".", 3)[3] for name in names}
+    assert all(labels[name] == "a value" for name in names)
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
 def test_image_refuses_to_start_without_a_key(engine: Engine, image: str) -> None:
     ended = engine.once(image, options=["--env=GATEPASS_UPSTREAM_URL=https://llm.corp.example/v1"])
     output = ended.stdout + ended.stderr
@@ -190,7 +268,7 @@ def test_image_installs_exactly_the_locked_packages(engine: Engine, image: str) 
     ended = engine.once(image, "-I", "-c", LISTING, options=["--entrypoint=python"])
     installed = {canonicalize_name(name): version for name, version in json.loads(ended.stdout).items()}
     here = locks.environment("3.13", platform.machine())
-    locked = {pin.name: pin.version for pin in locks.read("runtime") if pin.applies(here)}
+    locked = {pin.name: pin.version for pin in locks.read("demo") if pin.applies(here)}
     assert installed == locked | {"gatepass": gatepass.__version__}
 
 
