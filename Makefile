@@ -25,7 +25,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference recordings golden e2e e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
-  lock clean doctor-faults release release-check
+  lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -198,6 +198,9 @@ REPOSITORY ?=
 
 release: .release/.ready ## Build and test the files of a release in dist/; REPOSITORY=https://… sets its URL everywhere
 	.release/bin/python -m release.build $(if $(REPOSITORY),--repository $(REPOSITORY)) $(RELEASE)
+
+release-pythons: .release/.ready ## The unit tier on the wheel in dist/, on each Python with the lowest and the newest packages
+	$(FREEING) release/pythons.sh dist/gatepass-*.whl
 
 release-check: setup .release/.ready ## What can be tested of a release in a minute: two equal builds, workflows, audit, locks
 	$(BIN)/pytest -q tests/release

@@ -17,10 +17,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from tests.e2e.container.engine import Engine, missing
+
 from release import audit, locks
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("aws", "crypto", "entra", "google", "valkey")
+LOCKS = ("demo", *(f"extra-{extra}" for extra in ("aws", "crypto", "entra", "google", "valkey")))
+"""All that a user may install: gatepass, and each extra."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")
 NEWEST_GLIBC = 28
@@ -32,7 +35,7 @@ gatepass {version} for Linux {machine}, CPython 3.11 to 3.14, glibc 2.28 and new
     python3 -m venv venv
     venv/bin/pip install --no-index --find-links wheels gatepass
 
-With an extra: 'gatepass[entra]', 'gatepass[google]', 'gatepass[aws]', 'gatepass[crypto]', 'gatepass[valkey]'.
+With an extra: 'gatepass[entra]'. The extras are aws, crypto, demo, entra, google, valkey, and all for all but demo.
 
     pipx install --pip-args="--no-index --find-links $PWD/wheels" gatepass
     uv tool install --offline --no-index --find-links wheels gatepass
@@ -114,10 +117,7 @@ def pins(python: str, machine: str) -> Iterator[str]:
     """Yield a line with hashes for each package that gatepass or one of its extras installs there."""
     here = locks.environment(python, machine)
     found = {
-        f"{pin.name}=={pin.version}": pin.hashes
-        for lock in ("runtime", *(f"extra-{extra}" for extra in EXTRAS))
-        for pin in locks.read(lock)
-        if pin.applies(here)
+        f"{pin.name}=={pin.version}": pin.hashes for lock in LOCKS for pin in locks.read(lock) if pin.applies(here)
     }
     for package, hashes in sorted(found.items()):
         yield " ".join([package, *(f"--hash={each}" for each in hashes)])
@@ -196,7 +196,7 @@ def write_sbom(archive: Path, epoch: int) -> Path:
 
 
 def write_checksums(files: Sequence[Path]) -> Path:
-    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(files)]
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     return _written(files[0].parent / "SHA256SUMS", "".join(lines))
 
 
@@ -223,7 +223,7 @@ def main() -> int:
     except ReleaseFailed as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    verdict = audit.scan(("runtime", *(f"extra-{extra}" for extra in EXTRAS)))
+    verdict = audit.scan(LOCKS)
     print(f"advisories: {verdict}")
     return int(verdict.found or (options.audited and not verdict.scanned))
 
@@ -245,12 +245,47 @@ def build(revision: str, repository: str, dist: Path) -> tuple[Path, ...]:
         ran = []
         for command, exact in pythons():
             with tempfile.TemporaryDirectory() as folder:
-                install_offline(archive, command, "[all]", Path(folder))
+                install_offline(archive, command, "[all,demo]", Path(folder))
             ran.append(exact)
-        report(archive, f"gatepass[all] installs without an index on Python {', '.join(ran)}")
+        report(archive, f"gatepass[all,demo] installs without an index on Python {', '.join(ran)}")
     sbom = write_sbom(archives[platform.machine()], epoch)
     report(sbom, "valid CycloneDX 1.6 of an installation without extras")
-    return (wheel, sdist, *archives.values(), sbom, section)
+    build_image(revision, repository, dist)
+    return tuple(sorted(dist.iterdir()))
+
+
+MOST_ADDED_BYTES = 25_000_000
+STAND_IN = "localhost/"
+"""Where the name of a base begins that was made on this machine."""
+
+
+def build_image(revision: str, repository: str, dist: Path) -> None:
+    """Build the image of `revision` for this processor. Without a real base it is no file of the release."""
+    if reason := missing():
+        print(f"image: not built: {reason}")
+        return
+    number, base_name = version(), os.environ.get("BASE", "a stand-in for the base, because BASE is not set")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    store = Path(os.environ.get("CONTAINER_STORE") or cache / "gatepass" / "containers")
+    labels = {"version": number, "revision": revision, "source": repository}
+    options = [f"--label=org.opencontainers.image.{name}={value}" for name, value in labels.items() if value]
+    tag = f"localhost/gatepass:{number}"
+    with tempfile.TemporaryDirectory() as folder:
+        run("git", "archive", f"--output={folder}/source.tar", revision)
+        run("tar", "--extract", f"--file={folder}/source.tar", f"--one-top-level={folder}/source")
+        engine = Engine(store, Path(folder))
+        base = engine.build(Path(folder) / "source", tag, *options)
+        added_bytes = engine.added_bytes(tag, base)
+        ran = engine.once(tag, "--version").stdout.strip()
+        if ran != f"gatepass, version {number}" or added_bytes > MOST_ADDED_BYTES:
+            raise ReleaseFailed(f"image: prints {ran!r}, and adds {added_bytes:,} bytes to its base")
+        checks = f"adds {added_bytes:,} compressed bytes to {base_name}; runs read-only with any uid"
+        if base.startswith(STAND_IN):
+            print(f"image: not a file of the release; {checks}")
+            return
+        target = dist / f"gatepass-{number}-image-linux-{platform.machine()}.tar"
+        engine.podman("save", "--quiet", "--format=oci-archive", f"--output={target}", tag, timeout_s=300)
+    report(target, checks)
 
 
 def report(file: Path, check: str) -> None:

@@ -63,6 +63,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory, facts: list[str]) -> Engine
 
 
 @pytest.fixture(scope="session")
+def base(engine: Engine, image: str) -> str:
+    """Build once more, from the cache, and return the name of the base."""
+    return engine.build(REPOSITORY, image)
+
+
+@pytest.fixture(scope="session")
 def image(engine: Engine, facts: list[str]) -> str:
     """Build the image of this checkout and return its name, which contains a hash of the path."""
     tag = f"localhost/gatepass-e2e-{hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:8]}:latest"

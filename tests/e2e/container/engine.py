@@ -76,6 +76,10 @@ class Engine:
             manifest = json.loads((blobs / listed["digest"].removeprefix("sha256:")).read_text())
         return [int(layer["size"]) for layer in manifest["layers"]]
 
+    def added_bytes(self, image: str, base: str) -> int:
+        """Return the compressed size of the layers of `image` above those of `base`."""
+        return sum(self.layers_bytes(image)[len(self.inspect("image", base)["RootFS"]["Layers"]) :])
+
     def once(self, image: str, *command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Run `command` to its end in a new hardened container. Any exit code is accepted."""
         arguments = ("run", "--rm", "--network=none", *HARDENED, *LIMITS, *options, image, *command)
