@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from docs.generate import setting_anchors
+from docs.generate import setting_links
 
 from gatepass.config.changes import CHANGES, SettingChange, gone
 from gatepass.config.document import dotted
@@ -28,8 +28,8 @@ def with_changes(page: str, changes: tuple[SettingChange, ...] = CHANGES) -> str
 
 def _line(change: SettingChange) -> str:
     setting = dotted(named(change.setting)).replace("keys.NAME", "keys[]")
-    anchor = setting_anchors().get(setting)
-    link = f"[`{setting}`](reference/configuration.md#{anchor})" if anchor else f"`{setting}`"
+    target = setting_links().get(setting)
+    link = f"[`{setting}`](reference/{target})" if target else f"`{setting}`"
     text = f"It {gone(change)}." if change.kind == "renamed" else change.text
     return f"- **{link}** ({change.kind}): {text}"
 

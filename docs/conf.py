@@ -38,7 +38,7 @@ CHILDREN = {
     "guides/replicas": ["operations/store"],
     "operations/run": ["operations/reload"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
-    "architecture": ["decisions", "contributing"],
+    "architecture": ["decisions", "contributing", "release"],
     "security": ["concepts/security_model"],
     "zh/getting_started": ["zh/ragflow", "zh/errors"],
 }
