@@ -55,10 +55,9 @@ def test_the_packages_are_named_by_the_version_of_the_code(packages):
 
 def test_the_version_is_in_one_place():
     tracked = run("git", "ls-files", "pyproject.toml", "Dockerfile", "Makefile", "deploy", "src", "release").split()
-    texts = [
-        file for file in tracked if not file.endswith(".png") and gatepass.__version__ in Path(ROOT, file).read_text()
-    ]
-    assert texts == ["src/gatepass/__init__.py"]
+    history = "src/gatepass/config/changes.py"
+    texts = {file: Path(ROOT, file).read_text() for file in tracked if not file.endswith(".png") and file != history}
+    assert [file for file, text in texts.items() if gatepass.__version__ in text] == ["src/gatepass/__init__.py"]
 
 
 def test_two_builds_that_differ_fail(tmp_path, monkeypatch):
