@@ -62,9 +62,14 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "CLIENT_ID": Variable("For oauth2: the client id.", "gatepass", "`client_id` of the credential"),
     "CLIENT_SECRET": Variable(
-        "For oauth2: the client secret, sent as HTTP Basic. oauth2 requires it.",
+        "For oauth2: the client secret. oauth2 requires it.",
         "a-long-secret",
         "`client_secret` of the credential",
+    ),
+    "CLIENT_AUTH": Variable(
+        "For oauth2: where the client secret is sent, `basic` (a header) or `form`. Default: `basic`.",
+        "form",
+        "`client_auth` of the credential",
     ),
     "SCOPE": Variable("For oauth2: scopes, separated by spaces.", "llm.read", "`scope` of the credential"),
     "TOKEN_JSON": Variable(

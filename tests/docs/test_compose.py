@@ -1,4 +1,4 @@
-"""deploy/compose.ragflow.yaml promises what its comments and docs/container.md say."""
+"""deploy/compose.ragflow.yaml and compose.ragflow_login.yaml promise what their comments and pages say."""
 
 from __future__ import annotations
 
@@ -7,50 +7,99 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from gatepass.cli import main
+from gatepass.config.block import MIB
+from gatepass.config.container import Container
 from gatepass.config.credential.base import HttpReply
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.environment import read_environment
-from gatepass.config.model import Config, ServerConfig
+from gatepass.config.document import ConfigError
+from gatepass.config.load import load
+from gatepass.config.model import Limits, ServerConfig
 from gatepass.server.pages import PATHS
 from tests.e2e.container import compose
 
-IMAGE_FACTS = (compose.DEPLOY.parent / "Dockerfile").read_text()
-
-
+ROOT = compose.DEPLOY.parent
+IMAGE_FACTS = (ROOT / "Dockerfile").read_text()
+FILES = ("ragflow", "ragflow_login")
+EVERY_FILE = pytest.mark.parametrize("name", FILES)
 A_HASH = f"sha256:{'5a' * 32}"
+HELD = {
+    "GATEPASS_CLIENT_SECRET_FILE": "s3cret-of-the-client",
+    "GATEPASS_TOKEN_JSON_FILE": '{"app_id": "ragflow", "secret": "s3cret-of-the-portal"}',
+}
 
 
-def service(**variables: str) -> Any:
-    given = {**compose.example_variables(), "GATEPASS_KEY_HASHES": A_HASH, **variables}
-    return compose.document(given)["services"]["gatepass"]
+def file_of(name: str) -> Path:
+    return compose.DEPLOY / f"compose.{name}.yaml"
+
+
+def example(name: str) -> dict[str, str]:
+    return compose.example_variables(compose.DEPLOY / f"{name}.env.example")
+
+
+def service(name: str, **variables: str) -> Any:
+    given = {**example(name), "GATEPASS_KEY_HASHES": A_HASH, **variables}
+    return compose.document(given, file_of(name))["services"]["gatepass"]
+
+
+def environment(name: str, folder: Path, **variables: str) -> dict[str, str]:
+    """Return what the file sets, with its secret in a file of this test."""
+    found: dict[str, str] = service(name, **variables)["environment"]
+    for variable in HELD.keys() & found.keys():
+        secret = folder / Path(found[variable]).name
+        secret.write_text(HELD[variable])
+        secret.chmod(0o600)
+        found[variable] = str(secret)
+    return found
+
+
+def active_lines(name: str) -> str:
+    """The file without its comments."""
+    return re.sub(r"(?m)(^|\s)#.*$", "", file_of(name).read_text())
 
 
 def seconds(text: str) -> float:
     return float(text.removesuffix("s"))
 
 
-def test_example_sets_every_variable_that_the_file_requires() -> None:
-    wanted = {name for name in compose.variables_of(active_lines()) if not optional(name)}
-    assert wanted <= set(compose.example_variables())
+@EVERY_FILE
+def test_example_sets_every_variable_that_the_file_requires_and_reads_all_of_them(name: str) -> None:
+    text = active_lines(name)
+    wanted = {variable for variable in compose.variables_of(text) if f"${{{variable}:-" not in text}
+    assert wanted <= set(example(name)) <= compose.variables_of(text)
 
 
-def test_example_sets_no_variable_that_the_file_does_not_read() -> None:
-    assert set(compose.example_variables()) <= compose.variables_of(active_lines())
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        *((name, variable) for name in FILES for variable in ("UPSTREAM_URL", "TOKEN_URL", "GATEPASS_KEY_HASHES")),
+        ("ragflow", "CLIENT_ID"),
+    ],
+)
+def test_compose_requires_variables_without_a_default(name: str, variable: str) -> None:
+    with pytest.raises(compose.Unset, match=variable):
+        service(name, **{variable: ""})
 
 
-@pytest.mark.parametrize("name", ["UPSTREAM_URL", "TOKEN_URL", "GATEPASS_KEY_HASHES"])
-def test_compose_requires_variables_without_a_default(name: str) -> None:
-    variables = {key: value for key, value in compose.example_variables().items() if key != name}
-    with pytest.raises(compose.Unset, match=name):
-        compose.document(variables)
+def test_the_two_files_differ_in_the_token_only() -> None:
+    of_token = re.compile("GATEPASS_(TOKEN|EXPIRES|CLIENT|SCOPE)")
+    first, second = (
+        {
+            **service(name),
+            "secrets": [],
+            "environment": {k: v for k, v in service(name)["environment"].items() if not of_token.match(k)},
+        }
+        for name in FILES
+    )
+    assert first == second
 
 
 def test_service_runs_without_rights() -> None:
-    running = service()
+    running = service("ragflow")
     assert running["read_only"] is True
     assert running["cap_drop"] == ["ALL"]
     assert running["security_opt"] == ["no-new-privileges:true"]
@@ -60,19 +109,21 @@ def test_service_runs_without_rights() -> None:
 
 
 def test_stop_grace_is_longer_than_the_drain() -> None:
-    assert seconds(service()["stop_grace_period"]) >= ServerConfig().drain_timeout_s + 5
+    assert seconds(service("ragflow")["stop_grace_period"]) >= ServerConfig().drain_timeout_s + 5
 
 
 def test_service_is_reachable_by_name_in_the_network_of_ragflow() -> None:
-    networks = compose.document({**compose.example_variables(), "RAGFLOW_NETWORK": ""})["networks"]
-    assert networks == {"ragflow": {"name": "docker_ragflow", "external": True}}
-    assert service()["networks"] == ["ragflow"]
+    given = {**example("ragflow"), "RAGFLOW_NETWORK": ""}
+    for name in FILES:
+        networks = compose.document(given, file_of(name))["networks"]
+        assert networks == {"ragflow": {"name": "docker_ragflow", "external": True}}
+    assert service("ragflow")["networks"] == ["ragflow"]
     assert "EXPOSE 8080" in IMAGE_FACTS
-    assert "http://gatepass:8080/v1" in (compose.DEPLOY.parent / "docs/container.md").read_text()
+    assert "http://gatepass:8080/v1" in (ROOT / "docs/ragflow.md").read_text()
 
 
 def test_health_check_is_the_images_own() -> None:
-    check = service()["healthcheck"]
+    check = service("ragflow")["healthcheck"]
     options = dict(re.findall(r"--([a-z-]+)=(\S+)", IMAGE_FACTS.partition("HEALTHCHECK")[2].partition("CMD")[0]))
     assert check["test"] == ["CMD", "gatepass", "healthcheck"]
     assert options == {
@@ -83,90 +134,113 @@ def test_health_check_is_the_images_own() -> None:
     }
 
 
-def test_secrets_are_files_that_compose_declares() -> None:
-    declared = set(compose.document(compose.example_variables())["secrets"])
-    used = {
-        value.removeprefix("/run/secrets/")
-        for value in service()["environment"].values()
-        if value.startswith("/run/secrets/")
-    }
-    assert set(service()["secrets"]) == declared == used
+@EVERY_FILE
+def test_secrets_are_files_that_compose_declares(name: str) -> None:
+    declared = set(compose.document({**example(name), "GATEPASS_KEY_HASHES": A_HASH}, file_of(name))["secrets"])
+    values = service(name)["environment"].values()
+    used = {value.removeprefix("/run/secrets/") for value in values if value.startswith("/run/secrets/")}
+    assert set(service(name)["secrets"]) == declared == used
 
 
-def test_environment_is_a_configuration(tmp_path: Path) -> None:
-    login = tmp_path / "login"
-    login.write_text('{"app_id": "ragflow", "secret": "s3cret-of-the-portal"}')
-    read = read_environment({**service()["environment"], "GATEPASS_TOKEN_JSON_FILE": str(login)})
-    config = Config.model_validate(read.tree)
-    login_there = config.credentials["token"]
-    assert read.problems == []
-    assert isinstance(login_there, HttpJsonCredential)
-    assert (login_there.url, login_there.reply) == (
+def test_oauth2_is_the_configuration_of_the_first_file(tmp_path: Path) -> None:
+    loaded = load(None, environment("ragflow", tmp_path, SCOPE="llm.read", CLIENT_AUTH="form"), container=container())
+    credential = loaded.config.credentials["token"]
+    assert loaded.warnings == ()
+    assert isinstance(credential, Oauth2Credential)
+    assert (credential.token_url, credential.client_id, credential.client_auth, credential.scope) == (
+        *("https://sso.corp.example/oauth/token", "ragflow", "form", "llm.read"),
+    )
+    basic = load(None, environment("ragflow", tmp_path, CLIENT_AUTH="")).config.credentials["token"]
+    assert isinstance(basic, Oauth2Credential)
+    assert (basic.client_auth, basic.scope) == ("basic", None)
+    assert set(loaded.config.upstreams) == {"chat"}
+    assert [key.profile for key in loaded.config.access.keys] == ["ragflow"]
+
+
+def test_a_json_login_is_the_configuration_of_the_second_file(tmp_path: Path) -> None:
+    embeddings = "https://embed.corp.example/v1"
+    given = environment("ragflow_login", tmp_path, EMBEDDINGS_URL=embeddings)
+    loaded = load(None, given, container=container())
+    credential = loaded.config.credentials["token"]
+    assert loaded.warnings == ()
+    assert isinstance(credential, HttpJsonCredential)
+    assert (credential.url, credential.reply) == (
         "https://portal.corp.example/api/token",
         HttpReply(token="data.token", expiry="data.expireAt", unit="ms"),
     )
-    assert {name: block.base_url for name, block in config.upstreams.items()} == {
+    assert {name: block.base_url for name, block in loaded.config.upstreams.items()} == {
         "chat": "https://llm.corp.example/v1",
-        "embeddings": "https://embed.corp.example/v1",
+        "embeddings": embeddings,
     }
-    assert config.operations["embeddings"].upstream == "embeddings"
-    assert [key.profile for key in config.access.keys] == ["ragflow"]
+    assert loaded.config.operations["embeddings"].upstream == "embeddings"
 
 
-def test_environment_without_a_host_for_embeddings_has_one_upstream() -> None:
-    read = read_environment({**service(EMBEDDINGS_URL="")["environment"], "GATEPASS_TOKEN_JSON_FILE": ""})
-    assert set(read.tree["upstreams"]) == {"chat"}
+@EVERY_FILE
+def test_check_accepts_the_environment_of_the_file(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["check"], env=environment(name, tmp_path))
+    assert (done.exit_code, "warning" in done.output) == (0, False), done.output
 
 
-def test_example_does_not_start_until_the_hash_is_put_in() -> None:
-    placeholder = compose.example_variables()["GATEPASS_KEY_HASHES"]
-    read = read_environment({**service(GATEPASS_KEY_HASHES=placeholder)["environment"], "GATEPASS_TOKEN_JSON_FILE": ""})
-    with pytest.raises(ValidationError, match=r"access\.keys\.0\.hash"):
-        Config.model_validate(read.tree)
+@EVERY_FILE
+def test_example_does_not_start_until_the_hash_is_put_in(name: str, tmp_path: Path) -> None:
+    placeholder = example(name)["GATEPASS_KEY_HASHES"]
+    with pytest.raises(ConfigError, match=r"access\.keys\[0\]\.hash"):
+        load(None, environment(name, tmp_path, GATEPASS_KEY_HASHES=placeholder))
 
 
-def test_oauth2_variant_is_a_valid_configuration(tmp_path: Path) -> None:
-    """The lines that stand in a comment, where they replace the ones above them."""
-    secret = tmp_path / "secret"
-    secret.write_text("s3cret-of-the-client")
-    stays = ("UPSTREAM_URL", "EMBEDDINGS_URL", "KEY_HASHES", "PROFILE")
-    environment = {f"GATEPASS_{name}": service()["environment"][f"GATEPASS_{name}"] for name in stays}
-    instead = dict(re.findall(r"(?m)^ +#   (GATEPASS_\w+): (.*)$", compose.FILE.read_text()))
-    assert set(instead) >= {f"GATEPASS_{name}" for name in ("TOKEN_TYPE", "CLIENT_ID", "CLIENT_SECRET_FILE")}
-    filled = {name: compose.filled(value, compose.example_variables()) for name, value in instead.items()}
-    read = read_environment(environment | filled | {"GATEPASS_CLIENT_SECRET_FILE": str(secret)})
-    assert read.problems == []
-    assert isinstance(Config.model_validate(read.tree).credentials["token"], Oauth2Credential)
+@EVERY_FILE
+def test_the_line_that_keys_new_prints_fits_into_the_file_of_the_variables(name: str, tmp_path: Path) -> None:
+    text = (compose.DEPLOY / f"{name}.env.example").read_text()
+    (command,) = re.findall(r"gatepass:local (keys new .*)", text)
+    line = CliRunner().invoke(main, command.split()).stdout.splitlines()[-1].strip()
+    variable, _, value = line.partition("=")
+    (key,) = load(None, environment(name, tmp_path, **{variable: value})).config.access.keys
+    assert (key.name, key.profile) == ("ragflow", "ragflow")
 
 
-def test_the_page_counts_the_lines_that_oauth2_replaces() -> None:
-    names = [name.removeprefix("GATEPASS_") for name in service()["environment"]]
-    replaced = names[names.index("TOKEN_TYPE") : names.index("KEY_HASHES")]
-    assert (len(replaced), replaced[-1]) == (6, "EXPIRES_UNIT")
-    expected = "six lines from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
-    page = (compose.DEPLOY.parent / "docs/container.md").read_text()
-    assert expected in " ".join(page.split())
+def container(text: str = "512m") -> Container:
+    """Return the container of a memory limit of Compose or Kubernetes."""
+    number, unit = re.fullmatch(r"(\d+)(m|Mi|g)", text).groups()  # type: ignore[union-attr]
+    return Container(int(number) * {"m": MIB, "Mi": MIB, "g": 1024 * MIB}[unit])
 
 
-def active_lines() -> str:
-    """The file without its comments."""
-    return re.sub(r"(?m)(^|\s)#.*$", "", compose.FILE.read_text())
+def assert_fits(limits: Limits, memory: int | None) -> None:
+    """The sum of docs/operations/limits_and_memory.md, with a small request on each connection."""
+    page = (ROOT / "docs/operations/limits_and_memory.md").read_text()
+    found = re.findall(r"Add (\d+) KiB for each connection, (\d+) KiB for each small\s+request", page)
+    ((connection_kib, request_kib),) = found
+    small_kib = (limits.connections + limits.unauthenticated) * int(connection_kib) + limits.connections * int(
+        request_kib
+    )
+    assert memory is not None
+    assert limits.memory_bytes + small_kib * 1024 <= memory
 
 
-def optional(name: str) -> bool:
-    return f"${{{name}:-" in active_lines()
+@pytest.mark.parametrize("file", sorted(compose.DEPLOY.glob("compose.*yaml")), ids=lambda file: file.name)
+def test_the_limits_fit_the_memory_of_the_container(file: Path, tmp_path: Path) -> None:
+    given = dict.fromkeys(compose.variables_of(file.read_text()), "")
+    required = dict.fromkeys(re.findall(r"\$\{(\w+):\?", file.read_text()), "https://x.example/v1")
+    running = compose.document({**given, **required}, file)["services"]["gatepass"]
+    limits = {name: value for name, value in running["environment"].items() if "LIMITS" in name}
+    held = container(running["mem_limit"])
+    loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, container=held)
+    assert_fits(loaded.config.limits, held.memory_bytes)
 
 
 def test_the_deployment_for_kubernetes_starts_stops_and_reads_its_secret() -> None:
-    page = (compose.DEPLOY.parent / "docs/container.md").read_text()
+    page = (ROOT / "docs/container.md").read_text()
     (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     pod = YAML(typ="safe").load(block)["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    variables = {variable["name"]: variable["value"] for variable in container["env"]}
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    (running,) = pod["containers"]
+    variables = {variable["name"]: variable["value"] for variable in running["env"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in running["volumeMounts"]}
     assert pod["terminationGracePeriodSeconds"] >= ServerConfig().drain_timeout_s + 5
     assert f"USER {pod['securityContext']['runAsUser']}" in IMAGE_FACTS
-    assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")} < set(PATHS)
+    assert {running[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")} < set(PATHS)
     assert variables["GATEPASS_CONFIG"] == f"{mounts['config']}/gatepass.yaml"
     assert f"${{file:{mounts['secrets']}/client_secret}}" in page
     assert "defaultMode: 0440" in block, "readable by others is a warning"
+    held = container(running["resources"]["limits"]["memory"])
+    limits = {name: value for name, value in variables.items() if "LIMITS" in name}
+    loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, container=held)
+    assert_fits(loaded.config.limits, held.memory_bytes)

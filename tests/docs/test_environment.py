@@ -34,7 +34,7 @@ def beside(name: str) -> dict[str, str]:
     if name in ("TOKEN_JSON", "TOKEN_PATH", "EXPIRES_PATH", "EXPIRES_UNIT"):
         expires = {"GATEPASS_EXPIRES_PATH": "expires_in"} if name == "EXPIRES_UNIT" else {}
         return {**HTTP_JSON, "GATEPASS_TOKEN_PATH": "data.token", **expires}
-    if name in ("TOKEN_TYPE", "TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "SCOPE"):
+    if name in ("TOKEN_TYPE", "TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_AUTH", "SCOPE"):
         return OAUTH2
     if name == "ISSUER":
         return {variable: value for variable, value in OAUTH2.items() if variable != "GATEPASS_TOKEN_URL"}

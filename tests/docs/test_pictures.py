@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -78,3 +79,16 @@ def test_the_three_clients_have_profiles_that_exist() -> None:
     profiles = {found[1] for text in texts("three_clients") if (found := re.match(r"profile (\w+)", text))}
     assert len(profiles) == 3
     assert profiles <= set(BUILT_IN_PROFILES)
+
+
+def test_the_dialog_of_ragflow_has_the_fields_and_values_of_its_page() -> None:
+    page = (ROOT / "docs/ragflow.md").read_text().partition("\n| field | value |\n")[2].partition("\n\n")[0]
+    fields = dict(re.findall(r"^\| ([\w -]+) \| (.*) \|$", page, re.MULTILINE))
+    shown = elements("ragflow_dialog", "text")
+    value = {
+        label.text or "": text.text or "" for label, text in pairwise(shown) if label.attrib["y"] == text.attrib["y"]
+    }
+    del value["OpenAI-API-Compatible"]
+    assert list(value) == list(fields)
+    assert f"`{value['Base url']}`" in fields["Base url"]
+    assert "a drawing" in texts("ragflow_dialog")

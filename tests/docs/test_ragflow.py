@@ -1,4 +1,4 @@
-"""docs/ragflow.md: what it shows of `curl` is what gatepass sends for a model that rejects 0.9."""
+"""docs/ragflow.md: its commands fit the files of `deploy`, and what it shows of `curl` is what gatepass sends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.container.compose import DEPLOY, document, example_variables
 from tests.integration.gateway import CHAT, JSON, gateway
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 
@@ -21,7 +22,9 @@ REJECTION = {
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    """Return the block of the check with `curl`."""
+    section = TEXT.partition("\n## Check\n")[2]
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
@@ -44,3 +47,18 @@ async def test_the_check_by_curl_receives_what_the_page_shows() -> None:
     for line in headers:
         name, _, value = line.partition(": ")
         assert received.headers[name] == value
+
+
+def test_six_commands_start_gatepass_with_the_files_of_the_repository() -> None:
+    commands = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)[0].splitlines()
+    assert len(commands) == 6
+    assert commands[1].split("gatepass:local ")[1] in (DEPLOY / "ragflow.env.example").read_text()
+    service = document({**example_variables(), "GATEPASS_KEY_HASHES": "x"})
+    assert commands[3].endswith(f"deploy/{Path(service['secrets']['client_secret']['file'])}")
+    assert "USER 65532" in (DEPLOY.parent / "Dockerfile").read_text()
+    named = [name for command in commands for name in re.findall(r"deploy/\S+(?:yaml|example)", command)]
+    assert [name for name in named if not (DEPLOY.parent / name).exists()] == []
+    shown = {
+        name for cell in re.findall(r"^  \| (`[A-Z].*?) \|", TEXT, re.MULTILINE) for name in re.findall(r"\w+", cell)
+    }
+    assert shown <= set(example_variables())

@@ -114,7 +114,7 @@ def containers(engine: Engine, image: str) -> Iterator[ContainerFactory]:
 
 @dataclass(frozen=True, slots=True)
 class CorporateServers:
-    """A token issuer with a JSON login, and two model servers that accept its tokens."""
+    """A token issuer, and two model servers that accept its tokens."""
 
     issuer: DemoIssuer
     chat: ModelServer
@@ -122,7 +122,7 @@ class CorporateServers:
     issuer_url: str
     chat_url: str
     embeddings_url: str
-    login: Path
+    client_secret: Path
 
 
 @pytest.fixture
@@ -132,10 +132,10 @@ async def corporate(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     issuer = DemoIssuer([client], getattr(request, "param", TOKEN_LIFE_S), lambda _: None)
     chat = ModelServer(issuer.key, AUDIENCE, CHAT_MODEL, pace_s=0.2)
     embeddings = ModelServer(issuer.key, AUDIENCE, EMBEDDINGS_MODEL)
-    login = tmp_path / "login"
-    login.write_text(json.dumps({"app_id": client.id, "secret": client.secret}))
+    client_secret = tmp_path / "client_secret"
+    client_secret.write_text(client.secret)
     async with serving(issuer.app) as issuer_url, serving(chat.app) as chat_url, serving(embeddings.app) as embed_url:
-        yield CorporateServers(issuer, chat, embeddings, issuer_url, chat_url, embed_url, login)
+        yield CorporateServers(issuer, chat, embeddings, issuer_url, chat_url, embed_url, client_secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +156,13 @@ def endpoint(corporate: CorporateServers) -> Endpoint:
     variables = {
         "UPSTREAM_URL": f"{corporate.chat_url}/v1",
         "EMBEDDINGS_URL": f"{corporate.embeddings_url}/v1",
-        "TOKEN_URL": f"{corporate.issuer_url}/login",
+        "TOKEN_URL": f"{corporate.issuer_url}/oauth/token",
+        "CLIENT_ID": "ragflow",
         "GATEPASS_KEY_HASHES": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
     }
     service = document(variables)["services"]["gatepass"]
     environment = {**service["environment"], "GATEPASS_PORT": str(port)}
-    options = [f"--volume={corporate.login}:/run/secrets/{name}:ro" for name in service["secrets"]]
+    options = [f"--volume={corporate.client_secret}:/run/secrets/{name}:ro" for name in service["secrets"]]
     return Endpoint(f"http://127.0.0.1:{port}", key, environment, tuple(options))
 
 

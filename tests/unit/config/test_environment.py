@@ -49,6 +49,12 @@ def test_an_oauth2_credential_is_inferred_from_the_client_id():
     assert "topsecret" not in repr(document)
 
 
+def test_client_auth_sends_the_secret_in_the_form():
+    document = read(TOKEN_URL="https://sso/t", CLIENT_ID="me", CLIENT_SECRET="topsecret", CLIENT_AUTH="form")
+    assert document.tree["credentials"]["token"]["client_auth"] == "form"
+    assert document.problems == []
+
+
 def test_issuer_replaces_the_token_url():
     document = read(ISSUER="https://sso", CLIENT_ID="me", CLIENT_SECRET="topsecret")
     assert document.tree["credentials"]["token"]["issuer"] == "https://sso"
