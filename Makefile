@@ -184,7 +184,7 @@ startup: setup ## Print import time, time to ready and idle memory
 
 pythons: ## The unit tier on every Python of PYTHONS that is here
 	@for python in $(PYTHONS); do \
-	  command -v $$python >/dev/null || { echo "$$python: not here"; continue; }; \
+	  $$python --version >/dev/null 2>&1 || { echo "$$python: not here"; continue; }; \
 	  $$python -m venv .venv-$$python && .venv-$$python/bin/pip install -q --require-hashes -r requirements/dev.txt \
 	  && .venv-$$python/bin/pip install -q --no-deps --no-build-isolation -e . \
 	  && $(FREEING) .venv-$$python/bin/python -m pytest -q -n $(JOBS) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \

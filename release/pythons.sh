@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 uv=${UV:-.release/bin/uv}
 work=build/pythons
 mkdir -p "$work"
-ran=0
-for python in python3.11 python3.12 python3.13 python3.14; do
+ran=0 failed=()
+for python in ${PYTHONS:-python3.11 python3.12 python3.13 python3.14}; do
   # a version manager may have a command for a Python that is not here
   exact=$("$python" -c 'import platform; print(platform.python_version())' 2> /dev/null) || {
     echo "$python: not here"
@@ -27,8 +27,13 @@ for python in python3.11 python3.12 python3.13 python3.14; do
       exit 1
     }
     echo "$exact, $resolution: $(grep -c == "$work/constraints.txt") packages"
-    "$work/venv/bin/python" -m pytest -q -n "$(nproc)" --dist loadfile -p no:cacheprovider tests/unit 2>&1 | tail -n 15
+    "$work/venv/bin/python" -m pytest -q -n "$(nproc)" --dist loadfile -p no:cacheprovider tests/unit 2>&1 | tail -n 15 ||
+      failed+=("$exact with $resolution")
     ran=$((ran + 1))
   done
 done
 [ "$ran" -gt 0 ] || exit 1
+[ ${#failed[@]} = 0 ] || {
+  printf 'failed: %s\n' "${failed[@]}" >&2
+  exit 1
+}
