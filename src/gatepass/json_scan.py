@@ -101,6 +101,8 @@ MOST_MEMBERS = 1_000
 """No API has more than 60 members at its top level."""
 SHORT_STEPS = 100
 """msgspec finds the end of a container with more brackets and strings."""
+FAR_BYTES = 64 * 1024
+"""Only numbers and blanks are as long without a bracket or a string. A search for one takes 3.5 ns a byte."""
 BYTES_OF_STEP = 1024
 """What msgspec passes over in the time of a step or two. Nested values are passed over once for each level."""
 _BLANKS = b" \t\n\r"
@@ -193,11 +195,16 @@ class JsonScanner:
     def _container_end(self, at: int) -> int:
         text, depth, steps, begin = self.text, 0, self.steps_left, at
         short = steps - SHORT_STEPS
-        while (mark := _MARK.search(text, at)) is not None and steps > 0:
+        while steps > 0:
+            mark = _MARK.search(text, at, at + FAR_BYTES)
+            if mark is None or steps == short:
+                end = _end_of_value(text, begin)
+                if end is not None:
+                    at, steps = end, steps - (end - begin) // BYTES_OF_STEP
+                    break
+                if mark is None:
+                    raise ValueError(f"no JSON value at byte {begin}")
             steps -= 1
-            if steps == short and (end := _end_of_value(text, begin)) is not None:
-                at, steps = end, steps - (end - begin) // BYTES_OF_STEP
-                break
             at = mark.end()
             char = text[at - 1]
             if char == _QUOTE:
@@ -210,6 +217,8 @@ class JsonScanner:
                     break
         self.steps_left = steps
         self._use_steps(0)  # raises if the loop ended because no steps were left
+        if at - begin > SMALL_BYTES:
+            self._ends[begin] = at
         return at
 
     def _string_end(self, at: int) -> int:
