@@ -16,6 +16,7 @@ for python in ${PYTHONS:-python3.11 python3.12 python3.13 python3.14}; do
   }
   for resolution in lowest-direct highest; do
     "$uv" venv --quiet --clear --python "$(command -v "$python")" "$work/venv"
+    rm -f "$work/constraints.txt" # uv would keep its versions
     # lowest-direct is for what gatepass requires, not for the tools of the tests
     "$uv" pip compile --quiet --resolution "$resolution" --python-version "$exact" --all-extras --no-header \
       --no-annotate --output-file "$work/constraints.txt" pyproject.toml > /dev/null
