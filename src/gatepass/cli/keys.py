@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,12 +44,14 @@ def keys() -> None:
     metavar="NAME",
     help="An operation that the key may use, such as chat or 'GET files'. May be repeated: all others are closed.",
 )
+@click.option("--write", is_flag=True, help="Add the entry to the configuration file. Its comments stay.")
 @config_option
 @json_option
 def new(
     path: str | None,
     *,
     as_json: bool,
+    write: bool,
     name: str | None,
     models: tuple[str, ...],
     operations: tuple[str, ...],
@@ -54,7 +60,9 @@ def new(
     """Create a key and print it once, with its entry for the configuration file and its variable.
 
     Only the hash belongs into the configuration. gatepass does not store the key. The configuration file is read only
-    for a --profile that is not built in.
+    for --write, and for a --profile that is not built in.
+
+    Exit codes: 0 created, 2 invalid command line, or --write cannot change the file.
     """
     from pydantic import ValidationError
 
@@ -84,11 +92,15 @@ def new(
     behind = "".join(f"/{option}={value}" for option, value in given.items() if value)
     # a name of a model may contain the separators of the variable
     line = None if models else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
+    written = _write(path, entry, f"{{{shown}}}") if write else None
     if as_json:
-        print_json({"key": key, "entry": entry, "environment": line})
+        print_json({"key": key, "entry": entry, "environment": line, "written": written})
         return
     click.echo("The key, for the client. gatepass does not store it and shows it only now:")
     click.echo(f"\n  {key}\n")
+    if written is not None:
+        click.echo(f"The entry was added to access.keys in {written}. Run `gatepass reload` to apply it.")
+        return
     click.echo("For the configuration file, under access.keys; then run `gatepass reload`:")
     # with the indentation that `gatepass init` writes
     click.echo(f"\n    - {{{shown}}}\n")
@@ -97,6 +109,69 @@ def new(
     else:
         click.echo("Or, for a configuration by environment variables:")
         click.echo(f"\n  {line}")
+
+
+KEYS = ("access", "keys")
+
+
+def _write(path: str | None, entry: Row, shown: str) -> str:
+    """Add `entry` to the configuration file, and return the file's name. `shown` is the entry as YAML.
+
+    Exit with 2 if the file cannot be changed. It is then as before.
+    """
+    from gatepass.config.document import ConfigError, lookup, with_value
+    from gatepass.config.file import read_document
+    from gatepass.config.references import replace_file
+    from gatepass.config.yaml_file import parse_yaml, with_last_item
+
+    name = own_file(path)
+    if name is None:
+        exit_unusable("--write: there is no configuration file: name one with --config")
+    by_hand = "run the command without --write, and add the entry yourself"
+    try:
+        document = read_document(name)
+        old = lookup(document.tree, KEYS)
+        if not old or not isinstance(old, list):
+            # the first key locks out the clients without one, which the operator must decide
+            exit_unusable(f"--write: {name} has no entry under access.keys yet: {by_hand}")
+        text = document.version.content.decode() if document.version else ""
+        is_json = name.lower().endswith(".json")
+        changed = with_last_item(text, KEYS, json.dumps(entry) if is_json else shown)
+        try:
+            # an alias, for example, changes other settings too
+            is_added = changed is not None and parse_yaml(name, changed).tree == with_value(
+                document.tree, KEYS, [*old, entry]
+            )
+        except ConfigError:
+            is_added = False
+        if changed is None or not is_added:
+            exit_unusable(f"--write: access.keys in {name} has a form that gatepass cannot change: {by_hand}")
+        if new := _problems(name, changed) - _problems(name, text):
+            exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in sorted(new)))
+        status = os.stat(name)
+        if status.st_uid != os.geteuid():
+            exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
+        replace_file(name, changed, mode=stat.S_IMODE(status.st_mode))
+    except ConfigError as error:
+        exit_unusable(f"--write: {error}")
+    except OSError as error:
+        exit_unusable(f"--write: {name} cannot be written: {error.strerror}")
+    return name
+
+
+def _problems(name: str, text: str) -> set[str]:
+    """Return the problems of a configuration with this text. A variable may be set only for the running gatepass."""
+    from gatepass.config.document import ConfigError, dotted
+    from gatepass.config.load import load
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / Path(name).name
+        file.write_bytes(text.encode())
+        try:
+            load(str(file), os.environ)
+        except ConfigError as error:
+            return {f"{dotted(problem.path)}: {problem.text}" for problem in error.problems}
+    return set()
 
 
 def _check_profile(name: str, path: str | None) -> None:

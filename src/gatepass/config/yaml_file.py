@@ -66,6 +66,30 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
     return document
 
 
+def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
+    """Return `text` with `item` as the last one of the list at `path`; None if a list is not written there.
+
+    `item` is YAML or JSON on one line. All else in the text stays as it is, comments included. A text of an unusual
+    form may become another document, so that the caller must parse it. `text` is one that `parse_yaml` accepts.
+    """
+    node: Any = YAML(typ="safe", pure=True).compose(text)
+    for name in path:
+        members = node.value if isinstance(node, MappingNode) else []
+        node = next((value for key, value in members if key.value == name), None)
+    if not isinstance(node, SequenceNode):
+        return None
+    if node.flow_style:
+        index = node.value[-1].end_mark.index if node.value else text.index("[", node.start_mark.index) + 1
+        return f"{text[:index]}{', ' if node.value else ''}{item}{text[index:]}"
+    last: Node = node
+    while isinstance(last, MappingNode | SequenceNode) and not last.flow_style:
+        last = last.value[-1][1] if isinstance(last, MappingNode) else last.value[-1]
+    line, _, rest = text[last.end_mark.index :].partition("\n")
+    newline = "\r\n" if line.endswith("\r") else "\n"
+    head = text[: last.end_mark.index] + line.removesuffix("\r")
+    return f"{head}{newline}{' ' * node.start_mark.column}- {item}{newline}{rest}"
+
+
 class _Representer(SafeRepresenter):
     """Quotes texts that ruamel.yaml writes without escapes and cannot read again, such as `?a` inside braces."""
 

@@ -188,3 +188,100 @@ def test_the_list_of_a_configuration_by_variables():
     assert run("list", env=variables).stdout.splitlines()[1].split()[:2] == ["grafana", "viewer"]
     del variables["GATEPASS_KEY_HASHES"]
     assert "There are no keys" in run("list", env=variables).stdout
+
+
+WRITABLE = {
+    "a block": f"""{HEAD}    # the first
+    - {{name: a, hash: "{ONES}"}}   # old
+# the log
+log: {{format: text}}
+""",
+    "a block of blocks": f"""upstreams: {{u: {{base_url: 'https://x'}}}}
+access:
+  keys:
+  - name: a   # the name
+    hash: {ONES}
+    models:
+      - m   # the last one
+
+  # after the keys
+  metrics_open: false
+""",
+    "the end of the file, without its newline": f'{HEAD}    - {{name: a, hash: "{ONES}"}}',
+    "one line": f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess: {{keys: [{{name: a, hash: '{ONES}'}}]}} # all\n",
+    "several lines in brackets": (
+        f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess:\n  keys: [\n"
+        f"    {{name: a, hash: '{ONES}'}},   # a\n  ]\n"
+    ),
+    "Windows": f'{HEAD}    - {{name: a, hash: "{ONES}"}}\n# end\n'.replace("\n", "\r\n"),
+    "a byte order mark": f'\ufeff{HEAD}    - {{name: a, hash: "{ONES}"}}\n# end\n',
+}
+
+
+@pytest.mark.parametrize("text", WRITABLE.values(), ids=WRITABLE)
+def test_write_adds_the_entry_and_keeps_every_byte_of_the_file(tmp_path, text):
+    file = tmp_path / "gatepass.yaml"
+    file.write_bytes(text.encode())
+    file.chmod(0o640)
+    result = run("new", "--name", "second", "--profile", "dify", "--write", "--config", file)
+    assert (result.exit_code, "cannot" in result.output) == (0, False), result.output
+    (key,) = re.findall(r"gp-\S+", result.output)
+    keys = load(str(file), {}).config.access.keys
+    assert [(entry.name, entry.profile) for entry in keys] == [("a", None), ("second", "dify")]
+    assert keys[1].hash == hash_key(key)
+    assert key not in file.read_text()
+    added = f'{{name: "second", profile: "dify", hash: "{hash_key(key)}"}}'
+    newline = "\r\n" if "\r" in text else "\n"
+    indent = text[: text.index("- ")].rpartition("\n")[2] if "- " in text else ""
+    line = f"{indent}- {added}{newline}"
+    after = file.read_bytes().decode()
+    assert text in [after.replace(addition, "") for addition in (f", {added}", line, f"{newline}{line}")]
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert f"added to access.keys in {file}" in result.output
+    assert [entry.name for entry in tmp_path.iterdir()] == ["gatepass.yaml"]
+
+
+def test_write_adds_to_a_json_file_and_says_so_as_json(tmp_path):
+    file = tmp_path / "gatepass.json"
+    first = {"name": "a", "hash": ONES}
+    document = {"upstreams": {"u": {"base_url": "https://x"}}, "access": {"keys": [first]}}
+    file.write_text(json.dumps(document, indent=2))
+    made = json.loads(run("new", "--write", "--json", "--config", file).stdout)
+    assert made["written"] == str(file)
+    assert json.loads(file.read_text())["access"]["keys"] == [first, made["entry"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("upstreams: {u: {base_url: 'https://x'}}\n", "has no entry under access.keys yet"),
+        ("upstreams: {u: {base_url: 'https://x'}}\naccess: {keys: []}\n", "has no entry under access.keys yet"),
+        (f"{HEAD}    - {{name: client, hash: '{ONES}', profile: dify}}\n", "would not be valid: access.keys"),
+        (
+            f"x: &k\n  - {{name: a, hash: '{ONES}'}}\n{HEAD.replace('keys:', 'keys: *k')}",
+            "has a form that gatepass cannot change",
+        ),
+        ("upstreams: [\n", "is not YAML"),
+    ],
+)
+def test_write_refuses_what_it_cannot_change_and_makes_no_key(tmp_path, text, reason):
+    file = file_of(tmp_path, text)
+    result = run("new", "--write", "--config", file)
+    assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert result.stderr.startswith("--write: ")
+    assert reason in result.stderr
+    assert file.read_text() == text
+
+
+def test_write_needs_a_file_that_it_can_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = run("new", "--write")
+    assert (missing.exit_code, "there is no configuration file" in missing.stderr) == (2, True)
+    absent = run("new", "--write", "--config", "absent.yaml")
+    assert (absent.exit_code, "absent.yaml: does not exist" in absent.stderr) == (2, True)
+
+
+def test_write_does_not_need_the_variables_of_the_running_gatepass(tmp_path):
+    text = "credentials: {c: {type: static, token: '${UNSET_HERE}'}}\n" + WRITABLE["a block"]
+    result = run("new", "--write", "--config", file_of(tmp_path, text))
+    assert result.exit_code == 0, result.output
