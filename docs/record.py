@@ -1,7 +1,7 @@
 """Record `gatepass demo`, `init` and `doctor` as SVG: `make recordings` writes docs/images/recording_NAME.svg.
 
 Each command runs in a pseudo-terminal, with the issuer and the model servers of the demo. The text is what it printed;
-pauses are shortened, and keys become `gp-…`. Without animation, a picture shows all lines.
+pauses are shortened, keys become `gp-…`, and the user becomes 1000. Without animation, a picture shows all lines.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _OTHER = re.compile(r"\x1b\[[0-9;?]*[A-HJ-Zf-lno-z]")
 _SHORT = re.compile(r"\d\. |   [\w-]+: ok|   \* token refreshed for chat|   answered at once|All steps")
 """The beginnings of the lines of the demo that the picture of README.md has."""
 _KEY = re.compile(r"gp-[\w-]{20,}")
+_USER = re.compile(r'user: "\d+:\d+"')
 
 Lines = list[tuple[float, str]]
 """The second at which a line began, and its text with its colours."""
@@ -123,7 +124,7 @@ def picture(name: str, lines: Lines) -> str:
     for at_s, line in lines:
         shown_s += min(max(at_s - last_s, PAUSE_S), LONGEST_S)
         last_s = at_s
-        for row in _wrapped(_KEY.sub("gp-…", line)):
+        for row in _wrapped(_USER.sub('user: "1000:1000"', _KEY.sub("gp-…", line))):
             y = MARGIN_PX + LINE_PX * (len(rows) + 1)
             rows.append(f'<text class="l" x="{MARGIN_PX}" y="{y}" style="animation-delay:{shown_s:.1f}s">{row}</text>')
     width, height = round(COLUMNS * CHAR_PX + 2 * MARGIN_PX), LINE_PX * len(rows) + 3 * MARGIN_PX

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
+from gatepass.cli.init import WORK_FOLDER, compose_lines
 from gatepass.config.block import MIB
 from gatepass.config.container import Container
 from gatepass.config.credential.base import HttpReply
@@ -229,7 +230,7 @@ def test_the_limits_fit_the_memory_of_the_container(file: Path, tmp_path: Path) 
 
 def test_the_deployment_for_kubernetes_starts_stops_and_reads_its_secret() -> None:
     page = (ROOT / "docs/container.md").read_text()
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    _, block = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     pod = YAML(typ="safe").load(block)["spec"]["template"]["spec"]
     (running,) = pod["containers"]
     variables = {variable["name"]: variable["value"] for variable in running["env"]}
@@ -244,3 +245,19 @@ def test_the_deployment_for_kubernetes_starts_stops_and_reads_its_secret() -> No
     limits = {name: value for name, value in variables.items() if "LIMITS" in name}
     loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, container=held)
     assert_fits(loaded.config.limits, held.memory_bytes)
+
+
+def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/container.md").read_text()
+    running = YAML(typ="safe").load(page.partition("```yaml\n")[2].partition("```")[0])["services"]["gatepass"]
+    model = service("ragflow")
+    kept = ("restart", "stop_grace_period", "read_only", "cap_drop", "security_opt", "mem_limit")
+    assert {name: running[name] for name in kept} == {name: model[name] for name in kept}
+    monkeypatch.chdir(tmp_path)
+    printed = YAML(typ="safe").load("\n".join(compose_lines(tmp_path / "gatepass.yaml", (), None)))
+    assert {name: running[name] for name in printed} == {**printed, "user": "1000:1000"}
+    limits = {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **running["environment"]}
+    held = container(running["mem_limit"])
+    assert_fits(load(None, limits, container=held).config.limits, held.memory_bytes)
+    (line,) = re.findall(r"^docker run .* -it .*$", page, re.MULTILINE)
+    assert line.endswith(f'-v "$PWD:{WORK_FOLDER}" -w {WORK_FOLDER} gatepass:local init')

@@ -34,7 +34,7 @@ def joined(text: str) -> str:
 def test_the_recording_of_init_shows_its_questions() -> None:
     asked = ["base_url", "auth", *OF_AUTH["oauth2"], "clients", "listen"]
     assert [name for name in asked if joined(QUESTIONS[name].text) not in shown("init")] == []
-    assert joined("Wrote gatepass.yaml.") in shown("init")
+    assert joined("Wrote gatepass.yaml and secrets/llm.") in shown("init")
 
 
 def test_the_recording_of_the_demo_shows_its_steps() -> None:

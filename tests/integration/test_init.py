@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import stat
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.cli.doctor import diagnose
 from gatepass.cli.init import PLACE, UPSTREAM, ClientKey, render
+from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from tests.integration.answers import EVENTS
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
@@ -287,10 +292,103 @@ async def test_an_interrupted_command_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_names_a_ca_by_its_whole_path(tmp_path, monkeypatch):
+@pytest.mark.parametrize("given", ["ca.pem", "./ca.pem", "{folder}/ca.pem", "{folder}/x/../ca.pem"])
+def test_the_file_names_a_ca_in_the_folder_of_the_start_by_a_relative_path(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
-    text = render({"base_url": "https://llm.corp.example", "auth": "none", "ca_file": "ca.pem"}, "")
-    assert f"network: {{ca_file: {tmp_path}/ca.pem}}" in text
+    answers = {"base_url": "https://llm.corp.example", "auth": "none", "ca_file": given.format(folder=tmp_path)}
+    here = render(answers, "", folder=tmp_path)
+    assert "network: {ca_file: ca.pem}" in here
+    assert "# Start gatepass in the folder of this file: its paths are relative.\n" in here
+    elsewhere = render(answers, "", folder=tmp_path / "x")
+    assert f"network: {{ca_file: {tmp_path}/ca.pem}}" in elsewhere
+    assert "relative" not in elsewhere
+
+
+def test_a_ca_outside_the_folder_has_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answers = {"base_url": "https://llm.corp.example", "auth": "none", "ca_file": "../ca.pem"}
+    assert f"network: {{ca_file: {tmp_path.parent}/ca.pem}}" in render(answers, "", folder=tmp_path)
+
+
+def mounted(result: Result) -> Any:
+    """The lines for the service of a Compose file that the command printed."""
+    lines = re.findall(r"^    ((?:user|working_dir|volumes|environment): .*)$", result.output, re.MULTILINE)
+    return YAML(typ="safe").load("\n".join(lines))
+
+
+async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_path, monkeypatch):
+    """GATEPASS_HOST is what the image sets. The folder is moved, as a mount does."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    monkeypatch.chdir(before)
+    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
+    async with servers() as url:
+        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow")
+        result = await run(before, answers=typed)
+        assert result.exit_code == 0, result.output
+        assert f"Wrote {before}/gatepass.yaml and secrets/llm." in result.output
+        assert mounted(result) == {
+            "user": f"{os.geteuid()}:{os.getegid()}",
+            "working_dir": "/work",
+            "volumes": [".:/work:ro"],
+        }
+        text = (before / "gatepass.yaml").read_text()
+        assert "client_secret: ${file:secrets/llm}" in text.replace("'", "")
+        assert str(tmp_path) not in text
+        before.rename(after)
+        monkeypatch.chdir(after)
+        assert await failures(after) == []
+
+
+async def test_the_lines_of_compose_name_what_is_outside_the_folder(tmp_path, monkeypatch):
+    for name in ("etc", "home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    key = tmp_path / "etc" / "key"
+    key.write_text(SECRET)
+    key.chmod(0o600)
+    async with servers() as url:
+        options = ("--yes", "--base-url", f"{url}/v1", "--auth", "key")
+        here = await run(tmp_path / "home", *options, "--secret-file", "../etc/key")
+        monkeypatch.setenv("CORP_SECRET", SECRET)
+        there = await run(tmp_path / "etc", *options, "--secret-env", "CORP_SECRET")
+    assert (here.exit_code, there.exit_code) == (0, 0), (here.output, there.output)
+    assert mounted(here)["volumes"] == [".:/work:ro", f"{key}:{key}:ro"]
+    assert mounted(there) == {
+        "user": f"{os.geteuid()}:{os.getegid()}",
+        "volumes": [f"{tmp_path}/etc:{tmp_path}/etc:ro"],
+        "environment": [f"GATEPASS_CONFIG={tmp_path}/etc/gatepass.yaml", "CORP_SECRET"],
+    }
+
+
+async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_operator(tmp_path):
+    async with servers() as url:
+        result = await run(tmp_path, answers=(f"{url}/v1", "other", "mine", ""))
+        assert result.exit_code == 0, result.output
+        assert "First write the credential 'llm' into" in result.output
+        assert "hidden" not in result.output
+        assert not (tmp_path / "secrets").exists()
+        file = tmp_path / "gatepass.yaml"
+        with pytest.raises(ConfigError, match=r"upstreams\.llm\.credential"):
+            load(str(file), os.environ)
+        commented = "# credentials:\n#   llm:\n#     type: …\n"
+        assert commented in file.read_text()
+        file.write_text(file.read_text().replace(commented, 'credentials: {llm: {type: env, variable: "TOKEN"}}\n'))
+        assert load(str(file), {"TOKEN": TOKEN}).config.upstreams["llm"].credential == "llm"
+
+
+async def test_a_key_that_ends_is_reported_on_the_screen(tmp_path):
+    ending = jwt.encode({"exp": int(time.time()) + 300}, "0" * 32, "HS256")
+    async with Scripted(answer=lambda _: [Send(reply(LIST))]) as upstream:
+        result = await run(tmp_path, answers=(f"{upstream.url}/v1", "key", ending, "other", ""))
+    assert result.exit_code == 0, result.output
+    (line,) = re.findall(r"^\?\?\?\? credential:llm token: .*$", result.output, re.MULTILINE)
+    assert re.search(
+        r"the key is a token that ends at 20\d\d-.* \(in (300|29\d) s\), and gatepass cannot renew it", line
+    )
+    assert "docs/tokens.md" in line
+    assert "Models: text-embedding-3, gpt-4o" in result.output
+    assert ending not in result.output
 
 
 def test_the_file_is_what_the_answers_say():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable
+from gatepass.config.file import DEFAULT_FILE
 
 if TYPE_CHECKING:
     from gatepass.cli.reach import Step, Steps
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 UPSTREAM = "llm"
 SECRET_VARIABLE = "GATEPASS_INIT_SECRET"  # noqa: S105 - the name of a variable
+HOST_VARIABLE = "GATEPASS_HOST"
 PLACE = "{secret}"
 """Where the secret belongs in the body of a JSON login."""
-AUTH = ("none", "key", "oauth2", "login")
+AUTH = ("none", "key", "oauth2", "login", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,9 @@ QUESTIONS: Mapping[str, Question] = {
         Question("base_url", "Base URL of the LLM gateway", "Base URL of the LLM gateway, usually ending in /v1."),
         Question(
             "auth",
-            "How it authenticates: none, key (one that does not expire), oauth2 (client credentials), login (JSON)",
-            "How the LLM gateway authenticates. Other ways have recipes in docs/tokens.md.",
+            "How it authenticates: none, key (one that does not expire), oauth2 (client credentials), login (JSON),"
+            " other (a program, a file or a cloud identity)",
+            "How the LLM gateway authenticates. other: you add a recipe of docs/tokens.md to the file.",
             "oauth2",
             AUTH,
         ),
@@ -107,9 +110,10 @@ OF_AUTH: Mapping[str, tuple[str, ...]] = {
     "key": (),
     "oauth2": ("token_url", "client_id", "scope"),
     "login": ("login_url", "login_body"),
+    "other": (),
 }
 AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"oauth2": ("client_auth",), "login": ("login_token",), "none": (), "key": ()}
+    {"oauth2": ("client_auth",), "login": ("login_token",), "none": (), "key": (), "other": ()}
 )
 """Questions about the credential that are asked only after a fetch failed."""
 RELATED: Mapping[str, tuple[str, ...]] = {
@@ -133,17 +137,33 @@ class ClientKey:
     hash: str
 
 
-def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = (), notes: Sequence[str] = ()) -> str:
+def path_in_file(path: str | Path, folder: Path) -> str:
+    """Return `path` as a configuration file in `folder` names it.
+
+    It is relative if the file is written into the current folder, where gatepass then starts, and `path` is below it.
+    The folder can then be moved, or mounted into a container. Else it is absolute.
+    """
+    whole = Path(os.path.normpath(Path(path).expanduser().absolute()))
+    return str(whole.relative_to(folder) if folder == Path.cwd() and whole.is_relative_to(folder) else whole)
+
+
+def render(
+    answers: Mapping[str, str],
+    secret: str,
+    keys: Sequence[ClientKey] = (),
+    notes: Sequence[str] = (),
+    folder: Path = Path("/"),
+) -> str:
     """Return the configuration as commented YAML.
 
     `secret` is the reference to the secret, never its value. `notes` are tests that failed; they become comments of
-    one line each. A `$` in an answer is a dollar, never the beginning of a reference.
+    one line each. `folder` is that of the file. A `$` in an answer is a dollar, never the beginning of a reference.
     """
     from gatepass.config.yaml_file import yaml_lines
 
     body = answers.get("login_body", "")
-    if ca_file := answers.get("ca_file"):  # the file is also right for a server that starts in another folder
-        answers = {**answers, "ca_file": str(Path(ca_file).expanduser().absolute())}
+    if ca_file := answers.get("ca_file"):
+        answers = {**answers, "ca_file": path_in_file(ca_file, folder)}
     # not the body, whose texts are escaped after it is parsed
     answers = {**{name: answer.replace("$", "$$") for name, answer in answers.items()}, "login_body": body}
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
@@ -151,13 +171,22 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
     lines = [
         "# Written by `gatepass init`. All settings: docs/reference/configuration.md.",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
+        *(["# Start gatepass in the folder of this file: its paths are relative."] if folder == Path.cwd() else []),
         *(f"# Not proven: {printable(note)}" for note in notes),
         "",
     ]
     if keys:
         # the trial configurations have no keys, and without keys only loopback is valid
         lines += yaml_lines({"server": {"host": answers.get("listen") or "127.0.0.1", "port": 8080}})
-    if answers["auth"] != "none":
+    if answers["auth"] == "other":
+        lines += [
+            f"# Replace these lines by a recipe of docs/tokens.md, and name it {UPSTREAM}.",
+            "# credentials:",
+            f"#   {UPSTREAM}:",
+            "#     type: …",
+            "",
+        ]
+    elif answers["auth"] != "none":
         credential = _credential(answers, secret)
         if answers["auth"] != "key":
             credential |= ({"network": network} if network else {}) | plain
@@ -310,7 +339,7 @@ class Setup:
 
     def ask_secret(self, *, again: bool = False) -> None:
         """Ask for the secret without showing it. It stays in memory until the file is written."""
-        if self.answers["auth"] == "none" or self.secret_reference or (self.secret and not again):
+        if self.answers["auth"] in ("none", "other") or self.secret_reference or (self.secret and not again):
             return
         if not self.is_interactive:
             exit_unusable("--secret-file or --secret-env: is missing, and --yes asks no question")
@@ -361,7 +390,9 @@ class Setup:
         text = render(self.answers, self.secret_reference or f"${{{SECRET_VARIABLE}}}")
         path.write_text(text, encoding="utf-8")
         # as a variable, so that no file holds the secret before the tests accept it
-        return load(str(path), {**os.environ, SECRET_VARIABLE: self.secret}).config
+        environment = {**os.environ, SECRET_VARIABLE: self.secret}
+        environment.pop(HOST_VARIABLE, None)  # the image sets it, and it requires keys, which a trial does not have
+        return load(str(path), environment).config
 
     async def reach_upstream(self) -> Step | None:
         from gatepass.cli.reach import reach, upstream_server
@@ -447,7 +478,7 @@ def init(
     """Write a configuration: ask for the LLM gateway, its token and the clients, and test each answer at once.
 
     Answers come from the options, then from you. A secret that you type goes into a file
-    that only you can read, never into the configuration.
+    that only you can read, never into the configuration. With the image, GATEPASS_HOST is the address to listen on.
 
     Exit codes: 0 written, 1 a test failed, 2 invalid command line or answers.
     """
@@ -459,34 +490,66 @@ def init(
     answers = {name: value for name, value in given.items() if value is not None}
     if allow_plain_http:
         answers["allow_plain_http"] = "true"
-    reference = (
-        f"${{{secret_env}}}" if secret_env else f"${{file:{Path(secret_file).absolute()}}}" if secret_file else ""
-    )
-    setup = Setup(answers, not yes, secret_reference=reference)
+    if host := os.environ.get(HOST_VARIABLE):
+        answers.setdefault("listen", host)  # it overrides the file
+    file_reference = f"${{file:{path_in_file(secret_file, path.parent)}}}" if secret_file else ""
+    setup = Setup(answers, not yes, secret_reference=f"${{{secret_env}}}" if secret_env else file_reference)
 
     setup.settle(("base_url",), setup.reach_upstream)
     setup.ask("auth")
     names = OF_AUTH[setup.answers["auth"]]
-    setup.settle(names, setup.test_token, has_secret=True)
+    if setup.answers["auth"] != "other":
+        setup.settle(names, setup.test_token, has_secret=True)
     if setup.models:
         shown = ", ".join(setup.models[:MOST_SHOWN]) + (" …" if len(setup.models) > MOST_SHOWN else "")
         click.echo(f"Models: {shown}")
     setup.ask("clients")
     setup.ask("listen")
     keys = _keys(setup.answers["clients"])
-    _write(path, setup, [key for key, _ in keys])
+    secret_path = _write(path, setup, [key for key, _ in keys])
 
     listen = setup.answers["listen"]
     # an address that means all interfaces is none to connect to
     host = "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
     url, model = f"http://{host}:8080/v1", setup.chat_model or "a model name of the LLM gateway"
-    click.echo(f"\nWrote {output}. Enter these values; each key is shown only now:\n")
+    written = " and ".join([output, *([secret_path] if secret_path else [])])
+    click.echo(f"\nWrote {written}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
         shown = PASTE.get(key.name, PASTE["other"]).format(url=url, key=value)
         click.echo(f"  {key.name}: {shown}\n    model: {model}\n")
     if len(keys) > 1:
         click.echo("Stored files, batches and responses are closed to these clients: see docs/operations/keys.md.")
+    outside = [secret_file or "", setup.answers.get("ca_file", "")]
+    click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
+    click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
+    click.echo("\nClients in the network of this service use http://gatepass:8080/v1.")
+    if setup.answers["auth"] == "other":
+        click.echo(f"First write the credential {UPSTREAM!r} into {output}: docs/tokens.md has the recipes.")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
+
+
+WORK_FOLDER = "/work"
+"""Where a container has the folder of the configuration."""
+
+
+def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> list[str]:
+    """Return the lines of a service with which it reads the file `path` and `others`, as the user who wrote them.
+
+    The folder is mounted, not the file: a mounted file stays the old one when an editor replaces it.
+    """
+    folder = path.parent
+    is_here = folder == Path.cwd()
+    paths = [path_in_file(other, folder) for other in others if other]
+    mounts = [f".:{WORK_FOLDER}:ro" if is_here else f"{folder}:{folder}:ro"]
+    mounts += [f"{other}:{other}:ro" for other in paths if Path(other).is_absolute()]
+    variables = [] if path.name == DEFAULT_FILE and is_here else [f"GATEPASS_CONFIG={path.name if is_here else path}"]
+    variables += [secret_env] if secret_env else []
+    return [
+        f'user: "{os.geteuid()}:{os.getegid()}"',
+        *([f"working_dir: {WORK_FOLDER}"] if is_here else []),
+        f"volumes: {json.dumps(mounts)}",
+        *([f"environment: {json.dumps(variables)}"] if variables else []),
+    ]
 
 
 def _check_writable(path: Path) -> None:
@@ -517,13 +580,17 @@ def _keys(clients: str) -> list[tuple[ClientKey, str]]:
     return found
 
 
-def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
-    """Write the file of the secret, if one was typed, and the configuration. Nothing stays if one of them fails."""
+def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> str:
+    """Write the file of the secret, if one was typed, and the configuration. Nothing stays if one of them fails.
+
+    Return the path of the file of the secret, as the configuration names it; empty without one.
+    """
     from gatepass.config.references import replace_file
 
     secret_file = path.parent / "secrets" / UPSTREAM
-    reference = setup.secret_reference or f"${{file:{secret_file}}}"
-    text = render(setup.answers, reference, keys, setup.notes)
+    secret_path = path_in_file(secret_file, path.parent)
+    reference = setup.secret_reference or f"${{file:{secret_path}}}"
+    text = render(setup.answers, reference, keys, setup.notes, path.parent)
     try:
         if setup.secret:
             secret_file.parent.mkdir(mode=0o700, exist_ok=True)
@@ -535,3 +602,4 @@ def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
         if setup.secret:
             secret_file.unlink(missing_ok=True)
         exit_unusable(f"{path}: cannot be written: {error.strerror}")
+    return secret_path if setup.secret else ""

@@ -50,7 +50,7 @@ from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
 from gatepass.tokens.issuer_error import REFUSED, error_advice
-from gatepass.tokens.lifetime import LifetimeSource
+from gatepass.tokens.lifetime import LifetimeSource, safe_claims
 from gatepass.types import SERVER_ERROR, Call, Target
 
 T = TypeVar("T")
@@ -105,6 +105,10 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         why = f"the issuer announces an impossible lifetime of {claimed_s:.3g} s; gatepass uses {token.lifetime_s:g} s"
         advice = f"Check the unit of the expiry, {setting(name, 'reply.unit')}."
         return Step(hop, "token", StepOutcome.FAILS, why, advice, seconds)
+    if token.lifetime_s is None and (end := safe_claims(token.text, state.clock.wall()).get("exp")):
+        why = f"the key is a token that ends at {end}, and gatepass cannot renew it"
+        advice = "Configure the source of the token: docs/tokens.md has the recipes."
+        return Step(hop, "token", StepOutcome.UNPROVEN, why, advice, seconds)
     if token.lifetime_s is None:
         found = "a key is configured; it does not expire"
     elif token.lifetime_source is LifetimeSource.DEFAULT:
