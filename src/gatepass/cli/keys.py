@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,12 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
         status = os.stat(name)
         if status.st_uid != os.geteuid():
             exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
-        replace_file(name, changed, mode=stat.S_IMODE(status.st_mode))
+        mode = stat.S_IMODE(status.st_mode)
+        replace_file(name, changed, mode=mode)
+        # the umask and the group of this shell would lock out a service that reads the file by its group
+        with suppress(PermissionError):
+            os.chown(name, -1, status.st_gid)
+        os.chmod(name, mode)
     except ConfigError as error:
         exit_unusable(f"--write: {error}")
     except OSError as error:

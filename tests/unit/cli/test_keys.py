@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -223,7 +224,11 @@ def test_write_adds_the_entry_and_keeps_every_byte_of_the_file(tmp_path, text):
     file = tmp_path / "gatepass.yaml"
     file.write_bytes(text.encode())
     file.chmod(0o640)
-    result = run("new", "--name", "second", "--profile", "dify", "--write", "--config", file)
+    mask = os.umask(0o077)
+    try:
+        result = run("new", "--name", "second", "--profile", "dify", "--write", "--config", file)
+    finally:
+        os.umask(mask)
     assert (result.exit_code, "cannot" in result.output) == (0, False), result.output
     (key,) = re.findall(r"gp-\S+", result.output)
     keys = load(str(file), {}).config.access.keys
