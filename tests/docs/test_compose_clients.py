@@ -75,6 +75,12 @@ def test_the_container_has_the_rights_and_limits_of_the_one_for_ragflow(file: st
     assert own["secrets"] == list(document(file)["secrets"]) == ["client_secret"]
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_check_accepts_the_environment_of_the_file(file: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["check"], env=environment(file, tmp_path))
+    assert done.exit_code == 0, done.output
+
+
 def test_only_gatepass_is_published_and_to_this_machine_only(tmp_path: Path) -> None:
     assert document("compose.yaml")["services"]["gatepass"]["ports"] == ["127.0.0.1:8080:8080"]
     config = config_of("compose.yaml", tmp_path)

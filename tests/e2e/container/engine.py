@@ -59,9 +59,9 @@ class Engine:
         output = self._call([str(HERE / "build.sh"), str(context), tag, *options], BUILD_S, environment).stdout
         return output.strip().rpartition(" on ")[2]
 
-    def podman(self, *arguments: str, timeout_s: float = COMMAND_S) -> str:
-        """Run one podman command and return its standard output; raise EngineFailed."""
-        return self._call(self._podman(arguments), timeout_s).stdout.strip()
+    def podman(self, *arguments: str, timeout_s: float = COMMAND_S, typed: str | None = None) -> str:
+        """Run one podman command, with `typed` as its input, and return its standard output; raise EngineFailed."""
+        return self._call(self._podman(arguments), timeout_s, typed=typed).stdout.strip()
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         objects: list[dict[str, Any]] = json.loads(self.podman(kind, "inspect", name))
@@ -103,11 +103,17 @@ class Engine:
         return ["podman", "--log-level=fatal", *storage, *runtime, *arguments]
 
     def _call(
-        self, command: list[str], timeout_s: float, environment: Mapping[str, str] | None = None
+        self,
+        command: list[str],
+        timeout_s: float,
+        environment: Mapping[str, str] | None = None,
+        *,
+        typed: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         completed = subprocess.run(
-            command, cwd=self.scratch, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+            command, cwd=self.scratch, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,
+            input=typed,
+        )  # fmt: skip
         if completed.returncode != 0:
             raise EngineFailed(
                 f"{' '.join(command)}: exit code {completed.returncode}\n{completed.stdout}{completed.stderr}"

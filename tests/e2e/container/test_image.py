@@ -18,8 +18,15 @@ from packaging.utils import canonicalize_name
 
 import gatepass
 from release import locks
-from tests.e2e.container.conftest import CHAT_MODEL, EMBEDDINGS_MODEL, ContainerFactory, CorporateServers, Endpoint
-from tests.e2e.container.engine import REPOSITORY, Engine
+from tests.e2e.container.conftest import (
+    CHAT_MODEL,
+    EMBEDDINGS_MODEL,
+    ContainerFactory,
+    CorporateServers,
+    Endpoint,
+    free_port,
+)
+from tests.e2e.container.engine import LIMITS, REPOSITORY, Engine
 from tests.waiting import until, until_async
 
 READY_S = 20.0
@@ -86,6 +93,8 @@ async def test_chat_and_embeddings_work_with_environment_variables_only(
     assert len(corporate.issuer.minted) == 1
     assert endpoint.key not in container.log()
     assert corporate.issuer.minted[0].token not in container.log()
+    # as docs/ragflow.md does; EngineFailed if a step fails
+    assert "ok   upstream:embeddings models" in await asyncio.to_thread(container.run, "gatepass", "doctor")
     facts.append(
         f"healthy {healthy_s:.1f} s after its start by the image's own HEALTHCHECK, idle {idle_bytes / 1e6:.0f} MB"
     )
@@ -174,6 +183,38 @@ async def test_sigterm_lets_a_running_stream_finish_and_ends_with_exit_code_0(
         f"SIGTERM in mid-stream: the stream went on for {record.ended_at - signalled_at:.1f} s to its [DONE], "
         f"exit code {exit_code} {time.monotonic() - signalled_at:.1f} s after the signal"
     )
+
+
+async def test_init_in_the_image_writes_what_a_container_then_serves(
+    engine: Engine, image: str, containers: ContainerFactory, corporate: CorporateServers, tmp_path: Path
+) -> None:
+    """The commands of docs/container.md: `init`, then the lines that it prints, then `keys new --write`."""
+    work = tmp_path / "work"
+    work.mkdir()
+    os.chown(work, 4711, 4711)
+    here = (*LIMITS, "-u", "4711:4711", "-v", f"{work}:/work", "-w", "/work", "--network=host")
+    asked = [
+        *("--base-url", f"{corporate.chat_url}/v1", "--auth", "oauth2", "--clients", "ragflow"),
+        *("--token-url", f"{corporate.issuer_url}/oauth/token", "--client-id", "ragflow"),
+    ]
+    typed = f"{corporate.client_secret.read_text()}\n"
+    init = ["run", "--rm", "-i", *here, image, "init", *asked]
+    printed = await asyncio.to_thread(engine.podman, *init, typed=f"\n{typed}")
+    assert "Wrote gatepass.yaml and secrets/llm." in printed
+    assert 'user: "4711:4711"\n    working_dir: /work\n    volumes: [".:/work:ro"]' in printed
+
+    added = ("keys", "new", "--name", "second", "--write", "--json")
+    second = json.loads(await asyncio.to_thread(engine.podman, "run", "--rm", *here, image, *added))
+    (first,) = re.findall(r"gp-\S+", printed)
+    port = free_port()
+    mounted = ("--user=4711:4711", "--workdir=/work", f"--volume={work}:/work:ro")
+    container = await containers.start({"GATEPASS_PORT": str(port)}, options=mounted)
+    await asyncio.to_thread(container.wait_healthy, READY_S)
+    body = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+    for key in (first, second["key"]):
+        async with client(Endpoint(f"http://127.0.0.1:{port}", key, {}, ())) as http:
+            reply = await http.post("/v1/chat/completions", json=body)
+        assert reply.status_code == 200, reply.text
 
 
 async def test_sigterm_right_after_the_start_is_not_lost(containers: ContainerFactory, endpoint: Endpoint) -> None:
