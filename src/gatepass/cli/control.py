@@ -156,6 +156,8 @@ def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
     elif result["outcome"] == "reloaded":
         yield "Reloaded. Changed:"
         yield from (f"  {name}" for name in result["changed"])
+        if any(name.startswith("credentials.") for name in result["changed"]):
+            yield "`gatepass status` shows whether the new tokens were fetched."
     else:
         yield "Nothing that a reload applies has changed."
     if names := result["retried"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, aclosing
@@ -107,6 +108,8 @@ def doctor(
         calls = _calls(loaded.config, model, operation, find_key(loaded.config, caller)) if call else ()
         valid = f"{loaded.source} is valid: {summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
+        if problem := _unknown_host(loaded.config.server.host):
+            report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
         asyncio.run(report.show(diagnose(loaded.config, calls, model=model, begin=report.begin)))
         sys.exit(report.finish())
     except CallerError as error:
@@ -235,6 +238,15 @@ def line_of(step: Step) -> str:
     # a shorter time would be shown as 0.00 s
     took = f" ({step.seconds:.2f} s)" if step.seconds >= 0.005 else ""
     return f"{step.outcome:<4} {step.hop} {step.what}: {text}{took}"
+
+
+def _unknown_host(host: str) -> str | None:
+    """Return why gatepass cannot listen on `host`; None if it has an address, which may be one of another machine."""
+    try:
+        socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        return f"{host!r} has no address to listen on: {error.strerror}"
+    return None
 
 
 async def diagnose(

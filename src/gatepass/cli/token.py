@@ -164,7 +164,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
 
                 why, advice = split_advice(reason)
                 advice = advice or refusal_advice(why, name)
-                text = f"{why}. {advice.rstrip('.')}." if advice else why
+                text = f"{why.rstrip('.')}. {advice.rstrip('.')}." if advice else why
                 click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {text}", err=True)
             return False
         took_s, wall_s = state.clock.now() - began_s, state.clock.wall()

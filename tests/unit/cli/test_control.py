@@ -33,6 +33,13 @@ RESULT = {
         ({}, ["Nothing that a reload applies has changed."]),
         ({"outcome": "reloaded", "changed": ["models.m"]}, ["Reloaded. Changed:", "  models.m"]),
         (
+            {"outcome": "reloaded", "changed": ["credentials.c"]},
+            [
+                *("Reloaded. Changed:", "  credentials.c"),
+                "`gatepass status` shows whether the new tokens were fetched.",
+            ],
+        ),
+        (
             {"needs_restart": ["server.port", "log.level"]},
             ["Nothing that a reload applies has changed.", "These settings need a restart: server.port, log.level"],
         ),

@@ -374,6 +374,8 @@ class Oauth2Source:
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in supported:
             advice = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"
+        elif code == "invalid_client" and not supported and own == "basic":  # it is the default
+            advice = "client_auth is basic, and some issuers accept only form"
         elif code in INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
             advice = new_login_advice(self._settings)
         else:

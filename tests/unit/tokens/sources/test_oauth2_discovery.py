@@ -204,6 +204,12 @@ async def test_a_refused_client_authentication_names_the_supported_ones(methods,
     assert reported == (f"client_auth is form, and the issuer supports {advice}" if advice else "")
 
 
+async def test_a_refused_secret_in_a_header_may_belong_into_the_form():
+    _, source = at(answer(DOCUMENT), refused(), client_auth="basic")
+    failure = await failure_of(source.fetch())
+    assert failure.reason.endswith("; client_auth is basic, and some issuers accept only form")
+
+
 async def test_assertion_audience_may_be_the_issuer():
     for audience, expected in (("issuer", ISSUER), ("token_url", TOKEN_URL)):
         issuer, source = at(
