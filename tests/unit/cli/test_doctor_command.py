@@ -261,3 +261,12 @@ def test_a_server_controls_neither_the_terminal_nor_the_lines(capsys, as_json):
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
     assert ["ok   fake b" in line for line in lines].count(True) == 1
+
+
+def test_a_host_without_an_address_fails(doctor, found):
+    found.findings = [WORKING]
+    result = doctor(text=FILE + "server: {host: other.invalid}\n")
+    assert result.exit_code == 1
+    listen = steps_of(result)[0]
+    assert listen.startswith("FAIL gatepass listen: 'other.invalid' has no address to listen on: ")
+    assert listen.endswith(". Correct server.host.")
