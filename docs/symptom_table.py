@@ -37,7 +37,7 @@ WITHOUT = (
     Symptom(
         '`{"code":102,"message":"…"}` with HTTP 200, or an empty answer',
         "The upstream hides an error in a 200.",
-        "Nothing. `error.upstream` has the original.",
+        "Follow the text. If it names a fault of the upstream, send it to the owner of the upstream.",
         "returns a 4xx or 5xx with the text",
     ),
     Symptom(
@@ -83,9 +83,10 @@ WITHOUT = (
         "removes or rewrites keep-alives that SDKs cannot parse",
     ),
     Symptom(
-        "`CERTIFICATE_VERIFY_FAILED`, `unable to get local issuer certificate`, error code `upstream_tls`",
+        "`CERTIFICATE_VERIFY_FAILED`, `unable to get local issuer certificate`",
         "The CA of your company signed the certificate, or a proxy replaces it.",
-        "Set `network.ca_file` of the upstream or credential, or `GATEPASS_CA_FILE`. Then `gatepass doctor`.",
+        "Set [`network.ca_file`](reference/configuration.md#networkca_file) of the upstream and of the credential: "
+        "usually both require it. Without a configuration file, set `GATEPASS_CA_FILE`. Then `gatepass doctor`.",
         "trusts your company's CA: set `network.ca_file`",
     ),
 )
@@ -158,14 +159,33 @@ REQUEST = (
         "`gatepass learned`. `x-gatepass-tried` lists the [changes](adaptations.md). Declare a rule.",
     ),
     Symptom(
-        "503 `token_unavailable`, `/readyz` red",
-        "The token endpoint failed or refused the client.",
+        "503 `token_unavailable`, `no token for credential …`, `next attempt in 30 s`, `/readyz` red",
+        "The token endpoint failed or refused the client. After a refusal, gatepass asks again after 30 to 300 s.",
         "`gatepass status`: the last lines have the issuer's reason. After a repair there, run `gatepass reload`.",
     ),
     Symptom(
         "503 `overloaded`, 429 `concurrency_limited`",
         "A limit of gatepass is reached.",
         "The message names the [limit](operations/limits_and_memory.md).",
+    ),
+    Symptom(
+        "502 `upstream_tls` or 503 `token_unavailable`, with `its certificate is signed by a CA that this machine does "
+        "not trust`",
+        "The CA of your company signed the certificate of the upstream or the token endpoint, or a proxy replaces it.",
+        "Set `network.ca_file` of the part that `hop` names. Usually the upstream and the credential both require "
+        "it. Then `gatepass doctor`.",
+    ),
+    Symptom(
+        "502 `upstream_closed`: `closed the connection before its reply was complete`, or "
+        "`The upstream ended its stream before the answer was complete`",
+        "The upstream, or a proxy in front of it, closed the connection. In a stream, the status is 200 and the last "
+        "event has the error.",
+        "Check the upstream's log, and the timeouts of proxies in front of it.",
+    ),
+    Symptom(
+        '`"code":"102"`, or another number, hop `upstream:…`',
+        "The upstream's own error: gatepass keeps its code and text. RAGFlow uses 102 for most faults of a request.",
+        "Follow `message`. [`error.upstream`](errors.md#the-error-object) has its other members, if there are any.",
     ),
     Symptom(
         "502 `upstream_redirect`, `upstream_html`: `answered 200 OK with an HTML page`",
@@ -363,6 +383,11 @@ PROCESS = (
         "exit code 3, `cannot listen on …: Address already in use`",
         "Another program, or another gatepass, uses the port.",
         "Set [`server.port`](reference/configuration.md#serverport), or stop the other program.",
+    ),
+    Symptom(
+        "exit code 3, `Name or service not known` or `Cannot assign requested address`",
+        "`server.host` is not an address of this machine.",
+        "Set [`server.host`](reference/configuration.md#serverhost) to `127.0.0.1`, or `0.0.0.0` for other machines.",
     ),
     Symptom(
         "`network docker_ragflow declared as external, but could not be found`",
