@@ -92,7 +92,7 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
 
             file = tmp_path / "gatepass.yaml"
             file.write_text(file.read_text().replace("port: 8080", f"port: {port}"))
-            body = re.findall(r"-d '(.*)'", "".join(blocks("sh")))[0].replace("gpt-4o", CHAT_MODEL)
+            whole, streamed = re.findall(r"-d '(.*)'", "".join(blocks("sh")).replace("gpt-4o", CHAT_MODEL))
             variables["CORP_SECRET"] = secret_of["demo-chat"]
             async with served(tmp_path, variables):
                 keys += await second_client(file, variables)
@@ -100,8 +100,11 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
                     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
                     async with httpx2.AsyncClient(trust_env=False) as client:
                         url = f"http://127.0.0.1:{port}/v1/chat/completions"
-                        answer = await client.post(url, content=body, headers=headers)
+                        answer = await client.post(url, content=whole, headers=headers)
+                        stream = await client.post(url, content=streamed, headers=headers)
                     assert answer.status_code == 200, answer.text
+                    assert stream.text.count("\n\ndata: ") >= 3
+                    assert stream.text.endswith("}\n\ndata: [DONE]\n\n"), stream.text
     assert len(keys) == 2
 
 
