@@ -427,7 +427,10 @@ GROUPS: Mapping[str, tuple[str, tuple[Symptom, ...]]] = MappingProxyType(
         "Streams": ("The answer arrives, but not as expected.", STREAM),
         "Tokens": ("`gatepass token`, `gatepass doctor` or the log prints this.", TOKEN),
         "Agents and MCP hosts": (
-            "An agent or an MCP host shows this. [Clients](clients/README.md) has their settings.",
+            (
+                "An agent or an MCP host shows this. [Clients](clients/README.md#agents-and-mcp-hosts) tests a "
+                "call of a tool, and has the lines of a [script](clients/README.md#scripts-with-the-openai-package)."
+            ),
             AGENTS,
         ),
         "RAGFlow": (

@@ -1,8 +1,10 @@
 """Each client has its page, and what the pages say of profiles is so."""
 
+import asyncio
 import json
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 from textwrap import dedent
@@ -13,6 +15,8 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, resolved
+from tests.integration.gateway import CHAT, JSON, gateway
+from tests.integration.scripted import Scripted, Send, reply
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()
@@ -106,3 +110,43 @@ def test_the_index_shows_what_a_new_key_prints():
     command, _, shown = block.partition("\n")
     printed = CliRunner().invoke(main, shlex.split(command)[1:], catch_exceptions=False).stdout
     assert re.sub(r"(?<=gp-)[\w-]+|(?<=sha256:)[0-9a-f]+", "…", printed) == shown
+
+
+def of_index(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", INDEX, re.MULTILINE | re.DOTALL)
+
+
+async def test_the_script_of_the_index_gets_its_answer_by_arguments_and_by_variables() -> None:
+    (script,), (exports, _) = of_index("python"), of_index("sh")
+    by_variables, replaced = re.subn(r"OpenAI\(base_url.*\)", "OpenAI()", script)
+    assert replaced == 1
+    message = {"role": "assistant", "content": "Hello!"}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    async with Scripted(answer=lambda _: [Send(reply(answer))]) as llm, gateway(upstream=llm.url) as gatepass:
+        for shown, variables in ((script, ""), (by_variables, exports)):
+            here = [
+                text.replace("gatepass.example:8080", f"127.0.0.1:{gatepass.port}").replace("gp-…", "gp-any")
+                for text in (shown, variables)
+            ]
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-c", here[0]),
+                env=dict(re.findall(r"^export (\w+)=(.*)$", here[1], re.MULTILINE)),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(60):
+                output, _ = await process.communicate()
+            assert output == b"Hello!\n"
+    assert [request.header("authorization") for request in llm.received] == [None, None]
+
+
+async def test_the_tool_call_of_the_index_reaches_the_upstream_and_its_answer_the_client_unchanged() -> None:
+    (_, command), (shown,) = of_index("sh"), of_index("json")
+    body = shlex.split(command.replace("\\\n", ""))[-1].encode()
+    assert json.loads(body)["tools"][0]["function"]["name"] == "get_time"
+    async with (
+        Scripted(answer=lambda _: [Send(reply(json.loads(shown)))]) as llm,
+        gateway(upstream=llm.url) as gatepass,
+    ):
+        answer = await gatepass.ask(body, path=CHAT, headers=JSON).answer()
+    assert (answer.status, answer.body) == (200, json.dumps(json.loads(shown)).encode())
+    assert llm.received[0].body == body
