@@ -88,7 +88,7 @@ async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
         "claims": {"iss": "https://sso", "exp": shown["claims"]["exp"]},
     }
     assert failed.exit_code == 1
-    assert json.loads(failed.stdout)["error"].endswith("answered 401: invalid_client")
+    assert "answered 401: invalid_client; client_auth is basic" in json.loads(failed.stdout)["error"]
 
 
 async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
@@ -101,7 +101,8 @@ async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
     assert result.stderr.startswith("FAIL credential:corp: ")
     assert host in result.stderr
     assert "invalid_client" in result.stderr
-    assert "no client i with the secret ***. Check credentials.corp.client_id, " in result.stderr
+    assert "no client i with the secret ***; client_auth is basic, " in result.stderr
+    assert ". Check credentials.corp.client_id, " in result.stderr
     assert SECRET not in result.output
 
 

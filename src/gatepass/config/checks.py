@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN_PROFILES, Access, keys_in
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Access, keys_in, resolved
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -288,7 +288,8 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         is_azure = _AZURE.search((url.hostname or "").lower()) is not None
         if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
             yield f"upstreams.{name}.base_url {NOT_AZURE}"
-    profiles = BUILT_IN_PROFILES.keys() | config.profiles.keys()
+    # a key without a profile is `plain`, as are many profiles
+    profiles = {name for name, profile in resolved(config.profiles).items() if profile != PLAIN}
     for number, key in enumerate(config.access.keys):
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:

@@ -178,7 +178,8 @@ def test_the_keys_of_one_caller_have_the_same_rights(tmp_path, setting):
     ("entry", "profile"),
     [
         ("name: ragflow", "ragflow"),
-        ("name: Open-WebUI", "open_webui"),
+        ("name: Cherry-Studio", "cherry_studio"),
+        ("name: open_webui", None),
         ("name: ours", "ours"),
         ("name: ragflow, profile: plain", None),
         ("name: ragflow, role: viewer", None),
