@@ -182,6 +182,19 @@ def test_check_accepts_the_environment_of_the_file(name: str, tmp_path: Path) ->
     assert (done.exit_code, "warning" in done.output) == (0, False), done.output
 
 
+@pytest.mark.parametrize("file", sorted(compose.DEPLOY.glob("compose*.yaml")), ids=lambda file: file.name)
+def test_every_file_passes_the_ca_the_proxy_and_client_auth(file: Path) -> None:
+    required = dict.fromkeys(re.findall(r"\$\{(\w+):\?", file.read_text()), "x")
+    given = {"CA_FILE": "/etc/gatepass/ca.pem", "PROXY": "http://proxy.corp.example:3128", "ALLOW_PLAIN_HTTP": "true"}
+    passed = compose.document({**required, **given}, file)["services"]["gatepass"]["environment"]
+    assert {name: passed[f"GATEPASS_{name}"] for name in given} == given
+    empty = compose.document(required, file)["services"]["gatepass"]["environment"]
+    assert {f"GATEPASS_{name}" for name in given} <= empty.keys()
+    assert not {name for name in given if empty[f"GATEPASS_{name}"]}, "an empty value counts as not set"
+    assert f'# volumes: ["./ca.pem:{given["CA_FILE"]}:ro"]' in file.read_text()
+    assert (passed["GATEPASS_TOKEN_TYPE"] == "oauth2") == ("GATEPASS_CLIENT_AUTH" in passed)
+
+
 @EVERY_FILE
 def test_example_does_not_start_until_the_hash_is_put_in(name: str, tmp_path: Path) -> None:
     placeholder = example(name)["GATEPASS_KEY_HASHES"]
