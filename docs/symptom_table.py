@@ -108,8 +108,10 @@ HOP = (
 REQUEST = (
     Symptom(
         "`Connection error.`, `connection refused`, from another machine or a container",
-        "gatepass listens on 127.0.0.1 only, or the URL names the wrong host.",
-        "Set keys and [`server.host: 0.0.0.0`](reference/configuration.md#serverhost). Then "
+        "gatepass does not run, or the URL names the wrong host. Without a container, gatepass listens on 127.0.0.1 "
+        "only.",
+        "In a container: `docker compose -f … ps`, see [start and container](symptoms.md#start-and-container). Without "
+        "one: set keys and [`server.host: 0.0.0.0`](reference/configuration.md#serverhost). Then "
         "[`gatepass doctor --url URL`](operations/diagnose.md#from-a-clients-machine) on the client's machine.",
     ),
     Symptom(
@@ -123,7 +125,12 @@ REQUEST = (
         '`gatepass keys list`. Compare the column `KEY` with `printf %s "$KEY" \\| sha256sum`.',
     ),
     Symptom(
-        "401 `upstream_auth`",
+        "401 `invalid token` or `token expired`, without `hop` in the error",
+        "The client still has the URL of the LLM gateway: the request did not reach gatepass.",
+        "Enter the base URL of gatepass for this model, such as `http://gatepass:8080/v1`, and the key of gatepass.",
+    ),
+    Symptom(
+        "401 `upstream_auth`, `The upstream … does not accept the credential that gatepass sends`",
         "The upstream rejects new tokens.",
         "`gatepass token NAME`. Correct `scope`, `audience` or `token_placement`.",
     ),
@@ -311,10 +318,14 @@ AGENTS = (
 
 RAGFLOW = (
     Symptom(
-        "`Missing credentials`, `Connection error.`",
-        "The API-Key is empty, or the container cannot reach the address.",
-        "Enter a key. Run the [`curl`](ragflow.md#check) in RAGFlow's container.",
+        "`Fail to access model` when you save a model, or `Connection error.`",
+        "RAGFlow does not reach gatepass, or the text that follows has the reason.",
+        "Base url is `127.0.0.1` or `localhost`: enter `http://gatepass:8080/v1`. gatepass does not run: "
+        "`docker compose -f … ps`, see [start and container](symptoms.md#start-and-container). Then test from "
+        "RAGFlow's network: `docker run --rm -it --network docker_ragflow gatepass:local doctor --url http://gatepass:8080/v1 "
+        "MODEL --call`",
     ),
+    Symptom("`Missing credentials`", "The API-Key is empty.", "Enter the key of gatepass."),
     Symptom(
         "`Completions.create() got an unexpected keyword argument 'images'`",
         "RAGFlow's own SDK fails at a picture in a chat before it sends a request.",
@@ -375,6 +386,17 @@ RAGFLOW = (
 
 PROCESS = (
     Symptom(
+        "`Restarting` in `docker compose -f … ps`",
+        "gatepass ends with exit code 2, and Docker starts it again. The cause is a wrong value or secret.",
+        "`docker compose -f … logs gatepass` has the reason. Correct it, then "
+        "`docker compose -f … up -d --force-recreate`.",
+    ),
+    Symptom(
+        "a new secret has no effect",
+        "The container still has the old file, and `up -d` does not compare the content of a secret.",
+        "`docker compose -f … up -d --force-recreate`",
+    ),
+    Symptom(
         "exit code 2, `is not a setting; did you mean …?`",
         "The configuration is not valid.",
         "`gatepass check` lists every problem with its line.",
@@ -397,11 +419,13 @@ PROCESS = (
     Symptom(
         "`/run/secrets/… cannot be read: Permission denied`",
         "The user of the container cannot read the file.",
-        "Give the file to the uid 65532: see [container](container.md).",
+        "`sudo chown 65532 deploy/secrets/client_secret`, for a JSON login `deploy/secrets/login`. Then "
+        "`docker compose -f … up -d --force-recreate`.",
     ),
     Symptom(
         "RAGFlow cannot resolve `gatepass`",
-        "gatepass and RAGFlow share no network.",
+        "gatepass does not run, or gatepass and RAGFlow share no network.",
+        "`docker compose -f … ps`: if it shows `Restarting`, see its row. If gatepass runs, "
         "`docker network inspect docker_ragflow` must list both.",
     ),
     Symptom(
@@ -446,6 +470,9 @@ TITLE = """# Symptoms
 
 This page is for everyone who sees an error. Search it for the words of the error: each row has the cause and the next
 command.
+
+With Docker Compose, write `docker compose -f … exec gatepass` before each `gatepass` command, with your file, such as
+`deploy/compose.ragflow.yaml`. Without a configuration file, the credential's NAME is `token`.
 """
 
 
