@@ -322,8 +322,8 @@ RAGFLOW = (
         "RAGFlow does not reach gatepass, or the text that follows has the reason.",
         "Base url is `127.0.0.1` or `localhost`: enter `http://gatepass:8080/v1`. gatepass does not run: "
         "`docker compose -f … ps`, see [start and container](symptoms.md#start-and-container). Then test from "
-        "RAGFlow's network: `docker run --rm -it --network docker_ragflow gatepass:local doctor --url http://gatepass:8080/v1 "
-        "MODEL --call`",
+        "RAGFlow's network: `docker run --rm -it --network docker_ragflow gatepass:local doctor --url "
+        "http://gatepass:8080/v1 MODEL --call`",
     ),
     Symptom("`Missing credentials`", "The API-Key is empty.", "Enter the key of gatepass."),
     Symptom(

@@ -24,7 +24,7 @@ REJECTION = {
 def block(language: str) -> str:
     """Return the block of the check with `curl`."""
     section = TEXT.partition("\n## Check\n")[2]
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    *_, found = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
@@ -50,7 +50,9 @@ async def test_the_check_by_curl_receives_what_the_page_shows() -> None:
 
 
 def test_six_commands_start_gatepass_with_the_files_of_the_repository() -> None:
-    commands = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)[0].splitlines()
+    start = TEXT.partition("\n## Start gatepass beside RAGFlow\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", start, re.MULTILINE | re.DOTALL)
+    commands = [line.strip() for block in blocks for line in block.splitlines()]
     assert len(commands) == 6
     assert commands[1].split("gatepass:local ")[1] in (DEPLOY / "ragflow.env.example").read_text()
     service = document({**example_variables(), "GATEPASS_KEY_HASHES": "x"})
@@ -59,6 +61,7 @@ def test_six_commands_start_gatepass_with_the_files_of_the_repository() -> None:
     named = [name for command in commands for name in re.findall(r"deploy/\S+(?:yaml|example)", command)]
     assert [name for name in named if not (DEPLOY.parent / name).exists()] == []
     shown = {
-        name for cell in re.findall(r"^  \| (`[A-Z].*?) \|", TEXT, re.MULTILINE) for name in re.findall(r"\w+", cell)
+        name for cell in re.findall(r"^   \| (`[A-Z].*?) \|", TEXT, re.MULTILINE) for name in re.findall(r"\w+", cell)
     }
+    assert "UPSTREAM_URL" in shown
     assert shown <= set(example_variables())
