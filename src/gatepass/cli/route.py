@@ -26,7 +26,7 @@ from gatepass.config.routes import block_of_operation
 from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.members import Clamp, Drop
-from gatepass.normalize.profiles import ProfileRules, build_profiles
+from gatepass.normalize.profiles import ProfileRules, build_profiles, untyped
 from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.protocols import PROTOCOLS
@@ -66,6 +66,8 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
     """
     config = load_or_exit(path).config
     key = find_key(config, caller)
+    if _profile_of(config, key).settings.typed_ids:  # as in a request
+        model = untyped(model)
     operation = operation or operation_of(config, model)
     document: dict[str, object] = {"operation": operation, "model": model, "caller": caller}
     try:
@@ -107,8 +109,7 @@ def target_lines(targets: Sequence[TargetReport]) -> Iterator[str]:
 
 def report_targets(config: Config, operation: str, model: str, key: AccessKey | None) -> list[TargetReport]:
     """Report each target of `model` in order, with the profile of the caller; raise ModelNotFound without a target."""
-    profile = build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
-    targets = []
+    profile, targets = _profile_of(config, key), []
     for target in RouteTable(config).resolve(operation, model):
         steps, refused = [*_steps(config, operation, model, target, profile)], None
         try:
@@ -117,6 +118,10 @@ def report_targets(config: Config, operation: str, model: str, key: AccessKey | 
             refused = f"{error.status} {error.code}: {error.message}"
         targets.append(TargetReport(target.upstream, target.model or model, tuple(steps), refused))
     return targets
+
+
+def _profile_of(config: Config, key: AccessKey | None) -> ProfileRules:
+    return build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
 
 
 def _steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:

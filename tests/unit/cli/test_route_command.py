@@ -117,6 +117,16 @@ def test_changes_of_the_callers_profile_are_shown_in_order(route):
     )
 
 
+def test_a_name_with_the_type_that_the_model_list_adds_is_the_model(route):
+    text = FILE.replace("name: bot,", "name: bot, profile: ragflow,")
+    result = route("gpt-4o___embedding", "--key", "bot", text=text)
+    assert result.output.splitlines()[:2] == [
+        "chat with the model gpt-4o, as bot",
+        "1. to the upstream chat, as gpt-4o-240806-deploy-gs:",
+    ]
+    assert route("gpt-4o___embedding", text=text).exit_code == 1
+
+
 def test_json_has_the_steps_of_each_target(route):
     result = route("gpt-4o", "--json", "--key", "bot")
     document = json.loads(result.stdout)
