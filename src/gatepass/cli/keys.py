@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,29 @@ def new(
 KEYS = ("access", "keys")
 
 
+WAIT_S = 5.0
+"""Another command holds the lock for milliseconds."""
+
+
+@contextmanager
+def _only_writer(name: str) -> Iterator[None]:
+    """Let one command at a time change the file `name`. The lock is on the folder, because the file is replaced."""
+    folder = os.open(Path(name).resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        until_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    exit_unusable(f"--write: another command is changing {name}: run the command again")
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _write(path: str | None, entry: Row, shown: str) -> str:
     """Add `entry` to the configuration file, and return the file's name. `shown` is the entry as YAML.
 
@@ -130,34 +155,37 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
         exit_unusable("--write: there is no configuration file: name one with --config")
     by_hand = "run the command without --write, and add the entry yourself"
     try:
-        document = read_document(name)
-        old = lookup(document.tree, KEYS)
-        if not old or not isinstance(old, list):
-            # the first key locks out the clients without one, which the operator must decide
-            exit_unusable(f"--write: {name} has no entry under access.keys yet: {by_hand}")
-        text = document.version.content.decode() if document.version else ""
-        is_json = name.lower().endswith(".json")
-        changed = with_last_item(text, KEYS, json.dumps(entry) if is_json else shown)
-        try:
-            # an alias, for example, changes other settings too
-            is_added = changed is not None and parse_yaml(name, changed).tree == with_value(
-                document.tree, KEYS, [*old, entry]
-            )
-        except ConfigError:
-            is_added = False
-        if changed is None or not is_added:
-            exit_unusable(f"--write: access.keys in {name} has a form that gatepass cannot change: {by_hand}")
-        if new := _problems(name, changed) - _problems(name, text):
-            exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in sorted(new)))
-        status = os.stat(name)
-        if status.st_uid != os.geteuid():
-            exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
-        mode = stat.S_IMODE(status.st_mode)
-        replace_file(name, changed, mode=mode)
-        # the umask and the group of this shell would lock out a service that reads the file by its group
-        with suppress(PermissionError):
-            os.chown(name, -1, status.st_gid)
-        os.chmod(name, mode)
+        with _only_writer(name):
+            document = read_document(name)
+            old = lookup(document.tree, KEYS)
+            if not old or not isinstance(old, list):
+                # the first key locks out the clients without one, which the operator must decide
+                exit_unusable(f"--write: {name} has no entry under access.keys yet: {by_hand}")
+            text = document.version.content.decode() if document.version else ""
+            is_json = name.lower().endswith(".json")
+            changed = with_last_item(text, KEYS, json.dumps(entry) if is_json else shown)
+            try:
+                # an alias, for example, changes other settings too
+                is_added = changed is not None and parse_yaml(name, changed).tree == with_value(
+                    document.tree, KEYS, [*old, entry]
+                )
+            except ConfigError:
+                is_added = False
+            if changed is None or not is_added:
+                exit_unusable(f"--write: access.keys in {name} has a form that gatepass cannot change: {by_hand}")
+            if new := _problems(name, changed) - _problems(name, text):
+                exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in sorted(new)))
+            status = os.stat(name)
+            if status.st_uid != os.geteuid():
+                exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
+            mode = stat.S_IMODE(status.st_mode)
+            if Path(name).read_bytes() != text.encode():
+                exit_unusable(f"--write: {name} has just been changed by another program: run the command again")
+            replace_file(name, changed, mode=mode)
+            # the umask and the group of this shell would lock out a service that reads the file by its group
+            with suppress(PermissionError):
+                os.chown(name, -1, status.st_gid)
+            os.chmod(name, mode)
     except ConfigError as error:
         exit_unusable(f"--write: {error}")
     except OSError as error:

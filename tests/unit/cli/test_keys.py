@@ -1,6 +1,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -244,6 +246,15 @@ def test_write_adds_the_entry_and_keeps_every_byte_of_the_file(tmp_path, text):
     assert file.stat().st_mode & 0o777 == 0o640
     assert f"added to access.keys in {file}" in result.output
     assert [entry.name for entry in tmp_path.iterdir()] == ["gatepass.yaml"]
+
+
+def test_write_loses_no_entry_beside_other_commands(tmp_path):
+    file = file_of(tmp_path, f"{HEAD}    - {{name: first, hash: '{ONES}'}}\n")
+    new = [sys.executable, "-m", "gatepass", "keys", "new", "--write", "--config", str(file), "--name"]
+    commands = [subprocess.Popen([*new, f"key{number}"], stdout=subprocess.DEVNULL) for number in range(4)]
+    assert [command.wait(30) for command in commands] == [0, 0, 0, 0]
+    names = {entry.name for entry in load(str(file), {}).config.access.keys}
+    assert names == {"first", "key0", "key1", "key2", "key3"}
 
 
 def test_write_adds_to_a_json_file_and_says_so_as_json(tmp_path):
