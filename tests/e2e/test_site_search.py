@@ -44,5 +44,17 @@ def test_the_page_of_symptoms_is_the_first_result(site: Path) -> None:
     assert {query: first for query, first in pages if first[:1] != ["symptoms"]} == {}
 
 
+def test_a_pasted_line_of_a_log_finds_the_page_of_symptoms(site: Path) -> None:
+    lines = [
+        "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate (_ssl.c:1)",
+        "TypeError: 'NoneType' object is not iterable",
+        "openai.AuthenticationError: Error code: 401",
+        "httpx.RemoteProtocolError: peer closed connection without sending complete message body",
+        "openai.APIConnectionError: Connection error.",
+        "certificate verify failed",
+    ]
+    assert [line for line, first in zip(lines, found(site, *lines), strict=True) if first[:1] != ["symptoms"]] == []
+
+
 def test_a_page_is_found_by_its_title(site: Path) -> None:
     assert found(site, "Token recipes")[0][0] == "tokens"
