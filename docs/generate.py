@@ -539,7 +539,7 @@ def blocks_in(annotation: Any, suffix: str = "") -> Iterator[tuple[str, type[Bas
 
 
 def settings(block: type[BaseModel], prefix: str, note: str = "", without: Collection[str] = ()) -> Iterator[Entry]:
-    """Yield an entry for each setting of `block`, and of the blocks in it that have no section of their own."""
+    """Yield an entry for each setting of `block`, and of the blocks in it without a section."""
     docstrings = field_docstrings(block)
     for field_name, field in block.model_fields.items():
         if field_name in without:

@@ -214,7 +214,7 @@ def test_the_line_that_keys_new_prints_fits_into_the_file_of_the_variables(name:
 
 def container(text: str = "512m") -> Container:
     """Return the container of a memory limit of Compose or Kubernetes."""
-    number, unit = re.fullmatch(r"(\d+)(m|Mi|g)", text).groups()  # type: ignore[union-attr]
+    ((number, unit),) = re.findall(r"^(\d+)(m|Mi|g)$", text)
     return Container(int(number) * {"m": MIB, "Mi": MIB, "g": 1024 * MIB}[unit])
 
 

@@ -1,4 +1,4 @@
-"""Parse YAML 1.2, and JSON as a part of it, with ruamel.yaml, and record the line of each value.
+"""Parse YAML 1.2 with ruamel.yaml, and record the line of each value. JSON is a part of YAML 1.2.
 
 ruamel's parser yields the nodes. Plain scalars are resolved here by the core schema (YAML 1.2.2, 10.3.2), so that
 `12:30`, `no`, `2024-01-01` and `1_000` are texts.

@@ -16,6 +16,7 @@ import msgspec
 
 from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest, UnsupportedEncoding
 from gatepass.json_scan import (
+    WINDOW_BYTES,
     JsonScanner,
     Member,
     folded,
@@ -154,7 +155,6 @@ def _level_after(signs: bytes, level: int, limit: int) -> tuple[int, bool]:
 
 
 MAX_DEPTH = 64
-WINDOW_BYTES = 64 * 1024
 LISTED_BYTES = 128 * 1024
 """Limit on a body whose inputs are listed. A list of the shortest inputs takes thirty times the memory of its text."""
 BEGINNING_BYTES = 1024

@@ -106,7 +106,7 @@ async def normalize_large(call: Call, target: Target, rules: Sequence[Rule], thr
     search = partial(applicable_rules, call, rules)
     rules = search() if len(call.body) <= MOST_ON_LOOP_BYTES else await threads.run_heavy(call.caller, search)
     if rules is BUILT_IN_RULES and is_heavy(call.body):
-        # the last rule runs alone: the memory that a thread frees stays with the thread, which was one copy of the body
+        # the last rule runs on the event loop: a thread keeps the memory that it frees, here one copy of the body
         call = await threads.run_heavy(call.caller, partial(apply_rules, call, target, rules[:-1]))
         rules = MODEL_NAME_ONLY
     if rules is MODEL_NAME_ONLY and place_of(call.body, MODEL) >= 0:

@@ -92,7 +92,7 @@ class EventStream:
       two events.
     * `choices` is the number of choices that the call requests.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
-    * `progress` records the events. A protocol whose streams end with an event of its own passes a subclass.
+    * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
     * `dialect_transform` changes events before validation.
     * `client_transform` changes events after validation, and delays none.
     """

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 
 from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_scan import folded
+from gatepass.json_scan import WINDOW_BYTES, folded
 from gatepass.protocols.request import (
     BEGINNING_BYTES,
     LISTED_BYTES,
     MAX_DEPTH,
     ROUTING,
-    WINDOW_BYTES,
     RequestBody,
     is_deeper,
 )

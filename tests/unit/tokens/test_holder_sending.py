@@ -115,7 +115,7 @@ class Reply:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
         if self._stalls_on is not None:
-            await sleep(self._stalls_on, IDLE_S)
+            await sleep(self._stalls_on, IDLE_S)  # the driven clock's time
             raise TransportFault(Fault.TIMEOUT_IDLE, "nothing arrived", limit_s=IDLE_S)
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
