@@ -9,7 +9,7 @@ from pathlib import Path
 from docs.generate import setting_links
 
 from gatepass.config.changes import CHANGES, SettingChange, gone
-from gatepass.config.document import dotted
+from gatepass.config.document import SettingPattern, dotted
 from gatepass.config.wording import named
 
 PAGE = Path(__file__).parent / "upgrade.md"
@@ -27,11 +27,15 @@ def with_changes(page: str, changes: tuple[SettingChange, ...] = CHANGES) -> str
 
 
 def _line(change: SettingChange) -> str:
-    setting = dotted(named(change.setting)).replace("keys.NAME", "keys[]")
+    setting = _shown(change.setting)
     target = setting_links().get(setting)
     link = f"[`{setting}`](reference/{target})" if target else f"`{setting}`"
-    text = f"It {gone(change)}." if change.kind == "renamed" else change.text
+    text = f"It {gone(change, _shown(change.replacement))}." if change.kind == "renamed" else change.text
     return f"- **{link}** ({change.kind}): {text}"
+
+
+def _shown(pattern: SettingPattern) -> str:
+    return dotted(named(pattern)).replace("keys.NAME", "keys[]")
 
 
 def write() -> None:

@@ -29,9 +29,10 @@ def released_versions(changelog: str) -> list[str]:
 
 def test_each_earlier_version_of_the_changelog_is_tested():
     versions = released_versions((ROOT / "CHANGELOG.md").read_text())
-    assert versions[0] == gatepass.__version__, "the first section is that of this version"
+    this_version = parsed_version(gatepass.__version__)
+    assert parsed_version(versions[0]) == this_version, "the first section is that of this version"
     assert list(RELEASED) == versions[1:], "add the version, with its tag, to RELEASED"
-    assert all(parsed_version(version) < parsed_version(gatepass.__version__) for version in RELEASED)
+    assert all(parsed_version(version) < this_version for version in RELEASED)
 
 
 def built(revision: str, folder: Path) -> Path:

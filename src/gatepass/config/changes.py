@@ -14,8 +14,10 @@ from typing import Any, Literal
 from gatepass import __version__
 from gatepass.config.document import (
     ConfigDocument,
+    ConfigProblem,
     SettingPath,
     SettingPattern,
+    ValueOrigin,
     children,
     dotted,
     lookup,
@@ -24,15 +26,32 @@ from gatepass.config.document import (
 from gatepass.config.references import PREFIX
 
 Version = tuple[int, int, int]
+_VERSION = re.compile(
+    r"v?([0-9]{1,6})\.([0-9]{1,6})(?:\.([0-9]{1,6}))?"
+    r"(?:(?:a|b|rc)[0-9]+)?(?:\.post[0-9]+)?(?:\.dev[0-9]+)?(?:\+[a-z0-9.]+)?"
+)
+"""With the suffixes of a version in its normal form (packaging.python.org, version specifiers)."""
+
+
+def _variable(pattern: SettingPattern) -> str | None:
+    """Return the variable of a limit, or that which the table names itself."""
+    match pattern:
+        case ("limits", name):
+            return f"{PREFIX}LIMITS_{name.upper()}"
+        case (name,) if name.startswith(PREFIX):
+            return name
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class SettingChange:
     """What one version changed about one setting.
 
-    `text` is for the operator: the difference, and what to do. `replacement` is the new name of a renamed setting; its
-    stars stand for the same names and indexes as those of `setting`. The variable of a limit changes with the limit.
-    For another variable `setting` is its name alone: `("GATEPASS_PROXY",)`.
+    `text` is for the operator: the difference, and what to do. `replacement` is the new name of a renamed setting: it
+    begins as `setting` does, up to the last star. The variable of a limit changes with the limit, which stays under
+    `limits`. For another variable `setting` is its name alone: `("GATEPASS_PROXY",)`.
+
+    Raises ValueError for a change that `load` could not apply to every configuration.
     """
 
     version: str
@@ -41,9 +60,20 @@ class SettingChange:
     text: str
     replacement: SettingPattern = ()
 
+    def __post_init__(self) -> None:
+        former, new = (".".join(pattern).rpartition("*")[0] for pattern in (self.setting, self.replacement))
+        loses_variable = (_variable(self.setting) is None) is not (_variable(self.replacement) is None)
+        # an item has no name, and an item of another list has another index
+        if self.setting[-1] == "*" or (self.kind == "renamed" and (former != new or loses_variable)):
+            raise ValueError(f"gatepass cannot apply a change of {self.setting} to {self.replacement}")
+
     @property
     def is_gone(self) -> bool:
         return self.kind in ("renamed", "removed")
+
+    def target(self, path: SettingPath) -> SettingPath:
+        """Return the new path of the setting at `path`; empty if it has none."""
+        return tuple(path[index] if part == "*" else part for index, part in enumerate(self.replacement))
 
 
 CHANGES: tuple[SettingChange, ...] = (
@@ -81,12 +111,14 @@ CHANGES: tuple[SettingChange, ...] = (
         " client sends more.",
     ),
 )
-"""By version, the oldest first. A test holds each `setting` that is not gone against the settings of this version."""
+"""By version, the oldest first. A test holds each `setting` that is not gone, and each `replacement`, against the
+settings of this version. If a later version renames a `replacement` again, it becomes the newest name here too.
+"""
 
 
 def parsed_version(text: str) -> Version:
-    """Return `1.2.3` as numbers; `1.2` is `1.2.0`. Raises ValueError for another form."""
-    found = re.fullmatch(r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?", text)
+    """Return `1.2.3` as numbers. `1.2`, `1.2.0rc1` and `1.2.0.dev1` are `1.2.0`. Raises ValueError for another form."""
+    found = _VERSION.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is not a version such as {__version__}")
     return int(found[1]), int(found[2]), int(found[3] or 0)
@@ -97,16 +129,20 @@ def is_accepted(change: SettingChange, version: str = __version__) -> bool:
     return parsed_version(version)[:2] <= parsed_version(change.version)[:2]
 
 
-def gone(change: SettingChange) -> str:
-    """Return what became of the setting: `was renamed to X in 0.2.0`."""
+def gone(change: SettingChange, new: str) -> str:
+    """Return what became of the setting, whose new name is `new`: `was renamed to X in 0.2.0`."""
     if change.kind == "renamed":
-        return f"was renamed to {_shown(change.replacement)} in {change.version}"
+        return f"was renamed to {new} in {change.version}"
     return f"was removed in {change.version}: {change.text}"
+
+
+_LATER = "A later minor version rejects the former name."
 
 
 def gone_setting(path: SettingPath, changes: Sequence[SettingChange] = CHANGES) -> str | None:
     """Return what became of the setting at `path`, if a version removed or renamed it."""
-    return next((gone(change) for change in changes if change.is_gone and _is_at(change.setting, path)), None)
+    found = (change for change in changes if change.is_gone and _is_at(change.setting, path))
+    return next((gone(change, dotted(change.target(path))) for change in found), None)
 
 
 def accept_former_names(
@@ -117,41 +153,36 @@ def accept_former_names(
         if not change.is_gone or not is_accepted(change, version):
             continue
         for path, value in list(matches(document.tree, change.setting)):
-            chosen = iter([part for part, given in zip(path, change.setting, strict=True) if given == "*"])
-            target = tuple(next(chosen) if part == "*" else part for part in change.replacement)
+            target = change.target(path)
+            what = gone(change, dotted(target))
             if target and lookup(document.tree, target) is not None:
-                document.add_problem(path, f"{gone(change)}, and {dotted(target)} is set too: remove it")
+                document.add_problem(path, f"{what}, and {dotted(target)} is set too: remove it")
                 continue
             place = f"{document.origin(path)}: {dotted(path)}"
-            document.warnings.append(f"{place}: {gone(change)}. A later minor version rejects the former name.")
+            document.warnings.append(f"{place}: {what}. {_LATER}")
             document.move(path, target, value)
 
 
 def with_new_variables(
     environment: Mapping[str, str], changes: Sequence[SettingChange] = CHANGES, version: str = __version__
-) -> tuple[dict[str, str], list[str]]:
-    """Return `environment` with the new names of renamed variables, and a warning for each former name in it."""
-    found, warnings = dict(environment), []
+) -> tuple[dict[str, str], list[str], list[ConfigProblem]]:
+    """Return `environment` without former names, a warning for each, and a problem if the new name is set too."""
+    found, warnings, problems = dict(environment), [], []
     for change in changes:
         former, new = _variable(change.setting), _variable(change.replacement)
-        if former not in found or not change.is_gone or not is_accepted(change, version):
+        if former is None or not change.is_gone or not is_accepted(change, version):
             continue
-        what = gone(change) if new is None else f"was renamed to {new} in {change.version}"
-        warnings.append(f"{former}: {what}. A later minor version rejects the former name.")
-        value = found.pop(former)
+        if not (value := found.pop(former, "")):
+            continue  # an empty variable is unset
+        what = gone(change, str(new))
+        if new is not None and found.get(new):
+            text = f"{what}, and {new} is set too: remove it"
+            problems.append(ConfigProblem((), text, ValueOrigin(f"environment {former}")))
+            continue
+        warnings.append(f"{former}: {what}. {_LATER}")
         if new is not None:
-            found.setdefault(new, value)
-    return found, warnings
-
-
-def _variable(pattern: SettingPattern) -> str | None:
-    """Return the variable of a limit, or that which the table names itself."""
-    match pattern:
-        case ("limits", name):
-            return f"{PREFIX}LIMITS_{name.upper()}"
-        case (name,) if name.startswith(PREFIX):
-            return name
-    return None
+            found[new] = value
+    return found, warnings, problems
 
 
 def since(
@@ -159,13 +190,14 @@ def since(
 ) -> Iterator[tuple[SettingPath, SettingChange]]:
     """Yield the changes after `version` that concern the configuration `tree`, each with the path of its setting.
 
-    A new setting and a default concern those who do not set it, and the others those who do.
+    A new setting and a default concern those who do not set it, and a meaning those who do. `load` reports a setting
+    that is gone.
     """
     for change in changes:
-        if parsed_version(change.version) <= parsed_version(version):
+        if change.is_gone or parsed_version(change.version) <= parsed_version(version):
             continue
         *block, name = change.setting
-        if change.kind in ("renamed", "removed", "meaning"):
+        if change.kind == "meaning":
             yield from ((path, change) for path, _ in matches(tree, change.setting))
         elif "*" not in block:
             if lookup(tree, change.setting) is None:
@@ -179,7 +211,3 @@ def _is_at(pattern: SettingPattern, path: SettingPath) -> bool:
     return len(pattern) == len(path) and all(
         given in ("*", str(part)) for given, part in zip(pattern, path, strict=True)
     )
-
-
-def _shown(pattern: SettingPattern) -> str:
-    return dotted(tuple("NAME" if part == "*" else part for part in pattern))

@@ -98,9 +98,10 @@ def load(
     The flags `host`, `port` and `log` override the variables, which override the file. Raises ConfigError with all
     problems. With a `container`, the default of `limits.held_bytes` fits its memory.
     """
-    environment, former = with_new_variables(environment)
+    environment, former, both_names = with_new_variables(environment)
     document = _document(path, environment)
     document.warnings += former
+    document.problems += both_names
     accept_former_names(document)
     for variable, setting in OVERRIDES.items():
         if (text := own_variables(environment).get(variable)) is not None:

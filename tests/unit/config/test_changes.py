@@ -33,7 +33,7 @@ def test_a_former_name_has_the_effect_of_the_new_one_and_is_warned_of():
     accept_former_names(document, TABLE, WITHIN)
     assert document.tree == {"upstreams": {"a": {"base_url": "https://a"}, "b": {"base_url": "https://b"}}}
     assert document.warnings == [
-        f"f.yaml:3: upstreams.a.url: was renamed to upstreams.NAME.base_url in 0.2.0.{LATER_REJECTED}"
+        f"f.yaml:3: upstreams.a.url: was renamed to upstreams.a.base_url in 0.2.0.{LATER_REJECTED}"
     ]
     assert str(document.origin(("upstreams", "a", "base_url"))) == "f.yaml:3"
     assert document.problems == []
@@ -70,7 +70,7 @@ def test_the_next_minor_version_rejects_the_former_name_and_names_the_new_one():
     accept_former_names(document, TABLE, LATER)
     assert document.tree == {"upstreams": {"a": {"url": "https://a"}}}
     assert document.warnings == []
-    assert gone_setting(("upstreams", "a", "url"), TABLE) == "was renamed to upstreams.NAME.base_url in 0.2.0"
+    assert gone_setting(("upstreams", "a", "url"), TABLE) == "was renamed to upstreams.a.base_url in 0.2.0"
     assert gone_setting(("upstreams", "a", "base_url"), TABLE) is None
 
 
@@ -81,13 +81,73 @@ def test_a_former_name_is_accepted_for_one_minor_version(version, expected):
 
 def test_former_variables_have_the_effect_of_the_new_ones():
     given = {"GATEPASS_URL": "https://a", "GATEPASS_LIMITS_HELD": "9", "PATH": "/bin"}
-    found, warnings = with_new_variables(given, TABLE, WITHIN)
+    found, warnings, problems = with_new_variables(given, TABLE, WITHIN)
     assert found == {"GATEPASS_UPSTREAM_URL": "https://a", "GATEPASS_LIMITS_HELD_BYTES": "9", "PATH": "/bin"}
     assert warnings == [
         f"GATEPASS_LIMITS_HELD: was renamed to GATEPASS_LIMITS_HELD_BYTES in 0.2.0.{LATER_REJECTED}",
         f"GATEPASS_URL: was renamed to GATEPASS_UPSTREAM_URL in 0.2.0.{LATER_REJECTED}",
     ]
-    assert with_new_variables(given, TABLE, LATER) == (given, [])
+    assert problems == []
+    assert with_new_variables(given, TABLE, LATER) == (given, [], [])
+
+
+def test_both_variables_are_a_problem_in_the_words_of_the_file():
+    given = {"GATEPASS_LIMITS_HELD": "1", "GATEPASS_LIMITS_HELD_BYTES": "2"}
+    found, warnings, problems = with_new_variables(given, TABLE, WITHIN)
+    assert (found, warnings) == ({"GATEPASS_LIMITS_HELD_BYTES": "2"}, [])
+    (problem,) = problems
+    assert str(problem) == (
+        "environment GATEPASS_LIMITS_HELD: was renamed to GATEPASS_LIMITS_HELD_BYTES in 0.2.0,"
+        " and GATEPASS_LIMITS_HELD_BYTES is set too: remove it"
+    )
+
+
+def test_load_refuses_both_variables(tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "with_new_variables", lambda given: with_new_variables(given, TABLE, WITHIN))
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {a: {base_url: https://a.example/v1}}\n")
+    variables = {"GATEPASS_LIMITS_HELD": "90000000", "GATEPASS_LIMITS_HELD_BYTES": "80000000"}
+    with pytest.raises(ConfigError, match=r"LIMITS_HELD: .* GATEPASS_LIMITS_HELD_BYTES is set too: remove it"):
+        load.load(str(file), variables)
+
+
+def test_an_empty_variable_is_unset():
+    """Compose passes `${NAME:-}` as an empty variable."""
+    new_is_empty = {"GATEPASS_URL": "https://a", "GATEPASS_UPSTREAM_URL": ""}
+    assert with_new_variables(new_is_empty, TABLE, WITHIN)[0] == {"GATEPASS_UPSTREAM_URL": "https://a"}
+    former_is_empty = {"GATEPASS_URL": "", "GATEPASS_UPSTREAM_URL": "https://a"}
+    assert with_new_variables(former_is_empty, TABLE, WITHIN) == ({"GATEPASS_UPSTREAM_URL": "https://a"}, [], [])
+
+
+def test_a_setting_of_a_list_item_is_named_by_its_index():
+    digest = SettingChange("0.2.0", "renamed", ("access", "keys", "*", "digest"), "", ("access", "keys", "*", "hash"))
+    text = "was renamed to access.keys[0].hash in 0.2.0"
+    document = parse_yaml("f.yaml", "access: {keys: [{digest: a}]}\n")
+    assert gone_setting(("access", "keys", 0, "digest"), (digest,)) == text
+    accept_former_names(document, (digest,), WITHIN)
+    assert document.tree == {"access": {"keys": [{"hash": "a"}]}}
+    assert document.warnings == [f"f.yaml:1: access.keys[0].digest: {text}.{LATER_REJECTED}"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "replacement"),
+    [
+        (("limits", "held"), ("traffic", "held_bytes")),
+        (("traffic", "held"), ("limits", "held_bytes")),
+        (("GATEPASS_URL",), ("server", "url")),
+        (("access", "keys", "*", "digest"), ("clients", "*", "digest")),
+        (("upstreams", "*", "url"), ("base_url",)),
+        (("upstreams", "*"), ("upstreams", "*")),
+    ],
+)
+def test_a_new_name_that_could_lose_a_value_is_refused(setting, replacement):
+    with pytest.raises(ValueError, match="cannot apply"):
+        SettingChange("0.2.0", "renamed", setting, "", replacement)
+
+
+def test_the_items_of_a_list_cannot_be_removed():
+    with pytest.raises(ValueError, match="cannot apply"):
+        SettingChange("0.2.0", "removed", ("retries", "codes", "*"), "No code is retried.")
 
 
 def test_load_reads_the_table(tmp_path, monkeypatch):
@@ -102,12 +162,10 @@ def test_load_reads_the_table(tmp_path, monkeypatch):
     file.write_text("upstreams: {a: {url: https://a.example/v1}}\n")
     loaded = load.load(str(file), {})
     assert loaded.config.upstreams["a"].base_url == "https://a.example/v1"
-    assert any("was renamed to upstreams.NAME.base_url" in warning for warning in loaded.start_warnings)
+    assert any("was renamed to upstreams.a.base_url" in warning for warning in loaded.start_warnings)
 
     file.write_text("upstreams: {a: {address: https://a.example/v1}}\n")
-    with pytest.raises(
-        ConfigError, match=r"upstreams\.a\.address: was renamed to upstreams\.NAME\.base_url in 0\.0\.1"
-    ):
+    with pytest.raises(ConfigError, match=r"upstreams\.a\.address: was renamed to upstreams\.a\.base_url in 0\.0\.1"):
         load.load(str(file), {})
 
 
@@ -133,11 +191,18 @@ def test_each_entry_of_the_table_is_real():
     assert versions[-1] <= parsed_version(__version__)
     for change in CHANGES:
         assert (change.setting in known) is not change.is_gone
+        # a name that changes again is replaced in the earlier entry too
         assert (change.replacement in known) is (change.kind == "renamed")
         assert change.text.endswith(".") or change.kind == "renamed"
 
 
-@pytest.mark.parametrize("text", ["", "1", "1.2.3.4", "latest", "0.1.0-rc1"])
+@pytest.mark.parametrize("text", ["", "1", "1.2.3.4", "latest", "0.1.0-rc1", "0.٢", "0.2.0rc"])
 def test_a_text_that_is_no_version_is_an_error(text):
     with pytest.raises(ValueError, match=r"is not a version such as \d"):
         parsed_version(text)
+
+
+@pytest.mark.parametrize("suffix", ["", "rc1", "a2", ".dev1", "b1.dev3", ".post1", "+local.1"])
+def test_a_version_before_a_release_has_the_settings_of_the_release(suffix):
+    assert parsed_version(f"v0.2.0{suffix}") == parsed_version("0.2") == (0, 2, 0)
+    assert is_accepted(RENAMED, f"0.2.0{suffix}")
