@@ -158,8 +158,9 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
         with _only_writer(name):
             document = read_document(name)
             old = lookup(document.tree, KEYS)
-            if not old or not isinstance(old, list):
-                # the first key locks out the clients without one, which the operator must decide
+            if old == [] or KEYS not in document.origins:
+                # The first key locks out the clients without one, which the operator must decide. gatepass does not
+                # serve with an empty `keys:`.
                 exit_unusable(f"--write: {name} has no entry under access.keys yet: {by_hand}")
             text = document.version.content.decode() if document.version else ""
             is_json = name.lower().endswith(".json")
@@ -167,7 +168,7 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
             try:
                 # an alias, for example, changes other settings too
                 is_added = changed is not None and parse_yaml(name, changed).tree == with_value(
-                    document.tree, KEYS, [*old, entry]
+                    document.tree, KEYS, [*(old or []), entry]
                 )
             except ConfigError:
                 is_added = False
@@ -179,6 +180,10 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
             if status.st_uid != os.geteuid():
                 exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
             mode = stat.S_IMODE(status.st_mode)
+            if not mode & stat.S_IWUSR:  # os.access() is true for root
+                exit_unusable(f"--write: {name} is read-only (mode {mode:04o}): run `chmod u+w` on it first")
+            if status.st_nlink > 1:
+                exit_unusable(f"--write: {name} has hard links, which would keep the old text: {by_hand}")
             if Path(name).read_bytes() != text.encode():
                 exit_unusable(f"--write: {name} has just been changed by another program: run the command again")
             replace_file(name, changed, mode=mode)

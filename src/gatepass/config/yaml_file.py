@@ -67,27 +67,41 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
 
 
 def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
-    """Return `text` with `item` as the last one of the list at `path`; None if a list is not written there.
+    """Return `text` with `item` as the last one of the list at `path`; None if there is neither a list nor nothing.
 
     `item` is YAML or JSON on one line. All else in the text stays as it is, comments included. A text of an unusual
     form may become another document, so that the caller must parse it. `text` is one that `parse_yaml` accepts.
     """
+    key: Any = None
     node: Any = YAML(typ="safe", pure=True).compose(text)
     for name in path:
         members = node.value if isinstance(node, MappingNode) else []
-        node = next((value for key, value in members if key.value == name), None)
-    if not isinstance(node, SequenceNode):
+        key, node = next((member for member in members if member[0].value == name), (None, None))
+    is_list = isinstance(node, SequenceNode)
+    if node is None or not (is_list or _is_empty(node)):
         return None
-    if node.flow_style:
+    if is_list and node.flow_style:
         index = node.value[-1].end_mark.index if node.value else text.index("[", node.start_mark.index) + 1
         return f"{text[:index]}{', ' if node.value else ''}{item}{text[index:]}"
-    last: Node = node
+    column = node.start_mark.column if is_list else key.start_mark.column + 2
+    last = node
     while isinstance(last, MappingNode | SequenceNode) and not last.flow_style:
-        last = last.value[-1][1] if isinstance(last, MappingNode) else last.value[-1]
-    line, _, rest = text[last.end_mark.index :].partition("\n")
+        key, last = last.value[-1] if isinstance(last, MappingNode) else (key, last.value[-1])
+    if _is_empty(last):
+        last = key  # ruamel places an empty value at the next token
+    # comments that are indented deeper than the item belong to the last one
+    comments = re.compile(rf"[^\n]*\n(?:[ \t\r]*\n)* {{{column + 1},}}(?=#)")
+    end = last.end_mark.index
+    while found := comments.match(text, end):
+        end = found.end()
+    line, _, rest = text[end:].partition("\n")
     newline = "\r\n" if line.endswith("\r") else "\n"
-    head = text[: last.end_mark.index] + line.removesuffix("\r")
-    return f"{head}{newline}{' ' * node.start_mark.column}- {item}{newline}{rest}"
+    head = text[:end] + line.removesuffix("\r")
+    return f"{head}{newline}{' ' * column}- {item}{newline}{rest}"
+
+
+def _is_empty(node: Node) -> bool:
+    return bool(node.start_mark.index == node.end_mark.index)
 
 
 class _Representer(SafeRepresenter):

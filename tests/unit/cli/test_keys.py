@@ -211,6 +211,15 @@ access:
   metrics_open: false
 """,
     "the end of the file, without its newline": f'{HEAD}    - {{name: a, hash: "{ONES}"}}',
+    "a comment of the last entry": f"""{HEAD}    - name: a
+      hash: {ONES}
+
+      # until all clients have the next
+
+    # the next one
+log: {{format: text}}
+""",
+    "an empty last value": f"{HEAD}    - name: a\n      hash: {ONES}\n      key:\nlog: {{format: text}}\n",
     "one line": f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess: {{keys: [{{name: a, hash: '{ONES}'}}]}} # all\n",
     "several lines in brackets": (
         f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess:\n  keys: [\n"
@@ -273,6 +282,7 @@ def test_write_adds_to_a_json_file_and_says_so_as_json(tmp_path):
         ("upstreams: {u: {base_url: 'https://x'}}\n", "has no entry under access.keys yet"),
         ("upstreams: {u: {base_url: 'https://x'}}\naccess: {keys: []}\n", "has no entry under access.keys yet"),
         (f"{HEAD}    - {{name: client, hash: '{ONES}', profile: dify}}\n", "would not be valid: access.keys"),
+        (f"{HEAD.removesuffix(chr(10))} &k\n    - {{name: a, hash: '{ONES}'}}\n", "and add the entry yourself"),
         (
             f"x: &k\n  - {{name: a, hash: '{ONES}'}}\n{HEAD.replace('keys:', 'keys: *k')}",
             "has a form that gatepass cannot change",
@@ -301,3 +311,41 @@ def test_write_does_not_need_the_variables_of_the_running_gatepass(tmp_path):
     text = "credentials: {c: {type: static, token: '${UNSET_HERE}'}}\n" + WRITABLE["a block"]
     result = run("new", "--write", "--config", file_of(tmp_path, text))
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("rest", ["", "  metrics_open: false   # later\n", "    # - {name: a}\n", "  # later"])
+def test_write_adds_the_first_entry_where_keys_are_empty(tmp_path, rest):
+    """gatepass does not serve with such a file, so that no client without a key is locked out."""
+    file = file_of(tmp_path, HEAD + rest)
+    result = run("new", "--write", "--config", file)
+    assert result.exit_code == 0, result.output
+    (entry,) = load(str(file), {}).config.access.keys
+    assert file.read_text().startswith(f'{HEAD}    - {{name: "client", hash: "{entry.hash}"}}\n')
+    assert rest in file.read_text()
+
+
+def test_write_places_the_entry_behind_the_comments_of_the_last_one(tmp_path):
+    file = file_of(tmp_path, WRITABLE["a comment of the last entry"])
+    assert run("new", "--name", "second", "--write", "--config", file).exit_code == 0
+    lines = file.read_text().splitlines()
+    (index,) = [index for index, line in enumerate(lines) if "second" in line]
+    assert lines[index - 1].endswith("# until all clients have the next")
+
+
+def test_write_changes_no_file_that_is_read_only(tmp_path):
+    """Also as root, which may write to every file."""
+    file = file_of(tmp_path, WRITABLE["a block"])
+    file.chmod(0o444)
+    result = run("new", "--write", "--config", file)
+    assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert f"{file} is read-only (mode 0444): run `chmod u+w` on it first" in result.stderr
+    assert file.read_text() == WRITABLE["a block"]
+
+
+def test_write_separates_no_hard_links(tmp_path):
+    file = file_of(tmp_path, WRITABLE["a block"])
+    (tmp_path / "other.yaml").hardlink_to(file)
+    result = run("new", "--write", "--config", file)
+    assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert "has hard links, which would keep the old text" in result.stderr
+    assert file.samefile(tmp_path / "other.yaml")
