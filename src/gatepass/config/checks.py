@@ -217,8 +217,8 @@ DIFFERENT_KEY = (
 )
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
 CLOSED_OBJECTS = (
-    "access.keys: the upstream stores the files, batches and responses of all callers under one credential, so they are"
-    " closed to {callers}: set access.keys[].operations of each caller (/operations= in GATEPASS_KEY_HASHES)"
+    "access.keys: stored files, batches and responses are closed to {callers}, because callers would share them. Set"
+    " access.keys[].operations of each caller (/operations= in GATEPASS_KEY_HASHES)"
 )
 BATCH_WITHOUT_FILE = 'creates batches, but may not name the file of a batch: add "GET files"'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
