@@ -94,7 +94,7 @@ async def test_a_key_sees_only_the_learned_rules_of_models_that_it_may_use():
         pins = await page(gp, "/learned?as=config", authorization=f"Bearer {KEY}-2")
     assert [row["model"] for row in own.json()["rules"]] == ["o3-mini"]
     assert others.json() == {"rules": []}
-    assert pins.body.decode() == "# Nothing has been learned.\n"
+    assert pins.body.decode() == "# Nothing has been learned that the configuration lacks.\n"
 
 
 async def test_the_page_pins_by_the_public_names():

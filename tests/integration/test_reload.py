@@ -133,6 +133,21 @@ async def test_learned_rules_belong_to_the_server_and_not_to_the_name_of_the_ups
     assert len(first.received) == 4
 
 
+async def test_a_learned_rule_that_a_reload_makes_permanent_is_shown_as_configured(serve: Serve):
+    async with Scripted(answer=Refusing([no_stream()])) as upstream:
+        blocks = {"upstreams": {"chat": {"base_url": upstream.url}}}
+        async with serve(**blocks, models={"m": {"upstream": "chat"}}) as gatepass:
+            assert (await gatepass.served.ask({**HELLO, "stream": True}).answer()).status == 200
+            states = []
+            for entry in ({}, {"stream": "emulate"}):
+                await gatepass.reload(**blocks, models={"m": {"upstream": "chat", **entry}})
+                rows = (await gatepass.served.ask(None, "/learned", method="GET").answer()).json()["rules"]
+                states.append([row["state"] for row in rows])
+            pins = await gatepass.served.ask(None, "/learned?as=config", method="GET").answer()
+    assert states == [["learned"], ["configured"]]
+    assert pins.body == b"# Nothing has been learned that the configuration lacks.\n"
+
+
 async def test_a_reload_lets_a_failing_credential_fetch_at_once(serve: Serve, logged_errors: list[str]):
     refused, token = reply({"error": "invalid_client"}, 401), reply({"access_token": "good-token-1", "expires_in": 300})
     is_repaired = False

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
 from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRuleRecord
-from gatepass.normalize.rules import DeclaredModels, changes_of
+from gatepass.normalize.members import Set
+from gatepass.normalize.messages import Replayed
+from gatepass.normalize.rules import ChangeRule, DeclaredModels, Rule, changes_of
 
 ALWAYS = frozenset(("stream_options",))
 """Actions that are not exported, because no setting does the same."""
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
-NOTHING = "# Nothing has been learned.\n"
+NOTHING = "# Nothing has been learned that the configuration lacks.\n"
 HIDDEN = ("set", "default")
 """Rules whose values only the operator may see. A caller that may see learned rules may not."""
 _COMMENT_CHARS = 100
@@ -70,6 +73,19 @@ def as_config(
         lines += ['  "*":   # all other models', f"    upstream: {_text(next(iter(config.upstreams)))}"]
     head = "models:" if is_pinned else "# Nothing can be pinned."
     return "".join(line + "\n" for line in (head, *lines))
+
+
+def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> bool:
+    """Return whether `config` makes the learned change itself, under every name of the model."""
+    rule, operation = one.rule, one.scope.operation
+    wanted = Replayed().entry if rule.action == "drop" and rule.field in WHERE_EMPTY else rule.entry
+    return all(wanted in _entries(declared.rules(operation, public)) for public in _public_names(one, config))
+
+
+def _entries(rules: Iterable[Rule]) -> Iterator[str]:
+    """Yield the entries of the declared changes as those of learned rules: with the value that `set` sets."""
+    for change in chain.from_iterable(rule.changes for rule in rules if isinstance(rule, ChangeRule)):
+        yield replace(change, is_shown=True).entry if isinstance(change, Set) else change.entry
 
 
 def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:

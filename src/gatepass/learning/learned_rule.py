@@ -274,8 +274,9 @@ Key = tuple[RuleScope, tuple[str, str]]
 class LearnedRuleRecord:
     """One learned rule with its evidence, for the operator. Times are seconds since the epoch.
 
-    `state` is `learned` or `failed`. A failed rule is not tried again before `expires_at`. `evidence` is the upstream's
-    sentence, cut, with secrets masked: the one from which the rule was learned, or the error that a failed rule led to.
+    `state` is `learned` or `failed`; the page `/learned` also has `configured`. A failed rule is not tried again before
+    `expires_at`. `evidence` is the upstream's sentence, cut, with secrets masked: the one from which the rule was
+    learned, or the error that a failed rule led to.
     """
 
     scope: RuleScope

@@ -28,8 +28,9 @@ from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound, system_reason
-from gatepass.learning.export import as_config
+from gatepass.learning.export import as_config, is_configured
 from gatepass.learning.learned_rule import LearnedRuleRecord
+from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import NO_STORE
@@ -177,6 +178,7 @@ async def _learned(call: PageRequest) -> Response:
     caller, state = call.reader(), call.state
     parts = [msgspec.convert(json.loads(part), list[LearnedRuleRecord]) for part in (await call.parts()).values()]
     records = visible(merged_records(chain(*parts)), caller, state.routes, state.config)
+    records = [marked(record, state.config, state.declared) for record in records]
     if call.request.query_params.get("as") == "config":
         return Response(pinned(records, state.config, caller), media_type="application/yaml")
     return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
@@ -295,6 +297,12 @@ def _has_target(record: LearnedRuleRecord, name: str, caller: AccessKey, routes:
     except ModelNotFound:
         return False
     return (scope.upstream, scope.model) in {(target.upstream, target.model or name) for target in targets}
+
+
+def marked(record: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> LearnedRuleRecord:
+    """Return `record` with the state `configured` if the configuration makes the learned change itself."""
+    is_permanent = record.state == "learned" and is_configured(record, config, declared)
+    return replace(record, state="configured") if is_permanent else record
 
 
 def shown(record: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:

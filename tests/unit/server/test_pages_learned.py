@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
 from msgspec import structs
 
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.learning.export import NOTHING
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
+from gatepass.normalize.rules import DeclaredModels
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.pages import merged_records, pinned, shown, visible
+from gatepass.server.pages import marked, merged_records, pinned, shown, visible
 
 WALL_S = 1_800_000_000.0
 ONE = LearnedRuleRecord(
@@ -22,6 +25,7 @@ ONE = LearnedRuleRecord(
     4,
 )
 FAILED = replace(ONE, state="failed", rule=LearnedRule("drop", "seed"))
+NEW = "max_completion_tokens"
 CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}})
 
 
@@ -63,8 +67,56 @@ def test_people_are_shown_ages():
 
 
 def test_failed_rules_are_not_pinned():
-    assert pinned([FAILED], CONFIG, LOCAL) == "# Nothing has been learned.\n"
+    assert pinned([FAILED], CONFIG, LOCAL) == NOTHING
     assert "stream: emulate" in pinned([FAILED, ONE], CONFIG, LOCAL)
+
+
+def of_mini(**models: dict[str, object]) -> Config:
+    upstreams = {"chat": {"base_url": "https://h/v1"}}
+    mini = {name: {"upstream": "chat", "name": "o3", **entry} for name, entry in models.items()}
+    return Config.model_validate({"upstreams": upstreams, "models": mini})
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry"),
+    [
+        (LearnedRule("stream", "synth"), {"stream": "emulate"}),
+        (LearnedRule("stream", "aggregate"), {"stream": "aggregate"}),
+        (LearnedRule("drop", "seed"), {"rules": {"drop": ["seed"]}}),
+        (LearnedRule("drop", "messages[].audio"), {"rules": {"replayed": "drop_but_reasoning"}}),
+        (LearnedRule("rename", "max_tokens", "max_completion_tokens"), {"rules": {"rename": {"max_tokens": NEW}}}),
+        (LearnedRule("set", "temperature", "1"), {"rules": {"set": {"temperature": 1}}}),
+        (LearnedRule("role", "developer", "system"), {"rules": {"roles": {"developer": "system"}}}),
+        (LearnedRule("split", "input", "8"), {"rules": {"split": 8}}),
+        (LearnedRule("roles", "merged"), {"rules": {"merge_roles": True}}),
+        (LearnedRule("content", "text"), {"rules": {"text_content": True}}),
+    ],
+)
+def test_a_rule_that_the_configuration_makes_under_every_name_is_configured_and_not_pinned_again(rule, entry):
+    learned = replace(ONE, rule=rule)
+    for models, state in (
+        ({"mini": entry}, "configured"),
+        ({"mini": entry, "small": entry}, "configured"),
+        ({"mini": entry, "small": {}}, "learned"),
+        ({"mini": {}}, "learned"),
+    ):
+        config = of_mini(**models)
+        found = marked(learned, config, DeclaredModels(config))
+        assert found == replace(learned, state=state), models
+        assert (pinned([found], config, LOCAL) == NOTHING) == (state == "configured")
+
+
+def test_another_value_in_the_configuration_leaves_a_rule_learned():
+    cases: tuple[tuple[LearnedRule, dict[str, object]], ...] = (
+        (LearnedRule("split", "input", "8"), {"rules": {"split": 16}}),
+        (LearnedRule("set", "temperature", "1"), {"rules": {"set": {"temperature": 0.5}}}),
+        (LearnedRule("drop", "seed"), {"rules": {"drop": ["user"]}}),
+    )
+    for rule, entry in cases:
+        config, learned = of_mini(mini=entry), replace(ONE, rule=rule)
+        assert marked(learned, config, DeclaredModels(config)) == learned
+    failed = of_mini(mini={"rules": {"drop": ["seed"]}})
+    assert marked(FAILED, failed, DeclaredModels(failed)) == FAILED
 
 
 ROUTED = Config.model_validate(
