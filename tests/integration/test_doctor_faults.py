@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -26,6 +27,7 @@ from gatepass.cli.doctor import diagnose, line_of
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Step, StepOutcome
 from gatepass.clock import Clock
+from gatepass.config.credential.kinds import Variable
 from gatepass.config.model import Config
 from tests.integration.answers import COMPLETION
 from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, head, reply
@@ -284,6 +286,18 @@ async def wrong_key(stage: Stage) -> dict[str, Any]:
     return with_credential(await stage.server(error(401, "no such key")), type="static", token="static-key-4711")
 
 
+def ended(kind: str, member: str) -> Callable[[Stage], Any]:
+    """A JWT that ended two days ago, as the key, in the file or in the variable of a credential."""
+    token = jwt.encode({"exp": int(PAST.timestamp())}, "0" * 32, "HS256")
+
+    async def staged(stage: Stage) -> dict[str, Any]:
+        (stage.folder / "token").write_text(token)
+        value = {"path": str(stage.folder / "token"), "variable": Variable("CORP_TOKEN", token)}.get(member, token)
+        return with_credential(await stage.server(LIST), type=kind, **{member: value})
+
+    return staged
+
+
 def answers(dialogue: Dialogue, path: str = "/v1") -> Callable[[Stage], Any]:
     async def staged(stage: Stage) -> dict[str, Any]:
         return upstream(await stage.server(dialogue), path)
@@ -433,6 +447,23 @@ FAULTS = {
         "upstream:chat models", wrong_audience, "invalid audience", "compare its audience and scope"
     ),
     "a revoked key": at("upstream:chat models", wrong_key, "no such key", "Replace credentials.c by a key"),
+    "a static token that has ended": at(
+        "credential:c token",
+        ended("static", "token"),
+        f"credentials.c.token is a token that ended at {PAST:%Y-%m-%d %H:%M:%S}Z (1728",
+        *(" s ago). Replace it, or configure a source", "docs/tokens.md"),
+    ),
+    "an API key that has ended": at(
+        "credential:c token", ended("api_key", "key"), "credentials.c.key is a token that ended at ", "Replace it"
+    ),
+    "a token that has ended, in a file": at(
+        "credential:c token", ended("file", "path"), "/token contains a token that expired 1728", "Check the program"
+    ),
+    "a token that has ended, in a variable": at(
+        "credential:c token",
+        ended("env", "variable"),
+        *("the environment variable CORP_TOKEN contains a token that expired 1728", "Start gatepass with a new token"),
+    ),
     "base_url without /v1": at("upstream:chat models", without_version, "lacks the version", f"Set {BASE_URL} to http"),
     "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL}"),
     "a redirect": at(

@@ -9,7 +9,7 @@ import re
 import stat
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -389,6 +389,97 @@ async def test_a_key_that_ends_is_reported_on_the_screen(tmp_path):
     assert "docs/tokens.md" in line
     assert "Models: text-embedding-3, gpt-4o" in result.output
     assert ending not in result.output
+
+
+ENDED = jwt.encode({"exp": 1_760_000_000}, "0" * 32, "HS256")
+
+
+@pytest.mark.parametrize("typed", [ENDED, f"Bearer {ENDED}"])
+async def test_a_key_that_has_ended_is_asked_again_at_once(tmp_path, typed):
+    async with servers() as url:
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", typed, SECRET, "other", ""))
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+    assert "The answer is a token that ended at 2025-10-09 08:53:20Z (" in result.output
+    assert "FAIL" not in result.output
+    assert ENDED not in result.output
+    assert_secret_is_kept(tmp_path, result)
+
+
+async def test_a_key_that_has_ended_writes_no_file_without_questions(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORP_SECRET", ENDED)
+    async with servers() as url:
+        key = ("--auth", "key", "--secret-env", "CORP_SECRET")
+        result = await run(tmp_path, "--yes", "--base-url", f"{url}/v1", *key)
+    assert result.exit_code == 1
+    assert "is a token that ended at 2025-10-09 08:53:20Z" in result.output
+    assert "no file was written" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def only(client_auth: str) -> Callable[[Received], Dialogue]:
+    """An issuer that accepts the secret in one place, and the model server."""
+
+    def answer(request: Received) -> Dialogue:
+        if request.target != "/oauth/token":
+            return serve(request)
+        in_form = SECRET.encode() in request.body
+        minted = {"access_token": TOKEN, "expires_in": 300}
+        is_right = in_form if client_auth == "form" else request.header("authorization") == BASIC
+        return [Send(reply(minted) if is_right else reply({"error": "invalid_client"}, 401))]
+
+    return answer
+
+
+@pytest.mark.parametrize(("first", "right"), [("basic", "form"), ("form", "basic")])
+async def test_the_other_way_to_send_the_secret_is_tried_and_written(tmp_path, monkeypatch, first, right):
+    monkeypatch.setenv("CORP_SECRET", SECRET)
+    async with Scripted(answer=only(right)) as scripted:
+        url = scripted.url.removesuffix("/v1")
+        options = ("--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", "--token-url", f"{url}/oauth/token")
+        secret = ("--client-id", "me", "--secret-env", "CORP_SECRET", "--client-auth", first)
+        result = await run(tmp_path, *options, *secret)
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+    assert f"client_auth {right} works, and {first} does not.\n" in result.output
+    assert "Models: text-embedding-3, gpt-4o" in result.output
+    written: Any = load(str(tmp_path / "gatepass.yaml"), os.environ).config.credentials[UPSTREAM]
+    assert written.client_auth == right
+
+
+async def test_a_client_that_is_refused_both_ways_shows_the_first_error_only(tmp_path):
+    async with Scripted(answer=serve) as scripted:
+        url = scripted.url.removesuffix("/v1")
+        oauth2 = ("oauth2", f"{url}/oauth/token", "me", "", "wrong", "n", "other", "")
+        result = await run(tmp_path, answers=(f"{url}/v1", *oauth2))
+        fetches = [request for request in scripted.received if request.target == "/oauth/token"]
+    assert result.exit_code == 0, result.output
+    assert [request.header("authorization") is None for request in fetches] == [False, True]
+    assert result.output.count("FAIL credential:llm token") == 1
+    assert "client_auth is basic, and some issuers accept only form" in result.output
+    assert "client_auth form does not work either.\n" in result.output
+    assert "client_auth" not in (tmp_path / "gatepass.yaml").read_text().partition("credentials:")[2]
+
+
+async def test_another_error_of_the_token_endpoint_is_not_tried_in_another_way(tmp_path):
+    def refuse(request: Received) -> Dialogue:
+        return [Send(reply({"error": "invalid_scope"}, 400))] if request.target == "/oauth/token" else serve(request)
+
+    async with Scripted(answer=refuse) as scripted:
+        url = scripted.url.removesuffix("/v1")
+        oauth2 = ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "n", "other", "")
+        result = await run(tmp_path, answers=(f"{url}/v1", *oauth2))
+        fetches = [request for request in scripted.received if request.target == "/oauth/token"]
+    assert result.exit_code == 0, result.output
+    assert len(fetches) == 1
+
+
+@pytest.mark.parametrize(
+    ("auth", "words"), [("key", "does not renew this token. It sends it"), ("oauth2", "keeps this token valid")]
+)
+def test_the_file_says_whether_gatepass_renews_the_token(auth, words):
+    answers = {"base_url": "https://h/v1", "auth": auth, "token_url": "https://h/", "client_id": "me"}
+    assert f"# gatepass {words}" in render(answers, "${S}")
 
 
 def test_the_file_is_what_the_answers_say():

@@ -70,7 +70,7 @@ QUESTIONS: Mapping[str, Question] = {
         Question(
             "client_auth",
             "Where the secret is sent: basic or form",
-            "oauth2: send the secret in a header (basic) or in the form.",
+            "oauth2: send the secret in a header (basic) or in the form. If it is refused, the other one is tried.",
             "basic",
             ("basic", "form"),
         ),
@@ -124,6 +124,15 @@ RELATED: Mapping[str, tuple[str, ...]] = {
     "models": ("base_url",),  # most often it lacks the version
 }
 """Questions about the network that are asked only after this step failed."""
+KEEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "key": "does not renew this token. It sends it as",
+        "oauth2": "keeps this token valid and sends it as",
+        "login": "keeps this token valid and sends it as",
+    }
+)
+"""What gatepass does with the token, by the answer to `auth`."""
+OTHER_CLIENT_AUTH: Mapping[str, str] = MappingProxyType({"basic": "form", "form": "basic"})
 NO_ANSWER = "-"
 """What an operator types to remove an earlier answer to an optional question."""
 
@@ -191,7 +200,7 @@ def render(
         if answers["auth"] != "key":
             credential |= ({"network": network} if network else {}) | plain
         lines += [
-            "# gatepass keeps this token valid and sends it as `Authorization: Bearer …`.",
+            f"# gatepass {KEEPS[answers['auth']]} `Authorization: Bearer …`.",
             *yaml_lines({"credentials": {UPSTREAM: credential}}),
         ]
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
@@ -276,6 +285,19 @@ def _client_names(text: str) -> list[str]:
     return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
 
 
+REFUSED_CLIENT = re.compile(r"\b(invalid_client|answered 401)\b")
+"""How the step `token` words that the token endpoint does not accept the client (RFC 6749 5.2)."""
+
+
+def _ended_at(secret: str) -> str:
+    """Return when a secret that is a JWT ended; empty if it has not ended, and for other secrets."""
+    from gatepass.clock import SystemClock
+    from gatepass.tokens.lifetime import ended_at
+    from gatepass.tokens.token_reply import strip_bearer
+
+    return ended_at(strip_bearer(secret), SystemClock().wall())
+
+
 PASTE: Mapping[str, str] = {
     "ragflow": "provider OpenAI-API-Compatible\n    Base url: {url}\n    API-Key:  {key}",
     "open_webui": "Admin Settings > Connections > OpenAI\n    URL: {url}\n    Key: {key}",
@@ -347,9 +369,12 @@ class Setup:
         text = f"{label} of the LLM gateway (hidden)"
         if again:
             text += ", empty: unchanged"
-        self.secret = (
-            click.prompt(text, hide_input=True, default="" if again else None, show_default=False) or self.secret
-        )
+        while True:
+            answer = click.prompt(text, hide_input=True, default="" if again else None, show_default=False)
+            if not (self.answers["auth"] == "key" and (ended := _ended_at(answer))):
+                break
+            click.echo(f"The answer is a token that ended at {ended}. Enter one that is valid.")
+        self.secret = answer or self.secret
 
     def settle(
         self, names: Sequence[str], test: Callable[[], Coroutine[Any, Any, Step | None]], *, has_secret: bool = False
@@ -402,16 +427,40 @@ class Setup:
         return await setup.first_failed(lambda config: reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])))
 
     async def test_token(self) -> Step | None:
-        """Fetch a token and the model list. Return the step that failed."""
+        """Fetch a token and the model list. Return the step that failed.
+
+        If the issuer refuses the client, `client_auth` becomes the other way to send the secret, if that one works.
+        """
         from gatepass.cli.doctor import diagnose
 
         def is_shown(step: Step) -> bool:
             return step.hop.startswith("credential:") or step.what == "models" or step.failed
 
         failed = await self.first_failed(diagnose, is_shown)
+        is_refused = failed is not None and failed.what == "token" and REFUSED_CLIENT.search(failed.why)
+        if is_refused and self.answers["auth"] == "oauth2":
+            refused = self.answers.get("client_auth") or QUESTIONS["client_auth"].default
+            self.answers["client_auth"] = OTHER_CLIENT_AUTH[refused]
+            if await self.fetches_token():
+                click.echo(f"client_auth {OTHER_CLIENT_AUTH[refused]} works, and {refused} does not.")
+                failed = await self.first_failed(diagnose, is_shown)
+            else:
+                click.echo(f"client_auth {OTHER_CLIENT_AUTH[refused]} does not work either.")
+                self.answers["client_auth"] = refused
         if failed is None:
             self.models = await self.read_models()
         return failed
+
+    async def fetches_token(self) -> bool:
+        """Return whether the issuer returns a token for the answers so far. Prints nothing."""
+        from gatepass.cli.probe import check_token
+
+        with tempfile.TemporaryDirectory() as folder:
+            config = self.load(Path(folder))
+        async with open_state(config) as state:
+            holder = state.holders[UPSTREAM]
+            holder.start()
+            return not (await check_token(state, UPSTREAM, holder)).failed
 
     async def read_models(self) -> list[str]:
         from gatepass.cli.probe import LIST_S

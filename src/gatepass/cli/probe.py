@@ -50,7 +50,8 @@ from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
 from gatepass.tokens.issuer_error import REFUSED, error_advice
-from gatepass.tokens.lifetime import LifetimeSource, safe_claims
+from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
+from gatepass.tokens.token_reply import EXPIRED
 from gatepass.types import SERVER_ERROR, Call, Target
 
 T = TypeVar("T")
@@ -97,13 +98,17 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         reason = holder.status().last_error
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
         why, advice = split_advice(f"{failed}: {reason}" if reason else failed)
-        advice = advice or refusal_advice(why, name)
+        advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name)
         return Step(error.hop, "token", StepOutcome.FAILS, why, advice, state.clock.now() - began_s)
     seconds = state.clock.now() - began_s
     claimed_s = token.implausible_lifetime_s
     if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
         why = f"the issuer announces an impossible lifetime of {claimed_s:.3g} s; gatepass uses {token.lifetime_s:g} s"
         advice = f"Check the unit of the expiry, {setting(name, 'reply.unit')}."
+        return Step(hop, "token", StepOutcome.FAILS, why, advice, seconds)
+    if token.lifetime_s is None and (ended := ended_at(token.text, state.clock.wall())):
+        why = f"{setting(name, KEY_SETTING[settings.type])} is a token that ended at {ended}"
+        advice = "Replace it, or configure a source that renews it: docs/tokens.md has the recipes."
         return Step(hop, "token", StepOutcome.FAILS, why, advice, seconds)
     if token.lifetime_s is None and (end := safe_claims(token.text, state.clock.wall()).get("exp")):
         why = f"the key is a token that ends at {end}, and gatepass cannot renew it"
@@ -121,6 +126,15 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         advice = f"Check {setting(name, 'max_ttl_s')}, the unit of the expiry, and the clock of this machine."
     return Step(hop, "token", StepOutcome.WORKS, found, advice, seconds, proves=token.lifetime_s is not None)
 
+
+KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
+"""The setting that holds the key, by the type of a credential whose key is never parsed."""
+RENEWAL: Mapping[str, str] = {
+    "env": "Start gatepass with a new token in this variable, or configure a source that renews it: docs/tokens.md.",
+    "file": "Check the program that writes the token into this file.",
+    "exec": "Run the program by hand: it must print a token that has not expired.",
+}
+"""What to do about an expired token, by the type of a credential that another program keeps fresh."""
 
 REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "invalid_client": ("client_id", "client_secret", "client_auth"),

@@ -357,6 +357,12 @@ def safe_claims(text: str, wall_s: float) -> dict[str, str]:
     return shown | {"sub": _subject(claims)} if "sub" in shown else shown
 
 
+def ended_at(text: str, wall_s: float) -> str:
+    """Return when a JWT ended, in UTC and relative to `wall_s`; empty if it has not ended, and for other texts."""
+    left_s = jwt_remaining_s(text, wall_s)
+    return "" if left_s is None or left_s > 0 else safe_claims(text, wall_s)["exp"]
+
+
 def _subject(claims: Mapping[str, Any]) -> str:
     """Return the subject if it is a client. Otherwise return its length, because it may be a person's name or mail."""
     subject = claims["sub"]

@@ -424,8 +424,11 @@ def _remaining_s(
     return left_s, source
 
 
+EXPIRED = "contains a token that expired"
+
+
 def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
-    return FetchFailure(f"{issuer} contains a token that expired {-left_s:.0f} s ago", definite=definite, quick=False)
+    return FetchFailure(f"{issuer} {EXPIRED} {-left_s:.0f} s ago", definite=definite, quick=False)
 
 
 def value_at(document: Any, path: str) -> Any:
