@@ -23,7 +23,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference recordings golden e2e e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check reference recordings golden e2e e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -119,6 +119,19 @@ docs-site: .docs/.ready ## Build the documentation as a site in build/site; a wa
 	.docs/bin/pip install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
 
+# The first of these on the PATH. playwright has a driver for it, and downloads no browser.
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
+
+site-check: ## Build the site and test it in Chromium: search, links, errors, the width of a phone; a minute
+	@[ -x "$(CHROMIUM)" ] || { echo "make site-check requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
+	@$(MAKE) --no-print-directory docs-site .site/.ready
+	SITE=$(abspath $(SITE)) CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/site
+
+.site/.ready: requirements/site.txt
+	$(PYTHON) -m venv .site
+	.site/bin/pip install --quiet --require-hashes -r requirements/site.txt
+	@touch $@
+
 golden: setup ## Write tests/golden/*.txt again: what users see, which tests/golden compares byte for byte
 	GATEPASS_GOLDEN=write $(BIN)/pytest -q tests/golden
 	git diff --stat -- tests/golden
@@ -211,4 +224,4 @@ release-check: setup .release/.ready ## What can be tested of a release in a min
 	@touch $@
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .docs .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .site .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

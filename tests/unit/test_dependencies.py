@@ -97,7 +97,14 @@ def test_development_runs_on_the_very_same_versions(part: str) -> None:
 
 
 ROOT = REQUIREMENTS.parent
-FOREIGN = ("tests/e2e/clients", "tests/e2e/quirks", "tests/e2e/realllm", "tests/e2e/django", "bench/peers")
+FOREIGN = (
+    "tests/e2e/clients",
+    "tests/e2e/quirks",
+    "tests/e2e/realllm",
+    "tests/e2e/django",
+    "tests/site",
+    "bench/peers",
+)
 """Scripts with separate environments."""
 COMMANDS = {"coverage", "import-linter", "mypy", "pytest-cov", "pytest-xdist", "ruff"}
 """Development tools that no module imports."""

@@ -1,0 +1,226 @@
+"""The built site in a real Chromium: search, each page on a screen and on a phone, and each link.
+
+`make site-check` runs this file in an environment of its own. SITE is the folder of the site, CHROMIUM the browser.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from docs.symptom_table import GROUPS
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+SITE = Path(os.environ["SITE"])
+SCREEN = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+WAIT_MS = 20_000
+OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+
+WORDS = [
+    "401",
+    "403",
+    '{"code":102}',
+    "NoneType",
+    "peer closed",
+    "stream does not support true",
+    "CERTIFICATE_VERIFY_FAILED",
+    "certificate verify failed",
+    "token expired",
+    "invalid_client",
+]
+LOG_LINES = [
+    "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate (_ssl.c:1)",
+    "TypeError: 'NoneType' object is not iterable",
+    "openai.AuthenticationError: Error code: 401",
+    "httpx.RemoteProtocolError: peer closed connection without sending complete message body",
+    "openai.APIConnectionError: Connection error.",
+]
+TEXTS_OF_THE_TABLE = [
+    text
+    for _, rows in GROUPS.values()
+    for row in rows
+    if row.solution
+    for text in re.findall(r"`([^`]+)`", row.seen)
+    if "…" not in text
+]
+
+TARGETS = """() => ({
+  ids: [...document.querySelectorAll("[id]")].map((element) => element.id),
+  links: [...document.querySelectorAll("a[href], link[href], img[src]")].map(({ href, src }) => href || src),
+})"""
+# The theme scrolls a wide page inside .content, so that the document stays as wide as the screen.
+WIDE = """() => [...document.querySelectorAll("html, .content, .table-wrapper")]
+  .filter((element) => element.scrollWidth > element.clientWidth)
+  .map(({ localName, className, scrollWidth }) => `<${localName} class="${className}"> of ${scrollWidth} px`)"""
+
+
+class Files(SimpleHTTPRequestHandler):
+    """The files of the site, without a log."""
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What the browser found on one page. `wide` is what scrolls sideways on a phone: the page or a table."""
+
+    faults: list[str]
+    ids: list[str]
+    links: list[str]
+    wide: list[str]
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=SITE)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=WAIT_MS)
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=[OFFLINE]) as browser,
+    ):
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def faults() -> list[str]:
+    """The faults of the page since the last `clear`, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, origin: str, faults: list[str]) -> Page:
+    page = browser.new_page(viewport=SCREEN)
+    page.set_default_timeout(WAIT_MS)
+
+    def check_response(response):
+        if response.status >= 400:
+            faults.append(f"{response.status}: {response.url}")
+
+    def check_request(request):
+        if not request.url.startswith((f"{origin}/", "data:")):
+            faults.append(f"not of the site: {request.url}")
+
+    def check_failure(request):
+        if request.failure != "net::ERR_ABORTED":  # the next page ends the requests of this one
+            faults.append(f"{request.failure}: {request.url}")
+
+    def check_message(message):
+        if message.type in {"error", "warning"}:
+            faults.append(f"console: {message.text}")
+
+    page.on("console", check_message)
+    page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
+    page.on("request", check_request)
+    page.on("requestfailed", check_failure)
+    page.on("response", check_response)
+    return page
+
+
+@pytest.fixture(scope="module")
+def visits(page: Page, origin: str, faults: list[str]) -> dict[str, Visit]:
+    """Each page of the site by its URL."""
+    found = {}
+    for file in sorted(SITE.rglob("*.html")):
+        url = f"{origin}/{file.relative_to(SITE)}".removesuffix("index.html")
+        faults.clear()
+        page.set_viewport_size(SCREEN)
+        page.goto(url)
+        targets = page.evaluate(TARGETS)
+        page.set_viewport_size(PHONE)
+        wide = page.evaluate(WIDE)
+        found[url] = Visit([*faults], targets["ids"], targets["links"], wide)
+    return found
+
+
+def search(page: Page, origin: str, text: str) -> str:
+    """Type the text into the search box of the first page, and return the path of the first result."""
+    page.set_viewport_size(SCREEN)
+    page.goto(f"{origin}/")
+    page.get_by_role("search").get_by_placeholder("Search").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.locator(".search-summary")).to_contain_text(re.compile("Search finished|did not match"))
+    first = page.locator("#search-results li a").first
+    return str(first.evaluate("({ pathname }) => pathname")) if first.count() else ""
+
+
+def test_no_page_has_an_error_or_requests_anything_but_the_site(visits: dict[str, Visit]) -> None:
+    assert len(visits) >= 60
+    assert {url: visit.faults for url, visit in visits.items() if visit.faults} == {}
+
+
+def test_no_page_and_no_table_scrolls_sideways_on_a_phone(visits: dict[str, Visit]) -> None:
+    assert {url: visit.wide for url, visit in visits.items() if visit.wide} == {}
+
+
+def test_the_target_of_each_link_exists(visits: dict[str, Visit], origin: str) -> None:
+    broken = []
+    for url, visit in visits.items():
+        for link in set(visit.links):
+            target, anchor = urldefrag(link)
+            if not target.startswith(f"{origin}/"):
+                continue
+            if target in visits:
+                exists = not anchor or unquote(anchor) in visits[target].ids
+            else:
+                exists = (SITE / unquote(target.removeprefix(f"{origin}/")).partition("?")[0]).is_file()
+            if not exists:
+                broken.append((url, link))
+    assert broken == []
+
+
+def test_the_navigation_opens_on_a_phone_and_leads_to_a_page(
+    page: Page, visits: dict[str, Visit], origin: str, faults: list[str]
+) -> None:
+    page.set_viewport_size(PHONE)
+    for path in ("", "reference/errors/", "zh/getting_started/"):
+        faults.clear()
+        page.goto(f"{origin}/{path}")
+        link = page.locator(".sidebar-tree").get_by_role("link", name="Symptoms")
+        expect(link).not_to_be_in_viewport()
+        page.locator("header label[for=__navigation]").click()
+        expect(link).to_be_in_viewport(ratio=1)
+        link.click()
+        expect(page).to_have_url(f"{origin}/symptoms/")
+        assert faults == []
+
+
+def test_the_first_result_is_the_page_of_symptoms(page: Page, origin: str, faults: list[str]) -> None:
+    faults.clear()
+    texts = [*WORDS, *LOG_LINES, *TEXTS_OF_THE_TABLE]
+    assert len(texts) >= 25
+    first = {text: search(page, origin, text) for text in texts}
+    assert {text: path for text, path in first.items() if path != "/symptoms/"} == {}
+    assert faults == []
+
+
+def test_the_words_of_a_search_are_marked_on_the_page_that_the_reader_opens(
+    page: Page, origin: str, faults: list[str]
+) -> None:
+    faults.clear()
+    search(page, origin, LOG_LINES[0])  # its word "c" is in the titles of icons
+    page.locator("#search-results li a").first.click()
+    expect(page.locator("span.highlighted", has_text="certificate").first).to_be_visible()
+    assert faults == []
+
+
+def test_a_page_is_found_by_its_title(page: Page, origin: str) -> None:
+    assert search(page, origin, "Token recipes") == "/tokens/"
