@@ -532,6 +532,8 @@ def init(
     Exit codes: 0 written, 1 a test failed, 2 invalid command line or answers.
     """
     path = Path(output).absolute()
+    if secret_file and "}" in path_in_file(secret_file, path.parent):
+        exit_unusable("--secret-file: a path with } cannot stand in a configuration: move or rename the file")
     if path.exists() and not force and (yes or not click.confirm(f"{output} exists. Overwrite it?", default=False)):
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
     _check_writable(path)

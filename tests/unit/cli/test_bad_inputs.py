@@ -95,6 +95,7 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "a profile that the file has not": (text(VALID), "keys new --profile own --config FILE", "not a profile in"),
     "an output in a missing folder": (None, "init --yes --output FILE/x.yaml", "No such file or directory"),
     "an output that is a folder": (folder, "init --yes --force --output FILE", "is a folder: name a file in it"),
+    "a secret's path that ends a reference": (None, "init --yes --secret-file a}b", "a path with } cannot stand in"),
     "a role that is not one": (None, "keys new --role boss", "boss"),
     "an end that is not a time": (None, "keys new --expires tomorrow", "expects a date, such as"),
     "a call without --call": (text(VALID), "doctor --config FILE --operation chat", "requires --call"),
