@@ -20,6 +20,8 @@ PLANTED, PLANTED_ID = "jinja2==2.4.1", "CVE-2014-0012"
 """A pin that no lock has, and an advisory of 2014 about it."""
 TIMEOUT_S = 15
 NOT_SCANNED = 3
+NOT_RUN = 127
+"""What a shell returns for a command that it does not find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Verdict:
         return self.text
 
 
-def scan(names: Sequence[str], options: Sequence[str] = ()) -> Verdict:
-    """Audit requirements/NAME.txt for each name. `options` go to pip-audit, such as another service."""
+def scan(names: Sequence[str], options: Sequence[str] = (), *, requirements: Path = REQUIREMENTS) -> Verdict:
+    """Audit NAME.txt in `requirements` for each name. `options` go to pip-audit, such as another service."""
     with tempfile.TemporaryDirectory() as folder:
         planted = Path(folder) / "planted.txt"
         planted.write_text(f"{PLANTED}\n")
@@ -41,7 +43,7 @@ def scan(names: Sequence[str], options: Sequence[str] = ()) -> Verdict:
     if code != 1 or PLANTED_ID not in output:
         last = (output.strip().splitlines() or ["no output"])[-1]
         return Verdict(False, False, f"not scanned: pip-audit did not find {PLANTED_ID} in {PLANTED}: {last[:200]}")
-    code, output = _pip_audit([REQUIREMENTS / f"{name}.txt" for name in names], ["--require-hashes", *options])
+    code, output = _pip_audit([requirements / f"{name}.txt" for name in names], ["--require-hashes", *options])
     if code:
         return Verdict(True, True, f"pip-audit ended with {code}:\n{output}")
     return Verdict(True, False, f"no advisory about a pin of {', '.join(names)}; found the planted {PLANTED_ID}")
@@ -49,9 +51,11 @@ def scan(names: Sequence[str], options: Sequence[str] = ()) -> Verdict:
 
 def _pip_audit(files: Sequence[Path], options: Sequence[str]) -> tuple[int, str]:
     command = [str(Path(sys.executable).with_name("pip-audit")), "--strict", "--disable-pip", "--progress-spinner=off"]
-    requirements = [f"--requirement={file}" for file in files]
+    if not Path(command[0]).is_file():
+        return NOT_RUN, f"{command[0]} not found: remove .release, and `make release` installs it again"
+    given = [f"--requirement={file}" for file in files]
     done = subprocess.run(
-        [*command, f"--timeout={TIMEOUT_S}", *options, *requirements], capture_output=True, text=True, check=False
+        [*command, f"--timeout={TIMEOUT_S}", *options, *given], capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout + done.stderr
 

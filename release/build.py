@@ -1,4 +1,7 @@
-"""Build the files of a release into dist/ from the commit that is checked out, and test them: `make release`."""
+"""Build the files of a release into dist/ from the commit that is checked out, and test them: `make release`.
+
+A file that is not committed changes nothing of a release, and a release that fails leaves dist/ as it was.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tests.e2e.container.engine import Engine, missing
+from tests.e2e.container.engine import Engine, EngineFailed, missing
 
 from release import audit, locks
 
@@ -25,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 LOCKS = ("demo", *(f"extra-{extra}" for extra in ("aws", "crypto", "entra", "google", "valkey")))
 """All that a user may install: gatepass, and each extra."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+TOOLS = ("release", "requirements/release.txt", "tests/e2e/container")
+"""The files that build a release. They run from the working tree."""
 MACHINES = ("x86_64", "aarch64")
 NEWEST_GLIBC = 28
 """The wheels of the archives run with glibc 2.28 and newer: Debian 10, RHEL 8."""
@@ -46,17 +51,40 @@ class ReleaseFailed(Exception):
     """A file of the release cannot be built, or does not pass its test."""
 
 
-def run(*command: str | Path, cwd: Path = ROOT, umask: int = -1, environment: Mapping[str, str] | None = None) -> str:
-    """Run a command and return its standard output. Raises ReleaseFailed with all of its output."""
+def run(
+    *command: str | Path, cwd: Path | None = None, umask: int = -1, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a command, by default in the repository, and return its standard output.
+
+    Raises ReleaseFailed with all of its output, or if this machine does not have the command.
+    """
     words, variables = [str(part) for part in command], {**os.environ, **(environment or {})}
-    done = subprocess.run(words, cwd=cwd, umask=umask, env=variables, capture_output=True, text=True, check=False)
+    if shutil.which(words[0], path=variables.get("PATH")) is None:
+        raise ReleaseFailed(_not_found(Path(words[0])))
+    done = subprocess.run(
+        words, cwd=cwd or ROOT, umask=umask, env=variables, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise ReleaseFailed(f"{' '.join(words[:4])} … ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
-def version() -> str:
-    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "src/gatepass/__init__.py").read_text(), re.MULTILINE)
+def _not_found(tool: Path) -> str:
+    if tool.is_absolute():
+        return f"{tool.name} not found in {tool.parent}: remove .release, and `make release` installs it again"
+    return f"{tool} not found: install it, on Debian and Ubuntu with `apt-get install {tool}`"
+
+
+def extract(revision: str, folder: Path, umask: int = -1) -> Path:
+    """Write the committed files of `revision` into a new folder, and return it. Raises ReleaseFailed."""
+    archive = folder.with_name(f"{folder.name}.tar")
+    run("git", "archive", f"--output={archive}", revision)
+    run("tar", "--extract", f"--file={archive}", f"--one-top-level={folder}", umask=umask)
+    return folder
+
+
+def version(source: Path) -> str:
+    found = re.search(r'^__version__ = "(.+)"$', (source / "src/gatepass/__init__.py").read_text(), re.MULTILINE)
     if found is None:
         raise ReleaseFailed("src/gatepass/__init__.py has no __version__")
     return found[1]
@@ -87,10 +115,7 @@ def build_packages(revision: str, repository: str, dist: Path) -> tuple[Path, Pa
     builds: list[dict[str, bytes]] = []
     for umask, zone in ((0o022, "UTC"), (0o077, "Asia/Shanghai")):
         with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "source.tar"
-            run("git", "archive", f"--output={archive}", revision)
-            source = Path(folder) / f"source-{umask:o}"
-            run("tar", "--extract", f"--file={archive}", f"--one-top-level={source}", umask=umask)
+            source = extract(revision, Path(folder) / f"source-{umask:o}", umask)
             environment = {"SOURCE_DATE_EPOCH": epoch, "TZ": zone, "GATEPASS_REPOSITORY": repository}
             run(
                 sys.executable,
@@ -113,17 +138,21 @@ def build_packages(revision: str, repository: str, dist: Path) -> tuple[Path, Pa
     return wheel, sdist
 
 
-def pins(python: str, machine: str) -> Iterator[str]:
+def pins(source: Path, python: str, machine: str) -> Iterator[str]:
     """Yield a line with hashes for each package that gatepass or one of its extras installs there."""
+    requirements = source / "requirements"
     here = locks.environment(python, machine)
     found = {
-        f"{pin.name}=={pin.version}": pin.hashes for lock in LOCKS for pin in locks.read(lock) if pin.applies(here)
+        f"{pin.name}=={pin.version}": pin.hashes
+        for lock in LOCKS
+        for pin in locks.read(lock, requirements)
+        if pin.applies(here)
     }
     for package, hashes in sorted(found.items()):
         yield " ".join([package, *(f"--hash={each}" for each in hashes)])
 
 
-def build_wheelhouse(wheel: Path, machine: str, epoch: int) -> Path:
+def build_wheelhouse(source: Path, wheel: Path, machine: str, epoch: int) -> Path:
     """Return an archive with the wheels of gatepass, its dependencies and its extras for all Pythons on `machine`."""
     platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(5, NEWEST_GLIBC + 1)]
     platforms.append(f"--platform=manylinux2014_{machine}")
@@ -133,14 +162,14 @@ def build_wheelhouse(wheel: Path, machine: str, epoch: int) -> Path:
         wheels.mkdir(parents=True)
         for python in PYTHONS:
             wanted = Path(folder) / f"{python}.txt"
-            wanted.write_text("\n".join(pins(python, machine)))
+            wanted.write_text("\n".join(pins(source, python, machine)))
             run(
                 sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
                 "--only-binary=:all:", *platforms, f"--python-version={python}", "--implementation=cp",
                 f"--dest={wheels}", f"--requirement={wanted}",
             )  # fmt: skip
         shutil.copy(wheel, wheels)
-        (wheels.parent / "INSTALL.txt").write_text(INSTALL.format(version=version(), machine=machine))
+        (wheels.parent / "INSTALL.txt").write_text(INSTALL.format(version=version(source), machine=machine))
         target = wheel.parent / f"{name}.tar"
         with tarfile.open(target, "w") as archive:  # the wheels are compressed already
             archive.add(wheels.parent, name, filter=partial(_reproducible, epoch))  # sorts the members of a folder
@@ -153,8 +182,8 @@ def _reproducible(epoch: int, member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def install_offline(archive: Path, python: str, extras: str, folder: Path) -> Path:
-    """Install gatepass into a new environment from the archive alone, and return the environment."""
+def install_offline(archive: Path, number: str, python: str, extras: str, folder: Path) -> Path:
+    """Install gatepass `number` into a new environment from the archive alone, and return the environment."""
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     environment, wheels = folder / f"venv-{Path(python).name}", folder / archive.stem / "wheels"
@@ -162,8 +191,8 @@ def install_offline(archive: Path, python: str, extras: str, folder: Path) -> Pa
     here = environment / "bin/python"
     run(here, "-m", "pip", "install", "--quiet", "--no-index", f"--find-links={wheels}", f"gatepass{extras}")
     run(here, "-m", "pip", "check")
-    if version() not in run(environment / "bin/gatepass", "--version"):
-        raise ReleaseFailed(f"{archive.name} does not install gatepass {version()}")
+    if number not in run(environment / "bin/gatepass", "--version"):
+        raise ReleaseFailed(f"{archive.name} does not install gatepass {number}")
     return environment
 
 
@@ -171,20 +200,21 @@ def pythons() -> Iterator[tuple[str, str]]:
     """Yield each supported Python that this machine runs: its command and its exact version."""
     for number in PYTHONS:
         command = f"python{number}"
-        with suppress(ReleaseFailed, FileNotFoundError):  # a version manager's command for a Python that is not here
+        with suppress(ReleaseFailed):  # not here, or only the command of a version manager
             yield command, run(command, "-c", "import platform; print(platform.python_version())").strip()
 
 
-def write_sbom(archive: Path, epoch: int) -> Path:
+def write_sbom(source: Path, archive: Path, epoch: int) -> Path:
     """Write what an installation without extras contains, in CycloneDX, with cyclonedx-bom."""
-    target = archive.parent / f"gatepass-{version()}.cdx.json"
+    number = version(source)
+    target = archive.parent / f"gatepass-{number}.cdx.json"
     with tempfile.TemporaryDirectory() as folder:
-        environment = install_offline(archive, sys.executable, "", Path(folder))
+        environment = install_offline(archive, number, sys.executable, "", Path(folder))
         run(environment / "bin/python", "-m", "pip", "uninstall", "--quiet", "--yes", "pip", "setuptools")
         # cyclonedx-bom leaves out a version that is dynamic
         project = Path(folder) / "pyproject.toml"
         project.write_text(
-            (ROOT / "pyproject.toml").read_text().replace("dynamic = [", f'version = "{version()}"\ndynamic = [')
+            (source / "pyproject.toml").read_text().replace("dynamic = [", f'version = "{number}"\ndynamic = [')
         )
         run(
             Path(sys.executable).with_name("cyclonedx-py"), "environment", environment, "--output-reproducible",
@@ -212,32 +242,50 @@ def main() -> int:
     parser.add_argument("--audited", action="store_true", help="fail if no advisory service can be reached")
     options = parser.parse_args()
     try:
-        if options.tag:
-            check_tag(options.tag, version(), (ROOT / "CHANGELOG.md").read_text())
-        if changed := run("git", "status", "--porcelain"):
-            print(f"not in the release, because it is not committed:\n{changed}")
-        shutil.rmtree(ROOT / "dist", ignore_errors=True)
-        (ROOT / "dist").mkdir()
-        files = build(run("git", "rev-parse", "HEAD").strip(), options.repository, ROOT / "dist")
-        report(write_checksums(files), f"{len(files)} files; test with `sha256sum --check SHA256SUMS`")
-    except ReleaseFailed as error:
+        release(options.repository, options.tag, audited=options.audited)
+    except (ReleaseFailed, EngineFailed) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    verdict = audit.scan(LOCKS)
-    print(f"advisories: {verdict}")
-    return int(verdict.found or (options.audited and not verdict.scanned))
+    return 0
 
 
-def build(revision: str, repository: str, dist: Path) -> tuple[Path, ...]:
-    """Write all files but the checksums, test each of them, and return them."""
-    number = version()
+def release(repository: str, tag: str | None, *, audited: bool) -> None:
+    """Build all files, and put them in the place of dist/ as the last step. Raises ReleaseFailed, EngineFailed."""
+    if changed := run("git", "status", "--porcelain", "--", *TOOLS):
+        raise ReleaseFailed(f"commit the tools of the release, which run as they are here:\n{changed}")
+    if changed := run("git", "status", "--porcelain"):
+        print(f"not in the release, because it is not committed:\n{changed}")
+    revision = run("git", "rev-parse", "HEAD").strip()
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "build", prefix="release-") as folder:  # of one file system with dist/
+        source, dist = extract(revision, Path(folder) / "source"), Path(folder) / "dist"
+        if tag:
+            check_tag(tag, version(source), (source / "CHANGELOG.md").read_text())
+        dist.mkdir()
+        files = build(revision, source, repository, dist)
+        report(write_checksums(files), f"{len(files)} files; test with `sha256sum --check SHA256SUMS`")
+        verdict = audit.scan(LOCKS, requirements=source / "requirements")
+        print(f"advisories: {verdict}")
+        if verdict.found or (audited and not verdict.scanned):
+            raise ReleaseFailed("the audit did not pass")
+        if (ROOT / "dist").exists():
+            (ROOT / "dist").rename(Path(folder) / "former")
+        dist.rename(ROOT / "dist")
+
+
+def build(revision: str, source: Path, repository: str, dist: Path) -> tuple[Path, ...]:
+    """Write all files but the checksums into `dist`, test each of them, and return them.
+
+    `source` holds the files of `revision`.
+    """
+    number = version(source)
     epoch = int(run("git", "log", "-1", "--format=%ct", revision))
-    section = _written(dist / f"gatepass-{number}-notes.md", notes((ROOT / "CHANGELOG.md").read_text(), number))
+    section = _written(dist / f"gatepass-{number}-notes.md", notes((source / "CHANGELOG.md").read_text(), number))
     report(section, "the section of CHANGELOG.md")
     wheel, sdist = build_packages(revision, repository, dist)
     report(wheel, "two builds have equal bytes")
     report(sdist, "two builds have equal bytes")
-    archives = {machine: build_wheelhouse(wheel, machine, epoch) for machine in MACHINES}
+    archives = {machine: build_wheelhouse(source, wheel, machine, epoch) for machine in MACHINES}
     for machine, archive in archives.items():
         if machine != platform.machine():
             report(archive, f"all wheels of the locks; not installed, because this machine is {platform.machine()}")
@@ -245,12 +293,12 @@ def build(revision: str, repository: str, dist: Path) -> tuple[Path, ...]:
         ran = []
         for command, exact in pythons():
             with tempfile.TemporaryDirectory() as folder:
-                install_offline(archive, command, "[all,demo]", Path(folder))
+                install_offline(archive, number, command, "[all,demo]", Path(folder))
             ran.append(exact)
         report(archive, f"gatepass[all,demo] installs without an index on Python {', '.join(ran)}")
-    sbom = write_sbom(archives[platform.machine()], epoch)
+    sbom = write_sbom(source, archives[platform.machine()], epoch)
     report(sbom, "valid CycloneDX 1.6 of an installation without extras")
-    build_image(revision, repository, dist)
+    build_image(revision, source, repository, dist)
     return tuple(sorted(dist.iterdir()))
 
 
@@ -259,22 +307,20 @@ STAND_IN = "localhost/"
 """Where the name of a base begins that was made on this machine."""
 
 
-def build_image(revision: str, repository: str, dist: Path) -> None:
+def build_image(revision: str, source: Path, repository: str, dist: Path) -> None:
     """Build the image of `revision` for this processor. Without a real base it is no file of the release."""
     if reason := missing():
         print(f"image: not built: {reason}")
         return
-    number, base_name = version(), os.environ.get("BASE", "a stand-in for the base, because BASE is not set")
+    number, base_name = version(source), os.environ.get("BASE", "a stand-in for the base, because BASE is not set")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     store = Path(os.environ.get("CONTAINER_STORE") or cache / "gatepass" / "containers")
     labels = {"version": number, "revision": revision, "source": repository}
     options = [f"--label=org.opencontainers.image.{name}={value}" for name, value in labels.items() if value]
     tag = f"localhost/gatepass:{number}"
     with tempfile.TemporaryDirectory() as folder:
-        run("git", "archive", f"--output={folder}/source.tar", revision)
-        run("tar", "--extract", f"--file={folder}/source.tar", f"--one-top-level={folder}/source")
         engine = Engine(store, Path(folder))
-        base = engine.build(Path(folder) / "source", tag, *options)
+        base = engine.build(source, tag, *options)
         added_bytes = engine.added_bytes(tag, base)
         ran = engine.once(tag, "--version").stdout.strip()
         if ran != f"gatepass, version {number}" or added_bytes > MOST_ADDED_BYTES:

@@ -29,13 +29,13 @@ class Pin:
         return self.marker is None or self.marker.evaluate(dict(environment))
 
 
-def text(name: str) -> str:
-    return (REQUIREMENTS / f"{name}.txt").read_text()
+def text(name: str, requirements: Path = REQUIREMENTS) -> str:
+    return (requirements / f"{name}.txt").read_text()
 
 
-def read(name: str) -> tuple[Pin, ...]:
-    """The pins of requirements/NAME.txt in order."""
-    lines = (line for line in text(name).replace("\\\n", " ").splitlines())
+def read(name: str, requirements: Path = REQUIREMENTS) -> tuple[Pin, ...]:
+    """The pins of NAME.txt in `requirements`, in order."""
+    lines = (line for line in text(name, requirements).replace("\\\n", " ").splitlines())
     return tuple(_pin(line) for line in lines if line and not line.lstrip().startswith("#"))
 
 

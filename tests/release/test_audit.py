@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from release.audit import NOT_SCANNED, PLANTED, PLANTED_ID
+from release.audit import NOT_SCANNED, PLANTED, PLANTED_ID, scan
 from release.build import ROOT
 
 IN_THE_LOCK = "uvicorn"
@@ -87,6 +87,13 @@ def test_a_service_that_cannot_be_reached_is_no_scan():
     code, output = audit(url)
     assert code == NOT_SCANNED
     assert output.startswith("not scanned: ")
+
+
+def test_a_missing_pip_audit_is_no_scan(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    verdict = scan(["runtime"])
+    assert not verdict.scanned
+    assert str(verdict).endswith("pip-audit not found: remove .release, and `make release` installs it again")
 
 
 def test_no_lock_has_the_planted_pin():

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from release.build import ROOT, ReleaseFailed, run
+from release.build import ROOT, ReleaseFailed, extract, run
 
 import gatepass
 from gatepass.config.changes import parsed_version
@@ -37,9 +37,7 @@ def test_each_earlier_version_of_the_changelog_is_tested():
 
 def built(revision: str, folder: Path) -> Path:
     """Build the wheel of `revision`, and return a folder with its packages. Raises ReleaseFailed."""
-    archive, source = folder / "source.tar", folder / "source"
-    run("git", "archive", f"--output={archive}", revision)
-    shutil.unpack_archive(archive, source, filter="data")
+    source = extract(revision, folder / "source")
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist", cwd=source)
     (wheel,) = (folder / "dist").iterdir()
     shutil.unpack_archive(wheel, folder / "packages", "zip")
