@@ -81,7 +81,8 @@ def with_planted(cls: Any) -> Any:
 
 
 def annotation(cls: Any, name: str) -> str:
-    found = next(vars(base)["__annotations__"][name] for base in cls.__mro__ if name in inspect.get_annotations(base))
+    annotations = (inspect.get_annotations(base) for base in cls.__mro__)
+    found = next(each[name] for each in annotations if name in each)
     return str(getattr(found, "__forward_arg__", found))
 
 

@@ -225,7 +225,7 @@ def state():
     root, own = logging.getLogger(), logging.getLogger("gatepass")
     return (
         gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), list(root.handlers), root.level, list(own.handlers),
-        own.level, [signal.getsignal(number) for number in signal.valid_signals()], asyncio.get_event_loop_policy(),
+        own.level, [signal.getsignal(number) for number in signal.valid_signals()], asyncio.events._event_loop_policy,
         logging.logThreads, logging._srcfile, sys.excepthook, calls,
     )
 
