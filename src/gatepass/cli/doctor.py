@@ -88,8 +88,8 @@ def doctor(
         if given is not None and not call:
             raise click.UsageError(f"{option} requires --call.")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
-    report = Report(as_json=as_json)
     if url is not None:
+        report = Report(as_json=as_json)
         for option, given in (("--key", caller), ("--config", path)):
             if given is not None:
                 raise click.UsageError(f"{option} names an entry or a file of this machine: leave it out with --url.")
@@ -102,8 +102,10 @@ def doctor(
         asyncio.run(report.show(diagnose_url(base_url, key, asked, report.begin)))
         sys.exit(report.finish())
     from gatepass.cli.reach import Step, StepOutcome
+    from gatepass.config.environment import SOURCE
 
     loaded = load_or_exit(path)
+    report = Report(as_json=as_json, names_variables=loaded.source == SOURCE)
     try:
         calls = _calls(loaded.config, model, operation, find_key(loaded.config, caller)) if call else ()
         valid = f"{loaded.source} is valid: {summary(loaded.config)}"
@@ -173,10 +175,14 @@ def _remote_key(*, from_stdin: bool) -> str | None:
 
 
 class Report:
-    """Prints each step when it ends, or one JSON document at the end, and the progress of a step on a terminal."""
+    """Prints each step when it ends, or one JSON document at the end, and the progress of a step on a terminal.
 
-    def __init__(self, *, as_json: bool) -> None:
+    With `names_variables`, the GATEPASS_ variable follows each setting that it sets.
+    """
+
+    def __init__(self, *, as_json: bool, names_variables: bool = False) -> None:
         self._as_json = as_json
+        self._names_variables = names_variables
         self.steps: list[Step] = []
         self._progress = ExitStack()
 
@@ -185,6 +191,10 @@ class Report:
         self._progress.enter_context(progress(f"{hop} {what}"))
 
     def add(self, step: Step) -> None:
+        if self._names_variables:
+            from gatepass.config.environment import with_variables
+
+            step = replace(step, why=with_variables(step.why), advice=with_variables(step.advice))
         step = replace(step, why=printable(step.why), advice=printable(step.advice))
         self._progress.close()
         self.steps.append(step)

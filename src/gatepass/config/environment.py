@@ -78,6 +78,7 @@ NOT_OF_HASH = (
     "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME/operations=chat+GET:files; everything after HASH is"
     " optional"
 )
+DOUBLED = f"begins with its own name: remove the second {PREFIX}KEY_HASHES="
 NO_KEY = "is the profile of clients' keys, but there are no keys"
 NEAR = 0.7
 WANTS_A_FILE = "requires a file, which --config or GATEPASS_CONFIG names"
@@ -102,6 +103,26 @@ def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
     if environment.get(PREFIX + CLIENT_KEY_VARIABLE):
         reading.document.warnings.append(f"{PREFIX}{CLIENT_KEY_VARIABLE} {NO_CLIENTS_KEY}")
     return reading.document
+
+
+def with_variables(text: str) -> str:
+    """Return `text` with the variable in brackets behind each address, CA and proxy that a variable sets."""
+    return _BY_VARIABLE.sub(lambda found: f"{found[0]} ({PREFIX}{_VARIABLE_BY_SETTING[found[1]]})", text)
+
+
+_VARIABLE_BY_SETTING: Mapping[str, str] = MappingProxyType(
+    {
+        f"upstreams.{CHAT}.base_url": "UPSTREAM_URL",
+        f"upstreams.{EMBEDDINGS}.base_url": "EMBEDDINGS_URL",
+        **{
+            f"{block}.network.{setting}": variable
+            for block in (f"upstreams.{CHAT}", f"upstreams.{EMBEDDINGS}", f"credentials.{CREDENTIAL}")
+            for setting, variable in (("ca_file", "CA_FILE"), ("proxy", "PROXY"), ("proxy_auth", "PROXY"))
+        },
+    }
+)
+_BY_VARIABLE = re.compile(rf"\b({'|'.join(map(re.escape, _VARIABLE_BY_SETTING))})\b(?! \()")
+"""Not followed by a bracket, because a message may have the variable already."""
 
 
 def unknown_variables(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
@@ -194,7 +215,9 @@ class _Reading:
         for entry in entries:
             self._entry(entry, keys.name if keys else "")
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
-            key_hash, *settings = text.split("/")
+            if text.startswith(f"{PREFIX}KEY_HASHES="):
+                self._problem((), DOUBLED, "KEY_HASHES")
+            key_hash, *settings = text.removeprefix(f"{PREFIX}KEY_HASHES=").split("/")
             pairs = [setting.partition("=") for setting in settings]
             found: dict[str, Any] = {name: value for name, _, value in pairs if name in OF_HASH}
             if "operations" in found:  # a blank separates hashes

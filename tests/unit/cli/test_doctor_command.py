@@ -4,6 +4,7 @@ import re
 from functools import partial
 
 import pytest
+from click.testing import CliRunner
 
 import gatepass.cli.doctor
 from gatepass.cli import main
@@ -50,6 +51,15 @@ def steps_of(result):
     assert first.startswith("ok   gatepass configuration: ")
     assert first.endswith("f.yaml is valid: 2 upstreams, 0 credentials, 2 keys")
     return others
+
+
+def test_doctor_names_the_variable_of_a_setting_if_there_is_no_file(doctor, found):
+    advice = "Set upstreams.chat.network.ca_file to a PEM file."
+    found.findings = [Step("upstream:chat", "tls", StepOutcome.FAILS, "an unknown CA", advice)]
+    variables = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
+    done = CliRunner().invoke(main, ["doctor"], env=variables)
+    assert "Set upstreams.chat.network.ca_file (GATEPASS_CA_FILE) to a PEM file." in done.stdout
+    assert advice in doctor().stdout
 
 
 @pytest.mark.parametrize("option", [("--key", "bot"), ("--operation", "embeddings")])

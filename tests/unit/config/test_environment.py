@@ -4,7 +4,7 @@ import re
 import pytest
 
 from gatepass.config.document import ConfigError
-from gatepass.config.environment import parsed_json, read_environment
+from gatepass.config.environment import parsed_json, read_environment, with_variables
 from gatepass.config.load import load
 from gatepass.config.references import Reference, UnresolvedReference
 
@@ -151,6 +151,28 @@ def test_a_hash_has_its_settings_behind_it():
         {"name": "hash-2", "hash": "sha256:b", "profile": "dify"},
         {"name": "hash-3", "hash": "sha256:c", "profile": "ragflow"},
     ]
+
+
+def test_a_whole_line_as_the_value_is_one_problem_that_names_the_mistake():
+    one = f"sha256:{'1' * 64}/name=ragflow"
+    variables = {"GATEPASS_UPSTREAM_URL": "https://u/v1", "GATEPASS_KEY_HASHES": f"GATEPASS_KEY_HASHES={one}"}
+    with pytest.raises(ConfigError) as caught:
+        load(None, variables)
+    (problem,) = caught.value.problems
+    assert str(problem) == (
+        "environment GATEPASS_KEY_HASHES: begins with its own name: remove the second GATEPASS_KEY_HASHES="
+    )
+
+
+def test_a_setting_is_followed_by_its_variable_once():
+    text = "Check upstreams.chat.network.proxy_auth, upstreams.embeddings.base_url and credentials.token.network.proxy."
+    assert with_variables(text) == (
+        "Check upstreams.chat.network.proxy_auth (GATEPASS_PROXY), upstreams.embeddings.base_url"
+        " (GATEPASS_EMBEDDINGS_URL) and credentials.token.network.proxy (GATEPASS_PROXY)."
+    )
+    assert with_variables(with_variables(text)) == with_variables(text)
+    for other in ("upstreams.chat.network.client_cert", "upstreams.chat2.base_url", "store.network.ca_file"):
+        assert with_variables(other) == other
 
 
 def test_a_hash_has_its_operations_behind_it():
