@@ -1,4 +1,4 @@
-# Build: docker build -t gatepass .     Behind a mirror: --build-arg BASE=… --build-arg PIP_INDEX_URL=…
+# Build: docker build -t gatepass:local .     Behind a proxy, a CA or a mirror: docs/container.md
 # With sources of tokens that want a vendor's library: --build-arg EXTRAS=entra,google (aws, crypto and valkey too)
 # Plain Dockerfile on purpose (no heredocs, no COPY --link): older buildah and kaniko build it too.
 # The workflow image.yml resolves the digest of the base and builds with BASE=NAME@DIGEST. No digest stands here.

@@ -86,7 +86,8 @@ WITHOUT = (
         "`CERTIFICATE_VERIFY_FAILED`, `unable to get local issuer certificate`",
         "The CA of your company signed the certificate, or a proxy replaces it.",
         "Set [`network.ca_file`](reference/configuration.md#networkca_file) of the upstream and of the credential: "
-        "usually both require it. Without a configuration file, set `GATEPASS_CA_FILE`. Then `gatepass doctor`.",
+        "usually both require it. Without a configuration file, set `GATEPASS_CA_FILE`, in Compose in `deploy/.env`, "
+        "and [mount the file](container.md#the-image). Then `gatepass doctor`.",
         "trusts your company's CA: set `network.ca_file`",
     ),
 )
@@ -168,7 +169,8 @@ REQUEST = (
     Symptom(
         "503 `token_unavailable`, `no token for credential …`, `next attempt in 30 s`, `/readyz` red",
         "The token endpoint failed or refused the client. After a refusal, gatepass asks again after 30 to 300 s.",
-        "`gatepass status`: the last lines have the issuer's reason. After a repair there, run `gatepass reload`.",
+        "`gatepass status`: the last lines have the issuer's reason. After a repair there, run `gatepass reload`. "
+        "After a new secret in Compose, run `docker compose -f … up -d --force-recreate` instead.",
     ),
     Symptom(
         "503 `overloaded`, 429 `concurrency_limited`",
@@ -180,7 +182,7 @@ REQUEST = (
         "not trust`",
         "The CA of your company signed the certificate of the upstream or the token endpoint, or a proxy replaces it.",
         "Set `network.ca_file` of the part that `hop` names. Usually the upstream and the credential both require "
-        "it. Then `gatepass doctor`.",
+        "it. Without a configuration file, set `GATEPASS_CA_FILE` for both. Then `gatepass doctor`.",
     ),
     Symptom(
         "502 `upstream_closed`: `closed the connection before its reply was complete`, or "
@@ -193,6 +195,12 @@ REQUEST = (
         '`"code":"102"`, or another number, hop `upstream:…`',
         "The upstream's own error: gatepass keeps its code and text. RAGFlow uses 102 for most faults of a request.",
         "Follow `message`. [`error.upstream`](errors.md#the-error-object) has its other members, if there are any.",
+    ),
+    Symptom(
+        "404 `You don't own the chat …`, `The owner of this token has no such assistant in RAGFlow`",
+        "`name` of the model is not the id of an assistant of this API key's owner.",
+        "Set `name` of the model to the assistant's id, or to `agent:ID` for an agent. "
+        "[The guide](guides/ragflow_upstream.md#start-gatepass-in-front-of-ragflow) lists the ids.",
     ),
     Symptom(
         "502 `upstream_redirect`, `upstream_html`: `answered 200 OK with an HTML page`",
@@ -249,7 +257,9 @@ TOKEN = (
     Symptom(
         "`the issuer refused the client: … answered 401: invalid_client`",
         "The client id, the secret or the way to send it is wrong.",
-        "Correct `client_id`, `client_secret` or `client_auth`.",
+        "Correct `client_id`, `client_secret` or `client_auth`, in `deploy/.env` `GATEPASS_CLIENT_ID` or "
+        "`GATEPASS_CLIENT_AUTH`. In Compose, then run `docker compose -f … up -d --force-recreate`, also after a new "
+        "secret.",
     ),
     Symptom(
         "`the URL is wrong: … answered 404`",
@@ -324,6 +334,17 @@ RAGFLOW = (
         "`docker compose -f … ps`, see [start and container](symptoms.md#start-and-container). Then test from "
         "RAGFlow's network: `docker run --rm -it --network docker_ragflow gatepass:local doctor --url "
         "http://gatepass:8080/v1 MODEL --call`",
+    ),
+    Symptom(
+        "`Fail to bind embedding model`",
+        "RAGFlow cannot use the embedding model for a document. The text after the colon has the reason.",
+        "Search this page for that text. Then run the command of the row above with `--operation embeddings`.",
+    ),
+    Symptom(
+        "`**ERROR**: INVALID_REQUEST`, also with `Unrecognized request argument`",
+        "Without `hop` in the text, this model has the URL of the LLM gateway: its requests do not reach gatepass.",
+        "Without `hop`: enter `http://gatepass:8080/v1` as Base url, and the key of gatepass. With `hop`: see "
+        "[requests](symptoms.md#requests).",
     ),
     Symptom("`Missing credentials`", "The API-Key is empty.", "Enter the key of gatepass."),
     Symptom(
@@ -420,7 +441,23 @@ PROCESS = (
         "`/run/secrets/… cannot be read: Permission denied`",
         "The user of the container cannot read the file.",
         "`sudo chown 65532 deploy/secrets/client_secret`, for a JSON login `deploy/secrets/login`. Then "
-        "`docker compose -f … up -d --force-recreate`.",
+        "`docker compose -f … up -d --force-recreate`. If that does not help, see "
+        "[SELinux and rootless Docker](container.md#selinux-and-rootless-docker).",
+    ),
+    Symptom(
+        "`GATEPASS_KEY_HASHES: begins with its own name`",
+        "The printed line was pasted behind `GATEPASS_KEY_HASHES=`.",
+        "Replace the whole line in `deploy/.env` by the printed one.",
+    ),
+    Symptom(
+        "another gatepass stops at `up -d`",
+        "All Compose files have the project `gatepass`, and each replaces the gatepass of the others.",
+        "Use one gatepass for all clients: see [both directions](guides/ragflow_upstream.md#both-directions).",
+    ),
+    Symptom(
+        "`docker build` fails: `CERTIFICATE_VERIFY_FAILED` or no connection",
+        "The build requires a proxy, or a CA of your company.",
+        "See [build behind a proxy](container.md#build-behind-a-proxy-or-a-mirror).",
     ),
     Symptom(
         "RAGFlow cannot resolve `gatepass`",

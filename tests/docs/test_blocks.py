@@ -80,6 +80,7 @@ PARSED = {
     ("docs/architecture.md", ""): "drawings",
     ("docs/changelog.md", "{include} ../CHANGELOG.md"): "a directive of the site",
     ("docs/concepts/*.md", ""): "drawings and event streams",
+    ("docs/container.md", "dockerfile"): "needs Docker, and the CA of a company",
     ("docs/container.md", "sh"): "needs Docker; tests/e2e/container builds and runs the image",
     ("deploy/README.md", "sh"): "needs Docker; tests/e2e/container runs the Compose file",
     ("docs/contributing.md", "{include} ../CONTRIBUTING.md"): "a directive of the site",
@@ -196,6 +197,8 @@ def test_each_block_parses(block: Block) -> None:
             ConfigParser(interpolation=None).read_string(block.text)
         case "toml":
             tomllib.loads(block.text)
+        case "dockerfile":
+            assert all(re.match("(FROM|COPY|RUN) ", line) for line in block.text.splitlines())
         case "diff":
             assert re.match(r"--- (a/|/dev/null)", block.text)
         case _:

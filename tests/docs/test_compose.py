@@ -26,7 +26,12 @@ from tests.e2e.container import compose
 ROOT = compose.DEPLOY.parent
 IMAGE_FACTS = (ROOT / "Dockerfile").read_text()
 FILES = ("ragflow", "ragflow_login")
+REQUIRED = ("GATEPASS_UPSTREAM_URL", "GATEPASS_TOKEN_URL", "GATEPASS_KEY_HASHES")
 EVERY_FILE = pytest.mark.parametrize("name", FILES)
+WITH_FILE = compose.DEPLOY / "compose.ragflow_upstream.yaml"
+EVERY_FILE_OF_VARIABLES = pytest.mark.parametrize(
+    "file", sorted({*compose.DEPLOY.glob("compose*.yaml")} - {WITH_FILE}), ids=lambda file: file.name
+)
 A_HASH = f"sha256:{'5a' * 32}"
 HELD = {
     "GATEPASS_CLIENT_SECRET_FILE": "s3cret-of-the-client",
@@ -77,8 +82,8 @@ def test_example_sets_every_variable_that_the_file_requires_and_reads_all_of_the
 @pytest.mark.parametrize(
     ("name", "variable"),
     [
-        *((name, variable) for name in FILES for variable in ("UPSTREAM_URL", "TOKEN_URL", "GATEPASS_KEY_HASHES")),
-        ("ragflow", "CLIENT_ID"),
+        *((name, variable) for name in FILES for variable in REQUIRED),
+        ("ragflow", "GATEPASS_CLIENT_ID"),
     ],
 )
 def test_compose_requires_variables_without_a_default(name: str, variable: str) -> None:
@@ -144,14 +149,18 @@ def test_secrets_are_files_that_compose_declares(name: str) -> None:
 
 
 def test_oauth2_is_the_configuration_of_the_first_file(tmp_path: Path) -> None:
-    loaded = load(None, environment("ragflow", tmp_path, SCOPE="llm.read", CLIENT_AUTH="form"), container=container())
+    loaded = load(
+        None,
+        environment("ragflow", tmp_path, GATEPASS_SCOPE="llm.read", GATEPASS_CLIENT_AUTH="form"),
+        container=container(),
+    )
     credential = loaded.config.credentials["token"]
     assert loaded.warnings == ()
     assert isinstance(credential, Oauth2Credential)
     assert (credential.token_url, credential.client_id, credential.client_auth, credential.scope) == (
         *("https://sso.corp.example/oauth/token", "ragflow", "form", "llm.read"),
     )
-    basic = load(None, environment("ragflow", tmp_path, CLIENT_AUTH="")).config.credentials["token"]
+    basic = load(None, environment("ragflow", tmp_path, GATEPASS_CLIENT_AUTH="")).config.credentials["token"]
     assert isinstance(basic, Oauth2Credential)
     assert (basic.client_auth, basic.scope) == ("basic", None)
     assert set(loaded.config.upstreams) == {"chat"}
@@ -160,7 +169,7 @@ def test_oauth2_is_the_configuration_of_the_first_file(tmp_path: Path) -> None:
 
 def test_a_json_login_is_the_configuration_of_the_second_file(tmp_path: Path) -> None:
     embeddings = "https://embed.corp.example/v1"
-    given = environment("ragflow_login", tmp_path, EMBEDDINGS_URL=embeddings)
+    given = environment("ragflow_login", tmp_path, GATEPASS_EMBEDDINGS_URL=embeddings)
     loaded = load(None, given, container=container())
     credential = loaded.config.credentials["token"]
     assert loaded.warnings == ()
@@ -182,17 +191,28 @@ def test_check_accepts_the_environment_of_the_file(name: str, tmp_path: Path) ->
     assert (done.exit_code, "warning" in done.output) == (0, False), done.output
 
 
-@pytest.mark.parametrize("file", sorted(compose.DEPLOY.glob("compose*.yaml")), ids=lambda file: file.name)
+@EVERY_FILE_OF_VARIABLES
 def test_every_file_passes_the_ca_the_proxy_and_client_auth(file: Path) -> None:
     required = dict.fromkeys(re.findall(r"\$\{(\w+):\?", file.read_text()), "x")
-    given = {"CA_FILE": "/etc/gatepass/ca.pem", "PROXY": "http://proxy.corp.example:3128", "ALLOW_PLAIN_HTTP": "true"}
+    given = {
+        "GATEPASS_CA_FILE": "/etc/gatepass/ca.pem",
+        "GATEPASS_PROXY": "http://proxy.corp.example:3128",
+        "GATEPASS_ALLOW_PLAIN_HTTP": "true",
+    }
     passed = compose.document({**required, **given}, file)["services"]["gatepass"]["environment"]
-    assert {name: passed[f"GATEPASS_{name}"] for name in given} == given
+    assert {name: passed[name] for name in given} == given
     empty = compose.document(required, file)["services"]["gatepass"]["environment"]
-    assert {f"GATEPASS_{name}" for name in given} <= empty.keys()
-    assert not {name for name in given if empty[f"GATEPASS_{name}"]}, "an empty value counts as not set"
-    assert f'# volumes: ["./ca.pem:{given["CA_FILE"]}:ro"]' in file.read_text()
+    assert given.keys() <= empty.keys()
+    assert not {name for name in given if empty[name]}, "an empty value counts as not set"
+    assert f'# volumes: ["./ca.pem:{given["GATEPASS_CA_FILE"]}:ro"]' in file.read_text()
     assert (passed["GATEPASS_TOKEN_TYPE"] == "oauth2") == ("GATEPASS_CLIENT_AUTH" in passed)
+
+
+@EVERY_FILE_OF_VARIABLES
+def test_a_setting_has_the_name_of_its_variable_in_the_file_of_the_variables(file: Path) -> None:
+    passed = YAML(typ="safe").load(file)["services"]["gatepass"]["environment"]
+    single = {name: re.fullmatch(r"\$\{(\w+)(?::[^}]*)?\}", value) for name, value in passed.items()}
+    assert {name: found[1] for name, found in single.items() if found and found[1] != name} == {}
 
 
 @EVERY_FILE
@@ -210,6 +230,14 @@ def test_the_line_that_keys_new_prints_fits_into_the_file_of_the_variables(name:
     variable, _, value = line.partition("=")
     (key,) = load(None, environment(name, tmp_path, **{variable: value})).config.access.keys
     assert (key.name, key.profile) == ("ragflow", "ragflow")
+
+
+def test_files_that_replace_each_other_say_so() -> None:
+    """Clients find gatepass by the name of its service, so that two in one network would share the requests."""
+    files = sorted(compose.DEPLOY.glob("compose*.yaml"))
+    assert {YAML(typ="safe").load(file)["name"] for file in files} == {"gatepass"}
+    warning = "It replaces a gatepass that another Compose file of this folder started."
+    assert [file.name for file in files if warning not in file.read_text()] == []
 
 
 def container(text: str = "512m") -> Container:
@@ -230,7 +258,7 @@ def assert_fits(limits: Limits, memory: int | None) -> None:
     assert limits.memory_bytes + small_kib * 1024 <= memory
 
 
-@pytest.mark.parametrize("file", sorted(compose.DEPLOY.glob("compose.*yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(compose.DEPLOY.glob("compose*.yaml")), ids=lambda file: file.name)
 def test_the_limits_fit_the_memory_of_the_container(file: Path, tmp_path: Path) -> None:
     given = dict.fromkeys(compose.variables_of(file.read_text()), "")
     required = dict.fromkeys(re.findall(r"\$\{(\w+):\?", file.read_text()), "https://x.example/v1")

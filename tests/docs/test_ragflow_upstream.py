@@ -1,11 +1,19 @@
-"""docs/guides/ragflow_upstream.md: its configuration reaches the documented URLs, and its tables match the code."""
+"""docs/guides/ragflow_upstream.md: its configuration reaches the documented URLs, and its tables match the code.
 
+The configuration fits deploy/compose.ragflow_upstream.yaml.
+"""
+
+import json
 import re
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
-from gatepass.config.load import load
+from gatepass.config.load import LoadedConfig, load
 from gatepass.config.upstream import RagflowConfig
 from gatepass.dialects.error_body import RAGFLOW_STATUS, ragflow_status
 from gatepass.dialects.ragflow import LIFTED
@@ -13,10 +21,42 @@ from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
 from gatepass.types import Call
+from tests.e2e.container import compose
+from tests.integration.gateway import HELLO, JSON, gateway
+from tests.integration.scripted import Scripted, Send, reply
 from tests.rows import CHAT
 
 TEXT = (Path(__file__).parents[2] / "docs/guides/ragflow_upstream.md").read_text()
-BLOCK = TEXT.partition("```yaml\n")[2].partition("```")[0]
+BLOCK, BOTH = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+FILE = compose.DEPLOY / "compose.ragflow_upstream.yaml"
+KEYS = {name: f"gp-0123456789abcdef-{name}" for name in ("assistants", "ragflow")}
+SECRETS = {"ragflow_key": "ragflow-0123456789", "client_secret": "the-secret-of-the-client"}
+
+
+def written(block: str, folder: Path) -> dict[str, Any]:
+    """Return the configuration of the page, with its secrets in `folder` and the hashes of KEYS."""
+    for name, secret in SECRETS.items():
+        (folder / name).write_text(secret)
+        (folder / name).chmod(0o400)
+    tree: dict[str, Any] = YAML(typ="safe").load(block.replace("/run/secrets", str(folder)))
+    for key in tree["access"]["keys"]:
+        assert key["hash"] == "sha256:…"
+        key["hash"] = f"sha256:{sha256(KEYS[key['name']].encode()).hexdigest()}"
+    return tree
+
+
+def loaded(tree: dict[str, Any], folder: Path) -> LoadedConfig:
+    (folder / "gatepass.yaml").write_text(json.dumps(tree))
+    return load(str(folder / "gatepass.yaml"), {"GATEPASS_HOST": "0.0.0.0"})
+
+
+def both_directions(folder: Path) -> dict[str, Any]:
+    """Return the configuration of the page with the members of its last section."""
+    tree, more = written(BLOCK, folder), written(BOTH, folder)
+    tree["access"]["keys"] += more.pop("access")["keys"]
+    for name, members in more.items():
+        tree[name] |= members
+    return tree
 
 
 @pytest.mark.parametrize(
@@ -29,13 +69,61 @@ BLOCK = TEXT.partition("```yaml\n")[2].partition("```")[0]
     ],
 )
 def test_configuration_routes_to_the_assistant_and_the_agent(tmp_path, paths, model, path):
-    (tmp_path / "gatepass.yaml").write_text(BLOCK.replace("paths: current", f"paths: {paths}"))
-    config = load(str(tmp_path / "gatepass.yaml"), {"RAGFLOW_KEY": "ragflow-0123456789"}).config
+    config = loaded(written(BLOCK.replace("paths: current", f"paths: {paths}"), tmp_path), tmp_path).config
     (target,) = RouteTable(config).resolve("chat", model)
     settings = config.upstreams[target.upstream]
     call = Call("id", CHAT, "me", model, b"{}", ())
     request = dialect_of(settings).encode(call, target, settings.base_url, settings.timeouts.value())
-    assert request.url == f"http://ragflow.corp.example:9380/api/v1{path}"
+    assert request.url == f"http://ragflow-cpu:9380/api/v1{path}"
+
+
+@pytest.mark.parametrize("tree_of", [partial(written, BLOCK), both_directions], ids=["alone", "both"])
+def test_the_configuration_starts_in_the_image_without_a_warning(tmp_path, tree_of):
+    assert loaded(tree_of(tmp_path), tmp_path).warnings == ()
+
+
+def test_the_compose_file_mounts_the_configuration_and_the_secrets_of_the_page():
+    whole = compose.document({}, FILE)
+    own, model = whole["services"]["gatepass"], compose.document(compose.example_variables())["services"]["gatepass"]
+    same = model.keys() - {"environment", "secrets", "networks"}
+    assert {name: own[name] for name in same} == {name: model[name] for name in same}
+    (mounted,) = own["configs"]
+    assert own["environment"]["GATEPASS_CONFIG"] == mounted["target"]
+    assert whole["configs"] == {mounted["source"]: {"file": "./gatepass.yaml"}}
+    (secrets,) = own["volumes"]
+    folder, target, mode = secrets.split(":")
+    assert mode == "ro"
+    assert set(re.findall(r"\$\{file:(.*)/\w+\}", TEXT)) == {target}
+    assert set(re.findall(r"/dev/stdin deploy/(secrets)/(\w+)", TEXT)) == {(folder[2:], name) for name in SECRETS}
+    assert "Save this as `deploy/gatepass.yaml`" in TEXT
+    assert own["ports"] == ["127.0.0.1:8080:8080"]
+    assert whole["networks"] == {"ragflow": {"name": "docker_ragflow", "external": True}}
+    assert own["networks"] == ["ragflow"]
+
+
+async def test_one_gatepass_serves_assistants_to_clients_and_models_to_ragflow(tmp_path):
+    """The configuration of both directions serves here, with its hosts replaced by servers of this test."""
+    completion = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
+    answers = {
+        "/token": {"access_token": "the-token", "token_type": "Bearer", "expires_in": 300},
+        "/v1/chat/completions": completion,
+        "/api/v1/openai/2e3b8f0c5d6e11f0a1b20242ac120003/chat/completions": completion,
+    }
+    async with Scripted(answer=lambda request: [Send(reply(answers[request.target]))]) as corp:
+        tree = both_directions(tmp_path)
+        tree["upstreams"]["chat"]["base_url"] = f"{corp.url}/v1"
+        tree["upstreams"]["ragflow"]["base_url"] = corp.url
+        tree["credentials"]["ragflow"]["token"] = SECRETS["ragflow_key"]
+        tree["credentials"]["corp"] |= {"token_url": f"{corp.url}/token", "client_secret": SECRETS["client_secret"]}
+        async with gateway(**tree) as gatepass:
+            for name, model in (("assistants", "handbook"), ("ragflow", "gpt-4o")):
+                asked = {**HELLO, "model": model}
+                answer = await gatepass.ask(asked, headers={**JSON, "authorization": f"Bearer {KEYS[name]}"}).answer()
+                assert answer.status == 200, answer.body
+    sent = {request.target: request.header("authorization") for request in corp.received}
+    token, chat, assistant = answers
+    assert sent.pop(token, "")
+    assert sent == {chat: "Bearer the-token", assistant: "Bearer ragflow-0123456789"}
 
 
 def test_every_setting_of_the_dialect_is_named():

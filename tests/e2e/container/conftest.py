@@ -154,10 +154,10 @@ def endpoint(corporate: CorporateServers) -> Endpoint:
     key = f"gp-{secrets.token_urlsafe(32)}"
     port = free_port()
     variables = {
-        "UPSTREAM_URL": f"{corporate.chat_url}/v1",
-        "EMBEDDINGS_URL": f"{corporate.embeddings_url}/v1",
-        "TOKEN_URL": f"{corporate.issuer_url}/oauth/token",
-        "CLIENT_ID": "ragflow",
+        "GATEPASS_UPSTREAM_URL": f"{corporate.chat_url}/v1",
+        "GATEPASS_EMBEDDINGS_URL": f"{corporate.embeddings_url}/v1",
+        "GATEPASS_TOKEN_URL": f"{corporate.issuer_url}/oauth/token",
+        "GATEPASS_CLIENT_ID": "ragflow",
         "GATEPASS_KEY_HASHES": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
     }
     service = document(variables)["services"]["gatepass"]
