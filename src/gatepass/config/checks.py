@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Access, keys_in, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Access, AccessKey, keys_in, resolved
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -259,12 +259,8 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         if operation in OF_LIST:
             unused = [(*block, one) for one in ("rules", "model", "timeouts") if one in names]
             yield from ((path, SETTING_OF_MODEL_LIST) for path in unused)
-    first: dict[str, int] = {}
+    yield from different_keys(enumerate(config.access.keys))
     for number, key in enumerate(config.access.keys):
-        earlier = first.setdefault(key.name, number)
-        for setting in OF_CALLER:
-            if getattr(key, setting) != getattr(config.access.keys[earlier], setting):
-                yield ("access", "keys", number, setting), DIFFERENT_KEY.format(earlier, key.name)
         if key.models is not None and key.creates_batches:
             yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
     for name, upstream in config.upstreams.items():
@@ -273,6 +269,16 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
             for field in upstream.headers:
                 if field.lower() in token_headers:
                     yield ("upstreams", name, "headers", field), HEADER_SET_TWICE.format(field)
+
+
+def different_keys(keys: Iterable[tuple[int, AccessKey]]) -> Iterator[tuple[SettingPath, str]]:
+    """Yield the settings in which a key differs from the first key of the same caller. `keys` have their numbers."""
+    first: dict[str, tuple[int, AccessKey]] = {}
+    for number, key in keys:
+        earlier, other = first.setdefault(key.name, (number, key))
+        for setting in OF_CALLER:
+            if getattr(key, setting) != getattr(other, setting):
+                yield ("access", "keys", number, setting), DIFFERENT_KEY.format(earlier, key.name)
 
 
 def closed_objects_warnings(access: Access) -> Iterator[str]:

@@ -313,6 +313,26 @@ def test_write_does_not_need_the_variables_of_the_running_gatepass(tmp_path):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("unset", ["credentials: {c: {type: static, token: '${UNSET}'}}", "server: {port: '${UNSET}'}"])
+def test_write_makes_no_key_that_differs_from_its_caller_s_beside_an_unset_variable(tmp_path, unset):
+    """`load` reports the variable, and then compares no keys."""
+    keys = f"    - {{name: ragflow, hash: '{ONES}', profile: ragflow}}\n"
+    file = file_of(tmp_path, f"{unset}\n{HEAD}{keys}")
+    result = run("new", "--name", "ragflow", "--write", "--config", file)
+    assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert "access.keys[1].profile: differs from access.keys[0]" in result.stderr
+    same = run("new", "--name", "ragflow", "--profile", "ragflow", "--write", "--config", file)
+    assert same.exit_code == 0, same.output
+
+
+@pytest.mark.parametrize(
+    "entry", ["{name: '${UNSET}', profile: ragflow}", "{name: client, profile: '${UNSET}'}", "text"]
+)
+def test_write_does_not_compare_a_key_that_an_unset_variable_hides(tmp_path, entry):
+    file = file_of(tmp_path, f"{HEAD}    - {entry}\n")
+    assert "differs" not in run("new", "--write", "--config", file).output
+
+
 @pytest.mark.parametrize("rest", ["", "  metrics_open: false   # later\n", "    # - {name: a}\n", "  # later"])
 def test_write_adds_the_first_entry_where_keys_are_empty(tmp_path, rest):
     """gatepass does not serve with such a file, so that no client without a key is locked out."""
