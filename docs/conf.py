@@ -60,7 +60,19 @@ def add_children(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n\n{tree}\n```\n"
 
 
+INDEXED = {"reference/http": "## Headers that gatepass adds to a reply", "errors": "## The error object"}
+"""Pages that explain headers, each with the section that a search for one of them opens."""
+
+
+def add_index(_: Sphinx, name: str, source: list[str]) -> None:
+    """Add index entries for the headers of gatepass that the page names, so that the search finds them there first."""
+    if section := INDEXED.get(name):
+        entries = ", ".join(f"! {name}" for name in sorted(set(re.findall(r"x-gatepass-[a-z]+", source[0]))))
+        source[0] = source[0].replace(section, f"```{{index}} {entries}\n```\n\n{section}", 1)
+
+
 def setup(app: Sphinx) -> None:
-    """Register the search language in place of Sphinx's own, and the children of pages."""
+    """Register the search language in place of Sphinx's own, the children of pages, and the index of headers."""
     app.add_search_language(SearchWithNumbers)
     app.connect("source-read", add_children)
+    app.connect("source-read", add_index)

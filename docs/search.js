@@ -14,15 +14,20 @@ Search._parseQuery = (query) => {
 // the query 16. The page of symptoms comes directly below the last.
 Scorer.score = ([page, , , , score, , kind]) => (page === "symptoms" && kind === "text" ? 15.5 : score);
 
-// A page must have all words of a query. A pasted line of a log has words that no page has, so that then the words count
-// that the page of symptoms has.
+// A page must have all words of a query, and a pasted message has words that no page has. If the page of symptoms has at
+// least half of the words, it comes first. Only a title that contains the whole query comes before it.
 const performSearch = Search._performSearch;
 Search._performSearch = (query, searchTerms, ...others) => {
   const found = performSearch(query, searchTerms, ...others);
-  if (found.length || searchTerms.size < 3) return found;
   const { docnames, terms, titleterms } = Search._index;
   const page = docnames.indexOf("symptoms");
   const isThere = (word) => [terms[word], titleterms[word]].flat().includes(page);
   const known = new Set([...searchTerms].filter(isThere));
-  return known.size > 1 ? performSearch(query, known, ...others) : found;
+  if (searchTerms.size < 3 || known.size < 2) return found;
+  if (found.length && known.size < searchTerms.size / 2) return found;
+  const results = performSearch(query, known, ...others);
+  const isSymptoms = ([page, , , , , , kind]) => page === "symptoms" && kind === "text";
+  const titles = found.filter(([, , , , score]) => score >= 16);
+  const rest = (found.length ? found : results).filter((result) => !isSymptoms(result) && !titles.includes(result));
+  return [...rest, ...results.filter(isSymptoms), ...titles]; // the last one is shown first
 };

@@ -43,7 +43,22 @@ LOG_LINES = [
     "openai.AuthenticationError: Error code: 401",
     "httpx.RemoteProtocolError: peer closed connection without sending complete message body",
     "openai.APIConnectionError: Connection error.",
+    "no token for credential llm: the issuer refused the client: 127.0.0.1:19801 answered 401: invalid_client",
+    'llm.corp.example answered 200 OK with an HTML page titled "Sign in to Corp SSO" instead of JSON.',
+    (
+        "No secure connection to llm.corp.example (its certificate is signed by a CA that this machine does not trust)."
+        " Set upstreams.llm.network.ca_file to a PEM file with the certificate of that CA."
+    ),
 ]
+PAGES = {
+    "Token recipes": "/tokens/",
+    "Create, rotate and revoke API keys": "/operations/keys/",
+    "x-gatepass-hop": "/reference/http/",
+    "x-gatepass-adapted": "/reference/http/",
+    "offline install": "/getting_started/",
+    "air-gapped": "/getting_started/",
+}
+"""The first page for a title, a header, or words of one section."""
 TEXTS_OF_THE_TABLE = [
     text
     for _, rows in GROUPS.values()
@@ -222,5 +237,5 @@ def test_the_words_of_a_search_are_marked_on_the_page_that_the_reader_opens(
     assert faults == []
 
 
-def test_a_page_is_found_by_its_title(page: Page, origin: str) -> None:
-    assert search(page, origin, "Token recipes") == "/tokens/"
+def test_a_page_is_found_by_its_title_a_header_or_words_of_a_section(page: Page, origin: str) -> None:
+    assert {text: search(page, origin, text) for text in PAGES} == PAGES
