@@ -60,7 +60,7 @@ MESSAGES: Mapping[str, str] = {
     " serves the requests.",
     "internal_error": "Internal error while handling the request. Search the gatepass log for `request_failed`.",
     "token_unavailable": "no token for credential corp: no connection to sso.corp.example: connection refused; check"
-    " credentials.corp.token_url and credentials.corp.network.proxy",
+    " credentials.corp.token_url and credentials.corp.network.proxy, and whether the issuer is up",
     "upstream_invalid": "The upstream's answer is larger than limits.reply_bytes.",
     "upstream_html": 'The upstream "chat" (llm.corp.example) answered 200 OK with an HTML page titled "Sign in"'
     " instead of JSON, which is invalid as a reply: a login page or a portal is in front of it. Check"

@@ -59,6 +59,7 @@ from gatepass.errors import (
     UpstreamErrorReply,
     UpstreamHtml,
     UpstreamTimeout,
+    UpstreamTls,
 )
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord, RuleChange
@@ -709,6 +710,11 @@ ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
     "status": 400,
     "phase": "connect",
 }
+RETRIES: Mapping[type[GatepassError], str] = {
+    UpstreamErrorReply: "as for the upstream's status",
+    UpstreamTls: "yes, but not if the certificate is at fault",
+}
+"""Errors for which a retry can succeed only sometimes."""
 OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
 """Errors with the upstream's own status."""
 
@@ -733,7 +739,7 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
         if phase:
             cause, details = re.findall(rf"^- `{phase}`: (.+)$", text, re.MULTILINE)[0], ""
             cause = cause[0].upper() + cause[1:] if cause.startswith("the") else cause
-        retry = "as for the upstream's status" if kind is UpstreamErrorReply else "yes" if kind.retryable else "no"
+        retry = RETRIES.get(kind, "yes" if kind.retryable else "no")
         facts = {
             "Status": "the upstream's" if kind in OF_UPSTREAM else str(error.http_status),
             "Hop": f"`{error.hop}`",

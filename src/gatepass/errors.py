@@ -78,7 +78,7 @@ class GatepassError(Exception):
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
         """Response headers of the upstream that are relayed with this error, such as x-ratelimit-*."""
         self.should_retry: bool | None = None
-        """The value of `x-should-retry` in the upstream's reply; None if it was absent."""
+        """Whether a retry can succeed, if the upstream's `x-should-retry` or the cause says so; else None."""
 
     @property
     def http_status(self) -> int:
@@ -635,11 +635,12 @@ class UpstreamErrorReply(UpstreamError):
 class UpstreamAuth(UpstreamErrorReply):
     """The upstream rejects even a new token, so a client's retry cannot succeed.
 
-    The message contains the credential's name, the token's age, and whether gatepass tried a second token. If the
-    upstream has no credential in the configuration, the message names the setting `upstreams.NAME.credential`.
+    The message contains the credential's name, the token's age, and whether gatepass tried a second token. For a minute
+    after the upstream rejected a new token, gatepass fetches no other one for it. If the upstream has no credential in
+    the configuration, the message names the setting `upstreams.NAME.credential`.
 
     Action: Check the scope or audience of the credential: `gatepass doctor MODEL --call` makes one small call, and
-    `gatepass token NAME --reveal` prints the token.
+    `gatepass token NAME --reveal` prints the token. After a repair, run `gatepass token --retry`.
     """
 
     code, retryable = "upstream_auth", False

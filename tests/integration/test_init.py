@@ -441,7 +441,8 @@ async def test_the_other_way_to_send_the_secret_is_tried_and_written(tmp_path, m
         result = await run(tmp_path, *options, *secret)
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
-    assert f"client_auth {right} works, and {first} does not.\n" in result.output
+    tried = f"client_auth {first} was refused. Trying {right}.\nclient_auth {right} works, and {first} does not.\n"
+    assert tried in result.output
     assert "Models: text-embedding-3, gpt-4o" in result.output
     written: Any = load(str(tmp_path / "gatepass.yaml"), os.environ).config.credentials[UPSTREAM]
     assert written.client_auth == right
@@ -457,7 +458,7 @@ async def test_a_client_that_is_refused_both_ways_shows_the_first_error_only(tmp
     assert [request.header("authorization") is None for request in fetches] == [False, True]
     assert result.output.count("FAIL credential:llm token") == 1
     assert "client_auth is basic, and some issuers accept only form" in result.output
-    assert "client_auth form does not work either.\n" in result.output
+    assert "client_auth basic was refused. Trying form.\nclient_auth form does not work either.\n" in result.output
     assert "client_auth" not in (tmp_path / "gatepass.yaml").read_text().partition("credentials:")[2]
 
 

@@ -441,6 +441,7 @@ class Setup:
         if is_refused and self.answers["auth"] == "oauth2":
             refused = self.answers.get("client_auth") or QUESTIONS["client_auth"].default
             self.answers["client_auth"] = OTHER_CLIENT_AUTH[refused]
+            click.echo(f"client_auth {refused} was refused. Trying {OTHER_CLIENT_AUTH[refused]}.")
             if await self.fetches_token():
                 click.echo(f"client_auth {OTHER_CLIENT_AUTH[refused]} works, and {refused} does not.")
                 failed = await self.first_failed(diagnose, is_shown)

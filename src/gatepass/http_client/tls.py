@@ -102,6 +102,14 @@ class TlsProblem(StrEnum):
     OTHER = "the TLS handshake failed"
 
 
+OF_CERTIFICATE = (
+    TlsProblem.EXPIRED,
+    TlsProblem.NOT_YET_VALID,
+    TlsProblem.WRONG_NAME,
+    TlsProblem.UNKNOWN_CA,
+    TlsProblem.OTHER_CA,
+)
+"""Faults of the server's certificate, which a retry cannot correct."""
 _ADVICE: Mapping[TlsProblem, str] = MappingProxyType(
     {
         TlsProblem.EXPIRED: "Renew the certificate of {host}, and check the clock of this machine.",

@@ -39,7 +39,7 @@ from gatepass.errors import (
     UpstreamTls,
 )
 from gatepass.http_client.response_body import read_whole
-from gatepass.http_client.tls import TlsProblem, tls_advice, tls_problem
+from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, tls_advice, tls_problem
 from gatepass.observability.redaction import whole_words
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt
@@ -355,4 +355,7 @@ def upstream_error(
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
-    return _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent)
+    error = _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent)
+    if fault.kind is Fault.TLS and problem in OF_CERTIFICATE:
+        error.should_retry = False
+    return error

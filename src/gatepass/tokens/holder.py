@@ -542,7 +542,10 @@ class RenewalLimiter:
             return "its issuer returned the same token again"
         if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
             when = f"less than {WINDOW_S:.0f} s ago"
-            return f"it was not renewed, because this upstream and model rejected a new token {when}"
+            return (
+                f"it was not renewed, because this upstream and model rejected a new token {when}. After a repair,"
+                " `gatepass token --retry` renews it at once"
+            )
         return "it was not renewed, because the credential has reached its limit of renewals"
 
     def rejected_again(self, by: TokenUser, now: float) -> None:

@@ -129,9 +129,10 @@ class TokenEndpointClient:
             if is_wrong_auth:
                 advice = setting_hint(self.name, "network.proxy_auth")
             elif fault.kind in _UNREACHABLE:
-                # The address may be wrong, or a proxy is required.
+                # The address may be wrong, a proxy may be required, or the issuer is down.
                 advice = setting_hint(self.reply_format.credential, self.reply_format.url_setting)
                 advice += f" and {setting(self.name, 'network.proxy')}" if advice else ""
+                advice += ", and whether the issuer is up" if advice and fault.kind is not Fault.DNS else ""
             elif fault.kind in _SLOW:
                 advice = setting_hint(self.name, "timeout_s")
             elif fault.kind is Fault.TLS:

@@ -13,6 +13,7 @@ from gatepass.errors import (
     UpstreamTls,
 )
 from gatepass.http_client.tls import TlsProblem, tls_advice
+from gatepass.protocols.error_objects import error_headers
 from gatepass.proxy.upstream_call import upstream_error
 
 BASE = "https://llm.corp.example:8443/v1?api-version=1"
@@ -138,6 +139,13 @@ def test_each_tls_problem_has_advice_of_its_own_and_stays_a_server_fault_for_rag
     assert error.message.startswith(f"No secure connection to {HOST} ({problem}). ")
     assert error.message.endswith(tls_advice(problem, HOST, "upstreams.chat", "upstreams.chat.base_url"))
     assert ragflow_class(f"Error code: 502 - {error.message}") == "SERVER"
+
+
+@pytest.mark.parametrize("problem", TlsProblem)
+def test_a_retry_is_denied_for_a_fault_of_the_certificate(problem):
+    error = upstream_error(TransportFault(Fault.TLS, problem), "chat", BASE)
+    is_denied = (b"x-should-retry", b"false") in error_headers(error)
+    assert is_denied is ("certificate" in problem and problem is not TlsProblem.CLIENT_CERTIFICATE)
 
 
 def test_an_unknown_ca_beside_a_ca_file_is_reported_as_another_ca():

@@ -36,7 +36,10 @@ from tests.unit.tokens.statuses import FRESH
 
 REPAIR = f". {AFTER_REPAIR}"
 RESTART = f"; a new secret requires a restart, because it is not in a file{REPAIR}"
-DOWN = "no connection to sso.example: refused; check credentials.corp.token_url and credentials.corp.network.proxy"
+DOWN = (
+    "no connection to sso.example: refused; check credentials.corp.token_url and credentials.corp.network.proxy, and"
+    " whether the issuer is up"
+)
 
 
 def kept(

@@ -9,7 +9,10 @@ from tests.unit.tokens.scripted import IssuerReply, Mint, RunningHolder, Scripte
 
 CHAT, FORBIDDEN = TokenUser("chat", "m"), TokenUser("chat", "forbidden")
 AGAIN = "its issuer returned the same token again"
-IN_VAIN = "it was not renewed, because this upstream and model rejected a new token less than 60 s ago"
+IN_VAIN = (
+    "it was not renewed, because this upstream and model rejected a new token less than 60 s ago. After a repair,"
+    " `gatepass token --retry` renews it at once"
+)
 RATE = "it was not renewed, because the credential has reached its limit of renewals"
 
 

@@ -100,6 +100,9 @@ async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(
     issuer = ScriptedIssuer(DrivenClock(), otherwise=Broken(Fault.DNS))
     failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
     assert failure.reason == (f"the name portal.example cannot be resolved: refused; check {names}")
+    issuer.otherwise = Broken(Fault.CONNECT)
+    failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
+    assert failure.reason == f"no connection to portal.example: refused; check {names}, and whether the issuer is up"
 
 
 VERIFY = (
