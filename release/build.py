@@ -37,6 +37,8 @@ NEWEST_GLIBC = 28
 INSTALL = """\
 gatepass {version} for Linux {machine}, CPython 3.11 to 3.14, glibc 2.28 and newer. No package index is needed.
 
+    tar xf gatepass-{version}-wheelhouse-linux-{machine}.tar
+    cd gatepass-{version}-wheelhouse-linux-{machine}
     python3 -m venv venv
     venv/bin/pip install --no-index --find-links wheels gatepass
 
