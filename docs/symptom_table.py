@@ -132,8 +132,9 @@ REQUEST = (
     ),
     Symptom(
         "401 `upstream_auth`, `The upstream … does not accept the credential that gatepass sends`",
-        "The upstream rejects new tokens.",
-        "`gatepass token NAME`. Correct `scope`, `audience` or `token_placement`.",
+        "The upstream rejects new tokens. For a minute after that, gatepass fetches no other one for it.",
+        "After a repair, `gatepass token --retry`. Else `gatepass token NAME`: correct `scope`, `audience` or "
+        "`token_placement`.",
     ),
     Symptom(
         "403 `operation_not_allowed`",
@@ -179,7 +180,7 @@ REQUEST = (
     ),
     Symptom(
         "502 `upstream_tls` or 503 `token_unavailable`, with `its certificate is signed by a CA that this machine does "
-        "not trust`",
+        "not trust`; doctor: `the certificate of … is self-signed`",
         "The CA of your company signed the certificate of the upstream or the token endpoint, or a proxy replaces it.",
         "Set `network.ca_file` of the part that `hop` names. Usually the upstream and the credential both require "
         "it. Without a configuration file, set `GATEPASS_CA_FILE` for both. Then `gatepass doctor`.",
@@ -205,7 +206,8 @@ REQUEST = (
     Symptom(
         "502 `upstream_redirect`, `upstream_html`: `answered 200 OK with an HTML page`",
         "The base URL leads to a web page, or the upstream asks for a login.",
-        "Correct `base_url`: it ends with the version, such as `/v1`. Then `gatepass doctor`.",
+        "If it worked before, ask the owner of the upstream. Else correct `base_url`: it ends with the version, such "
+        "as `/v1`. Then `gatepass doctor MODEL --call`.",
     ),
     Symptom(
         "502 or 504, hop `upstream:…`",
@@ -251,7 +253,7 @@ STREAM = (
 TOKEN = (
     Symptom(
         "`no connection to …: connection refused`",
-        "The host or the port is wrong, or a proxy is required.",
+        "The host or the port is wrong, a proxy is required, or the token endpoint is down.",
         "Check `token_url` or `url`, and `network.proxy`. `gatepass doctor` tests each step.",
     ),
     Symptom(

@@ -87,8 +87,8 @@ CHANGES: tuple[SettingChange, ...] = (
         "0.1.0",
         "new",
         ("access", "keys", "*", "operations"),
-        "Files, batches and stored responses are closed to a key with `models`, and with two or more callers. List the"
-        " operations of the key to open them. `[files]` alone closes chats.",
+        "If you have two callers, or the key has `models`, files, batches and stored responses are closed to it. List"
+        " the operations of the key to open them. `[files]` alone closes chats.",
     ),
     SettingChange(
         "0.1.0",
