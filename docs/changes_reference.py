@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from docs.entries import table
 
 from gatepass.config.routes import LEARN_ALSO
-from gatepass.learning.learned_rule import SAFE, SAFE_IN_MESSAGES
+from gatepass.learning.learned_rule import SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
 
 ALWAYS, NO = "no; gatepass always makes this change", "no; only by configuration"
 BY_PROFILE = "no; by a [profile](reference/configuration.md#profilesname)"
@@ -204,7 +204,9 @@ without such an error. `PLACE`, `OLD` and `NEW` are paths of members, `N` is a n
 
 - Members of a request: {listed(SAFE)}, and `dimensions` of embeddings
 - Members of messages: {listed(name.removeprefix("messages[].") for name in SAFE_IN_MESSAGES)}
-- With `learn_also`: {listed(LEARN_ALSO)}, and members that gatepass does not know
+- Members of tools: {listed(name.removeprefix("tools[].") for name in SAFE_IN_TOOLS)}
+- With `learn_also`: {listed(LEARN_ALSO)}, and members that gatepass does not know, such as
+  `tools[].function.vendor_hint`
 
 ### Changes of a reply
 

@@ -84,7 +84,7 @@ def assert_secret_is_kept(folder: Path, result: Result) -> None:
 
 async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path):
     async with servers() as url:
-        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow,codex,my", "0.0.0.0")
+        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow,codex,opencode,my", "0.0.0.0")
         result = await run(tmp_path, answers=typed)
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
@@ -92,13 +92,15 @@ async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path)
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
     assert [(key.name, key.profile) for key in config.access.keys] == [
         ("ragflow", "ragflow"),
-        ("codex", "codex"),
+        ("codex", None),
+        ("opencode", None),
         ("my", None),
     ]
     for words in (
         "Models: text-embedding-3, gpt-4o",
         "Base url: http://HOST:8080",
         "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: http://HOST:8080/v1\n    variable of env_key: ",
+        "opencode: opencode.json, see docs/clients/opencode.md\n    baseURL: http://HOST:8080/v1\n    apiKey:  gp-",
     ):
         assert words in result.output
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["gatepass.yaml", "secrets"]
@@ -160,6 +162,22 @@ async def test_a_wrong_last_answer_is_asked_again(tmp_path):
         assert words in result.output
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
+
+
+async def test_an_address_of_no_interface_is_asked_again_or_kept_unproven(tmp_path):
+    no_host, no_address = "opencode.invalid", "192.0.2.1"
+    async with Scripted(answer=lambda _: [Send(reply(LIST))]) as upstream:
+        typed = (f"{upstream.url}/v1", "none", "my", no_host, "y", no_address, "y", "127.0.0.1")
+        again = await run(tmp_path, answers=typed)
+        kept = await run(tmp_path, "--force", answers=(f"{upstream.url}/v1", "none", "my", no_address, "n"))
+        notes = (tmp_path / "gatepass.yaml").read_text()
+        options = ("--base-url", f"{upstream.url}/v1", "--auth", "none", "--listen", no_host)
+        scripted = await run(tmp_path, "--yes", "--force", *options)
+    assert again.exit_code == kept.exit_code == 0, again.output
+    for host in (no_host, no_address):
+        assert f"FAIL gatepass listen: cannot listen on {host}: " in again.output
+    assert f"# Not proven: gatepass listen: cannot listen on {no_address}: " in notes
+    assert (scripted.exit_code, "no file was written" in scripted.output) == (1, True)
 
 
 async def test_an_empty_answer_to_a_required_question_is_asked_again_at_once(tmp_path):

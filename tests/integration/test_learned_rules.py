@@ -297,6 +297,23 @@ async def test_invalid_input_does_not_affect_other_batches():
     assert (right.status, len(right.json()["data"])) == (200, 12)
 
 
+@pytest.mark.parametrize("strict", [None, False, True])
+async def test_strict_of_a_tool_is_dropped_and_learned(strict):
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}, "strict": strict}} for name in "fg"]
+    text = "Unknown parameter: 'tools[0].function.strict'."
+    refusal = Refusal(lambda body: "strict" in str(body), text, "tools[0].function.strict", "unknown_parameter")
+    async with Scripted(answer=Refusing([refusal])) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await gp.ask({**HELLO, "tools": tools}).answer() for _ in range(2)]
+        assert learned_rules(gp) == ["drop=tools[].function.strict"]
+    assert [(one.status, one.headers["x-gatepass-adapted"]) for one in answers] == [
+        (200, "drop=tools[].function.strict")
+    ] * 2
+    assert len(upstream.received) == 3
+    for tool in upstream.received[-1].json()["tools"]:
+        del tool["function"]["name"]
+        assert tool == {"type": "function", "function": {"parameters": {}}}
+
+
 async def test_other_fault_of_a_request_revokes_no_learned_rule():
     refuses = [without("max_tokens", "Unsupported parameter: '{}' is not supported with this model."), without("stop")]
     async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gp:

@@ -305,6 +305,7 @@ PASTE: Mapping[str, str] = {
         "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
     ),
     "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
+    "opencode": "opencode.json, see docs/clients/opencode.md\n    baseURL: {url}\n    apiKey:  {key}",
     "codex": "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: {url}\n    variable of env_key: {key}",
     "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
 }
@@ -480,6 +481,22 @@ class Setup:
                 return []
         return [printable(entry["id"]) for entry in entries]  # the upstream's text, printed on the terminal
 
+    async def listen(self) -> Step | None:
+        """Listen at the address for a moment, on any free port. Return the step if it failed."""
+        from gatepass.cli.doctor import Report
+        from gatepass.cli.reach import Step, StepOutcome
+
+        host = self.answers["listen"]
+        try:
+            (await asyncio.get_running_loop().create_server(asyncio.Protocol, host, 0)).close()
+        except (OSError, UnicodeError) as error:  # the second for a name that DNS cannot have
+            why = getattr(error, "strerror", None) or str(error)
+            text = f"cannot listen on {host}: {why}. Enter an address of this machine."
+            step = Step("gatepass", "listen", StepOutcome.FAILS, text)
+            Report(as_json=False).add(step)
+            return step
+        return None
+
     async def first_failed(
         self, test: Callable[[Config], Steps], is_shown: Callable[[Step], bool] = lambda _: True
     ) -> Step | None:
@@ -556,7 +573,7 @@ def init(
         shown = ", ".join(setup.models[:MOST_SHOWN]) + (" …" if len(setup.models) > MOST_SHOWN else "")
         click.echo(f"Models: {shown}")
     setup.ask("clients")
-    setup.ask("listen")
+    setup.settle(("listen",), setup.listen)
     keys = _keys(setup.answers["clients"])
     secret_path = _write(path, setup, [key for key, _ in keys])
 
@@ -620,15 +637,14 @@ MOST_SHOWN = 12
 
 
 def _keys(clients: str) -> list[tuple[ClientKey, str]]:
-    from typing import get_args
-
     from gatepass.auth.api_keys import new_key
-    from gatepass.config.access import BuiltIn
+    from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 
     found = []
     for name in _client_names(clients):
         key, key_hash = new_key()
-        found.append((ClientKey(name, name if name in get_args(BuiltIn) else "", key_hash), key))
+        profile = name if BUILT_IN_PROFILES.get(name, PLAIN) != PLAIN else ""  # the file has no line without an effect
+        found.append((ClientKey(name, profile, key_hash), key))
     return found
 
 

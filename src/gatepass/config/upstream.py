@@ -250,7 +250,9 @@ class UpstreamConfig(Block):
     docs/concepts/learned_rules.md."""
     learn_also: list[Learnable] = []
     """Rules to learn although they change the meaning of a request: members that gatepass may drop, `system_into_user`
-    and `merge_roles`. Misspelled names are errors, and so are names without an effect, such as `split`.
+    and `merge_roles`. A member inside another one is a path, such as `tools[].function.vendor_hint`. A name that
+    differs from a known one by a typing error is an error. Other unknown names are valid, because an upstream may know
+    them.
 
     Example: [stop, response_format]
 

@@ -49,6 +49,10 @@ SAFE_IN_MESSAGES = frozenset(
 )
 """Members of messages that may be dropped. RAGFlow and Open WebUI add members to messages (litellm#30882)."""
 
+SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict"))
+"""Members of tools that may be dropped. Agents send one in each tool. An upstream that does not know it enforces no
+schema with it."""
+
 NEVER = frozenset(("model", "messages", "input", "stream", "role", "content"))
 """No configuration lets a rejection drop one of these."""
 
@@ -82,9 +86,10 @@ class LearningPolicy:
         match rule.action:
             case "drop":
                 top, _, inner = field.partition(".")
-                if top == "messages[]":
-                    return field in SAFE_IN_MESSAGES or (inner not in NEVER and field in self.also)
-                if top in NEVER or top.endswith("[]"):
+                if top.endswith("[]"):
+                    is_safe = field in SAFE_IN_MESSAGES or field in SAFE_IN_TOOLS
+                    return is_safe or (inner not in NEVER and field in self.also)
+                if top in NEVER:
                     return False
                 # safe there, because the length of the vectors in the reply is checked
                 is_dimensions = field == "dimensions" and field in members

@@ -6,6 +6,7 @@ setting would allow a rule that gatepass knows but did not apply.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -493,7 +494,9 @@ def _setting_advice(
     if any(rule.action != "drop" for rule in rules):
         purpose = f"adapt such requests ({', '.join(rule.entry for rule in rules)})"
     values = [] if setting.learn == "on" else ["learn: on"]
-    values += [f"learn_also: [{', '.join(names)}]"] if names else []
+    # YAML reads a bracket inside a list only in quotes
+    quoted = [json.dumps(name) if "[" in name else name for name in names]
+    values += [f"learn_also: [{', '.join(quoted)}]"] if quoted else []
     sentence = f"To {purpose}, set upstreams.{setting.upstream}.{' and '.join(values)}"
     if rules[0].action == "stream":
         return f"{sentence}, or stream: {STREAM_SETTING[rules[0].field]} in the model's entry under models."

@@ -8,7 +8,7 @@ from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from gatepass.config.routes import LEARN_ALSO, NOT_LEARNED
 from gatepass.config.wording import explained_errors
-from gatepass.learning.learned_rule import NEVER, SAFE, SAFE_IN_MESSAGES
+from gatepass.learning.learned_rule import NEVER, SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
 from gatepass.normalize.members import JsonMemberPath
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
@@ -116,9 +116,9 @@ def test_a_word_that_would_do_nothing_is_not_to_be_learned(name, why):
 
 def test_the_lists_of_what_may_be_learned_do_not_meet():
     assert NOT_LEARNED == NEVER
-    assert not (SAFE | SAFE_IN_MESSAGES | LEARN_ALSO) & NEVER
+    assert not (SAFE | SAFE_IN_MESSAGES | SAFE_IN_TOOLS | LEARN_ALSO) & NEVER
     assert not SAFE & LEARN_ALSO
-    for name in (*SAFE, *SAFE_IN_MESSAGES, *LEARN_ALSO):
+    for name in (*SAFE, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS, *LEARN_ALSO):
         JsonMemberPath.parse(name)
 
 

@@ -1,6 +1,7 @@
 """Advice that is added to a rejection."""
 
 import pytest
+from ruamel.yaml import YAML
 
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.matchers import REASONING_ADVICE, BlockedS, LearningSettings, advice, relevant_rules
@@ -81,6 +82,13 @@ OPTIONAL = {
 def test_advice_names_the_rule_for_learn_also(name, case):
     assert advised(case).endswith(f", set upstreams.chat.learn_also: [{name}].")
     assert advised(case, also=(name,)) == ""
+
+
+def test_advice_names_a_member_in_a_list_as_yaml_reads_it():
+    tools = {"tools": [{"type": "function", "function": {"name": "f", "hint": 1}}]}
+    case = never("", openai("Unknown parameter: 'tools[0].function.hint'."), request=tools)
+    setting = advised(case).partition("upstreams.chat.")[2].removesuffix(".")
+    assert YAML(typ="safe").load(setting) == {"learn_also": ["tools[].function.hint"]}
 
 
 def test_advice_does_not_offer_protected_members():

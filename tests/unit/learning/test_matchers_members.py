@@ -177,3 +177,32 @@ def test_a_detail_inside_a_value_is_not_read():
 def test_object_with_client_chosen_names_is_dropped_as_a_whole(name):
     body = openai(f"Unknown parameter: '{name}.a7'.", f"{name}.a7", "unknown_parameter")
     assert rules(body, {name: {"a7": 1}}) == (LearnedRule("drop", name),)
+
+
+STRICT = {"tools": [{"type": "function", "function": {"name": "f", "strict": False}}]}
+FLAT = {"tools": [{"type": "function", "name": "f", "strict": True}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "request_", "path"),
+    [
+        (openai("Unknown parameter: 'tools[0].function.strict'."), STRICT, "tools[].function.strict"),
+        (
+            openai("Unknown parameter: 'tools[0].strict'.", "tools[0].strict", "unknown_parameter"),
+            FLAT,
+            "tools[].strict",
+        ),
+        (pydantic(["body", "tools", 0, "function", "strict"]), STRICT, "tools[].function.strict"),
+        ({"detail": "tools.0.function.strict: Extra inputs are not permitted"}, STRICT, "tools[].function.strict"),
+    ],
+    ids=str,
+)
+def test_strict_of_a_tool_is_dropped(body, request_, path):
+    assert rules(body, request_) == (LearnedRule("drop", path),)
+
+
+@pytest.mark.parametrize("path", ["tools[].function.hint", "messages[].hint", "input[].hint"])
+def test_a_member_in_a_list_is_dropped_if_learn_also_names_it(path):
+    drop = LearnedRule("drop", path)
+    assert not LearningPolicy().allows(drop, frozenset())
+    assert LearningPolicy(frozenset((path,))).allows(drop, frozenset())
