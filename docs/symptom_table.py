@@ -155,7 +155,7 @@ REQUEST = (
     Symptom(
         "404 `unknown_path`",
         "The client's base URL is wrong.",
-        "The message has the right one.",
+        "The message has the right one: up to `/v1`, without `/chat/completions`. `/v1/v1` works too.",
     ),
     Symptom(
         "404 `model_not_found`",
@@ -163,9 +163,22 @@ REQUEST = (
         "`gatepass route MODEL`. `GET /v1/models` lists the names.",
     ),
     Symptom(
-        "a 400 that names a parameter",
+        "404 `model_not_found` or `does not exist`, hop `upstream:…`",
+        "The upstream has another name for the model.",
+        "`curl BASE_URL/models` with the upstream's URL lists its names. Set "
+        "[`models.NAME.name`](reference/configuration.md#modelsnamename).",
+    ),
+    Symptom(
+        "429, hop `upstream:…`",
+        "The upstream limits requests or tokens. gatepass relays its `retry-after`.",
+        "Ask its owner for a higher limit. If it limits parallel requests, set "
+        "[`max_connections`](reference/configuration.md#upstreamsnamemax_connections): more requests then wait.",
+    ),
+    Symptom(
+        "a 400 that names a parameter, such as `Unknown parameter: 'x'`",
         "gatepass has no change for it, or the change did not help.",
-        "`gatepass learned`. `x-gatepass-tried` lists the [changes](adaptations.md). Declare a rule.",
+        "`gatepass learned`. `x-gatepass-tried` lists the [changes](adaptations.md). Declare a rule: "
+        "`operations: {chat: {rules: {drop: [x]}}}`.",
     ),
     Symptom(
         "503 `token_unavailable`, `no token for credential …`, `next attempt in 30 s`, `/readyz` red",
@@ -315,6 +328,22 @@ AGENTS = (
         "`tools[0].strict`: `Expected boolean, received null`",
         "LibreChat sends `strict: null` in tools.",
         "Set `profile: librechat` on the key.",
+    ),
+    Symptom(
+        "another 400 that names `strict` of a tool",
+        "Agents such as openai-agents send `strict: false` or `true` in each tool, and the upstream rejects it.",
+        "Nothing if the upstream calls the member unknown: gatepass leaves it out. For another error, set "
+        '`operations: {chat: {rules: {drop: ["tools[].strict", "tools[].function.strict"]}}}`.',
+    ),
+    Symptom(
+        "openai-agents: 404 of `/v1/responses`",
+        "The SDK uses the Responses API by default, and the upstream does not serve it.",
+        "Use `OpenAIChatCompletionsModel`: see the [example](clients/README.md#agents-and-mcp-hosts).",
+    ),
+    Symptom(
+        "OpenCode shows nothing for a minute or longer",
+        "It repeats a request that failed with a 429, a 5xx or a broken stream.",
+        "[Search the log](operations/logs.md#find-a-request) for the requests of its key.",
     ),
     Symptom(
         "`extra_forbidden` for a member of `tools`",

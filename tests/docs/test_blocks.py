@@ -81,6 +81,8 @@ PARSED = {
     ("docs/changelog.md", "{include} ../CHANGELOG.md"): "a directive of the site",
     ("docs/concepts/*.md", ""): "drawings and event streams",
     ("docs/container.md", "dockerfile"): "needs Docker, and the CA of a company",
+    ("docs/clients/librechat.md", "sh"): "a line of LibreChat's own file",
+    ("docs/clients/opencode.md", "sh"): "needs the program",
     ("docs/container.md", "sh"): "needs Docker; tests/e2e/container builds and runs the image",
     ("deploy/README.md", "sh"): "needs Docker; tests/e2e/container runs the Compose file",
     ("docs/contributing.md", "{include} ../CONTRIBUTING.md"): "a directive of the site",
@@ -239,8 +241,8 @@ def test_a_configuration_loads(block: Block, tmp_path: Path) -> None:
     parts = enumerate(block.text.split("sha256:…"))
     text = "".join(f"sha256:{at:064x}" * (at > 0) + part for at, part in parts)
     tree: dict[str, Any] = YAML(typ="safe").load(text)
-    if "endpoints" in tree or "schema" in tree:
-        return  # the file of LibreChat or Continue, which test_clients.py checks
+    if not {"endpoints", "schema", "services"}.isdisjoint(tree):
+        return  # a file of LibreChat or Continue, which test_clients.py checks
     models = tree.get("models", {}).values()
     upstreams = {"chat", *(model["upstream"] for model in models if "upstream" in model)}
     defaults = {"upstreams": {name: {"base_url": "http://127.0.0.1:9/v1"} for name in upstreams}}

@@ -49,7 +49,7 @@ def test_the_pages_have_the_same_sections(name):
 
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_states_whether_the_client_was_run(name):
-    words = "was run here" if name == "codex" else "not tried here"
+    words = "was run here" if name in ("codex", "opencode") else "not tried here"
     assert words in PAGES[name].read_text().replace("\n", " ")
 
 
@@ -57,7 +57,7 @@ def test_a_page_states_whether_the_client_was_run(name):
 def test_the_profiles_that_a_page_shows_can_be_configured(page):
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         shown = YAML(typ="safe").load(block)
-        if "endpoints" in shown or "schema" in shown:
+        if not {"endpoints", "schema", "services"}.isdisjoint(shown):
             continue  # a client's own file
         own = {name: Profile.model_validate(fields) for name, fields in shown.get("profiles", {}).items()}
         named = {key["profile"] for key in shown.get("access", {}).get("keys", []) if "profile" in key}
@@ -73,8 +73,9 @@ def test_every_link_has_a_target(page):
 
 def test_the_file_of_librechat_leads_to_gatepass_and_asks_for_its_models():
     blocks = re.findall(r"```yaml\n(.*?)```", PAGES["librechat"].read_text(), re.DOTALL)
-    (block,) = [block for block in blocks if block.startswith("endpoints:")]
-    (endpoint,) = YAML(typ="safe").load(block)["endpoints"]["custom"]
+    (shown,) = [YAML(typ="safe").load(block) for block in blocks if "\nendpoints:" in block]
+    assert shown["version"]  # LibreChat ignores a file without it
+    (endpoint,) = shown["endpoints"]["custom"]
     assert endpoint["baseURL"] == "http://gatepass.example:8080/v1"
     assert endpoint["models"]["fetch"] is True
     assert endpoint["apiKey"].startswith("${")
@@ -117,7 +118,7 @@ def of_index(language: str) -> list[str]:
 
 
 async def test_the_script_of_the_index_gets_its_answer_by_arguments_and_by_variables() -> None:
-    (script,), (exports, _) = of_index("python"), of_index("sh")
+    (script, *_), (exports, _) = of_index("python"), of_index("sh")
     by_variables, replaced = re.subn(r"OpenAI\(base_url.*\)", "OpenAI()", script)
     assert replaced == 1
     message = {"role": "assistant", "content": "Hello!"}
@@ -137,6 +138,21 @@ async def test_the_script_of_the_index_gets_its_answer_by_arguments_and_by_varia
                 output, _ = await process.communicate()
             assert output == b"Hello!\n"
     assert [request.header("authorization") for request in llm.received] == [None, None]
+
+
+def test_each_script_of_the_index_leads_to_gatepass() -> None:
+    scripts = of_index("python")
+    assert len(scripts) == 3
+    for script in scripts:
+        compile(script, "the index", "exec")
+        assert 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
+    assert "set_tracing_disabled(True)" in scripts[2]
+
+
+def test_opencode_gets_the_limits_of_its_models() -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", PAGES["opencode"].read_text(), re.DOTALL)
+    for model in json.loads(block)["provider"]["gatepass"]["models"].values():
+        assert set(model["limit"]) == {"context", "output"}
 
 
 async def test_the_tool_call_of_the_index_reaches_the_upstream_and_its_answer_the_client_unchanged() -> None:

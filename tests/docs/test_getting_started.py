@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx2
 
+from gatepass.cli.init import OF_AUTH, fault_of, init
 from gatepass.demo.servers import CHAT_MODEL, demo_servers, secrets_in_files
 
 PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
@@ -82,7 +83,10 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
                 "https://llm.corp.example/v1": f"{servers.chat_url}/v1",
                 "https://sso.corp.example/oauth/token": f"{servers.issuer_url}/oauth/token",
             }
-            arguments = [of_page.get(word, word) for word in command("gatepass init --yes")]
+            arguments = [
+                of_page.get(word, word)
+                for word in command("gatepass init --yes --base-url https://llm.corp.example/v1 --auth oauth2")
+            ]
             arguments[arguments.index("--client-id") + 1] = "demo-chat"
             printed = await run(arguments, tmp_path, {**variables, "CORP_SECRET": secret_of["demo-chat"]})
             keys = re.findall(r"gp-[\w-]+", printed)
@@ -119,3 +123,9 @@ async def second_client(file: Path, variables: Mapping[str, str]) -> list[str]:
         ]
         assert hidden[0] == hidden[1], line
     return re.findall(r"gp-[\w-]+", printed)
+
+
+def test_the_options_of_a_json_login_are_accepted() -> None:
+    arguments = command("gatepass init --yes --base-url https://llm.corp.example/v1 --auth login")
+    options = init.make_context("init", arguments[1:]).params
+    assert not [name for name in OF_AUTH["login"] if fault_of(name, options[name])]
