@@ -450,19 +450,19 @@ FAULTS = {
     "a static token that has ended": at(
         "credential:c token",
         ended("static", "token"),
-        f"credentials.c.token is a token that ended at {PAST:%Y-%m-%d %H:%M:%S}Z (1728",
+        f"credentials.c.token is a token that ended at {PAST:%Y-%m-%d %H:%M:%S}Z (17",
         *(" s ago). Replace it, or configure a source", "docs/tokens.md"),
     ),
     "an API key that has ended": at(
         "credential:c token", ended("api_key", "key"), "credentials.c.key is a token that ended at ", "Replace it"
     ),
     "a token that has ended, in a file": at(
-        "credential:c token", ended("file", "path"), "/token contains a token that expired 1728", "Check the program"
+        "credential:c token", ended("file", "path"), "/token contains a token that expired 17", "Check the program"
     ),
     "a token that has ended, in a variable": at(
         "credential:c token",
         ended("env", "variable"),
-        *("the environment variable CORP_TOKEN contains a token that expired 1728", "Start gatepass with a new token"),
+        *("the environment variable CORP_TOKEN contains a token that expired 17", "Start gatepass with a new token"),
     ),
     "base_url without /v1": at("upstream:chat models", without_version, "lacks the version", f"Set {BASE_URL} to http"),
     "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL}"),
