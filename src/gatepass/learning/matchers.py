@@ -340,6 +340,7 @@ _OTHER_VALUES = re.compile(
 the default."""
 _DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
 """Objects dropped as a whole: the client chooses the names in the last two, so their number has no limit."""
+_FLAT_STRICT, _NESTED_STRICT = "tools[].strict", "tools[].function.strict"
 _WORD = re.compile(r"[\w.]+")
 _HINT = re.compile(r"Use '([^']+)' instead")
 # vLLM (vllm#15465).
@@ -358,6 +359,8 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     accepted = _OTHER_VALUES.search(rejection.text)
     is_one_of_several = accepted and len(re.split(r",| and | or |\|", accepted[1].partition(". ")[0])) > 1
     ttl_s = 0.0 if is_one_of_several or rejection.opens(_ILLEGAL) is not None else HOUR_S
+    if _FLAT_STRICT in unknown:  # upstreams that name it like this in chats too, where it is in `function`
+        unknown.append(_NESTED_STRICT)
     if unknown:  # one step for all of them, because the upstream accepts no request that has one
         hint = _HINT.search(rejection.text)
         rules = []

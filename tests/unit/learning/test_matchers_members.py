@@ -194,6 +194,9 @@ FLAT = {"tools": [{"type": "function", "name": "f", "strict": True}]}
         ),
         (pydantic(["body", "tools", 0, "function", "strict"]), STRICT, "tools[].function.strict"),
         ({"detail": "tools.0.function.strict: Extra inputs are not permitted"}, STRICT, "tools[].function.strict"),
+        (openai("tools.0.strict: Extra inputs are not permitted"), STRICT, "tools[].function.strict"),
+        (openai("tools.0.strict: Extra inputs are not permitted", "tools.0.strict"), STRICT, "tools[].function.strict"),
+        (openai("tools.0.strict: Extra inputs are not permitted"), FLAT, "tools[].strict"),
     ],
     ids=str,
 )
