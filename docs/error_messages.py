@@ -71,8 +71,8 @@ MESSAGES: Mapping[str, str] = {
     " http, the whole path) and whether a login page is in front of it.",
     "upstream_timeout_total": "The answer was not complete after 600 s (timeouts.total_s).",
     "upstream_auth": "Token has expired. Tried with the token of the credential 'corp', and once more with a new one,"
-    " fetched 5 s ago. `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream"
-    " requires. `gatepass doctor MODEL --call` tries it.",
+    " fetched 5 s ago. `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope"
+    " with what this upstream requires. `gatepass doctor MODEL --call` tries it.",
     "upstream_error": "The model `gpt-5` does not exist.",
     **{code: upstream_error(fault, "chat", HOST).message for code, fault in FAULTS.items()},
 }

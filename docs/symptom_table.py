@@ -172,12 +172,14 @@ REQUEST = (
         "429, hop `upstream:…`",
         "The upstream limits requests or tokens. gatepass relays its `retry-after`.",
         "Ask its owner for a higher limit. If it limits parallel requests, set "
-        "[`max_connections`](reference/configuration.md#upstreamsnamemax_connections): more requests then wait.",
+        "[`max_connections`](reference/configuration.md#upstreamsnamemax_connections): more requests then wait "
+        "up to `timeouts.connect_s`, and then get 503 `overloaded`.",
     ),
     Symptom(
         "a 400 that names a parameter, such as `Unknown parameter: 'x'`",
         "gatepass has no change for it, or the change did not help.",
-        "`gatepass learned`. `x-gatepass-tried` lists the [changes](adaptations.md). Declare a rule: "
+        "`gatepass learned`. `x-gatepass-tried` lists the [changes](adaptations.md). Declare a rule at the top level "
+        "of `gatepass.yaml`, for [all upstreams](reference/configuration.md#operationsname): "
         "`operations: {chat: {rules: {drop: [x]}}}`.",
     ),
     Symptom(
@@ -332,7 +334,8 @@ AGENTS = (
     Symptom(
         "another 400 that names `strict` of a tool",
         "Agents such as openai-agents send `strict: false` or `true` in each tool, and the upstream rejects it.",
-        "Nothing if the upstream calls the member unknown: gatepass leaves it out. For another error, set "
+        "Nothing if `gatepass learned` lists a rule for `strict`. Otherwise set, at the top level of "
+        "`gatepass.yaml` and for [all upstreams](reference/configuration.md#operationsname), "
         '`operations: {chat: {rules: {drop: ["tools[].strict", "tools[].function.strict"]}}}`.',
     ),
     Symptom(

@@ -640,7 +640,7 @@ class UpstreamAuth(UpstreamErrorReply):
     the configuration, the message names the setting `upstreams.NAME.credential`.
 
     Action: Check the scope or audience of the credential: `gatepass doctor MODEL --call` makes one small call, and
-    `gatepass token NAME --reveal` prints the token. After a repair, run `gatepass token --retry`.
+    `gatepass token NAME --reveal` fetches and prints a new token. After a repair, run `gatepass token --retry`.
     """
 
     code, retryable = "upstream_auth", False

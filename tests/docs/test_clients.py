@@ -142,7 +142,7 @@ async def test_the_script_of_the_index_gets_its_answer_by_arguments_and_by_varia
 
 def test_each_script_of_the_index_leads_to_gatepass() -> None:
     scripts = of_index("python")
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     for script in scripts:
         compile(script, "the index", "exec")
         assert 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script

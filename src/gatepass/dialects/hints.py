@@ -133,8 +133,8 @@ def responses_hint(message: str, upstream: str, status: int) -> str | None:
     if status in (404, 405) and _NO_PATH.search(message[:MESSAGE_CHARS]):
         return (
             f"If chat completions work at upstreams.{upstream}, it has no Responses API: use chat completions in the"
-            " client (n8n: responsesApiEnabled off in the node), or declare the model under `models` with an upstream"
-            " that has one."
+            " client (n8n: switch off Use Responses API in the node), or declare the model under `models` with"
+            " an upstream that has one."
         )
     return None
 
@@ -183,8 +183,8 @@ def token_hint(upstream: str, credential: str | None, age_s: float | None, not_r
     else:
         tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
     return (
-        f"{tried} `gatepass token {credential} --reveal` shows it: compare its audience and scope with what this"
-        " upstream requires. `gatepass doctor MODEL --call` tries it."
+        f"{tried} `gatepass token {credential} --reveal` fetches and shows a new one: compare its audience and scope"
+        " with what this upstream requires. `gatepass doctor MODEL --call` tries it."
     )
 
 

@@ -189,7 +189,7 @@ def test_sentence_ends_once():
 
 NO_RESPONSES = (
     "If chat completions work at upstreams.chat, it has no Responses API: use chat completions in the client (n8n:"
-    " responsesApiEnabled off in the node), or declare the model under `models` with an upstream"
+    " switch off Use Responses API in the node), or declare the model under `models` with an upstream"
     " that has one."
 )
 
@@ -215,7 +215,8 @@ def test_a_call_of_the_responses_api_is_advised_of_the_alternative(status, messa
 
 AGAIN = "its issuer returned the same token again"
 SHOWS = (
-    " `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream requires."
+    " `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope with what this"
+    " upstream requires."
     " `gatepass doctor MODEL --call` tries it."
 )
 
