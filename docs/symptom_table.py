@@ -86,8 +86,8 @@ WITHOUT = (
         "`CERTIFICATE_VERIFY_FAILED`, `unable to get local issuer certificate`",
         "The CA of your company signed the certificate, or a proxy replaces it.",
         "Set [`network.ca_file`](reference/configuration.md#networkca_file) of the upstream and of the credential: "
-        "usually both require it. Without a configuration file, set `GATEPASS_CA_FILE`, in Compose in `deploy/.env`, "
-        "and [mount the file](container.md#the-image). Then `gatepass doctor`.",
+        "usually both require it. Without a configuration file, set `GATEPASS_CA_FILE`. In Compose, "
+        "see [a CA of your company](container.md#a-proxy-or-a-ca-of-your-company). Then `gatepass doctor`.",
         "trusts your company's CA: set `network.ca_file`",
     ),
 )
@@ -123,7 +123,8 @@ REQUEST = (
     Symptom(
         "401 `invalid_api_key`: `The API key is not known to gatepass`",
         "The client's key is unknown or expired.",
-        '`gatepass keys list`. Compare the column `KEY` with `printf %s "$KEY" \\| sha256sum`.',
+        'Run `read -rs KEY`, and paste the key. Compare the start of `printf %s "$KEY" \\| sha256sum` '
+        "with the column `KEY` of `gatepass keys list`. The hash is not the key.",
     ),
     Symptom(
         "401 `invalid token` or `token expired`, without `hop` in the error",
@@ -198,7 +199,8 @@ REQUEST = (
         "not trust`; doctor: `the certificate of … is self-signed`",
         "The CA of your company signed the certificate of the upstream or the token endpoint, or a proxy replaces it.",
         "Set `network.ca_file` of the part that `hop` names. Usually the upstream and the credential both require "
-        "it. Without a configuration file, set `GATEPASS_CA_FILE` for both. Then `gatepass doctor`.",
+        "it. Without a configuration file, set `GATEPASS_CA_FILE` for both. In Compose, see "
+        "[a CA of your company](container.md#a-proxy-or-a-ca-of-your-company). Then `gatepass doctor`.",
     ),
     Symptom(
         "502 `upstream_closed`: `closed the connection before its reply was complete`, or "
@@ -211,6 +213,12 @@ REQUEST = (
         '`"code":"102"`, or another number, hop `upstream:…`',
         "The upstream's own error: gatepass keeps its code and text. RAGFlow uses 102 for most faults of a request.",
         "Follow `message`. [`error.upstream`](errors.md#the-error-object) has its other members, if there are any.",
+    ),
+    Symptom(
+        '403 with `"code":"109"` or `API key is invalid!`, hop `upstream:…`',
+        "RAGFlow rejects the API key that gatepass sends.",
+        "Create a new key in RAGFlow, and write it to `deploy/secrets/ragflow_key`. Then "
+        "`docker compose -f deploy/compose.ragflow_upstream.yaml up -d --force-recreate`.",
     ),
     Symptom(
         "404 `You don't own the chat …`, `The owner of this token has no such assistant in RAGFlow`",

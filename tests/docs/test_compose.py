@@ -195,16 +195,19 @@ def test_check_accepts_the_environment_of_the_file(name: str, tmp_path: Path) ->
 def test_every_file_passes_the_ca_the_proxy_and_client_auth(file: Path) -> None:
     required = dict.fromkeys(re.findall(r"\$\{(\w+):\?", file.read_text()), "x")
     given = {
-        "GATEPASS_CA_FILE": "/etc/gatepass/ca.pem",
+        "GATEPASS_CA_FILE": "./ca.pem",
         "GATEPASS_PROXY": "http://proxy.corp.example:3128",
         "GATEPASS_ALLOW_PLAIN_HTTP": "true",
     }
-    passed = compose.document({**required, **given}, file)["services"]["gatepass"]["environment"]
-    assert {name: passed[name] for name in given} == given
-    empty = compose.document(required, file)["services"]["gatepass"]["environment"]
+    running = compose.document({**required, **given}, file)["services"]["gatepass"]
+    passed, ca_file = running["environment"], "/etc/gatepass/ca.pem"
+    assert {name: passed[name] for name in given} == {**given, "GATEPASS_CA_FILE": ca_file}
+    assert running["volumes"] == [f"./ca.pem:{ca_file}:ro"]
+    without = compose.document(required, file)["services"]["gatepass"]
+    assert without["volumes"] == [f"/dev/null:{ca_file}:ro"], "no edit of the file is necessary"
+    empty = without["environment"]
     assert given.keys() <= empty.keys()
     assert not {name for name in given if empty[name]}, "an empty value counts as not set"
-    assert f'# volumes: ["./ca.pem:{given["GATEPASS_CA_FILE"]}:ro"]' in file.read_text()
     assert (passed["GATEPASS_TOKEN_TYPE"] == "oauth2") == ("GATEPASS_CLIENT_AUTH" in passed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def configurations(page: Path) -> list[str]:
 
 def written(block: str, folder: Path) -> tuple[Path, dict[str, str]]:
     """Write the block as ./gatepass.yaml with its secret files; return it and the environment that it names."""
-    text = block.replace("sha256:…", f"sha256:{'5a' * 32}").replace("/run/secrets/", f"{folder}/")
+    different = (f"sha256:{number:064x}" for number in count())
+    text = re.sub("sha256:…", lambda _: next(different), block).replace("/run/secrets/", f"{folder}/")
     for name in re.findall(rf"\$\{{file:({re.escape(str(folder))}/\w+)\}}", text):
         Path(name).write_text(SECRET)
         Path(name).chmod(0o600)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from ruamel.yaml import YAML
 
 from gatepass.config.load import LoadedConfig, load
@@ -50,15 +51,6 @@ def loaded(tree: dict[str, Any], folder: Path) -> LoadedConfig:
     return load(str(folder / "gatepass.yaml"), {"GATEPASS_HOST": "0.0.0.0"})
 
 
-def both_directions(folder: Path) -> dict[str, Any]:
-    """Return the configuration of the page with the members of its last section."""
-    tree, more = written(BLOCK, folder), written(BOTH, folder)
-    tree["access"]["keys"] += more.pop("access")["keys"]
-    for name, members in more.items():
-        tree[name] |= members
-    return tree
-
-
 @pytest.mark.parametrize(
     ("paths", "model", "path"),
     [
@@ -77,7 +69,7 @@ def test_configuration_routes_to_the_assistant_and_the_agent(tmp_path, paths, mo
     assert request.url == f"http://ragflow-cpu:9380/api/v1{path}"
 
 
-@pytest.mark.parametrize("tree_of", [partial(written, BLOCK), both_directions], ids=["alone", "both"])
+@pytest.mark.parametrize("tree_of", [partial(written, BLOCK), partial(written, BOTH)], ids=["alone", "both"])
 def test_the_configuration_starts_in_the_image_without_a_warning(tmp_path, tree_of):
     assert loaded(tree_of(tmp_path), tmp_path).warnings == ()
 
@@ -85,7 +77,7 @@ def test_the_configuration_starts_in_the_image_without_a_warning(tmp_path, tree_
 def test_the_compose_file_mounts_the_configuration_and_the_secrets_of_the_page():
     whole = compose.document({}, FILE)
     own, model = whole["services"]["gatepass"], compose.document(compose.example_variables())["services"]["gatepass"]
-    same = model.keys() - {"environment", "secrets", "networks"}
+    same = model.keys() - {"environment", "secrets", "networks", "volumes"}
     assert {name: own[name] for name in same} == {name: model[name] for name in same}
     (mounted,) = own["configs"]
     assert own["environment"]["GATEPASS_CONFIG"] == mounted["target"]
@@ -101,6 +93,21 @@ def test_the_compose_file_mounts_the_configuration_and_the_secrets_of_the_page()
     assert own["networks"] == ["ragflow"]
 
 
+def test_the_file_of_both_directions_keeps_the_assistants(tmp_path):
+    alone, both = written(BLOCK, tmp_path), written(BOTH, tmp_path)
+    assert [name for name in alone["models"] if both["models"][name] != alone["models"][name]] == []
+    for name in ("credentials", "upstreams"):
+        assert both[name]["ragflow"] == alone[name]["ragflow"]
+
+
+def test_the_settings_in_the_comments_are_a_configuration(tmp_path):
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    config = loaded(written(re.sub(r"(?m)^( *)# ", r"\1", BOTH), tmp_path), tmp_path)
+    (target,) = RouteTable(config.config).resolve("embeddings", "text-embedding-3-small")
+    assert target.upstream == "embed"
+    assert config.config.upstreams["chat"].network.proxy is not None
+
+
 async def test_one_gatepass_serves_assistants_to_clients_and_models_to_ragflow(tmp_path):
     """The configuration of both directions serves here, with its hosts replaced by servers of this test."""
     completion = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
@@ -110,7 +117,7 @@ async def test_one_gatepass_serves_assistants_to_clients_and_models_to_ragflow(t
         "/api/v1/openai/2e3b8f0c5d6e11f0a1b20242ac120003/chat/completions": completion,
     }
     async with Scripted(answer=lambda request: [Send(reply(answers[request.target]))]) as corp:
-        tree = both_directions(tmp_path)
+        tree = written(BOTH, tmp_path)
         tree["upstreams"]["chat"]["base_url"] = f"{corp.url}/v1"
         tree["upstreams"]["ragflow"]["base_url"] = corp.url
         tree["credentials"]["ragflow"]["token"] = SECRETS["ragflow_key"]
@@ -120,6 +127,10 @@ async def test_one_gatepass_serves_assistants_to_clients_and_models_to_ragflow(t
                 asked = {**HELLO, "model": model}
                 answer = await gatepass.ask(asked, headers={**JSON, "authorization": f"Bearer {KEYS[name]}"}).answer()
                 assert answer.status == 200, answer.body
+            for name, model in (("assistants", "gpt-4o"), ("ragflow", "handbook")):
+                asked = {**HELLO, "model": model}
+                answer = await gatepass.ask(asked, headers={**JSON, "authorization": f"Bearer {KEYS[name]}"}).answer()
+                assert answer.status == 403, answer.body
     sent = {request.target: request.header("authorization") for request in corp.received}
     token, chat, assistant = answers
     assert sent.pop(token, "")

@@ -305,6 +305,13 @@ def answers(dialogue: Dialogue, path: str = "/v1") -> Callable[[Stage], Any]:
     return staged
 
 
+def rejects_a_key(dialogue: Dialogue) -> Callable[[Stage], Any]:
+    async def staged(stage: Stage) -> dict[str, Any]:
+        return with_credential(await stage.server(dialogue), type="api_key", key="ragflow-0123456789")
+
+    return staged
+
+
 async def without_version(stage: Stage) -> dict[str, Any]:
     def answer(request: Received) -> Dialogue:
         return LIST if request.target.startswith("/v1/") else [Send(reply({"detail": "Not Found"}, 404))]
@@ -475,6 +482,11 @@ FAULTS = {
         "upstream:chat models",
         answers(error(403, "token illegal")),
         *("HTTP 403: token illegal", "add 403 to upstreams.chat.rejection.statuses"),
+    ),
+    "a fixed key that the upstream rejects with 403": at(
+        "upstream:chat models",
+        rejects_a_key(error(403, "API key is invalid!")),
+        *("HTTP 403: API key is invalid!", "or replace it: credentials.c.key."),
     ),
     "a full upstream": at(
         "upstream:chat models",

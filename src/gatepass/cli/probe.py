@@ -20,7 +20,7 @@ from gatepass.cli.reach import Step, StepOutcome, requires_tls, upstream_server
 from gatepass.clock import Clock
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 from gatepass.config.credential.kinds import token_location
-from gatepass.config.model import StoreSettings
+from gatepass.config.model import Config, StoreSettings
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.hints import sentence
 from gatepass.errors import (
@@ -203,7 +203,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
                 " so neither base_url nor the token is proven",
                 PROVE,
             )
-        return _failed(error, "models", limit.used_s(state.clock))
+        return _failed(error, state.config, "models", limit.used_s(state.clock))
     if missing := _missing(upstream, body, wanted):
         return step(StepOutcome.FAILS, missing, UNLISTED)
     if upstream.holder is None:
@@ -255,18 +255,22 @@ async def _base_url_with_version(state: AppState, upstream: Upstream, limit: Tim
     return base_url
 
 
-def _failed(error: GatepassError, what: str, seconds: float) -> Step:
+def _failed(error: GatepassError, config: Config, what: str, seconds: float) -> Step:
     # only an upstream's own status helps: other errors have one that gatepass chose
     prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(error.message)
-    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice or default_advice(error), seconds)
+    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice or default_advice(error, config), seconds)
 
 
-def default_advice(error: GatepassError) -> str:
+def default_advice(error: GatepassError, config: Config) -> str:
     """Return what to do about an error whose message does not say it."""
     match error:
         case UpstreamErrorReply(http_status=403, hop=hop) if hop.startswith("upstream:"):
             name = hop.removeprefix("upstream:")
+            credential = config.upstreams[name].credential
+            if credential is not None and (secret := KEY_SETTING.get(config.credentials[credential].type)):
+                # gatepass cannot renew it, so that rejection.statuses has no effect
+                return f"Check the rights of the key, or replace it: {setting(credential, secret)}."
             return f"Check the rights of the token. If it was rejected, add 403 to upstreams.{name}.rejection.statuses."
         case UpstreamErrorReply(http_status=429):
             return "Wait, or ask the owner of the upstream for a higher limit."
@@ -352,7 +356,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         status, learned = await within(limit, state, upstream, _first_accepted(state, target_probe))
     except GatepassError as error:
         reason, advice = split_advice(error.message)
-        advice, used_s = advice or default_advice(error), limit.used_s(state.clock)
+        advice, used_s = advice or default_advice(error, state.config), limit.used_s(state.clock)
         result = f"{error.http_status} {error.public_code} after {used_s:.2f} s: {reason}"
         # such an error blames the client, but here gatepass itself made the request
         failed_hop = hop if isinstance(error, CallerError) else error.hop

@@ -13,8 +13,8 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 FILE = DEPLOY / "compose.ragflow.yaml"
 EXAMPLE = DEPLOY / "ragflow.env.example"
 
-# ${NAME}, ${NAME:-default}, ${NAME:?message if unset}, $$
-_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<form>[-?])(?P<rest>[^}]*))?\})")
+# ${NAME}, ${NAME:-default}, ${NAME:?message if unset}, ${NAME:+text if set}, $$
+_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<form>[-?+])(?P<rest>[^}]*))?\})")
 
 
 class Unset(KeyError):
@@ -55,4 +55,6 @@ def _value(found: re.Match[str], variables: Mapping[str, str]) -> str:
     value = variables.get(found["name"], "")
     if not value and found["form"] == "?":
         raise Unset(found["name"], found["rest"])
+    if found["form"] == "+":
+        return found["rest"] if value else ""
     return value or (found["rest"] or "" if found["form"] == "-" else "")
