@@ -36,8 +36,6 @@ MESSAGES: Mapping[str, str] = {
     "unknown_path": "No operation has the path /api/v1/models. The base URL is http://localhost:8080/v1. The base URL"
     " of this client seems to end in /api/v1.",
     "method_not_allowed": "GET is not possible at /v1/chat/completions; use POST.",
-    "unsupported_api": "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it."
-    " Use a client of the OpenAI API, such as Codex, OpenCode or Cline, with the base URL http://localhost:8080/v1.",
     "unsupported_upgrade": "gatepass does not support WebSockets. Send the request with POST to /v1/responses.",
     "receive_timeout": "The request body was not complete after 20 s (limits.receive_s).",
     "invalid_json": "The body is empty. Send a JSON object.",

@@ -94,9 +94,8 @@ These are 404 [`unknown_path`](errors.md#unknown_path):
   For Azure as an upstream, see [dialects](../dialects.md).
 - `/docs`, `/redoc` and `/openapi.json`
 
-These are 400 [`unsupported_api`](errors.md#unsupported_api) in Anthropic's format, and require a key:
-
-- `/v1/messages` and all paths below it, such as `/v1/messages/count_tokens`. Use an OpenAI client.
+Other paths below `/v1/messages`, such as `/v1/messages/NAME`, are 400 [`unknown_path`](errors.md#unknown_path) in
+Anthropic's format. It is not 404, which Claude Code reports as an unknown model.
 
 A WebSocket at a path of a `POST` operation is 426 [`unsupported_upgrade`](errors.md#unsupported_upgrade).
 """
@@ -270,7 +269,7 @@ def paths() -> str:
     operations = [
         (
             f"`{row.method} {PREFIXES[0]}{row.path}`",
-            f"`{row.opened_by or row.name}`",
+            f"`{row.configured_as}`",
             f"{row.summary}. {STORED if row.is_about_stored else ABOUT.get(row.path, PASSES)}",
         )
         for row in OPERATIONS

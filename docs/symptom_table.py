@@ -320,9 +320,9 @@ TOKEN = (
 
 AGENTS = (
     Symptom(
-        "400 `unsupported_api`, or Claude Code: `There's an issue with the selected model`",
-        "The client calls Anthropic's Messages API, which gatepass does not serve.",
-        "Use a client of OpenAI's API. `curl BASE_URL/models` tests gatepass itself.",
+        "Claude Code: `There's an issue with the selected model`",
+        "Claude Code reports any 404 so. Neither gatepass nor the upstream knows the model.",
+        "Declare the model under `models`. `gatepass route MODEL --operation messages` prints its route.",
     ),
     Symptom(
         "Codex: `stream disconnected before completion`",

@@ -15,7 +15,6 @@
     │   ├── UnknownPath             404 unknown_path
     │   ├── MethodNotAllowed        405 method_not_allowed
     │   ├── ReceiveTimeout          408 receive_timeout
-    │   ├── UnsupportedApi          400 unsupported_api
     │   ├── UnsupportedUpgrade      426 unsupported_upgrade
     │   ├── InvalidJson             400 invalid_json
     │   ├── InvalidRequest          400 invalid_request
@@ -209,6 +208,7 @@ class UnknownPath(CallerError):
     - The client's base URL ends in `/chat/completions`, which the client appends itself.
     - The base URL is that of another server, such as `/api/v1`. It may end in `/v1` or at the host.
     - The path `/for/NAME` names an unknown profile. The message lists the profiles.
+    - Below `/v1/messages` the status is 400, because Claude Code reports any 404 as an unknown model.
 
     Action: Use the base URL in the message, `http://HOST/v1`. Clients append the path of the operation themselves.
     """
@@ -227,17 +227,6 @@ class MethodNotAllowed(CallerError):
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
         self.allow = allow
-
-
-class UnsupportedApi(CallerError):
-    """The path belongs to Anthropic's Messages API (`/v1/messages`), which gatepass does not serve.
-
-    The reply has Anthropic's format. It is not 404, which Claude Code reports as an unknown model.
-
-    Action: Use a client of the OpenAI API, such as Codex, OpenCode or Cline. Claude Code has no setting for it.
-    """
-
-    code = "unsupported_api"
 
 
 class UnsupportedUpgrade(CallerError):
@@ -622,6 +611,8 @@ class UpstreamErrorReply(UpstreamError):
         """The upstream's `type` and `code`."""
         self.raw = raw
         """The upstream's error object, size limited, if it has other members."""
+        self.original = b""
+        """The upstream's body, if the client receives it unchanged (`ClientProtocol.own_error`)."""
 
     @property
     def http_status(self) -> int:

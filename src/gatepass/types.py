@@ -94,12 +94,17 @@ class Operation:
     """It ends work in progress. A key may use it with `DELETE` in its `operations`."""
     is_about_stored: bool = False
     """It creates, lists, reads, cancels or deletes stored objects, and nothing else."""
-    opened_by: str = ""
-    """The name that opens it in a key's `operations`, if that is not `name`."""
+    configured_as: str = ""
+    """The name of its settings: its route, its rules, and what opens it in a key's `operations`. "" becomes `name`."""
     has_deployment_path: bool = True
     """Azure's classic API names the deployment in its path."""
     served_by: Operation | None = None
     """The operation of its calls, if its client protocol converts them."""
+    request_headers: tuple[str, ...] = ()
+    """Fields of its requests that are forwarded beyond those of every operation."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "configured_as", self.configured_as or self.name)
 
 
 # gc=False: no field can refer back, so the garbage collector need not track it

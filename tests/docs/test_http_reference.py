@@ -57,7 +57,7 @@ async def test_the_example_of_the_page_and_each_page_need_the_key_that_they_name
 @pytest.mark.parametrize(
     ("path", "code"),
     [
-        *(("/openai/deployments/gpt-4o/chat/completions", "unknown_path"), ("/v1/messages", "unsupported_api")),
+        *(("/openai/deployments/gpt-4o/chat/completions", "unknown_path"), ("/v1/messages/NAME", "unknown_path")),
         *(("/docs", "unknown_path"), ("/openapi.json", "unknown_path")),
     ],
 )

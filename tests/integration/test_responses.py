@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from gatepass.dialects.base import raw_request
+from gatepass.dialects.base import PARAMETERS, with_query
 from gatepass.operations.table import match_operation
 from gatepass.protocols.responses import synthesize_response
 from gatepass.sse.chunk import EnvelopeDefaults
@@ -147,7 +147,7 @@ def test_all_that_the_sdk_asks_of_kept_responses_is_served():
     for method, path, query in asked:
         found = match_operation(method, path).operation
         assert (found.name, f"/v1{found.path}", found.names_model) == ("responses", path, False)
-        up = raw_request(OutboundRequest(method, "https://u.example"), (), query, None).url.removeprefix(
+        up = with_query(OutboundRequest(method, "https://u.example"), query, PARAMETERS).url.removeprefix(
             "https://u.example"
         )
         assert up == (f"?{query.decode()}" if query else "")

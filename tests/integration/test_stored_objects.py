@@ -91,7 +91,7 @@ async def test_each_operation_of_the_table_is_open_or_closed_to_each_kind_of_key
                 remedy = "without models" if is_never_open else "access.keys[].operations"
                 assert remedy in answer.error["message"]
                 assert (answer.error["hop"], len(upstream.received)) == ("client", before)
-            elif row.opened_by != "models" and row.name != "models":
+            elif row.configured_as != "models":
                 assert len(upstream.received) == before + 1
 
 

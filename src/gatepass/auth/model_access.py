@@ -374,7 +374,7 @@ def check_operation_access(caller: AccessKey, operation: Operation, *, shares_ob
     """
     if caller.operations is None and not ((shares_objects or caller.models is not None) and operation.is_about_stored):
         return
-    name = operation.opened_by or operation.name
+    name = operation.configured_as
     method = "DELETE" if operation.cancels else operation.method
     if _opens(caller, method, name):
         return

@@ -32,7 +32,7 @@ UNUSABLE = 2
 CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank")
 ROUTED_OPERATIONS = (
     *CALL_OPERATIONS,
-    *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
+    *("responses", "messages", "transcriptions", "translations", "speech", "images", "moderations"),
 )
 """The values of OfModel in config/routes.py, copied so that --help does not import that module."""
 OPERATION_OF_KIND: Mapping[str | None, str] = {

@@ -221,7 +221,10 @@ Moment = Annotated[
 OfResponses = Literal["responses", "GET responses", "POST responses", "DELETE responses"]
 OfFiles = Literal["files", "GET files", "POST files", "DELETE files"]
 OfBatches = Literal["batches", "GET batches", "POST batches", "DELETE batches"]
-KeyOperation = Literal[OfText, OfResponses, OfFiles, OfBatches, "models", OfSoundOrImage, "moderations"]
+OfMessages = Literal[
+    "messages", "message_batches", "GET message_batches", "POST message_batches", "DELETE message_batches"
+]
+KeyOperation = Literal[OfText, OfResponses, OfMessages, OfFiles, OfBatches, "models", OfSoundOrImage, "moderations"]
 """The entries of `operations`: all methods of an operation, or one of several. tests compare them with the table."""
 
 

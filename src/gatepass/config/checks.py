@@ -34,14 +34,14 @@ LINKS: tuple[tuple[SettingPattern, str], ...] = (
 )
 """Settings that hold a name, each with the block that must define it."""
 
-WITH_MODELS = ("chat", "completions", "embeddings", "rerank", "responses")
+WITH_MODELS = ("chat", "completions", "embeddings", "rerank", "responses", "messages")
 NO_ROUTE = (
     'no model has a route: with several upstreams add models (`models: {{"*": {{upstream: {first}}}}}`'
     " sends all to one) or operations"
 )
 
 _OPERATION = re.compile(
-    r"(?<!/)(?:/chat/completions|/completions|/embeddings|/rerank|/responses|/audio/(?:speech|transcriptions)"
+    r"(?<!/)(?:/chat/completions|/completions|/embeddings|/rerank|/responses|/messages|/audio/(?:speech|transcriptions)"
     r"|(?<=/v[0-9])/models)\Z"
 )
 """The path of an operation at the end of a URL. `//` before it is excluded: a host may have such a name.

@@ -305,9 +305,9 @@ class Capabilities(Block):
 
 OfText = Literal["chat", "completions", "embeddings", "rerank"]
 OfSoundOrImage = Literal["transcriptions", "translations", "speech", "images"]
-OfModel = Literal[OfText, "responses", OfSoundOrImage, "moderations"]
+OfModel = Literal[OfText, "responses", "messages", OfSoundOrImage, "moderations"]
 """Operations whose requests name a model."""
-OperationName = Literal[OfModel, "files", "batches", "models"]
+OperationName = Literal[OfModel, "files", "batches", "message_batches", "models"]
 OF_LIST = ("models",)
 """Operations that list models instead of calling one."""
 
@@ -329,10 +329,10 @@ class OperationRoute(Block):
     """The model of requests that name none, as clients of Text Embeddings Inference send them. It decides the route,
     the `models` of a key apply to it, and gatepass sends it to the upstream (`default=model`).
 
-    None: `chat`, `completions`, `embeddings` and `responses` without a model get 400. Other operations go to the
-    operation's upstream, to `models."*"` or to the only upstream, without a model; they get 404 if there is none.
-    Requests that are about no model (`files`, `batches`, kept responses) are routed by this setting and are sent
-    without a model.
+    None: `chat`, `completions`, `embeddings`, `responses` and `messages` without a model get 400. Other operations go
+    to the operation's upstream, to `models."*"` or to the only upstream, without a model; they get 404 if there is
+    none. Requests that are about no model (`files`, `batches`, `message_batches`, kept responses) are routed by this
+    setting and are sent without a model.
 
     Example: bge-reranker
     """

@@ -203,7 +203,8 @@ def operation_url(base_url: str, path: str) -> str:
 
 
 def _headers(call: Call, forward_headers: Collection[str], of_body: Headers) -> Headers:
-    kept = forwarded(call.headers, forward_headers)
+    more = call.operation.request_headers  # nearly always empty
+    kept = forwarded(call.headers, (*forward_headers, *more) if more else forward_headers)
     accept = _ACCEPT_STREAM if call.stream else _ACCEPT_JSON
     agent = () if b"user-agent" in dict(kept) else _AGENT
     # The call's id is the client's id if that is a plain word, so that one request has one id in every log.
@@ -225,19 +226,25 @@ PARAMETERS = frozenset(
         *(b"include%5b%5d", b"include_obfuscation", b"starting_after", b"stream"),
     )
 )
-"""Query parameters that are forwarded: those of lists of files and batches, and of stored responses."""
+"""Query parameters that are forwarded for files, batches and stored responses."""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 
 
-def raw_request(request: OutboundRequest, headers: Headers, query: bytes, upload: Upload | None) -> OutboundRequest:
-    """Return `request` with `accept`, content type and query of the client, and with `upload` instead of its body."""
+def raw_request(request: OutboundRequest, headers: Headers, upload: Upload | None) -> OutboundRequest:
+    """Return `request` with `accept` and content type of the client, and with `upload` instead of its body."""
     accept = header(headers, b"accept") or b"*/*"
     kind = header(headers, b"content-type") if upload is not None else None
     own = [(b"accept", accept), *([(b"content-type", kind)] if kind is not None else [])]
     names = {name for name, _ in own}
     fields = (*(field for field in request.headers if field[0] not in names), *own)
-    pairs = [pair for pair in query.split(b"&") if _PLAIN.match(pair) and pair.partition(b"=")[0] in PARAMETERS]
-    separator = ("&" if "?" in request.url else "?") if pairs else ""
-    url = f"{request.url}{separator}{b'&'.join(pairs).decode('ascii')}"
-    return replace(request, url=url, headers=fields, upload=upload)
+    return replace(request, headers=fields, upload=upload)
+
+
+def with_query(request: OutboundRequest, query: bytes, names: frozenset[bytes]) -> OutboundRequest:
+    """Return `request` with the parameters `names` of the client's `query`, as far as they are plain text."""
+    pairs = [pair for pair in query.split(b"&") if _PLAIN.match(pair) and pair.partition(b"=")[0] in names]
+    if not pairs:
+        return request
+    separator = "&" if "?" in request.url else "?"
+    return replace(request, url=f"{request.url}{separator}{b'&'.join(pairs).decode('ascii')}")

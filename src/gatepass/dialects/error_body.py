@@ -102,6 +102,10 @@ STATUS_OF_KIND: Mapping[str, int] = MappingProxyType(
         "not_found_error": 404,
         "rate_limit_error": 429,
         "insufficient_quota": 429,
+        "request_too_large": 413,  # of Anthropic, like the three after it
+        "billing_error": 402,
+        "timeout_error": 504,
+        "overloaded_error": 529,
         "exceed_context_size_error": 400,  # of llama.cpp, with a 500 in old versions
         "contextwindowexceedederror": 400,  # of LiteLLM
     }
@@ -436,6 +440,14 @@ def quotable(value: Any, mask: Mask) -> Any:
         return _masked(value, mask, RAW_DEPTH)
     except RecursionError:
         return None
+
+
+def is_unmasked(value: Any, mask: Mask) -> bool:
+    """Whether no text of `value` contains a secret. False for more than RAW_DEPTH levels."""
+    try:
+        return bool(_masked(value, mask, RAW_DEPTH) == value)
+    except RecursionError:
+        return False
 
 
 def _masked(value: Any, mask: Mask, depth: int) -> Any:

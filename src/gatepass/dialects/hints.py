@@ -142,18 +142,23 @@ def responses_hint(message: str, upstream: str, status: int) -> str | None:
 _NO_MODEL = re.compile(
     r"\b(?<!\bthis )model:? ?(?:['\"`]?[^\s'\"`]{1,200}['\"`]? )?(?:(?:does|is|was|do) ?n[o']t|not) (?:exist|found)\b"
     r"|\b(?:invalid|unknown|no such) model(?: name| id)?(?:\s*[:'\"`=(.]|\s+passed\b|\s*\Z)"
-    r"|\bnot a valid model\b|模型不存在",
+    r"|\bnot a valid model\b|模型不存在|\Amodel: \S+\Z",
     re.IGNORECASE,
 )
-"""Messages of OpenAI and vLLM, Ollama, DeepSeek, Xinference; LiteLLM and Mistral; OpenRouter; Zhipu."""
+"""Messages of OpenAI and vLLM, Ollama, DeepSeek, Xinference; LiteLLM and Mistral; OpenRouter; Zhipu; Anthropic."""
 _NO_MODEL_CODES = frozenset(("model_not_found", "invalid_model", "unknown_model"))
+
+
+def is_about_model(code: str | None, message: str) -> bool:
+    """Whether an upstream's error with `code` and `message` means that it does not know the model."""
+    return (code or "").lower() in _NO_MODEL_CODES or _NO_MODEL.search(message[:MESSAGE_CHARS]) is not None
 
 
 def model_hint(model: str, upstream: str, status: int, code: str | None, message: str) -> str | None:
     """Return the advice for an upstream that does not know the client's name `model`; None for other errors."""
     if status not in (400, 404, 422):
         return None
-    if (code or "").lower() not in _NO_MODEL_CODES and _NO_MODEL.search(message[:MESSAGE_CHARS]) is None:
+    if not is_about_model(code, message):
         return None
     return (
         f"gatepass sent the client's model name {model[:100]!r} unchanged: if upstreams.{upstream} has another name for"

@@ -281,7 +281,9 @@ _WANTS_BACK = re.compile(r"must be passed back|missing `?reasoning_content", re.
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
 _TOO_LONG_CODES = frozenset(("context_length_exceeded", "exceed_context_size_error"))
 _TOO_LONG = re.compile(
-    r"maximum context length|exceeds? the (?:available )?context (?:size|length|window)", re.IGNORECASE
+    r"maximum context length|exceeds? the (?:available )?context (?:size|length|window)"
+    r"|\b(?:prompt|input) is too long\b|exceeds the maximum number of tokens",
+    re.IGNORECASE,
 )
 _OF_VALUES = re.compile(
     r"invalid_(?:value|type|enum|image|base64|json|role|url)\w*|missing(?:_\w+)?|\w+_(?:above|below)_(?:max|min)_\w+"

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedApi, UnsupportedUpgrade
+from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedUpgrade
 from gatepass.protocols import PROTOCOLS
 from gatepass.types import Call, ClientRequest, Headers, Operation, header
 
 
 def _row(protocol: str, method: str, path: str, summary: str, *, name: str = "", **more: Any) -> Operation:
-    return Operation(name or protocol, method, path, protocol, summary, PROTOCOLS[protocol].members, **more)
+    spoken = PROTOCOLS[protocol]
+    more["request_headers"] = spoken.request_headers
+    return Operation(name or protocol, method, path, protocol, summary, spoken.members, **more)
 
 
 def _raw(name: str, method: str, path: str, summary: str, **more: bool) -> Operation:
@@ -51,10 +53,22 @@ _RAW = (
     _stored("responses", "DELETE", "/responses/{id}", "Delete one response", "stored_responses"),
     _stored("responses", "POST", "/responses/{id}/cancel", "Cancel one response", "stored_responses", cancels=True),
     _stored("responses", "GET", "/responses/{id}/input_items", "List one response's input", "stored_responses"),
+    *(
+        _stored("message_batches", method, f"/messages/batches{rest}", summary, "message_batches", **more)
+        for method, rest, summary, more in (
+            ("POST", "", "Create a batch of messages", {}),
+            ("GET", "", "List the batches of messages", {}),
+            ("GET", "/{id}", "Describe one batch of messages", {}),
+            ("DELETE", "/{id}", "Delete one batch of messages", {}),
+            ("POST", "/{id}/cancel", "Cancel one batch of messages", {"cancels": True}),
+            ("GET", "/{id}/results", "Fetch the results of one batch of messages", {"is_download": True}),
+        )
+    ),
 )
 """Operations whose requests and replies pass unchanged."""
 
 _CHAT = _row("chat", "POST", "/chat/completions", "Complete a chat")
+_MESSAGES = _row("messages", "POST", "/messages", "Create a message", has_deployment_path=False)
 
 OPERATIONS = (
     _CHAT,
@@ -62,15 +76,24 @@ OPERATIONS = (
     _row("embeddings", "POST", "/embeddings", "Embed texts"),
     _row("rerank", "POST", "/rerank", "Rank documents by a query"),
     _row("responses", "POST", "/responses", "Create a response", has_deployment_path=False),
+    _MESSAGES,
+    _row(
+        *("count_tokens", "POST", "/messages/count_tokens", "Count the tokens of a message"),
+        configured_as="messages",
+        has_deployment_path=False,
+    ),
     *_RAW,
     _row("models", "GET", "/models", "List the models", names_model=False),
-    _row("models", "GET", "/models/{model}", "Describe one model", name="model", names_model=False, opened_by="models"),
+    _row(
+        "models",
+        "GET",
+        "/models/{model}",
+        "Describe one model",
+        name="model",
+        names_model=False,
+        configured_as="models",
+    ),
 )
-
-UNSERVED = tuple(
-    _row("messages", method, "/messages", "Anthropic's Messages API") for method in ("POST", "GET", "DELETE")
-)
-"""An API that gatepass does not serve. At and below its path, `unsupported_api` has the format of its clients."""
 
 PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
@@ -103,7 +126,7 @@ COHERE_V2 = "/v2/rerank"
 def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
     """Return the match by path, then by method."""
     found: dict[str, dict[str, Match]] = {}
-    for operation in (*OPERATIONS, *UNSERVED):
+    for operation in OPERATIONS:
         if "{" not in operation.path:
             for prefix in PREFIXES:
                 found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
@@ -123,12 +146,13 @@ _BY_STEM = tuple(
     if operation.path.endswith(_MODEL)
     for prefix in PREFIXES
 )
-_UNSERVED = MappingProxyType({operation.method: Match(operation) for operation in UNSERVED})
-_BELOW_UNSERVED = tuple(prefix + UNSERVED[0].path + "/" for prefix in PREFIXES)
+# A path below has no operation either, but its clients read only errors in their own format.
+_UNKNOWN = MappingProxyType({"": Match(_MESSAGES)})
+_BELOW = tuple(f"{prefix}{_MESSAGES.path}/" for prefix in PREFIXES)
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
 _SLASHES = re.compile("//+")
 _SEGMENTS = re.compile(
-    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>[a-z]+)/(?P<id>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
+    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>messages/batches|[a-z]+)/(?P<id>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
 )
 
 
@@ -142,7 +166,7 @@ def match_operation(method: str, path: str, base_path: str = "") -> Match:
     found = None if base_path else _BY_PATH.get(path)  # the path of most requests is in the table
     if found is None:
         found = _find(path, base_path)
-    if found is None or (found is _AT_ROOT and method not in found):
+    if found is None or found is _UNKNOWN or (found is _AT_ROOT and method not in found):
         raise unknown_path_error(path, base_path)
     matched = found.get("GET" if method == "HEAD" else method)
     if matched is None:
@@ -154,7 +178,7 @@ def match_operation(method: str, path: str, base_path: str = "") -> Match:
 
 
 def operation_at(path: str, base_path: str = "") -> Operation | None:
-    """Return an operation of `path`, for any method, or None."""
+    """Return an operation of `path`, for any method, or the one whose format its errors have, or None."""
     found = _find(path, base_path)
     return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation
 
@@ -168,15 +192,6 @@ def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> Un
     wrong = path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))
     hint = f" The base URL of this client seems to end in {wrong[:PATH_SHOWN_CHARS]}." if wrong else ""
     return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
-
-
-def unserved_error(client_request: ClientRequest, base_path: str = "") -> UnsupportedApi:
-    """Return the error for an operation of UNSERVED. Raise it after the authentication."""
-    where = base_url(client_request.headers, client_request.mounted_at + base_path)
-    return UnsupportedApi(
-        "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"
-        f" the OpenAI API, such as Codex, OpenCode or Cline, with the base URL {where}."
-    )
 
 
 def upgrade_error(client_request: ClientRequest) -> UnsupportedUpgrade | None:
@@ -209,7 +224,9 @@ def _find(path: str, base_path: str) -> Mapping[str, Match] | None:
             return _AT_ROOT
     head, stem, model = path.partition("/models/")
     single = _SLASHES.sub("/", head + stem) + model  # not in the model's id, which may begin with a slash
-    return None if single == path else _find(single, base_path)
+    if single != path:
+        return _find(single, base_path)
+    return _UNKNOWN if path.startswith(base_path) and path.startswith(_BELOW, len(base_path)) else None
 
 
 def _find_exact(path: str) -> Mapping[str, Match] | None:
@@ -218,7 +235,7 @@ def _find_exact(path: str) -> Mapping[str, Match] | None:
     for stem, operation in _BY_STEM:  # a model's id may contain slashes, such as `org/model`
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
             return {operation.method: Match(operation, model)}
-    return _UNSERVED if path.startswith(_BELOW_UNSERVED) else _with_id(path)
+    return _with_id(path)
 
 
 def _with_id(path: str) -> Mapping[str, Match] | None:

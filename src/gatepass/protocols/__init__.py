@@ -10,7 +10,7 @@ from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.completions import COMPLETIONS
 from gatepass.protocols.embeddings import EMBEDDINGS
-from gatepass.protocols.messages import MESSAGES
+from gatepass.protocols.messages import COUNT_TOKENS, MESSAGE_BATCHES, MESSAGES
 from gatepass.protocols.models import MODELS
 from gatepass.protocols.raw import RAW
 from gatepass.protocols.rerank import RERANK
@@ -24,6 +24,8 @@ _ALL = (
     RESPONSES,
     STORED_RESPONSES,
     MESSAGES,
+    COUNT_TOKENS,
+    MESSAGE_BATCHES,
     MODELS,
     RAW,
 )

@@ -10,7 +10,7 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import (
@@ -50,7 +50,9 @@ class Chat(ClientProtocol):
     """Chunks have a text instead of a delta."""
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        """Return an empty chunk."""
+        """Return a comment, or an empty chunk for a profile that accepts none."""
+        if profile.keep_alive == "comment":  # nearly always
+            return comment_keep_alive
         if profile.keep_alive == "off":
             return None
         defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)

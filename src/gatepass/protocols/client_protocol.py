@@ -101,8 +101,6 @@ class ClientProtocol:
 
     # --- the request ---
 
-    is_served: bool = True
-    """False if gatepass only writes the errors of its operations."""
     members: frozenset[str] = frozenset(STRAY_PARAMS)
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 
@@ -116,7 +114,13 @@ class ClientProtocol:
     is_answered_here: bool = False
     """gatepass answers its requests itself, from the catalog of models."""
     is_raw: bool = False
-    """The query and the content type go upstream too, and the reply may be of any content type."""
+    """The content type goes upstream too, and the reply may be of any content type."""
+    absent_statuses: frozenset[int] = frozenset()
+    """With these an upstream replies if it lacks the operation. gatepass then answers 404 itself for a while: none."""
+    request_headers: tuple[str, ...] = ()
+    """Fields of a request that are forwarded beyond those of every protocol: none."""
+    parameters: frozenset[bytes] = frozenset()
+    """Query parameters of a request that are forwarded: none."""
     has_parts: bool = False
     """A call may be sent as several requests, whose replies are joined (proxy/batches.py)."""
     samples: tuple[Mapping[str, Any], ...] = (
@@ -145,6 +149,23 @@ class ClientProtocol:
         del request_id
         return error_body(error)
 
+    def error_status(self, error: GatepassError) -> int:
+        """Return the status of an error response: that of the error."""
+        return error.http_status
+
+    def own_error(self, body: bytes, mask: Mask) -> bytes:
+        """Return the body of an upstream's error that the client receives unchanged: b"" for none.
+
+        `mask` hides secrets. A body with a secret is not returned.
+        """
+        del body, mask
+        return b""
+
+    def overflow_mark(self, message: str) -> str:
+        """Return what clients search for in an error about too long a context, if `message` lacks it: ""."""
+        del message
+        return ""
+
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         """Return the last events of a stream that fails after `streamed`: one with the error object.
 
@@ -159,12 +180,12 @@ class ClientProtocol:
         return None
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        """Return the form of keep-alives for a profile that accepts no comments: none.
+        """Return the form of keep-alives: a comment, or none for a profile that accepts no comments.
 
         `wall` returns epoch seconds.
         """
-        del profile, call, wall
-        return None
+        del call, wall
+        return comment_keep_alive if profile.keep_alive == "comment" else None
 
     # --- a whole reply ---
 

@@ -1,42 +1,245 @@
-"""Anthropic's Messages API, of which gatepass only writes the errors."""
+"""Anthropic's Messages API, which Claude Code speaks: messages, the counting of their tokens, and batches of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
+from typing import Any
 
-from gatepass.errors import GatepassError
-from gatepass.protocols.client_protocol import ClientProtocol
-from gatepass.protocols.error_objects import json_text
+import msgspec
 
-_TYPES = MappingProxyType(
+from gatepass.config.access import Profile
+from gatepass.dialects.base import PARAMETERS
+from gatepass.dialects.error_body import Mask, is_unmasked
+from gatepass.dialects.hints import is_about_model
+from gatepass.dialects.reply_check import shown_members
+from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply
+from gatepass.protocols.error_objects import json_text, stream_message
+from gatepass.protocols.message_events import (
+    USAGE,
+    MessageAggregator,
+    MessageProgress,
+    MessageRepair,
+    complete_usage,
+    event_of,
+    message_events,
+)
+from gatepass.protocols.raw import Raw
+from gatepass.sse import chunk
+from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
+from gatepass.sse.event import read_json
+from gatepass.sse.event_stream import EventStream
+from gatepass.types import Call, StreamedResponse
+
+REQUEST_HEADERS = (
+    # https://docs.claude.com/en/api/versioning, beta-headers; the third is of Anthropic's SDK for browsers
+    *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access"),
+    # https://code.claude.com/docs/en/llm-gateway
+    *("x-claude-code-session-id", "x-claude-code-agent-id", "x-claude-code-parent-agent-id", "x-app"),
+    # the SDKs that Stainless generates (anthropic-sdk-python, `_base_client.py`)
+    *("x-stainless-lang", "x-stainless-package-version", "x-stainless-os", "x-stainless-arch", "x-stainless-runtime"),
+    *("x-stainless-runtime-version", "x-stainless-async", "x-stainless-retry-count", "x-stainless-timeout"),
+    *("x-stainless-read-timeout", "x-stainless-helper", "x-stainless-helper-method", "x-stainless-raw-response"),
+)
+"""Anthropic's request fields, which are forwarded unchanged."""
+
+BETA = frozenset((b"beta",))
+"""The query parameter that Claude Code and the SDKs' beta methods send."""
+
+TYPES = MappingProxyType(
     {
-        **dict.fromkeys((400, 405, 415), "invalid_request_error"),
         401: "authentication_error",
+        402: "billing_error",
         403: "permission_error",
         404: "not_found_error",
         413: "request_too_large",
         429: "rate_limit_error",
         503: "overloaded_error",
         504: "timeout_error",
+        529: "overloaded_error",
     }
 )
 """The `type` of an error by its status (https://docs.claude.com/en/api/errors)."""
 
+TOO_LONG = "capability_rejected: prompt_too_long"
+"""Claude Code compacts the conversation if an error has this text (https://code.claude.com/docs/en/llm-gateway)."""
+_KNOWN_AS_TOO_LONG = ("prompt is too long", "input length and `max_tokens` exceed context limit", TOO_LONG)
+"""Anthropic's own texts, which Claude Code recognizes too."""
 
-class Messages(ClientProtocol):
-    """An operation that gatepass does not serve yet."""
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+def error_of(error: GatepassError, message: str) -> Object:
+    """Return Anthropic's error object."""
+    status = error.http_status
+    kind = error.kind if isinstance(error, UpstreamErrorReply) else None
+    if kind not in TYPES.values():
+        kind = TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
+    inner = {"type": kind, "message": message, "code": error.public_code, "hop": error.hop}
+    return {"type": "error", "error": inner}
+
+
+class _OfAnthropic(ClientProtocol):
+    """What all operations of the API share: the errors and the fields of requests."""
+
+    __slots__ = ()
+
+    request_headers = REQUEST_HEADERS
+    parameters = BETA
+
+    def error_body(self, error: GatepassError, request_id: str) -> bytes:
+        """Return Anthropic's error object, or the upstream's own body."""
+        if isinstance(error, UpstreamErrorReply) and error.original:
+            return error.original
+        return json_text({**error_of(error, error.message), "request_id": request_id})
+
+    def own_error(self, body: bytes, mask: Mask) -> bytes:
+        """Return `body` if it is Anthropic's error object."""
+        try:
+            document = read_json(body)
+        except ValueError:
+            return b""
+        inner = document.get("error") if isinstance(document, dict) and document.get("type") == "error" else None
+        if not isinstance(inner, dict) or not isinstance(inner.get("type"), str):
+            return b""
+        text = body.decode("utf-8", "replace")
+        is_public = isinstance(inner.get("message"), str) and mask(text) == text and is_unmasked(document, mask)
+        return body if is_public else b""
+
+    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
+        """Return the event `error`, at which SDKs raise."""
+        del streamed
+        return event_of(error_of(error, stream_message(error) if rewords else error.message))
+
+
+class Messages(_OfAnthropic):
+    """A message. gatepass makes streams of whole messages and the reverse."""
 
     __slots__ = ()
 
     name = "messages"
+    members = frozenset({"stream"})
+    requires_model = True
+    progress = MessageProgress
+    samples = ({"max_tokens": 1, "messages": [{"role": "user", "content": "ping"}]},)
+
+    def error_status(self, error: GatepassError) -> int:
+        """Return the status of the error, but 404 only if the model is unknown.
+
+        At any 404 Claude Code reports an unknown model instead of the message.
+        """
+        if error.http_status != 404 or isinstance(error, ModelNotFound):
+            return error.http_status
+        if not isinstance(error, UpstreamErrorReply):
+            return 400
+        said = error.message if error.error_body is None else error.error_body.message
+        return 404 if error.original or is_about_model(error.upstream_code, said) else 400
+
+    def overflow_mark(self, message: str) -> str:
+        """Return TOO_LONG, unless `message` is one of Anthropic's."""
+        return "" if any(known in message for known in _KNOWN_AS_TOO_LONG) else TOO_LONG
+
+    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
+        """Return the event `ping`."""
+        del call, wall
+        return None if profile.keep_alive == "off" else ping
+
+    def error_places(self, document: Any) -> Iterator[Any]:
+        """Yield the document, and an error that only its type marks."""
+        yield document
+        if isinstance(document, dict) and document.get("type") == "error":
+            yield {"error": document}
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        if not isinstance(document, dict):
+            return "with JSON that is not an object"
+        is_message = document.get("type") == "message" and isinstance(document.get("content"), list)
+        return None if is_message else f"with JSON that is not a message ({shown_members(document, mask)})"
+
+    def repair(
+        self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
+    ) -> tuple[bytes, tuple[str, ...], bool]:
+        """Complete the usage."""
+        del defaults, upstream
+        try:
+            whole = _WHOLE.decode(body)
+        except (msgspec.DecodeError, RecursionError):  # such as a number in place of the usage
+            return body, (), False
+        is_empty = whole.stop_reason == "end_turn" and not whole.content
+        if type(whole.usage.get("input_tokens")) is type(whole.usage.get("output_tokens")) is int:
+            return body, (), is_empty
+        document = read_json(body)
+        complete_usage(document)
+        return chunk.json_text(document), (USAGE,), is_empty
+
+    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
+        """Return a stream with the repair of messages, which ends with `message_stop`."""
+        del defaults
+        return EventStream(
+            source,
+            done_is_required=False,
+            progress=self.progress(),
+            repair=MessageRepair(),
+            client_transform=None if reply.last is None else reply.last.last_transform(reply.profile),
+        )
+
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:
+        del reply
+        return map(event_of, message_events(document, defaults))
+
+    def aggregator(
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+    ) -> BodyAggregator:
+        del defaults
+        return BodyAggregator(reply.upstream.name, MessageAggregator(source), event_bytes)
+
+
+class CountTokens(_OfAnthropic):
+    """The number of input tokens of a message. Only the upstream counts them, and not every upstream can."""
+
+    __slots__ = ()
+
+    name = "count_tokens"
     members = frozenset()
-    is_served = False
+    requires_model = True
+    absent_statuses = frozenset((404, 405, 501))
+    samples = ({"messages": [{"role": "user", "content": "ping"}]},)
 
-    def error_body(self, error: GatepassError, request_id: str) -> bytes:
-        """Return Anthropic's error object."""
-        kind = _TYPES.get(error.http_status, "api_error")
-        inner = {"type": kind, "message": error.message, "code": error.public_code, "hop": error.hop}
-        return json_text({"type": "error", "error": inner, "request_id": request_id})
+    def error_status(self, error: GatepassError) -> int:
+        """Return 404 if the upstream cannot count. Claude Code then estimates."""
+        is_absent = isinstance(error, UpstreamErrorReply) and error.upstream_status in self.absent_statuses
+        return 404 if is_absent else error.http_status
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        if not isinstance(document, dict):
+            return "with JSON that is not an object"
+        is_count = type(document.get("input_tokens")) is int
+        return None if is_count else f"with JSON that is not a count of tokens ({shown_members(document, mask)})"
 
 
-MESSAGES = Messages()
+class MessageBatches(_OfAnthropic, Raw):
+    """Batches of messages, which the upstream stores. They pass unchanged."""
+
+    __slots__ = ()
+
+    name = "message_batches"
+    parameters = BETA | PARAMETERS | {b"after_id", b"before_id"}
+
+
+class _Whole(msgspec.Struct, gc=False):
+    content: list[msgspec.Raw] = []
+    stop_reason: str | None = None
+    usage: dict[str, Any] = {}
+
+
+_WHOLE = msgspec.json.Decoder(_Whole)
+
+
+def ping(events: EventStream | None) -> bytes:
+    del events
+    return PING
+
+
+MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES = Messages(), CountTokens(), MessageBatches()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatepass.dialects.base import PARAMETERS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.request import call_without_body, decode
 from gatepass.types import Call, ClientRequest, Headers, Operation
@@ -17,6 +18,7 @@ class Raw(ClientProtocol):
 
     name = "raw"
     is_raw = True
+    parameters = PARAMETERS
 
     def parse(
         self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int

@@ -6,6 +6,7 @@ what did not change. `dialect_of` is the only place that chooses a dialect.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import math
@@ -73,13 +74,26 @@ LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
 
+class OptionalOperations:
+    """Which operations an upstream has, of those that it may lack. By the name of the operation."""
+
+    __slots__ = ("absent_until_s", "present", "probes")
+
+    def __init__(self) -> None:
+        self.absent_until_s: dict[str, float] = {}
+        self.present: set[str] = set()
+        self.probes: dict[str, asyncio.Event] = {}
+        """Set when the call that shows it has ended."""
+
+
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("learner",)
+    __slots__ = ("learner", "optional")
 
     def __init__(self) -> None:
         self.learner = Learner()
+        self.optional = OptionalOperations()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -13,8 +14,9 @@ from typing import TypeVar, TypeVarTuple, Unpack
 from msgspec.structs import replace
 
 from gatepass.auth.model_access import may_use
-from gatepass.dialects.base import raw_request
-from gatepass.dialects.hints import model_hint, sentence
+from gatepass.clock import wait_at_most
+from gatepass.dialects.base import raw_request, with_query
+from gatepass.dialects.hints import is_about_model, model_hint, sentence
 from gatepass.errors import (
     GatepassError,
     Overloaded,
@@ -34,7 +36,7 @@ from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rules import Rule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.client_protocol import Ranking, comment_keep_alive
+from gatepass.protocols.client_protocol import ClientProtocol, Ranking
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
@@ -130,12 +132,12 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         reply = await _send_ranked(attempt, normalized, protocol.ranking)
     else:
         request = _encode(attempt, normalized)
-        if protocol.is_raw:
-            if context.upload is not None:
-                attempt.upload = upload = context.upload.as_model(target.model)
-                attempt.record.adapted = (*normalized.adapted, *upload.adapted)
-            request = raw_request(request, call.headers, context.client_request.query, attempt.upload)
-        reply = await classify(attempt, await send(attempt, request))
+        if protocol.parameters:
+            request = _with_client_parts(attempt, context, request, protocol)
+        if protocol.absent_statuses:
+            reply = await _send_optional(attempt, request)
+        else:
+            reply = await classify(attempt, await send(attempt, request))
     if isinstance(reply, StreamingReply):
         if not call.body:
             _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
@@ -189,6 +191,43 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     if state.observers.reply_body:
         response = state.observers.reply(response, record)
     return response
+
+
+ABSENT_S = 600.0
+"""How long gatepass remembers that an upstream lacks an optional operation."""
+PROBE_S = 10.0
+"""The longest wait for the first call of an optional operation, which shows whether the upstream has it."""
+
+
+async def _send_optional(attempt: Attempt, request: OutboundRequest) -> ClassifiedReply:
+    """Send a call of an operation that the upstream may lack, unless it is known to lack it.
+
+    Clients send many such calls at once, so they wait for the first one. Raises UpstreamErrorReply with the 404.
+    """
+    absent = PROTOCOLS[attempt.call.operation.protocol].absent_statuses
+    optional, clock, name = attempt.upstream.state.optional, attempt.state.clock, attempt.call.operation.name
+    if (probe := optional.probes.get(name)) is not None:
+        await wait_at_most(probe, PROBE_S, clock)
+    if optional.absent_until_s.get(name, 0.0) > clock.now():
+        upstream = attempt.upstream.name
+        message = f"The upstream {upstream!r} has no {attempt.call.operation.path}, as an earlier reply showed."
+        raise UpstreamErrorReply(message, upstream=upstream, status=404, kind="not_found_error")
+    if name in optional.present or name in optional.probes:
+        return await classify(attempt, await send(attempt, request))
+    optional.probes[name] = probe = asyncio.Event()
+    try:
+        reply = await classify(attempt, await send(attempt, request))
+    except UpstreamErrorReply as error:
+        said = error.message if error.error_body is None else error.error_body.message
+        if error.upstream_status in absent and not is_about_model(error.upstream_code, said):
+            optional.absent_until_s[name] = clock.now() + ABSENT_S
+        raise
+    else:
+        optional.present.add(name)
+        return reply
+    finally:
+        del optional.probes[name]
+        probe.set()
 
 
 async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:
@@ -319,6 +358,19 @@ def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
     return upstream.dialect.encode(call, target, upstream.base_url, timeouts, upstream.forward_headers)
 
 
+def _with_client_parts(
+    attempt: Attempt, context: RequestContext, request: OutboundRequest, protocol: ClientProtocol
+) -> OutboundRequest:
+    """Return `request` with the client's query and, for a raw operation, its content type and upload."""
+    request = with_query(request, context.client_request.query, protocol.parameters)
+    if not protocol.is_raw:
+        return request
+    if context.upload is not None:
+        attempt.upload = upload = context.upload.as_model(attempt.target.model)
+        attempt.record.adapted = (*attempt.record.adapted, *upload.adapted)
+    return raw_request(request, attempt.call.headers, attempt.upload)
+
+
 async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[bytes], Ranking]) -> BufferedReply:
     """Send a rerank call, and return the ranking in the form that the client's own call requires.
 
@@ -337,9 +389,6 @@ def _start_keep_alive(attempt: Attempt, keep_alive: KeepAlive | None, hold_s: fl
     """Send keep-alives to a client that waits for a stream, if its profile has a form for them."""
     if keep_alive is None:
         return
-    if attempt.profile.keep_alive == "comment":  # nearly always, and alike in every protocol
-        keep_alive.start(comment_keep_alive, hold_s)
-        return
     protocol = PROTOCOLS[attempt.call.client or attempt.call.operation.protocol]
     encoder = protocol.keep_alive(attempt.profile, attempt.call, attempt.state.clock.wall)
     if encoder is not None:
@@ -355,7 +404,7 @@ def rules_for(
     """
     if not call.body:
         return ()
-    rules = state.declared.configured_rules(call.operation.name, call.model)
+    rules = state.declared.configured_rules(call.operation.configured_as, call.model)
     first_rules = profile_rules.rules[upstream.dialect_name]
     own_rules = PROTOCOLS[call.operation.protocol].own_rules
     if own_rules is not None:
@@ -471,9 +520,12 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
             param="input",
         )
     if isinstance(shown, UpstreamErrorReply) and (error_body := shown.error_body) is not None:
-        hint = PROTOCOLS[sent.operation.protocol].hint(error_body.message, upstream, shown.http_status)
+        protocol = PROTOCOLS[sent.operation.protocol]
+        hint = protocol.hint(error_body.message, upstream, shown.http_status)
         if hint is not None:
             shown.message = f"{sentence(error_body.message)} {hint}"
+        if is_too_long(shown) and (mark := protocol.overflow_mark(error_body.message)):
+            shown.message, shown.original = f"{sentence(shown.message)} {mark}", b""
     changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
     if session.is_exhausted:
         again = f"Send the request again: it begins with {', '.join(session.tried)}."
@@ -513,7 +565,7 @@ def _advice(
     if isinstance(error, UpstreamErrorReply) and has_token_ids(sent):
         return IDS_ADVICE
     state = attempt.state
-    entry = state.declared.model(base.operation.name, base.model)
+    entry = state.declared.model(base.operation.configured_as, base.model)
     suggest = None if entry is None else entry.suggest
     caller = next((key for key in state.config.access.keys if key.name == base.caller), None)
     if suggest is not None and caller is not None and not may_use(caller, suggest):

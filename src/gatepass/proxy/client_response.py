@@ -157,7 +157,7 @@ class ClientResponse:
             return
         headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it
         body = context.protocol.error_body(error, context.client_request.id)
-        await self.send(error.http_status, [*headers, *error.relayed], body)
+        await self.send(context.protocol.error_status(error), [*headers, *error.relayed], body)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True

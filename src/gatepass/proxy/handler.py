@@ -44,7 +44,6 @@ from gatepass.operations.table import (
     select_profile,
     split_profile,
     unknown_path_error,
-    unserved_error,
     upgrade_error,
 )
 from gatepass.protocols import PROTOCOLS
@@ -149,8 +148,6 @@ async def _serve(
     in_flight_request.claim(name, caller.max_concurrent)
     cycle.set_caller(name)  # after `claim`: a refused request must not use a connection of the caller's share
     cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
-    if not protocol.is_served:
-        raise unserved_error(client_request, base_path)
     # otherwise the profile stays `plain`, which lists no origins
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
@@ -183,7 +180,7 @@ async def _serve(
         if operation.names_model or call.model:
             check_model_access(caller, call.model)
         may_see = partial(may_use, caller)
-    targets = state.routes.resolve(call.operation.name, call.model, may_see)
+    targets = state.routes.resolve(call.operation.configured_as, call.model, may_see)
 
     # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
     first, attempt = targets[0], Attempt.begin(state, targets, call, context.profile_rules.settings, context.memory)
@@ -327,11 +324,11 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
         if closed or caller.models is not None:
             names_model = bool(call.model)
             check_body_access(caller, body, names_model=names_model, closed=closed, has_items=has_items)
-    if not call.model and (model := default_model(operation.name)):
+    if not call.model and (model := default_model(operation.configured_as)):
         call = replace(call, model=model)
         call = with_model(call, model) if call.body and operation.names_model else call
     elif not call.model and protocol.requires_model:
-        advice = f"Send one, or set operations.{operation.name}.model."
+        advice = f"Send one, or set operations.{operation.configured_as}.model."
         raise InvalidRequest(f"The body has no `model`. {advice}", param="model")
     # RAGFlow's Go client posts rerank requests to the root of the API: only the body shows it (see `is_rerank`)
     if found.at_root and not is_rerank(body):

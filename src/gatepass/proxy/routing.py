@@ -13,7 +13,7 @@ from gatepass.errors import ModelNotFound
 from gatepass.types import Target
 
 NAMED_IN_ERROR = 10
-WITHOUT_MODEL = ("files", "batches")
+WITHOUT_MODEL = ("files", "batches", "message_batches")
 
 Targets = tuple[Target, ...]
 

@@ -41,6 +41,7 @@ from gatepass.errors import (
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, tls_advice, tls_problem
 from gatepass.observability.redaction import whole_words
+from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
@@ -209,10 +210,12 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
         attempt.add_upstream_wait()
         await response.aclose()
     error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
+    if isinstance(error, UpstreamErrorReply) and not isinstance(error, UpstreamAuth):
+        error.original = PROTOCOLS[attempt.call.operation.protocol].own_error(body, state.redactor.mask)
     error.relayed = tuple(  # the OpenAI SDKs read from these how long to wait
         (name, state.redactor.mask(value.decode("latin-1")).encode("latin-1", "replace"))
         for name, value in response.headers
-        if name.startswith(b"x-ratelimit-") or name == b"retry-after-ms"
+        if name.startswith((b"x-ratelimit-", b"anthropic-ratelimit-")) or name in (b"retry-after-ms", b"request-id")
     )
     return error
 

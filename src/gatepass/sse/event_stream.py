@@ -40,7 +40,7 @@ from gatepass.sse.event import (
     single_line_data,
     split_events,
 )
-from gatepass.sse.repair import StreamRepair
+from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
 
@@ -80,7 +80,8 @@ class EventStream:
     * `failure` is set as soon as the stream must end with an error. The bytes returned so far are valid, those of the
       same call included. An error event of the upstream is not among them, because the caller writes an error event in
       gatepass's form. After `done` or a failure no more bytes are returned.
-    * `has_answered`: an event with choices was returned. `has_ids`: an event with an `id:` was returned.
+    * `has_answered`: an event with choices, or with only output, was returned.
+    * `has_ids`: an event with an `id:` was returned.
     * `events` is the number of JSON events returned, without errors and `[DONE]`.
     * `waiting` holds the whole events that are left when TURN_LINES are used up, or that contain a large event. The
       caller lets the event loop run, and then calls `feed` without a piece. Events that the fast path matches do not
@@ -133,7 +134,7 @@ class EventStream:
         progress: Progress | None = None,
         choices: int = 1,
         dialect_transform: EventTransform | None = None,
-        repair: StreamRepair | None = None,
+        repair: EventRepair | None = None,
         client_transform: EventTransform | None = None,
     ) -> None:
         self.failure: GatepassError | None = None
@@ -476,8 +477,8 @@ class EventStream:
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         """Record one event. Returns what `Progress.note` returns."""
         self.events += 1
-        self.has_answered = self.has_answered or bool(choices)
         is_plain = self._progress.note(fields, choices or [])
+        self.has_answered = self.has_answered or bool(choices) or is_plain
         if self._progress.has_last_event:
             self.done = self._is_over = True
         return is_plain
@@ -556,7 +557,7 @@ class Progress:
 # --- the fast path --------------------------------------------------------------------------------
 
 _TEXT = re.compile(
-    rb'"(?:content|reasoning_content|reasoning|refusal|text|arguments|obfuscation)"\s*+:\s*+"'
+    rb'"(?:content|reasoning_content|reasoning|refusal|text|thinking|partial_json|arguments|obfuscation)"\s*+:\s*+"'
     rb'([^"\\]*+(?:\\.[^"\\]*+)*+)"',
     re.DOTALL,
 )

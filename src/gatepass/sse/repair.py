@@ -37,7 +37,53 @@ _SHARED = -1
 """The index of the state that all choices beyond MAX_CHOICES share, so that memory stays bounded."""
 
 
-class StreamRepair:
+class EventRepair:
+    """What EventStream asks of a repair. This class repairs nothing."""
+
+    __slots__ = ("skips_similar",)
+
+    def __init__(self) -> None:
+        self.skips_similar = False
+        """Whether an event that differs from the last one only in its text may pass without a look."""
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The names of the repairs that were made."""
+        return ()
+
+    @property
+    def envelope(self) -> Object:
+        """The members of `chunk.ENVELOPE` that the chunks had so far."""
+        return {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the stream so far has its end and no content."""
+        return False
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether the repair compares the texts of events, so that it needs each of them whole."""
+        return False
+
+    def repair_event(self, block: bytes, payload: Object) -> bytes:
+        """Return the bytes to send instead of `block`, the event with the data `payload`, which may be changed."""
+        del payload
+        return block
+
+    def note_unchanged(self, payload: Object) -> None:
+        """Note an event that passes unchanged, because it is too large to be repaired. `payload` is its outline."""
+
+    def end_choices(self) -> bool:
+        """Make `finish` end each open choice at `[DONE]`; return False if a choice was cut."""
+        return True
+
+    def finish(self) -> bytes:
+        """Return all held events."""
+        return b""
+
+
+class StreamRepair(EventRepair):
     """Makes the repairs that `choice_repair.NAMES` lists. A correct event passes as the same object.
 
     EventStream validates and parses the events. A repaired event is written again as one `data:` line: it loses its
@@ -56,12 +102,10 @@ class StreamRepair:
         "_has_changed",
         "_options",
         "_usage",
-        "skips_similar",
     )
 
     def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults) -> None:
-        self.skips_similar = False
-        """Whether an event that differs from the last one only in its text may pass without a look."""
+        super().__init__()
         self._options = options
         self._defaults = defaults
         self._adapted: list[str] = []
@@ -135,7 +179,6 @@ class StreamRepair:
 
     @property
     def needs_texts(self) -> bool:
-        """Whether the repair compares the texts of events, so that it needs each of them whole."""
         return self._cumulative is not None
 
     def note_unchanged(self, payload: Object) -> None:

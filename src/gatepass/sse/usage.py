@@ -23,8 +23,8 @@ Count = Annotated[int, msgspec.Meta(ge=0)] | None
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The numbers of tokens in a `usage` object. A missing or invalid number is None and is not encoded.
 
-    `prompt_tokens` include `cached_tokens`. `completion_tokens` include `reasoning_tokens`. The Responses API has the
-    names `input_tokens` and `output_tokens`.
+    `prompt_tokens` include `cached_tokens`. `completion_tokens` include `reasoning_tokens`. The Responses API and the
+    Messages API have the names `input_tokens` and `output_tokens`.
     """
 
     prompt_tokens: Count = None
@@ -36,8 +36,12 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> Self | None:
         """Return the usage in a JSON object, None if it has no number. Members of a wrong type are ignored."""
-        is_response = "input_tokens" in payload and "prompt_tokens" not in payload
-        prompt, completion = ("input", "output") if is_response else ("prompt", "completion")
+        if "prompt_tokens" not in payload and ("input_tokens" in payload or "output_tokens" in payload):
+            if "cache_read_input_tokens" in payload or "cache_creation_input_tokens" in payload:
+                payload = _with_cached(payload)
+            prompt, completion = "input", "output"
+        else:
+            prompt, completion = "prompt", "completion"
         usage = cls(
             _count(payload, f"{prompt}_tokens"),
             _count(payload, f"{completion}_tokens"),
@@ -46,6 +50,16 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             _count(payload.get(f"{completion}_tokens_details"), "reasoning_tokens"),
         )
         return None if usage == _NO_COUNTS else usage
+
+
+def _with_cached(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the usage of the Messages API, whose `input_tokens` lack those of the cache, like the others."""
+    if isinstance(payload.get("input_tokens_details"), dict):
+        return payload
+    read, written = (_count(payload, f"cache_{verb}_input_tokens") for verb in ("read", "creation"))
+    fresh = _count(payload, "input_tokens")
+    total = {} if fresh is None else {"input_tokens": fresh + (read or 0) + (written or 0)}
+    return {**payload, **total, "input_tokens_details": {"cached_tokens": read}}
 
 
 class UsageDetails(msgspec.Struct, frozen=True, gc=False):

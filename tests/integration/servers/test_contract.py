@@ -212,17 +212,17 @@ async def test_the_table_answers_for_paths_and_methods(server, stage):
 
 async def test_anthropics_api_gets_its_own_error_format(server, stage):
     stage.plays(Send(reply(COMPLETION)))
-    for key, status, code in ((KEY, 400, "unsupported_api"), ("gp-wrong", 401, "invalid_api_key")):
+    for key, status, code in ((KEY, 400, "invalid_request"), ("gp-wrong", 401, "invalid_api_key")):
         headers = {**JSON, "x-api-key": key, "x-request-id": "id-1"}
-        answer = await server.ask(headers=headers, path="/v1/messages?beta=true").answer()
+        answer = await server.ask({"messages": []}, headers=headers, path="/v1/messages?beta=true").answer()
         body = answer.json()
         assert (answer.status, body["type"], body["request_id"]) == (status, "error", "id-1")
         assert (body["error"]["code"], answer.headers["x-gatepass-hop"]) == (code, "client")
-    below = (("POST", "/count_tokens"), ("GET", ""), ("GET", "/batches/msgbatch_1/results"), ("DELETE", "/batches/b"))
-    for method, rest in below:
+    below = (("POST", "/nothing", 400, "unknown_path"), ("GET", "", 405, "method_not_allowed"))
+    for method, rest, status, code in below:
         body = {} if method == "POST" else None
         answer = await server.ask(body, f"/v1/messages{rest}", method=method, headers=KEYED).answer()
-        assert (answer.status, answer.json()["type"], answer.error["code"]) == (400, "error", "unsupported_api")
+        assert (answer.status, answer.json()["type"], answer.error["code"]) == (status, "error", code)
     page = await server.ask(None, method="HEAD", headers=KEYED, path="/").answer()
     assert (page.status, stage.upstream.received) == (404, [])
 

@@ -45,7 +45,7 @@ def test_one_upstream_is_enough():
         {"models": {"m": {"name": "x", "targets": [{"upstream": "u"}]}}},
         {"access": {"keys": [{"name": "a"}]}},
         {"access": {"keys": [{"name": "a", "key": "in-plain-text-00"}]}},
-        {"operations": {"messages": {"upstream": "u"}}},
+        {"operations": {"assistants": {"upstream": "u"}}},
     ],
 )
 def test_invalid_blocks_are_refused(blocks):

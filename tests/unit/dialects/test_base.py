@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.dialects import reply_check
-from gatepass.dialects.base import Dialect, operation_url, path_segment, raw_request
+from gatepass.dialects.base import PARAMETERS, Dialect, operation_url, path_segment, raw_request, with_query
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
 from gatepass.types import Call, OutboundRequest, Target, Timeouts, UpstreamErrorBody
@@ -146,12 +146,12 @@ OWN = OutboundRequest("GET", "https://u.example/v1/files", ((b"accept", b"applic
     ],
 )
 def test_only_known_parameters_in_plain_letters_go_up(query, asked):
-    assert raw_request(OWN, (), query, None).url == OWN.url + asked
+    assert with_query(OWN, query, PARAMETERS).url == OWN.url + asked
 
 
 def test_query_parameters_follow_those_of_the_dialect():
     url = "https://u.example/openai/files?api-version=2024-10-21"
-    assert raw_request(OutboundRequest("GET", url), (), b"limit=2", None).url == url + "&limit=2"
+    assert with_query(OutboundRequest("GET", url), b"limit=2", PARAMETERS).url == url + "&limit=2"
 
 
 class Nothing:
@@ -167,11 +167,11 @@ class Nothing:
 def test_raw_request_forwards_media_types_but_no_cookie():
     headers = ((b"accept", b"audio/mpeg"), (b"content-type", b"multipart/form-data; boundary=b"), (b"cookie", b"a"))
     upload = Nothing()
-    request = raw_request(OWN, headers, b"", upload)
+    request = raw_request(OWN, headers, upload)
     assert request.headers == (
         (b"x-request-id", b"1"),
         (b"accept", b"audio/mpeg"),
         (b"content-type", b"multipart/form-data; boundary=b"),
     )
     assert request.upload is upload
-    assert dict(raw_request(OWN, headers[1:], b"", None).headers) == {b"x-request-id": b"1", b"accept": b"*/*"}
+    assert dict(raw_request(OWN, headers[1:], None).headers) == {b"x-request-id": b"1", b"accept": b"*/*"}

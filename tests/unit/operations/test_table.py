@@ -7,16 +7,13 @@ import pytest
 from gatepass.errors import MethodNotAllowed, UnknownPath
 from gatepass.operations.table import (
     OPERATIONS,
-    UNSERVED,
     Match,
     match_operation,
     openapi_paths,
     operation_at,
     unknown_path_error,
-    unserved_error,
     upgrade_error,
 )
-from gatepass.protocols import PROTOCOLS
 from gatepass.types import ClientRequest
 
 BY_NAME = {operation.name: operation for operation in reversed(OPERATIONS)}
@@ -57,6 +54,14 @@ def one_of(method, path, filled):
         ("DELETE", "/responses/resp_1", one_of("DELETE", "/responses/{id}", "/responses/resp_1")),
         ("POST", "/responses/r/cancel", one_of("POST", "/responses/{id}/cancel", "/responses/r/cancel")),
         ("GET", "/responses/r/input_items", one_of("GET", "/responses/{id}/input_items", "/responses/r/input_items")),
+        ("POST", "/messages", Match(row("POST", "/messages"))),
+        ("POST", "/messages/count_tokens", Match(row("POST", "/messages/count_tokens"))),
+        ("GET", "/messages/batches", Match(row("GET", "/messages/batches"))),
+        ("GET", "/messages/batches/b_1", one_of("GET", "/messages/batches/{id}", "/messages/batches/b_1")),
+        (
+            *("GET", "/messages/batches/b_1/results"),
+            one_of("GET", "/messages/batches/{id}/results", "/messages/batches/b_1/results"),
+        ),
         ("GET", "/models", Match(MODELS)),
         ("HEAD", "/models", Match(MODELS)),
         ("GET", "/models/gpt-4o", Match(MODEL, "gpt-4o")),
@@ -148,40 +153,25 @@ def test_a_wrong_base_url_is_reported_beside_the_right_one(path, wrong):
     )
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/threads/1/messages", ""])
+@pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/threads/1/runs", ""])
 def test_a_path_without_a_base_url_gets_the_right_one(path):
     assert unknown_path_error(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."
 
 
 @pytest.mark.parametrize("base_path", ["", "/llm"])
-@pytest.mark.parametrize(
-    "path",
-    ["/v1/messages", "/messages/", "/v1//v1/messages", "/v1/messages/count_tokens", "/messages/batches/b-1/results"],
-)
-def test_messages_are_known_and_not_served(path, base_path):
-    operation = match_operation("POST", base_path + path, base_path).operation
-    assert operation in UNSERVED
-    assert operation not in OPERATIONS
+@pytest.mark.parametrize("path", ["/v1/messages/nothing", "/v1//v1/messages/b/c/d", "/messages/batches/b-1/nothing"])
+def test_a_path_below_messages_is_unknown_in_the_format_of_its_clients(path, base_path):
+    with pytest.raises(UnknownPath, match="No operation has the path"):
+        match_operation("POST", base_path + path, base_path)
     found = operation_at(base_path + path, base_path)
     assert found is not None
     assert found.name == "messages"
-    assert not PROTOCOLS[operation.protocol].is_served
-    error = unserved_error(request("POST", path, host=b"gw"), base_path)
-    assert error.message == (
-        "gatepass does not serve the Messages API of Anthropic yet, so Claude Code cannot use it. Use a client of"
-        f" the OpenAI API, such as Codex, OpenCode or Cline, with the base URL http://gw{base_path}/v1."
-    )
 
 
 @pytest.mark.parametrize("path", ["/v1/responses/compact", "/responses/compact/", "/llm/v1/responses/compact"])
 def test_compact_is_no_id_of_a_response(path):
     with pytest.raises(UnknownPath, match="No operation has the path"):
         match_operation("POST", path, "/llm" if path.startswith("/llm") else "")
-
-
-def test_every_other_operation_is_served():
-    for operation in OPERATIONS:
-        assert PROTOCOLS[operation.protocol].is_served, operation
 
 
 @pytest.mark.parametrize(
@@ -287,4 +277,4 @@ def test_the_openapi_fragment_has_each_operation_once():
     assert "multipart/form-data" in paths["/llm/v1/files"]["post"]["requestBody"]["content"]
     assert "application/json" in paths["/llm/v1/rerank"]["post"]["requestBody"]["content"]
     streamed = [path for path in paths if "text/event-stream" in str(paths[path])]
-    assert streamed == ["/llm/v1/chat/completions", "/llm/v1/completions", "/llm/v1/responses"]
+    assert streamed == [f"/llm/v1/{name}" for name in ("chat/completions", "completions", "responses", "messages")]

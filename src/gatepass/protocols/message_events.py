@@ -1,0 +1,296 @@
+"""The events of Anthropic's Messages API: record them, repair them, and convert between a message and its stream.
+
+The events and their order follow https://docs.claude.com/en/docs/build-with-claude/streaming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Any
+
+from msgspec.structs import asdict
+
+from gatepass.errors import GatepassError, UpstreamInvalid
+from gatepass.sse import chunk
+from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
+from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, StreamSource, json_text, text_of_id
+from gatepass.sse.event import parse_event, read_json
+from gatepass.sse.event_stream import Progress
+from gatepass.sse.repair import EventRepair
+from gatepass.sse.usage import Usage
+
+USAGE, EVENT_NAME = "message=usage", "message=event-name"
+NAMES = (USAGE, EVENT_NAME)
+"""The repairs.
+
+- USAGE: It adds `input_tokens` and `output_tokens`, as zero, to the usage of a message that lacks them. Claude Code
+  fails without them (BerriAI/litellm#24176).
+- EVENT_NAME: It adds the line `event:` that an event lacks. Anthropic's SDKs ignore an event without it.
+"""
+
+
+def event_kind(payload: Object) -> str:
+    """Return the `type` of an event or a delta; "" if it has none."""
+    kind = payload.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+_COUNTS = ("input_tokens", "output_tokens")
+
+
+def event_of(payload: Object) -> bytes:
+    """Return `payload` as one event with the name of its type. Raises ValueError if it is nested too deep."""
+    return b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text(payload))
+
+
+def complete_usage(message: Object) -> bool:
+    """Add the counts that the usage of `message` lacks. Return whether it lacked any."""
+    usage = message.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    if all(type(counts.get(name)) is int for name in _COUNTS):
+        return False
+    message["usage"] = counts | {name: 0 for name in _COUNTS if type(counts.get(name)) is not int}
+    return True
+
+
+# --- a relayed stream -----------------------------------------------------------------------------
+
+_OUTPUT = frozenset(("text_delta", "thinking_delta", "input_json_delta"))
+"""Types of deltas that have only output, so that another text changes nothing here."""
+
+
+class MessageProgress(Progress):
+    """The end and the usage of a message. Only `message_stop` ends its stream."""
+
+    __slots__ = ()
+
+    requires_last_event = True
+
+    def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
+        del choices
+        kind = fields.get("type")
+        if kind == "content_block_delta":
+            self.has_answer = True
+            delta = fields.get("delta")
+            return isinstance(delta, dict) and delta.get("type") in _OUTPUT
+        if kind == "message_start":
+            message = fields.get("message")
+            self._add_usage(message.get("usage") if isinstance(message, dict) else None)
+        elif kind == "message_delta":
+            self._add_usage(fields.get("usage"))
+        elif kind == "message_stop":
+            self.has_last_event = True
+        return False
+
+    def _add_usage(self, usage: Any) -> None:
+        """Replace the counts that `usage` has. Those of `message_delta` are totals, but not all of them."""
+        read = Usage.read(usage) if isinstance(usage, dict) else None
+        if read is not None and self.usage is not None:
+            known = {name: value for name, value in asdict(read).items() if value is not None}
+            read = Usage(**{**asdict(self.usage), **known})
+        self.usage = read or self.usage
+
+
+class MessageRepair(EventRepair):
+    """Makes the repairs of NAMES. A repaired event is written again and loses its `id:` and its comments."""
+
+    __slots__ = ("_adapted",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._adapted: list[str] = []
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        return tuple(self._adapted)
+
+    def repair_event(self, block: bytes, payload: Object) -> bytes:
+        self.skips_similar = True
+        kind = payload.get("type")
+        if kind == "message_start" and isinstance(payload.get("message"), dict) and complete_usage(payload["message"]):
+            self._adapted.append(USAGE)
+            return event_of(payload)
+        if block.startswith(b"event:") or not isinstance(kind, str) or not kind.isidentifier() or not kind.isascii():
+            return block
+        if parse_event(block).name:
+            return block
+        self.skips_similar = False
+        if EVENT_NAME not in self._adapted:
+            self._adapted.append(EVENT_NAME)
+        return b"event: %b\n%b" % (kind.encode(), block)
+
+
+# --- a stream from a message ----------------------------------------------------------------------
+
+
+def message_events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
+    """Yield the events of a stream with the content of `document`, a parsed and validated message.
+
+    Raises ValueError for a message with more than MAX_ENTRIES blocks and citations, or a block that is not an object.
+    """
+    blocks = document["content"]
+    if not all(isinstance(block, dict) for block in blocks):
+        raise ValueError("a block that is not an object")
+    if len(blocks) + sum(len(_citations(block)) for block in blocks) > MAX_ENTRIES:
+        raise ValueError("too many blocks and citations")
+    message = {**document, "type": "message", "role": document.get("role") or "assistant"}
+    complete_usage(message)
+    message["id"] = text_of_id(document.get("id")) or defaults.new_id("msg_")
+    message["model"] = document.get("model") or defaults.model
+    ends = {"stop_reason": message.get("stop_reason"), "stop_sequence": message.get("stop_sequence")}
+    usage = message["usage"]
+    begun = {**message, "content": [], **dict.fromkeys(ends), "usage": {**usage, "output_tokens": 0}}
+    yield {"type": "message_start", "message": begun}
+    for index, block in enumerate(blocks):
+        empty, deltas = _split(block)
+        yield {"type": "content_block_start", "index": index, "content_block": empty}
+        for delta in deltas:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    yield {"type": "message_delta", "delta": ends, "usage": usage}
+    yield {"type": "message_stop"}
+
+
+def _citations(block: Object) -> list[Any]:
+    citations = block.get("citations")
+    return citations if isinstance(citations, list) else []
+
+
+def _split(block: Object) -> tuple[Object, list[Object]]:
+    """Return the block as it begins, and its deltas. A block of another type begins with all that it has."""
+    kind = block.get("type")
+    if kind == "text" and isinstance(block.get("text"), str):
+        empty = {**block, "text": ""}
+        deltas = [{"type": "text_delta", "text": block["text"]}] if block["text"] else []
+        if citations := _citations(block):
+            empty["citations"] = []
+            deltas += [{"type": "citations_delta", "citation": citation} for citation in citations]
+        return empty, deltas
+    if kind == "thinking" and isinstance(block.get("thinking"), str):
+        empty, deltas = {**block, "thinking": ""}, []
+        if block["thinking"]:
+            deltas.append({"type": "thinking_delta", "thinking": block["thinking"]})
+        if block.get("signature") and isinstance(block["signature"], str):
+            empty["signature"] = ""
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        return empty, deltas
+    if isinstance(block.get("input"), dict):  # tool_use, server_tool_use, mcp_tool_use
+        text = json_text(block["input"]).decode()
+        return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": text}]
+    return block, []
+
+
+# --- a message from a stream ----------------------------------------------------------------------
+
+_MEMBERS = MappingProxyType({"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"})
+"""By the type of a delta: the member with the text that is appended to the block."""
+
+
+class MessageAggregator(StreamAggregator):
+    """Returns the message of a stream, as the helpers of Anthropic's SDKs build it.
+
+    `finish` raises `upstream_closed` for a stream without `message_stop`, and `upstream_invalid` for a delta of a block
+    that did not begin and for a tool's input that is not JSON.
+    """
+
+    __slots__ = ("_blocks", "_entries", "_message", "_texts", "_usage")
+
+    def __init__(self, source: StreamSource) -> None:
+        super().__init__(source)
+        self._message: Object | None = None
+        self._usage: Object = {}
+        self._blocks: dict[int, Object] = {}
+        self._texts: dict[tuple[int, str], list[str]] = {}
+        self._entries = 0
+
+    def fail(self, error: GatepassError) -> None:
+        super().fail(error)
+        self._blocks, self._texts = {}, {}
+
+    def _end(self) -> None:
+        if not self.is_over or self._has_done:
+            self.fail((chunk.stream_empty if self._message is None else chunk.stream_closed)(self._upstream))
+
+    def _collected(self) -> Any:
+        return [*self._blocks.values(), *self._texts.values()]
+
+    def _reply(self) -> Object:
+        return {**(self._message or {}), "content": [*self._blocks.values()], "usage": self._usage}
+
+    def _add(self, payload: Any, data: bytes) -> None:
+        del data
+        fields = payload if isinstance(payload, dict) else {}
+        kind, index = fields.get("type"), fields.get("index")
+        if kind == "error":  # only its type marks it as an error
+            self.fail(
+                chunk.upstream_error_event(self._upstream, self._read_error({"error": fields}) or chunk.UNREADABLE)
+            )
+        elif kind == "message_start" and isinstance(fields.get("message"), dict):
+            self._message = fields["message"]
+            self._add_usage(self._message.get("usage"))
+        elif kind == "content_block_start" and isinstance(fields.get("content_block"), dict) and type(index) is int:
+            self._blocks[index] = fields["content_block"]
+            self._count_entry()
+        elif kind == "content_block_delta" and isinstance(fields.get("delta"), dict):
+            self._add_delta(index, fields["delta"])
+        elif kind == "message_delta" and self._message is not None:
+            if isinstance(fields.get("delta"), dict):
+                self._message.update(fields["delta"])
+            others = fields.keys() - {"type", "delta", "usage"}  # such as `context_management`
+            self._message.update({name: fields[name] for name in others})
+            self._add_usage(fields.get("usage"))
+        elif kind == "message_stop" and self._message is not None:
+            self._finish_blocks()
+            self.is_over = True
+
+    def _add_usage(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            self._usage.update(
+                {name: value for name, value in usage.items() if value is not None or name not in self._usage}
+            )
+
+    def _add_delta(self, index: Any, delta: Object) -> None:
+        block = self._blocks.get(index) if type(index) is int else None
+        if block is None:
+            self._fail_invalid("sent a part of a block that did not begin")
+            return
+        kind = event_kind(delta)
+        if kind == "citations_delta":
+            block["citations"] = [*_citations(block), delta.get("citation")]
+            self._count_entry()
+        elif kind == "signature_delta":
+            block["signature"] = delta.get("signature")
+        elif kind in _MEMBERS:
+            name = _MEMBERS[kind]
+            if isinstance(delta.get(name), str):
+                self._texts.setdefault((index, name), []).append(delta[name])
+        else:  # such as `compaction_delta`
+            for name in delta.keys() - {"type"}:
+                if isinstance(delta[name], str) and isinstance(block.get(name), str):
+                    self._texts.setdefault((index, name), []).append(delta[name])
+                else:
+                    block[name] = delta[name]
+
+    def _finish_blocks(self) -> None:
+        for (index, name), parts in self._texts.items():
+            block, text = self._blocks[index], "".join(parts)
+            if name != "partial_json":
+                before = block.get(name)
+                block[name] = (before if isinstance(before, str) else "") + text
+            elif text:
+                try:
+                    block["input"] = read_json(text.encode())
+                except ValueError:
+                    self._fail_invalid("cut the input of a tool")
+                    return
+        self._texts = {}
+
+    def _count_entry(self) -> None:
+        self._entries += 1
+        if self._entries > MAX_REPLY_ENTRIES:
+            self.fail(chunk.too_many_choices(self._upstream))
+
+    def _fail_invalid(self, what: str) -> None:
+        self.fail(UpstreamInvalid(f"The upstream {what}.", upstream=self._upstream))
