@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from gatepass.config.access import AccessKey
+from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
 from gatepass.json_scan import (
     NAME_BYTES,
@@ -129,16 +129,18 @@ def check_body_access(
     names_model: bool = False,
     closed: Collection[str] = (),
     has_items: bool = False,
+    free: Collection[str] = (),
 ) -> None:
     """Check a JSON `body` that a parser has accepted. Names match without case, `_` and `-`, and may be repeated.
 
     `names_model`: the object has exactly one own `model` member, without escapes. `check_model_access` checks that one.
     `closed`: the kinds of stored objects that no member may name. `has_items`: an item of `input` may name one.
+    `free`: members like those of FREE.
     Raises ModelNotAllowed and OperationNotAllowed if `body` names what the caller's key does not cover, and
     TooManySteps (see JsonScanner).
     """
     if closed and may_name_in_any_case(body, _ANY_STORED_OR_ID if has_items else _ANY_STORED):
-        _check_stored(caller, JsonScanner(body), closed)
+        _check_stored(caller, JsonScanner(body), closed, free)
     if caller.models is None:
         return
     if not may_name_in_any_case(body, _ANY):
@@ -198,7 +200,7 @@ def _not_opened(caller: AccessKey, member: str, kind: str) -> OperationNotAllowe
 
 def _remedy(caller: AccessKey, entry: str) -> str:
     """Return the action that opens `entry` to the caller, and closes nothing that it uses."""
-    if entry == "POST batches" and caller.models is not None:
+    if entry in OF_ANY_MODEL and caller.models is not None:
         return "use a key without models: a batch may run any model."
     if caller.operations is not None:
         return f"add {entry!r} to access.keys[].operations."
@@ -210,8 +212,8 @@ def _remedy(caller: AccessKey, entry: str) -> str:
     )
 
 
-def _check_stored(caller: AccessKey, scanner: JsonScanner, closed: Collection[str]) -> None:
-    for name, value in scanner.inner_members(FREE):
+def _check_stored(caller: AccessKey, scanner: JsonScanner, closed: Collection[str], free: Collection[str]) -> None:
+    for name, value in scanner.inner_members(FREE.union(free)):
         plain = _normalized(name)
         kind = _STORED.get(plain)
         if kind in closed and kind is not None and _names_object(scanner, plain, value):

@@ -85,7 +85,7 @@ def new(
         made = AccessKey.model_validate(entry)
         if made.state(time.time()) == "expired":
             raise click.BadParameter("is in the past", param_hint="--expires")
-        if made.models is not None and made.creates_batches:
+        if made.models is not None and made.uses_any_model:
             raise click.BadParameter(BATCH_OF_ANY_MODEL, param_hint="--operation")
     except ValidationError as error:
         setting, reason = next(iter(explained_errors(error, entry)))

@@ -228,6 +228,10 @@ KeyOperation = Literal[OfText, OfResponses, OfMessages, OfFiles, OfBatches, "mod
 """The entries of `operations`: all methods of an operation, or one of several. tests compare them with the table."""
 
 
+OF_ANY_MODEL = frozenset(("batches", "POST batches", "message_batches", "POST message_batches"))
+"""The entries that open the creation of batches, which may name any model."""
+
+
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
@@ -332,6 +336,11 @@ class AccessKey(Block):
     @property
     def creates_batches(self) -> bool:
         return not {"batches", "POST batches"}.isdisjoint(self.operations or ())
+
+    @property
+    def uses_any_model(self) -> bool:
+        """Whether it may create batches of either API: their requests name models that gatepass does not read."""
+        return not OF_ANY_MODEL.isdisjoint(self.operations or ())
 
     def state(self, wall_s: float) -> KeyState:
         """Return whether the key is usable at `wall_s` (epoch seconds)."""

@@ -261,7 +261,7 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
             yield from ((path, SETTING_OF_MODEL_LIST) for path in unused)
     yield from different_keys(enumerate(config.access.keys))
     for number, key in enumerate(config.access.keys):
-        if key.models is not None and key.creates_batches:
+        if key.models is not None and key.uses_any_model:
             yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:

@@ -111,6 +111,8 @@ class ClientProtocol:
     """A call without a model, which no default names either, is rejected."""
     has_items: bool = False
     """Its `input` may have items that name stored objects."""
+    free_members: tuple[str, ...] = ()
+    """Members of a request whose own members the client invents, beyond those of every protocol: none."""
     is_answered_here: bool = False
     """gatepass answers its requests itself, from the catalog of models."""
     is_raw: bool = False

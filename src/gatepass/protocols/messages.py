@@ -122,6 +122,7 @@ class Messages(_OfAnthropic):
     name = "messages"
     members = frozenset({"stream"})
     requires_model = True
+    free_members = ("input",)  # of a tool's use
     progress = MessageProgress
     samples = ({"max_tokens": 1, "messages": [{"role": "user", "content": "ping"}]},)
 
@@ -204,6 +205,7 @@ class CountTokens(_OfAnthropic):
     name = "count_tokens"
     members = frozenset()
     requires_model = True
+    free_members = Messages.free_members
     absent_statuses = frozenset((404, 405, 501))
     samples = ({"messages": [{"role": "user", "content": "ping"}]},)
 

@@ -320,10 +320,11 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     most_values = context.state.limits.body_values
     call = protocol.parse(client_request, operation.served_by or operation, body, caller.name, most_values)
     if call.body and (shares_objects or caller.models is not None or caller.operations is not None):
-        closed, has_items = closed_objects(caller, shares_objects=shares_objects), protocol.has_items
+        closed = closed_objects(caller, shares_objects=shares_objects)
         if closed or caller.models is not None:
             names_model = bool(call.model)
-            check_body_access(caller, body, names_model=names_model, closed=closed, has_items=has_items)
+            has_items, free = protocol.has_items, protocol.free_members
+            check_body_access(caller, body, names_model=names_model, closed=closed, has_items=has_items, free=free)
     if not call.model and (model := default_model(operation.configured_as)):
         call = replace(call, model=model)
         call = with_model(call, model) if call.body and operation.names_model else call

@@ -199,9 +199,11 @@ def test_the_usual_parts_of_forms_pass():
 # --- operations ------------------------------------------------------------------------------------------------------
 
 ROWS = {f"{row.method} {row.path}": row for row in OPERATIONS}
-STORED = {name for name in ROWS if name.split("/")[1] in ("files", "batches")} | {
-    name for name in ROWS if name.startswith(("GET /responses", "DELETE /responses", "POST /responses/"))
-}
+STORED = (
+    {name for name in ROWS if name.split("/")[1] in ("files", "batches")}
+    | {name for name in ROWS if name.split("/")[1:3] == ["messages", "batches"]}
+    | {name for name in ROWS if name.startswith(("GET /responses", "DELETE /responses", "POST /responses/"))}
+)
 KINDS = {
     "one caller": (key(), False),
     "one of two callers": (key(), True),
@@ -240,6 +242,12 @@ ENTRIES = {
     "GET responses": {"GET /responses/{id}", "GET /responses/{id}/input_items"},
     "POST responses": {"POST /responses"},
     "DELETE responses": {"DELETE /responses/{id}", "POST /responses/{id}/cancel"},
+    "GET message_batches": {
+        *("GET /messages/batches", "GET /messages/batches/{id}", "GET /messages/batches/{id}/results"),
+    },
+    "POST message_batches": {"POST /messages/batches"},
+    "DELETE message_batches": {"DELETE /messages/batches/{id}", "POST /messages/batches/{id}/cancel"},
+    "messages": {"POST /messages", "POST /messages/count_tokens"},
     "chat": {"POST /chat/completions"},
     "models": {"GET /models", "GET /models/{model}"},
     "images": {"POST /images/generations", "POST /images/edits", "POST /images/variations"},
