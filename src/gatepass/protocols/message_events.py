@@ -258,7 +258,9 @@ class MessageAggregator(StreamAggregator):
             return
         kind = event_kind(delta)
         if kind == "citations_delta":
-            block["citations"] = [*_citations(block), delta.get("citation")]
+            if not isinstance(block.get("citations"), list):
+                block["citations"] = []
+            block["citations"].append(delta.get("citation"))
             self._count_entry()
         elif kind == "signature_delta":
             block["signature"] = delta.get("signature")

@@ -1,0 +1,363 @@
+"""The Messages API: a stream from a message, a message from a stream, a relayed stream, and errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
+from gatepass.errors import (
+    Draining,
+    GatepassError,
+    InvalidApiKey,
+    ModelNotFound,
+    UnknownPath,
+    UpstreamClosed,
+    UpstreamErrorReply,
+)
+from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.message_events import (
+    MessageAggregator,
+    MessageProgress,
+    MessageRepair,
+    event_of,
+    message_events,
+)
+from gatepass.protocols.messages import COUNT_TOKENS, MESSAGES, PING, TOO_LONG
+from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
+from gatepass.sse.chunk import StreamSource
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.usage import Usage
+from gatepass.types import Call, Operation, StreamedResponse
+from tests.integration.messages_upstream import MESSAGE, OTHER, TEXT, THINKING, TOOL, USAGE, message
+from tests.unit.sse.documents import origin
+from tests.unit.sse.streams import LIMIT_BYTES, finished, read_error
+
+SOURCE = StreamSource("chat", LIMIT_BYTES, read_error)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_OBJECT = st.dictionaries(st.text(max_size=5), _JSON, max_size=3)
+_BLOCKS = st.one_of(
+    st.builds(lambda text: {"type": "text", "text": text}, st.text(max_size=20)),
+    st.builds(
+        lambda text, found: {"type": "text", "text": text, "citations": found},
+        *(st.text(max_size=9), st.lists(_OBJECT, max_size=3) | st.none()),
+    ),
+    st.builds(lambda text, mark: {"type": "thinking", "thinking": text, "signature": mark}, st.text(), st.text()),
+    st.builds(lambda text: {"type": "redacted_thinking", "data": text}, st.text(max_size=9)),
+    st.builds(
+        lambda kind, given: {"type": kind, "id": "toolu_1", "name": "f", "input": given},
+        *(st.sampled_from(("tool_use", "server_tool_use", "mcp_tool_use")), _OBJECT),
+    ),
+    st.builds(lambda content: {"type": "web_search_tool_result", "tool_use_id": "s", "content": content}, _JSON),
+    st.builds(lambda more: {"type": "made_up", "x": more}, _JSON),
+)
+_MESSAGES = st.builds(
+    lambda blocks, reason, counts: message(*blocks, stop_reason=reason, usage=counts),
+    st.lists(_BLOCKS, max_size=4),
+    st.sampled_from(("end_turn", "max_tokens", "tool_use", "pause_turn", "refusal", None)),
+    st.builds(
+        lambda given, made, more: {"input_tokens": given, "output_tokens": made, **more},
+        *(st.integers(0, 99), st.integers(0, 99)),
+        st.dictionaries(st.sampled_from(("cache_read_input_tokens", "service_tier")), st.none() | st.integers(0, 9)),
+    ),
+)
+
+
+def written(document: Any) -> bytes:
+    return b"".join(map(event_of, message_events(document, origin())))
+
+
+def assembled(*pieces: bytes) -> Any:
+    one = BodyAggregator("chat", MessageAggregator(SOURCE), LIMIT_BYTES)
+    for piece in pieces:
+        one.feed(piece)
+    return json.loads(finished(one))
+
+
+def failed(stream: bytes) -> str:
+    with pytest.raises(GatepassError) as caught:
+        assembled(stream)
+    return caught.value.public_code
+
+
+def new_stream() -> EventStream:
+    return EventStream(SOURCE, done_is_required=False, progress=MessageProgress(), repair=MessageRepair())
+
+
+def delta(kind: str, index: int = 0, **more: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, **more}}
+
+
+def start(index: int = 0, **block: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+BEGIN = {"type": "message_start", "message": message(stop_reason=None)}
+END = ({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},)
+STOP = {"type": "message_stop"}
+
+
+def joined(*payloads: dict[str, Any]) -> bytes:
+    return b"".join(map(event_of, payloads))
+
+
+# --- a stream from a message, and back -------------------------------------------------------------------------------
+
+
+def test_the_events_of_a_message_have_anthropics_order():
+    document = message(THINKING, {**TEXT, "citations": [{"type": "c"}]}, TOOL, OTHER)
+    events = [*message_events(document, origin())]
+    kinds = [(one["type"], one.get("delta", {}).get("type")) for one in events]
+    opened, closed = ("content_block_start", None), ("content_block_stop", None)
+    deltas = ("thinking_delta", "signature_delta"), ("text_delta", "citations_delta"), ("input_json_delta",), ()
+    blocks = [(opened, *(("content_block_delta", kind) for kind in each), closed) for each in deltas]
+    assert kinds == [("message_start", None), *sum(blocks, ()), ("message_delta", None), ("message_stop", None)]
+    begun = events[0]["message"]
+    assert (begun["content"], begun["stop_reason"], begun["usage"]["output_tokens"]) == ([], None, 0)
+    starts = [one["content_block"] for one in events if one["type"] == "content_block_start"]
+    empty_text = {**TEXT, "text": "", "citations": []}
+    assert starts == [{**THINKING, "thinking": "", "signature": ""}, empty_text, {**TOOL, "input": {}}, OTHER]
+    assert events[-2] == {
+        "type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": USAGE,
+    }  # fmt: skip
+
+
+@given(_MESSAGES)
+def test_the_stream_of_a_message_is_that_message_again(document):
+    assert assembled(written(document)) == document
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_a_stream_cut_anywhere_is_the_same_message(ends):
+    lines = written(MESSAGE).replace(b"\n", ends)
+    for at in range(len(lines) + 1):
+        assert assembled(lines[:at], lines[at:]) == MESSAGE
+
+
+def test_members_that_sdks_require_are_filled_in():
+    begun = next(message_events({"content": []}, origin()))["message"]
+    expected = message(stop_reason=None, usage={"input_tokens": 0, "output_tokens": 0})
+    assert begun == {**expected, "id": begun["id"], "model": begun["model"]}
+    assert begun["id"].startswith("msg_")
+
+
+@pytest.mark.parametrize("content", [["text"], [{"type": "text", "text": "a"}] * 2000])
+def test_content_that_no_stream_can_carry_is_refused(content):
+    with pytest.raises(ValueError, match="block"):
+        written(message(*content))
+
+
+def test_a_message_is_what_anthropics_helper_builds_of_its_stream():
+    stream = joined(
+        BEGIN,
+        start(type="thinking", thinking="", signature=""),
+        delta("thinking_delta", thinking="a"), delta("thinking_delta", thinking="b"),
+        delta("signature_delta", signature="s1"), delta("signature_delta", signature="s2"),
+        {"type": "ping"},
+        start(1, type="tool_use", id="t", name="f", input={}),
+        delta("input_json_delta", 1, partial_json=""), delta("input_json_delta", 1, partial_json='{"a":'),
+        delta("input_json_delta", 1, partial_json="1}"),
+        start(2, type="compaction", content=None), delta("compaction_delta", 2, content="short"),
+        {
+            "type": "message_delta", "delta": {"stop_reason": "tool_use", "container": {"id": "c"}},
+            "usage": {"output_tokens": 9, "input_tokens": None}, "context_management": {"applied_edits": []},
+        },
+        STOP,
+    )  # fmt: skip
+    assert assembled(stream) == message(
+        {"type": "thinking", "thinking": "ab", "signature": "s2"},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+        {"type": "compaction", "content": "short"},
+        stop_reason="tool_use", container={"id": "c"}, context_management={"applied_edits": []},
+        usage={**USAGE, "output_tokens": 9},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("events", "code"),
+    [
+        ((), "upstream_empty"),
+        (({"type": "ping"},), "upstream_empty"),
+        ((BEGIN,), "upstream_closed"),
+        ((BEGIN, *END), "upstream_closed"),
+        ((BEGIN, delta("text_delta", text="a"), STOP), "upstream_invalid"),
+        (
+            (BEGIN, start(type="tool_use", input={}), delta("input_json_delta", partial_json='{"a'), STOP),
+            "upstream_invalid",
+        ),
+        ((BEGIN, {"type": "error", "error": {"type": "overloaded_error", "message": "x"}}), "upstream_error"),
+        ((BEGIN, {"type": "error", "message": "x"}), "upstream_error"),
+        ((BEGIN, *(start(at, type="text", text="") for at in range(MAX_REPLY_ENTRIES + 1)), STOP), "upstream_invalid"),
+    ],
+)
+def test_a_stream_that_is_no_message_is_an_error(events, code):
+    assert failed(joined(*events)) == code
+
+
+def test_done_does_not_end_a_message():
+    assert failed(joined(BEGIN) + b"data: [DONE]\n\n") == "upstream_closed"
+
+
+# --- a relayed stream ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_a_stream_cut_anywhere_passes_unchanged_and_is_complete(ends):
+    lines = written(MESSAGE).replace(b"\n", ends)
+    for at in range(len(lines) + 1):
+        stream = new_stream()
+        passed = stream.feed(lines[:at]) + stream.feed(lines[at:]) + stream.finish()
+        assert (passed, stream.done, stream.failure, stream.adapted) == (lines, True, None, ()), at
+
+
+def test_a_stream_without_its_last_event_is_cut_wherever_it_ends():
+    events = [*map(event_of, message_events(MESSAGE, origin()))]
+    for count in range(1, len(events)):
+        stream = new_stream()
+        assert stream.feed(b"".join(events[:count])) + stream.finish() == b"".join(events[:count])
+        assert isinstance(stream.failure, UpstreamClosed)
+        assert not stream.done
+
+
+def test_deltas_that_differ_in_their_text_are_not_parsed_again(monkeypatch):
+    monkeypatch.setattr(MessageProgress, "note", counted := Counted(MessageProgress.note))
+    for kind, name in (("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")):
+        counted.count, stream = 0, new_stream()
+        stream.feed(joined(BEGIN, start(type="x")))
+        for word in ("one", "two", "three", "four\\n"):
+            assert stream.feed(event := joined(delta(kind, 0, **{name: word}))) == event
+        assert (counted.count, stream.events) == (3, 6), kind
+
+
+class Counted:
+    def __init__(self, method: Any) -> None:
+        self.method, self.count = method, 0
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        def call(*values: Any) -> Any:
+            self.count += 1
+            return self.method(instance, *values)
+
+        return call
+
+
+def test_the_usage_is_that_of_both_events():
+    stream = new_stream()
+    stream.feed(joined(BEGIN))
+    assert stream.usage == Usage(prompt_tokens=20, completion_tokens=7, cached_tokens=5)
+    stream.feed(joined(*END))
+    assert stream.usage == Usage(prompt_tokens=20, completion_tokens=9, cached_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        ({"input_tokens": 3, "output_tokens": 1}, Usage(3, 1)),
+        ({"output_tokens": 1}, Usage(None, 1)),
+        ({"input_tokens": 3, "cache_read_input_tokens": 4}, Usage(7, cached_tokens=4)),
+        ({"input_tokens": 3, "cache_creation_input_tokens": 4, "cache_read_input_tokens": None}, Usage(7)),
+        ({"cache_read_input_tokens": 4, "output_tokens": 1}, Usage(None, 1, cached_tokens=4)),
+        (
+            {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 4}, "cache_read_input_tokens": 4},
+            Usage(9, cached_tokens=4),
+        ),
+        ({"prompt_tokens": 9, "cache_read_input_tokens": 4}, Usage(9)),
+    ],
+)
+def test_tokens_of_the_cache_are_tokens_of_the_prompt(usage, read):
+    assert Usage.read(usage) == read
+
+
+def test_an_event_without_a_name_gets_one_and_keeps_its_other_lines():
+    stream = new_stream()
+    assert stream.feed(b'id: 7\ndata: {"type":"ping"}\n\n') == b'event: ping\nid: 7\ndata: {"type":"ping"}\n\n'
+    assert stream.feed(b'data: {"type":"a b"}\n\n') == b'data: {"type":"a b"}\n\n'
+    assert stream.feed(b'id: 7\nevent: ping\ndata: {"type":"ping"}\n\n').startswith(b"id: 7\nevent: ping\n")
+    assert stream.adapted == ("message=event-name",)
+
+
+# --- errors and keep-alives ------------------------------------------------------------------------------------------
+
+
+def upstream_error(message: str, status: int = 400, **more: Any) -> UpstreamErrorReply:
+    return UpstreamErrorReply(message, upstream="chat", status=status, **more)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (InvalidApiKey("x"), "authentication_error"),
+        (UnknownPath("x"), "not_found_error"),
+        (Draining("x"), "overloaded_error"),
+        (UpstreamClosed("x", upstream="chat"), "api_error"),
+        (upstream_error("x", 402), "billing_error"),
+        (upstream_error("x", 422), "invalid_request_error"),
+        (upstream_error("x", 502, kind="overloaded_error"), "overloaded_error"),
+        (upstream_error("x", 429, kind="made_up"), "rate_limit_error"),
+    ],
+)
+def test_an_error_has_anthropics_form_and_type(error, kind):
+    body = json.loads(MESSAGES.error_body(error, "id-1"))
+    inner = {"type": kind, "message": "x", "code": error.public_code, "hop": error.hop}
+    assert body == {"type": "error", "error": inner, "request_id": "id-1"}
+    name, data = MESSAGES.stream_error(error, StreamedResponse(), rewords=False).rstrip().split(b"\n")
+    assert (name, json.loads(data.removeprefix(b"data: "))) == (b"event: error", {"type": "error", "error": inner})
+
+
+OWN = b'{ "type":"error", "error": {"type":"invalid_request_error","message":"prompt \\u0069s"} ,"x":1}'
+
+
+def test_an_error_of_anthropic_is_recognized_unless_it_contains_a_secret():
+    def mask(text: str) -> str:
+        return text.replace("prompt is", "***")
+
+    for protocol in map(PROTOCOLS.get, ("messages", "count_tokens", "message_batches")):
+        assert protocol is not None
+        assert protocol.own_error(OWN, str) == OWN
+        assert protocol.own_error(OWN, mask) == b""  # behind an escape
+    for other in (b"", b"[]", b'{"error":{"type":"a","message":"b"}}', b'{"type":"error","error":{"message":"b"}}'):
+        assert MESSAGES.own_error(other, str) == b""
+    assert PROTOCOLS["chat"].own_error(OWN, str) == b""
+
+
+def test_404_is_for_an_unknown_model():
+    def status(error: GatepassError) -> int:
+        return MESSAGES.error_status(error)
+
+    assert status(ModelNotFound("x")) == 404
+    assert status(UnknownPath("x")) == 400
+    assert status(upstream_error("The model `m` does not exist.", 404)) == 404
+    assert status(upstream_error("Not Found", 404)) == 400
+    assert status(upstream_error("Not Found", 405)) == 405
+    assert COUNT_TOKENS.error_status(upstream_error("Not Found", 405)) == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        ("prompt is too long: 200001 tokens > 200000 maximum", ""),
+        ("input length and `max_tokens` exceed context limit: 1 + 2 > 2", ""),
+        (f"no room ({TOO_LONG})", ""),
+        ("This model's maximum context length is 8192 tokens.", TOO_LONG),
+    ],
+)
+def test_a_text_that_claude_code_does_not_know_gets_one_that_it_knows(text, mark):
+    assert MESSAGES.overflow_mark(text) == mark
+
+
+def test_the_keep_alive_is_a_ping():
+    call = Call("7", Operation("messages", "POST", "/messages", "messages", ""), "", "m", b"{}", ())
+    for profile in (PLAIN, BUILT_IN_PROFILES["dify"]):
+        encoder = MESSAGES.keep_alive(profile, call, lambda: 7.0)
+        assert encoder is not None
+        assert encoder(None) == encoder(new_stream()) == PING
+    assert MESSAGES.keep_alive(Profile(keep_alive="off"), call, lambda: 7.0) is None
