@@ -28,7 +28,12 @@ def message(*blocks: Mapping[str, Any], **members: Any) -> dict[str, Any]:
 
 
 MESSAGE = message(THINKING, TEXT, TOOL, OTHER, stop_reason="tool_use")
-ASKED = {"model": "m", "max_tokens": 64, "messages": [{"role": "user", "content": "Weather in Paris?"}], "stream": True}
+ASKED: dict[str, Any] = {
+    "model": "m",
+    "max_tokens": 64,
+    "messages": [{"role": "user", "content": "Weather in Paris?"}],
+    "stream": True,
+}
 WHOLE = {**ASKED, "stream": False}
 
 

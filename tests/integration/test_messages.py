@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from hashlib import sha256
+from typing import Any
 
 import pytest
 
+from gatepass.protocols.messages import PING
+from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.gateway import JSON, gateway
 from tests.integration.messages_upstream import ASKED, MESSAGE, WHOLE, answer, error, events
-from tests.integration.scripted import LAST_CHUNK, Fin, Scripted, Send, reply, stream
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, chunk, reply, stream
+from tests.unit.clock import DrivenClock
 
 PATH = "/v1/messages"
 VERSION = {**JSON, "anthropic-version": "2023-06-01"}
@@ -223,3 +228,199 @@ async def test_what_is_no_count_is_an_error(sent):
     async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
         answered = await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()
     assert (answered.status, answered.json()["error"]["code"]) == (502, "upstream_invalid")
+
+
+# --- who may, and with which token -----------------------------------------------------------------------------------
+
+KEY, OTHER_KEY = "gp-0123456789abcdef", "gp-fedcba9876543210"
+BATCHES = f"{PATH}/batches"
+
+
+def key(text: str, **more: Any) -> dict[str, Any]:
+    return {"hash": f"sha256:{sha256(text.encode()).hexdigest()}", **more}
+
+
+@pytest.mark.parametrize("path", ["/messages", "/v1/v1/messages", "/for/dify/v1/messages", "//v1/messages/"])
+@pytest.mark.parametrize("field", [{"x-api-key": KEY}, {"authorization": f"Bearer {KEY}"}])
+async def test_the_key_may_be_in_either_field_at_each_path(path, field):
+    access = {"keys": [key(KEY, name="me", models=["m"], operations=["messages"])]}
+    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, access=access) as gp:
+        answered = await gp.ask(ASKED, path, headers={**VERSION, **field}).answer()
+    assert (answered.status, answered.body) == (200, b"".join(events()))
+    assert upstream.received[0].header("x-api-key") is upstream.received[0].header("authorization") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "sent", "status", "kind", "code"),
+    [
+        (ASKED, PATH, {"x-api-key": "gp-wrong"}, 401, "authentication_error", "invalid_api_key"),
+        ({**ASKED, "model": "n"}, PATH, {"x-api-key": KEY}, 403, "permission_error", "model_not_allowed"),
+        ({**ASKED, "fallbacks": ["n"]}, PATH, {"x-api-key": KEY}, 403, "permission_error", "model_not_allowed"),
+        (ASKED, PATH, {"x-api-key": OTHER_KEY}, 403, "permission_error", "operation_not_allowed"),
+        (ASKED_COUNT, COUNT, {"x-api-key": OTHER_KEY}, 403, "permission_error", "operation_not_allowed"),
+        ({}, BATCHES, {"x-api-key": KEY}, 403, "permission_error", "operation_not_allowed"),
+        (ASKED, f"{PATH}/nothing", {"x-api-key": KEY}, 400, "invalid_request_error", "unknown_path"),
+        ({"messages": []}, PATH, {"x-api-key": KEY}, 400, "invalid_request_error", "invalid_request"),
+        (b"{", PATH, {"x-api-key": KEY}, 400, "invalid_request_error", "invalid_json"),
+        (ASKED, "/for/nobody/v1/messages", {"x-api-key": KEY}, 400, "invalid_request_error", "unknown_path"),
+    ],
+)
+async def test_an_own_error_has_anthropics_form(body, path, sent, status, kind, code):
+    keys = [
+        key(KEY, name="me", models=["m"], operations=["messages"]),
+        key(OTHER_KEY, name="other", operations=["chat"]),
+    ]
+    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gp:
+        answered = await gp.ask(body, path, headers={**VERSION, **sent}).answer()
+    found = answered.json()
+    assert (answered.status, found["type"], found["error"]["type"], found["error"]["code"]) == (
+        status, "error", kind, code,
+    )  # fmt: skip
+    assert (answered.headers["x-gatepass-hop"], upstream.received) == ("client", [])
+
+
+async def test_an_unknown_model_is_404():
+    models = {"m": {"upstream": "chat"}}
+    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        answered = await gp.ask({**ASKED, "model": "n"}, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.json()["error"]["type"]) == (404, "not_found_error")
+
+
+async def test_a_tools_input_may_have_the_names_of_stored_objects():
+    used: Any = {"type": "tool_use", "id": "t", "name": "f", "input": {"file_id": "x", "conversation_id": "y"}}
+    asked = {**ASKED, "messages": [*ASKED["messages"], {"role": "assistant", "content": [used]}]}
+    access = {"keys": [key(KEY, name="me", models=["m"])]}
+    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, access=access) as gp:
+        passed = await gp.ask(asked, PATH, headers={**VERSION, "x-api-key": KEY}).answer()
+        stored = {**ASKED, "container": "c_1"}
+        closed = await gp.ask(stored, PATH, headers={**VERSION, "x-api-key": KEY}).answer()
+    assert (passed.status, closed.status) == (200, 403)
+
+
+async def test_a_message_and_a_count_have_the_route_and_the_rules_of_messages():
+    operations = {"messages": {"upstream": "claude", "rules": {"drop": ["context_management"]}}}
+    async with Scripted(answer=answer()) as chat, Scripted(answer=answer()) as claude:
+        upstreams = {"chat": {"base_url": f"{chat.url}/v1"}, "claude": {"base_url": f"{claude.url}/v1"}}
+        async with gateway(upstreams=upstreams, models={"*": {"upstream": "chat"}}, operations=operations) as gp:
+            for path in (PATH, COUNT):
+                await gp.ask({**WHOLE, "context_management": {}}, path, headers=VERSION).answer()
+    assert (chat.received, [one.json() for one in claude.received]) == ([], [WHOLE, WHOLE])
+
+
+@pytest.mark.parametrize("kind", ["static", "exec", "api_key"])
+async def test_the_token_goes_up_as_x_api_key_without_a_prefix(kind, tmp_path):
+    (tmp_path / "token").write_text("minted-0123456789")
+    credential = {
+        "static": {
+            "type": "static", "token": "minted-0123456789", "token_placement": {"headers": {"x-api-key": "{token}"}},
+        },
+        "exec": {
+            "type": "exec", "command": ["cat", str(tmp_path / "token")],
+            "token_placement": {"headers": {"x-api-key": "{token}"}},
+        },
+        "api_key": {"type": "api_key", "key": "minted-0123456789", "header": "x-api-key"},
+    }[kind]  # fmt: skip
+    async with Scripted(answer=answer()) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gp:
+            answered = await gp.ask(WHOLE, PATH, headers={**VERSION, "x-api-key": "none"}).answer()
+    assert (answered.status, upstream.received[0].header("x-api-key")) == (200, "minted-0123456789")
+    assert upstream.received[0].header("authorization") is None
+
+
+async def test_a_refused_token_is_explained_and_its_error_is_not_that_of_the_client():
+    refused = error("authentication_error", "invalid x-api-key", 401)
+    async with Scripted([Send(refused)]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
+        credentials = {"corp": {"type": "static", "token": "minted-0123456789"}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    kind, text = code_of(answered)
+    assert (answered.status, kind) == (401, "authentication_error")
+    assert text.startswith('The upstream "chat"')
+    assert "credential 'corp'" in text
+
+
+async def test_an_error_with_a_secret_is_written_anew():
+    secret = "minted-0123456789"
+    sent = error("invalid_request_error", f"no {secret}", 400)
+    async with Scripted([Send(sent)]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
+        credentials = {"corp": {"type": "static", "token": secret}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.json()["error"]["hop"]) == (400, "upstream:chat")
+    assert secret.encode() not in answered.body
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "rest", "up"),
+    [
+        ("POST", "?beta=true", "?beta=true"),
+        ("GET", "?limit=2&after_id=msgbatch_1&x=1", "?limit=2&after_id=msgbatch_1"),
+        ("GET", "/msgbatch_1", "/msgbatch_1"),
+        ("POST", "/msgbatch_1/cancel", "/msgbatch_1/cancel"),
+        ("DELETE", "/msgbatch_1", "/msgbatch_1"),
+    ],
+)
+async def test_a_batch_of_messages_passes_unchanged(method, rest, up):
+    batch = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "in_progress"}
+    body = {"requests": [{"custom_id": "a", "params": ASKED}]} if rest.startswith("?beta") else None
+    async with Scripted([Send(reply(batch))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(body, f"{BATCHES}{rest}", method=method, headers=VERSION).answer()
+    (received,) = upstream.received
+    assert (answered.status, answered.json()) == (200, batch)
+    assert (received.method, received.target) == (method, f"/v1/messages/batches{up}")
+    assert received.header("anthropic-version") == "2023-06-01"
+    assert body is None or received.json() == body
+
+
+async def test_results_of_a_batch_pass_and_its_errors_have_anthropics_form():
+    lines = b'{"custom_id":"a","result":{"type":"errored","error":{"type":"error"}}}\n' * 3
+    sent = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-jsonl\r\ncontent-length: %d\r\n\r\n%b" % (len(lines), lines)
+    unknown = error("not_found_error", "Batch not found", 404)
+    other = reply({"detail": "Not Found"}, 404)
+    async with (
+        Scripted([Send(sent)], [Send(unknown)], [Send(other)]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answers = [
+            await gp.ask(None, f"{BATCHES}/b{rest}", method="GET", headers=VERSION).answer()
+            for rest in ("/results", "", "")
+        ]
+    assert [one.status for one in answers] == [200, 404, 404]
+    assert (answers[0].body, answers[1].body) == (lines, unknown.partition(b"\r\n\r\n")[2])
+    assert answers[2].json()["error"]["type"] == "not_found_error"
+
+
+# --- what stays alive, and what is recorded --------------------------------------------------------------------------
+
+
+async def test_a_waiting_client_receives_pings():
+    go, clock = asyncio.Event(), DrivenClock()
+    begun, rest = events()[0], b"".join(events()[1:])
+    head, _, _ = stream(b"").partition(b"\r\n\r\n")
+    parts: Dialogue = [Wait(go), Send(head + b"\r\n\r\n" + chunk(begun)), Send(chunk(rest) + LAST_CHUNK)]
+    async with (
+        Scripted(parts) as upstream,
+        gateway(upstream=upstream.url, clock=clock) as gp,
+        gp.ask(ASKED, PATH, headers=VERSION) as ask,
+    ):
+        await upstream.requested()
+        await clock.advance(STREAM_HOLD_S + EVERY_S + 2)
+        go.set()
+        answered = await ask.answer()
+    assert answered.body == PING * 2 + begun + rest
+
+
+async def test_the_log_has_the_usage_of_a_stream(caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask(ASKED, PATH, headers=VERSION).answer()
+        await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    lines = [one.fields for one in caplog.records if one.name == "gatepass.access"]
+    assert [(one["operation"], one["model"], one["outcome"]) for one in lines] == [("messages", "m", "ok")] * 2
+    assert [one["usage"] for one in lines] == [{"prompt_tokens": 20, "completion_tokens": 7, "cached_tokens": 5}] * 2

@@ -11,6 +11,7 @@ from gatepass.operations.table import OPERATIONS
 from gatepass.types import Operation
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import JSON, gateway
+from tests.integration.messages_upstream import MESSAGE
 from tests.integration.scripted import Received, Scripted, Send, reply
 
 KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("mine", "theirs")}
@@ -60,6 +61,10 @@ def _answer(received: Received) -> tuple[Send, ...]:
         return (Send(reply(RESPONSE)),)
     if "rerank" in received.target:
         return (Send(reply({"results": [{"index": 0, "relevance_score": 0.5}]})),)
+    if received.target.endswith("/count_tokens"):
+        return (Send(reply({"input_tokens": 1})),)
+    if received.target.endswith("/messages"):
+        return (Send(reply(MESSAGE)),)
     if received.target.endswith("/models"):
         return (Send(reply({"object": "list", "data": [{"id": "m", "object": "model"}]})),)
     return (Send(reply(COMPLETION)),)
@@ -87,7 +92,8 @@ async def test_each_operation_of_the_table_is_open_or_closed_to_each_kind_of_key
             if answer.status == 403:
                 assert answer.error["code"] == "operation_not_allowed"
                 batch_of_any_model = kind in ("a key for some models", "some models and stored objects")
-                is_never_open = batch_of_any_model and (row.method, row.path) == ("POST", "/batches")
+                creates_batch = row.method == "POST" and row.path in ("/batches", "/messages/batches")
+                is_never_open = batch_of_any_model and creates_batch
                 remedy = "without models" if is_never_open else "access.keys[].operations"
                 assert remedy in answer.error["message"]
                 assert (answer.error["hop"], len(upstream.received)) == ("client", before)

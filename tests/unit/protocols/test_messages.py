@@ -296,7 +296,7 @@ def upstream_error(message: str, status: int = 400, **more: Any) -> UpstreamErro
     ("error", "kind"),
     [
         (InvalidApiKey("x"), "authentication_error"),
-        (UnknownPath("x"), "not_found_error"),
+        (UnknownPath("x"), "invalid_request_error"),
         (Draining("x"), "overloaded_error"),
         (UpstreamClosed("x", upstream="chat"), "api_error"),
         (upstream_error("x", 402), "billing_error"),
