@@ -89,6 +89,10 @@ part python-agents python_packages "$here/requirements-agents.txt" &
 python_agents=$!
 part python-cohere python_packages "$here/requirements-cohere.txt" &
 python_cohere=$!
+part python-anthropic python_packages "$here/requirements-anthropic.txt" &
+python_anthropic=$!
+part node-anthropic node_packages "$here/anthropic/package.json" "$here/anthropic/package-lock.json" &
+node_anthropic=$!
 part node-ai-sdk node_packages "$here/quirks/ai_sdk/package.json" "$here/quirks/ai_sdk/package-lock.json" &
 node_ai_sdk=$!
 part node-openai7 node_packages "$here/clients/openai7/package.json" "$here/clients/openai7/package-lock.json" &
@@ -114,6 +118,8 @@ wait $python_litellm
 wait $python_llama_index
 wait $python_agents
 wait $python_cohere
+wait $python_anthropic
+wait $node_anthropic
 wait $node_ai_sdk
 wait $node_openai7
 wait $node_ai_sdk7

@@ -12,7 +12,14 @@ from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Send, rep
 TEXT = {"type": "text", "text": 'It is 21 °C in "Paris".\n'}
 THINKING = {"type": "thinking", "thinking": "The user asks about weather.", "signature": "EqQBCgIYAhIM"}
 TOOL = {"type": "tool_use", "id": "toolu_01", "name": "weather", "input": {"city": "Paris", "days": [1, 2.5], "x": {}}}
-OTHER = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"type": "x", "url": "https://e"}]}
+FOUND = {
+    "type": "web_search_result",
+    "url": "https://e.example",
+    "title": "E",
+    "encrypted_content": "Eo",
+    "page_age": None,
+}
+OTHER = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [FOUND]}
 USAGE = {
     "input_tokens": 12, "output_tokens": 7, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 5,
     "service_tier": "standard",
@@ -23,7 +30,7 @@ def message(*blocks: Mapping[str, Any], **members: Any) -> dict[str, Any]:
     """A whole message with these blocks."""
     return {
         "id": "msg_01", "type": "message", "role": "assistant", "model": "m", "content": [*blocks],
-        "stop_reason": "end_turn", "stop_sequence": None, "usage": USAGE, **members,
+        "stop_reason": "end_turn", "stop_sequence": None, "stop_details": None, "usage": USAGE, **members,
     }  # fmt: skip
 
 

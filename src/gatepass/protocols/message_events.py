@@ -139,7 +139,8 @@ def message_events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Obj
     complete_usage(message)
     message["id"] = text_of_id(document.get("id")) or defaults.new_id("msg_")
     message["model"] = document.get("model") or defaults.model
-    ends = {"stop_reason": message.get("stop_reason"), "stop_sequence": message.get("stop_sequence")}
+    ends = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    ends |= {name: message[name] for name in ("stop_details", "container") if name in message}
     usage = message["usage"]
     begun = {**message, "content": [], **dict.fromkeys(ends), "usage": {**usage, "output_tokens": 0}}
     yield {"type": "message_start", "message": begun}
