@@ -172,6 +172,12 @@ REPLIES: Mapping[str, Change] = {
         NO,
         "`upstreams.NAME.repair.cumulative`",
     ),
+    "repair=message-usage": Change(
+        "`input_tokens` and `output_tokens` of a message that lacks them became 0.", "repair=message-usage", ALWAYS
+    ),
+    "sse=event-name": Change(
+        "An event of the Messages API got the line `event:` that it lacked.", "sse=event-name", ALWAYS
+    ),
     "sse=done": Change("`[DONE]` was added to a complete stream.", "sse=done", ALWAYS),
     "sse=unchecked": Change(
         "An event above 1 MiB was relayed unchanged. Only its short members were read.",

@@ -14,6 +14,7 @@ from docs.entries import table
 from gatepass.auth.cors import EXPOSED
 from gatepass.dialects.base import FORWARDED, PARAMETERS, RELAYED, RELAYED_PREFIXES
 from gatepass.operations.table import COHERE_V2, OPERATIONS, PREFIXES
+from gatepass.protocols.messages import REQUEST_HEADERS
 from gatepass.server.pages import PATHS
 from gatepass.types import (
     CREDENTIALS,
@@ -81,12 +82,34 @@ curl http://127.0.0.1:8080/v1/chat/completions -H "Authorization: Bearer $GATEPA
   key and serves only this machine.
 - **Body:** one JSON object in UTF-8, not compressed, of at most `limits.body_bytes`. Some operations require a
   multipart form.
-- **Query:** gatepass forwards {parameters} of requests that it relays unchanged. It removes all others.
-- **Errors:** OpenAI's error object, see [Read an error](../errors.md).
+- **Query:** gatepass forwards {parameters} of requests that it relays unchanged, and `beta` of the Messages API. It
+  removes all others.
+- **Errors:** OpenAI's error object, see [Read an error](../errors.md). The paths below `/v1/messages` have
+  [Anthropic's](#the-messages-api).
 - **Methods:** `HEAD` works where `GET` does. `OPTIONS` answers the preflight of an origin in
   `profiles.NAME.cors_origins`. Any other method is 405 [`method_not_allowed`](errors.md#method_not_allowed).
 """
-NOT_SERVED = """## Paths that gatepass does not serve
+NOT_SERVED = """## The Messages API
+
+Clients of `/v1/messages` receive Anthropic's error object, before a stream and as its event `error`:
+
+```text
+{"type": "error", "error": {"type": "api_error", "message": "…", "code": "upstream_closed", "hop": "upstream:chat"}, "request_id": "…"}
+```
+
+- If the upstream's own body has this format, the client receives it unchanged, with its status. Only the header
+  `x-gatepass-hop` then names the hop. gatepass writes a body anew if it contains a secret, or if the upstream rejects the
+  token, because that is not the client's key.
+- 404 means an unknown model, because Claude Code reports any 404 so. An unknown path is 400, and so is a 404 of an
+  upstream that does not serve `/v1/messages`.
+- If a server other than Anthropic's reports too long a context, the message contains
+  `capability_rejected: prompt_too_long`. Claude Code then compacts the conversation.
+- `/v1/messages/count_tokens` is 404 if the upstream cannot count. gatepass remembers this for ten minutes, and sends no
+  further request.
+- `/v1/messages` has the settings of `operations.messages`, and so does `/v1/messages/count_tokens`. Batches have those of
+  `operations.message_batches`.
+
+## Paths that gatepass does not serve
 
 These are 404 [`unknown_path`](errors.md#unknown_path):
 
@@ -320,6 +343,8 @@ The upstream receives these headers of the client, and those of `upstreams.NAME.
 
 {table(("header", "meaning", "example"), ((name, why, f"`{example}`") for name, why, example in forwarded))}
 
+Requests of the Messages API also keep {listed(REQUEST_HEADERS)}.
+
 gatepass writes or removes these: {listed(name.decode() for name in SET_BY_GATEPASS)}. It adds the headers of
 `upstreams.NAME.headers` and of the credential.
 
@@ -328,7 +353,8 @@ No setting forwards these: {listed(name.decode() for name in HOP_BY_HOP | CREDEN
 ## Response headers that gatepass relays
 
 The client receives these headers of a successful reply, and those of `upstreams.NAME.forward_response_headers`.
-gatepass removes a header that contains a known secret. It relays `retry-after-ms` and `x-ratelimit-*` of an error.
+gatepass removes a header that contains a known secret. It relays `anthropic-ratelimit-*`,
+`request-id`, `retry-after-ms` and `x-ratelimit-*` of an error.
 
 {table(("group", "headers", "example"), relayed)}
 

@@ -9,6 +9,7 @@ from docs.changes_reference import REPLIES, REQUESTS
 from gatepass.cli import main
 from gatepass.normalize import embeddings_reply, rules
 from gatepass.normalize.profiles import PlainTools, UntypedModel
+from gatepass.protocols import message_events
 from gatepass.protocols.rerank import ConvertRerank
 from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
@@ -36,7 +37,7 @@ BY_PROFILE = {
     client_transforms.NO_CHUNK,
     client_transforms.PLAIN,
 }
-REPAIR_ENTRIES = {*REPAIRS, *event_stream.NAMES, *BY_PROFILE}
+REPAIR_ENTRIES = {*REPAIRS, *event_stream.NAMES, *message_events.NAMES, *BY_PROFILE}
 
 
 def patterns() -> list[str]:

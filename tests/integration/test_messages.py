@@ -153,15 +153,15 @@ async def test_a_message_start_without_usage_is_completed():
     first, _, rest = answered.body.partition(b"\n\n")
     zeros = {"input_tokens": 0, "output_tokens": 0}
     assert json.loads(first.partition(b"data: ")[2])["message"]["usage"] == zeros
-    assert (rest, answered.headers["x-gatepass-adapted"]) == (b"".join(events()[1:]), "message=usage")
-    assert (whole.json(), whole.headers["x-gatepass-adapted"]) == ({**bare, "usage": zeros}, "message=usage")
+    assert (rest, answered.headers["x-gatepass-adapted"]) == (b"".join(events()[1:]), "repair=message-usage")
+    assert (whole.json(), whole.headers["x-gatepass-adapted"]) == ({**bare, "usage": zeros}, "repair=message-usage")
 
 
 async def test_events_without_a_name_get_one():
     bare = [one.partition(b"\n")[2] for one in events()]
     async with Scripted([Send(stream(*bare, end=LAST_CHUNK))]) as upstream, gateway(upstream=upstream.url) as gp:
         answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
-    assert (answered.body, answered.headers["x-gatepass-adapted"]) == (b"".join(events()), "message=event-name")
+    assert (answered.body, answered.headers["x-gatepass-adapted"]) == (b"".join(events()), "sse=event-name")
 
 
 async def test_too_long_a_context_of_another_server_has_the_text_that_claude_code_knows():

@@ -21,7 +21,7 @@ from gatepass.sse.event_stream import Progress
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 
-USAGE, EVENT_NAME = "message=usage", "message=event-name"
+USAGE, EVENT_NAME = "repair=message-usage", "sse=event-name"
 NAMES = (USAGE, EVENT_NAME)
 """The repairs.
 
@@ -46,7 +46,7 @@ def event_of(payload: Object) -> bytes:
 
 
 def complete_usage(message: Object) -> bool:
-    """Add the counts that the usage of `message` lacks. Return whether it lacked any."""
+    """Add missing counts to the usage of `message`. Return whether one was missing."""
     usage = message.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     if all(type(counts.get(name)) is int for name in _COUNTS):
@@ -85,7 +85,7 @@ class MessageProgress(Progress):
         return False
 
     def _add_usage(self, usage: Any) -> None:
-        """Replace the counts that `usage` has. Those of `message_delta` are totals, but not all of them."""
+        """Replace the counts that are in `usage`. `message_delta` contains totals, but not each count."""
         read = Usage.read(usage) if isinstance(usage, dict) else None
         if read is not None and self.usage is not None:
             known = {name: value for name, value in asdict(read).items() if value is not None}
@@ -160,7 +160,7 @@ def _citations(block: Object) -> list[Any]:
 
 
 def _split(block: Object) -> tuple[Object, list[Object]]:
-    """Return the block as it begins, and its deltas. A block of another type begins with all that it has."""
+    """Return the block as it begins, and its deltas. A block of another type begins complete."""
     kind = block.get("type")
     if kind == "text" and isinstance(block.get("text"), str):
         empty = {**block, "text": ""}

@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, which Claude Code speaks: messages, the counting of their tokens, and batches of them."""
+"""Anthropic's Messages API, the format of Claude Code: messages, counts of their tokens, and batches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REQUEST_HEADERS = (
     *("x-stainless-runtime-version", "x-stainless-async", "x-stainless-retry-count", "x-stainless-timeout"),
     *("x-stainless-read-timeout", "x-stainless-helper", "x-stainless-helper-method", "x-stainless-raw-response"),
 )
-"""Anthropic's request fields, which are forwarded unchanged."""
+"""Anthropic's request fields. They are forwarded unchanged."""
 
 BETA = frozenset((b"beta",))
 """The query parameter that Claude Code and the SDKs' beta methods send."""
@@ -198,7 +198,7 @@ class Messages(_OfAnthropic):
 
 
 class CountTokens(_OfAnthropic):
-    """The number of input tokens of a message. Only the upstream counts them, and not every upstream can."""
+    """The number of input tokens of a message. Only the upstream counts them. Some upstreams cannot."""
 
     __slots__ = ()
 

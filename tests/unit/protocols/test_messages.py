@@ -284,7 +284,7 @@ def test_an_event_without_a_name_gets_one_and_keeps_its_other_lines():
     assert stream.feed(b'id: 7\ndata: {"type":"ping"}\n\n') == b'event: ping\nid: 7\ndata: {"type":"ping"}\n\n'
     assert stream.feed(b'data: {"type":"a b"}\n\n') == b'data: {"type":"a b"}\n\n'
     assert stream.feed(b'id: 7\nevent: ping\ndata: {"type":"ping"}\n\n').startswith(b"id: 7\nevent: ping\n")
-    assert stream.adapted == ("message=event-name",)
+    assert stream.adapted == ("sse=event-name",)
 
 
 # --- errors and keep-alives ------------------------------------------------------------------------------------------
