@@ -95,6 +95,7 @@ PARSED = {
     ("docs/operations/*.md", "sh"): "lines for the start files of three shells, and for a running container",
     ("docs/operations/monitoring.md", "yaml"): "the file of Prometheus",
     ("docs/operations/store.md", "text"): "tests/e2e/test_valkey.py gives this line to a real server",
+    ("docs/reference/http.md", "text"): "an error; tests/unit/protocols/test_messages.py checks its members",
     ("docs/release.md", "sh"): "builds a release, and asks a service; tests/release tests the parts",
     ("docs/security.md", "{include} ../SECURITY.md"): "a directive of the site",
     ("docs/tokens.md", ""): "output and drawings",
