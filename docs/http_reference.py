@@ -94,20 +94,20 @@ NOT_SERVED = """## The Messages API
 Clients of `/v1/messages` receive Anthropic's error object, before a stream and as its event `error`:
 
 ```text
-{"type": "error", "error": {"type": "api_error", "message": "…", "code": "upstream_closed", "hop": "upstream:chat"}, "request_id": "…"}
+{"type": "error", "error": {"type": "api_error", "message": "…", "code": "upstream_closed", "hop": "upstream:chat"}}
 ```
 
 - If the upstream's own body has this format, the client receives it unchanged, with its status. Only the header
-  `x-gatepass-hop` then names the hop. gatepass writes a body anew if it contains a secret, or if the upstream rejects the
-  token, because that is not the client's key.
+  `x-gatepass-hop` then names the hop. gatepass writes a body anew if it contains a secret, or if the upstream rejects
+  the token, because that is not the client's key.
 - 404 means an unknown model, because Claude Code reports any 404 so. An unknown path is 400, and so is a 404 of an
   upstream that does not serve `/v1/messages`.
 - If a server other than Anthropic's reports too long a context, the message contains
   `capability_rejected: prompt_too_long`. Claude Code then compacts the conversation.
 - `/v1/messages/count_tokens` is 404 if the upstream cannot count. gatepass remembers this for ten minutes, and sends no
   further request.
-- `/v1/messages` has the settings of `operations.messages`, and so does `/v1/messages/count_tokens`. Batches have those of
-  `operations.message_batches`.
+- `/v1/messages` has the settings of `operations.messages`, and so does `/v1/messages/count_tokens`. Batches have those
+  of `operations.message_batches`.
 
 ## Paths that gatepass does not serve
 

@@ -19,6 +19,7 @@ from gatepass.cli.reach import Step, StepOutcome
 from gatepass.cli.remote import Asked, diagnose_url, model_kind
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
+from tests.integration.messages_upstream import answer
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.test_connections import refusing_server
 
@@ -40,6 +41,8 @@ def healthy(request: Received) -> Dialogue:
         return [Send(reply({"results": ranks}))]
     if request.target == "/v1/embeddings":
         return [Send(reply(VECTORS))]
+    if request.target == "/v1/messages":
+        return answer()(request)
     if request.json().get("stream"):
         events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in STREAM) + "data: [DONE]\n\n"
         return [Send(reply(events.encode(), content_type="text/event-stream"))]
@@ -95,6 +98,13 @@ async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
     assert "first byte after" in steps[-1].why
     assert reported(vectors)[5:] == [("gatepass", "call", "ok")]
     assert vectors[-1].why.startswith("embeddings with bge-m3: 200 in ")
+
+
+async def test_messages_are_called_with_their_version_and_end_with_their_own_event():
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
+        steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4o", operation="messages", call=True)
+    assert reported(steps)[5:] == [("gatepass", "call", "ok"), ("gatepass", "stream", "ok")]
+    assert upstream.received[-1].header("anthropic-version") == "2023-06-01"
 
 
 def for_chats(upstream: str) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from gatepass.cli.doctor import diagnose
+from gatepass.cli.probe import ProbeCall
+from gatepass.cli.reach import StepOutcome
+from gatepass.config.model import Config
 from gatepass.protocols.messages import PING
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.gateway import JSON, gateway
@@ -424,3 +428,12 @@ async def test_the_log_has_the_usage_of_a_stream(caplog):
     lines = [one.fields for one in caplog.records if one.name == "gatepass.access"]
     assert [(one["operation"], one["model"], one["outcome"]) for one in lines] == [("messages", "m", "ok")] * 2
     assert [one["usage"] for one in lines] == [{"prompt_tokens": 20, "completion_tokens": 7, "cached_tokens": 5}] * 2
+
+
+async def test_doctor_calls_messages_with_their_version():
+    async with Scripted(answer=answer()) as upstream:
+        config = Config.model_validate({"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}})
+        calls = [ProbeCall("messages", "m"), ProbeCall("messages", "m", stream=True)]
+        steps = [one async for one in diagnose(config, calls, model="m")]
+    found = [(one.what, one.outcome) for one in steps if one.what in ("call", "stream")]
+    assert found == [("call", StepOutcome.WORKS), ("stream", StepOutcome.WORKS)]

@@ -29,10 +29,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 CHECK_FAILED = 1
 UNUSABLE = 2
-CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank")
+CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank", "messages")
 ROUTED_OPERATIONS = (
     *CALL_OPERATIONS,
-    *("responses", "messages", "transcriptions", "translations", "speech", "images", "moderations"),
+    *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
 )
 """The values of OfModel in config/routes.py, copied so that --help does not import that module."""
 OPERATION_OF_KIND: Mapping[str | None, str] = {

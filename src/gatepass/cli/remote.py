@@ -23,6 +23,8 @@ from gatepass.config.wording import did_you_mean
 from gatepass.errors import OperationNotAllowed
 from gatepass.observability.redaction import Redactor
 from gatepass.operations.table import samples
+from gatepass.protocols import PROTOCOLS
+from gatepass.types import Headers
 
 HOP = "gatepass"
 PAGE_S, CALL_S = 10.0, 60.0
@@ -157,10 +159,10 @@ async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) 
         bodies["stream"] = {**body, "max_tokens": STREAM_TOKENS, "stream": True}
     for what, sent in bodies.items():
         begin(HOP, what)
-        answer = await _ask(remote, "POST", remote.base_url + sample.operation.path, sent, CALL_S)
+        answer = await _ask(remote, "POST", remote.base_url + sample.operation.path, sent, CALL_S, sample.headers)
         if answer.status != HTTPStatus.OK:
             steps.append(_failed(what, answer))
-        elif what == "stream" and b"[DONE]" not in answer.body:
+        elif what == "stream" and PROTOCOLS[sample.operation.protocol].end_mark not in answer.body:
             fault = error_text(answer.body.rpartition(b"data:")[2])
             steps.append(
                 _step(what, StepOutcome.FAILS, f"{operation} with {model}: the stream broke off: {fault}", answer)
@@ -190,14 +192,23 @@ def _why(answer: Answer) -> str:
     return f"{answer.status}: {error_text(answer.body)}" if answer.status else answer.body.decode()
 
 
-async def _ask(remote: Remote, method: str, url: str, body: Mapping[str, Any] | None, limit_s: float) -> Answer:
+async def _ask(
+    remote: Remote,
+    method: str,
+    url: str,
+    body: Mapping[str, Any] | None,
+    limit_s: float,
+    headers: Headers = (),
+) -> Answer:
     """Send one request and read its whole reply. If there is none, the Answer has the status 0 and the reason."""
     clock = asyncio.get_running_loop().time
     began_s, pieces, moments_s = clock(), bytearray(), [clock()]
     try:
         async with (
             asyncio.timeout(limit_s),
-            remote.client.stream(method, url, json=None if body is None else dict(body)) as response,
+            remote.client.stream(
+                method, url, json=None if body is None else dict(body), headers=list(headers)
+            ) as response,
         ):
             async for piece in response.aiter_bytes():
                 pieces += piece

@@ -305,7 +305,7 @@ class Capabilities(Block):
 
 OfText = Literal["chat", "completions", "embeddings", "rerank"]
 OfSoundOrImage = Literal["transcriptions", "translations", "speech", "images"]
-OfModel = Literal[OfText, "responses", "messages", OfSoundOrImage, "moderations"]
+OfModel = Literal[OfText, "messages", "responses", OfSoundOrImage, "moderations"]
 """Operations whose requests name a model."""
 OperationName = Literal[OfModel, "files", "batches", "message_batches", "models"]
 OF_LIST = ("models",)

@@ -345,4 +345,5 @@ def samples(operation: str, model: str) -> tuple[Call, ...]:
 def call_of(operation: Operation, model: str = "", body: Mapping[str, Any] | None = None) -> Call:
     """Return a call that gatepass itself sends."""
     data = json.dumps(body).encode() if body is not None else b""
-    return Call(id="gatepass", operation=operation, caller="gatepass", model=model, body=data, headers=())
+    headers = PROTOCOLS[operation.protocol].sample_headers
+    return Call(id="gatepass", operation=operation, caller="gatepass", model=model, body=data, headers=headers)

@@ -132,6 +132,9 @@ class ClientProtocol:
     )
     """Bodies of requests of one word for the shortest answer, without a model. The most widely accepted comes first."""
 
+    sample_headers: Headers = ()
+    """Fields that these requests need: none."""
+
     parse: Parse = staticmethod(decode)
     """Return the call in a body. Raises the errors of `decode`.
 
@@ -238,6 +241,8 @@ class ClientProtocol:
 
     # --- a stream ---
 
+    end_mark: bytes = b"[DONE]"
+    """What only a complete stream contains."""
     progress: type[Progress] = Progress
     """What is recorded of the events of a stream. A subclass decides which event ends it."""
 

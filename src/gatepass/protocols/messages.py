@@ -86,6 +86,7 @@ class _OfAnthropic(ClientProtocol):
     __slots__ = ()
 
     request_headers = REQUEST_HEADERS
+    sample_headers = ((b"anthropic-version", b"2023-06-01"),)
     parameters = BETA
 
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
@@ -124,6 +125,7 @@ class Messages(_OfAnthropic):
     requires_model = True
     free_members = ("input",)  # of a tool's use
     progress = MessageProgress
+    end_mark = b'"message_stop"'
     samples = ({"max_tokens": 1, "messages": [{"role": "user", "content": "ping"}]},)
 
     def error_status(self, error: GatepassError) -> int:
