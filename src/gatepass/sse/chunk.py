@@ -146,8 +146,9 @@ def error_in_event(payload: Any, name: bytes, read_error: ReadError) -> Upstream
     # OpenRouter sends a chunk with choices and a top-level `error`, vLLM and SGLang `object: error`
     if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
         error_body = read_error(payload)
-        if error_body is None and name == b"error":
-            # only its name marks it as an error: read it as `{"error": …}`, so that `read_error` masks all its texts
+        if error_body is None and (name == b"error" or fields.get("type") == "error"):
+            # only its name or its type marks it as an error: read it as `{"error": …}`, so that `read_error` masks all
+            # its texts
             return read_error({"error": payload}) or UNREADABLE
         return error_body
     # OpenRouter reports the error of a provider in the choices: it ends the stream only if every choice has one
