@@ -389,7 +389,8 @@ def test_a_client_of_anthropics_api_gets_its_own_format(error):
         "error": {"message": error.message, "code": error.public_code, "hop": error.hop},
         "request_id": "id-1",
     }
-    assert kind == anthropic.get(error.http_status, "api_error" if error.http_status >= 500 else kind)
+    status = MESSAGES.error_status(error)
+    assert kind == anthropic.get(status, "api_error" if status >= 500 else kind)
 
 
 anthropic = {
