@@ -192,6 +192,7 @@ REPLIES: Mapping[str, Change] = {
     ),
     "sse=comments": Change("All comments were removed.", "sse=comments", BY_PROFILE),
     "sse=no-chunk": Change("Events that are neither chunks nor errors were removed.", "sse=no-chunk", BY_PROFILE),
+    "sse=numbers": Change("The `sequence_number` of events after a keep-alive was raised.", "sse=numbers", ALWAYS),
     "sse=plain": Change("Events got the plainest form: `data: …` with line feeds.", "sse=plain", BY_PROFILE),
 }
 

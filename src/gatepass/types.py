@@ -261,6 +261,8 @@ class StreamedResponse(Hidden, msgspec.Struct, frozen=True, gc=False):
     model: str = ""
     created_s: float = 0
     next_number: int = 0
+    is_numbered: bool = False
+    """Whether its events have a `sequence_number`. llama.cpp's have none."""
 
 
 class Response(Protocol):

@@ -182,6 +182,18 @@ async def without_events(read: Callable[[Gateway], Awaitable[Any]]) -> Any:
         return await reading
 
 
+@pytest.mark.parametrize("kind", ["response.failed", "response.incomplete"])
+async def test_the_upstreams_own_end_passes_unchanged_and_ends_the_stream(kind):
+    error = {"code": "context_length_exceeded", "message": "Too long."} if kind == "response.failed" else None
+    last = numbered(3, kind, response={**BEGUN, "status": kind.removeprefix("response."), "error": error})
+    async with (
+        Scripted([Send(stream(*EVENTS, last, end=b"")), Hold()]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask(ASKED, "/v1/responses").answer()
+    assert (answer.status, answer.whole, answer.body) == (200, True, b"".join((*EVENTS, last)))
+
+
 # WebSockets
 
 HANDSHAKE = {

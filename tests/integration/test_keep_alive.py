@@ -22,6 +22,8 @@ from tests.unit.sse.streams import data as data_event
 from tests.waiting import at_rest, until
 
 STREAMED = {**HELLO, "stream": True}
+RESPOND = {"model": "m", "input": "Hi", "stream": True}
+KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
 STOP = data_event(piece({}, finish="stop"))
 FIRST, SECOND = text("he"), text("llo")
 WHOLE = FIRST + SECOND + STOP + DONE
@@ -147,8 +149,53 @@ async def test_comment_after_an_id_has_no_blank_line():
 
 
 async def test_a_stream_of_responses_is_kept_alive_too():
-    answer = await paused(*EVENTS, asked={"model": "m", "input": "Hi", "stream": True}, path="/v1/responses")
-    assert answer.body == EVENTS[0] + COMMENT * 3 + EVENTS[1] + EVENTS[2]
+    answer = await paused(*EVENTS, asked=RESPOND, path="/v1/responses")
+    assert answer.body == EVENTS[0] + KEEPALIVE * 3 + EVENTS[1] + EVENTS[2]
+
+
+def numbered(number: int, kind: str, rest: bytes) -> bytes:
+    return f'event: {kind}\ndata: {{"type":"{kind}","sequence_number":{number},'.encode() + rest + b"}\n\n"
+
+
+async def test_the_numbers_after_an_inserted_event_rise_and_nothing_else_changes():
+    created = numbered(7, "response.created", b'"response":{"id":"r"}')
+    delta, completed = b'"delta":"sequence_number: 9"', b'"response":{"id":"r","metadata":{"sequence_number":9}}'
+    answer = await paused(
+        created,
+        numbered(8, "response.output_text.delta", delta),
+        numbered(9, "response.completed", completed),
+        asked=RESPOND,
+        path="/v1/responses",
+    )
+    assert answer.body == b"".join(
+        (
+            created,
+            *(b'event: keepalive\ndata: {"type":"keepalive","sequence_number":%d}\n\n' % n for n in (8, 9, 10)),
+            numbered(11, "response.output_text.delta", delta),
+            numbered(12, "response.completed", completed),
+        )
+    )
+
+
+async def test_the_error_after_an_inserted_event_has_the_next_number():
+    answer = await paused(
+        numbered(0, "response.created", b'"response":{"id":"r"}'), asked=RESPOND, path="/v1/responses"
+    )
+    assert [json.loads(event)["sequence_number"] for event in answer.events] == [0, 1, 2, 3, 4, 5]
+    assert [json.loads(event)["type"] for event in answer.events[-2:]] == ["error", "response.failed"]
+
+
+async def test_a_response_in_the_background_keeps_its_numbers():
+    events = [one.replace(b'"type"', b'"sequence_number":1,"type"') for one in EVENTS]
+    answer = await paused(*events, asked={**RESPOND, "background": True}, path="/v1/responses")
+    assert answer.body == events[0] + COMMENT * 3 + events[1] + events[2]
+
+
+async def test_nothing_with_data_is_sent_before_the_response_is_created():
+    go = asyncio.Event()
+    dialogue: Dialogue = [Send(BEGUN), Wait(go), Send(framed(*EVENTS) + LAST_CHUNK)]
+    answer = await waited(dialogue, go, STREAM_HOLD_S, RESPOND, "/v1/responses")
+    assert answer.body == COMMENT + b"".join(EVENTS)
 
 
 async def test_the_events_of_a_kept_response_are_kept_alive_too():

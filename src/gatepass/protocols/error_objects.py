@@ -92,10 +92,7 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
         NO_STORE,  # a cache may keep a 404 or 405 without it (RFC 9110, section 15.1)
         (b"x-gatepass-hop", error.hop.encode("latin-1", "replace")),
     ]
-    after_s = None
-    if error.retry_after_s is not None and math.isfinite(error.retry_after_s):
-        # whole seconds (RFC 9110, section 10.2.3)
-        after_s = max(1, math.ceil(min(error.retry_after_s, LONGEST_RETRY_AFTER_S)))
+    if (after_s := retry_after(error)) is not None:
         headers.append((b"retry-after", str(after_s).encode()))
     should_retry = error.should_retry if error.should_retry is not True or _is_retried(error.http_status) else None
     if should_retry is not None:
@@ -115,6 +112,13 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     if isinstance(error, UnsupportedUpgrade):  # RFC 9110, sections 15.5.22 and 7.8
         headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
     return headers
+
+
+def retry_after(error: GatepassError) -> int | None:
+    """Return the wait before the next request in whole seconds (RFC 9110, section 10.2.3); None if it is not known."""
+    if error.retry_after_s is None or not math.isfinite(error.retry_after_s):
+        return None
+    return max(1, math.ceil(min(error.retry_after_s, LONGEST_RETRY_AFTER_S)))
 
 
 def stream_error(error: GatepassError, *, rewords: bool = False) -> bytes:

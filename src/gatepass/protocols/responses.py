@@ -7,19 +7,21 @@ answer from the deltas, from the finished items, or from the response in the las
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
 
+from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
-from gatepass.dialects.hints import responses_hint
+from gatepass.dialects.hints import responses_hint, sentence
 from gatepass.dialects.reply_check import shown_members
-from gatepass.errors import GatepassError, UpstreamInvalid
-from gatepass.protocols.client_protocol import ClientProtocol, Reply
+from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
 from gatepass.protocols.error_objects import json_text as error_text
-from gatepass.protocols.error_objects import stream_error
+from gatepass.protocols.error_objects import retry_after, stream_error
 from gatepass.protocols.raw import Raw
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import BodyAggregator, StreamAggregator
@@ -33,9 +35,9 @@ from gatepass.sse.chunk import (
     json_text,
     text_of_id,
 )
-from gatepass.sse.event_stream import Progress
+from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.usage import Usage
-from gatepass.types import StreamedResponse
+from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
@@ -365,6 +367,7 @@ class ResponseProgress(Progress):
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         number, response = fields.get("sequence_number"), fields.get("response")
         after = (number if type(number) is int else self.streamed.next_number) + 1
+        is_numbered = type(number) is int
         if isinstance(response, dict):
             name, model, created = response.get("id"), response.get("model"), response.get("created_at")
             self.streamed = StreamedResponse(
@@ -372,9 +375,10 @@ class ResponseProgress(Progress):
                 model if isinstance(model, str) and len(model) <= MAX_NAME_CHARS else "",
                 created if isinstance(created, int | float) else 0,
                 after,
+                is_numbered,
             )
         else:
-            self.streamed = replace(self.streamed, next_number=after)
+            self.streamed = replace(self.streamed, next_number=after, is_numbered=is_numbered)
         if event_kind(fields) in LAST_EVENTS:
             self.has_last_event = True
             usage = response.get("usage") if isinstance(response, dict) else None
@@ -385,22 +389,46 @@ class ResponseProgress(Progress):
 
 # --- errors ---------------------------------------------------------------------------------------
 
+RATE_LIMITED, TOO_MANY_REQUESTS = "rate_limit_exceeded", 429
+_MEANINGS = MappingProxyType(
+    {**dict.fromkeys(TOO_LONG, "context_length_exceeded"), **dict.fromkeys(OVER_QUOTA, "insufficient_quota")}
+)
+_NAMES_WAIT = re.compile(r"try again in\s*\d", re.IGNORECASE)
+
+
+def code_of(error: GatepassError) -> str:
+    """Return OpenAI's code for the error if one means the same, else its own.
+
+    Codex compacts the conversation at the first of _MEANINGS and stops at the second. It retries after all others
+    (codex-rs/codex-api/src/sse/responses.rs).
+    """
+    named = (error.public_code, (error.kind or "") if isinstance(error, UpstreamErrorReply) else "")
+    meant = next((_MEANINGS[name.lower()] for name in named if name.lower() in _MEANINGS), None)
+    return meant or (RATE_LIMITED if error.http_status == TOO_MANY_REQUESTS else error.public_code)
+
 
 def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords: bool = False) -> bytes:
     """Return the `error` and `response.failed` events that end a stream of the Responses API, in OpenAI's order.
 
     openai-python and openai-node raise at the first, because of its `error` object. openai-python would accept no
-    `response.failed` before a `response.created`. Codex reads only the second.
+    `response.failed` before a `response.created`. Codex reads only the second: `code_of`, and the text in which it
+    searches for the wait before the next request.
     """
     document = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
-    code, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
-    members = {"code": code, "message": message, "param": document["error"]["param"], "sequence_number": number}
+    own, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
+    members = {"code": own, "message": message, "param": document["error"]["param"], "sequence_number": number}
+    code = code_of(error)
+    if code == RATE_LIMITED and (after_s := retry_after(error)) is not None and not _NAMES_WAIT.search(message):
+        message = f"{sentence(message)} Please try again in {after_s} s."
+    failure = {"code": code, "message": message}
+    if code != own:
+        failure["own_code"] = own
     response = {
         "id": streamed.id,
         "object": "response",
         "created_at": streamed.created_s,
         "status": "failed",
-        "error": {"code": code, "message": message},
+        "error": failure,
         "incomplete_details": None,
         "model": streamed.model,
         "output": [],
@@ -416,12 +444,22 @@ def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords:
 # --- the protocol ---------------------------------------------------------------------------------
 
 
-class Responses(ClientProtocol):
-    """A response. gatepass makes streams of whole responses and the reverse.
+def event_keep_alive(events: EventStream | None) -> bytes:
+    """Return the event that OpenAI itself sends in a silence, or a comment before `response.created`.
 
-    Only comments keep its clients waiting: an additional event would renumber all that follow. Before
-    `response.created`, where most of the wait is, openai-python accepts no other event (ResponseStreamState).
+    A comment does not reset the timer of Codex. The helpers of openai-python and openai-node accept no event before
+    `response.created`. The one of openai-node 6 fails at a second `response.in_progress`.
     """
+    streamed = StreamedResponse() if events is None else events.streamed
+    # what is read but not sent yet would follow with lower numbers
+    if events is None or not streamed.id or events.done or events.failure is not None or events.waiting:
+        return comment_keep_alive(events)
+    number = b',"sequence_number":%d' % streamed.next_number if streamed.is_numbered else b""
+    return b'event: keepalive\ndata: {"type":"keepalive"%b}\n\n' % number
+
+
+class Responses(ClientProtocol):
+    """A response. gatepass makes streams of whole responses and the reverse."""
 
     __slots__ = ()
 
@@ -433,6 +471,14 @@ class Responses(ClientProtocol):
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         return response_error(error, streamed, rewords=rewords)
+
+    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
+        """Return an event, or a comment for a response in the background.
+
+        The client may fetch the stream of that one again from a number on: the numbers must be the upstream's.
+        """
+        encoder = super().keep_alive(profile, call, wall)
+        return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
 
     def hint(self, message: str, upstream: str, status: int) -> str | None:
         """Return advice if the upstream has no Responses API."""

@@ -136,10 +136,12 @@ class ClientResponse:
         context.access.bytes_out += len(data)
         return True
 
-    def send_keep_alive(self, keep_alive: bytes) -> None:
-        """Send a keep-alive in a begun stream."""
-        if self.cycle.try_write(keep_alive):  # a client that does not read gets none: more bytes would only queue
-            self._context.access.bytes_out += len(keep_alive)
+    def send_keep_alive(self, keep_alive: bytes) -> bool:
+        """Send a keep-alive in a begun stream, and return whether it was sent."""
+        if not self.cycle.try_write(keep_alive):  # a client that does not read gets none: more bytes would only queue
+            return False
+        self._context.access.bytes_out += len(keep_alive)
+        return True
 
     async def send_error(self, error: GatepassError) -> None:
         """Report `error` to the client, as the response itself or as the last events of a begun stream.
@@ -249,8 +251,9 @@ class KeepAlive(msgspec.Struct, eq=False):
         elif now - self._since_s >= (EVERY_S if client_response.begun else self._hold_s):
             if not client_response.begun:
                 client_response.begin_stream(OK, ())
-            if keep_alive := (self._encoder or comment_keep_alive)(self._events):
-                client_response.send_keep_alive(keep_alive)
+            keep_alive = (self._encoder or comment_keep_alive)(self._events)
+            if keep_alive and client_response.send_keep_alive(keep_alive) and self._events is not None:
+                self._events.note_own_event(keep_alive)
             self._seen_bytes, self._since_s = client_response.sent_bytes, now
 
 

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from gatepass.config.access import Profile
-from gatepass.json_scan import SMALL_BYTES, json_value
+from gatepass.errors import GatepassError
+from gatepass.json_scan import SMALL_BYTES, json_value, top_members
 from gatepass.sse import choice_repair
 from gatepass.sse.chunk import (
     CHAT,
@@ -285,6 +286,44 @@ class WithoutComments(_ClientTransform):
 def _without_comments(block: bytes) -> bytes:
     kept = _COMMENT.sub(b"", block)
     return b"" if len(kept) < len(block) and not kept.strip(b"\r\n") else kept
+
+
+NUMBERS = "sse=numbers"
+
+_NO_DATA = re.compile(rb"(?<![^\r\n])(?:data:|(?!data:)[^\r\n]++)")
+"""The parts of an event's lines that are not its data."""
+
+
+class LaterNumbers(_ClientTransform):
+    """Add `shift` to the `sequence_number` of each event. Only its digits change.
+
+    Events of the Responses API are numbered, so an event that gatepass inserts raises the numbers of those after it.
+    """
+
+    __slots__ = ("shift",)
+
+    name = NUMBERS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = 0
+
+    def feed(self, block: bytes) -> bytes:
+        run, comments = split_comments(block)
+        return b"".join([*map(self._renumbered, split_events(run)), comments])
+
+    def _renumbered(self, block: bytes) -> bytes:
+        # white space instead of the names of the fields: what is left is JSON, at the same place
+        data = _NO_DATA.sub(lambda found: b" " * len(found[0]), block)
+        try:
+            members = top_members(data)
+        except (GatepassError, msgspec.DecodeError, RecursionError):  # a comment, or JSON that no strict parser accepts
+            return block
+        number = next((one for one in members if one.name == "sequence_number"), None)
+        if number is None or not (digits := block[number.value : number.end]).isdigit():
+            return block
+        self._has_changed = True
+        return b"%b%d%b" % (block[: number.value], int(digits) + self.shift, block[number.end :])
 
 
 _HAS_USAGE = re.compile(rb'"usage"\s*+:\s*+\{')

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM, has_more_values
@@ -23,12 +24,14 @@ from gatepass.sse.chunk import (
     has_too_many_entries,
     unwrap,
 )
+from gatepass.sse.client_transforms import LaterNumbers
 from gatepass.sse.event import (
     DONE,
     LARGE_EVENT_BYTES,
     MOST_OUTLINED_VALUES,
     EventTransform,
     Framer,
+    TransformChain,
     count_lines,
     first_event,
     first_events,
@@ -111,6 +114,7 @@ class EventStream:
         "_has_begun",
         "_idle_bytes",
         "_is_over",
+        "_later_numbers",
         "_lines_left",
         "_match",
         "_passes_match",
@@ -147,6 +151,7 @@ class EventStream:
         self._before = dialect_transform
         self._repair = repair
         self._after = client_transform
+        self._later_numbers: LaterNumbers | None = None
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
         self.waiting = b""
@@ -191,8 +196,22 @@ class EventStream:
 
     @property
     def streamed(self) -> StreamedResponse:
-        """The response that the events named; without values if they name none."""
-        return self._progress.streamed
+        """The response that the events named; without values if they name none. The client's number comes next."""
+        streamed, later = self._progress.streamed, self._later_numbers
+        return streamed if later is None else replace(streamed, next_number=streamed.next_number + later.shift)
+
+    def note_own_event(self, event: bytes) -> None:
+        """Record that gatepass sent `event`, or a comment, after the events returned so far.
+
+        An event has a number if those of the upstream have one. The events after it then get higher numbers.
+        """
+        if event.startswith(b":") or not self._progress.streamed.is_numbered:
+            return
+        if self._later_numbers is None:
+            self._later_numbers = later = LaterNumbers()
+            self._after = later if self._after is None else TransformChain((self._after, later))
+            self._passes_match = False
+        self._later_numbers.shift += 1
 
     @property
     def usage(self) -> Usage | None:

@@ -23,8 +23,8 @@ def noted(*events: dict[str, Any]) -> ResponseProgress:
 def test_the_response_and_the_next_number_are_kept():
     created = {"type": "response.created", "sequence_number": 3, "response": CREATED}
     delta = {"type": "response.output_text.delta", "sequence_number": 4, "delta": "Hi"}
-    assert noted(created).streamed == StreamedResponse("resp_1", "m", 7, 4)
-    assert noted(created, delta).streamed == StreamedResponse("resp_1", "m", 7, 5)
+    assert noted(created).streamed == StreamedResponse("resp_1", "m", 7, 4, is_numbered=True)
+    assert noted(created, delta).streamed == StreamedResponse("resp_1", "m", 7, 5, is_numbered=True)
     assert noted(created, {"type": "ping"}).streamed.next_number == 5
 
 
