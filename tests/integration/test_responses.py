@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import httpx2
@@ -214,3 +215,80 @@ async def test_the_events_of_a_kept_response_pass_and_a_cut_never_looks_like_an_
     assert answer.body.startswith(b"".join(kept))
     assert (answer.body == b"".join(kept)) == ends
     assert (b"event: error\n" in answer.body) == (not ends)
+
+
+UNKNOWN = (
+    b'{"model":"m", "include":["future.value"],"tools":[{"type":"namespace","name":"t","tools":[{"x":1.0e2}]}],'
+    b'"input":[{"type":"future_call","call_id":"c","deep":{"a":[null,"\\u00e9"]}},{"role":"user","content":"Hi"}],'
+    b'"future":{"k":1},"stream":%b}'
+)
+"""Types of items, tools and includes that no version of the API has, in an unusual spelling."""
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact"])
+async def test_unknown_types_pass_unchanged_in_both_directions(path):
+    body = b'{"object": "response","id":"r","output": [{"type":"future_item","x":1.0e2}], "future":"\\u00e9"}'
+    async with Scripted(answer=lambda _: [Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(UNKNOWN % b"false", path).answer()
+    assert (answer.status, answer.body) == (200, body)
+    assert (upstream.received[0].body, upstream.received[0].target) == (UNKNOWN % b"false", path)
+    assert "x-gatepass-adapted" not in answer.headers
+
+
+async def test_events_of_unknown_types_pass_unchanged():
+    events = (
+        EVENTS[0],
+        b'event: response.future\ndata: {"type":"response.future" , "item":{"type":"future_item","x":1.0e2}}\n\n',
+        EVENTS[-1],
+    )
+    async with (
+        Scripted(answer=lambda _: [Send(stream(*events, end=LAST_CHUNK))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask(UNKNOWN % b"true", "/v1/responses").answer()
+    assert answer.body == b"".join(events)
+    assert upstream.received[0].body == UNKNOWN % b"true"
+
+
+def hashed(key: str) -> str:
+    return f"sha256:{sha256(key.encode()).hexdigest()}"
+
+
+async def test_a_compaction_is_routed_by_its_model():
+    compacted = {"id": "resp_c", "object": "response.compaction", "created_at": 1, "output": [], "usage": None}
+    async with Scripted(answer=lambda _: [Send(reply(compacted))]) as upstream:
+        models = {"large": {"upstream": "chat", "name": "deployed"}}
+        keys = [
+            {"name": "a", "hash": hashed("a" * 32), "models": ["large"]},
+            {"name": "b", "hash": hashed("b" * 32), "operations": ["chat"]},
+        ]
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1"}}
+        async with gateway(upstreams=upstreams, models=models, access={"keys": keys}) as gp:
+
+            async def asked(key: str, **members: Any) -> Any:
+                headers = {"authorization": f"Bearer {key * 32}"}
+                return await gp.ask({"input": [], **members}, "/v1/responses/compact", headers=headers).answer()
+
+            answer, other = await asked("a", model="large"), await asked("a", model="deployed")
+            closed, unnamed = await asked("b", model="large"), await asked("a")
+    assert (answer.status, answer.json()) == (200, compacted)
+    assert [request.json() for request in upstream.received] == [{"input": [], "model": "deployed"}]
+    assert [one.error["code"] for one in (other, closed, unnamed)] == [
+        *("model_not_allowed", "operation_not_allowed", "invalid_request"),
+    ]
+
+
+INPUT = {"model": "gpt-5", "input": [{"role": "user", "content": "Hi"}], "stream": True}
+
+
+async def test_a_request_for_a_response_at_the_path_of_chats_is_one_error_with_the_remedy():
+    async with Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(INPUT, "/v1/chat/completions").answer()
+        quoting = await gp.ask({**INPUT, "messages": []}, "/v1/chat/completions").answer()
+        completion = await gp.ask(INPUT, "/v1/completions").answer()
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_request", "messages")
+    assert "`input` instead of `messages`" in answer.error["message"]
+    assert "/v1/responses" in answer.error["message"]
+    assert "under another name" in answer.error["message"]
+    assert (quoting.status, completion.status) != (400, 400)
+    assert [request.target for request in upstream.received] == ["/v1/chat/completions", "/v1/completions"]

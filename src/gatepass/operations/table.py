@@ -76,6 +76,11 @@ OPERATIONS = (
     _row("embeddings", "POST", "/embeddings", "Embed texts"),
     _row("rerank", "POST", "/rerank", "Rank documents by a query"),
     _row("responses", "POST", "/responses", "Create a response", has_deployment_path=False),
+    _row(
+        *("compact", "POST", "/responses/compact", "Shorten a conversation"),
+        name="responses",
+        has_deployment_path=False,
+    ),
     _MESSAGES,
     _row(
         *("count_tokens", "POST", "/messages/count_tokens", "Count the tokens of a message"),
@@ -97,9 +102,6 @@ OPERATIONS = (
 
 PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
-
-COMPACT = "compact"
-"""`POST /responses/compact` is an operation of the OpenAI API that gatepass does not serve, and no id of a response."""
 
 PATH_SHOWN_CHARS = 100
 
@@ -244,18 +246,17 @@ def _with_id(path: str) -> Mapping[str, Match] | None:
     if parts is None:
         return None
     shape = f"/{parts['name']}/{_ID}{parts['rest'] or ''}"
-    if parts["id"] == COMPACT and parts["name"] == "responses":
-        return None
     own = f"/{parts['name']}/{parts['id']}{parts['rest'] or ''}"
     found = {row.method: Match(replace(row, path=own)) for row in _WITH_ID if row.path == shape}
     return found or None
 
 
 def _openapi_operation(operation: Operation) -> dict[str, Any]:
-    rows = [row for row in OPERATIONS if (row.name, row.protocol) == (operation.name, operation.protocol)]
-    # The operation's name, if no other row of its protocol has it.
+    rows = [row for row in OPERATIONS if row.name == operation.name]
+    is_named = rows[0] is operation and sum(row.protocol == operation.protocol for row in rows) == 1
     parts = [operation.method.lower(), *re.findall(r"[a-z]+", operation.path)]
-    operation_id = operation.name if rows == [operation] else "_".join(parts)
+    # The operation's name, if no other row of its protocol has it.
+    operation_id = operation.name if is_named else "_".join(parts)
     content = _JSON
     if "stream" in operation.members:
         content = {**_JSON, "text/event-stream": {"schema": {"type": "string"}}}

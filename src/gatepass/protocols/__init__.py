@@ -11,10 +11,10 @@ from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.completions import COMPLETIONS
 from gatepass.protocols.embeddings import EMBEDDINGS
 from gatepass.protocols.messages import COUNT_TOKENS, MESSAGE_BATCHES, MESSAGES
-from gatepass.protocols.models import MODELS
+from gatepass.protocols.models import ANTHROPIC_MODELS, CODEX_MODELS, MODELS
 from gatepass.protocols.raw import RAW
 from gatepass.protocols.rerank import RERANK
-from gatepass.protocols.responses import RESPONSES, STORED_RESPONSES
+from gatepass.protocols.responses import COMPACT, RESPONSES, STORED_RESPONSES
 
 _ALL = (
     CHAT,
@@ -22,11 +22,14 @@ _ALL = (
     EMBEDDINGS,
     RERANK,
     RESPONSES,
+    COMPACT,
     STORED_RESPONSES,
     MESSAGES,
     COUNT_TOKENS,
     MESSAGE_BATCHES,
     MODELS,
+    ANTHROPIC_MODELS,
+    CODEX_MODELS,
     RAW,
 )
 PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType({one.name: one for one in _ALL})

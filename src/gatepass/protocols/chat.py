@@ -10,7 +10,9 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
+from gatepass.errors import InvalidRequest
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
+from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import (
@@ -30,7 +32,7 @@ from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.synthesize import synthesize_stream
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
-from gatepass.types import Call
+from gatepass.types import Call, ClientRequest, Operation
 
 
 class Chat(ClientProtocol):
@@ -48,6 +50,23 @@ class Chat(ClientProtocol):
     read_good = staticmethod(read_good)
     is_text = False
     """Chunks have a text instead of a delta."""
+
+    def parse(
+        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int
+    ) -> Call:
+        """Return the call in a body. Raises the errors of `decode`, and InvalidRequest for the body of a response.
+
+        Cursor sends such a body for models that it knows by name (Soju06/codex-lb#833).
+        """
+        call = decode(client_request, operation, body, caller, most_values)
+        if b'"messages"' not in body and _ASKED.decode(body).has_input_alone:
+            raise InvalidRequest(
+                "The body has `input` instead of `messages`: it is a request of the Responses API. Send it to"
+                " /v1/responses. Cursor sends it here for models that it knows by name, such as gpt-5. Add the model"
+                " to `models` under another name, and select that one.",
+                param="messages",
+            )
+        return call
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
         """Return a comment, or an empty chunk for a profile that accepts none."""
@@ -140,6 +159,18 @@ def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
     if not choice.get("delta") or not isinstance(choice["delta"], dict):
         return "with a choice that has neither a message nor a text"
     return None if choice.get("finish_reason") else "with a part of a stream instead of a whole answer"
+
+
+class _Asked(msgspec.Struct, gc=False):
+    messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def has_input_alone(self) -> bool:
+        return self.messages is msgspec.UNSET and self.input is not msgspec.UNSET
+
+
+_ASKED = msgspec.json.Decoder(_Asked)
 
 
 class _Options(msgspec.Struct, gc=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gatepass.config.access import Profile
@@ -255,6 +255,24 @@ class ClientProtocol:
         del defaults
         transform = None if reply.last is None else reply.last.last_transform(reply.profile)
         return EventStream(source, done_is_required=False, progress=self.progress(), client_transform=transform)
+
+    # --- with `is_answered_here` ---
+
+    lists_entries: bool = True
+    """The list has the models of the catalog."""
+
+    def of_request(self, client_request: ClientRequest) -> ClientProtocol:
+        """Return the protocol that the head of a request selects: itself."""
+        del client_request
+        return self
+
+    def model_list(self, entries: Sequence[Object], query: bytes) -> bytes:
+        """Return the body of GET /models. Raises InvalidRequest for an invalid `query`."""
+        raise NotImplementedError  # called only with `is_answered_here`
+
+    def model(self, entry: Object) -> bytes:
+        """Return the body of GET /models/{id}."""
+        raise NotImplementedError  # called only with `is_answered_here`
 
     # --- with `stream` in `members` ---
 

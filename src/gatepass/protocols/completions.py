@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gatepass.protocols.chat import Chat
+from gatepass.protocols.request import decode
 
 
 class Completions(Chat):
@@ -12,6 +13,7 @@ class Completions(Chat):
 
     name = "completions"
     is_text = True
+    parse = staticmethod(decode)
     samples = ({"prompt": "ping", "max_tokens": 1},)
 
 

@@ -504,6 +504,16 @@ class Responses(ClientProtocol):
         return BodyAggregator(reply.upstream.name, ResponseAggregator(source), event_bytes)
 
 
+class Compact(ClientProtocol):
+    """A conversation to shorten: the body of a request for a response, and a reply that is never streamed."""
+
+    __slots__ = ()
+
+    name = "compact"
+    requires_model = True
+    has_items = True
+
+
 class StoredResponses(Raw):
     """Responses that the upstream stores. They pass unchanged, and their streams have the events of the API."""
 
@@ -520,4 +530,4 @@ class StoredResponses(Raw):
         return () if isinstance(document, dict) and document.get("object") == "response" else (document,)
 
 
-RESPONSES, STORED_RESPONSES = Responses(), StoredResponses()
+RESPONSES, COMPACT, STORED_RESPONSES = Responses(), Compact(), StoredResponses()

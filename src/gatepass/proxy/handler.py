@@ -138,6 +138,8 @@ async def _serve(
         raise _no_operation(context, path_profile, error) from None
     operation = found.operation
     access, protocol = context.access, PROTOCOLS[operation.protocol]
+    if protocol.is_answered_here:
+        protocol = protocol.of_request(client_request)
     context.protocol = protocol
     access.operation, context.memory = operation.name, in_flight_request.memory
     caller = context.caller = state.authenticator.authenticate(
@@ -368,4 +370,5 @@ def _name_operation(context: RequestContext) -> None:
     if operation is not None and is_preflight(client_request.method, client_request.headers):
         context.access.operation = PREFLIGHT
     elif operation is not None:
-        context.access.operation, context.protocol = operation.name, PROTOCOLS[operation.protocol]
+        context.access.operation = operation.name
+        context.protocol = PROTOCOLS[operation.protocol].of_request(client_request)

@@ -104,6 +104,9 @@ class ModelCatalog:
 
         Raises the upstream's error only if no model is known.
         """
+        protocol, query = context.protocol, context.client_request.query
+        if not protocol.lists_entries:
+            return protocol.model_list((), query)
         wanted = self._start_fetches(context)
         await self._wait_for_fetches([name for name in wanted if name not in self._lists], FIRST_LIST_WAIT_S)
         if not self._known_entries():
@@ -114,7 +117,7 @@ class ModelCatalog:
             for entry in entries:  # copies: the cached entries keep their names
                 listed_by = [name for name, models in listed.items() if entry["id"] in models]
                 entry["id"] = self._kinds.typed(entry["id"], listed_by)
-        return msgspec.json.encode({"object": "list", "data": entries})
+        return protocol.model_list(entries, query)
 
     async def entry(self, context: RequestContext, model: str) -> bytes:
         """Return the body of GET /v1/models/{id}; raise ModelNotFound and the errors of `listing`."""
@@ -124,7 +127,7 @@ class ModelCatalog:
             await self._wait_for_fetches(wanted)
         for entry in self._visible(wanted, context.caller):
             if entry["id"] == name:
-                return msgspec.json.encode({**entry, "id": model})
+                return context.protocol.model({**entry, "id": model})
         raise ModelNotFound(
             f"The model {model[:100]!r} is not listed here. GET /v1/models returns the listed models.", param="model"
         )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ CODEX_WAIT = re.compile(r"(?i)try again in\s*(\d+(?:\.\d+)?)\s*(s|ms|seconds?)")
 """codex-rs/codex-api/src/sse/responses.rs, `rate_limit_regex`"""
 
 
-def reply(message: str = "No.", status: int = 400, **more: object) -> UpstreamErrorReply:
+def reply(message: str = "No.", status: int = 400, **more: Any) -> UpstreamErrorReply:
     return UpstreamErrorReply(message, upstream="chat", status=status, **more)
 
 

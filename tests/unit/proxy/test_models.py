@@ -14,6 +14,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
 from gatepass.http_client.response_body import stream_pieces
+from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.models import FAILED_S, FRESH_S, ModelCatalog
@@ -83,7 +84,7 @@ def request_context() -> RequestContext:
     """The request of a caller that may use every model."""
     state = create_app_state(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
     context = RequestContext.without_client(state, state.profiles["plain"])
-    context.caller = CALLER
+    context.caller, context.protocol = CALLER, PROTOCOLS["models"]
     return context
 
 
