@@ -37,7 +37,7 @@ BY_PROFILE = {
     client_transforms.NO_CHUNK,
     client_transforms.PLAIN,
 }
-REPAIR_ENTRIES = {*REPAIRS, *event_stream.NAMES, *message_events.NAMES, *BY_PROFILE}
+REPAIR_ENTRIES = {*REPAIRS, *event_stream.NAMES, *message_events.NAMES, *BY_PROFILE, client_transforms.NUMBERS}
 
 
 def patterns() -> list[str]:

@@ -75,7 +75,8 @@ class Profile(Block):
     plain_tools: bool = False
     """Send only `type` and `function` in an entry of `tools`."""
     keep_alive: KeepAliveMode = "comment"
-    """What gatepass sends while a client waits for a stream: `comment` (the line `: keep-alive` and a blank line),
+    """What gatepass sends while a client waits for a stream: `comment` (the line `: keep-alive` and a blank line; the
+    event `keepalive` in a stream of the Responses API that has begun),
     `empty-delta` (a chunk without text, in chats and completions only) or `off`. The upstream's comments are
     relayed only with `comment`.
 
