@@ -1,42 +1,99 @@
-"""The `openai` clients for Node read the failure of a started stream of the Responses API."""
+"""Real clients read streams of the Responses API that fail, or that are silent for a while."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from gatepass.protocols.responses import synthesize_response
+from gatepass.proxy.client_response import EVERY_S
+from gatepass.sse.chunk import EnvelopeDefaults
 from tests.e2e.clients.measurement import CLIENTS, RUNNERS, Client
 from tests.e2e.servers import installed
 from tests.integration.gateway import gateway
-from tests.integration.scripted import Fin, Pause, Scripted
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Pause, Scripted, Send, Wait, chunk, reply, stream
 from tests.integration.test_failed_responses import BEGINNING
+from tests.unit.clock import DrivenClock
+from tests.unit.sse.responses import message, part, response
 
-NODES = [client for client in CLIENTS if client.runner == "try_openai.mjs"]
-
-
-async def run(client: Client, way: str, port: int) -> tuple[list[str], dict[str, str]]:
-    process = await asyncio.create_subprocess_exec(
-        *map(str, client.command()),
-        way,
-        env={**os.environ, "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"},
-        cwd=installed(client.folder),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    script = (RUNNERS / "failed_response.mjs").read_bytes()
-    printed = json.loads((await asyncio.wait_for(process.communicate(script), 60))[0])
-    return printed["seen"], printed["error"]
+BUSY = {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}}
+WHOLE = response(message(part("Hello", logprobs=[])))
+EVENTS = [*synthesize_response(WHOLE, EnvelopeDefaults("{}1".format, 7, "m"))]
+PYTHON = {"try_openai.py": ("create", "stream"), "try_agents.py": ("agents",), "try_langchain.py": ("langchain",)}
 
 
-@pytest.mark.parametrize("way", ["create", "stream"])
-@pytest.mark.parametrize("client", NODES, ids=lambda client: client.title)
-async def test_openai_node_throws_the_error(client: Client, way: str):
+@dataclass(frozen=True, slots=True)
+class Way:
+    client: Client
+    name: str
+
+    async def run(self, port: int) -> Any:
+        command, script = [*map(str, self.client.command()), self.name], b""
+        if self.client.is_node:
+            script = (RUNNERS / "failed_response.mjs").read_bytes()
+        else:
+            command = [command[0], str(RUNNERS / "failed_response.py"), self.name]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env={**os.environ, "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "none"},
+            cwd=installed(self.client.folder),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return json.loads((await asyncio.wait_for(process.communicate(script), 60))[0])
+
+
+def ways(client: Client) -> tuple[str, ...]:
+    return ("create", "stream") if client.runner == "try_openai.mjs" else PYTHON.get(client.runner, ())
+
+
+each_way = pytest.mark.parametrize(
+    "way",
+    [Way(client, name) for client in CLIENTS for name in ways(client)],
+    ids=lambda way: f"{way.client.title}, {way.name}",
+)
+
+
+@each_way
+async def test_the_error_in_a_stream_is_raised(way: Way):
     # the pause lets the client receive the first events before the failure
     async with Scripted([BEGINNING, Pause(0.3), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
-        seen, error = await run(client, way, gp.port)
-    assert (error["name"], error["code"]) == ("APIError", "upstream_closed")
-    assert "closed the connection before its reply was complete" in error["message"]
-    assert set(seen) <= {"response.created", "response.in_progress", "response.output_item.added"}
+        ended = await way.run(gp.port)
+    assert (ended["error"]["name"], ended["error"]["code"]) == ("APIError", "upstream_closed")
+    assert "closed the connection before its reply was complete" in ended["error"]["message"]
+    assert not {"response.completed", "response.incomplete"} & {*ended["seen"]}
+
+
+@each_way
+async def test_the_error_before_a_stream_is_raised_with_its_status(way: Way):
+    async with Scripted([Send(reply(BUSY, 429))]) as upstream, gateway(upstream=upstream.url) as gp:
+        ended = await way.run(gp.port)
+    assert ended["error"]["name"].endswith("RateLimitError")  # langchain-openai derives its own
+    assert ended["error"]["code"] == "rate_limit_exceeded"
+    assert "Slow down." in ended["error"]["message"]
+
+
+@each_way
+async def test_keep_alives_in_a_silent_stream_leave_the_answer_whole(way: Way):
+    clock, go = DrivenClock(), asyncio.Event()
+    silent: Dialogue = [
+        Send(stream(*EVENTS[:4], end=b"")),
+        Wait(go),
+        Send(b"".join(map(chunk, EVENTS[4:])) + LAST_CHUNK),
+    ]
+    async with Scripted(silent) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        running = asyncio.create_task(way.run(gp.port))
+        await upstream.requested()
+        await asyncio.sleep(0.2)  # the client receives the first events
+        for _ in range(3):
+            await clock.advance(EVERY_S + 1)
+        go.set()
+        ended = await running
+    assert (ended["text"], ended["error"]) == ("Hello", None)
+    if way.name == "create":
+        assert ended["seen"].count("keepalive") == 3

@@ -30,11 +30,19 @@ OVER_HTTP = (
 )
 RUN_S = 60
 UNSET = ("completed_at", "incomplete_details", "previous_response_id", "instructions", "error", "reasoning")
+ZERO = ("presence_penalty", "frequency_penalty", "top_logprobs")
 MEMBERS: dict[str, Any] = {
     **dict.fromkeys((*UNSET, "max_output_tokens", "max_tool_calls", "safety_identifier", "prompt_cache_key")),
-    **dict.fromkeys(("presence_penalty", "frequency_penalty", "top_logprobs"), 0),
-    **{"created_at": 7, "truncation": "disabled", "text": {"format": {"type": "text"}}, "top_p": 1, "temperature": 1},
-    **{"store": False, "background": False, "service_tier": "default", "metadata": {}},
+    **dict.fromkeys(ZERO, 0),
+    "created_at": 7,
+    "truncation": "disabled",
+    "text": {"format": {"type": "text"}},
+    "top_p": 1,
+    "temperature": 1,
+    "store": False,
+    "background": False,
+    "service_tier": "default",
+    "metadata": {},
 }
 """The members that the runner requires of every response."""
 

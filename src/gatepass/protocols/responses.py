@@ -35,7 +35,7 @@ from gatepass.sse.chunk import (
     json_text,
     text_of_id,
 )
-from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.event_stream import EventStream, FastPath, NumberedPath, Progress
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
@@ -364,6 +364,9 @@ class ResponseProgress(Progress):
 
     requires_last_event = True
 
+    def fast_path(self) -> FastPath:
+        return NumberedPath()
+
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         number, response = fields.get("sequence_number"), fields.get("response")
         after = (number if type(number) is int else self.streamed.next_number) + 1
@@ -379,12 +382,16 @@ class ResponseProgress(Progress):
             )
         else:
             self.streamed = replace(self.streamed, next_number=after, is_numbered=is_numbered)
-        if event_kind(fields) in LAST_EVENTS:
+        kind = event_kind(fields)
+        if kind in LAST_EVENTS:
             self.has_last_event = True
             usage = response.get("usage") if isinstance(response, dict) else None
             if isinstance(usage, dict):
                 self.usage = Usage.read(usage)
-        return super().note(fields, choices)
+        super().note(fields, choices)
+        is_plain = kind.endswith(".delta") and isinstance(fields.get("delta"), str) and not fields.get("usage")
+        self.has_answer = self.has_answer or is_plain
+        return is_plain
 
 
 # --- errors ---------------------------------------------------------------------------------------

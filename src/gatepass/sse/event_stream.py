@@ -117,6 +117,7 @@ class EventStream:
         "_later_numbers",
         "_lines_left",
         "_match",
+        "_noted_events",
         "_passes_match",
         "_progress",
         "_read_error",
@@ -156,11 +157,11 @@ class EventStream:
         self._event_limit_bytes = source.limit_bytes
         self.waiting = b""
         self._lines_left = TURN_LINES
-        self._idle_bytes = self._events_before = 0
+        self._idle_bytes = self._events_before = self._noted_events = 0
         self._progress = Progress() if progress is None else progress
         self._adapted: list[str] = []
         self._is_over = self._has_begun = self.has_ids = False
-        self._fast_path = FastPath()
+        self._fast_path = self._progress.fast_path()
         self._match = self._fast_path.count_matching
         self._passes_match = False
         """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
@@ -196,9 +197,11 @@ class EventStream:
 
     @property
     def streamed(self) -> StreamedResponse:
-        """The response that the events named; without values if they name none. The client's number comes next."""
+        """The response that the events named; without values if they name none. The number is the client's next one."""
         streamed, later = self._progress.streamed, self._later_numbers
-        return streamed if later is None else replace(streamed, next_number=streamed.next_number + later.shift)
+        matched = self.events - self._noted_events  # each of them has the number after the one before
+        after = streamed.next_number + matched + (0 if later is None else later.shift)
+        return replace(streamed, next_number=after)
 
     def note_own_event(self, event: bytes) -> None:
         """Record that gatepass sent `event`, or a comment, after the events returned so far.
@@ -496,6 +499,7 @@ class EventStream:
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         """Record one event. Returns what `Progress.note` returns."""
         self.events += 1
+        self._noted_events = self.events
         is_plain = self._progress.note(fields, choices or [])
         self.has_answered = self.has_answered or bool(choices) or is_plain
         if self._progress.has_last_event:
@@ -519,6 +523,10 @@ class Progress:
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
+
+    def fast_path(self) -> FastPath:
+        """Return what recognizes events that need no parsing."""
+        return FastPath()
 
     def __init__(self) -> None:
         self.has_answer = self.has_last_event = False
@@ -576,7 +584,8 @@ class Progress:
 # --- the fast path --------------------------------------------------------------------------------
 
 _TEXT = re.compile(
-    rb'"(?:content|reasoning_content|reasoning|refusal|text|thinking|partial_json|arguments|obfuscation)"\s*+:\s*+"'
+    rb'"(?:content|reasoning_content|reasoning|refusal|text|thinking|partial_json|arguments|delta|obfuscation)"'
+    rb'\s*+:\s*+"'
     rb'([^"\\]*+(?:\\.[^"\\]*+)*+)"',
     re.DOTALL,
 )
@@ -715,3 +724,62 @@ class FastPath:
                 at = end + len(middle)
             texts.append(filling[at:])
         return _BETWEEN_TEXTS.join(texts)
+
+
+_NUMBER = re.compile(rb'(?<!\\)"sequence_number"\s*+:\s*+([0-9]++)')
+"""The number of an event. The name is not inside a text, because its quotes are not escaped."""
+
+
+class NumberedPath(FastPath):
+    """A FastPath for events that also differ in their `sequence_number`, which is one higher in each event.
+
+    It recognizes single events with the number before or after their texts. Without a number it is a FastPath.
+    """
+
+    __slots__ = ("_after_number", "_before_number", "_is_in_head", "_number")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number: int | None = None
+        self._before_number = self._after_number = b""
+        self._is_in_head = False
+
+    def _make_pattern(self, block: bytes, events: int) -> None:
+        if self._number is not None:
+            edge = b"%b%d%b" % (self._before_number, self._number, self._after_number)  # as in `block`, in a row
+            if self._is_in_head:
+                self._head, self._head_bytes = edge, len(edge)
+            else:
+                self._tail, self._tail_bytes = edge, len(edge)
+        super()._make_pattern(block, events)
+        for is_in_head, edge in ((True, self._head), (False, self._tail)):
+            if (found := _NUMBER.search(edge)) is not None:
+                self._is_in_head = is_in_head
+                self._before_number, self._after_number = edge[: found.start(1)], edge[found.end(1) :]
+                self._number = int(found[1]) + 1
+                return
+        self._number = None
+
+    def count_matching(self, run: bytes) -> int:
+        """Return 1 if `run` is one event that matches the pattern and has the next number, else 0."""
+        if self._next is not None:
+            self._make_pattern(*self._next)
+        number = self._number
+        if number is None:
+            return super().count_matching(run)
+        edge = b"%b%d%b" % (self._before_number, number, self._after_number)
+        head, tail = (edge, self._tail) if self._is_in_head else (self._head, edge)
+        head_bytes, tail_bytes = len(head), len(tail)
+        if run[:head_bytes] != head or run[-tail_bytes:] != tail or len(run) < head_bytes + tail_bytes:
+            return 0
+        texts = run[head_bytes:-tail_bytes]
+        if self._middles:
+            texts = self._without_middles([texts])
+        if _QUOTE in texts:
+            return 0
+        try:
+            _valid_string(b'"' + texts + b'"')
+        except ValueError:
+            return 0
+        self._number = number + 1
+        return 1

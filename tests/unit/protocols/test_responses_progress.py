@@ -16,7 +16,7 @@ CREATED = {"id": "resp_1", "model": "m", "created_at": 7}
 def noted(*events: dict[str, Any]) -> ResponseProgress:
     progress = ResponseProgress()
     for fields in events:
-        assert not progress.note(fields, [])
+        assert progress.note(fields, []) == (fields.get("type") == "response.output_text.delta")
     return progress
 
 
