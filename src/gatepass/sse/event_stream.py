@@ -730,56 +730,70 @@ _NUMBER = re.compile(rb'(?<!\\)"sequence_number"\s*+:\s*+([0-9]++)')
 """The number of an event. The name is not inside a text, because its quotes are not escaped."""
 
 
+LAST_DIGIT = 9
+
+
 class NumberedPath(FastPath):
     """A FastPath for events that also differ in their `sequence_number`, which is one higher in each event.
 
     It recognizes single events with the number before or after their texts. Without a number it is a FastPath.
     """
 
-    __slots__ = ("_after_number", "_before_number", "_is_in_head", "_number")
+    __slots__ = ("_after_number", "_before_number", "_edge", "_is_in_head", "_last_digit", "_number")
 
     def __init__(self) -> None:
         super().__init__()
         self._number: int | None = None
+        """The number of the next event."""
         self._before_number = self._after_number = b""
+        self._edge = bytearray()
+        """The head or the tail of the next event, with its number. A bytearray, because mostly one digit changes."""
+        self._last_digit = 0
         self._is_in_head = False
 
     def _make_pattern(self, block: bytes, events: int) -> None:
-        if self._number is not None:
-            edge = b"%b%d%b" % (self._before_number, self._number, self._after_number)  # as in `block`, in a row
+        if self._number is not None:  # `block` has it, unless a number was left out
             if self._is_in_head:
-                self._head, self._head_bytes = edge, len(edge)
+                self._head = bytes(self._edge)
             else:
-                self._tail, self._tail_bytes = edge, len(edge)
+                self._tail = bytes(self._edge)
         super()._make_pattern(block, events)
+        self._number = None
         for is_in_head, edge in ((True, self._head), (False, self._tail)):
             if (found := _NUMBER.search(edge)) is not None:
-                self._is_in_head = is_in_head
+                self._is_in_head, self._number = is_in_head, int(found[1])
                 self._before_number, self._after_number = edge[: found.start(1)], edge[found.end(1) :]
-                self._number = int(found[1]) + 1
+                self._count_on()
                 return
-        self._number = None
+
+    def _count_on(self) -> None:
+        """Expect the next number."""
+        self._number = number = (self._number or 0) + 1
+        self._edge = bytearray(b"%b%d%b" % (self._before_number, number, self._after_number))
+        self._last_digit = len(self._edge) - len(self._after_number) - 1
 
     def count_matching(self, run: bytes) -> int:
         """Return 1 if `run` is one event that matches the pattern and has the next number, else 0."""
         if self._next is not None:
             self._make_pattern(*self._next)
-        number = self._number
-        if number is None:
+        if (number := self._number) is None:
             return super().count_matching(run)
-        edge = b"%b%d%b" % (self._before_number, number, self._after_number)
-        head, tail = (edge, self._tail) if self._is_in_head else (self._head, edge)
+        head, tail = (self._edge, self._tail) if self._is_in_head else (self._head, self._edge)
         head_bytes, tail_bytes = len(head), len(tail)
         if run[:head_bytes] != head or run[-tail_bytes:] != tail or len(run) < head_bytes + tail_bytes:
             return 0
-        texts = run[head_bytes:-tail_bytes]
-        if self._middles:
-            texts = self._without_middles([texts])
+        texts, middles = run[head_bytes:-tail_bytes], self._middles
+        if middles:  # one that is not found leaves its quotes
+            is_one = len(middles) == 1
+            texts = texts.replace(middles[0], _BETWEEN_TEXTS, 1) if is_one else self._without_middles([texts])
         if _QUOTE in texts:
             return 0
         try:
             _valid_string(b'"' + texts + b'"')
         except ValueError:
             return 0
-        self._number = number + 1
+        if number % 10 == LAST_DIGIT:
+            self._count_on()
+        else:  # without a call, because it runs for every event
+            self._number, self._edge[self._last_digit] = number + 1, self._edge[self._last_digit] + 1
         return 1
