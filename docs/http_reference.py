@@ -186,6 +186,11 @@ ADDED: Mapping[str, Header] = {
         "The request needs a key.", "www-authenticate: Bearer", response="401 `invalid_api_key`"
     ),
     "allow": Header("The methods of the path.", "allow: GET, HEAD", response="405 `method_not_allowed`"),
+    "accept-encoding": Header(
+        "The codings that a request body may have.",
+        "accept-encoding: gzip, deflate",
+        response="415 `unsupported_encoding`",
+    ),
     "access-control-allow-origin": Header(
         "A web page of this origin may read the reply. A preflight has more headers that begin with `access-control-`.",
         "access-control-allow-origin: https://chat.corp.example",
@@ -216,9 +221,10 @@ READ: Mapping[str, Header] = {
         "the upstream's; `text/event-stream; charset=utf-8` for a stream",
     ),
     "content-encoding": Header(
-        "gatepass accepts no compressed body: 415 `unsupported_encoding`.",
-        "Content-Encoding: identity",
-        "none, or `identity`",
+        "The compression of the body, which counts against `limits.body_bytes` before and after it. The upstream"
+        " receives the body plain. Other codings, several, and a compressed form are 415 `unsupported_encoding`.",
+        "Content-Encoding: gzip",
+        "`gzip` or `deflate`; `zstd` with Python 3.14 or the extra `encodings`; `br` with that extra",
     ),
     "accept": Header(
         "The form of the reply. gatepass uses `stream` in the body instead, and forwards this header only with requests"

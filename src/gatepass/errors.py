@@ -266,6 +266,7 @@ class InvalidRequest(CallerError):
     - A number is too large (`1e999`).
     - In a multipart form, `model` follows a file that is larger than gatepass holds. Send `model` before the file.
     - A multipart form can be read in more than one way.
+    - A compressed body is invalid, incomplete or followed by other data.
     - The request is not valid HTTP/1.1. For example, it has no `Host` or two of them.
 
     Action: Correct the client's request.
@@ -287,7 +288,7 @@ class InvalidImage(CallerError):
 
 
 class BodyTooLarge(CallerError):
-    """The request body exceeds `limits.body_bytes`, or a form exceeds `limits.upload_bytes`.
+    """The request body exceeds `limits.body_bytes`, compressed or not, or a form exceeds `limits.upload_bytes`.
 
     Action: Send less, or raise the limit.
     """
@@ -305,12 +306,20 @@ class BodyTooComplex(CallerError):
 
 
 class UnsupportedEncoding(CallerError):
-    """The request body is compressed.
+    """The request body is compressed in a way that gatepass cannot read.
 
-    Action: Send it uncompressed.
+    - It reads `gzip` and `deflate`, and with the extra `encodings` also `zstd` and `br`. Python 3.14 needs no extra for
+      `zstd`.
+    - The body is compressed twice, or it is a multipart form.
+
+    Action: Use a coding of the response header `accept-encoding`, or send the body uncompressed.
     """
 
     code, status = "unsupported_encoding", 415
+
+    def __init__(self, message: str, *, accepted: str = "identity") -> None:
+        super().__init__(message)
+        self.accepted = accepted
 
 
 class UnsupportedMediaType(CallerError):

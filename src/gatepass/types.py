@@ -121,6 +121,8 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     mounted_at: str = ""
     """The path at which the application is mounted in another one; `path` is relative to it."""
     user_agent: bytes = b""
+    names_coding: bool = False
+    """Whether it has a `content-encoding` field, so that its body may be compressed."""
 
 
 class Call(Hidden, msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from gatepass.errors import (
     GatepassError,
     InvalidApiKey,
     MethodNotAllowed,
+    UnsupportedEncoding,
     UnsupportedUpgrade,
     UpstreamAuth,
     UpstreamErrorReply,
@@ -107,6 +108,8 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-should-retry", b"true"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1", "replace")))  # RFC 9110, section 15.5.6
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", error.accepted.encode("latin-1", "replace")))  # RFC 9110, section 15.5.16
     if isinstance(error, InvalidApiKey):
         headers.append((b"www-authenticate", b"Bearer"))  # a 401 must have it (RFC 9110, section 15.5.2)
     if isinstance(error, UnsupportedUpgrade):  # RFC 9110, sections 15.5.22 and 7.8

@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest, UnsupportedEncoding
+from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest
 from gatepass.json_scan import (
     WINDOW_BYTES,
     JsonScanner,
@@ -63,10 +63,10 @@ def decode(
     """Return the Call for `client_request` and its complete `body`, which the Call contains unchanged.
 
     Its headers are those that may be sent upstream (see `safe_headers`); a dialect selects from them. `model` is "" if
-    the body names none. Raises UnsupportedEncoding, InvalidJson and InvalidRequest, and BodyTooComplex for more than
-    `most_values`. `asks_vectors` and `most_values`: as in `RequestBody.read`.
+    the body names none. Raises InvalidJson and InvalidRequest, and BodyTooComplex for more than `most_values`.
+    `asks_vectors` and `most_values`: as in `RequestBody.read`.
     """
-    headers = safe_headers(client_request.headers, is_read=True)
+    headers = safe_headers(client_request.headers)
     document = RequestBody.read(body, asks_vectors=asks_vectors, most_values=most_values)
     model, choices = "", 1
     if document.model is not None:
@@ -345,37 +345,25 @@ UNDERSCORE = ord("_")
 """A number, because searching a name for `b"_"` takes 0.2 µs more (CPython 3.11): 1 % of a small chat in total."""
 
 _NEVER = CREDENTIALS | FRAMING | HOP_BY_HOP
-_READ = frozenset((b"connection", b"content-encoding"))
-"""Those of `_NEVER` whose value `safe_headers` reads."""
 
 
-def safe_headers(headers: Headers, *, is_read: bool = False) -> Headers:
+def safe_headers(headers: Headers) -> Headers:
     """Return `headers` without those that are never sent upstream. No setting can add them.
 
     These are the lists above, the headers that `Connection` names, and names with `_`. CGI-like servers read `_` as
     `-`, so `x_api_key` would be `x-api-key` to them. The upstream's allow-list and `forward_headers` select from the
-    rest. `is_read`: gatepass reads the body, so `check_encoding` applies.
+    rest.
     """
     safe: list[tuple[bytes, bytes]] = []
-    read: list[tuple[bytes, bytes]] = []
+    unusual: list[tuple[bytes, bytes]] = []
     for field in headers:  # one pass: three took 2 % of a small chat
         name = field[0]
         if name in _NEVER:
-            if name in _READ and field not in USUAL_CONNECTION:
-                read.append(field)
+            if name == b"connection" and field not in USUAL_CONNECTION:
+                unusual.append(field)
         elif UNDERSCORE not in name:
             safe.append(field)
-    if read:
-        if is_read:
-            check_encoding(tuple(read))
-        named = named_by_connection(read)
+    if unusual:
+        named = named_by_connection(unusual)
         safe = [field for field in safe if field[0] not in named]
     return tuple(safe)
-
-
-def check_encoding(headers: Headers) -> None:
-    """Raise UnsupportedEncoding for a compressed body: rules read the body, and its decompressed size has no limit."""
-    for name, value in headers:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            shown = value.decode("latin-1")[:40]
-            raise UnsupportedEncoding(f"gatepass does not read a body with content-encoding {shown!r}. Send it plain.")

@@ -47,14 +47,15 @@ from gatepass.operations.table import (
     upgrade_error,
 )
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.request import call_without_body, check_encoding
+from gatepass.protocols.request import call_without_body
 from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.body_threads import INLINE_BYTES, is_heavy_to_parse
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
+from gatepass.proxy.content_coding import BodyDecoder, check_plain, decoder_for
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
+from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest, RequestMemory
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
@@ -162,8 +163,12 @@ async def _serve(
         context.upload = _open_upload(context, cycle, operation)
         body = b""
     else:
-        body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
+        decoder = decoder_for(client_request.headers) if client_request.names_coding else None
+        memory = in_flight_request.memory
+        body = await cycle.read_body(state.limits.body_bytes, memory.claim)
         access.bytes_in = len(body)
+        if decoder is not None and body:
+            body = await _decoded(context, memory, body, decoder)
         context.body_s = state.clock.now() - client_request.arrived_s
     if protocol.is_answered_here:
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
@@ -265,6 +270,19 @@ def _unknown_path(context: RequestContext, path_profile: str | None) -> UnknownP
     )
 
 
+async def _decoded(context: RequestContext, memory: RequestMemory, body: bytes, decoder: BodyDecoder) -> bytes:
+    """Return the compressed `body` decoded, which then counts as held instead of it.
+
+    Raises BodyTooLarge, InvalidRequest and Overloaded.
+    """
+    # in turns, so that the bytes that are not counted yet are those of one body
+    decode = partial(decoder.decode, body, context.state.limits.body_bytes)
+    plain = await context.state.body_threads.run_heavy(context.caller.name, decode)
+    memory.claim(len(plain))
+    memory.add(-len(body))
+    return plain
+
+
 def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operation) -> MultipartUpload:
     """Return the unread multipart form of `operation`.
 
@@ -272,7 +290,7 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
     """
     client_request, limits = context.client_request, context.state.limits
     boundary = boundary_of(client_request.headers)
-    check_encoding(client_request.headers)
+    check_plain(client_request.headers)
     if boundary is None:
         raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(client_request.headers, b"content-length") or b""

@@ -424,5 +424,6 @@ async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, re
         scope["query_string"],
         mounted_at,
         named.get(b"user-agent", b""),
+        b"content-encoding" in named,
     )
     await cycle.serve(handle(client_request, state, endpoint.catalog, cycle))

@@ -133,6 +133,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
             now_s,
             query,
             user_agent=named.get(b"user-agent", b""),
+            names_coding=b"content-encoding" in named,
         )
         return handle(client_request, endpoint.state, endpoint.catalog, cycle)
 

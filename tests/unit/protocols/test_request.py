@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
+from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.operations.table import OPERATIONS
 from gatepass.protocols.request import decode
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest
@@ -105,23 +105,6 @@ def test_any_other_stream_is_refused(written):
 )
 def test_choices_are_n_if_it_is_a_valid_number(written, choices):
     assert read(b'{"model":"m","n":' + written + b"}").choices == choices
-
-
-@pytest.mark.parametrize("coding", [b"gzip", b"br", b"identity, gzip", b"GZIP", b"zstd"])
-def test_a_compressed_body_is_refused_before_it_is_read(coding):
-    with pytest.raises(UnsupportedEncoding) as caught:
-        decode(inbound((b"content-encoding", coding)), CHAT, b"\x1f\x8b", "k")
-    assert repr(coding.decode()) in caught.value.message
-
-
-@pytest.mark.parametrize("coding", [b"identity", b" Identity ", b""])
-def test_an_encoding_that_changes_nothing_is_accepted(coding):
-    assert decode(inbound((b"content-encoding", coding)), CHAT, b'{"model":"m"}', "k").model == "m"
-
-
-def test_a_second_encoding_header_counts_too():
-    with pytest.raises(UnsupportedEncoding):
-        decode(inbound((b"content-encoding", b"identity"), (b"content-encoding", b"gzip")), CHAT, b"{}", "k")
 
 
 def test_a_body_that_is_no_json_is_refused():
