@@ -9,6 +9,7 @@ from docs.entries import table
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.learned_rule import SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
+from gatepass.normalize.betas import ENABLED
 
 ALWAYS, NO = "no; gatepass always makes this change", "no; only by configuration"
 BY_PROFILE = "no; by a [profile](reference/configuration.md#profilesname)"
@@ -34,6 +35,13 @@ REQUESTS: Mapping[str, Change] = {
         "drop=seed",
         "yes, if the answer without the member still answers the same question; others by `learn_also`",
         rules("drop"),
+    ),
+    "drop_beta=BETA": Change(
+        "Values of the header `anthropic-beta` were left out, and the members that only they enable. Several are joined"
+        " with `+`.",
+        "drop_beta=context-management-2025-06-27",
+        "yes",
+        rules("drop_betas"),
     ),
     "drop=replayed": Change(
         "Assistant messages lost members that only a reply has.", "drop=replayed", NO, rules("replayed")
@@ -212,6 +220,7 @@ without such an error. `PLACE`, `OLD` and `NEW` are paths of members, `N` is a n
 - Members of a request: {listed(SAFE)}, and `dimensions` of embeddings
 - Members of messages: {listed(name.removeprefix("messages[].") for name in SAFE_IN_MESSAGES)}
 - Members of tools: {listed(name.removeprefix("tools[].") for name in SAFE_IN_TOOLS)}
+- Members of `/v1/messages`: {listed(ENABLED)}, and an `output_config` with no other members
 - With `learn_also`: {listed(LEARN_ALSO)}, and members that gatepass does not know, such as
   `tools[].function.vendor_hint`
 

@@ -11,5 +11,5 @@ def row(path: str, method: str = "POST") -> Operation:
 
 
 CHAT, COMPLETIONS, EMBEDDINGS = row("/chat/completions"), row("/completions"), row("/embeddings")
-RERANK, RESPONSES = row("/rerank"), row("/responses")
+RERANK, RESPONSES, MESSAGES = row("/rerank"), row("/responses"), row("/messages")
 MODELS, FILES = row("/models", "GET"), row("/files", "GET")

@@ -83,7 +83,8 @@ class Operation:
     """The name of its client protocol: a key of `gatepass.protocols.PROTOCOLS`."""
     summary: str
     members: frozenset[str] = frozenset()
-    """Members of its requests that rules may change, apart from those that an operator names."""
+    """Members of its requests that rules may change, and `anthropic-beta` if they may leave out values of this header.
+    Rules of an operator may change others too."""
     takes_form: bool = False
     """Its body may be a multipart form; gatepass relays it unchanged."""
     names_model: bool = True

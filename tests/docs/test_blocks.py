@@ -69,7 +69,7 @@ RUN = {
 
 LOADED = (
     *("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md"),
-    "docs/operations/keys.md",
+    *("docs/concepts/learned_rules.md", "docs/operations/keys.md"),
 )
 """Pages whose configurations test_a_configuration_loads loads."""
 

@@ -29,7 +29,7 @@ from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 TEXT = (Path(__file__).parents[2] / "docs" / "quirks.md").read_text()
 LINES = [line for line in TEXT.splitlines() if line.startswith("|")]
 SHOWN = {entry for entry in re.findall(r"`([^`\n]+)`", TEXT.replace("```", "")) if re.match(r"[a-z_]+=\S", entry)}
-OF_A_REQUEST = ("drop", "rename", "set", "split", "images", "rerank", "extra_body")
+OF_A_REQUEST = ("drop", "rename", "set", "split", "drop_beta", "images", "rerank", "extra_body")
 """Changes whose value depends on the request: the page has an example of each."""
 QUIRKS = {
     1: "Vertex's `ACCESS_TOKEN_EXPIRED`",

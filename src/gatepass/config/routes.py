@@ -41,6 +41,10 @@ def _checked_member(text: str, form: re.Pattern[str], error: str) -> str:
 
 MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_PATH, error=NOT_A_MEMBER_PATH))]
 MemberName = Annotated[str, AfterValidator(partial(_checked_member, form=_MEMBER, error=NOT_A_MEMBER_NAME))]
+BETA = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
+"""A value of the header `anthropic-beta`."""
+NOT_A_BETA = "expects a value of the header anthropic-beta, such as context-management-2025-06-27"
+BetaName = Annotated[str, AfterValidator(partial(_checked_member, form=BETA, error=NOT_A_BETA))]
 Value = Annotated[
     Any, PlainSerializer(partial(with_leaves, convert=lambda leaf: "(hidden)" if isinstance(leaf, Reference) else leaf))
 ]
@@ -160,6 +164,12 @@ class Rules(Block):
     """Numbers to keep within bounds, by member.
 
     Example: {max_tokens: {max: 4096}}
+    """
+    drop_betas: list[BetaName] = []
+    """Values of the header `anthropic-beta` to leave out, with the members of the request that only they enable:
+    `context_management` for `context-management-2025-06-27`, for example.
+
+    Example: [context-management-2025-06-27]
     """
     schema_in_words: bool = False
     """Put the schema of `response_format` into the system message and request `json_object`.

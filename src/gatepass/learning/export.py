@@ -11,7 +11,7 @@ from typing import Any
 
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
-from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRuleRecord
+from gatepass.learning.learned_rule import ONLY_WITH, STREAM_SETTING, LearnedRuleRecord
 from gatepass.normalize.members import Set
 from gatepass.normalize.messages import Replayed
 from gatepass.normalize.rules import ChangeRule, DeclaredModels, Rule, changes_of
@@ -103,7 +103,11 @@ def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
     """Add the setting for a learned rule, or the reason why no setting does the same as the rule."""
     rule = one.rule
     why_not = ""
-    if rule.action == "set":
+    if rule.action == "betas":
+        why_not = "not pinned, because the upstream named none of these values; set rules.drop_betas: "
+    elif rule.action == "drop" and rule.field in ONLY_WITH:
+        why_not = f"not pinned, because rules.drop also leaves out other members of {rule.field}: "
+    elif rule.action == "set":
         why_not = "not pinned, because `set` also adds a missing member: "
     elif not pins.has_one_target:
         why_not = f"not pinned, because rules apply to all targets, and this one to {one.scope.upstream} only: "
@@ -120,6 +124,8 @@ def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
             rules["replayed"] = "drop_but_reasoning"
         case "drop":
             rules.setdefault("drop", []).append(rule.field)
+        case "beta":
+            rules.setdefault("drop_betas", []).append(rule.field)
         case "rename":
             rules.setdefault("rename", {})[rule.field] = rule.to
         case "role":

@@ -13,6 +13,8 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
+from gatepass.config.routes import BETA
+from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs, SplitShare
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath, OrphanedOptions, Rename, Set, Streamed, Unstreamed
 from gatepass.normalize.messages import (
@@ -86,6 +88,8 @@ class LearningPolicy:
         match rule.action:
             case "drop":
                 top, _, inner = field.partition(".")
+                if BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH):
+                    return True
                 if top.endswith("[]"):
                     is_safe = field in SAFE_IN_MESSAGES or field in SAFE_IN_TOOLS
                     return is_safe or (inner not in NEVER and field in self.also)
@@ -159,6 +163,9 @@ ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
 )
 """Members to drop only if they have one of these values, which mean nothing. The client needs any other value."""
 
+ONLY_WITH: Mapping[str, frozenset[str]] = MappingProxyType({"output_config": frozenset(("effort", "task_budget"))})
+"""Objects to drop only without other members: `output_config.format` decides the form of the answer."""
+
 UNSTREAMED = frozenset((("enable_thinking", "false"),))
 """Values that a stored rule sets only in requests without a stream: DashScope supports thinking in streams."""
 
@@ -178,7 +185,7 @@ STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggre
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
 _ORDER = (
     *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
-    *("role", "roles", "content", "tool_ids", "split"),
+    *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""
 _OPPOSITE: Mapping[str, str] = MappingProxyType(
@@ -229,10 +236,12 @@ class LearnedRule:
             return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
         if self.action == "role" and self.to is not None:
             return SystemIntoUser() if self.to == "user" else Role(self.field, self.to)
+        if self.action in ("beta", "betas"):
+            return self._drop_betas()
         path = JsonMemberPath.parse(self.field)
         match self.action, self.to:
             case "drop", None:
-                return Drop(path, ONLY.get(self.field, frozenset()))
+                return Drop(path, ONLY.get(self.field, frozenset()), ONLY_WITH.get(self.field, frozenset()))
             case "rename", str(name):
                 return Rename(path, JsonMemberPath.parse(name).name)
             case "set", str(text) if _SCALAR.match(text):
@@ -242,6 +251,13 @@ class LearnedRule:
             case "clamp", str(number):
                 return Clamp(path, most=float(number))
         raise ValueError(f"there is no rule {self.action}")
+
+    def _drop_betas(self) -> DropBetas:
+        """Return the change of a `beta` rule (`field`), or of a `betas` rule (all of `field` without those of `to`)."""
+        sent, kept = self.field.split("+"), (self.to or "").split("+")
+        if any(BETA.match(name) is None for name in sent):
+            raise ValueError(f"{self.field} has a value that is not a beta")
+        return DropBetas(tuple(name for name in sent if name not in kept), frozenset(sent))
 
     def reverses(self, other: LearnedRule) -> bool:
         """Whether this rule undoes `other`. Learning both would never end."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gatepass.config.routes import LEARN_ALSO
+from gatepass.config.routes import BETA, LEARN_ALSO
 from gatepass.learning.learned_rule import (
     DAY_S,
     HOUR_S,
@@ -24,6 +24,7 @@ from gatepass.learning.learned_rule import (
     LearningPolicy,
 )
 from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
+from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS, ENABLED
 from gatepass.normalize.members import JsonMemberPath
 from gatepass.normalize.rules import would_change
 from gatepass.types import Call
@@ -45,6 +46,7 @@ def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) ->
     yield from conversation(rejection)
     yield from batches(rejection)
     yield from choices(rejection, also)
+    yield from betas(rejection)
     yield from members(rejection)  # last: it reads only a name, the others read a whole sentence
 
 
@@ -90,6 +92,8 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
         names = (rule.action,)
     elif rule.action == "rename":
         names = (rule.field, rule.to or "")
+    elif rule.action == "beta":
+        names = (rule.field,)
     elif rule.action in ("drop", "set", "clamp"):
         names = (rule.field.rpartition(".")[2],)
     for name in names:
@@ -304,6 +308,45 @@ def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tup
                 yield (LearnedRule("clamp", name, str(left), ttl_s=0.0),)
 
 
+# values of the header `anthropic-beta`
+
+_BETA_NAMES = r"([`'\"]?[a-z][a-z0-9-]*+[`'\"]?(?:, ?[`'\"]?[a-z][a-z0-9-]*+[`'\"]?)*)"
+_REFUSED_BETAS = (  # Anthropic, Vertex AI and Foundry (vercel/ai#10981), then Anthropic's documentation and Copilot
+    re.compile(rf"Unexpected value\(s\) {_BETA_NAMES} for the `anthropic-beta` header"),
+    re.compile(rf"[Uu]nsupported beta header(?:\(s\)|s)?: {_BETA_NAMES}"),
+)
+# Bedrock (claude-code#49648), also inside the texts of its SDKs and of LiteLLM. It does not name the value.
+_REFUSED_BETA = re.compile(r"(?:[\w /.,:-]{0,300}: )?(?:\{\"[Mm]essage\": ?\")?invalid beta flag\b")
+# Anthropic, for an account without it.
+_NO_LONG_CONTEXT = re.compile(rf"{WORDS}long context beta is not yet available")
+_LONG_CONTEXT = "context-1m-"
+KEPT_FIRST = ("claude-code-", "interleaved-thinking-")
+"""Beginnings of the values that remain in the first repeat after a rejection that names none."""
+
+
+def betas(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+    """Yield rules for the values that the error names.
+
+    Bedrock names none. A single value is then the rejected one. Of several, the first repeat keeps only those of
+    KEPT_FIRST, the second none. These rules are for requests that send all of the same values, because another
+    request may have only values that the upstream accepts.
+    """
+    sent = rejection.betas
+    if BETA_FIELD not in rejection.members or not rejection.is_about(BETA_FIELD):
+        return
+    if (found := rejection.opens(*_REFUSED_BETAS)) is not None:
+        names = [name.strip(" `'\"") for name in found[1].split(",")][:MOST_NAMES]
+        yield tuple(LearnedRule("beta", name) for name in names if BETA.match(name) is not None)
+    elif rejection.opens(_NO_LONG_CONTEXT) is not None:
+        yield tuple(LearnedRule("beta", name) for name in sent if name.startswith(_LONG_CONTEXT))
+    elif rejection.opens(_REFUSED_BETA) is not None and sent and all(map(BETA.match, sent)):
+        kept = [name for name in sent if name.startswith(KEPT_FIRST)]
+        if len(sent) == 1:
+            yield (LearnedRule("beta", sent[0]),)
+        else:
+            yield (LearnedRule("betas", "+".join(sent), "+".join(kept) if len(kept) < len(sent) else ""),)
+
+
 # members
 
 MOST_NAMES = 8
@@ -342,6 +385,8 @@ _DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
 """Objects dropped as a whole: the client chooses the names in the last two, so their number has no limit."""
 _FLAT_STRICT, _NESTED_STRICT = "tools[].strict", "tools[].function.strict"
 _WORD = re.compile(r"[\w.]+")
+_BRANCHES = frozenset(("custom", "ephemeral", "text", "image", "document", "tool_use", "tool_result", "search_result"))
+"""What Anthropic's errors write between a member and its own members, such as `tools.0.custom.defer_loading`."""
 _HINT = re.compile(r"Use '([^']+)' instead")
 # vLLM (vllm#15465).
 _NO_DIMENSIONS = re.compile(rf"{WORDS}(?:dimensions is currently not supported|does not support matryoshka)")
@@ -361,6 +406,10 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     ttl_s = 0.0 if is_one_of_several or rejection.opens(_ILLEGAL) is not None else HOUR_S
     if _FLAT_STRICT in unknown:  # upstreams that name it like this in chats too, where it is in `function`
         unknown.append(_NESTED_STRICT)
+    enabling: list[str] = []
+    if BETA_FIELD in rejection.members:
+        unknown = [_without_branches(path) for path in unknown]
+        enabling = [beta for beta, paths in BETA_MEMBERS.items() if not set(paths).isdisjoint(unknown)]
     if unknown:  # one step for all of them, because the upstream accepts no request that has one
         hint = _HINT.search(rejection.text)
         rules = []
@@ -370,8 +419,14 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
                 rules.append(LearnedRule("rename", path, RENAMES[path]))
             else:
                 rules.append(LearnedRule("drop", top if top in _DROPPED_WHOLE else path))
-        yield tuple(rules)
+        yield (*rules, *(LearnedRule("beta", beta) for beta in enabling))
     yield from ((LearnedRule("drop", path, ttl_s=ttl_s),) for path in wrong)
+
+
+def _without_branches(path: str) -> str:
+    """Return the path of a member of Anthropic's API without the names of pydantic's unions, if BETA_MEMBERS has it."""
+    plain = ".".join(step for step in path.split(".") if step not in _BRANCHES)
+    return plain if plain in ENABLED else path
 
 
 def _confirmed(rejection: UpstreamRejection, paths: Iterable[str]) -> list[str]:

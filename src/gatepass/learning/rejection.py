@@ -299,7 +299,7 @@ _PREFIX = re.compile(
     r"<\d{3}>\s*|\[\d{1,6}\]\s*|\*\s+|HTTP(?:/[\d.]+)? \d{3}\b:?\s*|\d{3}\b:?\s+|error code: \d{3}\s*-?\s*"
     r"|invalid JSON payload received\.\s*|failed to deserialize[^:'\"\n]{0,80}:\s*"
     r"|'messages\.\d+' : for 'role:\w+' the following must be satisfied\[\("
-    r"|provider returned error[.:]?\s+|[^'\":\n]{0,60}template:\s*[\"']?"
+    r"|provider returned error[.:]?\s+|error from provider \([\w .-]{1,40}\):\s*|[^'\":\n]{0,60}template:\s*[\"']?"
     r"|\{['\"](?:error|detail|message)['\"]: (?:\{['\"]message['\"]: )?['\"]"
     r"|\[\{(?:'type': '\w{1,40}', 'loc': \([^()]{0,80}\), )?'msg': ['\"]"
     r"|(?:[\w./-]{1,60}+ ){0,5}[\w.]{0,60}(?:error|exception|failed|request|validation|invalidparameter)(?:[:,]| -)\s*",
@@ -335,10 +335,17 @@ class UpstreamRejection:
     kind: str = ""
     param: str | None = None
     raw: Any = field(default=None, repr=False)
+    betas: tuple[str, ...] = field(default=(), repr=False)
+    """The values of `anthropic-beta` in the request, if rules may leave them out."""
 
     @classmethod
     def of(
-        cls, members: frozenset[str], status: int | None, error_body: UpstreamErrorBody | None, sent: bytes
+        cls,
+        members: frozenset[str],
+        status: int | None,
+        error_body: UpstreamErrorBody | None,
+        sent: bytes,
+        betas: tuple[str, ...] = (),
     ) -> Self | None:
         """Return the rejection without the values of the body `sent`; None if nothing may be learned from it.
 
@@ -364,7 +371,7 @@ class UpstreamRejection:
             raw = {"metadata": {"raw": quoted.cut(relayed)}}
         elif quoted.hold(ZOD_CODE):
             raw = None  # the client may have caused its list of names
-        return cls(members, _with_quoted(error_body, quoted.cut), code, kind, error_body.param, raw)
+        return cls(members, _with_quoted(error_body, quoted.cut), code, kind, error_body.param, raw, betas)
 
     @property
     def is_of_a_value(self) -> bool:

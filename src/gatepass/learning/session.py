@@ -36,6 +36,7 @@ from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, Rul
 from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
 from gatepass.learning.memory import LIMIT, Memory, Settled, SingleTrial, TrialKey
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
+from gatepass.normalize.betas import BETA_FIELD, betas_of
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
 
@@ -219,8 +220,9 @@ class LearningSession:
                 return rejection
         rejection = None
         if isinstance(error, UpstreamErrorReply):
-            sent = b"{}" if self._sent is None else self._sent.body
-            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent)
+            sent, betas = (b"{}", ()) if self._sent is None else (self._sent.body, betas_of(self._sent.headers))
+            betas = betas if BETA_FIELD in self.members else ()
+            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent, betas)
         self._rejections.append((error, rejection))
         return rejection
 

@@ -20,6 +20,7 @@ from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, Names, any_of, may_name, value_span
+from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, TextsOnly
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonEditor
@@ -64,7 +65,7 @@ class Rule(Protocol):
 
 
 class Change(Protocol):
-    """One edit of a body."""
+    """One edit of a body, or of the header fields of a call."""
 
     @property
     def entry(self) -> str:
@@ -112,8 +113,10 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
         return call, []
     # Several changes may have the same entry, such as two roles that move into the user message.
     adapted = (*call.adapted, *dict.fromkeys(change.entry for change in made))
-    changed = replace(call, body=editor.written(), stream=editor.stream, max_inputs=editor.max_inputs, adapted=adapted)
-    return changed, made
+    body, headers = editor.written(), editor.headers
+    return replace(
+        call, body=body, headers=headers, stream=editor.stream, max_inputs=editor.max_inputs, adapted=adapted
+    ), made
 
 
 def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
@@ -326,6 +329,7 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
     yield from (Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
     yield from (Set(JsonMemberPath.parse(name), _json(value)) for name, value in rules.set.items())
     yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
+    yield from (DropBetas((name,), frozenset((name,))) for name in rules.drop_betas)
     if rules.schema_in_words:
         yield SchemaInWords()
     if rules.split is not None:

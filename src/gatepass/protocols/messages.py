@@ -14,6 +14,7 @@ from gatepass.dialects.error_body import Mask, is_unmasked
 from gatepass.dialects.hints import is_about_model
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
+from gatepass.normalize.betas import BETA_FIELD
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply
 from gatepass.protocols.error_objects import json_text, stream_message
 from gatepass.protocols.message_events import (
@@ -35,7 +36,7 @@ from gatepass.types import Call, StreamedResponse
 
 REQUEST_HEADERS = (
     # https://docs.claude.com/en/api/versioning, beta-headers; the third is of Anthropic's SDK for browsers
-    *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access"),
+    *("anthropic-version", BETA_FIELD, "anthropic-dangerous-direct-browser-access"),
     # https://code.claude.com/docs/en/llm-gateway
     *("x-claude-code-session-id", "x-claude-code-agent-id", "x-claude-code-parent-agent-id", "x-app"),
     # the SDKs that Stainless generates (anthropic-sdk-python, `_base_client.py`)
@@ -121,7 +122,7 @@ class Messages(_OfAnthropic):
     __slots__ = ()
 
     name = "messages"
-    members = frozenset({"stream"})
+    members = frozenset({"stream", BETA_FIELD})
     requires_model = True
     free_members = ("input",)  # of a tool's use
     progress = MessageProgress
@@ -205,7 +206,7 @@ class CountTokens(_OfAnthropic):
     __slots__ = ()
 
     name = "count_tokens"
-    members = frozenset()
+    members = frozenset({BETA_FIELD})
     requires_model = True
     free_members = Messages.free_members
     absent_statuses = frozenset((404, 405, 501))

@@ -125,6 +125,16 @@ def test_members_dropped_only_if_empty_are_pinned_as_replayed(name):
     assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [LearnedRule("drop", "output_config"), LearnedRule("betas", "claude-code-20250219+b-1", "claude-code-20250219")],
+)
+def test_a_rule_that_no_setting_has_is_explained(rule):
+    text = yaml(learned(rule))
+    assert text.startswith("# Nothing can be pinned.")
+    assert '# "o3-mini": not pinned, because' in text
+
+
 def test_pinned_entry_copies_the_settings_of_its_glob():
     glob = {
         "upstream": "chat",

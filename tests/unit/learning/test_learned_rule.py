@@ -47,6 +47,8 @@ RULES_OF_TABLE = (
     LearnedRule("content", "empty"),
     LearnedRule("tool_ids", "short"),
     LearnedRule("split", "input", "16"),
+    LearnedRule("betas", "claude-code-20250219+a-1+b-1", "claude-code-20250219"),
+    LearnedRule("beta", "effort-2025-11-24"),
 )
 
 
@@ -74,6 +76,8 @@ def test_the_entries_are_those_of_the_table():
         "content=empty",
         "tool_ids=short",
         "split=16",
+        "drop_beta=a-1+b-1",
+        "drop_beta=effort-2025-11-24",
     ]
     assert LearnedRule("split", "input", "64%", ttl_s=0).entry == "split=64%"
 

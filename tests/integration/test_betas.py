@@ -1,0 +1,194 @@
+"""Claude Code's header and members at upstreams that reject a part of them: what they receive, and how often."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from gatepass.config.yaml_file import parse_yaml
+from gatepass.learning.learned_rule import HOUR_S
+from gatepass.proxy.retry import MOST_TRIES
+from tests.integration.gateway import JSON, gateway
+from tests.integration.messages_upstream import ASKED, answer, error, events
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.integration.test_learned_rules import learned_rules
+from tests.unit.clock import DrivenClock
+
+PATH = "/v1/messages?beta=true"
+CODE, THINKING = "claude-code-20250219", "interleaved-thinking-2025-05-14"
+CONTEXT, SCOPE = "context-management-2025-06-27", "prompt-caching-scope-2026-01-05"
+SENT = (CODE, THINKING, CONTEXT, SCOPE)
+HEADERS = {**JSON, "anthropic-version": "2023-06-01", "anthropic-beta": ",".join(SENT)}
+BODY: dict[str, Any] = {
+    **ASKED,
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "scope": "global"}}],
+    "context_management": {"edits": []},
+}
+HINT = "Please consult our documentation at docs.anthropic.com or try again without the header."
+EXTRA = "context_management: Extra inputs are not permitted"
+
+
+def betas(request: Received) -> tuple[str, ...]:
+    value = request.header("anthropic-beta")
+    return () if value is None else tuple(value.split(","))
+
+
+class Strict:
+    """Accepts these values of `anthropic-beta`. `names`: it names the ones that it rejects, as Vertex AI, and all at
+    once or one by one; Bedrock names none."""
+
+    def __init__(self, *accepted: str, names: str = "all", members: tuple[str, ...] = ()) -> None:
+        self.accepted = accepted
+        self.names = names
+        self.members = members
+
+    def __call__(self, request: Received) -> Dialogue:
+        rejected = [beta for beta in betas(request) if beta not in self.accepted]
+        if rejected and self.names == "none":
+            return [Send(reply({"message": "invalid beta flag"}, status=400))]
+        if rejected:
+            shown = ", ".join(f"`{beta}`" for beta in (rejected if self.names == "all" else rejected[:1]))
+            text = f"Unexpected value(s) {shown} for the `anthropic-beta` header. {HINT}"
+            return [Send(error("invalid_request_error", text, 400))]
+        if unknown := [name for name in self.members if name in request.json()]:
+            return [Send(error("invalid_request_error", f"{unknown[0]}: Extra inputs are not permitted", 400))]
+        return answer()(request)
+
+
+def ask(gp: Any, headers: dict[str, str] | None = None, body: Any = None) -> Any:
+    return gp.ask(BODY if body is None else body, PATH, headers=HEADERS if headers is None else headers).answer()
+
+
+@pytest.mark.parametrize(("names", "calls"), [("all", 2), ("one", 3)])
+async def test_named_values_are_left_out_and_remembered(names, calls, caplog):
+    caplog.set_level(logging.INFO, "gatepass.learning")
+    strict = Strict(CODE, THINKING, names=names)
+    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await ask(gp) for _ in range(2)]
+        assert sorted(learned_rules(gp)) == [f"drop_beta={CONTEXT}", f"drop_beta={SCOPE}"]
+    for answered, attempts in zip(answers, (str(calls), None), strict=True):
+        assert (answered.status, answered.body) == (200, b"".join(events()))
+        assert sorted(answered.headers["x-gatepass-adapted"].split(", ")) == sorted(
+            (f"drop_beta={CONTEXT}", f"drop_beta={SCOPE}")
+        )
+        assert answered.headers.get("x-gatepass-attempts") == attempts
+    assert len(upstream.received) == calls + 1
+    first, last = upstream.received[0], upstream.received[-1]
+    assert (betas(first), first.body) == (SENT, json.dumps(BODY).encode())
+    assert betas(last) == (CODE, THINKING)
+    block = {**BODY["system"][0], "cache_control": {"type": "ephemeral"}}
+    assert last.json() == {**ASKED, "system": [block]}
+    assert [record.getMessage() for record in caplog.records].count("rule_learned") == 2
+
+
+@pytest.mark.parametrize(("accepted", "calls"), [((CODE, THINKING), 2), ((THINKING,), 3), ((), 3)])
+async def test_bedrock_names_no_value_and_costs_two_more_calls_at_most(accepted, calls):
+    strict = Strict(*accepted, names="none", members=("context_management",))
+    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await ask(gp) for _ in range(2)]
+        # values that were not rejected before are sent
+        other = await ask(gp, {**HEADERS, "anthropic-beta": THINKING}, ASKED)
+    assert [answered.status for answered in (*answers, other)] == [200, 200, 200]
+    left = accepted if CODE in accepted else ()
+    counts = len(upstream.received)
+    assert betas(upstream.received[calls - 1]) == betas(upstream.received[calls]) == left
+    assert counts == calls + 2 + (THINKING not in accepted)
+    assert betas(upstream.received[calls + 1]) == (THINKING,)
+
+
+async def test_an_upstream_that_rejects_every_request_is_called_three_times():
+    always = [Send(reply({"message": "invalid beta flag"}, status=400))]
+    async with Scripted(answer=lambda _: always) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await ask(gp)
+        assert learned_rules(gp) == []
+    assert (answered.status, len(upstream.received)) == (400, 3)
+    assert answered.json()["error"]["message"].startswith("invalid beta flag")
+    assert "drop_beta=" in answered.headers["x-gatepass-tried"]
+
+
+async def test_an_upstream_that_names_one_value_in_each_try_is_called_eight_times():
+    names = [f"made-up-{number}-2026-01-01" for number in range(20)]
+    async with Scripted(answer=Strict(names="one")) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await ask(gp, {**HEADERS, "anthropic-beta": ",".join(names)}, ASKED)
+    assert (answered.status, len(upstream.received)) == (400, MOST_TRIES)
+    assert betas(upstream.received[-1]) == tuple(names[MOST_TRIES - 1 :])
+
+
+async def test_a_refused_member_goes_with_its_value():
+    strict = Strict(*SENT, members=("context_management",))
+    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await ask(gp)
+        whole = await ask(gp, body={**BODY, "stream": False})
+    assert (answered.status, whole.status, len(upstream.received)) == (200, 200, 3)
+    assert {betas(request) for request in upstream.received[1:]} == {(CODE, THINKING, SCOPE)}
+    assert set(answered.headers["x-gatepass-adapted"].split(", ")) == {
+        "drop=context_management",
+        f"drop_beta={CONTEXT}",
+    }
+
+
+async def test_the_last_value_takes_the_field_with_it():
+    async with Scripted(answer=Strict()) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await ask(gp, {**HEADERS, "anthropic-beta": SCOPE}, ASKED)
+    assert answered.status == 200
+    assert upstream.received[-1].header("anthropic-beta") is None
+    assert upstream.received[-1].body == upstream.received[0].body == json.dumps(ASKED).encode()
+
+
+async def test_counting_tokens_learns_for_itself():
+    def count(request: Received) -> Dialogue:
+        if SCOPE in betas(request):
+            return Strict(CODE, THINKING, CONTEXT)(request)
+        return [Send(reply({"input_tokens": 7}))]
+
+    body = {"model": "m", "messages": ASKED["messages"]}
+    async with Scripted(answer=count) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(body, "/v1/messages/count_tokens", headers=HEADERS).answer()
+    assert (answered.status, answered.json()) == (200, {"input_tokens": 7})
+    assert betas(upstream.received[1]) == (CODE, THINKING, CONTEXT)
+
+
+async def test_a_rule_expires_after_an_hour():
+    clock, strict = DrivenClock(), Strict(CODE, THINKING, CONTEXT)
+    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        await ask(gp)
+        strict.accepted = SENT
+        await clock.advance(HOUR_S - 1)
+        await ask(gp)
+        await clock.advance(2)
+        answered = await ask(gp)
+        assert learned_rules(gp) == []
+    assert "x-gatepass-adapted" not in answered.headers
+    assert [SCOPE in betas(request) for request in upstream.received] == [True, False, False, True]
+
+
+OTHER: dict[str, tuple[str, str, int]] = {
+    "an overflow": ("invalid_request_error", "prompt is too long: 209375 tokens > 200000 maximum", 400),
+    "a rate limit": ("rate_limit_error", f"Unexpected value(s) `{SCOPE}` for the `anthropic-beta` header.", 429),
+    "an overload": ("overloaded_error", "invalid beta flag", 529),
+    "a value that was not sent": ("invalid_request_error", "Unsupported beta header: compact-2026-01-12", 400),
+}
+
+
+@pytest.mark.parametrize("case", OTHER.values(), ids=OTHER)
+async def test_another_error_is_returned_at_once(case):
+    sent = error(*case)
+    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await ask(gp)
+        assert learned_rules(gp) == []
+    assert (answered.status, answered.body, len(upstream.received)) == (case[2], sent.partition(b"\r\n\r\n")[2], 1)
+
+
+async def test_the_rules_are_exported_as_configuration():
+    strict = Strict(CODE, THINKING)
+    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
+        await ask(gp)
+        page = await gp.ask(None, "/learned?as=config", method="GET").answer()
+    pinned = parse_yaml("pins", page.body.decode()).tree["models"]
+    assert sorted(pinned["m"]["rules"]["drop_betas"]) == [CONTEXT, SCOPE]
+    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url, models=pinned) as gp:
+        answered = await ask(gp)
+    assert (answered.status, [betas(request) for request in upstream.received]) == (200, [(CODE, THINKING)])

@@ -1,0 +1,264 @@
+"""Refused values of `anthropic-beta` and refused members of the Messages API, in the words of each upstream."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.dialects.error_body import read_error_body
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
+from gatepass.learning.matchers import next_rules, relevant_rules
+from gatepass.learning.rejection import UpstreamRejection
+from gatepass.normalize.betas import BETA_MEMBERS, betas_of
+from gatepass.normalize.rules import apply_changes
+from gatepass.types import Call
+from tests.rows import CHAT, MESSAGES
+
+CODE, THINKING = "claude-code-20250219", "interleaved-thinking-2025-05-14"
+CONTEXT, SCOPE, EFFORT = "context-management-2025-06-27", "prompt-caching-scope-2026-01-05", "effort-2025-11-24"
+LONG, TOOLS = "context-1m-2025-08-07", "advanced-tool-use-2025-11-20"
+SENT = (CODE, LONG, THINKING, CONTEXT, SCOPE, EFFORT, TOOLS)
+CACHED = {"type": "ephemeral", "scope": "global"}
+BODY: dict[str, Any] = {
+    "model": "m",
+    "max_tokens": 64,
+    "system": [{"type": "text", "text": "s", "cache_control": CACHED}],
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "t", "cache_control": CACHED}]}],
+    "tools": [{"name": "t", "input_schema": {}, "defer_loading": True}],
+    "context_management": {"edits": [{"type": "clear_thinking_20251015"}]},
+    "output_config": {"effort": "high"},
+    "thinking": {"type": "adaptive"},
+    "metadata": {"user_id": "u"},
+}
+HINT = "Please consult our documentation at docs.anthropic.com or try again without the header."
+NAMED = f"Unexpected value(s) `{SCOPE}` for the `anthropic-beta` header. {HINT}"
+TWO = f"Unexpected value(s) `{SCOPE}`, `{CONTEXT}` for the `anthropic-beta` header. {HINT}"
+UNNAMED = "invalid beta flag"
+GROUP = " Received Model Group=claude\nAvailable Model Group Fallbacks=None"
+NOT_PERMITTED = "Extra inputs are not permitted"
+QUOTED = json.dumps({"type": "error", "error": {"type": "invalid_request_error", "message": NAMED}})
+EXTRA = "context_management: Extra inputs are not permitted"
+
+
+def anthropic(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_011"}
+
+
+def litellm(text: str) -> dict[str, Any]:
+    return {"error": {"message": text, "type": "None", "param": "None", "code": "400"}}
+
+
+def detail(*members: str) -> list[dict[str, Any]]:
+    return [
+        {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted", "input": {"a": 1}}
+        for name in members
+    ]
+
+
+def a_call(betas: tuple[str, ...] = SENT, body: Any = None) -> Call:
+    fields = ((b"anthropic-version", b"1"), (b"anthropic-beta", ",".join(betas).encode()))
+    return Call("id", MESSAGES, "caller", "m", json.dumps(BODY if body is None else body).encode(), fields)
+
+
+def rules(document: Any, call: Call, status: int = 400, also: frozenset[str] = frozenset()) -> tuple[LearnedRule, ...]:
+    error_body = read_error_body(document, refused=True)
+    assert error_body is not None
+    sent = betas_of(call.headers)
+    rejection = UpstreamRejection.of(call.operation.members, status, error_body, call.body, sent)
+    if rejection is None:
+        return ()
+    return next_rules(rejection, relevant_rules(rejection, call), LearningPolicy(also), lambda _: False)
+
+
+def changed(document: Any, call: Call, **more: Any) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
+    """Return the values, the members and the entries after the learned rules."""
+    result = apply_changes(call, [rule.change() for rule in rules(document, call, **more)])[0]
+    return betas_of(result.headers), json.loads(result.body), result.adapted
+
+
+def without(*names: str) -> tuple[str, ...]:
+    return tuple(name for name in SENT if name not in names)
+
+
+ONE = {
+    "Anthropic and Vertex AI": anthropic(NAMED),
+    "Vertex AI in a list": [anthropic(NAMED)],
+    "Anthropic's documentation": anthropic(f"Unsupported beta header: {SCOPE}"),
+    "Azure Foundry": {**anthropic(NAMED), "request_id": None},
+    "Copilot": {"error": {"message": f"unsupported beta header(s): {SCOPE}", "code": "invalid_request_body"}},
+    "LiteLLM over Vertex AI": litellm(f"{QUOTED}.{GROUP}"),
+    "LiteLLM names its class": litellm(
+        f"litellm.BadRequestError: AnthropicException - {json.dumps(anthropic(NAMED))}."
+    ),
+    "LiteLLM prints bytes": litellm(
+        f"litellm.BadRequestError: Vertex_aiException - b'{json.dumps(anthropic(NAMED))}'."
+    ),
+    "new-api": {
+        "error": {"type": "<nil>", "message": NAMED.replace("docs.anthropic.com", "\n     ***.***.com") + " (id: 1)"},
+        "type": "error",
+    },
+}
+
+
+@pytest.mark.parametrize("document", ONE.values(), ids=ONE)
+def test_a_named_value_goes_with_its_members(document):
+    betas, body, adapted = changed(document, a_call())
+    assert (betas, adapted) == (without(SCOPE), (f"drop_beta={SCOPE}",))
+    plain = {"type": "ephemeral"}
+    assert body == {
+        **BODY,
+        "system": [{**BODY["system"][0], "cache_control": plain}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "t", "cache_control": plain}]}],
+    }
+
+
+def test_all_values_of_one_error_are_left_out_at_once():
+    betas, body, adapted = changed(anthropic(TWO), a_call())
+    assert betas == without(SCOPE, CONTEXT)
+    assert set(adapted) == {f"drop_beta={SCOPE}", f"drop_beta={CONTEXT}"}
+    assert "context_management" not in body
+
+
+def test_an_account_without_the_long_context():
+    document = anthropic("The long context beta is not yet available for this subscription.")
+    assert changed(document, a_call())[0] == without(LONG)
+
+
+BEDROCK = {
+    "in Anthropic's form": anthropic(UNNAMED),
+    "alone": {"message": UNNAMED},
+    "of a stream": {"message": f"The model returned the following errors: {UNNAMED}"},
+    "LiteLLM": litellm('{"message":"invalid beta flag"}. ' + GROUP),
+    "LiteLLM names its class": litellm('litellm.BadRequestError: BedrockException - {"message":"invalid beta flag"}.'),
+    "the SDK for Go": {
+        "error": {
+            "message": "InvokeModel: operation error Bedrock Runtime: InvokeModel, https response error"
+            " StatusCode: 400, RequestID: 5e0e8a5c-1a2b, ValidationException: invalid beta flag",
+            "type": "new_api_error",
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("document", BEDROCK.values(), ids=BEDROCK)
+def test_of_several_values_without_a_name_the_most_used_stay_first_and_then_none(document):
+    first = rules(document, a_call())
+    assert [rule.entry for rule in first] == [f"drop_beta={'+'.join(without(CODE, THINKING))}"]
+    betas, body, _ = changed(document, a_call())
+    assert betas == (CODE, THINKING)
+    assert "context_management" not in body
+    assert "defer_loading" not in body["tools"][0]
+    betas, _, adapted = changed(document, a_call(betas))
+    assert (betas, adapted) == ((), (f"drop_beta={CODE}+{THINKING}",))
+    assert rules(document, a_call(betas)) == ()
+
+
+@pytest.mark.parametrize("document", BEDROCK.values(), ids=BEDROCK)
+def test_a_single_value_is_the_rejected_one(document):
+    assert rules(document, a_call((CONTEXT,))) == (LearnedRule("beta", CONTEXT),)
+
+
+def test_a_rejection_of_a_set_does_not_concern_a_part_of_it():
+    (rule,) = rules(anthropic(UNNAMED), a_call())
+    other = a_call((CODE, CONTEXT))
+    assert apply_changes(other, [rule.change()])[0] is other
+
+
+MEMBER = {
+    "Anthropic, Bedrock and Vertex AI": anthropic(EXTRA),
+    "alone": {"message": EXTRA},
+    "LiteLLM": litellm(
+        '{"message":"context_management: Extra inputs are not permitted"}No fallback model group.' + GROUP
+    ),
+    "OpenCode Zen": anthropic(f"Error from provider (Anthropic): {EXTRA}"),
+    "FastAPI": {"detail": detail("context_management")},
+    "vLLM": {
+        "error": {
+            "message": f"[{{'type': 'extra_forbidden', 'loc': ('body', 'context_management'), 'msg': '{NOT_PERMITTED}',"
+            " 'input': {'edits': []}}]",
+            "type": "Bad Request",
+            "code": 400,
+        },
+        "type": "error",
+    },
+    "llama.cpp": {"error": {"code": 400, "message": "Unsupported parameter: 'context_management'", "type": "x"}},
+}
+
+
+@pytest.mark.parametrize("document", MEMBER.values(), ids=MEMBER)
+def test_a_refused_member_goes_with_the_value_that_enables_it(document):
+    betas, body, adapted = changed(document, a_call())
+    assert betas == without(CONTEXT)
+    assert body == {name: value for name, value in BODY.items() if name != "context_management"}
+    assert set(adapted) == {"drop=context_management", f"drop_beta={CONTEXT}"}
+
+
+@pytest.mark.parametrize(
+    ("place", "betas"),
+    [
+        ("system.0.cache_control.ephemeral.scope", without(SCOPE)),
+        ("messages.0.content.0.text.cache_control.ephemeral.scope", without(SCOPE)),
+        ("tools.0.custom.defer_loading", without(TOOLS)),
+        ("output_config.effort", without(EFFORT)),
+        ("output_config", SENT),
+    ],
+)
+def test_a_member_inside_another_is_found_behind_the_names_of_unions(place, betas):
+    found, body, _ = changed(anthropic(f"{place}: Extra inputs are not permitted"), a_call())
+    assert found == betas
+    assert body != BODY
+
+
+def test_the_form_of_the_answer_is_kept():
+    call = a_call(body={**BODY, "output_config": {"effort": "high", "format": {"type": "json_schema"}}})
+    assert rules(anthropic("output_config: Extra inputs are not permitted"), call) == ()
+    call = a_call(("structured-outputs-2025-11-13",), {**BODY, "output_format": {"type": "json_schema"}})
+    document = anthropic("output_format: Extra inputs are not permitted")
+    assert rules(document, call) == ()
+    assert rules(document, call, also=frozenset(("output_format",))) == (LearnedRule("drop", "output_format"),)
+
+
+OTHER = {
+    "an overflow": (anthropic("prompt is too long: 209375 tokens > 200000 maximum"), 400),
+    "a rate limit": (anthropic(NAMED, "rate_limit_error"), 429),
+    "a key": (anthropic(NAMED, "authentication_error"), 401),
+    "an overload": (anthropic(NAMED, "overloaded_error"), 529),
+    "a fault": (anthropic(UNNAMED, "api_error"), 500),
+    "a permission": (anthropic(NAMED, "permission_error"), 400),
+    "another header": (anthropic("anthropic-version: header is required"), 400),
+    "a quotation": (anthropic(f"messages.0.role: Input should be 'user', not '{NAMED}'"), 400),
+    "a quoted flag": (anthropic(f"messages: '{UNNAMED}' is odd"), 400),
+    "a value that was not sent": (anthropic("Unsupported beta header: compact-2026-01-12"), 400),
+    "a member that was not sent": (anthropic("speed: Extra inputs are not permitted"), 400),
+}
+
+
+@pytest.mark.parametrize("case", OTHER.values(), ids=OTHER)
+def test_nothing_is_learned_from_another_error(case):
+    document, status = case
+    assert rules(document, a_call(), status) == ()
+
+
+@pytest.mark.parametrize("text", [NAMED, UNNAMED, TWO])
+def test_a_client_cannot_plant_a_rule_with_a_text_that_the_upstream_quotes(text):
+    body = {**BODY, "messages": [{"role": "user", "content": text}]}
+    assert rules(anthropic(text), a_call(body=body)) == ()
+    document = anthropic(f"Unexpected value(s) `x`, `{CODE}` for the `anthropic-beta` header.")
+    assert rules(document, a_call((f"x`, `{CODE}", CODE))) == ()
+
+
+def test_other_operations_learn_no_value():
+    call = Call("id", CHAT, "caller", "m", b'{"model":"m"}', ((b"anthropic-beta", SCOPE.encode()),))
+    assert rules(anthropic(NAMED), call) == ()
+
+
+@given(st.lists(st.sampled_from(SENT), unique=True, max_size=4), st.lists(st.sampled_from(SENT), unique=True))
+def test_nothing_is_left_out_that_no_error_named(named, sent):
+    listed = ", ".join(f"`{name}`" for name in named)
+    document = anthropic(f"Unexpected value(s) {listed} for the `anthropic-beta` header.")
+    betas, body, _ = changed(document, a_call(tuple(sent)))
+    assert betas == tuple(name for name in sent if name not in named)
+    enabled = {path.partition(".")[0].removesuffix("[]") for name in named for path in BETA_MEMBERS.get(name, ())}
+    assert {name for name in BODY if body.get(name) != BODY[name]} <= enabled

@@ -1,0 +1,122 @@
+"""Values of the header `anthropic-beta` are left out with the members that only they enable."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.config.model import Config
+from gatepass.normalize.betas import BETA_MEMBERS, DropBetas, betas_of
+from gatepass.normalize.members import JsonMemberPath
+from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
+from gatepass.types import Call
+from tests.rows import MESSAGES
+from tests.unit.normalize.calls import TARGET
+
+CONTEXT, COMPACT, SCOPE = "context-management-2025-06-27", "compact-2026-01-12", "prompt-caching-scope-2026-01-05"
+BODY = b'{"model": "m",  "messages": [], "context_management": {"edits": []}, "x": 1.0}'
+
+
+def call(*values: str, body: bytes = BODY) -> Call:
+    fields = ((b"anthropic-version", b"1"), *((b"anthropic-beta", value.encode()) for value in values), (b"x", b"a,b"))
+    return Call("id", MESSAGES, "caller", "m", body, fields)
+
+
+def dropped(given_call: Call, *names: str, sent: tuple[str, ...] = ()) -> Call:
+    return apply_changes(given_call, [DropBetas(names, frozenset(sent or names))])[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "left"),
+    [
+        (("a,b,c",), ("a,c",)),
+        (("a, b ,c",), ("a,c",)),
+        (("b",), ()),
+        (("b", "a"), ("a",)),
+        (("a,b", "b", "c"), ("a", "c")),
+        (("b,b, ,a",), ("a",)),
+    ],
+)
+def test_other_values_keep_their_order_and_an_empty_field_is_left_out(values, left):
+    changed = dropped(call(*values), "b")
+    assert changed.headers == call(*left).headers
+    assert changed.adapted == ("drop_beta=b",)
+    assert changed.body is BODY
+
+
+def test_a_value_goes_with_the_members_that_only_it_enables():
+    changed = dropped(call(f"{CONTEXT},a"), CONTEXT)
+    assert json.loads(changed.body) == {"model": "m", "messages": [], "x": 1.0}
+    assert betas_of(changed.headers) == ("a",)
+
+
+def test_a_member_that_another_sent_value_enables_stays():
+    changed = dropped(call(f"{CONTEXT},{COMPACT}"), CONTEXT)
+    assert (changed.body, betas_of(changed.headers)) == (BODY, (COMPACT,))
+    assert b"context_management" not in dropped(call(f"{CONTEXT},{COMPACT}"), CONTEXT, COMPACT).body
+
+
+def test_inner_members_are_left_out_at_each_place():
+    block = {"type": "text", "text": '"scope"', "cache_control": {"type": "ephemeral", "scope": "global"}}
+    kept = {**block, "cache_control": {"type": "ephemeral"}}
+    tool = {"name": "t", "input_schema": {"properties": {"scope": {}}}, "cache_control": {"scope": "global"}}
+    body = {
+        "system": [block, "x"],
+        "tools": [tool],
+        "messages": [{"role": "user", "content": [block]}, {"content": "a"}],
+    }
+    changed = dropped(call(SCOPE, body=json.dumps(body).encode()), SCOPE)
+    assert json.loads(changed.body) == {
+        "system": [kept, "x"],
+        "tools": [{**tool, "cache_control": {}}],
+        "messages": [{"role": "user", "content": [kept]}, {"content": "a"}],
+    }
+
+
+@pytest.mark.parametrize("values", [(), ("a",), ("b2",), ("B",), ("xb",)])
+def test_a_request_without_the_value_is_not_changed(values):
+    given_call = call(*values)
+    assert dropped(given_call, "b") is given_call
+
+
+def test_a_rule_for_a_set_of_values_needs_all_of_them():
+    assert betas_of(dropped(call("a,b,c,d"), "b", "c", sent=("a", "b", "c")).headers) == ("a", "d")
+    given_call = call("b,c")
+    assert dropped(given_call, "b", "c", sent=("a", "b", "c")) is given_call
+
+
+@pytest.mark.parametrize("odd", ["`", "x`, `b", "A", "é", "a b", "1a", "b" * 65])
+def test_a_request_with_a_value_of_another_form_is_not_changed(odd):
+    given_call = call("b", odd)
+    assert dropped(given_call, "b") is given_call
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", *BETA_MEMBERS]), max_size=8),
+    st.sets(st.sampled_from([*BETA_MEMBERS, "b"])),
+)
+def test_nothing_else_is_left_out(sent, names):
+    given_call = call(",".join(sent))
+    changed = apply_changes(given_call, [DropBetas((name,), frozenset((name,))) for name in sorted(names)])[0]
+    assert betas_of(changed.headers) == tuple(name for name in sent if name not in names)
+    others = [field for field in given_call.headers if field[0] != b"anthropic-beta"]
+    assert [field for field in changed.headers if field[0] != b"anthropic-beta"] == others
+    before, after = json.loads(BODY), json.loads(changed.body)
+    left_out = {path for name in names & set(sent) for path in BETA_MEMBERS.get(name, ())}
+    assert after == {name: value for name, value in before.items() if name in after}
+    assert before.keys() - after.keys() <= left_out
+
+
+def test_the_table_has_paths():
+    assert all(JsonMemberPath.is_one(path) for paths in BETA_MEMBERS.values() for path in paths)
+
+
+@pytest.mark.parametrize("where", ["models", "operations"])
+def test_declared_values_are_left_out(where):
+    rules = {"rules": {"drop_betas": [CONTEXT]}}
+    block = {"m": {"upstream": "chat", **rules}} if where == "models" else {"messages": rules}
+    config = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}, where: block})
+    changed = normalize(call(f"a,{CONTEXT}"), TARGET, DeclaredModels(config).rules("messages", "m"))
+    assert (betas_of(changed.headers), changed.adapted) == (("a",), (f"drop_beta={CONTEXT}",))
+    assert b"context_management" not in changed.body
