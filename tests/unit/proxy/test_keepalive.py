@@ -64,6 +64,10 @@ class Events:
 
     def __init__(self, *, has_ids: bool = False) -> None:
         self.has_ids = has_ids
+        self.noted: list[bytes] = []
+
+    def note_own_event(self, event: bytes) -> None:
+        self.noted.append(event)
 
 
 class Scene:
@@ -127,6 +131,7 @@ async def test_another_encoder_receives_the_state_of_the_stream(scene):
     await scene.clock.advance(EVERY_S)
     assert scene.client.data == b"data: {}\n\n" * 2
     assert seen == [None, events]
+    assert events.noted == [b"data: {}\n\n"], "only what was sent in the stream"
 
 
 async def test_empty_keep_alive_is_not_written(scene):
