@@ -109,14 +109,14 @@ class Gatepass:
     process: Process
 
 
-def start_issuer(at_ms_of_a_second: int | None = None) -> Process:
+def start_issuer(at_ms_of_a_second: int | None = None, token_life_s: int = TOKEN_LIFE_S) -> Process:
     environment = {
         "AT_MS_OF_A_SECOND": "" if at_ms_of_a_second is None else str(at_ms_of_a_second),
         "CLIENT_ID": CLIENT_ID,
         "CLIENT_SECRET": CLIENT_SECRET,
         "RESOURCE": RESOURCE,
         "SCOPE": SCOPE,
-        "TOKEN_LIFE_S": str(TOKEN_LIFE_S),
+        "TOKEN_LIFE_S": str(token_life_s),
     }
     return node("issuer", HERE / "issuer" / "server.mjs", environment)
 
@@ -146,7 +146,23 @@ def listening(process: Process) -> str:
 
 
 def start_gatepass(folder: Path, issuer: Issuer, chat: CheckedServer, embed: CheckedServer) -> Process:
-    """Start gatepass with its run-time dependencies only, so that a missing one is detected."""
+    routes = f"""
+upstreams:
+  chat: {{base_url: "{chat.url}/v1", credential: sso}}
+  embed: {{base_url: "{embed.url}/v1", credential: sso}}
+operations:
+  embeddings: {{upstream: embed}}
+models:
+  "*": {{upstream: chat}}
+"""
+    return serve_routes(folder, issuer, routes)
+
+
+def serve_routes(folder: Path, issuer: Issuer, routes: str) -> Process:
+    """Start gatepass with its run-time dependencies only, so that a missing one is detected.
+
+    `routes` has the upstreams and models. Their credential is `sso`.
+    """
     secret = folder / "client_secret"
     secret.write_text(CLIENT_SECRET + "\n", encoding="utf-8")
     config = folder / "gatepass.yaml"
@@ -160,13 +176,7 @@ credentials:
     client_secret: ${{file:{secret}}}
     scope: {SCOPE}
     resource: {RESOURCE}
-upstreams:
-  chat: {{base_url: "{chat.url}/v1", credential: sso}}
-  embed: {{base_url: "{embed.url}/v1", credential: sso}}
-operations:
-  embeddings: {{upstream: embed}}
-models:
-  "*": {{upstream: chat}}
+{routes}
 access:
   keys:
     - {{name: e2e, hash: "sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"}}

@@ -64,6 +64,7 @@ store_server() {
 gguf_files() {
     mkdir -p "$1"
     "$home/python-models/bin/python" "$2" "$1/tiny-chat.gguf"
+    "$home/python-models/bin/python" "$2" "$1/tiny-ends.gguf" --ends
     "$home/python-models/bin/python" "$3" "$1/minilm.gguf"
 }
 
@@ -99,6 +100,8 @@ part node-openai7 node_packages "$here/clients/openai7/package.json" "$here/clie
 node_openai7=$!
 part node-ai-sdk7 node_packages "$here/clients/ai_sdk7/package.json" "$here/clients/ai_sdk7/package-lock.json" &
 node_ai_sdk7=$!
+part node-hosts node_packages "$here/hosts/package.json" "$here/hosts/package-lock.json" &
+node_hosts=$!
 part python-node node_runtime "$here/requirements-node.txt" &
 python_node=$!
 part store store_server "$here/store/fetch.sh" &
@@ -123,6 +126,7 @@ wait $node_anthropic
 wait $node_ai_sdk
 wait $node_openai7
 wait $node_ai_sdk7
+wait $node_hosts
 wait $python_node
 wait $store
 wait $python_gatepass

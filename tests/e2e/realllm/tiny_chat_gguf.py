@@ -1,6 +1,7 @@
 """Write a chat model of 0.5 MB as GGUF: a llama with random weights.
 
 It answers with random words, but llama.cpp serves it like any other: it streams, counts usage, refuses and errs.
+With `--ends` the end of an answer is as likely as a word, for clients that accept no answer of the longest length.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import gguf  # type: ignore[import-not-found]  # lives in .e2e/models
 import numpy as np  # type: ignore[import-not-found]  # likewise
 
-EMBEDDING, LAYERS, HEADS, FEED_FORWARD, CONTEXT_TOKENS = 64, 2, 4, 128, 4096
+EMBEDDING, LAYERS, HEADS, FEED_FORWARD, CONTEXT_TOKENS = 64, 2, 4, 128, 65536
 WORDS = ("the", "gate", "opens", "for", "a", "token", "and", "every", "word", "of", "an", "answer", "comes", "through")
 SPECIAL = ["<unk>", "<s>", "</s>"]
 RAW_BYTES = [f"<0x{value:02X}>" for value in range(256)]
@@ -44,7 +45,7 @@ def add_tokenizer(out: gguf.GGUFWriter) -> None:
     out.add_chat_template(TEMPLATE)
 
 
-def add_weights(out: gguf.GGUFWriter) -> None:
+def add_weights(out: gguf.GGUFWriter, ends: bool) -> None:
     dice = np.random.default_rng(7)
 
     def random(*shape: int, spread: float = 0.1) -> np.ndarray:
@@ -63,15 +64,18 @@ def add_weights(out: gguf.GGUFWriter) -> None:
         out.add_tensor(block + "ffn_down.weight", random(EMBEDDING, FEED_FORWARD))
     out.add_tensor("output_norm.weight", ones)
     head = random(len(VOCABULARY), EMBEDDING, spread=0.5)
+    end = head[SPECIAL.index("</s>")].copy()
     head[: len(SPECIAL) + len(RAW_BYTES)] *= 0.01  # words are far likelier than raw bytes or an early end
+    if ends:
+        head[SPECIAL.index("</s>")] = end
     out.add_tensor("output.weight", head)
 
 
-def main(path: str) -> None:
+def main(path: str, ends: bool) -> None:
     out = gguf.GGUFWriter(path, "llama")
     add_shape(out)
     add_tokenizer(out)
-    add_weights(out)
+    add_weights(out, ends)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -79,4 +83,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], "--ends" in sys.argv[2:])

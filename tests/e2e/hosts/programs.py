@@ -1,0 +1,217 @@
+"""The agent hosts: how each is configured for gatepass, and one run of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.servers import installed
+
+RUN_S = 90.0
+"""Longer than any run takes here. A program that is not at its end then fails the test."""
+PROMPT = "Read both words in this folder."
+FOLDER = "work"
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
+
+QUIET = {
+    "CI": "1",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "CONTINUE_TELEMETRY_ENABLED": "0",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "OPENCODE_DISABLE_AUTOUPDATE": "1",
+    "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+    "OPENCODE_DISABLE_MODELS_FETCH": "1",
+    "QWEN_TELEMETRY_ENABLED": "false",
+}
+BLOCKED = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"}
+"""Nothing listens at this proxy, so that no program reaches more than loopback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A program. `@URL@`, `@KEY@`, `@MODEL@` and `@HOME@` stand for the values of a run."""
+
+    name: str
+    package: str
+    program: str
+    """The path of the program in `node_modules`."""
+    path: str
+    """The path of the API that it calls."""
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Its configuration files, by their paths below the home folder."""
+
+    @property
+    def executable(self) -> Path:
+        return installed("node-hosts") / "node_modules" / self.program
+
+
+HOSTS = (
+    Host(
+        "Claude Code",
+        "@anthropic-ai/claude-code",
+        "@anthropic-ai/claude-code-linux-x64/claude",
+        "/v1/messages",
+        ("-p", PROMPT, "--allowedTools", "Bash"),
+        {
+            "ANTHROPIC_BASE_URL": "@URL@",
+            "ANTHROPIC_AUTH_TOKEN": "@KEY@",
+            "ANTHROPIC_MODEL": "@MODEL@",
+            "ANTHROPIC_DEFAULT_HAIKU_MODEL": "@MODEL@",
+            "CLAUDE_CODE_MAX_RETRIES": "1",
+        },
+    ),
+    Host(
+        "Codex",
+        "@openai/codex",
+        ".bin/codex",
+        "/v1/responses",
+        ("exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", PROMPT),
+        {"GATEPASS_API_KEY": "@KEY@"},
+        {
+            ".codex/config.toml": """
+model = "@MODEL@"
+model_provider = "gatepass"
+
+[model_providers.gatepass]
+name = "gatepass"
+base_url = "@URL@/v1"
+wire_api = "responses"
+env_key = "GATEPASS_API_KEY"
+request_max_retries = 1
+stream_max_retries = 1
+"""
+        },
+    ),
+    Host(
+        "OpenCode",
+        "opencode-linux-x64-baseline",
+        "opencode-linux-x64-baseline/bin/opencode",
+        "/v1/chat/completions",
+        ("run", "--auto", "--model", "gatepass/@MODEL@", PROMPT),
+        {"GATEPASS_API_KEY": "@KEY@"},
+        {
+            ".config/opencode/opencode.json": """
+{
+  "$schema": "https://opencode.ai/config.json",
+  "provider": {
+    "gatepass": {
+      "npm": "@ai-sdk/openai-compatible",
+      "name": "gatepass",
+      "options": {"baseURL": "@URL@/v1", "apiKey": "{env:GATEPASS_API_KEY}"},
+      "models": {"@MODEL@": {"name": "@MODEL@"}}
+    }
+  }
+}
+"""
+        },
+    ),
+    Host(
+        "Qwen Code",
+        "@qwen-code/qwen-code",
+        ".bin/qwen",
+        "/v1/chat/completions",
+        ("--yolo", "--auth-type", "openai", "--prompt", PROMPT),
+        {"OPENAI_BASE_URL": "@URL@/v1", "OPENAI_API_KEY": "@KEY@", "OPENAI_MODEL": "@MODEL@"},
+        {".qwen/settings.json": '{"privacy": {"usageStatisticsEnabled": false}, "telemetry": {"enabled": false}}'},
+    ),
+    Host(
+        "Continue",
+        "@continuedev/cli",
+        ".bin/cn",
+        "/v1/chat/completions",
+        ("--config", "@HOME@/config.yaml", "--auto", "--print", PROMPT),
+        files={
+            "config.yaml": """
+name: gatepass
+version: 1.0.0
+schema: v1
+models:
+  - name: gatepass
+    provider: openai
+    model: @MODEL@
+    apiBase: @URL@/v1
+    apiKey: @KEY@
+    roles: [chat]
+    capabilities: [tool_use]
+"""
+        },
+    ),
+    Host(
+        "Cline",
+        "@cline/cli-linux-x64",
+        "@cline/cli-linux-x64/bin/cline",
+        "/v1/chat/completions",
+        ("--provider", "openai-compatible", "--auto-approve", "true", PROMPT),
+        files={
+            ".cline/data/settings/providers.json": """
+{
+  "version": 1,
+  "lastUsedProvider": "openai-compatible",
+  "modes": {},
+  "providers": {
+    "openai-compatible": {
+      "settings": {"provider": "openai-compatible", "apiKey": "@KEY@", "model": "@MODEL@", "baseUrl": "@URL@/v1"},
+      "updatedAt": "2026-11-23T00:00:00.000Z",
+      "tokenSource": "manual"
+    }
+  }
+}
+"""
+        },
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a program printed, without colours, and how it ended."""
+
+    printed: str
+    exit_code: int
+    took_s: float
+
+
+def run(host: Host, url: str, key: str, model: str, home: Path) -> Run:
+    """Run `host` in `home`, a folder of its own; raise AssertionError if it has not ended after RUN_S."""
+
+    def filled(text: str) -> str:
+        for name, value in (("URL", url), ("KEY", key), ("MODEL", model), ("HOME", str(home))):
+            text = text.replace(f"@{name}@", value)
+        return text
+
+    for path, text in host.files.items():
+        file = home / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(filled(text).lstrip(), encoding="utf-8")
+    folder = home / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, word in (("first", "amber"), ("second", "basalt")):
+        (folder / f"{number}.txt").write_text(f"the {number} word is {word}\n", encoding="utf-8")
+    own = {name: filled(value) for name, value in host.environment.items()}
+    temporary = home / "tmp"
+    temporary.mkdir()
+    basic = {"HOME": str(home), "TMPDIR": str(temporary), "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    began_s = time.monotonic()
+    try:
+        completed = subprocess.run(
+            [host.executable, *map(filled, host.arguments)],
+            env={**basic, **QUIET, **BLOCKED, **own},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=RUN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as expired:
+        raise AssertionError(f"{host.name} has not ended: {(expired.output or b'').decode()}") from None
+    printed = CONTROL.sub("", completed.stdout.decode(errors="replace"))
+    return Run(printed, completed.returncode, time.monotonic() - began_s)

@@ -1,0 +1,163 @@
+"""Agent hosts from npm, as their users run them: a tool task across token changes, and what they print at faults.
+
+`E2E_HOSTS=all` runs every fault with every host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.hosts.printed import PRINTED
+from tests.e2e.hosts.programs import HOSTS, Host, Run, run
+from tests.e2e.hosts.upstream import FAULTS
+from tests.e2e.process import Process
+from tests.e2e.servers import (
+    KEY,
+    ROOT,
+    CheckedServer,
+    Issuer,
+    get_json,
+    listening,
+    serve_routes,
+    start_check,
+    start_issuer,
+    start_model,
+)
+
+TOKEN_LIFE_S = 3
+AT_ONCE = 4
+"""The hosts wait more than they compute."""
+DOCS = ROOT / "docs" / "clients"
+BY_NAME = {host.name: host for host in HOSTS}
+SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
+ALL_FAULTS = (*FAULTS, "key")
+CASES = [(host.name, kind) for host in HOSTS for kind in ("task", "llama")] + [
+    (host.name, fault)
+    for host in HOSTS
+    for fault in ALL_FAULTS
+    if host.name in SHOWN or os.environ.get("E2E_HOSTS") == "all"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """All runs, by host and case, and what the servers counted."""
+
+    runs: dict[tuple[str, str], Run]
+    requests: dict[str, list[str]]
+    tokens: dict[str, int]
+    refusals: list[str]
+    logged: list[dict[str, object]]
+
+    def log_of(self, host: str, case: str) -> list[dict[str, object]]:
+        return [
+            line for line in self.logged if line["event"] == "request" and line.get("model") == model_of(host, case)
+        ]
+
+
+def model_of(host: str, case: str) -> str:
+    return f"{case}-{host.replace(' ', '_').lower()}"
+
+
+def routes(scripted: CheckedServer, llama: CheckedServer) -> str:
+    return f"""
+upstreams:
+  up: {{base_url: "{scripted.url}/v1", credential: sso}}
+  llama: {{base_url: "{llama.url}/v1", credential: sso}}
+models:
+  "llama-*": {{upstream: llama}}
+  "*": {{upstream: up}}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Run all cases, some at once. A program that is not installed is an error."""
+    folder = tmp_path_factory.mktemp("hosts")
+
+    def run_case(case: tuple[str, str]) -> Run:
+        name, kind = case
+        key = "unknown-key" if kind == "key" else KEY
+        home = folder / model_of(name, kind)
+        home.mkdir()
+        return run(BY_NAME[name], url, key, model_of(name, kind), home)
+
+    with ExitStack() as started:
+        issuer = Issuer(listening(started.enter_context(start_issuer(token_life_s=TOKEN_LIFE_S))))
+        upstream = listening(
+            started.enter_context(Process([sys.executable, "-m", "tests.e2e.hosts.upstream"], folder=ROOT))
+        )
+        # the largest prompt of these programs has 25,000 tokens of this model
+        model = start_model("tiny-ends.gguf", "--slot-tokens", "40960", "--answer-tokens", "200")
+        llama = listening(started.enter_context(model))
+        checks = [
+            CheckedServer(listening(started.enter_context(start_check(issuer, url)))) for url in (upstream, llama)
+        ]
+        process = started.enter_context(serve_routes(folder, issuer, routes(*checks)))
+        url = listening(process)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            done = dict(zip(CASES, pool.map(run_case, CASES), strict=True))
+        seen = get_json(f"{upstream}/requests")
+        refusals = [refusal for check in checks for refusal in check.tally().refusals]
+        logged = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+        yield Runs(done, seen["requests"], seen["tokens"], refusals, logged)
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+def test_a_task_with_tools_ends_right_across_token_changes(runs: Runs, host: Host):
+    done = runs.runs[host.name, "task"]
+    assert done.exit_code == 0, done.printed
+    assert "The words are amber and basalt." in done.printed
+    requests = runs.requests[model_of(host.name, "task")]
+    assert {request.split()[1].partition("?")[0] for request in requests} == {host.path}
+    assert {request.split()[2] for request in requests} == {"200"}
+    assert runs.tokens[model_of(host.name, "task")] > 1
+    assert {line["outcome"] for line in runs.log_of(host.name, "task")} == {"ok"}
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+def test_a_turn_over_llama_cpp_ends_well(runs: Runs, host: Host):
+    done = runs.runs[host.name, "llama"]
+    assert done.exit_code == 0, done.printed
+    lines = runs.log_of(host.name, "llama")
+    assert {line["outcome"] for line in lines} == {"ok"}
+    assert {line["path"] for line in lines} == {host.path}
+
+
+def test_no_stale_token_reached_an_upstream(runs: Runs):
+    assert runs.refusals == []
+
+
+@pytest.mark.parametrize(("host", "fault"), [case for case in CASES if case[1] in ALL_FAULTS], ids=lambda value: value)
+def test_a_fault_is_printed(runs: Runs, host: str, fault: str):
+    done = runs.runs[host, fault]
+    shown = re.sub(r"(?<=127\.0\.0\.1:)\d+", "PORT", done.printed)
+    assert (done.exit_code == 0) is (fault == "limited"), done.printed
+    if host in PRINTED:
+        assert PRINTED[host][fault] in " ".join(shown.split())
+    else:
+        print(f"{host}, {fault}:\n{shown}")
+
+
+@pytest.mark.parametrize("host", SHOWN)
+def test_the_page_shows_what_was_printed(host: str):
+    page = (DOCS / f"{host.replace(' ', '_').lower()}.md").read_text(encoding="utf-8")
+    words = " ".join(page.split())
+    assert [text for text in PRINTED[host].values() if text not in words] == []
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+def test_the_page_names_the_version_that_was_run(host: Host):
+    page = (DOCS / f"{host.name.replace(' ', '_').lower()}.md").read_text(encoding="utf-8")
+    wanted = json.loads((Path(__file__).parent / "hosts" / "package.json").read_text(encoding="utf-8"))
+    assert wanted["dependencies"][host.package] in page
