@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli.options import (
+    AGENT_HOSTS,
     CALL_OPERATIONS,
     CHECK_FAILED,
     coloured,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
+NO_MODEL_OF_HOST = "--as requires a model, as in `gatepass doctor MODEL --as codex`."
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
 COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
@@ -60,6 +62,12 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
     type=click.Choice(CALL_OPERATIONS),
     help="With --call: the operation. Default: the one that the model is declared for, else chat.",
 )
+@click.option(
+    "--as",
+    "agent_host",
+    type=click.Choice(AGENT_HOSTS),
+    help="Send the request of this program to MODEL, which may be billed, and print what to set in it.",
+)
 @click.option("--url", metavar="BASE_URL", help="Test a running gatepass from here, by its base URL and a key.")
 @click.option("--key-stdin", is_flag=True, help="With --url: read the API key from standard input.")
 @json_option
@@ -69,12 +77,15 @@ def doctor(
     url: str | None,
     caller: str | None,
     operation: str | None,
+    agent_host: str | None,
     *,
     call: bool,
     key_stdin: bool,
     as_json: bool,
 ) -> None:
     """Test every hop (DNS, TCP, proxy, TLS, token and model list), and print the remedy for each one that fails.
+
+    --as sends the request that Codex or Claude Code sends, to prove that its upstream accepts it.
 
     With MODEL, only the upstreams on the route of that model are tested. Without --call, no model is called and
     nothing is billed.
@@ -85,14 +96,18 @@ def doctor(
     Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
     for option, given in (("--key", caller), ("--operation", operation)):
-        if given is not None and not call:
+        if given is not None and not (call or (agent_host and option == "--key")):
             raise click.UsageError(f"{option} requires --call.")
+    if agent_host is not None and (model is None or call):
+        raise click.UsageError(NO_MODEL_OF_HOST if model is None else "--as sends its own call: leave out --call.")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     if url is not None:
         report = Report(as_json=as_json)
         for option, given in (("--key", caller), ("--config", path)):
             if given is not None:
                 raise click.UsageError(f"{option} names an entry or a file of this machine: leave it out with --url.")
+        if agent_host is not None:
+            raise click.UsageError("--as sends the request with this configuration: leave it out with --url.")
         from gatepass.cli.remote import Asked, checked_url, diagnose_url
 
         base_url = checked_url(url)
@@ -107,7 +122,11 @@ def doctor(
     loaded = load_or_exit(path)
     report = Report(as_json=as_json, names_variables=loaded.source == SOURCE)
     try:
-        calls = _calls(loaded.config, model, operation, find_key(loaded.config, caller)) if call else ()
+        allowed = find_key(loaded.config, caller)
+        calls = _calls(loaded.config, model, operation, allowed) if call else []
+        if agent_host is not None and model is not None:
+            calls, report.settings = _calls_of_host(loaded.config, agent_host, model, allowed)
+            model = None  # its other operations are not tested
         valid = f"{loaded.source} is valid: {summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
         if problem := _unknown_host(loaded.config.server.host):
@@ -157,6 +176,23 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
     return calls
 
 
+def _calls_of_host(config: Config, agent_host: str, model: str, key: AccessKey | None) -> tuple[list[ProbeCall], str]:
+    """Return the request of an agent host for `model`, and what its user sets."""
+    from gatepass.auth.model_access import check_model_access, check_operation_access
+    from gatepass.cli.agent_hosts import AGENT_HOSTS, settings_of
+    from gatepass.cli.probe import ProbeCall
+    from gatepass.operations.table import OPERATIONS
+
+    host, profile = AGENT_HOSTS[agent_host], (key.profile if key is not None else None) or "plain"
+    if key is not None:
+        check_operation_access(key, next(row for row in OPERATIONS if row.name == host.operation))
+        check_model_access(key, model)
+    # an address that means all interfaces is none to connect to
+    name = "HOST" if config.server.host in ("0.0.0.0", "::") else config.server.host  # noqa: S104 - compared, not bound
+    settings = settings_of(host, f"http://{name}:{config.server.port}", model)
+    return [ProbeCall(host.operation, model, profile, agent_host=host)], settings
+
+
 KEY = "GATEPASS_KEY"
 
 
@@ -184,6 +220,8 @@ class Report:
         self._as_json = as_json
         self._names_variables = names_variables
         self.steps: list[Step] = []
+        self.settings = ""
+        """Printed at the end."""
         self._progress = ExitStack()
 
     def begin(self, hop: str, what: str) -> None:
@@ -225,9 +263,12 @@ class Report:
         # a script must not take a run that proved nothing for a success
         code = CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
         if self._as_json:
-            self.print_json(code)
-        elif code == NOTHING_PROVEN:
+            self.print_json(code, **({"settings": self.settings} if self.settings else {}))
+            return code
+        if code == NOTHING_PROVEN:
             click.echo(NOTHING, err=True)
+        if self.settings:
+            click.echo(f"\n{self.settings}", nl=False)
         return code
 
     def print_json(self, code: int, **more: object) -> None:

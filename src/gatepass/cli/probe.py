@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatepass.cancel import timeout
+from gatepass.cli.agent_hosts import AgentHost
 from gatepass.cli.reach import Step, StepOutcome, requires_tls, upstream_server
 from gatepass.clock import Clock
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
@@ -310,6 +311,8 @@ class ProbeCall:
     model: str
     profile: str = "plain"
     stream: bool = False
+    agent_host: AgentHost | None = None
+    """The program whose request is sent instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,17 +323,26 @@ class TargetProbe:
     target: Target
     calls: tuple[Call, ...]
     profile: ProfileRules
+    query: bytes = b""
 
 
 def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> list[TargetProbe]:
     """Return the calls that `probe_call` sends to `upstream`, in the order of its route."""
-    calls = samples(probe_call.operation, probe_call.model)
-    if probe_call.stream:
-        calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
-    named = f"{probe_call.operation}{' as a stream' if probe_call.stream else ''}"
+    host, named = probe_call.agent_host, f"{probe_call.operation}{' as a stream' if probe_call.stream else ''}"
+    if host is not None:
+        calls: tuple[Call, ...] = (host.call(probe_call.model),)
+        named = f"the request of {host.title} {host.version}"
+    else:
+        calls = samples(probe_call.operation, probe_call.model)
+        if probe_call.stream:
+            calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
     return [
         TargetProbe(
-            f"{named} with {target.model or probe_call.model}", target, calls, state.profiles[probe_call.profile]
+            f"{named} with {target.model or probe_call.model}",
+            target,
+            calls,
+            state.profiles[probe_call.profile],
+            b"" if host is None else host.query,
         )
         for target in state.routes.resolve(probe_call.operation, probe_call.model)
         if target.upstream == upstream.name
@@ -380,7 +392,8 @@ async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[s
 
 async def _call(state: AppState, target_probe: TargetProbe, call: Call) -> tuple[str, tuple[str, ...]]:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
-    context, began_s = RequestContext.without_client(state, target_probe.profile), state.clock.now()
+    context = RequestContext.without_client(state, target_probe.profile, target_probe.query)
+    began_s = state.clock.now()
     settings = target_probe.profile.settings
     answer = await send_own_call(Attempt.begin(state, (target_probe.target,), call, settings), try_call, context)
     attempt = context.attempt

@@ -1,0 +1,121 @@
+"""`gatepass doctor --as` sends the request of an agent host, and prints what to set in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gatepass.cli import main
+from gatepass.cli.agent_hosts import AGENT_HOSTS
+from gatepass.cli.options import AGENT_HOSTS as CHOICES
+from tests.integration import messages_upstream
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, event, reply, stream
+
+TOKEN = "static-token-4711"
+LIST = [Send(reply({"object": "list", "data": [{"id": "m"}]}))]
+COMPLETED = {"type": "response.completed", "response": {"id": "r", "object": "response", "status": "completed"}}
+RESPONSE = [Send(stream(event({"type": "response.created", "response": {"id": "r"}}), event(COMPLETED)))]
+
+
+def serve(request: Received) -> Dialogue:
+    if request.header("authorization") != f"Bearer {TOKEN}":
+        return [Send(reply({"error": {"message": "no token"}}, 401))]
+    if request.target == "/v1/models":
+        return LIST
+    if request.target == "/v1/messages?beta=true":
+        return messages_upstream.answer()(request)
+    return RESPONSE if request.target == "/v1/responses" else [Send(reply({"detail": "Not Found"}, 404))]
+
+
+async def doctor(upstream: Scripted, folder: Path, *arguments: str, **blocks: Any) -> Result:
+    """Run `gatepass doctor` for one upstream."""
+    path = folder / "gatepass.json"
+    config = {
+        "credentials": {"c": {"type": "static", "token": TOKEN}},
+        "upstreams": {"chat": {"base_url": f"{upstream.url}/v1", "credential": "c"}},
+        "models": {"m": {"upstream": "chat"}},
+        **blocks,
+    }
+    path.write_text(json.dumps(config), encoding="utf-8")
+    command = ["doctor", *arguments, "--config", str(path)]
+    return await asyncio.to_thread(CliRunner().invoke, main, command)
+
+
+def calls(upstream: Scripted) -> Sequence[Received]:
+    return [request for request in upstream.received if request.method == "POST"]
+
+
+async def test_the_request_of_codex_is_sent_and_its_settings_are_printed(tmp_path: Path):
+    async with Scripted(answer=serve) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex")
+    assert result.exit_code == 0, result.output
+    (sent,) = calls(upstream)
+    body: Mapping[str, Any] = sent.json()
+    assert (sent.target, body["stream"], body["store"]) == ("/v1/responses", True, False)
+    assert body["include"] == ["reasoning.encrypted_content"]
+    assert body["tools"][0]["name"] == "exec_command"
+    assert "ok   upstream:chat stream: the request of Codex 0.169.0 with m: first event after" in result.output
+    assert 'base_url = "http://127.0.0.1:8080/v1"\n  wire_api = "responses"\n' in result.output
+    assert '  model = "m"\n' in result.output
+
+
+async def test_the_request_of_claude_code_is_sent_and_its_settings_are_printed(tmp_path: Path):
+    async with Scripted(answer=serve) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", server={"port": 9000})
+    assert result.exit_code == 0, result.output
+    (sent,) = calls(upstream)
+    assert sent.target == "/v1/messages?beta=true"
+    assert (sent.header("anthropic-version"), sent.header("x-app")) == ("2023-06-01", "cli")
+    assert "context-management-2025-06-27" in str(sent.header("anthropic-beta"))
+    assert sent.json()["context_management"] == {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    assert "the request of Claude Code 2.1.330 with m: first event after" in result.output
+    assert "  ANTHROPIC_BASE_URL=http://127.0.0.1:9000\n" in result.output
+    assert "  ANTHROPIC_MODEL=m\n" in result.output
+
+
+async def test_an_upstream_without_the_api_fails_in_its_words(tmp_path: Path):
+    async with Scripted(answer=without_api) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.output)
+    assert document["failed"] == ["upstream:chat stream"]
+    assert "Not Found" in document["steps"][-1]["why"]
+    assert document["settings"].startswith("Set in the environment of Claude Code")
+
+
+def without_api(request: Received) -> Dialogue:
+    return LIST if request.target == "/v1/models" else [Send(reply({"detail": "Not Found"}, 404))]
+
+
+async def test_a_key_that_may_not_use_the_operation_is_refused(tmp_path: Path):
+    access = {"keys": [{"name": "dify", "hash": f"sha256:{'0' * 64}", "operations": ["chat"]}]}
+    async with Scripted(answer=serve) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex", "--key", "dify", access=access)
+    assert result.exit_code == 1
+    assert "operation_not_allowed" in result.output
+    assert calls(upstream) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--as", "codex"), "--as requires a model"),
+        (("m", "--as", "codex", "--call"), "leave out --call"),
+        (("m", "--as", "codex", "--url", "http://127.0.0.1:9/v1"), "leave it out with --url"),
+        (("m", "--as", "cursor"), "is not one of"),
+    ],
+)
+def test_wrong_use_is_an_error(arguments: tuple[str, ...], problem: str):
+    result = CliRunner().invoke(main, ["doctor", *arguments])
+    assert result.exit_code == 2
+    assert problem in result.output
+
+
+def test_help_has_each_host():
+    assert tuple(AGENT_HOSTS) == CHOICES
