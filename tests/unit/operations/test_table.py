@@ -158,6 +158,16 @@ def test_a_path_without_a_base_url_gets_the_right_one(path):
     assert unknown_path_error(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."
 
 
+@pytest.mark.parametrize("path", ["/mcp", "/v1/mcp", "/mcp/"])
+def test_a_client_of_mcp_learns_what_gatepass_serves(path: str):
+    message = unknown_path_error(path, "", "http://gw/v1").message
+    assert message.startswith("gatepass is not an MCP server")
+    assert "Enter http://gw/v1 as the base URL of the host's models: docs/agents_and_mcp_hosts.md." in message
+    with pytest.raises(UnknownPath, match="not an MCP server"):
+        match_operation("POST", path)
+    assert unknown_path_error(f"/llm{path}", "/llm").message.startswith("gatepass is not an MCP server")
+
+
 @pytest.mark.parametrize("base_path", ["", "/llm"])
 @pytest.mark.parametrize("path", ["/v1/messages/nothing", "/v1//v1/messages/b/c/d", "/messages/batches/b-1/nothing"])
 def test_a_path_below_messages_is_unknown_in_the_format_of_its_clients(path, base_path):
