@@ -23,7 +23,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check reference recordings golden e2e e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check reference recordings golden e2e hosts e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -141,6 +141,10 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 	tests/e2e/setup.sh
 	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
 	$(BIN)/pytest tests/e2e $(E2E_BESIDE:%=--ignore=%)
+
+hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints: ten minutes
+	tests/e2e/setup.sh
+	E2E_HOSTS=all $(BIN)/pytest -s tests/e2e/test_hosts.py
 
 e2e-prometheus: ## Put Debian's Prometheus into .e2e/ for tests/e2e/test_prometheus.py, without root
 	tests/e2e/prometheus/fetch.sh .e2e/prometheus

@@ -349,7 +349,7 @@ AGENTS = (
     Symptom(
         "openai-agents: 404 of `/v1/responses`",
         "The SDK uses the Responses API by default, and the upstream does not serve it.",
-        "Use `OpenAIChatCompletionsModel`: see the [example](clients/README.md#agents-and-mcp-hosts).",
+        "Use `OpenAIChatCompletionsModel`: see the [example](agents_and_mcp_hosts.md#agents).",
     ),
     Symptom(
         "OpenCode shows nothing for a minute or longer",
@@ -531,8 +531,8 @@ GROUPS: Mapping[str, tuple[str, tuple[Symptom, ...]]] = MappingProxyType(
         "Tokens": ("`gatepass token`, `gatepass doctor` or the log prints this.", TOKEN),
         "Agents and MCP hosts": (
             (
-                "An agent or an MCP host shows this. [Clients](clients/README.md#agents-and-mcp-hosts) tests a "
-                "call of a tool, and has the lines of a [script](clients/README.md#scripts-with-the-openai-package)."
+                "An agent or an MCP host shows this. [SDKs, agents and MCP hosts](agents_and_mcp_hosts.md) tests a "
+                "call of a tool, and has the lines of a [script](agents_and_mcp_hosts.md#openai-sdks)."
             ),
             AGENTS,
         ),

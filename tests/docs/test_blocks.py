@@ -37,7 +37,8 @@ INLINE = re.compile(r"`(gatepass [^`]+)`")
 RUN = {
     ("CONTRIBUTING.md", "sh python diff"): "test_contributing",
     ("README.md", "yaml"): "test_readme",
-    ("docs/clients/README.md", "console python sh"): "test_clients",
+    ("docs/clients/README.md", "console"): "test_clients",
+    ("docs/agents_and_mcp_hosts.md", "python sh json"): "test_clients",
     ("docs/clients/*.md", "json toml"): "test_clients",
     ("docs/container.md", "text"): "test_compose_clients",
     ("docs/container.md", "yaml"): "test_compose",

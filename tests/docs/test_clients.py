@@ -20,11 +20,16 @@ from tests.integration.scripted import Scripted, Send, reply
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()
+AGENTS = (DOCS / "agents_and_mcp_hosts.md").read_text()
 PAGES = {"ragflow": DOCS / "ragflow.md", **{page.stem: page for page in DOCS.glob("clients/[!R]*.md")}}
 
 
-def test_every_profile_of_a_client_has_its_page_and_every_page_its_profile():
-    assert set(PAGES) == set(BUILT_IN_PROFILES) - {"plain"}
+RUN = {"claude_code", "cline", "codex", "continue", "opencode", "qwen_code"}
+"""The programs of tests/e2e/test_hosts.py."""
+
+
+def test_every_profile_of_a_client_has_its_page():
+    assert set(BUILT_IN_PROFILES) - {"plain"} <= set(PAGES)
 
 
 def test_every_page_is_in_the_index():
@@ -35,7 +40,7 @@ def test_every_page_is_in_the_index():
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_states_whether_its_profile_is_needed(name):
     text = PAGES[name].read_text()
-    if BUILT_IN_PROFILES[name] == PLAIN:
+    if BUILT_IN_PROFILES.get(name, PLAIN) == PLAIN:
         assert "no profile is needed" in text
     else:
         assert f"profile: {name}" in text
@@ -49,7 +54,7 @@ def test_the_pages_have_the_same_sections(name):
 
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_states_whether_the_client_was_run(name):
-    words = "was run here" if name in ("codex", "opencode") else "not tried here"
+    words = "was run here" if name in RUN else "not tried here"
     assert words in PAGES[name].read_text().replace("\n", " ")
 
 
@@ -90,6 +95,7 @@ def test_the_file_of_continue_leads_to_gatepass():
 @pytest.mark.parametrize(
     ("name", "url"),
     [
+        ("claude_code", "http://gatepass.example:8080"),
         ("opencode", "http://gatepass.example:8080/v1"),
         ("vscode", "http://gatepass.example:8080/v1/chat/completions"),
     ],
@@ -113,12 +119,12 @@ def test_the_index_shows_what_a_new_key_prints():
     assert re.sub(r"(?<=gp-)[\w-]+|(?<=sha256:)[0-9a-f]+", "…", printed) == shown
 
 
-def of_index(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", INDEX, re.MULTILINE | re.DOTALL)
+def of_agents(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", AGENTS, re.MULTILINE | re.DOTALL)
 
 
-async def test_the_script_of_the_index_gets_its_answer_by_arguments_and_by_variables() -> None:
-    (script, *_), (exports, _) = of_index("python"), of_index("sh")
+async def test_the_script_of_the_page_gets_its_answer_by_arguments_and_by_variables() -> None:
+    (script, *_), (exports, _) = of_agents("python"), of_agents("sh")
     by_variables, replaced = re.subn(r"OpenAI\(base_url.*\)", "OpenAI()", script)
     assert replaced == 1
     message = {"role": "assistant", "content": "Hello!"}
@@ -140,11 +146,11 @@ async def test_the_script_of_the_index_gets_its_answer_by_arguments_and_by_varia
     assert [request.header("authorization") for request in llm.received] == [None, None]
 
 
-def test_each_script_of_the_index_leads_to_gatepass() -> None:
-    scripts = of_index("python")
+def test_each_script_of_the_page_leads_to_gatepass() -> None:
+    scripts = of_agents("python")
     assert len(scripts) == 4
     for script in scripts:
-        compile(script, "the index", "exec")
+        compile(script, "the page", "exec")
         assert 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
     assert "set_tracing_disabled(True)" in scripts[2]
 
@@ -155,8 +161,8 @@ def test_opencode_gets_the_limits_of_its_models() -> None:
         assert set(model["limit"]) == {"context", "output"}
 
 
-async def test_the_tool_call_of_the_index_reaches_the_upstream_and_its_answer_the_client_unchanged() -> None:
-    (_, command), (shown,) = of_index("sh"), of_index("json")
+async def test_the_tool_call_of_the_page_reaches_the_upstream_and_its_answer_the_client_unchanged() -> None:
+    (_, command), (shown,) = of_agents("sh"), of_agents("json")
     body = shlex.split(command.replace("\\\n", ""))[-1].encode()
     assert json.loads(body)["tools"][0]["function"]["name"] == "get_time"
     async with (

@@ -82,6 +82,8 @@ def next_turn(tools: list[str], results: list[str], is_task: bool) -> Turn:
     if done < len(COMMANDS):
         call = (f"call_{done + 1}_of_the_task", shell, json.dumps(SHELLS[shell](COMMANDS[done])))
         return Turn(f"I run command {done + 1}.", call)
+    if len(words) < len(COMMANDS):
+        raise Refused(f"The shell printed no word: {results}")
     return Turn(f"The words are {' and '.join(words)}.")
 
 
