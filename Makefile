@@ -19,7 +19,7 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients valkey))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey))
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -144,7 +144,7 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 
 hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints: ten minutes
 	tests/e2e/setup.sh
-	E2E_HOSTS=all $(BIN)/pytest -s tests/e2e/test_hosts.py
+	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
 
 e2e-prometheus: ## Put Debian's Prometheus into .e2e/ for tests/e2e/test_prometheus.py, without root
 	tests/e2e/prometheus/fetch.sh .e2e/prometheus

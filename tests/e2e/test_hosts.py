@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ DOCS = ROOT / "docs" / "clients"
 BY_NAME = {host.name: host for host in HOSTS}
 SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
 ALL_FAULTS = (*FAULTS, "key")
-CASES = [(host.name, kind) for host in HOSTS for kind in ("task", "llama")] + [
+CASES = [(host.name, kind) for kind in ("task", "llama") for host in HOSTS] + [
     (host.name, fault)
     for host in HOSTS
     for fault in ALL_FAULTS
@@ -51,18 +51,29 @@ CASES = [(host.name, kind) for host in HOSTS for kind in ("task", "llama")] + [
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """All runs, by host and case, and what the servers counted."""
+    """The runs, which go on beside the tests, and what the servers counted."""
 
-    runs: dict[tuple[str, str], Run]
-    requests: dict[str, list[str]]
-    tokens: dict[str, int]
-    refusals: list[str]
-    logged: list[dict[str, object]]
+    futures: dict[tuple[str, str], Future[Run]]
+    upstream: str
+    checks: list[CheckedServer]
+    gatepass: Process
+
+    def result(self, host: str, case: str) -> Run:
+        return self.futures[host, case].result()
+
+    def requests(self, host: str, case: str) -> list[str]:
+        """Return the requests that the upstream received, as `METHOD PATH STATUS`."""
+        received: list[str] = get_json(f"{self.upstream}/requests")["requests"][model_of(host, case)]
+        return received
+
+    def tokens(self, host: str, case: str) -> int:
+        count: int = get_json(f"{self.upstream}/requests")["tokens"][model_of(host, case)]
+        return count
 
     def log_of(self, host: str, case: str) -> list[dict[str, object]]:
-        return [
-            line for line in self.logged if line["event"] == "request" and line.get("model") == model_of(host, case)
-        ]
+        logged = [json.loads(line) for line in self.gatepass.output.splitlines() if line.startswith("{")]
+        model = model_of(host, case)
+        return [line for line in logged if line["event"] == "request" and line.get("model") == model]
 
 
 def model_of(host: str, case: str) -> str:
@@ -82,7 +93,7 @@ models:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """Run all cases, some at once. A program that is not installed is an error."""
+    """Begin all cases, in the order of the tests."""
     folder = tmp_path_factory.mktemp("hosts")
 
     def run_case(case: tuple[str, str]) -> Run:
@@ -106,41 +117,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         process = started.enter_context(serve_routes(folder, issuer, routes(*checks)))
         url = listening(process)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            done = dict(zip(CASES, pool.map(run_case, CASES), strict=True))
-        seen = get_json(f"{upstream}/requests")
-        refusals = [refusal for check in checks for refusal in check.tally().refusals]
-        logged = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
-        yield Runs(done, seen["requests"], seen["tokens"], refusals, logged)
+            yield Runs({case: pool.submit(run_case, case) for case in CASES}, upstream, checks, process)
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 def test_a_task_with_tools_ends_right_across_token_changes(runs: Runs, host: Host):
-    done = runs.runs[host.name, "task"]
+    done = runs.result(host.name, "task")
     assert done.exit_code == 0, done.printed
     assert "The words are amber and basalt." in done.printed
-    requests = runs.requests[model_of(host.name, "task")]
+    requests = runs.requests(host.name, "task")
     assert {request.split()[1].partition("?")[0] for request in requests} == {host.path}
     assert {request.split()[2] for request in requests} == {"200"}
-    assert runs.tokens[model_of(host.name, "task")] > 1
+    assert runs.tokens(host.name, "task") > 1
     assert {line["outcome"] for line in runs.log_of(host.name, "task")} == {"ok"}
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 def test_a_turn_over_llama_cpp_ends_well(runs: Runs, host: Host):
-    done = runs.runs[host.name, "llama"]
+    done = runs.result(host.name, "llama")
     assert done.exit_code == 0, done.printed
     lines = runs.log_of(host.name, "llama")
     assert {line["outcome"] for line in lines} == {"ok"}
     assert {line["path"] for line in lines} == {host.path}
 
 
-def test_no_stale_token_reached_an_upstream(runs: Runs):
-    assert runs.refusals == []
-
-
 @pytest.mark.parametrize(("host", "fault"), [case for case in CASES if case[1] in ALL_FAULTS], ids=lambda value: value)
 def test_a_fault_is_printed(runs: Runs, host: str, fault: str):
-    done = runs.runs[host, fault]
+    done = runs.result(host, fault)
     shown = re.sub(r"(?<=127\.0\.0\.1:)\d+", "PORT", done.printed)
     if host in PRINTED:
         assert done.exit_code is not None, done.printed
@@ -148,6 +151,10 @@ def test_a_fault_is_printed(runs: Runs, host: str, fault: str):
         assert PRINTED[host][fault] in " ".join(shown.split())
     else:
         print(f"{host}, {fault}, {done.exit_code} after {done.took_s:.0f} s:\n{shown}")
+
+
+def test_no_stale_token_reached_an_upstream(runs: Runs):
+    assert [refusal for check in runs.checks for refusal in check.tally().refusals] == []
 
 
 @pytest.mark.parametrize("host", SHOWN)
