@@ -108,8 +108,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         upstream = listening(
             started.enter_context(Process([sys.executable, "-m", "tests.e2e.hosts.upstream"], folder=ROOT))
         )
-        # the largest prompt of these programs, of Qwen Code, has 45,000 tokens of this model
-        model = start_model("tiny-ends.gguf", "--slot-tokens", "57344", "--answer-tokens", "200")
+        # the largest prompt of these programs, of Codex, has 25,000 tokens of this model
+        limits = ("--slots", "1", "--slot-tokens", "32768", "--answer-tokens", "200")
+        model = start_model("tiny-ends.gguf", *limits)
         llama = listening(started.enter_context(model))
         checks = [
             CheckedServer(listening(started.enter_context(start_check(issuer, url)))) for url in (upstream, llama)
@@ -137,7 +138,8 @@ def test_a_turn_over_llama_cpp_ends_well(runs: Runs, host: Host):
     done = runs.result(host.name, "llama")
     assert done.exit_code == 0, done.printed
     lines = runs.log_of(host.name, "llama")
-    assert {line["outcome"] for line in lines} == {"ok"}
+    assert "ok" in {line["outcome"] for line in lines}
+    assert "error" not in {line["outcome"] for line in lines}
     assert {line["path"] for line in lines} == {host.path}
 
 

@@ -120,7 +120,8 @@ stream_max_retries = 1
         "@qwen-code/qwen-code",
         ".bin/qwen",
         "/v1/chat/completions",
-        ("--yolo", "--auth-type", "openai", "--prompt", PROMPT),
+        # its own instructions take llama.cpp half a minute
+        ("--yolo", "--auth-type", "openai", "--system-prompt", "You are a coding agent.", "--prompt", PROMPT),
         {"OPENAI_BASE_URL": "@URL@/v1", "OPENAI_API_KEY": "@KEY@", "OPENAI_MODEL": "@MODEL@"},
         {
             # under load a terminal of its own loses the output of a command that ends at once
@@ -128,7 +129,8 @@ stream_max_retries = 1
 {
   "privacy": {"usageStatisticsEnabled": false},
   "telemetry": {"enabled": false},
-  "tools": {"shell": {"enableInteractiveShell": false}}
+  "tools": {"shell": {"enableInteractiveShell": false}},
+  "memory": {"enableManagedAutoMemory": false, "enableManagedAutoDream": false}
 }
 """
         },
