@@ -107,10 +107,13 @@ def test_every_url_of_an_operation_is_reported_with_what_becomes_of_a_form():
     ]
 
 
-def test_responses_have_a_stream_mode_and_one_url():
+def test_responses_have_a_stream_mode_and_the_url_of_compactions():
     found = reported("responses", model={"stream": "emulate"})
     assert "stream: emulate, gatepass requests a whole reply" in found
-    assert [step for step in found if step.startswith("POST")] == [f"POST {URL}/responses, with no credential"]
+    assert [step for step in found if step.startswith("POST")] == [
+        f"POST {URL}/responses, with no credential",
+        f"POST {URL}/responses/compact, with no credential",
+    ]
 
 
 def test_a_form_to_an_upstream_that_takes_none_is_refused():
