@@ -230,5 +230,17 @@ def run(host: Host, url: str, key: str, model: str, home: Path) -> Run:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # its own processes too
             printed, exit_code = process.communicate()[0], None
+    _end_left(home)
     text = CONTROL.sub("", printed.decode(errors="replace"))
     return Run(text, exit_code, time.monotonic() - began_s)
+
+
+def _end_left(home: Path) -> None:
+    """End what the program left running in sessions of its own, such as Cline's hub: by the home folder of this run."""
+    mine = f"HOME={home}".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mine in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended, or belongs to another user
