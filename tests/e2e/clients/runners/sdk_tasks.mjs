@@ -1,0 +1,72 @@
+// Run tasks of two steps with a Node client, as sdk_tasks.py does with the Python ones.
+
+import process from 'node:process';
+
+const [, , way, given] = process.argv;
+const task = JSON.parse(given);
+const schema = {
+  type: 'object', properties: { a: { type: 'integer' }, b: { type: 'integer' } }, required: ['a', 'b'], additionalProperties: false,
+};
+
+async function byOpenAI(model, streams, steps) {
+  const { default: OpenAI } = await import('openai');
+  const client = new OpenAI({ maxRetries: 0 });
+  const tools = [{ type: 'function', name: 'add', parameters: schema, strict: false }];
+  const picture = { type: 'input_image', image_url: `data:image/png;base64,${task.picture}`, detail: 'auto' };
+  const input = [{ role: 'user', content: [{ type: 'input_text', text: task.question }, picture] }];
+  for (;;) {
+    const asked = { model, input, tools };
+    const answer = streams ? await client.responses.stream(asked).finalResponse() : await client.responses.create(asked);
+    const calls = answer.output.filter((one) => one.type === 'function_call')
+      .map((one) => [one.call_id, one.name, JSON.parse(one.arguments)]);
+    steps.push({ text: answer.output_text, calls, tokens: [answer.usage.input_tokens, answer.usage.output_tokens] });
+    if (!calls.length) return;
+    input.push(...answer.output);
+    input.push(...calls.map(([id, , { a, b }]) => ({ type: 'function_call_output', call_id: id, output: String(a + b) })));
+  }
+}
+
+async function byAISDK(model, streams, steps) {
+  const { generateText, jsonSchema, stepCountIs, streamText, tool } = await import('ai');
+  globalThis.AI_SDK_LOG_WARNINGS = false;
+  let failed = null;
+  const asked = {
+    model, maxRetries: 0, stopWhen: stepCountIs(3),
+    tools: { add: tool({ inputSchema: jsonSchema(schema), execute: ({ a, b }) => a + b }) },
+    messages: [{ role: 'user', content: [{ type: 'text', text: task.question }, { type: 'image', image: task.picture }] }],
+    onError: ({ error }) => { failed ??= error; },
+  };
+  const answer = streams ? streamText(asked) : await generateText(asked);
+  if (streams) await answer.consumeStream({ onError: (error) => { failed ??= error; } });
+  if (failed) throw failed;
+  for (const one of await answer.steps) {
+    const calls = one.toolCalls.map((call) => [call.toolCallId, call.toolName, call.input]);
+    steps.push({ text: one.text, calls, tokens: [one.usage.inputTokens, one.usage.outputTokens] });
+  }
+}
+
+const WAYS = {
+  'openai': byOpenAI,
+  '@ai-sdk/openai': async (model, ...others) => {
+    const { createOpenAI } = await import('@ai-sdk/openai');
+    return byAISDK(createOpenAI({ baseURL: process.env.OPENAI_BASE_URL }).responses(model), ...others);
+  },
+  '@ai-sdk/anthropic': async (model, ...others) => {
+    const { createAnthropic } = await import('@ai-sdk/anthropic');
+    return byAISDK(createAnthropic({ baseURL: `${process.env.ANTHROPIC_BASE_URL}/v1` })(model), ...others);
+  },
+};
+
+const outcomes = [];
+for (const { model, streams } of task.runs) {
+  const steps = [];
+  let error = null;
+  try {
+    await WAYS[way](model, streams, steps);
+  } catch (caught) {
+    const message = caught.message ?? JSON.stringify(caught); // the AI SDK throws an event of the stream as it is
+    error = { status: caught.statusCode ?? caught.status ?? null, message };
+  }
+  outcomes.push({ steps, error });
+}
+process.stdout.write(JSON.stringify(outcomes));

@@ -1,0 +1,176 @@
+"""SDKs over the Responses and the Messages API: a tool task with a picture in each form of the answer, and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gatepass.protocols.responses import synthesize_response
+from gatepass.sse.chunk import EnvelopeDefaults
+from tests.e2e.clients.conversation import PICTURE, QUESTION
+from tests.e2e.clients.measurement import RUNNERS
+from tests.e2e.servers import installed
+from tests.integration import messages_upstream as anthropic
+from tests.integration.gateway import gateway
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Pause, Received, Scripted, Send, chunk, reply, stream
+from tests.unit.sse import responses as openai
+
+Document = dict[str, Any]
+CALLS = {"call_1": {"a": 20, "b": 1}, "call_2": {"a": -7, "b": 40}}
+RESULTS = {call_id: str(sum(arguments.values())) for call_id, arguments in CALLS.items()}
+CALLING, DONE = 'I add "both".\n蓝', "It is 21 °C and 33 %."
+STEPS = [
+    {"text": CALLING, "calls": [[call_id, "add", found] for call_id, found in CALLS.items()], "tokens": [11, 7]},
+    {"text": DONE, "calls": [], "tokens": [11, 7]},
+]
+
+
+class Messages:
+    path = "/v1/messages"
+    rate_limit = anthropic.error("rate_limit_error", "Slow down.", 429)
+    overflow = anthropic.error("invalid_request_error", "prompt is too long: 9 tokens > 8 maximum", 400)
+    failure = b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}}\n\n'
+
+    @staticmethod
+    def results(body: Document) -> Document:
+        """Return the text of each tool result by the id of its call."""
+        blocks = [one for message in body["messages"] for one in message["content"] if isinstance(one, dict)]
+        found = {}
+        for one in blocks:
+            if one["type"] == "tool_result":
+                content = one["content"]
+                found[one["tool_use_id"]] = content if isinstance(content, str) else content[0]["text"]
+        return found
+
+    @staticmethod
+    def answer(*, ends: bool) -> Document:
+        usage = {"input_tokens": 11, "output_tokens": 7}
+        text = {"type": "text", "text": DONE if ends else CALLING}
+        calls = [{"type": "tool_use", "id": key, "name": "add", "input": found} for key, found in CALLS.items()]
+        if ends:
+            return anthropic.message(text, usage=usage)
+        return anthropic.message(anthropic.THINKING, text, *calls, usage=usage, stop_reason="tool_use")
+
+    events = staticmethod(anthropic.events)
+
+
+class Responses:
+    path = "/v1/responses"
+    rate_limit = reply(
+        {"error": {"message": "Slow down.", "type": "rate_limit_error", "code": "rate_limit_exceeded"}}, 429
+    )
+    overflow = reply(
+        {"error": {"message": "prompt is too long", "type": "x", "code": "context_length_exceeded", "param": "input"}},
+        400,
+    )
+    failure = b'event: error\ndata: {"type":"error","sequence_number":4,"code":"server_error","message":"Busy."}\n\n'
+
+    @staticmethod
+    def results(body: Document) -> Document:
+        found = {}
+        for one in body["input"]:
+            if one.get("type") == "function_call_output":
+                found[one["call_id"]] = one["output"]
+        return found
+
+    @staticmethod
+    def answer(*, ends: bool) -> Document:
+        said = openai.message(openai.part(DONE if ends else CALLING, logprobs=[]))
+        calls = [
+            openai.call(id=f"fc_{key}", call_id=key, name="add", arguments=json.dumps(found))
+            for key, found in CALLS.items()
+        ]
+        return openai.response(said) if ends else openai.response(openai.reasoning("Hm"), said, *calls)
+
+    @staticmethod
+    def events(document: Document) -> list[bytes]:
+        return [*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"))]
+
+
+Api = type[Messages] | type[Responses]
+
+
+def answer_of(api: Api, request: Received) -> Dialogue:
+    """Answer as the model's name says. A task requires the picture, and the result of each of its calls."""
+    body = request.json()
+    begun = stream(*api.events(api.answer(ends=True))[:4], end=b"")
+    match body["model"]:
+        case "limited":
+            return [Send(api.rate_limit)]
+        case "overflow":
+            return [Send(api.overflow)]
+        case "busy":  # the pauses let the client receive the first events
+            return [Send(begun), Pause(0.1), Send(chunk(api.failure) + LAST_CHUNK)]
+        case "dies":
+            return [Send(begun), Pause(0.1), Fin()]
+    results = api.results(body)
+    if request.target.partition("?")[0] != api.path or PICTURE not in json.dumps(body) or results not in ({}, RESULTS):
+        return [Send(reply({"error": {"message": f"{request.target}: {body}", "type": "invalid_request_error"}}, 400))]
+    document = api.answer(ends=bool(results))
+    return [Send(stream(*api.events(document), end=LAST_CHUNK) if body.get("stream") else reply(document))]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    name: str
+    folder: str
+    """The name of the installation in `.e2e/`."""
+    api: Api
+    is_node: bool = False
+
+    async def run(self, port: int, *runs: tuple[str, bool]) -> list[Document]:
+        """Return what the client makes of each of `runs`: a model, and whether it streams."""
+        folder = installed(self.folder)
+        asked = [{"model": model, "streams": streams} for model, streams in runs]
+        task = json.dumps({"question": QUESTION, "picture": PICTURE, "runs": asked})
+        command: list[Any] = [folder / "bin" / "python", RUNNERS / "sdk_tasks.py", self.name, task]
+        if self.is_node:
+            command = ["node", "--input-type=module", "-", self.name, task]
+        url = f"http://127.0.0.1:{port}"
+        bases = {"OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url}
+        keys = {"OPENAI_API_KEY": "none", "ANTHROPIC_API_KEY": "none"}
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command), env={**os.environ, **bases, **keys}, cwd=folder,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        script = (RUNNERS / "sdk_tasks.mjs").read_bytes() if self.is_node else b""
+        printed, _ = await asyncio.wait_for(process.communicate(script), 60)
+        outcomes: list[Document] = json.loads(printed)
+        return outcomes
+
+
+CLIENTS = (
+    Client("openai", "python-client", Responses),
+    Client("openai", "node-client", Responses, is_node=True),
+    Client("openai-agents", "python-agents", Responses),
+    Client("langchain-openai", "python-langchain", Responses),
+    Client("@ai-sdk/openai", "node-ai-sdk", Responses, is_node=True),
+    Client("langchain-anthropic", "python-langchain", Messages),
+    Client("@ai-sdk/anthropic", "node-ai-sdk", Messages, is_node=True),
+)
+FORMS = ("auto", "emulate", "aggregate")
+WORDS = {"limited": "Slow down.", "overflow": "prompt is too long", "busy": "Busy.", "dies": "closed the connection"}
+STATUSES = {"limited": 429, "overflow": 400}
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: f"{client.name} in {client.folder}")
+async def test_each_task_has_the_same_steps_in_each_form_and_each_error_is_raised(client: Client):
+    tasks = [(form, streams) for form in FORMS for streams in (False, True)]
+    faults = [("limited", False), ("overflow", False), *((fault, True) for fault in WORDS)]
+    models = {"*": {"upstream": "chat"}, **{form: {"upstream": "chat", "stream": form} for form in FORMS}}
+    async with (
+        Scripted(answer=lambda request: answer_of(client.api, request)) as upstream,
+        gateway(upstream=upstream.url, models=models) as gp,
+    ):
+        outcomes = await client.run(gp.port, *tasks, *faults)
+    assert outcomes[: len(tasks)] == [{"steps": STEPS, "error": None}] * len(tasks)
+    for (fault, _), outcome in zip(faults, outcomes[len(tasks) :], strict=True):
+        assert WORDS[fault] in outcome["error"]["message"]
+        assert outcome["steps"] == []
+        if fault in STATUSES:
+            assert outcome["error"]["status"] == STATUSES[fault]
