@@ -556,7 +556,8 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
                 if kind is ContentKind.UNDECIDED:
                     continue
                 if kind is not ContentKind.STREAM:
-                    return await buffer_reply(context, beginning)
+                    whole = await buffer_reply(context, beginning)
+                    return replace(whole, headers=_labelled_json(whole.headers))
                 piece, beginning = beginning, b""
             if not await _feed_slices(context, aggregator, piece):
                 break
@@ -612,8 +613,10 @@ async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> Buff
         raise
     if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
-    # the upstream's content type is that of a stream
-    headers = tuple(field for field in context.headers() if field[0] != b"content-type")
-    headers = (*headers, (b"content-type", b"application/json"))
-    reply = BufferedReply(context.response.status, headers, body, (AGGREGATED,))
+    reply = BufferedReply(context.response.status, _labelled_json(context.headers()), body, (AGGREGATED,))
     return await _repaired(context, reply)
+
+
+def _labelled_json(headers: Headers) -> Headers:
+    """`headers` of an upstream that labelled the reply as a stream: SDKs for Node would return its text unparsed."""
+    return (*(field for field in headers if field[0] != b"content-type"), (b"content-type", b"application/json"))
