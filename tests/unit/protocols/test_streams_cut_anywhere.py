@@ -1,0 +1,68 @@
+"""Streams as llama.cpp and the official APIs send them, relayed in two pieces: cut at every byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gatepass.protocols.message_events import MessageProgress, MessageRepair
+from gatepass.protocols.responses import ResponseProgress
+from gatepass.sse.event_stream import EventStream
+from tests.e2e.hosts.upstream import Messages, Responses, Turn
+from tests.unit.sse.streams import new_stream, pieces, with_line_ends
+
+RECORDED = Path(__file__).parent / "streams"
+"""What llama.cpp's server sent, byte for byte."""
+TURN = Turn('Größe: "1\\2" 🚀', ("call_1", "look", '{"city": "Zürich"}'))
+
+
+def of_messages() -> EventStream:
+    return new_stream(done_is_required=False, progress=MessageProgress(), repair=MessageRepair())
+
+
+def of_responses() -> EventStream:
+    return new_stream(done_is_required=False, progress=ResponseProgress())
+
+
+STREAMS: dict[str, tuple[Callable[[], EventStream], bytes]] = {
+    "messages of llama.cpp": (of_messages, (RECORDED / "llama_messages.txt").read_bytes()),
+    "messages with a call": (of_messages, b"".join(Messages.events({"model": "m"}, TURN))),
+    "responses of llama.cpp": (of_responses, (RECORDED / "llama_responses.txt").read_bytes()),
+    "responses with a call": (of_responses, b"".join(Responses.events({"model": "m"}, TURN))),
+}
+each_stream = pytest.mark.parametrize(("begun", "sent"), STREAMS.values(), ids=STREAMS)
+each_end = pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+
+
+def relayed(stream: EventStream, *parts: bytes) -> bytes:
+    return b"".join([*map(stream.feed, parts), stream.finish()])
+
+
+@each_end
+@each_stream
+def test_two_pieces_pass_unchanged_and_are_complete(begun, sent, end):
+    whole = with_line_ends(sent, end)
+    events = sent.count(b"\ndata: ")
+    for at in range(len(whole) + 1):
+        stream = begun()
+        assert relayed(stream, whole[:at], whole[at:]) == whole
+        assert (stream.done, stream.failure, stream.events, stream.adapted) == (True, None, events, ()), at
+
+
+@each_end
+@each_stream
+def test_single_bytes_pass_unchanged_and_are_complete(begun, sent, end):
+    whole, stream = with_line_ends(sent, end), begun()
+    assert relayed(stream, *pieces(whole, 1)) == whole
+    assert (stream.done, stream.failure) == (True, None)
+
+
+@each_stream
+def test_a_stream_that_ends_at_any_byte_is_never_complete(begun, sent):
+    for at in range(len(sent.rstrip())):
+        stream = begun()
+        assert sent.startswith(relayed(stream, sent[:at]))
+        assert stream.failure is not None
+        assert not stream.done, at
