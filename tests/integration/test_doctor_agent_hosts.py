@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,29 @@ async def test_a_key_that_may_not_use_the_operation_is_refused(tmp_path: Path):
         result = await doctor(upstream, tmp_path, "m", "--as", "codex", "--key", "dify", access=access)
     assert result.exit_code == 1
     assert "operation_not_allowed" in result.output
+    assert calls(upstream) == []
+
+
+TWO = {"keys": [{"name": name, "hash": f"sha256:{mark * 64}"} for name, mark in (("codex", "0"), ("dify", "1"))]}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+async def test_a_key_of_several_callers_may_send_the_request_of_each_host(name: str, tmp_path: Path):
+    async with Scripted(answer=serve) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", name, "--key", "codex", access=TWO)
+    assert result.exit_code == 0, result.output
+    assert len(calls(upstream)) == 1
+
+
+async def test_the_body_is_checked_as_that_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    codex = AGENT_HOSTS["codex"]
+    continued = replace(codex, body={**codex.body, "previous_response_id": "resp_1"})
+    monkeypatch.setattr("gatepass.cli.agent_hosts.AGENT_HOSTS", {"codex": continued})
+    async with Scripted(answer=serve) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex", "--key", "codex", access=TWO)
+    assert result.exit_code == 1
+    assert "refused: 403 operation_not_allowed" in result.output
+    assert "'previous_response_id' names one" in result.output
     assert calls(upstream) == []
 
 

@@ -128,6 +128,22 @@ async def test_a_member_that_names_a_stored_object_is_sent_only_if_it_is_open(ki
     assert "in access.keys[].operations" in answer.error["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact"])
+@pytest.mark.parametrize("kind", CLOSED)
+async def test_the_metadata_that_codex_sends_names_no_stored_object(kind, path):
+    metadata = {"session_id": "s", "thread_id": "t", "turn_id": "u"}
+    headers = {**JSON, "authorization": f"Bearer {KEYS['mine']}"}
+    sent = {"model": "m", "input": "x", "client_metadata": metadata}
+    async with (
+        Scripted(answer=lambda _: (Send(reply(RESPONSE)),)) as upstream,
+        gateway(upstream=upstream.url, access={"keys": KINDS[kind]}) as gp,
+    ):
+        answer = await gp.ask(sent, path, headers=headers).answer()
+        refused = await gp.ask({**sent, "thread_id": "t"}, path, headers=headers).answer()
+    assert (answer.status, refused.status) == (200, 403)
+    assert [request.json()["client_metadata"] for request in upstream.received] == [metadata]
+
+
 @pytest.mark.parametrize("part", ["file_id", "image[file_id]", "vector_store_ids[]", "container", "conversation"])
 @pytest.mark.parametrize("kind", ["one key", *CLOSED])
 async def test_a_part_of_a_form_names_no_stored_object_unless_it_is_open(kind, part):

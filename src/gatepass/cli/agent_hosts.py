@@ -80,7 +80,7 @@ _CODEX = AgentHost(
         "store": False,
         "include": ["reasoning.encrypted_content"],
         "prompt_cache_key": "gatepass-doctor",
-        "client_metadata": {"session_id": "gatepass-doctor"},
+        "client_metadata": {"session_id": "gatepass-doctor", "thread_id": "gatepass-doctor"},
     },
     """\
 Set in ~/.codex/config.toml:

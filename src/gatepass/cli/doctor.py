@@ -178,15 +178,26 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
 
 def _calls_of_host(config: Config, agent_host: str, model: str, key: AccessKey | None) -> tuple[list[ProbeCall], str]:
     """Return the request of an agent host for `model`, and what its user sets."""
-    from gatepass.auth.model_access import check_model_access, check_operation_access
+    from gatepass.auth.model_access import (
+        check_body_access,
+        check_model_access,
+        check_operation_access,
+        closed_objects,
+    )
     from gatepass.cli.agent_hosts import AGENT_HOSTS, settings_of
     from gatepass.cli.probe import ProbeCall
     from gatepass.operations.table import OPERATIONS
+    from gatepass.protocols import PROTOCOLS
 
     host, profile = AGENT_HOSTS[agent_host], (key.profile if key is not None else None) or "plain"
     if key is not None:
-        check_operation_access(key, next(row for row in OPERATIONS if row.name == host.operation))
+        row = next(row for row in OPERATIONS if row.name == host.operation)
+        check_operation_access(key, row)
         check_model_access(key, model)
+        body, protocol = host.call(model).body, PROTOCOLS[row.protocol]
+        closed = closed_objects(key, shares_objects=config.access.shares_objects)
+        items, free = protocol.has_items, protocol.free_members
+        check_body_access(key, body, names_model=True, closed=closed, has_items=items, free=free)
     # an address that means all interfaces is none to connect to
     name = "HOST" if config.server.host in ("0.0.0.0", "::") else config.server.host  # noqa: S104 - compared, not bound
     settings = settings_of(host, f"http://{name}:{config.server.port}", model)

@@ -474,6 +474,7 @@ class Responses(ClientProtocol):
     members = ClientProtocol.members | {"stream"}
     requires_model = True
     has_items = True
+    free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
     progress = ResponseProgress
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
@@ -519,6 +520,7 @@ class Compact(ClientProtocol):
     name = "compact"
     requires_model = True
     has_items = True
+    free_members = Responses.free_members
 
 
 class StoredResponses(Raw):
