@@ -202,7 +202,7 @@ ROWS = {f"{row.method} {row.path}": row for row in OPERATIONS}
 STORED = (
     {name for name in ROWS if name.split("/")[1] in ("files", "batches")}
     | {name for name in ROWS if name.split("/")[1:3] == ["messages", "batches"]}
-    | {name for name in ROWS if name.startswith(("GET /responses", "DELETE /responses", "POST /responses/"))}
+    | {name for name in ROWS if name.startswith(("GET /responses", "DELETE /responses", "POST /responses/{id}"))}
 )
 KINDS = {
     "one caller": (key(), False),
@@ -240,7 +240,7 @@ ENTRIES = {
     "POST batches": {"POST /batches"},
     "DELETE batches": {"POST /batches/{id}/cancel"},
     "GET responses": {"GET /responses/{id}", "GET /responses/{id}/input_items"},
-    "POST responses": {"POST /responses"},
+    "POST responses": {"POST /responses", "POST /responses/compact"},
     "DELETE responses": {"DELETE /responses/{id}", "POST /responses/{id}/cancel"},
     "GET message_batches": {
         *("GET /messages/batches", "GET /messages/batches/{id}", "GET /messages/batches/{id}/results"),
