@@ -17,6 +17,7 @@ from gatepass.learning.learned_rule import (
     DAY_S,
     HOUR_S,
     NEVER,
+    ONLY_WITH,
     QUARTER_S,
     RENAMES,
     STREAM_SETTING,
@@ -409,6 +410,9 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     enabling: list[str] = []
     if BETA_FIELD in rejection.members:
         unknown = [_without_branches(path) for path in unknown]
+        # A client that forgets the value teaches nothing about requests that have it.
+        if any(_lacks_beta(path, rejection.betas) for path in (*unknown, *wrong)):
+            return
         enabling = [beta for beta, paths in BETA_MEMBERS.items() if not set(paths).isdisjoint(unknown)]
     if unknown:  # one step for all of them, because the upstream accepts no request that has one
         hint = _HINT.search(rejection.text)
@@ -427,6 +431,17 @@ def _without_branches(path: str) -> str:
     """Return the path of a member of Anthropic's API without the names of pydantic's unions, if BETA_MEMBERS has it."""
     plain = ".".join(step for step in path.split(".") if step not in _BRANCHES)
     return plain if plain in ENABLED else path
+
+
+def _lacks_beta(path: str, sent: Collection[str]) -> bool:
+    """Whether values of BETA_MEMBERS enable the member at `path`, and the request has none of them."""
+    enabling = {
+        beta
+        for beta, enabled in BETA_MEMBERS.items()
+        for member in enabled
+        if f"{path}.".startswith(f"{member}.") or (path in ONLY_WITH and member.startswith(f"{path}."))
+    }
+    return bool(enabling) and enabling.isdisjoint(sent)
 
 
 def _confirmed(rejection: UpstreamRejection, paths: Iterable[str]) -> list[str]:

@@ -211,6 +211,35 @@ def test_a_member_inside_another_is_found_behind_the_names_of_unions(place, beta
     assert body != BODY
 
 
+@pytest.mark.parametrize(
+    ("place", "betas"),
+    [
+        ("context_management", ()),
+        ("context_management", without(CONTEXT)),
+        ("context_management.edits", without(CONTEXT)),
+        ("speed", SENT),
+        ("output_config.effort", without(EFFORT)),
+        ("output_config", without(EFFORT)),
+        ("tools.0.custom.defer_loading", without(TOOLS)),
+        ("system.0.cache_control.ephemeral.scope", without(SCOPE)),
+    ],
+)
+@pytest.mark.parametrize(
+    "sentence", ["{}: Extra inputs are not permitted", "Unsupported value: '{}' does not support "]
+)
+def test_a_member_without_the_value_that_enables_it_teaches_nothing(place, betas, sentence):
+    call = a_call(betas, {**BODY, "speed": "fast"})
+    also = frozenset(("context_management", "speed"))
+    assert rules(anthropic(sentence.format(place)), call) == ()
+    assert rules(anthropic(sentence.format(place)), call, also=also) == ()
+
+
+def test_a_rejection_with_a_member_that_no_value_enables_here_teaches_nothing():
+    document = {"detail": detail("metadata", "context_management")}
+    assert rules({"detail": detail("metadata")}, a_call(())) == (LearnedRule("drop", "metadata"),)
+    assert rules(document, a_call(())) == ()
+
+
 def test_the_form_of_the_answer_is_kept():
     call = a_call(body={**BODY, "output_config": {"effort": "high", "format": {"type": "json_schema"}}})
     assert rules(anthropic("output_config: Extra inputs are not permitted"), call) == ()
