@@ -104,6 +104,13 @@ OPTION_VALUES: Mapping[str, str] = {
     "--workers": "4",
 }
 """The value of an option in its example, unless its default or its choices give one."""
+WHOLE_EXAMPLES: Mapping[str, str] = {
+    "gatepass doctor --as": "gatepass doctor gpt-4o --as claude_code",
+    "gatepass doctor --key": "gatepass doctor gpt-4o --as codex --key codex",
+    "gatepass doctor --key-stdin": "gatepass doctor --url http://127.0.0.1:9000 --key-stdin",
+    "gatepass doctor --operation": "gatepass doctor gpt-4o --call --operation messages",
+}
+"""The example of an option that requires another one."""
 ARGUMENTS: Mapping[str, str] = {"route": "gpt-4o"}
 """The required argument in examples of a command."""
 
@@ -145,7 +152,7 @@ def option_entry(name: str, option: click.Option) -> Entry:
     facts = {
         "Type": option_type(option),
         "Default": default.rstrip("."),
-        "Example": f"`{option_example(name, option)}`",
+        "Example": f"`{WHOLE_EXAMPLES.get(f'{name} {flag}') or option_example(name, option)}`",
     }
     if isinstance(option.type, click.types.FloatParamType):
         facts["Unit"] = "seconds"

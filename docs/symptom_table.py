@@ -325,6 +325,31 @@ AGENTS = (
         "Declare the model under `models`. `gatepass route MODEL --operation messages` prints its route.",
     ),
     Symptom(
+        "Claude Code: `API Error: 400`, `The upstream has no such path`",
+        "The upstream does not serve `/v1/messages`, and Claude Code sends nothing else. gatepass answers 400, because "
+        "Claude Code reports any 404 as an unknown model.",
+        "Use an upstream that serves it. `gatepass doctor MODEL --as claude_code` tests it.",
+    ),
+    Symptom(
+        "Codex or Claude Code shows nothing for minutes, or only `Reconnecting…`",
+        "gatepass has no token, such as after a wrong client secret. The program waits for each `retry-after`, which "
+        "grows up to 300 s, before it shows the error.",
+        "`gatepass status`: the last lines have the issuer's reason.",
+    ),
+    Symptom(
+        "Codex: 403, `may not name objects that the upstream stores for all callers`",
+        "The request continues a stored response or names a file, and gatepass has several callers.",
+        "Read the member that the message names. "
+        "[`operations`](operations/keys.md#limit-the-operations-of-a-key) opens it. `gatepass doctor MODEL --as codex "
+        "--key NAME` checks the usual request.",
+    ),
+    Symptom(
+        "Codex: `exceeded retry limit, last status: 429 Too Many Requests`",
+        "The upstream answered each retry with 429. Codex does not show its text.",
+        "[Search the log](operations/logs.md#find-a-request) for the id that Codex prints. Ask the owner of the "
+        "upstream for a higher limit.",
+    ),
+    Symptom(
         "Codex: `stream disconnected before completion`",
         "The upstream failed in a started stream. The words behind it are its error.",
         "Search the log for the request. See [Codex](clients/codex.md#known-limits).",

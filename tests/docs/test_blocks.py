@@ -70,7 +70,7 @@ RUN = {
 
 LOADED = (
     *("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md"),
-    *("docs/concepts/learned_rules.md", "docs/operations/keys.md"),
+    *("docs/concepts/learned_rules.md", "docs/model_list.md", "docs/operations/keys.md"),
 )
 """Pages whose configurations test_a_configuration_loads loads."""
 
@@ -83,6 +83,7 @@ PARSED = {
     ("docs/concepts/*.md", ""): "drawings and event streams",
     ("docs/container.md", "dockerfile"): "needs Docker, and the CA of a company",
     ("docs/clients/librechat.md", "sh"): "a line of LibreChat's own file",
+    ("docs/clients/codex.md", "sh"): "needs the program",
     ("docs/clients/opencode.md", "sh"): "needs the program",
     ("docs/container.md", "sh"): "needs Docker; tests/e2e/container builds and runs the image",
     ("deploy/README.md", "sh"): "needs Docker; tests/e2e/container runs the Compose file",

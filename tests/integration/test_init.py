@@ -99,7 +99,7 @@ async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path)
     for words in (
         "Models: text-embedding-3, gpt-4o",
         "Base url: http://HOST:8080",
-        "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: http://HOST:8080/v1\n    variable of env_key: ",
+        '    base_url = "http://HOST:8080/v1"\n',
         "opencode: opencode.json, see docs/clients/opencode.md\n    baseURL: http://HOST:8080/v1\n    apiKey:  gp-",
     ):
         assert words in result.output
@@ -235,6 +235,19 @@ async def test_clients_of_an_upstream_without_a_list_get_no_model(tmp_path):
     assert "`gatepass doctor MODEL --call`" in result.output
     assert "    model: a model name of the LLM gateway\n" in result.output
     assert "closed to these clients" not in result.output, "one client reaches the objects that it stored"
+
+
+async def test_agent_hosts_get_their_own_lines(tmp_path):
+    async with servers() as url:
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "claude_code,codex", ""))
+    assert result.exit_code == 0, result.output
+    claude_code, codex = result.output.partition("  claude_code: ")[2].split("  codex: ")
+    assert "    ANTHROPIC_BASE_URL=http://127.0.0.1:8080\n    ANTHROPIC_AUTH_TOKEN=gp-" in claude_code
+    assert "    ANTHROPIC_MODEL=gpt-4o\n" in claude_code
+    assert "gatepass doctor gpt-4o --as claude_code --key claude_code`." in claude_code
+    assert '    base_url = "http://127.0.0.1:8080/v1"\n' in codex
+    assert "    LLM_API_KEY=gp-" in codex
+    assert "any OpenAI client" not in result.output
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):

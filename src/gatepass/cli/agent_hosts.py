@@ -1,4 +1,4 @@
-"""What Codex and Claude Code send, and what their users set, for `gatepass doctor --as`.
+"""What Codex and Claude Code send, and what their users set, for `gatepass doctor --as` and `gatepass init`.
 
 The requests are those that the programs were seen to send, with one tool and one short question.
 """
@@ -34,7 +34,7 @@ class AgentHost:
     body: Mapping[str, Any]
     """Without `model`."""
     settings: str
-    """With `{url}`, the URL of gatepass without /v1, and `{model}`."""
+    """With `{url}`, the URL of gatepass without /v1, `{model}` and `{key}`."""
     headers: Headers = ()
     query: bytes = b""
 
@@ -92,11 +92,11 @@ Set in ~/.codex/config.toml:
   name = "gatepass"
   base_url = "{url}/v1"
   wire_api = "responses"
-  env_key = "GATEPASS_API_KEY"
+  env_key = "LLM_API_KEY"
 
 Set in the environment of Codex:
 
-  GATEPASS_API_KEY=KEY of this client
+  LLM_API_KEY={key}
 """,
 )
 
@@ -138,7 +138,7 @@ _CLAUDE_CODE = AgentHost(
 Set in the environment of Claude Code, or under "env" in ~/.claude/settings.json:
 
   ANTHROPIC_BASE_URL={url}
-  ANTHROPIC_AUTH_TOKEN=KEY of this client
+  ANTHROPIC_AUTH_TOKEN={key}
   ANTHROPIC_MODEL={model}
   ANTHROPIC_DEFAULT_HAIKU_MODEL={model}
   CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
@@ -157,10 +157,10 @@ ANTHROPIC_BASE_URL has no /v1. ANTHROPIC_DEFAULT_HAIKU_MODEL may be a cheaper mo
     query=b"beta=true",
 )
 
-AGENT_HOSTS: Mapping[str, AgentHost] = MappingProxyType({"codex": _CODEX, "claude-code": _CLAUDE_CODE})
+AGENT_HOSTS: Mapping[str, AgentHost] = MappingProxyType({"codex": _CODEX, "claude_code": _CLAUDE_CODE})
 """By the value of `--as`."""
 
 
-def settings_of(host: AgentHost, url: str, model: str) -> str:
+def settings_of(host: AgentHost, url: str, model: str, key: str = "KEY of this client") -> str:
     """Return what to set in `host`, whose gatepass has this `url`."""
-    return host.settings.format(url=url, model=model)
+    return host.settings.format(url=url, model=model, key=key)

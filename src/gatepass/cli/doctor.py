@@ -56,7 +56,7 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 @click.argument("model", required=False)
 @config_option
 @click.option("--call", is_flag=True, help="Also send one small real call per operation. It may be billed.")
-@click.option("--key", "caller", metavar="NAME", help="With --call: the caller, a name of an entry of access.keys.")
+@click.option("--key", "caller", metavar="NAME", help="With --call or --as: the caller, as access.keys names it.")
 @click.option(
     "--operation",
     type=click.Choice(CALL_OPERATIONS),
@@ -66,7 +66,8 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
     "--as",
     "agent_host",
     type=click.Choice(AGENT_HOSTS),
-    help="Send the request of this program to MODEL, which may be billed, and print what to set in it.",
+    help="Send the request of this program to MODEL, which may be billed, and print what to set in it."
+    " Without --call and --url.",
 )
 @click.option("--url", metavar="BASE_URL", help="Test a running gatepass from here, by its base URL and a key.")
 @click.option("--key-stdin", is_flag=True, help="With --url: read the API key from standard input.")
@@ -85,7 +86,8 @@ def doctor(
 ) -> None:
     """Test every hop (DNS, TCP, proxy, TLS, token and model list), and print the remedy for each one that fails.
 
-    --as sends the request that Codex or Claude Code sends, to prove that its upstream accepts it.
+    --as sends the request of Codex or Claude Code to the upstream, without the running gatepass. With --key, it first
+    checks the request as one of this caller.
 
     With MODEL, only the upstreams on the route of that model are tested. Without --call, no model is called and
     nothing is billed.
@@ -97,7 +99,7 @@ def doctor(
     """
     for option, given in (("--key", caller), ("--operation", operation)):
         if given is not None and not (call or (agent_host and option == "--key")):
-            raise click.UsageError(f"{option} requires --call.")
+            raise click.UsageError(f"{option} requires --call{' or --as' if option == '--key' else ''}.")
     if agent_host is not None and (model is None or call):
         raise click.UsageError(NO_MODEL_OF_HOST if model is None else "--as sends its own call: leave out --call.")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings

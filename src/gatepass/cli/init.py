@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from textwrap import indent
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -306,7 +307,6 @@ PASTE: Mapping[str, str] = {
     ),
     "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
     "opencode": "opencode.json, see docs/clients/opencode.md\n    baseURL: {url}\n    apiKey:  {key}",
-    "codex": "~/.codex/config.toml, see docs/clients/codex.md\n    base_url: {url}\n    variable of env_key: {key}",
     "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
 }
 """Where the two values belong in each client, in the words of its interface."""
@@ -549,6 +549,8 @@ def init(
 
     Exit codes: 0 written, 1 a test failed, 2 invalid command line or answers.
     """
+    from gatepass.cli.agent_hosts import AGENT_HOSTS, settings_of
+
     path = Path(output).absolute()
     if secret_file and "}" in path_in_file(secret_file, path.parent):
         exit_unusable("--secret-file: a path with } cannot stand in a configuration: move or rename the file")
@@ -580,12 +582,17 @@ def init(
     listen = setup.answers["listen"]
     # an address that means all interfaces is none to connect to
     host = "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
-    url, model = f"http://{host}:8080/v1", setup.chat_model or "a model name of the LLM gateway"
+    url, model = f"http://{host}:8080", setup.chat_model
     written = " and ".join([output, *([secret_path] if secret_path else [])])
     click.echo(f"\nWrote {written}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
-        shown = PASTE.get(key.name, PASTE["other"]).format(url=url, key=value)
-        click.echo(f"  {key.name}: {shown}\n    model: {model}\n")
+        if agent_host := AGENT_HOSTS.get(key.name):
+            text = settings_of(agent_host, url, model or "MODEL", value)
+            test = f"Test it with `gatepass doctor {model or 'MODEL'} --as {key.name} --key {key.name}`."
+            click.echo(indent(f"{key.name}: {text}{test}\n", "  "))
+            continue
+        shown = PASTE.get(key.name, PASTE["other"]).format(url=f"{url}/v1", key=value)
+        click.echo(f"  {key.name}: {shown}\n    model: {model or 'a model name of the LLM gateway'}\n")
     if len(keys) > 1:
         click.echo("Stored files, batches and responses are closed to these clients: see docs/operations/keys.md.")
     outside = [secret_file or "", setup.answers.get("ca_file", "")]

@@ -76,7 +76,7 @@ HOSTS = (
         ".bin/codex",
         "/v1/responses",
         ("exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", PROMPT),
-        {"GATEPASS_API_KEY": "@KEY@"},
+        {"LLM_API_KEY": "@KEY@"},
         {
             ".codex/config.toml": """
 model = "@MODEL@"
@@ -86,7 +86,7 @@ model_provider = "gatepass"
 name = "gatepass"
 base_url = "@URL@/v1"
 wire_api = "responses"
-env_key = "GATEPASS_API_KEY"
+env_key = "LLM_API_KEY"
 request_max_retries = 1
 stream_max_retries = 1
 """
@@ -98,7 +98,7 @@ stream_max_retries = 1
         "opencode-linux-x64-baseline/bin/opencode",
         "/v1/chat/completions",
         ("run", "--auto", "--model", "gatepass/@MODEL@", PROMPT),
-        {"GATEPASS_API_KEY": "@KEY@"},
+        {"LLM_API_KEY": "@KEY@"},
         {
             ".config/opencode/opencode.json": """
 {
@@ -107,7 +107,7 @@ stream_max_retries = 1
     "gatepass": {
       "npm": "@ai-sdk/openai-compatible",
       "name": "gatepass",
-      "options": {"baseURL": "@URL@/v1", "apiKey": "{env:GATEPASS_API_KEY}"},
+      "options": {"baseURL": "@URL@/v1", "apiKey": "{env:LLM_API_KEY}"},
       "models": {"@MODEL@": {"name": "@MODEL@"}}
     }
   }
