@@ -183,6 +183,9 @@ REPLIES: Mapping[str, Change] = {
     "repair=message-usage": Change(
         "`input_tokens` and `output_tokens` of a message that lacks them became 0.", "repair=message-usage", ALWAYS
     ),
+    "repair=stop-reason": Change(
+        "A message without `stop_reason` got `tool_use` or `end_turn`.", "repair=stop-reason", ALWAYS
+    ),
     "sse=event-name": Change(
         "An event of the Messages API got the line `event:` that it lacked.", "sse=event-name", ALWAYS
     ),

@@ -27,9 +27,9 @@ def data_of(one: bytes) -> Any:
 
 
 def message_of(answer: Answer) -> Any:
-    """The blocks of a message, as a client assembles them."""
+    """The stop reason and the blocks of a message, as a client assembles them."""
     if "json" in answer.headers["content-type"]:
-        return answer.json()["content"]
+        return answer.json()["stop_reason"], answer.json()["content"]
     made = [json.loads(one) for one in answer.events]
     assert made[-1] == {"type": "message_stop"}
     blocks = [one["content_block"] for one in made if one["type"] == "content_block_start"]
@@ -39,7 +39,8 @@ def message_of(answer: Answer) -> Any:
             for name in one["delta"].keys() & {"text", "thinking", "signature"}:
                 blocks[one["index"]][name] += one["delta"][name]
             arguments[one["index"]] += one["delta"].get("partial_json", "")
-    return [
+    (ended,) = [one["delta"]["stop_reason"] for one in made if one.get("delta", {}).get("stop_reason")]
+    return ended, [
         {**block, "input": json.loads(text)} if text else block for block, text in zip(blocks, arguments, strict=True)
     ]
 
@@ -74,7 +75,7 @@ class Api:
 
 MESSAGES = Api(
     "/v1/messages", ASKED, MESSAGE, tuple(events()), message_of,
-    MESSAGE["content"], b'"message_stop"',
+    (MESSAGE["stop_reason"], MESSAGE["content"]), b'"message_stop"',
 )  # fmt: skip
 RESPONSES = Api(
     "/v1/responses", ASKED_RESPONSE, RESPONSE,
@@ -150,6 +151,7 @@ RIGHT: dict[str, Callable[[Api], Dialogue]] = {
     "a whole answer": lambda api: [Send(reply(api.whole))],
     "a whole answer labelled as a stream": lambda api: [Send(reply(api.whole, content_type="text/event-stream"))],
     "no usage": lambda api: changed(api, without("usage")),
+    "no stop reason": lambda api: changed(api, without("stop_reason")),
     "no numbers": lambda api: changed(api, without("sequence_number")),
     "an unfinished last event": lambda api: [Send(stream(*api.events[:-1], api.events[-1].rstrip()))],
 }

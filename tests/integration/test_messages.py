@@ -13,10 +13,11 @@ from gatepass.cli.doctor import diagnose
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import StepOutcome
 from gatepass.config.model import Config
+from gatepass.protocols.message_events import event_of
 from gatepass.protocols.messages import PING
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.gateway import JSON, gateway
-from tests.integration.messages_upstream import ASKED, MESSAGE, WHOLE, answer, error, events
+from tests.integration.messages_upstream import ASKED, MESSAGE, TEXT, WHOLE, answer, error, events, message
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, chunk, reply, stream
 from tests.unit.clock import DrivenClock
 
@@ -159,6 +160,31 @@ async def test_a_message_start_without_usage_is_completed():
     assert json.loads(first.partition(b"data: ")[2])["message"]["usage"] == zeros
     assert (rest, answered.headers["x-gatepass-adapted"]) == (b"".join(events()[1:]), "repair=message-usage")
     assert (whole.json(), whole.headers["x-gatepass-adapted"]) == ({**bare, "usage": zeros}, "repair=message-usage")
+
+
+@pytest.mark.parametrize(("document", "reason"), [(MESSAGE, "tool_use"), (message(TEXT), "end_turn")])
+@pytest.mark.parametrize("has_delta", [True, False])
+async def test_a_message_without_a_stop_reason_gets_one(document, reason, has_delta):
+    """The AI SDK would run the tools, and end the task without an answer."""
+    *begun, _, last = events(document)
+    bare = (
+        [*begun, event_of({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 5}})]
+        if has_delta
+        else begun
+    )
+    whole = {name: value for name, value in document.items() if name != "stop_reason"}
+    async with (
+        Scripted([Send(stream(*bare, last))], [Send(reply(whole))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        streamed = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+        answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    counts = {"output_tokens": 5 if has_delta else 0}
+    added = {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": counts}
+    assert streamed.body == b"".join([*bare, event_of(added), last])
+    assert (answered.json(), answered.headers["x-gatepass-adapted"]) == (
+        {**whole, "stop_reason": reason}, "repair=stop-reason",
+    )  # fmt: skip
 
 
 async def test_events_without_a_name_get_one():

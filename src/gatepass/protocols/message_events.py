@@ -21,12 +21,14 @@ from gatepass.sse.event_stream import Progress
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 
-USAGE, EVENT_NAME = "repair=message-usage", "sse=event-name"
-NAMES = (USAGE, EVENT_NAME)
+USAGE, STOP_REASON, EVENT_NAME = "repair=message-usage", "repair=stop-reason", "sse=event-name"
+NAMES = (USAGE, STOP_REASON, EVENT_NAME)
 """The repairs.
 
 - USAGE: It adds `input_tokens` and `output_tokens`, as zero, to the usage of a message that lacks them. Claude Code
   fails without them (BerriAI/litellm#24176).
+- STOP_REASON: It adds the `stop_reason` that a message lacks, to a stream in a `message_delta` before `message_stop`.
+  The AI SDK runs the tools of a message without one, and then ends the task without an answer.
 - EVENT_NAME: It adds the line `event:` that an event lacks. Anthropic's SDKs ignore an event without it.
 """
 
@@ -53,6 +55,16 @@ def complete_usage(message: Object) -> bool:
         return False
     message["usage"] = counts | {name: 0 for name in _COUNTS if type(counts.get(name)) is not int}
     return True
+
+
+def stop_reason(*, calls_tool: bool) -> str:
+    """Return the reason of a message that ended by itself."""
+    return "tool_use" if calls_tool else "end_turn"
+
+
+def calls_tool(block: Any) -> bool:
+    """Whether `block` is a call of a tool that the client runs."""
+    return isinstance(block, dict) and block.get("type") == "tool_use"
 
 
 # --- a relayed stream -----------------------------------------------------------------------------
@@ -96,11 +108,13 @@ class MessageProgress(Progress):
 class MessageRepair(EventRepair):
     """Makes the repairs of NAMES. A repaired event is written again and loses its `id:` and its comments."""
 
-    __slots__ = ("_adapted",)
+    __slots__ = ("_adapted", "_calls_tool", "_has_reason", "_output_tokens")
 
     def __init__(self) -> None:
         super().__init__()
         self._adapted: list[str] = []
+        self._calls_tool = self._has_reason = False
+        self._output_tokens = 0
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -109,9 +123,28 @@ class MessageRepair(EventRepair):
     def repair_event(self, block: bytes, payload: Object) -> bytes:
         self.skips_similar = True
         kind = payload.get("type")
-        if kind == "message_start" and isinstance(payload.get("message"), dict) and complete_usage(payload["message"]):
-            self._adapted.append(USAGE)
-            return event_of(payload)
+        if kind == "message_start" and isinstance(payload.get("message"), dict):
+            message = payload["message"]
+            is_completed = complete_usage(message)
+            self._has_reason = message.get("stop_reason") is not None
+            self._output_tokens = message["usage"]["output_tokens"]
+            if is_completed:
+                self._adapted.append(USAGE)
+                return event_of(payload)
+        elif kind == "content_block_start":
+            self._calls_tool = self._calls_tool or calls_tool(payload.get("content_block"))
+        elif kind == "message_delta":
+            delta, usage = payload.get("delta"), payload.get("usage")
+            if isinstance(delta, dict) and delta.get("stop_reason") is not None:
+                self._has_reason = True
+            if isinstance(usage, dict) and type(usage.get("output_tokens")) is int:
+                self._output_tokens = usage["output_tokens"]
+        elif kind == "message_stop" and not self._has_reason:
+            self._adapted.append(STOP_REASON)
+            delta = {"stop_reason": stop_reason(calls_tool=self._calls_tool), "stop_sequence": None}
+            usage = {"output_tokens": self._output_tokens}
+            added = event_of({"type": "message_delta", "delta": delta, "usage": usage})
+            return added + event_of(payload)
         if block.startswith(b"event:") or not isinstance(kind, str) or not kind.isidentifier() or not kind.isascii():
             return block
         if parse_event(block).name:

@@ -18,13 +18,16 @@ from gatepass.normalize.betas import BETA_FIELD
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply
 from gatepass.protocols.error_objects import json_text, stream_message
 from gatepass.protocols.message_events import (
+    STOP_REASON,
     USAGE,
     MessageAggregator,
     MessageProgress,
     MessageRepair,
+    calls_tool,
     complete_usage,
     event_of,
     message_events,
+    stop_reason,
 )
 from gatepass.protocols.raw import Raw
 from gatepass.sse import chunk
@@ -165,18 +168,23 @@ class Messages(_OfAnthropic):
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
-        """Complete the usage."""
+        """Complete the usage, and add a missing `stop_reason`."""
         del defaults, upstream
         try:
             whole = _WHOLE.decode(body)
         except (msgspec.DecodeError, RecursionError):  # such as a number in place of the usage
             return body, (), False
         is_empty = whole.stop_reason == "end_turn" and not whole.content
-        if type(whole.usage.get("input_tokens")) is type(whole.usage.get("output_tokens")) is int:
+        has_usage = type(whole.usage.get("input_tokens")) is type(whole.usage.get("output_tokens")) is int
+        if has_usage and whole.stop_reason is not None:
             return body, (), is_empty
-        document = read_json(body)
-        complete_usage(document)
-        return chunk.json_text(document), (USAGE,), is_empty
+        document, adapted = read_json(body), []
+        if complete_usage(document):
+            adapted.append(USAGE)
+        if whole.stop_reason is None:
+            document["stop_reason"] = stop_reason(calls_tool=any(map(calls_tool, document["content"])))
+            adapted.append(STOP_REASON)
+        return chunk.json_text(document), tuple(adapted), is_empty
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
         """Return a stream with the repair of messages, which ends with `message_stop`."""
