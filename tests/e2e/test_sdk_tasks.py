@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +41,11 @@ class Messages:
     def results(body: Document) -> Document:
         """Return the text of each tool result by the id of its call."""
         blocks = [one for message in body["messages"] for one in message["content"] if isinstance(one, dict)]
-        found = {}
+        found: dict[Any, Any] = {}
         for one in blocks:
             if one["type"] == "tool_result":
                 content = one["content"]
-                found[one["tool_use_id"]] = content if isinstance(content, str) else content[0]["text"]
+                found[one.get("tool_use_id")] = content if isinstance(content, str) else content[0]["text"]
         return found
 
     @staticmethod
@@ -72,10 +73,10 @@ class Responses:
 
     @staticmethod
     def results(body: Document) -> Document:
-        found = {}
+        found: dict[Any, Any] = {}
         for one in body["input"]:
             if one.get("type") == "function_call_output":
-                found[one["call_id"]] = one["output"]
+                found[one.get("call_id")] = one["output"]
         return found
 
     @staticmethod
@@ -92,6 +93,8 @@ class Responses:
         return [*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"))]
 
 
+IDS = re.compile(rb'"(?:call_)?id": ?"call_[12]", ?')
+"""The ids of the calls, which the model `unnamed` leaves out."""
 Api = type[Messages] | type[Responses]
 
 
@@ -112,7 +115,10 @@ def answer_of(api: Api, request: Received) -> Dialogue:
     if request.target.partition("?")[0] != api.path or PICTURE not in json.dumps(body) or results not in ({}, RESULTS):
         return [Send(reply({"error": {"message": f"{request.target}: {body}", "type": "invalid_request_error"}}, 400))]
     document = api.answer(ends=bool(results))
-    return [Send(stream(*api.events(document), end=LAST_CHUNK) if body.get("stream") else reply(document))]
+    events, whole = api.events(document), json.dumps(document).encode()
+    if body["model"] == "unnamed":
+        events, whole = [IDS.sub(b"", one) for one in events], IDS.sub(b"", whole)
+    return [Send(stream(*events, end=LAST_CHUNK) if body.get("stream") else reply(whole))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +168,19 @@ STATUSES = {"limited": 429, "overflow": 400}
 async def test_each_task_has_the_same_steps_in_each_form_and_each_error_is_raised(client: Client):
     tasks = [(form, streams) for form in FORMS for streams in (False, True)]
     faults = [("limited", False), ("overflow", False), *((fault, True) for fault in WORDS)]
+    unnamed = [("unnamed", False), ("unnamed", True)]
     models = {"*": {"upstream": "chat"}, **{form: {"upstream": "chat", "stream": form} for form in FORMS}}
     async with (
         Scripted(answer=lambda request: answer_of(client.api, request)) as upstream,
         gateway(upstream=upstream.url, models=models) as gp,
     ):
-        outcomes = await client.run(gp.port, *tasks, *faults)
+        outcomes = await client.run(gp.port, *tasks, *faults, *unnamed)
     assert outcomes[: len(tasks)] == [{"steps": STEPS, "error": None}] * len(tasks)
-    for (fault, _), outcome in zip(faults, outcomes[len(tasks) :], strict=True):
+    for (fault, _), outcome in zip(faults, outcomes[len(tasks) : -len(unnamed)], strict=True):
         assert WORDS[fault] in outcome["error"]["message"]
         assert outcome["steps"] == []
         if fault in STATUSES:
             assert outcome["error"]["status"] == STATUSES[fault]
+    for outcome in outcomes[-len(unnamed) :]:  # gatepass invents no ids
+        assert outcome["error"] is not None
+        assert STEPS[1] not in outcome["steps"]
