@@ -105,7 +105,7 @@ OPTION_VALUES: Mapping[str, str] = {
 }
 """The value of an option in its example, unless its default or its choices give one."""
 WHOLE_EXAMPLES: Mapping[str, str] = {
-    "gatepass doctor --as": "gatepass doctor gpt-4o --as claude_code",
+    "gatepass doctor --as": "gatepass doctor gpt-4o --as claude-code",
     "gatepass doctor --key": "gatepass doctor gpt-4o --as codex --key codex",
     "gatepass doctor --key-stdin": "gatepass doctor --url http://127.0.0.1:9000 --key-stdin",
     "gatepass doctor --operation": "gatepass doctor gpt-4o --call --operation messages",

@@ -328,7 +328,7 @@ AGENTS = (
         "Claude Code: `API Error: 400`, `The upstream has no such path`",
         "The upstream does not serve `/v1/messages`, and Claude Code sends nothing else. gatepass answers 400, because "
         "Claude Code reports any 404 as an unknown model.",
-        "Use an upstream that serves it. `gatepass doctor MODEL --as claude_code` tests it.",
+        "Use an upstream that serves it. `gatepass doctor MODEL --as claude-code` tests it.",
     ),
     Symptom(
         "Codex or Claude Code shows nothing for minutes, or only `Reconnecting…`",

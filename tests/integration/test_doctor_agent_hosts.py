@@ -68,7 +68,7 @@ async def test_the_request_of_codex_is_sent_and_its_settings_are_printed(tmp_pat
 
 async def test_the_request_of_claude_code_is_sent_and_its_settings_are_printed(tmp_path: Path):
     async with Scripted(answer=serve) as upstream:
-        result = await doctor(upstream, tmp_path, "m", "--as", "claude_code", server={"port": 9000})
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", server={"port": 9000})
     assert result.exit_code == 0, result.output
     (sent,) = calls(upstream)
     assert sent.target == "/v1/messages?beta=true"
@@ -82,7 +82,7 @@ async def test_the_request_of_claude_code_is_sent_and_its_settings_are_printed(t
 
 async def test_an_upstream_without_the_api_fails_in_its_words(tmp_path: Path):
     async with Scripted(answer=without_api) as upstream:
-        result = await doctor(upstream, tmp_path, "m", "--as", "claude_code", "--json")
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", "--json")
     assert result.exit_code == 1
     document = json.loads(result.output)
     assert document["failed"] == ["upstream:chat stream"]

@@ -157,7 +157,7 @@ ANTHROPIC_BASE_URL has no /v1. ANTHROPIC_DEFAULT_HAIKU_MODEL may be a cheaper mo
     query=b"beta=true",
 )
 
-AGENT_HOSTS: Mapping[str, AgentHost] = MappingProxyType({"codex": _CODEX, "claude_code": _CLAUDE_CODE})
+AGENT_HOSTS: Mapping[str, AgentHost] = MappingProxyType({"codex": _CODEX, "claude-code": _CLAUDE_CODE})
 """By the value of `--as`."""
 
 

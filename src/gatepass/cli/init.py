@@ -586,9 +586,10 @@ def init(
     written = " and ".join([output, *([secret_path] if secret_path else [])])
     click.echo(f"\nWrote {written}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
-        if agent_host := AGENT_HOSTS.get(key.name):
+        name = key.name.replace("_", "-")
+        if agent_host := AGENT_HOSTS.get(name):
             text = settings_of(agent_host, url, model or "MODEL", value)
-            test = f"Test it with `gatepass doctor {model or 'MODEL'} --as {key.name} --key {key.name}`."
+            test = f"Test it with `gatepass doctor {model or 'MODEL'} --as {name} --key {key.name}`."
             click.echo(indent(f"{key.name}: {text}{test}\n", "  "))
             continue
         shown = PASTE.get(key.name, PASTE["other"]).format(url=f"{url}/v1", key=value)

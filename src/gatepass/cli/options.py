@@ -35,7 +35,7 @@ ROUTED_OPERATIONS = (
     *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
 )
 """The values of OfModel in config/routes.py, copied so that --help does not import that module."""
-AGENT_HOSTS = ("codex", "claude_code")
+AGENT_HOSTS = ("codex", "claude-code")
 """The keys of AGENT_HOSTS in cli/agent_hosts.py, copied so that --help does not import that module."""
 OPERATION_OF_KIND: Mapping[str | None, str] = {
     **dict.fromkeys((None, "chat", "vision"), "chat"),
