@@ -99,7 +99,7 @@ class LearningPolicy:
                 is_dimensions = field == "dimensions" and field in members
                 return top in SAFE or self._names(field) or is_dimensions
             case "rename":
-                return RENAMES.get(field) == rule.to
+                return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":
                 return field in SAFE or self._names(field)
             case "role":

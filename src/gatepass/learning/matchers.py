@@ -328,19 +328,21 @@ KEPT_FIRST = ("claude-code-", "interleaved-thinking-")
 def betas(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     """Yield rules for the values that the error names.
 
-    Bedrock names none. A single value is then the rejected one. Of several, the first repeat keeps only those of
-    KEPT_FIRST, the second none. These rules are for requests that send all of the same values, because another
-    request may have only values that the upstream accepts.
+    Bedrock names none, and an error that names all of several may only quote the header. A single value is the rejected
+    one. Of several, the first repeat keeps only those of KEPT_FIRST, the second none. These rules are for requests that
+    send all of the same values, because another request may have only values that the upstream accepts.
     """
     sent = rejection.betas
     if BETA_FIELD not in rejection.members or not rejection.is_about(BETA_FIELD):
         return
-    if (found := rejection.opens(*_REFUSED_BETAS)) is not None:
-        names = [name.strip(" `'\"") for name in found[1].split(",")][:MOST_NAMES]
-        yield tuple(LearnedRule("beta", name) for name in names if BETA.match(name) is not None)
+    found = rejection.opens(*_REFUSED_BETAS)
+    names = [] if found is None else [name.strip(" `'\"") for name in found[1].split(",")]
+    names_all = len(set(sent)) > 1 and set(sent).issubset(names)
+    if found is not None and not names_all:
+        yield tuple(LearnedRule("beta", name) for name in names[:MOST_NAMES] if BETA.match(name) is not None)
     elif rejection.opens(_NO_LONG_CONTEXT) is not None:
         yield tuple(LearnedRule("beta", name) for name in sent if name.startswith(_LONG_CONTEXT))
-    elif rejection.opens(_REFUSED_BETA) is not None and sent and all(map(BETA.match, sent)):
+    elif (names_all or rejection.opens(_REFUSED_BETA) is not None) and sent and all(map(BETA.match, sent)):
         kept = [name for name in sent if name.startswith(KEPT_FIRST)]
         if len(sent) == 1:
             yield (LearnedRule("beta", sent[0]),)
