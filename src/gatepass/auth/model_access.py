@@ -29,7 +29,8 @@ from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 MODELS = frozenset(
     (
         *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
-        *("fallbacks", "fallback_models", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"),
+        *("fallback", "fallbacks", "fallback_models", "default_fallbacks"),
+        *("context_window_fallbacks", "content_policy_fallbacks"),
         *("draft_model", "analysis_models", "allowed_models", "preset", "prompt_id"),
         *("model_id", "base_model", "hf_model_name", "lora_path", "adapter_id"),
     )

@@ -24,6 +24,7 @@ def check(members: str) -> None:
         '"plugins":[{"id":"auto-router","allowed_models":["openai/*"]}]',
         '"plugins":[{"id":"x","api_key":"k"}]',
         '"preset":"translator"',
+        '"fallback":"b"',
         '"extra_body":{"plugins":[{"id":"fusion","m\\u006fdel":"b"}]}',
         '"tools":[{"type":"openrouter:fusion","parameters":{"analysis_models":["b"]}}]',
         '"tools":[{"type":"openrouter:fusion","parameters":{"model":"b"}}]',
