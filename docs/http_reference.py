@@ -104,8 +104,8 @@ Clients of `/v1/messages` receive Anthropic's error object, before a stream and 
   upstream that does not serve `/v1/messages`.
 - If a server other than Anthropic's reports too long a context, the message contains
   `capability_rejected: prompt_too_long`. Claude Code then compacts the conversation.
-- `/v1/messages/count_tokens` is 404 if the upstream cannot count. gatepass remembers this for ten minutes, and sends no
-  further request.
+- `/v1/messages/count_tokens` is 404 if the upstream cannot count. gatepass remembers this for each model for ten
+  minutes, and sends no further request for it.
 - `/v1/messages` has the settings of `operations.messages`, and so does `/v1/messages/count_tokens`. Batches have those
   of `operations.message_batches`.
 

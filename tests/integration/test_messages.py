@@ -242,15 +242,25 @@ async def test_fifty_counts_at_once_cost_an_upstream_without_them_one_request(st
     assert (after.status, after.json()) == (200, MESSAGE)
 
 
-async def test_an_unknown_model_does_not_mean_that_the_upstream_cannot_count():
-    unknown = Send(error("not_found_error", "model: m", 404))
+@pytest.mark.parametrize(
+    "absent",
+    [
+        error("not_found_error", "model: m", 404),
+        reply({"error": {"code": "DeploymentNotFound", "message": "The API deployment does not exist."}}, 404),
+        reply({"error": {"message": "No endpoints found for m.", "code": 404}}, 404),
+        reply({"error": {"message": "count_tokens is not supported for m"}}, 501),
+    ],
+)
+async def test_a_model_without_counts_says_nothing_about_another(absent):
     async with (
-        Scripted([unknown], [Send(reply({"input_tokens": 3}))]) as upstream,
+        Scripted([Send(absent)], [Send(reply({"input_tokens": 3}))]) as upstream,
         gateway(upstream=upstream.url) as gp,
     ):
-        first = await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()
-        second = await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()
-    assert (first.status, second.json()) == (404, {"input_tokens": 3})
+        asked = [{**ASKED_COUNT, "model": name} for name in ("m", "n", "m")]
+        first, other, again = [await gp.ask(body, COUNT, headers=VERSION).answer() for body in asked]
+    assert (first.status, other.json(), again.status) == (404, {"input_tokens": 3}, 404)
+    assert again.json()["error"]["message"].startswith("The upstream 'chat' has no /messages/count_tokens for 'm'")
+    assert len(upstream.received) == 2
 
 
 @pytest.mark.parametrize("sent", [reply({"tokens": 1}), reply({"input_tokens": "7"}), reply([])])

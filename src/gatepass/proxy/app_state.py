@@ -74,16 +74,25 @@ LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
 
-class OptionalOperations:
-    """Which operations an upstream has, of those that it may lack. By the name of the operation."""
+OPTIONAL_MODELS = 1_000
+"""Models of which gatepass remembers whether an upstream has an optional operation: clients may invent names."""
 
-    __slots__ = ("absent_until_s", "present", "probes")
+
+class OptionalOperations:
+    """Which operations an upstream has, of those that it may lack. By the names of the operation and of the model."""
+
+    __slots__ = ("absent_until_s", "probes")
 
     def __init__(self) -> None:
-        self.absent_until_s: dict[str, float] = {}
-        self.present: set[str] = set()
-        self.probes: dict[str, asyncio.Event] = {}
+        self.absent_until_s: dict[tuple[str, str], float] = {}
+        """0 if the upstream has the operation."""
+        self.probes: dict[tuple[str, str], asyncio.Event] = {}
         """Set when the call that shows it has ended."""
+
+    def remember(self, key: tuple[str, str], absent_until_s: float) -> None:
+        if len(self.absent_until_s) >= OPTIONAL_MODELS:
+            self.absent_until_s.clear()
+        self.absent_until_s[key] = absent_until_s
 
 
 class UpstreamState:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from gatepass.auth.model_access import may_use
 from gatepass.clock import wait_at_most
 from gatepass.dialects.base import raw_request, with_query
-from gatepass.dialects.hints import is_about_model, model_hint, sentence
+from gatepass.dialects.hints import model_hint, sentence
 from gatepass.errors import (
     GatepassError,
     Overloaded,
@@ -194,39 +194,40 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
 
 
 ABSENT_S = 600.0
-"""How long gatepass remembers that an upstream lacks an optional operation."""
+"""How long gatepass remembers that an upstream lacks an optional operation for a model."""
 PROBE_S = 10.0
-"""The longest wait for the first call of an optional operation, which shows whether the upstream has it."""
+"""The longest wait for the first call of an optional operation for a model, which shows whether the upstream has it."""
 
 
 async def _send_optional(attempt: Attempt, request: OutboundRequest) -> ClassifiedReply:
-    """Send a call of an operation that the upstream may lack, unless it is known to lack it.
+    """Send a call of an operation that the upstream may lack, unless it is known to lack it for the model.
 
     Clients send many such calls at once, so they wait for the first one. Raises UpstreamErrorReply with the 404.
     """
     absent = PROTOCOLS[attempt.call.operation.protocol].absent_statuses
-    optional, clock, name = attempt.upstream.state.optional, attempt.state.clock, attempt.call.operation.name
-    if (probe := optional.probes.get(name)) is not None:
+    optional, clock, operation = attempt.upstream.state.optional, attempt.state.clock, attempt.call.operation
+    key = (operation.name, attempt.target.model or attempt.call.model)
+    if (probe := optional.probes.get(key)) is not None:
         await wait_at_most(probe, PROBE_S, clock)
-    if optional.absent_until_s.get(name, 0.0) > clock.now():
+    known = optional.absent_until_s.get(key)
+    if known is not None and known > clock.now():
         upstream = attempt.upstream.name
-        message = f"The upstream {upstream!r} has no {attempt.call.operation.path}, as an earlier reply showed."
+        message = f"The upstream {upstream!r} has no {operation.path} for {key[1]!r}, as an earlier reply showed."
         raise UpstreamErrorReply(message, upstream=upstream, status=404, kind="not_found_error")
-    if name in optional.present or name in optional.probes:
+    if known == 0.0 or key in optional.probes:
         return await classify(attempt, await send(attempt, request))
-    optional.probes[name] = probe = asyncio.Event()
+    optional.probes[key] = probe = asyncio.Event()
     try:
         reply = await classify(attempt, await send(attempt, request))
     except UpstreamErrorReply as error:
-        said = error.message if error.error_body is None else error.error_body.message
-        if error.upstream_status in absent and not is_about_model(error.upstream_code, said):
-            optional.absent_until_s[name] = clock.now() + ABSENT_S
+        if error.upstream_status in absent:
+            optional.remember(key, clock.now() + ABSENT_S)
         raise
     else:
-        optional.present.add(name)
+        optional.remember(key, 0.0)
         return reply
     finally:
-        del optional.probes[name]
+        del optional.probes[key]
         probe.set()
 
 
