@@ -54,6 +54,9 @@ RELAYED_PREFIXES = (
     *(b"openai-", b"x-amzn-bedrock-"),
 )
 """Response fields of an upstream that are relayed: descriptions of the body, limits, times, and ids for a search."""
+RELAYED_WITH_ERROR = frozenset((b"retry-after-ms", b"request-id"))
+RELAYED_WITH_ERROR_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
+"""Those that an error keeps. The SDKs of OpenAI and Anthropic read from them how long to wait."""
 
 
 _USUAL_KINDS = frozenset(

@@ -17,6 +17,7 @@ import msgspec
 
 from gatepass.cancel import timeout
 from gatepass.config.upstream import RejectionConfig
+from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind, unmasked
 from gatepass.dialects.hints import sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
@@ -212,10 +213,10 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
     error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
     if isinstance(error, UpstreamErrorReply) and not isinstance(error, UpstreamAuth):
         error.original = PROTOCOLS[attempt.call.operation.protocol].own_error(body, state.redactor.mask)
-    error.relayed = tuple(  # the OpenAI SDKs read from these how long to wait
+    error.relayed = tuple(
         (name, state.redactor.mask(value.decode("latin-1")).encode("latin-1", "replace"))
         for name, value in response.headers
-        if name.startswith((b"x-ratelimit-", b"anthropic-ratelimit-")) or name in (b"retry-after-ms", b"request-id")
+        if name in RELAYED_WITH_ERROR or name.startswith(RELAYED_WITH_ERROR_PREFIXES)
     )
     return error
 
