@@ -76,6 +76,8 @@ class GatepassError(Exception):
         self.param, self.retry_after_s = param, retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
         """Response headers of the upstream that are relayed with this error, such as x-ratelimit-*."""
+        self.is_told = False
+        """The client has received it: an event of the upstream states it."""
         self.should_retry: bool | None = None
         """Whether a retry can succeed, if the upstream's `x-should-retry` or the cause says so; else None."""
 

@@ -94,6 +94,18 @@ def without_api(request: Received) -> Dialogue:
     return LIST if request.target == "/v1/models" else [Send(reply({"detail": "Not Found"}, 404))]
 
 
+async def test_a_response_that_the_upstream_failed_is_a_failure(tmp_path: Path):
+    failed = {"type": "response.failed", "response": {"id": "r", "error": {"code": "x", "message": "It crashed."}}}
+
+    def serve_failure(request: Received) -> Dialogue:
+        served = serve(request)
+        return [Send(stream(event(failed)))] if served is RESPONSE else served
+
+    async with Scripted(answer=serve_failure) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex")
+    assert (result.exit_code, "It crashed." in result.output) == (1, True)
+
+
 async def test_a_key_that_may_not_use_the_operation_is_refused(tmp_path: Path):
     access = {"keys": [{"name": "dify", "hash": f"sha256:{'0' * 64}", "operations": ["chat"]}]}
     async with Scripted(answer=serve) as upstream:

@@ -194,6 +194,45 @@ async def test_the_upstreams_own_end_passes_unchanged_and_ends_the_stream(kind):
     assert (answer.status, answer.whole, answer.body) == (200, True, b"".join((*EVENTS, last)))
 
 
+@pytest.mark.parametrize("begun", [EVENTS, EVENTS[:1], ()], ids=len)
+async def test_a_response_that_the_upstream_failed_is_an_error_in_the_log_and_the_metrics(begun, caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    error = {"code": "context_length_exceeded", "message": "Too long."}
+    last = numbered(len(begun), "response.failed", response={**BEGUN, "status": "failed", "error": error})
+    async with (
+        Scripted([Send(stream(*begun, last, end=b"")), Hold()]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        answer = await gp.ask(ASKED, "/v1/responses").answer()
+        metrics = (await gp.ask(None, "/metrics", method="GET").answer()).body.decode()
+    assert (answer.status, answer.whole, answer.body) == (200, True, b"".join((*begun, last)))
+    (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
+    assert (line["outcome"], line["code"], line["hop"]) == ("error", error["code"], "upstream:chat")
+    requests = [one for one in metrics.splitlines() if 'operation="responses"' in one and 'outcome="' in one]
+    assert {'outcome="error"' in one for one in requests if not one.endswith(" 0.0")} == {True}
+    assert 'code="upstream_error"' in metrics
+
+
+@pytest.mark.parametrize("text", ["minted-0123456789", "\\u006dinted-0123456789"])
+@pytest.mark.parametrize("members", ['"message": "no TEXT"', '"message": "no TEXT", "message": "no"'])
+async def test_a_secret_in_the_upstreams_failure_reaches_no_client(text, members):
+    failed = b'"type": "response.failed", "sequence_number": 3, "response": {"error": {%b}}'
+    written = failed % members.replace("TEXT", text).encode()
+    delta = numbered(3, "response.output_text.delta", delta="Hi")
+    sent = stream(*EVENTS, delta, b"event: response.failed\ndata: {%b}\n\n" % written, end=b"")
+    async with Scripted([Send(sent), Hold()]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
+        credentials = {"corp": {"type": "static", "token": "minted-0123456789"}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            answer = await gp.ask(ASKED, "/v1/responses").answer()
+    *_, error, last = map(json.loads, answer.events)
+    assert (error["type"], last["type"], "minted-0123456789" in json.dumps([error, last])) == (
+        "error",
+        "response.failed",
+        False,
+    )
+
+
 # WebSockets
 
 HANDSHAKE = {

@@ -95,11 +95,7 @@ async def test_an_error_of_anthropic_passes_byte_for_byte(kind, text, status):
         ),
         (reply({"detail": "Not Found"}, 404), 400, "upstream_error"),
         (reply("", 503), 503, "upstream_error"),
-        (
-            stream(b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"}}\n\n'),
-            502,
-            "upstream_error",
-        ),
+        (stream(b'data: {"error":{"type":"api_error","message":"x"}}\n\n'), 502, "upstream_error"),
         (stream(b""), 502, "upstream_empty"),
         (stream(b"data: [DONE]\n\n"), 502, "upstream_empty"),
     ],
@@ -110,6 +106,29 @@ async def test_what_is_no_message_is_an_error_of_anthropic(sent, status, code, i
     body = answered.json()
     assert (answered.status, body["type"], body["error"]["code"]) == (status, "error", code)
     assert (body["error"]["hop"], bool(body["request_id"])) == ("upstream:chat", True)
+
+
+OVERLOADED = b'{"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}, "request_id": "req_011"}'
+OVERLOADED_EVENT = b"event: error\ndata: %b\n\n" % OVERLOADED
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("begun", [0, 1])
+async def test_an_error_event_before_an_answer_is_an_error_with_its_bytes(begun, is_streamed):
+    sent = stream(*events()[:begun], OVERLOADED_EVENT, end=b"")
+    async with Scripted([Send(sent), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED if is_streamed else WHOLE, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.body) == (529, OVERLOADED)
+
+
+async def test_an_error_event_of_anthropic_passes_unchanged_and_is_a_failure(caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    sent = b"".join(events()[:4]) + OVERLOADED_EVENT
+    async with Scripted([Send(stream(sent, end=b"")), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.whole, answered.body) == (200, True, sent)
+    (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
+    assert (line["outcome"], line["code"], line["hop"]) == ("error", "upstream_error", "upstream:chat")
 
 
 @pytest.mark.parametrize(

@@ -450,6 +450,38 @@ def is_unmasked(value: Any, mask: Mask) -> bool:
         return False
 
 
+PUBLIC_BYTES = 128 * 1024
+"""A larger error is not relayed unchanged, because to search it for secrets would take too long."""
+
+
+def public_object(body: bytes, mask: Mask) -> dict[str, Any] | None:
+    """Return the JSON object in `body`, the bytes of which a client may receive.
+
+    None for other JSON, and if a text contains a secret, at any place where a parser may find it: a name that occurs
+    twice in an object may hide one.
+    """
+    if len(body) > PUBLIC_BYTES:
+        return None
+    try:
+        text = body.decode()
+        document = json.loads(text, object_pairs_hook=_with_each_name_once, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    is_public = isinstance(document, dict) and mask(text) == text and is_unmasked(document, mask)
+    return document if is_public else None
+
+
+def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return members
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _masked(value: Any, mask: Mask, depth: int) -> Any:
     """Raise RecursionError below `depth`, because the limit of the interpreter differs from version to version."""
     if depth < 0:

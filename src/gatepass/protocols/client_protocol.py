@@ -159,9 +159,9 @@ class ClientProtocol:
         return error.http_status
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
-        """Return the body of an upstream's error that the client receives unchanged: b"" for none.
+        """Return the body of an upstream's error, or the data of its event, that the client receives unchanged.
 
-        `mask` hides secrets. A body with a secret is not returned.
+        b"" for none. `mask` hides secrets. A body with a secret is not returned.
         """
         del body, mask
         return b""

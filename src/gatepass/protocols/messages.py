@@ -10,7 +10,7 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.dialects.base import PARAMETERS
-from gatepass.dialects.error_body import Mask, is_unmasked
+from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.hints import is_about_model
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
@@ -101,16 +101,10 @@ class _OfAnthropic(ClientProtocol):
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         """Return `body` if it is Anthropic's error object."""
-        try:
-            document = read_json(body)
-        except ValueError:
-            return b""
-        inner = document.get("error") if isinstance(document, dict) and document.get("type") == "error" else None
-        if not isinstance(inner, dict) or not isinstance(inner.get("type"), str):
-            return b""
-        text = body.decode("utf-8", "replace")
-        is_public = isinstance(inner.get("message"), str) and mask(text) == text and is_unmasked(document, mask)
-        return body if is_public else b""
+        document = public_object(body, mask) or {}
+        inner = document.get("error") if document.get("type") == "error" else None
+        members = (inner.get("type"), inner.get("message")) if isinstance(inner, dict) else (None,)
+        return body if all(isinstance(member, str) for member in members) else b""
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         """Return the event `error`, at which SDKs raise."""

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from gatepass.config.access import Profile
-from gatepass.dialects.error_body import Mask
+from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.hints import responses_hint, sentence
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
@@ -44,7 +44,8 @@ _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued
 UNFINISHED = MappingProxyType({"queued": "response.queued", "in_progress": "response.in_progress"})
 """The statuses of a response that continues after the request, with their event. Only `background` allows it."""
 
-LAST_EVENTS = frozenset(("response.completed", "response.failed", "response.incomplete"))
+FAILED = "response.failed"
+LAST_EVENTS = frozenset(("response.completed", FAILED, "response.incomplete"))
 """The events that end a stream. Clients wait for one of them and read the whole response from it."""
 
 # --- a stream from a response ---------------------------------------------------------------------
@@ -363,6 +364,7 @@ class ResponseProgress(Progress):
     __slots__ = ()
 
     requires_last_event = True
+    fails_by_event = True  # Codex reads its code only in an event
 
     def fast_path(self) -> FastPath:
         return NumberedPath()
@@ -491,6 +493,18 @@ class Responses(ClientProtocol):
     def hint(self, message: str, upstream: str, status: int) -> str | None:
         """Return advice if the upstream has no Responses API."""
         return responses_hint(message, upstream, status)
+
+    def own_error(self, body: bytes, mask: Mask) -> bytes:
+        """Return `body` if it is the data of a `response.failed`. An `error` event alone would not end the stream."""
+        return body if (public_object(body, mask) or {}).get("type") == FAILED else b""
+
+    def error_places(self, document: Any) -> Iterator[Any]:
+        """Yield the document, and the error in a `response.failed`."""
+        yield document
+        if isinstance(document, dict) and document.get("type") == FAILED:
+            response = document.get("response")
+            error = response.get("error") if isinstance(response, dict) else None
+            yield {"error": error or "The response failed, and the upstream states no reason."}
 
     def fault(self, document: Any, mask: Mask) -> str | None:
         if not isinstance(document, dict):

@@ -154,7 +154,9 @@ class ClientResponse:
             return
         if self.begun:
             rewords = context.profile_rules.settings.rewords_errors
-            last_events = context.protocol.stream_error(error, context.streamed_response(), rewords=rewords)
+            last_events = b""
+            if not error.is_told:
+                last_events = context.protocol.stream_error(error, context.streamed_response(), rewords=rewords)
             await self.send_events(last_events, last=True)
             return
         headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it

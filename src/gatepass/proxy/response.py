@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from secrets import token_hex
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from gatepass.config.access import PLAIN, Profile
 from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import WITHOUT_CONTENT, should_retry
-from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamInvalid
+from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.json_scan import ONE_PASS_BYTES, has_more_values
 from gatepass.protocols import PROTOCOLS
@@ -41,7 +42,7 @@ from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import read_large
-from gatepass.types import OK, Call, Headers, Hidden, Response
+from gatepass.types import OK, Call, Headers, Hidden, Response, UpstreamErrorBody
 
 
 class BufferedReply(Hidden, msgspec.Struct, frozen=True):
@@ -141,8 +142,17 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
 
     def source(self, limit_bytes: int) -> StreamSource:
         """The upstream as the sender of a stream, whose errors are in its dialect."""
-        read_error_body = partial(self.upstream.dialect.read_error_body, mask=self.state.redactor.mask)
-        return StreamSource(self.upstream.name, limit_bytes, read_error_body)
+        return StreamSource(self.upstream.name, limit_bytes, self._read_error, self._keep_original)
+
+    def _read_error(self, payload: Any) -> UpstreamErrorBody | None:
+        for place in self.protocol.error_places(payload):
+            error_body = self.upstream.dialect.read_error_body(place, mask=self.state.redactor.mask)
+            if error_body is not None:
+                return error_body
+        return None
+
+    def _keep_original(self, error: UpstreamErrorReply, data: bytes) -> None:
+        error.original = self.protocol.own_error(data, self.state.redactor.mask)
 
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""

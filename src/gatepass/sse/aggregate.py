@@ -64,6 +64,7 @@ class StreamAggregator(ABC):
         "_bytes_left",
         "_has_done",
         "_has_ended",
+        "_keep_original",
         "_read_error",
         "_unchecked_bytes",
         "_upstream",
@@ -77,6 +78,7 @@ class StreamAggregator(ABC):
         self._upstream = source.upstream
         self._bytes_left = source.limit_bytes
         self._read_error = source.read_error
+        self._keep_original = source.keep_original
         self._has_done = self._has_ended = False
         self._unchecked_bytes = 0
 
@@ -171,7 +173,9 @@ class StreamAggregator(ABC):
             return
         error_body = error_in_event(payload, name, self._read_error)
         if error_body is not None:
-            self.fail(chunk.upstream_error_event(self._upstream, error_body))
+            failure = chunk.upstream_error_event(self._upstream, error_body)
+            self._keep_original(failure, data)
+            self.fail(failure)
             return
         self._add(payload, data)
 

@@ -128,12 +128,22 @@ ReadError = Callable[[Any], UpstreamErrorBody | None]
 """Reads an upstream's error from a JSON value, and returns None if the value is not an error."""
 
 
+KeepOriginal = Callable[[UpstreamErrorReply, bytes], None]
+"""Sets `original` of an upstream's error if the client may receive its data: the JSON text of the event."""
+
+
+def without_original(error: UpstreamErrorReply, data: bytes) -> None:
+    """The KeepOriginal of a protocol that writes each error anew."""
+    del error, data
+
+
 class StreamSource(msgspec.Struct, frozen=True, gc=False):
     """The upstream of a stream. `limit_bytes` limits one relayed event, or all events of an aggregated reply."""
 
     upstream: str
     limit_bytes: int
     read_error: ReadError
+    keep_original: KeepOriginal = without_original
 
 
 UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")
@@ -382,7 +392,7 @@ def completion_in_stream(upstream: str) -> GatepassError:
     )
 
 
-def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> GatepassError:
+def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
     """Return the upstream's own error with its own message."""
     return UpstreamErrorReply(
         error_body.message,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.json_scan import BOM, has_more_values
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
@@ -82,8 +82,8 @@ class EventStream:
 
     * `failure` is set as soon as the stream must end with an error. The bytes returned so far are valid, those of the
       same call included. An error event of the upstream is not among them, because the caller writes an error event in
-      gatepass's form. After `done` or a failure no more bytes are returned.
-    * `has_answered`: an event with choices, or with only output, was returned.
+      gatepass's form, unless `failure.is_told`. After `done` or a failure no more bytes are returned.
+    * `has_answered`: an event with choices, or with only output, was returned, or an error event of the upstream.
     * `has_ids`: an event with an `id:` was returned.
     * `events` is the number of JSON events returned, without errors and `[DONE]`.
     * `waiting` holds the whole events that are left when TURN_LINES are used up, or that contain a large event. The
@@ -114,6 +114,7 @@ class EventStream:
         "_has_begun",
         "_idle_bytes",
         "_is_over",
+        "_keep_original",
         "_later_numbers",
         "_lines_left",
         "_match",
@@ -147,6 +148,7 @@ class EventStream:
         self.events = 0
         self._upstream = source.upstream
         self._read_error = source.read_error
+        self._keep_original = source.keep_original
         self._done_is_required = done_is_required
         self._choices = choices
         self._before = dialect_transform
@@ -405,9 +407,21 @@ class EventStream:
             self.fail(chunk.event_not_json(self._upstream))
             return b""
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
-            self.fail(chunk.upstream_error_event(self._upstream, error_body))
-            return self._finish_repair()
+            return self._fail_by_event(chunk.upstream_error_event(self._upstream, error_body), block, data, payload)
         return self._validate_chunk(block, payload)
+
+    def _fail_by_event(self, failure: UpstreamErrorReply, block: bytes, data: bytes, payload: Any) -> bytes:
+        """End the stream with the upstream's own error, and return its event if the client may receive it."""
+        last = self._finish_repair()
+        self._keep_original(failure, data)
+        if failure.original and (self.has_answered or self._progress.fails_by_event):
+            failure.is_told = self.has_answered = True
+            self._progress.note(payload, [])
+            self.events += 1
+            self._noted_events = self.events
+            last += block if self._repair is None else self._repair.repair_event(block, payload)
+        self.fail(failure)
+        return last
 
     def _validate_large(self, block: bytes) -> bytes:
         """Validate the outline of a large event, which passes unchanged: no repair changes it."""
@@ -523,6 +537,8 @@ class Progress:
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
+    fails_by_event: ClassVar[bool] = False
+    """An error event passes although no answer came before it. Otherwise such an error gets its HTTP status."""
 
     def fast_path(self) -> FastPath:
         """Return what recognizes events that need no parsing."""
