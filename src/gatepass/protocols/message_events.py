@@ -74,11 +74,19 @@ _OUTPUT = frozenset(("text_delta", "thinking_delta", "input_json_delta"))
 
 
 class MessageProgress(Progress):
-    """The end and the usage of a message. Only `message_stop` ends its stream."""
+    """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ()
+    __slots__ = ("_has_begun",)
 
     requires_last_event = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_begun = False
+
+    def is_complete(self, choices: int) -> bool:
+        del choices
+        return self._has_begun
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         del choices
@@ -89,6 +97,7 @@ class MessageProgress(Progress):
             return isinstance(delta, dict) and delta.get("type") in _OUTPUT
         if kind == "message_start":
             message = fields.get("message")
+            self._has_begun = True
             self._add_usage(message.get("usage") if isinstance(message, dict) else None)
         elif kind == "message_delta":
             self._add_usage(fields.get("usage"))

@@ -369,6 +369,10 @@ class ResponseProgress(Progress):
     def fast_path(self) -> FastPath:
         return NumberedPath()
 
+    def is_complete(self, choices: int) -> bool:
+        del choices
+        return True  # the last event holds the whole response
+
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         number, response = fields.get("sequence_number"), fields.get("response")
         after = (number if type(number) is int else self.streamed.next_number) + 1

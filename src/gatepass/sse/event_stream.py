@@ -465,6 +465,8 @@ class EventStream:
             return self._finish_repair()
         self._adapt(UNCHECKED)
         self._note_chunk(fields, choices)
+        if self._is_over and not self.done:
+            return self._finish_repair()
         if self._repair is not None and isinstance(payload, dict):
             self._repair.note_unchanged(payload)
         return block
@@ -503,6 +505,8 @@ class EventStream:
             self.fail(chunk.completion_in_stream(self._upstream))
             return b""
         is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
+        if self._is_over and not self.done:
+            return self._finish_repair()
         repaired = block
         if self._repair is not None and isinstance(payload, dict):
             repaired = self._repair.repair_event(block, payload)
@@ -517,7 +521,10 @@ class EventStream:
         is_plain = self._progress.note(fields, choices or [])
         self.has_answered = self.has_answered or bool(choices) or is_plain
         if self._progress.has_last_event:
-            self.done = self._is_over = True
+            if self._progress.is_complete(self._choices):
+                self.done = self._is_over = True
+            else:
+                self.fail((chunk.stream_closed if self.has_answered else chunk.stream_empty)(self._upstream))
         return is_plain
 
 
@@ -557,7 +564,10 @@ class Progress:
         return bool(self._seen)
 
     def is_complete(self, choices: int) -> bool:
-        """Whether at least `choices` choices were seen, and each of them has its finish reason."""
+        """Whether at least `choices` choices were seen, and each of them has its finish reason.
+
+        A protocol with a last event: whether nothing is missing before it. Otherwise it is not relayed.
+        """
         return len(self._seen) >= choices and self._seen <= self._finished
 
     def open_choice(self, choices: int) -> int | None:
