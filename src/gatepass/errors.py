@@ -595,6 +595,7 @@ class UpstreamErrorReply(UpstreamError):
     - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status.
       RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
     - If the upstream does not know the model, set `models.NAME.name` to the upstream's name for it.
+    - gatepass reads 64 KiB of an error. If its JSON is larger, the message states only that.
 
     Action: Follow the upstream's message.
     """

@@ -83,7 +83,7 @@ async def test_an_error_of_anthropic_passes_byte_for_byte(kind, text, status):
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
-        (reply({"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}), 529, "upstream_error"),
+        (reply({"error": {"type": "overloaded_error", "message": "Busy"}}), 529, "upstream_error"),
         (reply({"code": 102, "message": "no such assistant"}), 400, "102"),
         (PAGE, 502, "upstream_html"),
         (reply({"choices": []}), 502, "upstream_invalid"),
@@ -129,6 +129,62 @@ async def test_an_error_event_of_anthropic_passes_unchanged_and_is_a_failure(cap
     assert (answered.status, answered.whole, answered.body) == (200, True, sent)
     (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "upstream_error", "upstream:chat")
+
+
+FIELDS = (("request-id", "req_011"), ("anthropic-ratelimit-tokens-limit", "5"), ("x-ratelimit-reset-tokens", "7s"))
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize(("status", "answered_status"), [(200, 529), (529, 529)])
+async def test_an_error_keeps_its_bytes_and_fields_at_any_status(status, answered_status, is_streamed):
+    sent = error("overloaded_error", "Busy", status, *FIELDS)
+    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED if is_streamed else WHOLE, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.body) == (answered_status, sent.partition(b"\r\n\r\n")[2])
+    assert [(name, answered.headers[name]) for name, _ in FIELDS] == [*FIELDS]
+
+
+@pytest.mark.parametrize("sent", [reply({"type": "error", "error": {"type": "authentication_error", "message": "no"}})])
+async def test_a_refused_credential_in_a_200_is_not_the_clients(sent):
+    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.json()["error"]["hop"]) == (401, "upstream:chat")
+
+
+async def test_an_error_above_64_kib_is_not_quoted():
+    sent = error("invalid_request_error", "prompt is too long" + "x" * 70_000, 400, ("request-id", "req_011"))
+    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.headers["request-id"]) == (400, "req_011")
+    end = "answered 400 Bad Request with an error that is too large to read (more than 64 KiB)."
+    kind, message = code_of(answered)
+    assert (kind, message.endswith(end), len(message) < 200) == ("invalid_request_error", True, True)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'data: {"error": {"message": "boom", "code": "context_length_exceeded"}}\n\n',
+        b'data: {"type": "error", "error": {"type": "api_error", "message": "maximum context length is 8192"}}\n\n',
+    ],
+)
+async def test_too_long_a_context_in_a_begun_stream_has_the_text_that_claude_code_knows(told):
+    begun = b"".join(events()[:4])
+    async with Scripted([Send(stream(begun, told, end=b"")), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.body.startswith(begun)) == (200, True)
+    message = json.loads(answered.body[len(begun) :].partition(b"data: ")[2])["error"]["message"]
+    assert message.count("capability_rejected: prompt_too_long") == 1
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("at", [-1, -2, 1])
+async def test_a_message_stop_without_a_message_start_is_no_answer(at, is_streamed):
+    sent = events()[at:]
+    async with Scripted([Send(stream(*sent, end=LAST_CHUNK))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED if is_streamed else WHOLE, PATH, headers=VERSION).answer()
+    assert b"message_stop" not in answered.body
+    assert b"event: error" in answered.body or answered.status == 502
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ TITLE_CHARS = 100
 
 
 class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
-    """A whole reply (`body` may be cut), its sender, and the Unix time `wall_s` at which it arrived."""
+    """A whole reply, its sender, and the Unix time `wall_s` at which it arrived."""
 
     upstream: str
     status: int
@@ -53,6 +53,8 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     hints: tuple[Hint, ...] = HINTS
     has_credential: bool = True
     """Whether the request was sent with the token of a credential."""
+    is_cut: bool = False
+    """Whether `body` is only the beginning of an error."""
 
     @property
     def sender(self) -> str:
@@ -126,7 +128,7 @@ def _describe_target(target: str | None, mask: Mask) -> str:
 def classify_error(reply: ReceivedReply) -> UpstreamError:
     """Return the error of a reply with a status of 400 or more, with the upstream's message if it has one.
 
-    Its body may be cut (64 KiB are enough). A 401 becomes UpstreamAuth. An HTML page keeps its status and has the code
+    JSON that was cut is not quoted. A 401 becomes UpstreamAuth. An HTML page keeps its status and has the code
     `upstream_html`. A status outside 400 to 599 is replaced by the one that the error's text implies, or by 502.
     """
     if content.is_blank(reply.body):
@@ -134,6 +136,8 @@ def classify_error(reply: ReceivedReply) -> UpstreamError:
     if content.is_html(reply.headers, reply.body):
         return _rejection(reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
     error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
+    if error_body is None and reply.is_cut and content.first_bytes(reply.body)[:1] in (b"{", b"["):
+        error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
     return _rejection(reply, error_body or UpstreamErrorBody(reply.excerpt))
 
 

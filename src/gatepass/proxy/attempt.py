@@ -49,6 +49,7 @@ from gatepass.proxy.upstream_call import (
     TokenExpired,
     explain_rejection,
     is_rejection,
+    mark_overflow,
     renew_token,
     renewed_during_upload,
     send_error,
@@ -525,8 +526,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         hint = protocol.hint(error_body.message, upstream, shown.http_status)
         if hint is not None:
             shown.message = f"{sentence(error_body.message)} {hint}"
-        if is_too_long(shown) and (mark := protocol.overflow_mark(error_body.message)):
-            shown.message, shown.original = f"{sentence(shown.message)} {mark}", b""
+        mark_overflow(shown, protocol)
     changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
     if session.is_exhausted:
         again = f"Send the request again: it begins with {', '.join(session.tried)}."

@@ -31,9 +31,11 @@ from gatepass.proxy.upstream_call import (
     REJECTION_S,
     as_rejection,
     connection_error,
+    keep_original,
     read_body,
     read_error,
     received_reply,
+    relayed_fields,
 )
 from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
@@ -142,7 +144,7 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
 
     def source(self, limit_bytes: int) -> StreamSource:
         """The upstream as the sender of a stream, whose errors are in its dialect."""
-        return StreamSource(self.upstream.name, limit_bytes, self._read_error, self._keep_original)
+        return StreamSource(self.upstream.name, limit_bytes, self._read_error, self.keep_original)
 
     def _read_error(self, payload: Any) -> UpstreamErrorBody | None:
         for place in self.protocol.error_places(payload):
@@ -151,8 +153,9 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
                 return error_body
         return None
 
-    def _keep_original(self, error: UpstreamErrorReply, data: bytes) -> None:
-        error.original = self.protocol.own_error(data, self.state.redactor.mask)
+    def keep_original(self, error: UpstreamErrorReply, data: bytes) -> None:
+        """As in upstream_call.py, for the protocol of the call's operation."""
+        keep_original(error, data, self.protocol, self.state.redactor.mask)
 
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""
@@ -193,6 +196,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
         attempt.add_upstream_wait()
         await response.aclose()
         error.should_retry = should_retry(response.headers)
+        error.relayed = relayed_fields(response, context.state.redactor.mask)
         raise as_rejection(error, upstream.settings.rejection) from error.__cause__
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
@@ -485,6 +489,8 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
     reply = received_reply(context.attempt, context.response, body)
     document = context.upstream.dialect.classify_document(reply, context.protocol)
     if isinstance(document, GatepassError):
+        if isinstance(document, UpstreamErrorReply):
+            context.keep_original(document, body)
         context.attempt.add_changes(adapted)
         raise document
     if document is not body:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass.cancel import timeout
 from gatepass.config.upstream import RejectionConfig
@@ -41,12 +42,14 @@ from gatepass.errors import (
 )
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, tls_advice, tls_problem
+from gatepass.learning.rejection import is_too_long
 from gatepass.observability.redaction import whole_words
 from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.types import SERVER_ERROR, OutboundRequest, Response
+from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response
 
 DETAIL_CHARS = 300
 ERROR_BYTES = 64 * 1024
@@ -204,25 +207,46 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
     """Return the error in a response of status 400 or above, from what arrives `within_s`. Closes the response."""
     state = attempt.state
     try:
-        body = await _read_beginning(state, response, within_s)
+        body, is_cut = await _read_beginning(state, response, within_s)
     except TransportFault as fault:
         return connection_error(attempt, fault)
     finally:
         attempt.add_upstream_wait()
         await response.aclose()
-    error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
-    if isinstance(error, UpstreamErrorReply) and not isinstance(error, UpstreamAuth):
-        error.original = PROTOCOLS[attempt.call.operation.protocol].own_error(body, state.redactor.mask)
-    error.relayed = tuple(
-        (name, state.redactor.mask(value.decode("latin-1")).encode("latin-1", "replace"))
-        for name, value in response.headers
-        if name in RELAYED_WITH_ERROR or name.startswith(RELAYED_WITH_ERROR_PREFIXES)
-    )
+    reply = replace(received_reply(attempt, response, body), is_cut=is_cut)
+    error = attempt.upstream.dialect.classify_error(reply)
+    if isinstance(error, UpstreamErrorReply):
+        keep_original(error, body, PROTOCOLS[attempt.call.operation.protocol], state.redactor.mask)
     return error
 
 
-async def _read_beginning(state: AppState, response: Response, within_s: float | None) -> bytes:
-    """Read at most ERROR_BYTES, and return what arrived `within_s`."""
+def keep_original(error: UpstreamErrorReply, body: bytes, protocol: ClientProtocol, mask: Mask) -> None:
+    """Set `original` if the client receives the bytes of `error`, and add what clients search for in its message.
+
+    `body` is the JSON text of the error. A 401 is about the credential of gatepass, not about that of the client.
+    """
+    if error.upstream_status != UNAUTHORIZED:
+        error.original = protocol.own_error(body, mask)
+    mark_overflow(error, protocol)
+
+
+def mark_overflow(error: UpstreamErrorReply, protocol: ClientProtocol) -> None:
+    """Add to the message of an error about too long a context what clients search for."""
+    if is_too_long(error) and (mark := protocol.overflow_mark(error.message)):
+        error.message, error.original = f"{sentence(error.message)} {mark}", b""
+
+
+def relayed_fields(response: Response, mask: Mask) -> Headers:
+    """Return the fields of a response that are relayed with the error in it."""
+    return tuple(
+        (name, mask(value.decode("latin-1")).encode("latin-1", "replace"))
+        for name, value in response.headers
+        if name in RELAYED_WITH_ERROR or name.startswith(RELAYED_WITH_ERROR_PREFIXES)
+    )
+
+
+async def _read_beginning(state: AppState, response: Response, within_s: float | None) -> tuple[bytes, bool]:
+    """Read at most ERROR_BYTES. Return what arrived `within_s`, and whether it is only the beginning."""
     pieces: list[bytes] = []
     size_bytes = 0
 
@@ -236,8 +260,10 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
         reading = response.stream_to(write)
         # Without `within_s`, the timeouts of the upstream apply.
         await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
-    body = b"".join(pieces)[:ERROR_BYTES]
-    return whole_words(body) if size_bytes > ERROR_BYTES else body  # a secret that is cut would not be masked
+    body = b"".join(pieces)
+    if size_bytes <= ERROR_BYTES:
+        return body, False
+    return whole_words(body[:ERROR_BYTES]), True  # a secret that is cut would not be masked
 
 
 def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:
