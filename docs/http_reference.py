@@ -120,6 +120,9 @@ These are 404 [`unknown_path`](errors.md#unknown_path):
 Other paths below `/v1/messages`, such as `/v1/messages/NAME`, are 400 [`unknown_path`](errors.md#unknown_path) in
 Anthropic's format. It is not 404, which Claude Code reports as an unknown model.
 
+Invalid HTTP and a head that is too large are 4xx in OpenAI's format at each path, because gatepass does not know the
+operation yet.
+
 A WebSocket at a path of a `POST` operation is 426 [`unsupported_upgrade`](errors.md#unsupported_upgrade).
 """
 
