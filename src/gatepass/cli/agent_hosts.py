@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -31,12 +31,12 @@ class AgentHost:
     title: str
     version: str
     operation: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(repr=False)
     """Without `model`."""
     settings: str
     """With `{url}`, the URL of gatepass without /v1, `{model}` and `{key}`."""
-    headers: Headers = ()
-    query: bytes = b""
+    headers: Headers = field(default=(), repr=False)
+    query: bytes = field(default=b"", repr=False)
 
     def call(self, model: str) -> Call:
         """Return its request for `model`, a stream."""

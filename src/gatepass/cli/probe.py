@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -323,7 +323,7 @@ class TargetProbe:
     target: Target
     calls: tuple[Call, ...]
     profile: ProfileRules
-    query: bytes = b""
+    query: bytes = field(default=b"", repr=False)
 
 
 def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> list[TargetProbe]:
