@@ -61,7 +61,8 @@ WITHOUT = (
     Symptom(
         "`stream does not support true with this model`",
         "The model cannot stream.",
-        "Nothing. `gatepass learned --as-config` prints the permanent setting.",
+        "Nothing. `gatepass learned --as-config` prints the permanent setting. If the error still comes, without "
+        "`hop`, the client does not use gatepass: correct its base URL.",
         "[learns a rule](concepts/learned_rules.md), requests a whole reply and synthesizes the stream",
     ),
     Symptom(
@@ -73,7 +74,8 @@ WITHOUT = (
     Symptom(
         "`peer closed connection without sending complete message body (incomplete chunked read)`",
         "The upstream or a proxy closed the connection in the middle of a stream.",
-        "`gatepass doctor MODEL --call`. Search the log for `upstream_closed`.",
+        "`gatepass doctor MODEL --call`. Search the log for `upstream_closed`. If the request ended well there, a "
+        "proxy between the client and gatepass closed the connection: raise its timeout.",
         "ends the stream with an error event",
     ),
     Symptom(
@@ -161,7 +163,7 @@ REQUEST = (
     Symptom(
         "404 `model_not_found`",
         "No entry of `models` matches the name.",
-        "`gatepass route MODEL`. `GET /v1/models` lists the names.",
+        "`gatepass route MODEL`. Use a name that `GET /v1/models` lists, or add it under `models`.",
     ),
     Symptom(
         "404 `model_not_found` or `does not exist`, hop `upstream:…`",
@@ -224,7 +226,8 @@ REQUEST = (
         "404 `You don't own the chat …`, `The owner of this token has no such assistant in RAGFlow`",
         "`name` of the model is not the id of an assistant of this API key's owner.",
         "Set `name` of the model to the assistant's id, or to `agent:ID` for an agent. "
-        "[The guide](guides/ragflow_upstream.md#start-gatepass-in-front-of-ragflow) lists the ids.",
+        "[The guide](guides/ragflow_upstream.md#start-gatepass-in-front-of-ragflow) lists the ids. If another user "
+        "owns the assistant, use an API key of that user, and start gatepass again.",
     ),
     Symptom(
         "502 `upstream_redirect`, `upstream_html`: `answered 200 OK with an HTML page`",
@@ -360,7 +363,7 @@ AGENTS = (
         "Use an upstream that serves it.",
     ),
     Symptom(
-        "`tools[0].strict`: `Expected boolean, received null`",
+        "`tools[0].strict` or `tools.0.strict`: `Expected boolean, received null`",
         "LibreChat sends `strict: null` in tools.",
         "Set `profile: librechat` on the key.",
     ),
@@ -369,7 +372,8 @@ AGENTS = (
         "Agents such as openai-agents send `strict: false` or `true` in each tool, and the upstream rejects it.",
         "Nothing if `gatepass learned` lists a rule for `strict`. Otherwise set, at the top level of "
         "`gatepass.yaml` and for [all upstreams](reference/configuration.md#operationsname), "
-        '`operations: {chat: {rules: {drop: ["tools[].strict", "tools[].function.strict"]}}}`.',
+        '`operations: {chat: {rules: {drop: ["tools[].strict", "tools[].function.strict"]}}}`. For the Responses API, '
+        "write `responses` instead of `chat`.",
     ),
     Symptom(
         "openai-agents: 404 of `/v1/responses`",
