@@ -166,6 +166,11 @@ REQUEST = (
         "`gatepass route MODEL`. Use a name that `GET /v1/models` lists, or add it under `models`.",
     ),
     Symptom(
+        "403 `model_not_allowed`",
+        "The key has `models`, and none of them matches the name.",
+        "Add the name to `models` of the key, then `gatepass reload`.",
+    ),
+    Symptom(
         "404 `model_not_found` or `does not exist`, hop `upstream:…`",
         "The upstream has another name for the model.",
         "`curl BASE_URL/models` with the upstream's URL lists its names. Set "
