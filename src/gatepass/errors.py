@@ -129,9 +129,7 @@ class ForbiddenOrigin(CallerError):
 
     The page sees only a network error. The reason is in the browser's console and in the access line.
 
-    - No profile lists the origin.
-    - gatepass runs without keys, and the page is from another origin.
-    - Pages of browser extensions have an origin too.
+    - No profile lists the origin, or gatepass runs without keys. Pages of browser extensions have an origin too.
     - Without keys, gatepass also rejects a request without `Origin` that another site sent (`Sec-Fetch-Site`).
     - A browser sends a preflight (`OPTIONS`) without a key, so the profile of a key has no effect on it.
 
@@ -310,8 +308,7 @@ class BodyTooComplex(CallerError):
 class UnsupportedEncoding(CallerError):
     """The request body is compressed in a way that gatepass cannot read.
 
-    - It reads `gzip` and `deflate`, and with the extra `encodings` also `zstd` and `br`. Python 3.14 needs no extra for
-      `zstd`.
+    - It reads `gzip` and `deflate`, with the extra `encodings` also `br` and `zstd`, and with Python 3.14 `zstd`.
     - The body is compressed twice, or it is a multipart form.
 
     Action: Use a coding of the response header `accept-encoding`, or send the body uncompressed.

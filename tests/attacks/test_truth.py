@@ -20,7 +20,8 @@ from gatepass.sse import choice_repair as repairs
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
 from gatepass.sse.chunk import StreamSource
-from gatepass.sse.event_stream import EventStream, FastPath
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import StreamRepair, UsageRepair
 from gatepass.sse.tool_calls import is_complete_json
 from tests.attacks import generated

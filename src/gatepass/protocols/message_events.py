@@ -48,7 +48,7 @@ def event_of(payload: Object) -> bytes:
 
 
 def complete_usage(message: Object) -> bool:
-    """Add missing counts to the usage of `message`. Return whether one was missing."""
+    """Complete the usage of `message`. Return whether a count was missing."""
     usage = message.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     if all(type(counts.get(name)) is int for name in _COUNTS):
@@ -106,7 +106,7 @@ class MessageProgress(Progress):
         return False
 
     def _add_usage(self, usage: Any) -> None:
-        """Replace the counts that are in `usage`. `message_delta` contains totals, but not each count."""
+        """Take over the counts of `usage`. `message_delta` contains totals, but not each count."""
         read = Usage.read(usage) if isinstance(usage, dict) else None
         if read is not None and self.usage is not None:
             known = {name: value for name, value in asdict(read).items() if value is not None}

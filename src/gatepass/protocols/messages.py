@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, the format of Claude Code: messages, counts of their tokens, and batches."""
+"""Anthropic's Messages API, which Claude Code speaks: messages, token counts and batches."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Messages(_OfAnthropic):
 
 
 class CountTokens(_OfAnthropic):
-    """The number of input tokens of a message. Only the upstream counts them. Some upstreams cannot."""
+    """The number of input tokens of a message, which not every upstream can count."""
 
     __slots__ = ()
 

@@ -35,7 +35,8 @@ from gatepass.sse.chunk import (
     json_text,
     text_of_id,
 )
-from gatepass.sse.event_stream import EventStream, FastPath, NumberedPath, Progress
+from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.fast_path import FastPath, NumberedPath
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gatepass.protocols.responses import ResponseProgress
-from gatepass.sse.event_stream import EventStream, NumberedPath
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.fast_path import NumberedPath
 from gatepass.sse.usage import Usage
 from tests.unit.sse.streams import new_stream, pieces, with_line_ends
 

@@ -10,7 +10,7 @@ from gatepass.sse import chunk as chunk_module
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event import read_json
-from gatepass.sse.event_stream import FastPath
+from gatepass.sse.fast_path import FastPath
 from gatepass.sse.usage import Usage
 from tests.unit.sse.streams import (
     DONE,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.sse.event_stream import MAX_BYTES, FastPath
+from gatepass.sse.fast_path import MAX_BYTES, FastPath
 from tests.unit.sse.streams import chunk, data, new_stream, text, with_line_ends
 
 

@@ -1,0 +1,221 @@
+"""The fast path: recognize an event that differs from an earlier one only in its texts, without parsing it."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+_TEXT = re.compile(
+    rb'"(?:content|reasoning_content|reasoning|refusal|text|thinking|partial_json|arguments|delta|obfuscation)"'
+    rb'\s*+:\s*+"'
+    rb'([^"\\]*+(?:\\.[^"\\]*+)*+)"',
+    re.DOTALL,
+)
+"""A member whose value is free text. OpenAI pads each event with a random `obfuscation`."""
+
+_QUOTE = 34  # a number, because a search for bytes takes longer (CPython 3.11)
+
+_valid_string = msgspec.json.Decoder(str).decode
+"""Raises ValueError unless the bytes are one JSON string. `read_json` reads an event with the same parser."""
+
+_BETWEEN_TEXTS = b" "
+"""Joins texts for one check: no half of a character or of an escape is completed by the next text."""
+
+_MISMATCH = b'"'
+"""Replaces a text that does not fit the pattern: `count_matching` rejects a run with a quote in its texts."""
+
+_NO_EVENT = b"\0"
+"""A head and tail that match no event, because every event ends with a line end."""
+
+_TRIES = 8
+"""This many patterns in a row may match no event before the fast path gives up."""
+
+_MARK_BYTES = 32
+"""Only this part of the gap is searched, and the rest compared: CPython's search is slower for longer needles."""
+
+MAX_BYTES = 4096
+"""Size limit of a pattern, because it is kept as long as the stream."""
+
+
+class FastPath:
+    """Recognize events that differ from a validated event only in their text, without parsing them.
+
+    A stream has hundreds of events that differ in a few letters. The first one is parsed and validated. Its bytes, with
+    holes instead of the text, are the pattern. An event with the same bytes around its text passes at once.
+
+    This is safe because the bytes around the text are those of the validated event. A different event could only hide
+    in the text. The text starts after the opening quote of a JSON string, and a quote follows it. It is valid UTF-8, it
+    contains no quote and no control character, and its escapes are complete. So it is the inside of that one string:
+    never a key, a finish reason, an index or an error. Text that quotes such members contains escaped quotes, so that
+    event is parsed. An event with an invalid text is parsed too, and fails there.
+
+    It gives up after eight patterns in a row that matched no event. Some upstreams give each event a new id, and
+    making a pattern costs more than parsing.
+    """
+
+    __slots__ = (
+        "_gap_bytes",
+        "_head",
+        "_head_bytes",
+        "_made_at",
+        "_mark",
+        "_middles",
+        "_next",
+        "_rest",
+        "_tail",
+        "_tail_bytes",
+        "_tries",
+    )
+
+    def __init__(self) -> None:
+        self._tries, self._made_at = _TRIES, 0
+        self._head = self._tail = _NO_EVENT
+        self._middles: tuple[bytes, ...] = ()
+        self._head_bytes = self._tail_bytes = self._gap_bytes = len(_NO_EVENT)
+        self._next: tuple[bytes, int] | None = None
+
+    def set_pattern(self, block: bytes, events: int) -> None:
+        """Use `block`, a whole event whose data is JSON, as the pattern of the events after it.
+
+        `events` is its number in the stream. An event without text or above MAX_BYTES does not become a pattern.
+        """
+        if len(block) <= MAX_BYTES:
+            # made when the next event has arrived, so that the client does not wait for this one meanwhile
+            self._next = block, events
+
+    def _make_pattern(self, block: bytes, events: int) -> None:
+        self._next = None
+        has_edges = block.startswith(self._head) and block.endswith(self._tail)
+        if has_edges and (not self._middles or all(middle in block for middle in self._middles)):
+            return  # the pattern fits already: `block` was parsed because of its text, such as an escaped quote
+        if not self._tries:
+            return
+        has_matched = events > self._made_at + 1
+        self._tries = _TRIES if has_matched else self._tries - 1
+        self._made_at = events
+        holes = [match.span(1) for match in _TEXT.finditer(block)]
+        starts, ends = [0, *(end for _, end in holes)], [*(start for start, _ in holes), len(block)]
+        head, *others = (block[start:end] for start, end in zip(starts, ends, strict=True))
+        if not others:
+            return
+        *middles, tail = others
+        self._head, self._middles, self._tail = head, tuple(middles), tail
+        self._head_bytes, self._tail_bytes = len(head), len(tail)
+        gap = tail + head  # the bytes between the texts of two events
+        self._mark, self._rest = gap[:_MARK_BYTES], gap[_MARK_BYTES:]
+        self._gap_bytes = len(gap)
+
+    def count_matching(self, run: bytes) -> int:
+        """Return the number of events in `run` if all of them match the pattern, else 0."""
+        if self._next is not None:
+            self._make_pattern(*self._next)
+        head_bytes, tail_bytes, gap_bytes = self._head_bytes, self._tail_bytes, self._gap_bytes
+        # compared, because `startswith` and `endswith` take longer (CPython 3.11)
+        if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < gap_bytes:
+            return 0
+        texts, count = run[head_bytes:-tail_bytes], 1
+        if len(texts) >= gap_bytes or self._middles:
+            fillings = [texts]
+            if len(texts) >= gap_bytes:
+                first, *others = texts.split(self._mark)
+                rest = self._rest
+                fillings = [
+                    first,
+                    *[other[len(rest) :] if other.startswith(rest) else _MISMATCH for other in others],
+                ]
+            texts = self._without_middles(fillings) if self._middles else _BETWEEN_TEXTS.join(fillings)
+            count = len(fillings)
+        if _QUOTE in texts:
+            return 0
+        try:
+            _valid_string(b'"' + texts + b'"')
+        except ValueError:
+            return 0
+        return count
+
+    def _without_middles(self, fillings: list[bytes]) -> bytes:
+        """Return the texts of events with several holes, without the bytes between the holes."""
+        texts = []
+        for filling in fillings:
+            at = 0
+            for middle in self._middles:
+                end = filling.find(middle, at)
+                if end < 0:
+                    return _MISMATCH
+                texts.append(filling[at:end])
+                at = end + len(middle)
+            texts.append(filling[at:])
+        return _BETWEEN_TEXTS.join(texts)
+
+
+_NUMBER = re.compile(rb'(?<!\\)"sequence_number"\s*+:\s*+([0-9]++)')
+"""The number of an event. The name is not inside a text, because its quotes are not escaped."""
+
+_LAST_DIGIT = 9
+
+
+class NumberedPath(FastPath):
+    """A FastPath for events that also differ in their `sequence_number`, which is one higher in each event.
+
+    It recognizes single events with the number before or after their texts. Without a number it is a FastPath.
+    """
+
+    __slots__ = ("_after_number", "_before_number", "_edge", "_is_in_head", "_last_digit", "_number")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number: int | None = None
+        """The number of the next event."""
+        self._before_number = self._after_number = b""
+        self._edge = bytearray()
+        """The head or the tail of the next event, with its number. A bytearray, because mostly one digit changes."""
+        self._last_digit = 0
+        self._is_in_head = False
+
+    def _make_pattern(self, block: bytes, events: int) -> None:
+        if self._number is not None:  # `block` has it, unless a number was left out
+            if self._is_in_head:
+                self._head = bytes(self._edge)
+            else:
+                self._tail = bytes(self._edge)
+        super()._make_pattern(block, events)
+        self._number = None
+        for is_in_head, edge in ((True, self._head), (False, self._tail)):
+            if (found := _NUMBER.search(edge)) is not None:
+                self._is_in_head, self._number = is_in_head, int(found[1])
+                self._before_number, self._after_number = edge[: found.start(1)], edge[found.end(1) :]
+                self._count_on()
+                return
+
+    def _count_on(self) -> None:
+        """Expect the next number."""
+        self._number = number = (self._number or 0) + 1
+        self._edge = bytearray(b"%b%d%b" % (self._before_number, number, self._after_number))
+        self._last_digit = len(self._edge) - len(self._after_number) - 1
+
+    def count_matching(self, run: bytes) -> int:
+        """Return 1 if `run` is one event that matches the pattern and has the next number, else 0."""
+        if self._next is not None:
+            self._make_pattern(*self._next)
+        if (number := self._number) is None:
+            return super().count_matching(run)
+        head, tail = (self._edge, self._tail) if self._is_in_head else (self._head, self._edge)
+        head_bytes, tail_bytes = len(head), len(tail)
+        if run[:head_bytes] != head or run[-tail_bytes:] != tail or len(run) < head_bytes + tail_bytes:
+            return 0
+        texts, middles = run[head_bytes:-tail_bytes], self._middles
+        if middles:  # one that is not found leaves its quotes
+            is_one = len(middles) == 1
+            texts = texts.replace(middles[0], _BETWEEN_TEXTS, 1) if is_one else self._without_middles([texts])
+        if _QUOTE in texts:
+            return 0
+        try:
+            _valid_string(b'"' + texts + b'"')
+        except ValueError:
+            return 0
+        if number % 10 == _LAST_DIGIT:
+            self._count_on()
+        else:  # without a call, because it runs for every event
+            self._number, self._edge[self._last_digit] = number + 1, self._edge[self._last_digit] + 1
+        return 1
