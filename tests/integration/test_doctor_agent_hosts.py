@@ -80,6 +80,12 @@ async def test_the_request_of_claude_code_is_sent_and_its_settings_are_printed(t
     assert "  ANTHROPIC_MODEL=m\n" in result.output
 
 
+async def test_the_settings_name_the_base_path(tmp_path: Path):
+    async with Scripted(answer=serve) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", server={"base_path": "/llm"})
+    assert "  ANTHROPIC_BASE_URL=http://127.0.0.1:8080/llm\n" in result.output
+
+
 async def test_an_upstream_without_the_api_fails_in_its_words(tmp_path: Path):
     async with Scripted(answer=without_api) as upstream:
         result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", "--json")

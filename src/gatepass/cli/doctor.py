@@ -32,6 +32,7 @@ from gatepass.cli.options import (
     print_json,
     printable,
     progress,
+    reachable_host,
     summary,
 )
 from gatepass.clock import Clock
@@ -200,9 +201,8 @@ def _calls_of_host(config: Config, agent_host: str, model: str, key: AccessKey |
         closed = closed_objects(key, shares_objects=config.access.shares_objects)
         items, free = protocol.has_items, protocol.free_members
         check_body_access(key, body, names_model=True, closed=closed, has_items=items, free=free)
-    # an address that means all interfaces is none to connect to
-    name = "HOST" if config.server.host in ("0.0.0.0", "::") else config.server.host  # noqa: S104 - compared, not bound
-    settings = settings_of(host, f"http://{name}:{config.server.port}", model)
+    server = config.server
+    settings = settings_of(host, f"http://{reachable_host(server.host)}:{server.port}{server.base_path}", model)
     return [ProbeCall(host.operation, model, profile, agent_host=host)], settings
 
 

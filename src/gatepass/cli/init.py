@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable
+from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable, reachable_host
 from gatepass.config.file import DEFAULT_FILE
 
 if TYPE_CHECKING:
@@ -579,10 +579,7 @@ def init(
     keys = _keys(setup.answers["clients"])
     secret_path = _write(path, setup, [key for key, _ in keys])
 
-    listen = setup.answers["listen"]
-    # an address that means all interfaces is none to connect to
-    host = "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
-    url, model = f"http://{host}:8080", setup.chat_model
+    url, model = f"http://{reachable_host(setup.answers['listen'])}:8080", setup.chat_model
     written = " and ".join([output, *([secret_path] if secret_path else [])])
     click.echo(f"\nWrote {written}. Enter these values; each key is shown only now:\n")
     for key, value in keys:

@@ -48,6 +48,11 @@ OPERATION_OF_KIND: Mapping[str | None, str] = {
 TICK_S = 1.0
 
 
+def reachable_host(listen: str) -> str:
+    """Return the host to connect to, for a server that listens on `listen`. All interfaces are no such host: `HOST`."""
+    return "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
+
+
 def coloured(text: str, colour: str) -> str:
     """Return `text` in `colour`, unless the environment has NO_COLOR (no-color.org)."""
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
