@@ -278,6 +278,13 @@ class Limits(Block):
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
+    inspector_bytes: Annotated[int, Field(ge=0)] = 4 * MIB
+    """The memory of the request inspector in each worker, which keeps the records of the last requests without their
+    bodies: about 2,000 requests. It is a part of `held_bytes`, and at most a sixteenth of it. 0: nothing is kept. See
+    docs/operations/limits_and_memory.md#memory.
+
+    Unit: bytes
+    """
     event_bytes: Bytes = 4 * MIB
     """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events. An
     event above 1 MiB is relayed unchanged; see docs/operations/limits_and_memory.md#memory.
@@ -333,6 +340,11 @@ class Limits(Block):
     def heads_bytes(self) -> int:
         """The part of `held_bytes` for request heads that have not arrived completely."""
         return self.held_bytes // 8
+
+    @property
+    def ring_bytes(self) -> int:
+        """The part of `held_bytes` for the request inspector."""
+        return min(self.inspector_bytes, self.held_bytes // 16)
 
     @property
     def memory_bytes(self) -> int:

@@ -110,6 +110,10 @@ class RequestRecord(msgspec.Struct, frozen=True, eq=False):
     """The last attempt. None if the request was refused, or needed none."""
     error: GatepassError | None
     """The error that the client received."""
+    arrived_s: float
+    """When the request arrived, by `Clock.now`."""
+    body_s: float
+    """How long its body took to arrive, 0 if gatepass does not read it whole."""
     duration_s: float
     first_byte_s: float | None
     """When the body of the response began, after the arrival of the request. A keep-alive does not count."""

@@ -36,6 +36,7 @@ from gatepass.learning.session import Learner
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import RefusedRequests
+from gatepass.observability.inspector import Inspector
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.body_threads import BodyThreads
@@ -161,6 +162,7 @@ class ProcessParts:
     metrics: Metrics = field(default_factory=Metrics)
     in_flight: InFlightRequests
     refused: RefusedRequests = field(default_factory=RefusedRequests)
+    inspector: Inspector = field(default_factory=Inspector)
     periodic_checks: PeriodicChecks
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     turns: LoopTurns = field(default_factory=LoopTurns)
@@ -246,6 +248,7 @@ class AppState(ProcessParts):
             del self.upstream_states[server]  # requests in progress keep theirs
         attach_metrics(successor)
         self.in_flight.set_callers(successor.config.access.callers)
+        self.inspector.limit(successor.limits.ring_bytes)
         for holder in successor.holders.values():
             if holder not in self.holders.values():
                 holder.start()
@@ -289,12 +292,14 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     """
     clock = clock or SystemClock()
     limits, callers = config.limits, config.access.callers
-    budget = MemoryBudget(limits.held_bytes - limits.heads_bytes, callers, limits.body_bytes + limits.reply_bytes)
+    held_bytes = limits.held_bytes - limits.heads_bytes - limits.ring_bytes
+    budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
     in_flight = InFlightRequests(limits.connections, callers, budget)
     checks = PeriodicChecks(clock, CHECK_EVERY_S)
     parts = ProcessParts(clock=clock, in_flight=in_flight, periodic_checks=checks, store=store)
     state = _assemble(config, parts, TLSContexts(), None)
     attach_metrics(state)
+    state.inspector.limit(limits.ring_bytes)
     return state
 
 
@@ -328,7 +333,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         declared=DeclaredModels(config),
         profiles=build_profiles(config.profiles),
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
-        observers=observers_of(config, parts.metrics, parts.redactor, parts.refused),
+        observers=observers_of(config, parts.metrics, parts.redactor, parts.refused, parts.inspector),
         upstreams=upstreams,
         holders=holders,
         issuer_connections=connections,

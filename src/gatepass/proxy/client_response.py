@@ -14,6 +14,7 @@ import msgspec
 
 from gatepass.clock import Clock
 from gatepass.errors import GatepassError
+from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE, error_headers
@@ -72,6 +73,9 @@ class ClientResponse:
 
     def metrics_key(self) -> tuple[str, str, str, str]:
         return self._context.metrics_key()
+
+    def inspected(self) -> InspectedRequest:
+        return self._context.inspected()
 
     @property
     def sent_bytes(self) -> int:

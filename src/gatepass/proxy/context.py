@@ -17,6 +17,7 @@ from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
+from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, stable_code
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.raw import RAW
@@ -324,8 +325,17 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         if first_byte_s is not None:
             access.ttft_s = _rounded(first_byte_s)
         is_synthesized = SYNTHESIZED in access.adapted
-        ended = RequestRecord(access, record, error, duration_s, first_byte_s, added_s, is_synthesized)
+        arrived_s = self.client_request.arrived_s
+        ended = RequestRecord(
+            access, record, error, arrived_s, self.body_s, duration_s, first_byte_s, added_s, is_synthesized
+        )
         state.observers.tell(state.observers.request_ended, ended)
+
+    def inspected(self) -> InspectedRequest:
+        """Return the request as the inspector shows it while it runs."""
+        attempt = None if self.attempt is None else self.attempt.record
+        arrived_s = self.client_request.arrived_s
+        return InspectedRequest(self.access, attempt, arrived_s, self.body_s, None, self.first_byte_s, None)
 
     def requests(self) -> int:
         """Return how many requests were sent to upstreams, over all attempts."""

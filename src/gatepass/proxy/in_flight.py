@@ -17,6 +17,7 @@ from typing import Protocol, Self
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
 from gatepass.errors import ConcurrencyLimited, Draining, Overloaded
+from gatepass.observability.inspector import InspectedRequest
 
 CHECK_CURRENT_S = 1.0
 """How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
@@ -47,6 +48,10 @@ class InFlightResponse(Protocol):
 
     def metrics_key(self) -> tuple[str, str, str, str]:
         """Return the caller, model, upstream and operation of the request, each "" until it is known."""
+        ...
+
+    def inspected(self) -> InspectedRequest:
+        """Return what the request inspector shows of the request while it runs."""
         ...
 
 

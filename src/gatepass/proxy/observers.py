@@ -11,6 +11,7 @@ from typing import TypeVarTuple, Unpack
 
 from gatepass.config.model import Config
 from gatepass.observability.access_log import AccessLog, BodyLog, RefusedRequests
+from gatepass.observability.inspector import Inspector
 from gatepass.observability.metrics import Metrics
 from gatepass.observability.observer import AttemptRecord, Observer
 from gatepass.observability.redaction import Redactor
@@ -21,12 +22,16 @@ LOG = logging.getLogger("gatepass.observers")
 Values = TypeVarTuple("Values")
 
 
-def observers_of(config: Config, metrics: Metrics, redactor: Redactor, refused: RefusedRequests) -> Observers:
+def observers_of(
+    config: Config, metrics: Metrics, redactor: Redactor, refused: RefusedRequests, inspector: Inspector
+) -> Observers:
     """Return the observers of a configuration, in the order in which they learn of an event."""
     listed: list[Observer] = [
         metrics,
         AccessLog(refused),
     ]
+    if config.limits.inspector_bytes:
+        listed.append(inspector)
     if config.log.bodies:
         listed.append(BodyLog(redactor))
     return Observers(listed, metrics.observer_failed)

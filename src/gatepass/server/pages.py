@@ -1,18 +1,16 @@
 """The pages for operators. `PAGES` is the table of them, which every assembly of the application serves.
 
-With several workers, each collects the parts of the others over Unix sockets in the supervisor's folder (`Peers`).
+With several workers, each collects the parts of the others (`server/peers.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,7 +25,7 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotFound, system_reason
+from gatepass.errors import ModelNotFound
 from gatepass.learning.export import as_config, is_configured
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.rules import DeclaredModels
@@ -37,9 +35,9 @@ from gatepass.protocols.error_objects import NO_STORE
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
+from gatepass.server.inspection import REQUESTS, STORY, own_requests
+from gatepass.server.peers import Peers
 from gatepass.types import ClientRequest
-
-LOG = logging.getLogger("gatepass.peers")
 
 UNREADY = 503
 
@@ -323,89 +321,10 @@ def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessK
     return as_config(learned, config, lambda name: may_use(caller, name))
 
 
-REQUEST_S = 1.0
-"""Timeout for the page of one worker. A worker that does not answer in time is omitted."""
-PAGE_BYTES = 8 * 1024 * 1024
-RELOAD, RETRY = "/reload", "/retry"
-"""Commands of the control socket, which Peers pass to all workers like pages."""
-RELOAD_S = 30.0
-"""Timeout for a reload of another worker."""
-
-Own = Callable[[str], Awaitable[bytes]]
-"""Returns what this worker answers to the other workers, by the path of a page or command; b"" for an unknown one."""
-
-
-async def own_part(path: str, state: AppState) -> bytes:
-    """Return what this process contributes to the page at `path`, b"" if there is no such page."""
+async def own_part(target: str, state: AppState) -> bytes:
+    """Return what this process contributes to the page at `target`, b"" if there is no such page."""
+    path = target.partition("?")[0]
+    if path in (REQUESTS, STORY):
+        return own_requests(target, state)
     own = next((page.own for page in PAGES if page.path == path), None)
     return b"" if own is None else await own(state)
-
-
-class Peers:
-    """Serves the parts of this worker to the other workers, and collects theirs.
-
-    `folder` is created by the supervisor with mode 0700. A worker's socket in it also means that the worker is ready.
-    The client sends one line with the path of a page. It receives the worker's part: Prometheus text, or JSON.
-    """
-
-    def __init__(self, folder: Path, name: str, own: Own) -> None:
-        self._folder = folder
-        self._socket = folder / f"{name}.sock"
-        self._own = own
-        self._server: asyncio.Server | None = None
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_unix_server(self._answer, self._socket)
-
-    async def aclose(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._socket.unlink(missing_ok=True)
-
-    async def reload(self) -> list[dict[str, Any]]:
-        """Let each worker reload its configuration, and return their results. A worker that does not answer refused."""
-        # listed before the requests, so that a worker that ends meanwhile is reported
-        workers = [path.stem for path in self._folder.glob("*.sock")]
-        pages = await self.collect(RELOAD)
-        silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
-        none = dict.fromkeys(("changed", "needs_restart", "retried", "warnings"), ())
-        refused = {"outcome": "refused", "problems": silent, **none}
-        return [*map(json.loads, pages.values()), *([refused] if silent else [])]
-
-    async def retry(self) -> list[list[str]]:
-        """Let the failing credentials of each worker fetch now, and return their names by worker."""
-        return [json.loads(page) for page in (await self.collect(RETRY)).values()]
-
-    async def collect(self, page: str) -> dict[str, bytes]:
-        """Return the part of each worker for the path `page`, by its name."""
-        paths = sorted(self._folder.glob("*.sock"))
-        found = await asyncio.gather(*(self._request(path, page) for path in paths))
-        return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
-
-    async def _request(self, path: Path, page: str) -> bytes | None:
-        if path == self._socket:  # directly: a full queue of its socket must not hide this worker from itself
-            return await self._own(page)
-        try:
-            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
-                reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
-                try:
-                    writer.write(f"{page}\n".encode())
-                    return await reader.read(-1)
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError) as error:
-            LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": system_reason(error)}})
-            return None
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            # two limits: the time for a slow reload begins when the request has arrived
-            async with asyncio.timeout(REQUEST_S):
-                page = (await reader.readline()).decode("latin-1").strip()
-            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
-                writer.write(await self._own(page))
-                await writer.drain()
-        except (OSError, TimeoutError, ValueError):
-            return  # the other worker closed the connection, or sent no valid line
-        finally:
-            writer.close()

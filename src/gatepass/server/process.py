@@ -37,6 +37,7 @@ from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
+from gatepass.server.inspection import requests_listing, stories
 from gatepass.server.listening import (
     BACKLOG,
     NEXT_STOP,
@@ -48,16 +49,8 @@ from gatepass.server.listening import (
     ignore_new_connections,
     url_of,
 )
-from gatepass.server.pages import (
-    OPERATOR,
-    RELOAD,
-    RETRY,
-    Peers,
-    is_browser,
-    own_part,
-    page_paths,
-    page_routes,
-)
+from gatepass.server.pages import OPERATOR, is_browser, own_part, page_paths, page_routes
+from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.types import ClientRequest
 
@@ -177,8 +170,22 @@ class ControlServer:
             names = dict.fromkeys(name for one in found for name in one)
             return JSONResponse({"processes": len(found), "retried": list(names)})
 
-        posts = (Route("/reload", reload, methods=["POST"]), Route("/retry", retry, methods=["POST"]))
-        routes = [*page_routes(current, "", peers), *posts]
+        async def collect(target: str) -> dict[str, bytes]:
+            return {"": await own_part(target, current())} if peers is None else await peers.collect(target)
+
+        async def requests(request: Request) -> Response:
+            return JSONResponse(await requests_listing(collect, dict(request.query_params)))
+
+        async def story(request: Request) -> Response:
+            return JSONResponse({"stories": await stories(collect, request.path_params["id"])})
+
+        own_routes = (
+            Route("/reload", reload, methods=["POST"]),
+            Route("/retry", retry, methods=["POST"]),
+            Route("/requests", requests, methods=["GET"]),
+            Route("/requests/{id:path}", story, methods=["GET"]),
+        )
+        routes = [*page_routes(current, "", peers), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
 
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:

@@ -108,7 +108,7 @@ def ended(*key: str, error: GatepassError | None = None) -> RequestRecord:
     caller, model, upstream, operation = key
     outcome = "ok" if error is None else "error"
     access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome=outcome, bytes_in=0, bytes_out=0)
-    return RequestRecord(access, attempt(upstream), error, 1.0, 1.0, 0.0, is_synthesized=False)
+    return RequestRecord(access, attempt(upstream), error, 0.0, 0.0, 1.0, 1.0, 0.0, is_synthesized=False)
 
 
 def attempt(upstream: str, **more: Any) -> AttemptRecord:

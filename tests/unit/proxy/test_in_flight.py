@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
+from gatepass.observability.inspector import InspectedRequest
+from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.in_flight import Concurrency, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
 
@@ -21,6 +23,9 @@ class Response:
 
     def metrics_key(self) -> tuple[str, str, str, str]:
         return ("alice", "gpt", "azure", "chat")
+
+    def inspected(self) -> InspectedRequest:
+        return InspectedRequest(AccessRecord("id", "POST", "/", "chat"), None, 0.0, 0.0, None, None, None)
 
 
 async def served(in_flight: InFlightRequests, reply: Response, go_on: asyncio.Event) -> str:

@@ -1,0 +1,101 @@
+"""The ring of the request inspector: the records of the last requests, in memory only.
+
+It keeps values that the log line was made of, and renders nothing: `story.py` does, when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
+
+RECORD_BYTES = 2_000
+"""What one request takes: its records, their texts at usual lengths, and its place in the ring."""
+ATTEMPT_BYTES = 1_000
+"""What each attempt takes beyond the first one."""
+CHARACTER_BYTES = 4
+"""What a character of a text takes at most."""
+ANONYMOUS = 100
+"""The requests without a valid key that are kept: they have a place of their own, so a flood evicts no others."""
+
+
+class InspectedRequest(msgspec.Struct, frozen=True, eq=False):
+    """One request, as the ring keeps it: without its error, which may hold the upstream's reply."""
+
+    access: AccessRecord
+    attempt: AttemptRecord | None
+    """The last attempt."""
+    arrived_s: float
+    """When the request arrived, by `Clock.now`."""
+    body_s: float
+    """How long its body took to arrive."""
+    duration_s: float | None
+    """None while the request runs."""
+    first_byte_s: float | None
+    added_s: float | None
+    size_bytes: int = 0
+
+
+class Inspector(Observer):
+    """Keeps ended requests, the newest ones first, within `limit_bytes`."""
+
+    def __init__(self) -> None:
+        self.limit_bytes = 0
+        """`limits.inspector_bytes`. A reload sets it."""
+        self.held_bytes = 0
+        self.evicted = 0
+        """How many requests made room for others since the start."""
+        self._requests: deque[InspectedRequest] = deque()
+        self._anonymous: deque[InspectedRequest] = deque(maxlen=ANONYMOUS)
+
+    def request_ended(self, request: RequestRecord) -> None:
+        access, attempt = request.access, request.attempt
+        size_bytes = RECORD_BYTES
+        if access.outcome != "ok" or access.adapted or (attempt is not None and attempt.after is not None):
+            size_bytes = _size_bytes(access, attempt)
+        entry = InspectedRequest(
+            access,
+            attempt,
+            request.arrived_s,
+            request.body_s,
+            request.duration_s,
+            request.first_byte_s,
+            request.added_s,
+            size_bytes,
+        )
+        if not access.caller:
+            self._anonymous.append(entry)
+            return
+        self._requests.append(entry)
+        self.held_bytes += size_bytes
+        if self.held_bytes > self.limit_bytes:
+            self._evict()
+
+    def newest(self) -> Iterator[InspectedRequest]:
+        """Yield the requests, those that ended last first."""
+        yield from reversed(self._requests)
+        yield from reversed(self._anonymous)
+
+    def limit(self, limit_bytes: int) -> None:
+        """Keep at most `limit_bytes` from now on."""
+        self.limit_bytes = limit_bytes
+        self._evict()
+        if not limit_bytes:
+            self._anonymous.clear()
+
+    def _evict(self) -> None:
+        while self._requests and self.held_bytes > self.limit_bytes:
+            self.held_bytes -= self._requests.popleft().size_bytes
+            self.evicted += 1
+
+
+def _size_bytes(access: AccessRecord, attempt: AttemptRecord | None) -> int:
+    texts = (access.reason or "", *access.adapted, *access.tried, *access.failover)
+    size_bytes = RECORD_BYTES + CHARACTER_BYTES * sum(map(len, texts))
+    while attempt is not None:
+        size_bytes += ATTEMPT_BYTES * (1 + len(attempt.parts))
+        attempt = attempt.after
+    return size_bytes

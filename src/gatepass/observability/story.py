@@ -1,0 +1,160 @@
+"""Render what the inspector keeps: the story of one request, and its summary for lists. Values in, JSON values out.
+
+`mask` hides secrets in texts that came from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gatepass.observability.inspector import InspectedRequest
+from gatepass.observability.observer import AccessRecord, AttemptRecord
+
+SUMMARY_FIELDS = ("id", "operation", "caller", "model", "upstream", "stream", "status", "outcome", "code", "hop")
+FILTERS = ("caller", "model", "upstream", "hop", "code", "outcome", "operation")
+"""The fields of a summary that a filter compares."""
+TEXTS = ("id", "model", "caller", "upstream", "code", "path")
+"""The fields in which the filter `text` searches."""
+DIGITS = 4
+ERROR_PAGE = "docs/reference/errors.md"
+
+Mask = Callable[[str], str]
+
+
+def moment(wall_s: float) -> str:
+    """Return seconds since the epoch as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def summary_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
+    """Return the summary of `request`. `now_s` and `wall_s` are the same moment by both clocks.
+
+    `ended` is a moment of `Clock.now`, which all processes of a machine share: it orders requests and never jumps.
+    """
+    access, arrived = request.access, wall_s - (now_s - request.arrived_s)
+    is_ended = request.duration_s is not None
+    shown = {name: _masked(getattr(access, name), mask) for name in SUMMARY_FIELDS}
+    return {
+        **shown,
+        "path": mask(access.path),
+        "state": "ended" if is_ended else "running",
+        "arrived_at": moment(arrived),
+        "ended": None if request.duration_s is None else round(request.arrived_s + request.duration_s, 6),
+        "attempts": access.attempts,
+        "adapted": list(access.adapted),
+        "duration_s": _rounded(request.duration_s if is_ended else now_s - request.arrived_s),
+        "first_byte_s": _rounded(request.first_byte_s),
+        "bytes_out": max(0, access.bytes_out),
+        "events": access.events,
+        "captured": False,
+    }
+
+
+def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
+    """Return whether a summary passes the filters: fields that are equal, and `text` in any of TEXTS."""
+    if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
+        return False
+    text = filters.get("text", "").lower()
+    return not text or any(text in str(summary[name] or "").lower() for name in TEXTS)
+
+
+def has_id(request: InspectedRequest, wanted: str) -> bool:
+    """Return whether `wanted` is the request's id, or one of the ids of the upstream's replies."""
+    return request.access.id == wanted or any(
+        wanted in (one.upstream_request_id or "").split(",") for one in attempts_of(request.attempt)
+    )
+
+
+def attempts_of(last: AttemptRecord | None) -> Iterator[AttemptRecord]:
+    """Yield the attempts of a request, the last one first."""
+    while last is not None:
+        yield last
+        last = last.after
+
+
+def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
+    """Return the whole story of `request`. Times are seconds since it arrived."""
+    access = request.access
+    attempts = [*attempts_of(request.attempt)][::-1]
+    return {
+        **summary_of(request, now_s, wall_s, mask),
+        "method": access.method,
+        "peer": access.peer,
+        "user_agent": mask(access.user_agent),
+        "closed_by": closed_by(access, request.attempt),
+        "error": _error_of(access, mask),
+        "attempts": [_attempt(one, request.arrived_s, mask) for one in attempts],
+        "timings": {
+            "body_s": _rounded(request.body_s),
+            "token_wait_s": _rounded(sum(one.token_wait_s for one in attempts)),
+            "upstream_s": _rounded(sum(one.upstream_s for one in attempts)),
+            "added_s": _rounded(request.added_s),
+            "first_byte_s": _rounded(request.first_byte_s),
+            "duration_s": _rounded(request.duration_s),
+        },
+        "bytes_in": max(0, access.bytes_in),
+        "usage": msgspec.to_builtins(access.usage),
+        "upstream_request_id": _masked(access.upstream_request_id, mask),
+        "empty_answer": access.empty_answer,
+    }
+
+
+def closed_by(access: AccessRecord, attempt: AttemptRecord | None) -> str | None:
+    """Return who ended the request first: client, upstream or gatepass. None while it runs."""
+    if not access.outcome:
+        return None
+    if access.outcome == "client_gone":
+        return "client"
+    outcome = "" if attempt is None else attempt.outcome
+    return "upstream" if outcome in ("complete", "cut", "error_reply", "connection_failed") else "gatepass"
+
+
+def _error_of(access: AccessRecord, mask: Mask) -> dict[str, Any] | None:
+    if access.code is None:
+        return None
+    return {
+        "code": access.code,
+        "hop": access.hop,
+        "message": mask(access.reason or ""),
+        "page": f"{ERROR_PAGE}#{access.code}",
+    }
+
+
+def _attempt(record: AttemptRecord, arrived_s: float, mask: Mask) -> dict[str, Any]:
+    return {
+        "number": record.number,
+        "cause": record.cause,
+        "upstream": record.upstream,
+        "upstream_model": record.upstream_model,
+        "outcome": record.outcome or None,
+        "code": record.code,
+        "reason": None,
+        "status": record.status,
+        "began_s": _rounded(record.began_s - arrived_s),
+        "duration_s": _rounded(record.duration_s) if record.outcome else None,
+        "requests": record.requests,
+        "token": None,
+        "connect_s": None,
+        "head_s": None,
+        "upstream_s": _rounded(record.upstream_s),
+        "adapted": list(record.adapted),
+        "tried": list(record.tried),
+        "renewed": record.renewed,
+        "repeated_stale": record.repeated_stale,
+        "edits": [],
+        "upstream_request_id": _masked(record.upstream_request_id, mask),
+        "arrivals": None,
+        "parts": [_attempt(part, arrived_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
+    }
+
+
+def _masked(value: Any, mask: Mask) -> Any:
+    return mask(value) if isinstance(value, str) else value
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, DIGITS)

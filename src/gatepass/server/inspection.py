@@ -1,0 +1,89 @@
+"""What operators see of requests: lists of summaries, and the story of one, from all workers of this machine."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from gatepass.observability.inspector import InspectedRequest
+from gatepass.observability.story import has_id, matches, story_of, summary_of
+from gatepass.proxy.app_state import AppState
+
+REQUESTS, STORY = "/requests", "/story"
+"""What the workers ask each other for: summaries by filters, and the stories of one id."""
+LISTED, MOST_LISTED = 200, 1_000
+"""How many requests a list has by default, and at most."""
+
+Collect = Callable[[str], Awaitable[dict[str, bytes]]]
+"""Returns the part of each worker for a target, by the worker's name."""
+
+
+def own_requests(target: str, state: AppState) -> bytes:
+    """Return what this process knows for `target`: `/requests?FILTERS` or `/story?id=ID`."""
+    path, _, query = target.partition("?")
+    fields = {name: values[-1] for name, values in parse_qs(query).items()}
+    now_s, wall_s, mask = state.clock.now(), state.clock.wall(), state.redactor.mask
+    if path == STORY:
+        stories = [
+            story_of(one, now_s, wall_s, mask)
+            for one in (*running(state), *state.inspector.newest())
+            if has_id(one, fields["id"])
+        ]
+        return json.dumps(stories).encode()
+    limit, after = min(_number(fields, "limit", LISTED), MOST_LISTED), _number(fields, "ended_after", 0.0)
+    shown = (summary_of(one, now_s, wall_s, mask) for one in state.inspector.newest())
+    found = (one for one in shown if one["ended"] >= after and matches(one, fields))
+    live = (summary_of(one, now_s, wall_s, mask) for one in running(state))
+    listing = {
+        "now": now_s,
+        "requests": [*islice(found, int(limit))],
+        "running": [*islice((one for one in live if matches(one, fields)), int(limit))],
+        "dropped": state.inspector.evicted,
+    }
+    return json.dumps(listing).encode()
+
+
+def running(state: AppState) -> Iterator[InspectedRequest]:
+    """Yield the requests in progress, the newest first."""
+    requests = [one.response.inspected() for one in state.in_flight.requests]
+    yield from sorted(requests, key=lambda one: -one.arrived_s)
+
+
+async def requests_listing(collect: Collect, filters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the summaries of all workers, those that ended last first."""
+    parts = {name: json.loads(part) for name, part in (await collect(f"{REQUESTS}?{urlencode(filters)}")).items()}
+    limit = int(min(_number(filters, "limit", LISTED), MOST_LISTED))
+
+    def merged(kind: str, order: str) -> list[dict[str, Any]]:
+        found = [{**one, "worker": name} for name, part in parts.items() for one in part[kind]]
+        return sorted(found, key=lambda one: one[order], reverse=True)[:limit]
+
+    return {
+        "replica": socket.gethostname(),
+        "now": max((part["now"] for part in parts.values()), default=0.0),
+        "requests": merged("requests", "ended"),
+        "running": merged("running", "arrived_at"),
+        "dropped": sum(part["dropped"] for part in parts.values()),
+    }
+
+
+async def stories(collect: Collect, wanted: str) -> list[dict[str, Any]]:
+    """Return the stories of the requests with the id `wanted`, in all workers; the newest first."""
+    parts = await collect(f"{STORY}?{urlencode({'id': wanted})}")
+    found = [
+        {**one, "worker": name, "replica": socket.gethostname()}
+        for name, part in parts.items()
+        for one in json.loads(part)
+    ]
+    return sorted(found, key=lambda one: str(one["arrived_at"]), reverse=True)
+
+
+def _number(fields: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return max(0.0, float(fields[name]))
+    except (KeyError, ValueError):
+        return default
