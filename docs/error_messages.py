@@ -19,6 +19,7 @@ FAULTS: Mapping[str, TransportFault] = {
 }
 MESSAGES: Mapping[str, str] = {
     "invalid_api_key": "The API key is not known to gatepass. Check the client's API key setting.",
+    "session_required": "The session has ended, or another gatepass than gateway-2 made it. Sign in again.",
     "forbidden_host": "Without keys gatepass serves only requests to localhost. Set access.keys (see `gatepass keys"
     " new`) to serve others.",
     "forbidden_origin": "CORS: without keys gatepass does not serve pages of other origins, such as"
@@ -54,6 +55,7 @@ MESSAGES: Mapping[str, str] = {
     "overloaded": "The limit of 4000 requests in flight is reached (limits.connections).",
     "concurrency_limited": "The caller 'ragflow' has reached its limit of 8 concurrent requests"
     " (access.keys[].max_concurrent). Retry when one of them has ended.",
+    "too_many_viewers": "The page is open in 32 tabs. Close those that are not needed.",
     "draining": "gatepass is stopping. Retry the request: another instance can serve it.",
     "not_started": "gatepass was not started: its lifespan is not running. Enter its lifespan in the event loop that"
     " serves the requests.",

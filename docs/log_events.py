@@ -148,6 +148,11 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             f"{_RELOAD} settings",
             "restart gatepass",
         ),
+        "page_action": LogEvent(
+            "info",
+            "A caller signed in at the page for operators, signed out, or ran one of its actions.",
+            "action caller role peer session",
+        ),
         "reload_refused": LogEvent(
             "error",
             "The new configuration is invalid, or a watched file may be half written. The previous one continues.",
@@ -409,6 +414,9 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "in_flight": "requests in progress",
         "observer": "the class of the observer that failed",
         "streams_ended": "streams that gatepass ended with an error event",
+        "action": "what the caller did: login, logout, or an action of the page",
+        "role": "the role of the caller's key",
+        "session": "a short name of the session: the same in all of its lines, and not its cookie",
         "pid": "the process id",
         "again_in_s": "seconds until the next start",
         "workers": "the number of workers",

@@ -5,6 +5,7 @@
     GatepassError
     ├── CallerError                 hop "client": the caller can fix it
     │   ├── InvalidApiKey           401 invalid_api_key
+    │   ├── SessionRequired         401 session_required
     │   ├── ForbiddenHost           403 forbidden_host
     │   ├── ForbiddenOrigin         403 forbidden_origin
     │   ├── ForbiddenPeer           403 forbidden_peer
@@ -29,6 +30,7 @@
     ├── GatewayError                hop "gatepass": this process
     │   ├── Overloaded              503 overloaded
     │   ├── ConcurrencyLimited      429 concurrency_limited
+    │   ├── TooManyViewers          503 too_many_viewers
     │   ├── Draining                503 draining
     │   ├── NotStarted              500 not_started
     │   └── InternalError           500 internal_error
@@ -113,12 +115,26 @@ class InvalidApiKey(CallerError):
     code, status = "invalid_api_key", 401
 
 
+class SessionRequired(CallerError):
+    """A request of the page at `/ui` has no session, or its session has ended.
+
+    A session ends with the logout, after 8 hours, and when its key ends, changes or loses the role viewer or admin. One
+    gatepass does not know the sessions of another.
+
+    Action: Sign in again on the page.
+    """
+
+    code, status = "session_required", 401
+
+
 class ForbiddenHost(CallerError):
-    """gatepass runs without keys, and the `Host` of the request is not a loopback name of this machine.
+    """The `Host` of the request is not a name of this gatepass.
 
-    `/healthz`, `/readyz` and an open `/metrics` also accept an IP address of this machine, from another machine.
+    - gatepass runs without keys, and the name is not a loopback name of this machine. `/healthz`, `/readyz` and an open
+      `/metrics` also accept an IP address of this machine, from another machine.
+    - The page at `/ui` was opened under a name that is neither an address nor one of `server.ui_hosts`.
 
-    Action: Set `access.keys`.
+    Action: Set `access.keys`, or add the name to `server.ui_hosts` for the page.
     """
 
     code, status = "forbidden_host", 403
@@ -132,6 +148,7 @@ class ForbiddenOrigin(CallerError):
     - No profile lists the origin, or gatepass runs without keys. Pages of browser extensions have an origin too.
     - Without keys, gatepass also rejects a request without `Origin` that another site sent (`Sec-Fetch-Site`).
     - A browser sends a preflight (`OPTIONS`) without a key, so the profile of a key has no effect on it.
+    - The page at `/ui` accepts only requests of its own origin. A proxy in front of gatepass must pass on `Host`.
 
     Action: Add the origin to `profiles.NAME.cors_origins`, and name the profile in the base URL: `/for/NAME/v1`.
     """
@@ -390,6 +407,15 @@ class ConcurrencyLimited(GatewayError):
     """
 
     code, status, retryable = "concurrency_limited", 429, True
+
+
+class TooManyViewers(GatewayError):
+    """The page at `/ui` is open in 32 tabs, which is the limit of one process.
+
+    Action: Close tabs that are not needed.
+    """
+
+    code, status, retryable = "too_many_viewers", 503, True
 
 
 class Draining(GatewayError):

@@ -70,7 +70,7 @@ RUN = {
 
 LOADED = (
     *("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md"),
-    *("docs/concepts/learned_rules.md", "docs/model_list.md", "docs/operations/keys.md"),
+    *("docs/concepts/learned_rules.md", "docs/model_list.md", "docs/operations/keys.md", "docs/operations/ui.md"),
 )
 """Pages whose configurations test_a_configuration_loads loads."""
 
@@ -97,6 +97,7 @@ PARSED = {
     ("docs/operations/*.md", "sh"): "lines for the start files of three shells, and for a running container",
     ("docs/operations/monitoring.md", "yaml"): "the file of Prometheus",
     ("docs/operations/store.md", "text"): "tests/e2e/test_valkey.py gives this line to a real server",
+    ("docs/operations/ui.md", "text"): "lines of nginx",
     ("docs/reference/http.md", "text"): "an error; tests/unit/protocols/test_messages.py checks its members",
     ("docs/release.md", "sh"): "builds a release, and asks a service; tests/release tests the parts",
     ("docs/security.md", "{include} ../SECURITY.md"): "a directive of the site",

@@ -40,10 +40,11 @@ def new_key() -> tuple[str, str]:
 def hash_key(key: str) -> str:
     """Return `sha256:<hex>`."""
     # a key of 256 random bits cannot be guessed, so it needs neither a salt nor a slow hash
-    return _HASH_PREFIX + _digest(key).hex()
+    return _HASH_PREFIX + digest_of(key).hex()
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """Return the SHA-256 of `key`."""
     # a key with lone surrogates must not raise
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
@@ -68,7 +69,7 @@ class KeyRing:
         by_hash = [key for key in keys if key.hash is not None]
         self._hashed = {bytes.fromhex((key.hash or "").removeprefix(_HASH_PREFIX)): key for key in by_hash}
         self._entries = [
-            _Entry(key, tuple(_digest(text) for text in key_texts(key))) for key in keys if key.hash is None
+            _Entry(key, tuple(digest_of(text) for text in key_texts(key))) for key in keys if key.hash is None
         ]
         self._by_digest = self._all()
         self._loaded_s = -math.inf
@@ -78,6 +79,10 @@ class KeyRing:
 
     def find(self, presented: str, now_s: float) -> AccessKey | None:
         """Return the entry of the key `presented`, None if it is unknown. `now_s` is a time of the Clock."""
+        return self.find_digest(digest_of(presented), now_s)
+
+    def find_digest(self, digest: bytes, now_s: float) -> AccessKey | None:
+        """Return the entry of the key with `digest`, as `find`."""
         if self._entries and now_s - self._loaded_s >= RELOAD_INTERVAL_S:
             self._loaded_s = now_s
             before = [entry.digests for entry in self._entries]
@@ -88,7 +93,7 @@ class KeyRing:
                 self._by_digest = self._all()
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest
         # is the key itself, and the digests of two guesses have nothing in common.
-        return self._by_digest.get(_digest(presented))
+        return self._by_digest.get(digest)
 
 
 def _reload(entry: _Entry) -> None:
@@ -101,7 +106,7 @@ def _reload(entry: _Entry) -> None:
     else:
         faults = [api_key_weakness(text) for text in texts]
         if texts:
-            entry.digests = tuple(_digest(text) for text, fault in zip(texts, faults, strict=True) if fault is None)
+            entry.digests = tuple(digest_of(text) for text, fault in zip(texts, faults, strict=True) if fault is None)
         problem = next(filter(None, faults or ["holds no key"]), None)
     if problem == entry.problem:
         return

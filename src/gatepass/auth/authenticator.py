@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import ip_address
 
-from gatepass.auth.api_keys import KeyRing, presented_key, unwrapped_key
+from gatepass.auth.api_keys import KeyRing, digest_of, presented_key, unwrapped_key
 from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
 from gatepass.config import block
@@ -42,6 +43,7 @@ class Authenticator:
         self._profiles = resolved(config.profiles)
         self.requires_key = bool(config.access.keys)
         self.shares_objects = config.access.shares_objects
+        self._page_hosts = frozenset(name.lower() for name in (config.server.host, *config.server.ui_hosts))
         self._viewers = frozenset(key.name for key in config.access.keys if not key.calls_models)
 
     def authenticate(
@@ -69,12 +71,35 @@ class Authenticator:
             check_host_and_origin(client_request)
             return LOCAL
         caller = self._caller(client_request, wall_s, None)
-        if not caller.reads_pages:
-            raise RoleNotAllowed(
-                f"The caller {caller.name!r} may not read {client_request.path}, because its key has the role"
-                f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`)."
-            )
+        _check_reads(caller, client_request.path)
         return caller
+
+    def sign_in(self, presented: str, now_s: float, wall_s: float) -> tuple[AccessKey, bytes]:
+        """Return the caller of the key `presented`, who may use the page at /ui, and the digest of the key.
+
+        `now_s` is a time of the Clock, `wall_s` as in `authenticate`. Raises InvalidApiKey, RoleNotAllowed.
+        """
+        digest = digest_of(presented)
+        caller = self._known(self._ring.find_digest(digest, now_s), wall_s)
+        _check_reads(caller, "the page")
+        return caller, digest
+
+    def signed_in(self, name: str, digest: bytes, now_s: float, wall_s: float) -> AccessKey | None:
+        """Return the caller `name` who signed in with the key of `digest`. None if the key or its role has ended."""
+        caller = self._ring.find_digest(digest, now_s)
+        if caller is None or caller.name != name or not caller.reads_pages or caller.state(wall_s) == "expired":
+            return None
+        return caller
+
+    def check_page(self, client_request: ClientRequest) -> None:
+        """Check a request for the page at /ui, before anything else is done with it.
+
+        Without keys it must come from this machine. With and without keys it must name a Host of this gatepass, and no
+        other origin may have sent it. Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+        """
+        if not self.requires_key:
+            check_host_and_origin(client_request)
+        check_same_origin(client_request, self._page_hosts)
 
     def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> AccessKey:
         presented = presented_key(client_request.headers)
@@ -83,6 +108,9 @@ class Authenticator:
         caller = self._ring.find(presented, client_request.arrived_s) or self._wrapped(
             presented, client_request.arrived_s, path_profile
         )
+        return self._known(caller, wall_s)
+
+    def _known(self, caller: AccessKey | None, wall_s: float) -> AccessKey:
         if caller is None:
             raise InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
         if caller.expires is not None and caller.state(wall_s) == "expired":
@@ -109,6 +137,14 @@ class Authenticator:
             return None
         profile = self._profiles.get(path_profile if path_profile is not None else caller.profile or "plain")
         return caller if profile is not None and profile.unwraps_keys else None
+
+
+def _check_reads(caller: AccessKey, what: str) -> None:
+    if not caller.reads_pages:
+        raise RoleNotAllowed(
+            f"The caller {caller.name!r} may not read {what}, because its key has the role"
+            f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`)."
+        )
 
 
 def check_local(client_request: ClientRequest, *, takes_form: bool = False) -> None:
@@ -161,6 +197,42 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
             "Without keys gatepass does not serve pages of other sites. The browser reports in Sec-Fetch-Site that one"
             " sent this request. Set access.keys (see `gatepass keys new`) to serve others."
         )
+
+
+def check_same_origin(client_request: ClientRequest, names: Collection[str]) -> None:
+    """Require a Host of this machine, an IP address or one of `names` (lower case), and no other origin.
+
+    A page of another site cannot use an address: a name of its own that resolves to this machine is not in `names` (DNS
+    rebinding). A POST needs an Origin. Raises ForbiddenHost, ForbiddenOrigin.
+    """
+    hosts = _values_of(client_request, b"host")
+    name = _host_of(hosts[0]).lower() if len(hosts) == 1 else ""
+    if not (is_loopback(name) or _is_address(name) or (name and name.rstrip(".") in names)):
+        raise ForbiddenHost(
+            "The page of gatepass is not served under this name. Add the name to server.ui_hosts, or open the page by"
+            " an IP address. A proxy in front of gatepass must pass on the Host of the browser."
+        )
+    origins = _values_of(client_request, b"origin")
+    is_own = len(origins) == 1 and _is_origin_of(origins[0], hosts[0])
+    if not is_own and (origins or client_request.method not in ("GET", "HEAD")):
+        raise ForbiddenOrigin(
+            "The page of gatepass accepts only requests of its own origin. Its proxy must pass on Host unchanged."
+        )
+    if any(site not in _OWN_PAGES for site in _values_of(client_request, b"sec-fetch-site")):
+        raise ForbiddenOrigin(
+            "The browser reports in Sec-Fetch-Site that another site sent this request. Open the page from the address"
+            " bar or a bookmark."
+        )
+
+
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+
+
+def _is_origin_of(origin: bytes, host: bytes) -> bool:
+    """Return whether a page at the Host `host` has `origin`. TLS may end before gatepass, so both schemes are."""
+    scheme, _, authority = origin.partition(b"://")
+    port = _DEFAULT_PORTS.get(scheme)
+    return port is not None and authority.lower().removesuffix(port) == host.lower().removesuffix(port)
 
 
 def _values_of(client_request: ClientRequest, name: bytes) -> list[bytes]:

@@ -168,6 +168,9 @@ def checked_network(text: str) -> str:
 
 
 IpNetwork = Annotated[str, AfterValidator(checked_network)]
+HOST_NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
+HostName = Annotated[str, Field(pattern=HOST_NAME)]
+"""A name as in `Host`, without a port."""
 
 
 class ServerConfig(Block):
@@ -215,6 +218,22 @@ class ServerConfig(Block):
     Example: /run/gatepass/control.sock
 
     Danger: Every program of the same user, and of root, can use it as an admin.
+    """
+    ui: bool | None = None
+    """Serve the page for operators at `/ui`. None: only without `access.keys`, on this machine. See
+    docs/operations/ui.md.
+
+    Example: true
+
+    Danger: Every client that can reach gatepass can try keys at it, as at the API.
+    """
+    ui_hosts: list[HostName] = []
+    """Names under which browsers may open the page, beside those of this machine, its addresses and `host`. Under any
+    other name the page is 403 `forbidden_host`.
+
+    Example: [gatepass.corp.example]
+
+    Danger: A name of which others decide the address lets their pages use a session.
     """
     watch: bool = False
     """Reload the configuration when its file, or a file that it references, changes. A file that is rewritten in place
@@ -440,6 +459,11 @@ class Config(Block):
 
     Example: log: {format: text, level: debug}
     """
+
+    @property
+    def serves_ui(self) -> bool:
+        """Whether the page at /ui is served: by default only without keys, when gatepass serves this machine alone."""
+        return not self.access.keys if self.server.ui is None else self.server.ui
 
     @property
     def descriptors(self) -> int:

@@ -19,7 +19,7 @@ from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
 from gatepass.config.changes import gone_setting
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup
-from gatepass.config.model import KEY_PREFIX, Config
+from gatepass.config.model import HOST_NAME, KEY_PREFIX, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
 from gatepass.config.upstream import API_VERSION, CODE, HOST, RESPONSE_HEADER
@@ -140,6 +140,7 @@ PATTERNS: Mapping[str, str] = {
     FIELD_NAME: "expects the name of a header: letters, digits, hyphens and underscores",
     CODE: "expects a code as the upstream writes it: letters, digits and . _ : -",
     RESPONSE_HEADER: "expects the name of a header, or its beginning and a star: x-litellm-*",
+    HOST_NAME: "expects the name of a host, without a port: gatepass.corp.example",
     HOST: "expects the name of a host, or a glob of one: *.sso.corp.example",
     PARAMETER: "expects the name of a query parameter: letters, digits and . _ ~ -",
     VARIABLE: "expects the name of an environment variable: letters, digits and underscores, no digit first",

@@ -10,10 +10,11 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
@@ -193,6 +194,10 @@ class Times:
             histogram = self.by_labels[labels] = Histogram(self._bounds_s)
         return histogram
 
+    def counts(self) -> tuple[int, ...]:
+        """Return the sum over all histograms of the family, as `Histogram.counts`."""
+        return tuple(map(sum, zip(*(one.counts for one in self.by_labels.values()), strict=True)))
+
     def collect(self) -> Iterator[Metric]:
         """Yield the family. A histogram without a value has no lines, because it would have twenty."""
         family = HistogramMetricFamily(self._name, METRICS[self._name], labels=self._labels)
@@ -273,6 +278,48 @@ class Sample(NamedTuple):
     """For each upstream with a credential."""
 
 
+class Totals(msgspec.Struct, frozen=True):
+    """Sums since the start of a process, or in a time: of requests, and of all times of `Histogram.counts`.
+
+    `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
+    followed. `by_caller` has the requests, errors and tokens of each caller.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    first_token_counts: tuple[int, ...] = ()
+    duration_counts: tuple[int, ...] = ()
+    by_upstream: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    by_caller: Mapping[str, tuple[int, int, int]] = MappingProxyType({})
+
+    def plus(self, other: Totals) -> Totals:
+        return self._with(other, 1)
+
+    def since(self, before: Totals) -> Totals:
+        """Return what was added after `before`."""
+        return self._with(before, -1)
+
+    def _with(self, other: Totals, sign: int) -> Totals:
+        def combined(one: Sequence[int], two: Sequence[int]) -> tuple[int, ...]:
+            return tuple(a + sign * b for a, b in zip_longest(one, two, fillvalue=0))
+
+        def of_names(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: combined(one.get(name, ()), two.get(name, ())) for name in {**one, **two}}
+
+        return Totals(
+            self.requests + sign * other.requests,
+            self.errors + sign * other.errors,
+            self.tokens_in + sign * other.tokens_in,
+            self.tokens_out + sign * other.tokens_out,
+            combined(self.first_token_counts, other.first_token_counts),
+            combined(self.duration_counts, other.duration_counts),
+            of_names(self.by_upstream, other.by_upstream),
+            of_names(self.by_caller, other.by_caller),
+        )
+
+
 class Metrics(Observer):
     """The metrics of one app. Not global, because a process can have several."""
 
@@ -334,6 +381,39 @@ class Metrics(Observer):
         if len(self.series) < MAX_SERIES and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
             self.series[key] = series
         return series
+
+    def totals(self) -> Totals:
+        """Return the sums over all callers, models, upstreams and operations."""
+        by_upstream: dict[str, list[int]] = {}
+        by_caller: dict[str, list[int]] = {}
+        requests = errors = tokens_in = tokens_out = 0
+        for one in self._by_labels.values():
+            caller, _, upstream, _ = one.labels
+            ended, failed = sum(one.requests.values()), one.requests["error"]
+            requests, errors = requests + ended, errors + failed
+            tokens_in, tokens_out = tokens_in + one.input_tokens, tokens_out + one.output_tokens
+            of_caller = by_caller.setdefault(caller, [0, 0, 0])
+            of_caller[0] += ended
+            of_caller[1] += failed
+            of_caller[2] += one.input_tokens + one.output_tokens
+            by_upstream.setdefault(upstream, [0, 0])[0] += ended
+        for labels, count in self._errors.by_labels.items():
+            if labels[-1] == f"upstream:{labels[2]}":
+                by_upstream.setdefault(labels[2], [0, 0])[1] += int(count.value)
+        for (upstream, _), count in self._failovers.by_labels.items():
+            of_upstream = by_upstream.setdefault(upstream, [0, 0])
+            of_upstream[0] += int(count.value)
+            of_upstream[1] += int(count.value)
+        return Totals(
+            requests,
+            errors,
+            tokens_in,
+            tokens_out,
+            self._first_token.counts(),
+            self._duration.counts(),
+            {name: (ended, failed) for name, (ended, failed) in by_upstream.items()},
+            {name: (ended, failed, tokens) for name, (ended, failed, tokens) in by_caller.items()},
+        )
 
     def request_ended(self, request: RequestRecord) -> None:
         access, attempt, first_byte_s = request.access, request.attempt, request.first_byte_s

@@ -28,6 +28,8 @@ from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.pages import page_routes
+from gatepass.server.ui.routes import Ui
+from gatepass.server.ui.sessions import MemorySessions, Sessions
 from gatepass.store.guarded import open_store
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Service:
     def __init__(self, make_endpoint: Callable[[], ApiEndpoint]) -> None:
         self._make_endpoint = make_endpoint
         self._ids = RequestIds()
+        self.ui: Ui | None = None
+        """The page at /ui, if it is served."""
         self._endpoint: ApiEndpoint | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
@@ -77,6 +81,8 @@ class Service:
         self._endpoint, self._loop = endpoint, asyncio.get_running_loop()
         try:
             state.start()
+            if self.ui is not None:
+                self.ui.start(state)
             with state.metrics.loop_lag_sampled():
                 yield
             # a server ends the lifespan when it no longer waits for requests: end those that are still in progress
@@ -128,7 +134,7 @@ def create_app(config: Config) -> FastAPI:
         clock = SystemClock()
         return ApiEndpoint(create_app_state(config, clock, open_store(config.store, None, clock)))
 
-    return build_app(make_endpoint, config.server.base_path)
+    return build_app(make_endpoint, config.server.base_path, has_ui=config.serves_ui)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -153,7 +159,7 @@ def drain(app: FastAPI) -> None:
     service.drain()
 
 
-def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
+def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str, *, has_ui: bool = False) -> FastAPI:
     from fastapi import FastAPI  # takes 0.1 s and 6 MB; `gatepass serve` does not need it
 
     service = Service(make_endpoint)
@@ -170,6 +176,9 @@ def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str) -> FastA
     )
     app.state.gatepass = service
     app.router.routes.extend(page_routes(lambda: service.state, base_path))
+    if has_ui:
+        service.ui = Ui(lambda: service.state, Sessions(MemorySessions()))
+        app.router.routes.extend(service.ui.routes(base_path))
     methods: dict[str, list[str]] = {}
     for operation in OPERATIONS:
         methods.setdefault(base_path + PREFIXES[0] + operation.path, []).append(operation.method)

@@ -311,6 +311,11 @@ class TrustedProxies:
                 return _grouped(address)
         return None
 
+    def is_trusted(self, peer: str) -> bool:
+        """Return whether `peer` is the address of one of the proxies."""
+        address = _parsed(peer)
+        return address is not None and self._trusts(address)
+
     def _trusts(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._networks)
 

@@ -35,7 +35,10 @@ def own_requests(target: str, state: AppState) -> bytes:
         ]
         return json.dumps(stories).encode()
     limit, after = min(_number(fields, "limit", LISTED), MOST_LISTED), _number(fields, "ended_after", 0.0)
-    shown = (summary_of(one, now_s, wall_s, mask) for one in state.inspector.newest())
+    # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
+    least_s = after - 1e-5
+    newer = (one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s)
+    shown = (summary_of(one, now_s, wall_s, mask) for one in newer)
     found = (one for one in shown if one["ended"] >= after and matches(one, fields))
     live = (summary_of(one, now_s, wall_s, mask) for one in running(state))
     listing = {

@@ -52,6 +52,8 @@ from gatepass.server.listening import (
 from gatepass.server.pages import OPERATOR, is_browser, own_part, page_paths, page_routes
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
+from gatepass.server.ui.routes import BODY_BYTES, Ui, ui_paths
+from gatepass.server.ui.sessions import FolderSessions, MemorySessions, Sessions
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
@@ -106,6 +108,8 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     config = state.config
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
     pages, home = page_paths(base_path, is_home=False), page_paths(base_path, is_home=True)
+    ui = ui_paths(base_path) if config.serves_ui else ()
+    below_ui = tuple(f"{path}/" for path in ui)
 
     def refused(error: GatepassError, peer: str) -> None:
         state.observers.tell(state.observers.refused, Refusal(error, peer))
@@ -115,6 +119,8 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
+        if cycle.path.startswith(below_ui) or cycle.path in ui:
+            return serve_page(app, cycle, BODY_BYTES)
         headers, query = cycle.headers, cycle.target.partition(b"?")[2]
         named, now_s = dict(headers), endpoint.state.clock.now()  # three times as fast as two searches
         client_request = ClientRequest(
@@ -253,6 +259,10 @@ class WorkerChannel:
     connection_counts: ConnectionCounts
 
 
+SESSIONS = "sessions"
+"""The folder of the page's sessions, inside the supervisor's folder."""
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn with a drain: /readyz returns 503 at once, streams may finish, then the rest receive an error event."""
 
@@ -280,10 +290,14 @@ class DrainingServer(uvicorn.Server):
                     return json.dumps(await reload_own()).encode()
                 if page == RETRY:
                     return json.dumps(_retry(endpoint.state)).encode()
-                return await own_part(page, endpoint.state)
+                return await (own_part(page, endpoint.state) if service.ui is None else service.ui.own(page))
 
             peers = Peers(channel.folder, channel.name, own)
-        routes = page_routes(lambda: service.state, state.config.server.base_path, peers)
+        routes: list[Route] = [*page_routes(lambda: service.state, state.config.server.base_path, peers)]
+        if state.config.serves_ui:
+            store = MemorySessions() if channel is None else FolderSessions(channel.folder / SESSIONS)
+            service.ui = Ui(lambda: service.state, Sessions(store), peers)
+            routes += service.ui.routes(state.config.server.base_path)
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)
         context = connection_context(app, endpoint)

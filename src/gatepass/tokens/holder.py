@@ -49,7 +49,7 @@ from gatepass.tokens.lifetime import (
 )
 from gatepass.tokens.secrets import secret_retry_hint
 from gatepass.tokens.source import TokenSource
-from gatepass.tokens.token_log import TokenLog
+from gatepass.tokens.token_log import Renewal, TokenLog
 
 RENEWALS = 20
 """Maximum renewals in WINDOW_S, for all users of one credential together."""
@@ -315,6 +315,10 @@ class TokenHolder:
             refreshing=self._fetch is not None,
             next_try_in_s=max(0.0, due_s - now) if math.isfinite(due_s) else None,
         )
+
+    def renewals(self) -> list[Renewal]:
+        """Return the last fetches of this process, the newest at the end."""
+        return list(self._log.renewals)
 
     def _due_s(self) -> float:
         """Return when the next fetch starts; infinity while one runs."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
@@ -46,6 +48,16 @@ class FailureDeduplicator:
         self._logged.clear()
 
 
+MOST_RENEWALS = 20
+
+
+class Renewal(NamedTuple):
+    """One fetch of this process, which ended at `ended_s` of the Clock. `reason` is None if it brought a token."""
+
+    ended_s: float
+    reason: str | None
+
+
 @dataclass(slots=True)
 class TokenLog:
     credential: str
@@ -59,6 +71,8 @@ class TokenLog:
     has_logged_type: bool = False
     early_end_s: float = -math.inf
     repetitions: FailureDeduplicator = field(default_factory=FailureDeduplicator)
+    renewals: deque[Renewal] = field(default_factory=lambda: deque(maxlen=MOST_RENEWALS))
+    """The last fetches, the newest at the end."""
 
     def mask_secrets(self, secrets: tuple[Secret, ...]) -> int:
         """Mask the current secrets of a source; return a hash that changes when they change."""
@@ -73,6 +87,7 @@ class TokenLog:
             self.log_shared(token)
             return
         self.fetches += 1
+        self.renewals.append(Renewal(token.requested_s + took_s, None))
         self._learn(token)
         self.repetitions.reset()
         fields = {
@@ -124,6 +139,7 @@ class TokenLog:
             return failure
         self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
+        self.renewals.append(Renewal(now, failure.reason))
         times = self.repetitions.count_to_report(failure.reason, now)
         if times is not None:
             fields = {"credential": self.credential, "took_s": round(took_s, 3), "reason": failure.reason}

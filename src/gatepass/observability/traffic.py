@@ -1,0 +1,107 @@
+"""The traffic of the last 15 minutes, in slices of 15 seconds, from the totals of `Metrics`.
+
+A task takes a sample at the end of each slice, so a request pays nothing for it. The slices begin at multiples of 15
+seconds of the wall clock, so those of several workers can be added.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NoReturn
+
+import msgspec
+
+from gatepass.clock import Clock, sleep
+from gatepass.observability.metrics import DURATION_S, FIRST_TOKEN_S, Metrics, Totals
+
+WIDTH_S = 15
+SLICES = 60
+QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """What ended in one slice. `number` is the time of its begin in seconds since the epoch, divided by WIDTH_S."""
+
+    number: int
+    traffic: Totals
+
+
+class Traffic:
+    """The slices of one process. `sample` is called at least once in each."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._before = metrics.totals()
+        self._number: int | None = None
+        self._slices: deque[Slice] = deque(maxlen=SLICES - 1)
+
+    async def run(self, clock: Clock) -> NoReturn:
+        """Take a sample at the end of each slice, forever."""
+        while True:
+            self.sample(clock.wall())
+            await sleep(clock, WIDTH_S - clock.wall() % WIDTH_S)
+
+    def sample(self, wall_s: float) -> None:
+        """End the running slice if `wall_s` is after it."""
+        number = int(wall_s // WIDTH_S)
+        if self._number is not None and number > self._number:
+            totals = self._metrics.totals()
+            self._slices.append(Slice(self._number, totals.since(self._before)))
+            self._before = totals
+        self._number = number
+
+    def slices(self, wall_s: float) -> list[Slice]:
+        """Return the slices of the last 15 minutes that this process has, oldest first, with the running one."""
+        self.sample(wall_s)
+        number = int(wall_s // WIDTH_S)
+        kept = [one for one in self._slices if one.number > number - SLICES]
+        return [*kept, Slice(number, self._metrics.totals().since(self._before))]
+
+
+def merged(slices: Iterable[Slice], wall_s: float) -> list[Totals]:
+    """Return SLICES totals, the last one of the slice in which `wall_s` is, from the slices of all processes."""
+    last = int(wall_s // WIDTH_S)
+    found = [Totals() for _ in range(SLICES)]
+    for one in slices:
+        place = one.number - last + SLICES - 1
+        if 0 <= place < SLICES:
+            found[place] = found[place].plus(one.traffic)
+    return found
+
+
+def series(totals: Sequence[Totals], wall_s: float) -> dict[str, Any]:
+    """Return the plots of the page as JSON. The last number of each is of the running slice, which ends at
+    `ended_at`. A quantile is None for a slice without a value."""
+    return {
+        "width_s": WIDTH_S,
+        "ended_at": (int(wall_s // WIDTH_S) + 1) * WIDTH_S,
+        "requests": [one.requests for one in totals],
+        "errors": [one.errors for one in totals],
+        "tokens_in": [one.tokens_in for one in totals],
+        "tokens_out": [one.tokens_out for one in totals],
+        "ttft_s": _quantiles([one.first_token_counts for one in totals], FIRST_TOKEN_S),
+        "duration_s": _quantiles([one.duration_counts for one in totals], DURATION_S),
+    }
+
+
+def _quantiles(counts: Sequence[Sequence[int]], bounds_s: Sequence[float]) -> Mapping[str, list[float | None]]:
+    return {name: [quantile(one, bounds_s, share) for one in counts] for name, share in QUANTILES}
+
+
+def quantile(counts: Sequence[int], bounds_s: Sequence[float], share: float) -> float | None:
+    """Return the value that `share` of the counted durations do not exceed, interpolated in its bucket.
+
+    `counts` are those of `metrics.Histogram`, or empty. A value above all bounds is the last bound. None: no values.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    rank = share * total
+    place = next(index for index, reached in enumerate(accumulate(counts)) if reached >= rank and counts[index])
+    if place == len(bounds_s):
+        return bounds_s[-1]
+    below_s = bounds_s[place - 1] if place else 0.0
+    part = (rank - sum(counts[:place])) / counts[place]
+    return round(below_s + (bounds_s[place] - below_s) * part, 6)

@@ -1,0 +1,454 @@
+"""The page at /ui: `Ui` is its ASGI application, and `ROUTES` the table of its API.
+
+Before anything else each request passes `Authenticator.check_page`: its Host, its Origin and Sec-Fetch-Site. Then its
+route, its session and its role are checked, and last its body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gatepass import __version__
+from gatepass.auth.authenticator import LOCAL
+from gatepass.config.access import AccessKey
+from gatepass.errors import (
+    BodyTooLarge,
+    ClientGone,
+    ForbiddenHost,
+    ForbiddenOrigin,
+    ForbiddenPeer,
+    GatepassError,
+    InvalidApiKey,
+    InvalidJson,
+    InvalidRequest,
+    MethodNotAllowed,
+    ReceiveTimeout,
+    RoleNotAllowed,
+    SessionRequired,
+    UnknownPath,
+    UnsupportedMediaType,
+)
+from gatepass.observability.observer import Refusal
+from gatepass.observability.traffic import Traffic
+from gatepass.operations.table import base_url
+from gatepass.protocols.error_objects import error_body, error_headers
+from gatepass.proxy.app_state import AppState
+from gatepass.server.asgi import path_in, peer_in
+from gatepass.server.connection_shares import TrustedProxies
+from gatepass.server.inspection import requests_listing, stories
+from gatepass.server.pages import own_part
+from gatepass.server.peers import Peers
+from gatepass.server.ui import views
+from gatepass.server.ui.events import OVERVIEW_TICKS, EventHub, EventStream, Topic
+from gatepass.server.ui.sessions import LIFE_S, Sessions
+from gatepass.server.ui.static_files import StaticFile, is_current, static_files
+from gatepass.types import ClientRequest
+
+LOG = logging.getLogger("gatepass.ui")
+
+PATH = "/ui"
+OWN = "/ui/"
+"""What the workers ask each other for begins with it."""
+COOKIE = "gatepass_ui"
+OVERLAP_S = 2.0
+"""Lists of two workers are some time apart, so requests that ended this long before the newest are asked for again."""
+BODY_BYTES = 64 * 1024
+TOO_LARGE = f"The request body is larger than {BODY_BYTES} bytes."
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS: Mapping[str, str] = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""Fields of every response."""
+NO_STORE = {"cache-control": "no-store"}
+
+Role = Literal["anyone", "viewer", "admin"]
+
+
+def ui_paths(base_path: str) -> tuple[str, ...]:
+    """Return where the page is: at the root, as the other pages, and below the base path."""
+    return tuple(prefix + PATH for prefix in dict.fromkeys(("", base_path)))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class UiRoute:
+    """One route of the API. `path` is relative to `…/ui/`; `{id}` at its end is any text that is not empty."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    role: Role
+    """Who may use it. An admin may use the routes of a viewer."""
+    respond: Callable[[UiRequest], Awaitable[ASGIApp]]
+
+    def match(self, path: str) -> str | None:
+        """Return the id in `path`, "" for a path without one, None if this is another path."""
+        prefix, has_id, _ = self.path.partition("{id}")
+        if not has_id:
+            return "" if path == prefix else None
+        return path.removeprefix(prefix) or None if path.startswith(prefix) else None
+
+
+class _AnyMethod(Route):
+    """The route of an ASGI application that accepts every method: `ROUTES` decides which are allowed."""
+
+    def __init__(self, path: str, app: ASGIApp, methods: list[str]) -> None:
+        super().__init__(path, app, methods=methods)
+        self._serve = app
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(scope, receive, send)
+
+
+class Ui:
+    """The page of one process. `current` may raise NotStarted. `peers` are the other workers."""
+
+    def __init__(self, current: Callable[[], AppState], sessions: Sessions, peers: Peers | None = None) -> None:
+        self.current = current
+        self.sessions = sessions
+        self.files: Mapping[str, StaticFile] = static_files()
+        self.hub = EventHub(lambda: self.current().in_flight.draining)
+        self._peers = peers
+        self._traffic: Traffic | None = None
+
+    def start(self, state: AppState) -> None:
+        """Begin to sample the traffic. The tasks of `state` own the one that does."""
+        self._traffic = Traffic(state.metrics)
+        state.in_flight.tasks.spawn(self._traffic.run(state.clock), "traffic")
+
+    def routes(self, base_path: str) -> list[Route]:
+        """Return the routes of the page for an application, at the root and below the base path."""
+        paths = [path + rest for path in ui_paths(base_path) for rest in ("", "/{rest:path}")]
+        return [_AnyMethod(path, self.serve, methods=["GET", "POST", "DELETE"]) for path in paths]
+
+    async def collect(self, target: str) -> dict[str, bytes]:
+        """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
+        if self._peers is not None:
+            return await self._peers.collect(target)
+        return {"": await self.own(target)}
+
+    async def collect_json(self, target: str) -> list[Any]:
+        return [json.loads(part) for part in (await self.collect(target)).values()]
+
+    async def own(self, target: str) -> bytes:
+        """Return what this process contributes to the target of `collect`."""
+        state = self.current()
+        if target == OWN + "overview" and self._traffic is not None:
+            return json.dumps(views.own_overview(state, self._traffic)).encode()
+        if target == OWN + "callers":
+            return json.dumps(views.own_callers(state)).encode()
+        return await own_part(target, state)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, state = Request(scope, receive), self.current()
+        peer = peer_in(scope, only_direct=not state.authenticator.requires_key)
+        headers = tuple((name.lower(), value) for name, value in request.headers.raw)
+        client_request = ClientRequest("", request.method, str(scope["path"]), headers, peer, state.clock.now())
+        try:
+            state.authenticator.check_page(client_request)
+            if not state.config.serves_ui:  # a reload has added keys
+                raise UnknownPath("The page for operators is off. Set `server.ui: true` to serve it.")
+            response = await self._respond(request, client_request, state)
+        except GatepassError as error:
+            if isinstance(error, _LOGGED):
+                state.observers.tell(state.observers.refused, Refusal(error, peer))
+            response = error_response(error)
+        except (ClientGone, ClientDisconnect):
+            return
+        await response(scope, receive, _without_body(send) if request.method == "HEAD" else send)
+
+    async def _respond(self, request: Request, client_request: ClientRequest, state: AppState) -> ASGIApp:
+        path = request.scope["path_params"].get("rest")
+        if path is None:  # relative, so that it is right behind every prefix
+            return Response(status_code=307, headers={**HEADERS, **NO_STORE, "location": "ui/"})
+        if not path.startswith("api/"):
+            return self._file(request, path)
+        matching = [(route, found) for route in ROUTES if (found := route.match(path)) is not None]
+        if not matching:
+            raise UnknownPath(f"The API of the page has no path {path[:100]!r}.")
+        chosen = next((one for one in matching if one[0].method == request.method), None)
+        if chosen is None:
+            allowed = ", ".join(sorted(route.method for route, _ in matching))
+            raise MethodNotAllowed(f"{request.method} is not possible at {path[:100]}.", allow=allowed)
+        route, found = chosen
+        call = UiRequest(self, request, client_request, state, found)
+        if route.role != "anyone":
+            call.require(route.role)
+        if route.method == "POST":
+            call.body = await _json_body(request, state)
+        return await route.respond(call)
+
+    def _file(self, request: Request, path: str) -> ASGIApp:
+        file = self.files.get(path)
+        if file is None:
+            raise UnknownPath(f"The page has no file {path[:100]!r}.")
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{request.method} is not possible at {path[:100]}.", allow="GET, HEAD")
+        fields = {**HEADERS, "cache-control": "no-cache", "etag": file.etag}
+        if is_current(file.etag, request.headers.get("if-none-match", "")):
+            return Response(status_code=304, headers=fields)
+        fields |= {"content-type": file.content_type, "content-length": str(len(file.content))}
+        return Response(file.content, headers=fields)
+
+
+def _without_body(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        # granian sends the body of a response to HEAD over HTTP/2
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head
+
+
+_LOGGED = (ForbiddenHost, ForbiddenOrigin, ForbiddenPeer, InvalidApiKey, RoleNotAllowed)
+"""Errors that the log reports like refused API requests. The others are not attempts at access."""
+
+
+@dataclass(slots=True, repr=False)
+class UiRequest:
+    """One request of the API, whose Host and Origin were checked. `found` is the id in its path."""
+
+    ui: Ui
+    request: Request
+    client_request: ClientRequest
+    state: AppState
+    found: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def session_id(self) -> str:
+        """The id in the cookie, "" without one."""
+        # not by http.cookies, which drops all cookies after one that another application wrote badly
+        pairs = (pair.strip() for field in self.request.headers.getlist("cookie") for pair in field.split(";"))
+        return next((pair.partition("=")[2] for pair in pairs if pair.startswith(f"{COOKIE}=")), "")
+
+    def caller(self) -> AccessKey | None:
+        """Return who signed in, with the role that the key has now. None without a session, or if it has ended."""
+        state = self.ui.current()
+        if not state.authenticator.requires_key:
+            return LOCAL
+        wall_s = state.clock.wall()
+        session = self.ui.sessions.find(self.session_id, wall_s)
+        if session is None:
+            return None
+        return state.authenticator.signed_in(session.caller, session.key_digest, state.clock.now(), wall_s)
+
+    def require(self, role: Role) -> AccessKey:
+        """Return the caller; raise SessionRequired, or RoleNotAllowed for a viewer at a route of admins."""
+        caller = self.caller()
+        if caller is None:
+            raise SessionRequired(self.why() or "Sign in to use the page.")
+        if role == "admin" and caller.role != "admin":
+            raise RoleNotAllowed(
+                f"The caller {caller.name!r} may only read the page, because its key has the role {caller.role}."
+                " Sign in with a key with the role admin (`gatepass keys new --role admin`)."
+            )
+        return caller
+
+    def why(self) -> str | None:
+        """Return why the session of the cookie is not valid. None without a cookie."""
+        if not self.session_id:
+            return None
+        if self.ui.sessions.find(self.session_id, self.state.clock.wall()) is None:
+            return f"The session has ended, or another gatepass than {views.REPLICA} made it. Sign in again."
+        return "The key of this session has ended, has changed, or has lost its role. Sign in again."
+
+    def log(self, action: str, caller: AccessKey, **fields: object) -> None:
+        """Write the audit line of one action."""
+        who = {"action": action, "caller": caller.name, "role": caller.role, "peer": self.client_request.peer}
+        LOG.info("page_action", extra={"fields": {**who, **fields}})
+
+    @property
+    def is_over_tls(self) -> bool:
+        """Whether the browser used TLS: to this server, or to a proxy in front of it."""
+        headers = self.request.headers
+        # the Origin of a page that is over TLS; it was compared with Host
+        if self.request.scope.get("scheme") == "https" or headers.get("origin", "").startswith("https://"):
+            return True
+        proxies = TrustedProxies(self.state.config.server.trusted_proxies)
+        return proxies.is_trusted(self.client_request.peer) and headers.get("x-forwarded-proto") == "https"
+
+    def text(self, name: str) -> str:
+        """Return the member `name` of the body; raise InvalidRequest if it is not a text."""
+        value = self.body.get(name)
+        if not isinstance(value, str):
+            raise InvalidRequest(f"The member `{name}` must be a text.", param=name)
+        return value
+
+    def filters(self) -> dict[str, str]:
+        """Return the query without `view`."""
+        pairs = parse_qsl(self.request.scope["query_string"].decode("latin-1"))
+        return {name: value for name, value in pairs if name != "view"}
+
+
+async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
+    """Return the body, a JSON object; raise UnsupportedMediaType, BodyTooLarge, InvalidJson, ReceiveTimeout."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
+    pieces: list[bytes] = []
+    try:
+        async with asyncio.timeout(state.limits.receive_s):
+            async for piece in request.stream():
+                pieces.append(piece)
+                if sum(map(len, pieces)) > BODY_BYTES:
+                    break
+    except BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
+        raise BodyTooLarge(TOO_LARGE) from None
+    except TimeoutError:
+        raise ReceiveTimeout("The request body did not arrive within limits.receive_s.") from None
+    text = b"".join(pieces)
+    if len(text) > BODY_BYTES:
+        raise BodyTooLarge(TOO_LARGE)
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidJson("The request body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise InvalidJson("The request body is not a JSON object.")
+    return body
+
+
+def error_response(error: GatepassError) -> Response:
+    fields = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return Response(error_body(error), error.http_status, {**fields, **HEADERS})
+
+
+def json_response(value: Any, headers: Mapping[str, str] = NO_STORE) -> Response:
+    return JSONResponse(value, headers={**HEADERS, **NO_STORE, **headers})
+
+
+# --- the session
+
+
+async def _session(call: UiRequest) -> ASGIApp:
+    return json_response(_session_of(call, call.caller()))
+
+
+def _session_of(call: UiRequest, caller: AccessKey | None) -> dict[str, Any]:
+    mounted_at, _ = path_in(call.request.scope)
+    return {
+        "version": __version__,
+        "replica": views.REPLICA,
+        "login": call.state.authenticator.requires_key,
+        "signed_in": None if caller is None else {"name": caller.name, "role": caller.role},
+        "why": call.why() if caller is None else None,
+        "base_url": base_url(call.client_request.headers, mounted_at + call.state.base_path),
+    }
+
+
+async def _login(call: UiRequest) -> ASGIApp:
+    """Exchange a key for a session. The key is checked as the API checks it, and is kept nowhere."""
+    state = call.state
+    if not state.authenticator.requires_key:
+        return json_response(_session_of(call, LOCAL))
+    key, wall_s = call.text("key").strip(), state.clock.wall()
+    caller, digest = state.authenticator.sign_in(key, state.clock.now(), wall_s)
+    call.ui.sessions.end(call.session_id)  # of the browser's earlier login
+    session_id = call.ui.sessions.begin(caller.name, digest, wall_s)
+    call.log("login", caller, session=_shown(session_id))
+    return json_response(_session_of(call, caller), {"set-cookie": _cookie(call, session_id, LIFE_S)})
+
+
+async def _logout(call: UiRequest) -> ASGIApp:
+    call.log("logout", call.require("viewer"), session=_shown(call.session_id))
+    call.ui.sessions.end(call.session_id)
+    return json_response({}, {"set-cookie": _cookie(call, "", 0)})
+
+
+def _cookie(call: UiRequest, value: str, life_s: int) -> str:
+    # Without Path it is the folder of the request's path as the browser sees it: `…/ui/api`, behind every prefix. The
+    # files of the page need no session.
+    secure = "; Secure" if call.is_over_tls else ""
+    return f"{COOKIE}={value}; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
+
+
+def _shown(session_id: str) -> str:
+    """Return a short name of a session for the log. It is not valid as a cookie."""
+    return sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+# --- what a viewer reads
+
+
+async def _overview(ui: Ui) -> dict[str, Any]:
+    parts = await ui.collect_json(OWN + "overview")
+    return views.overview(parts, ui.current().clock.wall())
+
+
+async def _events(call: UiRequest) -> ASGIApp:
+    ui, filters = call.ui, call.filters()
+    view = call.request.query_params.get("view")
+    if view == "overview":
+        key, topic = "overview", Topic("overview", lambda: _overview(ui), OVERVIEW_TICKS)
+    elif view == "requests":
+        key, topic = json.dumps(sorted(filters.items())), Topic("requests", NewRequests(ui, filters).collect)
+    else:
+        raise InvalidRequest("The query has no `view`: overview or requests.", param="view")
+    viewer = ui.hub.enter(key, topic, lambda: call.caller() is not None)
+    fields = [(name.encode(), value.encode()) for name, value in {**HEADERS, **NO_STORE}.items()]
+    events = ui.hub.events(viewer, call.state.in_flight.tasks, call.state.clock)
+    return EventStream(events, fields, lambda: ui.hub.leave(viewer))
+
+
+class NewRequests:
+    """The requests that pass `filters`: all at first, then those that ended since, and those in progress."""
+
+    def __init__(self, ui: Ui, filters: Mapping[str, str]) -> None:
+        self._ui, self._filters = ui, filters
+        self._sent: dict[tuple[str, str], float] = {}
+        """When the requests ended that a worker may list again, by worker and id."""
+        self._had_running = False
+
+    async def collect(self) -> Any:
+        since = {"ended_after": repr(max(self._sent.values()) - OVERLAP_S)} if self._sent else {}
+        listing = await requests_listing(self._ui.collect, {**self._filters, **since})
+        ended = {(one["worker"], one["id"]): one["ended"] for one in listing["requests"]}
+        listing["requests"] = [one for one in listing["requests"] if (one["worker"], one["id"]) not in self._sent]
+        first_s = max({**self._sent, **ended}.values(), default=0.0) - OVERLAP_S
+        self._sent = {key: at_s for key, at_s in {**self._sent, **ended}.items() if at_s >= first_s}
+        is_new = bool(listing["requests"] or listing["running"] or self._had_running)
+        self._had_running = bool(listing["running"])
+        return listing if is_new else None
+
+
+async def _requests(call: UiRequest) -> ASGIApp:
+    return json_response(await requests_listing(call.ui.collect, call.filters()))
+
+
+async def _story(call: UiRequest) -> ASGIApp:
+    return json_response({"stories": await stories(call.ui.collect, call.found)})
+
+
+async def _callers(call: UiRequest) -> ASGIApp:
+    parts = await call.ui.collect_json(OWN + "callers")
+    return json_response({"callers": views.callers(parts, call.state.config)})
+
+
+ROUTES: tuple[UiRoute, ...] = (
+    UiRoute("GET", "api/session", "anyone", _session),
+    UiRoute("POST", "api/login", "anyone", _login),
+    UiRoute("POST", "api/logout", "viewer", _logout),
+    UiRoute("GET", "api/events", "viewer", _events),
+    UiRoute("GET", "api/requests", "viewer", _requests),
+    UiRoute("GET", "api/requests/{id}", "viewer", _story),
+    UiRoute("GET", "api/callers", "viewer", _callers),
+)
+"""All routes of the API of the page. To add one, add it here: the tests request each one with each role."""

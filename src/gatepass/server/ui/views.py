@@ -1,0 +1,208 @@
+"""What the page at /ui shows, as JSON: from the state of each process, and merged over all of them.
+
+The functions with `own_` return what one process contributes. All others are pure.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gatepass.auth.model_access import may_use
+from gatepass.config.access import AccessKey, moment_text
+from gatepass.config.model import Config
+from gatepass.observability.traffic import Slice, Traffic, merged, series
+from gatepass.proxy.app_state import AppState
+
+REPLICA = socket.gethostname()
+MOST_RENEWALS = 20
+FAILING_SHARE = 0.5
+"""An upstream is `failing` if this share of the requests in its last slice with requests failed at it."""
+
+
+def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
+    """Return the credentials, upstreams, callers and traffic of this process."""
+    now_s, wall_s = state.clock.now(), state.clock.wall()
+    in_flight = Counter(request.response.metrics_key()[2] for request in state.in_flight.requests)
+    credentials = {}
+    rejections = state.rejection_ages_s()
+    for name, holder in state.holders.items():
+        status = holder.status()
+        lasts_s = None if status.expires_in_s is None or status.age_s is None else status.age_s + status.expires_in_s
+        of_it = [one.name for one in state.upstreams.values() if one.settings.credential == name]
+        credentials[name] = {
+            "name": name,
+            "type": state.config.credentials[name].type,
+            "state": status.state,
+            "failing": status.failing,
+            "expires_in_s": _rounded(status.expires_in_s),
+            "lifetime_s": _rounded(lasts_s),
+            "refresh_in_s": _rounded(status.next_try_in_s),
+            "fetches": status.fetches,
+            "failures": status.failures,
+            "renewals": [
+                {"at": round(wall_s - now_s + one.ended_s, 3), "ok": one.reason is None, "reason": one.reason}
+                for one in holder.renewals()
+            ],
+            "upstreams": of_it,
+            "rejected_by": {one: _rounded(rejections[one]) for one in of_it if one in rejections},
+            "last_error": status.last_error,
+        }
+    upstreams = {}
+    for name, upstream in state.upstreams.items():
+        counts = upstream.transport.counts
+        upstreams[name] = {
+            "name": name,
+            "host": upstream.host,
+            "dialect": upstream.dialect_name,
+            "credential": upstream.credential or None,
+            "in_flight": in_flight[name],
+            "open_connections": counts.busy + counts.idle,
+        }
+    return {
+        "credentials": credentials,
+        "upstreams": upstreams,
+        "in_flight": state.in_flight.busy,
+        "draining": state.in_flight.draining,
+        "ready": state.ready,
+        "slices": [msgspec.to_builtins(one) for one in traffic.slices(wall_s)],
+    }
+
+
+def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any]:
+    """Return what all processes contributed as one picture."""
+    totals = merged((msgspec.convert(one, Slice) for part in parts for one in part["slices"]), wall_s)
+    by_upstream = [one.by_upstream for one in totals]
+    upstreams = _grouped(part["upstreams"] for part in parts)
+    return {
+        "at": round(wall_s, 3),
+        "replica": REPLICA,
+        "workers": len(parts),
+        "credentials": [_credential(ones) for ones in _grouped(part["credentials"] for part in parts)],
+        "upstreams": [_upstream(ones, by_upstream) for ones in upstreams],
+        "in_flight": sum(part["in_flight"] for part in parts),
+        "draining": bool(parts) and all(part["draining"] for part in parts),
+        "ready": any(part["ready"] for part in parts),
+        "series": series(totals, wall_s),
+    }
+
+
+def _grouped(found: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
+    by_name: dict[str, list[Any]] = {}
+    for one in found:
+        for name, value in one.items():
+            by_name.setdefault(name, []).append(value)
+    return list(by_name.values())
+
+
+def _credential(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one credential of several processes: the life of the token that ends first, and the sums of the counts."""
+    without = [one for one in ones if one["state"] == "none"]
+    shown = without[0] if without else min(ones, key=_left_s)
+    errors = [one["last_error"] for one in ones if one["last_error"] is not None]
+    renewals = sorted((renewal for one in ones for renewal in one["renewals"]), key=lambda one: one["at"])
+    return {
+        **shown,
+        "failing": any(one["failing"] for one in ones),
+        "fetches": sum(one["fetches"] for one in ones),
+        "failures": sum(one["failures"] for one in ones),
+        "renewals": renewals[-MOST_RENEWALS:],
+        "rejected_by": {name: age_s for one in ones for name, age_s in one["rejected_by"].items()},
+        "last_error": shown["last_error"] or next(iter(errors), None),
+    }
+
+
+def _left_s(credential: Mapping[str, Any]) -> float:
+    left_s = credential["expires_in_s"]
+    return math.inf if left_s is None else float(left_s)
+
+
+def _upstream(ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, Any]:
+    name = ones[0]["name"]
+    counts = [one.get(name, (0, 0)) for one in slices]
+    last = next((one for one in reversed(counts) if one[0]), None)
+    health = "unknown" if last is None else "failing" if last[1] >= FAILING_SHARE * last[0] else "ok"
+    return {
+        **ones[0],
+        "in_flight": sum(one["in_flight"] for one in ones),
+        "open_connections": sum(one["open_connections"] for one in ones),
+        "health": health,
+        "requests_15m": sum(one[0] for one in counts),
+        "errors_15m": sum(one[1] for one in counts),
+    }
+
+
+def own_callers(state: AppState) -> dict[str, Any]:
+    """Return what each caller uses in this process, and has used since its start."""
+    by_caller = state.metrics.totals().by_caller
+    in_flight = state.in_flight.concurrency.by_caller
+    return {
+        name: [in_flight.get(name, 0), *by_caller.get(name, (0, 0, 0))]
+        for name in {**in_flight, **by_caller}
+        if name not in ("", "none", "other")
+    }
+
+
+def callers(parts: Sequence[Mapping[str, Sequence[int]]], config: Config) -> list[dict[str, Any]]:
+    """Return each caller with its limits, and its use in all processes. Without keys the only caller is `local`."""
+    by_name: dict[str, list[AccessKey]] = {}
+    for key in config.access.keys or [AccessKey.model_construct(name="local", role="admin")]:
+        by_name.setdefault(key.name, []).append(key)
+    rows = []
+    for name, keys in by_name.items():
+        key, ends = keys[0], [one.expires for one in keys if one.expires is not None]
+        used = [part.get(name, (0, 0, 0, 0)) for part in parts]
+        in_flight, requests, errors, tokens = (sum(column) for column in zip(*used, strict=True)) if used else (0,) * 4
+        rows.append(
+            {
+                "name": name,
+                "role": key.role,
+                "models": key.models,
+                "operations": key.operations,
+                "profile": key.profile or "plain",
+                # of several keys the last end is that of the caller
+                "expires_at": moment_text(max(ends)) if len(ends) == len(keys) else None,
+                "max_concurrent": key.max_concurrent,
+                "in_flight": in_flight,
+                "requests": requests,
+                "errors": errors,
+                "tokens": tokens,
+            }
+        )
+    return rows
+
+
+def routes(config: Config, caller: AccessKey) -> list[dict[str, Any]]:
+    """Return the routes of the models that `caller` may use. An empty list of operations means all of them."""
+    found = [
+        {
+            "model": name,
+            "operations": [],
+            "targets": [{"upstream": one.upstream, "model": one.name} for one in model.ordered_targets()],
+            "capabilities": model.capabilities.model_dump(mode="json", exclude_none=True),
+        }
+        for name, model in config.models.items()
+        if may_use(caller, name)
+    ]
+    of_operations = [(name, route.upstream) for name, route in config.operations.items() if route.upstream is not None]
+    if not config.models and len(config.upstreams) == 1:
+        found.append(_rest([], next(iter(config.upstreams))))
+    return [*found, *(_rest([name], upstream) for name, upstream in of_operations)]
+
+
+def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
+    return {
+        "model": "*",
+        "operations": list(operations),
+        "targets": [{"upstream": upstream, "model": None}],
+        "capabilities": {},
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
