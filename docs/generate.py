@@ -78,12 +78,15 @@ OPTION_VALUES: Mapping[str, str] = {
     "--answers": "answers.yaml",
     "--base-url": "https://llm.corp.example/v1",
     "--ca-file": "/etc/ssl/corp.pem",
+    "--caller": "ragflow",
     "--client-auth": "form",
     "--client-id": "gatepass",
     "--clients": "ragflow,open_webui",
+    "--code": "token_unavailable",
     "--config": "gatepass.yaml",
     "--expires": "2027-01-31",
     "--from": "0.1.0",
+    "--hop": "upstream:chat",
     "--host": "0.0.0.0",  # noqa: S104 - an example
     "--key": "ragflow",
     "--listen": "0.0.0.0:8080",
@@ -92,6 +95,7 @@ OPTION_VALUES: Mapping[str, str] = {
     "--login-url": "https://llm.corp.example/login",
     "--model": "gpt-4o",
     "--name": "ragflow",
+    "--number": "2",
     "--port": "9000",
     "--profile": "ragflow",
     "--proxy": "http://proxy.corp.example:3128",
@@ -99,7 +103,9 @@ OPTION_VALUES: Mapping[str, str] = {
     "--secret-env": "CLIENT_SECRET",
     "--secret-file": "/run/secrets/client",
     "--socket": "/run/gatepass/control.sock",
+    "--text": "gpt",
     "--token-url": "https://sso.corp.example/token",
+    "--upstream": "chat",
     "--url": "http://127.0.0.1:9000",
     "--workers": "4",
 }
@@ -111,7 +117,7 @@ WHOLE_EXAMPLES: Mapping[str, str] = {
     "gatepass doctor --operation": "gatepass doctor gpt-4o --call --operation messages",
 }
 """The example of an option that requires another one."""
-ARGUMENTS: Mapping[str, str] = {"route": "gpt-4o"}
+ARGUMENTS: Mapping[str, str] = {"route": "gpt-4o", "show": "80ff6e979b76ece700000001"}
 """The required argument in examples of a command."""
 
 
@@ -201,6 +207,8 @@ OUTPUT_OF: Mapping[str, str] = {
     "reload": "operations/reload.md",
     "status": "operations/health_and_status.md#status",
     "learned": "operations/health_and_status.md#learned-rules",
+    "tail": "operations/inspector.md#watch-requests",
+    "show": "operations/inspector.md#find-the-cause-of-an-error",
     "keys list": "operations/keys.md#list-the-keys",
     "keys new": "operations/keys.md#create-a-key",
 }

@@ -243,7 +243,7 @@ REQUEST = (
     Symptom(
         "502 or 504, hop `upstream:…`",
         "The upstream failed, or a slow model exceeds a timeout.",
-        "Send `upstream_request_id` of the log to the owner of the upstream. Raise `timeouts` of a slow model.",
+        "`gatepass show ID`: send the upstream's id to its owner. Raise `timeouts` of a slow model.",
     ),
     Symptom(
         "a CORS error in a browser",
@@ -267,7 +267,7 @@ STREAM = (
     Symptom(
         "the first word is late",
         "The upstream is slow, or gatepass waited for a token.",
-        "Compare `ttft_s` and `token_wait_s` in the log.",
+        "`gatepass show ID` shows where the [time](operations/inspector.md#find-the-cause-of-an-error) went.",
     ),
     Symptom(
         "a stream arrives in one piece",
@@ -354,8 +354,7 @@ AGENTS = (
     Symptom(
         "Codex: `exceeded retry limit, last status: 429 Too Many Requests`",
         "The upstream answered each retry with 429. Codex does not show its text.",
-        "[Search the log](operations/logs.md#find-a-request) for the id that Codex prints. Ask the owner of the "
-        "upstream for a higher limit.",
+        "`gatepass show ID` with the id that Codex prints. Ask the owner of the upstream for a higher limit.",
     ),
     Symptom(
         "Codex: `stream disconnected before completion`",
@@ -388,7 +387,7 @@ AGENTS = (
     Symptom(
         "OpenCode shows nothing for a minute or longer",
         "It repeats a request that failed with a 429, a 5xx or a broken stream.",
-        "[Search the log](operations/logs.md#find-a-request) for the requests of its key.",
+        "`gatepass tail --caller NAME --failed` shows the failed requests of its key.",
     ),
     Symptom(
         "`extra_forbidden` for a member of `tools`",

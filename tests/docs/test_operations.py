@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from docs.generate import one_of_each
@@ -24,7 +25,9 @@ from ruamel.yaml import YAML
 from gatepass.cli import main
 from gatepass.cli.control import request, rule_lines
 from gatepass.cli.options import UNUSABLE
+from gatepass.cli.requests import tail
 from gatepass.cli.serve import CANNOT_BIND
+from gatepass.cli.story_lines import HEAD, list_line, story_lines, summary_line
 from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits, ServerConfig
 from gatepass.errors import GatepassError
@@ -36,6 +39,7 @@ from tests.docs.test_errors import OF_THE_UPSTREAM, tree
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.scripted import Received, Scripted, Send, reply
 from tests.integration.workers.test_supervisor import changed, started
+from tests.unit.cli.test_story_lines import ERROR, NOW_S, RETRIED, SUMMARY
 from tests.waiting import until, until_async
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +117,18 @@ def test_keys_new_prints_what_the_page_shows() -> None:
     done = CliRunner().invoke(main, shlex.split(command)[1:])
     printed = re.sub(r"gp-\S+", "gp-…", re.sub(r"sha256:\w+", "sha256:…", done.stdout))
     assert printed.rstrip() == shown("keys", command).rstrip()
+
+
+def test_the_inspector_page_shows_what_its_commands_print() -> None:
+    """For the documents of test_story_lines.py; tests/integration/test_requests_command.py runs the commands."""
+    page = [click.unstyle(line) for line in story_lines(RETRIED, NOW_S)]
+    assert shown("inspector", f"gatepass show {RETRIED['id']}").splitlines() == page
+    failed = {**SUMMARY, **ERROR, "id": "80ff6e979b76ece700000002"}
+    lines = [list_line(HEAD), *(click.unstyle(summary_line(one, None)) for one in (SUMMARY, failed))]
+    assert shown("inspector", "gatepass tail").splitlines() == lines
+    cells = rows("inspector", "With these options it shows other requests:\n")
+    listed = set(re.findall(r"--[a-z]+", " ".join(row[0] for row in cells)))
+    assert listed == {option.opts[0] for option in tail.params} - {"--socket"}
 
 
 def masked(text: str) -> str:

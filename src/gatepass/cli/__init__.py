@@ -36,6 +36,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "reload": CommandEntry("gatepass.cli.control", "Reload the configuration of the running gatepass."),
     "status": CommandEntry("gatepass.cli.control", "Show the running gatepass: its tokens and its load."),
     "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),
+    "tail": CommandEntry("gatepass.cli.requests", "Show the requests of the running gatepass as they end."),
+    "show": CommandEntry("gatepass.cli.requests", "Show what happened to one request, by the id in its error."),
     "keys": CommandEntry("gatepass.cli.keys", "Create and list API keys of clients."),
     "schema": CommandEntry("gatepass.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "demo": CommandEntry(

@@ -169,11 +169,10 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     if holder is None:
         authorized = upstream.injector.authorize(request, None, now_s)
     else:
-        record.credential = upstream.credential
         if (token := holder.current()) is None:
             token = await wait_for_token(attempt, holder)
             now_s = state.clock.now()
-        attempt.use(token, now_s)
+        attempt.token = token
         authorized = upstream.injector.authorize(request, token.value, now_s, Authorization(attempt, request))
     attempt.waits_since_s = now_s
     if attempt.new_connection:
@@ -181,7 +180,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     # Send.
     record.requests = 1
     try:
-        response = await upstream.transport.send(authorized, record)
+        response = await upstream.transport.send(authorized)
     except TokenExpired:
         record.requests = 0
         raise
@@ -189,7 +188,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         attempt.add_upstream_wait()
         raise send_error(attempt, fault) from fault
     attempt.sent = True
-    record.status, record.head_s = response.status, state.clock.now() - record.began_s
+    record.status = response.status
     if state.observers.reply_body:
         response = state.observers.reply(response, record)
     return response

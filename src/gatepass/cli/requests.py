@@ -1,0 +1,208 @@
+"""`gatepass tail` and `gatepass show`: what the request inspector of the running gatepass knows.
+
+They use the control socket, which needs no key and covers all workers of this machine. `story_lines.py` draws.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from gatepass.cli.control import NotRunning, control_option, found_socket, request, span
+from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
+from gatepass.cli.story_lines import (
+    HEAD,
+    LIST_WIDTH,
+    candidate_lines,
+    cleaned,
+    curl_lines,
+    list_line,
+    story_lines,
+    summary_line,
+)
+
+POLL_S = 0.5
+WORKER_S = 0.9
+"""A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/peers.py)."""
+MOST_LISTED = 1_000
+"""As in server/inspection.py."""
+
+Summary = Mapping[str, Any]
+
+
+class Follower:
+    """Turns overlapping listings of ended requests into each request once, in the order of their ends."""
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+        """How many requests of the first listing are returned."""
+        self._seen: set[tuple[str, str, float]] = set()
+        """Worker, id and end of requests that the next listing may have again. Clients choose ids: one may repeat."""
+        self.is_first = True
+        self.after_s = 0.0
+        """The end from which the next listing has to begin, by the clock of the listings."""
+
+    def new(self, found: Iterable[Summary], now_s: float, took_s: float) -> list[Summary]:
+        """Return the requests that no earlier listing had, the oldest first.
+
+        `now_s` is when a worker wrote its part of the listing, and `took_s` how long the listing took. The next one
+        begins where this one was requested, because another worker may have written its part then. A listing that took
+        WORKER_S moves nothing: a worker may be missing.
+        """
+        ends = {(one["worker"], one["id"], one["ended"]): one for one in found}
+        new = [one for key, one in ends.items() if key not in self._seen]
+        self._seen |= ends.keys()
+        if took_s < WORKER_S:
+            self.after_s = after_s = now_s - took_s
+            self._seen = {key for key in self._seen if key[2] >= after_s}
+        new.reverse()
+        if self.is_first:
+            new, self.is_first = new[max(0, len(new) - self._last) :], False
+        return new
+
+
+@click.command()
+@click.option("--caller", help="Only requests of this caller, the name of an API key.")
+@click.option("--model", help="Only requests for this model, as the client names it.")
+@click.option("--upstream", help="Only requests whose last upstream was this one.")
+@click.option("--code", help="Only requests that failed with this code.")
+@click.option("--hop", help="Only requests that failed at this hop, such as `upstream:chat`.")
+@click.option("--failed", is_flag=True, help="Only requests that failed, or whose client left. Not with --running.")
+@click.option("--text", help="Only requests with this text in their id, model, caller, upstream, code or path.")
+@click.option(
+    "--running", is_flag=True, help="Also show requests when they begin, if they take half a second or longer."
+)
+@click.option(
+    "--last",
+    "-n",
+    type=click.IntRange(0, MOST_LISTED),
+    default=10,
+    show_default=True,
+    help="How many of the last requests to show first.",
+)
+@click.option("--once", is_flag=True, help="End after the last requests, instead of waiting for new ones.")
+@control_option
+@json_option
+def tail(
+    *, socket_path: str | None, last: int, failed: bool, running: bool, once: bool, as_json: bool, **filters: Any
+) -> None:
+    """Show requests as they end: one line each, from all workers of the running gatepass.
+
+    `gatepass show ID` has the whole story of one of them. Ctrl-C ends the command.
+
+    Exit codes: 0 ended by Ctrl-C or --once, 1 gatepass did not answer.
+    """
+    if failed and running:
+        raise click.UsageError("a request in progress has not failed: leave --running out.")
+    path = socket_path or found_socket()
+    given = {name: value for name, value in filters.items() if value}
+    width = max(LIST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+    follower, begun, was_gone = Follower(last), set[Any](), False
+
+    def line_of(one: Summary) -> str:
+        return json.dumps(one) if as_json else summary_line(cleaned(one), width)
+
+    if not as_json:
+        click.echo(list_line(HEAD))
+    try:
+        while True:
+            began_s = time.monotonic()
+            fields = {**given, "ended_after": f"{follower.after_s:.6f}", "limit": str(MOST_LISTED)}
+            try:
+                page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
+            except NotRunning:
+                # a worker that ends closes its connections to the control socket, and the others serve it
+                if was_gone or follower.is_first:
+                    raise
+                was_gone = True
+                time.sleep(POLL_S)
+                continue
+            was_gone = False
+            found = page["requests"]
+            if len(found) == MOST_LISTED and not follower.is_first:
+                click.echo(f"{MOST_LISTED} requests or more ended at once: some may be missing.", err=True)
+            if failed:
+                found = [one for one in found if one["outcome"] != "ok"]
+            for one in follower.new(found, page["now"], time.monotonic() - began_s):
+                click.echo(line_of(one))
+            if running:
+                for one in reversed(page["running"]):
+                    if (one["worker"], one["id"]) not in begun:
+                        click.echo(line_of(one))
+                begun = {(one["worker"], one["id"]) for one in page["running"]}
+            if once:
+                return
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        return
+
+
+@click.command()
+@click.argument("request_id", metavar="ID")
+@click.option(
+    "--number",
+    type=click.IntRange(1, MOST_LISTED),
+    metavar="N",
+    help="If several requests have this ID: the N-th newest of them.",
+)
+@click.option("--curl", "as_curl", is_flag=True, help="Print a curl command that sends the request again.")
+@control_option
+@json_option
+def show(request_id: str, number: int | None, socket_path: str | None, *, as_curl: bool, as_json: bool) -> None:
+    """Show what happened to the request ID: the hop that failed, what gatepass changed, and where the time went.
+
+    ID is the `x-request-id` of the response, or the request id of the upstream. The curl command of --curl reads the
+    key from `$GATEPASS_KEY`.
+
+    Exit codes: 0 shown, 1 the request is not known, several have this ID, or gatepass did not answer.
+    """
+    if as_curl and as_json:
+        raise click.UsageError("--curl prints a command: leave --json out.")
+    path = socket_path or found_socket()
+    stories = json.loads(request("GET", f"/requests/{quote(request_id, safe='')}", path))["stories"]
+    if number is not None:
+        stories = stories[number - 1 : number]
+    if not stories:
+        raise click.ClickException(_unknown(request_id, path))
+    if len(stories) > 1:
+        if as_json:
+            print_json(stories)
+        else:
+            click.echo("\n".join(candidate_lines(cleaned(stories))))
+        click.echo(f"{len(stories)} requests have this ID. Choose one with --number, 1 is the first line.", err=True)
+        sys.exit(CHECK_FAILED)
+    (story,) = stories
+    if as_json:
+        print_json(story)
+    else:
+        lines = curl_lines(story, _base_url(path)) if as_curl else story_lines(cleaned(story), time.time())
+        click.echo("\n".join(lines))
+
+
+def _unknown(request_id: str, path: str) -> str:
+    """Return the message for an id that no worker knows: how far back the requests reach."""
+    page = json.loads(request("GET", f"/requests?limit={MOST_LISTED}", path))
+    found = page["requests"]
+    if found:
+        reach = f"it keeps the requests of {'at least ' * (len(found) == MOST_LISTED)}the last"
+        reach += f" {span(page['now'] - found[-1]['ended'])}"
+    else:
+        reach = "it keeps no request now; limits.inspector_bytes turns this off with 0"
+    return (
+        f"the gatepass on {printable(page['replica'])} does not know the request {printable(request_id)}: {reach}."
+        " Another replica may have served it. The log keeps every request."
+    )
+
+
+def _base_url(path: str) -> str:
+    """Return the root of the URL of gatepass. The default socket has the port as its name."""
+    stem = Path(path).stem
+    return f"http://127.0.0.1:{stem if stem.isdigit() else 8080}"

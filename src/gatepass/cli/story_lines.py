@@ -1,0 +1,587 @@
+"""Draw what the inspector knows as text: the story of one request, and one line for a list. Values in, lines out.
+
+The documents are those of `observability/story.py`. Each text in them may come from a client or an upstream, so
+`cleaned` must replace its control characters before. Knowledge that is absent is left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+from unicodedata import east_asian_width
+
+from gatepass import errors
+from gatepass.cli.options import coloured, printable
+from gatepass.observability.redaction import MASK
+
+Story = Mapping[str, Any]
+WIDTH = 80
+"""The columns of a story."""
+BARS = 30
+"""The columns of a bar as long as the request."""
+SPARKS = "▁▂▃▄▅▆▇█"
+SILENCE = "·"
+SPARK_WIDTH = 72
+KIB = 1024
+NO_TOKEN = "token_unavailable"  # noqa: S105 - a code
+DELETE = 0x7F
+"""The control character that `json.dumps` does not escape."""
+DATA_OPTION_BYTES = 100_000
+"""The longest body in an argument of curl. Linux accepts 128 KiB."""
+
+
+def cleaned(value: Any, keep: str = "") -> Any:
+    """Return a JSON value without a control character in any of its texts. Bodies keep their line breaks."""
+    if isinstance(value, str):
+        return printable(value, keep)
+    if isinstance(value, Mapping):
+        return {printable(name): cleaned(one, "\n" if name == "bodies" else keep) for name, one in value.items()}
+    return [cleaned(one, keep) for one in value] if isinstance(value, list) else value
+
+
+# --- units
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time with its unit: `0.4 ms`, `210 ms`, `1.20 s`."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.01:
+        return f"{seconds * 1000:.1f} ms"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def size(size_bytes: int) -> str:
+    """Return a number of bytes with its unit."""
+    if size_bytes < 10 * KIB:
+        return f"{size_bytes} bytes"
+    return f"{size_bytes / KIB:.0f} KiB" if size_bytes < KIB * KIB else f"{size_bytes / KIB / KIB:.1f} MiB"
+
+
+def columns(text: str) -> int:
+    """Return the columns of `text` on a terminal, where Chinese characters take two."""
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return the beginning of `text` that fits into `width` columns, with `…` if it is cut."""
+    if columns(text) <= width:
+        return text
+    while text and columns(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…" if width > 0 else ""
+
+
+def padded(text: str, width: int) -> str:
+    """Return `text` in exactly `width` columns."""
+    text = cut(text, width)
+    return text + " " * (width - columns(text))
+
+
+def wrapped(text: str, begin: str = "  ", rest: str | None = None, width: int = WIDTH) -> Iterator[str]:
+    """Yield `text` in lines of at most `width` columns. A longer word, such as a URL, is not broken.
+
+    Between two Chinese characters a line may break everywhere.
+    """
+    line, rest = begin, begin if rest is None else rest
+    is_empty = True
+    for word in text.split():
+        pieces = [*word] if columns(word) > len(word) else [word]
+        for number, piece in enumerate(pieces):
+            space = "" if is_empty or number else " "
+            if not is_empty and columns(line + space + piece) > width:
+                yield line
+                line, space = rest, ""
+            line, is_empty = line + space + piece, False
+    if not is_empty:
+        yield line
+
+
+# --- the way of the request
+
+
+class Hop(NamedTuple):
+    """One part that the request passed. `failed` is the part of the final error, `left` one that gatepass gave up."""
+
+    name: str
+    state: Literal["passed", "failed", "left", "unreached", "running"]
+    note: str = ""
+
+
+_MARKS: Mapping[str, tuple[str, str]] = {
+    "passed": ("●", "green"),
+    "failed": ("✗", "red"),
+    "left": ("✗", "yellow"),
+    "unreached": ("○", ""),
+    "running": ("◌", "cyan"),
+}
+
+
+def way(story: Story) -> list[Hop]:
+    """Return the parts in the order in which the request passed them, with the one that failed."""
+    error, attempts = story["error"], story["attempts"]
+    failed_hop = "client" if story["outcome"] == "client_gone" else "" if error is None else error["hop"] or ""
+    client = ", ".join(filter(None, (story["caller"] or story["peer"], story["user_agent"])))
+    if story["outcome"] == "client_gone":
+        client = ", ".join(filter(None, ("closed the connection", client)))
+    changes = {entry for one in attempts for entry in one["adapted"]}
+    inside = [f"{len(changes)} change{'s'[: len(changes) != 1]}"] if changes else []
+    added_s = story["timings"]["added_s"]
+    inside += [] if added_s is None else [f"added {duration(added_s)}"]
+    hops = [Hop("client", "passed", client), Hop("gatepass", "passed", ", ".join(inside))]
+    for number, attempt in enumerate(attempts):
+        following = attempts[number + 1] if number + 1 < len(attempts) else None
+        if following is not None and following["upstream"] == attempt["upstream"]:
+            continue  # the last one at each target
+        hops += _target(attempt, failed_hop, is_last=following is None, is_running=story["state"] == "running")
+    hops += [Hop(f"upstream:{one['upstream']}", "unreached", "not tried") for one in story.get("not_tried") or ()]
+    if failed_hop and all(hop.name != failed_hop for hop in hops):
+        hops.append(Hop(failed_hop, "passed"))
+    return [hop._replace(state="failed") if hop.name == failed_hop else hop for hop in hops]
+
+
+def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool) -> Iterator[Hop]:
+    """Yield the credential and the upstream of an attempt, if they are known."""
+    token, failed_at_token = attempt["token"], attempt["code"] == NO_TOKEN
+    name = None if token is None else f"credential:{token['credential']}"
+    if name is None and failed_at_token:
+        name = failed_hop if is_last and failed_hop.startswith("credential:") else "credential"
+    if name is not None:
+        note = "no token" if failed_at_token or token is None else f"token {token_note(token)}"
+        yield Hop(name, "left" if failed_at_token else "passed", note)
+    named = f"upstream:{attempt['upstream']}"
+    result = " ".join(str(one) for one in (attempt["status"], attempt["code"]) if one is not None)
+    if failed_at_token:
+        yield Hop(named, "unreached", "not reached")
+    elif is_running and is_last:
+        yield Hop(named, "running", "in progress")
+    else:
+        yield Hop(named, "passed" if is_last else "left", result)
+
+
+def token_note(token: Story) -> str:
+    """Describe the token of an attempt: its age, the time that was left, and the wait for it."""
+    age_s, left_s, wait_s = token.get("age_s"), token.get("left_s"), token.get("wait_s")
+    parts = [] if age_s is None else [f"fetched {age_s:.0f} s before"]
+    parts += [] if left_s is None else [f"{left_s:.0f} s left"]
+    parts += [f"waited {duration(wait_s)}"] if wait_s else []
+    return ", ".join(parts) or "sent"
+
+
+def way_lines(hops: Sequence[Hop]) -> Iterator[str]:
+    name_width = min(max(columns(hop.name) for hop in hops), 40)
+    for number, hop in enumerate(hops):
+        mark, colour = _MARKS[hop.state]
+        if number:
+            yield "  ┊" if hop.state == "unreached" else "  │"
+        note = hop.note
+        end = "  ◀ failed here" if hop.state == "failed" else ""
+        line = f"  {mark} {padded(hop.name, name_width)}  "
+        line = (line + cut(note, WIDTH - columns(line) - columns(end))).rstrip() + end
+        yield coloured(line, colour) if colour and hop.state != "passed" else line
+
+
+# --- what to do
+
+
+def kind_of(code: str, hop: str) -> type[errors.GatepassError]:
+    """Return the class of an error. A code that gatepass does not define is an upstream's own."""
+    for kind in _kinds(errors.GatepassError):
+        if kind.code == code or (kind is errors.UpstreamTimeout and code.startswith("upstream_timeout_")):
+            return kind
+    return errors.UpstreamErrorReply if hop.startswith("upstream:") else errors.InternalError
+
+
+def _kinds(base: type[errors.GatepassError]) -> Iterator[type[errors.GatepassError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+def advice(code: str, hop: str, model: str) -> str:
+    """Return the action of an error's documentation, with the names of this request in its commands."""
+    # None under `python -OO`
+    text = inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2]
+    part, _, name = hop.partition(":")
+    text = " ".join(text.split()).replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
+    if part == "upstream":
+        text = text.replace("`base_url`", f"`upstreams.{name}.base_url`").replace("the credential:", "its credential:")
+    if part == "credential":
+        text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(name)}")
+    return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text
+
+
+def next_command(hop: str, model: str) -> str:
+    """Return the command that tests the hop alone, "" if there is none."""
+    part, _, name = hop.partition(":")
+    if part == "credential":
+        return f"gatepass token {shlex.quote(name)}"
+    return f"gatepass doctor {shlex.quote(model)} --call" if part == "upstream" and model else ""
+
+
+def error_lines(story: Story) -> Iterator[str]:
+    error = story["error"]
+    if error is None:
+        if story["outcome"] == "client_gone":
+            yield from wrapped("The client closed the connection before it had the whole response.")
+            yield from wrapped("Compare the client's timeout with the time below.", "  What to do: ", "    ")
+        return
+    hop, code = error["hop"] or "gatepass", error["code"]
+    yield from wrapped(error["message"] or "No message.")
+    action, command = advice(code, hop, story["model"]), next_command(hop, story["model"])
+    if action:
+        yield from wrapped(action, "  What to do: ", "    ")
+    if command and command not in action:
+        yield f"  Test the hop: {command}"
+    yield f"  Page: {error['page']}"
+
+
+# --- attempts and changes
+
+_CAUSES: Mapping[str, str] = {
+    "new_token": "with a new token, because the upstream rejected the first one",
+    "new_connection": "on a new connection, because the reused one was closed",
+    "learned_rule": "with a rule learned from the error",
+    "next_target": "at the next target",
+}
+
+
+def attempt_lines(story: Story) -> Iterator[str]:
+    for attempt in story["attempts"]:
+        yield from _attempt(attempt)
+
+
+def _attempt(attempt: Story) -> Iterator[str]:
+    model = attempt["upstream_model"]
+    target = attempt["upstream"] + (f" as {model}" if model else "")
+    results = (attempt["status"], attempt["outcome"] or "running", attempt["code"])
+    result = " ".join(str(one) for one in results if one is not None)
+    took = "" if attempt["duration_s"] is None else f", {duration(attempt['duration_s'])}"
+    head = [*wrapped(f"{target}: {result}{took}", f"  {attempt['number']}. ", "     ")]
+    yield from (coloured(line, "red") for line in head) if attempt["code"] else head
+    if cause := attempt["cause"]:
+        yield from wrapped(f"sent again {_CAUSES.get(cause, cause)}", "     ")
+    if (token := attempt["token"]) is not None:
+        note = "none" if attempt["code"] == NO_TOKEN else token_note(token)
+        yield from wrapped(f"token of {token['credential']}: {note}", "     ")
+    if (connect_s := attempt["connect_s"]) is not None:
+        yield f"     new connection in {duration(connect_s)}"
+    elif attempt["head_s"] is not None:
+        yield "     reused connection"
+    if attempt.get("reason"):
+        yield from wrapped(f"reason: {attempt['reason']}", "     ")
+    if attempt["tried"]:
+        yield from wrapped(f"changes that did not help: {', '.join(attempt['tried'])}", "     ")
+    if attempt["upstream_request_id"]:
+        yield f"     upstream's id: {attempt['upstream_request_id']}"
+    if parts := attempt["parts"]:
+        failed = [one for one in parts if one["outcome"] not in (None, "complete")]
+        yield f"     {len(parts)} requests in one call, {len(failed)} failed"
+        for part in failed:
+            yield from wrapped(f"request {part['number']}: {part['outcome']} {part['code'] or ''}", "       ")
+
+
+def change_lines(story: Story) -> Iterator[str]:
+    """Yield the changes of the last attempt as a diff, with the reason if it is known."""
+    attempts = story["attempts"]
+    if not attempts:
+        return
+    last = attempts[-1]
+    known: set[str] = set()
+    for before, one in pairwise(attempts):
+        if one["cause"] == "learned_rule":
+            known |= set(one["adapted"]) - set(before["adapted"])
+    edits: dict[str, list[Story]] = {}
+    for edit in last.get("edits") or ():
+        edits.setdefault(edit["rule"], []).append(edit)
+    for rule in dict.fromkeys((*last["adapted"], *edits)):
+        why = " (learned from the error of this request)" if rule in known else ""
+        yield from wrapped(f"{rule}{why}", "  ", "    ")
+        for edit in edits.get(rule, ()):
+            path, before, after = edit["path"], edit.get("before"), edit.get("after")
+            if before is not None:
+                yield coloured(cut(f"    - {path}: {_value(before)}", WIDTH), "red")
+            if after is not None:
+                yield coloured(cut(f"    + {path}: {_value(after)}", WIDTH), "green")
+
+
+def _value(value: Any) -> str:
+    """Describe one side of an edit: `array, 117 KiB`."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    size_bytes = value.get("size_bytes")
+    return ", ".join(filter(None, (str(value.get("type") or ""), "" if size_bytes is None else size(size_bytes))))
+
+
+# --- times
+
+
+class Phase(NamedTuple):
+    """A part of the request's time, in seconds since its arrival."""
+
+    name: str
+    began_s: float
+    length_s: float
+
+
+def phases(story: Story) -> Iterator[Phase]:
+    """Yield where the time went, in order of time. Phases that are unknown or took no time are left out."""
+    timings, attempts = story["timings"], story["attempts"]
+    if timings["body_s"]:
+        yield Phase("client sends the body", 0.0, timings["body_s"])
+    for attempt in attempts:
+        label = f"{attempt['number']}. " if len(attempts) > 1 else ""
+        at_s, end_s = attempt["began_s"] or 0.0, None
+        if attempt["duration_s"] is not None:
+            end_s = at_s + attempt["duration_s"]
+        wait_s = (attempt["token"] or {}).get("wait_s") or 0.0
+        if wait_s:
+            yield Phase(f"{label}token", at_s, wait_s)
+        at_s += wait_s
+        if pool_s := attempt.get("pool_wait_s"):
+            yield Phase(f"{label}free connection", at_s, pool_s)
+            at_s += pool_s
+        if connect_s := attempt["connect_s"]:
+            yield Phase(f"{label}connect", at_s, connect_s)
+            at_s += connect_s
+        head_s, upstream_s = attempt["head_s"], attempt["upstream_s"]
+        if head_s is not None:
+            until_s = (attempt["began_s"] or 0.0) + head_s
+            yield Phase(f"{label}upstream, until head", at_s, max(0.0, until_s - at_s))
+            if end_s is not None and end_s > until_s:
+                yield Phase(f"{label}upstream, rest", until_s, end_s - until_s)
+        elif upstream_s:
+            yield Phase(f"{label}upstream", at_s, upstream_s)
+            if end_s is not None and end_s > at_s + upstream_s:
+                yield Phase(f"{label}relay", at_s + upstream_s, end_s - at_s - upstream_s)
+
+
+def time_lines(story: Story) -> Iterator[str]:
+    timings = story["timings"]
+    total_s = timings["duration_s"] if timings["duration_s"] is not None else story.get("duration_s")
+    if not total_s:
+        return
+    shown = [*phases(story), Phase("all", 0.0, total_s)]
+    name_width = max(columns(phase.name) for phase in shown)
+    for phase in shown:
+        yield f"  {padded(phase.name, name_width)}  {bar(phase, total_s)}  {duration(phase.length_s)}"
+    first_s = timings["first_byte_s"]
+    facts = [] if first_s is None else [f"first byte to the client after {duration(first_s)}"]
+    facts += [] if timings["added_s"] is None else [f"gatepass added {duration(timings['added_s'])}"]
+    if facts:
+        yield from wrapped(", ".join(facts))
+
+
+def bar(phase: Phase, total_s: float) -> str:
+    """Return a bar of BARS columns, at least one of them filled."""
+    first = min(BARS - 1, int(phase.began_s / total_s * BARS))
+    last = min(BARS, max(first + 1, round((phase.began_s + phase.length_s) / total_s * BARS)))
+    return " " * first + "█" * (last - first) + " " * (BARS - last)
+
+
+# --- the stream
+
+
+def sparkline(counts: Sequence[int], width: int = SPARK_WIDTH) -> str:
+    """Return one character for each slice, higher for more reads, `·` for none. Long rows are joined to `width`."""
+    per = -(-len(counts) // width) or 1
+    sums = [sum(counts[begin : begin + per]) for begin in range(0, len(counts), per)]
+    most = max(sums, default=0)
+    return "".join(SPARKS[-(-count * len(SPARKS) // most) - 1] if count else SILENCE for count in sums)
+
+
+def stream_lines(story: Story) -> Iterator[str]:
+    """Yield when the pieces of the last attempt's reply arrived."""
+    found = [one["arrivals"] for one in story["attempts"] if one.get("arrivals")]
+    if not found or not found[-1]["reads"]:
+        return
+    arrivals = found[-1]
+    first_s, last_s = arrivals["first_s"], arrivals["last_s"]
+    spark = sparkline(arrivals["counts"])
+    yield f"  {coloured(spark, 'cyan')}"
+    begin, end = duration(first_s), duration(last_s)
+    yield f"  {begin}{end.rjust(max(columns(spark) - len(begin), len(end) + 1))}"
+    events = f", {story['events']} events" if story["events"] else ""
+    yield f"  {arrivals['reads']} reads{events} in {duration(last_s - first_s)}"
+    if gaps := [gap for gap in arrivals["gaps"] if gap["length_s"]]:
+        listed = ", ".join(f"{duration(gap['length_s'])} at {duration(gap['at_s'])}" for gap in gaps)
+        yield from wrapped(f"longest gaps: {listed}")
+
+
+# --- the whole story
+
+
+def story_lines(story: Story, now_s: float) -> Iterator[str]:
+    """Yield the text of `gatepass show`. `now_s` is the time since the epoch."""
+    yield from _head(story, now_s)
+    sections = (
+        ("Way", way_lines(way(story))),
+        ("Error" if story["error"] else "End", error_lines(story)),
+        ("Attempts", attempt_lines(story)),
+        ("Changes", change_lines(story)),
+        ("Time", time_lines(story)),
+        ("Stream", stream_lines(story)),
+        ("Sizes", _sizes(story)),
+        ("Bodies", body_lines(story)),
+        ("Ids", _ids(story)),
+    )
+    for title, lines in sections:
+        if shown := [*lines]:
+            yield ""
+            yield title
+            yield from shown
+
+
+def _head(story: Story, now_s: float) -> Iterator[str]:
+    is_running, error = story["state"] == "running", story["error"]
+    result = "running" if is_running else str(story["status"] or "no response")
+    if error is not None:
+        result += f" {error['code']} at {error['hop']}"
+    elif story["outcome"] == "client_gone":
+        result += " client gone"
+    took_s = story["timings"]["duration_s"] if not is_running else story.get("duration_s")
+    took = "" if took_s is None else f"{' for' if is_running else ' after'} {duration(took_s)}"
+    colour = "cyan" if is_running else "green" if story["outcome"] == "ok" else "red"
+    for line in wrapped(f"{result}{took}", ""):
+        yield coloured(line, colour)
+    what = f"{story['method']} {story['path']}, {story['operation']}"
+    what += f" {story['model']}" if story["model"] else ""
+    what += ", stream" if story["stream"] else ""
+    yield from wrapped(what, "")
+    place = " ".join(filter(None, (story.get("worker"), f"on {story['replica']}" if story.get("replica") else "")))
+    arrived = datetime.fromisoformat(story["arrived_at"])
+    age = ago(now_s - arrived.timestamp())
+    yield from wrapped(f"{arrived.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {age}{', ' if place else ''}{place}", "")
+
+
+def ago(seconds: float) -> str:
+    from gatepass.cli.control import span
+
+    return f"{span(max(0.0, seconds))} ago"
+
+
+def _sizes(story: Story) -> Iterator[str]:
+    facts = [f"{size(story['bytes_in'])} from the client", f"{size(story['bytes_out'])} to the client"]
+    usage: Mapping[str, Any] = story["usage"] or {}
+    facts += [f"{count} {name.replace('_', ' ')}" for name, count in usage.items() if isinstance(count, int) and count]
+    if story.get("empty_answer"):
+        facts.append("the answer is empty")
+    yield from wrapped(", ".join(facts))
+    if story["closed_by"]:
+        yield f"  closed first by: {story['closed_by']}"
+
+
+def _ids(story: Story) -> Iterator[str]:
+    yield f"  gatepass  {story['id']}"
+    found = dict.fromkeys(one["upstream_request_id"] for one in story["attempts"])
+    for name in found or dict.fromkeys([story["upstream_request_id"]]):
+        if name:
+            yield f"  upstream  {name}"
+
+
+# --- captured bodies
+
+BODY_CHARS = 2_000
+"""The characters of each captured body that the text shows."""
+
+
+def body_lines(story: Story) -> Iterator[str]:
+    """Yield the beginning of each captured body. The request to the upstream is shown if gatepass changed it."""
+    bodies: Mapping[str, Any] = story.get("bodies") or {}
+    request, sent, replies = bodies.get("request"), bodies.get("sent"), bodies.get("replies") or []
+    named = [("request of the client", request), ("request to the upstream", None if sent == request else sent)]
+    named += [(f"reply {number}" if len(replies) > 1 else "reply", one) for number, one in enumerate(replies, 1)]
+    for name, text in named:
+        if text is None:
+            continue
+        more = len(text) - BODY_CHARS
+        yield f"  {name}:{f' the first {BODY_CHARS} characters, --json has {more} more' if more > 0 else ''}"
+        yield from (f"    {line}" for line in text[:BODY_CHARS].rstrip().split("\n"))
+    if bodies.get("cut"):
+        yield "  A body was too long to be captured whole."
+
+
+# --- lists
+
+_COLUMNS = (8, 3, 24, 10, 16, 7)
+LIST_WIDTH = 100
+HEAD = ("UTC", "", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
+
+
+def list_line(cells: Sequence[str], width: int | None = LIST_WIDTH) -> str:
+    """Return the cells in aligned columns. An id is never cut. The last cell has what is left of `width`, None: all."""
+    at_end = cells[-1]
+    front = [
+        text if number == 2 and columns(text) > wide else padded(text, wide)
+        for number, (text, wide) in enumerate(zip(cells[:-1], _COLUMNS, strict=True))
+    ]
+    line = " ".join(front) + " "
+    return (line + (at_end if width is None else cut(at_end, width - columns(line)))).rstrip()
+
+
+def summary_line(summary: Story, width: int | None = LIST_WIDTH) -> str:
+    """Return one request of `gatepass tail`, coloured if it failed."""
+    state, outcome = summary["state"], summary["outcome"]
+    at = datetime.fromisoformat(summary["arrived_at"]).astimezone(UTC)
+    if state == "ended":
+        at += timedelta(seconds=summary["duration_s"])
+    status = "..." if state == "running" else str(summary["status"] or "-")
+    if outcome == "error":
+        # "CODE upstream:NAME": the code says what, the hop says where
+        end = f"{summary['code'] or 'error'} {summary['hop'] or ''}"
+    else:
+        tries = f"{summary['attempts']} tries" if summary["attempts"] > 1 else ""
+        gone = "client gone" if outcome == "client_gone" else ""
+        end = " ".join(filter(None, (summary["upstream"] or "", gone, tries, ",".join(summary["adapted"]))))
+    cells = (f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], summary["model"], _short(summary), end)
+    line = list_line(cells, width)
+    colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
+    return coloured(line, colour or "cyan") if colour or state == "running" else line
+
+
+def _short(summary: Story) -> str:
+    return duration(summary["duration_s"]).rjust(7)
+
+
+# --- curl
+
+
+def curl_lines(story: Story, root_url: str) -> Iterator[str]:
+    """Yield a command for a shell that sends the request again, with `$GATEPASS_KEY` in place of the key."""
+    bodies: Mapping[str, Any] = story.get("bodies") or {}
+    body = None if bodies.get("cut") else bodies.get("request")
+    before, data = "", []
+    if body is not None:
+        if MASK in body:
+            yield f"# {MASK} in the body stands for a secret."
+        quoted = shlex.quote("".join(map(_escaped, body)))
+        if len(quoted.encode()) > DATA_OPTION_BYTES:
+            before, data = f"printf %s {quoted} | ", ["--data-binary @-"]
+        else:
+            data = [f"--data-raw {quoted}"]
+    elif story["method"] == "POST":
+        yield "# The body was not captured: write it to body.json."
+        data = ["-d @body.json"]
+    url = shlex.quote(printable(f"{root_url}{story['path']}"))
+    method = shlex.quote(printable(story["method"]))
+    parts = [f"{before}curl -sS -N -X {method} {url}", '-H "authorization: Bearer $GATEPASS_KEY"']
+    parts += ["-H 'content-type: application/json'"] if data else []
+    yield " \\\n  ".join([*parts, *data])
+
+
+def _escaped(char: str) -> str:
+    """Return a character of a JSON text as the terminal may show it: a control character as JSON escapes it."""
+    if char.isprintable() or char == "\n":
+        return char
+    return " " if char in "\r\t" else json.dumps(char)[1:-1] if ord(char) != DELETE else "\\u007f"
+
+
+def candidate_lines(stories: Iterable[Story]) -> Iterator[str]:
+    """Yield the requests that one id may mean."""
+    yield list_line(HEAD)
+    yield from (summary_line({**one, "attempts": len(one["attempts"])}) for one in stories)

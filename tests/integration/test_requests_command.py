@@ -1,0 +1,208 @@
+"""`gatepass tail` and `gatepass show` against real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+from tests.integration.answers import COMPLETION, EVENTS
+from tests.integration.gateway import Ask
+from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, begin_stream, chunk, reply
+from tests.integration.workers.test_supervisor import changed, started
+from tests.waiting import until
+
+REFUSAL = {"error": {"message": "Unsupported parameter: 'seed'", "param": "seed", "code": "unsupported_parameter"}}
+BODY = {"model": "m", "seed": 1, "messages": [{"role": "user", "content": "hi"}]}
+
+MODELS = {"*": {"upstream": "chat"}, "down": {"upstream": "dead"}}
+
+
+def command(*arguments: str, exit_code: int = 0) -> str:
+    """What a command printed."""
+    result = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert result.exit_code == exit_code, result.output
+    return result.output
+
+
+async def ask(port: int, name: str, path: str = "/v1/chat/completions", **changes: Any) -> int:
+    fields = {"content-type": "application/json", "x-request-id": name}
+    return (await Ask(port, "POST", path, fields, json.dumps({**BODY, **changes}).encode()).answer()).status
+
+
+def strict(request: Received) -> Dialogue:
+    body = json.loads(request.body)
+    if body["model"] == "cut":
+        return [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
+    refused = "seed" in body and body["model"] == "strict"
+    return [Send(reply(REFUSAL if refused else COMPLETION, 400 if refused else 200, x_request_id="up-7"))]
+
+
+@dataclass
+class Serving:
+    port: int
+    socket: str
+    folder: Path
+    running: Any
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, workers: int = 1, **blocks: Any) -> AsyncIterator[Serving]:
+    path = tmp_path / "own" / "control.sock"
+    async with Scripted(answer=strict) as upstream:
+        upstreams = {
+            "chat": {"base_url": f"{upstream.url}/v1", "credential": "fixed"},
+            "dead": {"base_url": "http://127.0.0.1:9/v1"},
+        }
+        configuration: dict[str, Any] = {
+            "server": {"control_socket": str(path), "drain_timeout_s": 1},
+            "credentials": {"fixed": {"type": "static", "token": "fixed-token-1234"}},
+            "upstreams": upstreams,
+            "models": MODELS,
+            **blocks,
+        }
+        async with started(tmp_path, configuration, workers) as running:
+            yield Serving(await running.port, str(path), tmp_path, running)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path, workers: int):
+    async with serving(tmp_path, workers) as gp:
+        assert await ask(gp.port, "learns", model="strict") == 200
+        assert await ask(gp.port, "down", model="down") == 502
+        assert await ask(gp.port, "cut", model="cut", stream=True) == 200
+
+        lines = command("show", "down", "--socket", gp.socket).splitlines()
+        assert lines[0].startswith("502 upstream_connect at upstream:dead after ")
+        assert [line for line in lines if "failed here" in line] == [
+            "  ✗ upstream:dead  upstream_connect  ◀ failed here"
+        ]
+        assert "  Test the hop: gatepass doctor down --call" in lines
+
+        lines = command("show", "cut", "--socket", gp.socket).splitlines()
+        assert lines[0].startswith("200 upstream_closed at upstream:chat after ")
+        assert "  closed first by: upstream" in lines
+
+        lines = command("show", "learns", "--socket", gp.socket).splitlines()
+        assert "  drop=seed (learned from the error of this request)" in lines
+        assert "     sent again with a rule learned from the error" in lines
+        assert lines[-2:] == ["  gatepass  learns", "  upstream  up-7"]
+        assert command("show", "up-7", "--socket", gp.socket).splitlines()[0].startswith("200 after ")
+
+        story = json.loads(command("show", "learns", "--json", "--socket", gp.socket))
+        assert (story["id"], [one["status"] for one in story["attempts"]]) == ("learns", [400, 200])
+        curl = command("show", "learns", "--curl", "--socket", gp.socket)
+        assert shlex.split(curl.partition("\n")[2].replace("\\\n", ""))[:2] == ["curl", "-sS"]
+
+
+async def test_an_id_of_several_requests_lists_them(tmp_path: Path):
+    async with serving(tmp_path) as gp:
+        for model in ("one", "two"):
+            assert await ask(gp.port, "same", model=model) == 200
+        text = command("show", "same", "--socket", gp.socket, exit_code=1)
+        assert [line.split()[4] for line in text.splitlines()[1:3]] == ["two", "one"]
+        assert "2 requests have this ID. Choose one with --number, 1 is the first line." in text
+        story = json.loads(command("show", "same", "--number", "2", "--json", "--socket", gp.socket))
+        assert story["model"] == "one"
+        assert "does not know" in command("show", "same", "--number", "3", "--socket", gp.socket, exit_code=1)
+
+
+async def test_an_unknown_id_states_how_far_back_the_requests_reach(tmp_path: Path):
+    async with serving(tmp_path) as gp:
+        text = command("show", "never\x1b", "--socket", gp.socket, exit_code=1)
+        assert f"the gatepass on {os.uname().nodename} does not know the request never�: it keeps no request" in text
+        assert await ask(gp.port, "one") == 200
+        assert "it keeps the requests of the last " in command("show", "x/y", "--socket", gp.socket, exit_code=1)
+    text = command("show", "one", "--socket", gp.socket, exit_code=1)
+    assert "no gatepass answers at" in text
+
+
+@dataclass
+class Tail:
+    """A `gatepass tail` in a process of its own, with its lines as they arrive."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str] = field(default_factory=list)
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.lines.append(line.decode().rstrip())
+
+
+@asynccontextmanager
+async def tailing(gp: Serving, *options: str) -> AsyncIterator[Tail]:
+    arguments = [sys.executable, "-m", "gatepass", "tail", "--socket", gp.socket, *options]
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    found = Tail(process)
+    reading = asyncio.create_task(found.read())
+    try:
+        yield found
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading
+
+
+async def test_tail_shows_each_request_once_over_a_reload_until_gatepass_is_gone(tmp_path: Path):
+    async with serving(tmp_path, workers=2) as gp:
+        assert await ask(gp.port, "before") == 200
+        async with tailing(gp) as tail:
+            await until(lambda: len(tail.lines) == 2)
+            changed(
+                tmp_path, models={"*": {"upstream": "chat"}, "down": {"upstream": "dead"}, "x": {"upstream": "chat"}}
+            )
+            names = [f"r{number}" for number in range(300)]
+            for begin in range(0, len(names), 20):
+                await asyncio.gather(*(ask(gp.port, name) for name in names[begin : begin + 20]))
+                if begin == 100:
+                    assert "Reloaded" in await asyncio.to_thread(command, "reload", "--socket", gp.socket)
+            await until(lambda: len(tail.lines) >= 2 + len(names))
+            assert await ask(gp.port, "down", model="down") == 502
+            await until(lambda: "upstream_connect upstream:dead" in tail.lines[-1])
+            shown = [line.split()[2] for line in tail.lines[1:]]
+            assert sorted(shown) == sorted(["before", *names, "down"])
+            gp.running.process.send_signal(signal.SIGTERM)
+            assert await gp.running.ended() == 0
+            assert await asyncio.wait_for(tail.process.wait(), 30) == 1
+            assert tail.process.stderr is not None
+            assert b"no gatepass answers at" in await tail.process.stderr.read()
+
+
+async def test_tail_ends_with_ctrl_c_and_filters(tmp_path: Path):
+    async with serving(tmp_path) as gp:
+        for name, model in (("a", "m"), ("b", "down"), ("c", "m")):
+            await ask(gp.port, name, model=model)
+        lines = command("tail", "--once", "--socket", gp.socket).splitlines()
+        assert lines[0].split() == ["UTC", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM", "OR", "ERROR"]
+        assert [line.split()[1:3] for line in lines[1:]] == [["200", "a"], ["502", "b"], ["200", "c"]]
+
+        def listed(*options: str) -> list[str]:
+            text = command("tail", "--once", "--json", "--socket", gp.socket, *options)
+            return [json.loads(line)["id"] for line in text.splitlines()]
+
+        assert listed("-n", "1") == ["c"]
+        assert listed("--failed", "-n", "1") == ["b"]
+        assert listed("--model", "down") == listed("--code", "upstream_connect") == ["b"]
+        assert listed("--upstream", "dead") == listed("--hop", "upstream:dead") == listed("--text", "DOW") == ["b"]
+        assert listed("--caller", "nobody") == []
+        async with tailing(gp, "--json") as tail:
+            await until(lambda: len(tail.lines) == 3)
+            tail.process.send_signal(signal.SIGINT)
+            assert await asyncio.wait_for(tail.process.wait(), 30) == 0
+            assert tail.process.stderr is not None
+            assert await tail.process.stderr.read() == b""

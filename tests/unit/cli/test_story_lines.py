@@ -1,0 +1,502 @@
+"""What `gatepass show` and `tail` print, from documents. tests/integration/test_requests_command.py runs them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from datetime import datetime
+from typing import Any
+
+import click
+import pytest
+
+from gatepass.cli.story_lines import (
+    HEAD,
+    LIST_WIDTH,
+    WIDTH,
+    advice,
+    attempt_lines,
+    body_lines,
+    change_lines,
+    cleaned,
+    columns,
+    curl_lines,
+    duration,
+    error_lines,
+    list_line,
+    size,
+    sparkline,
+    story_lines,
+    stream_lines,
+    summary_line,
+    time_lines,
+    way,
+    wrapped,
+)
+
+ARRIVED = "2026-11-23T17:00:00.123Z"
+NOW_S = datetime.fromisoformat(ARRIVED).timestamp() + 180
+TOKEN = {"credential": "corp", "age_s": 83.1, "left_s": 156.9, "wait_s": 0.0}
+CUT = {
+    "code": "upstream_closed",
+    "hop": "upstream:chat",
+    "message": "The upstream ended its stream before the answer was complete.",
+    "page": "docs/reference/errors.md#upstream_closed",
+}
+
+
+def attempt(number: int = 1, **changed: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "number": number,
+        "cause": None,
+        "upstream": "chat",
+        "upstream_model": "gpt-4o-240806",
+        "outcome": "complete",
+        "code": None,
+        "reason": None,
+        "status": 200,
+        "began_s": 0.0,
+        "duration_s": 1.0,
+        "requests": 1,
+        "token": TOKEN,
+        "connect_s": None,
+        "head_s": None,
+        "upstream_s": 0.8,
+        "adapted": [],
+        "tried": [],
+        "renewed": False,
+        "repeated_stale": False,
+        "edits": [],
+        "upstream_request_id": None,
+        "arrivals": None,
+        "parts": [],
+    }
+    assert set(changed) <= set(fields)
+    return {**fields, **changed}
+
+
+def story(*attempts: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "id": "80ff6e979b76ece700000001",
+        "replica": "host-a",
+        "worker": "worker-1",
+        "state": "ended",
+        "arrived_at": ARRIVED,
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "operation": "chat",
+        "caller": "ragflow",
+        "peer": "",
+        "user_agent": "OpenAI/Python 3.0.0",
+        "model": "gpt-4o",
+        "stream": True,
+        "status": 200,
+        "outcome": "ok",
+        "closed_by": "upstream",
+        "error": None,
+        "attempts": [*attempts],
+        "not_tried": [],
+        "bytes_in": 210,
+        "bytes_out": 9000,
+        "events": 118,
+        "usage": None,
+        "upstream_request_id": None,
+        "empty_answer": False,
+        "captured": False,
+        "timings": {
+            "body_s": 0.0,
+            "token_wait_s": 0.0,
+            "upstream_s": 0.8,
+            "added_s": 0.002,
+            "first_byte_s": 0.5,
+            "duration_s": 1.0,
+        },
+    }
+    return {**fields, **changed}
+
+
+def plain(lines: Any) -> list[str]:
+    return [click.unstyle(line) for line in lines]
+
+
+RETRIED = story(
+    attempt(
+        1,
+        outcome="error_reply",
+        code="upstream_error",
+        reason="Unsupported parameter: images",
+        status=400,
+        duration_s=0.2,
+        connect_s=0.02,
+        head_s=0.19,
+    ),
+    attempt(
+        2,
+        cause="learned_rule",
+        outcome="cut",
+        code="upstream_closed",
+        began_s=0.2,
+        duration_s=0.8,
+        head_s=0.3,
+        adapted=["images=content-parts"],
+        upstream_request_id="req_1",
+        edits=[
+            {
+                "rule": "images=content-parts",
+                "path": "messages[0].images",
+                "before": {"type": "array", "size_bytes": 120_000},
+                "after": None,
+            },
+            {
+                "rule": "images=content-parts",
+                "path": "messages[0].content",
+                "before": {"type": "string", "size_bytes": 20},
+                "after": {"type": "array", "size_bytes": 120_100},
+            },
+        ],
+        arrivals={
+            "reads": 22,
+            "first_s": 0.3,
+            "last_s": 0.75,
+            "width_s": 0.05,
+            "counts": [3, 5, 0, 9, 1, 2, 3, 0, 0, 8],
+            "gaps": [{"at_s": 0.4, "length_s": 0.2}],
+        },
+    ),
+    not_tried=[{"upstream": "spare", "model": "m2"}],
+    outcome="error",
+    error=CUT,
+)
+
+
+def test_the_story_of_a_failed_request():
+    assert plain(story_lines(RETRIED, NOW_S)) == [
+        "200 upstream_closed at upstream:chat after 1.00 s",
+        "POST /v1/chat/completions, chat gpt-4o, stream",
+        "2026-11-23 17:00:00 UTC, 3 min ago, worker-1 on host-a",
+        "",
+        "Way",
+        "  ● client           ragflow, OpenAI/Python 3.0.0",
+        "  │",
+        "  ● gatepass         1 change, added 2.0 ms",
+        "  │",
+        "  ● credential:corp  token fetched 83 s before, 157 s left",
+        "  │",
+        "  ✗ upstream:chat    200 upstream_closed  ◀ failed here",
+        "  ┊",
+        "  ○ upstream:spare   not tried",
+        "",
+        "Error",
+        "  The upstream ended its stream before the answer was complete.",
+        "  What to do: Check the upstream's log, and the timeouts of proxies on the way.",
+        "  Test the hop: gatepass doctor gpt-4o --call",
+        "  Page: docs/reference/errors.md#upstream_closed",
+        "",
+        "Attempts",
+        "  1. chat as gpt-4o-240806: 400 error_reply upstream_error, 200 ms",
+        "     token of corp: fetched 83 s before, 157 s left",
+        "     new connection in 20 ms",
+        "     reason: Unsupported parameter: images",
+        "  2. chat as gpt-4o-240806: 200 cut upstream_closed, 800 ms",
+        "     sent again with a rule learned from the error",
+        "     token of corp: fetched 83 s before, 157 s left",
+        "     reused connection",
+        "     upstream's id: req_1",
+        "",
+        "Changes",
+        "  images=content-parts (learned from the error of this request)",
+        "    - messages[0].images: array, 117 KiB",
+        "    - messages[0].content: string, 20 bytes",
+        "    + messages[0].content: array, 117 KiB",
+        "",
+        "Time",
+        "  1. connect               █                               20 ms",
+        "  1. upstream, until head  ██████                          170 ms",
+        "  1. upstream, rest             █                          10 ms",
+        "  2. upstream, until head        █████████                 300 ms",
+        "  2. upstream, rest                       ███████████████  500 ms",
+        "  all                      ██████████████████████████████  1.00 s",
+        "  first byte to the client after 500 ms, gatepass added 2.0 ms",
+        "",
+        "Stream",
+        "  ▃▅·█▁▂▃··█",
+        "  300 ms 750 ms",
+        "  22 reads, 118 events in 450 ms",
+        "  longest gaps: 200 ms at 400 ms",
+        "",
+        "Sizes",
+        "  210 bytes from the client, 9000 bytes to the client",
+        "  closed first by: upstream",
+        "",
+        "Ids",
+        "  gatepass  80ff6e979b76ece700000001",
+        "  upstream  req_1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "failed", "states"),
+    [
+        (story(attempt()), None, "client:passed gatepass:passed credential:corp:passed upstream:chat:passed"),
+        (
+            story(
+                attempt(code="token_unavailable", token=None, status=None),
+                error={**CUT, "hop": "credential:corp", "code": "token_unavailable"},
+            ),
+            "credential:corp",
+            "client:passed gatepass:passed credential:corp:failed upstream:chat:unreached",
+        ),
+        (
+            story(error={**CUT, "hop": "client", "code": "invalid_api_key"}, outcome="error"),
+            "client",
+            "client:failed gatepass:passed",
+        ),
+        (
+            story(error={**CUT, "hop": "gatepass", "code": "overloaded"}, outcome="error"),
+            "gatepass",
+            "client:passed gatepass:failed",
+        ),
+        (story(attempt(), outcome="client_gone", closed_by="client"), "client", "client:failed gatepass:passed"),
+        (story(error={**CUT, "hop": "upstream:chat"}), "upstream:chat", "upstream:chat:failed"),
+        (
+            story(attempt(upstream="a", code="upstream_connect"), attempt(2, cause="next_target", upstream="b")),
+            None,
+            "credential:corp:passed upstream:a:left credential:corp:passed upstream:b:passed",
+        ),
+        (story(attempt(outcome=None, status=None), state="running", outcome=""), None, "upstream:chat:running"),
+    ],
+    ids=["ok", "no token", "refused", "full", "client gone", "no attempt", "failover", "running"],
+)
+def test_the_way_marks_the_hop_that_failed(given: dict[str, Any], failed: str | None, states: str):
+    hops = way(given)
+    assert [hop.name for hop in hops if hop.state == "failed"] == ([] if failed is None else [failed])
+    assert states in " ".join(f"{hop.name}:{hop.state}" for hop in hops)
+
+
+def test_a_document_that_knows_little_is_drawn():
+    bare = story(
+        attempt(token=None, status=None, outcome=None, duration_s=None, upstream_s=0.0, requests=0),
+        state="running",
+        status=None,
+        outcome="",
+        closed_by=None,
+        worker="",
+        duration_s=2.0,
+        timings=dict.fromkeys(("body_s", "token_wait_s", "upstream_s", "added_s", "first_byte_s", "duration_s")),
+    )
+    assert plain(story_lines(bare, NOW_S))[:3] == [
+        "running for 2.00 s",
+        "POST /v1/chat/completions, chat gpt-4o, stream",
+        "2026-11-23 17:00:00 UTC, 3 min ago, on host-a",
+    ]
+
+
+def test_no_text_from_outside_controls_the_terminal():
+    evil = "\x1b[2J\r\n\u202eevil"
+
+    def poisoned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: poisoned(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [poisoned(one) for one in value]
+        return value + evil if isinstance(value, str) else value
+
+    bad = {**poisoned(RETRIED), "arrived_at": ARRIVED, "state": "ended"}
+    for line in plain(story_lines(cleaned(bad), NOW_S)):
+        assert line.isprintable()
+    summary = {**poisoned(SUMMARY), "arrived_at": ARRIVED}
+    assert click.unstyle(summary_line(cleaned(summary), None)).isprintable()
+
+
+@pytest.mark.parametrize("text", ["word " * 100, "错误" * 300, "x" * 70])
+def test_a_story_fits_80_columns(text: str):
+    long = {name: text if name in ("caller", "user_agent") else value for name, value in RETRIED.items()}
+    long["error"] = {**CUT, "message": text}
+    long["attempts"] = [
+        {
+            **RETRIED["attempts"][1],
+            "upstream": "a-name" * 5,
+            "reason": text,
+            "edits": [{"rule": text, "path": text, "before": {"type": "string", "size_bytes": 3}, "after": None}],
+        }
+    ]
+    # a single word is not broken, so that it can be copied
+    limit = WIDTH if " " in text or not text.isascii() else WIDTH + 20
+    assert max(columns(click.unstyle(line)) for line in story_lines(cleaned(long), NOW_S)) <= limit
+
+
+def test_advice_names_the_parts_of_this_request():
+    assert advice("token_unavailable", "credential:corp", "m").startswith("Run `gatepass token corp`, which tests")
+    assert "`upstreams.chat.base_url`" in advice("upstream_dns", "upstream:chat", "m")
+    assert "`gatepass route 'a b'`" in advice("model_not_found", "client", "a b")
+    assert advice("102", "upstream:chat", "m") == "Follow the upstream's message."
+    assert advice("upstream_timeout_idle", "upstream:chat", "m").startswith("Raise the timeout")
+
+
+def test_an_error_of_the_token_names_the_command_that_tests_it_once():
+    error = {**CUT, "hop": "credential:corp", "code": "token_unavailable", "message": "no token\x00for it"}
+    lines = plain(error_lines(story(error=error)))
+    assert sum("gatepass token corp" in line for line in lines) == 1
+    gone = plain(error_lines(story(outcome="client_gone")))
+    assert gone[0] == "  The client closed the connection before it had the whole response."
+    assert plain(error_lines(story())) == []
+
+
+def test_parts_of_a_split_call_that_failed_are_listed():
+    parts = [attempt(1), attempt(2, outcome="error_reply", code="upstream_error")]
+    lines = plain(attempt_lines(story(attempt(parts=parts, tried=["drop=seed"]))))
+    assert "     2 requests in one call, 1 failed" in lines
+    assert "       request 2: error_reply upstream_error" in lines
+    assert "     changes that did not help: drop=seed" in lines
+
+
+def test_a_change_without_knowledge_of_its_paths_is_named():
+    assert plain(change_lines(story(attempt(adapted=["repair=usage"])))) == ["  repair=usage"]
+    assert plain(change_lines(story())) == []
+
+
+def test_the_wait_for_a_token_has_a_bar_of_its_own():
+    waited = attempt(token={**TOKEN, "wait_s": 0.5}, began_s=0.2)
+    timings = {**story()["timings"], "body_s": 0.2}
+    assert plain(time_lines(story(waited, timings=timings)))[:3] == [
+        "  client sends the body  ██████                          200 ms",
+        "  token                        ███████████████           500 ms",
+        "  upstream                                    █████████  800 ms",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "spark"),
+    [([], ""), ([0, 1], "·█"), ([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"), ([1000, 1], "█▁")],
+)
+def test_a_sparkline_has_a_level_for_each_slice(counts: list[int], spark: str):
+    assert sparkline(counts) == spark
+
+
+def test_a_long_sparkline_is_joined():
+    assert sparkline([1] * 150, 60) == "█" * 50
+    assert sparkline([0, 0, 4, 0], 2) == "·█"
+
+
+def test_a_stream_without_a_gap():
+    arrivals = {"reads": 1, "first_s": 0.3, "last_s": 0.3, "width_s": 0.0, "counts": [1], "gaps": []}
+    assert plain(stream_lines(story(attempt(arrivals=arrivals), events=0))) == [
+        "  █",
+        "  300 ms 300 ms",
+        "  1 reads in 0.0 ms",
+    ]
+    assert plain(stream_lines(story(attempt()))) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.00042, "0.4 ms"), (0.21, "210 ms"), (1.204, "1.20 s"), (99.4, "99.40 s"), (600.0, "600 s")],
+)
+def test_a_time_has_a_unit(seconds: float | None, text: str):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(0, "0 bytes"), (10_239, "10239 bytes"), (20_480, "20 KiB"), (3 * 1024**2, "3.0 MiB")]
+)
+def test_a_size_has_a_unit(size_bytes: int, text: str):
+    assert size(size_bytes) == text
+
+
+def test_wrapped_text_keeps_words_and_breaks_chinese():
+    assert list(wrapped("a bb ccc", "", width=4)) == ["a bb", "ccc"]
+    assert list(wrapped("一二三四", "", width=4)) == ["一二", "三四"]
+    assert list(wrapped("", "  ")) == []
+
+
+SUMMARY: dict[str, Any] = {
+    "id": "80ff6e979b76ece700000001",
+    "worker": "",
+    "state": "ended",
+    "arrived_at": ARRIVED,
+    "ended": 7.5,
+    "operation": "chat",
+    "caller": "ragflow",
+    "model": "gpt-4o",
+    "upstream": "chat",
+    "stream": True,
+    "status": 200,
+    "outcome": "ok",
+    "code": None,
+    "hop": None,
+    "attempts": 2,
+    "adapted": ["images=content-parts"],
+    "duration_s": 1.2,
+    "first_byte_s": 0.3,
+    "bytes_out": 9,
+    "events": 4,
+    "captured": False,
+}
+ERROR = {"status": 503, "outcome": "error", "code": "token_unavailable", "hop": "credential:corp", "attempts": 0}
+
+
+def test_a_list_is_aligned_and_fits_100_columns():
+    rows = [
+        list_line(HEAD),
+        summary_line(SUMMARY),
+        summary_line({**SUMMARY, **ERROR, "model": "a-very-long-name-of-a-model", "caller": "名" * 9}),
+        summary_line({**SUMMARY, "outcome": "client_gone", "status": None, "upstream": None, "id": "i" * 36}),
+        summary_line({**SUMMARY, "state": "running", "ended": None, "status": None, "outcome": "", "duration_s": 0.6}),
+    ]
+    assert plain(rows) == [
+        "UTC          ID                       CALLER     MODEL            TIME    UPSTREAM OR ERROR",
+        "17:00:01 200 80ff6e979b76ece700000001 ragflow    gpt-4o            1.20 s chat 2 tries images=conte…",
+        "17:00:01 503 80ff6e979b76ece700000001 名名名名…  a-very-long-nam…  1.20 s token_unavailable credent…",
+        f"17:00:01 -   {'i' * 36} ragflow    gpt-4o            1.20 s client gone 2…",
+        "17:00:00 ... 80ff6e979b76ece700000001 ragflow    gpt-4o            600 ms chat 2 tries images=conte…",
+    ]
+    assert all(columns(row) <= LIST_WIDTH for row in plain(rows))
+    assert click.unstyle(summary_line({**SUMMARY, **ERROR}, None)).endswith("token_unavailable credential:corp")
+
+
+def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert summary_line({**SUMMARY, **ERROR}).startswith("\x1b[31m")
+    assert summary_line(SUMMARY) == click.unstyle(summary_line(SUMMARY))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in summary_line({**SUMMARY, **ERROR}) + "".join(story_lines(RETRIED, NOW_S))
+
+
+def test_curl_without_a_captured_body_asks_for_a_file():
+    comment, command = curl_lines(story(), "http://127.0.0.1:8080")
+    assert comment == "# The body was not captured: write it to body.json."
+    assert shlex.split(command.replace("\\\n", "")) == [
+        *("curl", "-sS", "-N", "-X", "POST", "http://127.0.0.1:8080/v1/chat/completions"),
+        *("-H", "authorization: Bearer $GATEPASS_KEY", "-H", "content-type: application/json", "-d", "@body.json"),
+    ]
+    (command,) = curl_lines(story(method="GET", path="/v1/models"), "http://127.0.0.1:8080")
+    assert "-d" not in shlex.split(command.replace("\\\n", ""))
+
+
+@pytest.mark.parametrize("text", ['it\'s `$(id)` "$HOME" \\ 名', "x" * 200_000])
+def test_curl_quotes_a_captured_body_for_the_shell(text: str):
+    body = json.dumps({"messages": [{"content": text}]}, ensure_ascii=False)
+    (command,) = curl_lines(story(bodies={"request": body, "cut": False}), "http://127.0.0.1:8080")
+    assert body in shlex.split(command.replace("\\\n", ""))
+    assert "GATEPASS_KEY" in command
+
+
+def test_a_captured_body_controls_no_terminal_and_means_the_same():
+    body = '{"a":\t"\x1b[2J\x7f\u202e\U000e0001 *** 名"}'
+    comment, command = curl_lines(story(bodies={"request": body}), "http://127.0.0.1:8080")
+    assert comment == "# *** in the body stands for a secret."
+    assert command.replace("\n", "").isprintable()
+    assert json.loads(shlex.split(command.replace("\\\n", ""))[-1]) == json.loads(body, strict=False)
+
+
+def test_captured_bodies_are_shown_and_cut():
+    bodies = {"request": '{"a": 1}', "sent": '{"b": 1}', "replies": ["data: 1\n\ndata: 2\n\n"], "cut": True}
+    assert plain(body_lines(cleaned(story(bodies=bodies)))) == [
+        *("  request of the client:", '    {"a": 1}', "  request to the upstream:", '    {"b": 1}'),
+        *("  reply:", "    data: 1", "    ", "    data: 2", "  A body was too long to be captured whole."),
+    ]
+    same = {"request": "x" * 3_000, "sent": "x" * 3_000, "replies": [], "cut": False}
+    head, text = body_lines(story(bodies=same))
+    assert head == "  request of the client: the first 2000 characters, --json has 1000 more"
+    assert text == "    " + "x" * 2_000
+    assert next(curl_lines(story(bodies=bodies), "")).startswith("# The body was not captured")
