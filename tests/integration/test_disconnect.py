@@ -122,7 +122,7 @@ class Wire:
     def __init__(self, response: PlayedResponse) -> None:
         self.response = response
 
-    async def send(self, request: OutboundRequest) -> PlayedResponse:
+    async def send(self, request: OutboundRequest, times: object = None) -> PlayedResponse:
         return self.response
 
     async def aclose(self) -> None:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
@@ -185,6 +185,13 @@ class PoolCounts(NamedTuple):
     waiting: int
 
 
+class ConnectionTimes(Protocol):
+    """Where the pool notes what a request waited for: `AttemptRecord` (observability/observer.py)."""
+
+    pool_wait_s: float
+    connect_s: float | None
+
+
 class ConnectionPool:
     """The connections to one server, at most `limit` of them.
 
@@ -231,20 +238,23 @@ class ConnectionPool:
                 return connection
         return None
 
-    async def take(self, bound_s: float, *, fresh: bool = False) -> Connection:
+    async def take(self, bound_s: float, times: ConnectionTimes | None = None, *, fresh: bool = False) -> Connection:
         """Return an open connection; with `fresh` one that has not been used.
 
-        The wait for a slot and the dialing are bounded by `bound_s` each. Raises TransportFault, unsent.
+        The wait for a slot and the dialing are bounded by `bound_s` each, and noted in `times`. Raises TransportFault,
+        unsent.
         """
         while (connection := self.take_idle()) is None or fresh:
             if connection is not None:  # a server that closed one idle connection has probably closed others
                 connection.abort()
                 continue
-            connection = self._new_slot() if len(self._slots) < self._limit else await self._wait_for_slot(bound_s)
+            connection = (
+                self._new_slot() if len(self._slots) < self._limit else await self._wait_for_slot(bound_s, times)
+            )
             if connection.new:
                 if not fresh and any(other.is_open() for other in self._slots):
                     self._dial_ahead()
-                return await self._dialed(connection, bound_s)
+                return await self._dialed(connection, bound_s, times)
             if connection.is_open() and not fresh:  # it may be lost between its release and the wake-up of this task
                 return connection
             connection.abort()
@@ -331,15 +341,19 @@ class ConnectionPool:
         self._slots.add(connection)
         return connection
 
-    async def _dialed(self, connection: Connection, bound_s: float) -> Connection:
+    async def _dialed(self, connection: Connection, bound_s: float, times: ConnectionTimes | None = None) -> Connection:
+        began_s = self._loop.time()
         try:
             await self._dial(connection, bound_s)
         except BaseException:  # a cancellation too: the slot must become free again
             self._drop(connection)
             raise
+        finally:
+            if times is not None:
+                times.connect_s = self._loop.time() - began_s
         return connection
 
-    async def _wait_for_slot(self, bound_s: float) -> Connection:
+    async def _wait_for_slot(self, bound_s: float, times: ConnectionTimes | None) -> Connection:
         began_s = self._loop.time()
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = None
@@ -359,7 +373,10 @@ class ConnectionPool:
         finally:
             bound.cancel()
             self._waiting.pop(waiter, None)
-            self.on_wait(self._loop.time() - began_s)
+            waited_s = self._loop.time() - began_s
+            self.on_wait(waited_s)
+            if times is not None:
+                times.pool_wait_s += waited_s
 
     def _next_waiter(self) -> asyncio.Future[Connection] | None:
         while self._waiting:
@@ -427,17 +444,18 @@ class Http1Transport:
         counts = [pool.counts for pool in self._pools.values()]
         return PoolCounts(*map(sum, zip(*counts, strict=True))) if counts else PoolCounts(0, 0, 0)
 
-    async def send(self, request: OutboundRequest) -> Response:
+    async def send(self, request: OutboundRequest, times: ConnectionTimes | None = None) -> Response:
         """Send `request` and return its reply once the head has arrived. Raises TransportFault.
 
-        Follows no redirect and never retries. A cancelled call leaves no busy connection behind.
+        A wait for a connection is noted in `times`. Follows no redirect and never retries. A cancelled call leaves no
+        busy connection behind.
         """
         destination, pool = self._by_url.get(request.url) or self._pool_for(request.url)
         head = request_head(request, destination)
         bounds = request.timeouts
         connection = None if request.new_connection else pool.take_idle()
         if connection is None:
-            connection = await pool.take(bounds.connect_s, fresh=request.new_connection)
+            connection = await pool.take(bounds.connect_s, times, fresh=request.new_connection)
             if request.reauthorize is not None:
                 # the wait may have been longer than the token's lifetime
                 head = self._renewed_head(request.reauthorize, pool, connection) or head

@@ -36,6 +36,8 @@ class InspectedRequest(msgspec.Struct, frozen=True, eq=False):
     """None while the request runs."""
     first_byte_s: float | None
     added_s: float | None
+    gave_up: bool = False
+    """gatepass closed the client's connection, because the client did not read."""
     size_bytes: int = 0
 
 
@@ -64,6 +66,7 @@ class Inspector(Observer):
             request.duration_s,
             request.first_byte_s,
             request.added_s,
+            request.gave_up,
             size_bytes,
         )
         if not access.caller:

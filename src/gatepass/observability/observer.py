@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.types import Target
 
 
 # gc=False: the record refers to no container that could refer back, so the garbage collector need not track it.
@@ -80,6 +81,8 @@ class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
     """One of `proxy.retry.Outcome`."""
     code: str | None = None
     """The code of the error that ended it, as in metrics: an upstream's own codes are `upstream_error`."""
+    reason: str | None = None
+    """The message of the error that ended it. It may quote the upstream, and is not masked yet."""
     status: int | None = None
     """The HTTP status of the reply."""
     requests: int = 0
@@ -97,9 +100,25 @@ class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
     upstream_request_id: str | None = None
     duration_s: float = 0.0
     """The time from `began_s` until the attempt ended, with the waits for a token, the upstream and the client."""
+    credential: str | None = None
+    """The credential whose token was sent, or waited for. None if the upstream has none."""
+    token_requested_s: float | None = None
+    """When the token that was sent was requested from its issuer, by `Clock.now`. None if none was sent."""
+    token_lifetime_s: float | None = None
+    """None for a token that does not expire."""
+    sent_s: float | None = None
+    """When the token was attached to the request, by `Clock.now`."""
     token_wait_s: float = 0.0
+    pool_wait_s: float = 0.0
+    """How long the attempt waited for a free connection, because all of the upstream's were in use."""
+    connect_s: float | None = None
+    """How long the connection took to open, or not to open. None for one that was open before."""
+    head_s: float | None = None
+    """When the head of the reply arrived, after `began_s`."""
     upstream_s: float = 0.0
     """How long the attempt waited for the upstream."""
+    not_tried: tuple[Target, ...] = ()
+    """The targets of the route after this one."""
 
 
 class RequestRecord(msgspec.Struct, frozen=True, eq=False):
@@ -121,6 +140,8 @@ class RequestRecord(msgspec.Struct, frozen=True, eq=False):
     """`first_byte_s` without the waits for the client's body and for the upstream."""
     is_synthesized: bool
     """The response is a stream made from a whole reply, whose tokens arrive at once."""
+    gave_up: bool = False
+    """gatepass closed the client's connection, because the client did not read."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

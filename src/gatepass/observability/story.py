@@ -19,6 +19,8 @@ FILTERS = ("caller", "model", "upstream", "hop", "code", "outcome", "operation")
 """The fields of a summary that a filter compares."""
 TEXTS = ("id", "model", "caller", "upstream", "code", "path")
 """The fields in which the filter `text` searches."""
+UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
+"""The outcomes of an attempt that the upstream ended. Of a complete reply see `closed_by`."""
 DIGITS = 4
 ERROR_PAGE = "docs/reference/errors.md"
 
@@ -85,9 +87,12 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
         "method": access.method,
         "peer": access.peer,
         "user_agent": mask(access.user_agent),
-        "closed_by": closed_by(access, request.attempt),
+        "closed_by": closed_by(request),
         "error": _error_of(access, mask),
         "attempts": [_attempt(one, request.arrived_s, mask) for one in attempts],
+        "not_tried": [
+            {"upstream": one.upstream, "model": one.model} for one in (attempts[-1].not_tried if attempts else ())
+        ],
         "timings": {
             "body_s": _rounded(request.body_s),
             "token_wait_s": _rounded(sum(one.token_wait_s for one in attempts)),
@@ -103,14 +108,22 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
     }
 
 
-def closed_by(access: AccessRecord, attempt: AttemptRecord | None) -> str | None:
-    """Return who ended the request first: client, upstream or gatepass. None while it runs."""
+def closed_by(request: InspectedRequest) -> str | None:
+    """Return who ended the request first: client, upstream or gatepass.
+
+    None while it runs, and if no connection to the upstream could be opened.
+    """
+    access, attempt = request.access, request.attempt
     if not access.outcome:
         return None
     if access.outcome == "client_gone":
-        return "client"
+        return "gatepass" if request.gave_up else "client"
     outcome = "" if attempt is None else attempt.outcome
-    return "upstream" if outcome in ("complete", "cut", "error_reply", "connection_failed") else "gatepass"
+    if outcome == "connection_failed" and attempt is not None and attempt.code != "upstream_closed":
+        return None
+    # a request that fails after a complete reply was stopped by gatepass
+    is_upstreams = outcome in UPSTREAM_CLOSED or (outcome == "complete" and access.outcome == "ok")
+    return "upstream" if is_upstreams else "gatepass"
 
 
 def _error_of(access: AccessRecord, mask: Mask) -> dict[str, Any] | None:
@@ -132,14 +145,15 @@ def _attempt(record: AttemptRecord, arrived_s: float, mask: Mask) -> dict[str, A
         "upstream_model": record.upstream_model,
         "outcome": record.outcome or None,
         "code": record.code,
-        "reason": None,
+        "reason": _masked(record.reason, mask),
         "status": record.status,
         "began_s": _rounded(record.began_s - arrived_s),
         "duration_s": _rounded(record.duration_s) if record.outcome else None,
         "requests": record.requests,
-        "token": None,
-        "connect_s": None,
-        "head_s": None,
+        "token": _token(record),
+        "pool_wait_s": _rounded(record.pool_wait_s),
+        "connect_s": _rounded(record.connect_s),
+        "head_s": _rounded(record.head_s),
         "upstream_s": _rounded(record.upstream_s),
         "adapted": list(record.adapted),
         "tried": list(record.tried),
@@ -149,6 +163,22 @@ def _attempt(record: AttemptRecord, arrived_s: float, mask: Mask) -> dict[str, A
         "upstream_request_id": _masked(record.upstream_request_id, mask),
         "arrivals": None,
         "parts": [_attempt(part, arrived_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
+    }
+
+
+def _token(record: AttemptRecord) -> dict[str, Any] | None:
+    """Return the times of the token that was sent. None if the upstream has no credential, or none was asked."""
+    if record.credential is None:
+        return None
+    age_s = left_s = None
+    if record.sent_s is not None and record.token_requested_s is not None and record.token_lifetime_s is not None:
+        age_s = record.sent_s - record.token_requested_s
+        left_s = record.token_lifetime_s - age_s
+    return {
+        "credential": record.credential,
+        "age_s": _rounded(age_s),
+        "left_s": _rounded(left_s),
+        "wait_s": _rounded(record.token_wait_s),
     }
 
 

@@ -169,10 +169,11 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     if holder is None:
         authorized = upstream.injector.authorize(request, None, now_s)
     else:
+        record.credential = upstream.credential
         if (token := holder.current()) is None:
             token = await wait_for_token(attempt, holder)
             now_s = state.clock.now()
-        attempt.token = token
+        attempt.use(token, now_s)
         authorized = upstream.injector.authorize(request, token.value, now_s, Authorization(attempt, request))
     attempt.waits_since_s = now_s
     if attempt.new_connection:
@@ -180,7 +181,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     # Send.
     record.requests = 1
     try:
-        response = await upstream.transport.send(authorized)
+        response = await upstream.transport.send(authorized, record)
     except TokenExpired:
         record.requests = 0
         raise
@@ -188,7 +189,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         attempt.add_upstream_wait()
         raise send_error(attempt, fault) from fault
     attempt.sent = True
-    record.status = response.status
+    record.status, record.head_s = response.status, state.clock.now() - record.began_s
     if state.observers.reply_body:
         response = state.observers.reply(response, record)
     return response

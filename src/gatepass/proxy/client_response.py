@@ -276,6 +276,11 @@ class RequestCycle(Protocol):
         """Whether the connection was open before gatepass began to refuse new ones."""
         ...
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether gatepass closed the connection because the client did not read."""
+        ...
+
     def set_caller(self, caller: str) -> None:
         """Count the connection for `caller`, whose request was accepted."""
         ...
@@ -313,7 +318,7 @@ class RequestCycle(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close the client's connection at once, and drop what the client has not read."""
+        """Close the connection of a client that does not read, at once, and drop what it has not read."""
         ...
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:

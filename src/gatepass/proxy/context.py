@@ -105,6 +105,9 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         target = targets[0]
         began_s = state.clock.now()
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s)
+        following = targets[1:]
+        if following:
+            record.not_tried = following
         return cls(
             state,
             state.upstreams[target.upstream],
@@ -114,7 +117,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             profile,
             memory,
             math.inf,
-            targets[1:],
+            following,
             state.limits.reply_bytes,
         )
 
@@ -143,7 +146,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         record.duration_s = self.state.clock.now() - record.began_s
         if outcome is not COMPLETE:
             if isinstance(error, GatepassError):
-                record.code = stable_code(error)
+                record.code, record.reason = stable_code(error), error.message
             self._discard(outcome)
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)
@@ -165,6 +168,11 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     def end_by(self, error: BaseException) -> None:
         """End the attempt that `error` ended."""
         self.end(outcome_of(error, sent=self.sent, has_head=self.record.status is not None), error)
+
+    def use(self, token: Token, now_s: float) -> None:
+        """Send `token` with the request, from now on."""
+        self.token, record = token, self.record
+        record.token_requested_s, record.token_lifetime_s, record.sent_s = token.requested_s, token.lifetime_s, now_s
 
     def user(self) -> TokenUser:
         """Return the upstream and model that the token is sent to."""
@@ -260,6 +268,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     error: GatepassError | None = None
     """The error that the client received. `ClientResponse.send_error` sets it, `handle` only if the process stops."""
     client_gone: bool = False
+    gave_up: bool = False
+    """gatepass closed the client's connection, because the client did not read."""
 
     @classmethod
     def begin(cls, client_request: ClientRequest, state: AppState) -> Self:
@@ -327,7 +337,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         is_synthesized = SYNTHESIZED in access.adapted
         arrived_s = self.client_request.arrived_s
         ended = RequestRecord(
-            access, record, error, arrived_s, self.body_s, duration_s, first_byte_s, added_s, is_synthesized
+            *(access, record, error, arrived_s, self.body_s, duration_s, first_byte_s, added_s),
+            *(is_synthesized, self.gave_up),
         )
         state.observers.tell(state.observers.request_ended, ended)
 

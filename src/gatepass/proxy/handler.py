@@ -95,7 +95,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
         with state.in_flight.admit(client_response) as in_flight_request:
             await _serve(context, catalog, client_response, in_flight_request)
     except ClientGone as error:
-        cause, context.client_gone = error, True
+        cause, context.client_gone, context.gave_up = error, True, cycle.gave_up
         drop_tracebacks(error)
     except GatepassError as error:
         drop_tracebacks(error)  # before the wait for the client

@@ -80,8 +80,9 @@ class Authorization(msgspec.Struct, frozen=True, eq=False):
             raise TokenExpired(waited, credential=upstream.credential)
         if token is attempt.token:
             return None  # the transport sends the request unchanged
-        attempt.token = token
-        return upstream.injector.authorize(self.request, token.value, attempt.state.clock.now())
+        now_s = attempt.state.clock.now()
+        attempt.use(token, now_s)
+        return upstream.injector.authorize(self.request, token.value, now_s)
 
 
 async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:

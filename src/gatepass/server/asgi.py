@@ -107,7 +107,7 @@ class AsgiRequestCycle:
         # HTTP/2 forbids `connection` and `upgrade` (RFC 9113 8.2.2)
         self._can_close = scope.get("http_version", "1.1") in ("1.0", "1.1")
         self._limits = state.config.limits
-        self.is_disconnected = self.has_begun = self.has_ended = False
+        self.is_disconnected = self.has_begun = self.has_ended = self.gave_up = False
         self._is_ending = False
         """The server sends the last message. A disconnect that it now reports may be the end of the response."""
         self._on_disconnect: Callable[[], None] | None = None
@@ -232,6 +232,7 @@ class AsgiRequestCycle:
         return True
 
     def abort(self) -> None:
+        self.gave_up = True
         self._disconnect()
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
@@ -328,6 +329,9 @@ class AsgiRequestCycle:
                 self._sent.set()
         except OSError:
             return  # the client has disconnected (ASGI 2.4)
+        except ResponseIncomplete:
+            self.gave_up = True
+            raise
         finally:
             self._is_sending = False
             self._disconnect()

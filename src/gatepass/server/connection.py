@@ -79,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_closes_s", "_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
-        *("_server_state", "_stall_timer", "_transport", "_unauthenticated_until_s"),
+        *("gave_up", "_server_state", "_stall_timer", "_transport", "_unauthenticated_until_s"),
     )
 
     def __init__(
@@ -111,7 +111,7 @@ class ClientConnection(asyncio.Protocol):
         self._caller = ""
         self._default_lines = self._deferred = b""
         self.is_write_paused = self._is_ending = False
-        self.connected_before_drain = True
+        self.connected_before_drain, self.gave_up = True, False
 
     # called by asyncio and uvicorn
 
@@ -161,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Limit how long the client may read nothing. The timer exists only while writing is paused."""
         self.is_write_paused = True
-        self._stall_timer = self._loop.call_later(self._limits.send_stall_s, self._transport.abort)
+        self._stall_timer = self._loop.call_later(self._limits.send_stall_s, self.abort)
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
@@ -286,6 +286,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(deferred)
 
     def abort(self) -> None:
+        self.gave_up = True
         self._transport.abort()
 
     async def wait_writable(self) -> None:

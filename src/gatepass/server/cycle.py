@@ -92,6 +92,11 @@ class CycleConnection(Protocol):
         ...
 
     @property
+    def gave_up(self) -> bool:
+        """Whether gatepass closed it because the client did not read."""
+        ...
+
+    @property
     def closes_after_response(self) -> bool:
         """Whether it closes after the response that begins."""
         ...
@@ -102,7 +107,7 @@ class CycleConnection(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close at once, and drop the bytes that the client has not read."""
+        """Close at once, because the client does not read, and drop the bytes that it has not read."""
         ...
 
     async def wait_writable(self) -> None:
@@ -231,6 +236,10 @@ class HttpRequestCycle:
     @property
     def connected_before_drain(self) -> bool:
         return self._connection.connected_before_drain
+
+    @property
+    def gave_up(self) -> bool:
+        return self._connection.gave_up
 
     def set_caller(self, caller: str) -> None:
         if not self.is_disconnected:

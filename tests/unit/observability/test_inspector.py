@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.story import closed_by, has_id, matches, story_of, summary_of
+from gatepass.types import Target
 
 
 def access(name: str = "one", caller: str = "app", **fields: object) -> AccessRecord:
@@ -108,8 +111,50 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
 
 
 def test_who_closed_first():
-    attempt = AttemptRecord("one", "chat", "m", "a", outcome="cut")
-    assert closed_by(access(outcome=""), None) is None
-    assert closed_by(access(outcome="client_gone"), attempt) == "client"
-    assert closed_by(access(outcome="error"), attempt) == "upstream"
-    assert closed_by(access(outcome="error"), None) == "gatepass"
+    def who(ended: str, attempted: str = "", code: str | None = None, **fields: object) -> str | None:
+        attempt = AttemptRecord("one", "chat", "m", "a", outcome=attempted, code=code) if attempted else None
+        return closed_by(replace(request(access(outcome=ended)), attempt=attempt, **fields))
+
+    assert who("", "") is None
+    assert who("ok", "complete") == "upstream"
+    assert who("ok") == "gatepass"  # its own list of models
+    assert who("error") == "gatepass"
+    assert who("client_gone", "client_gone") == "client"
+    assert who("client_gone", "complete", gave_up=True) == "gatepass"
+    assert {who("error", one) for one in ("cut", "error_reply", "token_rejected")} == {"upstream"}
+    of_gatepass = ("complete", "nothing_written", "timed_out", "drained", "invalid", "client_gone")
+    assert {who("error", one) for one in of_gatepass} == {"gatepass"}
+    assert who("error", "connection_failed", "upstream_closed") == "upstream"
+    assert {who("error", "connection_failed", f"upstream_{one}") for one in ("dns", "connect", "tls")} == {None}
+
+
+def test_a_story_has_the_times_of_the_token_and_of_the_connection():
+    record = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete")
+    record.credential, record.token_requested_s, record.token_lifetime_s, record.sent_s = "corp", 20.0, 240.0, 103.0
+    record.token_wait_s, record.pool_wait_s, record.connect_s, record.head_s = 2.0, 0.25, 0.5, 3.5
+    record.not_tried = (Target("b"), Target("c", "m2"))
+    story = story_of(request(access(), record), 110.0, 0.0, str)
+    attempt = story["attempts"][0]
+    assert attempt["token"] == {"credential": "corp", "age_s": 83.0, "left_s": 157.0, "wait_s": 2.0}
+    assert [attempt[name] for name in ("pool_wait_s", "connect_s", "head_s")] == [0.25, 0.5, 3.5]
+    assert story["not_tried"] == [{"upstream": "b", "model": None}, {"upstream": "c", "model": "m2"}]
+
+
+def test_what_is_not_known_of_a_token_is_null():
+    without, failed, lasting = (AttemptRecord("one", "chat", "m", "a", outcome="complete") for _ in range(3))
+    failed.credential, failed.token_wait_s = "corp", 1.0
+    lasting.credential, lasting.token_requested_s, lasting.sent_s = "fixed", 20.0, 103.0
+    tokens = [
+        one["token"] for one in story_of(request(access(), without, failed, lasting), 110.0, 0.0, str)["attempts"]
+    ]
+    assert tokens == [
+        None,
+        {"credential": "corp", "age_s": None, "left_s": None, "wait_s": 1.0},
+        {"credential": "fixed", "age_s": None, "left_s": None, "wait_s": 0.0},
+    ]
+
+
+def test_the_reason_of_an_attempt_is_masked():
+    record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", reason="no sk-secret here")
+    story = story_of(request(access(), record), 110.0, 0.0, lambda text: text.replace("sk-secret", "***"))
+    assert story["attempts"][0]["reason"] == "no *** here"

@@ -78,7 +78,7 @@ class Upstream:
         self.queue: asyncio.Event | None = None
         """If set, a request waits for it as for a connection."""
 
-    async def send(self, request: OutboundRequest) -> Response:
+    async def send(self, request: OutboundRequest, times: object = None) -> Response:
         if self.queue is not None:
             await self.queue.wait()
             if request.reauthorize is not None:
@@ -207,7 +207,7 @@ class Scenario:
 class Client:
     """Sends one body and keeps what it is sent."""
 
-    connected_before_drain = False
+    connected_before_drain = gave_up = False
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -360,7 +360,7 @@ async def test_request_is_repeated_once_even_with_a_third_token(rejection):
     class Rotating(Upstream):
         """The holder's token changes with every request."""
 
-        async def send(self, request: OutboundRequest) -> Response:
+        async def send(self, request: OutboundRequest, times: object = None) -> Response:
             if self.came:
                 holder.held = Holder("third").held
             return await super().send(request)
@@ -554,7 +554,7 @@ class Revoking(Upstream):
         super().__init__()
         self._valid = deque(text for text in tokens for _ in range(times))
 
-    async def send(self, request: OutboundRequest) -> Response:
+    async def send(self, request: OutboundRequest, times: object = None) -> Response:
         self.came.append(request)
         is_valid = bool(self._valid) and self._valid[0] == self.token_of(request)
         if is_valid:

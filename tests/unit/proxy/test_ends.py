@@ -221,7 +221,7 @@ async def test_a_drain_and_the_total_timeout_are_outcomes(reason: GatepassError,
     called = asyncio.Event()
 
     class Silent(Upstream):
-        async def send(self, request: OutboundRequest) -> Response:
+        async def send(self, request: OutboundRequest, times: object = None) -> Response:
             called.set()
             await asyncio.Event().wait()
             raise AssertionError("cancelled before")
@@ -265,7 +265,7 @@ async def test_a_reply_that_is_discarded_gives_its_memory_back():
     holder, held = Holder("old", "new"), list[int]()
 
     class Watched(Upstream):
-        async def send(self, request):
+        async def send(self, request, times: object = None):
             held.append(scenario.state.in_flight.held.total_bytes)
             return await super().send(request)
 

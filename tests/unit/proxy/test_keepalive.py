@@ -23,7 +23,7 @@ EVENT = b'data: {"x":1}\n\n'
 class Client:
     """A client that keeps what it receives; `takes`: whether it accepts bytes at once."""
 
-    connected_before_drain = False
+    connected_before_drain = gave_up = False
 
     def __init__(self) -> None:
         self.takes = True

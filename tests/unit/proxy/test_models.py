@@ -60,7 +60,7 @@ class Upstream:
         self.requests = 0
         self.free = asyncio.Event()
 
-    async def send(self, request: OutboundRequest) -> Response:
+    async def send(self, request: OutboundRequest, times: object = None) -> Response:
         self.requests += 1
         if self.reply is None:
             await self.free.wait()

@@ -10,6 +10,7 @@ class CycleRecorder:
 
     is_write_paused = closes_after_response = False
     connected_before_drain = True
+    gave_up = False
 
     def __init__(self) -> None:
         self.cycles: list[HttpRequestCycle] = []

@@ -1,0 +1,136 @@
+"""What the story of a request says of its attempts, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from gatepass.server.inspection import own_requests
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import HELLO, JSON, Gateway, gateway
+from tests.integration.issuer import corp, minted
+from tests.integration.scripted import Fin, Hold, Received, Rst, Scripted, Send, begin_stream, chunk, event, reply
+from tests.unit.clock import DrivenClock
+from tests.waiting import until
+
+STREAMED = {**HELLO, "stream": True}
+FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
+NAMED = {**JSON, "x-request-id": "asked"}
+
+
+def story(gp: Gateway, name: str = "asked") -> dict[str, Any]:
+    """The story of the one request with this id."""
+    (found,) = json.loads(own_requests(f"/story?id={name}", gp.state))
+    shown: dict[str, Any] = found
+    return shown
+
+
+def attempts(shown: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
+    return [tuple(one[name] for name in names) for one in shown["attempts"]]
+
+
+async def test_a_renewed_token_is_another_age_in_the_second_attempt():
+    clock = DrivenClock()
+
+    def answer(request: Received) -> list[Send]:
+        is_good = request.header("authorization") == "Bearer token-2"
+        refusal = reply({"error": {"message": "no token-1 here"}}, 401)
+        return [Send(reply(COMPLETION) if is_good else refusal)]
+
+    issuer, upstream = Scripted(minted("token-1"), minted("token-2")), Scripted(answer=answer)
+    async with issuer, upstream, gateway(**corp(issuer, upstream), clock=clock) as gp:
+        await issuer.requested()
+        await until(lambda: gp.state.holders["corp"].current() is not None)
+        await clock.advance(83.0)
+        assert (await gp.ask(headers=NAMED).answer()).status == 200
+        shown = story(gp)
+    assert attempts(shown, "outcome", "cause", "token") == [
+        ("token_rejected", None, {"credential": "corp", "age_s": 83.0, "left_s": 217.0, "wait_s": 0.0}),
+        ("complete", "new_token", {"credential": "corp", "age_s": 0.0, "left_s": 300.0, "wait_s": 0.0}),
+    ]
+    first, second = shown["attempts"]
+    assert first["reason"].endswith("no *** here")
+    assert "token-1" not in json.dumps(shown)
+    assert second["reason"] is None
+    assert first["connect_s"] is not None
+    assert first["connect_s"] >= 0
+    assert second["connect_s"] is None  # the connection was open
+    assert shown["closed_by"] == "upstream"
+
+
+async def test_a_failover_says_why_and_what_was_not_tried():
+    async with Scripted([Send(reply(COMPLETION))]) as upstream:
+        # nobody listens at port 9
+        upstreams = {"a": {"base_url": "http://127.0.0.1:9/v1"}, "b": {"base_url": f"{upstream.url}/v1"}}
+        upstreams["c"] = upstreams["b"]
+        targets = [{"upstream": "a"}, {"upstream": "b"}, {"upstream": "c", "name": "m2"}]
+        async with gateway(upstreams=upstreams, models={"m": {"targets": targets}}) as gp:
+            assert (await gp.ask(headers=NAMED).answer()).status == 200
+            shown = story(gp)
+    assert attempts(shown, "upstream", "outcome", "code", "token") == [
+        ("a", "connection_failed", "upstream_connect", None),
+        ("b", "complete", None, None),
+    ]
+    assert "127.0.0.1:9" in shown["attempts"][0]["reason"]
+    assert shown["attempts"][0]["head_s"] is None
+    assert shown["attempts"][1]["head_s"] > 0
+    assert shown["not_tried"] == [{"upstream": "c", "model": "m2"}]
+
+
+async def test_an_upstream_that_cannot_be_reached_closed_nothing():
+    async with gateway(upstream="http://127.0.0.1:9") as gp:
+        assert (await gp.ask(headers=NAMED).answer()).status == 502
+        assert story(gp)["closed_by"] is None
+
+
+async def test_a_cut_stream_was_closed_by_the_upstream():
+    async with Scripted([*begin_stream(), Send(chunk(FIRST)), Rst()]) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask(STREAMED, headers=NAMED).answer()
+        shown = story(gp)
+    assert (shown["closed_by"], shown["outcome"]) == ("upstream", "error")
+    assert attempts(shown, "outcome", "code") == [("cut", "upstream_closed")]
+
+
+async def test_a_stream_without_its_end_was_closed_by_the_upstream():
+    async with Scripted([*begin_stream(), Send(chunk(FIRST)), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask(STREAMED, headers=NAMED).answer()
+        assert story(gp)["closed_by"] == "upstream"
+
+
+async def test_a_client_that_leaves_in_mid_stream_closed_first():
+    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+        async with gp.ask(STREAMED, headers=NAMED) as ask:
+            await ask.head()
+            await ask.until(b"data:")
+            assert (story(gp)["state"], story(gp)["closed_by"]) == ("running", None)
+        await upstream.left()
+        await until(lambda: story(gp)["state"] == "ended")
+        shown = story(gp)
+    assert (shown["closed_by"], attempts(shown, "outcome")) == ("client", [("client_gone",)])
+
+
+async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read():
+    many = FIRST * 20_000
+    dialogue = [*begin_stream(), *(Send(chunk(many)) for _ in range(20)), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"send_stall_s": 0.2}) as gp:
+        async with gp.ask(STREAMED, headers=NAMED) as ask:
+            await ask.head()
+            await until(lambda: story(gp)["state"] == "ended")
+        shown = story(gp)
+    assert (shown["outcome"], shown["closed_by"]) == ("client_gone", "gatepass")
+
+
+async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():
+    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
+    async with Scripted(dialogue) as upstream:
+        chat = {"base_url": f"{upstream.url}/v1", "max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 0.5}}
+        async with gateway(upstreams={"chat": chat}) as gp, gp.ask(STREAMED, headers=NAMED) as ask:
+            await ask.head()
+            assert (await gp.ask(headers={**JSON, "x-request-id": "late"}).answer()).status == 503
+            await asyncio.wait_for(ask.answer(), 10)
+            late, shown = story(gp, "late"), story(gp)
+    assert (late["closed_by"], attempts(late, "outcome", "connect_s")) == ("gatepass", [("nothing_written", None)])
+    assert late["attempts"][0]["pool_wait_s"] > 0.1
+    assert (shown["closed_by"], attempts(shown, "outcome")) == ("gatepass", [("timed_out",)])
