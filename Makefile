@@ -23,7 +23,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check reference recordings golden e2e hosts e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check ui-check reference recordings golden e2e hosts e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -127,6 +127,16 @@ site-check: ## Build the site and test it in Chromium: search, links, errors, th
 	@$(MAKE) --no-print-directory docs-site .site/.ready
 	SITE=$(abspath $(SITE)) CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/site
 
+ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibility, keyboard, phone; three minutes
+	@[ -x "$(CHROMIUM)" ] || { echo "make ui-check requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
+	@$(MAKE) --no-print-directory .site/.ready .axe/.ready
+	CHROMIUM=$(CHROMIUM) AXE=$(abspath .axe/node_modules/axe-core/axe.min.js) .site/bin/pytest -q tests/ui
+
+.axe/.ready: tests/ui/package.json tests/ui/package-lock.json
+	@mkdir -p .axe && cp $^ .axe
+	cd .axe && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
 .site/.ready: requirements/site.txt
 	$(PYTHON) -m venv .site
 	.site/bin/pip install --quiet --require-hashes -r requirements/site.txt
@@ -228,4 +238,4 @@ release-check: setup .release/.ready ## What can be tested of a release in a min
 	@touch $@
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .docs .site .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .site .axe .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

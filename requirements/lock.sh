@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lock what gatepass installs, by hash, for Python 3.11 and newer: runtime.txt, build.txt (the build backend), dev.txt (all of
 # it), demo.txt (`make demo`), extra-NAME.txt (the packages of an extra, for the image), docs.txt (the site's generator),
-# site.txt (the browser's driver for `make site-check`) and release.txt (the tools of `make release`).
+# site.txt (the browser's driver for `make site-check` and `make ui-check`) and release.txt (the tools of `make release`).
 # Arguments go to `uv pip compile`: none keeps the pins that still fit, --upgrade takes the newest of everything,
 # --upgrade-package NAME of one. Needs uv: $UV, or one on the PATH, or a throw-away one from pip.
 set -euo pipefail

@@ -1,0 +1,60 @@
+// The requests of this page to gatepass, below the path of the page.
+
+/** An answer of gatepass that is an error object, or no answer at all. */
+export class ApiError extends Error {
+  constructor(status, { message, code = null, hop = null }) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.hop = hop;
+  }
+}
+
+async function send(method, path, body, signal) {
+  const options = { method, signal, cache: "no-store", credentials: "same-origin" };
+  if (body !== undefined) {
+    options.headers = { "content-type": "application/json" };
+    options.body = JSON.stringify(body);
+  }
+  let response;
+  try {
+    response = await fetch(`api/${path}`, options);
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, { message: "gatepass cannot be reached." });
+  }
+  if (response.ok) return response;
+  const document = await response.json().catch(() => null);
+  throw new ApiError(response.status, document?.error ?? { message: `gatepass answered ${response.status}.` });
+}
+
+/** Return the JSON of an answer. Raises ApiError. */
+export async function call(method, path, body, signal) {
+  const response = await send(method, path, body, signal);
+  return response.status === 204 ? {} : response.json();
+}
+
+/** Yield the events of a POST as `{event, data}`, as they arrive. Raises ApiError. */
+export async function* events(path, body, signal) {
+  const response = await send("POST", path, body, signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value.replaceAll("\r", "");
+    const frames = text.split("\n\n");
+    text = frames.pop();
+    for (const frame of frames) {
+      const lines = frame.split("\n").map((line) => line.match(/^(\w+): ?(.*)$/)).filter(Boolean);
+      const data = lines.filter(([, name]) => name === "data").map(([, , value]) => value).join("\n");
+      if (data) yield { event: lines.find(([, name]) => name === "event")?.[2] ?? "message", data: data === "[DONE]" ? null : JSON.parse(data) };
+    }
+  }
+}
+
+/** The query of the values that are set, with its `?`. */
+export function query(values) {
+  const set = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return set.length ? `?${new URLSearchParams(set)}` : "";
+}

@@ -1,0 +1,69 @@
+// Tests every hop, and shows each step as it ends.
+
+import { events } from "./api.js";
+import { el, set, write } from "./dom.js";
+import { duration } from "./format.js";
+
+const MARKS = { ok: "✓", warning: "!", failed: "✕", skipped: "–" };
+
+export async function doctor(page) {
+  const steps = el("ol.steps", { "aria-live": "polite" });
+  const end = el("p", { role: "status" });
+  const list = el("datalist", { id: "doctor-models" });
+  const button = el("button", { type: "submit" }, "Test every hop");
+  const stop = el("button.quiet", { type: "button", hidden: true }, "Stop");
+  const submit = async (event) => {
+    event.preventDefault();
+    const { model, call } = Object.fromEntries(new FormData(form));
+    const leaving = new AbortController();
+    page.signal.addEventListener("abort", () => leaving.abort());
+    set(stop, { hidden: false, onclick: () => leaving.abort() });
+    button.disabled = true;
+    steps.replaceChildren();
+    write(end, "");
+    let failed = 0;
+    try {
+      for await (const { event: name, data } of events("doctor", { ...(model && { model }), call: call !== undefined }, leaving.signal)) {
+        if (name === "begin") begin(steps, data);
+        if (name === "step" && !isGood(finish(steps, data))) failed += 1;
+      }
+      write(end, failed ? `${failed} of ${steps.children.length} steps need attention.` : "Every step is fine.");
+    } catch (error) {
+      if (leaving.signal.aborted) write(end, "Stopped.");
+      else write(end, error.message);
+    }
+    for (const step of steps.querySelectorAll(".begun")) step.remove();
+    button.disabled = false;
+    stop.hidden = true;
+  };
+  const form = el("form.filters", { onsubmit: submit, "aria-label": "Doctor" },
+    el("label", {}, el("span", {}, "model"), el("input", { name: "model", placeholder: "all hops", list: "doctor-models", autocomplete: "off" })),
+    el("label.check", {}, el("input", { type: "checkbox", name: "call" }), " with a real call of the model"),
+    button, stop, list);
+  page.main.append(el("h1", {}, "Doctor"),
+    page.isAdmin ? form : el("p.muted", {}, "The doctor requires the key of an admin."), steps, end);
+  if (!page.isAdmin) return;
+  const { routes } = await page.call("GET", "models");
+  list.append(...routes.map(({ model }) => el("option", { value: model })));
+}
+
+function isGood(outcome) {
+  return outcome === "ok" || outcome === "skipped";
+}
+
+function begin(steps, { hop, what }) {
+  steps.append(el("li.begun", { "data-what": `${hop} ${what}` }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, el("b", {}, hop), " ", what)));
+}
+
+/** Show how a step ended, in the place where it began. Returns its outcome. */
+function finish(steps, { hop, what, outcome, why, advice, seconds }) {
+  const begun = [...steps.children].find((step) => step.dataset.what === `${hop} ${what}` && step.classList.contains("begun"));
+  const done = el(isGood(outcome) ? "li" : "li.bad", { "data-outcome": outcome },
+    el("i", { "aria-hidden": "true" }, MARKS[outcome] ?? (isGood(outcome) ? MARKS.ok : MARKS.failed)),
+    el("div", {},
+      el("b", {}, hop), " ", what, " ", el("span.muted", {}, [outcome, seconds !== null && seconds !== undefined && duration(seconds)].filter(Boolean).join(", ")),
+      why && el("p", {}, why), advice && el("p.advice", {}, advice)));
+  if (begun) begun.replaceWith(done);
+  else steps.append(done);
+  return outcome;
+}

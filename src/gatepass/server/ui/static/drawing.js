@@ -1,0 +1,156 @@
+// The drawing of the overview: clients, gatepass, credentials and upstreams. What moves in it is a datum.
+
+import { el, keyed, set, svg, write } from "./dom.js";
+import { count, countdown, plural, share, span, time } from "./format.js";
+import { wires } from "./wires.js";
+
+const HISTORY_S = 900;
+
+/** Returns `{node, show(overview)}`. */
+export function drawing(signal) {
+  const clients = el("article.card", {},
+    el("h3", {}, "Clients"), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, "requests a minute")), el("p.muted.total"));
+  const gate = el("article.card.own", {},
+    el("h3", {}, "gatepass"), el("p.big", {}, el("b.flight"), " ", el("span.muted", {}, "in flight")), el("p.standing"));
+  const branches = el("ul.branches");
+  const node = el("div.map", {}, el("div.stage", {}, clients), el("div.stage", {}, gate), branches);
+  const draw = wires(node, signal);
+
+  const show = (data) => {
+    const { series, upstreams } = data;
+    const minute = Math.round(60 / series.width_s);
+    const total = sum(series.requests);
+    write(clients.querySelector(".rate"), count(sum(series.requests.slice(-minute))));
+    write(clients.querySelector(".total"), `${count(total)} in 15 minutes, ${plural(sum(series.errors), "error")}`);
+    write(gate.querySelector(".flight"), count(data.in_flight));
+    const standing = gate.querySelector(".standing");
+    write(standing, `${data.draining ? "draining" : data.ready ? "ready" : "not ready"} · ${plural(data.workers, "process", "processes")}`);
+    set(standing, { class: data.ready && !data.draining ? "standing muted" : "standing failed" });
+
+    const groups = grouped(data);
+    keyed(branches, groups, ({ key }) => key, makeBranch, (branch, group) => {
+      if (group.credential) showCredential(branch.querySelector(".credential"), group.credential, data.at);
+      keyed(branch.querySelector(".upstreams"), group.upstreams, ({ name }) => name, makeUpstream, showUpstream);
+    });
+
+    const links = [{ key: "clients", from: clients, to: gate, dots: data.in_flight, width: 2 }];
+    for (const { key, credential, upstreams: reached } of groups) {
+      const branch = branches.nodesByKey.get(key);
+      const card = branch.querySelector(".credential");
+      const flight = sum(reached.map(({ in_flight }) => in_flight));
+      const isBad = Boolean(credential?.failing);
+      if (card) links.push({ key: `to ${key}`, from: gate, to: card, isBad, dots: flight, width: thickness(reached, total) });
+      for (const upstream of reached) {
+        const to = branch.querySelector(".upstreams").nodesByKey.get(upstream.name);
+        const busy = { dots: upstream.in_flight, width: thickness([upstream], total), isBad: upstream.health === "failing" };
+        links.push({ key: `to upstream ${upstream.name}`, from: card ?? gate, to, ...busy });
+      }
+    }
+    draw(links);
+    set(node, { "data-upstreams": upstreams.length });
+  };
+  return { node, show };
+}
+
+/** One group for each credential with its upstreams, then the upstreams without one. */
+function grouped({ credentials, upstreams }) {
+  const groups = credentials.map((credential) => ({
+    key: `credential ${credential.name}`,
+    credential,
+    upstreams: upstreams.filter((upstream) => upstream.credential === credential.name),
+  }));
+  const rest = upstreams.filter((upstream) => !credentials.some(({ name }) => name === upstream.credential));
+  if (rest.length) groups.push({ key: "no credential", credential: null, upstreams: rest });
+  return groups;
+}
+
+/** The width of a line in pixels: more for a larger share of the requests. */
+function thickness(upstreams, total) {
+  return 1.5 + 3 * Math.min(1, sum(upstreams.map(({ requests_15m }) => requests_15m)) / Math.max(1, total));
+}
+
+function makeBranch({ credential }) {
+  return el("li.branch", {}, credential ? makeCredential(credential) : el("span.none"), el("ul.upstreams"));
+}
+
+function makeCredential({ name, type }) {
+  return el("article.card.credential", { "data-credential": name },
+    el("h3", {}, name, " ", el("span.kind", {}, type)),
+    el("p.life-text", {}, el("b.left"), " ", el("span.muted.of")),
+    svg("svg.life", { width: "100%", height: 10, "aria-hidden": "true" },
+      svg("rect.track", { width: "100%", height: 10, rx: 5 }), svg("rect.left-bar", { height: 10, rx: 5 }),
+      svg("rect.due", { y: 0, width: 2, height: 10 })),
+    svg("svg.renewals", { width: "100%", height: 12, role: "img" },
+      svg("line", { x1: 0, x2: "100%", y1: 11.5, y2: 11.5 }), svg("g")),
+    el("p.small.facts"), el("p.small.failed.fault"));
+}
+
+function showCredential(card, credential, now) {
+  const { expires_in_s: left, lifetime_s: life, refresh_in_s: refresh, failing, state } = credential;
+  const lasts = left === null && state !== "none";
+  const part = lasts ? 1 : clamp(left / life);
+  const isUsable = state === "fresh" || state === "stale";
+  set(card, { class: failing || !isUsable ? "card credential bad" : "card credential", "data-state": state });
+  write(card.querySelector(".left"), lasts ? "Does not expire" : isUsable ? countdown(left) : "No token");
+  write(card.querySelector(".of"), lasts ? "" : isUsable ? `left of ${span(life)}` : state);
+  for (const shape of card.querySelectorAll("svg")) set(shape, { class: shape.classList[0] + (lasts ? " none" : "") });
+  set(card.querySelector(".left-bar"), { width: percent(isUsable ? part : 0) });
+  const due = !lasts && isUsable && refresh !== null && life ? clamp((left - refresh) / life) : null;
+  set(card.querySelector(".due"), { x: percent(due ?? 0), visibility: due === null ? "hidden" : "visible" });
+
+  const recent = credential.renewals.filter(({ at }) => now - epoch(at) <= HISTORY_S);
+  const history = card.querySelector(".renewals");
+  const bad = recent.filter(({ ok }) => !ok).length;
+  set(history, { "aria-label": `${plural(recent.length, "renewal")} in 15 minutes, ${bad} failed` });
+  keyed(history.lastChild, recent, ({ at, ok }) => `${at} ${ok}`, () => svg("line", {}, svg("title")), (mark, { at, ok, reason }) => {
+    const x = percent(1 - (now - epoch(at)) / HISTORY_S);
+    set(mark, { class: ok ? "mark" : "mark bad", x1: x, x2: x, y1: ok ? 4 : 0, y2: 12 });
+    write(mark.firstChild, `${time(at)} ${ok ? "renewed" : "failed"}${reason ? `: ${reason}` : ""}`);
+  });
+
+  const facts = [plural(credential.fetches, "fetch", "fetches")];
+  if (credential.failures) facts.push(`${count(credential.failures)} failed`);
+  if (refresh !== null && !lasts) facts.unshift(refresh > 0 ? `renews in ${countdown(refresh)}` : "renewal is due");
+  write(card.querySelector(".facts"), facts.join(" · "));
+  const rejections = Object.keys(credential.rejected_by ?? {});
+  const faults = [rejections.length && `rejected by ${rejections.join(", ")}`, failing && (credential.last_error ?? "the last fetch failed")];
+  write(card.querySelector(".fault"), faults.filter(Boolean).join(" · "));
+}
+
+function makeUpstream({ name, host, dialect }) {
+  return el("li.card.upstream", { "data-upstream": name },
+    el("h3", {}, el("a", { href: `#/requests?upstream=${encodeURIComponent(name)}` }, name), " ", el("span.kind", {}, dialect)),
+    el("p.small.muted.host", { title: host }, host),
+    el("p.health"),
+    svg("svg.errors", { width: "100%", height: 4, "aria-hidden": "true" },
+      svg("rect.track", { width: "100%", height: 4, rx: 2 }), svg("rect.part", { height: 4, rx: 2 })),
+    el("p.small.facts"));
+}
+
+function showUpstream(card, upstream) {
+  const { health, errors_15m: errors, requests_15m: requests } = upstream;
+  set(card, { class: health === "failing" ? "card upstream bad" : "card upstream", "data-health": health });
+  const text = { ok: "healthy", failing: "failing", unknown: "no request yet" }[health] ?? health;
+  const line = card.querySelector(".health");
+  set(line, { class: health === "failing" ? "health failed" : "health" });
+  write(line, `${text} · ${count(upstream.in_flight)} in flight`);
+  set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
+  const rate = requests ? `${share(errors, requests)} errors of ${count(requests)}` : "no requests in 15 minutes";
+  write(card.querySelector(".facts"), `${rate} · ${plural(upstream.open_connections, "connection")}`);
+}
+
+function epoch(at) {
+  return typeof at === "number" ? at : Date.parse(at) / 1000;
+}
+
+function clamp(value) {
+  return Number.isFinite(value) ? Math.min(1, Math.max(0, value)) : 0;
+}
+
+function percent(value) {
+  return `${(100 * value).toFixed(2)}%`;
+}
+
+function sum(numbers) {
+  return numbers.reduce((total, value) => total + (value ?? 0), 0);
+}

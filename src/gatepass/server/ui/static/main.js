@@ -1,0 +1,169 @@
+// Starts the page: the session, the header, and the view that the hash names.
+
+import { ApiError, call } from "./api.js";
+import { callers } from "./callers.js";
+import { configuration } from "./configuration.js";
+import { doctor } from "./doctor.js";
+import { el, set, svg, write } from "./dom.js";
+import { errorCode } from "./error_code.js";
+import { listen } from "./live.js";
+import { models } from "./models.js";
+import { overview } from "./overview.js";
+import { requests } from "./requests.js";
+import { signIn } from "./sign_in.js";
+import { story } from "./story.js";
+
+const VIEWS = [
+  { path: /^$/, title: "Overview", show: overview, link: "#/" },
+  { path: /^requests$/, title: "Requests", show: requests, link: "#/requests" },
+  { path: /^requests\/(.+)$/, title: "Request", show: story, within: "#/requests" },
+  { path: /^models$/, title: "Models", show: models, link: "#/models" },
+  { path: /^callers$/, title: "Callers", show: callers, link: "#/callers" },
+  { path: /^configuration$/, title: "Configuration", show: configuration, link: "#/configuration" },
+  { path: /^doctor$/, title: "Doctor", show: doctor, link: "#/doctor" },
+  { path: /^errors\/(.+)$/, title: "Error", show: errorCode, within: "#/requests" },
+];
+
+start(document.getElementById("main"), document.getElementById("top"), document.getElementById("notice"), document.getElementById("said"));
+
+async function start(main, top, notice, said) {
+  let session = null;
+  let leaving = new AbortController();
+
+  const say = (text) => {
+    said.textContent = "";
+    setTimeout(() => write(said, text), 50);
+  };
+  const enter = (answer) => {
+    session = answer;
+    showHeader(top, session, signOut);
+    show();
+  };
+  const ask = (why) => {
+    leaving.abort();
+    top.replaceChildren();
+    top.hidden = true;
+    notice.hidden = true;
+    document.title = "Sign in · gatepass";
+    main.replaceChildren(signIn({ ...session, why: why ?? session?.why }, enter));
+    main.querySelector("input")?.focus();
+  };
+  const signOut = async () => {
+    await call("POST", "logout", {}).catch(() => null);
+    session = { ...session, signed_in: null };
+    ask("You signed out.");
+  };
+  const check = async () => {
+    const answer = await call("GET", "session").catch(() => null);
+    if (answer === null) return true; // not reachable: the stream tries again
+    session = answer;
+    if (isOpen(answer)) return true;
+    ask();
+    return false;
+  };
+
+  function show() {
+    if (!session || !isOpen(session)) return;
+    const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
+    const view = VIEWS.find(({ path: pattern }) => pattern.test(path)) ?? VIEWS[0];
+    leaving.abort();
+    leaving = new AbortController();
+    const { signal } = leaving;
+    notice.hidden = true;
+    document.title = `${view.title} · gatepass`;
+    for (const link of top.querySelectorAll("nav a")) set(link, { "aria-current": link.getAttribute("href") === (view.link ?? view.within) && "page" });
+    top.querySelector(".menu")?.setAttribute("aria-expanded", "false");
+    set(top.querySelector(".state"), { hidden: true });
+    main.replaceChildren();
+    const page = {
+      main,
+      session,
+      signal,
+      say,
+      parameter: decodeURIComponent(view.path.exec(path)?.[1] ?? ""),
+      filters: Object.fromEntries(new URLSearchParams(search)),
+      isAdmin: session.login === false || session.signed_in?.role === "admin",
+      call: (method, route, body) => call(method, route, body, signal),
+      title: (text) => { document.title = `${text} · gatepass`; },
+      fail: (error) => {
+        if (signal.aborted || error.name === "AbortError") return;
+        if (error instanceof ApiError && error.status === 401) check();
+        else if (error instanceof ApiError) main.append(problem(error));
+        else throw error;
+      },
+      listen: (options) => listen({ ...options, signal, check, state: (state) => showState(state, top, notice) }),
+    };
+    Promise.resolve(view.show(page)).catch(page.fail);
+  }
+
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the hash names the view
+    main.focus();
+  });
+  addEventListener("hashchange", () => {
+    show();
+    scrollTo(0, 0);
+    main.focus({ preventScroll: true });
+  });
+  try {
+    session = await call("GET", "session");
+    if (isOpen(session)) enter(session);
+    else ask();
+  } catch (error) {
+    main.replaceChildren(problem(error));
+  }
+}
+
+/** Whether this session may see the page: somebody is signed in, or gatepass runs without keys. */
+function isOpen(session) {
+  return session.signed_in !== null || session.login === false;
+}
+
+/** What an error says, with a link to the page of its code. */
+function problem(error) {
+  return el("p.problem", { role: "alert" },
+    error.message, " ",
+    error.code && el("a", { href: `#/errors/${encodeURIComponent(error.code)}` }, error.code));
+}
+
+/** Say in the header that the data are live, and in a line of its own that they are not. */
+function showState(state, top, notice) {
+  const mark = top.querySelector(".state");
+  set(mark, { hidden: false, "data-is": state.is });
+  write(mark.lastChild, { live: "Live", paused: "Paused", lost: "Not connected" }[state.is]);
+  notice.hidden = state.is !== "lost";
+  if (notice.hidden) return;
+  notice.replaceChildren(
+    `The connection is lost. What you see is the last state. The next try is in ${state.waitS} s. `,
+    el("button.quiet", { type: "button", onclick: state.retry }, "Try now"));
+}
+
+function showHeader(top, session, signOut) {
+  const links = VIEWS.filter(({ link }) => link).map(({ link, title }) => el("li", {}, el("a", { href: link }, title)));
+  const menu = el("button.menu.quiet", {
+    type: "button",
+    "aria-expanded": "false",
+    "aria-controls": "views",
+    onclick: () => set(menu, { "aria-expanded": menu.getAttribute("aria-expanded") === "true" ? "false" : "true" }),
+  }, "Menu");
+  top.hidden = false;
+  top.replaceChildren(
+    el("a.brand", { href: "#/", "aria-label": "gatepass, overview" }, el("img", { src: "icon.svg", alt: "", width: 22, height: 22 }), "gatepass"),
+    menu,
+    el("nav", { id: "views", "aria-label": "Views" }, el("ul", {}, links)),
+    el("div.session", {},
+      el("span.state", { hidden: true }, el("i", { "aria-hidden": "true" }), ""),
+      el("span.muted.replica", { title: "gatepass's version, and the machine" }, `${session.version} · ${session.replica}`),
+      el("button.quiet.theme", { type: "button", "aria-label": "Light or dark", title: "Light or dark", onclick: changeTheme },
+        svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" },
+          svg("circle", { cx: 8, cy: 8, r: 6.25, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }),
+          svg("path", { d: "M8 1.75a6.25 6.25 0 0 1 0 12.5z", fill: "currentColor" }))),
+      session.signed_in && session.login !== false && el("button.quiet", { type: "button", onclick: signOut, title: `Signed in as ${session.signed_in.name} (${session.signed_in.role})` }, "Sign out")));
+}
+
+/** Change between light and dark, until the page is loaded again. */
+function changeTheme() {
+  const root = document.documentElement;
+  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = isDark ? "light" : "dark";
+}

@@ -1,0 +1,31 @@
+// Exchanges a key for a session. The key stays in the field, and leaves it with the request.
+
+import { call } from "./api.js";
+import { el, write } from "./dom.js";
+
+export function signIn(session, enter) {
+  const key = el("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "why" });
+  const why = el("p", { id: "why", role: "status" }, session?.why ?? "");
+  const button = el("button", { type: "submit" }, "Sign in");
+  const submit = async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    try {
+      const answer = await call("POST", "login", { key: key.value });
+      key.value = "";
+      enter(answer);
+    } catch (error) {
+      key.value = "";
+      button.disabled = false;
+      why.className = "failed";
+      write(why, error.message);
+      key.focus();
+    }
+  };
+  return el("section.sign-in", {},
+    el("img", { src: "icon.svg", alt: "", width: 44, height: 44 }),
+    el("h1", {}, "gatepass"),
+    el("form", { onsubmit: submit },
+      el("label", { for: "key" }, "Key of a viewer or an admin"), key, why, button),
+    el("p.muted", {}, "The key is not stored. The session ends after 8 hours, or when you sign out."));
+}

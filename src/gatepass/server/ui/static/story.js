@@ -1,0 +1,300 @@
+// The detail of one request: its way, its attempts, what was changed, and where the time went.
+
+import { query } from "./api.js";
+import { copyButton, el, svg, table } from "./dom.js";
+import { count, duration, moment, plural, size, span } from "./format.js";
+import { resultOf } from "./requests.js";
+import { wires } from "./wires.js";
+
+const AGAIN_MS = 1000;
+
+export async function story(page) {
+  const show = async () => {
+    const { stories } = await page.call("GET", `requests/${encodeURIComponent(page.parameter)}`);
+    const chosen = Math.min(Number(page.filters.nth ?? 1), stories.length) - 1;
+    const data = stories[chosen];
+    if (!data) {
+      page.main.replaceChildren(back(), el("h1", {}, "Request"), el("p", {}, `No request with the id ${page.parameter} is in memory. It may be of another replica, or so old that newer ones took its place.`));
+      return;
+    }
+    const { activeElement } = document;
+    const focused = page.main.contains(activeElement) ? activeElement.id : "";
+    page.title(data.model ? `${data.model} · ${data.status ?? "running"}` : "Request");
+    page.main.replaceChildren(...parts(page, data));
+    if (stories.length > 1) page.main.querySelector("#back").after(others(stories, chosen, page.parameter));
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    if (data.state === "running") {
+      const timer = setTimeout(() => show().catch(page.fail), AGAIN_MS);
+      page.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+    }
+  };
+  await show();
+}
+
+function parts(page, data) {
+  return [
+    back(),
+    heading(page, data),
+    way(page, data),
+    data.error && fault(data.error),
+    section("Where the time went", timeline(data)),
+    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals))),
+    section("What gatepass changed", changes(data)),
+    section("Attempts", attempts(data)),
+    ...bodies(data),
+    section("Facts", facts(data)),
+  ].filter(Boolean);
+}
+
+function back() {
+  return el("p.back", {}, el("a", { href: "#/requests", id: "back" }, "Requests"));
+}
+
+/** Links to the other requests with the same id. */
+function others(stories, chosen, id) {
+  const link = ({ arrived_at: at }, i) => el("a", { href: `#/requests/${encodeURIComponent(id)}${query({ nth: i + 1 })}`, "aria-current": i === chosen && "true" }, moment(at));
+  return el("span.muted", {}, ` · ${count(stories.length)} requests have this id: `, stories.flatMap((story, i) => [i > 0 && ", ", link(story, i)]));
+}
+
+function section(title, ...content) {
+  return el("section", {}, el("h2", {}, title), ...content);
+}
+
+function heading(page, data) {
+  const said = el("span");
+  const replay = el("button.quiet", {
+    type: "button",
+    id: "replay",
+    onclick: async () => {
+      replay.disabled = true;
+      try {
+        const { id, status } = await page.call("POST", "replay", { id: data.id, without: [] });
+        page.say("The request was sent again.");
+        said.replaceChildren(`Replayed: ${status ?? "sent"}. `, id ? el("a", { href: `#/requests/${encodeURIComponent(id)}` }, "Show the new request") : "");
+      } catch (error) {
+        said.textContent = error.message;
+      }
+      replay.disabled = false;
+    },
+  }, "Replay");
+  return el("div.heading", {},
+    el("div", {},
+      el("h1", {}, el("span.muted", {}, data.method, " "), data.path),
+      el("p", {}, ...resultOf({ ...data, code: data.error?.code, hop: data.error?.hop }), "  ",
+        el("span.muted", {}, [
+          data.caller && `by ${data.caller}`, data.model, data.stream ? "streamed" : "whole",
+          data.timings.duration_s !== null && duration(data.timings.duration_s), moment(data.arrived_at),
+        ].filter(Boolean).join(" · ")))),
+    el("div.actions", {},
+      copyButton("Copy as curl", () => curl(page.session.base_url, data), page.say),
+      copyButton("Copy the id", () => data.id, page.say),
+      page.isAdmin && data.captured && replay, said));
+}
+
+/** A command that sends the request again, with the key left out. */
+function curl(baseUrl, data) {
+  const root = baseUrl.replace(/\/v1\/?$/, "");
+  const start = data.path.indexOf("/v1/");
+  const url = root + (start > 0 && root.endsWith(data.path.slice(0, start)) ? data.path.slice(start) : data.path);
+  const text = data.bodies?.request ?? JSON.stringify({ model: data.model, stream: data.stream });
+  const lines = [`curl ${data.stream ? "-N " : ""}${quoted(url)}`, '-H "Authorization: Bearer $GATEPASS_KEY"'];
+  if (data.method !== "GET") lines.push("-H 'Content-Type: application/json'", `-d ${quoted(text)}`);
+  return lines.join(" \\\n  ");
+}
+
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** The way through gatepass as a drawing, one line for each attempt, red at the hop that failed. */
+function way(page, data) {
+  const failed = data.error?.hop ?? null;
+  const card = (title, kind, hop, lines, isBad = hop === failed) => el(isBad ? "article.card.bad" : "article.card", { "data-hop": hop },
+    el("h3", {}, title, kind && el("span.kind", {}, ` ${kind}`)),
+    lines.filter(Boolean).map((line) => el("p.small.muted", {}, line)),
+    isBad && el("p.small.failed", {}, "failed here"));
+  const client = card("Client", "", "client", [data.caller || "no key", data.user_agent]);
+  const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && `added ${duration(data.timings.added_s)}`]);
+  gate.classList.add("own");
+  const last = data.attempts.length - 1;
+  const links = [{ key: "client", from: client, to: gate, isBad: failed === "client" }];
+  const branches = data.attempts.map((attempt, i) => {
+    const { token, upstream } = attempt;
+    const name = token?.credential;
+    const attemptFailed = !["complete", "client_gone", "drained", null].includes(attempt.outcome);
+    const upstreamFailed = i === last ? failed === `upstream:${upstream}` : attemptFailed;
+    const credential = name && card(name, "token", `credential:${name}`, [
+      token.age_s !== null && `${span(token.age_s)} old`, token.left_s !== null && `${span(token.left_s)} left`,
+      token.wait_s > 0.0005 && `waited ${duration(token.wait_s)}`, attempt.renewed && "renewed",
+    ], i === last && failed === `credential:${name}`);
+    const target = card(upstream, attempt.number > 1 ? `attempt ${attempt.number}` : "", `upstream:${upstream}`, [
+      attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s),
+    ], upstreamFailed);
+    if (credential) links.push({ key: `gate ${i}`, from: gate, to: credential, isBad: i === last && failed === `credential:${name}` });
+    links.push({ key: `target ${i}`, from: credential || gate, to: target, isBad: upstreamFailed });
+    return el("li.branch", {}, credential || el("span.none"), el("ul.upstreams", {}, el("li", {}, target)));
+  });
+  // The hop may have no attempt: no token could be fetched, so nothing was sent.
+  if (failed?.startsWith("credential:") && !data.attempts.some(({ token }) => `credential:${token?.credential}` === failed)) {
+    const credential = card(failed.slice(11), "token", failed, ["no token"]);
+    links.push({ key: "no token", from: gate, to: credential, isBad: true });
+    branches.push(el("li.branch", {}, credential));
+  }
+  const node = el("div.map.way", { role: "group", "aria-label": "The way of this request" },
+    el("div.stage", {}, client), el("div.stage", {}, gate), el("ul.branches", {}, branches));
+  wires(node, page.signal)(links);
+  const untried = data.not_tried?.length && el("p.muted.small", {}, `Not tried: ${data.not_tried.map(({ upstream, model }) => `${upstream} (${model})`).join(", ")}`);
+  return el("section", {}, el("h2.unseen", {}, "The way of this request"), node, untried || null);
+}
+
+function fault({ code, hop, message }) {
+  return el("section.problem", {},
+    el("h2", {}, `${code} at ${hop ?? "an unknown hop"}`),
+    el("p", {}, message),
+    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, `What ${code} means, and what to do`)));
+}
+
+/** The parts of the time as bars on one axis. Where a part began is known for attempts, and shown for the rest in order. */
+function timeline(data) {
+  const { timings } = data;
+  const bars = [];
+  const add = (name, from, length, mark = "") => length !== null && length !== undefined && from !== null && bars.push({ name, from, length, mark });
+  add("request body", 0, timings.body_s);
+  for (const attempt of data.attempts) {
+    const nth = data.attempts.length > 1 ? `attempt ${attempt.number}: ` : "";
+    const bad = !["complete", "client_gone", "drained", null].includes(attempt.outcome) ? "bad" : "";
+    const wait = attempt.token?.wait_s ?? 0;
+    let at = attempt.began_s ?? 0;
+    if (wait) add(`${nth}wait for a token`, at, wait);
+    at += wait;
+    add(`${nth}connect`, at, attempt.connect_s);
+    at += attempt.connect_s ?? 0;
+    if (attempt.head_s !== null) {
+      const head = (attempt.began_s ?? 0) + attempt.head_s;
+      add(`${nth}until the reply begins`, at, Math.max(0, head - at));
+      if (attempt.duration_s !== null) add(`${nth}reply`, head, Math.max(0, attempt.duration_s - attempt.head_s), `main ${bad}`);
+    } else if (attempt.duration_s !== null) {
+      const silent = attempt.duration_s - (at - (attempt.began_s ?? 0));
+      if (silent > 0.0005) add(`${nth}no reply`, at, silent, bad);
+      else if (bars.length) bars.at(-1).mark = bad;
+    }
+  }
+  const whole = timings.duration_s ?? Math.max(0.001, ...bars.map(({ from, length }) => from + length));
+  const first = timings.first_byte_s;
+  const rows = bars.map(({ name, from, length, mark }) => el("li", {},
+    el("span.name", {}, name),
+    svg("svg", { height: 14, "aria-hidden": "true" },
+      svg("rect.track", { y: 6.5, width: "100%", height: 1 }),
+      svg("rect", { class: `span ${mark}`, x: part(from / whole), width: part(Math.max(0.004, length / whole)), y: 2, height: 10, rx: 2 }),
+      first !== null && svg("line.first-byte", { x1: part(first / whole), x2: part(first / whole), y1: 0, y2: 14 })),
+    el("b", {}, duration(length))));
+  const sums = [
+    ["gatepass added", timings.added_s], ["upstream", timings.upstream_s], ["first byte to the client after", first], ["in all", timings.duration_s],
+  ].filter(([, value]) => value !== null && value !== undefined);
+  return [
+    rows.length ? el("ol.timeline", {}, rows) : null,
+    el("p.muted.small", {}, sums.map(([name, value]) => `${name} ${duration(value)}`).join(" · ")),
+  ];
+}
+
+function part(value) {
+  return `${(100 * Math.min(1, Math.max(0, value))).toFixed(2)}%`;
+}
+
+function arrivalsTitle(data, attempt) {
+  return data.attempts.length > 1 ? `Arrival of the stream, attempt ${attempt.number}` : "Arrival of the stream";
+}
+
+/** When the pieces of a stream arrived: a bar for each slice of time, and the longest gaps behind them. */
+function arrivalsPlot({ reads, first_s: first, last_s: last, width_s: width, counts, gaps }) {
+  const highest = Math.max(1, ...counts);
+  const end = Math.max(last, first + counts.length * width);
+  const scale = (s) => (1000 * (s - first)) / Math.max(end - first, 1e-9);
+  const slice = scale(first + width);
+  const plot = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": `${plural(reads, "read")} from ${duration(first)} to ${duration(last)}` },
+    gaps.map(({ at_s: at, length_s: length }) => svg("rect.gap", { x: scale(at).toFixed(1), width: Math.max(2, (1000 * length) / Math.max(end - first, 1e-9)).toFixed(1), height: 100 })),
+    counts.map((number, i) => number > 0 && svg("rect.bars.first", {
+      x: (i * slice + slice * 0.1).toFixed(2), width: (slice * 0.8).toFixed(2), y: (100 - (96 * number) / highest).toFixed(2), height: ((96 * number) / highest).toFixed(2),
+    })));
+  const longest = gaps.map(({ at_s: at, length_s: length }) => `${duration(length)} at ${duration(at)}`).join(", ");
+  return el("figure.plot.arrivals", {},
+    el("div.frame", {}, el("span.top.small.muted", { "aria-hidden": "true" }, `${highest} reads`), el("div.area", {}, plot)),
+    el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, `${plural(reads, "read")}, a bar is ${duration(width)}`), el("span", {}, duration(end))),
+    longest && el("figcaption.muted.small", {}, `Longest gaps: ${longest}.`));
+}
+
+/** Each rule with what it removed and added, as a diff. */
+function changes(data) {
+  const edits = data.attempts.flatMap((attempt) => (attempt.edits ?? []).map((edit) => ({ ...edit, number: attempt.number })));
+  const adapted = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
+  const silent = adapted.filter((rule) => !edits.some((edit) => edit.rule === rule));
+  if (!adapted.length && !edits.length) return el("p.muted", {}, "Nothing: the upstream received the client's bytes.");
+  const groups = Map.groupBy ? Map.groupBy(edits, ({ rule, number }) => `${number} ${rule}`) : new Map([["", edits]]);
+  return [
+    ...[...groups.values()].filter((group) => group.length).map((group) => el("div.diff", {},
+      el("h3", {}, group[0].rule, data.attempts.length > 1 && el("span.kind", {}, ` attempt ${group[0].number}`)),
+      group.flatMap(({ path, before, after }) => [
+        before !== null && el("pre.minus", {}, el("span", { "aria-label": "removed" }, "− "), `${path}: ${described(before)}`),
+        after !== null && el("pre.plus", {}, el("span", { "aria-label": "added" }, "+ "), `${path}: ${described(after)}`),
+      ]))),
+    silent.length ? el("p", {}, "Also applied: ", el("code", {}, silent.join(", "))) : null,
+  ];
+}
+
+function described(value) {
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  const { type, size_bytes: bytes, ...rest } = value;
+  const more = Object.entries(rest).map(([name, item]) => `${name} ${JSON.stringify(item)}`);
+  return [type, bytes !== undefined && size(bytes), ...more].filter(Boolean).join(", ");
+}
+
+function attempts(data) {
+  if (!data.attempts.length) return el("p.muted", {}, "None: nothing was sent to an upstream.");
+  const heads = ["Attempt", "Target", "Outcome", "Token", "Connect", "Reply after", "Duration", "Upstream's id"];
+  return table("Attempts", heads, data.attempts.map((attempt) => [
+    `${attempt.number}${attempt.cause ? ` (${attempt.cause})` : ""}`,
+    `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
+    [attempt.outcome ?? "running", attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && "on a new connection", attempt.tried?.length ? `learned ${attempt.tried.join(", ")}` : ""].filter(Boolean).join(" · "),
+    attempt.token ? `${attempt.token.credential}, ${span(attempt.token.age_s)} old, ${span(attempt.token.left_s)} left${attempt.renewed ? ", renewed" : ""}` : "–",
+    attempt.connect_s === null ? "pooled" : duration(attempt.connect_s),
+    duration(attempt.head_s),
+    duration(attempt.duration_s),
+    attempt.upstream_request_id || "–",
+  ]));
+}
+
+/** The bodies of a captured request, for admins. */
+function bodies(data) {
+  if (!data.bodies) return [];
+  const { request, sent, replies, cut } = data.bodies;
+  const shown = [["from the client", request], ["to the upstream", sent === request ? null : sent], ...replies.map((reply, i) => [replies.length > 1 ? `reply ${i + 1}` : "reply", reply])];
+  return [section("Bodies",
+    shown.filter(([, text]) => text).map(([name, text]) => el("details.body", {},
+      el("summary", {}, name, " ", el("span.muted", {}, size(new Blob([text]).size))), el("pre", { tabindex: 0 }, pretty(text)))),
+    cut && el("p.muted.small", {}, "A body is cut: the capture had no more room."))];
+}
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+function facts(data) {
+  const usage = Object.entries(data.usage ?? {}).filter(([, value]) => typeof value === "number");
+  const all = [
+    ["id", data.id],
+    ["upstream's id", data.upstream_request_id],
+    ["machine and process", [data.replica, data.worker].filter(Boolean).join(", ")],
+    ["client", [data.peer, data.user_agent].filter(Boolean).join(", ")],
+    ["closed first by", data.closed_by],
+    ["received from the client", size(data.bytes_in)],
+    ["sent to the client", `${size(data.bytes_out)}${data.events ? `, ${plural(data.events, "event")}` : ""}`],
+    ["tokens", usage.map(([name, value]) => `${name.replaceAll("_", " ")} ${count(value)}`).join(", ")],
+    ["replay of", data.replay_of && el("a", { href: `#/requests/${encodeURIComponent(data.replay_of)}` }, data.replay_of)],
+    ["answer", data.empty_answer ? "empty" : null],
+  ].filter(([, value]) => value);
+  return el("dl.facts", {}, all.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}

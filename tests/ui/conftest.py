@@ -1,0 +1,93 @@
+"""A browser for the tests of the page, and what went wrong in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from tests.ui.fake import Fake, serving
+
+SCREEN = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+WAIT_MS = 10_000
+OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+LISTEN = """addEventListener("securitypolicyviolation", (event) =>
+  console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));"""
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=WAIT_MS)
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=[OFFLINE]) as browser,
+    ):
+        yield browser
+
+
+@pytest.fixture
+def fake() -> Fake:
+    return Fake()
+
+
+@pytest.fixture
+def url(fake: Fake) -> Iterator[str]:
+    with serving(fake) as url:
+        yield url
+
+
+@pytest.fixture
+def faults() -> list[str]:
+    """What the browser reported: its console, exceptions, violations of the policy, requests to other origins."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser: Browser, faults: list[str]) -> Iterator[OpenPage]:
+    """Open a page: `open_page(url, phone=…, dark=…)`."""
+    contexts: list[BrowserContext] = []
+
+    def open_page(url: str, *, phone: bool = False, dark: bool = False, **options: object) -> Page:
+        context = browser.new_context(
+            viewport=PHONE if phone else SCREEN,
+            is_mobile=phone,
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            locale="en-GB",
+            timezone_id="UTC",
+            **options,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.add_init_script(LISTEN)
+        origin = "/".join(url.split("/")[:3])
+
+        def check_message(message):
+            if message.type in {"error", "warning"}:
+                faults.append(f"console: {message.text}")
+
+        def check_request(request):
+            if not request.url.startswith((f"{origin}/", "data:")):
+                faults.append(f"not of the page: {request.url}")
+
+        page.on("console", check_message)
+        page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
+        page.on("request", check_request)
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, a program that checks a page against the rules of accessibility."""
+    return Path(os.environ["AXE"]).read_text()

@@ -1,0 +1,573 @@
+"""The documents that the page's routes return, as the tests begin with them. Tests change copies of these."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+Document = dict[str, Any]
+
+NOW = 1_763_917_200.5
+SLICES = 60
+
+
+def rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def wave(middle: float, swing: float, phase: float = 0.0) -> list[float]:
+    """A smooth series of 60 numbers, the same at each run."""
+    return [max(0.0, middle + swing * math.sin(i / 7 + phase) + 0.3 * swing * math.sin(i * 1.7)) for i in range(SLICES)]
+
+
+def whole(numbers: list[float]) -> list[int]:
+    return [round(number) for number in numbers]
+
+
+SESSION: Document = {
+    "version": "0.2.0",
+    "replica": "gate-1",
+    "login": True,
+    "signed_in": None,
+    "why": None,
+    "base_url": "https://llm.corp.example/v1",
+}
+
+
+def overview() -> Document:
+    percentiles = {
+        "p50": [round(value, 3) for value in wave(0.42, 0.08)],
+        "p95": [round(value, 3) for value in wave(0.9, 0.18, 1)],
+        "p99": [round(value, 3) for value in wave(1.5, 0.3, 2)],
+    }
+    durations = {name: [round(4 * value, 3) for value in values] for name, values in percentiles.items()}
+    return {
+        "at": NOW,
+        "replica": "gate-1",
+        "workers": 2,
+        "credentials": [
+            {
+                "name": "corp",
+                "type": "oauth2",
+                "state": "fresh",
+                "failing": False,
+                "expires_in_s": 163.0,
+                "lifetime_s": 240.0,
+                "refresh_in_s": 115.0,
+                "fetches": 12,
+                "failures": 1,
+                "renewals": [{"at": NOW - 77 - 192 * i, "ok": True, "reason": "due"} for i in range(5)]
+                + [{"at": NOW - 470, "ok": False, "reason": "the issuer answered 503"}],
+                "upstreams": ["corp", "corp-eu"],
+                "rejected_by": {},
+                "last_error": None,
+            },
+            {
+                "name": "openai",
+                "type": "api_key",
+                "state": "fresh",
+                "failing": False,
+                "expires_in_s": None,
+                "lifetime_s": None,
+                "refresh_in_s": None,
+                "fetches": 1,
+                "failures": 0,
+                "renewals": [],
+                "upstreams": ["openai"],
+                "rejected_by": {},
+                "last_error": None,
+            },
+        ],
+        "upstreams": [
+            upstream("corp", "llm.corp.example", "ragflow", "corp", in_flight=3, requests=412, errors=6),
+            upstream("corp-eu", "llm-eu.corp.example", "openai", "corp", in_flight=1, requests=96, errors=0),
+            upstream("openai", "api.openai.com", "openai", "openai", in_flight=0, requests=31, errors=0),
+        ],
+        "in_flight": 4,
+        "draining": False,
+        "ready": True,
+        "series": {
+            "width_s": 15,
+            "ended_at": NOW,
+            "requests": whole(wave(9, 4)),
+            "errors": [1 if i in {12, 13, 30} else 2 if i == 31 else 0 for i in range(SLICES)],
+            "tokens_in": whole(wave(5200, 1400)),
+            "tokens_out": whole(wave(2100, 900, 2)),
+            "ttft_s": percentiles,
+            "duration_s": durations,
+        },
+        "capture": {"running": False, "until": None, "held_bytes": 0, "captured": 0, "model": None, "caller": None},
+    }
+
+
+def upstream(
+    name: str, host: str, dialect: str, credential: str, *, in_flight: int, requests: int, errors: int
+) -> Document:
+    return {
+        "name": name,
+        "host": host,
+        "dialect": dialect,
+        "credential": credential,
+        "health": "ok",
+        "in_flight": in_flight,
+        "requests_15m": requests,
+        "errors_15m": errors,
+        "open_connections": in_flight + 2,
+    }
+
+
+def summary(identity: str, ago_s: float, **members: object) -> Document:
+    """The summary of a request that ended `ago_s` seconds before NOW."""
+    duration_s = 1.2
+    found: Document = {
+        "id": identity,
+        "worker": "worker-1",
+        "state": "ended",
+        "arrived_at": rfc3339(NOW - ago_s - duration_s),
+        "ended": NOW - ago_s,
+        "operation": "chat",
+        "caller": "ragflow",
+        "model": "gpt-4o",
+        "upstream": "corp",
+        "stream": True,
+        "status": 200,
+        "outcome": "ok",
+        "code": None,
+        "hop": None,
+        "attempts": 1,
+        "adapted": [],
+        "duration_s": duration_s,
+        "first_byte_s": 0.33,
+        "bytes_out": 9000,
+        "events": 118,
+        "captured": False,
+    }
+    return {**found, **members}
+
+
+def summaries() -> Document:
+    rows = [
+        summary("req-1", 2, adapted=["images=content-parts"]),
+        summary(
+            "req-2",
+            9,
+            status=502,
+            outcome="error",
+            code="upstream_closed",
+            hop="upstream:corp",
+            attempts=2,
+            duration_s=2.4,
+        ),
+        summary("req-3", 14, caller="open-webui", model="o3-mini", adapted=["stream=synth", "drop=temperature"]),
+        summary(
+            "req-4",
+            21,
+            operation="embeddings",
+            model="bge-m3",
+            upstream="corp-eu",
+            stream=False,
+            first_byte_s=0.041,
+            duration_s=0.043,
+            bytes_out=48_211,
+        ),
+        summary(
+            "req-5",
+            33,
+            caller="claude-code",
+            model="claude-sonnet",
+            upstream="openai",
+            duration_s=14.2,
+            bytes_out=81_000,
+        ),
+        summary("req-6", 40, status=499, outcome="client_gone", duration_s=0.7),
+        summary(
+            "req-7",
+            52,
+            status=503,
+            outcome="error",
+            code="token_unavailable",
+            hop="credential:corp",
+            upstream="",
+            attempts=1,
+            duration_s=5.0,
+            first_byte_s=None,
+            bytes_out=310,
+        ),
+    ]
+    rows += [
+        summary(f"req-{8 + i}", 60 + 7 * i, duration_s=round(0.8 + i % 5 * 0.4, 2), bytes_out=4000 + 731 * i)
+        for i in range(12)
+    ]
+    running = summary(
+        "run-1",
+        -1,
+        state="running",
+        ended=None,
+        status=None,
+        outcome=None,
+        duration_s=3.1,
+        arrived_at=rfc3339(NOW - 3.1),
+    )
+    return {"replica": "gate-1", "now": NOW, "requests": rows, "running": [running], "dropped": 0}
+
+
+def attempt(number: int, **members: object) -> Document:
+    found: Document = {
+        "number": number,
+        "cause": None,
+        "upstream": "corp",
+        "upstream_model": "gpt-4o-2024",
+        "outcome": "complete",
+        "code": None,
+        "reason": None,
+        "status": 200,
+        "began_s": 0.001,
+        "duration_s": 1.2,
+        "requests": 1,
+        "token": {"credential": "corp", "age_s": 83.1, "left_s": 156.9, "wait_s": 0.0},
+        "connect_s": None,
+        "head_s": 0.31,
+        "upstream_s": 1.1,
+        "adapted": [],
+        "tried": [],
+        "renewed": False,
+        "repeated_stale": False,
+        "edits": [],
+        "upstream_request_id": f"up-{number}",
+        "arrivals": None,
+        "parts": [],
+    }
+    return {**found, **members}
+
+
+ARRIVALS: Document = {
+    "reads": 118,
+    "first_s": 0.33,
+    "last_s": 1.19,
+    "width_s": 0.0215,
+    "counts": [
+        3,
+        5,
+        4,
+        4,
+        3,
+        6,
+        4,
+        0,
+        0,
+        0,
+        0,
+        0,
+        9,
+        5,
+        3,
+        4,
+        4,
+        3,
+        3,
+        4,
+        0,
+        0,
+        6,
+        4,
+        4,
+        3,
+        4,
+        5,
+        3,
+        4,
+        3,
+        4,
+        0,
+        0,
+        0,
+        7,
+        4,
+        3,
+        2,
+        1,
+    ],
+    "gaps": [{"at_s": 0.48, "length_s": 0.11}, {"at_s": 1.02, "length_s": 0.061}, {"at_s": 0.76, "length_s": 0.043}],
+}
+EDITS: list[Document] = [
+    {
+        "rule": "images=content-parts",
+        "path": "messages[0].images",
+        "before": {"type": "array", "size_bytes": 120_000},
+        "after": None,
+    },
+    {
+        "rule": "images=content-parts",
+        "path": "messages[0].content",
+        "before": {"type": "string", "size_bytes": 41},
+        "after": {"type": "array", "size_bytes": 120_180},
+    },
+]
+
+
+def story() -> Document:
+    """A streamed chat that succeeded, with one rule."""
+    return {
+        "id": "req-1",
+        "replica": "gate-1",
+        "worker": "worker-1",
+        "state": "ended",
+        "arrived_at": rfc3339(NOW - 3.2),
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "operation": "chat",
+        "caller": "ragflow",
+        "peer": "10.0.0.7",
+        "user_agent": "OpenAI/Python 1.99",
+        "model": "gpt-4o",
+        "stream": True,
+        "status": 200,
+        "outcome": "ok",
+        "closed_by": "upstream",
+        "error": None,
+        "attempts": [
+            attempt(
+                1,
+                adapted=["images=content-parts"],
+                edits=EDITS,
+                arrivals=ARRIVALS,
+                connect_s=0.021,
+                upstream_request_id="up-77",
+            )
+        ],
+        "not_tried": [],
+        "timings": {
+            "body_s": 0.0004,
+            "token_wait_s": 0.0,
+            "upstream_s": 1.1,
+            "added_s": 0.002,
+            "first_byte_s": 0.33,
+            "duration_s": 1.2,
+        },
+        "bytes_in": 120_210,
+        "bytes_out": 9000,
+        "events": 118,
+        "usage": {"prompt_tokens": 812, "completion_tokens": 240},
+        "upstream_request_id": "up-77",
+        "empty_answer": False,
+        "captured": True,
+        "replay_of": None,
+        "bodies": {
+            "request": '{"model":"gpt-4o","messages":[{"role":"user","content":"What\'s this?","images":["data:…"]}]}',
+            "sent": '{"model":"gpt-4o-2024","messages":[{"role":"user","content":[{"type":"text","text":"What…"}]}]}',
+            "replies": ['data: {"choices":[{"delta":{"content":"A lighthouse"}}]}\n\ndata: [DONE]\n\n'],
+            "cut": False,
+        },
+    }
+
+
+def failed_story() -> Document:
+    """The same request after a failover, with the error of the last upstream."""
+    found = story()
+    found.update(
+        id="req-2",
+        status=502,
+        outcome="error",
+        captured=False,
+        error={
+            "code": "upstream_closed",
+            "hop": "upstream:corp",
+            "message": "The upstream corp closed the connection in the middle of the answer. Send the request again.",
+            "page": "docs/reference/errors.md#upstream_closed",
+        },
+        attempts=[
+            attempt(
+                1,
+                upstream="corp-eu",
+                outcome="connection_failed",
+                code="upstream_unreachable",
+                status=None,
+                head_s=None,
+                duration_s=0.9,
+                connect_s=0.9,
+            ),
+            attempt(
+                2,
+                cause="failover",
+                outcome="cut",
+                code="upstream_closed",
+                began_s=0.91,
+                duration_s=1.49,
+                arrivals=ARRIVALS,
+                token={"credential": "corp", "age_s": 84.0, "left_s": 156.0, "wait_s": 0.12},
+            ),
+        ],
+        not_tried=[{"upstream": "openai", "model": "gpt-4o"}],
+    )
+    found["timings"] = {**found["timings"], "duration_s": 2.4, "first_byte_s": 1.25, "token_wait_s": 0.12}
+    del found["bodies"]
+    return found
+
+
+def models() -> Document:
+    return {
+        "routes": [
+            {
+                "model": "gpt-4o",
+                "operations": ["chat", "completions", "responses"],
+                "targets": [{"upstream": "corp", "model": "gpt-4o-2024"}, {"upstream": "corp-eu", "model": "gpt-4o"}],
+                "capabilities": {"images": True, "tools": True, "stream": True, "context": 128000},
+            },
+            {
+                "model": "o3-mini",
+                "operations": ["chat"],
+                "targets": [{"upstream": "corp", "model": "o3-mini"}],
+                "capabilities": {"images": False, "stream": False},
+            },
+            {
+                "model": "bge-m3",
+                "operations": ["embeddings"],
+                "targets": [{"upstream": "corp-eu", "model": "bge-m3"}],
+                "capabilities": {},
+            },
+            {
+                "model": "claude-sonnet",
+                "operations": ["chat", "messages"],
+                "targets": [{"upstream": "openai", "model": "claude-sonnet"}],
+                "capabilities": {"images": True, "tools": True},
+            },
+        ],
+        "rules": [
+            {
+                "upstream": "corp",
+                "model": "o3-mini",
+                "operation": "chat",
+                "adapted": "stream=synth",
+                "state": "learned",
+                "evidence": "stream does not support true with this model",
+                "age_s": 720,
+                "expires_in_s": 2820,
+                "uses": 31,
+            },
+            {
+                "upstream": "corp",
+                "model": "o3-mini",
+                "operation": "chat",
+                "adapted": "drop=temperature",
+                "state": "learned",
+                "evidence": "Unsupported parameter: 'temperature' is not supported with this model.",
+                "age_s": 310,
+                "expires_in_s": 3290,
+                "uses": 12,
+            },
+        ],
+        "yaml": "rules:\n  o3-mini:\n    stream: synth\n",
+    }
+
+
+def callers() -> Document:
+    def caller(name: str, role: str = "caller", **members: object) -> Document:
+        found: Document = {
+            "name": name,
+            "role": role,
+            "models": None,
+            "operations": None,
+            "profile": None,
+            "expires_at": None,
+            "max_concurrent": None,
+            "in_flight": 0,
+            "requests": 0,
+            "errors": 0,
+            "tokens": 0,
+        }
+        return {**found, **members}
+
+    return {
+        "callers": [
+            caller(
+                "ragflow",
+                profile="ragflow",
+                max_concurrent=16,
+                in_flight=3,
+                requests=1204,
+                errors=9,
+                tokens=912_000,
+                models=["gpt-4o", "bge-m3"],
+                expires_at="2027-01-31T00:00:00Z",
+            ),
+            caller("open-webui", max_concurrent=4, in_flight=4, requests=311, tokens=204_120, operations=["chat"]),
+            caller("claude-code", requests=92, tokens=1_400_210, models=["claude-sonnet"]),
+            caller("anna", "admin", requests=4, tokens=120),
+        ]
+    }
+
+
+def configuration() -> Document:
+    def setting(name: str, value: object, origin: str = "file", *, secret: bool = False) -> Document:
+        return {"setting": name, "value": value, "origin": origin, "secret": secret}
+
+    return {
+        "values": [
+            setting("server.host", "0.0.0.0"),
+            setting("server.port", 8080, "default"),
+            setting("server.base_path", "/llm", "variable GATEPASS_BASE_PATH"),
+            setting("server.ui", True),
+            setting("limits.body_bytes", 33_554_432, "default"),
+            setting("limits.inspector_bytes", 4_194_304, "default"),
+            setting("credentials.corp.type", "oauth2"),
+            setting("credentials.corp.client_secret", None, "variable CORP_SECRET", secret=True),
+            setting("credentials.corp.token_url", "https://login.corp.example/oauth2/token"),
+            setting("upstreams.corp.base_url", "https://llm.corp.example/api"),
+            setting("upstreams.corp.dialect", "ragflow"),
+            setting("upstreams.corp.network.ca_file", "/etc/ssl/corp.pem"),
+            setting("models.gpt-4o.targets", [{"upstream": "corp", "model": "gpt-4o-2024"}, {"upstream": "corp-eu"}]),
+            setting("access.keys[0].name", "ragflow"),
+            setting("access.keys[0].sha256", None, secret=True),
+            setting("log.level", "info", "default"),
+        ],
+        "reload": {
+            "at": "2026-11-23T16:41:07.000Z",
+            "outcome": "refused",
+            "problems": ["upstreams.corp.dialect: 'ragflo' is not a dialect. Did you mean 'ragflow'?"],
+            "warnings": [],
+        },
+    }
+
+
+ERRORS: dict[str, Document] = {
+    "upstream_closed": {
+        "code": "upstream_closed",
+        "status": 502,
+        "text": "The upstream closed the connection before the answer was complete.\n\n- Hop: `upstream:NAME`\n"
+        "- A retry can succeed: yes\n"
+        "- Action: Send the request again.\n\ngatepass never marks a cut stream as complete.",
+    }
+}
+DOCTOR: list[tuple[str, Document]] = [
+    ("begin", {"hop": "gatepass", "what": "configuration"}),
+    (
+        "step",
+        {"hop": "gatepass", "what": "configuration", "outcome": "ok", "why": None, "advice": None, "seconds": 0.004},
+    ),
+    ("begin", {"hop": "credential:corp", "what": "fetch a token"}),
+    (
+        "step",
+        {
+            "hop": "credential:corp",
+            "what": "fetch a token",
+            "outcome": "ok",
+            "why": "It lasts 240 s.",
+            "advice": None,
+            "seconds": 0.21,
+        },
+    ),
+    ("begin", {"hop": "upstream:corp", "what": "connect with TLS"}),
+    (
+        "step",
+        {
+            "hop": "upstream:corp",
+            "what": "connect with TLS",
+            "outcome": "failed",
+            "why": "Its certificate is signed by a CA that this machine does not trust.",
+            "advice": "Set upstreams.corp.network.ca_file to a PEM file with the certificate of that CA.",
+            "seconds": 0.12,
+        },
+    ),
+    ("end", {}),
+]

@@ -1,0 +1,175 @@
+"""Each datum of the overview changes in the fake, and the picture in the browser follows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.ui import documents
+from tests.ui.conftest import OpenPage
+from tests.ui.fake import Fake
+
+CORP = "[data-credential=corp]"
+MARK = f"{CORP} .mark >> nth=0"
+UPSTREAM = "[data-upstream=corp]"
+Change = Callable[[dict[str, Any]], None]
+
+
+def set_in(*path: Any, to: Any) -> Change:
+    def change(data: dict[str, Any]) -> None:
+        for step in path[:-1]:
+            data = data[step]
+        data[path[-1]] = to
+
+    return change
+
+
+def credential(**members: Any) -> Change:
+    return lambda data: data["credentials"][0].update(members)
+
+
+def upstream(**members: Any) -> Change:
+    return lambda data: data["upstreams"][0].update(members)
+
+
+def one_more(members: str) -> Change:
+    return lambda data: data[members].append({**data[members][0], "name": "another"})
+
+
+def renewed(ago_s: float, *, ok: bool, reason: str = "due") -> Change:
+    return credential(renewals=[{"at": documents.NOW - ago_s, "ok": ok, "reason": reason}])
+
+
+def plot_of(title: str) -> str:
+    return f".plot:has(h3:text-is('{title}'))"
+
+
+def plot(title: str, line: int) -> str:
+    return f"{plot_of(title)} .area svg > path:nth-of-type({line + 2})"
+
+
+CAPTURE = {"running": True, "until": documents.NOW, "held_bytes": 4096, "captured": 2}
+OTHER = [i % 7 + 1 for i in range(documents.SLICES)]
+ROWS: dict[str, tuple[Change, str, str]] = {
+    "life of a token": (credential(expires_in_s=60.0), f"{CORP} .left-bar", "width"),
+    "lifetime": (credential(lifetime_s=480.0), f"{CORP} .left-bar", "width"),
+    "seconds left": (credential(expires_in_s=62.0), f"{CORP} .left", "text"),
+    "lifetime in words": (credential(lifetime_s=480.0), f"{CORP} .of", "text"),
+    "planned renewal": (credential(refresh_in_s=10.0), f"{CORP} .due", "x"),
+    "planned renewal in words": (credential(refresh_in_s=10.0), f"{CORP} .facts", "text"),
+    "a renewal": (renewed(300, ok=True), MARK, "x1"),
+    "a failed renewal": (renewed(77, ok=False), MARK, "class"),
+    "reason of a renewal": (renewed(77, ok=True, reason="rejected"), f"{MARK} >> title", "text"),
+    "fetches": (credential(fetches=13), f"{CORP} .facts", "text"),
+    "failures": (credential(failures=4), f"{CORP} .facts", "text"),
+    "failing": (credential(failing=True), CORP, "class"),
+    "line to a failing credential": (credential(failing=True), "[data-link='to credential corp']", "class"),
+    "last error": (credential(failing=True, last_error="invalid_client"), f"{CORP} .fault", "text"),
+    "rejected by": (credential(rejected_by={"corp-eu": 3.0}), f"{CORP} .fault", "text"),
+    "state of a token": (credential(state="expired"), CORP, "data-state"),
+    "no token": (credential(state="none", expires_in_s=None), f"{CORP} .left", "text"),
+    "health": (upstream(health="failing"), UPSTREAM, "class"),
+    "health in words": (upstream(health="unknown"), f"{UPSTREAM} .health", "text"),
+    "line to a failing upstream": (upstream(health="failing"), "[data-link='to upstream corp']", "class"),
+    "in flight of an upstream": (upstream(in_flight=2), f"{UPSTREAM} .health", "text"),
+    "dots of an upstream": (upstream(in_flight=2), "[data-link='to upstream corp'] circle", "count"),
+    "dots of a credential": (upstream(in_flight=1), "[data-link='to credential corp'] circle", "count"),
+    "error share": (upstream(errors_15m=200), f"{UPSTREAM} .part", "width"),
+    "error share in words": (upstream(errors_15m=200), f"{UPSTREAM} .facts", "text"),
+    "share of the requests": (upstream(requests_15m=40), "[data-link='to upstream corp'] path", "stroke-width"),
+    "connections": (upstream(open_connections=9), f"{UPSTREAM} .facts", "text"),
+    "in flight": (set_in("in_flight", to=2), ".flight", "text"),
+    "dots of the clients": (set_in("in_flight", to=2), "[data-link=clients] circle", "count"),
+    "draining": (set_in("draining", to=True), ".standing", "text"),
+    "ready": (set_in("ready", to=False), ".standing", "class"),
+    "processes": (set_in("workers", to=3), ".standing", "text"),
+    "requests a minute": (set_in("series", "requests", to=OTHER), ".rate", "text"),
+    "errors in all": (set_in("series", "errors", to=OTHER), ".total", "text"),
+    "requests": (set_in("series", "requests", to=OTHER), plot("Requests", 0), "d"),
+    "errors": (set_in("series", "errors", to=OTHER), plot("Requests", 1), "d"),
+    "tokens in": (set_in("series", "tokens_in", to=OTHER), plot("Tokens", 0), "d"),
+    "tokens out": (set_in("series", "tokens_out", to=OTHER), plot("Tokens", 1), "d"),
+    **{
+        f"{title} {name}": (set_in("series", member, name, to=[0.1 * value for value in OTHER]), plot(title, line), "d")
+        for title, member in (("Time to first token", "ttft_s"), ("Duration", "duration_s"))
+        for line, name in enumerate(("p50", "p95", "p99"))
+    },
+    "a legend": (set_in("series", "duration_s", "p50", to=OTHER), f"{plot_of('Duration')} .legend b >> nth=0", "text"),
+    "a pause of a plot": (set_in("series", "duration_s", "p50", 30, to=None), plot("Duration", 0), "d"),
+    "an upstream more": (one_more("upstreams"), ".upstream", "count"),
+    "an upstream less": (lambda data: data["upstreams"].pop(), ".upstream", "count"),
+    "an upstream without a credential": (upstream(credential=None), ".branch", "count"),
+    "a credential more": (one_more("credentials"), ".credential", "count"),
+    "capture": (set_in("capture", to=CAPTURE), ".captured", "text"),
+}  # fmt: skip
+"""What changes, what shows it, and which part of that."""
+
+
+@pytest.fixture
+def page(open_page: OpenPage, url: str, fake: Fake) -> Page:
+    fake.sign_in()
+    page = open_page(url)
+    expect(page.locator(".upstream")).to_have_count(3)
+    return page
+
+
+def seen(page: Page, selector: str, part: str) -> str | None:
+    """Return an attribute of what `selector` finds, its text, or how many there are."""
+    found = page.locator(selector)
+    if part == "count":
+        return str(found.count())
+    value: str | None = found.text_content() if part == "text" else found.get_attribute(part)
+    return value
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_picture_follows_its_datum(page: Page, fake: Fake, faults: list[str], name: str) -> None:
+    change, selector, part = ROWS[name]
+    before = seen(page, selector, part)
+    assert before is not None
+    change(fake.overview)
+    fake.push()
+    for _ in range(100):
+        if seen(page, selector, part) != before:
+            break
+        page.wait_for_timeout(20)
+    assert seen(page, selector, part) != before
+    assert faults == []
+
+
+def test_each_member_of_the_document_is_known() -> None:
+    """A new member that moves requires a row in ROWS."""
+    data = documents.overview()
+    moving = {"expires_in_s", "lifetime_s", "refresh_in_s", "renewals", "fetches", "failures", "failing", "last_error"}
+    assert set(data["credentials"][0]) == moving | {"rejected_by", "state", "name", "type", "upstreams"}
+    moving = {"health", "in_flight", "requests_15m", "errors_15m", "open_connections"}
+    assert set(data["upstreams"][0]) == moving | {"name", "host", "dialect", "credential"}
+    moving = {"requests", "errors", "tokens_in", "tokens_out", "ttft_s", "duration_s"}
+    assert set(data["series"]) == moving | {"width_s", "ended_at"}
+
+
+def test_a_bar_has_the_length_of_its_datum(page: Page, fake: Fake) -> None:
+    bar = page.locator(f"{CORP} .left-bar")
+    expect(bar).to_have_attribute("width", "67.92%")
+    for left_s, width in ((240.0, "100.00%"), (120.0, "50.00%"), (0.0, "0.00%"), (300.0, "100.00%")):
+        fake.overview["credentials"][0]["expires_in_s"] = left_s
+        fake.push()
+        expect(bar).to_have_attribute("width", width)
+    expect(page.locator(f"{UPSTREAM} .part")).to_have_attribute("width", "1.46%")
+
+
+def test_two_hundred_updates_leave_the_picture_as_large_as_it_was(page: Page, fake: Fake) -> None:
+    size = page.locator("main *").count()
+    for number in range(200):
+        fake.overview["in_flight"] = number % 5
+        fake.overview["at"] += 1
+        fake.push()
+        page.wait_for_timeout(5)
+    fake.overview = documents.overview()
+    fake.overview["workers"] = 7
+    fake.push()
+    expect(page.locator(".standing")).to_have_text(re.compile("7 processes"))
+    assert page.locator("main *").count() == size

@@ -1,0 +1,443 @@
+"""The page in a real Chromium, served by a fake: each view, accessibility, the keyboard, a lost connection.
+
+`make ui-check` runs this folder. CHROMIUM is the browser, AXE the file of axe-core.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.ui import documents
+from tests.ui.conftest import OpenPage
+from tests.ui.fake import KEY, STATIC, Fake
+
+VIEWS = {
+    "overview": "#/",
+    "requests": "#/requests",
+    "request": "#/requests/req-1",
+    "failed request": "#/requests/req-2",
+    "models": "#/models",
+    "callers": "#/callers",
+    "configuration": "#/configuration",
+    "doctor": "#/doctor",
+    "error": "#/errors/upstream_closed",
+}
+SHOWS = {
+    "overview": "corp-eu",
+    "requests": "open-webui",
+    "request": "images=content-parts",
+    "failed request": "failed here",
+    "models": "stream does not support true",
+    "callers": "claude-code",
+    "configuration": "Did you mean 'ragflow'?",
+    "doctor": "Test every hop",
+    "error": "never marks a cut stream as complete",
+}
+"""A text that each view has when its data are there."""
+FOCUSED = """(({activeElement: { localName, ariaLabel, textContent }, body, activeElement }) => activeElement === body
+  ? "the end of the page"
+  : `${localName} ${ariaLabel ?? textContent}`
+    + (getComputedStyle(activeElement).outlineStyle === "solid" ? "" : " with invisible focus"))(document)"""
+FORBIDDEN = re.compile(r"(?:inner|outer|Adjacent)HTML|document\.write|\beval\(|new Function|(?:local|session)Storage")
+WIDE = """[...document.querySelectorAll("body, body *")]
+  .filter((element) => element.getBoundingClientRect().right > innerWidth + 1
+    || element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX !== "visible"
+      && !element.closest(".unseen, svg, pre, input, .data thead"))
+  .map(({ localName, className }) => `<${localName} class="${className.baseVal ?? className}">`)"""
+
+
+@pytest.fixture
+def signed_in(fake: Fake, url: str) -> str:
+    fake.sign_in()
+    return url
+
+
+def wait_for(holds: Callable[[], object], page: Page) -> None:
+    """Wait until `holds()`, while the browser works."""
+    for _ in range(100):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("not within 5 s")
+
+
+def evaluate(page: Page, source: str) -> object:
+    """Evaluate by the debugger, which needs no exception from the page's policy."""
+    session = page.context.new_cdp_session(page)
+    answer = session.send("Runtime.evaluate", {"expression": source, "awaitPromise": True, "returnByValue": True})
+    assert "exceptionDetails" not in answer, answer
+    session.detach()
+    return answer["result"].get("value")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("phone", [False, True], ids=["screen", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_view_opens_and_breaks_no_rule(
+    open_page: OpenPage, signed_in: str, faults: list[str], axe: str, view: str, phone: bool, dark: bool
+) -> None:
+    page = open_page(signed_in + VIEWS[view], phone=phone, dark=dark)
+    expect(page.locator("main")).to_contain_text(SHOWS[view])
+    if view == "doctor":
+        page.get_by_role("button", name="Test every hop").click()
+        expect(page.get_by_text("1 of 3 steps")).to_be_visible()
+    check(page, faults, axe)
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["screen", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_sign_in_breaks_no_rule(
+    open_page: OpenPage, url: str, faults: list[str], axe: str, phone: bool, dark: bool
+) -> None:
+    page = open_page(url, phone=phone, dark=dark)
+    expect(page.get_by_label("Key of a viewer or an admin")).to_be_focused()
+    check(page, faults, axe)
+
+
+def check(page: Page, faults: list[str], axe: str) -> None:
+    """Check the width of the page, the rules of axe-core, and that the browser reported nothing."""
+    assert evaluate(page, WIDE) == []
+    assert evaluate(page, "document.documentElement.scrollWidth <= innerWidth")
+    evaluate(page, axe)
+    found = evaluate(
+        page,
+        "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map("
+        "({id, nodes: [{html, failureSummary}]}) => `${id}: ${html.slice(0, 160)} ${failureSummary}`))",
+    )
+    assert found == []
+    assert faults == []
+
+
+def test_the_page_is_small_and_has_nothing_inline() -> None:
+    files = sorted(STATIC.iterdir())
+    weight = sum(file.stat().st_size for file in files)
+    print(f"{len(files)} files, {weight / 1024:.0f} KiB")
+    assert weight <= 150 * 1024
+    for file in files:
+        text = file.read_text()
+        assert FORBIDDEN.findall(text) == [], file
+        assert re.findall(r"https?://(?!www\.w3\.org/)", text) == [], file
+        if file.suffix == ".html":
+            assert re.findall(r"\sstyle=|\son\w+=|<style|<script(?![^>]*\bsrc=)|(?:src|href)=\"/", text) == []
+
+
+def test_the_first_paint_is_early(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(signed_in)
+    expect(page.locator(".card").first).to_be_visible()
+    paint = evaluate(page, "performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    loaded = evaluate(page, "Math.max(...performance.getEntriesByType('resource').map(({responseEnd}) => responseEnd))")
+    print(f"first contentful paint {paint:.0f} ms, last file {loaded:.0f} ms")
+    assert isinstance(paint, int | float)
+    assert paint < 5000
+
+
+def test_a_key_signs_in_and_is_in_no_url_and_no_storage(
+    open_page: OpenPage, url: str, fake: Fake, faults: list[str]
+) -> None:
+    urls: list[str] = []
+    page = open_page(url)
+    page.on("request", lambda request: urls.append(request.url))
+    field = page.get_by_label("Key of a viewer or an admin")
+    field.fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The API key is not known to gatepass.")).to_be_visible()
+    expect(field).to_have_value("")
+    assert faults == ["console: Failed to load resource: the server responded with a status of 401 (Unauthorized)"]
+    field.fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="corp-eu")).to_be_visible()
+    assert not [one for one in urls if KEY in one]
+    assert KEY not in str(
+        evaluate(
+            page,
+            "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, document.body.outerHTML])",
+        )
+    )
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_text("You signed out.")).to_be_visible()
+    wait_for(lambda: fake.streams == 0, page)
+
+
+def test_a_viewer_has_no_controls_of_an_admin(open_page: OpenPage, url: str, fake: Fake) -> None:
+    fake.sign_in("viewer")
+    page = open_page(f"{url}#/requests")
+    expect(page.locator("tbody tr")).to_have_count(20)
+    expect(page.get_by_role("heading", name="Capture")).to_have_count(0)
+    page.goto(f"{url}#/requests/req-1")
+    expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()
+    expect(page.get_by_role("button", name="Replay")).to_have_count(0)
+    page.goto(f"{url}#/models")
+    expect(page.get_by_role("button", name="Copy as YAML")).to_be_visible()
+    expect(page.get_by_role("button", name="Forget")).to_have_count(0)
+    page.goto(f"{url}#/doctor")
+    expect(page.get_by_text("requires the key of an admin")).to_be_visible()
+
+
+def test_the_keyboard_alone_goes_from_the_start_into_a_request_and_back(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(signed_in)
+    expect(page.locator(".plot").first).to_be_visible()
+    focused = page.locator(":focus")
+    page.keyboard.press("Tab")
+    expect(focused).to_have_text("Skip to the content")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    assert page.url.endswith("/ui/")
+    reached: list[str] = []
+    while reached[-1:] != ["a Requests"]:
+        assert len(reached) < 40
+        page.keyboard.press("Tab")
+        reached.append(str(evaluate(page, FOCUSED)))
+    assert {"a corp", "a corp-eu", "a openai", "div Duration"} <= set(reached)
+    assert [one for one in reached if "invisible" in one] == []
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(20)
+    link = page.locator("tbody a").first
+    link.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("tbody tr").nth(2).locator("a")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("failed here").first).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(focused).to_have_text("Requests")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Requests")).to_be_visible()
+
+
+def test_the_arrow_keys_read_a_plot(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(signed_in)
+    plot = page.get_by_role("slider", name="Requests")
+    plot.focus()
+    for _ in range(28):
+        page.keyboard.press("ArrowLeft")
+    expect(plot).to_have_attribute("aria-valuetext", re.compile(r": requests \d+, errors 2$"))
+    page.keyboard.press("Escape")
+    expect(plot).to_have_attribute("aria-valuetext", re.compile(rf"errors {fake.overview['series']['errors'][-1]}$"))
+
+
+def test_the_theme_changes_by_its_button_and_is_forgotten(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(signed_in)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = evaluate(page, ground)
+    page.get_by_role("button", name="Light or dark").click()
+    assert evaluate(page, ground) != light
+    page.get_by_role("button", name="Light or dark").click()
+    assert evaluate(page, ground) == light
+
+
+def test_a_lost_connection_is_said_and_comes_back(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(signed_in)
+    expect(page.get_by_text("Live")).to_be_visible()
+    fake.is_serving = False
+    expect(page.get_by_text("The connection is lost.")).to_be_visible()
+    expect(page.get_by_text("The next try is in 2 s.")).to_be_visible()
+    expect(page.get_by_text("healthy").first).to_be_visible()  # the last state stays
+    fake.is_serving = True
+    page.get_by_role("button", name="Try now").click()
+    expect(page.get_by_text("Live")).to_be_visible()
+    expect(page.get_by_text("The connection is lost.")).to_be_hidden()
+    fake.is_serving = False
+    expect(page.get_by_text("The connection is lost.")).to_be_visible()
+    fake.is_serving = True
+    expect(page.get_by_text("Live")).to_be_visible()
+
+
+def test_an_ended_session_asks_for_the_key_and_says_why(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(signed_in)
+    expect(page.get_by_text("Live")).to_be_visible()
+    fake.session.update(signed_in=None, why="The session ended after 8 hours.")
+    fake.is_serving = False
+    expect(page.get_by_text("The connection is lost.")).to_be_visible()
+    fake.is_serving = True
+    expect(page.get_by_text("The session ended after 8 hours.")).to_be_visible()
+    expect(page.get_by_label("Key of a viewer or an admin")).to_be_focused()
+
+
+def test_a_page_has_one_stream_which_ends_while_the_tab_is_hidden(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    page = open_page(signed_in)
+    for view in ("#/requests", "#/", "#/models", "#/requests"):
+        page.goto(signed_in + view)
+        page.wait_for_timeout(100)
+    wait_for(lambda: fake.streams == 1, page)
+    hide = (
+        "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}});"
+        " document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    evaluate(page, hide.format("true"))
+    wait_for(lambda: fake.streams == 0, page)
+    expect(page.get_by_text("Paused")).to_be_visible()
+    evaluate(page, hide.format("false"))
+    wait_for(lambda: fake.streams == 1, page)
+    page.goto("about:blank")
+    wait_for(lambda: fake.streams == 0, page)
+
+
+def test_filters_are_a_link_and_reach_the_list_and_the_stream(
+    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
+) -> None:
+    page = open_page(f"{signed_in}#/requests")
+    page.get_by_label("upstream").fill("corp-eu")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"#/requests\?upstream=corp-eu$"))
+    expect(page.locator("tbody tr", has_text="bge-m3")).to_have_count(1)
+    wait_for(lambda: fake.opened[-1] == {"view": "requests", "upstream": "corp-eu"}, page)
+    page.get_by_role("link", name="Clear").click()
+    expect(page.locator("tbody tr", has_text="o3-mini")).to_have_count(1)
+    page.get_by_label("outcome").select_option("error")
+    expect(page).to_have_url(re.compile(r"#/requests\?outcome=error$"))
+    assert faults == []
+
+
+def test_a_long_list_is_capped_and_a_paused_one_stands_still(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(f"{signed_in}#/requests")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Pause").click()
+    fake.summaries["requests"] = [documents.summary(f"new-{i}", -1 - i) for i in range(1000)]
+    fake.push()
+    page.wait_for_timeout(600)
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Continue").click()
+    expect(rows).to_have_count(200)
+    expect(page.get_by_text("200 requests, 1 running (the newest of 1,019)")).to_be_visible()
+
+
+def test_text_from_outside_never_becomes_markup(
+    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
+) -> None:
+    evil = "<img src=x onerror=alert(1)><script>alert(1)</script>"
+    fake.summaries["requests"] = [documents.summary(evil, 1, model=evil, caller=evil, code=evil, outcome="error")]
+    story = documents.failed_story()
+    story.update(
+        model=evil, user_agent=evil, caller=evil, error={"code": evil, "hop": evil, "message": evil, "page": evil}
+    )
+    story["attempts"][0].update(
+        upstream=evil, edits=[{"rule": evil, "path": evil, "before": evil, "after": {"type": evil}}]
+    )
+    fake.stories[evil] = story
+    page = open_page(f"{signed_in}#/requests")
+    page.locator("tbody a").nth(1).click()
+    expect(page.get_by_text(evil).first).to_be_visible()
+    assert page.locator("main img, main script").count() == 0
+    assert faults == []
+
+
+def test_a_request_shows_its_way_its_diff_its_times_and_its_arrivals(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests/req-1")
+    assert page.locator(".way [data-hop]").evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == [
+        "client", "gatepass", "credential:corp", "upstream:corp",
+    ]  # fmt: skip
+    expect(page.locator(".way .bad")).to_have_count(0)
+    expect(page.locator(".minus")).to_have_text(
+        ["− messages[0].images: array, 117 KiB", "− messages[0].content: string, 41 B"]
+    )
+    expect(page.locator(".plus")).to_have_text(["+ messages[0].content: array, 117 KiB"])
+    expect(page.locator(".timeline .name")).to_have_text(["request body", "connect", "until the reply begins", "reply"])
+    expect(page.locator(".timeline b")).to_have_text(["0.40 ms", "21 ms", "289 ms", "890 ms"])
+    counts = documents.ARRIVALS["counts"]
+    expect(page.locator(".arrivals .bars")).to_have_count(sum(count > 0 for count in counts))
+    expect(page.locator(".arrivals .gap")).to_have_count(3)
+    expect(page.get_by_text("Longest gaps: 110 ms at 480 ms, 61 ms at 1.02 s, 43 ms at 760 ms.")).to_be_visible()
+    page.locator("summary", has_text="from the client").click()
+    expect(page.locator(".body pre").first).to_contain_text('"content": "What\'s this?"')
+
+
+def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests")
+    page.get_by_text("upstream_closed").click()
+    failed = page.locator(".way .bad[data-hop]")
+    assert failed.evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == ["upstream:corp-eu", "upstream:corp"]
+    expect(page.locator(".way .wire.bad")).to_have_count(2)
+    expect(page.get_by_text("Not tried: openai (gpt-4o)")).to_be_visible()
+    page.get_by_role("link", name="What upstream_closed means").click()
+    expect(page.get_by_role("heading", name="upstream_closed")).to_be_visible()
+
+
+def test_a_hop_without_an_attempt_is_red(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    story = documents.failed_story()
+    story["error"].update(code="token_unavailable", hop="credential:corp")
+    story["attempts"] = []
+    fake.stories["req-2"] = story
+    page = open_page(f"{signed_in}#/requests/req-2")
+    expect(page.locator(".way .bad[data-hop]")).to_have_attribute("data-hop", "credential:corp")
+
+
+def test_a_running_request_is_shown_until_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    running = documents.story()
+    running.update(state="running", status=None, outcome=None, bodies=None)
+    running["timings"]["duration_s"] = None
+    running["attempts"][0].update(outcome=None, duration_s=None)
+    ended = fake.stories["req-1"]
+    fake.stories["req-1"] = running
+    page = open_page(f"{signed_in}#/requests/req-1")
+    expect(page.locator(".chip")).to_have_text("running")
+    page.get_by_role("button", name="Copy the id").focus()
+    fake.stories["req-1"] = ended
+    expect(page.locator(".chip")).to_have_text("200")
+
+
+def test_curl_has_the_body_and_no_key(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests/req-1", permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.get_by_text("Copied.")).to_have_count(1)
+    assert evaluate(page, "navigator.clipboard.readText()") == (
+        "curl -N 'https://llm.corp.example/v1/chat/completions' \\\n"
+        '  -H "Authorization: Bearer $GATEPASS_KEY" \\\n'
+        "  -H 'Content-Type: application/json' \\\n"
+        """  -d '{"model":"gpt-4o","messages":[{"role":"user","content":"What'\\''s this?","images":["data:…"]}]}'"""
+    )
+
+
+def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(f"{signed_in}#/requests/req-1")
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_role("link", name="Show the new request")).to_be_visible()
+    page.goto(f"{signed_in}#/models")
+    page.get_by_role("button", name="Forget stream=synth").click()
+    expect(page.get_by_text("stream does not support true")).to_have_count(0)
+    page.goto(f"{signed_in}#/requests")
+    capture = page.locator("#capture")
+    capture.get_by_label("model").fill("gpt-4o")
+    capture.get_by_role("button", name="Start").click()
+    expect(capture).to_contain_text("Bodies of model gpt-4o are captured until")
+    capture.get_by_role("button", name="End the capture").click()
+    expect(capture.get_by_role("button", name="Start")).to_be_visible()
+    assert fake.received == [
+        ("POST", "replay", {"id": "req-1", "without": []}),
+        (
+            "POST",
+            "rules/forget",
+            {"upstream": "corp", "model": "o3-mini", "operation": "chat", "adapted": "stream=synth"},
+        ),
+        ("POST", "capture", {"model": "gpt-4o", "caller": None, "for_s": 600, "bytes": 16777216}),
+        ("DELETE", "capture", None),
+    ]
+
+
+def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.doctor_step_s = 0.3
+    page = open_page(f"{signed_in}#/doctor")
+    page.get_by_label("model", exact=True).fill("gpt-4o")
+    page.get_by_label("with a real call").check()
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.locator(".steps .begun")).to_have_count(1)
+    expect(page.locator(".steps li[data-outcome=failed]")).to_contain_text("Set upstreams.corp.network.ca_file")
+    expect(page.get_by_text("1 of 3 steps need attention.")).to_be_visible()
+    assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
+
+
+def test_configuration_hides_secrets_and_defaults(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/configuration")
+    rows = page.locator("tbody tr:visible")
+    expect(rows).to_have_count(12)
+    expect(page.locator("tr", has_text="client_secret")).to_contain_text("hidden")
+    page.get_by_label("only what is set").uncheck()
+    expect(rows).to_have_count(16)
+    page.get_by_label("name contains").fill("upstreams.")
+    expect(rows).to_have_count(3)
