@@ -38,13 +38,6 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             " duration_s ttft_s bytes_in bytes_out usage",
             "search for `code` in docs/reference/errors.md if `outcome` is `error`",
         ),
-        "bodies": LogEvent(
-            "info",
-            "The first 2,000 characters of a request and its reply, masked. Only with `log.bodies: true`. For"
-            " an embeddings call in several requests, `reply` has the replies of all, the failed one first.",
-            "id request reply",
-            "set `log.bodies: false` as soon as the fault is found: prompts are personal data",
-        ),
         "refused": LogEvent(
             "info",
             "gatepass closed an idle connection to make room, rejected a request head that is too large, too"
@@ -113,11 +106,16 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "file problems",
             "correct each problem",
         ),
-        "bodies_logged": LogEvent(
-            "warning",
-            "gatepass starts with `log.bodies: true`.",
-            "warning",
-            "set `log.bodies: false` in production",
+        "capture_started": LogEvent(
+            "info",
+            "An operator keeps the bodies of requests in memory. Without `model` and `caller`, those of all requests.",
+            "model caller for_s",
+            "run `gatepass capture --stop` as soon as the fault is found: prompts are personal data",
+        ),
+        "capture_ended": LogEvent(
+            "info",
+            "gatepass keeps no bodies of requests any more, and has dropped those that it held.",
+            "model caller ended_by captured",
         ),
         "descriptors_short": LogEvent(
             "warning",
@@ -384,9 +382,11 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
+        "replay_of": "the id of the captured request that `gatepass replay` sent again",
         "empty_answer": "true for a chat that ended with the finish reason `stop` and without content or a call",
-        "request": "the beginning of the request body",
-        "reply": "the beginning of the reply",
+        "for_s": "seconds for which bodies are kept",
+        "ended_by": "`expired`, `stopped`, or `replaced` by another capture",
+        "captured": "how many requests were captured",
         "peer": "the address of the connection, which may be a proxy's",
         "peers": "the number of requests from each of up to 10 addresses, and from `others`",
         "count": "how many events the line stands for",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.unit.clock import DrivenClock
-from tests.waiting import at_rest, until
+from tests.waiting import at_rest
 
 MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -201,12 +200,3 @@ async def test_disconnect_ends_the_stream_at_once():
         async with gp.ask(HELLO):
             await upstream.until(lambda: upstream.sent_bytes > begun_bytes)
         await upstream.left()
-
-
-async def test_logged_body_contains_the_aggregated_reply(caplog):
-    caplog.set_level(logging.INFO, "gatepass.bodies")
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream, log={"bodies": True}) as gp:
-        await gp.ask({**HELLO, "model": "m"}).answer()
-        await until(lambda: any(record.name == "gatepass.bodies" for record in caplog.records))
-    (line,) = [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.bodies"]
-    assert "data: [DONE]" in line["reply"]

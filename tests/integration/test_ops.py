@@ -502,23 +502,3 @@ async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, lo
         await ask.head()
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "draining", "gatepass")
     logged_errors.clear()  # uvicorn logs the cancellation
-
-
-@pytest.mark.parametrize(
-    ("replied", "shown"),
-    [
-        (reply({"detail": "no such thing"}, 400), "no such thing"),
-        (reply(b"<html><title>Sign in</title></html>", content_type="text/html"), "Sign in"),
-        (reply({"code": 102, "message": "not yours"}), "not yours"),
-    ],
-    ids=["a refusal", "a page", "an error in a 200"],
-)
-async def test_logged_bodies_hold_the_reply_of_a_failing_upstream(caplog, replied, shown):
-    caplog.set_level(logging.INFO, "gatepass")
-    async with Scripted([Send(replied)]) as upstream, gateway(upstream=upstream.url, log={"bodies": True}) as gp:
-        assert (await gp.ask().answer()).status >= 400
-        await line_of(caplog)
-        await until(lambda: any(record.name == "gatepass.bodies" for record in caplog.records))
-    (line,) = [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.bodies"]
-    assert shown in line["reply"]
-    assert '"hi"' in line["request"]

@@ -132,7 +132,7 @@ def echo(request: Received) -> Dialogue:
 
 @pytest.mark.parametrize("style", ["json", "text"])
 async def test_a_token_in_a_query_is_printed_nowhere_in_any_echo(style):
-    log = {"format": style, "level": "debug", "bodies": True}
+    log = {"format": style, "level": "debug"}
     bodies = ""
     async with Scripted(answer=echo) as upstream:
         config = blocks(upstream, {"query": "access_token"}, headers={"Ocp-Apim-Subscription-Key": SUBSCRIPTION})

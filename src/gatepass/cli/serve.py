@@ -244,9 +244,6 @@ def _log_start(loaded: LoadedConfig) -> None:
             f" {limit:g}: raise it (ulimit -n {config.descriptors}) or lower limits.connections"
         )
         LOG.warning("descriptors_short", extra={"fields": {"warning": warning}})
-    if config.log.bodies:
-        warning = "log.bodies is on: the log contains the beginnings of requests and replies, which are personal data"
-        LOG.warning("bodies_logged", extra={"fields": {"warning": warning}})
 
 
 KEYS_MARKER = "keyed"

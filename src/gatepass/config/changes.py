@@ -110,6 +110,12 @@ CHANGES: tuple[SettingChange, ...] = (
         "A JSON body with more than 500,000 commas and brackets outside of its texts gets 413. Raise the limit if a"
         " client sends more.",
     ),
+    SettingChange(
+        "0.2.0",
+        "removed",
+        ("log", "bodies"),
+        "`gatepass capture` keeps whole bodies in memory for some minutes, and `gatepass show ID` shows them.",
+    ),
 )
 """By version, the oldest first. A test holds each `setting` that is not gone, and each `replacement`, against the
 settings of this version. If a later version renames a `replacement` again, it becomes the newest name here too.

@@ -386,12 +386,6 @@ class Log(Block):
 
     Example: warning
     """
-    bodies: bool = False
-    """Log the first 2,000 characters of request and reply bodies, with known secrets masked. For debugging only;
-    gatepass warns at the start.
-
-    Danger: Prompts and answers are in the log.
-    """
 
 
 class Config(Block):

@@ -1,32 +1,24 @@
-"""The observers that log: a line for each request, common lines for refused ones, and the bodies of `log.bodies`."""
+"""The observer that logs: a line for each request, and common lines for refused ones."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter
-from weakref import WeakKeyDictionary
 
 from gatepass.errors import GatepassError
 from gatepass.observability.log import emit
 from gatepass.observability.observer import (
     AccessRecord,
-    AttemptRecord,
     Observer,
     Refusal,
     RequestRecord,
     RuleChange,
 )
-from gatepass.observability.redaction import Redactor
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR
 
 LOG = logging.getLogger("gatepass.access")
 RULE_LOG = logging.getLogger("gatepass.learning")
-BODY_LOG = logging.getLogger("gatepass.bodies")
-
-BODY_LOG_CHARS = 2_000
-BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
-"""More than is logged: the redactor finds a secret at the cut only if the whole secret was kept."""
 
 LOG_INTERVAL_S = 1.0
 """Refusals with one error code share one line in this time, after the first refusal of each address."""
@@ -79,44 +71,9 @@ def texts_of(record: AccessRecord) -> str:
         f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.peer}"
         f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
     )
-    if record.adapted or record.tried or record.failover:
-        texts = " ".join((texts, *record.adapted, *record.tried, *record.failover))
+    if record.adapted or record.tried or record.failover or record.replay_of:
+        texts = " ".join((texts, record.replay_of, *record.adapted, *record.tried, *record.failover))
     return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"
-
-
-class BodyLog(Observer):
-    """Logs the beginnings of bodies (`log.bodies`): the client's, and the upstream's reply to the last attempt."""
-
-    def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
-        self._requests: dict[AccessRecord, str] = {}
-        # weak: an attempt of gatepass itself, such as for a list of models, belongs to no request that ends
-        self._replies: WeakKeyDictionary[AttemptRecord, str] = WeakKeyDictionary()
-
-    def request_body(self, access: AccessRecord, data: bytes) -> None:
-        self._requests[access] = _captured("", data)
-
-    def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
-        self._replies[attempt] = _captured(self._replies.get(attempt, ""), data)
-
-    def request_ended(self, request: RequestRecord) -> None:
-        attempt = request.attempt
-        attempts = () if attempt is None else (attempt, *attempt.parts)
-        replies = [text for one in attempts if (text := self._replies.pop(one, None)) is not None]
-        bodies = {"request": self._requests.pop(request.access, None), "reply": "\n".join(replies) or None}
-        shown = {
-            which: self._redactor.beginning(text[:BODY_KEPT_CHARS], BODY_LOG_CHARS)
-            for which, text in bodies.items()
-            if text is not None
-        }
-        if shown:
-            emit(BODY_LOG, logging.INFO, "bodies", {"id": request.access.id, **shown})
-
-
-def _captured(held: str, data: bytes) -> str:
-    if len(held) >= BODY_KEPT_CHARS:
-        return held
-    return (held + data[:BODY_KEPT_CHARS].decode("utf-8", "replace"))[:BODY_KEPT_CHARS]
 
 
 class RefusedRequests:

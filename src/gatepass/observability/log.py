@@ -129,7 +129,7 @@ WRITE_BYTES = select.PIPE_BUF
 """The kernel does not interleave writes of up to this size, 4 KiB, with those of other workers (pipe(7))."""
 QUEUE_CHARS, RESERVED_CHARS = 1024 * 1024, 256 * 1024
 """Lines that wait while no process reads the log, and more of them for lines that no request causes."""
-OF_REQUESTS = frozenset(("request", "bodies", "refused"))
+OF_REQUESTS = frozenset(("request", "refused"))
 """Events that clients cause. They are dropped first: lines about reloads and keys have the reserve."""
 PACE_S = 0.01
 """The thread writes the lines of this time together."""

@@ -59,9 +59,11 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     upstream_request_id: str | None = None
     empty_answer: bool = False
     """The reply to a chat has no content and no tool call."""
+    replay_of: str = ""
+    """The id of the captured request that an operator sent again."""
 
 
-class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
+class AttemptRecord(msgspec.Struct, eq=False):
     """One attempt: one request to one target, or the part of a split call. `outcome` is "" until it has ended."""
 
     request_id: str
@@ -71,6 +73,8 @@ class AttemptRecord(msgspec.Struct, eq=False, weakref=True):
     upstream: str
     upstream_model: str | None = None
     began_s: float = 0.0
+    caller: str = ""
+    """"" if gatepass itself made the request."""
     number: int = 1
     """Its place among the attempts of its request, from 1."""
     cause: str | None = None
@@ -189,6 +193,9 @@ class Observer:
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         """An attempt begins that repeats another one: `cause` is the reason, and `after` has ended."""
+
+    def request_sent(self, attempt: AttemptRecord, body: bytes) -> None:
+        """The request of an attempt, with this body, is about to be sent. Of an upload the body is empty."""
 
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
         """The next piece of the upstream's reply was read, before gatepass changes it."""

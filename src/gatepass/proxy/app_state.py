@@ -36,6 +36,7 @@ from gatepass.learning.session import Learner
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import RefusedRequests
+from gatepass.observability.capture import Capture
 from gatepass.observability.inspector import Inspector
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
@@ -159,10 +160,11 @@ class ProcessParts:
     redactor: Redactor = field(default_factory=Redactor)
     upstream_states: dict[tuple[str, str], UpstreamState] = field(default_factory=dict)
     """By the name and base URL of the upstream."""
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: Metrics
     in_flight: InFlightRequests
-    refused: RefusedRequests = field(default_factory=RefusedRequests)
+    observers: Observers
     inspector: Inspector = field(default_factory=Inspector)
+    capture: Capture
     periodic_checks: PeriodicChecks
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     turns: LoopTurns = field(default_factory=LoopTurns)
@@ -185,7 +187,6 @@ class AppState(ProcessParts):
     profiles: Mapping[str, ProfileRules]
     allows_origins: bool
     """Whether a profile allows browser pages of other origins (`cors_origins`)."""
-    observers: Observers
     upstreams: Mapping[str, Upstream]
     holders: Mapping[str, TokenHolder]
     issuer_connections: Mapping[str, IssuerConnection]
@@ -247,8 +248,8 @@ class AppState(ProcessParts):
         for server in self.upstream_states.keys() - servers:
             del self.upstream_states[server]  # requests in progress keep theirs
         attach_metrics(successor)
+        limit_inspector(successor)
         self.in_flight.set_callers(successor.config.access.callers)
-        self.inspector.limit(successor.limits.ring_bytes)
         for holder in successor.holders.values():
             if holder not in self.holders.values():
                 holder.start()
@@ -256,6 +257,7 @@ class AppState(ProcessParts):
             self.in_flight.tasks.spawn(_close_unused(self.in_flight, self.clock, holders, transports), "close unused")
 
     async def aclose(self) -> None:
+        self.capture.stop()
         for holder in self.holders.values():
             await holder.aclose()
         await self.in_flight.tasks.aclose()  # before the transports that the tasks use
@@ -295,11 +297,20 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     held_bytes = limits.held_bytes - limits.heads_bytes - limits.ring_bytes
     budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
     in_flight = InFlightRequests(limits.connections, callers, budget)
-    checks = PeriodicChecks(clock, CHECK_EVERY_S)
-    parts = ProcessParts(clock=clock, in_flight=in_flight, periodic_checks=checks, store=store)
+    metrics = Metrics()
+    observers = observers_of(metrics, RefusedRequests())
+    parts = ProcessParts(
+        clock=clock,
+        metrics=metrics,
+        in_flight=in_flight,
+        observers=observers,
+        capture=Capture(clock, budget.hold, observers.switch),
+        periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
+        store=store,
+    )
     state = _assemble(config, parts, TLSContexts(), None)
     attach_metrics(state)
-    state.inspector.limit(limits.ring_bytes)
+    limit_inspector(state)
     return state
 
 
@@ -333,7 +344,6 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         declared=DeclaredModels(config),
         profiles=build_profiles(config.profiles),
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
-        observers=observers_of(config, parts.metrics, parts.redactor, parts.refused, parts.inspector),
         upstreams=upstreams,
         holders=holders,
         issuer_connections=connections,
@@ -395,6 +405,13 @@ def attach_metrics(state: AppState) -> None:
     metrics.attach(partial(_sample, state), state.routes.configured_name)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
+
+
+def limit_inspector(state: AppState) -> None:
+    """Let the inspector keep what the configuration of `state` allows, and observe no requests if that is nothing."""
+    limit_bytes = state.limits.ring_bytes
+    state.inspector.limit(limit_bytes)
+    state.observers.switch(state.inspector, on=limit_bytes > 0)
 
 
 def _create_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_contexts: TLSContexts) -> TokenHolder:

@@ -180,6 +180,8 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         authorized = replace(authorized, new_connection=True)
     # Send.
     record.requests = 1
+    if told := state.observers.request_sent:
+        state.observers.tell(told, record, request.body)
     try:
         response = await upstream.transport.send(authorized, record)
     except TokenExpired:

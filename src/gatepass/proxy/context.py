@@ -104,7 +104,9 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         """Return the first attempt of `call`, at the first of `targets`."""
         target = targets[0]
         began_s = state.clock.now()
-        record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s)
+        record = AttemptRecord(
+            call.id, call.operation.name, call.model, target.upstream, target.model, began_s, call.caller
+        )
         following = targets[1:]
         if following:
             record.not_tried = following

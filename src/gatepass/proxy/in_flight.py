@@ -286,6 +286,15 @@ class MemoryBudget:
         else:
             self.by_caller.pop(caller, None)
 
+    def hold(self, size_bytes: int) -> bool:
+        """Count `size_bytes` more that gatepass itself keeps, or fewer if negative. Return False if they do not fit."""
+        if size_bytes > 0 and not self.fits("", size_bytes):
+            return False
+        self.add("", size_bytes)
+        if size_bytes < 0 and self.waits:
+            self.wake()
+        return True
+
     def fits(self, caller: str, size_bytes: int) -> bool:
         own_bytes = self.by_caller.get(caller, 0)
         return self.used_bytes + size_bytes <= self.shared_bytes and own_bytes + size_bytes <= self.caller_limit_bytes

@@ -9,12 +9,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVarTuple, Unpack
 
-from gatepass.config.model import Config
-from gatepass.observability.access_log import AccessLog, BodyLog, RefusedRequests
-from gatepass.observability.inspector import Inspector
+from gatepass.observability.access_log import AccessLog, RefusedRequests
 from gatepass.observability.metrics import Metrics
 from gatepass.observability.observer import AttemptRecord, Observer
-from gatepass.observability.redaction import Redactor
 from gatepass.types import Headers, Response
 
 LOG = logging.getLogger("gatepass.observers")
@@ -22,18 +19,12 @@ LOG = logging.getLogger("gatepass.observers")
 Values = TypeVarTuple("Values")
 
 
-def observers_of(
-    config: Config, metrics: Metrics, redactor: Redactor, refused: RefusedRequests, inspector: Inspector
-) -> Observers:
-    """Return the observers of a configuration, in the order in which they learn of an event."""
+def observers_of(metrics: Metrics, refused: RefusedRequests) -> Observers:
+    """Return the observers of a process, in the order in which they learn of an event."""
     listed: list[Observer] = [
         metrics,
         AccessLog(refused),
     ]
-    if config.limits.inspector_bytes:
-        listed.append(inspector)
-    if config.log.bodies:
-        listed.append(BodyLog(redactor))
     return Observers(listed, metrics.observer_failed)
 
 
@@ -43,6 +34,15 @@ class Observers:
     def __init__(self, listed: Sequence[Observer], failed: Callable[[str], None]) -> None:
         """`failed` is called with the name of the class of an observer that raised."""
         self._failed = failed
+        self._list(listed)
+
+    def switch(self, observer: Observer, *, on: bool) -> None:
+        """Let `observer` learn of events from now on, as the last one, or of no more events."""
+        others = [one for one in self._listed if one is not observer]
+        self._list([*others, observer] if on else others)
+
+    def _list(self, listed: Sequence[Observer]) -> None:
+        self._listed = listed
 
         def of(name: str) -> list[Observer]:
             return [one for one in listed if getattr(type(one), name) is not getattr(Observer, name)]
@@ -51,6 +51,7 @@ class Observers:
         self.request_body = tuple(one.request_body for one in of("request_body"))
         self.attempt_repeats = tuple(one.attempt_repeats for one in of("attempt_repeats"))
         self.attempt_began = tuple(one.attempt_began for one in of("attempt_began"))
+        self.request_sent = tuple(one.request_sent for one in of("request_sent"))
         self.reply_body = tuple(one.reply_body for one in of("reply_body"))
         self.attempt_ended = tuple(one.attempt_ended for one in of("attempt_ended"))
         self.request_ended = tuple(one.request_ended for one in of("request_ended"))

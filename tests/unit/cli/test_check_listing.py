@@ -21,7 +21,7 @@ credentials:
     headers: {X-App: topsecret}
     json: {secret: "${S}", n: 5}
 models: {"*": {upstream: chat}, "true": {upstream: chat, name: "a: b #c"}}
-log: {bodies: true}
+log: {level: debug}
 """
 
 
@@ -42,7 +42,7 @@ def test_each_value_comes_with_its_origin(tmp_path):
         '  "*":',
         '  "true":',
         '    name: "a: b #c"  # f.yaml:9',
-        "  bodies: true  # f.yaml:10",
+        "  level: debug  # f.yaml:10",
     ):
         assert line in lines
     assert "topsecret" not in "\n".join(lines)

@@ -206,3 +206,11 @@ def test_a_text_that_is_no_version_is_an_error(text):
 def test_a_version_before_a_release_has_the_settings_of_the_release(suffix):
     assert parsed_version(f"v0.2.0{suffix}") == parsed_version("0.2") == (0, 2, 0)
     assert is_accepted(RENAMED, f"0.2.0{suffix}")
+
+
+@pytest.mark.parametrize("value", ["true", "false", "yes"])
+def test_the_bodies_of_the_log_are_accepted_and_the_warning_names_the_command(tmp_path, value):
+    path = tmp_path / "gatepass.yaml"
+    path.write_text(f"upstreams: {{chat: {{base_url: https://llm.example/v1}}}}\nlog: {{bodies: {value}}}\n")
+    (warning,) = load.load(str(path), {}).warnings
+    assert warning.startswith(f"{path}:2: log.bodies: was removed in 0.2.0: `gatepass capture` keeps whole bodies")

@@ -242,7 +242,7 @@ def test_without_any_configuration_a_mistyped_variable_is_named():
     ("text", "expected"),
     [
         ('server: {port: "8080"}', "server.port: expects a whole number, not a text: remove the quotes"),
-        ("log: {bodies: yes}", "log.bodies: expects true or false; in YAML 1.2 yes is a text"),
+        ("server: {watch: yes}", "server.watch: expects true or false; in YAML 1.2 yes is a text"),
         (
             'models: {m: {upstream: chat, timeouts: {idle_s: "5m"}}}',
             "models.m.timeouts.idle_s: expects a number of seconds, not a text",
@@ -476,7 +476,7 @@ upstreams:
 operations: {chat: {upstream: "${S}"}, embeddings: "${S}"}
 models: {m: {upstream: "${S}", targets: [{upstream: "${S}"}]}, n: "${S}"}
 access: {keys: [{name: "${S}", hash: "${S}"}, {name: "${S}", key: "${S}"}, "${S}"], metrics_open: "${S}"}
-log: {format: "${S}", level: "${S}", bodies: "${S}"}
+log: {format: "${S}", level: "${S}"}
 """
 
 

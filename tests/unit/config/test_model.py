@@ -30,7 +30,7 @@ def test_one_upstream_is_enough():
         {"server": {"base_path": "/llm/"}},
         {"server": {"drain_timeout_s": float("inf")}},
         {"limits": {"body_bytes": 0}},
-        {"log": {"bodies": 1}},
+        {"server": {"watch": 1}},
         {"upstreams": {}},
         {"upstreams": {"u": {**UPSTREAM, "network": {"client_key": "k"}}}},
         {"upstreams": {"u": {**UPSTREAM, "forward_headers": ["Authorization"]}}},

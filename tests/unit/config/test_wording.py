@@ -42,11 +42,11 @@ def errors_with(path, value):
         (("limits", "receive_s"), {"a": 1}, "expects a number of seconds, not a block"),
         (("limits", "receive_s"), 0, "expects more than 0"),
         (("limits", "receive_s"), float("nan"), "expects a finite number"),
-        (("log", "bodies"), "yes", "expects true or false; in YAML 1.2 yes is a text"),
-        (("log", "bodies"), "Off", "expects true or false; in YAML 1.2 Off is a text"),
-        (("log", "bodies"), "true", "expects true or false, not a text: remove the quotes"),
-        (("log", "bodies"), "topsecret", "expects true or false, not a text"),
-        (("log", "bodies"), 1, "expects true or false, not a number"),
+        (("server", "watch"), "yes", "expects true or false; in YAML 1.2 yes is a text"),
+        (("server", "watch"), "Off", "expects true or false; in YAML 1.2 Off is a text"),
+        (("server", "watch"), "true", "expects true or false, not a text: remove the quotes"),
+        (("server", "watch"), "topsecret", "expects true or false, not a text"),
+        (("server", "watch"), 1, "expects true or false, not a number"),
         (("server", "host"), 12, "expects a text, not a number: put quotes around it"),
         (("server", "host"), True, "expects a text, not true or false: put quotes around it"),
         (("server", "host"), ["h"], "expects a text, not a list"),
@@ -62,7 +62,7 @@ def errors_with(path, value):
         (("log", "format"), "jsn", "'jsn' is not known here; did you mean json?"),
         (("log", "format"), 5, "expects json or text, not a number"),
         (("log", "level"), None, "is empty: set it, or remove the line"),
-        (("log", "nothing"), 5, "is not a setting; known here: format, level, bodies"),
+        (("log", "nothing"), 5, "is not a setting; known here: format, level"),
         (("credentials", "c"), {"type": "oauth"}, None),
         (
             ("server", "port"),
@@ -81,7 +81,7 @@ def test_each_problem_is_a_sentence_at_its_path(path, value, expected):
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [(("server", "port"), "8080"), (("log", "bodies"), "yes"), (("log", "bodies"), "true"), (("server",), "x")],
+    [(("server", "port"), "8080"), (("server", "watch"), "yes"), (("server", "watch"), "true"), (("server",), "x")],
 )
 def test_the_type_of_a_referenced_value_is_not_revealed(path, value):
     ((_, reported),) = errors_with(path, Reference.to_variable("S", value)).items()
@@ -202,7 +202,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_one():
     assert begin == "is not a setting; known here"
     assert sorted(names.split(", ")) == sorted(f"{shared}, {own}, {plain}".split(", "))
     assert reported("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
-    assert reported("log", "zzzzzz") == "is not a setting; known here: format, level, bodies"
+    assert reported("log", "zzzzzz") == "is not a setting; known here: format, level"
 
 
 def test_a_word_is_answered_with_the_nearest_or_all_or_nothing():

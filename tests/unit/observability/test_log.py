@@ -214,7 +214,7 @@ def test_an_event_is_the_same_line_with_and_without_another_handler(logged, styl
 def test_each_level_of_an_event_and_each_event_of_a_level_are_distinguished(logged):
     buffer = logged()
     logger = logging.getLogger("gatepass.access")
-    events = [(logging.INFO, "request"), (logging.WARNING, "request"), (logging.INFO, "bodies")] * 2
+    events = [(logging.INFO, "request"), (logging.WARNING, "request"), (logging.INFO, "refused")] * 2
     for level, event in events:
         emit(logger, level, event, {})
     lines = [json.loads(line) for line in buffer.getvalue().splitlines()]

@@ -1,8 +1,7 @@
-"""The result of a request: its access record, its captured bodies, and the sums over the parts of one call."""
+"""The result of a request: its access record, and the sums over the parts of one call."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import msgspec
@@ -11,7 +10,6 @@ import pytest
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import TokenUnavailable, UpstreamClosed
-from gatepass.observability.access_log import BODY_LOG_CHARS
 from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import AGENT_LOG_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, Attempt, RequestContext
@@ -25,8 +23,8 @@ from tests.unit.normalize.calls import a_call
 LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
 
 
-def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False, agent: str = "") -> RequestContext:
-    blocks = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "log": {"bodies": bodies}}
+def a_context(path: str = "/v1/chat/completions", *, agent: str = "") -> RequestContext:
+    blocks = {"upstreams": {"mock": {"base_url": "http://h/v1"}}}
     state = create_app_state(Config.model_validate(blocks), DrivenClock(1.0))
     headers = ((b"authorization", b"Bearer x"),)
     client_request = ClientRequest("id-1", "POST", path, headers, "127.0.0.1", 1.0, user_agent=agent.encode("latin-1"))
@@ -107,6 +105,7 @@ def test_every_field_has_the_value_that_its_name_states():
     access.bytes_in, access.bytes_out, access.events = 10, 20, 7
     context.head_s, context.first_byte_s = 0.5, 1.00009
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
+    access.replay_of = "id-0"
     first = Attempt.begin(context.state, (Target("mock"), Target("mock", "deployed")), a_call(b"{}"))
     first.record.requests, first.record.token_wait_s = 1, 0.05
     first.end(Outcome.NOTHING_WRITTEN, TokenUnavailable("none", credential="c"))
@@ -149,6 +148,7 @@ def test_every_field_has_the_value_that_its_name_states():
         "usage": {"prompt_tokens": 0, "total_tokens": 5},
         "upstream_request_id": "req-1",
         "empty_answer": True,
+        "replay_of": "id-0",
     }
 
 
@@ -158,44 +158,6 @@ def test_a_wait_too_short_to_record_is_left_out():
     fields = line(context, 0.00001)
     assert "token_wait_s" not in fields
     assert fields["duration_s"] == 0.0
-
-
-def bodies(caplog: pytest.LogCaptureFixture, context: RequestContext) -> list[dict[str, Any]]:
-    context.end()
-    return [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.bodies"]
-
-
-def test_logged_bodies_are_cut(caplog):
-    caplog.set_level(logging.INFO, "gatepass.bodies")
-    context = a_context(bodies=True)
-    observers, attempt = context.state.observers, an_attempt(context)
-    observers.tell(observers.request_body, context.access, b"x" * BODY_LOG_CHARS * 2)
-    for _ in range(3):
-        observers.tell(observers.reply_body, attempt.record, b"x" * BODY_LOG_CHARS)
-    assert bodies(caplog, context) == [{"id": "id-1", "request": "x" * 2_000, "reply": "x" * 2_000}]
-
-
-def test_bodies_are_observed_only_if_configured():
-    observers = a_context().state.observers
-    assert (observers.request_body, observers.reply_body) == ((), ())
-
-
-@pytest.mark.parametrize("data", [b"", b"{}"])
-def test_an_empty_body_is_logged_too(data, caplog):
-    caplog.set_level(logging.INFO, "gatepass.bodies")
-    context = a_context(bodies=True)
-    context.state.observers.tell(context.state.observers.request_body, context.access, data)
-    assert bodies(caplog, context) == [{"id": "id-1", "request": data.decode()}]
-
-
-def test_the_bodies_of_parts_are_logged_in_order_and_the_failed_one_first(caplog):
-    caplog.set_level(logging.INFO, "gatepass.bodies")
-    context = a_context(bodies=True)
-    attempt = with_parts(context, 3)
-    for at, part in (attempt.parts or {}).items():
-        context.state.observers.tell(context.state.observers.reply_body, part.record, b"reply %d" % at)
-    attempt.join_parts(2)
-    assert bodies(caplog, context) == [{"id": "id-1", "reply": "reply 2\nreply 0\nreply 1"}]
 
 
 def with_parts(context: RequestContext, count: int) -> Attempt:

@@ -1,0 +1,264 @@
+"""`gatepass capture`: keep the whole bodies of chosen requests in memory for a bounded time.
+
+The bodies are what the client sent, what was sent to the upstream, and each reply before gatepass changes it. They are
+masked when they are shown, because a token that is renewed later must be masked too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from gatepass.clock import Clock, Timer
+from gatepass.observability.log import emit
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
+from gatepass.observability.redaction import Redactor, decoded
+from gatepass.types import Hidden
+
+LOG = logging.getLogger("gatepass.capture")
+
+REQUEST_BYTES = 1024
+"""What a captured request counts beside its bodies."""
+MARGIN_CHARS = 16 * 1024
+"""The end of a cut body that is not shown: a secret in it may be cut too, so that it could not be masked."""
+CUT = "\n[cut by gatepass capture]"
+
+
+class CaptureSettings(msgspec.Struct, frozen=True):
+    """What is captured, for how long, and how much of it. None: of every model, of every caller."""
+
+    model: str | None = None
+    caller: str | None = None
+    for_s: float = 600.0
+    limit_bytes: int = 16 * 1024 * 1024
+    """In each process."""
+
+    def matches(self, model: str, caller: str) -> bool:
+        return self.model in (None, model) and self.caller in (None, caller)
+
+
+class _Body(Hidden, msgspec.Struct, eq=False):
+    data: bytes | bytearray = b""
+    is_cut: bool = False
+
+    def text(self, redactor: Redactor) -> str:
+        text = decoded(bytes(self.data))
+        if self.is_cut:
+            return redactor.beginning(text, max(0, len(text) - MARGIN_CHARS)) + CUT
+        return redactor.mask(text)
+
+
+class _Exchange(Hidden, msgspec.Struct, eq=False):
+    """One request to an upstream. `sent` is None if its body is the client's, or if a later one replaced it."""
+
+    sent: _Body | None
+    reply: _Body
+
+
+class CapturedRequest(Hidden, msgspec.Struct, eq=False):
+    """One captured request. `request` is None if gatepass does not hold its body, as of a form."""
+
+    request: _Body | None = None
+    access: AccessRecord | None = None
+    """None until the request has ended."""
+    exchanges: dict[AttemptRecord, _Exchange] = msgspec.field(default_factory=dict)
+    held_bytes: int = 0
+
+    def bodies(self, redactor: Redactor) -> dict[str, Any]:
+        """Return the bodies as texts, with secrets masked. It takes time linear in their size: 10 ms a MiB."""
+        exchanges = self.exchanges.values()
+        sent = [one.sent for one in exchanges if one.sent is not None]
+        replies = [one.reply for one in exchanges]
+        request = () if self.request is None else (self.request,)
+        return {
+            "request": None if self.request is None else self.request.text(redactor),
+            "sent": "\n".join(one.text(redactor) for one in sent) if sent else None,
+            "replies": [one.text(redactor) for one in replies],
+            "cut": any(one.is_cut for one in (*request, *sent, *replies)),
+        }
+
+    @property
+    def body(self) -> bytes | None:
+        """The whole body of the client's request, None if gatepass does not hold it."""
+        return None if self.request is None or self.request.is_cut else bytes(self.request.data)
+
+
+class SwitchObserver(Protocol):
+    """`Observers.switch` of proxy/observers.py, which this package must not import."""
+
+    def __call__(self, observer: Observer, *, on: bool) -> None:
+        """Let `observer` learn of events from now on, or of no more events."""
+        ...
+
+
+class Capture(Observer):
+    """Captures requests from `start` until its time has passed, or until `stop`. Then nothing of them is kept.
+
+    What it holds is bounded by the settings and by the budget of held bytes. The oldest requests make room for new
+    ones. A body that finds no older ones is cut.
+    """
+
+    def __init__(self, clock: Clock, hold: Callable[[int], bool], switch: SwitchObserver) -> None:
+        """`hold` counts bytes in the budget, as `MemoryBudget.hold`. `switch` makes this object an observer, or not."""
+        self._clock = clock
+        self._hold = hold
+        self._switch = switch
+        self._timer: Timer | None = None
+        self._ends_s = 0.0
+        self.settings: CaptureSettings | None = None
+        """None while nothing is captured."""
+        self.held_bytes = 0
+        self._captured = 0
+        self._requests: dict[str, CapturedRequest] = {}
+        """By the id of the request, oldest first."""
+        self._bodies: dict[str, bytes] = {}
+        """The bodies of requests in progress. The requests themselves hold and count them."""
+
+    def start(self, settings: CaptureSettings) -> None:
+        """Capture from now on. A capture that runs ends, with what it holds."""
+        self._end("replaced")
+        self.settings, self._ends_s = settings, self._clock.now() + settings.for_s
+        self._timer = self._clock.call_later(settings.for_s, self._expire)
+        self._switch(self, on=True)
+        emit(LOG, logging.INFO, "capture_started", {**_names(settings), "for_s": settings.for_s})
+
+    def stop(self) -> None:
+        """End a capture that runs."""
+        self._end("stopped")
+
+    def find(self, request_id: str) -> CapturedRequest | None:
+        return self._requests.get(request_id)
+
+    def state(self) -> dict[str, Any]:
+        """Return what is captured and until when, in seconds since the epoch."""
+        settings = self.settings
+        running = settings is not None
+        left_s = self._ends_s - self._clock.now()
+        return {
+            "running": running,
+            "until": round(self._clock.wall() + left_s, 3) if running else None,
+            "left_s": round(left_s, 3) if running else None,
+            "model": settings.model if settings else None,
+            "caller": settings.caller if settings else None,
+            "limit_bytes": settings.limit_bytes if settings else None,
+            "held_bytes": self.held_bytes,
+            "captured": len(self._requests),
+        }
+
+    # what an observer learns
+
+    def request_body(self, access: AccessRecord, data: bytes) -> None:
+        if self.settings is not None and self.settings.caller in (None, access.caller):
+            self._bodies[access.id] = data
+
+    def request_sent(self, attempt: AttemptRecord, body: bytes) -> None:
+        if self.settings is None or not self.settings.matches(attempt.model, attempt.caller) or not attempt.request_id:
+            return
+        captured = self._running(attempt.request_id) or self._begin(attempt.request_id)
+        is_own = not body or body == self._bodies.get(attempt.request_id)
+        sent = None if is_own else self._keep(captured, body)
+        captured.exchanges[attempt] = _Exchange(sent, _Body(bytearray()))
+
+    def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
+        captured = self._running(attempt.request_id)
+        exchange = None if captured is None else captured.exchanges.get(attempt)
+        if captured is None or exchange is None or exchange.reply.is_cut:
+            return
+        room_bytes = self._room(captured, len(data))
+        exchange.reply.data += data[:room_bytes]
+        exchange.reply.is_cut = room_bytes < len(data)
+
+    def attempt_repeats(self, attempt: AttemptRecord) -> None:
+        captured = self._running(attempt.request_id)
+        if captured is None or attempt.after is None:
+            return
+        for earlier in (attempt.after, *attempt.after.parts):
+            if (exchange := captured.exchanges.get(earlier)) is not None and exchange.sent is not None:
+                self._give_back(captured, len(exchange.sent.data))
+                exchange.sent = None
+
+    def request_ended(self, request: RequestRecord) -> None:
+        access, settings = request.access, self.settings
+        if settings is None:
+            return
+        captured = self._running(access.id)
+        if captured is None and access.id in self._bodies and settings.matches(access.model, access.caller):
+            captured = self._begin(access.id)  # it was refused before it was sent
+        if captured is not None:
+            captured.access = access
+        self._bodies.pop(access.id, None)
+
+    def _running(self, request_id: str) -> CapturedRequest | None:
+        captured = self._requests.get(request_id)
+        return None if captured is None or captured.access is not None else captured
+
+    def _begin(self, request_id: str) -> CapturedRequest:
+        if request_id in self._requests:  # clients may use an id twice
+            self._remove(request_id)
+        captured = self._requests[request_id] = CapturedRequest()
+        self._captured += 1
+        self._room(captured, REQUEST_BYTES)
+        if (body := self._bodies.get(request_id)) is not None:
+            captured.request = self._keep(captured, body)
+        return captured
+
+    def _keep(self, captured: CapturedRequest, data: bytes) -> _Body:
+        room_bytes = self._room(captured, len(data))
+        return _Body(data[:room_bytes], room_bytes < len(data))
+
+    def _room(self, captured: CapturedRequest, size_bytes: int) -> int:
+        """Count up to `size_bytes` more for `captured`, and return how many. Older requests make room for them."""
+        limit_bytes = self.settings.limit_bytes if self.settings else 0
+        while True:
+            room_bytes = min(size_bytes, limit_bytes - self.held_bytes)
+            is_oldest = next(iter(self._requests.values()), captured) is captured
+            if (room_bytes == size_bytes or is_oldest) and self._hold(room_bytes):
+                self.held_bytes += room_bytes
+                captured.held_bytes += room_bytes
+                return room_bytes
+            if is_oldest:
+                return 0
+            self._remove(next(iter(self._requests)))
+
+    def _remove(self, request_id: str) -> None:
+        captured = self._requests.pop(request_id)
+        self._give_back(captured, captured.held_bytes)
+
+    def _give_back(self, captured: CapturedRequest, size_bytes: int) -> None:
+        captured.held_bytes -= size_bytes
+        self.held_bytes -= size_bytes
+        self._hold(-size_bytes)
+
+    # its end
+
+    def _expire(self) -> None:
+        self._end("expired")
+
+    def _end(self, reason: str) -> None:
+        settings, timer = self.settings, self._timer
+        if settings is None:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._switch(self, on=False)
+        self.settings = self._timer = None
+        for request_id in list(self._requests):
+            self._remove(request_id)
+        self._bodies.clear()
+        emit(LOG, logging.INFO, "capture_ended", {**_names(settings), "ended_by": reason, "captured": self._captured})
+        self._captured = 0
+
+
+def _names(settings: CaptureSettings) -> dict[str, Any]:
+    names = {"model": settings.model, "caller": settings.caller}
+    return {name: value for name, value in names.items() if value is not None}
+
+
+def merged_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return one state of several processes: of the capture that ends last, with the sums of all."""
+    listed = list(states)
+    last = max(listed, key=lambda one: one["until"] or 0.0)
+    return {**last, **{name: sum(one[name] for one in listed) for name in ("held_bytes", "captured")}}
