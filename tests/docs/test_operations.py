@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
+from gatepass.cli.capture import capture_lines
 from gatepass.cli.control import request, rule_lines
 from gatepass.cli.options import UNUSABLE
 from gatepass.cli.requests import tail
@@ -117,6 +118,12 @@ def test_keys_new_prints_what_the_page_shows() -> None:
     done = CliRunner().invoke(main, shlex.split(command)[1:])
     printed = re.sub(r"gp-\S+", "gp-…", re.sub(r"sha256:\w+", "sha256:…", done.stdout))
     assert printed.rstrip() == shown("keys", command).rstrip()
+
+
+def test_the_capture_page_shows_what_its_command_prints() -> None:
+    settings = {"model": "gpt-4o", "caller": "ragflow", "limit_bytes": 16 * 1024 * 1024}
+    lines = capture_lines({"running": True, "left_s": 600.0, **settings}, has_started=True)
+    assert shown("capture", "gatepass capture --model gpt-4o --caller ragflow --for 10m").splitlines() == [*lines]
 
 
 def test_the_inspector_page_shows_what_its_commands_print() -> None:

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),
     "tail": CommandEntry("gatepass.cli.requests", "Show the requests of the running gatepass as they end."),
     "show": CommandEntry("gatepass.cli.requests", "Show what happened to one request, by the id in its error."),
+    "capture": CommandEntry("gatepass.cli.capture", "Keep the bodies of chosen requests in memory for some minutes."),
     "keys": CommandEntry("gatepass.cli.keys", "Create and list API keys of clients."),
     "schema": CommandEntry("gatepass.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "demo": CommandEntry(

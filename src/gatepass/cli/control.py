@@ -38,18 +38,18 @@ def control_option(command: Command) -> Command:
     return click.option("--socket", "socket_path", type=click.Path(), help=text)(command)
 
 
-def request(method: str, target: str, socket_path: str | None = None) -> bytes:
+def request(method: str, target: str, socket_path: str | None = None, body: bytes = b"") -> bytes:
     """Send a request to the running gatepass and return the body of its reply; raise NotRunning or ClickException.
 
-    `target` is a page, such as `/status`, or `/reload` with POST. A long wait is shown on a terminal.
+    `target` is a page, such as `/status`, or `/reload` with POST. `body` is JSON. A long wait is shown on a terminal.
     """
     path = socket_path or found_socket()
     connection = _UnixConnection(path)
     try:
         with progress(f"the gatepass at {path}"):
-            connection.request(method, target)
+            connection.request(method, target, body or None)
             response = connection.getresponse()
-            body = response.read(PAGE_BYTES)
+            page = response.read(PAGE_BYTES)
     # before OSError, which is its base class
     except TimeoutError:
         raise click.ClickException(f"the gatepass at {path} did not answer within {BOUND_S:g} s") from None
@@ -62,8 +62,8 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
         connection.close()
     # a refused reload is a 409 with its problems in the body
     if response.status not in (HTTPStatus.OK, HTTPStatus.CONFLICT):
-        raise click.ClickException(_message_of(body) or f"the gatepass at {path} answered {response.status}")
-    return body
+        raise click.ClickException(_message_of(page) or f"the gatepass at {path} answered {response.status}")
+    return page
 
 
 def found_socket() -> str:

@@ -6,24 +6,24 @@ masked when they are shown, because a token that is renewed later must be masked
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
 
 from gatepass.clock import Clock, Timer
+from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
-from gatepass.observability.redaction import Redactor, decoded
+from gatepass.observability.redaction import AROUND_CHARS, Redactor, decoded
 from gatepass.types import Hidden
 
 LOG = logging.getLogger("gatepass.capture")
 
 REQUEST_BYTES = 1024
 """What a captured request counts beside its bodies."""
-MARGIN_CHARS = 16 * 1024
-"""The end of a cut body that is not shown: a secret in it may be cut too, so that it could not be masked."""
 CUT = "\n[cut by gatepass capture]"
 
 
@@ -44,11 +44,15 @@ class _Body(Hidden, msgspec.Struct, eq=False):
     data: bytes | bytearray = b""
     is_cut: bool = False
 
-    def text(self, redactor: Redactor) -> str:
+    async def text(self, redactor: Redactor) -> str:
         text = decoded(bytes(self.data))
-        if self.is_cut:
-            return redactor.beginning(text, max(0, len(text) - MARGIN_CHARS)) + CUT
-        return redactor.mask(text)
+        if self.is_cut:  # its end may be the beginning of a secret
+            text = text[: redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0]
+        shown = []
+        for masked in redactor.slices(text):
+            shown.append(masked)
+            await asyncio.sleep(0)  # requests are served between two slices
+        return "".join(shown) + CUT * self.is_cut
 
 
 class _Exchange(Hidden, msgspec.Struct, eq=False):
@@ -62,21 +66,21 @@ class CapturedRequest(Hidden, msgspec.Struct, eq=False):
     """One captured request. `request` is None if gatepass does not hold its body, as of a form."""
 
     request: _Body | None = None
-    access: AccessRecord | None = None
-    """None until the request has ended."""
+    ended: InspectedRequest | None = None
+    """Its records, which the inspector may evict earlier. None until the request has ended."""
     exchanges: dict[AttemptRecord, _Exchange] = msgspec.field(default_factory=dict)
     held_bytes: int = 0
 
-    def bodies(self, redactor: Redactor) -> dict[str, Any]:
-        """Return the bodies as texts, with secrets masked. It takes time linear in their size: 10 ms a MiB."""
-        exchanges = self.exchanges.values()
+    async def bodies(self, redactor: Redactor) -> dict[str, Any]:
+        """Return the bodies as texts, with secrets masked. A MiB takes 0.1 s, during which others are served."""
+        exchanges = [*self.exchanges.values()]
         sent = [one.sent for one in exchanges if one.sent is not None]
         replies = [one.reply for one in exchanges]
-        request = () if self.request is None else (self.request,)
+        request = [] if self.request is None else [self.request]
         return {
-            "request": None if self.request is None else self.request.text(redactor),
-            "sent": "\n".join(one.text(redactor) for one in sent) if sent else None,
-            "replies": [one.text(redactor) for one in replies],
+            "request": None if self.request is None else await self.request.text(redactor),
+            "sent": "\n".join([await one.text(redactor) for one in sent]) if sent else None,
+            "replies": [await one.text(redactor) for one in replies],
             "cut": any(one.is_cut for one in (*request, *sent, *replies)),
         }
 
@@ -131,6 +135,10 @@ class Capture(Observer):
 
     def find(self, request_id: str) -> CapturedRequest | None:
         return self._requests.get(request_id)
+
+    def ended(self) -> Iterator[InspectedRequest]:
+        """Yield the captured requests that have ended, the newest first."""
+        yield from (one.ended for one in reversed(self._requests.values()) if one.ended is not None)
 
     def state(self) -> dict[str, Any]:
         """Return what is captured and until when, in seconds since the epoch."""
@@ -188,12 +196,20 @@ class Capture(Observer):
         if captured is None and access.id in self._bodies and settings.matches(access.model, access.caller):
             captured = self._begin(access.id)  # it was refused before it was sent
         if captured is not None:
-            captured.access = access
+            captured.ended = InspectedRequest(
+                access,
+                request.attempt,
+                request.arrived_s,
+                request.body_s,
+                request.duration_s,
+                request.first_byte_s,
+                request.added_s,
+            )
         self._bodies.pop(access.id, None)
 
     def _running(self, request_id: str) -> CapturedRequest | None:
         captured = self._requests.get(request_id)
-        return None if captured is None or captured.access is not None else captured
+        return None if captured is None or captured.ended is not None else captured
 
     def _begin(self, request_id: str) -> CapturedRequest:
         if request_id in self._requests:  # clients may use an id twice

@@ -9,12 +9,14 @@ from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+from gatepass.observability.capture import CapturedRequest
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.story import has_id, matches, story_of, summary_of
 from gatepass.proxy.app_state import AppState
+from gatepass.server.peers import STORY
 
-REQUESTS, STORY = "/requests", "/story"
-"""What the workers ask each other for: summaries by filters, and the stories of one id."""
+REQUESTS = "/requests"
+"""What the workers ask each other for: summaries by filters. STORY is the other such target."""
 LISTED, MOST_LISTED = 200, 1_000
 """How many requests a list has by default, and at most."""
 
@@ -28,26 +30,52 @@ def own_requests(target: str, state: AppState) -> bytes:
     fields = {name: values[-1] for name, values in parse_qs(query).items()}
     now_s, wall_s, mask = state.clock.now(), state.clock.wall(), state.redactor.mask
     if path == STORY:
+        found = [one for one in (*running(state), *state.inspector.newest()) if has_id(one, fields["id"])]
+        known = [one.access for one in found]
+        found += [one for one in state.capture.ended() if has_id(one, fields["id"]) and one.access not in known]
         stories = [
-            story_of(one, now_s, wall_s, mask)
-            for one in (*running(state), *state.inspector.newest())
-            if has_id(one, fields["id"])
+            {**story_of(one, now_s, wall_s, mask), "captured": _captured(one, state) is not None} for one in found
         ]
         return json.dumps(stories).encode()
     limit, after = min(_number(fields, "limit", LISTED), MOST_LISTED), _number(fields, "ended_after", 0.0)
     # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
     least_s = after - 1e-5
     newer = (one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s)
-    shown = (summary_of(one, now_s, wall_s, mask) for one in newer)
-    found = (one for one in shown if one["ended"] >= after and matches(one, fields))
-    live = (summary_of(one, now_s, wall_s, mask) for one in running(state))
+    shown = (_summary(one, state, now_s, wall_s) for one in newer)
+    matching = (one for one in shown if one["ended"] >= after and matches(one, fields))
+    live = (_summary(one, state, now_s, wall_s) for one in running(state))
     listing = {
         "now": now_s,
-        "requests": [*islice(found, int(limit))],
+        "requests": [*islice(matching, int(limit))],
         "running": [*islice((one for one in live if matches(one, fields)), int(limit))],
         "dropped": state.inspector.evicted,
     }
     return json.dumps(listing).encode()
+
+
+def _summary(request: InspectedRequest, state: AppState, now_s: float, wall_s: float) -> dict[str, Any]:
+    summary = summary_of(request, now_s, wall_s, state.redactor.mask)
+    return {**summary, "captured": _captured(request, state) is not None}
+
+
+def _captured(request: InspectedRequest, state: AppState) -> CapturedRequest | None:
+    """Return the captured request, which may be another one if a client used its id again."""
+    captured = state.capture.find(request.access.id)
+    if captured is None:
+        return None
+    if captured.ended is None:
+        return captured if request.duration_s is None else None
+    return captured if captured.ended.access is request.access else None
+
+
+async def with_bodies(own: bytes, state: AppState) -> bytes:
+    """Return the stories of this process, as `own_requests` returns them, with the bodies of captured requests."""
+    stories = json.loads(own)
+    for story in stories:
+        captured = state.capture.find(story["id"]) if story["captured"] else None
+        if captured is not None:
+            story["bodies"] = await captured.bodies(state.redactor)
+    return json.dumps(stories).encode()
 
 
 def running(state: AppState) -> Iterator[InspectedRequest]:

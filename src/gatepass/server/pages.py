@@ -35,8 +35,9 @@ from gatepass.protocols.error_objects import NO_STORE
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
-from gatepass.server.inspection import REQUESTS, STORY, own_requests
-from gatepass.server.peers import Peers
+from gatepass.server.capturing import CAPTURE, own_capture
+from gatepass.server.inspection import REQUESTS, own_requests, with_bodies
+from gatepass.server.peers import STORY, Peers
 from gatepass.types import ClientRequest
 
 UNREADY = 503
@@ -324,7 +325,11 @@ def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessK
 async def own_part(target: str, state: AppState) -> bytes:
     """Return what this process contributes to the page at `target`, b"" if there is no such page."""
     path = target.partition("?")[0]
-    if path in (REQUESTS, STORY):
+    if path == REQUESTS:
         return own_requests(target, state)
+    if path == STORY:
+        return await with_bodies(own_requests(target, state), state)
+    if path.startswith(CAPTURE):
+        return own_capture(target, state)
     own = next((page.own for page in PAGES if page.path == path), None)
     return b"" if own is None else await own(state)

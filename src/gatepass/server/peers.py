@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gatepass.errors import system_reason
@@ -18,8 +19,10 @@ REQUEST_S = 1.0
 PAGE_BYTES = 8 * 1024 * 1024
 RELOAD, RETRY = "/reload", "/retry"
 """Commands of the control socket, which Peers pass to all workers like pages."""
-RELOAD_S = 30.0
-"""Timeout for a reload of another worker."""
+STORY = "/story"
+"""What the workers ask each other for: the stories of one id, perhaps with captured bodies."""
+LONG_S: Mapping[str, float] = MappingProxyType({RELOAD: 30.0, STORY: 10.0})
+"""Timeouts by path, instead of REQUEST_S. To mask 16 MiB of bodies takes 3 s."""
 
 Own = Callable[[str], Awaitable[bytes]]
 """Returns what this worker answers to the other workers, by the path of a page or command; b"" for an unknown one."""
@@ -71,7 +74,7 @@ class Peers:
         if path == self._socket:  # directly: a full queue of its socket must not hide this worker from itself
             return await self._own(page)
         try:
-            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
+            async with asyncio.timeout(_timeout_s(page)):
                 reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
                 try:
                     writer.write(f"{page}\n".encode())
@@ -87,10 +90,14 @@ class Peers:
             # two limits: the time for a slow reload begins when the request has arrived
             async with asyncio.timeout(REQUEST_S):
                 page = (await reader.readline()).decode("latin-1").strip()
-            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
+            async with asyncio.timeout(_timeout_s(page)):
                 writer.write(await self._own(page))
                 await writer.drain()
         except (OSError, TimeoutError, ValueError):
             return  # the other worker closed the connection, or sent no valid line
         finally:
             writer.close()
+
+
+def _timeout_s(target: str) -> float:
+    return LONG_S.get(target.partition("?")[0], REQUEST_S)

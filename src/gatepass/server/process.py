@@ -34,6 +34,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
+from gatepass.server.capturing import capture_state, join_capture, start_capture, stop_capture
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
@@ -185,11 +186,18 @@ class ControlServer:
         async def story(request: Request) -> Response:
             return JSONResponse({"stories": await stories(collect, request.path_params["id"])})
 
+        async def capture(request: Request) -> Response:
+            if request.method == "POST":
+                return JSONResponse(await start_capture(collect, await request.body()))
+            is_stop = request.method == "DELETE"
+            return JSONResponse(await (stop_capture(collect) if is_stop else capture_state(collect)))
+
         own_routes = (
             Route("/reload", reload, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
             Route("/requests", requests, methods=["GET"]),
             Route("/requests/{id:path}", story, methods=["GET"]),
+            Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
         )
         routes = [*page_routes(current, "", peers), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
@@ -368,6 +376,8 @@ class DrainingServer(uvicorn.Server):
         self._acceptors = [Acceptor(listening, make, connections.__len__, counts) for listening in sockets or []]
         if self._peers is not None:
             await self._peers.open()
+            state = self.endpoint.state
+            state.in_flight.tasks.spawn(join_capture(self._peers.collect, state), "join capture")
         self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
 
     async def on_tick(self, counter: int) -> bool:

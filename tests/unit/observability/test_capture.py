@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.observability.capture import CUT, MARGIN_CHARS, REQUEST_BYTES, Capture, CaptureSettings, merged_states
+from gatepass.observability.capture import CUT, REQUEST_BYTES, Capture, CaptureSettings, merged_states
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
-from gatepass.observability.redaction import Redactor
+from gatepass.observability.redaction import AROUND_CHARS, Redactor
 from gatepass.proxy.in_flight import MemoryBudget
 from gatepass.proxy.observers import Observers
 from tests.unit.clock import DrivenClock
@@ -54,10 +54,10 @@ class Process:
     def tell(self, event: str, *values: Any) -> None:
         self.observers.tell(getattr(self.observers, event), *values)
 
-    def bodies(self, request_id: str) -> dict[str, Any] | None:
+    async def bodies(self, request_id: str) -> dict[str, Any] | None:
         assert not self.failed
         captured = self.capture.find(request_id)
-        return None if captured is None else captured.bodies(self.redactor)
+        return None if captured is None else await captured.bodies(self.redactor)
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def process() -> Process:
     return Process()
 
 
-def test_the_bodies_of_a_request_are_kept_and_its_reply_as_it_was_read(process):
+async def test_the_bodies_of_a_request_are_kept_and_its_reply_as_it_was_read(process):
     process.start()
     process.serve("id", b'{"a":1}', b"data: 1\n\n", b"data: 2\n\n")
-    assert process.bodies("id") == {
+    assert await process.bodies("id") == {
         "request": '{"a":1}',
         "sent": None,
         "replies": ["data: 1\n\ndata: 2\n\n"],
@@ -76,13 +76,13 @@ def test_the_bodies_of_a_request_are_kept_and_its_reply_as_it_was_read(process):
     }
 
 
-def test_a_request_that_was_changed_is_kept_as_it_was_sent_too(process):
+async def test_a_request_that_was_changed_is_kept_as_it_was_sent_too(process):
     process.start()
     process.serve("id", b'{"a":1}', b"{}", sent=b"{}")
-    assert process.bodies("id") == {"request": '{"a":1}', "sent": "{}", "replies": ["{}"], "cut": False}
+    assert await process.bodies("id") == {"request": '{"a":1}', "sent": "{}", "replies": ["{}"], "cut": False}
 
 
-def test_each_attempt_has_its_reply_and_the_last_one_what_was_sent(process):
+async def test_each_attempt_has_its_reply_and_the_last_one_what_was_sent(process):
     process.start()
     access, first = process.begin("id", b"0", sent=b"1")
     process.tell("reply_body", first, b"no")
@@ -91,11 +91,11 @@ def test_each_attempt_has_its_reply_and_the_last_one_what_was_sent(process):
     process.tell("request_sent", second, b"2")
     process.tell("reply_body", second, b"yes")
     process.end(access, second)
-    assert process.bodies("id") == {"request": "0", "sent": "2", "replies": ["no", "yes"], "cut": False}
+    assert await process.bodies("id") == {"request": "0", "sent": "2", "replies": ["no", "yes"], "cut": False}
     assert process.capture.held_bytes == REQUEST_BYTES + len(b"02noyes")
 
 
-def test_the_parts_of_a_split_call_are_all_kept(process):
+async def test_the_parts_of_a_split_call_are_all_kept(process):
     process.start()
     access, call = process.begin("id", b"0", sent=b"")
     parts = [AttemptRecord("id", "chat", "m", "chat", caller="c") for _ in range(2)]
@@ -103,29 +103,29 @@ def test_the_parts_of_a_split_call_are_all_kept(process):
         process.tell("request_sent", part, b"part %d" % number)
         process.tell("reply_body", part, b"reply %d" % number)
     process.end(access, call)
-    found = process.bodies("id")
+    found = await process.bodies("id")
     assert found is not None
     assert (found["sent"], found["replies"][-2:]) == ("part 0\npart 1", ["reply 0", "reply 1"])
 
 
-def test_a_request_that_gatepass_refused_is_kept_without_a_reply(process):
+async def test_a_request_that_gatepass_refused_is_kept_without_a_reply(process):
     process.start()
     access = AccessRecord("id", "POST", "/v1/chat/completions", "chat", caller="c", model="m")
     process.tell("request_body", access, b"{")
     process.end(access, None)
-    assert process.bodies("id") == {"request": "{", "sent": None, "replies": [], "cut": False}
+    assert await process.bodies("id") == {"request": "{", "sent": None, "replies": [], "cut": False}
 
 
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [({}, "abc"), ({"model": "m"}, "ab"), ({"caller": "c"}, "ac"), ({"model": "m", "caller": "c"}, "a")],
 )
-def test_only_requests_of_the_model_and_the_caller_are_kept(process, settings, kept):
+async def test_only_requests_of_the_model_and_the_caller_are_kept(process, settings, kept):
     process.start(**settings)
     process.serve("a", b"{}", b"{}")
     process.serve("b", b"{}", b"{}", caller="d")
     process.serve("c", b"{}", b"{}", model="n")
-    assert "".join(one for one in "abc" if process.bodies(one)) == kept
+    assert "".join(one for one in "abc" if process.capture.find(one)) == kept
     assert process.capture.state()["captured"] == len(kept)
 
 
@@ -135,11 +135,11 @@ def test_a_request_of_gatepass_itself_is_not_kept(process):
     assert process.capture.state()["captured"] == 0
 
 
-def test_an_id_that_is_used_again_names_the_later_request(process):
+async def test_an_id_that_is_used_again_names_the_later_request(process):
     process.start()
     process.serve("id", b"first", b"1")
     process.serve("id", b"second", b"2")
-    assert process.bodies("id") == {"request": "second", "sent": None, "replies": ["2"], "cut": False}
+    assert await process.bodies("id") == {"request": "second", "sent": None, "replies": ["2"], "cut": False}
     assert process.capture.held_bytes == REQUEST_BYTES + len(b"second2")
 
 
@@ -160,7 +160,7 @@ async def test_a_capture_ends_by_itself_and_gives_its_memory_back(process, caplo
     await process.clock.advance(59.0)
     assert process.capture.state()["left_s"] == 1.0
     await process.clock.advance(1.0)
-    assert process.bodies("id") is None
+    assert await process.bodies("id") is None
     assert (process.budget.total_bytes, process.capture.held_bytes) == (0, 0)
     assert process.capture.state()["running"] is False
     assert not process.clock.has_timers
@@ -176,7 +176,7 @@ async def test_another_capture_replaces_the_first(process, caplog):
     process.serve("id")
     process.start(model="n", for_s=600.0)
     await process.clock.advance(599.0)
-    assert process.bodies("id") is None
+    assert await process.bodies("id") is None
     assert process.capture.state()["model"] == "n"
     process.capture.stop()
     process.capture.stop()
@@ -203,77 +203,77 @@ async def test_a_request_that_was_in_progress_at_the_end_leaves_nothing(process)
     assert process.capture.state()["captured"] == 0
 
 
-def test_the_oldest_requests_go_first(process):
+async def test_the_oldest_requests_go_first(process):
     process.start(limit_bytes=10 * (REQUEST_BYTES + 1000))
     for number in range(25):
         process.serve(f"id-{number}", b"x" * 500, b"y" * 500)
-    assert [number for number in range(25) if process.bodies(f"id-{number}")] == list(range(15, 25))
+    assert [number for number in range(25) if await process.bodies(f"id-{number}")] == list(range(15, 25))
     assert process.capture.held_bytes <= 10 * (REQUEST_BYTES + 1000)
     assert process.budget.total_bytes == process.capture.held_bytes
 
 
-def test_a_body_that_is_larger_than_the_limit_is_cut_and_says_so(process):
+async def test_a_body_that_is_larger_than_the_limit_is_cut_and_says_so(process):
     process.start(limit_bytes=REQUEST_BYTES + 50_000)
     process.serve("old", b"x" * 40_000)
     process.serve("id", b"{}", *[b"y" * 10_000] * 10)
-    found = process.bodies("id")
+    found = await process.bodies("id")
     assert found is not None
-    assert process.bodies("old") is None
+    assert await process.bodies("old") is None
     assert found["request"] == "{}"
-    assert found["replies"] == ["y" * (50_000 - 2 - MARGIN_CHARS) + CUT]
+    assert found["replies"] == ["y" * (50_000 - 2 - AROUND_CHARS) + CUT]
     assert found["cut"] is True
     assert process.capture.held_bytes == REQUEST_BYTES + 50_000
 
 
-def test_the_body_of_a_running_request_takes_no_room_of_later_ones(process):
+async def test_the_body_of_a_running_request_takes_no_room_of_later_ones(process):
     process.start(limit_bytes=REQUEST_BYTES * 2 + 50_000)
     access, attempt = process.begin("long")
     process.serve("later", b"x" * 20_000)
     for _ in range(10):
         process.tell("reply_body", attempt, b"y" * 10_000)
     process.end(access, attempt)
-    assert process.bodies("later") is not None
-    found = process.bodies("long")
+    assert await process.bodies("later") is not None
+    found = await process.bodies("long")
     assert found is not None
     assert found["cut"]
 
 
-def test_a_budget_that_requests_fill_leaves_the_capture_less_and_refuses_no_request():
+async def test_a_budget_that_requests_fill_leaves_the_capture_less_and_refuses_no_request():
     process = Process(budget_bytes=100_000)
     process.start(limit_bytes=1_000_000)
     process.budget.add("c", 60_000)
     process.serve("a", b"x" * 30_000)
     process.serve("b", b"x" * 30_000)
     process.serve("c", b"x" * 60_000)
-    assert (process.bodies("a"), process.bodies("b")) == (None, None)
-    found = process.bodies("c")
+    assert (await process.bodies("a"), await process.bodies("b")) == (None, None)
+    found = await process.bodies("c")
     assert found is not None
     assert found["cut"]
     assert process.budget.total_bytes <= 100_000
 
 
-def test_a_secret_is_masked_also_if_two_pieces_or_the_cut_halve_it(process):
+async def test_a_secret_is_masked_also_if_two_pieces_or_the_cut_halve_it(process):
     process.start(limit_bytes=REQUEST_BYTES + 60_000)
     process.serve("id", b'{"key":"%s"}' % SECRET.encode(), b"data: " + SECRET[:9].encode(), SECRET[9:].encode())
-    found = process.bodies("id")
+    found = await process.bodies("id")
     assert found is not None
     assert (found["request"], found["replies"]) == ('{"key":"***"}', ["data: ***"])
     for before in range(len(SECRET) + 1):
         process.serve("cut", b"", b" " * (60_000 - before), SECRET.encode() + b"more")
-        cut = process.bodies("cut")
+        cut = await process.bodies("cut")
         assert cut is not None
         assert "s3cret" not in str(cut)
         assert cut["cut"]
     for before in range(len(SECRET) + 1):
-        head = b" " * (60_000 - MARGIN_CHARS - before)
+        head = b" " * (60_000 - AROUND_CHARS - before)
         process.serve("cut", b"", head + SECRET.encode() + b" " * 60_000)
-        assert "s3c" not in str(process.bodies("cut"))
+        assert "s3c" not in str(await process.bodies("cut"))
 
 
-def test_a_wide_encoding_hides_no_secret(process):
+async def test_a_wide_encoding_hides_no_secret(process):
     process.start()
     process.serve("id", b"{}", SECRET.encode("utf-16"))
-    assert SECRET not in str(process.bodies("id"))
+    assert SECRET not in str(await process.bodies("id"))
 
 
 def test_the_states_of_several_processes_are_one(process):

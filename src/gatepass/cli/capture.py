@@ -1,0 +1,96 @@
+"""`gatepass capture`: keep the bodies of chosen requests of the running gatepass for some minutes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from gatepass.cli.control import control_option, request, span
+from gatepass.cli.options import json_option, print_json, printable
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+MIB = 1024**2
+
+
+def _quantity(units: Mapping[str, int], example: str) -> Callable[..., int | None]:
+    """Return a callback that reads a number with one of `units`."""
+
+    def convert(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+        if value is None:
+            return None
+        found = re.fullmatch(r"([0-9]{1,12})([A-Za-z]*)", value)
+        if found is None or found[2] not in units:
+            named = ", ".join(filter(None, units))
+            text = f"{value!r} is not a number with one of the units {named}, such as {example}."
+            raise click.BadParameter(text, ctx, param)
+        return int(found[1]) * units[found[2]]
+
+    return convert
+
+
+@click.command()
+@click.option("--model", metavar="NAME", help="Only requests of this model, as clients name it. Default: every model.")
+@click.option("--caller", metavar="NAME", help="Only requests of this caller. Default: every caller.")
+@click.option(
+    "--for",
+    "for_s",
+    metavar="TIME",
+    callback=_quantity(_SECONDS, "10m"),
+    help="How long gatepass keeps bodies, at most 24h. Default: 10m.",
+)
+@click.option(
+    "--bytes",
+    "limit_bytes",
+    metavar="SIZE",
+    callback=_quantity(_BYTES, "16MiB"),
+    help="The most bytes in each process: the oldest requests make room for new ones. Default: 16MiB.",
+)
+@click.option("--stop", is_flag=True, help="End the capture, and drop the bodies.")
+@control_option
+@json_option
+def capture(
+    model: str | None,
+    caller: str | None,
+    for_s: int | None,
+    limit_bytes: int | None,
+    socket_path: str | None,
+    *,
+    stop: bool,
+    as_json: bool,
+) -> None:
+    """Keep the bodies of requests in the memory of the running gatepass, in all of its workers, for some minutes.
+
+    `gatepass show ID` shows them, with secrets masked. Without an option the command shows what is captured.
+
+    Exit codes: 0 done, 1 gatepass did not answer.
+    """
+    settings = {"model": model, "caller": caller, "for_s": for_s, "bytes": limit_bytes}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if stop and given:
+        raise click.UsageError("--stop ends the capture: leave the other options out.")
+    method = "DELETE" if stop else "POST" if given else "GET"
+    state = json.loads(request(method, "/capture", socket_path, json.dumps(given).encode() if given else b""))
+    if as_json:
+        print_json(state)
+        return
+    for line in capture_lines(state, has_started=bool(given)):
+        click.echo(line)
+
+
+def capture_lines(state: Mapping[str, Any], *, has_started: bool) -> Iterator[str]:
+    if not state["running"]:
+        yield "Nothing is captured. Start with `gatepass capture --model NAME --caller NAME --for 10m`."
+        return
+    model = f"the model {printable(state['model'])}" if state["model"] else "every model"
+    caller = f"the caller {printable(state['caller'])}" if state["caller"] else "every caller"
+    limit = f"up to {state['limit_bytes'] / MIB:.1f} MiB in each process"
+    yield f"Capturing the bodies of {model} and {caller} for {span(state['left_s'])}, {limit}."
+    if has_started:
+        yield "Show them with `gatepass show ID`. They are dropped at the end, or by `gatepass capture --stop`."
+    else:
+        yield f"Captured so far: {state['captured']} requests, {state['held_bytes'] / MIB:.1f} MiB."

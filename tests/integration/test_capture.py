@@ -1,0 +1,187 @@
+"""`gatepass capture` over real sockets: what clients and upstreams send, in all workers, and the memory at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+from gatepass.cli.control import request
+from gatepass.http_client.tls import TLSContexts
+from gatepass.observability.capture import CaptureSettings
+from gatepass.proxy.app_state import AppState, next_app_state
+from gatepass.server.pages import own_part
+from tests.integration.answers import DONE, delta
+from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.scripted import Received, Scripted, Send, reply, stream
+from tests.integration.workers.test_supervisor import started
+from tests.unit.clock import DrivenClock
+from tests.waiting import until
+
+COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
+TOKEN = "s3cret-token-of-the-upstream-0123456789"
+STREAMED = {**HELLO, "stream": True}
+
+
+async def story(state: AppState, request_id: str) -> dict[str, Any]:
+    (found,) = json.loads(await own_part(f"/story?id={request_id}", state))
+    assert isinstance(found, dict)
+    return found
+
+
+async def served(gp: Gateway, body: Any = HELLO) -> tuple[int, dict[str, Any]]:
+    """Send a request, and return its status and its story."""
+    answer = await gp.ask(body).answer()
+    await until(lambda: gp.state.in_flight.busy == 0)
+    return answer.status, await story(gp.state, answer.headers["x-request-id"])
+
+
+async def test_the_bodies_are_what_the_client_and_the_upstream_sent():
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
+        _, before = await served(gp)
+        gp.state.capture.start(CaptureSettings())
+        _, plain = await served(gp)
+        _, changed = await served(gp, {**HELLO, "drop_params": True})
+        gp.state.capture.stop()
+        _, after = await served(gp)
+    assert (before["captured"], "bodies" in before, after["captured"]) == (False, False, False)
+    assert plain["captured"] is True
+    assert plain["bodies"] == {
+        "request": json.dumps(HELLO),
+        "sent": None,
+        "replies": [json.dumps(COMPLETION)],
+        "cut": False,
+    }
+    assert json.loads(changed["bodies"]["request"]) == {**HELLO, "drop_params": True}
+    assert json.loads(changed["bodies"]["sent"]) == HELLO
+
+
+async def test_a_stream_is_kept_whole_also_after_a_cut_and_a_retry():
+    events = [*(delta(content=f"word {number} ") for number in range(50)), delta("stop"), DONE]
+    begun = stream(*events)
+
+    def answer(request: Received) -> list[Send]:
+        if b"temperature" in request.body:
+            error = {"error": {"message": "Unsupported parameter: 'temperature'", "param": "temperature"}}
+            return [Send(reply(error, 400))]
+        return [Send(begun)]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        gp.state.capture.start(CaptureSettings(model="m", caller="local"))
+        _, found = await served(gp, {**STREAMED, "temperature": 1})
+    refused, replied = found["bodies"]["replies"]
+    assert "Unsupported parameter" in refused
+    assert replied == b"".join(events).decode()
+    assert "temperature" in found["bodies"]["request"]
+    assert "temperature" not in found["bodies"]["sent"]
+
+
+@pytest.mark.parametrize(
+    ("replied", "shown"),
+    [
+        (reply({"detail": "no such thing"}, 400), "no such thing"),
+        (reply(b"<html><title>Sign in</title></html>", content_type="text/html"), "Sign in"),
+        (reply({"code": 102, "message": "not yours"}), "not yours"),
+    ],
+    ids=["a refusal", "a page", "an error in a 200"],
+)
+async def test_the_reply_of_a_failing_upstream_is_kept(replied, shown):
+    async with Scripted([Send(replied)]) as upstream, gateway(upstream=upstream.url) as gp:
+        gp.state.capture.start(CaptureSettings())
+        status, found = await served(gp)
+    assert status >= 400
+    assert shown in "".join(found["bodies"]["replies"])
+
+
+async def test_what_gatepass_refuses_is_kept_and_what_has_no_caller_is_not():
+    async with gateway(upstream="http://127.0.0.1:9") as gp:
+        gp.state.capture.start(CaptureSettings())
+        _, refused = await served(gp, b'{"model": "m"')
+        foreign = await gp.ask(HELLO, headers={"content-type": "application/json", "host": "elsewhere"}).answer()
+        assert foreign.status == 403
+        assert gp.state.capture.state()["captured"] == 1
+    assert refused["bodies"]["request"] == '{"model": "m"'
+
+
+async def test_no_secret_is_shown_in_a_body_that_quotes_it():
+    def echo(request: Received) -> list[Send]:
+        quoted = request.header("authorization")
+        return [Send(reply({"error": {"message": f"invalid {quoted}"}}, 400))]
+
+    credentials = {"fixed": {"type": "static", "token": TOKEN}}
+    async with Scripted(answer=echo) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "fixed"}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            gp.state.capture.start(CaptureSettings())
+            _, found = await served(gp, {**HELLO, "user": TOKEN})
+    assert TOKEN not in json.dumps(found)
+    assert "***" in found["bodies"]["request"]
+    assert "***" in "".join(found["bodies"]["replies"])
+
+
+async def test_the_capture_outlives_the_ring_and_a_reload_and_its_memory_comes_back():
+    clock = DrivenClock()
+    async with (
+        Scripted([Send(reply(COMPLETION))]) as upstream,
+        gateway(upstream=upstream.url, limits={"inspector_bytes": 0}, clock=clock) as gp,
+    ):
+        state = gp.state
+        state.capture.start(CaptureSettings(for_s=60.0))
+        _, found = await served(gp, {**HELLO, "user": "x" * 200_000})
+        gp.server.endpoint.use(next_app_state(state.config, TLSContexts(state.tls_contexts), state))
+        _, later = await served(gp)
+        assert (found["captured"], later["captured"]) == (True, True)
+        assert state.in_flight.held.total_bytes == state.capture.held_bytes > 200_000
+        await clock.advance(60.0)
+        assert state.in_flight.held.total_bytes == state.capture.held_bytes == 0
+        assert json.loads(await own_part(f"/story?id={found['id']}", state)) == []
+
+
+def command(path: Path, *arguments: str) -> Any:
+    result = CliRunner().invoke(main, [*arguments, "--socket", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+async def test_two_workers_capture_together_and_one_that_starts_later_joins(tmp_path: Path):
+    path = tmp_path / "own" / "control.sock"
+    async with Scripted([Send(reply(COMPLETION))]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1"}}
+        configuration = {"server": {"control_socket": str(path), "drain_timeout_s": 1}, "upstreams": upstreams}
+        async with started(tmp_path, configuration) as running:
+            port = await running.port
+            first, _ = await running.pids()
+            await until(lambda: len(command(path, "status").get("workers", ())) == 2)
+            assert command(path, "capture")["running"] is False
+            begun = command(path, "capture", "--model", "m", "--for", "5m", "--bytes", "1MiB")
+            assert (begun["running"], begun["model"], begun["limit_bytes"]) == (True, "m", 1024 * 1024)
+            ids = await asked(port, 12)
+            await until(lambda: command(path, "capture")["captured"] == 12)
+            assert all(bodies_of(path, each)["request"] == json.dumps(HELLO) for each in ids)
+
+            os.kill(first, signal.SIGKILL)
+            await running.logged('"event":"capture_started"', 3)
+            assert command(path, "capture")["captured"] < 12
+            later = await asked(port, 6)
+            await until(lambda: all(bodies_of(path, each)["replies"] == [json.dumps(COMPLETION)] for each in later))
+            ended = command(path, "capture", "--stop")
+            assert (ended["running"], ended["held_bytes"], ended["captured"]) == (False, 0, 0)
+            await running.logged(r'"event":"capture_ended","worker":\d+,"model":"m","ended_by":"stopped"', 2)
+
+
+async def asked(port: int, count: int) -> list[str]:
+    """Send requests on connections of their own, which the workers share, and return their ids."""
+    gp = Gateway(port, None, None)  # type: ignore[arg-type]  # only `ask` is used
+    return [(await gp.ask(HELLO).answer()).headers["x-request-id"] for _ in range(count)]
+
+
+def bodies_of(path: Path, request_id: str) -> dict[str, Any]:
+    (found,) = json.loads(request("GET", f"/requests/{request_id}", str(path)))["stories"]
+    bodies: dict[str, Any] = found.get("bodies", {"request": None, "replies": None})
+    return bodies
