@@ -126,6 +126,49 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """Whether it has a `content-encoding` field, so that its body may be compressed."""
 
 
+class RuleEdit(msgspec.Struct, frozen=True, gc=False):
+    """What one rule changed at one place of a request, without a value.
+
+    A kind is the first character of the JSON value (see `JsonValue.kind` in normalize/json_editor.py), "" for no value.
+    """
+
+    rule: str
+    """The rule's entry in `adapted`, or its name."""
+    path: str
+    """`messages[0].content`, or the name of a header field. Positions are those after the rule, apart from an element
+    that it dropped."""
+    before: str = ""
+    before_bytes: int = 0
+    after: str = ""
+    after_bytes: int = 0
+    moved_to: str = ""
+    """The path of the value after the change, if it was renamed or moved."""
+
+
+MOST_EDITS = 50
+"""The changes of a request that are listed. A rule may change each of a million messages."""
+
+
+class RuleEdits(msgspec.Struct, frozen=True, gc=False):
+    """What rules changed in a request, in order: the first MOST_EDITS changes, and how many followed them."""
+
+    listed: tuple[RuleEdit, ...] = ()
+    left_out: int = 0
+
+    def with_more(self, more: Iterable[RuleEdit]) -> RuleEdits:
+        """Return these changes and `more`."""
+        listed, left_out = list(self.listed), self.left_out
+        for edit in more:
+            if len(listed) < MOST_EDITS:
+                listed.append(edit)
+            else:
+                left_out += 1
+        return RuleEdits(tuple(listed), left_out)
+
+
+NO_EDITS = RuleEdits()
+
+
 class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """One parsed API call. `body` is the client's bytes until a rule changes them; `adapted` lists the changes."""
 
@@ -144,6 +187,8 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
     embeddings: EmbeddingsOptions | None = None
     """The result of `embeddings_options`, if parsing the body already found it."""
+    edits: RuleEdits = NO_EDITS
+    """What the entries of `adapted` changed."""
 
     def embeddings_options(self) -> EmbeddingsOptions:
         """Return the options of an embeddings call. Valid only for the client's own call, before rules change it."""

@@ -16,6 +16,7 @@ from tests.waiting import until
 
 STREAMED = {**HELLO, "stream": True}
 FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
+PNG = "iVBORw0KGgoAAAANSUhEUgAA"
 NAMED = {**JSON, "x-request-id": "asked"}
 
 
@@ -134,3 +135,38 @@ async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():
     assert (late["closed_by"], attempts(late, "outcome", "connect_s")) == ("gatepass", [("nothing_written", None)])
     assert late["attempts"][0]["pool_wait_s"] > 0.1
     assert (shown["closed_by"], attempts(shown, "outcome")) == ("gatepass", [("timed_out",)])
+
+
+async def test_each_rule_says_what_it_changed_and_where():
+    refusal = reply({"error": {"message": "Unsupported parameter: 'seed'.", "param": "seed"}}, 400)
+    dialogues = ([Send(refusal)], [Send(reply(COMPLETION))])
+    models = {"m": {"upstream": "chat", "rules": {"rename": {"max_tokens": "max_completion_tokens"}}}}
+    secret = "the-value-of-a-member"
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": secret, "images": [PNG]}],
+        "max_tokens": 5,
+        "seed": 4711,
+    }
+    async with Scripted(*dialogues) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        assert (await gp.ask(body, headers=NAMED).answer()).status == 200
+        shown = story(gp)
+    first, second = (
+        [(one["rule"], one["path"], one["moved_to"]) for one in each["edits"]] for each in shown["attempts"]
+    )
+    assert first == [
+        ("images=1", "messages[0].images", None),
+        ("images=1", "messages[0].content", None),
+        ("images=1", "messages[0].images[0]", "messages[0].content[1]"),
+        ("rename=max_tokens>max_completion_tokens", "max_tokens", "max_completion_tokens"),
+    ]
+    assert second == [*first, ("drop=seed", "seed", None)]
+    assert shown["attempts"][1]["edits"][-1] == {
+        "rule": "drop=seed",
+        "path": "seed",
+        "before": {"type": "number", "size_bytes": 4},
+        "after": None,
+        "moved_to": None,
+    }
+    assert secret not in json.dumps(shown)
+    assert PNG not in json.dumps(shown)

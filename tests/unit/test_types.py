@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.types import Call, EmbeddingsOptions, Operation, Secret, header
+from gatepass.types import Call, EmbeddingsOptions, Operation, RuleEdits, Secret, header
 
 
 def test_a_secret_is_not_printed():
@@ -52,6 +52,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "client": "messages",
         "max_inputs": 3,
         "embeddings": EmbeddingsOptions(2),
+        "edits": RuleEdits(left_out=1),
     }
     assert set(values) == set(Call.__struct_fields__)
     call = Call(**values)

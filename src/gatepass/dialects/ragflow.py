@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from gatepass.dialects.base import Dialect, build_request, operation_url, path_segment
 from gatepass.errors import InvalidImage, ModelNotFound
 from gatepass.json_scan import Edit, JsonScanner, Member, edited, removals
-from gatepass.types import Call, OutboundRequest, Target, Timeouts
+from gatepass.types import Call, OutboundRequest, RuleEdit, Target, Timeouts
 
 Paths = Literal["current", "old"]
 """`current`: `/openai/{chat_id}/…` since v0.25. `old`: `/chats_openai/{chat_id}/…` in v0.20 to v0.27."""
@@ -70,6 +70,7 @@ PLACEHOLDER = b'"model"'
 """Sent as `model`. Since v0.26 RAGFlow answers code 101 to a name that is not one of its models
 (infiniflow/ragflow#15726)."""
 
+EXTRA = "extra_body"
 LIFTED = ("reference", "reference_metadata", "metadata_condition")
 """Members that move into `extra_body`.
 
@@ -117,28 +118,35 @@ class RagflowBody:
         walk = JsonScanner(call.body)
         listed = list(walk.members())
         found = {member.name: member for member in listed}
-        edits, entries = self._flatten(walk, found.get("messages"))
+        edits, entries, noted = self._flatten(walk, found.get("messages"))
+        noted += [
+            _edit(self.name, name, walk, member, text)
+            for name, text in values.items()
+            if (member := found.get(name)) is None or walk.text[member.value : member.end] != text
+        ]
         lifted, extra = _lift(walk, found)
         gone = [member for member in listed if member.name in lifted]
-        if lifted and "extra_body" not in found:
-            values["extra_body"] = b"{%b}" % extra
+        if lifted and EXTRA not in found:
+            values[EXTRA] = b"{%b}" % extra
         elif lifted:
-            at = found["extra_body"].value + 1
+            at = found[EXTRA].value + 1
             edits.append(Edit(at, at, (extra,)))
         edits += [Edit(found[name].value, found[name].end, (text,)) for name, text in values.items() if name in found]
         added = b",".join(b'"%b":%b' % (name.encode(), text) for name, text in values.items() if name not in found)
         at = call.body.index(b"{") + 1
         # A comma belongs here only if a member of the client remains after it.
         edits.append(Edit(at, at, (added, b"," if added and len(gone) < len(listed) else b"")))
-        entries += [f"extra_body={','.join(lifted)}"] if lifted else []
+        entries += [f"{EXTRA}={','.join(lifted)}"] if lifted else []
         body = edited(call.body, [*edits, *removals(listed, gone)])
-        return replace(call, body=body, adapted=(*call.adapted, *entries))
+        moved = f"{EXTRA}={','.join(lifted)}"
+        noted += [_edit(moved, one.name, walk, one, moved_to=f"{EXTRA}.{one.name}") for one in gone]
+        return replace(call, body=body, adapted=(*call.adapted, *entries), edits=call.edits.with_more(noted))
 
-    def _flatten(self, walk: JsonScanner, messages: Member | None) -> tuple[list[Edit], list[str]]:
-        """Return the edits that make each content a text, and their entries for `adapted`."""
+    def _flatten(self, walk: JsonScanner, messages: Member | None) -> tuple[list[Edit], list[str], list[RuleEdit]]:
+        """Return the edits that make each content a text, their entries for `adapted`, and how the log shows them."""
         if messages is None or not walk.text.startswith(b"[", messages.value):
-            return [], []
-        edits, dropped = list[Edit](), False
+            return [], [], []
+        edits, dropped, noted = list[Edit](), False, list[RuleEdit]()
         for index, (start, _) in enumerate(walk.elements(messages.value)):
             members = walk.members(start) if walk.text.startswith(b"{", start) else ()
             contents = [member for member in members if member.name == "content"]
@@ -149,8 +157,9 @@ class RagflowBody:
             if walk.text.startswith(b"[", content.value):
                 text, has_others = self._text_of(walk, content.value, f"messages[{index}].content")
             edits.append(Edit(content.value, content.end, (text,)))
+            noted.append(_edit("content=text", f"messages[{index}].content", walk, content, text))
             dropped = dropped or has_others
-        return edits, ["content=text", *(["drop=images"] if dropped else [])] if edits else []
+        return edits, ["content=text", *(["drop=images"] if dropped else [])] if edits else [], noted
 
     def _text_of(self, walk: JsonScanner, parts: int, where: str) -> tuple[bytes, bool]:
         """Return the texts of the parts as one JSON text without decoding them, and whether an image was removed."""
@@ -173,9 +182,22 @@ class RagflowBody:
         return b'"%b"' % b"\\n".join(texts), dropped
 
 
+def _edit(
+    rule: str, path: str, walk: JsonScanner, member: Member | None, after: bytes | None = None, moved_to: str = ""
+) -> RuleEdit:
+    """Return what `rule` changed at `path`: the value of `member` became `after`, or moved."""
+    before = b"" if member is None else walk.text[member.value : member.value + 1]
+    before_bytes = 0 if member is None else member.end - member.value
+    if after is None:
+        after, after_bytes = before, before_bytes
+    else:
+        after_bytes = len(after)
+    return RuleEdit(rule, path, before.decode(), before_bytes, after[:1].decode(), after_bytes, moved_to)
+
+
 def _lift(walk: JsonScanner, found: Mapping[str, Member]) -> tuple[list[str], bytes]:
     """Return the names that move into `extra_body`, and the text to insert at its start."""
-    names, extra = [name for name in LIFTED if name in found], found.get("extra_body")
+    names, extra = [name for name in LIFTED if name in found], found.get(EXTRA)
     # RAGFlow rejects an `extra_body` that is not an object with code 102
     if not names or (extra is not None and not walk.text.startswith(b"{", extra.value)):
         return [], b""

@@ -10,13 +10,14 @@ import codecs
 import re
 from binascii import Error, a2b_base64
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
 from gatepass.json_scan import Piece, any_of, may_name, string
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, JsonValue
-from gatepass.types import Call, Target
+from gatepass.types import Call, RuleEdit, Target
 
 HEAD_BYTES = 1024
 """The start of a string, which shows whether it is a URL or base64."""
@@ -206,14 +207,30 @@ class Images:
         if "images" not in call.operation.members or not may_name(call.body, _WORDS):
             return call
         editor = JsonEditor(call)
-        count = _move(editor.top)
+        moved = _move(editor.top)
         if not editor.top.is_changed:
             return call
-        return replace(call, body=editor.written(), adapted=(*call.adapted, f"images={count}"))
+        entry = f"images={len(moved)}"
+        places = {to for _, to in moved}
+        edits = [edit for edit in editor.top.take_edits(entry) if edit.path not in places]
+        edits += [
+            RuleEdit(entry, one.where, one.kind, one.size_bytes, "{", sum(map(len, one.part)), to) for one, to in moved
+        ]
+        more = call.edits.with_more(edits)
+        return replace(call, body=editor.written(), adapted=(*call.adapted, entry), edits=more)
 
 
-def _move(top: JsonObjectEditor) -> int:
-    """Move all images into the messages; return their number."""
+class _Image(NamedTuple):
+    """An image at `where`, as the client sent it, and its part of a message."""
+
+    where: str
+    kind: str
+    size_bytes: int
+    part: Part
+
+
+def _move(top: JsonObjectEditor) -> list[tuple[_Image, str]]:
+    """Move all images into the messages; return each with its new path."""
     top_images = _parts(top, "images")
     top.drop("images")
     messages = top.array("messages")
@@ -222,7 +239,7 @@ def _move(top: JsonObjectEditor) -> int:
     last_user = next((message for _, message in reversed(numbered) if message.string("role") == "user"), None)
     if top_images and last_user is None:
         raise InvalidImage("images requires a user message, and `messages` has none.", param="images")
-    count = len(top_images)
+    moved = list[tuple[_Image, str]]()
     for index, message in numbered:
         where = f"messages[{index}].images"
         own = _parts(message, where)
@@ -231,37 +248,46 @@ def _move(top: JsonObjectEditor) -> int:
                 f"{where} is in a message whose role is not user. Only user messages may have images.", param=where
             )
         message.drop("images")
-        count += len(own)
-        if parts := [*own, *(top_images if message is last_user else ())]:
-            _add_parts(message, parts, f"messages[{index}].content")
-    return count
+        if images := [*own, *(top_images if message is last_user else ())]:
+            content = f"messages[{index}].content"
+            first = _add_parts(message, [image.part for image in images], content)
+            moved += [(image, f"{content}[{at}]") for at, image in enumerate(images, first)]
+    return moved
 
 
-def _parts(owner: JsonObjectEditor, where: str) -> list[Part]:
-    """Return the parts for the `images` of one object: a list, or a single image; none for an empty value."""
+def _parts(owner: JsonObjectEditor, where: str) -> list[_Image]:
+    """Return the images in the `images` of one object: a list, or a single image; none for an empty value."""
     images = owner.get("images")
     if images is None or images.kind == "n" or tuple(images.pieces()) == (b'""',):
         return []
     if images.array is not None:
-        return [image_part(image, f"{where}[{index}]") for index, image in enumerate(images.array)]
+        return [_image(image, f"{where}[{index}]") for index, image in enumerate(images.array)]
     if images.object is not None and not images.object.names:
         return []
-    return [image_part(images, where)]
+    return [_image(images, where)]
 
 
-def _add_parts(message: JsonObjectEditor, parts: Sequence[Part], where: str) -> None:
+def _image(image: JsonValue, where: str) -> _Image:
+    return _Image(where, image.kind, image.written_bytes, image_part(image, where))
+
+
+def _add_parts(message: JsonObjectEditor, parts: Sequence[Part], where: str) -> int:
+    """Add `parts` to the content of `message`, and return the place of the first one."""
     content = message.get("content")
     if content is not None and content.array is not None:
+        first_place = len(content.array)
         for part in parts:
             content.array.append(*part)
-        return
+        return first_place
     text: tuple[Piece, ...] = (b'""',) if content is None or content.kind == "n" else tuple(content.pieces())
     if content is not None and content.kind not in '"n':
         raise InvalidImage(
             f"{where} is {kind_of(content)}. In a message with images it must be a string or a list of parts.",
             param=where,
         )
-    if text != (b'""',):  # no empty text part
+    has_text = text != (b'""',)
+    if has_text:  # no empty text part
         parts = [(b'{"type":"text","text":', *text, b"}"), *parts]
     first, *others = parts
     message.set("content", b"[", *first, *(piece for part in others for piece in (b",", *part)), b"]")
+    return int(has_text)

@@ -14,7 +14,7 @@ import msgspec
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
-from gatepass.types import Call
+from gatepass.types import Call, Headers, RuleEdit
 
 _EMPTY = re.compile(
     rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?',
@@ -52,6 +52,11 @@ class JsonValue:
         return sum(map(len, self.pieces()))
 
     @property
+    def written_bytes(self) -> int:
+        """The size before changes inside of it."""
+        return sum(map(len, self._new)) if self._new else self._end - self._start
+
+    @property
     def has_escapes(self) -> bool:
         """Whether the client wrote the value with a backslash."""
         return self._scanner.text.find(b"\\", self._start, self._end) >= 0
@@ -69,6 +74,11 @@ class JsonValue:
         return self._editor if isinstance(self._editor, JsonArrayEditor) else None
 
     @property
+    def is_open(self) -> bool:
+        """Whether an editor was made for it."""
+        return self._editor is not None
+
+    @property
     def is_changed(self) -> bool:
         return self._editor is not None and self._editor.is_changed
 
@@ -82,6 +92,11 @@ class JsonValue:
         else:  # a slice of a memoryview is not a copy, but takes more memory than a short text
             yield text[start:end] if end - start <= SMALL_BYTES else memoryview(text)[start:end]
 
+    def take_edits(self, rule: str, path: str) -> Iterator[RuleEdit]:
+        """Yield the changes inside of it since the last call."""
+        if self._editor is not None:
+            yield from self._editor.take_edits(rule, path)
+
     def _source(self) -> tuple[JsonScanner, int]:
         return (JsonScanner(self.text), 0) if self._new else (self._scanner, self._start)
 
@@ -93,16 +108,43 @@ def _new_value(new: tuple[Piece, ...]) -> JsonValue:
     return JsonValue(_NO_TEXT, 0, 0, new)
 
 
+NAME_CHARS = 100
+"""A longer name of a member is not shown. It is not cut, because the beginning of a secret would not be masked."""
+
+_Change = tuple[str, JsonValue | None, JsonValue | None, str]
+"""A changed place of an object or list: its name or `[index]`, its value before and after, its new name."""
+
+
+def _edit(rule: str, path: str, change: _Change) -> RuleEdit:
+    place, before, after, new_name = change
+    return RuleEdit(
+        rule,
+        _below(path, place),
+        "" if before is None else before.kind,
+        0 if before is None else before.written_bytes,
+        "" if after is None else after.kind,
+        0 if after is None else after.size_bytes,
+        _below(path, new_name) if new_name else "",
+    )
+
+
+def _below(path: str, place: str) -> str:
+    shown = place if len(place) <= NAME_CHARS else f"({len(place)} characters)"
+    return f"{path}.{shown}" if path and not place.startswith("[") else f"{path}{shown}"
+
+
 class JsonObjectEditor:
     """An object. If a name occurs more than once, its last member is used, as every known parser does."""
 
-    __slots__ = ("_has_changed", "_members", "_scanner", "_start")
+    __slots__ = ("_changes", "_has_changed", "_members", "_scanner", "_start")
 
     def __init__(self, scanner: JsonScanner, start: int) -> None:
         self._scanner = scanner
         self._start = start
         self._members: dict[str, JsonValue] | None = None
         self._has_changed = False
+        self._changes: list[_Change] | None = None
+        """What changed since the last `take_edits`."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._read()
@@ -178,9 +220,10 @@ class JsonObjectEditor:
 
     def drop(self, name: str) -> bool:
         """Drop the member; return whether there was one."""
-        is_there = self._read().pop(name, None) is not None
-        self._has_changed = self._has_changed or is_there
-        return is_there
+        dropped = self._read().pop(name, None)
+        if dropped is not None:
+            self._note(name, dropped)
+        return dropped is not None
 
     def keep(self, names: Collection[str]) -> bool:
         """Drop every other member; return whether there was one."""
@@ -193,8 +236,9 @@ class JsonObjectEditor:
         """Set the member to the JSON text of `new`, or add it at the end; return whether that changes it."""
         if len(new) == 1 and self.text(name) == new[0]:
             return False
-        self._read()[name] = _new_value(new)
-        self._has_changed = True
+        members, value = self._read(), _new_value(new)
+        self._note(name, members.get(name), value)
+        members[name] = value
         return True
 
     def rename(self, old: str, new: str) -> bool:
@@ -204,9 +248,24 @@ class JsonObjectEditor:
             return False
         if new in members:
             return self.drop(old)
+        self._note(old, members[old], members[old], new)
         self._members = {new if name == old else name: value for name, value in members.items()}
-        self._has_changed = True
         return True
+
+    def take_edits(self, rule: str, path: str = "") -> Iterator[RuleEdit]:
+        """Yield what changed since the last call, as edits of `rule` below `path`."""
+        changes, self._changes = self._changes, None
+        for change in changes or ():
+            yield _edit(rule, path, change)
+        for name, value in (self._members or {}).items():
+            if value.is_open:
+                yield from value.take_edits(rule, _below(path, name))
+
+    def _note(self, name: str, before: JsonValue | None, after: JsonValue | None = None, new_name: str = "") -> None:
+        self._has_changed = True
+        if self._changes is None:
+            self._changes = []
+        self._changes.append((name, before, after, new_name))
 
     def _read(self) -> dict[str, JsonValue]:
         if self._members is None:
@@ -218,11 +277,13 @@ class JsonObjectEditor:
 class JsonArrayEditor:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    __slots__ = ("_elements", "_has_changed")
+    __slots__ = ("_changes", "_elements", "_has_changed")
 
     def __init__(self, scanner: JsonScanner, start: int) -> None:
         self._elements = [JsonValue(scanner, *span) for span in scanner.elements(start)]
         self._has_changed = False
+        self._changes: list[_Change] = []
+        """What changed since the last `take_edits`."""
 
     def __len__(self) -> int:
         return len(self._elements)
@@ -254,18 +315,34 @@ class JsonArrayEditor:
 
     def drop(self, indices: Iterable[int]) -> None:
         dropped = frozenset(indices)
+        self._changes += [
+            (f"[{index}]", element, None, "") for index, element in enumerate(self._elements) if index in dropped
+        ]
         self._elements = [element for index, element in enumerate(self._elements) if index not in dropped]
         self._has_changed = self._has_changed or bool(dropped)
 
     def append(self, *new: Piece) -> None:
         """Append the JSON text of `new`."""
-        self._elements.append(_new_value(new))
+        value = _new_value(new)
+        self._changes.append((f"[{len(self._elements)}]", None, value, ""))
+        self._elements.append(value)
         self._has_changed = True
 
     def insert(self, text: bytes) -> None:
         """Insert the JSON `text` before all other elements."""
-        self._elements.insert(0, _new_value((text,)))
+        value = _new_value((text,))
+        self._changes.append(("[0]", None, value, ""))
+        self._elements.insert(0, value)
         self._has_changed = True
+
+    def take_edits(self, rule: str, path: str) -> Iterator[RuleEdit]:
+        """Yield what changed since the last call, as edits of `rule` below `path`."""
+        changes, self._changes = self._changes, []
+        for change in changes:
+            yield _edit(rule, path, change)
+        for index, element in enumerate(self._elements):
+            if element.is_open:
+                yield from element.take_edits(rule, f"{path}[{index}]")
 
 
 class JsonEditor:
@@ -274,12 +351,14 @@ class JsonEditor:
     `stream`: whether the upstream is to reply with a stream. `max_inputs`: limit on inputs in one request, or None.
     """
 
-    __slots__ = ("_call", "headers", "max_inputs", "stream", "top")
+    __slots__ = ("_call", "_noted_headers", "edits", "headers", "max_inputs", "stream", "top")
 
     def __init__(self, call: Call) -> None:
         self._call = call
         self.top = JsonObjectEditor(JsonScanner(call.body), call.body.index(b"{"))
-        self.headers = call.headers
+        self.headers = self._noted_headers = call.headers
+        self.edits = call.edits
+        """What the rules changed so far (`note_edits`)."""
         self.stream = call.stream
         self.max_inputs = call.max_inputs
 
@@ -298,6 +377,23 @@ class JsonEditor:
         """Whether the body may contain a member of this name, spelled without escapes. Faster than to look for it."""
         return b'"%b"' % name.encode() in self._call.body
 
+    def note_edits(self, rule: str) -> None:
+        """Add what changed since the last call to `edits`, as changes of `rule`. Call it after each change."""
+        noted = self.edits.with_more(self.top.take_edits(rule))
+        if self.headers is not self._noted_headers:
+            noted = noted.with_more(_header_edits(rule, self._noted_headers, self.headers))
+            self._noted_headers = self.headers
+        self.edits = noted
+
     def written(self) -> bytes:
         """Return the body with all changes, or the same object if there are none."""
         return b"".join(self.top.pieces()) if self.top.is_changed else self._call.body
+
+
+def _header_edits(rule: str, before: Headers, after: Headers) -> Iterator[RuleEdit]:
+    """Yield the fields that differ, each with the size of all its values."""
+    for name in dict.fromkeys(name for name, _ in (*before, *after)):
+        old, new = (b"".join(value for key, value in fields if key == name) for fields in (before, after))
+        if old != new:
+            kinds = ('"' if old else "", len(old), '"' if new else "", len(new))
+            yield RuleEdit(rule, name.decode("latin-1"), *kinds)

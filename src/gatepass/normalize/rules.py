@@ -45,7 +45,7 @@ from gatepass.normalize.messages import (
     TextContent,
     ToolIds,
 )
-from gatepass.types import Call, Target
+from gatepass.types import Call, RuleEdit, Target
 
 
 class Rule(Protocol):
@@ -108,14 +108,23 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
     if not call.body:
         return call, []
     editor = JsonEditor(call)
-    made = [change for change in changes if change.apply_to(editor)]
+    made = []
+    for change in changes:
+        if change.apply_to(editor):
+            made.append(change)
+            editor.note_edits(change.entry)
     if not made:
         return call, []
     # Several changes may have the same entry, such as two roles that move into the user message.
     adapted = (*call.adapted, *dict.fromkeys(change.entry for change in made))
-    body, headers = editor.written(), editor.headers
     return replace(
-        call, body=body, headers=headers, stream=editor.stream, max_inputs=editor.max_inputs, adapted=adapted
+        call,
+        body=editor.written(),
+        headers=editor.headers,
+        stream=editor.stream,
+        max_inputs=editor.max_inputs,
+        adapted=adapted,
+        edits=editor.edits,
     ), made
 
 
@@ -238,7 +247,9 @@ def with_model(call: Call, model: str) -> Call:
     comma = b"" if _EMPTY_OBJECT.match(body, start) else b","
     member = b'"model":%b%b' % (msgspec.json.encode(model), comma)
     # views, so that a body of megabytes is copied once
-    return call.with_body(b"".join((memoryview(body)[:start], member, memoryview(body)[start:])), ADDED)
+    written = b"".join((memoryview(body)[:start], member, memoryview(body)[start:]))
+    edit = RuleEdit(ADDED, "model", after='"', after_bytes=len(msgspec.json.encode(model)))
+    return replace(call.with_body(written, ADDED), edits=call.edits.with_more((edit,)))
 
 
 SEARCHED: tuple[Images | SearchedRule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECTORS)

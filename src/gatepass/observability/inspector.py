@@ -16,6 +16,8 @@ RECORD_BYTES = 2_000
 """What one request takes: its records, their texts at usual lengths, and its place in the ring."""
 ATTEMPT_BYTES = 1_000
 """What each attempt takes beyond the first one."""
+EDIT_BYTES = 400
+"""What each change of a rule takes."""
 CHARACTER_BYTES = 4
 """What a character of a text takes at most."""
 ANONYMOUS = 100
@@ -98,7 +100,10 @@ class Inspector(Observer):
 def _size_bytes(access: AccessRecord, attempt: AttemptRecord | None) -> int:
     texts = (access.reason or "", *access.adapted, *access.tried, *access.failover)
     size_bytes = RECORD_BYTES + CHARACTER_BYTES * sum(map(len, texts))
-    while attempt is not None:
-        size_bytes += ATTEMPT_BYTES * (1 + len(attempt.parts))
-        attempt = attempt.after
+    attempts = [attempt]
+    while attempts:
+        one = attempts.pop()
+        if one is not None:
+            size_bytes += ATTEMPT_BYTES + EDIT_BYTES * len(one.edits.listed) + CHARACTER_BYTES * len(one.reason or "")
+            attempts += (one.after, *one.parts)
     return size_bytes

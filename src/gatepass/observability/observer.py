@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import GatepassError, UpstreamErrorReply
-from gatepass.types import Target
+from gatepass.types import NO_EDITS, RuleEdits, Target
 
 
 # gc=False: the record refers to no container that could refer back, so the garbage collector need not track it.
@@ -99,6 +99,8 @@ class AttemptRecord(msgspec.Struct, eq=False):
     """It or an earlier attempt at this target followed a reused connection that closed without an answer."""
     adapted: tuple[str, ...] = ()
     """The changes of the request, and of the part of the reply that was relayed."""
+    edits: RuleEdits = NO_EDITS
+    """What its rules changed in the request, and where."""
     tried: tuple[str, ...] = ()
     """The changes that were tried and did not make the upstream accept the request."""
     upstream_request_id: str | None = None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord, AttemptRecord
+from gatepass.types import RuleEdit
 
 SUMMARY_FIELDS = ("id", "operation", "caller", "model", "upstream", "stream", "status", "outcome", "code", "hop")
 FILTERS = ("caller", "model", "upstream", "hop", "code", "outcome", "operation")
@@ -159,7 +161,8 @@ def _attempt(record: AttemptRecord, arrived_s: float, mask: Mask) -> dict[str, A
         "tried": list(record.tried),
         "renewed": record.renewed,
         "repeated_stale": record.repeated_stale,
-        "edits": [],
+        "edits": [_edit(one, mask) for one in record.edits.listed],
+        "edits_left_out": record.edits.left_out,
         "upstream_request_id": _masked(record.upstream_request_id, mask),
         "arrivals": None,
         "parts": [_attempt(part, arrived_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
@@ -179,6 +182,24 @@ def _token(record: AttemptRecord) -> dict[str, Any] | None:
         "age_s": _rounded(age_s),
         "left_s": _rounded(left_s),
         "wait_s": _rounded(record.token_wait_s),
+    }
+
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {"{": "object", "[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}
+)
+
+
+def _edit(edit: RuleEdit, mask: Mask) -> dict[str, Any]:
+    def value(kind: str, size_bytes: int) -> dict[str, Any] | None:
+        return {"type": KINDS.get(kind, "number"), "size_bytes": size_bytes} if kind else None
+
+    return {
+        "rule": mask(edit.rule),
+        "path": mask(edit.path),
+        "before": value(edit.before, edit.before_bytes),
+        "after": value(edit.after, edit.after_bytes),
+        "moved_to": mask(edit.moved_to) or None,
     }
 
 

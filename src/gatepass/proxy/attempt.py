@@ -123,6 +123,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             else await normalize_large(normalized, target, rules, threads)
         )
     attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
+    attempt.record.edits = normalized.edits
     if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
         _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
 
