@@ -85,13 +85,13 @@ def found_socket() -> str:
             "no running gatepass of this user was found. Start one with `gatepass serve`, or name its control socket"
             " with --socket"
         )
-    own_port = _own_port()
-    if (own := next((path for path in found if path.stem == own_port), None)) is not None:
+    port = own_port()
+    if (own := next((path for path in found if path.stem == port), None)) is not None:
         return str(own)
     raise NotRunning(f"several gatepass are running. Choose one with --socket: {', '.join(map(str, found))}")
 
 
-def _own_port() -> str | None:
+def own_port() -> str | None:
     """Return the port of the configuration; None if there is none, or if it cannot be read."""
     from gatepass.cli.healthcheck import listening, variable
     from gatepass.config.document import ConfigError

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from gatepass.cli.control import NotRunning, control_option, found_socket, request, span
+from gatepass.cli.control import NotRunning, control_option, found_socket, own_port, request, span
 from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
 from gatepass.cli.story_lines import (
     HEAD,
@@ -32,6 +32,7 @@ from gatepass.cli.story_lines import (
 POLL_S = 0.5
 WORKER_S = 0.9
 """A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/peers.py)."""
+DEFAULT_PORT = 8080
 MOST_LISTED = 1_000
 """As in server/inspection.py."""
 
@@ -49,6 +50,11 @@ class Follower:
         self.is_first = True
         self.after_s = 0.0
         """The end from which the next listing has to begin, by the clock of the listings."""
+
+    @property
+    def ended_after(self) -> str:
+        """The parameter of the next listing. It is exact: what it has again must be what is remembered."""
+        return repr(self.after_s)
 
     def new(self, found: Iterable[Summary], now_s: float, took_s: float) -> list[Summary]:
         """Return the requests that no earlier listing had, the oldest first.
@@ -115,7 +121,7 @@ def tail(
     try:
         while True:
             began_s = time.monotonic()
-            fields = {**given, "ended_after": f"{follower.after_s:.6f}", "limit": str(MOST_LISTED)}
+            fields = {**given, "ended_after": follower.ended_after, "limit": str(MOST_LISTED)}
             try:
                 page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
             except NotRunning:
@@ -203,6 +209,6 @@ def _unknown(request_id: str, path: str) -> str:
 
 
 def _base_url(path: str) -> str:
-    """Return the root of the URL of gatepass. The default socket has the port as its name."""
+    """Return the root of the URL of gatepass, whose default socket has the port as its name."""
     stem = Path(path).stem
-    return f"http://127.0.0.1:{stem if stem.isdigit() else 8080}"
+    return f"http://127.0.0.1:{stem if stem.isdigit() else own_port() or DEFAULT_PORT}"

@@ -24,10 +24,14 @@ WIDTH = 80
 """The columns of a story."""
 BARS = 30
 """The columns of a bar as long as the request."""
+SHORTEST_S = 0.00005
+"""Shorter phases would be shown as 0.0 ms."""
 SPARKS = "▁▂▃▄▅▆▇█"
 SILENCE = "·"
 SPARK_WIDTH = 72
 KIB = 1024
+UPSTREAM_ERROR_PAGE = "docs/reference/errors.md#upstream_error"
+UNCONNECTED = ("upstream_connect", "upstream_dns", "upstream_tls", "upstream_timeout_connect")
 NO_TOKEN = "token_unavailable"  # noqa: S105 - a code
 DELETE = 0x7F
 """The control character that `json.dumps` does not escape."""
@@ -106,16 +110,20 @@ def wrapped(text: str, begin: str = "  ", rest: str | None = None, width: int = 
 
 
 class Hop(NamedTuple):
-    """One part that the request passed. `failed` is the part of the final error, `left` one that gatepass gave up."""
+    """One part that the request passed.
+
+    `failed` is the part of the final error, `left` one that gatepass gave up, `gone` a client that closed first.
+    """
 
     name: str
-    state: Literal["passed", "failed", "left", "unreached", "running"]
+    state: Literal["passed", "failed", "gone", "left", "unreached", "running"]
     note: str = ""
 
 
 _MARKS: Mapping[str, tuple[str, str]] = {
     "passed": ("●", "green"),
     "failed": ("✗", "red"),
+    "gone": ("✗", "red"),
     "left": ("✗", "yellow"),
     "unreached": ("○", ""),
     "running": ("◌", "cyan"),
@@ -127,8 +135,6 @@ def way(story: Story) -> list[Hop]:
     error, attempts = story["error"], story["attempts"]
     failed_hop = "client" if story["outcome"] == "client_gone" else "" if error is None else error["hop"] or ""
     client = ", ".join(filter(None, (story["caller"] or story["peer"], story["user_agent"])))
-    if story["outcome"] == "client_gone":
-        client = ", ".join(filter(None, ("closed the connection", client)))
     changes = {entry for one in attempts for entry in one["adapted"]}
     inside = [f"{len(changes)} change{'s'[: len(changes) != 1]}"] if changes else []
     added_s = story["timings"]["added_s"]
@@ -142,7 +148,8 @@ def way(story: Story) -> list[Hop]:
     hops += [Hop(f"upstream:{one['upstream']}", "unreached", "not tried") for one in story.get("not_tried") or ()]
     if failed_hop and all(hop.name != failed_hop for hop in hops):
         hops.append(Hop(failed_hop, "passed"))
-    return [hop._replace(state="failed") if hop.name == failed_hop else hop for hop in hops]
+    is_gone = failed_hop == "client" and story["closed_by"] == "client"
+    return [hop._replace(state="gone" if is_gone else "failed") if hop.name == failed_hop else hop for hop in hops]
 
 
 def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool) -> Iterator[Hop]:
@@ -180,7 +187,7 @@ def way_lines(hops: Sequence[Hop]) -> Iterator[str]:
         if number:
             yield "  ┊" if hop.state == "unreached" else "  │"
         note = hop.note
-        end = "  ◀ failed here" if hop.state == "failed" else ""
+        end = {"failed": "  ◀ failed here", "gone": "  ◀ closed first"}.get(hop.state, "")
         line = f"  {mark} {padded(hop.name, name_width)}  "
         line = (line + cut(note, WIDTH - columns(line) - columns(end))).rstrip() + end
         yield coloured(line, colour) if colour and hop.state != "passed" else line
@@ -203,7 +210,7 @@ def _kinds(base: type[errors.GatepassError]) -> Iterator[type[errors.GatepassErr
         yield from _kinds(kind)
 
 
-def advice(code: str, hop: str, model: str) -> str:
+def advice(code: str, hop: str, model: str, credential: str = "") -> str:
     """Return the action of an error's documentation, with the names of this request in its commands."""
     # None under `python -OO`
     text = inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2]
@@ -211,8 +218,8 @@ def advice(code: str, hop: str, model: str) -> str:
     text = " ".join(text.split()).replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
     if part == "upstream":
         text = text.replace("`base_url`", f"`upstreams.{name}.base_url`").replace("the credential:", "its credential:")
-    if part == "credential":
-        text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(name)}")
+    if credential := name if part == "credential" else credential:
+        text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
     return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text
 
 
@@ -225,20 +232,31 @@ def next_command(hop: str, model: str) -> str:
 
 
 def error_lines(story: Story) -> Iterator[str]:
-    error = story["error"]
+    error, attempts = story["error"], story["attempts"]
     if error is None:
         if story["outcome"] == "client_gone":
-            yield from wrapped("The client closed the connection before it had the whole response.")
-            yield from wrapped("Compare the client's timeout with the time below.", "  What to do: ", "    ")
+            yield from _gone(story)
         return
     hop, code = error["hop"] or "gatepass", error["code"]
     yield from wrapped(error["message"] or "No message.")
-    action, command = advice(code, hop, story["model"]), next_command(hop, story["model"])
+    credential = attempts[-1]["token"]["credential"] if attempts and attempts[-1]["token"] else ""
+    action, command = advice(code, hop, story["model"], credential), next_command(hop, story["model"])
     if action:
         yield from wrapped(action, "  What to do: ", "    ")
     if command and command not in action:
         yield f"  Test the hop: {command}"
-    yield f"  Page: {error['page']}"
+    # an upstream's own code has no entry
+    page = error["page"] if kind_of(code, hop) is not errors.UpstreamErrorReply else UPSTREAM_ERROR_PAGE
+    yield f"  Page: {page}"
+
+
+def _gone(story: Story) -> Iterator[str]:
+    if story["closed_by"] == "gatepass":
+        yield from wrapped("gatepass closed the connection, because the client did not read the response.")
+        yield from wrapped("Check the client, and limits.send_stall_s.", "  What to do: ", "    ")
+    else:
+        yield from wrapped("The client closed the connection before it had the whole response.")
+        yield from wrapped("Compare the client's timeout with the times below.", "  What to do: ", "    ")
 
 
 # --- attempts and changes
@@ -252,11 +270,13 @@ _CAUSES: Mapping[str, str] = {
 
 
 def attempt_lines(story: Story) -> Iterator[str]:
+    message = (story["error"] or {}).get("message") or ""
     for attempt in story["attempts"]:
-        yield from _attempt(attempt)
+        yield from _attempt(attempt, message)
 
 
-def _attempt(attempt: Story) -> Iterator[str]:
+def _attempt(attempt: Story, message: str) -> Iterator[str]:
+    """Describe an attempt. Its reason is left out if `message`, the final error, has it."""
     model = attempt["upstream_model"]
     target = attempt["upstream"] + (f" as {model}" if model else "")
     results = (attempt["status"], attempt["outcome"] or "running", attempt["code"])
@@ -270,10 +290,11 @@ def _attempt(attempt: Story) -> Iterator[str]:
         note = "none" if attempt["code"] == NO_TOKEN else token_note(token)
         yield from wrapped(f"token of {token['credential']}: {note}", "     ")
     if (connect_s := attempt["connect_s"]) is not None:
-        yield f"     new connection in {duration(connect_s)}"
+        what = "no connection after" if attempt["code"] in UNCONNECTED else "new connection in"
+        yield f"     {what} {duration(connect_s)}"
     elif attempt["head_s"] is not None:
         yield "     reused connection"
-    if attempt.get("reason"):
+    if attempt.get("reason") and attempt["reason"] not in message:
         yield from wrapped(f"reason: {attempt['reason']}", "     ")
     if attempt["tried"]:
         yield from wrapped(f"changes that did not help: {', '.join(attempt['tried'])}", "     ")
@@ -356,9 +377,8 @@ def phases(story: Story) -> Iterator[Phase]:
             if end_s is not None and end_s > until_s:
                 yield Phase(f"{label}upstream, rest", until_s, end_s - until_s)
         elif upstream_s:
-            yield Phase(f"{label}upstream", at_s, upstream_s)
-            if end_s is not None and end_s > at_s + upstream_s:
-                yield Phase(f"{label}relay", at_s + upstream_s, end_s - at_s - upstream_s)
+            # the waits for a connection are a part of upstream_s
+            yield Phase(f"{label}upstream", at_s, upstream_s - (connect_s or 0.0))
 
 
 def time_lines(story: Story) -> Iterator[str]:
@@ -366,7 +386,7 @@ def time_lines(story: Story) -> Iterator[str]:
     total_s = timings["duration_s"] if timings["duration_s"] is not None else story.get("duration_s")
     if not total_s:
         return
-    shown = [*phases(story), Phase("all", 0.0, total_s)]
+    shown = [*(phase for phase in phases(story) if phase.length_s >= SHORTEST_S), Phase("all", 0.0, total_s)]
     name_width = max(columns(phase.name) for phase in shown)
     for phase in shown:
         yield f"  {padded(phase.name, name_width)}  {bar(phase, total_s)}  {duration(phase.length_s)}"
@@ -449,8 +469,8 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     colour = "cyan" if is_running else "green" if story["outcome"] == "ok" else "red"
     for line in wrapped(f"{result}{took}", ""):
         yield coloured(line, colour)
-    what = f"{story['method']} {story['path']}, {story['operation']}"
-    what += f" {story['model']}" if story["model"] else ""
+    what = f"{story['method']} {story['path']}"
+    what += f", {story['operation']} {story['model']}".rstrip() if story["operation"] != "none" else ""
     what += ", stream" if story["stream"] else ""
     yield from wrapped(what, "")
     place = " ".join(filter(None, (story.get("worker"), f"on {story['replica']}" if story.get("replica") else "")))
@@ -468,7 +488,7 @@ def ago(seconds: float) -> str:
 def _sizes(story: Story) -> Iterator[str]:
     facts = [f"{size(story['bytes_in'])} from the client", f"{size(story['bytes_out'])} to the client"]
     usage: Mapping[str, Any] = story["usage"] or {}
-    facts += [f"{count} {name.replace('_', ' ')}" for name, count in usage.items() if isinstance(count, int) and count]
+    facts += [f"{name.replace('_', ' ')}: {count}" for name, count in usage.items() if isinstance(count, int) and count]
     if story.get("empty_answer"):
         facts.append("the answer is empty")
     yield from wrapped(", ".join(facts))

@@ -256,7 +256,7 @@ def test_the_story_of_a_failed_request():
             "gatepass",
             "client:passed gatepass:failed",
         ),
-        (story(attempt(), outcome="client_gone", closed_by="client"), "client", "client:failed gatepass:passed"),
+        (story(attempt(), outcome="client_gone", closed_by="client"), None, "client:gone gatepass:passed"),
         (story(error={**CUT, "hop": "upstream:chat"}), "upstream:chat", "upstream:chat:failed"),
         (
             story(attempt(upstream="a", code="upstream_connect"), attempt(2, cause="next_target", upstream="b")),
@@ -340,6 +340,36 @@ def test_an_error_of_the_token_names_the_command_that_tests_it_once():
     gone = plain(error_lines(story(outcome="client_gone")))
     assert gone[0] == "  The client closed the connection before it had the whole response."
     assert plain(error_lines(story())) == []
+
+
+def test_the_error_of_an_upstream_has_the_page_and_the_credential_of_its_hop():
+    own = {**CUT, "code": "102", "message": "bad thing", "page": "docs/reference/errors.md#102"}
+    assert "  Page: docs/reference/errors.md#upstream_error" in plain(error_lines(story(attempt(), error=own)))
+    rejected = {**CUT, "code": "upstream_auth"}
+    assert "gatepass token corp --reveal" in " ".join(plain(error_lines(story(attempt(), error=rejected))))
+
+
+def test_a_client_that_does_not_read_is_closed_by_gatepass():
+    stalled = story(attempt(outcome="client_gone"), outcome="client_gone", closed_by="gatepass")
+    assert way(stalled)[0].state == "failed"
+    assert plain(error_lines(stalled))[0].startswith(
+        "  gatepass closed the connection, because the client did not read"
+    )
+
+
+def test_the_reason_of_the_last_attempt_is_not_repeated():
+    failed = attempt(code="upstream_dns", reason="No such name.", connect_s=0.04, outcome="connection_failed")
+    error = {**CUT, "code": "upstream_dns", "message": "No such name. Tried once."}
+    lines = plain(attempt_lines(story(failed, error=error)))
+    assert "     no connection after 40 ms" in lines
+    assert not any("reason:" in line for line in lines)
+    assert "     reason: No such name." in plain(attempt_lines(story(failed)))
+
+
+def test_a_failed_connection_is_one_bar():
+    failed = attempt(code="upstream_dns", connect_s=0.5, upstream_s=0.5, token=None)
+    names = [line.split()[0] for line in plain(time_lines(story(failed)))]
+    assert names == ["connect", "all", "first"]
 
 
 def test_parts_of_a_split_call_that_failed_are_listed():
