@@ -108,6 +108,28 @@ async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path, workers: int
         assert shlex.split(curl.partition("\n")[2].replace("\\\n", ""))[:2] == ["curl", "-sS"]
 
 
+async def test_a_captured_body_is_shown_and_sent_again_by_a_shell(tmp_path: Path):
+    shim = tmp_path / "bin" / "curl"
+    shim.parent.mkdir()
+    shim.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    shim.chmod(0o700)
+    text = "it's `id` $HOME \\ \\u001b[2J 名"
+    async with serving(tmp_path) as gp:
+        command("capture", "--model", "m", "--for", "1m", "--socket", gp.socket)
+        assert await ask(gp.port, "kept", messages=[{"role": "user", "content": text}]) == 200
+        lines = command("show", "kept", "--socket", gp.socket).splitlines()
+        assert "  request of the client:" in lines[lines.index("Bodies") :]
+        curl = command("show", "kept", "--curl", "--socket", gp.socket)
+        environment = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "GATEPASS_KEY": "gp-key"}
+        shell = await asyncio.create_subprocess_shell(curl, stdout=subprocess.PIPE, env=environment)
+        sent, _ = await asyncio.wait_for(shell.communicate(), 30)
+    arguments = sent.decode().split("\0")
+    assert "authorization: Bearer gp-key" in arguments
+    assert "gp-key" not in curl
+    body = json.loads(arguments[arguments.index("--data-raw") + 1])
+    assert body == {**BODY, "messages": [{"role": "user", "content": text}]}
+
+
 async def test_an_id_of_several_requests_lists_them(tmp_path: Path):
     async with serving(tmp_path) as gp:
         for model in ("one", "two"):

@@ -63,7 +63,7 @@ def duration(seconds: float | None) -> str:
 def size(size_bytes: int) -> str:
     """Return a number of bytes with its unit."""
     if size_bytes < 10 * KIB:
-        return f"{size_bytes} bytes"
+        return f"{size_bytes} byte{'s'[: size_bytes != 1]}"
     return f"{size_bytes / KIB:.0f} KiB" if size_bytes < KIB * KIB else f"{size_bytes / KIB / KIB:.1f} MiB"
 
 
@@ -324,11 +324,19 @@ def change_lines(story: Story) -> Iterator[str]:
         why = " (learned from the error of this request)" if rule in known else ""
         yield from wrapped(f"{rule}{why}", "  ", "    ")
         for edit in edits.get(rule, ()):
-            path, before, after = edit["path"], edit.get("before"), edit.get("after")
-            if before is not None:
-                yield coloured(cut(f"    - {path}: {_value(before)}", WIDTH), "red")
-            if after is not None:
-                yield coloured(cut(f"    + {path}: {_value(after)}", WIDTH), "green")
+            yield from _edit(edit)
+    if left_out := last.get("edits_left_out"):
+        yield f"    and {left_out} more changes"
+
+
+def _edit(edit: Story) -> Iterator[str]:
+    path, before, after, moved_to = edit["path"], edit.get("before"), edit.get("after"), edit.get("moved_to")
+    if before is not None:
+        yield coloured(cut(f"    - {path}: {_value(before)}", WIDTH), "red")
+    if after is not None:
+        yield coloured(
+            cut(f"    + {moved_to or path}: {_value(after)}{f', from {path}' if moved_to else ''}", WIDTH), "green"
+        )
 
 
 def _value(value: Any) -> str:
@@ -585,7 +593,7 @@ def curl_lines(story: Story, root_url: str) -> Iterator[str]:
         else:
             data = [f"--data-raw {quoted}"]
     elif story["method"] == "POST":
-        yield "# The body was not captured: write it to body.json."
+        yield "# The body was not captured (see `gatepass capture`): write it to body.json."
         data = ["-d @body.json"]
     url = shlex.quote(printable(f"{root_url}{story['path']}"))
     method = shlex.quote(printable(story["method"]))

@@ -385,6 +385,19 @@ def test_a_change_without_knowledge_of_its_paths_is_named():
     assert plain(change_lines(story())) == []
 
 
+def test_a_moved_value_is_shown_at_both_places():
+    moved = {"rule": "images=1", "path": "images[0]", "moved_to": "messages[0].content[1]"}
+    values = {"before": {"type": "string", "size_bytes": 1}, "after": {"type": "object", "size_bytes": 157}}
+    told = attempt(adapted=["images=1"])
+    lines = change_lines(story({**told, "edits": [{**moved, **values}], "edits_left_out": 7}))
+    assert plain(lines) == [
+        "  images=1",
+        "    - images[0]: string, 1 byte",
+        "    + messages[0].content[1]: object, 157 bytes, from images[0]",
+        "    and 7 more changes",
+    ]
+
+
 def test_the_wait_for_a_token_has_a_bar_of_its_own():
     waited = attempt(token={**TOKEN, "wait_s": 0.5}, began_s=0.2)
     timings = {**story()["timings"], "body_s": 0.2}
@@ -427,7 +440,8 @@ def test_a_time_has_a_unit(seconds: float | None, text: str):
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "text"), [(0, "0 bytes"), (10_239, "10239 bytes"), (20_480, "20 KiB"), (3 * 1024**2, "3.0 MiB")]
+    ("size_bytes", "text"),
+    [(0, "0 bytes"), (1, "1 byte"), (10_239, "10239 bytes"), (20_480, "20 KiB"), (3 * 1024**2, "3.0 MiB")],
 )
 def test_a_size_has_a_unit(size_bytes: int, text: str):
     assert size(size_bytes) == text
@@ -494,7 +508,7 @@ def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch
 
 def test_curl_without_a_captured_body_asks_for_a_file():
     comment, command = curl_lines(story(), "http://127.0.0.1:8080")
-    assert comment == "# The body was not captured: write it to body.json."
+    assert comment == "# The body was not captured (see `gatepass capture`): write it to body.json."
     assert shlex.split(command.replace("\\\n", "")) == [
         *("curl", "-sS", "-N", "-X", "POST", "http://127.0.0.1:8080/v1/chat/completions"),
         *("-H", "authorization: Bearer $GATEPASS_KEY", "-H", "content-type: application/json", "-d", "@body.json"),
