@@ -149,7 +149,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "page_action": LogEvent(
             "info",
             "A caller signed in at the page for operators, signed out, or ran one of its actions.",
-            "action caller role peer session",
+            "action caller role peer session model of_caller for_s upstream operation adapted forgotten call",
         ),
         "reload_refused": LogEvent(
             "error",
@@ -417,6 +417,9 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "action": "what the caller did: login, logout, or an action of the page",
         "role": "the role of the caller's key",
         "session": "a short name of the session: the same in all of its lines, and not its cookie",
+        "of_caller": "the caller whose requests are captured",
+        "forgotten": "how many learned rules were forgotten",
+        "call": "whether doctor sent real calls",
         "pid": "the process id",
         "again_in_s": "seconds until the next start",
         "workers": "the number of workers",

@@ -53,6 +53,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -724,3 +725,17 @@ class TransportFault(Exception):
 
 class ClientGone(Exception):
     """The client closed its connection, so the work for its request is cancelled."""
+
+
+def kind_of(code: str, hop: str = "") -> type[GatepassError]:
+    """Return the class of an error. A code that gatepass does not define is an upstream's own."""
+    for kind in _kinds(GatepassError):
+        if kind.code == code or (kind is UpstreamTimeout and code.startswith("upstream_timeout_")):
+            return kind
+    return UpstreamErrorReply if hop.startswith("upstream:") else InternalError
+
+
+def _kinds(base: type[GatepassError]) -> Iterator[type[GatepassError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)

@@ -11,6 +11,7 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from gatepass.clock import SystemClock
 from gatepass.server.ui.events import MOST_VIEWERS
+from gatepass.server.ui.routes import HEADERS, ROUTES, UiRoute
 from gatepass.server.ui.sessions import LIFE_S
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway
 from tests.integration.scripted import Scripted, Send, reply
@@ -166,3 +167,147 @@ async def test_an_open_page_does_not_delay_the_stop():
     assert SystemClock().now() - began_s < 3
     await ask.until(b"gatepass is stopping")
     await ask.__aexit__()
+
+
+# --- each route, as everybody
+
+ROWS: Mapping[str, tuple[Any, int]] = {
+    "GET api/session": (None, 200),
+    "POST api/login": ({"key": KEYS["viewer"]}, 200),
+    "POST api/logout": ({}, 200),
+    "GET api/events": (None, 400),
+    "GET api/requests": (None, 200),
+    "GET api/requests/{id}": (None, 200),
+    "GET api/models": (None, 200),
+    "GET api/callers": (None, 200),
+    "GET api/configuration": (None, 200),
+    "GET api/errors/{id}": (None, 200),
+    "POST api/rules/forget": ({"upstream": "chat", "model": "m", "operation": "chat", "adapted": "drop=x"}, 200),
+    "GET api/capture": (None, 200),
+    "POST api/capture": ({"for_s": 60}, 200),
+    "DELETE api/capture": (None, 200),
+    "POST api/doctor": ({}, 404),
+}
+"""The body of each route, and its status for those who may use it."""
+FORBIDDEN = (
+    {"host": "evil.example"},
+    {"host": "evil.example", "origin": "http://evil.example"},
+    {"origin": "http://evil.example"},
+    {"origin": "null"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+)
+
+
+def test_each_route_has_a_row():
+    assert {f"{route.method} {route.path}" for route in ROUTES} == set(ROWS)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_each_route_serves_its_role_and_no_other(route: UiRoute):
+    body, status = ROWS[f"{route.method} {route.path}"]
+    path = f"/ui/{route.path.format(id='x')}"
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
+        own = {"origin": origin(gp), "content-type": "application/json"}
+
+        async def answer(method: str = route.method, **fields: str) -> Answer:
+            headers = {**own, **{name.replace("_", "-"): value for name, value in fields.items()}}
+            return await gp.ask(body, path, method=method, headers=headers).answer()
+
+        roles = ["anyone", "viewer", "admin"]
+        for role in roles:
+            cookie = {} if role == "anyone" else {"cookie": await signed_in(gp, role)}
+            may = roles.index(role) >= roles.index(route.role)
+            assert (await answer(**cookie)).status == (status if may else 401 if role == "anyone" else 403), role
+        for role in KEYS:
+            found = await answer(authorization=f"Bearer {KEYS[role]}", x_api_key=KEYS[role])
+            assert found.status == (status if route.role == "anyone" else 401), role
+        cookie = {"cookie": await signed_in(gp, "admin")}
+        allowed = {one.method for one in ROUTES if one.path == route.path}
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - allowed:
+            async with gp.ask(body, path, method=method, headers={**own, **cookie}) as ask:
+                assert await ask.head() == 405, method
+        for fields in FORBIDDEN:
+            cookie = {"cookie": await signed_in(gp, "admin")}
+            found = await gp.ask(body, path, method=route.method, headers={**own, **cookie, **fields}).answer()
+            assert (found.status, found.error["code"][:9]) == (403, "forbidden"), fields
+            assert "set-cookie" not in found.headers
+        if route.method == "POST":
+            for fields in ({"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}):
+                cookie = {"cookie": await signed_in(gp, "admin")}
+                found = await gp.ask(body, path, headers={**own, **cookie, **fields}).answer()
+                assert found.status == 415
+            without = {name: value for name, value in own.items() if name != "origin"}
+            assert (await gp.ask(body, path, headers=without).answer()).status == 403
+
+
+@pytest.mark.parametrize("path", ["", "index.html", "nowhere.js", "api/nowhere"])
+async def test_no_file_reaches_another_site(path: str):
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
+        for fields in FORBIDDEN:
+            assert (await gp.ask(None, f"/ui/{path}", method="GET", headers=fields).answer()).status == 403
+
+
+async def test_each_response_has_the_fields_that_protect_the_page():
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
+        for path in ("/ui", "/ui/", "/ui/api/session", "/ui/api/nowhere", "/ui/api/requests", "/ui/../x"):
+            fields = (await get(gp, path)).headers
+            assert {name: fields[name] for name in HEADERS} == dict(HEADERS), path
+            assert fields["cache-control"] in ("no-store", "no-cache")
+
+
+async def test_only_an_admin_sees_captured_bodies():
+    async with (
+        Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream,
+        gateway(upstream=upstream.url, access=ACCESS, server=SERVER) as gp,
+    ):
+        cookies = {role: await signed_in(gp, role) for role in ("viewer", "admin")}
+        assert (await post(gp, "/ui/api/capture", {"for_s": 60}, cookie=cookies["admin"])).json()["running"]
+        key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}
+        assert (await gp.ask(HELLO, headers=key).answer()).status == 200
+        stories = {
+            role: (await get(gp, "/ui/api/requests/one", cookie=cookies[role])).json()["stories"] for role in cookies
+        }
+        assert json.loads(stories["admin"][0]["bodies"]["request"]) == HELLO
+        assert stories["viewer"][0]["captured"]
+        assert "bodies" not in stories["viewer"][0]
+
+
+async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "gatepass")
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
+        cookie = await signed_in(gp, "admin")
+        await post(gp, "/ui/api/rules/forget", ROWS["POST api/rules/forget"][0], cookie=cookie)
+        await post(gp, "/ui/api/logout", {}, cookie=cookie)
+        await post(gp, "/ui/api/login", {"key": "gp-wrong-key-0123456789"})
+    lines = [record.__dict__["fields"] for record in caplog.records if record.message == "page_action"]
+    assert [(line["action"], line["caller"]) for line in lines] == [
+        ("login", "a-admin"),
+        ("forget", "a-admin"),
+        ("logout", "a-admin"),
+    ]
+    assert lines[0]["session"] == lines[2]["session"]
+    written = [str(record.__dict__.get("fields")) for record in caplog.records]
+    assert any("'code': 'invalid_api_key'" in one for one in written)
+    assert not any(secret in one for one in written for secret in (KEYS["admin"], "gp-wrong", cookie.partition("=")[2]))
+
+
+@pytest.mark.parametrize("base_path", ["", "/llm"])
+async def test_the_page_is_at_the_root_and_below_the_base_path(base_path: str):
+    server = {**SERVER, "base_path": base_path}
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=server) as gp:
+        cookie = await signed_in(gp, "viewer", f"{base_path}/ui")
+        assert (await get(gp, f"{base_path}/ui/api/callers", cookie=cookie)).status == 200
+        assert (await get(gp, f"{base_path}/ui")).headers["location"] == "ui/"
+
+
+async def test_the_configuration_hides_secrets_and_names_origins():
+    credentials = {"corp": {"type": "static", "token": "planted-token-0123456789"}}
+    upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}}
+    async with gateway(upstreams=upstreams, credentials=credentials, access=ACCESS, server=SERVER) as gp:
+        answer = await get(gp, "/ui/api/configuration", cookie=await signed_in(gp, "viewer"))
+    rows = {row["setting"]: row for row in answer.json()["values"]}
+    assert rows["server.ui"] == {"setting": "server.ui", "value": True, "origin": "program", "secret": False}
+    assert rows["limits.connections"]["origin"] == "default"
+    assert rows["credentials.corp.token"]["value"] == rows["access.keys[0].hash"]["value"] == "(hidden)"
+    assert b"planted" not in answer.body

@@ -18,8 +18,8 @@ from gatepass import __version__
 from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
 from gatepass.config.changes import parsed_version, since
 from gatepass.config.container import Container
-from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
+from gatepass.config.effective import DEFAULT, effective, without_query
 from gatepass.config.load import LoadedConfig, load
 from gatepass.config.model import Config
 
@@ -50,7 +50,7 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
     changes = [] if earlier is None else list(since(earlier, loaded.document.tree))
     if as_json:
         settings = [
-            {"setting": dotted(setting), "value": _without_query(lookup(tree, setting)), "origin": origin}
+            {"setting": dotted(setting), "value": without_query(lookup(tree, setting)), "origin": origin}
             for setting, origin in shown.items()
         ]
         warnings = [*loaded.warnings, *idle]
@@ -106,40 +106,12 @@ def _load_for_json(path: str | None) -> LoadedConfig:
 _PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
 # YAML 1.1, which many editors and tools implement, reads the last four as booleans.
 _NOT_TEXT = frozenset(("null", "true", "false", "yes", "no", "on", "off"))
-_QUERY = re.compile(r"(?<=://)([^?]*)\?.*")
-DEFAULT = "default"
-
-
-def effective(loaded: LoadedConfig) -> tuple[Any, dict[SettingPath, str]]:
-    """Return the tree of all values, and the origin of each by its path: a line, a variable, a preset or `default`."""
-    tree = loaded.config.model_dump(mode="json", by_alias=True)
-    return tree, {path: origin_of(loaded, tree, path) for path in _places(tree, ())}
 
 
 def yaml_lines(tree: Any, origins: Mapping[SettingPath, str]) -> Iterator[str]:
     """Yield the values in `origins` as YAML, with the origin behind each. `type` is the first member of its block."""
     blocks = {path[:end]: "" for path in origins for end in range(len(path))}
     return _block(tree, (), {**blocks, **origins})
-
-
-def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
-    """Return the origin of the value at `path`, or `preset NAME` if a preset filled it in."""
-    origin = loaded.origin(path)
-    if origin != DEFAULT or len(path) < 3 or path[0] != "credentials" or lookup(tree, path) is None:
-        return origin
-    name = lookup(tree, (*path[:2], "preset"))
-    filled = lookup(PRESETS[name].settings, path[2:]) if name in PRESETS else None
-    return DEFAULT if filled is None else f"preset {name}"
-
-
-def _places(node: Any, path: SettingPath) -> Iterator[SettingPath]:
-    """Yield the path of each value that has a line: leaves and empty blocks."""
-    # an empty block has a line too, because nothing else would show that it was written
-    if not (isinstance(node, dict | list) and node):
-        yield path
-        return
-    for key, value in children(node):
-        yield from _places(value, (*path, key))
 
 
 def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> Iterator[str]:
@@ -157,15 +129,10 @@ def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> 
 def _scalar(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
-    text = str(_without_query(value))
+    text = str(without_query(value))
     # A colon with a space would begin a mapping. Other texts get the quotes of JSON, because JSON is YAML.
     is_plain = _PLAIN.match(text) and text.lower() not in _NOT_TEXT and ": " not in text
     return text if is_plain else json.dumps(text, ensure_ascii=False)
-
-
-def _without_query(value: Any) -> Any:
-    """Return `value`; if it is a URL, without its query, which may contain a key."""
-    return _QUERY.sub(r"\1?(hidden)", value) if isinstance(value, str) else value
 
 
 _REFERENCES = (

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from gatepass.cli.options import (
     summary,
 )
 from gatepass.clock import Clock
-from gatepass.errors import CallerError
+from gatepass.errors import CallerError, InvalidRequest
 
 if TYPE_CHECKING:
     from gatepass.cli.probe import ProbeCall
@@ -136,6 +136,8 @@ def doctor(
             report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
         asyncio.run(report.show(diagnose(loaded.config, calls, model=model, begin=report.begin)))
         sys.exit(report.finish())
+    except NoCall as error:
+        exit_unusable(str(error))
     except CallerError as error:
         refused = {"status": error.status, "code": error.code, "message": error.message}
         if as_json:
@@ -145,8 +147,12 @@ def doctor(
         sys.exit(CHECK_FAILED)
 
 
+class NoCall(Exception):
+    """doctor has no real call for what was asked."""
+
+
 def _calls(config: Config, model: str | None, operation: str | None, key: AccessKey | None) -> list[ProbeCall]:
-    """Return the real calls: of `model`, or of the first declared model of each operation."""
+    """Return the real calls: of `model`, or of the first declared model of each operation. Raises NoCall."""
     from gatepass.auth.model_access import check_model_access, check_operation_access
     from gatepass.cli.probe import ProbeCall
     from gatepass.operations.table import OPERATIONS
@@ -154,7 +160,7 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
     if model is not None:
         chosen = {operation or operation_of(config, model): model}
         if (only := next(iter(chosen))) not in CALL_OPERATIONS:
-            exit_unusable(NO_CALL.format(operation=only))
+            raise NoCall(NO_CALL.format(operation=only))
     else:
         chosen = {}
         for name in config.models:
@@ -165,7 +171,7 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
         # doctor has no sample request for the others
         chosen = {found: name for found, name in chosen.items() if found in CALL_OPERATIONS}
         if not chosen:
-            exit_unusable(NO_MODEL)
+            raise NoCall(NO_MODEL)
     calls = []
     for found, name in chosen.items():
         row = next(row for row in OPERATIONS if row.name == found)
@@ -348,6 +354,22 @@ async def diagnose(
             reason = without.get(state.upstreams[name].settings.credential)
             async for step in _test_upstream(state, state.upstreams[name], (calls, wanted), begin, reason):
                 yield step
+
+
+async def diagnose_for_page(
+    config: Config, model: str | None, call: bool, begin: Begin
+) -> AsyncGenerator[dict[str, object], None]:
+    """Yield the steps of `diagnose` as JSON, for the page at /ui. With `call` also send real calls.
+
+    Raises InvalidRequest if there is no call, and ModelNotFound.
+    """
+    try:
+        calls = _calls(config, model, None, None) if call else []
+    except NoCall as error:
+        raise InvalidRequest(str(error).replace("--call: ", "")) from None
+    async with aclosing(diagnose(config, calls, model=model, begin=begin)) as steps:
+        async for step in steps:
+            yield described(replace(step, why=printable(step.why), advice=printable(step.advice)))
 
 
 def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from gatepass.observability.redaction import Redactor
 
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
+    from gatepass.config.model import Config
     from gatepass.proxy.app_state import AppState
     from gatepass.server.supervisor import WorkerOptions
     from gatepass.store.guarded import WorkerStore
@@ -136,7 +137,7 @@ def serve(
             _log_start(loaded)
             source = ConfigSource(loaded, flags.load)
             with _control_socket(loaded, listening) as control:
-                DrainingServer(state, print_url, None, source, control).run(sockets=[listening])
+                DrainingServer(state, print_url, None, source, control, doctor).run(sockets=[listening])
             return
         _supervise(loaded, listening, count, flags.worker_command())
     finally:
@@ -246,6 +247,15 @@ def _log_start(loaded: LoadedConfig) -> None:
         LOG.warning("descriptors_short", extra={"fields": {"warning": warning}})
 
 
+def doctor(
+    config: Config, model: str | None, call: bool, begin: Callable[[str, str], object]
+) -> AsyncGenerator[dict[str, object], None]:
+    """Yield the steps of `gatepass doctor`, for the page at /ui."""
+    from gatepass.cli.doctor import diagnose_for_page
+
+    return diagnose_for_page(config, model, call, begin)
+
+
 KEYS_MARKER = "keyed"
 """A file in the workers' common folder. It exists once a worker has served with keys."""
 
@@ -279,7 +289,7 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     channel = WorkerChannel(folder, worker_name(options.number), lifeline, counts)
     source = ConfigSource(loaded, flags.load, keys_marker)
     control = None if options.control is None else socket.socket(fileno=options.control)
-    server = DrainingServer(state, lambda _: None, channel, source, control)
+    server = DrainingServer(state, lambda _: None, channel, source, control, doctor)
     server.run(sockets=[socket.socket(fileno=options.listening)])
 
 

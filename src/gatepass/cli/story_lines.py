@@ -196,24 +196,10 @@ def way_lines(hops: Sequence[Hop]) -> Iterator[str]:
 # --- what to do
 
 
-def kind_of(code: str, hop: str) -> type[errors.GatepassError]:
-    """Return the class of an error. A code that gatepass does not define is an upstream's own."""
-    for kind in _kinds(errors.GatepassError):
-        if kind.code == code or (kind is errors.UpstreamTimeout and code.startswith("upstream_timeout_")):
-            return kind
-    return errors.UpstreamErrorReply if hop.startswith("upstream:") else errors.InternalError
-
-
-def _kinds(base: type[errors.GatepassError]) -> Iterator[type[errors.GatepassError]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _kinds(kind)
-
-
 def advice(code: str, hop: str, model: str, credential: str = "") -> str:
     """Return the action of an error's documentation, with the names of this request in its commands."""
     # None under `python -OO`
-    text = inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2]
+    text = inspect.cleandoc(errors.kind_of(code, hop).__doc__ or "").partition("Action: ")[2]
     part, _, name = hop.partition(":")
     text = " ".join(text.split()).replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
     if part == "upstream":
@@ -246,7 +232,7 @@ def error_lines(story: Story) -> Iterator[str]:
     if command and command not in action:
         yield f"  Test the hop: {command}"
     # an upstream's own code has no entry
-    page = error["page"] if kind_of(code, hop) is not errors.UpstreamErrorReply else UPSTREAM_ERROR_PAGE
+    page = error["page"] if errors.kind_of(code, hop) is not errors.UpstreamErrorReply else UPSTREAM_ERROR_PAGE
     yield f"  Page: {page}"
 
 

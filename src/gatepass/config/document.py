@@ -165,8 +165,12 @@ def with_leaves(tree: Any, convert: Callable[[Any], Any]) -> Any:
 
 def lookup(tree: Any, path: SettingPath) -> Any:
     for key in path:
-        # as a dict, so that names and indexes are looked up alike and a leaf has neither
-        tree = dict(children(tree)).get(key)
+        if isinstance(tree, Mapping):
+            tree = tree.get(key)
+        elif isinstance(tree, list | tuple) and isinstance(key, int) and 0 <= key < len(tree):
+            tree = tree[key]
+        else:
+            return None
     return tree
 
 

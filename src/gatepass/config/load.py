@@ -84,6 +84,11 @@ class LoadedConfig:
         return ", ".join([origin, *(source for source in sources if source != origin)])
 
 
+def loaded_from_code(config: Config) -> LoadedConfig:
+    """Return a Config that a program made, with `program` as the origin of its values."""
+    return LoadedConfig(config, ConfigDocument("program", _plain(config)))
+
+
 def load(
     path: str | None,
     environment: Mapping[str, str],

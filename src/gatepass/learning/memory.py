@@ -105,6 +105,20 @@ class Memory:
             if not of_scope:
                 del self._by_scope[key[0]]
 
+    def forget_entry(self, model: str, operation: str, entry: str) -> list[RuleScope]:
+        """Forget the rules and the failures with this `LearnedRule.entry`, and return their scopes."""
+
+        def is_meant(key: Key, one: _StoredRule) -> bool:
+            return (key[0].model, key[0].operation, one.rule.entry) == (model, operation, entry)
+
+        stored = [key for key, one in self._stored.items() if is_meant(key, one)]
+        refuted = [key for key, one in self._refuted.items() if is_meant(key, one)]
+        for key in stored:
+            self.forget(key)
+        for key in refuted:
+            del self._refuted[key]
+        return [key[0] for key in (*stored, *refuted)]
+
     def used(self, key: Key) -> None:
         if (stored := self._stored.get(key)) is not None:
             stored.uses += 1

@@ -380,6 +380,13 @@ class Learner:
         self.settled[scope.model, scope.operation, stream] = until_s
         return True
 
+    def forget(self, model: str, operation: str, entry: str) -> int:
+        """Forget the rules `entry` of a model, which is then unknown again. Return how many there were."""
+        scopes = self.memory.forget_entry(model, operation, entry)
+        for scope in scopes:
+            self.trial.forget(scope)
+        return len(scopes)
+
     def session(
         self, scope: RuleScope, members: frozenset[str], mode: Mode = "on", policy: LearningPolicy | None = None
     ) -> LearningSession:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import chain
@@ -175,12 +175,17 @@ async def _own_status(state: AppState) -> bytes:
 async def _learned(call: PageRequest) -> Response:
     """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
     caller, state = call.reader(), call.state
-    parts = [msgspec.convert(json.loads(part), list[LearnedRuleRecord]) for part in (await call.parts()).values()]
-    records = visible(merged_records(chain(*parts)), caller, state.routes, state.config)
-    records = [marked(record, state.config, state.declared) for record in records]
+    records = learned_rules(await call.parts(), caller, state)
     if call.request.query_params.get("as") == "config":
         return Response(pinned(records, state.config, caller), media_type="application/yaml")
     return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
+
+
+def learned_rules(parts: Mapping[str, bytes], caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
+    """Return the rules of all workers for the models that `caller` may use. `parts` are those of `/learned`."""
+    found = [msgspec.convert(json.loads(part), list[LearnedRuleRecord]) for part in parts.values()]
+    records = visible(merged_records(chain(*found)), caller, state.routes, state.config)
+    return [marked(record, state.config, state.declared) for record in records]
 
 
 async def _own_learned(state: AppState) -> bytes:

@@ -53,7 +53,7 @@ from gatepass.server.listening import (
 from gatepass.server.pages import OPERATOR, is_browser, own_part, page_paths, page_routes
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
-from gatepass.server.ui.routes import BODY_BYTES, Ui, ui_paths
+from gatepass.server.ui.routes import BODY_BYTES, Doctor, Ui, ui_paths
 from gatepass.server.ui.sessions import FolderSessions, MemorySessions, Sessions
 from gatepass.types import ClientRequest
 
@@ -281,8 +281,12 @@ class DrainingServer(uvicorn.Server):
         channel: WorkerChannel | None = None,
         source: ConfigSource | None = None,
         control: socket.socket | None = None,
+        doctor: Doctor | None = None,
     ) -> None:
-        """`source` reads the configuration again. None: SIGHUP has no effect. `control` is the control socket."""
+        """`source` reads the configuration again. None: SIGHUP has no effect. `control` is the control socket.
+
+        `doctor` tests each hop, for the page at /ui.
+        """
         endpoint = ApiEndpoint(state)
         service = Service(lambda: endpoint)
         reloader = None if source is None else Reloader(endpoint, source, self._on_change)
@@ -305,6 +309,9 @@ class DrainingServer(uvicorn.Server):
         if state.config.serves_ui:
             store = MemorySessions() if channel is None else FolderSessions(channel.folder / SESSIONS)
             service.ui = Ui(lambda: service.state, Sessions(store), peers)
+            service.ui.doctor = doctor
+            if reloader is not None:
+                service.ui.loaded, service.ui.last_reload = lambda: reloader.loaded, lambda: reloader.last
             routes += service.ui.routes(state.config.server.base_path)
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)

@@ -135,6 +135,13 @@ class Reloader:
         self._loaded = source.loaded
         self._replacement = Replacement()
         self._lock = asyncio.Lock()
+        self.last: tuple[float, ReloadResult] | None = None
+        """The last reload that changed, refused or was asked for, and its time in seconds since the epoch."""
+
+    @property
+    def loaded(self) -> LoadedConfig:
+        """The file of the configuration in use, and what it says."""
+        return self._loaded
 
     async def watch(self, clock: Clock) -> NoReturn:
         """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart."""
@@ -191,6 +198,7 @@ class Reloader:
             if trigger != "watch":  # an operator may have repaired the issuer
                 result = replace(result, retried=tuple(self._endpoint.state.retry_failing()))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch" or is_restored:
+            self.last = state.clock.wall(), result
             state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
         return result

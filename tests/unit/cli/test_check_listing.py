@@ -1,4 +1,5 @@
-from gatepass.cli.check import DEFAULT, effective, yaml_lines
+from gatepass.cli.check import yaml_lines
+from gatepass.config.effective import DEFAULT, effective
 from gatepass.config.load import load
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -23,6 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gatepass import __version__
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
+from gatepass.config.load import LoadedConfig, loaded_from_code
+from gatepass.config.model import Config
 from gatepass.errors import (
     BodyTooLarge,
     ClientGone,
@@ -34,6 +37,7 @@ from gatepass.errors import (
     InvalidJson,
     InvalidRequest,
     MethodNotAllowed,
+    Overloaded,
     ReceiveTimeout,
     RoleNotAllowed,
     SessionRequired,
@@ -43,15 +47,17 @@ from gatepass.errors import (
 from gatepass.observability.observer import Refusal
 from gatepass.observability.traffic import Traffic
 from gatepass.operations.table import base_url
-from gatepass.protocols.error_objects import error_body, error_headers
+from gatepass.protocols.error_objects import error_body, error_headers, error_object
 from gatepass.proxy.app_state import AppState
 from gatepass.server.asgi import path_in, peer_in
+from gatepass.server.capturing import capture_state, start_capture, stop_capture
 from gatepass.server.connection_shares import TrustedProxies
 from gatepass.server.inspection import requests_listing, stories
-from gatepass.server.pages import own_part
+from gatepass.server.pages import learned_rules, own_part, pinned, shown
 from gatepass.server.peers import Peers
+from gatepass.server.reload import ReloadResult
 from gatepass.server.ui import views
-from gatepass.server.ui.events import OVERVIEW_TICKS, EventHub, EventStream, Topic
+from gatepass.server.ui.events import OVERVIEW_TICKS, EventHub, EventStream, Topic, event
 from gatepass.server.ui.sessions import LIFE_S, Sessions
 from gatepass.server.ui.static_files import StaticFile, is_current, static_files
 from gatepass.types import ClientRequest
@@ -61,6 +67,8 @@ LOG = logging.getLogger("gatepass.ui")
 PATH = "/ui"
 OWN = "/ui/"
 """What the workers ask each other for begins with it."""
+FORGET = f"{OWN}forget"
+LEARNED = "/learned"
 COOKIE = "gatepass_ui"
 OVERLAP_S = 2.0
 """Lists of two workers are some time apart, so requests that ended this long before the newest are asked for again."""
@@ -81,7 +89,14 @@ HEADERS: Mapping[str, str] = {
 """Fields of every response."""
 NO_STORE = {"cache-control": "no-store"}
 
+_STREAM_FIELDS = [(name.encode(), value.encode()) for name, value in {**HEADERS, **NO_STORE}.items()]
+DOCTOR_S = 180.0
+"""Limit on one run of doctor. Each of its steps has a limit of its own."""
+
 Role = Literal["anyone", "viewer", "admin"]
+Doctor = Callable[[Config, str | None, bool, Callable[[str, str], object]], AsyncGenerator[dict[str, object], None]]
+"""Yields the steps of `gatepass doctor` as JSON: for a configuration, a model or None, and whether to send real calls.
+The last argument is called with the hop and the name of each step that begins."""
 
 
 def ui_paths(base_path: str) -> tuple[str, ...]:
@@ -125,6 +140,11 @@ class Ui:
         self.current = current
         self.sessions = sessions
         self.files: Mapping[str, StaticFile] = static_files()
+        self.loaded: Callable[[], LoadedConfig | None] = lambda: None
+        """Returns what the file of the configuration says, None without one."""
+        self.last_reload: Callable[[], tuple[float, ReloadResult] | None] = lambda: None
+        self.doctor: Doctor | None = None
+        self.doctor_runs = False
         self.hub = EventHub(lambda: self.current().in_flight.draining)
         self._peers = peers
         self._traffic: Traffic | None = None
@@ -155,6 +175,11 @@ class Ui:
             return json.dumps(views.own_overview(state, self._traffic)).encode()
         if target == OWN + "callers":
             return json.dumps(views.own_callers(state)).encode()
+        if target.startswith(FORGET):
+            wanted = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True))
+            upstreams = [one for one in state.upstreams.values() if one.name == wanted["upstream"]]
+            scope = wanted["model"], wanted["operation"], wanted["adapted"]
+            return json.dumps(sum(one.state.learner.forget(*scope) for one in upstreams)).encode()
         return await own_part(target, state)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -403,9 +428,8 @@ async def _events(call: UiRequest) -> ASGIApp:
     else:
         raise InvalidRequest("The query has no `view`: overview or requests.", param="view")
     viewer = ui.hub.enter(key, topic, lambda: call.caller() is not None)
-    fields = [(name.encode(), value.encode()) for name, value in {**HEADERS, **NO_STORE}.items()]
     events = ui.hub.events(viewer, call.state.in_flight.tasks, call.state.clock)
-    return EventStream(events, fields, lambda: ui.hub.leave(viewer))
+    return EventStream(events, _STREAM_FIELDS, lambda: ui.hub.leave(viewer))
 
 
 class NewRequests:
@@ -434,12 +458,127 @@ async def _requests(call: UiRequest) -> ASGIApp:
 
 
 async def _story(call: UiRequest) -> ASGIApp:
-    return json_response({"stories": await stories(call.ui.collect, call.found)})
+    caller, found = call.require("viewer"), await stories(call.ui.collect, call.found)
+    if caller.role != "admin":
+        for story in found:
+            story.pop("bodies", None)
+    return json_response({"stories": found})
 
 
 async def _callers(call: UiRequest) -> ASGIApp:
     parts = await call.ui.collect_json(OWN + "callers")
     return json_response({"callers": views.callers(parts, call.state.config)})
+
+
+async def _models(call: UiRequest) -> ASGIApp:
+    caller, state = call.require("viewer"), call.state
+    records = learned_rules(await call.ui.collect(LEARNED), caller, state)
+    rules = [shown(record, state.clock.wall()) for record in records]
+    yaml = pinned(records, state.config, caller)
+    return json_response({"routes": views.routes(state.config, caller), "rules": rules, "yaml": yaml})
+
+
+async def _configuration(call: UiRequest) -> ASGIApp:
+    state, loaded = call.state, call.ui.loaded()
+    # the origins of the file, and the values in use: some need a restart
+    used = loaded_from_code(state.config) if loaded is None else replace(loaded, config=state.config)
+    values = await asyncio.to_thread(views.configuration, used, state.redactor.mask)
+    return json_response({"values": values, "reload": views.reload(call.ui.last_reload())})
+
+
+async def _error(call: UiRequest) -> ASGIApp:
+    return json_response(views.documented(call.found))
+
+
+# --- what an admin does
+
+
+async def _capture(call: UiRequest) -> ASGIApp:
+    return json_response(await capture_state(call.ui.collect))
+
+
+async def _start_capture(call: UiRequest) -> ASGIApp:
+    state = await start_capture(call.ui.collect, json.dumps(call.body).encode())
+    chosen = {"model": state["model"], "of_caller": state["caller"], "for_s": state["left_s"]}
+    call.log("capture", call.require("admin"), **chosen)
+    return json_response(state)
+
+
+async def _stop_capture(call: UiRequest) -> ASGIApp:
+    call.log("capture_stop", call.require("admin"))
+    return json_response(await stop_capture(call.ui.collect))
+
+
+async def _forget(call: UiRequest) -> ASGIApp:
+    """Forget a learned rule in all workers."""
+    caller = call.require("admin")
+    wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
+    known = learned_rules(await call.ui.collect(LEARNED), caller, call.state)
+    wall_s, count = call.state.clock.wall(), 0
+    if any(all(shown(one, wall_s)[name] == value for name, value in wanted.items()) for one in known):
+        count = sum(await call.ui.collect_json(f"{FORGET}?{urlencode(wanted)}"))
+    call.log("forget", caller, **wanted, forgotten=count)
+    return json_response({"forgotten": count})
+
+
+async def _doctor(call: UiRequest) -> ASGIApp:
+    """Test each hop, and send its steps as they end."""
+    caller, ui, model, calls = call.require("admin"), call.ui, call.body.get("model"), call.body.get("call", False)
+    if not (model is None or isinstance(model, str)) or not isinstance(calls, bool):
+        raise InvalidRequest("Expects `model`, a text or null, and `call`, true or false.")
+    if ui.doctor is None:
+        raise UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
+    if ui.doctor_runs:
+        raise Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
+    ui.doctor_runs = True
+    call.log("doctor", caller, model=model, call=calls)
+
+    def end() -> None:
+        ui.doctor_runs = False
+
+    return EventStream(_doctor_events(ui.doctor, call.state, model or None, calls), _STREAM_FIELDS, end)
+
+
+async def _doctor_events(
+    doctor: Doctor, state: AppState, model: str | None, calls: bool
+) -> AsyncGenerator[bytes, None]:
+    """Yield `begin` and `step` for each step, and `end` with the number of failures, or with an error."""
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+    mask = state.redactor.mask
+    failed = 0
+
+    def begin(hop: str, what: str) -> None:
+        queue.put_nowait(event("begin", {"hop": hop, "what": what}))
+
+    async def run() -> None:
+        nonlocal failed
+        try:
+            async with asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, model, calls, begin)) as steps:
+                async for step in steps:
+                    failed += step["outcome"] == "fails"
+                    texts = {name: mask(str(step[name])) for name in ("hop", "what", "why", "advice")}
+                    queue.put_nowait(event("step", {**step, **texts}))
+        finally:
+            queue.put_nowait(None)
+
+    running = asyncio.create_task(run(), name="doctor")
+    try:
+        while (data := await queue.get()) is not None:
+            yield data
+        await asyncio.wait((running,))
+        fault = running.exception()
+        if isinstance(fault, GatepassError):
+            yield event("end", {"failed": failed, "error": error_object(fault)["error"]})
+        elif isinstance(fault, TimeoutError):
+            late = Overloaded(f"doctor did not end within {DOCTOR_S:g} s.")
+            yield event("end", {"failed": failed, "error": error_object(late)["error"]})
+        elif fault is not None:
+            raise fault
+        else:
+            yield event("end", {"failed": failed})
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
 
 
 ROUTES: tuple[UiRoute, ...] = (
@@ -449,6 +588,14 @@ ROUTES: tuple[UiRoute, ...] = (
     UiRoute("GET", "api/events", "viewer", _events),
     UiRoute("GET", "api/requests", "viewer", _requests),
     UiRoute("GET", "api/requests/{id}", "viewer", _story),
+    UiRoute("GET", "api/models", "viewer", _models),
     UiRoute("GET", "api/callers", "viewer", _callers),
+    UiRoute("GET", "api/configuration", "viewer", _configuration),
+    UiRoute("GET", "api/errors/{id}", "viewer", _error),
+    UiRoute("POST", "api/rules/forget", "admin", _forget),
+    UiRoute("GET", "api/capture", "admin", _capture),
+    UiRoute("POST", "api/capture", "admin", _start_capture),
+    UiRoute("DELETE", "api/capture", "admin", _stop_capture),
+    UiRoute("POST", "api/doctor", "admin", _doctor),
 )
 """All routes of the API of the page. To add one, add it here: the tests request each one with each role."""

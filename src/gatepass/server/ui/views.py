@@ -5,22 +5,32 @@ The functions with `own_` return what one process contributes. All others are pu
 
 from __future__ import annotations
 
+import inspect
 import math
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey, moment_text
+from gatepass.config.document import dotted, lookup
+from gatepass.config.effective import effective, without_query
+from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
+from gatepass.errors import kind_of
+from gatepass.observability.capture import merged_states
+from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, Traffic, merged, series
 from gatepass.proxy.app_state import AppState
+from gatepass.server.reload import ReloadResult
 
 REPLICA = socket.gethostname()
 MOST_RENEWALS = 20
+HIDDEN = "(hidden)"
 FAILING_SHARE = 0.5
 """An upstream is `failing` if this share of the requests in its last slice with requests failed at it."""
 
@@ -70,6 +80,7 @@ def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
         "in_flight": state.in_flight.busy,
         "draining": state.in_flight.draining,
         "ready": state.ready,
+        "capture": state.capture.state(),
         "slices": [msgspec.to_builtins(one) for one in traffic.slices(wall_s)],
     }
 
@@ -89,6 +100,7 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
         "draining": bool(parts) and all(part["draining"] for part in parts),
         "ready": any(part["ready"] for part in parts),
         "series": series(totals, wall_s),
+        "capture": merged_states(part["capture"] for part in parts),
     }
 
 
@@ -202,6 +214,31 @@ def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
         "targets": [{"upstream": upstream, "model": None}],
         "capabilities": {},
     }
+
+
+def configuration(loaded: LoadedConfig, mask: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Return each value with its origin. Secrets and the hashes of keys are hidden, and so are queries of URLs."""
+    tree, origins = effective(loaded)
+    rows = []
+    for path, origin in origins.items():
+        value = without_query(lookup(tree, path))
+        is_secret = value == HIDDEN or (path[:2] == ("access", "keys") and path[-1] == "hash" and value is not None)
+        shown = HIDDEN if is_secret else mask(value) if isinstance(value, str) else value
+        rows.append({"setting": dotted(path), "value": shown, "origin": origin, "secret": is_secret})
+    return rows
+
+
+def reload(last: tuple[float, ReloadResult] | None) -> dict[str, Any] | None:
+    """Return the last reload of a process, with its time in RFC 3339; None if there was none."""
+    return None if last is None else {"at": moment(last[0]), **asdict(last[1])}
+
+
+def documented(code: str) -> dict[str, Any]:
+    """Return what an error code means and what to do, from the documentation of its class."""
+    kind = kind_of(code, "upstream:")
+    # the docstring is None under `python -OO`
+    text, _, action = inspect.cleandoc(kind.__doc__ or "").partition("Action: ")
+    return {"code": code, "status": kind.status, "text": text.strip(), "action": " ".join(action.split())}
 
 
 def _rounded(seconds: float | None) -> float | None:
