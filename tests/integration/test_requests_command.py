@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import Ask
-from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, begin_stream, chunk, reply
+from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, begin_stream, chunk, reply
 from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
@@ -45,6 +45,8 @@ async def ask(port: int, name: str, path: str = "/v1/chat/completions", **change
 
 def strict(request: Received) -> Dialogue:
     body = json.loads(request.body)
+    if body["model"] == "hangs":
+        return [Hold()]
     if body["model"] == "cut":
         return [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
     refused = "seed" in body and body["model"] == "strict"
@@ -228,3 +230,20 @@ async def test_tail_ends_with_ctrl_c_and_filters(tmp_path: Path):
             assert await asyncio.wait_for(tail.process.wait(), 30) == 0
             assert tail.process.stderr is not None
             assert await tail.process.stderr.read() == b""
+
+
+async def test_requests_in_progress_are_shown_if_asked_for(tmp_path: Path):
+    async with serving(tmp_path) as gp:
+        fields = {"content-type": "application/json", "x-request-id": "waits"}
+        async with Ask(
+            gp.port, "POST", "/v1/chat/completions", fields, json.dumps({**BODY, "model": "hangs"}).encode()
+        ):
+            await until(lambda: "waits" in command("tail", "--once", "--running", "--socket", gp.socket))
+            assert "waits" not in command("tail", "--once", "--socket", gp.socket)
+            await until(lambda: "◌ upstream:chat" in command("show", "waits", "--socket", gp.socket))
+            assert command("show", "waits", "--socket", gp.socket).startswith("running for ")
+            assert "leave --running out" in command("tail", "--failed", "--running", exit_code=2)
+        await until(lambda: "waits" in command("tail", "--once", "--failed", "--socket", gp.socket))
+        lines = command("show", "waits", "--socket", gp.socket).splitlines()
+        assert "client gone" in lines[0]
+        assert "◀ closed first" in lines[5]

@@ -53,7 +53,7 @@ class Follower:
 
     @property
     def ended_after(self) -> str:
-        """The parameter of the next listing. It is exact: what it has again must be what is remembered."""
+        """The parameter of the next listing. Rounded down, it would list requests that are not remembered any more."""
         return repr(self.after_s)
 
     def new(self, found: Iterable[Summary], now_s: float, took_s: float) -> list[Summary]:
@@ -121,7 +121,8 @@ def tail(
     try:
         while True:
             began_s = time.monotonic()
-            fields = {**given, "ended_after": follower.ended_after, "limit": str(MOST_LISTED)}
+            limit = last if follower.is_first and not failed else MOST_LISTED
+            fields = {**given, "ended_after": follower.ended_after, "limit": limit}
             try:
                 page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
             except NotRunning:

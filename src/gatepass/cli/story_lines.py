@@ -528,7 +528,8 @@ HEAD = ("UTC", "", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
 def list_line(cells: Sequence[str], width: int | None = LIST_WIDTH) -> str:
-    """Return the cells in aligned columns. An id is never cut. The last cell has what is left of `width`, None: all."""
+    """Return the cells in aligned columns. An id is never cut. The last cell gets the rest of `width`, and is not cut
+    without one."""
     at_end = cells[-1]
     front = [
         text if number == 2 and columns(text) > wide else padded(text, wide)
