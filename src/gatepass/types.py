@@ -311,6 +311,8 @@ class StreamedResponse(Hidden, msgspec.Struct, frozen=True, gc=False):
     next_number: int = 0
     is_numbered: bool = False
     """Whether its events have a `sequence_number`. llama.cpp's have none."""
+    request_id: str = ""
+    """gatepass's id of the request."""
 
 
 class Response(Protocol):

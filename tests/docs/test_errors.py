@@ -80,7 +80,7 @@ def test_the_error_objects_of_the_page_are_those_of_gatepass():
     for error in shown:
         part, _, name = error["error"]["hop"].partition(":")
         built = kinds[error["error"]["code"]](error["error"]["message"], **{part: name})
-        assert error == error_object(built)
+        assert error == error_object(built, error["error"]["request_id"])
 
 
 def test_the_page_has_at_most_450_words():

@@ -58,7 +58,9 @@ async def test_an_error_in_a_200_is_the_error_of_the_page():
     async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
         answer = await served.ask(HELLO, CHAT).answer()
     assert answer.status == 400
-    assert json.loads(answer.body) == json.loads(client_body)
+    error, shown = answer.error, json.loads(client_body)["error"]
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert {**error, "request_id": ""} == {**shown, "request_id": ""}
 
 
 async def test_the_rejection_of_the_page_causes_its_rule():

@@ -78,7 +78,7 @@ async def test_error_of_another_format_keeps_its_status_and_message(foreign, sha
     assert (answer.status, error["code"], error["hop"]) == (status, code or "upstream_error", "upstream:chat")
     assert WORDS in json.dumps(error)
     assert isinstance(error["message"], str)
-    assert set(error) <= {"message", "type", "param", "code", "hop", "upstream"}
+    assert set(error) <= {"message", "type", "param", "code", "hop", "request_id", "upstream"}
 
 
 async def test_a_limit_states_how_long_to_wait():

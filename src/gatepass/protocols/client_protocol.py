@@ -151,8 +151,7 @@ class ClientProtocol:
 
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
         """Return the body of an error response: OpenAI's error object."""
-        del request_id
-        return error_body(error)
+        return error_body(error, request_id)
 
     def error_status(self, error: GatepassError) -> int:
         """Return the status of an error response: that of the error."""
@@ -176,8 +175,7 @@ class ClientProtocol:
 
         `rewords`: as in `stream_error` (protocols/error_objects.py).
         """
-        del streamed
-        return stream_error(error, rewords=rewords)
+        return stream_error(error, streamed.request_id, rewords=rewords)
 
     def hint(self, message: str, upstream: str, status: int) -> str | None:
         """Return advice about the upstream's `message` to a rejected call: none."""

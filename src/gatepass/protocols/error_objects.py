@@ -67,14 +67,17 @@ _STREAM_TEXTS = MappingProxyType(
 )
 
 
-def error_object(error: GatepassError) -> dict[str, Any]:
-    """Return `{"error": {message, type, param, code, hop}}`, with `upstream` if the upstream sent an error object."""
-    return _envelope(error, error.message, _type(error), _upstream_object(error))
+def error_object(error: GatepassError, request_id: str = "") -> dict[str, Any]:
+    """Return `{"error": {message, type, param, code, hop, request_id}}`.
+
+    With `upstream` if the upstream sent an error object, without `request_id` if there is no request.
+    """
+    return _envelope(error, request_id, error.message, _type(error), _upstream_object(error))
 
 
-def error_body(error: GatepassError) -> bytes:
+def error_body(error: GatepassError, request_id: str = "") -> bytes:
     """Return the body of an error response in OpenAI's format. An error before the operation is known has it too."""
-    return json_text(error_object(error))
+    return json_text(error_object(error, request_id))
 
 
 NO_STORE = (b"cache-control", b"no-store")
@@ -124,19 +127,19 @@ def retry_after(error: GatepassError) -> int | None:
     return max(1, math.ceil(min(error.retry_after_s, LONGEST_RETRY_AFTER_S)))
 
 
-def stream_error(error: GatepassError, *, rewords: bool = False) -> bytes:
+def stream_error(error: GatepassError, request_id: str = "", *, rewords: bool = False) -> bytes:
     """Return the `data: {"error": …}` event that ends a stream; nothing may follow it.
 
     It contains `error_object`. With `rewords` (`profiles.NAME.rewords_errors`) its message is one for which RAGFlow
     does not repeat the request (see `stream_message`).
     """
     if not rewords:
-        return b"data: " + json_text(error_object(error)) + b"\n\n"
+        return b"data: " + json_text(error_object(error, request_id)) + b"\n\n"
     message, upstream = stream_message(error), _upstream_object(error)
     if upstream is None and isinstance(error, UpstreamErrorReply) and error.message not in ("", message):
         upstream = _capped({"message": error.message})
     kind = _type(error)
-    reworded = _envelope(error, message, "stream_error" if REPLAYED.search(kind) else kind, upstream)
+    reworded = _envelope(error, request_id, message, "stream_error" if REPLAYED.search(kind) else kind, upstream)
     return b"data: " + json_text(reworded) + b"\n\n"
 
 
@@ -166,8 +169,10 @@ def _is_rejected_for_good(error: UpstreamErrorReply) -> bool:
     return status == 501 or not FINAL_CODES.isdisjoint(codes) or (status == 500 and kind == "invalid_request_error")
 
 
-def _envelope(error: GatepassError, message: str, kind: str, upstream: Any) -> dict[str, Any]:
+def _envelope(error: GatepassError, request_id: str, message: str, kind: str, upstream: Any) -> dict[str, Any]:
     inner = {"message": message, "type": kind, "param": error.param, "code": error.public_code, "hop": error.hop}
+    if request_id:
+        inner["request_id"] = request_id
     if upstream is not None:
         inner["upstream"] = upstream
     return {"error": inner}

@@ -75,13 +75,13 @@ _KNOWN_AS_TOO_LONG = ("prompt is too long", "input length and `max_tokens` excee
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
-def error_of(error: GatepassError, status: int, message: str) -> Object:
+def error_of(error: GatepassError, status: int, message: str, request_id: str) -> Object:
     """Return Anthropic's error object for an error that is sent with `status`."""
     kind = error.kind if isinstance(error, UpstreamErrorReply) else None
     if kind not in TYPES.values():
         kind = TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
     inner = {"type": kind, "message": message, "code": error.public_code, "hop": error.hop}
-    return {"type": "error", "error": inner}
+    return {"type": "error", "error": inner, "request_id": request_id}
 
 
 class _OfAnthropic(ClientProtocol):
@@ -97,7 +97,7 @@ class _OfAnthropic(ClientProtocol):
         """Return Anthropic's error object, or the upstream's own body."""
         if isinstance(error, UpstreamErrorReply) and error.original:
             return error.original
-        return json_text({**error_of(error, self.error_status(error), error.message), "request_id": request_id})
+        return json_text(error_of(error, self.error_status(error), error.message, request_id))
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         """Return `body` if it is Anthropic's error object."""
@@ -108,9 +108,8 @@ class _OfAnthropic(ClientProtocol):
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         """Return the event `error`, at which SDKs raise."""
-        del streamed
         message = stream_message(error) if rewords else error.message
-        return event_of(error_of(error, self.error_status(error), message))
+        return event_of(error_of(error, self.error_status(error), message, streamed.request_id))
 
 
 class Messages(_OfAnthropic):

@@ -428,7 +428,7 @@ def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords:
     `response.failed` before a `response.created`. Codex reads only the second: `code_of`, and the text in which it
     searches for the wait before the next request.
     """
-    document = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
+    document = json.loads(stream_error(error, streamed.request_id, rewords=rewords).removeprefix(b"data: "))
     own, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
     members = {"code": own, "message": message, "param": document["error"]["param"], "sequence_number": number}
     code = code_of(error)

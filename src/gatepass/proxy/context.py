@@ -372,6 +372,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         return replace(
             streamed,
             id=streamed.id or f"resp_{self.client_request.id}",
+            request_id=self.client_request.id,
             model=streamed.model or model,
             created_s=streamed.created_s or int(self.state.clock.wall()),
         )

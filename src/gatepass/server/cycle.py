@@ -43,20 +43,25 @@ _STATUS_LINES = MappingProxyType(
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
+CONSONANTS = str.maketrans("0123456789abcdef", "bcdfghjklmnpqrst")
+"""Request ids have no digits: RAGFlow repeats a request if `429` or `503` is anywhere in the text of its error. They
+have no vowels either, so that they spell no word."""
+
+
 class RequestIds:
     """Creates request ids: a random prefix for the process, then a counter."""
 
     # a random id for each request needs a system call (3 µs)
 
     def __init__(self) -> None:
-        self._process = secrets.token_hex(8)
+        self._process = secrets.token_hex(8).translate(CONSONANTS)
         self._numbers = count(1)
 
     def of(self, given: bytes | None) -> str:
         """Return `given`, the client's x-request-id, if it has only letters, digits and `._:-`, otherwise a new id."""
         if given is not None and _REQUEST_ID.match(given):
             return given.decode("ascii")
-        return f"{self._process}{next(self._numbers):08x}"
+        return self._process + f"{next(self._numbers):08x}".translate(CONSONANTS)
 
 
 class CycleConnection(Protocol):

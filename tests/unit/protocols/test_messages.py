@@ -311,8 +311,9 @@ def test_an_error_has_anthropics_form_and_type(error, kind):
     body = json.loads(MESSAGES.error_body(error, "id-1"))
     inner = {"type": kind, "message": "x", "code": error.public_code, "hop": error.hop}
     assert body == {"type": "error", "error": inner, "request_id": "id-1"}
-    name, data = MESSAGES.stream_error(error, StreamedResponse(), rewords=False).rstrip().split(b"\n")
-    assert (name, json.loads(data.removeprefix(b"data: "))) == (b"event: error", {"type": "error", "error": inner})
+    streamed = StreamedResponse(request_id="id-1")
+    name, data = MESSAGES.stream_error(error, streamed, rewords=False).rstrip().split(b"\n")
+    assert (name, json.loads(data.removeprefix(b"data: "))) == (b"event: error", body)
 
 
 OWN = b'{ "type":"error", "error": {"type":"invalid_request_error","message":"prompt \\u0069s"} ,"x":1}'

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gatepass.protocols.error_objects import REPLAYED
 from gatepass.server.cycle import RequestIds
 
 
@@ -11,6 +12,12 @@ def test_ids_are_unique_in_a_process_and_differ_between_processes():
     assert len(set(ids)) == len(ids)
     assert {len(one) for one in ids} == {24}
     assert ids[0][:16] != ids[-1][:16]
+
+
+def test_no_id_has_a_digit_or_a_word_for_which_ragflow_repeats_a_request():
+    ids = RequestIds()
+    assert not any(REPLAYED.search(ids.of(None)) for _ in range(0x600))
+    assert ids.of(None).isalpha()
 
 
 @pytest.mark.parametrize(
@@ -26,4 +33,4 @@ def test_ids_are_unique_in_a_process_and_differ_between_processes():
 )
 def test_clients_own_id_is_used_if_it_is_a_plain_word(given, kept):
     name = RequestIds().of(given)
-    assert name == kept if kept is not None else name.endswith("00000001")
+    assert name == kept if kept is not None else name.endswith("bbbbbbbc")
