@@ -109,6 +109,7 @@ OPTION_VALUES: Mapping[str, str] = {
     "--token-url": "https://sso.corp.example/token",
     "--upstream": "chat",
     "--url": "http://127.0.0.1:9000",
+    "--without": "drop=temperature",
     "--workers": "4",
 }
 """The value of an option in its example, unless its default or its choices give one."""
@@ -119,7 +120,11 @@ WHOLE_EXAMPLES: Mapping[str, str] = {
     "gatepass doctor --operation": "gatepass doctor gpt-4o --call --operation messages",
 }
 """The example of an option that requires another one."""
-ARGUMENTS: Mapping[str, str] = {"route": "gpt-4o", "show": "80ff6e979b76ece700000001"}
+ARGUMENTS: Mapping[str, str] = {
+    "route": "gpt-4o",
+    "show": "80ff6e979b76ece700000001",
+    "replay": "80ff6e979b76ece700000001",
+}
 """The required argument in examples of a command."""
 
 
@@ -212,6 +217,7 @@ OUTPUT_OF: Mapping[str, str] = {
     "tail": "operations/inspector.md#watch-requests",
     "show": "operations/inspector.md#find-the-cause-of-an-error",
     "capture": "operations/capture.md",
+    "replay": "operations/capture.md#send-a-captured-request-again",
     "keys list": "operations/keys.md#list-the-keys",
     "keys new": "operations/keys.md#create-a-key",
 }

@@ -382,7 +382,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
-        "replay_of": "the id of the captured request that an operator sent again",
+        "replay_of": "the id of the captured request that `gatepass replay` sent again",
         "empty_answer": "true for a chat that ended with the finish reason `stop` and without content or a call",
         "for_s": "seconds for which bodies are kept",
         "ended_by": "`expired`, `stopped`, or `replaced` by another capture",

@@ -108,6 +108,17 @@ class Operation:
         object.__setattr__(self, "configured_as", self.configured_as or self.name)
 
 
+class Replay(msgspec.Struct, frozen=True, gc=False):
+    """A captured request that is served again: `of` is its id, `profile` that of its caller.
+
+    `without` names the rules that are left out: rules, or entries of `x-gatepass-adapted`.
+    """
+
+    of: str
+    profile: str | None = None
+    without: tuple[str, ...] = ()
+
+
 # gc=False: no field can refer back, so the garbage collector need not track it
 class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The head of a request. Access is decided by it, before the body is read."""
@@ -124,6 +135,8 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     user_agent: bytes = b""
     names_coding: bool = False
     """Whether it has a `content-encoding` field, so that its body may be compressed."""
+    replay: Replay | None = None
+    """Set if an operator sends a captured request again. No client can set it."""
 
 
 class RuleEdit(msgspec.Struct, frozen=True, gc=False):
@@ -189,6 +202,8 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The result of `embeddings_options`, if parsing the body already found it."""
     edits: RuleEdits = NO_EDITS
     """What the entries of `adapted` changed."""
+    without: tuple[str, ...] = ()
+    """The rules that are left out, as in `Replay`."""
 
     def embeddings_options(self) -> EmbeddingsOptions:
         """Return the options of an embeddings call. Valid only for the client's own call, before rules change it."""

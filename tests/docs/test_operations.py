@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.cli.capture import capture_lines
+from gatepass.cli.capture import capture_lines, replay_lines
 from gatepass.cli.control import request, rule_lines
 from gatepass.cli.options import UNUSABLE
 from gatepass.cli.requests import tail
@@ -124,6 +124,15 @@ def test_the_capture_page_shows_what_its_command_prints() -> None:
     settings = {"model": "gpt-4o", "caller": "ragflow", "limit_bytes": 16 * 1024 * 1024}
     lines = capture_lines({"running": True, "left_s": 600.0, **settings}, has_started=True)
     assert shown("capture", "gatepass capture --model gpt-4o --caller ragflow --for 10m").splitlines() == [*lines]
+
+
+def test_the_capture_page_shows_what_replay_prints() -> None:
+    error = {"message": "Unsupported parameter: 'temperature'", "type": "invalid_request_error"}
+    body = json.dumps({"error": {**error, "param": "temperature", "code": None}}, separators=(",", ":"))
+    result = {"id": "replay-5d1c7a9e0b2f4836", "status": 400, "ended": True, "bytes": 125, "duration_s": 0.31}
+    lines = replay_lines({**result, "adapted": [], "body": body}, ("drop=temperature",))
+    command = "gatepass replay 80ff6e979b76ece700000001 --without drop=temperature"
+    assert shown("capture", command).splitlines() == [*lines]
 
 
 def test_the_inspector_page_shows_what_its_commands_print() -> None:

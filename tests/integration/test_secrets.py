@@ -17,9 +17,12 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.config.references import Reference
+from gatepass.observability.capture import CaptureSettings
 from gatepass.observability.log import configure
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.upstream_call import ERROR_BYTES
+from gatepass.server.pages import own_part
+from gatepass.server.replay import replay
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
@@ -218,6 +221,21 @@ async def play(gp: Gateway, servers: Servers, good: Sequence[str] = GOOD) -> lis
     return answers
 
 
+async def shown_stories(state: AppState, answers: list[Answer]) -> str:
+    """Return the stories of `answers` with their captured bodies, and replays of the first of them."""
+
+    async def collect(target: str) -> dict[str, bytes]:
+        part = await own_part(target, state)
+        return {"": part} if part else {}
+
+    ids = [answer.headers["x-request-id"] for answer in answers if "x-request-id" in answer.headers]
+    stories = [(await own_part(f"/story?id={one}", state)).decode() for one in ids]
+    replayable = [one for one in ids if (found := state.capture.find(one)) is not None and found.body]
+    replays = [str(await replay(collect, json.dumps({"id": one}).encode())) for one in replayable[:20]]
+    assert len(replays) > 5
+    return "\n".join([*stories, *replays])
+
+
 def assert_silent(text: str, secrets: list[str], where: str) -> None:
     """Assert that `text` contains none of `secrets`, neither unchanged nor as JSON writes it."""
     for secret in secrets:
@@ -234,18 +252,21 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     log = {"format": style, "level": "debug"}
     async with gateway(log=log, **servers.blocks()) as gp:
         with logged(gp.state) as out:
+            gp.state.capture.start(CaptureSettings())
             answers = await play(gp, servers, [name])
             metrics = await send(gp, None, "/metrics", method="GET")
             shown = "\n".join(map(repr, _inner(gp.state)))
+            stories = await shown_stories(gp.state, answers)
     secrets = [*CONFIGURED, *servers.tokens]
     assert name == "fixed" or len(servers.tokens) > 3, "a 401 was answered with a new token"
     bodies = "\n".join(answer.body.decode() for answer in answers)
     fields = "\n".join(f"{name}: {value}" for answer in answers for name, value in answer.headers.items())
     assert bodies.count("***") > 30, "echoes were masked, or there was none"
     assert "***" in out.getvalue()
+    assert stories.count("***") > 30
     for text, where in (
         *((out.getvalue(), "the log"), (bodies, "a body"), (fields, "a header")),
-        *((metrics.body.decode(), "/metrics"), (shown, "a repr")),
+        *((metrics.body.decode(), "/metrics"), (shown, "a repr"), (stories, "a captured body or a replay")),
     ):
         assert_silent(text, secrets, where)
 

@@ -85,7 +85,8 @@ class AppliedRules:
     def revise(self, call: Call) -> Call:
         """Return `call` with all rules applied, or the same object if no rule changes it."""
         in_order = sorted(self.by_key, key=lambda key: self.by_key[key].rule.rank)
-        changes = {key: self.by_key[key].rule.change() for key in in_order}
+        rules = {key: self.by_key[key].rule for key in in_order}
+        changes = {key: rule.change() for key, rule in rules.items() if rule.entry not in call.without}
         sent, made = apply_changes(call, changes.values()) if changes else (call, [])
         self.used = [key for key, change in changes.items() if change in made]
         return sent
@@ -241,6 +242,8 @@ class LearningSession:
 
         def is_excluded(rule: LearnedRule) -> bool:
             key = self._key(rule)
+            if self._sent is not None and rule.entry in self._sent.without:
+                return True
             return self._applied.excludes(key, rule) or self.memory.blocked_s(key, now_s) > 0
 
         rules = next_rules(rejection, relevant, self.policy, is_excluded)

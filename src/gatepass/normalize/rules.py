@@ -5,9 +5,10 @@ A rule is a named change of a call, and a `Change` edits its body. `normalize` a
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -134,10 +135,37 @@ def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
 
 
 def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
-    """Return `call` after each of `rules`; raise CallerError."""
-    for rule in rules:
+    """Return `call` after each of `rules` that it does not leave out; raise CallerError."""
+    for rule in rules if not call.without else _remaining(rules, call.without):
         call = rule.apply(call, target)
     return call
+
+
+def _remaining(rules: Iterable[Rule], without: Collection[str]) -> Iterator[Rule]:
+    """Yield `rules` without those that `without` names, by the name of a rule or the entry of a change."""
+    for rule in rules:
+        if rule.name in without:
+            continue
+        if isinstance(rule, ChangeRule | SearchedRule):
+            yield dataclasses.replace(rule, changes=tuple(one for one in rule.changes if one.entry not in without))
+        else:
+            yield _Unless(rule, without)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unless:
+    """Apply `rule` unless it makes a change that `without` names."""
+
+    rule: Rule
+    without: Collection[str]
+
+    @property
+    def name(self) -> str:
+        return self.rule.name
+
+    def apply(self, call: Call, target: Target) -> Call:
+        changed = self.rule.apply(call, target)
+        return call if any(entry in self.without for entry in changed.adapted[len(call.adapted) :]) else changed
 
 
 def applicable_rules(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:

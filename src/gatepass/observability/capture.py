@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ LOG = logging.getLogger("gatepass.capture")
 
 REQUEST_BYTES = 1024
 """What a captured request counts beside its bodies."""
-CUT = "\n[cut by gatepass capture]"
+CUT = "\n[cut by gatepass]"
 
 
 class CaptureSettings(msgspec.Struct, frozen=True):
@@ -40,7 +41,9 @@ class CaptureSettings(msgspec.Struct, frozen=True):
         return self.model in (None, model) and self.caller in (None, caller)
 
 
-class _Body(Hidden, msgspec.Struct, eq=False):
+class CapturedBody(Hidden, msgspec.Struct, eq=False):
+    """A body, or its beginning."""
+
     data: bytes | bytearray = b""
     is_cut: bool = False
 
@@ -58,14 +61,14 @@ class _Body(Hidden, msgspec.Struct, eq=False):
 class _Exchange(Hidden, msgspec.Struct, eq=False):
     """One request to an upstream. `sent` is None if its body is the client's, or if a later one replaced it."""
 
-    sent: _Body | None
-    reply: _Body
+    sent: CapturedBody | None
+    reply: CapturedBody
 
 
 class CapturedRequest(Hidden, msgspec.Struct, eq=False):
     """One captured request. `request` is None if gatepass does not hold its body, as of a form."""
 
-    request: _Body | None = None
+    request: CapturedBody | None = None
     ended: InspectedRequest | None = None
     """Its records, which the inspector may evict earlier. None until the request has ended."""
     exchanges: dict[AttemptRecord, _Exchange] = msgspec.field(default_factory=dict)
@@ -107,6 +110,8 @@ class Capture(Observer):
 
     def __init__(self, clock: Clock, hold: Callable[[int], bool], switch: SwitchObserver) -> None:
         """`hold` counts bytes in the budget, as `MemoryBudget.hold`. `switch` makes this object an observer, or not."""
+        self.name = secrets.token_hex(8)
+        """Tells the captures of several processes apart."""
         self._clock = clock
         self._hold = hold
         self._switch = switch
@@ -168,7 +173,7 @@ class Capture(Observer):
         captured = self._running(attempt.request_id) or self._begin(attempt.request_id)
         is_own = not body or body == self._bodies.get(attempt.request_id)
         sent = None if is_own else self._keep(captured, body)
-        captured.exchanges[attempt] = _Exchange(sent, _Body(bytearray()))
+        captured.exchanges[attempt] = _Exchange(sent, CapturedBody(bytearray()))
 
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
         captured = self._running(attempt.request_id)
@@ -221,9 +226,9 @@ class Capture(Observer):
             captured.request = self._keep(captured, body)
         return captured
 
-    def _keep(self, captured: CapturedRequest, data: bytes) -> _Body:
+    def _keep(self, captured: CapturedRequest, data: bytes) -> CapturedBody:
         room_bytes = self._room(captured, len(data))
-        return _Body(data[:room_bytes], room_bytes < len(data))
+        return CapturedBody(data[:room_bytes], room_bytes < len(data))
 
     def _room(self, captured: CapturedRequest, size_bytes: int) -> int:
         """Count up to `size_bytes` more for `captured`, and return how many. Older requests make room for them."""

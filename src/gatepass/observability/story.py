@@ -107,6 +107,7 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
         "usage": msgspec.to_builtins(access.usage),
         "upstream_request_id": _masked(access.upstream_request_id, mask),
         "empty_answer": access.empty_answer,
+        "replay_of": access.replay_of or None,
     }
 
 

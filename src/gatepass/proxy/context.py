@@ -286,6 +286,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             bytes_in=0,
             bytes_out=0,
         )
+        if client_request.replay is not None:
+            access.replay_of = client_request.replay.of
         if told := state.observers.request_began:
             state.observers.tell(told, access)
         return cls(client_request, state, state.profiles["plain"], access)

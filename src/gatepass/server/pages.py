@@ -37,7 +37,8 @@ from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.capturing import CAPTURE, own_capture
 from gatepass.server.inspection import REQUESTS, own_requests, with_bodies
-from gatepass.server.peers import STORY, Peers
+from gatepass.server.peers import REPLAY, STORY, Peers
+from gatepass.server.replay import own_replay
 from gatepass.types import ClientRequest
 
 UNREADY = 503
@@ -336,5 +337,7 @@ async def own_part(target: str, state: AppState) -> bytes:
         return await with_bodies(own_requests(target, state), state)
     if path.startswith(CAPTURE):
         return own_capture(target, state)
+    if path.startswith(REPLAY):
+        return await own_replay(target, state)
     own = next((page.own for page in PAGES if page.path == path), None)
     return b"" if own is None else await own(state)

@@ -53,6 +53,7 @@ from gatepass.server.listening import (
 from gatepass.server.pages import OPERATOR, is_browser, own_part, page_paths, page_routes
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
+from gatepass.server.replay import replay
 from gatepass.server.ui.routes import BODY_BYTES, Doctor, Ui, ui_paths
 from gatepass.server.ui.sessions import FolderSessions, MemorySessions, Sessions
 from gatepass.types import ClientRequest
@@ -192,12 +193,16 @@ class ControlServer:
             is_stop = request.method == "DELETE"
             return JSONResponse(await (stop_capture(collect) if is_stop else capture_state(collect)))
 
+        async def replay_one(request: Request) -> Response:
+            return JSONResponse(await replay(collect, await request.body()))
+
         own_routes = (
             Route("/reload", reload, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
             Route("/requests", requests, methods=["GET"]),
             Route("/requests/{id:path}", story, methods=["GET"]),
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
+            Route("/replay", replay_one, methods=["POST"]),
         )
         routes = [*page_routes(current, "", peers), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)

@@ -1,10 +1,13 @@
 import json
 import time
+from base64 import b64encode
 
 import pytest
 
-from gatepass.observability.redaction import KEPT, MASK, Redactor
+from gatepass.observability.redaction import KEPT, MASK, SLICE_CHARS, Redactor
 from tests.memory import traced_memory
+
+SLICED = 's3cret/value+of=a-key "0123456789"'
 
 
 def test_learned_value_is_masked_at_any_position():
@@ -174,3 +177,22 @@ def test_a_text_full_of_a_secret_is_masked_to_its_end():
     redactor.learn("s3cret-value")
     assert redactor.mask("s3cret-value " * 5_000 + "the end") == " ".join([MASK] * 1_026)
     assert redactor.mask("s3cret-value " * 1_000 + "the end") == f"{MASK} " * 1_000 + "the end"
+
+
+@pytest.mark.parametrize("before", range(0, 60, 7))
+@pytest.mark.parametrize("spelled", [SLICED, b64encode(SLICED.encode()).decode(), json.dumps(SLICED)[1:-1]])
+def test_no_slice_of_a_large_text_halves_a_secret(before, spelled):
+    redactor = Redactor()
+    redactor.learn(SLICED)
+    text = f"{'a b ' * (SLICE_CHARS // 4)}"[: SLICE_CHARS - before] + spelled + " c" * SLICE_CHARS
+    slices = list(redactor.slices(text))
+    assert "".join(slices) == redactor.mask(text)
+    assert max(map(len, slices)) <= SLICE_CHARS
+
+
+def test_a_text_of_nothing_but_secrets_is_hidden():
+    redactor = Redactor()
+    redactor.learn(SLICED)
+    shown = "".join(redactor.slices(SLICED * 20_000))
+    assert SLICED not in shown
+    assert set(shown) == {"*"}

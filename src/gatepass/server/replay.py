@@ -1,0 +1,171 @@
+"""Serve a captured request again, on the usual way: the same path, profile and body, as the admin of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import msgspec
+
+from gatepass.clock import wait_at_most
+from gatepass.errors import InvalidRequest
+from gatepass.observability.capture import CapturedBody, CapturedRequest
+from gatepass.observability.inspector import InspectedRequest
+from gatepass.observability.redaction import AROUND_CHARS
+from gatepass.proxy.app_state import AppState
+from gatepass.proxy.handler import handle
+from gatepass.proxy.models import ModelCatalog
+from gatepass.server.inspection import Collect
+from gatepass.server.peers import REPLAY
+from gatepass.types import ClientRequest, Hidden, Replay
+
+LOG = logging.getLogger("gatepass.serve")
+
+FIND = f"{REPLAY}/find"
+"""What the workers ask each other for: which of them holds a captured request. One of them then gets REPLAY."""
+WAIT_S = 40.0
+"""How long the operator waits for the end of the response. The request itself continues."""
+KEPT_BYTES = 64 * 1024 + AROUND_CHARS
+"""How much of the response is kept. Its last AROUND_CHARS are not shown, because they may begin a secret."""
+
+
+class _Order(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /replay` accepts. `without` names rules, or entries of `x-gatepass-adapted`."""
+
+    id: str
+    without: list[str] = []
+
+
+async def replay(collect: Collect, document: bytes) -> dict[str, Any]:
+    """Serve the captured request again that the JSON `document` names, in the worker that holds it.
+
+    Returns the id of the new request, its status, and the beginning of its response. Raises InvalidRequest.
+    """
+    try:
+        order = msgspec.json.decode(document, type=_Order)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The order to replay a request is invalid: {error}.") from None
+    held = [json.loads(part) for part in (await collect(f"{FIND}?{urlencode({'id': order.id})}")).values()]
+    if not held:
+        text = f"The request {order.id!r} is not captured. Capture it with `gatepass capture`, and send it again."
+        raise InvalidRequest(text)
+    one = max(held, key=lambda found: float(found["arrived_s"]))  # a client may use an id twice
+    if (problem := one["problem"]) is not None:
+        raise InvalidRequest(f"The request {order.id!r} cannot be replayed: {problem}.")
+    query = urlencode({"id": order.id, "capture": one["capture"], "without": order.without}, doseq=True)
+    results = [json.loads(part) for part in (await collect(f"{REPLAY}?{query}")).values()]
+    if not results:
+        raise InvalidRequest(f"The request {order.id!r} is not captured any more.")
+    result: dict[str, Any] = results[0]
+    return result
+
+
+async def own_replay(target: str, state: AppState) -> bytes:
+    """Find or replay a request that this process captured. Returns b"" if it is not this one that `target` asks."""
+    path, _, query = target.partition("?")
+    fields = parse_qs(query)
+    captured = state.capture.find(fields["id"][0])
+    if captured is None:
+        return b""
+    if path == FIND:
+        arrived_s = state.clock.now() if captured.ended is None else captured.ended.arrived_s
+        found = {"capture": state.capture.name, "arrived_s": arrived_s, "problem": _problem(captured)}
+        return json.dumps(found).encode()
+    ended, body = captured.ended, captured.body
+    if fields["capture"][0] != state.capture.name or ended is None or body is None:
+        return b""
+    return json.dumps(await _serve_again(ended, body, fields.get("without", []), state)).encode()
+
+
+def _problem(captured: CapturedRequest) -> str | None:
+    if captured.ended is None:
+        return "it is still running"
+    if captured.request is None:
+        return "its body was not captured, because it is a form or began before the capture"
+    return "its body was too large and is cut (`--bytes`)" if captured.request.is_cut else None
+
+
+async def _serve_again(ended: InspectedRequest, body: bytes, without: list[str], state: AppState) -> dict[str, Any]:
+    access = ended.access
+    profile = next((key.profile for key in state.config.access.keys if key.name == access.caller), None)
+    client_request = ClientRequest(
+        f"replay-{secrets.token_hex(8)}",
+        access.method,
+        access.path,
+        ((b"content-type", b"application/json"),),
+        "",
+        state.clock.now(),
+        replay=Replay(access.id, profile, tuple(without)),
+    )
+    cycle, has_ended = _ReplayCycle(body), asyncio.Event()
+    # the request belongs to the process: it continues when the operator waits no longer
+    task = state.in_flight.tasks.spawn(handle(client_request, state, ModelCatalog(state), cycle), "replay")
+    task.add_done_callback(partial(_on_served, has_ended))
+    await wait_at_most(has_ended, WAIT_S, state.clock)
+    return {
+        "id": client_request.id,
+        "replay_of": access.id,
+        "ended": task.done(),
+        "status": cycle.status,
+        "adapted": [entry for entry in cycle.adapted.split(", ") if entry],
+        "body": await cycle.response.text(state.redactor),
+        "bytes": cycle.sent_bytes,
+        "duration_s": round(state.clock.now() - client_request.arrived_s, 4),
+    }
+
+
+def _on_served(has_ended: asyncio.Event, task: asyncio.Task[None]) -> None:
+    has_ended.set()
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOG.error("request_failed", exc_info=error)
+
+
+class _ReplayCycle(Hidden):
+    """The client of a replay: it has sent the captured body, and keeps the beginning of the response."""
+
+    connected_before_drain = False
+    gave_up = False
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.status: int | None = None
+        self.adapted = ""
+        self.response = CapturedBody(bytearray())
+        self.sent_bytes = 0
+
+    def set_caller(self, caller: str) -> None:
+        """The operator's connection counts for no caller."""
+
+    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:  # noqa: ARG002 - it was within the limit when it was captured
+        if claim is not None:
+            claim(len(self._body))
+        return self._body
+
+    async def read_piece(self, limit_bytes: int) -> bytes:  # noqa: ARG002 - no form is replayed
+        return b""
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:  # noqa: ARG002 - nothing is framed
+        self.status = status
+        self.adapted = dict(headers).get(b"x-gatepass-adapted", b"").decode("latin-1")
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:  # noqa: ARG002 - the end of `handle` is the end
+        self.try_write(data)
+
+    def try_write(self, data: bytes) -> bool:
+        room_bytes = KEPT_BYTES - len(self.response.data)
+        self.response.data += data[:room_bytes]
+        self.response.is_cut = self.response.is_cut or room_bytes < len(data)
+        self.sent_bytes += len(data)
+        return True
+
+    def abort(self) -> None:
+        """There is no connection to close."""
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """The operator may leave: the request continues."""

@@ -1,0 +1,63 @@
+"""`gatepass capture` and `gatepass replay`: their options, and the lines that they print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+from gatepass.cli.capture import capture_lines, replay_lines
+
+STATE: dict[str, Any] = {
+    "running": True,
+    "left_s": 90.0,
+    "model": None,
+    "caller": "ragflow",
+    "limit_bytes": 1024 * 1024,
+}
+RESULT: dict[str, Any] = {"id": "replay-1", "status": 200, "ended": True, "bytes": 2, "duration_s": 0.5, "body": "{}"}
+
+
+def test_what_is_captured_is_a_sentence():
+    running = {**STATE, "captured": 3, "held_bytes": 512 * 1024}
+    assert [*capture_lines(running, has_started=False)] == [
+        "Capturing the bodies of every model and the caller ragflow for 1 min, up to 1.0 MiB in each process.",
+        "Captured so far: 3 requests, 0.5 MiB.",
+    ]
+    (line,) = capture_lines({"running": False}, has_started=False)
+    assert line.startswith("Nothing is captured.")
+
+
+def test_a_replay_names_the_changes_that_it_could_not_leave_out():
+    result = {**RESULT, "adapted": ["drop=seed", "repair=id"]}
+    assert [*replay_lines(result, ("repair=id", "drop=top_p"))] == [
+        "Sent again as replay-1: status 200, 2 bytes, 0.50 s.",
+        "Changes: drop=seed, repair=id",
+        "These changes cannot be left out, because they concern the response: repair=id",
+        "{}",
+        "`gatepass show replay-1` shows its story.",
+    ]
+
+
+def test_a_replay_that_still_runs_and_a_body_with_control_characters():
+    result = {**RESULT, "ended": False, "status": None, "adapted": [], "body": "a\x1b[2Jb\nc"}
+    first, second, _ = replay_lines(result)
+    assert first == "Sent again as replay-1: no response, it still runs."
+    assert second == "a�[2Jb\nc"
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--for", "10x"], "'10x' is not a number with one of the units s, m, h, such as 10m"),
+        (["--for", "-1"], "'-1' is not a number"),
+        (["--bytes", "1MB"], "'1MB' is not a number with one of the units KiB, MiB, GiB, such as 16MiB"),
+        (["--stop", "--for", "1m"], "--stop ends the capture: leave the other options out"),
+    ],
+)
+def test_a_wrong_option_is_reported_before_gatepass_is_asked(options, shown):
+    result = CliRunner().invoke(main, ["capture", *options, "--socket", "/nowhere"])
+    assert result.exit_code == 2
+    assert shown in " ".join(result.output.replace("│", " ").split())
