@@ -122,8 +122,8 @@ WHOLE_EXAMPLES: Mapping[str, str] = {
 """The example of an option that requires another one."""
 ARGUMENTS: Mapping[str, str] = {
     "route": "gpt-4o",
-    "show": "kmsgqpstjbnnrhlcbbbbbbbc",
-    "replay": "kmsgqpstjbnnrhlcbbbbbbbc",
+    "show": "80ff6e979b76ece700000001",
+    "replay": "80ff6e979b76ece700000001",
 }
 """The required argument in examples of a command."""
 

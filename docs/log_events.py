@@ -149,7 +149,8 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "page_action": LogEvent(
             "info",
             "A caller signed in at the page for operators, signed out, or ran one of its actions.",
-            "action caller role peer session model of_caller for_s upstream operation adapted forgotten call",
+            "action caller role peer session model of_caller for_s id without upstream operation"
+            " adapted forgotten call",
         ),
         "reload_refused": LogEvent(
             "error",
@@ -418,6 +419,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "role": "the role of the caller's key",
         "session": "a short name of the session: the same in all of its lines, and not its cookie",
         "of_caller": "the caller whose requests are captured",
+        "without": "the rules that a replay leaves out",
         "forgotten": "how many learned rules were forgotten",
         "call": "whether doctor sent real calls",
         "pid": "the process id",

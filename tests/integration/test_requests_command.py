@@ -232,19 +232,6 @@ async def test_tail_ends_with_ctrl_c_and_filters(tmp_path: Path):
             assert await tail.process.stderr.read() == b""
 
 
-async def test_a_terminal_without_utf_8_shows_what_it_can(tmp_path: Path):
-    async with serving(tmp_path) as gp:
-        assert await ask(gp.port, "down", model="down") == 502
-        shell = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gatepass", "show", "down", "--socket", gp.socket),
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-        )
-        shown, _ = await asyncio.wait_for(shell.communicate(), 30)
-    assert shell.returncode == 0
-    assert b"  ? upstream:dead  upstream_connect  ? failed here" in shown.splitlines()
-
-
 async def test_requests_in_progress_are_shown_if_asked_for(tmp_path: Path):
     async with serving(tmp_path) as gp:
         fields = {"content-type": "application/json", "x-request-id": "waits"}

@@ -271,6 +271,42 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
         assert_silent(text, secrets, where)
 
 
+@pytest.mark.parametrize("name", GOOD)
+async def test_no_secret_leaves_by_the_page(servers, name):
+    """The ring, a capture, the event stream and each view that an admin reads, after echoes of every kind."""
+    blocks = servers.blocks()
+    blocks["access"]["keys"][0]["role"] = "admin"
+    async with gateway(server={"ui": True, "drain_timeout_s": 0}, log={"level": "debug"}, **blocks) as gp:
+        own = {**JSON, "origin": f"http://127.0.0.1:{gp.port}"}
+        login = await gp.ask({"key": CLIENT_KEY}, "/ui/api/login", headers=own).answer()
+        own["cookie"] = login.headers["set-cookie"].partition(";")[0]
+
+        async def page(path: str) -> str:
+            answer = await gp.ask(None, f"/ui/api/{path}", method="GET", headers=own).answer()
+            assert answer.status == 200
+            return answer.body.decode()
+
+        with logged(gp.state) as out:
+            assert (await gp.ask({"for_s": 600}, "/ui/api/capture", headers=own).answer()).status == 200
+            async with gp.ask(None, "/ui/api/events?view=requests", method="GET", headers=own) as ask:
+                await ask.head()
+                await play(gp, servers, [name])
+                await ask.until(b'"unlisted"')
+            async with gp.ask(None, "/ui/api/events?view=overview", method="GET", headers=own) as overview:
+                await overview.head()
+                await overview.until(b"}\n\n")
+            listing = await page("requests?limit=1000")
+            ids = [one["id"] for one in json.loads(listing)["requests"]]
+            told = [await page(f"requests/{one}") for one in ids]
+            views = [await page(path) for path in ("session", "models", "callers", "configuration", "capture")]
+    assert len(ids) > 40
+    assert sum('"bodies"' in one for one in told) > 30
+    events = bytes(ask.body + overview.body).decode()
+    secrets = [*CONFIGURED, *servers.tokens, own["cookie"].partition("=")[2]]
+    for text in (out.getvalue(), events, listing, *told, *views):
+        assert_silent(text, secrets, "the page or the log")
+
+
 def _inner(state: AppState) -> Iterator[Any]:
     """Objects that a developer might print while debugging."""
     config = state.config

@@ -186,6 +186,7 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "GET api/capture": (None, 200),
     "POST api/capture": ({"for_s": 60}, 200),
     "DELETE api/capture": (None, 200),
+    "POST api/replay": ({"id": "unknown"}, 400),
     "POST api/doctor": ({}, 404),
 }
 """The body of each route, and its status for those who may use it."""
@@ -270,6 +271,8 @@ async def test_only_an_admin_sees_captured_bodies():
         }
         assert json.loads(stories["admin"][0]["bodies"]["request"]) == HELLO
         assert stories["viewer"][0]["captured"]
+        again = (await post(gp, "/ui/api/replay", {"id": "one"}, cookie=cookies["admin"])).json()
+        assert (again["status"], again["replay_of"]) == (200, "one")
         assert "bodies" not in stories["viewer"][0]
 
 

@@ -6,12 +6,10 @@ COMMANDS lists all commands with their one-line help. Nothing may import this pa
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
@@ -77,9 +75,6 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8 shows `?` for what it cannot
-                stream.reconfigure(errors="replace")
         try:
             return super().invoke(ctx)
         except OSError as error:  # click itself handles only a closed pipe

@@ -166,8 +166,8 @@ def tail(
 def show(request_id: str, number: int | None, socket_path: str | None, *, as_curl: bool, as_json: bool) -> None:
     """Show what happened to the request ID: the hop that failed, what gatepass changed, and where the time went.
 
-    ID is the `request_id` of the error, the `x-request-id` of the response, or the request id of the upstream. The curl
-    command of --curl reads the key from `$GATEPASS_KEY`.
+    ID is the `x-request-id` of the response, or the request id of the upstream. The curl command of --curl reads the
+    key from `$GATEPASS_KEY`.
 
     Exit codes: 0 shown, 1 the request is not known, several have this ID, or gatepass did not answer.
     """

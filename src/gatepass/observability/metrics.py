@@ -291,8 +291,8 @@ class Totals(msgspec.Struct, frozen=True):
     tokens_out: int = 0
     first_token_counts: tuple[int, ...] = ()
     duration_counts: tuple[int, ...] = ()
-    by_upstream: Mapping[str, tuple[int, int]] = MappingProxyType({})
-    by_caller: Mapping[str, tuple[int, int, int]] = MappingProxyType({})
+    by_upstream: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    by_caller: Mapping[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)
 
     def plus(self, other: Totals) -> Totals:
         return self._with(other, 1)

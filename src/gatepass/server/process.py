@@ -179,7 +179,10 @@ class ControlServer:
             return JSONResponse({"processes": len(found), "retried": list(names)})
 
         async def collect(target: str) -> dict[str, bytes]:
-            return {"": await own_part(target, current())} if peers is None else await peers.collect(target)
+            if peers is not None:
+                return await peers.collect(target)
+            part = await own_part(target, current())
+            return {"": part} if part else {}
 
         async def requests(request: Request) -> Response:
             return JSONResponse(await requests_listing(collect, dict(request.query_params)))

@@ -77,7 +77,7 @@ def attempt(number: int = 1, **changed: Any) -> dict[str, Any]:
 
 def story(*attempts: dict[str, Any], **changed: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "id": "kmsgqpstjbnnrhlcbbbbbbbc",
+        "id": "80ff6e979b76ece700000001",
         "replica": "host-a",
         "worker": "worker-1",
         "state": "ended",
@@ -229,7 +229,7 @@ def test_the_story_of_a_failed_request():
         "  closed first by: upstream",
         "",
         "Ids",
-        "  gatepass  kmsgqpstjbnnrhlcbbbbbbbc",
+        "  gatepass  80ff6e979b76ece700000001",
         "  upstream  req_1",
     ]
 
@@ -454,7 +454,7 @@ def test_wrapped_text_keeps_words_and_breaks_chinese():
 
 
 SUMMARY: dict[str, Any] = {
-    "id": "kmsgqpstjbnnrhlcbbbbbbbc",
+    "id": "80ff6e979b76ece700000001",
     "worker": "",
     "state": "ended",
     "arrived_at": ARRIVED,
@@ -489,10 +489,10 @@ def test_a_list_is_aligned_and_fits_100_columns():
     ]
     assert plain(rows) == [
         "UTC          ID                       CALLER     MODEL            TIME    UPSTREAM OR ERROR",
-        "17:00:01 200 kmsgqpstjbnnrhlcbbbbbbbc ragflow    gpt-4o            1.20 s chat 2 tries images=conte…",
-        "17:00:01 503 kmsgqpstjbnnrhlcbbbbbbbc 名名名名…  a-very-long-nam…  1.20 s token_unavailable credent…",
+        "17:00:01 200 80ff6e979b76ece700000001 ragflow    gpt-4o            1.20 s chat 2 tries images=conte…",
+        "17:00:01 503 80ff6e979b76ece700000001 名名名名…  a-very-long-nam…  1.20 s token_unavailable credent…",
         f"17:00:01 -   {'i' * 36} ragflow    gpt-4o            1.20 s client gone 2…",
-        "17:00:00 ... kmsgqpstjbnnrhlcbbbbbbbc ragflow    gpt-4o            600 ms chat 2 tries images=conte…",
+        "17:00:00 ... 80ff6e979b76ece700000001 ragflow    gpt-4o            600 ms chat 2 tries images=conte…",
     ]
     assert all(columns(row) <= LIST_WIDTH for row in plain(rows))
     assert click.unstyle(summary_line({**SUMMARY, **ERROR}, None)).endswith("token_unavailable credential:corp")

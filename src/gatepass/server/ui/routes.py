@@ -56,6 +56,7 @@ from gatepass.server.inspection import requests_listing, stories
 from gatepass.server.pages import learned_rules, own_part, pinned, shown
 from gatepass.server.peers import Peers
 from gatepass.server.reload import ReloadResult
+from gatepass.server.replay import replay
 from gatepass.server.ui import views
 from gatepass.server.ui.events import OVERVIEW_TICKS, EventHub, EventStream, Topic, event
 from gatepass.server.ui.sessions import LIFE_S, Sessions
@@ -163,7 +164,8 @@ class Ui:
         """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
         if self._peers is not None:
             return await self._peers.collect(target)
-        return {"": await self.own(target)}
+        part = await self.own(target)
+        return {"": part} if part else {}
 
     async def collect_json(self, target: str) -> list[Any]:
         return [json.loads(part) for part in (await self.collect(target)).values()]
@@ -509,6 +511,13 @@ async def _stop_capture(call: UiRequest) -> ASGIApp:
     return json_response(await stop_capture(call.ui.collect))
 
 
+async def _replay(call: UiRequest) -> ASGIApp:
+    caller = call.require("admin")
+    # before it is sent: it may take long, and the browser may leave
+    call.log("replay", caller, id=call.text("id"), without=call.body.get("without", []))
+    return json_response(await replay(call.ui.collect, json.dumps(call.body).encode()))
+
+
 async def _forget(call: UiRequest) -> ASGIApp:
     """Forget a learned rule in all workers."""
     caller = call.require("admin")
@@ -596,6 +605,7 @@ ROUTES: tuple[UiRoute, ...] = (
     UiRoute("GET", "api/capture", "admin", _capture),
     UiRoute("POST", "api/capture", "admin", _start_capture),
     UiRoute("DELETE", "api/capture", "admin", _stop_capture),
+    UiRoute("POST", "api/replay", "admin", _replay),
     UiRoute("POST", "api/doctor", "admin", _doctor),
 )
 """All routes of the API of the page. To add one, add it here: the tests request each one with each role."""

@@ -19,7 +19,7 @@ import msgspec
 
 LIFE_S = 8 * 3600
 ID_BYTES = 32
-MOST_SESSIONS = 1_000
+MOST_SESSIONS = 200
 """Cap on sessions, which ends those that end first. Only a key of the role viewer or admin can make one."""
 
 

@@ -1,0 +1,255 @@
+"""Nothing of the page at /ui leaves to a client without the role, or to another site, however a request is written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from fastapi import FastAPI
+
+from gatepass import Config, create_app
+from gatepass.auth.api_keys import hash_key
+from gatepass.server.ui.routes import COOKIE, ROUTES
+from tests.attacks.conftest import Attack
+from tests.integration.gateway import Ask, gateway
+
+KEYS = {role: f"gp-{role}-0123456789abcdef" for role in ("caller", "viewer", "admin")}
+BLOCKS: dict[str, Any] = {
+    "upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}},
+    "server": {"base_path": "/llm", "drain_timeout_s": 0, "ui": True, "ui_hosts": ["gw.example"]},
+    "access": {"keys": [{"name": role, "role": role, "hash": hash_key(key)} for role, key in KEYS.items()]},
+}
+HOST = "gw.example"
+TRICKS = 2_000
+OF_VIEWER = (b'"requests":[', b'"stories":[', b'"routes":[', b'"callers":[', b'"values":[', b'"action":', b"event: ")
+OF_ADMIN = (b'"forgotten":', b'"limit_bytes":', b"event: step")
+"""Words of the answers that only these roles receive."""
+ANY = (*OF_VIEWER, *OF_ADMIN, b'"signed_in":', b"set-cookie", b"<html")
+"""Words that no other site receives."""
+
+PATHS = (
+    *(
+        "/ui/{}",
+        "/ui//{}",
+        "//ui/{}",
+        "/ui/./{}",
+        "/ui/x/../{}",
+        "/UI/{}",
+        "/ui/{}/",
+        "/ui/{}//",
+        "/ui/{}%00",
+        "/ui/{};a=b",
+    ),
+    *("/ui/{}?role=admin", "/ui/{}?session={session}", "/ui/{}?gatepass_ui={session}", "/llm/ui/{}", "/llm//ui/{}"),
+    *("http://gw.example/ui/{}", "http://127.0.0.1/ui/{}", "/for/plain/ui/{}", "/v1/ui/{}", "/ui\\{}", "/ui/%2e/{}"),
+    *("/healthz/../ui/{}", "/ui/api/session/../../{}", "/ui/api/login/{}", "/ui/%61pi/../{}", "/ui%2f{}", "/ui/{}#"),
+)
+METHODS = ("GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS", "PROPFIND", "get")
+CLAIMS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("authorization", "Bearer {key}"),),
+    (("x-api-key", "{key}"), ("api-key", "{key}")),
+    (("cookie", "gatepass_ui={key}"),),
+    (("cookie", "gatepass_ui={digest}"),),
+    (("cookie", "gatepass_ui={ended}"),),
+    (("cookie", "gatepass_ui="),),
+    (("cookie", "gatepass_ui=../{digest}"),),
+    (("cookie", "Gatepass_UI={session}"),),
+    (("cookie", "x_gatepass_ui={session}"),),
+    (("cookie", 'gatepass_ui="{session}"'),),
+    (("cookie", "gatepass_ui=a; gatepass_ui={session}"),),
+    (("cookie", "gatepass_ui%3D{session}"),),
+    (("authorization", "Bearer {session}"),),
+    (("x-role", "admin"), ("x-gatepass-caller", "admin")),
+    (("x-original-url", "/ui/api/session"), ("x-rewrite-url", "/healthz")),
+    (("x-http-method-override", "GET"), ("x-forwarded-for", "127.0.0.1")),
+    (("forwarded", "for=127.0.0.1;host=localhost"), ("x-forwarded-host", "localhost")),
+)
+"""What a client without a session claims. `{session}` is the id of an admin's session that is never in its cookie."""
+FOREIGN: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("host", "evil.example"),),
+    (("host", "evil.example"), ("origin", "http://evil.example")),
+    (("host", "gw.example.evil.example"),),
+    (("host", "127.0.0.1.evil.example"),),
+    (("host", "gw.example@evil.example"),),
+    (("host", "evil.example#gw.example"),),
+    (("host", "gw.example"), ("host", "evil.example")),
+    (("host", "evil.example"), ("x-forwarded-host", "gw.example")),
+    (("host", ""),),
+    (("host", "gw.example evil.example"),),
+    (("host", "gw.example"), ("origin", "http://evil.example")),
+    (("host", "gw.example"), ("origin", "null")),
+    (("host", "gw.example"), ("origin", "")),
+    (("host", "gw.example"), ("origin", "http://gw.example:81")),
+    (("host", "gw.example"), ("origin", "http://gw.example.evil.example")),
+    (("host", "gw.example"), ("origin", "http://evil.example/gw.example")),
+    (("host", "gw.example"), ("origin", "http://gw.example@evil.example")),
+    (("host", "gw.example"), ("origin", "ftp://gw.example")),
+    (("host", "gw.example"), ("origin", "chrome-extension://gw.example")),
+    (("host", "gw.example"), ("origin", "http://gw.example"), ("origin", "http://evil.example")),
+    (("host", "gw.example"), ("origin", "http://gw.example http://evil.example")),
+    (("host", "gw.example"), ("origin", "http://gw.example"), ("sec-fetch-site", "cross-site")),
+    (("host", "gw.example"), ("sec-fetch-site", "same-site")),
+    (("host", "gw.example"), ("sec-fetch-site", "Cross-Site")),
+    (("host", "gw.example"), ("sec-fetch-site", "same-origin, cross-site")),
+    (("host", "gw.example"), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")),
+)
+"""Fields of requests that pages of other sites may cause, all with the cookie of an admin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trick:
+    method: str
+    target: str
+    fields: tuple[tuple[str, str], ...]
+    forbidden: tuple[bytes, ...]
+    """Words that the answer must not have."""
+
+    @property
+    def head(self) -> bytes:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (*self.fields, ("connection", "close")))
+        return f"{self.method} {self.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+
+def tricks(sessions: dict[str, str], seed: int = 29) -> Iterator[Trick]:
+    choose = random.Random(seed)
+    paths = [route.path.format(id="x") for route in ROUTES]
+    own = (("host", HOST), ("origin", f"http://{HOST}"))
+    json_body = (("content-type", "application/json"), ("content-length", "0"))
+    for number in range(TRICKS):
+        target = choose.choice(PATHS).replace("{session}", sessions["admin"]).replace("{}", choose.choice(paths))
+        method = choose.choice(METHODS)
+        names = {"session": sessions["admin"], "ended": sessions["ended"], "key": KEYS[choose.choice(list(KEYS))]}
+        names["digest"] = sha256(sessions["admin"].encode()).hexdigest()
+        claims = tuple((name, value.format(**names)) for name, value in choose.choice(CLAIMS))
+        if number % 3 == 0:  # no session
+            yield Trick(method, target, (*own, *claims, *json_body), (*OF_VIEWER, *OF_ADMIN))
+        elif number % 3 == 1:  # a viewer, who claims more
+            cookie = ("cookie", f"{COOKIE}={sessions['viewer']}")
+            claims = tuple(field for field in claims if field[0] != "cookie")
+            yield Trick(method, target, (*own, cookie, *claims, *json_body), OF_ADMIN)
+        else:
+            # a browser sends a URL as the target only to a proxy, and its host then counts (RFC 9112, section 3.2.2)
+            target = target.removeprefix("http://gw.example").removeprefix("http://127.0.0.1")
+            cookie = ("cookie", f"{COOKIE}={sessions['admin']}")
+            target = target if choose.random() < 0.8 else choose.choice(["/ui", "/ui/", "/ui/index.html", "/llm/ui/"])
+            yield Trick(method, target, (*choose.choice(FOREIGN), cookie, *json_body), ANY)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The same configuration under `gatepass serve` and as an ASGI application, with sessions of its own each."""
+
+    port: int
+    app: FastAPI
+    sessions: tuple[dict[str, str], dict[str, str]]
+
+
+async def answer_of(servers: Servers, number: int, trick: Trick) -> bytes:
+    if number == 1:
+        return await over_asgi(servers.app, trick)
+    reader, writer = await asyncio.open_connection("127.0.0.1", servers.port)
+    writer.write(trick.head)
+    received = b""
+    try:
+        async with asyncio.timeout(5):
+            while data := await reader.read(65536):
+                received += data
+                if any(mark in received for mark in trick.forbidden):
+                    break
+    finally:
+        writer.close()
+    return received
+
+
+async def over_asgi(app: FastAPI, trick: Trick, body: bytes = b"") -> bytes:
+    target = trick.target.removeprefix("http://gw.example").removeprefix("http://127.0.0.1").partition("#")[0]
+    path, _, query = target.partition("?")
+    received = bytearray()
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": trick.method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode("latin-1"),
+        "query_string": query.encode("latin-1"),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in trick.fields],
+        "client": ("192.0.2.7", 4711),
+        "server": ("gw.example", 80),
+    }
+    is_read = False
+
+    async def receive() -> Any:
+        nonlocal is_read
+        if not is_read:
+            is_read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        for name, value in message.get("headers", ()):
+            received.extend(name + b": " + value + b"\r\n")
+        received.extend(message.get("body", b""))
+
+    serving = asyncio.create_task(app(scope, receive, send))
+    await asyncio.wait((serving,), timeout=2)  # a stream that began never ends
+    serving.cancel()
+    await asyncio.wait((serving,))
+    return bytes(received)
+
+
+def login(key: str) -> tuple[dict[str, str], bytes]:
+    fields = {"host": HOST, "origin": f"http://{HOST}", "content-type": "application/json"}
+    return fields, json.dumps({"key": key}).encode()
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Servers]:
+    app = create_app(Config.model_validate(BLOCKS))
+    async with gateway(**BLOCKS) as gp, app.router.lifespan_context(app):
+        sessions: tuple[dict[str, str], dict[str, str]] = ({}, {})
+        for name, role in (("viewer", "viewer"), ("admin", "admin"), ("ended", "admin")):
+            fields, body = login(KEYS[role])
+            answer = await Ask(gp.port, "POST", "/ui/api/login", fields, body).answer()
+            sessions[0][name] = answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
+            sent = await over_asgi(app, Trick("POST", "/ui/api/login", tuple(fields.items()), ()), body)
+            sessions[1][name] = sent.partition(b"gatepass_ui=")[2].partition(b";")[0].decode()
+        ended = {"host": HOST, "origin": f"http://{HOST}", "content-type": "application/json"}
+        ended["cookie"] = f"{COOKIE}={sessions[0]['ended']}"
+        assert (await Ask(gp.port, "POST", "/ui/api/logout", ended, b"{}").answer()).status == 200
+        ended["cookie"] = f"{COOKIE}={sessions[1]['ended']}"
+        await over_asgi(app, Trick("POST", "/ui/api/logout", tuple(ended.items()), ()), b"{}")
+        yield Servers(gp.port, app, sessions)
+
+
+@pytest.mark.attack("access: tricks at the page of operators")
+async def test_no_trick_reaches_the_page(attack: Attack):
+    async with opened() as servers:
+        for number in (0, 1):
+            for trick in tricks(servers.sessions[number]):
+                attack.cases += 1
+                answer = await answer_of(servers, number, trick)
+                attack.check(not any(mark in answer for mark in trick.forbidden), (number, trick))
+
+
+async def test_the_tricks_find_what_a_session_receives():
+    """The words are those of the answers: each role with its own session receives one."""
+    own = {"host": HOST, "origin": f"http://{HOST}", "content-type": "application/json"}
+    async with opened() as servers:
+        for role, path, marks in (("viewer", "callers", OF_VIEWER), ("admin", "capture", OF_ADMIN)):
+            for number in (0, 1):
+                cookie = ("cookie", f"{COOKIE}={servers.sessions[number][role]}")
+                trick = Trick("GET", f"/llm/ui/api/{path}", (*own.items(), cookie), marks)
+                answer = await answer_of(servers, number, trick)
+                assert any(mark in answer for mark in marks)

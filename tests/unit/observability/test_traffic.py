@@ -1,0 +1,75 @@
+"""The slices of traffic: their times, their sums over workers, and quantiles of bucketed durations."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.observability.metrics import DURATION_S, Histogram, Metrics, Totals
+from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
+from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merged, quantile, series
+
+
+def ended(metrics: Metrics, duration_s: float = 0.5, outcome: str = "ok") -> None:
+    access = AccessRecord("one", "POST", "/v1/chat/completions", "chat", "app", model="m", outcome=outcome)
+    attempt = AttemptRecord("one", "chat", "m", "up")
+    metrics.request_ended(RequestRecord(access, attempt, None, 0.0, 0.0, duration_s, None, 0.0, is_synthesized=False))
+
+
+def test_a_request_is_in_the_slice_in_which_it_ended():
+    metrics = Metrics()
+    traffic = Traffic(metrics)
+    traffic.sample(100 * WIDTH_S)
+    ended(metrics)
+    traffic.sample(101 * WIDTH_S - 1)
+    ended(metrics, outcome="error")
+    traffic.sample(101 * WIDTH_S + 0.1)
+    ended(metrics)
+    slices = traffic.slices(101 * WIDTH_S + 2)
+    assert [(one.number, one.traffic.requests, one.traffic.errors) for one in slices] == [(100, 2, 1), (101, 1, 0)]
+    assert slices[0].traffic.by_upstream == {"up": (2, 0)}
+    assert slices[0].traffic.by_caller["app"] == (2, 1, 0)
+
+
+def test_only_15_minutes_are_kept():
+    metrics = Metrics()
+    traffic = Traffic(metrics)
+    for number in range(200):
+        ended(metrics)
+        traffic.sample(number * WIDTH_S)
+    slices = traffic.slices(199 * WIDTH_S)
+    assert [slices[0].number, slices[-1].number, len(slices)] == [140, 199, SLICES]
+    assert [one.number for one in traffic.slices(250 * WIDTH_S)] == [*range(191, 200), 250]
+
+
+def test_the_slices_of_two_workers_are_added_by_their_times():
+    wall_s = 1000.0 * WIDTH_S + 3
+    one = [Slice(1000, Totals(requests=2, by_upstream={"a": (2, 1)})), Slice(999, Totals(requests=1))]
+    other = [Slice(1000, Totals(requests=3, by_upstream={"a": (3, 0), "b": (1, 0)})), Slice(900, Totals(requests=9))]
+    sent = msgspec.json.decode(msgspec.json.encode(other), type=list[Slice])
+    totals = merged([*one, *sent], wall_s)
+    assert [one.requests for one in totals[-3:]] == [0, 1, 5]
+    assert totals[-1].by_upstream == {"a": (5, 1), "b": (1, 0)}
+    shown = series(totals, wall_s)
+    assert (len(shown["requests"]), shown["ended_at"]) == (SLICES, 1001 * WIDTH_S)
+    assert shown["duration_s"]["p50"] == [None] * SLICES
+
+
+@given(st.lists(st.floats(0.0, 600.0), min_size=1, max_size=50), st.sampled_from([0.5, 0.95, 0.99]))
+def test_a_quantile_is_in_the_bucket_of_the_value(values: list[float], share: float):
+    histogram = Histogram(DURATION_S)
+    for value in values:
+        histogram.observe(value)
+    found = quantile(histogram.counts, DURATION_S, share)
+    assert found is not None
+    exact = sorted(values)[max(0, -(-len(values) * int(share * 100) // 100) - 1)]
+    upper = next((bound for bound in DURATION_S if exact <= bound), DURATION_S[-1])
+    lower = max((bound for bound in (0.0, *DURATION_S) if bound < upper), default=0.0)
+    assert lower - 1e-6 <= found <= upper + 1e-6
+
+
+@pytest.mark.parametrize("counts", [(), (0, 0, 0)])
+def test_without_values_there_is_no_quantile(counts: tuple[int, ...]):
+    assert quantile(counts, (1.0, 2.0), 0.5) is None

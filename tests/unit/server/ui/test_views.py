@@ -1,0 +1,103 @@
+"""What the page shows of several workers as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gatepass.config.load import loaded_from_code
+from gatepass.config.model import Config
+from gatepass.errors import GatepassError, kind_of
+from gatepass.server.ui import views
+
+
+def credential(**fields: Any) -> dict[str, Any]:
+    held = {"name": "corp", "state": "fresh", "failing": False, "expires_in_s": 100.0, "fetches": 1, "failures": 0}
+    return {**held, "renewals": [], "rejected_by": {}, "last_error": None, **fields}
+
+
+def part(**fields: Any) -> dict[str, Any]:
+    capture = {"running": False, "until": None, "left_s": None, "model": None, "caller": None, "limit_bytes": None}
+    return {
+        "credentials": {},
+        "upstreams": {},
+        "in_flight": 1,
+        "draining": False,
+        "ready": True,
+        "slices": [],
+        "capture": {**capture, "held_bytes": 0, "captured": 0},
+        **fields,
+    }
+
+
+def test_a_credential_has_the_life_of_the_token_that_ends_first():
+    ones = [
+        credential(expires_in_s=90.0, renewals=[{"at": 2.0, "ok": True, "reason": None}]),
+        credential(expires_in_s=30.0, fetches=2, renewals=[{"at": 1.0, "ok": False, "reason": "r"}], last_error="r"),
+        credential(expires_in_s=None),
+    ]
+    (shown,) = views.overview([part(credentials={"corp": one}) for one in ones], 1000.0)["credentials"]
+    assert (shown["expires_in_s"], shown["fetches"], shown["last_error"]) == (30.0, 4, "r")
+    assert [one["at"] for one in shown["renewals"]] == [1.0, 2.0]
+
+
+def test_a_worker_without_a_token_is_shown():
+    ones = [credential(), credential(state="none", failing=True, expires_in_s=None)]
+    (shown,) = views.overview([part(credentials={"corp": one}) for one in ones], 1000.0)["credentials"]
+    assert (shown["state"], shown["failing"], shown["expires_in_s"]) == ("none", True, None)
+
+
+@pytest.mark.parametrize(
+    ("counts", "health"), [([], "unknown"), ([(4, 1)], "ok"), ([(4, 2)], "failing"), ([(4, 4), (3, 0)], "ok")]
+)
+def test_the_health_of_an_upstream_is_that_of_its_last_slice_with_requests(counts: list[Any], health: str):
+    slices = [
+        {"number": 60 + number, "traffic": {"requests": one[0], "by_upstream": {"chat": one}}}
+        for number, one in enumerate(counts)
+    ]
+    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3}
+    parts = [part(upstreams={"chat": upstream}, slices=slices), part(upstreams={"chat": upstream})]
+    shown = views.overview(parts, 15.0 * 70)
+    (found,) = shown["upstreams"]
+    assert (found["health"], found["in_flight"], found["open_connections"]) == (health, 4, 6)
+    assert (shown["workers"], shown["in_flight"]) == (2, 2)
+
+
+def test_the_callers_of_all_workers_are_added():
+    keys = [
+        {"name": "app", "hash": f"sha256:{'0' * 64}", "expires": "2027-01-31"},
+        {"name": "app", "hash": f"sha256:{'1' * 64}"},
+    ]
+    config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": {"keys": keys}})
+    (row,) = views.callers([{"app": [1, 10, 2, 300]}, {}, {"app": [2, 1, 0, 5]}], config)
+    assert [row[name] for name in ("in_flight", "requests", "errors", "tokens")] == [3, 11, 2, 305]
+    assert row["expires_at"] is None
+
+
+def test_values_have_origins_and_no_secrets():
+    config = Config.model_validate(
+        {
+            "credentials": {"corp": {"type": "static", "token": "planted-token-0123"}},
+            "upstreams": {"u": {"base_url": "http://127.0.0.1/v1", "credential": "corp"}},
+            "access": {"keys": [{"name": "app", "hash": f"sha256:{'0' * 64}"}]},
+        }
+    )
+    rows = {row["setting"]: row for row in views.configuration(loaded_from_code(config), lambda text: text)}
+    hidden = {name for name, row in rows.items() if row["secret"]}
+    assert hidden == {"credentials.corp.token", "access.keys[0].hash"}
+    assert {rows[name]["value"] for name in hidden} == {"(hidden)"}
+    assert (rows["upstreams.u.base_url"]["origin"], rows["server.port"]["origin"]) == ("program", "default")
+
+
+def test_each_code_has_its_documentation():
+    def kinds(base: type[GatepassError]) -> list[type[GatepassError]]:
+        return [base, *(one for each in base.__subclasses__() for one in kinds(each))]
+
+    for kind in kinds(GatepassError):
+        if "__doc__" in vars(kind) and kind_of(kind.code) is kind:
+            shown = views.documented(kind.code)
+            assert shown["text"]
+            assert "Action:" not in shown["text"]
+    assert views.documented("upstream_timeout_idle")["action"].startswith("Raise the timeout")
+    assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
