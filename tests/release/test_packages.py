@@ -34,6 +34,7 @@ from release.build import (
 )
 
 import gatepass
+from gatepass.server.ui.static_files import TYPES
 
 REPOSITORY = "https://git.corp.example/llm/gatepass"
 
@@ -104,6 +105,17 @@ def test_the_wheel_has_the_code_alone_and_one_command(packages):
         assert wheel.read(entry_points).decode().split() == ["[console_scripts]", "gatepass", "=", "gatepass.cli:main"]
     assert {name.partition("/")[0] for name in names} == {"gatepass", f"gatepass-{gatepass.__version__}.dist-info"}
     assert "gatepass/py.typed" in names
+
+
+def test_the_wheel_has_the_files_of_the_page(packages):
+    source = ROOT / "src"
+    files = {
+        path.relative_to(source).as_posix() for path in source.glob("gatepass/server/ui/static/**/*") if path.is_file()
+    }
+    with zipfile.ZipFile(packages[0]) as wheel:
+        assert files <= set(wheel.namelist())
+    assert {path.rpartition(".")[2] for path in files} <= {suffix.removeprefix(".") for suffix in TYPES}
+    assert "gatepass/server/ui/static/index.html" in files
 
 
 def test_a_wheel_of_the_sdist_is_the_same_wheel_without_the_variable(packages, tmp_path):

@@ -1,0 +1,72 @@
+"""The page at /ui under each server: files, redirect, session, event stream, and the end of a tab."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.server.ui.events import MOST_VIEWERS
+from gatepass.server.ui.routes import HEADERS
+from tests.integration.gateway import Ask
+from tests.integration.servers.running import BY_HTTP1, served
+from tests.waiting import until_async
+
+KEY = "gp-admin-0123456789abcdef"
+BLOCKS = {
+    "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
+    "access": {"keys": [{"name": "alice", "role": "admin", "hash": hash_key(KEY)}]},
+    "server": {"ui": True, "base_path": "/llm", "drain_timeout_s": 0},
+}
+
+
+@pytest.mark.parametrize("name", BY_HTTP1)
+async def test_each_server_has_the_page(name: str):
+    async with served(name, **BLOCKS) as server:
+        base = f"{server.prefix}/llm/ui"
+        own = {"origin": f"http://127.0.0.1:{server.port}", "content-type": "application/json"}
+
+        def ask(path: str, method: str = "GET", body: bytes = b"", **fields: str) -> Ask:
+            headers = {**own, **{name.replace("_", "-"): value for name, value in fields.items()}}
+            return Ask(server.port, method, base + path, headers, body)
+
+        moved = await ask("").answer()
+        assert (moved.status, moved.headers["location"]) == (307, "ui/")
+        index = await ask("/").answer()
+        assert (index.status, index.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert {field: index.headers[field] for field in HEADERS} == dict(HEADERS)
+        assert (await ask("/", if_none_match=index.headers["etag"]).answer()).status == 304
+        async with ask("/", "HEAD") as head:
+            assert await head.head() == 200
+            assert head.received["content-length"] == str(len(index.body))
+        for path in ("/static/../routes.py", "/..%2froutes.py", "/index.html/", "/%00", "/INDEX.html"):
+            assert (await ask(path).answer()).status == 404, path
+        assert (await ask("/main.js", "POST", b"{}").answer()).status == 405
+
+        assert (await ask("/api/callers").answer()).status == 401
+        signed_in = await ask("/api/login", "POST", b'{"key": "%b"}' % KEY.encode()).answer()
+        assert signed_in.json()["base_url"].endswith(f"{server.prefix}/llm/v1")
+        assert "path=" not in signed_in.headers["set-cookie"].lower(), "the browser's own path is right behind a prefix"
+        cookie = signed_in.headers["set-cookie"].partition(";")[0]
+        assert (await ask("/api/callers", cookie=cookie).answer()).status == 200
+        assert (await ask("/api/login", "POST", b"x" * 70_000).answer()).status == 413
+        assert (await ask("/api/callers", cookie=cookie, host="evil.example").answer()).status == 403
+
+        async def viewer() -> Ask:
+            stream = ask("/api/events?view=overview", cookie=cookie)
+            await stream.__aenter__()
+            await stream.head()
+            return stream
+
+        streams = [await viewer() for _ in range(MOST_VIEWERS)]
+        assert {stream.status for stream in streams} == {200}
+        await streams[0].until(b"event: overview")
+        assert (await ask("/api/events?view=overview", cookie=cookie).answer()).status == 503
+        for stream in streams:
+            await stream.__aexit__()
+
+        async def has_room() -> bool:
+            stream = await viewer()
+            await stream.__aexit__()
+            return stream.status == 200
+
+        await until_async(has_room, 2)
