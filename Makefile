@@ -23,7 +23,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check ui-check reference recordings golden e2e hosts e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check ui-check ui-pictures reference recordings golden e2e hosts e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -128,9 +128,12 @@ site-check: ## Build the site and test it in Chromium: search, links, errors, th
 	SITE=$(abspath $(SITE)) CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/site
 
 ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibility, keyboard, phone; three minutes
-	@[ -x "$(CHROMIUM)" ] || { echo "make ui-check requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
-	@$(MAKE) --no-print-directory .site/.ready .axe/.ready
-	CHROMIUM=$(CHROMIUM) AXE=$(abspath .axe/node_modules/axe-core/axe.min.js) .site/bin/pytest -q tests/ui
+	@[ -x "$(CHROMIUM)" ] || { echo "make ui-check ui-pictures requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
+	@$(MAKE) --no-print-directory setup .site/.ready .axe/.ready
+	CHROMIUM=$(CHROMIUM) AXE=$(abspath .axe/node_modules/axe-core/axe.min.js) GATEPASS=$(abspath $(BIN)/gatepass) .site/bin/pytest -q tests/ui
+
+ui-pictures: .site/.ready ## Take the pictures of the page in docs/images/ui: half a minute
+	UI_PICTURES=write CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/ui/test_pictures.py
 
 .axe/.ready: tests/ui/package.json tests/ui/package-lock.json
 	@mkdir -p .axe && cp $^ .axe

@@ -26,6 +26,7 @@ export function listen({ view, filters = {}, on, state, check, signal }) {
       const data = JSON.parse(event.data);
       if (data !== null) on(data); // null: nothing yet
     });
+    source.addEventListener("end", check); // the session may have ended; else the error that follows connects again
     source.addEventListener("error", lose);
   };
   const close = () => {

@@ -28,7 +28,7 @@ export async function requests(page) {
     el("div.above", {}, tally, frozen),
     el("div.wide", {}, list), empty,
     page.isAdmin && el("section", { id: "capture" }));
-  if (page.isAdmin) capture(page, page.main.querySelector("#capture"));
+  if (page.isAdmin) capture(page, page.main.querySelector("#capture")).catch(page.fail);
 
   const freeze = (isFrozen) => {
     set(frozen, { "aria-pressed": String(isFrozen) });

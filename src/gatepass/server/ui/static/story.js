@@ -127,7 +127,7 @@ function way(page, data) {
       token.age_s !== null && `${span(token.age_s)} old`, token.left_s !== null && `${span(token.left_s)} left`,
       token.wait_s > 0.0005 && `waited ${duration(token.wait_s)}`, attempt.renewed && "renewed",
     ], i === last && failed === `credential:${name}`);
-    const target = card(upstream, attempt.number > 1 ? `attempt ${attempt.number}` : "", `upstream:${upstream}`, [
+    const target = card(upstream, attempt.number > 1 ? `upstream, attempt ${attempt.number}` : "upstream", `upstream:${upstream}`, [
       attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s),
     ], upstreamFailed);
     if (credential) links.push({ key: `gate ${i}`, from: gate, to: credential, isBad: i === last && failed === `credential:${name}` });

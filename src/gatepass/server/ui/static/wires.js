@@ -10,7 +10,8 @@ const DOT_PX = 11;
  * A link is `{key, from, to, isBad, width, dots}`: two elements, and one dot for each request on the line, as many as fit. */
 export function wires(root, signal) {
   const lines = svg("g");
-  const layer = svg("svg.wires", { "aria-hidden": "true" }, lines);
+  const dots = svg("g");
+  const layer = svg("svg.wires", { "aria-hidden": "true" }, lines, dots);
   root.prepend(layer);
   let links = [];
 
@@ -18,14 +19,17 @@ export function wires(root, signal) {
     const origin = root.getBoundingClientRect();
     set(layer, { width: origin.width, height: origin.height });
     const shown = links.filter(({ from, to }) => from.isConnected && to.isConnected);
-    keyed(lines, shown, ({ key }) => key, () => svg("g", {}, svg("path"), svg("g")), (group, link) => {
-      const [path, dots] = group.children;
-      set(group, { class: link.isBad ? "wire bad" : "wire", "data-link": link.key });
-      set(path, { d: curve(link.from.getBoundingClientRect(), link.to.getBoundingClientRect(), origin), "stroke-width": (link.width ?? 1.5).toFixed(2) });
+    keyed(lines, shown, ({ key }) => key, () => svg("path"), (path, link) => {
+      const d = curve(link.from.getBoundingClientRect(), link.to.getBoundingClientRect(), origin);
+      set(path, { class: link.isBad ? "wire bad" : "wire", "data-link": link.key, d, "stroke-width": (link.width ?? 1.5).toFixed(2) });
+    });
+    keyed(dots, shown, ({ key }) => key, () => svg("g"), (group, link) => {
+      set(group, { class: link.isBad ? "dots bad" : "dots", "data-dots": link.key });
+      const path = lines.nodesByKey.get(link.key);
       const length = link.dots ? path.getTotalLength() : 0;
       const number = Math.min(DOTS, link.dots ?? 0, Math.floor(length / DOT_PX));
       const places = [...Array(number).keys()].map((i) => ({ i, at: path.getPointAtLength(((i + 1) * length) / (number + 1)) }));
-      keyed(dots, places, ({ i }) => i, () => svg("circle", { r: 3.5 }), (dot, { at }) => set(dot, { cx: at.x.toFixed(1), cy: at.y.toFixed(1) }));
+      keyed(group, places, ({ i }) => i, () => svg("circle", { r: 3.5 }), (dot, { at }) => set(dot, { cx: at.x.toFixed(1), cy: at.y.toFixed(1) }));
     });
   };
   const observer = new ResizeObserver(draw);
