@@ -38,6 +38,7 @@ CHILDREN = {
     "adaptations": ["concepts/learned_rules", "quirks"],
     "guides/replicas": ["operations/store"],
     "operations/run": ["operations/reload"],
+    "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
     "architecture": ["decisions", "contributing", "release"],
     "security": ["concepts/security_model"],

@@ -8,7 +8,7 @@ from typing import Any
 
 Document = dict[str, Any]
 
-NOW = 1_763_917_200.5
+NOW = 1_795_453_200.5
 SLICES = 60
 
 

@@ -51,7 +51,7 @@ def shown(page: Page, options: dict[str, bool]) -> dict[str, float]:
     height = page.locator("main > :last-child").bounding_box()
     assert height is not None
     assert page.viewport_size is not None
-    bottom = min(height["y"] + height["height"] + 32, 844 if options.get("phone") else 1120)
+    bottom = min(height["y"] + height["height"] + 32, 844 if options.get("phone") else 1180)
     return {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": bottom}
 
 
