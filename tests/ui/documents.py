@@ -225,6 +225,8 @@ def attempt(number: int, **members: object) -> Document:
         "began_s": 0.001,
         "duration_s": 1.2,
         "requests": 1,
+        "pool_wait_s": 0.0,
+        "edits_left_out": 0,
         "token": {"credential": "corp", "age_s": 83.1, "left_s": 156.9, "wait_s": 0.0},
         "connect_s": None,
         "head_s": 0.31,
@@ -243,8 +245,8 @@ def attempt(number: int, **members: object) -> Document:
 
 ARRIVALS: Document = {
     "reads": 118,
-    "first_s": 0.33,
-    "last_s": 1.19,
+    "first_s": 0.329,
+    "last_s": 1.189,
     "width_s": 0.0215,
     "counts": [
         3,
@@ -288,7 +290,7 @@ ARRIVALS: Document = {
         2,
         1,
     ],
-    "gaps": [{"at_s": 0.48, "length_s": 0.11}, {"at_s": 1.02, "length_s": 0.061}, {"at_s": 0.76, "length_s": 0.043}],
+    "gaps": [{"at_s": 0.479, "length_s": 0.11}, {"at_s": 1.019, "length_s": 0.061}, {"at_s": 0.759, "length_s": 0.043}],
 }
 EDITS: list[Document] = [
     {
@@ -296,12 +298,14 @@ EDITS: list[Document] = [
         "path": "messages[0].images",
         "before": {"type": "array", "size_bytes": 120_000},
         "after": None,
+        "moved_to": "messages[0].content[1]",
     },
     {
         "rule": "images=content-parts",
         "path": "messages[0].content",
         "before": {"type": "string", "size_bytes": 41},
         "after": {"type": "array", "size_bytes": 120_180},
+        "moved_to": None,
     },
 ]
 
@@ -373,7 +377,7 @@ def failed_story() -> Document:
         error={
             "code": "upstream_closed",
             "hop": "upstream:corp",
-            "message": "The upstream corp closed the connection in the middle of the answer. Send the request again.",
+            "message": "The upstream corp closed the connection in the middle of the answer.",
             "page": "docs/reference/errors.md#upstream_closed",
         },
         attempts=[
@@ -534,16 +538,16 @@ ERRORS: dict[str, Document] = {
     "upstream_closed": {
         "code": "upstream_closed",
         "status": 502,
-        "text": "The upstream closed the connection before the answer was complete.\n\n- Hop: `upstream:NAME`\n"
-        "- A retry can succeed: yes\n"
-        "- Action: Send the request again.\n\ngatepass never marks a cut stream as complete.",
+        "text": "The connection closed before the answer was complete.\n\nIn a stream, the error is the last event.\n\n"
+        "- gatepass never marks a cut stream as complete.\n- It also ends a stream after `[DONE]` without an answer.",
+        "action": "Check the upstream's log, and the timeouts of proxies on the way.",
     }
 }
 DOCTOR: list[tuple[str, Document]] = [
     ("begin", {"hop": "gatepass", "what": "configuration"}),
     (
         "step",
-        {"hop": "gatepass", "what": "configuration", "outcome": "ok", "why": None, "advice": None, "seconds": 0.004},
+        {"hop": "gatepass", "what": "configuration", "outcome": "works", "why": None, "advice": None, "seconds": 0.004},
     ),
     ("begin", {"hop": "credential:corp", "what": "fetch a token"}),
     (
@@ -551,7 +555,7 @@ DOCTOR: list[tuple[str, Document]] = [
         {
             "hop": "credential:corp",
             "what": "fetch a token",
-            "outcome": "ok",
+            "outcome": "works",
             "why": "It lasts 240 s.",
             "advice": None,
             "seconds": 0.21,
@@ -563,11 +567,11 @@ DOCTOR: list[tuple[str, Document]] = [
         {
             "hop": "upstream:corp",
             "what": "connect with TLS",
-            "outcome": "failed",
+            "outcome": "fails",
             "why": "Its certificate is signed by a CA that this machine does not trust.",
             "advice": "Set upstreams.corp.network.ca_file to a PEM file with the certificate of that CA.",
             "seconds": 0.12,
         },
     ),
-    ("end", {}),
+    ("end", {"failed": 1}),
 ]

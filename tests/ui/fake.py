@@ -104,8 +104,8 @@ class Fake:
             rows = [row for row in self.summaries["requests"] if all(row[key] == value for key, value in exact.items())]
             return 200, {**self.summaries, "requests": [row for row in rows if query.get("text", "") in row["id"]]}
         if name == "errors":
-            found = documents.ERRORS.get(rest)
-            return (200, found) if found else (404, error("unknown_path", "No error has this code.", "client"))
+            unknown = {"code": unquote(rest), "status": 502, "text": "An upstream's own error.", "action": ""}
+            return 200, documents.ERRORS.get(rest, unknown)
         if name == "capture" and method != "GET":
             running = (
                 {**body, "running": True, "until": documents.NOW + body["for_s"]}

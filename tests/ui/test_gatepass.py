@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 from tests.ui.conftest import OpenPage
-from tests.ui.gateway import ADMIN, Gatepass, running
+from tests.ui.gateway import ADMIN, CALLER, Gatepass, running
+from tests.ui.test_page import check
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +61,62 @@ def test_a_stream_that_is_cut_is_red_at_its_upstream(page: Page, gatepass: Gatep
     gatepass.upstream.cuts = False
     open_view(page, gatepass, "#/requests?outcome=error")
     page.locator("tbody tr").first.click()
-    assert page.locator(".way .bad[data-hop]").evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == [
-        "upstream:corp"
-    ]
+    expect(page.locator(".way .bad[data-hop]")).to_have_attribute("data-hop", "upstream:corp")
     expect(page.locator(".problem h2")).to_have_text(re.compile("at upstream:corp$"))
     open_view(page, gatepass, "#/")
     expect(page.locator("[data-upstream=corp] .facts")).to_have_text(re.compile(r"^\d+(\.\d)? % errors of \d"))
     assert faults == []
 
 
-VIEWS = {"#/": "requests a minute", "#/requests": "gpt-4o", "#/callers": "ragflow"}
+VIEWS = {
+    "#/": "requests a minute",
+    "#/requests": "gpt-4o",
+    "#/models": "small",
+    "#/callers": "ragflow",
+    "#/configuration": "credentials.corp.token_url",
+    "#/doctor": "Test every hop",
+    "#/errors/upstream_closed": "the timeouts of proxies on the way",
+}
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_has_data(page: Page, gatepass: Gatepass, faults: list[str], view: str) -> None:
+def test_a_view_has_data_and_breaks_no_rule(
+    page: Page, gatepass: Gatepass, faults: list[str], axe: str, view: str
+) -> None:
     assert gatepass.chat().result()[0] == 200
     open_view(page, gatepass, view)
     expect(page.locator("main")).to_contain_text(VIEWS[view])
+    check(page, faults, axe)
+
+
+def test_the_page_refuses_a_wrong_key_and_that_of_a_caller(open_page: OpenPage, gatepass: Gatepass) -> None:
+    page = open_page(gatepass.url)
+    for key, told in (("gp-wrong", "not known to gatepass"), (CALLER, "viewer")):
+        page.get_by_label("Key of a viewer or an admin").fill(key)
+        page.keyboard.press("Enter")
+        expect(page.locator("#why")).to_contain_text(told)
+
+
+def test_doctor_tests_the_hops(page: Page, gatepass: Gatepass, faults: list[str]) -> None:
+    open_view(page, gatepass, "#/doctor")
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.locator(".steps li", has_text="credential:corp token")).to_have_attribute("data-outcome", "works")
+    expect(page.get_by_role("button", name="Test every hop")).to_be_enabled(timeout=30_000)
+    expect(page.locator(".steps + p")).to_have_text(re.compile("failed"))
+    assert faults == []
+
+
+def test_a_captured_request_shows_its_bodies(page: Page, gatepass: Gatepass, faults: list[str]) -> None:
+    open_view(page, gatepass, "#/requests?model=small")
+    capture = page.locator("#capture")
+    capture.get_by_label("model").fill("small")
+    capture.get_by_role("button", name="Start").click()
+    expect(capture).to_contain_text("Bodies of model small are captured until")
+    assert gatepass.chat("small").result()[0] == 200
+    page.locator("tbody tr").first.click()
+    page.locator("summary", has_text="from the client").click()
+    expect(page.locator(".body pre").first).to_contain_text('"content": "What is this?"')
+    open_view(page, gatepass, "#/requests")
+    capture.get_by_role("button", name="End the capture").click()
+    expect(capture.get_by_role("button", name="Start")).to_be_visible()
     assert faults == []

@@ -312,13 +312,14 @@ def test_text_from_outside_never_becomes_markup(
     open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
 ) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(1)</script>"
+    kind = {"type": evil, "size_bytes": 1}
     fake.summaries["requests"] = [documents.summary(evil, 1, model=evil, caller=evil, code=evil, outcome="error")]
     story = documents.failed_story()
     story.update(
         model=evil, user_agent=evil, caller=evil, error={"code": evil, "hop": evil, "message": evil, "page": evil}
     )
     story["attempts"][0].update(
-        upstream=evil, edits=[{"rule": evil, "path": evil, "before": evil, "after": {"type": evil}}]
+        upstream=evil, edits=[{"rule": evil, "path": evil, "before": kind, "after": kind, "moved_to": evil}]
     )
     fake.stories[evil] = story
     page = open_page(f"{signed_in}#/requests")
@@ -330,6 +331,7 @@ def test_text_from_outside_never_becomes_markup(
 
 def test_a_request_shows_its_way_its_diff_its_times_and_its_arrivals(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(f"{signed_in}#/requests/req-1")
+    expect(page.locator(".way [data-hop]")).to_have_count(4)
     assert page.locator(".way [data-hop]").evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == [
         "client", "gatepass", "credential:corp", "upstream:corp",
     ]  # fmt: skip
@@ -337,7 +339,9 @@ def test_a_request_shows_its_way_its_diff_its_times_and_its_arrivals(open_page: 
     expect(page.locator(".minus")).to_have_text(
         ["− messages[0].images: array, 117 KiB", "− messages[0].content: string, 41 B"]
     )
-    expect(page.locator(".plus")).to_have_text(["+ messages[0].content: array, 117 KiB"])
+    expect(page.locator(".plus")).to_have_text(
+        ["+ messages[0].content[1]: moved", "+ messages[0].content: array, 117 KiB"]
+    )
     expect(page.locator(".timeline .name")).to_have_text(["request body", "connect", "until the reply begins", "reply"])
     expect(page.locator(".timeline b")).to_have_text(["0.40 ms", "21 ms", "289 ms", "890 ms"])
     counts = documents.ARRIVALS["counts"]
@@ -352,9 +356,11 @@ def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: Op
     page = open_page(f"{signed_in}#/requests")
     page.get_by_text("upstream_closed").click()
     failed = page.locator(".way .bad[data-hop]")
+    expect(failed).to_have_count(2)
     assert failed.evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == ["upstream:corp-eu", "upstream:corp"]
     expect(page.locator(".way .wire.bad")).to_have_count(2)
     expect(page.get_by_text("Not tried: openai (gpt-4o)")).to_be_visible()
+    expect(page.locator(".problem")).to_contain_text("Check the upstream's log")
     page.get_by_role("link", name="What upstream_closed means").click()
     expect(page.get_by_role("heading", name="upstream_closed")).to_be_visible()
 
@@ -427,8 +433,8 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
     page.get_by_label("with a real call").check()
     page.get_by_role("button", name="Test every hop").click()
     expect(page.locator(".steps .begun")).to_have_count(1)
-    expect(page.locator(".steps li[data-outcome=failed]")).to_contain_text("Set upstreams.corp.network.ca_file")
-    expect(page.get_by_text("1 of 3 steps need attention.")).to_be_visible()
+    expect(page.locator(".steps li[data-outcome=fails]")).to_contain_text("Set upstreams.corp.network.ca_file")
+    expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
 
 

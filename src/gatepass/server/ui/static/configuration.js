@@ -34,10 +34,12 @@ export async function configuration(page) {
 
 function lastReload(reload) {
   if (!reload) return el("p.muted", {}, "Not reloaded since the start.");
-  const { problems, warnings } = reload;
+  const { problems, warnings, changed = [], needs_restart: waiting = [] } = reload;
   return el(problems.length ? "section.problem" : "section", {},
     el("h2", {}, "The last reload"),
     el("p", {}, `${moment(reload.at)}: ${reload.outcome}.`),
+    changed.length > 0 && el("p", {}, `Changed: ${changed.join(", ")}.`),
+    waiting.length > 0 && el("p", {}, `These need a restart: ${waiting.join(", ")}.`),
     problems.length > 0 && el("ul", {}, problems.map((text) => el("li", {}, text))),
     warnings.length > 0 && el("ul.muted", {}, warnings.map((text) => el("li", {}, text))));
 }

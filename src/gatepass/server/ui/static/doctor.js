@@ -2,9 +2,10 @@
 
 import { events } from "./api.js";
 import { el, set, write } from "./dom.js";
-import { duration } from "./format.js";
+import { duration, plural } from "./format.js";
 
-const MARKS = { ok: "✓", warning: "!", failed: "✕", skipped: "–" };
+const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
+const WORDS = { works: "works", fails: "fails", unproven: "not proven", skipped: "skipped" };
 
 export async function doctor(page) {
   const steps = el("ol.steps", { "aria-live": "polite" });
@@ -21,13 +22,13 @@ export async function doctor(page) {
     button.disabled = true;
     steps.replaceChildren();
     write(end, "");
-    let failed = 0;
     try {
       for await (const { event: name, data } of events("doctor", { ...(model && { model }), call: call !== undefined }, leaving.signal)) {
         if (name === "begin") begin(steps, data);
-        if (name === "step" && !isGood(finish(steps, data))) failed += 1;
+        if (name === "step") finish(steps, data);
+        if (name === "end" && data.error) write(end, data.error.message);
+        else if (name === "end") write(end, data.failed ? `${data.failed} of ${plural(steps.children.length, "step")} failed.` : "No step failed.");
       }
-      write(end, failed ? `${failed} of ${steps.children.length} steps need attention.` : "Every step is fine.");
     } catch (error) {
       if (leaving.signal.aborted) write(end, "Stopped.");
       else write(end, error.message);
@@ -47,23 +48,18 @@ export async function doctor(page) {
   list.append(...routes.map(({ model }) => el("option", { value: model })));
 }
 
-function isGood(outcome) {
-  return outcome === "ok" || outcome === "skipped";
-}
-
 function begin(steps, { hop, what }) {
   steps.append(el("li.begun", { "data-what": `${hop} ${what}` }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, el("b", {}, hop), " ", what)));
 }
 
-/** Show how a step ended, in the place where it began. Returns its outcome. */
+/** Show how a step ended, in the place where it began. */
 function finish(steps, { hop, what, outcome, why, advice, seconds }) {
   const begun = [...steps.children].find((step) => step.dataset.what === `${hop} ${what}` && step.classList.contains("begun"));
-  const done = el(isGood(outcome) ? "li" : "li.bad", { "data-outcome": outcome },
-    el("i", { "aria-hidden": "true" }, MARKS[outcome] ?? (isGood(outcome) ? MARKS.ok : MARKS.failed)),
+  const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome },
+    el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
-      el("b", {}, hop), " ", what, " ", el("span.muted", {}, [outcome, seconds !== null && seconds !== undefined && duration(seconds)].filter(Boolean).join(", ")),
+      el("b", {}, hop), " ", what, " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(", ")),
       why && el("p", {}, why), advice && el("p.advice", {}, advice)));
   if (begun) begun.replaceWith(done);
   else steps.append(done);
-  return outcome;
 }

@@ -1,6 +1,7 @@
 // The detail of one request: its way, its attempts, what was changed, and where the time went.
 
 import { query } from "./api.js";
+import { inline } from "./error_code.js";
 import { copyButton, el, svg, table } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { resultOf } from "./requests.js";
@@ -36,9 +37,9 @@ function parts(page, data) {
     back(),
     heading(page, data),
     way(page, data),
-    data.error && fault(data.error),
+    data.error && fault(page, data.error),
     section("Where the time went", timeline(data)),
-    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals))),
+    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s))),
     section("What gatepass changed", changes(data)),
     section("Attempts", attempts(data)),
     ...bodies(data),
@@ -124,7 +125,7 @@ function way(page, data) {
     const attemptFailed = !["complete", "client_gone", "drained", null].includes(attempt.outcome);
     const upstreamFailed = i === last ? failed === `upstream:${upstream}` : attemptFailed;
     const credential = name && card(name, "token", `credential:${name}`, [
-      token.age_s !== null && `${span(token.age_s)} old`, token.left_s !== null && `${span(token.left_s)} left`,
+      ...lifeOf(token),
       token.wait_s > 0.0005 && `waited ${duration(token.wait_s)}`, attempt.renewed && "renewed",
     ], i === last && failed === `credential:${name}`);
     const target = card(upstream, attempt.number > 1 ? `upstream, attempt ${attempt.number}` : "upstream", `upstream:${upstream}`, [
@@ -147,11 +148,19 @@ function way(page, data) {
   return el("section", {}, el("h2.unseen", {}, "The way of this request"), node, untried || null);
 }
 
-function fault({ code, hop, message }) {
+/** The error, with what to do from the documentation of its code. */
+function fault(page, { code, hop, message }) {
+  const action = el("p", {});
+  page.call("GET", `errors/${encodeURIComponent(code)}`).then((found) => action.append(...inline(found.action)), page.fail);
   return el("section.problem", {},
     el("h2", {}, `${code} at ${hop ?? "an unknown hop"}`),
     el("p", {}, message),
-    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, `What ${code} means, and what to do`)));
+    action,
+    el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, `What ${code} means`)));
+}
+
+function lifeOf({ age_s: age, left_s: left }) {
+  return [age !== null && `${span(age)} old`, left !== null && `${span(left)} left`].filter(Boolean);
 }
 
 /** The parts of the time as bars on one axis. Where a part began is known for attempts, and shown for the rest in order. */
@@ -167,6 +176,10 @@ function timeline(data) {
     let at = attempt.began_s ?? 0;
     if (wait) add(`${nth}wait for a token`, at, wait);
     at += wait;
+    if (attempt.pool_wait_s) {
+      add(`${nth}wait for a connection`, at, attempt.pool_wait_s);
+      at += attempt.pool_wait_s;
+    }
     add(`${nth}connect`, at, attempt.connect_s);
     at += attempt.connect_s ?? 0;
     if (attempt.head_s !== null) {
@@ -206,7 +219,10 @@ function arrivalsTitle(data, attempt) {
 }
 
 /** When the pieces of a stream arrived: a bar for each slice of time, and the longest gaps behind them. */
-function arrivalsPlot({ reads, first_s: first, last_s: last, width_s: width, counts, gaps }) {
+function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAttempt, width_s: width, counts, gaps: gapsOfAttempt }, began) {
+  // In the story these are times since the attempt began. On the page all are times of the request.
+  const [first, last] = [began + firstOfAttempt, began + lastOfAttempt];
+  const gaps = gapsOfAttempt.map((gap) => ({ ...gap, at_s: began + gap.at_s }));
   const highest = Math.max(1, ...counts);
   const end = Math.max(last, first + counts.length * width);
   const scale = (s) => (1000 * (s - first)) / Math.max(end - first, 1e-9);
@@ -229,23 +245,23 @@ function changes(data) {
   const adapted = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
   const silent = adapted.filter((rule) => !edits.some((edit) => edit.rule === rule));
   if (!adapted.length && !edits.length) return el("p.muted", {}, "Nothing: the upstream received the client's bytes.");
-  const groups = Map.groupBy ? Map.groupBy(edits, ({ rule, number }) => `${number} ${rule}`) : new Map([["", edits]]);
+  const left = data.attempts.reduce((sum, attempt) => sum + (attempt.edits_left_out ?? 0), 0);
+  const groups = new Map();
+  for (const edit of edits) groups.set(`${edit.number} ${edit.rule}`, [...(groups.get(`${edit.number} ${edit.rule}`) ?? []), edit]);
   return [
-    ...[...groups.values()].filter((group) => group.length).map((group) => el("div.diff", {},
+    ...[...groups.values()].map((group) => el("div.diff", {},
       el("h3", {}, group[0].rule, data.attempts.length > 1 && el("span.kind", {}, ` attempt ${group[0].number}`)),
-      group.flatMap(({ path, before, after }) => [
-        before !== null && el("pre.minus", {}, el("span", { "aria-label": "removed" }, "− "), `${path}: ${described(before)}`),
-        after !== null && el("pre.plus", {}, el("span", { "aria-label": "added" }, "+ "), `${path}: ${described(after)}`),
+      group.flatMap(({ path, before, after, moved_to: target }) => [
+        before !== null && el("pre.minus", {}, "− ", `${path}: ${described(before)}`),
+        (after !== null || target) && el("pre.plus", {}, "+ ", `${target ?? path}: ${after === null ? "moved" : described(after)}`),
       ]))),
+    left > 0 && el("p.muted", {}, `And ${plural(left, "change")} more.`),
     silent.length ? el("p", {}, "Also applied: ", el("code", {}, silent.join(", "))) : null,
   ];
 }
 
-function described(value) {
-  if (typeof value !== "object" || value === null) return JSON.stringify(value);
-  const { type, size_bytes: bytes, ...rest } = value;
-  const more = Object.entries(rest).map(([name, item]) => `${name} ${JSON.stringify(item)}`);
-  return [type, bytes !== undefined && size(bytes), ...more].filter(Boolean).join(", ");
+function described({ type, size_bytes: bytes }) {
+  return `${type}, ${size(bytes)}`;
 }
 
 function attempts(data) {
@@ -255,7 +271,7 @@ function attempts(data) {
     `${attempt.number}${attempt.cause ? ` (${attempt.cause})` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
     [attempt.outcome ?? "running", attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && "on a new connection", attempt.tried?.length ? `learned ${attempt.tried.join(", ")}` : ""].filter(Boolean).join(" · "),
-    attempt.token ? `${attempt.token.credential}, ${span(attempt.token.age_s)} old, ${span(attempt.token.left_s)} left${attempt.renewed ? ", renewed" : ""}` : "–",
+    attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && "renewed"].filter(Boolean).join(", ") : "–",
     attempt.connect_s === null ? "pooled" : duration(attempt.connect_s),
     duration(attempt.head_s),
     duration(attempt.duration_s),
