@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 RGB, PALETTE = 2, 3
@@ -37,7 +38,7 @@ def with_palette(png: bytes) -> bytes:
         }
     index = {colour: number for number, colour in enumerate(palette)}
     for colour in counts.keys() - index.keys():
-        index[colour] = min(range(len(palette)), key=lambda number, to=colour: _distance(palette[number], to))
+        index[colour] = index[min(palette, key=partial(_distance, colour))]
     data = b"".join(b"\x00" + bytes(map(index.__getitem__, row)) for row in pixels)
     return SIGNATURE + b"".join(
         (

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from tests.ui.conftest import OpenPage
 from tests.ui.gateway import ADMIN, CALLER, Gatepass, running
-from tests.ui.test_page import check
+from tests.ui.test_page import check, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,19 @@ def test_the_page_refuses_a_wrong_key_and_that_of_a_caller(open_page: OpenPage, 
         page.get_by_label("Key of a viewer or an admin").fill(key)
         page.keyboard.press("Enter")
         expect(page.locator("#why")).to_contain_text(told)
+
+
+def test_curl_names_the_address_of_gatepass(open_page: OpenPage, gatepass: Gatepass, page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    assert gatepass.chat().result()[0] == 200
+    open_view(page, gatepass, "#/requests")
+    page.locator("tbody tr").first.click()
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.get_by_text("Copied.")).to_have_count(1)
+    copied = str(evaluate(page, "navigator.clipboard.readText()"))
+    assert copied.startswith(f"curl '{gatepass.base_url}/v1/chat/completions' ")
+    assert ADMIN not in copied
+    assert CALLER not in copied
 
 
 def test_doctor_tests_the_hops(page: Page, gatepass: Gatepass, faults: list[str]) -> None:

@@ -22,13 +22,16 @@ export async function doctor(page) {
     button.disabled = true;
     steps.replaceChildren();
     write(end, "");
+    let last = { error: { message: "The connection ended before the doctor did." } };
     try {
       for await (const { event: name, data } of events("doctor", { ...(model && { model }), call: call !== undefined }, leaving.signal)) {
         if (name === "begin") begin(steps, data);
         if (name === "step") finish(steps, data);
-        if (name === "end" && data.error) write(end, data.error.message);
-        else if (name === "end") write(end, data.failed ? `${data.failed} of ${plural(steps.children.length, "step")} failed.` : "No step failed.");
+        if (name === "end") last = data;
       }
+      for (const step of steps.querySelectorAll(".begun")) step.remove(); // begun, and not necessary after all
+      const result = last.failed ? `${last.failed} of ${plural(steps.children.length, "step")} failed.` : "No step failed.";
+      write(end, last.error?.message ?? result);
     } catch (error) {
       if (leaving.signal.aborted) write(end, "Stopped.");
       else write(end, error.message);

@@ -77,13 +77,14 @@ function barsOf(points, y) {
   return points.map((value, i) => (value ? `M${i + 0.14} ${HEIGHT}V${y(value)}h.72V${HEIGHT}z` : "")).join("");
 }
 
-/** A line through the known values. A value between two unknown ones is a dot. */
+/** A line through the known values. A value between two unknown ones is a dash. */
 function lineOf(points, y) {
   let path = "";
   points.forEach((value, i) => {
     if (value === null || value === undefined) return;
-    const continues = i > 0 && points[i - 1] !== null;
-    path += `${continues ? "L" : "M"}${i + 0.5} ${y(value)}${continues ? "" : `L${i + 0.5} ${y(value)}`}`;
+    if ((points[i - 1] ?? null) !== null) path += `L${i + 0.5} ${y(value)}`;
+    else if ((points[i + 1] ?? null) !== null) path += `M${i + 0.5} ${y(value)}`;
+    else path += `M${i + 0.2} ${y(value)}h.6`;
   });
   return path;
 }

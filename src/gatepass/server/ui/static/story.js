@@ -183,8 +183,8 @@ function timeline(data) {
     add(`${nth}connect`, at, attempt.connect_s);
     at += attempt.connect_s ?? 0;
     if (attempt.head_s !== null) {
-      const head = (attempt.began_s ?? 0) + attempt.head_s;
-      add(`${nth}until the reply begins`, at, Math.max(0, head - at));
+      const head = Math.max(at, (attempt.began_s ?? 0) + attempt.head_s); // both are rounded
+      if (head > at) add(`${nth}until the reply begins`, at, head - at);
       if (attempt.duration_s !== null) add(`${nth}reply`, head, Math.max(0, attempt.duration_s - attempt.head_s), `main ${bad}`);
     } else if (attempt.duration_s !== null) {
       const silent = attempt.duration_s - (at - (attempt.began_s ?? 0));
