@@ -424,6 +424,7 @@ def test_curl_has_the_body_and_no_key(open_page: OpenPage, signed_in: str) -> No
 
 def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(f"{signed_in}#/requests/req-1")
+    page.get_by_label("Rules of the replay").select_option("images=content-parts")
     page.get_by_role("button", name="Replay").click()
     expect(page.get_by_role("link", name="Show the new request")).to_be_visible()
     page.goto(f"{signed_in}#/models")
@@ -437,7 +438,7 @@ def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: s
     capture.get_by_role("button", name="End the capture").click()
     expect(capture.get_by_role("button", name="Start")).to_be_visible()
     assert fake.received == [
-        ("POST", "replay", {"id": "req-1", "without": []}),
+        ("POST", "replay", {"id": "req-1", "without": ["images=content-parts"]}),
         (
             "POST",
             "rules/forget",

@@ -63,13 +63,16 @@ function section(title, ...content) {
 
 function heading(page, data) {
   const said = el("span");
+  const rules = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
+  const without = el("select", { id: "without", "aria-label": "Rules of the replay" },
+    el("option", { value: "" }, "with all rules"), rules.map((rule) => el("option", { value: rule }, `without ${rule}`)));
   const replay = el("button.quiet", {
     type: "button",
     id: "replay",
     onclick: async () => {
       replay.disabled = true;
       try {
-        const { id, status } = await page.call("POST", "replay", { id: data.id, without: [] });
+        const { id, status } = await page.call("POST", "replay", { id: data.id, without: without.value ? [without.value] : [] });
         page.say("The request was sent again.");
         said.replaceChildren(`Replayed: ${status ?? "sent"}. `, id ? el("a", { href: `#/requests/${encodeURIComponent(id)}` }, "Show the new request") : "");
       } catch (error) {
@@ -89,7 +92,7 @@ function heading(page, data) {
     el("div.actions", {},
       copyButton("Copy as curl", () => curl(page.session.base_url, data), page.say),
       copyButton("Copy the id", () => data.id, page.say),
-      page.isAdmin && data.captured && replay, said));
+      page.isAdmin && data.captured && rules.length > 0 && without, page.isAdmin && data.captured && replay, said));
 }
 
 /** A command that sends the request again, with the key left out. */
