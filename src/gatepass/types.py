@@ -137,6 +137,8 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """Whether it has a `content-encoding` field, so that its body may be compressed."""
     replay: Replay | None = None
     """Set if an operator sends a captured request again. No client can set it."""
+    key_digest: bytes = b""
+    """The SHA-256 of the key with which an admin signed in, for a request of the page at /ui. No client can set it."""
 
 
 class RuleEdit(msgspec.Struct, frozen=True, gc=False):

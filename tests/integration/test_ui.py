@@ -13,8 +13,9 @@ from gatepass.clock import SystemClock
 from gatepass.server.ui.events import MOST_VIEWERS
 from gatepass.server.ui.routes import HEADERS, ROUTES, UiRoute
 from gatepass.server.ui.sessions import LIFE_S
+from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Scripted, Send, reply, stream
 
 KEYS = {role: f"gp-{role}-" + role * 8 for role in ("caller", "viewer", "admin")}
 ACCESS: Mapping[str, Any] = {
@@ -188,6 +189,7 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "DELETE api/capture": (None, 200),
     "POST api/replay": ({"id": "unknown"}, 400),
     "POST api/doctor": ({}, 404),
+    "POST api/playground": ([], 400),
 }
 """The body of each route, and its status for those who may use it."""
 FORBIDDEN = (
@@ -274,6 +276,24 @@ async def test_only_an_admin_sees_captured_bodies():
         again = (await post(gp, "/ui/api/replay", {"id": "one"}, cookie=cookies["admin"])).json()
         assert (again["status"], again["replay_of"]) == (200, "one")
         assert "bodies" not in stories["viewer"][0]
+
+
+@pytest.mark.parametrize("access", [{}, ACCESS])
+async def test_an_admin_chats_as_the_caller_of_its_key(access: Mapping[str, Any]):
+    async with (
+        Scripted(answer=lambda _: [Send(stream(*EVENTS))]) as upstream,
+        gateway(upstream=upstream.url, access=access, server=SERVER) as gp,
+    ):
+        cookie = await signed_in(gp, "admin") if access else ""
+        asked = {**HELLO, "stream": True, "user": "x" * 100_000}
+        answer = await post(gp, "/ui/api/playground", asked, cookie=cookie)
+        assert (answer.status, answer.events[-1]) == (200, "[DONE]")
+        assert {name: answer.headers[name] for name in HEADERS} == dict(HEADERS)
+        (request,) = upstream.received
+        assert request.json() == asked
+        assert "gatepass_ui" not in str(request.headers)
+        listed = (await get(gp, "/ui/api/requests", cookie=cookie)).json()["requests"]
+        assert [one["caller"] for one in listed] == ["a-admin" if access else "local"]
 
 
 async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.LogCaptureFixture):

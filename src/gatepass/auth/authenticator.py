@@ -59,7 +59,10 @@ class Authenticator:
         if not self.requires_key:
             check_local(client_request, takes_form=takes_form)
             return LOCAL
-        caller = self._caller(client_request, wall_s, path_profile)
+        if client_request.key_digest:
+            caller = self._known(self._ring.find_digest(client_request.key_digest, client_request.arrived_s), wall_s)
+        else:
+            caller = self._caller(client_request, wall_s, path_profile)
         if self._viewers and caller.name in self._viewers:
             check_calls_models(caller)
         return caller

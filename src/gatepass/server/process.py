@@ -54,7 +54,7 @@ from gatepass.server.pages import OPERATOR, is_browser, own_part, page_paths, pa
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay
-from gatepass.server.ui.routes import BODY_BYTES, Doctor, Ui, ui_paths
+from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, Ui, ui_paths
 from gatepass.server.ui.sessions import FolderSessions, MemorySessions, Sessions
 from gatepass.types import ClientRequest
 
@@ -122,7 +122,8 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
         if cycle.path.startswith(below_ui) or cycle.path in ui:
-            return serve_page(app, cycle, BODY_BYTES)
+            is_chat = cycle.path.endswith(PLAYGROUND)
+            return serve_page(app, cycle, limit_bytes if is_chat else BODY_BYTES)
         headers, query = cycle.headers, cycle.target.partition(b"?")[2]
         named, now_s = dict(headers), endpoint.state.clock.now()  # three times as fast as two searches
         client_request = ClientRequest(

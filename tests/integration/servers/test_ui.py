@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gatepass.auth.api_keys import hash_key
@@ -12,7 +14,7 @@ from tests.integration.servers.running import BY_HTTP1, served
 from tests.waiting import until_async
 
 KEY = "gp-admin-0123456789abcdef"
-BLOCKS = {
+BLOCKS: dict[str, Any] = {
     "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
     "access": {"keys": [{"name": "alice", "role": "admin", "hash": hash_key(KEY)}]},
     "server": {"ui": True, "base_path": "/llm", "drain_timeout_s": 0},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -49,7 +50,9 @@ from gatepass.observability.traffic import Traffic
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers, error_object
 from gatepass.proxy.app_state import AppState
-from gatepass.server.asgi import path_in, peer_in
+from gatepass.proxy.handler import handle
+from gatepass.proxy.models import ModelCatalog
+from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.capturing import capture_state, start_capture, stop_capture
 from gatepass.server.connection_shares import TrustedProxies
 from gatepass.server.inspection import requests_listing, stories
@@ -59,7 +62,7 @@ from gatepass.server.reload import ReloadResult
 from gatepass.server.replay import replay
 from gatepass.server.ui import views
 from gatepass.server.ui.events import OVERVIEW_TICKS, EventHub, EventStream, Topic, event
-from gatepass.server.ui.sessions import LIFE_S, Sessions
+from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.server.ui.static_files import StaticFile, is_current, static_files
 from gatepass.types import ClientRequest
 
@@ -68,6 +71,7 @@ LOG = logging.getLogger("gatepass.ui")
 PATH = "/ui"
 OWN = "/ui/"
 """What the workers ask each other for begins with it."""
+PLAYGROUND = "api/playground"
 FORGET = f"{OWN}forget"
 LEARNED = "/learned"
 COOKIE = "gatepass_ui"
@@ -114,6 +118,8 @@ class UiRoute:
     role: Role
     """Who may use it. An admin may use the routes of a viewer."""
     respond: Callable[[UiRequest], Awaitable[ASGIApp]]
+    reads_body: bool = True
+    """Whether `UiRequest.body` is the body of a POST. Else `respond` reads it."""
 
     def match(self, path: str) -> str | None:
         """Return the id in `path`, "" for a path without one, None if this is another path."""
@@ -220,7 +226,9 @@ class Ui:
         if route.role != "anyone":
             call.require(route.role)
         if route.method == "POST":
-            call.body = await _json_body(request, state)
+            _check_is_json(request)
+            if route.reads_body:
+                call.body = await _json_body(request, state)
         return await route.respond(call)
 
     def _file(self, request: Request, path: str) -> ASGIApp:
@@ -266,16 +274,19 @@ class UiRequest:
         pairs = (pair.strip() for field in self.request.headers.getlist("cookie") for pair in field.split(";"))
         return next((pair.partition("=")[2] for pair in pairs if pair.startswith(f"{COOKIE}=")), "")
 
+    def session(self) -> Session | None:
+        return self.ui.sessions.find(self.session_id, self.ui.current().clock.wall())
+
     def caller(self) -> AccessKey | None:
         """Return who signed in, with the role that the key has now. None without a session, or if it has ended."""
         state = self.ui.current()
         if not state.authenticator.requires_key:
             return LOCAL
-        wall_s = state.clock.wall()
-        session = self.ui.sessions.find(self.session_id, wall_s)
+        session = self.session()
         if session is None:
             return None
-        return state.authenticator.signed_in(session.caller, session.key_digest, state.clock.now(), wall_s)
+        now_s, wall_s = state.clock.now(), state.clock.wall()
+        return state.authenticator.signed_in(session.caller, session.key_digest, now_s, wall_s)
 
     def require(self, role: Role) -> AccessKey:
         """Return the caller; raise SessionRequired, or RoleNotAllowed for a viewer at a route of admins."""
@@ -293,7 +304,7 @@ class UiRequest:
         """Return why the session of the cookie is not valid. None without a cookie."""
         if not self.session_id:
             return None
-        if self.ui.sessions.find(self.session_id, self.state.clock.wall()) is None:
+        if self.session() is None:
             return f"The session has ended, or another gatepass than {views.REPLICA} made it. Sign in again."
         return "The key of this session has ended, has changed, or has lost its role. Sign in again."
 
@@ -325,11 +336,15 @@ class UiRequest:
         return {name: value for name, value in pairs if name != "view"}
 
 
-async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
-    """Return the body, a JSON object; raise UnsupportedMediaType, BodyTooLarge, InvalidJson, ReceiveTimeout."""
+def _check_is_json(request: Request) -> None:
+    """Raise UnsupportedMediaType for a body that a form of another site could send."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
+
+
+async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
+    """Return the body, a JSON object; raise BodyTooLarge, InvalidJson, ReceiveTimeout."""
     pieces: list[bytes] = []
     try:
         async with asyncio.timeout(state.limits.receive_s):
@@ -590,6 +605,35 @@ async def _doctor_events(
         await asyncio.wait((running,))
 
 
+async def _playground(call: UiRequest) -> ASGIApp:
+    """Serve a chat as the admin, on the usual way: with the checks, limits and log line of an API request."""
+    caller, session, state = call.require("admin"), call.session(), call.state
+    call.log("playground", caller)
+    host = next(field for field in call.client_request.headers if field[0] == b"host")
+    client_request = ClientRequest(
+        f"page-{secrets.token_hex(8)}",
+        "POST",
+        f"{state.base_path}/v1/chat/completions",
+        (host, (b"content-type", b"application/json")),
+        call.client_request.peer,
+        state.clock.now(),
+        key_digest=b"" if session is None else session.key_digest,
+    )
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_fields(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = {name for name, _ in _STREAM_FIELDS}
+                others = [field for field in message["headers"] if field[0] not in own]
+                message = {**message, "headers": [*others, *_STREAM_FIELDS]}
+            await send(message)
+
+        cycle = AsgiRequestCycle(scope, receive, send_with_fields, state)
+        await cycle.serve(handle(client_request, state, ModelCatalog(state), cycle))
+
+    return serve
+
+
 ROUTES: tuple[UiRoute, ...] = (
     UiRoute("GET", "api/session", "anyone", _session),
     UiRoute("POST", "api/login", "anyone", _login),
@@ -607,5 +651,6 @@ ROUTES: tuple[UiRoute, ...] = (
     UiRoute("DELETE", "api/capture", "admin", _stop_capture),
     UiRoute("POST", "api/replay", "admin", _replay),
     UiRoute("POST", "api/doctor", "admin", _doctor),
+    UiRoute("POST", PLAYGROUND, "admin", _playground, reads_body=False),
 )
 """All routes of the API of the page. To add one, add it here: the tests request each one with each role."""
