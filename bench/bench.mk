@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies
+.PHONY: bench bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -24,3 +24,6 @@ bench-workers: setup ## Throughput of one worker and of two
 
 bench-transforms: setup ## CPU time of a synthesized, aggregated or repaired event, without sockets
 	$(BIN)/python -m bench.transforms
+
+bench-inspector: setup ## CPU time of the request inspector for one read of a stream, verdict
+	$(BIN)/python -m bench.inspector

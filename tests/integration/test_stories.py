@@ -10,7 +10,20 @@ from gatepass.server.inspection import own_requests
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
-from tests.integration.scripted import Fin, Hold, Received, Rst, Scripted, Send, begin_stream, chunk, event, reply
+from tests.integration.scripted import (
+    LAST_CHUNK,
+    Fin,
+    Hold,
+    Received,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    event,
+    reply,
+)
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -170,3 +183,59 @@ async def test_each_rule_says_what_it_changed_and_where():
     }
     assert secret not in json.dumps(shown)
     assert PNG not in json.dumps(shown)
+
+
+async def test_a_gap_in_a_stream_is_in_its_timeline():
+    goes_on = asyncio.Event()
+    clock = DrivenClock()
+    end = event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + event("[DONE]")
+    dialogue = [*begin_stream(), Send(chunk(FIRST)), Wait(goes_on), Send(chunk(FIRST)), Send(chunk(end) + LAST_CHUNK)]
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        async with gp.ask(STREAMED, headers=NAMED) as ask:
+            await ask.head()
+            await ask.until(b"data:")
+            await clock.advance(7.0)
+            goes_on.set()
+            assert (await ask.answer()).whole
+        shown = story(gp)
+    arrivals = shown["attempts"][0]["arrivals"]
+    assert arrivals["reads"] == sum(arrivals["counts"]) >= 2
+    assert (arrivals["first_s"], arrivals["last_s"]) == (0.0, 7.0)
+    assert arrivals["gaps"] == [{"at_s": 0.0, "length_s": 7.0}]
+    assert shown["attempts"][0]["client_wait_s"] == 0.0
+
+
+async def test_a_whole_reply_has_no_timeline():
+    dialogues = ([Send(reply(COMPLETION))], [Send(reply(COMPLETION))])
+    async with Scripted(*dialogues) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask(headers=NAMED).answer()).status == 200
+        assert (await gp.ask(STREAMED, headers={**JSON, "x-request-id": "made"}).answer()).status == 200
+        assert [one["attempts"][0]["arrivals"] for one in (story(gp), story(gp, "made"))] == [None, None]
+
+
+async def test_without_an_inspector_nothing_is_kept_of_a_stream():
+    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
+    limits = {"inspector_bytes": 0}
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits=limits) as gp:
+        async with gp.ask(STREAMED, headers=NAMED) as ask:
+            await ask.head()
+            await ask.until(b"data:")
+            assert story(gp)["attempts"][0]["arrivals"] is None
+        await upstream.left()
+        await until(lambda: not json.loads(own_requests("/story?id=asked", gp.state)))
+
+
+async def test_a_client_that_reads_slowly_is_seen():
+    goes_on = asyncio.Event()
+    end = event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + event("[DONE]")
+    many = Send(chunk(FIRST * 20_000))
+    dialogue = [*begin_stream(), *[many] * 10, Wait(goes_on), Send(chunk(end) + LAST_CHUNK)]
+    clock = DrivenClock()
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        async with gp.ask(STREAMED, headers=NAMED) as ask:
+            await until(lambda: len(gp.state.in_flight.held.stalled) > 0)
+            await clock.advance(5.0)
+            goes_on.set()
+            assert (await ask.answer()).whole
+        shown = story(gp)
+    assert shown["attempts"][0]["client_wait_s"] == 5.0

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.observability.arrivals import Arrivals
 from gatepass.types import NO_EDITS, RuleEdits, Target
 
 
@@ -63,6 +64,18 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     """The id of the captured request that an operator sent again."""
 
 
+class SentToken(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """The times of a token, by `Clock.now`, without its value."""
+
+    credential: str
+    sent_s: float | None = None
+    """When it was attached to the request. None if the attempt ended before."""
+    requested_s: float = 0.0
+    """When it was requested from its issuer."""
+    lifetime_s: float | None = None
+    """None for one that does not expire."""
+
+
 class AttemptRecord(msgspec.Struct, eq=False):
     """One attempt: one request to one target, or the part of a split call. `outcome` is "" until it has ended."""
 
@@ -106,14 +119,8 @@ class AttemptRecord(msgspec.Struct, eq=False):
     upstream_request_id: str | None = None
     duration_s: float = 0.0
     """The time from `began_s` until the attempt ended, with the waits for a token, the upstream and the client."""
-    credential: str | None = None
-    """The credential whose token was sent, or waited for. None if the upstream has none."""
-    token_requested_s: float | None = None
-    """When the token that was sent was requested from its issuer, by `Clock.now`. None if none was sent."""
-    token_lifetime_s: float | None = None
-    """None for a token that does not expire."""
-    sent_s: float | None = None
-    """When the token was attached to the request, by `Clock.now`."""
+    token: SentToken | None = None
+    """The token that was sent, or waited for. None if the upstream has no credential."""
     token_wait_s: float = 0.0
     pool_wait_s: float = 0.0
     """How long the attempt waited for a free connection, because all of the upstream's were in use."""
@@ -123,6 +130,10 @@ class AttemptRecord(msgspec.Struct, eq=False):
     """When the head of the reply arrived, after `began_s`."""
     upstream_s: float = 0.0
     """How long the attempt waited for the upstream."""
+    arrivals: Arrivals | None = None
+    """When the pieces of a stream were read. None for a whole reply, and without an inspector."""
+    client_wait_s: float = 0.0
+    """How long the attempt read nothing because the client did not read its stream."""
     not_tried: tuple[Target, ...] = ()
     """The targets of the route after this one."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from gatepass.observability.arrivals import Timeline
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord, AttemptRecord
 from gatepass.types import RuleEdit
@@ -165,24 +166,39 @@ def _attempt(record: AttemptRecord, arrived_s: float, mask: Mask) -> dict[str, A
         "edits": [_edit(one, mask) for one in record.edits.listed],
         "edits_left_out": record.edits.left_out,
         "upstream_request_id": _masked(record.upstream_request_id, mask),
-        "arrivals": None,
+        "client_wait_s": _rounded(record.client_wait_s),
+        "arrivals": None if record.arrivals is None else _arrivals(record.arrivals.timeline(), record.began_s),
         "parts": [_attempt(part, arrived_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
     }
 
 
 def _token(record: AttemptRecord) -> dict[str, Any] | None:
     """Return the times of the token that was sent. None if the upstream has no credential, or none was asked."""
-    if record.credential is None:
+    token = record.token
+    if token is None:
         return None
     age_s = left_s = None
-    if record.sent_s is not None and record.token_requested_s is not None and record.token_lifetime_s is not None:
-        age_s = record.sent_s - record.token_requested_s
-        left_s = record.token_lifetime_s - age_s
+    if token.sent_s is not None and token.lifetime_s is not None:
+        age_s = token.sent_s - token.requested_s
+        left_s = token.lifetime_s - age_s
     return {
-        "credential": record.credential,
+        "credential": token.credential,
         "age_s": _rounded(age_s),
         "left_s": _rounded(left_s),
         "wait_s": _rounded(record.token_wait_s),
+    }
+
+
+def _arrivals(timeline: Timeline, began_s: float) -> dict[str, Any]:
+    return {
+        "reads": sum(timeline.counts),
+        "first_s": _rounded(timeline.first_s - began_s),
+        "last_s": _rounded(timeline.last_s - began_s),
+        "width_s": timeline.width_s,
+        "counts": timeline.counts,
+        "gaps": [
+            {"at_s": _rounded(at_s - began_s), "length_s": _rounded(length_s)} for length_s, at_s in timeline.gaps
+        ],
     }
 
 

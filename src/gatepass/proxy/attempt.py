@@ -122,8 +122,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             if is_small
             else await normalize_large(normalized, target, rules, threads)
         )
-    attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
-    attempt.record.edits = normalized.edits
+    attempt.use_call(normalized)
     if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
         _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
 
@@ -170,11 +169,10 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     if holder is None:
         authorized = upstream.injector.authorize(request, None, now_s)
     else:
-        record.credential = upstream.credential
         if (token := holder.current()) is None:
             token = await wait_for_token(attempt, holder)
             now_s = state.clock.now()
-        attempt.use(token, now_s)
+        attempt.use_token(token, now_s)
         authorized = upstream.injector.authorize(request, token.value, now_s, Authorization(attempt, request))
     attempt.waits_since_s = now_s
     if attempt.new_connection:
@@ -192,7 +190,9 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         attempt.add_upstream_wait()
         raise send_error(attempt, fault) from fault
     attempt.sent = True
-    record.status, record.head_s = response.status, state.clock.now() - record.began_s
+    record.status = response.status
+    if not response.ended:  # else `Attempt.end` knows: the reply arrived together with its head
+        record.head_s = state.clock.now() - record.began_s
     if state.observers.reply_body:
         response = state.observers.reply(response, record)
     return response

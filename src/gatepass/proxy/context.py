@@ -17,8 +17,9 @@ from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
+from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import InspectedRequest
-from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, stable_code
+from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken, stable_code
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.raw import RAW
 from gatepass.proxy.app_state import AppState, Upstream
@@ -146,6 +147,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         record = self.record
         record.outcome = outcome
         record.duration_s = self.state.clock.now() - record.began_s
+        if record.head_s is None and record.status is not None:
+            record.head_s = self.waits_since_s - record.began_s
         if outcome is not COMPLETE:
             if isinstance(error, GatepassError):
                 record.code, record.reason = stable_code(error), error.message
@@ -171,10 +174,16 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         """End the attempt that `error` ended."""
         self.end(outcome_of(error, sent=self.sent, has_head=self.record.status is not None), error)
 
-    def use(self, token: Token, now_s: float) -> None:
+    def use_call(self, normalized: Call) -> None:
+        """Send `normalized`, which is `call` with the rules applied."""
+        self.normalized = normalized
+        if normalized is not self.call or normalized.adapted:
+            self.record.adapted, self.record.edits = normalized.adapted, normalized.edits
+
+    def use_token(self, token: Token, now_s: float) -> None:
         """Send `token` with the request, from now on."""
-        self.token, record = token, self.record
-        record.token_requested_s, record.token_lifetime_s, record.sent_s = token.requested_s, token.lifetime_s, now_s
+        self.token = token
+        self.record.token = SentToken(self.upstream.credential, now_s, token.requested_s, token.lifetime_s)
 
     def user(self) -> TokenUser:
         """Return the upstream and model that the token is sent to."""
@@ -188,6 +197,14 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         now_s = self.state.clock.now()
         self.record.upstream_s += now_s - self.waits_since_s
         self.waits_since_s = now_s
+
+    def note_read(self) -> None:
+        """Note that a piece of a stream was read, unless there is no inspector."""
+        record = self.record
+        if record.arrivals is not None:
+            record.arrivals.note(self.state.clock.now())
+        elif self.state.inspector.limit_bytes:
+            record.arrivals = Arrivals(self.state.clock.now())
 
     def add_changes(self, adapted: tuple[str, ...]) -> None:
         """Add the names of changes, each once."""

@@ -156,13 +156,17 @@ class _EventWriter:
         self._memory = attempt.memory
         self._counts_event = attempt.memory is not None and attempt.memory.stream_bytes > 0
         self._try_write = client_response.cycle.try_write
+        self._record, self._arrivals = attempt.record, attempt.record.arrivals
+        self._now = attempt.state.clock.now
         self.held = stream.ready
 
     def relay_piece(self, piece: bytes) -> bool:
         """Parse `piece` and send its events. Return whether the next piece may be read now."""
         # Without calls to helpers, because it runs for every piece of every stream. `try_send_events` would also note
         # the first byte, but `flush` has already sent the first events.
-        events = self._events
+        arrivals, events = self._arrivals, self._events
+        if arrivals is not None and piece:
+            arrivals.note(self._now())
         ready = events.feed(piece)
         if (not ready or self._counts_event) and self._memory is not None:
             is_full = self._count_event(self._memory)
@@ -195,9 +199,11 @@ class _EventWriter:
         if ready and (len(ready) > WHOLE_BYTES or not client_response.try_send_events(ready)):
             if memory is not None:
                 memory.begin_stall(len(ready) + UNREAD_BYTES, client_response.cycle.abort)
+            began_s = self._now()
             try:
                 await client_response.send_events(ready)
             finally:
+                self._record.client_wait_s += self._now() - began_s
                 if memory is not None:
                     memory.end_stall()
         if memory is not None:

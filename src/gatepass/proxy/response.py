@@ -340,6 +340,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
                 piece = beginning
             if kind is not ContentKind.STREAM:
                 return await _synthesized(context, await buffer_reply(context, piece))
+            context.attempt.note_read()
             held += _checked(context, events.feed(piece), events)
             # a large piece is parsed in turns, so that other requests run in between
             while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):

@@ -43,6 +43,7 @@ from gatepass.errors import (
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, tls_advice, tls_problem
 from gatepass.learning.rejection import is_too_long
+from gatepass.observability.observer import SentToken
 from gatepass.observability.redaction import whole_words
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
@@ -81,12 +82,14 @@ class Authorization(msgspec.Struct, frozen=True, eq=False):
         if token is attempt.token:
             return None  # the transport sends the request unchanged
         now_s = attempt.state.clock.now()
-        attempt.use(token, now_s)
+        attempt.use_token(token, now_s)
         return upstream.injector.authorize(self.request, token.value, now_s)
 
 
 async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
     began_s = attempt.state.clock.now()
+    if attempt.token is None:
+        attempt.record.token = SentToken(attempt.upstream.credential)
     try:
         return await holder.token(instead_of)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
-from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
+from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import closed_by, has_id, matches, story_of, summary_of
 from gatepass.types import Target
 
@@ -130,7 +130,7 @@ def test_who_closed_first():
 
 def test_a_story_has_the_times_of_the_token_and_of_the_connection():
     record = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete")
-    record.credential, record.token_requested_s, record.token_lifetime_s, record.sent_s = "corp", 20.0, 240.0, 103.0
+    record.token = SentToken("corp", 103.0, 20.0, 240.0)
     record.token_wait_s, record.pool_wait_s, record.connect_s, record.head_s = 2.0, 0.25, 0.5, 3.5
     record.not_tried = (Target("b"), Target("c", "m2"))
     story = story_of(request(access(), record), 110.0, 0.0, str)
@@ -142,8 +142,8 @@ def test_a_story_has_the_times_of_the_token_and_of_the_connection():
 
 def test_what_is_not_known_of_a_token_is_null():
     without, failed, lasting = (AttemptRecord("one", "chat", "m", "a", outcome="complete") for _ in range(3))
-    failed.credential, failed.token_wait_s = "corp", 1.0
-    lasting.credential, lasting.token_requested_s, lasting.sent_s = "fixed", 20.0, 103.0
+    failed.token, failed.token_wait_s = SentToken("corp"), 1.0
+    lasting.token = SentToken("fixed", 103.0, 20.0)
     tokens = [
         one["token"] for one in story_of(request(access(), without, failed, lasting), 110.0, 0.0, str)["attempts"]
     ]

@@ -1,0 +1,54 @@
+"""The cost of one read of a stream to the request inspector, as `relay_piece` (proxy/relay.py) pays it.
+
+It must be less than LIMIT_NS. Prints nanoseconds of CPU time, of the fastest of ROUNDS runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from gatepass.clock import SystemClock
+from gatepass.observability.arrivals import Arrivals
+
+LIMIT_NS = 250
+READS, ROUNDS = 200_000, 9
+
+
+class Reader:
+    """Calls what `relay_piece` calls."""
+
+    def __init__(self) -> None:
+        self.now = SystemClock().now
+        self.arrivals: Arrivals | None = Arrivals(self.now())
+
+    def with_timeline(self, piece: bytes) -> None:
+        arrivals = self.arrivals
+        if arrivals is not None and piece:
+            arrivals.note(self.now())
+
+    def without(self, piece: bytes) -> None:
+        """What the loop itself costs."""
+
+
+def fastest_ns(read: Callable[[bytes], None]) -> float:
+    """Return the time of one call."""
+    runs = []
+    for _ in range(ROUNDS):
+        began_ns = time.process_time_ns()
+        for _ in range(READS):
+            read(b"data: {}\n\n")
+        runs.append(time.process_time_ns() - began_ns)
+    return min(runs) / READS
+
+
+def main() -> int:
+    reader = Reader()
+    read_ns = fastest_ns(reader.with_timeline) - fastest_ns(reader.without)
+    print(f"{read_ns:.0f} ns for each read of a stream, at most {LIMIT_NS}")
+    return int(read_ns > LIMIT_NS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""When the reads of a stream arrived: counts in slices of time, and the longest gaps, in less than 2 KiB.
+
+`Arrivals.note` runs for every read of every stream, and must cost less than 250 ns (`make bench-inspector`). So it only
+collects moments, and a BATCH of them is counted at once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from operator import add, sub
+
+import msgspec
+
+SLICES = 64
+FIRST_WIDTH_S = 1 / 64
+"""The width of a slice at first. It doubles when a read is later than all slices. A power of two divides exactly."""
+GAPS = 3
+BATCH = 64
+"""Reads that are kept as they are. Most streams have fewer, and are counted only if somebody looks."""
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """The reads of a stream up to a moment. Moments are those of `Clock.now`."""
+
+    first_s: float
+    last_s: float
+    width_s: float
+    """The width of a slice."""
+    counts: list[int]
+    """The reads in each slice, up to the last one with a read. The first slice begins at `first_s`."""
+    gaps: list[tuple[float, float]]
+    """The longest times between two reads, the longest first, each with the moment at which it began."""
+
+
+class Arrivals:
+    """Collects the reads of one stream. Its size does not depend on their number."""
+
+    __slots__ = ("_counts", "_first_s", "_gaps", "_last_s", "_recent", "_width_s")
+
+    def __init__(self, now_s: float) -> None:
+        """The first read is at `now_s`."""
+        self._first_s = self._last_s = now_s
+        self._recent = array("d", (now_s,))
+        self._width_s = FIRST_WIDTH_S
+        self._gaps: tuple[tuple[float, float], ...] = ()
+        self._counts: array[int] | None = None
+        """None for a short stream that nobody has looked at."""
+
+    def note(self, now_s: float) -> None:
+        """The next read is at `now_s`, which is not before the last one."""
+        recent = self._recent
+        recent.append(now_s)
+        if len(recent) >= BATCH:
+            self._count()
+
+    def timeline(self) -> Timeline:
+        """Return what was noted so far."""
+        counts = self._count().tolist()
+        while len(counts) > 1 and not counts[-1]:
+            counts.pop()
+        return Timeline(self._first_s, self._last_s, self._width_s, counts, list(self._gaps))
+
+    def _count(self) -> array[int]:
+        """Add the recent reads to the counts and the gaps, and return the counts."""
+        # Few steps in Python for each read: most are done by `map`, `max` and `bisect_left` for all of them.
+        recent, first_s = self._recent.tolist(), self._first_s
+        counts = self._counts or array("I", bytes(4 * SLICES))
+        if recent:
+            before = [self._last_s, *recent]
+            self._last_s = recent[-1]
+            self._add_gaps(list(map(sub, recent, before)), before)
+            while self._last_s >= first_s + SLICES * self._width_s:
+                counts = array("I", (*map(add, counts[::2], counts[1::2]), *(0,) * (SLICES // 2)))
+                self._width_s *= 2
+            at, size, width_s = 0, len(recent), self._width_s
+            while at < size:
+                index = int((recent[at] - first_s) / width_s)
+                end = bisect_left(recent, first_s + (index + 1) * width_s, at + 1)
+                counts[index] += end - at
+                at = end
+            self._recent = array("d")
+        self._counts = counts
+        return counts
+
+    def _add_gaps(self, lengths: list[float], began: list[float]) -> None:
+        for _ in range(GAPS):
+            longest_s = max(lengths)
+            if longest_s <= (self._gaps[-1][0] if len(self._gaps) == GAPS else 0.0):
+                break
+            at = lengths.index(longest_s)
+            lengths[at] = 0.0
+            self._gaps = tuple(sorted((*self._gaps, (longest_s, began[at])), reverse=True)[:GAPS])
