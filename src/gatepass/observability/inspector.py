@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from sys import getsizeof
 
 import msgspec
 
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
 
 RECORD_BYTES = 2_000
-"""What one request takes: its records, their texts at usual lengths, and its place in the ring."""
+"""What one request with one attempt takes: its records, their texts at usual lengths, and its place in the ring."""
 ATTEMPT_BYTES = 1_000
 """What each attempt takes beyond the first one."""
-EDIT_BYTES = 400
-"""What each change of a rule takes."""
-CHARACTER_BYTES = 4
-"""What a character of a text takes at most."""
+TIMELINE_BYTES = 1_500
+"""What the arrivals of a stream take."""
+EDIT_BYTES = 200
+"""What a change of a rule takes without its texts."""
 ANONYMOUS = 100
 """The requests without a valid key that are kept: they have a place of their own, so a flood evicts no others."""
 
@@ -60,6 +61,8 @@ class Inspector(Observer):
         size_bytes = RECORD_BYTES
         if access.outcome != "ok" or access.adapted or (attempt is not None and attempt.after is not None):
             size_bytes = _size_bytes(access, attempt)
+        elif attempt is not None and attempt.arrivals is not None:
+            size_bytes += TIMELINE_BYTES
         entry = InspectedRequest(
             access,
             attempt,
@@ -97,13 +100,16 @@ class Inspector(Observer):
             self.evicted += 1
 
 
-def _size_bytes(access: AccessRecord, attempt: AttemptRecord | None) -> int:
-    texts = (access.reason or "", *access.adapted, *access.tried, *access.failover)
-    size_bytes = RECORD_BYTES + CHARACTER_BYTES * sum(map(len, texts))
-    attempts = [attempt]
+def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:
+    """Return what a request takes that was not usual. Its texts and changes are counted as they are."""
+    size_bytes = RECORD_BYTES - ATTEMPT_BYTES
+    texts = [access.reason, access.path, access.model, *access.adapted, *access.tried, *access.failover]
+    attempts = [last]
     while attempts:
         one = attempts.pop()
         if one is not None:
-            size_bytes += ATTEMPT_BYTES + EDIT_BYTES * len(one.edits.listed) + CHARACTER_BYTES * len(one.reason or "")
+            size_bytes += ATTEMPT_BYTES + EDIT_BYTES * len(one.edits.listed)
+            size_bytes += 0 if one.arrivals is None else TIMELINE_BYTES
+            texts += [one.reason, *one.adapted, *one.tried, *(edit.path + edit.moved_to for edit in one.edits.listed)]
             attempts += (one.after, *one.parts)
-    return size_bytes
+    return size_bytes + sum(getsizeof(text) for text in texts if text)

@@ -41,7 +41,7 @@ def test_a_long_error_takes_more_room():
     inspector = Inspector()
     inspector.limit(10 * RECORD_BYTES)
     for number in range(5):
-        inspector.request_ended(ended(access(str(number), outcome="error", code="x", reason="r" * 1_000)))
+        inspector.request_ended(ended(access(str(number), outcome="error", code="x", reason="r" * 4_000)))
     assert kept(inspector) == ["4", "3", "2"]
 
 
