@@ -17,7 +17,7 @@ FIRST_WIDTH_S = 1 / 64
 """The width of a slice at first. It doubles when a read is later than all slices. A power of two divides exactly."""
 GAPS = 3
 BATCH = 64
-"""Reads that are kept as they are. Most streams have fewer, and are counted only if somebody looks."""
+"""Reads that are kept as they are. Most streams have fewer, and are counted only for a story."""
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class Arrivals:
         self._width_s = FIRST_WIDTH_S
         self._gaps: tuple[tuple[float, float], ...] = ()
         self._counts: array[int] | None = None
-        """None for a short stream that nobody has looked at."""
+        """None for a short stream without a story yet."""
 
     def note(self, now_s: float) -> None:
         """The next read is at `now_s`, which is not before the last one."""
