@@ -76,7 +76,7 @@ FORGET = f"{OWN}forget"
 LEARNED = "/learned"
 COOKIE = "gatepass_ui"
 OVERLAP_S = 2.0
-"""Lists of two workers are some time apart, so requests that ended this long before the newest are asked for again."""
+"""Lists of two workers are some time apart, so requests that ended this long before a list are in the next one too."""
 BODY_BYTES = 64 * 1024
 TOO_LARGE = f"The request body is larger than {BODY_BYTES} bytes."
 CONTENT_SECURITY_POLICY = (
@@ -456,15 +456,16 @@ class NewRequests:
         self._ui, self._filters = ui, filters
         self._sent: dict[tuple[str, str], float] = {}
         """When the requests ended that a worker may list again, by worker and id."""
+        self._since_s: float | None = None
         self._had_running = False
 
     async def collect(self) -> Any:
-        since = {"ended_after": repr(max(self._sent.values()) - OVERLAP_S)} if self._sent else {}
+        since = {} if self._since_s is None else {"ended_after": repr(self._since_s)}
         listing = await requests_listing(self._ui.collect, {**self._filters, **since})
         ended = {(one["worker"], one["id"]): one["ended"] for one in listing["requests"]}
         listing["requests"] = [one for one in listing["requests"] if (one["worker"], one["id"]) not in self._sent]
-        first_s = max({**self._sent, **ended}.values(), default=0.0) - OVERLAP_S
-        self._sent = {key: at_s for key, at_s in {**self._sent, **ended}.items() if at_s >= first_s}
+        self._since_s = listing["now"] - OVERLAP_S
+        self._sent = {key: at_s for key, at_s in {**self._sent, **ended}.items() if at_s >= self._since_s}
         is_new = bool(listing["requests"] or listing["running"] or self._had_running)
         self._had_running = bool(listing["running"])
         return listing if is_new else None
