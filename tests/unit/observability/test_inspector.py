@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import closed_by, has_id, matches, story_of, summary_of
-from gatepass.types import Target
+from gatepass.types import RuleEdit, RuleEdits, Target
 
 
 def access(name: str = "one", caller: str = "app", **fields: object) -> AccessRecord:
@@ -154,7 +154,13 @@ def test_what_is_not_known_of_a_token_is_null():
     ]
 
 
-def test_the_reason_of_an_attempt_is_masked():
+def test_texts_of_an_attempt_are_masked():
+    edit = RuleEdit("drop=sk-secret", "sk-secret.a", "1", 3, "1", 3, "b.sk-secret")
     record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", reason="no sk-secret here")
+    record.edits, record.adapted, record.tried = RuleEdits((edit,), left_out=2), ("drop=sk-secret",), ("set=sk-secret",)
     story = story_of(request(access(), record), 110.0, 0.0, lambda text: text.replace("sk-secret", "***"))
-    assert story["attempts"][0]["reason"] == "no *** here"
+    attempt = story["attempts"][0]
+    assert (attempt["reason"], attempt["edits_left_out"]) == ("no *** here", 2)
+    value = {"type": "number", "size_bytes": 3}
+    shown = {"rule": "drop=***", "path": "***.a", "before": value, "after": value, "moved_to": "b.***"}
+    assert (attempt["edits"], attempt["adapted"], attempt["tried"]) == ([shown], ["drop=***"], ["set=***"])
