@@ -63,24 +63,28 @@ class Arrivals:
 
     def _count(self) -> array[int]:
         """Add the recent reads to the counts and the gaps, and return the counts."""
-        # Few steps in Python for each read: most are done by `map`, `max` and `bisect_left` for all of them.
-        recent, first_s = self._recent.tolist(), self._first_s
-        counts = self._counts or array("I", bytes(4 * SLICES))
+        # `map`, `max` and `bisect_left` do most of it, because each step in Python is paid for every read.
+        recent, first_s, counts = self._recent.tolist(), self._first_s, self._counts
         if recent:
             before = [self._last_s, *recent]
-            self._last_s = recent[-1]
+            self._last_s, self._recent = recent[-1], array("d")
             self._add_gaps(list(map(sub, recent, before)), before)
             while self._last_s >= first_s + SLICES * self._width_s:
-                counts = array("I", (*map(add, counts[::2], counts[1::2]), *(0,) * (SLICES // 2)))
+                if counts is not None:
+                    counts = array("I", (*map(add, counts[::2], counts[1::2]), *(0,) * (SLICES // 2)))
                 self._width_s *= 2
-            at, size, width_s = 0, len(recent), self._width_s
-            while at < size:
-                index = int((recent[at] - first_s) / width_s)
-                end = bisect_left(recent, first_s + (index + 1) * width_s, at + 1)
-                counts[index] += end - at
-                at = end
-            self._recent = array("d")
-        self._counts = counts
+        counts = self._counts = counts or array("I", bytes(4 * SLICES))
+        at, size, width_s = 0, len(recent), self._width_s
+        if recent and recent[-1] - recent[0] > size / 4 * width_s:
+            per_s = 1 / width_s
+            for moment in recent:
+                counts[int((moment - first_s) * per_s)] += 1
+            return counts
+        while at < size:  # many reads in each slice
+            index = int((recent[at] - first_s) / width_s)
+            end = bisect_left(recent, first_s + (index + 1) * width_s, at + 1)
+            counts[index] += end - at
+            at = end
         return counts
 
     def _add_gaps(self, lengths: list[float], began: list[float]) -> None:
