@@ -10,6 +10,9 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.clock import SystemClock
+from gatepass.config.model import Config
+from gatepass.http_client.tls import TLSContexts
+from gatepass.proxy.app_state import next_app_state
 from gatepass.server.ui.events import MOST_VIEWERS
 from gatepass.server.ui.routes import HEADERS, ROUTES, UiRoute
 from gatepass.server.ui.sessions import LIFE_S
@@ -64,6 +67,17 @@ async def test_with_keys_the_page_is_off_by_default():
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS) as gp:
         for path in ("/ui", "/ui/", "/ui/api/session"):
             assert (await get(gp, path)).status in (401, 404)
+
+
+async def test_a_reload_that_adds_keys_ends_a_page_that_was_on_by_default():
+    upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1"}}
+    async with gateway(upstreams=upstreams) as gp:
+        async with gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) as ask:
+            assert await ask.head() == 200
+            config = Config.model_validate({"upstreams": upstreams, "access": ACCESS, "server": {"drain_timeout_s": 0}})
+            gp.server.endpoint.use(next_app_state(config, TLSContexts(), gp.state))
+            await ask.until(b"the session has ended")
+        assert (await get(gp, "/ui/api/session")).error["code"] == "unknown_path"
 
 
 async def test_a_session_begins_with_a_key_and_ends_with_the_logout():

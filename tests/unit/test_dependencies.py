@@ -103,6 +103,7 @@ FOREIGN = (
     "tests/e2e/realllm",
     "tests/e2e/django",
     "tests/site",
+    "tests/ui",
     "bench/peers",
 )
 """Scripts with separate environments."""

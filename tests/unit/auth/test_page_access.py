@@ -1,0 +1,136 @@
+"""Who may use the page at /ui: a key at the sign-in and afterwards, and requests of its own origin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.auth.authenticator import Authenticator
+from gatepass.config.model import Config
+from gatepass.errors import ForbiddenHost, ForbiddenOrigin, ForbiddenPeer, GatepassError, InvalidApiKey, RoleNotAllowed
+from gatepass.types import ClientRequest
+
+KEY = "gp-alice-0123456789abcdef"
+ALICE: dict[str, Any] = {"name": "alice", "role": "admin", "hash": hash_key(KEY)}
+ENDS_S = 1_900_000_000.0  # 2030-03-17
+
+
+def authenticator(*keys: dict[str, Any], **server: Any) -> Authenticator:
+    blocks = {"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}, "access": {"keys": list(keys)}}
+    return Authenticator(Config.model_validate({**blocks, "server": server}))
+
+
+def test_a_viewer_and_an_admin_sign_in():
+    caller, digest = authenticator(ALICE).sign_in(KEY, 0.0, 0.0)
+    assert (caller.name, caller.role, "alice" in repr(digest)) == ("alice", "admin", False)
+    found = authenticator(ALICE).signed_in("alice", digest, 0.0, 0.0)
+    assert found is not None
+    assert found.role == "admin"
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "error"),
+    [
+        ("gp-other", ALICE, InvalidApiKey),
+        ("", ALICE, InvalidApiKey),
+        ("\ud800", ALICE, InvalidApiKey),
+        (KEY, {**ALICE, "role": "caller"}, RoleNotAllowed),
+        (KEY, {**ALICE, "expires": "2026-01-31"}, InvalidApiKey),
+    ],
+)
+def test_another_key_does_not_sign_in(key: str, entry: dict[str, Any], error: type[GatepassError]):
+    with pytest.raises(error) as raised:
+        authenticator(entry).sign_in(key, 0.0, ENDS_S)
+    assert not key or key not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hash": hash_key("gp-alices-next-key-0123")},
+        {"name": "bob"},
+        {"role": "caller"},
+        {"expires": "2026-01-31"},
+    ],
+)
+def test_a_session_ends_when_its_key_ends_or_changes_or_loses_its_role(changed: dict[str, Any]):
+    _, digest = authenticator(ALICE).sign_in(KEY, 0.0, ENDS_S)
+    assert authenticator({**ALICE, **changed}).signed_in("alice", digest, 0.0, ENDS_S) is None
+
+
+def test_a_session_has_the_role_that_its_key_has_now():
+    _, digest = authenticator(ALICE).sign_in(KEY, 0.0, 0.0)
+    found = authenticator({**ALICE, "role": "viewer"}).signed_in("alice", digest, 0.0, 0.0)
+    assert found is not None
+    assert found.role == "viewer"
+
+
+def check(*fields: tuple[bytes, bytes], method: str = "GET", peer: str = "192.0.2.7", keys: bool = True) -> None:
+    made = authenticator(*([ALICE] if keys else []), ui_hosts=["Gw.Example"])
+    made.check_page(ClientRequest("", method, "/ui/", fields, peer, 0.0))
+
+
+HOST = (b"host", b"gw.example:8080")
+OWN = (b"origin", b"http://gw.example:8080")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (HOST,),
+        ((b"host", b"GW.example"),),
+        ((b"host", b"gw.example."),),
+        ((b"host", b"192.0.2.7:8080"),),
+        ((b"host", b"[2001:db8::7]:8080"),),
+        ((b"host", b"localhost"),),
+        (HOST, OWN),
+        (HOST, (b"origin", b"https://gw.example:8080")),
+        ((b"host", b"gw.example"), (b"origin", b"https://gw.example:443")),
+        (HOST, OWN, (b"sec-fetch-site", b"same-origin")),
+        (HOST, (b"sec-fetch-site", b"none")),
+    ],
+)
+def test_its_own_names_and_origin_are_accepted(fields: tuple[tuple[bytes, bytes], ...]):
+    check(*fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ((), ForbiddenHost),
+        ((HOST, HOST), ForbiddenHost),
+        (((b"host", b""),), ForbiddenHost),
+        (((b"host", b"evil.example"),), ForbiddenHost),
+        (((b"host", b"gw.example.evil.example"),), ForbiddenHost),
+        (((b"host", b"gw.example:80:80"),), ForbiddenHost),
+        ((HOST, (b"origin", b"http://gw.example")), ForbiddenOrigin),
+        ((HOST, (b"origin", b"null")), ForbiddenOrigin),
+        ((HOST, (b"origin", b"")), ForbiddenOrigin),
+        ((HOST, (b"origin", b"ws://gw.example:8080")), ForbiddenOrigin),
+        ((HOST, OWN, OWN), ForbiddenOrigin),
+        ((HOST, OWN, (b"sec-fetch-site", b"cross-site")), ForbiddenOrigin),
+        ((HOST, OWN, (b"sec-fetch-site", b"")), ForbiddenOrigin),
+    ],
+)
+def test_other_names_and_origins_are_refused(fields: tuple[tuple[bytes, bytes], ...], error: type[GatepassError]):
+    with pytest.raises(error):
+        check(*fields)
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "OPTIONS"])
+def test_a_change_requires_an_origin(method: str):
+    check(HOST, OWN, method=method)
+    with pytest.raises(ForbiddenOrigin):
+        check(HOST, method=method)
+
+
+def test_without_keys_only_this_machine_reaches_the_page():
+    check((b"host", b"localhost:8080"), peer="127.0.0.1", keys=False)
+    with pytest.raises(ForbiddenPeer):
+        check((b"host", b"localhost:8080"), keys=False)
+    with pytest.raises(ForbiddenHost):
+        check(HOST, peer="127.0.0.1", keys=False)
+    with pytest.raises(ForbiddenOrigin):  # another program on this machine
+        check((b"host", b"localhost:8080"), (b"origin", b"http://localhost:3000"), peer="127.0.0.1", keys=False)
