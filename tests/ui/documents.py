@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -543,6 +544,11 @@ ERRORS: dict[str, Document] = {
         "action": "Check the upstream's log, and the timeouts of proxies on the way.",
     }
 }
+ANSWER = re.findall(
+    r"\S+\s*",
+    "A lighthouse marks a coast at night. Its light turns, so each one has a rhythm of its own, and a sailor who"
+    " counts the seconds between two flashes knows which one it is.",
+)
 DOCTOR: list[tuple[str, Document]] = [
     ("begin", {"hop": "gatepass", "what": "configuration"}),
     (

@@ -50,6 +50,9 @@ class Fake:
         self.capture: Document = deepcopy(self.overview["capture"])
         self.doctor = list(documents.DOCTOR)
         self.doctor_step_s = 0.0
+        self.answer_words = list(documents.ANSWER)
+        self.answer_step_s = 0.03
+        self.answer_error = ""
         self.is_serving = True
         self.received: list[tuple[str, str, Any]] = []
         self.streams = 0
@@ -178,6 +181,8 @@ class Routes(BaseHTTPRequestHandler):
             self._stream(fake.events(query["view"]))
         elif path == "doctor":
             self._stream(self._doctor())
+        elif path == "playground":
+            self._stream(self._answer(), {"x-request-id": "req-1"})
         else:
             status, document = fake.answer(self.command, path, query, body)
             self._reply(status, "application/json", json.dumps(document).encode(), {"cache-control": "no-store"})
@@ -187,8 +192,18 @@ class Routes(BaseHTTPRequestHandler):
             yield f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
             time.sleep(self.fake.doctor_step_s)
 
-    def _stream(self, frames: Iterator[bytes]) -> None:
-        self._head(200, {"content-type": "text/event-stream", "cache-control": "no-store"})
+    def _answer(self) -> Iterator[bytes]:
+        for word in self.fake.answer_words:
+            yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': word}}]})}\n\n".encode()
+            time.sleep(self.fake.answer_step_s)
+        if self.fake.answer_error:
+            yield f"data: {json.dumps(error('upstream_closed', self.fake.answer_error, 'upstream:corp'))}\n\n".encode()
+        else:
+            yield b"data: [DONE]\n\n"
+
+    def _stream(self, frames: Iterator[bytes], headers: dict[str, str] | None = None) -> None:
+        media_type = {"content-type": "text/event-stream", "cache-control": "no-store"}
+        self._head(200, {**media_type, **(headers or {})})
         self.fake.streams += 1
         try:
             for frame in frames:

@@ -75,6 +75,7 @@ VIEWS = {
     "#/callers": "ragflow",
     "#/configuration": "credentials.corp.token_url",
     "#/doctor": "Test every hop",
+    "#/playground": "New conversation",
     "#/errors/upstream_closed": "the timeouts of proxies on the way",
 }
 
@@ -108,6 +109,19 @@ def test_curl_names_the_address_of_gatepass(open_page: OpenPage, gatepass: Gatep
     assert copied.startswith(f"curl '{gatepass.base_url}/v1/chat/completions' ")
     assert ADMIN not in copied
     assert CALLER not in copied
+
+
+def test_a_chat_of_the_playground_leads_to_its_request(page: Page, gatepass: Gatepass, faults: list[str]) -> None:
+    gatepass.upstream.more.clear()
+    open_view(page, gatepass, "#/playground")
+    page.get_by_label("message").fill("What is this?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".said")).to_have_text("A ")
+    gatepass.upstream.more.set()
+    expect(page.locator(".said")).to_have_text("A lighthouse")
+    page.get_by_role("link", name="Show the request").click()
+    expect(page.locator(".way [data-hop=client]")).to_contain_text("anna")
+    assert faults == []
 
 
 def test_doctor_tests_the_hops(page: Page, gatepass: Gatepass, faults: list[str]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,7 @@ VIEWS = {
     "callers": "#/callers",
     "configuration": "#/configuration",
     "doctor": "#/doctor",
+    "playground": "#/playground",
     "error": "#/errors/upstream_closed",
 }
 SHOWS = {
@@ -34,6 +36,7 @@ SHOWS = {
     "callers": "claude-code",
     "configuration": "Did you mean 'ragflow'?",
     "doctor": "Test every hop",
+    "playground": "New conversation",
     "error": "never marks a cut stream as complete",
 }
 """A text that each view has when its data are there."""
@@ -81,6 +84,10 @@ def test_a_view_opens_and_breaks_no_rule(
 ) -> None:
     page = open_page(signed_in + VIEWS[view], phone=phone, dark=dark)
     expect(page.locator("main")).to_contain_text(SHOWS[view])
+    if view == "playground":
+        page.get_by_label("message").fill("What is a lighthouse?")
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("link", name="Show the request")).to_be_visible()
     if view == "doctor":
         page.get_by_role("button", name="Test every hop").click()
         expect(page.get_by_text("1 of 3 steps")).to_be_visible()
@@ -172,8 +179,10 @@ def test_a_viewer_has_no_controls_of_an_admin(open_page: OpenPage, url: str, fak
     page.goto(f"{url}#/models")
     expect(page.get_by_role("button", name="Copy as YAML")).to_be_visible()
     expect(page.get_by_role("button", name="Forget")).to_have_count(0)
-    page.goto(f"{url}#/doctor")
-    expect(page.get_by_text("requires the key of an admin")).to_be_visible()
+    expect(page.get_by_role("link", name="Playground")).to_have_count(0)
+    for view in ("doctor", "playground"):
+        page.goto(f"{url}#/{view}")
+        expect(page.get_by_text(f"The {view} requires the key of an admin")).to_be_visible()
 
 
 def test_the_keyboard_alone_goes_from_the_start_into_a_request_and_back(open_page: OpenPage, signed_in: str) -> None:
@@ -459,6 +468,45 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
     expect(page.locator(".steps li[data-outcome=fails]")).to_contain_text("Set upstreams.corp.network.ca_file")
     expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
+
+
+def test_a_chat_of_the_playground_is_streamed_and_remembered(
+    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
+) -> None:
+    fake.answer_step_s = 0.1
+    fake.answer_words = ["A ", "light", "house"]
+    page = open_page(f"{signed_in}#/playground")
+    expect(page.get_by_label("model")).to_have_value("gpt-4o")
+    content = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+    page.get_by_label("images").set_input_files({"name": "a.svg", "mimeType": "image/svg+xml", "buffer": content})
+    page.get_by_label("message").fill("What is this?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".said")).to_have_text("A ")
+    expect(page.locator(".said")).to_have_text("A lighthouse")
+    expect(page.locator(".answered .small").first).to_have_text(
+        re.compile(r"^First token after .* · 3 pieces · \d+ a second · in all .* Show the request$")
+    )
+    page.get_by_label("message").fill("Where?")
+    fake.answer_error = "The upstream closed the connection."
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("The upstream closed the connection.")).to_be_visible()
+    first, second = (body["messages"] for _, path, body in fake.received if path == "playground")
+    image = {
+        "type": "image_url",
+        "image_url": {"url": "data:image/svg+xml;base64," + b64encode(content).decode()},
+    }
+    asked = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}
+    assert first == [asked]
+    assert second == [asked, {"role": "assistant", "content": "A lighthouse"}, {"role": "user", "content": "Where?"}]
+    assert faults == []
+
+
+def test_without_keys_nobody_signs_in_or_out(open_page: OpenPage, url: str, fake: Fake) -> None:
+    fake.session.update(login=False, signed_in={"name": "local", "role": "admin"})
+    page = open_page(url)
+    expect(page.get_by_text("Live")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
+    expect(page.get_by_role("link", name="Playground")).to_be_visible()
 
 
 def test_configuration_hides_secrets_and_defaults(open_page: OpenPage, signed_in: str) -> None:

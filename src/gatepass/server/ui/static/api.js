@@ -34,9 +34,10 @@ export async function call(method, path, body, signal) {
   return response.status === 204 ? {} : response.json();
 }
 
-/** Yield the events of a POST as `{event, data}`, as they arrive. Raises ApiError. */
-export async function* events(path, body, signal) {
+/** Yield the events of a POST as `{event, data}`, as they arrive. `begin(response)` is called first. Raises ApiError. */
+export async function* events(path, body, signal, begin = () => null) {
   const response = await send("POST", path, body, signal);
+  begin(response);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {

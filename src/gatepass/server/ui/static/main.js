@@ -9,6 +9,7 @@ import { errorCode } from "./error_code.js";
 import { listen } from "./live.js";
 import { models } from "./models.js";
 import { overview } from "./overview.js";
+import { playground } from "./playground.js";
 import { requests } from "./requests.js";
 import { signIn } from "./sign_in.js";
 import { story } from "./story.js";
@@ -21,6 +22,7 @@ const VIEWS = [
   { path: /^callers$/, title: "Callers", show: callers, link: "#/callers" },
   { path: /^configuration$/, title: "Configuration", show: configuration, link: "#/configuration" },
   { path: /^doctor$/, title: "Doctor", show: doctor, link: "#/doctor" },
+  { path: /^playground$/, title: "Playground", show: playground, link: "#/playground", role: "admin" },
   { path: /^errors\/(.+)$/, title: "Error", show: errorCode, within: "#/requests" },
 ];
 
@@ -82,7 +84,7 @@ async function start(main, top, notice, said) {
       say,
       parameter: decodeURIComponent(view.path.exec(path)?.[1] ?? ""),
       filters: Object.fromEntries(new URLSearchParams(search)),
-      isAdmin: session.login === false || session.signed_in?.role === "admin",
+      isAdmin: isAdmin(session),
       call: (method, route, body) => call(method, route, body, signal),
       title: (text) => { document.title = `${text} · gatepass`; },
       fail: (error) => {
@@ -119,6 +121,10 @@ function isOpen(session) {
   return session.signed_in !== null || session.login === false;
 }
 
+function isAdmin(session) {
+  return session.login === false || session.signed_in?.role === "admin";
+}
+
 /** What an error says, with a link to the page of its code. */
 function problem(error) {
   return el("p.problem", { role: "alert" },
@@ -139,7 +145,7 @@ function showState(state, top, notice) {
 }
 
 function showHeader(top, session, signOut) {
-  const links = VIEWS.filter(({ link }) => link).map(({ link, title }) => el("li", {}, el("a", { href: link }, title)));
+  const links = VIEWS.filter(({ link, role }) => link && (!role || isAdmin(session))).map(({ link, title }) => el("li", {}, el("a", { href: link }, title)));
   const menu = el("button.menu.quiet", {
     type: "button",
     "aria-expanded": "false",

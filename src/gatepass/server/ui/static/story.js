@@ -1,6 +1,7 @@
 // The detail of one request: its way, its attempts, what was changed, and where the time went.
 
 import { query } from "./api.js";
+import { arrivalsPlot } from "./arrivals.js";
 import { inline } from "./error_code.js";
 import { copyButton, el, svg, table } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
@@ -219,27 +220,6 @@ function part(value) {
 
 function arrivalsTitle(data, attempt) {
   return data.attempts.length > 1 ? `Arrival of the stream, attempt ${attempt.number}` : "Arrival of the stream";
-}
-
-/** When the pieces of a stream arrived: a bar for each slice of time, and the longest gaps behind them. */
-function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAttempt, width_s: width, counts, gaps: gapsOfAttempt }, began) {
-  // In the story these are times since the attempt began. On the page all are times of the request.
-  const [first, last] = [began + firstOfAttempt, began + lastOfAttempt];
-  const gaps = gapsOfAttempt.map((gap) => ({ ...gap, at_s: began + gap.at_s }));
-  const highest = Math.max(1, ...counts);
-  const end = Math.max(last, first + counts.length * width);
-  const scale = (s) => (1000 * (s - first)) / Math.max(end - first, 1e-9);
-  const slice = scale(first + width);
-  const plot = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": `${plural(reads, "read")} from ${duration(first)} to ${duration(last)}` },
-    gaps.map(({ at_s: at, length_s: length }) => svg("rect.gap", { x: scale(at).toFixed(1), width: Math.max(2, (1000 * length) / Math.max(end - first, 1e-9)).toFixed(1), height: 100 })),
-    counts.map((number, i) => number > 0 && svg("rect.bars.first", {
-      x: (i * slice + slice * 0.1).toFixed(2), width: (slice * 0.8).toFixed(2), y: (100 - (96 * number) / highest).toFixed(2), height: ((96 * number) / highest).toFixed(2),
-    })));
-  const longest = gaps.map(({ at_s: at, length_s: length }) => `${duration(length)} at ${duration(at)}`).join(", ");
-  return el("figure.plot.arrivals", {},
-    el("div.frame", {}, el("span.top.small.muted", { "aria-hidden": "true" }, `${highest} reads`), el("div.area", {}, plot)),
-    el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, `${plural(reads, "read")}, a bar is ${duration(width)}`), el("span", {}, duration(end))),
-    longest && el("figcaption.muted.small", {}, `Longest gaps: ${longest}.`));
 }
 
 /** Each rule with what it removed and added, as a diff. */

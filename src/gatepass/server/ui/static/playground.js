@@ -1,0 +1,108 @@
+// A chat through any model, as the admin who is signed in. Nothing is kept when the view is left.
+
+import { events } from "./api.js";
+import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
+import { el, write } from "./dom.js";
+import { duration, plural } from "./format.js";
+
+export async function playground(page) {
+  let messages = [];
+  let leaving = new AbortController();
+  const talk = el("ol.talk", { "aria-label": "Conversation" });
+  const models = el("datalist", { id: "playground-models" });
+  const model = el("input", { name: "model", required: true, list: "playground-models", autocomplete: "off" });
+  const text = el("textarea", { name: "text", rows: 3, required: true, onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && form.requestSubmit() });
+  const images = el("input", { name: "images", type: "file", accept: "image/*", multiple: true });
+  const button = el("button", { type: "submit" }, "Send");
+  const stop = el("button.quiet", { type: "button", hidden: true, onclick: () => leaving.abort() }, "Stop");
+  const clear = el("button.quiet", {
+    type: "button",
+    onclick: () => {
+      leaving.abort();
+      messages = [];
+      talk.replaceChildren();
+    },
+  }, "New conversation");
+
+  const submit = async (event) => {
+    event.preventDefault();
+    if (button.disabled) return;
+    const parts = await Promise.all([...images.files].map(imagePart));
+    const content = parts.length ? [{ type: "text", text: text.value }, ...parts] : text.value;
+    const asked = { role: "user", content };
+    talk.append(el("li.asked", {}, el("p", {}, text.value), parts.map(({ image_url: { url } }) => el("img", { src: url, alt: "An image of the question" }))));
+    text.value = "";
+    images.value = "";
+    leaving = new AbortController();
+    page.signal.addEventListener("abort", () => leaving.abort());
+    button.disabled = true;
+    stop.hidden = false;
+    const answer = await receive(talk, { model: model.value, stream: true, messages: [...messages, asked] }, leaving.signal);
+    if (answer) messages.push(asked, { role: "assistant", content: answer });
+    button.disabled = false;
+    stop.hidden = true;
+    page.say("The answer is complete.");
+  };
+  const form = el("form.ask", { onsubmit: submit, "aria-label": "Question" },
+    el("label", {}, el("span", {}, "model"), model, models),
+    el("label", {}, el("span", {}, "images"), images),
+    el("label.message", {}, el("span", {}, "message"), text),
+    el("div.actions", {}, button, stop, clear));
+
+  page.main.append(el("h1", {}, "Playground"));
+  if (!page.isAdmin) {
+    page.main.append(el("p.muted", {}, "The playground requires the key of an admin."));
+    return;
+  }
+  page.main.append(talk, form);
+  const { routes } = await page.call("GET", "models");
+  const names = routes.filter(({ model: name, operations }) => name !== "*" && (!operations.length || operations.includes("chat"))).map(({ model: name }) => name);
+  models.append(...names.map((name) => el("option", { value: name })));
+  model.value = names[0] ?? "";
+}
+
+async function imagePart(file) {
+  const url = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+  return { type: "image_url", image_url: { url } };
+}
+
+/** Show the answer in `talk` as it arrives, with its times. Returns its text, or null if it failed. */
+async function receive(talk, body, signal) {
+  const said = el("p.said");
+  const facts = el("p.muted.small", { role: "status" }, "Waiting for the first token.");
+  const item = el("li.answered", {}, said, facts);
+  talk.append(item);
+  const began = performance.now();
+  const times = [];
+  let id = null;
+  let failure = null;
+  try {
+    for await (const { data } of events("playground", body, signal, (response) => { id = response.headers.get("x-request-id"); })) {
+      if (data?.error) failure = data.error.message;
+      const piece = data?.choices?.[0]?.delta?.content;
+      if (!piece) continue;
+      times.push((performance.now() - began) / 1000);
+      said.append(piece);
+      write(facts, `First token after ${duration(times[0])}`);
+    }
+  } catch (error) {
+    failure = signal.aborted ? "Stopped." : error.message;
+  }
+  const all = (performance.now() - began) / 1000;
+  const spread = times.length > 1 ? times.at(-1) - times[0] : 0;
+  const link = id && el("a", { href: `#/requests/${encodeURIComponent(id)}` }, "Show the request");
+  facts.replaceChildren([
+    times.length > 0 && `First token after ${duration(times[0])}`,
+    times.length > 0 && plural(times.length, "piece"),
+    spread > 0 && `${((times.length - 1) / spread).toFixed(0)} a second`,
+    `in all ${duration(all)}`,
+  ].filter(Boolean).join(" · "), " ", link ?? "");
+  if (times.length > 2) item.append(arrivalsPlot(arrivalsOf(times), 0));
+  if (failure) item.append(el("p.failed", { role: "alert" }, failure));
+  return failure ? null : said.textContent;
+}
