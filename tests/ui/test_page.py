@@ -118,6 +118,19 @@ def check(page: Page, faults: list[str], axe: str) -> None:
     assert faults == []
 
 
+@pytest.mark.parametrize("width", [320, 480, 700, 840, 1000, 1060, 1100, 1900])
+def test_no_width_scrolls_sideways_or_breaks_the_header(open_page: OpenPage, signed_in: str, width: int) -> None:
+    page = open_page(signed_in)
+    page.set_viewport_size({"width": width, "height": 800})
+    for view, text in SHOWS.items():
+        page.goto(signed_in + VIEWS[view])
+        expect(page.locator("main")).to_contain_text(text)
+        assert evaluate(page, WIDE) == [], view
+        header = page.locator("#top").bounding_box()
+        assert header is not None
+        assert header["height"] < 60
+
+
 def test_the_page_is_small_and_has_nothing_inline() -> None:
     files = sorted(STATIC.iterdir())
     weight = sum(file.stat().st_size for file in files)
