@@ -16,7 +16,7 @@ SLICES = 64
 FIRST_WIDTH_S = 1 / 64
 """The width of a slice at first. It doubles when a read is later than all slices. A power of two divides exactly."""
 GAPS = 3
-BATCH = 64
+BATCH = 96
 """Reads that are kept as they are. Most streams have fewer, and are counted only for a story."""
 
 

@@ -17,7 +17,7 @@ RECORD_BYTES = 2_000
 """What one request with one attempt takes: its records, their texts at usual lengths, and its place in the ring."""
 ATTEMPT_BYTES = 1_000
 """What each attempt takes beyond the first one."""
-TIMELINE_BYTES = 1_500
+TIMELINE_BYTES = 1_800
 """What the arrivals of a stream take."""
 EDIT_BYTES = 200
 """What a change of a rule takes without its texts."""
