@@ -22,8 +22,8 @@ export function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAtt
     })));
   const longest = gaps.map(({ at_s: at, length_s: length }) => `${duration(length)} at ${duration(at)}`).join(", ");
   return el("figure.plot.arrivals", {},
-    el("div.frame", {}, el("span.top.small.muted", { "aria-hidden": "true" }, `${highest} reads`), el("div.area", {}, plot)),
-    el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, `${plural(reads, "read")}, a bar is ${duration(width)}`), el("span", {}, duration(end))),
+    el("div.area", {}, plot),
+    el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, `${plural(reads, "read")}, at most ${highest} in a bar of ${duration(width)}`), el("span", {}, duration(end))),
     longest && el("figcaption.muted.small", {}, `Longest gaps: ${longest}.`));
 }
 
