@@ -20,7 +20,7 @@ HOLDS_BYTES = re.compile(r"\b(bytes|bytearray|Headers|Piece)\b")
 """Types of received or sent data: header fields, bodies, and parts of them."""
 HOLDS_SECRET = re.compile(r"(url|query|body|\w*text|raw|value|key|token|secret|password|answers|tree|payload)\Z")
 """Names of fields that hold such a value in another type."""
-HIDES = re.compile(r"(AccessKey|Secret|Token|SigningKey|bool|int)( \| None)?\Z")
+HIDES = re.compile(r"(AccessKey|Secret|Token|SentToken|SigningKey|bool|int)( \| None)?\Z")
 """Types whose own repr shows no secret."""
 SHOWN = {
     "cli.remote.ClientCheck": {"fault", "body"},  # functions

@@ -53,6 +53,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "max_inputs": 3,
         "embeddings": EmbeddingsOptions(2),
         "edits": RuleEdits(left_out=1),
+        "without": ("images",),
     }
     assert set(values) == set(Call.__struct_fields__)
     call = Call(**values)
