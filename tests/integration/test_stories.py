@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from gatepass.server.inspection import own_requests
+from gatepass.server.inspection import told
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
@@ -35,8 +35,7 @@ NAMED = {**JSON, "x-request-id": "asked"}
 
 def story(gp: Gateway, name: str = "asked") -> dict[str, Any]:
     """The story of the one request with this id."""
-    (found,) = json.loads(own_requests(f"/story?id={name}", gp.state))
-    shown: dict[str, Any] = found
+    ((shown, _),) = told(name, gp.state)
     return shown
 
 
@@ -222,7 +221,7 @@ async def test_without_an_inspector_nothing_is_kept_of_a_stream():
             await ask.until(b"data:")
             assert story(gp)["attempts"][0]["arrivals"] is None
         await upstream.left()
-        await until(lambda: not json.loads(own_requests("/story?id=asked", gp.state)))
+        await until(lambda: not told("asked", gp.state))
 
 
 async def test_a_client_that_reads_slowly_is_seen():

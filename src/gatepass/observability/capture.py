@@ -121,9 +121,9 @@ class Capture(Observer):
         """None while nothing is captured."""
         self.held_bytes = 0
         self._captured = 0
-        self._requests: dict[str, CapturedRequest] = {}
-        """By the id of the request, oldest first."""
-        self._bodies: dict[str, bytes] = {}
+        self._requests: dict[AccessRecord, CapturedRequest] = {}
+        """By the request, oldest first. Not by its id, because clients may use one id for several."""
+        self._bodies: dict[AccessRecord, bytes] = {}
         """The bodies of requests in progress. The requests themselves hold and count them."""
 
     def start(self, settings: CaptureSettings) -> None:
@@ -138,8 +138,14 @@ class Capture(Observer):
         """End a capture that runs."""
         self._end("stopped")
 
+    def of(self, access: AccessRecord) -> CapturedRequest | None:
+        """Return what was captured of the request of `access`."""
+        return self._requests.get(access)
+
     def find(self, request_id: str) -> CapturedRequest | None:
-        return self._requests.get(request_id)
+        """Return the newest request with this id."""
+        found = (one for access, one in reversed(self._requests.items()) if access.id == request_id)
+        return next(found, None)
 
     def ended(self) -> Iterator[InspectedRequest]:
         """Yield the captured requests that have ended, the newest first."""
@@ -165,18 +171,19 @@ class Capture(Observer):
 
     def request_body(self, access: AccessRecord, data: bytes) -> None:
         if self.settings is not None and self.settings.caller in (None, access.caller):
-            self._bodies[access.id] = data
+            self._bodies[access] = data
 
     def request_sent(self, attempt: AttemptRecord, body: bytes) -> None:
-        if self.settings is None or not self.settings.matches(attempt.model, attempt.caller) or not attempt.request_id:
+        access = attempt.access
+        if access is None or self.settings is None or not self.settings.matches(attempt.model, access.caller):
             return
-        captured = self._running(attempt.request_id) or self._begin(attempt.request_id)
-        is_own = not body or body == self._bodies.get(attempt.request_id)
+        captured = self._requests.get(access) or self._begin(access)
+        is_own = not body or body == self._bodies.get(access)
         sent = None if is_own else self._keep(captured, body)
         captured.exchanges[attempt] = _Exchange(sent, CapturedBody(bytearray()))
 
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
-        captured = self._running(attempt.request_id)
+        captured = self._running(attempt)
         exchange = None if captured is None else captured.exchanges.get(attempt)
         if captured is None or exchange is None or exchange.reply.is_cut:
             return
@@ -185,7 +192,7 @@ class Capture(Observer):
         exchange.reply.is_cut = room_bytes < len(data)
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
-        captured = self._running(attempt.request_id)
+        captured = self._running(attempt)
         if captured is None or attempt.after is None:
             return
         for earlier in (attempt.after, *attempt.after.parts):
@@ -197,9 +204,9 @@ class Capture(Observer):
         access, settings = request.access, self.settings
         if settings is None:
             return
-        captured = self._running(access.id)
-        if captured is None and access.id in self._bodies and settings.matches(access.model, access.caller):
-            captured = self._begin(access.id)  # it was refused before it was sent
+        captured = self._requests.get(access)
+        if captured is None and access in self._bodies and settings.matches(access.model, access.caller):
+            captured = self._begin(access)  # it was refused before it was sent
         if captured is not None:
             captured.ended = InspectedRequest(
                 access,
@@ -210,19 +217,16 @@ class Capture(Observer):
                 request.first_byte_s,
                 request.added_s,
             )
-        self._bodies.pop(access.id, None)
+        self._bodies.pop(access, None)
 
-    def _running(self, request_id: str) -> CapturedRequest | None:
-        captured = self._requests.get(request_id)
-        return None if captured is None or captured.ended is not None else captured
+    def _running(self, attempt: AttemptRecord) -> CapturedRequest | None:
+        return None if attempt.access is None else self._requests.get(attempt.access)
 
-    def _begin(self, request_id: str) -> CapturedRequest:
-        if request_id in self._requests:  # clients may use an id twice
-            self._remove(request_id)
-        captured = self._requests[request_id] = CapturedRequest()
+    def _begin(self, access: AccessRecord) -> CapturedRequest:
+        captured = self._requests[access] = CapturedRequest()
         self._captured += 1
         self._room(captured, REQUEST_BYTES)
-        if (body := self._bodies.get(request_id)) is not None:
+        if (body := self._bodies.get(access)) is not None:
             captured.request = self._keep(captured, body)
         return captured
 
@@ -244,8 +248,8 @@ class Capture(Observer):
                 return 0
             self._remove(next(iter(self._requests)))
 
-    def _remove(self, request_id: str) -> None:
-        captured = self._requests.pop(request_id)
+    def _remove(self, access: AccessRecord) -> None:
+        captured = self._requests.pop(access)
         self._give_back(captured, captured.held_bytes)
 
     def _give_back(self, captured: CapturedRequest, size_bytes: int) -> None:
@@ -266,8 +270,8 @@ class Capture(Observer):
             timer.cancel()
         self._switch(self, on=False)
         self.settings = self._timer = None
-        for request_id in list(self._requests):
-            self._remove(request_id)
+        for access in list(self._requests):
+            self._remove(access)
         self._bodies.clear()
         emit(LOG, logging.INFO, "capture_ended", {**_names(settings), "ended_by": reason, "captured": self._captured})
         self._captured = 0

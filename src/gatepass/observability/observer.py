@@ -86,8 +86,8 @@ class AttemptRecord(msgspec.Struct, eq=False):
     upstream: str
     upstream_model: str | None = None
     began_s: float = 0.0
-    caller: str = ""
-    """"" if gatepass itself made the request."""
+    access: AccessRecord | None = None
+    """The request that it belongs to: clients may use one id for several. None if gatepass itself made the request."""
     number: int = 1
     """Its place among the attempts of its request, from 1."""
     cause: str | None = None

@@ -101,13 +101,15 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         call: Call,
         profile: Profile = PLAIN,
         memory: RequestMemory | None = None,
+        access: AccessRecord | None = None,
     ) -> Self:
-        """Return the first attempt of `call`, at the first of `targets`."""
+        """Return the first attempt of `call`, at the first of `targets`.
+
+        Without `access` gatepass itself made the call.
+        """
         target = targets[0]
         began_s = state.clock.now()
-        record = AttemptRecord(
-            call.id, call.operation.name, call.model, target.upstream, target.model, began_s, call.caller
-        )
+        record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
         following = targets[1:]
         if following:
             record.not_tried = following
@@ -128,7 +130,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         """Return the next attempt. This one must have ended."""
         ended, state, is_next = self.record, self.state, repeat is Repeat.NEXT_TARGET
         targets = self.following if is_next else (self.target, *self.following)
-        attempt = Attempt.begin(state, targets, self.call, self.profile, self.memory)
+        attempt = Attempt.begin(state, targets, self.call, self.profile, self.memory, ended.access)
         record = attempt.record
         record.number, record.cause, record.after = ended.number + 1, repeat, ended
         attempt.deadline_s, attempt.limit_bytes = self.deadline_s, self.limit_bytes
@@ -228,7 +230,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
 
     def begin_part(self) -> Attempt:
         """Return the first attempt of one of the parts of this call. `join_parts` adds what they did."""
-        part = Attempt.begin(self.state, (self.target,), self.call, self.profile, self.memory)
+        part = Attempt.begin(self.state, (self.target,), self.call, self.profile, self.memory, self.record.access)
         part.deadline_s = self.deadline_s
         return part
 

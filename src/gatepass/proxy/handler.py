@@ -190,7 +190,8 @@ async def _serve(
     targets = state.routes.resolve(call.operation.configured_as, call.model, may_see)
 
     # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
-    first, attempt = targets[0], Attempt.begin(state, targets, call, context.profile_rules.settings, context.memory)
+    first, profile = targets[0], context.profile_rules.settings
+    attempt = Attempt.begin(state, targets, call, profile, context.memory, access)
     total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
     total_timeout = None
     if total_s is not None:

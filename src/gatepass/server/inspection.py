@@ -25,18 +25,9 @@ Collect = Callable[[str], Awaitable[dict[str, bytes]]]
 
 
 def own_requests(target: str, state: AppState) -> bytes:
-    """Return what this process knows for `target`: `/requests?FILTERS` or `/story?id=ID`."""
-    path, _, query = target.partition("?")
-    fields = {name: values[-1] for name, values in parse_qs(query).items()}
-    now_s, wall_s, mask = state.clock.now(), state.clock.wall(), state.redactor.mask
-    if path == STORY:
-        found = [one for one in (*running(state), *state.inspector.newest()) if has_id(one, fields["id"])]
-        known = [one.access for one in found]
-        found += [one for one in state.capture.ended() if has_id(one, fields["id"]) and one.access not in known]
-        stories = [
-            {**story_of(one, now_s, wall_s, mask), "captured": _captured(one, state) is not None} for one in found
-        ]
-        return json.dumps(stories).encode()
+    """Return the summaries that this process knows for `/requests?FILTERS`."""
+    fields = {name: values[-1] for name, values in parse_qs(target.partition("?")[2]).items()}
+    now_s, wall_s = state.clock.now(), state.clock.wall()
     limit, after = min(_number(fields, "limit", LISTED), MOST_LISTED), _number(fields, "ended_after", 0.0)
     # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
     least_s = after - 1e-5
@@ -55,26 +46,29 @@ def own_requests(target: str, state: AppState) -> bytes:
 
 def _summary(request: InspectedRequest, state: AppState, now_s: float, wall_s: float) -> dict[str, Any]:
     summary = summary_of(request, now_s, wall_s, state.redactor.mask)
-    return {**summary, "captured": _captured(request, state) is not None}
+    return {**summary, "captured": state.capture.of(request.access) is not None}
 
 
-def _captured(request: InspectedRequest, state: AppState) -> CapturedRequest | None:
-    """Return the captured request, which may be another one if a client used its id again."""
-    captured = state.capture.find(request.access.id)
-    if captured is None:
-        return None
-    if captured.ended is None:
-        return captured if request.duration_s is None else None
-    return captured if captured.ended.access is request.access else None
+def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedRequest | None]]:
+    """Return the stories of the id `wanted`, each with what was captured of its request."""
+    now_s, wall_s = state.clock.now(), state.clock.wall()
+    found = [one for one in (*running(state), *state.inspector.newest()) if has_id(one, wanted)]
+    known = [one.access for one in found]
+    # the inspector may have evicted a captured request
+    found += [one for one in state.capture.ended() if has_id(one, wanted) and one.access not in known]
+    captured = [state.capture.of(one.access) for one in found]
+    return [
+        ({**story_of(one, now_s, wall_s, state.redactor.mask), "captured": bodies is not None}, bodies)
+        for one, bodies in zip(found, captured, strict=True)
+    ]
 
 
-async def with_bodies(own: bytes, state: AppState) -> bytes:
-    """Return the stories of this process, as `own_requests` returns them, with the bodies of captured requests."""
-    stories = json.loads(own)
-    for story in stories:
-        captured = state.capture.find(story["id"]) if story["captured"] else None
-        if captured is not None:
-            story["bodies"] = await captured.bodies(state.redactor)
+async def own_stories(target: str, state: AppState) -> bytes:
+    """Return the stories of this process for `/story?id=ID`, with the bodies of captured requests."""
+    stories = []
+    for story, captured in told(parse_qs(target.partition("?")[2])["id"][-1], state):
+        bodies = {} if captured is None else {"bodies": await captured.bodies(state.redactor)}
+        stories.append({**story, **bodies})
     return json.dumps(stories).encode()
 
 

@@ -36,7 +36,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.capturing import CAPTURE, own_capture
-from gatepass.server.inspection import REQUESTS, own_requests, with_bodies
+from gatepass.server.inspection import REQUESTS, own_requests, own_stories
 from gatepass.server.peers import REPLAY, STORY, Peers
 from gatepass.server.replay import own_replay
 from gatepass.types import ClientRequest
@@ -334,7 +334,7 @@ async def own_part(target: str, state: AppState) -> bytes:
     if path == REQUESTS:
         return own_requests(target, state)
     if path == STORY:
-        return await with_bodies(own_requests(target, state), state)
+        return await own_stories(target, state)
     if path.startswith(CAPTURE):
         return own_capture(target, state)
     if path.startswith(REPLAY):

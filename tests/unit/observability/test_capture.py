@@ -37,7 +37,7 @@ class Process:
     ) -> tuple[AccessRecord, AttemptRecord]:
         """Receive and send a request."""
         access = AccessRecord(request_id, "POST", "/v1/chat/completions", "chat", caller=caller, model=model)
-        attempt = AttemptRecord(request_id, "chat", model, "chat", caller=caller)
+        attempt = AttemptRecord(request_id, "chat", model, "chat", access=access)
         self.tell("request_body", access, body)
         self.tell("request_sent", attempt, body if sent is None else sent)
         return access, attempt
@@ -86,7 +86,7 @@ async def test_each_attempt_has_its_reply_and_the_last_one_what_was_sent(process
     process.start()
     access, first = process.begin("id", b"0", sent=b"1")
     process.tell("reply_body", first, b"no")
-    second = AttemptRecord("id", "chat", "m", "chat", caller="c", number=2, after=first)
+    second = AttemptRecord("id", "chat", "m", "chat", access=access, number=2, after=first)
     process.tell("attempt_repeats", second)
     process.tell("request_sent", second, b"2")
     process.tell("reply_body", second, b"yes")
@@ -98,7 +98,7 @@ async def test_each_attempt_has_its_reply_and_the_last_one_what_was_sent(process
 async def test_the_parts_of_a_split_call_are_all_kept(process):
     process.start()
     access, call = process.begin("id", b"0", sent=b"")
-    parts = [AttemptRecord("id", "chat", "m", "chat", caller="c") for _ in range(2)]
+    parts = [AttemptRecord("id", "chat", "m", "chat", access=access) for _ in range(2)]
     for number, part in enumerate(parts):
         process.tell("request_sent", part, b"part %d" % number)
         process.tell("reply_body", part, b"reply %d" % number)
@@ -140,7 +140,17 @@ async def test_an_id_that_is_used_again_names_the_later_request(process):
     process.serve("id", b"first", b"1")
     process.serve("id", b"second", b"2")
     assert await process.bodies("id") == {"request": "second", "sent": None, "replies": ["2"], "cut": False}
-    assert process.capture.held_bytes == REQUEST_BYTES + len(b"second2")
+    assert process.capture.state()["captured"] == 2
+
+
+async def test_requests_with_one_id_at_the_same_time_keep_their_own_bodies(process):
+    process.start(caller="c")
+    access, attempt = process.begin("id", b"mine", sent=b"sent")
+    process.serve("id", b"theirs", b"their reply", caller="other")
+    process.tell("reply_body", attempt, b"my reply")
+    process.end(access, attempt)
+    assert await process.bodies("id") == {"request": "mine", "sent": "sent", "replies": ["my reply"], "cut": False}
+    assert [one.access for one in process.capture.ended()] == [access]
 
 
 def test_nothing_is_observed_while_nothing_is_captured(process):
