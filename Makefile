@@ -19,7 +19,7 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses messages sdk_tasks other_issuers issuer_dies))
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -128,9 +128,9 @@ site-check: ## Build the site and test it in Chromium: search, links, errors, th
 	SITE=$(abspath $(SITE)) CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/site
 
 ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibility, keyboard, phone; three minutes
-	@[ -x "$(CHROMIUM)" ] || { echo "make ui-check ui-pictures requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
+	@[ -x "$(CHROMIUM)" ] || { echo "make ui-check requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
 	@$(MAKE) --no-print-directory setup .site/.ready .axe/.ready
-	CHROMIUM=$(CHROMIUM) AXE=$(abspath .axe/node_modules/axe-core/axe.min.js) GATEPASS=$(abspath $(BIN)/gatepass) .site/bin/pytest -q tests/ui
+	CHROMIUM=$(CHROMIUM) AXE=$(abspath .axe/node_modules/axe-core/axe.min.js) GATEPASS=$(abspath $(BIN)/gatepass) .site/bin/pytest -q -n $(CORES) tests/ui --ignore tests/ui/test_pictures.py
 
 ui-pictures: .site/.ready ## Take the pictures of the page in docs/images/ui: half a minute
 	UI_PICTURES=write CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/ui/test_pictures.py
