@@ -24,7 +24,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check ui-check ui-pictures reference recordings golden e2e hosts e2e-prometheus e2e-system \
-  attacks campaigns stress chaos fast-streams reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
+  attacks campaigns stress chaos fast-streams viewers reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -185,6 +185,9 @@ store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the
 
 fast-streams: setup ## /healthz on new connections beside fast streams that nobody reads: half a minute, two cores
 	$(BIN)/python -m tests.stress.fast_streams
+
+viewers: setup ## The cost of ten open pages beside 2,000 events a second: a minute and a half, two cores
+	$(BIN)/python -m tests.stress.viewers $(VIEWERS)
 
 reloads: setup ## 1,000 reloads under load, in one process and with two workers: no failed request, memory at its floor
 	$(BIN)/python -m tests.stress.reloads $(RELOADS)
