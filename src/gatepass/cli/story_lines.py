@@ -30,7 +30,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 SILENCE = "·"
 SPARK_WIDTH = 72
 KIB = 1024
-UPSTREAM_ERROR_PAGE = "docs/reference/errors.md#upstream_error"
+ERROR_STATUS = 400
 UNCONNECTED = ("upstream_connect", "upstream_dns", "upstream_tls", "upstream_timeout_connect")
 NO_TOKEN = "token_unavailable"  # noqa: S105 - a code
 DELETE = 0x7F
@@ -231,9 +231,9 @@ def error_lines(story: Story) -> Iterator[str]:
         yield from wrapped(action, "  What to do: ", "    ")
     if command and command not in action:
         yield f"  Test the hop: {command}"
-    # an upstream's own code has no entry
-    page = error["page"] if errors.kind_of(code, hop) is not errors.UpstreamErrorReply else UPSTREAM_ERROR_PAGE
-    yield f"  Page: {page}"
+    if attempts and (attempts[-1]["status"] or ERROR_STATUS) < ERROR_STATUS <= (story["status"] or 0):
+        yield f"  The upstream hid the error in a {attempts[-1]['status']}; the client got {story['status']}."
+    yield f"  Page: {error['page']}"
 
 
 def _gone(story: Story) -> Iterator[str]:
@@ -317,6 +317,8 @@ def change_lines(story: Story) -> Iterator[str]:
 
 def _edit(edit: Story) -> Iterator[str]:
     path, before, after, moved_to = edit["path"], edit.get("before"), edit.get("after"), edit.get("moved_to")
+    if "after_text" in edit:
+        before, after = edit["before_text"], edit["after_text"]
     if before is not None:
         yield coloured(cut(f"    - {path}: {_value(before)}", WIDTH), "red")
     if after is not None:

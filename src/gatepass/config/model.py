@@ -299,8 +299,8 @@ class Limits(Block):
     """
     inspector_bytes: Annotated[int, Field(ge=0)] = 4 * MIB
     """The memory of the request inspector in each worker, which keeps the records of the last requests without their
-    bodies: about 2,000 requests. It is a part of `held_bytes`, and at most a sixteenth of it. 0: nothing is kept. See
-    docs/operations/limits_and_memory.md#memory.
+    bodies: about 2,000 whole replies or 1,000 streams. It is a part of `held_bytes`, and at most a sixteenth of it. 0:
+    nothing is kept. See docs/operations/inspector.md.
 
     Unit: bytes
     """

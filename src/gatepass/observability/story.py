@@ -12,18 +12,23 @@ from typing import Any
 
 import msgspec
 
-from gatepass.observability.arrivals import Timeline
+from gatepass.errors import UpstreamErrorReply, kind_of
+from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord, AttemptRecord
 from gatepass.types import RuleEdit
 
 SUMMARY_FIELDS = ("id", "operation", "caller", "model", "upstream", "stream", "status", "outcome", "code", "hop")
-FILTERS = ("caller", "model", "upstream", "hop", "code", "outcome", "operation")
+FILTERS = ("caller", "model", "upstream", "hop", "outcome", "operation")
 """The fields of a summary that a filter compares."""
-TEXTS = ("id", "model", "caller", "upstream", "code", "path")
+TEXTS = ("id", "model", "caller", "upstream", "code", "path", "message")
 """The fields in which the filter `text` searches."""
+MESSAGE_CHARS = 200
+"""The beginning of an error's message that a summary has."""
 UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
 """The outcomes of an attempt that the upstream ended. Of a complete reply see `closed_by`."""
+MODEL_NAME = "model of the route"
+"""The `rule` of the edit that shows the upstream's name of the model."""
 DIGITS = 4
 ERROR_PAGE = "docs/reference/errors.md"
 
@@ -50,6 +55,7 @@ def summary_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mas
         "arrived_at": moment(arrived),
         "ended": None if request.duration_s is None else round(request.arrived_s + request.duration_s, 6),
         "attempts": access.attempts,
+        "message": _masked(access.reason, mask)[:MESSAGE_CHARS] if access.reason else None,
         "adapted": [mask(one) for one in access.adapted],
         "duration_s": _rounded(request.duration_s if is_ended else now_s - request.arrived_s),
         "first_byte_s": _rounded(request.first_byte_s),
@@ -60,8 +66,13 @@ def summary_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mas
 
 
 def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
-    """Return whether a summary passes the filters: fields that are equal, and `text` in any of TEXTS."""
+    """Return whether a summary passes the filters: fields that are equal, and `text` in any of TEXTS.
+
+    The filter `code` may also be gatepass's own code of an upstream's error, `upstream_error`.
+    """
     if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
+        return False
+    if "code" in filters and filters["code"] not in (summary["code"], _kind(summary["code"] or "", summary["hop"])):
         return False
     text = filters.get("text", "").lower()
     return not text or any(text in str(summary[name] or "").lower() for name in TEXTS)
@@ -92,7 +103,7 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
         "user_agent": mask(access.user_agent),
         "closed_by": closed_by(request),
         "error": _error_of(access, mask),
-        "attempts": [_attempt(one, request.arrived_s, mask) for one in attempts],
+        "attempts": [_attempt(one, request.arrived_s, now_s, mask) for one in attempts],
         "not_tried": [
             {"upstream": one.upstream, "model": one.model} for one in (attempts[-1].not_tried if attempts else ())
         ],
@@ -137,11 +148,19 @@ def _error_of(access: AccessRecord, mask: Mask) -> dict[str, Any] | None:
         "code": access.code,
         "hop": access.hop,
         "message": mask(access.reason or ""),
-        "page": f"{ERROR_PAGE}#{access.code}",
+        "kind": _kind(access.code, access.hop),
+        "page": f"{ERROR_PAGE}#{_kind(access.code, access.hop)}",
     }
 
 
-def _attempt(record: AttemptRecord, arrived_s: float, mask: Mask) -> dict[str, Any]:
+def _kind(code: str, hop: str | None) -> str:
+    """Return the code under which the documentation has an error. An upstream's own code is an `upstream_error`."""
+    kind = kind_of(code, hop or "")
+    return kind.code if kind is UpstreamErrorReply else code
+
+
+def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) -> dict[str, Any]:
+    ended_s = record.began_s + record.duration_s if record.outcome else now_s
     return {
         "number": record.number,
         "cause": record.cause,
@@ -163,12 +182,12 @@ def _attempt(record: AttemptRecord, arrived_s: float, mask: Mask) -> dict[str, A
         "tried": [mask(one) for one in record.tried],
         "renewed": record.renewed,
         "repeated_stale": record.repeated_stale,
-        "edits": [_edit(one, mask) for one in record.edits.listed],
+        "edits": [*_renamed_model(record), *(_edit(one, mask) for one in record.edits.listed)],
         "edits_left_out": record.edits.left_out,
         "upstream_request_id": _masked(record.upstream_request_id, mask),
         "client_wait_s": _rounded(record.client_wait_s),
-        "arrivals": None if record.arrivals is None else _arrivals(record.arrivals.timeline(), record.began_s),
-        "parts": [_attempt(part, arrived_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
+        "arrivals": _arrivals(record, ended_s),
+        "parts": [_attempt(part, arrived_s, now_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
     }
 
 
@@ -189,17 +208,42 @@ def _token(record: AttemptRecord) -> dict[str, Any] | None:
     }
 
 
-def _arrivals(timeline: Timeline, began_s: float) -> dict[str, Any]:
+def _arrivals(record: AttemptRecord, ended_s: float) -> dict[str, Any] | None:
+    """Return the reads of a stream until `ended_s`. Unless it was complete, the silence at its end is a gap too."""
+    if record.arrivals is None:
+        return None
+    timeline, began_s = record.arrivals.timeline(), record.began_s
+    gaps = timeline.gaps
+    if record.outcome != "complete" and (silence_s := ended_s - timeline.last_s) > 0:
+        gaps = sorted((*gaps, (silence_s, timeline.last_s)), reverse=True)[:GAPS]
     return {
         "reads": sum(timeline.counts),
         "first_s": _rounded(timeline.first_s - began_s),
         "last_s": _rounded(timeline.last_s - began_s),
+        "ended_s": _rounded(ended_s - began_s),
         "width_s": timeline.width_s,
         "counts": timeline.counts,
-        "gaps": [
-            {"at_s": _rounded(at_s - began_s), "length_s": _rounded(length_s)} for length_s, at_s in timeline.gaps
-        ],
+        "gaps": [{"at_s": _rounded(at_s - began_s), "length_s": _rounded(length_s)} for length_s, at_s in gaps],
     }
+
+
+def _renamed_model(record: AttemptRecord) -> Iterator[dict[str, Any]]:
+    """Yield the change of the model's name by the route, which is no rule."""
+    before, after = record.model, record.upstream_model
+    if after is not None and after != before:
+        yield {
+            "rule": MODEL_NAME,
+            "path": "model",
+            "before": _text_value(before),
+            "after": _text_value(after),
+            "moved_to": None,
+            "before_text": before,
+            "after_text": after,
+        }
+
+
+def _text_value(text: str) -> dict[str, Any]:
+    return {"type": "string", "size_bytes": len(msgspec.json.encode(text))}
 
 
 KINDS: Mapping[str, str] = MappingProxyType(

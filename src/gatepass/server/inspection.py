@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -20,28 +20,31 @@ REQUESTS = "/requests"
 LISTED, MOST_LISTED = 200, 1_000
 """How many requests a list has by default, and at most."""
 
+AT_ONCE = 50
+"""How many requests are rendered before others are served: 2 ms."""
+
 Collect = Callable[[str], Awaitable[dict[str, bytes]]]
 """Returns the part of each worker for a target, by the worker's name."""
 
 
-def own_requests(target: str, state: AppState) -> bytes:
-    """Return the summaries that this process knows for `/requests?FILTERS`."""
+async def own_requests(target: str, state: AppState) -> bytes:
+    """Return the summaries that this process knows for `/requests?FILTERS`. Others are served between them."""
     fields = {name: values[-1] for name, values in parse_qs(target.partition("?")[2]).items()}
     now_s, wall_s = state.clock.now(), state.clock.wall()
     limit, after = min(_number(fields, "limit", LISTED), MOST_LISTED), _number(fields, "ended_after", 0.0)
     # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
     least_s = after - 1e-5
-    newer = (one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s)
-    shown = (_summary(one, state, now_s, wall_s) for one in newer)
-    matching = (one for one in shown if one["ended"] >= after and matches(one, fields))
-    live = (_summary(one, state, now_s, wall_s) for one in running(state))
-    listing = {
-        "now": now_s,
-        "requests": [*islice(matching, int(limit))],
-        "running": [*islice((one for one in live if matches(one, fields)), int(limit))],
-        "dropped": state.inspector.evicted,
-    }
-    return json.dumps(listing).encode()
+    newer = [one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s]
+    found: dict[str, list[dict[str, Any]]] = {"requests": [], "running": []}
+    for number, one in enumerate((*running(state), *newer)):
+        if number % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
+        listed = found["running" if one.duration_s is None else "requests"]
+        if len(listed) < limit:
+            summary = _summary(one, state, now_s, wall_s)
+            if (one.duration_s is None or summary["ended"] >= after) and matches(summary, fields):
+                listed.append(summary)
+    return json.dumps({"now": now_s, **found, "dropped": state.inspector.evicted}).encode()
 
 
 def _summary(request: InspectedRequest, state: AppState, now_s: float, wall_s: float) -> dict[str, Any]:

@@ -332,7 +332,7 @@ async def own_part(target: str, state: AppState) -> bytes:
     """Return what this process contributes to the page at `target`, b"" if there is no such page."""
     path = target.partition("?")[0]
     if path == REQUESTS:
-        return own_requests(target, state)
+        return await own_requests(target, state)
     if path == STORY:
         return await own_stories(target, state)
     if path.startswith(CAPTURE):

@@ -343,8 +343,10 @@ def test_an_error_of_the_token_names_the_command_that_tests_it_once():
 
 
 def test_the_error_of_an_upstream_has_the_page_and_the_credential_of_its_hop():
-    own = {**CUT, "code": "102", "message": "bad thing", "page": "docs/reference/errors.md#102"}
-    assert "  Page: docs/reference/errors.md#upstream_error" in plain(error_lines(story(attempt(), error=own)))
+    own = {**CUT, "code": "102", "message": "bad thing", "page": "docs/reference/errors.md#upstream_error"}
+    lines = plain(error_lines(story(attempt(status=200), error=own, status=400)))
+    assert "  Page: docs/reference/errors.md#upstream_error" in lines
+    assert "  The upstream hid the error in a 200; the client got 400." in lines
     rejected = {**CUT, "code": "upstream_auth"}
     assert "gatepass token corp --reveal" in " ".join(plain(error_lines(story(attempt(), error=rejected))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import closed_by, has_id, matches, story_of, summary_of
@@ -79,6 +80,29 @@ def test_filters_compare_fields_and_search_texts():
     assert matches(shown, {"caller": "app", "hop": "upstream:corp", "text": "TIMEOUT"})
     assert not matches(shown, {"caller": "other"})
     assert not matches(shown, {"text": "nowhere"})
+    own = summary_of(request(access(code="NoQuota", hop="upstream:a", reason="no quota left")), 110.0, 0.0, str)
+    assert all(matches(own, {name: value}) for name, value in (("code", "NoQuota"), ("code", "upstream_error")))
+    assert matches(own, {"text": "quota LEFT"})
+    assert not matches(own, {"code": "upstream_auth"})
+
+
+def test_a_name_of_a_model_that_the_route_changes_is_an_edit():
+    record = AttemptRecord("one", "chat", "gpt-4o", "a", "deploy-7", outcome="complete")
+    (edit,) = story_of(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
+    assert (edit["path"], edit["before_text"], edit["after_text"]) == ("model", "gpt-4o", "deploy-7")
+
+
+def test_the_silence_before_a_cut_and_until_now_is_a_gap():
+    arrivals = Arrivals(100.2)
+    arrivals.note(100.3)
+    cut = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="cut", duration_s=1.3, arrivals=arrivals)
+    running = AttemptRecord("one", "chat", "m", "a", began_s=100.0, arrivals=arrivals)
+    whole = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete", duration_s=9.0, arrivals=arrivals)
+    longest = [
+        story_of(request(access(), one), 105.0, 0.0, str)["attempts"][0]["arrivals"]["gaps"][0]
+        for one in (cut, running, whole)
+    ]
+    assert longest == [{"at_s": 0.3, "length_s": 1.0}, {"at_s": 0.3, "length_s": 4.7}, {"at_s": 0.2, "length_s": 0.1}]
 
 
 def test_a_request_is_found_by_its_id_and_by_those_of_every_upstream():
@@ -105,6 +129,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "code": "upstream_auth",
         "hop": "upstream:b",
         "message": "the token *** was refused",
+        "kind": "upstream_auth",
         "page": "docs/reference/errors.md#upstream_auth",
     }
     assert "sk-secret" not in str(story)
