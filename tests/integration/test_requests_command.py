@@ -107,7 +107,9 @@ async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path, workers: int
         story = json.loads(command("show", "learns", "--json", "--socket", gp.socket))
         assert (story["id"], [one["status"] for one in story["attempts"]]) == ("learns", [400, 200])
         curl = command("show", "learns", "--curl", "--socket", gp.socket)
-        assert shlex.split(curl.partition("\n")[2].replace("\\\n", ""))[:2] == ["curl", "-sS"]
+        words = shlex.split(curl.partition("\n")[2].replace("\\\n", ""))
+        assert words[:2] == ["curl", "-sS"]
+        assert f"http://127.0.0.1:{gp.port}/v1/chat/completions" in words
 
 
 async def test_a_captured_body_is_shown_and_sent_again_by_a_shell(tmp_path: Path):

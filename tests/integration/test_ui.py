@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -286,7 +288,9 @@ async def test_only_an_admin_sees_captured_bodies():
             role: (await get(gp, "/ui/api/requests/one", cookie=cookies[role])).json()["stories"] for role in cookies
         }
         assert json.loads(stories["admin"][0]["bodies"]["request"]) == HELLO
+        assert "--data-raw" in stories["admin"][0]["curl"]
         assert stories["viewer"][0]["captured"]
+        assert stories["viewer"][0]["curl"].startswith("# Only admins see the captured body: ")
         again = (await post(gp, "/ui/api/replay", {"id": "one"}, cookie=cookies["admin"])).json()
         assert (again["status"], again["replay_of"]) == (200, "one")
         assert "bodies" not in stories["viewer"][0]
@@ -336,6 +340,30 @@ async def test_the_page_is_at_the_root_and_below_the_base_path(base_path: str):
         cookie = await signed_in(gp, "viewer", f"{base_path}/ui")
         assert (await get(gp, f"{base_path}/ui/api/callers", cookie=cookie)).status == 200
         assert (await get(gp, f"{base_path}/ui")).headers["location"] == "ui/"
+
+
+@pytest.mark.parametrize(
+    ("base", "page", "root"),
+    [
+        ("/ui", "", "http://127.0.0.1:{port}"),
+        ("/ui", "https://127.0.0.1:{port}/ui/", "https://127.0.0.1:{port}"),
+        ("/ui", "https://127.0.0.1:{port}/proxy/ui/", "https://127.0.0.1:{port}/proxy"),
+        ("/llm/ui", "http://127.0.0.1:{port}/llm/ui/", "http://127.0.0.1:{port}"),
+        ("/llm/ui", "http://127.0.0.1:{port}/proxy/llm/ui/", "http://127.0.0.1:{port}/proxy"),
+        ("/ui", "http://evil.example/ui/", "http://127.0.0.1:{port}"),
+        ("/ui", "http://127.0.0.1:{port}/$(id)/ui/", "http://127.0.0.1:{port}"),
+    ],
+)
+async def test_the_curl_command_has_the_address_of_the_browser(base: str, page: str, root: str):
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server={**SERVER, "base_path": "/llm"}) as gp:
+        key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}
+        await gp.ask(HELLO, "/llm/v1/chat/completions", headers=key).answer()
+        cookie = await signed_in(gp, "viewer", base)
+        query = urlencode({"page": page.format(port=gp.port)})
+        (story,) = (await get(gp, f"{base}/api/requests/one?{query}", cookie=cookie)).json()["stories"]
+    command = story["curl"].partition("\n")[2].replace("\\\n", "")
+    assert shlex.split(command)[5] == f"{root.format(port=gp.port)}/llm/v1/chat/completions"
+    assert KEYS["caller"] not in story["curl"]
 
 
 async def test_the_configuration_hides_secrets_and_names_origins():

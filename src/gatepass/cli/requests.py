@@ -10,29 +10,28 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import click
 
-from gatepass.cli.control import NotRunning, control_option, found_socket, own_port, request, span
+from gatepass.cli.control import NotRunning, control_option, found_socket, request, span
+from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
 from gatepass.cli.story_lines import (
     HEAD,
     LIST_WIDTH,
     candidate_lines,
     cleaned,
-    curl_lines,
     list_line,
     story_lines,
     summary_line,
 )
+from gatepass.observability.curl import curl_command
 
 POLL_S = 0.5
 WORKER_S = 0.9
 """A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/peers.py)."""
-DEFAULT_PORT = 8080
 MOST_LISTED = 1_000
 """As in server/inspection.py."""
 
@@ -174,7 +173,8 @@ def show(request_id: str, number: int | None, socket_path: str | None, *, as_cur
     if as_curl and as_json:
         raise click.UsageError("--curl prints a command: leave --json out.")
     path = socket_path or found_socket()
-    stories = json.loads(request("GET", f"/requests/{quote(request_id, safe='')}", path))["stories"]
+    page = json.loads(request("GET", f"/requests/{quote(request_id, safe='')}", path))
+    stories = page["stories"]
     if number is not None:
         stories = stories[number - 1 : number]
     if not stories:
@@ -189,9 +189,10 @@ def show(request_id: str, number: int | None, socket_path: str | None, *, as_cur
     (story,) = stories
     if as_json:
         print_json(story)
+    elif as_curl:
+        click.echo(curl_command(story, _reachable_url(page["url"])))
     else:
-        lines = curl_lines(story, _base_url(path)) if as_curl else story_lines(cleaned(story), time.time())
-        click.echo("\n".join(lines))
+        click.echo("\n".join(story_lines(cleaned(story), time.time())))
 
 
 def _unknown(request_id: str, path: str) -> str:
@@ -209,7 +210,8 @@ def _unknown(request_id: str, path: str) -> str:
     )
 
 
-def _base_url(path: str) -> str:
-    """Return the root of the URL of gatepass, whose default socket has the port as its name."""
-    stem = Path(path).stem
-    return f"http://127.0.0.1:{stem if stem.isdigit() else own_port() or DEFAULT_PORT}"
+def _reachable_url(listens: str) -> str:
+    """Return the URL at which this machine reaches the server that listens at `listens`, perhaps on all interfaces."""
+    parts = urlsplit(listens)
+    host = reachable(parts.hostname or "")
+    return f"http://[{host}]:{parts.port}" if ":" in host else f"http://{host}:{parts.port}"

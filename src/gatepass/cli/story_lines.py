@@ -7,7 +7,6 @@ The documents are those of `observability/story.py`. Each text in them may come 
 from __future__ import annotations
 
 import inspect
-import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,6 @@ from unicodedata import east_asian_width
 
 from gatepass import errors
 from gatepass.cli.options import coloured, printable
-from gatepass.observability.redaction import MASK
 
 Story = Mapping[str, Any]
 WIDTH = 80
@@ -33,10 +31,6 @@ KIB = 1024
 ERROR_STATUS = 400
 UNCONNECTED = ("upstream_connect", "upstream_dns", "upstream_tls", "upstream_timeout_connect")
 NO_TOKEN = "token_unavailable"  # noqa: S105 - a code
-DELETE = 0x7F
-"""The control character that `json.dumps` does not escape."""
-DATA_OPTION_BYTES = 100_000
-"""The longest body in an argument of curl. Linux accepts 128 KiB."""
 
 
 def cleaned(value: Any, keep: str = "") -> Any:
@@ -563,39 +557,6 @@ def summary_line(summary: Story, width: int | None = LIST_WIDTH) -> str:
 
 def _short(summary: Story) -> str:
     return duration(summary["duration_s"]).rjust(7)
-
-
-# --- curl
-
-
-def curl_lines(story: Story, root_url: str) -> Iterator[str]:
-    """Yield a command for a shell that sends the request again, with `$GATEPASS_KEY` in place of the key."""
-    bodies: Mapping[str, Any] = story.get("bodies") or {}
-    body = None if bodies.get("cut") else bodies.get("request")
-    before, data = "", []
-    if body is not None:
-        if MASK in body:
-            yield f"# {MASK} in the body stands for a secret."
-        quoted = shlex.quote("".join(map(_escaped, body)))
-        if len(quoted.encode()) > DATA_OPTION_BYTES:
-            before, data = f"printf %s {quoted} | ", ["--data-binary @-"]
-        else:
-            data = [f"--data-raw {quoted}"]
-    elif story["method"] == "POST":
-        yield "# The body was not captured (see `gatepass capture`): write it to body.json."
-        data = ["-d @body.json"]
-    url = shlex.quote(printable(f"{root_url}{story['path']}"))
-    method = shlex.quote(printable(story["method"]))
-    parts = [f"{before}curl -sS -N -X {method} {url}", '-H "authorization: Bearer $GATEPASS_KEY"']
-    parts += ["-H 'content-type: application/json'"] if data else []
-    yield " \\\n  ".join([*parts, *data])
-
-
-def _escaped(char: str) -> str:
-    """Return a character of a JSON text as the terminal may show it: a control character as JSON escapes it."""
-    if char.isprintable() or char == "\n":
-        return char
-    return " " if char in "\r\t" else json.dumps(char)[1:-1] if ord(char) != DELETE else "\\u007f"
 
 
 def candidate_lines(stories: Iterable[Story]) -> Iterator[str]:

@@ -189,7 +189,7 @@ class ControlServer:
             return JSONResponse(await requests_listing(collect, dict(request.query_params)))
 
         async def story(request: Request) -> Response:
-            return JSONResponse({"stories": await stories(collect, request.path_params["id"])})
+            return JSONResponse({"stories": await stories(collect, request.path_params["id"]), "url": self.url})
 
         async def capture(request: Request) -> Response:
             if request.method == "POST":
@@ -214,6 +214,8 @@ class ControlServer:
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, OPERATOR: True}, receive, send)
 
+        self.url = ""
+        """Where gatepass listens for clients."""
         self._listening = listening
         self._context = replace(
             context,
@@ -381,6 +383,7 @@ class DrainingServer(uvicorn.Server):
             if state.config.server.watch:
                 state.in_flight.tasks.spawn(self.reloader.watch(state.clock), "watch")
         if self._control is not None:
+            self._control.url = next(map(url_of, sockets or []), "")
             await self._control.open()
         for listening in sockets or []:
             self._announce(url_of(listening))

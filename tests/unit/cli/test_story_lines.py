@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +18,6 @@ from gatepass.cli.story_lines import (
     change_lines,
     cleaned,
     columns,
-    curl_lines,
     duration,
     error_lines,
     list_line,
@@ -508,33 +505,6 @@ def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch
     assert "\x1b" not in summary_line({**SUMMARY, **ERROR}) + "".join(story_lines(RETRIED, NOW_S))
 
 
-def test_curl_without_a_captured_body_asks_for_a_file():
-    comment, command = curl_lines(story(), "http://127.0.0.1:8080")
-    assert comment == "# The body was not captured (see `gatepass capture`): write it to body.json."
-    assert shlex.split(command.replace("\\\n", "")) == [
-        *("curl", "-sS", "-N", "-X", "POST", "http://127.0.0.1:8080/v1/chat/completions"),
-        *("-H", "authorization: Bearer $GATEPASS_KEY", "-H", "content-type: application/json", "-d", "@body.json"),
-    ]
-    (command,) = curl_lines(story(method="GET", path="/v1/models"), "http://127.0.0.1:8080")
-    assert "-d" not in shlex.split(command.replace("\\\n", ""))
-
-
-@pytest.mark.parametrize("text", ['it\'s `$(id)` "$HOME" \\ 名', "x" * 200_000])
-def test_curl_quotes_a_captured_body_for_the_shell(text: str):
-    body = json.dumps({"messages": [{"content": text}]}, ensure_ascii=False)
-    (command,) = curl_lines(story(bodies={"request": body, "cut": False}), "http://127.0.0.1:8080")
-    assert body in shlex.split(command.replace("\\\n", ""))
-    assert "GATEPASS_KEY" in command
-
-
-def test_a_captured_body_controls_no_terminal_and_means_the_same():
-    body = '{"a":\t"\x1b[2J\x7f\u202e\U000e0001 *** 名"}'
-    comment, command = curl_lines(story(bodies={"request": body}), "http://127.0.0.1:8080")
-    assert comment == "# *** in the body stands for a secret."
-    assert command.replace("\n", "").isprintable()
-    assert json.loads(shlex.split(command.replace("\\\n", ""))[-1]) == json.loads(body, strict=False)
-
-
 def test_captured_bodies_are_shown_and_cut():
     bodies = {"request": '{"a": 1}', "sent": '{"b": 1}', "replies": ["data: 1\n\ndata: 2\n\n"], "cut": True}
     assert plain(body_lines(cleaned(story(bodies=bodies)))) == [
@@ -545,4 +515,3 @@ def test_captured_bodies_are_shown_and_cut():
     head, text = body_lines(story(bodies=same))
     assert head == "  request of the client: the first 2000 characters, --json has 1000 more"
     assert text == "    " + "x" * 2_000
-    assert next(curl_lines(story(bodies=bodies), "")).startswith("# The body was not captured")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -45,6 +46,7 @@ from gatepass.errors import (
     UnknownPath,
     UnsupportedMediaType,
 )
+from gatepass.observability.curl import curl_command
 from gatepass.observability.observer import Refusal
 from gatepass.observability.traffic import Traffic
 from gatepass.operations.table import base_url
@@ -75,6 +77,8 @@ PLAYGROUND = "api/playground"
 FORGET = f"{OWN}forget"
 LEARNED = "/learned"
 COOKIE = "gatepass_ui"
+_PAGE = re.compile(r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/")
+"""The URL of the page. No other URL gets into a command for a shell."""
 OVERLAP_S = 2.0
 """Lists of two workers are some time apart, so requests that ended this long before a list are in the next one too."""
 BODY_BYTES = 64 * 1024
@@ -323,6 +327,18 @@ class UiRequest:
         proxies = TrustedProxies(self.state.config.server.trusted_proxies)
         return proxies.is_trusted(self.client_request.peer) and headers.get("x-forwarded-proto") == "https"
 
+    @property
+    def root_url(self) -> str:
+        """The URL of gatepass's root as the browser sees it. Only the page knows a prefix that a proxy removes.
+
+        The page sends its own URL as `page` in the query. Without a valid one it is the URL without such a prefix.
+        """
+        mounted_at, path = path_in(self.request.scope)
+        found = _PAGE.fullmatch(self.request.query_params.get("page", ""))
+        if found is not None and found["host"] == self.request.headers.get("host"):
+            return found[0].removesuffix(path.removesuffix(self.request.path_params["rest"]))
+        return base_url(self.client_request.headers, mounted_at).removesuffix("/v1")
+
     def text(self, name: str) -> str:
         """Return the member `name` of the body; raise InvalidRequest if it is not a text."""
         value = self.body.get(name)
@@ -480,7 +496,7 @@ async def _story(call: UiRequest) -> ASGIApp:
     if caller.role != "admin":
         for story in found:
             story.pop("bodies", None)
-    return json_response({"stories": found})
+    return json_response({"stories": [{**story, "curl": curl_command(story, call.root_url)} for story in found]})
 
 
 async def _callers(call: UiRequest) -> ASGIApp:

@@ -1,0 +1,61 @@
+"""Write a story as a curl command for a POSIX shell. A paste of it controls no terminal and reads no file unasked."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from gatepass.observability.redaction import MASK
+
+DELETE = 0x7F
+"""The control character that `json.dumps` does not escape."""
+DATA_OPTION_BYTES = 100_000
+"""The longest body in an argument of curl. Linux accepts 128 KiB."""
+
+
+def curl_command(story: Mapping[str, Any], root_url: str) -> str:
+    """Return the command that sends the request of `story` again, perhaps after a line with a comment.
+
+    `root_url` is the URL of gatepass's root, without a slash at its end. The command reads the key from
+    `$GATEPASS_KEY`. Without a whole captured body in the story it reads the body from the file body.json.
+    """
+    bodies: Mapping[str, Any] = story.get("bodies") or {}
+    body = None if bodies.get("cut") else bodies.get("request")
+    comment, before, data = "", "", []
+    if body is not None:
+        if MASK in body:
+            comment = f"# {MASK} in the body stands for a secret.\n"
+        quoted = shlex.quote("".join(map(_escaped, body)))
+        if len(quoted.encode()) > DATA_OPTION_BYTES:
+            before, data = f"printf %s {quoted} | ", ["--data-binary @-"]
+        else:
+            data = [f"--data-raw {quoted}"]
+    elif story["method"] == "POST":
+        comment = f"# {_why_without(story)}: write it to body.json.\n"
+        data = ["-d @body.json"]
+    url, method = (shlex.quote("".join(map(_of_url, text))) for text in (f"{root_url}{story['path']}", story["method"]))
+    parts = [f"{before}curl -sS -N -X {method} {url}", '-H "authorization: Bearer $GATEPASS_KEY"']
+    parts += ["-H 'content-type: application/json'"] if data else []
+    return comment + " \\\n  ".join([*parts, *data])
+
+
+def _why_without(story: Mapping[str, Any]) -> str:
+    if not story.get("captured"):
+        return "The body was not captured (see `gatepass capture`)"
+    if "bodies" not in story:
+        return "Only admins see the captured body"
+    return "The body was not captured whole"
+
+
+def _escaped(char: str) -> str:
+    """Return a character of a JSON text as the terminal may show it: a control character as JSON escapes it."""
+    if char.isprintable() or char == "\n":
+        return char
+    return " " if char in "\r\t" else json.dumps(char)[1:-1] if ord(char) != DELETE else "\\u007f"
+
+
+def _of_url(char: str) -> str:
+    return char if char.isprintable() else quote(char, errors="replace")

@@ -1,0 +1,64 @@
+"""The curl command of a story, as a shell reads it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from gatepass.observability.curl import curl_command
+
+URL = "http://127.0.0.1:8080"
+
+
+def story(**changed: Any) -> dict[str, Any]:
+    return {"method": "POST", "path": "/v1/chat/completions", "captured": "bodies" in changed, **changed}
+
+
+def words(command: str) -> list[str]:
+    return shlex.split(command.replace("\\\n", ""), comments=True)
+
+
+def test_curl_without_a_captured_body_asks_for_a_file():
+    command = curl_command(story(), URL)
+    assert command.startswith("# The body was not captured (see `gatepass capture`): write it to body.json.\n")
+    assert words(command) == [
+        *("curl", "-sS", "-N", "-X", "POST", "http://127.0.0.1:8080/v1/chat/completions"),
+        *("-H", "authorization: Bearer $GATEPASS_KEY", "-H", "content-type: application/json", "-d", "@body.json"),
+    ]
+    assert "-d" not in words(curl_command(story(method="GET", path="/v1/models"), URL))
+
+
+@pytest.mark.parametrize(
+    ("changed", "comment"),
+    [
+        ({"captured": True}, "# Only admins see the captured body: "),
+        ({"bodies": {"request": "{", "cut": True}}, "# The body was not captured whole: "),
+        ({"bodies": {"request": None, "cut": False}}, "# The body was not captured whole: "),
+    ],
+)
+def test_it_says_why_the_body_is_missing(changed: dict[str, Any], comment: str):
+    assert curl_command(story(**changed), URL).startswith(comment)
+
+
+@pytest.mark.parametrize("text", ['it\'s `$(id)` "$HOME" \\ 名', "x" * 200_000])
+def test_curl_quotes_a_captured_body_for_the_shell(text: str):
+    body = json.dumps({"messages": [{"content": text}]}, ensure_ascii=False)
+    command = curl_command(story(bodies={"request": body, "cut": False}), URL)
+    assert body in words(command)
+    assert "GATEPASS_KEY" in command
+
+
+def test_a_captured_body_names_no_file():
+    assert words(curl_command(story(bodies={"request": "@/etc/passwd"}), URL))[-2:] == ["--data-raw", "@/etc/passwd"]
+
+
+def test_no_part_controls_the_terminal_and_the_body_means_the_same():
+    body = '{"a":\t"\x1b[2J\x7f\u202e\U000e0001 *** 名"}'
+    command = curl_command(story(bodies={"request": body}, path="/v1/\x1b[2J\n"), URL)
+    assert command.startswith("# *** in the body stands for a secret.\n")
+    assert command.replace("\n", "").isprintable()
+    assert f"{URL}/v1/%1B[2J%0A" in words(command)
+    assert json.loads(words(command)[-1]) == json.loads(body, strict=False)
