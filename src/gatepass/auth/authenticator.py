@@ -110,9 +110,8 @@ class Authenticator:
         presented = presented_key(client_request.headers)
         if presented is None:
             raise InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
-        caller = self._ring.find(presented, client_request.arrived_s) or self._wrapped(
-            presented, client_request.arrived_s, path_profile
-        )
+        now_s = client_request.arrived_s
+        caller = self._ring.find_digest(digest_of(presented), now_s) or self._wrapped(presented, now_s, path_profile)
         return self._known(caller, wall_s)
 
     def _known(self, caller: AccessKey | None, wall_s: float) -> AccessKey:

@@ -122,7 +122,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             if is_small
             else await normalize_large(normalized, target, rules, threads)
         )
-    attempt.use_call(normalized)
+    attempt.normalized, record = normalized, attempt.record
+    record.adapted, record.edits = normalized.adapted, normalized.edits
     if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
         _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
 

@@ -176,12 +176,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         """End the attempt that `error` ended."""
         self.end(outcome_of(error, sent=self.sent, has_head=self.record.status is not None), error)
 
-    def use_call(self, normalized: Call) -> None:
-        """Send `normalized`, which is `call` with the rules applied."""
-        self.normalized = normalized
-        if normalized is not self.call or normalized.adapted:
-            self.record.adapted, self.record.edits = normalized.adapted, normalized.edits
-
     def use_token(self, token: Token, now_s: float) -> None:
         """Send `token` with the request, from now on."""
         self.token = token
@@ -320,7 +314,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     def end(self) -> None:
         """Complete the record of the finished request, and tell the observers."""
         state, access, attempt, error = self.state, self.access, self.attempt, self.error
-        duration_s, first_byte_s = state.clock.now() - self.client_request.arrived_s, self.first_byte_s
+        arrived_s, first_byte_s = self.client_request.arrived_s, self.first_byte_s
+        duration_s = state.clock.now() - arrived_s
         added_s, record = (first_byte_s or 0.0) - self.body_s, None
         access.outcome = "client_gone" if self.client_gone else "ok" if error is None else "error"
         if error is not None:
@@ -358,10 +353,17 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         if first_byte_s is not None:
             access.ttft_s = _rounded(first_byte_s)
         is_synthesized = SYNTHESIZED in access.adapted
-        arrived_s = self.client_request.arrived_s
         ended = RequestRecord(
-            *(access, record, error, arrived_s, self.body_s, duration_s, first_byte_s, added_s),
-            *(is_synthesized, self.gave_up),
+            access,
+            record,
+            error,
+            arrived_s,
+            self.body_s,
+            duration_s,
+            first_byte_s,
+            added_s,
+            is_synthesized,
+            self.gave_up,
         )
         state.observers.tell(state.observers.request_ended, ended)
 

@@ -121,7 +121,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
-        if cycle.path.startswith(below_ui) or cycle.path in ui:
+        if ui and (cycle.path in ui or cycle.path.startswith(below_ui)):
             is_chat = cycle.path.endswith(PLAYGROUND)
             return serve_page(app, cycle, limit_bytes if is_chat else BODY_BYTES)
         headers, query = cycle.headers, cycle.target.partition(b"?")[2]
