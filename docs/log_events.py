@@ -149,7 +149,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "page_action": LogEvent(
             "info",
             "A caller signed in at the page for operators, signed out, or ran one of its actions.",
-            "action caller role peer session model of_caller for_s id without upstream operation"
+            "action caller role peer session model of_caller for_s id new_id without upstream operation"
             " adapted forgotten call",
         ),
         "reload_refused": LogEvent(
@@ -383,7 +383,9 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
-        "replay_of": "the id of the captured request that `gatepass replay` sent again",
+        "replay_of": "the id of the captured request that was sent again; `caller` is who did it, `local` for"
+        " `gatepass replay`",
+        "replayed_without": "the rules and changes that the replay left out",
         "empty_answer": "true for a chat that ended with the finish reason `stop` and without content or a call",
         "for_s": "seconds for which bodies are kept",
         "ended_by": "`expired`, `stopped`, or `replaced` by another capture",
@@ -419,6 +421,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "role": "the role of the caller's key",
         "session": "a short name of the session: the same in all of its lines, and not its cookie",
         "of_caller": "the caller whose requests are captured",
+        "new_id": "the id of the request that a replay sends",
         "without": "the rules that a replay leaves out",
         "forgotten": "how many learned rules were forgotten",
         "call": "whether doctor sent real calls",

@@ -111,6 +111,8 @@ class Operation:
 class Replay(msgspec.Struct, frozen=True, gc=False):
     """A captured request that is served again: `of` is its id, `profile` that of its caller.
 
+    It runs as the admin of `ClientRequest.key_digest`, without one as the operator of this machine, who may do all.
+
     `without` names the rules that are left out: rules, or entries of `x-gatepass-adapted`.
     """
 

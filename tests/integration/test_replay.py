@@ -18,7 +18,7 @@ from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import CaptureSettings
 from gatepass.proxy.app_state import AppState
 from gatepass.server.pages import own_part
-from gatepass.server.replay import replay
+from gatepass.server.replay import replay, replay_id
 from tests.integration.answers import DONE, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
 from tests.integration.scripted import Received, Scripted, Send, reply, stream
@@ -53,7 +53,7 @@ async def again(state: AppState, request_id: str, *without: str) -> dict[str, An
         part = await own_part(target, state)
         return {"": part} if part else {}
 
-    return await replay(collect, json.dumps({"id": request_id, "without": without}).encode())
+    return await replay(collect, json.dumps({"id": request_id, "without": without}).encode(), replay_id())
 
 
 async def test_the_upstream_receives_the_same_request_and_the_log_and_the_story_name_it(caplog):
@@ -67,7 +67,12 @@ async def test_the_upstream_receives_the_same_request_and_the_log_and_the_story_
         assert one.body == other.body
     assert (result["status"], result["ended"], result["replay_of"], result["id"] != first) == (200, True, first, True)
     assert sent_in(result) == {**HELLO, "user": "ü"}
-    assert (story["replay_of"], story["caller"], story["status"]) == (first, "local", 200)
+    assert (story["replay_of"], story["replayed_by"], story["caller"], story["status"]) == (
+        first,
+        "local",
+        "local",
+        200,
+    )
     lines = [record.__dict__["fields"] for record in caplog.records if record.msg == "request"]
     assert [line.get("replay_of") for line in lines] == [None, first]
 
@@ -77,7 +82,6 @@ async def test_the_upstream_receives_the_same_request_and_the_log_and_the_story_
     [
         ("drop_params", "strays", True),
         ("drop_params", "drop=drop_params", True),
-        ("drop_params", "another", False),
         ("seed", "drop=seed", True),
         ("seed", "rules", True),
     ],
@@ -161,6 +165,22 @@ async def test_no_secret_is_shown_in_the_response():
     assert result["status"] == 200
     assert "***" in result["body"]
     assert TOKEN not in json.dumps([result, story])
+
+
+@pytest.mark.parametrize("name", ["image", "drop=nonsense", "drop=drop_param", ""])
+async def test_a_name_that_leaves_nothing_out_is_an_error_with_those_that_do(name: str):
+    models = {"m": {"upstream": "chat", "rules": {"drop": ["seed"], "default": {"top_p": 1}}}}
+    async with Scripted(answer=echo) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        gp.state.capture.start(CaptureSettings())
+        first = await captured(gp, {**HELLO, "drop_params": True})
+        with pytest.raises(InvalidRequest) as raised:
+            await again(gp.state, first, "strays", name)
+        assert len(upstream.received) == 1
+        kept = await again(gp.state, first, "strays", "drop=seed")
+        (story,) = json.loads(await own_part(f"/story?id={kept['id']}", gp.state))
+    assert f"it has no rule or change {name!r}. You can leave out the" in raised.value.message
+    assert "changes drop=drop_params, default=top_p, and the rules images, strays," in raised.value.message
+    assert story["replayed_without"] == ["strays", "drop=seed"]
 
 
 async def test_what_cannot_be_replayed_is_an_error_with_its_reason():

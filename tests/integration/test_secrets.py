@@ -22,7 +22,7 @@ from gatepass.observability.log import configure
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.pages import own_part
-from gatepass.server.replay import replay
+from gatepass.server.replay import replay, replay_id
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
@@ -231,7 +231,7 @@ async def shown_stories(state: AppState, answers: list[Answer]) -> str:
     ids = [answer.headers["x-request-id"] for answer in answers if "x-request-id" in answer.headers]
     stories = [(await own_part(f"/story?id={one}", state)).decode() for one in ids]
     replayable = [one for one in ids if (found := state.capture.find(one)) is not None and found.body]
-    replays = [str(await replay(collect, json.dumps({"id": one}).encode())) for one in replayable[:20]]
+    replays = [str(await replay(collect, json.dumps({"id": one}).encode(), replay_id())) for one in replayable[:20]]
     assert len(replays) > 5
     return "\n".join([*stories, *replays])
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from gatepass.auth.api_keys import hash_key
@@ -294,6 +295,32 @@ async def test_only_an_admin_sees_captured_bodies():
         again = (await post(gp, "/ui/api/replay", {"id": "one"}, cookie=cookies["admin"])).json()
         assert (again["status"], again["replay_of"]) == (200, "one")
         assert "bodies" not in stories["viewer"][0]
+
+
+async def test_a_replay_may_do_what_the_key_of_its_admin_may(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "gatepass")
+    limited, without_chat = {"models": ["other"]}, {"operations": ["embeddings"]}
+    for limits, code in ((limited, "model_not_allowed"), (without_chat, "operation_not_allowed"), ({}, None)):
+        keys = [{**one, **(limits if one["role"] == "admin" else {})} for one in ACCESS["keys"]]
+        async with (
+            Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream,
+            gateway(upstream=upstream.url, access={"keys": keys}, server=SERVER) as gp,
+        ):
+            cookie = await signed_in(gp, "admin")
+            assert (await post(gp, "/ui/api/capture", {"for_s": 60}, cookie=cookie)).status == 200
+            key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json"}
+            assert (await gp.ask(HELLO, headers={**key, "x-request-id": "one"}).answer()).status == 200
+            caplog.clear()
+            result = (await post(gp, "/ui/api/replay", {"id": "one", "without": ["strays"]}, cookie=cookie)).json()
+            (story,) = (await get(gp, f"/ui/api/requests/{result['id']}", cookie=cookie)).json()["stories"]
+            assert len(upstream.received) == (1 if code else 2)
+        assert (result["status"], story["error"] and story["error"]["code"]) == (403 if code else 200, code)
+        assert (story["replay_of"], story["replayed_by"], story["replayed_without"]) == ("one", "a-admin", ["strays"])
+        lines = {record.message: record.__dict__["fields"] for record in caplog.records}
+        action = lines["page_action"]
+        assert (action["caller"], action["id"], action["new_id"]) == ("a-admin", "one", result["id"])
+        access = msgspec.to_builtins(lines["request"])
+        assert (access["caller"], access["replayed_without"]) == ("a-admin", ("strays",))
 
 
 @pytest.mark.parametrize("access", [{}, ACCESS])

@@ -54,8 +54,10 @@ class Authenticator:
         `path_profile` is the profile that the path names. `takes_form`: the operation accepts a multipart form.
         Raises InvalidApiKey, RoleNotAllowed, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
-        if client_request.replay is not None:
-            return LOCAL.model_copy(update={"profile": client_request.replay.profile})
+        if (replay := client_request.replay) is not None:
+            digest = client_request.key_digest
+            caller = self._known(self._ring.find_digest(digest, client_request.arrived_s), wall_s) if digest else LOCAL
+            return caller.model_copy(update={"profile": replay.profile})
         if not self.requires_key:
             check_local(client_request, takes_form=takes_form)
             return LOCAL

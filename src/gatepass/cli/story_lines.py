@@ -463,6 +463,11 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     what += f", {story['operation']} {story['model']}".rstrip() if story["operation"] != "none" else ""
     what += ", stream" if story["stream"] else ""
     yield from wrapped(what, "")
+    if story.get("replay_of"):
+        without = ", ".join(story["replayed_without"])
+        yield from wrapped(
+            f"replay of {story['replay_of']} by {story['replayed_by']}{without and f' without {without}'}", ""
+        )
     place = " ".join(filter(None, (story.get("worker"), f"on {story['replica']}" if story.get("replica") else "")))
     arrived = datetime.fromisoformat(story["arrived_at"])
     age = ago(now_s - arrived.timestamp())

@@ -72,7 +72,9 @@ def texts_of(record: AccessRecord) -> str:
         f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
     )
     if record.adapted or record.tried or record.failover or record.replay_of:
-        texts = " ".join((texts, record.replay_of, *record.adapted, *record.tried, *record.failover))
+        texts = " ".join(
+            (texts, record.replay_of, *record.replayed_without, *record.adapted, *record.tried, *record.failover)
+        )
     return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"
 
 

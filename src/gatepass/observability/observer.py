@@ -61,7 +61,9 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     empty_answer: bool = False
     """The reply to a chat has no content and no tool call."""
     replay_of: str = ""
-    """The id of the captured request that an operator sent again."""
+    """The id of the captured request that an operator sent again. `caller` is this operator."""
+    replayed_without: tuple[str, ...] = ()
+    """The rules and changes that this replay leaves out."""
 
 
 class SentToken(msgspec.Struct, frozen=True, gc=False, eq=False):

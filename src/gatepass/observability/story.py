@@ -120,6 +120,8 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
         "upstream_request_id": _masked(access.upstream_request_id, mask),
         "empty_answer": access.empty_answer,
         "replay_of": access.replay_of or None,
+        "replayed_by": access.caller or None if access.replay_of else None,
+        "replayed_without": [mask(one) for one in access.replayed_without],
     }
 
 

@@ -53,7 +53,7 @@ from gatepass.server.listening import (
 from gatepass.server.pages import OPERATOR, is_browser, own_part, page_paths, page_routes
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
-from gatepass.server.replay import replay
+from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, Ui, ui_paths
 from gatepass.server.ui.sessions import FolderSessions, MemorySessions, Sessions
 from gatepass.types import ClientRequest
@@ -198,7 +198,7 @@ class ControlServer:
             return JSONResponse(await (stop_capture(collect) if is_stop else capture_state(collect)))
 
         async def replay_one(request: Request) -> Response:
-            return JSONResponse(await replay(collect, await request.body()))
+            return JSONResponse(await replay(collect, await request.body(), replay_id()))
 
         own_routes = (
             Route("/reload", reload, methods=["POST"]),

@@ -1,4 +1,4 @@
-"""Serve a captured request again, on the usual way: the same path, profile and body, as the admin of this machine."""
+"""Serve a captured request again, on the usual way: the same path, profile and body, as the admin who orders it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -15,9 +15,13 @@ import msgspec
 
 from gatepass.clock import wait_at_most
 from gatepass.errors import InvalidRequest
+from gatepass.normalize.rules import ChangeRule, Rule, SearchedRule
 from gatepass.observability.capture import CapturedBody, CapturedRequest
-from gatepass.observability.inspector import InspectedRequest
+from gatepass.observability.observer import AccessRecord
 from gatepass.observability.redaction import AROUND_CHARS
+from gatepass.observability.story import attempts_of
+from gatepass.operations.table import OPERATIONS
+from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
@@ -42,24 +46,31 @@ class _Order(msgspec.Struct, forbid_unknown_fields=True):
     without: list[str] = []
 
 
-async def replay(collect: Collect, document: bytes) -> dict[str, Any]:
-    """Serve the captured request again that the JSON `document` names, in the worker that holds it.
+def replay_id() -> str:
+    """Return the id of a new replay."""
+    return f"replay-{secrets.token_hex(8)}"
 
+
+async def replay(collect: Collect, document: bytes, new_id: str, key_digest: bytes = b"") -> dict[str, Any]:
+    """Serve the captured request again that the JSON `document` names, as `new_id`, in the worker that holds it.
+
+    It runs with what the key of `key_digest` may do, without one as the operator of this machine, who may do all.
     Returns the id of the new request, its status, and the beginning of its response. Raises InvalidRequest.
     """
     try:
         order = msgspec.json.decode(document, type=_Order)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The order to replay a request is invalid: {error}.") from None
-    held = [json.loads(part) for part in (await collect(f"{FIND}?{urlencode({'id': order.id})}")).values()]
+    wanted = urlencode({"id": order.id, "without": order.without}, doseq=True)
+    held = [json.loads(part) for part in (await collect(f"{FIND}?{wanted}")).values()]
     if not held:
         text = f"The request {order.id!r} is not captured. Capture it with `gatepass capture`, and send it again."
         raise InvalidRequest(text)
     one = max(held, key=lambda found: float(found["arrived_s"]))  # a client may use an id twice
     if (problem := one["problem"]) is not None:
         raise InvalidRequest(f"The request {order.id!r} cannot be replayed: {problem}.")
-    query = urlencode({"id": order.id, "capture": one["capture"], "without": order.without}, doseq=True)
-    results = [json.loads(part) for part in (await collect(f"{REPLAY}?{query}")).values()]
+    chosen = urlencode({"capture": one["capture"], "new_id": new_id, "key": key_digest.hex()})
+    results = [json.loads(part) for part in (await collect(f"{REPLAY}?{wanted}&{chosen}")).values()]
     if not results:
         raise InvalidRequest(f"The request {order.id!r} is not captured any more.")
     result: dict[str, Any] = results[0]
@@ -69,40 +80,70 @@ async def replay(collect: Collect, document: bytes) -> dict[str, Any]:
 async def own_replay(target: str, state: AppState) -> bytes:
     """Find or replay a request that this process captured. Returns b"" if it is not this one that `target` asks."""
     path, _, query = target.partition("?")
-    fields = parse_qs(query)
+    fields = parse_qs(query, keep_blank_values=True)
+    without = tuple(fields.get("without", ()))
     captured = state.capture.find(fields["id"][0])
     if captured is None:
         return b""
     if path == FIND:
         arrived_s = state.clock.now() if captured.ended is None else captured.ended.arrived_s
-        found = {"capture": state.capture.name, "arrived_s": arrived_s, "problem": _problem(captured)}
+        found = {"capture": state.capture.name, "arrived_s": arrived_s, "problem": _problem(captured, without, state)}
         return json.dumps(found).encode()
     ended, body = captured.ended, captured.body
     if fields["capture"][0] != state.capture.name or ended is None or body is None:
         return b""
-    return json.dumps(await _serve_again(ended, body, fields.get("without", []), state)).encode()
-
-
-def _problem(captured: CapturedRequest) -> str | None:
-    if captured.ended is None:
-        return "it is still running"
-    if captured.request is None:
-        return "its body was not captured, because it is a form or began before the capture"
-    return "its body was too large and is cut (`--bytes`)" if captured.request.is_cut else None
-
-
-async def _serve_again(ended: InspectedRequest, body: bytes, without: list[str], state: AppState) -> dict[str, Any]:
     access = ended.access
     profile = next((key.profile for key in state.config.access.keys if key.name == access.caller), None)
     client_request = ClientRequest(
-        f"replay-{secrets.token_hex(8)}",
+        fields["new_id"][0],
         access.method,
         access.path,
         ((b"content-type", b"application/json"),),
         "",
         state.clock.now(),
-        replay=Replay(access.id, profile, tuple(without)),
+        replay=Replay(access.id, profile, without),
+        key_digest=bytes.fromhex(fields["key"][0]),
     )
+    return json.dumps(await _serve_again(client_request, access.id, body, state)).encode()
+
+
+def _problem(captured: CapturedRequest, without: Sequence[str], state: AppState) -> str | None:
+    if captured.ended is None:
+        return "it is still running"
+    attempts, access = [*attempts_of(captured.ended.attempt)], captured.ended.access
+    changed = dict.fromkeys(edit.rule for one in attempts[::-1] for edit in one.edits.listed)
+    # with those of the response, which no rule makes
+    made = {*changed, *access.adapted, *(entry for one in attempts for entry in one.adapted)}
+    rules = _rules_of(access, state)
+    names = dict.fromkeys(rule.name for rule in rules)
+    unknown = [one for one in without if one not in made and one not in names and not _may_make(one, rules, state)]
+    if unknown:
+        known = f"changes {', '.join(changed)}, and the rules" if changed else "rules"
+        return f"it has no rule or change {unknown[0][:100]!r}. You can leave out the {known} {', '.join(names)}"
+    if captured.request is None:
+        return "its body was not captured, because it is a form or began before the capture"
+    return "its body was too large and is cut (`--bytes`)" if captured.request.is_cut else None
+
+
+def _rules_of(access: AccessRecord, state: AppState) -> list[Rule]:
+    """Return the rules that may apply to a request like `access`, whatever its profile and its upstream."""
+    operation = next(one for one in OPERATIONS if one.name == access.operation)
+    own_rules = PROTOCOLS[operation.protocol].own_rules or (lambda *_: ())
+    found = [*state.declared.configured_rules(operation.configured_as, access.model)]
+    found += [rule for one in state.profiles.values() for rules in one.rules.values() for rule in rules]
+    for upstream in state.upstreams.values():
+        found += [*own_rules(upstream.settings, access.model), *upstream.dialect.rules]
+    return found
+
+
+def _may_make(entry: str, rules: Iterable[Rule], state: AppState) -> bool:
+    """Return whether one of `rules`, or a learned one, may make the change `entry`."""
+    changes = (change for rule in rules if isinstance(rule, ChangeRule | SearchedRule) for change in rule.changes)
+    learned = (record.rule.entry for record in state.learned_rules())
+    return entry in learned or any(change.entry == entry for change in changes)
+
+
+async def _serve_again(client_request: ClientRequest, of: str, body: bytes, state: AppState) -> dict[str, Any]:
     cycle, has_ended = _ReplayCycle(body), asyncio.Event()
     # the request belongs to the process: it continues when the operator waits no longer
     task = state.in_flight.tasks.spawn(handle(client_request, state, ModelCatalog(state), cycle), "replay")
@@ -110,7 +151,7 @@ async def _serve_again(ended: InspectedRequest, body: bytes, without: list[str],
     await wait_at_most(has_ended, WAIT_S, state.clock)
     return {
         "id": client_request.id,
-        "replay_of": access.id,
+        "replay_of": of,
         "ended": task.done(),
         "status": cycle.status,
         "adapted": [entry for entry in cycle.adapted.split(", ") if entry],

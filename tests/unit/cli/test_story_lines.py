@@ -515,3 +515,11 @@ def test_captured_bodies_are_shown_and_cut():
     head, text = body_lines(story(bodies=same))
     assert head == "  request of the client: the first 2000 characters, --json has 1000 more"
     assert text == "    " + "x" * 2_000
+
+
+def test_a_replay_names_who_sent_what_again_without_which_rules():
+    replayed = story(replay_of="one", replayed_by="alice", replayed_without=["drop=seed", "images"])
+    assert "replay of one by alice without drop=seed, images" in plain(story_lines(replayed, NOW_S))
+    assert "replay of one by local" in plain(
+        story_lines(story(replay_of="one", replayed_by="local", replayed_without=[]), NOW_S)
+    )

@@ -61,7 +61,7 @@ from gatepass.server.inspection import requests_listing, stories
 from gatepass.server.pages import learned_rules, own_part, pinned, shown
 from gatepass.server.peers import Peers
 from gatepass.server.reload import ReloadResult
-from gatepass.server.replay import replay
+from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
 from gatepass.server.ui.events import OVERVIEW_TICKS, EventHub, EventStream, Topic, event
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
@@ -545,9 +545,11 @@ async def _stop_capture(call: UiRequest) -> ASGIApp:
 
 async def _replay(call: UiRequest) -> ASGIApp:
     caller = call.require("admin")
+    session, new_id = call.session(), replay_id()
     # before it is sent: it may take long, and the browser may leave
-    call.log("replay", caller, id=call.text("id"), without=call.body.get("without", []))
-    return json_response(await replay(call.ui.collect, json.dumps(call.body).encode()))
+    call.log("replay", caller, id=call.text("id"), new_id=new_id, without=call.body.get("without", []))
+    digest = b"" if session is None else session.key_digest
+    return json_response(await replay(call.ui.collect, json.dumps(call.body).encode(), new_id, digest))
 
 
 async def _forget(call: UiRequest) -> ASGIApp:
