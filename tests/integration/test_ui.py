@@ -360,6 +360,33 @@ async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.Log
     assert not any(secret in one for one in written for secret in (KEYS["admin"], "gp-wrong", cookie.partition("=")[2]))
 
 
+@pytest.mark.parametrize("path", ["/ui/%0a", "/ui/api/requests/%00%0a/story", "/llm/ui/api/requests%0a"])
+async def test_a_path_with_a_line_feed_is_checked_as_every_other(path: str):
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server={**SERVER, "base_path": "/llm"}) as gp:
+        answer = await get(gp, path, host="evil.example")
+        assert (answer.status, answer.error["code"]) == (403, "forbidden_host")
+        assert {name: answer.headers[name] for name in HEADERS} == dict(HEADERS)
+        assert (await get(gp, path)).status in (401, 404)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"caller": "a-caler"}, "The caller 'a-caler' is not known; did you mean a-caller?"),
+        ({"caller": ""}, "The caller '' is not known; there is a-admin, a-caller, a-viewer, local"),
+        ({"model": ""}, "The settings of the capture are invalid: "),
+    ],
+)
+async def test_a_capture_that_would_capture_nothing_is_refused(settings: dict[str, str], message: str):
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
+        cookie = await signed_in(gp, "admin")
+        refused = await post(gp, "/ui/api/capture", settings, cookie=cookie)
+        assert (refused.status, refused.error["message"][: len(message)]) == (400, message)
+        assert not (await get(gp, "/ui/api/capture", cookie=cookie)).json()["running"]
+        for known in ("a-caller", "local"):
+            assert (await post(gp, "/ui/api/capture", {"caller": known}, cookie=cookie)).json()["caller"] == known
+
+
 @pytest.mark.parametrize("base_path", ["", "/llm"])
 async def test_the_page_is_at_the_root_and_below_the_base_path(base_path: str):
     server = {**SERVER, "base_path": base_path}

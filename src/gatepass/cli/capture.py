@@ -6,17 +6,19 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 import click
 
-from gatepass.cli.control import control_option, request, span
+from gatepass.cli.control import control_option, request
 from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
+from gatepass.cli.story_lines import size
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-MIB = 1024**2
+MINUTE_S = 60
 
 
 def _quantity(units: Mapping[str, int], example: str) -> Callable[..., int | None]:
@@ -90,12 +92,14 @@ def capture_lines(state: Mapping[str, Any], *, has_started: bool) -> Iterator[st
         return
     model = f"the model {printable(state['model'])}" if state["model"] else "every model"
     caller = f"the caller {printable(state['caller'])}" if state["caller"] else "every caller"
-    limit = f"up to {state['limit_bytes'] / MIB:.1f} MiB in each process"
-    yield f"Capturing the bodies of {model} and {caller} for {span(state['left_s'])}, {limit}."
+    ends, left_s = datetime.fromtimestamp(state["until"], UTC), round(state["left_s"])
+    left = f"{left_s // 60} min {left_s % 60} s" if left_s >= MINUTE_S else f"{left_s} s"
+    limit = f"up to {size(state['limit_bytes'])} in each process"
+    yield f"Capturing the bodies of {model} and {caller} until {ends:%H:%M:%S} UTC ({left}), {limit}."
     if has_started:
         yield "Show them with `gatepass show ID`. They are dropped at the end, or by `gatepass capture --stop`."
     else:
-        yield f"Captured so far: {state['captured']} requests, {state['held_bytes'] / MIB:.1f} MiB."
+        yield f"Captured so far: {state['captured']} requests, {size(state['held_bytes'])}."
 
 
 SHOWN_CHARS = 2_000

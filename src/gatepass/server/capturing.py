@@ -8,6 +8,9 @@ from urllib.parse import parse_qs, urlencode
 
 import msgspec
 
+from gatepass.auth.authenticator import LOCAL
+from gatepass.config.model import Config
+from gatepass.config.wording import did_you_mean
 from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import CaptureSettings, merged_states
 from gatepass.proxy.app_state import AppState
@@ -23,18 +26,25 @@ FEWEST_BYTES, MOST_BYTES = 64 * 1024, 1024 * 1024 * 1024
 class _Settings(msgspec.Struct, forbid_unknown_fields=True):
     """What `POST /capture` accepts: the settings of a capture, with limits."""
 
-    model: str | None = None
+    model: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     caller: str | None = None
     for_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] = 600.0
     bytes: Annotated[int, msgspec.Meta(ge=FEWEST_BYTES, le=MOST_BYTES)] = 16 * 1024 * 1024
 
 
-async def start_capture(collect: Collect, document: bytes) -> dict[str, Any]:
-    """Start the capture that the JSON `document` describes, in all workers. Return its state; raise InvalidRequest."""
+async def start_capture(collect: Collect, document: bytes, config: Config) -> dict[str, Any]:
+    """Start the capture that the JSON `document` describes, in all workers. Return its state.
+
+    Raises InvalidRequest, also for a caller that no key of `config` has. The operator is the caller `local`.
+    """
     try:
         settings = msgspec.json.decode(document or b"{}", type=_Settings)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The settings of the capture are invalid: {error}.") from None
+    names = sorted({LOCAL.name, *(key.name for key in config.access.keys)})
+    if settings.caller is not None and settings.caller not in names:
+        hint = did_you_mean(settings.caller, names)
+        raise InvalidRequest(f"The caller {settings.caller[:100]!r} is not known{hint}", param="caller")
     given = {name: value for name, value in msgspec.to_builtins(settings).items() if value is not None}
     return await _state(collect, f"{START_CAPTURE}?{urlencode(given)}")
 

@@ -193,7 +193,7 @@ class ControlServer:
 
         async def capture(request: Request) -> Response:
             if request.method == "POST":
-                return JSONResponse(await start_capture(collect, await request.body()))
+                return JSONResponse(await start_capture(collect, await request.body(), current().config))
             is_stop = request.method == "DELETE"
             return JSONResponse(await (stop_capture(collect) if is_stop else capture_state(collect)))
 

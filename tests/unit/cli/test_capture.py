@@ -12,7 +12,8 @@ from gatepass.cli.capture import capture_lines, replay_lines
 
 STATE: dict[str, Any] = {
     "running": True,
-    "left_s": 90.0,
+    "until": 1763917200.5,
+    "left_s": 90.4,
     "model": None,
     "caller": "ragflow",
     "limit_bytes": 1024 * 1024,
@@ -22,10 +23,12 @@ RESULT: dict[str, Any] = {"id": "replay-1", "status": 200, "ended": True, "bytes
 
 def test_what_is_captured_is_a_sentence():
     running = {**STATE, "captured": 3, "held_bytes": 512 * 1024}
-    assert [*capture_lines(running, has_started=False)] == [
-        "Capturing the bodies of every model and the caller ragflow for 1 min, up to 1.0 MiB in each process.",
-        "Captured so far: 3 requests, 0.5 MiB.",
-    ]
+    shown, count = capture_lines(running, has_started=False)
+    assert shown == (
+        "Capturing the bodies of every model and the caller ragflow until 17:00:00 UTC (1 min 30 s),"
+        " up to 1.0 MiB in each process."
+    )
+    assert count == "Captured so far: 3 requests, 512 KiB."
     (line,) = capture_lines({"running": False}, has_started=False)
     assert line.startswith("Nothing is captured.")
 

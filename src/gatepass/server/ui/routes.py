@@ -138,6 +138,7 @@ class _AnyMethod(Route):
 
     def __init__(self, path: str, app: ASGIApp, methods: list[str]) -> None:
         super().__init__(path, app, methods=methods)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)  # a path may have a line feed
         self._serve = app
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -532,7 +533,7 @@ async def _capture(call: UiRequest) -> ASGIApp:
 
 
 async def _start_capture(call: UiRequest) -> ASGIApp:
-    state = await start_capture(call.ui.collect, json.dumps(call.body).encode())
+    state = await start_capture(call.ui.collect, json.dumps(call.body).encode(), call.state.config)
     chosen = {"model": state["model"], "of_caller": state["caller"], "for_s": state["left_s"]}
     call.log("capture", call.require("admin"), **chosen)
     return json_response(state)
