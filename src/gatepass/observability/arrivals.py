@@ -1,4 +1,4 @@
-"""When the reads of a stream arrived: counts in slices of time, and the longest gaps, in less than 2 KiB.
+"""The times at which the reads of a stream arrived: counts by slices of time, and the longest gaps; less than 2 KiB.
 
 `Arrivals.note` runs for every read of every stream, and must cost less than 250 ns (`make bench-inspector`). So it only
 collects moments, and a BATCH of them is counted at once.
@@ -48,14 +48,14 @@ class Arrivals:
         """None for a short stream without a story yet."""
 
     def note(self, now_s: float) -> None:
-        """The next read is at `now_s`, which is not before the last one."""
+        """Note the next read, at `now_s`. Time does not go back."""
         recent = self._recent
         recent.append(now_s)
         if len(recent) >= BATCH:
             self._count()
 
     def timeline(self) -> Timeline:
-        """Return what was noted so far."""
+        """Return the timeline of all reads so far."""
         counts = self._count().tolist()
         while len(counts) > 1 and not counts[-1]:
             counts.pop()

@@ -1,6 +1,6 @@
 """`gatepass capture`: keep the whole bodies of chosen requests in memory for a bounded time.
 
-The bodies are what the client sent, what was sent to the upstream, and each reply before gatepass changes it. They are
+The bodies are the client's request, the request to the upstream, and each reply before gatepass changes it. They are
 masked when they are shown, because a token that is renewed later must be masked too.
 """
 
@@ -24,12 +24,12 @@ from gatepass.types import Hidden
 LOG = logging.getLogger("gatepass.capture")
 
 REQUEST_BYTES = 1024
-"""What a captured request counts beside its bodies."""
+"""The size that is counted for a captured request in addition to its bodies."""
 CUT = "\n[cut by gatepass]"
 
 
 class CaptureSettings(msgspec.Struct, frozen=True):
-    """What is captured, for how long, and how much of it. None: of every model, of every caller."""
+    """The requests to capture, the time, and the limit. None: every model, every caller."""
 
     model: str | None = None
     caller: str | None = None
@@ -139,7 +139,7 @@ class Capture(Observer):
         self._end("stopped")
 
     def of(self, access: AccessRecord) -> CapturedRequest | None:
-        """Return what was captured of the request of `access`."""
+        """Return the captured request of `access`, None if it was not captured."""
         return self._requests.get(access)
 
     def find(self, request_id: str) -> CapturedRequest | None:

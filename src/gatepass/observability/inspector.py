@@ -1,6 +1,6 @@
 """The ring of the request inspector: the records of the last requests, in memory only.
 
-It keeps values that the log line was made of, and renders nothing: `story.py` does, when somebody asks.
+It keeps the values of the log lines. `story.py` renders them when an operator asks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIMELINE_BYTES = 1_800
 EDIT_BYTES = 200
 """What a change of a rule takes without its texts."""
 ANONYMOUS = 100
-"""The requests without a valid key that are kept: they have a place of their own, so a flood evicts no others."""
+"""The number of requests without a valid key that are kept. They are kept apart, so a flood of them evicts no others."""
 
 
 class InspectedRequest(msgspec.Struct, frozen=True, eq=False):

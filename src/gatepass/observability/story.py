@@ -230,7 +230,7 @@ def _arrivals(record: AttemptRecord, ended_s: float) -> dict[str, Any] | None:
 
 
 def _renamed_model(record: AttemptRecord) -> Iterator[dict[str, Any]]:
-    """Yield the change of the model's name by the route, which is no rule."""
+    """Yield the change of the model's name, which the route makes."""
     before, after = record.model, record.upstream_model
     if after is not None and after != before:
         yield {
