@@ -74,7 +74,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "listening": LogEvent(
             "info",
             "gatepass accepts connections.",
-            "url",
+            "url page",
         ),
         "cannot_listen": LogEvent(
             "error",
@@ -402,6 +402,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "held_bytes": "`limits.held_bytes` of each worker",
         "held_bytes_of": "where this value is set; `default`, or how it follows from the container's memory",
         "url": "the URL of gatepass",
+        "page": "the URL of the page for operators, if it is on",
         "address": "the host and port",
         "file": "the file of the configuration",
         "warning": "the warning",

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable
 from configparser import ConfigParser
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def test_keys_new_prints_what_the_page_shows() -> None:
 
 def test_the_capture_page_shows_what_its_command_prints() -> None:
     settings = {"model": "gpt-4o", "caller": "ragflow", "limit_bytes": 16 * 1024 * 1024}
-    lines = capture_lines({"running": True, "left_s": 600.0, **settings}, has_started=True)
+    ends_s = datetime(2027, 1, 15, 14, 12, 9, tzinfo=UTC).timestamp()
+    lines = capture_lines({"running": True, "left_s": 600.0, "until": ends_s, **settings}, has_started=True)
     assert shown("capture", "gatepass capture --model gpt-4o --caller ragflow --for 10m").splitlines() == [*lines]
 
 

@@ -600,6 +600,7 @@ def init(
     if setup.answers["auth"] == "other":
         click.echo(f"First write the credential {UPSTREAM!r} into {output}: docs/tokens.md has the recipes.")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
+    click.echo(f"docs/operations/ui.md switches on the page for operators at {url}/ui/.")
 
 
 WORK_FOLDER = "/work"

@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -137,7 +138,8 @@ def serve(
             _log_start(loaded)
             source = ConfigSource(loaded, flags.load)
             with _control_socket(loaded, listening) as control:
-                DrainingServer(state, print_url, None, source, control, doctor).run(sockets=[listening])
+                announce = partial(print_url, has_page=loaded.config.serves_ui)
+                DrainingServer(state, announce, None, source, control, doctor).run(sockets=[listening])
             return
         _supervise(loaded, listening, count, flags.worker_command())
     finally:
@@ -169,7 +171,9 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     with _control_socket(loaded, listening) as control:
         descriptor = None if control is None else control.fileno()
         started = WorkerCommand(command, UNUSABLE, descriptor, loaded.config.log.format)
-        supervisor = Supervisor(started, listening, count, drain_s, lambda: print_url(url))
+        supervisor = Supervisor(
+            started, listening, count, drain_s, lambda: print_url(url, has_page=loaded.config.serves_ui)
+        )
         try:
             sys.exit(asyncio.run(supervisor.run()))
         except NoFolder as error:
@@ -211,8 +215,13 @@ def _listen(loaded: LoadedConfig) -> socket.socket:
         sys.exit(CANNOT_BIND)
 
 
-def print_url(url: str) -> None:
-    _report("listening", {"url": url}, f"gatepass listening on {url}", logging.INFO)
+def print_url(url: str, *, has_page: bool = False) -> None:
+    """Report that gatepass listens at `url`, and the address of its page for operators."""
+    fields, text = {"url": url}, f"gatepass listening on {url}"
+    if has_page:
+        fields["page"] = f"{url}/ui/"
+        text += f", page for operators: {url}/ui/"
+    _report("listening", fields, text, logging.INFO)
 
 
 def _report(event: str, fields: Mapping[str, str], text: str, level: int) -> None:

@@ -73,7 +73,8 @@ def merged(slices: Iterable[Slice], wall_s: float) -> list[Totals]:
 
 def series(totals: Sequence[Totals], wall_s: float) -> dict[str, Any]:
     """Return the plots of the page as JSON. The last number of each is of the running slice, which ends at
-    `ended_at`. A quantile is None for a slice without a value."""
+    `ended_at`. A quantile is a bound: the durations are at most this long, or longer than `over_s` if the bound is.
+    It is None for a slice without a value."""
     return {
         "width_s": WIDTH_S,
         "ended_at": (int(wall_s // WIDTH_S) + 1) * WIDTH_S,
@@ -86,22 +87,19 @@ def series(totals: Sequence[Totals], wall_s: float) -> dict[str, Any]:
     }
 
 
-def _quantiles(counts: Sequence[Sequence[int]], bounds_s: Sequence[float]) -> Mapping[str, list[float | None]]:
-    return {name: [quantile(one, bounds_s, share) for one in counts] for name, share in QUANTILES}
+def _quantiles(counts: Sequence[Sequence[int]], bounds_s: Sequence[float]) -> Mapping[str, Any]:
+    found = {name: [quantile(one, bounds_s, share) for one in counts] for name, share in QUANTILES}
+    return {**found, "over_s": bounds_s[-2]}
 
 
 def quantile(counts: Sequence[int], bounds_s: Sequence[float], share: float) -> float | None:
-    """Return the value that `share` of the counted durations do not exceed, interpolated in its bucket.
+    """Return the bound that `share` of the counted durations do not exceed: the upper one of a bucket.
 
-    `counts` are those of `metrics.Histogram`, or empty. A value above all bounds is the last bound. None: no values.
+    `counts` are those of `metrics.Histogram`, or empty. The last bound stands for all durations above the one before.
+    None: no values.
     """
     total = sum(counts)
     if not total:
         return None
-    rank = share * total
-    place = next(index for index, reached in enumerate(accumulate(counts)) if reached >= rank and counts[index])
-    if place == len(bounds_s):
-        return bounds_s[-1]
-    below_s = bounds_s[place - 1] if place else 0.0
-    part = (rank - sum(counts[:place])) / counts[place]
-    return round(below_s + (bounds_s[place] - below_s) * part, 6)
+    place = next(index for index, reached in enumerate(accumulate(counts)) if reached >= share * total)
+    return bounds_s[min(place, len(bounds_s) - 1)]

@@ -126,7 +126,11 @@ def test_at_a_terminal_the_address_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr("sys.stderr", written := Terminal())
     serve.print_url("http://127.0.0.1:8080")
-    assert written.getvalue() == "gatepass listening on http://127.0.0.1:8080\n"
+    serve.print_url("http://127.0.0.1:8080", has_page=True)
+    assert written.getvalue() == (
+        "gatepass listening on http://127.0.0.1:8080\n"
+        "gatepass listening on http://127.0.0.1:8080, page for operators: http://127.0.0.1:8080/ui/\n"
+    )
 
 
 async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_is_free(tmp_path):

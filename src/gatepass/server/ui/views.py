@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey, moment_text
 from gatepass.config.document import dotted, lookup
@@ -161,10 +162,15 @@ def own_callers(state: AppState) -> dict[str, Any]:
 
 
 def callers(parts: Sequence[Mapping[str, Sequence[int]]], config: Config) -> list[dict[str, Any]]:
-    """Return each caller with its limits, and its use in all processes. Without keys the only caller is `local`."""
+    """Return each caller with its limits, and its use in all processes.
+
+    `local` is the only one without keys. With keys it is the operator of this machine, who is listed after a replay.
+    """
     by_name: dict[str, list[AccessKey]] = {}
-    for key in config.access.keys or [AccessKey.model_construct(name="local", role="admin")]:
+    for key in config.access.keys or [LOCAL]:
         by_name.setdefault(key.name, []).append(key)
+    if any(LOCAL.name in part for part in parts):
+        by_name.setdefault(LOCAL.name, [LOCAL])
     rows = []
     for name, keys in by_name.items():
         key, ends = keys[0], [one.expires for one in keys if one.expires is not None]

@@ -73,6 +73,11 @@ def test_the_callers_of_all_workers_are_added():
     (row,) = views.callers([{"app": [1, 10, 2, 300]}, {}, {"app": [2, 1, 0, 5]}], config)
     assert [row[name] for name in ("in_flight", "requests", "errors", "tokens")] == [3, 11, 2, 305]
     assert row["expires_at"] is None
+    rows = views.callers([{"app": [0, 1, 0, 0]}, {"local": [0, 2, 1, 30]}], config)
+    assert [(row["name"], row["role"], row["requests"]) for row in rows] == [
+        ("app", "caller", 1),
+        ("local", "admin", 2),
+    ]
 
 
 def test_values_have_origins_and_no_secrets():
