@@ -311,6 +311,10 @@ EDITS: list[Document] = [
 ]
 
 
+CURL = """curl -N https://llm.corp.example/v1/chat/completions \\
+  -H "Authorization: Bearer $GATEPASS_KEY" --data-raw '{"model":"gpt-4o"}'"""
+
+
 def story() -> Document:
     """A streamed chat that succeeded, with one rule."""
     return {
@@ -358,6 +362,9 @@ def story() -> Document:
         "empty_answer": False,
         "captured": True,
         "replay_of": None,
+        "replayed_by": None,
+        "replayed_without": [],
+        "curl": CURL,
         "bodies": {
             "request": '{"model":"gpt-4o","messages":[{"role":"user","content":"What\'s this?","images":["data:…"]}]}',
             "sent": '{"model":"gpt-4o-2024","messages":[{"role":"user","content":[{"type":"text","text":"What…"}]}]}',
@@ -394,7 +401,7 @@ def failed_story() -> Document:
             ),
             attempt(
                 2,
-                cause="failover",
+                cause="next_target",
                 outcome="cut",
                 code="upstream_closed",
                 began_s=0.91,
@@ -406,6 +413,56 @@ def failed_story() -> Document:
         not_tried=[{"upstream": "openai", "model": "gpt-4o"}],
     )
     found["timings"] = {**found["timings"], "duration_s": 2.4, "first_byte_s": 1.25, "token_wait_s": 0.12}
+    del found["bodies"]
+    return found
+
+
+def running_story() -> Document:
+    """The same request 3.1 s after its arrival, while its stream is silent."""
+    found = story()
+    found.update(id="run-1", state="running", status=None, outcome=None, closed_by=None, duration_s=3.1, usage=None)
+    found["timings"] = {**found["timings"], "duration_s": None}
+    gaps = [{"at_s": ARRIVALS["last_s"], "length_s": 1.91}, *ARRIVALS["gaps"][:2]]
+    found["attempts"][0].update(
+        outcome=None, duration_s=None, began_s=0.001, arrivals={**ARRIVALS, "ended_s": 3.099, "gaps": gaps}
+    )
+    del found["bodies"]
+    return found
+
+
+def learned_story() -> Document:
+    """The same request after the upstream rejected a parameter, with another name of the model at the upstream."""
+    found = story()
+    rename = {
+        "rule": "model of the route",
+        "path": "model",
+        "before": {"type": "string", "size_bytes": 8},
+        "after": {"type": "string", "size_bytes": 10},
+        "moved_to": None,
+        "before_text": "gpt-4o",
+        "after_text": "deploy-7",
+    }
+    found.update(id="req-3", captured=False)
+    found["attempts"] = [
+        attempt(
+            1,
+            outcome="error_reply",
+            code="upstream_error",
+            status=400,
+            duration_s=0.2,
+            head_s=0.19,
+            upstream_model="deploy-7",
+        ),
+        attempt(
+            2,
+            cause="learned_rule",
+            began_s=0.201,
+            duration_s=0.99,
+            upstream_model="deploy-7",
+            edits=[rename],
+            connect_s=0.0,
+        ),
+    ]
     del found["bodies"]
     return found
 

@@ -43,7 +43,14 @@ class Fake:
         self.role = "admin"
         self.overview = documents.overview()
         self.summaries = documents.summaries()
-        self.stories = {"req-1": documents.story(), "req-2": documents.failed_story()}
+        self.stories = {
+            "req-1": documents.story(),
+            "req-2": documents.failed_story(),
+            "req-3": documents.learned_story(),
+            "run-1": documents.running_story(),
+        }
+        self.replay: tuple[int, Document] = (200, {"id": "req-1", "status": 200})
+        self.answer_refused: tuple[int, Document] | None = None
         self.models = documents.models()
         self.callers = documents.callers()
         self.configuration = documents.configuration()
@@ -117,7 +124,7 @@ class Fake:
             )
             self.capture.update(running)
         if name == "replay":
-            return 200, {"id": "req-1", "status": 200}
+            return self.replay
         if path == "rules/forget":
             self.models["rules"] = [rule for rule in self.models["rules"] if rule["adapted"] != body["adapted"]]
             return 200, {"forgotten": 1}
@@ -181,6 +188,9 @@ class Routes(BaseHTTPRequestHandler):
             self._stream(fake.events(query["view"]))
         elif path == "doctor":
             self._stream(self._doctor())
+        elif path == "playground" and fake.answer_refused:
+            status, document = fake.answer_refused
+            self._reply(status, "application/json", json.dumps(document).encode(), {"x-request-id": "req-2"})
         elif path == "playground":
             self._stream(self._answer(), {"x-request-id": "req-1"})
         else:

@@ -13,13 +13,14 @@ import pytest
 from playwright.sync_api import Page, expect
 from tests.ui import documents
 from tests.ui.conftest import OpenPage
-from tests.ui.fake import KEY, STATIC, Fake
+from tests.ui.fake import KEY, STATIC, Fake, error
 
 VIEWS = {
     "overview": "#/",
     "requests": "#/requests",
     "request": "#/requests/req-1",
     "failed request": "#/requests/req-2",
+    "running request": "#/requests/run-1",
     "models": "#/models",
     "callers": "#/callers",
     "configuration": "#/configuration",
@@ -32,6 +33,7 @@ SHOWS = {
     "requests": "open-webui",
     "request": "images=content-parts",
     "failed request": "failed here",
+    "running request": "Silent for",
     "models": "stream does not support true",
     "callers": "claude-code",
     "configuration": "Did you mean 'ragflow'?",
@@ -185,7 +187,11 @@ def test_a_viewer_has_no_controls_of_an_admin(open_page: OpenPage, url: str, fak
     fake.sign_in("viewer")
     page = open_page(f"{url}#/requests")
     expect(page.locator("tbody tr")).to_have_count(20)
-    expect(page.get_by_role("heading", name="Capture")).to_have_count(0)
+    expect(page.get_by_text("Capture bodies")).to_have_count(0)
+    expect(page.locator("main")).not_to_contain_text("false")
+    page.goto(f"{url}#/requests/req-2")
+    expect(page.get_by_text("An admin can capture the next requests.")).to_be_visible()
+    expect(page.get_by_role("button", name="Capture")).to_have_count(0)
     page.goto(f"{url}#/requests/req-1")
     expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()
     expect(page.get_by_role("button", name="Replay")).to_have_count(0)
@@ -193,6 +199,7 @@ def test_a_viewer_has_no_controls_of_an_admin(open_page: OpenPage, url: str, fak
     expect(page.get_by_role("button", name="Copy as YAML")).to_be_visible()
     expect(page.get_by_role("button", name="Forget")).to_have_count(0)
     expect(page.get_by_role("link", name="Playground")).to_have_count(0)
+    expect(page.get_by_role("link", name="Doctor")).to_have_count(0)
     for view in ("doctor", "playground"):
         page.goto(f"{url}#/{view}")
         expect(page.get_by_text(f"The {view} requires the key of an admin")).to_be_visible()
@@ -238,7 +245,11 @@ def test_the_arrow_keys_read_a_plot(open_page: OpenPage, signed_in: str, fake: F
         page.keyboard.press("ArrowLeft")
     expect(plot).to_have_attribute("aria-valuetext", re.compile(r": requests \d+, errors 2$"))
     page.keyboard.press("Escape")
-    expect(plot).to_have_attribute("aria-valuetext", re.compile(rf"errors {fake.overview['series']['errors'][-1]}$"))
+    expect(plot).to_have_attribute(
+        "aria-valuetext", f"in all: requests {sum(fake.overview['series']['requests'])}, errors 5"
+    )
+    expect(page.locator(".plot").first.locator(".at")).to_have_text("in all")
+    expect(page.locator(".plot").last.locator(".at")).to_have_text(re.compile(r"^newest, \d\d:\d\d:\d\d$"))
 
 
 def test_the_theme_changes_by_its_button_and_is_forgotten(open_page: OpenPage, signed_in: str) -> None:
@@ -432,16 +443,72 @@ def test_a_running_request_is_shown_until_it_ends(open_page: OpenPage, signed_in
     expect(page.locator(".chip")).to_have_text("200")
 
 
-def test_curl_has_the_body_and_no_key(open_page: OpenPage, signed_in: str) -> None:
+def test_a_silent_stream_is_drawn_until_now(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(f"{signed_in}#/requests/run-1")
+    expect(page.locator(".heading .muted").last).to_contain_text("for 3.10 s")
+    expect(page.locator(".timeline li").last).to_have_text("reply until now2.79 s")
+    plot = page.locator(".arrivals")
+    expect(plot.locator(".axis span").last).to_have_text("now, 3.10 s")
+    expect(plot.locator("figcaption")).to_contain_text(
+        "Silent for 1.91 s. Longest gaps: 110 ms at 480 ms, 61 ms at 1.02 s."
+    )
+    silence = plot.locator(".silence")
+    expect(silence).to_have_attribute("x", "310.5")
+    expect(silence).to_have_attribute("width", "689.5")
+    fake.stories["run-1"]["duration_s"] = 4.6
+    expect(plot.locator("figcaption")).to_contain_text("Silent for 3.41 s.")
+    expect(page.get_by_role("button", name="Replay")).to_be_disabled()
+
+
+def test_the_arrivals_end_where_the_stream_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    arrivals = {"reads": 1, "first_s": 0.0011, "last_s": 0.0011, "width_s": 1 / 64, "counts": [1], "gaps": []}
+    fake.stories["req-1"]["attempts"][0].update(began_s=0.001, duration_s=0.0019, arrivals=arrivals)
+    page = open_page(f"{signed_in}#/requests/req-1")
+    expect(page.locator(".arrivals .axis span")).to_have_text(["2.1 ms", "1 read", "2.9 ms"])
+    expect(page.locator(".arrivals .bars")).to_have_attribute("width", "800.00")
+
+
+def test_a_request_that_was_repeated_has_no_red_step(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests/req-3")
+    expect(page.locator(".way .card", has_text="rejected, sent again with a rule")).to_have_count(1)
+    expect(page.locator(".bad")).to_have_count(0)
+    expect(page.locator("td[data-label=Attempt]")).to_have_text(["1", "2, with a learned rule"])
+    expect(page.locator("td[data-label=Connect]")).to_have_text(["pooled", "< 0.1 ms"])
+    expect(page.locator(".diff")).to_have_text("model of the route attempt 2model: gpt-4o → deploy-7")
+    expect(page.get_by_text("closed first by")).to_have_count(0)
+    expect(page.locator(".heading .muted").last).to_contain_text("16:59:57 UTC")
+
+
+def test_a_request_without_bodies_starts_their_capture(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(f"{signed_in}#/requests/req-2")
+    expect(page.get_by_text("No rule changed the request.")).to_be_visible()
+    expect(page.get_by_text("closed first by")).to_be_visible()
+    page.get_by_role("button", name="Capture the next requests").click()
+    expect(
+        page.get_by_text(re.compile("The bodies of requests of ragflow to gpt-4o are captured until .* UTC"))
+    ).to_be_visible()
+    assert fake.received == [
+        ("POST", "capture", {"model": "gpt-4o", "caller": "ragflow", "for_s": 600, "bytes": 16777216})
+    ]
+
+
+def test_a_replay_names_its_request_and_why_it_was_refused(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.stories["req-1"].update(replay_of="req-2", replayed_by="anna", replayed_without=["images"])
+    fake.replay = (400, error("invalid_request", "Its body is cut.", "client"))
+    page = open_page(f"{signed_in}#/requests/req-1")
+    expect(page.locator(".heading")).to_contain_text("Replay of req-2 without images, by anna")
+    button = page.get_by_role("button", name="Replay")
+    before = button.bounding_box()
+    button.click()
+    expect(page.get_by_text("Not replayed: Its body is cut.")).to_be_visible()
+    assert button.bounding_box() == before
+
+
+def test_curl_is_the_text_of_the_story(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(f"{signed_in}#/requests/req-1", permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy as curl").click()
     expect(page.get_by_text("Copied.")).to_have_count(1)
-    assert evaluate(page, "navigator.clipboard.readText()") == (
-        "curl -N 'https://llm.corp.example/v1/chat/completions' \\\n"
-        '  -H "Authorization: Bearer $GATEPASS_KEY" \\\n'
-        "  -H 'Content-Type: application/json' \\\n"
-        """  -d '{"model":"gpt-4o","messages":[{"role":"user","content":"What'\\''s this?","images":["data:…"]}]}'"""
-    )
+    assert evaluate(page, "navigator.clipboard.readText()") == documents.CURL
 
 
 def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
@@ -454,11 +521,14 @@ def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: s
     expect(page.get_by_text("stream does not support true")).to_have_count(0)
     page.goto(f"{signed_in}#/requests")
     capture = page.locator("#capture")
+    capture.locator("summary").click()
     capture.get_by_label("model").fill("gpt-4o")
     capture.get_by_role("button", name="Start").click()
     expect(capture).to_contain_text("Bodies of model gpt-4o are captured until")
+    fake.capture.update(captured=2, held_bytes=2300)
+    expect(capture).to_contain_text("2 requests, 2.2 KiB")
     capture.get_by_role("button", name="End the capture").click()
-    expect(capture.get_by_role("button", name="Start")).to_be_visible()
+    expect(capture.locator("summary")).to_be_focused()
     assert fake.received == [
         ("POST", "replay", {"id": "req-1", "without": ["images=content-parts"]}),
         (
@@ -512,6 +582,58 @@ def test_a_chat_of_the_playground_is_streamed_and_remembered(
     assert first == [asked]
     assert second == [asked, {"role": "assistant", "content": "A lighthouse"}, {"role": "user", "content": "Where?"}]
     assert faults == []
+
+
+def test_a_refused_answer_of_the_playground_leads_to_its_request(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    fake.answer_refused = (502, error("upstream_error", "GPU is on fire", "upstream:prod"))
+    page = open_page(f"{signed_in}#/playground")
+    expect(page.get_by_label("model")).not_to_have_value("")
+    page.get_by_label("message").fill("Where?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".answered .failed")).to_contain_text("502 upstream_error at upstream:prodGPU is on fire")
+    expect(page.get_by_role("link", name="What upstream_error means")).to_be_visible()
+    page.get_by_role("link", name="Show the request").click()
+    expect(page).to_have_url(re.compile("#/requests/req-2$"))
+
+
+def test_without_declared_models_the_recent_ones_are_suggested(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.models["routes"] = [{"model": "*", "operations": [], "targets": [], "capabilities": {}}]
+    page = open_page(f"{signed_in}#/playground")
+    expect(page.get_by_label("model")).to_have_value("gpt-4o")
+    page.goto(f"{signed_in}#/doctor")
+    names = page.locator("#doctor-models option")
+    expect(names).to_have_count(4)
+    assert names.evaluate_all("(all) => all.map(({value}) => value)") == [
+        "gpt-4o",
+        "o3-mini",
+        "bge-m3",
+        "claude-sonnet",
+    ]
+    page.get_by_label("with a real call").check()
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.get_by_text("Name the model of the real call.")).to_be_visible()
+    assert fake.received == []
+
+
+def test_the_menu_of_a_phone_keeps_the_header_in_place(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(signed_in, phone=True)
+    brand = page.locator(".brand")
+    before = brand.bounding_box()
+    page.get_by_role("button", name="Menu").click()
+    expect(page.get_by_role("link", name="Doctor")).to_be_visible()
+    assert brand.bounding_box() == before
+
+
+def test_doctor_drops_a_step_that_never_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.doctor = [("begin", {"hop": "upstream:corp", "what": "tls"}), *documents.DOCTOR]
+    fake.doctor_step_s = 0.3
+    page = open_page(f"{signed_in}#/doctor")
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.locator(".steps .begun")).to_contain_text("tls")
+    expect(page.locator(".steps .begun")).to_contain_text("configuration")
+    expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
 
 
 def test_without_keys_nobody_signs_in_or_out(open_page: OpenPage, url: str, fake: Fake) -> None:

@@ -2,11 +2,12 @@
 
 /** An answer of gatepass that is an error object, or no answer at all. */
 export class ApiError extends Error {
-  constructor(status, { message, code = null, hop = null }) {
+  constructor(status, { message, code = null, hop = null, request_id: id = null }) {
     super(message);
     this.status = status;
     this.code = code;
     this.hop = hop;
+    this.id = id;
   }
 }
 
@@ -25,7 +26,8 @@ async function send(method, path, body, signal) {
   }
   if (response.ok) return response;
   const document = await response.json().catch(() => null);
-  throw new ApiError(response.status, document?.error ?? { message: `gatepass answered ${response.status}.` });
+  const error = document?.error ?? { message: `gatepass answered ${response.status}.` };
+  throw new ApiError(response.status, { request_id: response.headers.get("x-request-id"), ...error });
 }
 
 /** Return the JSON of an answer. Raises ApiError. */

@@ -6,25 +6,29 @@ import { duration, plural } from "./format.js";
 const SLICES = 40;
 const GAPS = 3;
 
-/** A bar for each slice of time, and the longest gaps behind them. `began` is when the attempt began. */
-export function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAttempt, width_s: width, counts, gaps: gapsOfAttempt }, began) {
+/** A bar for each slice of time, and the longest gaps behind them. `began` and `ended` are of the attempt, in seconds of the
+ * request. `ended` is now while the attempt `isRunning`, and null if it is not known. */
+export function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAttempt, width_s: width, counts, gaps: gapsOfAttempt }, began, ended, isRunning = false) {
   // In the story these are times since the attempt began. On the page all are times of the request.
   const [first, last] = [began + firstOfAttempt, began + lastOfAttempt];
-  const gaps = gapsOfAttempt.map((gap) => ({ ...gap, at_s: began + gap.at_s }));
+  const end = Math.max(last, ended ?? first + counts.length * width);
+  const silence = isRunning && end > last ? { at_s: last, length_s: end - last } : null;
+  // The story of a running attempt may have its silence as a gap too.
+  const gaps = gapsOfAttempt.filter((gap) => !silence || gap.at_s !== lastOfAttempt).map((gap) => ({ ...gap, at_s: began + gap.at_s }));
   const highest = Math.max(1, ...counts);
-  const end = Math.max(last, first + counts.length * width);
-  const scale = (s) => (1000 * (s - first)) / Math.max(end - first, 1e-9);
-  const slice = scale(first + width);
+  const scale = (s) => (1000 * Math.min(end - first, s - first)) / Math.max(end - first, 1e-9);
   const plot = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": `${plural(reads, "read")} from ${duration(first)} to ${duration(last)}` },
-    gaps.map(({ at_s: at, length_s: length }) => svg("rect.gap", { x: scale(at).toFixed(1), width: Math.max(2, (1000 * length) / Math.max(end - first, 1e-9)).toFixed(1), height: 100 })),
-    counts.map((number, i) => number > 0 && svg("rect.bars.first", {
-      x: (i * slice + slice * 0.1).toFixed(2), width: (slice * 0.8).toFixed(2), y: (100 - (96 * number) / highest).toFixed(2), height: ((96 * number) / highest).toFixed(2),
-    })));
+    [...gaps, ...(silence ? [silence] : [])].map((gap) => svg(gap === silence ? "rect.gap.silence" : "rect.gap", { x: scale(gap.at_s).toFixed(1), width: Math.max(2, scale(gap.at_s + gap.length_s) - scale(gap.at_s)).toFixed(1), height: 100 })),
+    counts.map((number, i) => {
+      const [from, to] = [scale(first + i * width), scale(first + (i + 1) * width)]; // the last slice may be longer than the stream
+      const bar = { x: (from + (to - from) * 0.1).toFixed(2), width: ((to - from) * 0.8).toFixed(2) };
+      return number > 0 && svg("rect.bars.first", { ...bar, y: (100 - (96 * number) / highest).toFixed(2), height: ((96 * number) / highest).toFixed(2) });
+    }));
   const longest = gaps.map(({ at_s: at, length_s: length }) => `${duration(length)} at ${duration(at)}`).join(", ");
   return el("figure.plot.arrivals", {},
     el("div.area", {}, plot),
-    el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, `${plural(reads, "read")}, at most ${highest} in a bar of ${duration(width)}`), el("span", {}, duration(end))),
-    longest && el("figcaption.muted.small", {}, `Longest gaps: ${longest}.`));
+    el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, `${plural(reads, "read")}${counts.length > 1 ? `, at most ${highest} in a bar of ${duration(width)}` : ""}`), el("span", {}, silence ? `now, ${duration(end)}` : duration(end))),
+    (silence || longest) && el("figcaption.muted.small", {}, silence && el("b", {}, `Silent for ${duration(silence.length_s)}. `), longest && `Longest gaps: ${longest}.`, " Times count from the start of the request."));
 }
 
 /** The arrivals of pieces at `times`, in seconds, as the story of a request has them. */

@@ -10,7 +10,7 @@ export async function callers(page) {
   page.main.append(el("h1", {}, "Callers"), place);
   const load = async () => {
     const data = await page.call("GET", "callers");
-    place.replaceChildren(data.callers.length ? list(data.callers) : el("p.muted", {}, "No key is configured. Clients on this machine need none."));
+    place.replaceChildren(...[data.callers.length ? [list(data.callers), el("p.muted.small.since", {}, "The numbers count since the start of gatepass.")] : el("p.muted", {}, "No key is configured. Clients on this machine need none.")].flat());
     const timer = setTimeout(() => document.hidden ? addEventListener("visibilitychange", again, { once: true, signal: page.signal }) : again(), AGAIN_MS);
     page.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
   };

@@ -11,6 +11,7 @@ export async function configuration(page) {
     secret ? el("span.muted", {}, "hidden") : el("code", {}, typeof value === "string" ? value : JSON.stringify(value)),
     origin,
   ]));
+  list.classList.add("settings");
   const rows = [...list.querySelectorAll("tbody tr")];
   const choose = () => {
     const { text, set } = Object.fromEntries(new FormData(form));

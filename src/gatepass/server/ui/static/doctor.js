@@ -3,6 +3,7 @@
 import { events } from "./api.js";
 import { el, set, write } from "./dom.js";
 import { duration, plural } from "./format.js";
+import { knownModels } from "./models.js";
 
 const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
 const WORDS = { works: "works", fails: "fails", unproven: "not proven", skipped: "skipped" };
@@ -13,9 +14,15 @@ export async function doctor(page) {
   const list = el("datalist", { id: "doctor-models" });
   const button = el("button", { type: "submit" }, "Test every hop");
   const stop = el("button.quiet", { type: "button", hidden: true }, "Stop");
+  let hasModels = true;
   const submit = async (event) => {
     event.preventDefault();
     const { model, call } = Object.fromEntries(new FormData(form));
+    if (call !== undefined && !model && !hasModels) {
+      write(end, "Name the model of the real call. The configuration names none.");
+      form.querySelector("input").focus();
+      return;
+    }
     const leaving = new AbortController();
     page.signal.addEventListener("abort", () => leaving.abort());
     set(stop, { hidden: false, onclick: () => leaving.abort() });
@@ -29,7 +36,7 @@ export async function doctor(page) {
         if (name === "step") finish(steps, data);
         if (name === "end") last = data;
       }
-      for (const step of steps.querySelectorAll(".begun")) step.remove(); // begun, and not necessary after all
+      for (const step of steps.querySelectorAll(".begun")) step.remove();
       const result = last.failed ? `${last.failed} of ${plural(steps.children.length, "step")} failed.` : "No step failed.";
       write(end, last.error?.message ?? result);
     } catch (error) {
@@ -47,11 +54,13 @@ export async function doctor(page) {
   page.main.append(el("h1", {}, "Doctor"),
     page.isAdmin ? form : el("p.muted", {}, "The doctor requires the key of an admin."), steps, end);
   if (!page.isAdmin) return;
-  const { routes } = await page.call("GET", "models");
-  list.append(...routes.map(({ model }) => el("option", { value: model })));
+  const [declared, recent] = await knownModels(page);
+  hasModels = declared.length > 0;
+  list.append(...[...declared, ...recent].map((name) => el("option", { value: name })));
 }
 
 function begin(steps, { hop, what }) {
+  for (const step of steps.querySelectorAll(".begun")) step.remove(); // begun, and not necessary after all, as TLS for plain HTTP
   steps.append(el("li.begun", { "data-what": `${hop} ${what}` }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, el("b", {}, hop), " ", what)));
 }
 

@@ -9,7 +9,7 @@ function digits(value, places) {
 /** A duration, with the unit that suits it. */
 export function duration(s) {
   if (s === null || s === undefined) return NONE;
-  if (s === 0) return "0 s";
+  if (s < 0.00005) return "< 0.1 ms"; // gatepass rounds to 0.1 ms
   if (s < 0.001) return `${digits(s * 1000, 2)} ms`;
   if (s < 0.01) return `${digits(s * 1000, 1)} ms`;
   if (s < 0.9995) return `${digits(s * 1000, 0)} ms`;
@@ -71,10 +71,15 @@ export function time(at) {
   return date(at).toLocaleTimeString("en-GB");
 }
 
-/** The day and the time here. */
+/** The name of the zone of the times here. */
+export function zone(at = Date.now() / 1000) {
+  return new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(date(at)).find(({ type }) => type === "timeZoneName").value;
+}
+
+/** The day, the time and its zone here. */
 export function moment(at) {
   if (at === null || at === undefined) return NONE;
-  return `${date(at).toLocaleDateString("en-CA")} ${time(at)}`;
+  return `${date(at).toLocaleDateString("en-CA")} ${time(at)} ${zone(at)}`;
 }
 
 function date(at) {

@@ -21,7 +21,7 @@ const VIEWS = [
   { path: /^models$/, title: "Models", show: models, link: "#/models" },
   { path: /^callers$/, title: "Callers", show: callers, link: "#/callers" },
   { path: /^configuration$/, title: "Configuration", show: configuration, link: "#/configuration" },
-  { path: /^doctor$/, title: "Doctor", show: doctor, link: "#/doctor" },
+  { path: /^doctor$/, title: "Doctor", show: doctor, link: "#/doctor", role: "admin" },
   { path: /^playground$/, title: "Playground", show: playground, link: "#/playground", role: "admin" },
   { path: /^errors\/(.+)$/, title: "Error", show: errorCode, within: "#/requests" },
 ];

@@ -3,6 +3,15 @@
 import { copyButton, el, table } from "./dom.js";
 import { count, span } from "./format.js";
 
+/** The models that a form may suggest, as `[declared, recent]`: those of the routes, and others of recent requests. */
+export async function knownModels(page, operation) {
+  const [{ routes }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
+  const declared = routes.filter(({ model, operations }) => !/[*?[]/.test(model) && (!operation || !operations.length || operations.includes(operation))); // no patterns
+  const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!operation || request.operation === operation));
+  const names = declared.map(({ model }) => model);
+  return [names, [...new Set(recent.map(({ model }) => model))].filter((name) => !names.includes(name))];
+}
+
 export async function models(page) {
   const load = async () => {
     const data = await page.call("GET", "models");

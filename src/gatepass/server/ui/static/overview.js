@@ -2,7 +2,7 @@
 
 import { drawing } from "./drawing.js";
 import { el, write } from "./dom.js";
-import { count, duration, plural, size, time } from "./format.js";
+import { count, duration, plural, size, time, zone } from "./format.js";
 import { plot } from "./plot.js";
 
 const PERCENTILES = [{ name: "p50", mark: "first" }, { name: "p95", mark: "second" }, { name: "p99", mark: "third" }];
@@ -10,8 +10,8 @@ const PERCENTILES = [{ name: "p50", mark: "first" }, { name: "p95", mark: "secon
 export function overview(page) {
   const map = drawing(page.signal);
   const plots = {
-    requests: plot({ title: "Requests", format: count, bars: true, lines: [{ name: "requests", mark: "second" }, { name: "errors", mark: "bad" }] }),
-    tokens: plot({ title: "Tokens", format: count, lines: [{ name: "in", mark: "second" }, { name: "out", mark: "first" }] }),
+    requests: plot({ title: "Requests", format: count, isCount: true, bars: true, lines: [{ name: "requests", mark: "second" }, { name: "errors", mark: "bad" }] }),
+    tokens: plot({ title: "Tokens", format: count, isCount: true, lines: [{ name: "in", mark: "second" }, { name: "out", mark: "first" }] }),
     ttft: plot({ title: "Time to first token", format: duration, lines: PERCENTILES }),
     duration: plot({ title: "Duration", format: duration, lines: PERCENTILES }),
   };
@@ -36,7 +36,7 @@ export function overview(page) {
     plots.duration.show(percentiles(series.duration_s), series.ended_at, series.width_s);
     const { capture } = data;
     captured.hidden = !capture?.running;
-    if (capture?.running) write(captured, `Bodies are captured until ${time(capture.until)}: ${plural(capture.captured, "request")}, ${size(capture.held_bytes)}.`);
+    if (capture?.running) write(captured, `Bodies are captured until ${time(capture.until)} ${zone(capture.until)}: ${plural(capture.captured, "request")}, ${size(capture.held_bytes)}.`);
   };
   page.listen({ view: "overview", on: show });
 }

@@ -1,9 +1,10 @@
 // A chat through any model, as the admin who is signed in. Nothing is kept when the view is left.
 
-import { events } from "./api.js";
+import { ApiError, events } from "./api.js";
 import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
 import { el, write } from "./dom.js";
 import { duration, plural } from "./format.js";
+import { knownModels } from "./models.js";
 
 export async function playground(page) {
   let messages = [];
@@ -55,8 +56,7 @@ export async function playground(page) {
     return;
   }
   page.main.append(talk, form);
-  const { routes } = await page.call("GET", "models");
-  const names = routes.filter(({ model: name, operations }) => name !== "*" && (!operations.length || operations.includes("chat"))).map(({ model: name }) => name);
+  const names = (await knownModels(page, "chat")).flat();
   models.append(...names.map((name) => el("option", { value: name })));
   model.value = names[0] ?? "";
 }
@@ -83,7 +83,7 @@ async function receive(talk, body, signal) {
   let failure = null;
   try {
     for await (const { data } of events("playground", body, signal, (response) => { id = response.headers.get("x-request-id"); })) {
-      if (data?.error) failure = data.error.message;
+      if (data?.error) failure = new ApiError(null, data.error);
       const piece = data?.choices?.[0]?.delta?.content;
       if (!piece) continue;
       times.push((performance.now() - began) / 1000);
@@ -91,7 +91,8 @@ async function receive(talk, body, signal) {
       write(facts, `First token after ${duration(times[0])}`);
     }
   } catch (error) {
-    failure = signal.aborted ? "Stopped." : error.message;
+    failure = signal.aborted ? new ApiError(null, { message: "Stopped." }) : error;
+    id ??= failure.id ?? null;
   }
   const all = (performance.now() - began) / 1000;
   const spread = times.length > 1 ? times.at(-1) - times[0] : 0;
@@ -102,7 +103,15 @@ async function receive(talk, body, signal) {
     spread > 0 && `${((times.length - 1) / spread).toFixed(0)} a second`,
     `in all ${duration(all)}`,
   ].filter(Boolean).join(" · "), " ", link ?? "");
-  if (times.length > 2) item.append(arrivalsPlot(arrivalsOf(times), 0));
-  if (failure) item.append(el("p.failed", { role: "alert" }, failure));
+  if (times.length > 2) item.append(arrivalsPlot(arrivalsOf(times), 0, all));
+  if (failure) item.append(failed(failure));
   return failure ? null : said.textContent;
+}
+
+/** The error of an answer: its status, code and hop, and what the code means. */
+function failed({ status, code, hop, message }) {
+  const what = [status, code].filter(Boolean).join(" ");
+  return el("div.failed", { role: "alert" },
+    what && el("p", {}, el("b", {}, what), hop && ` at ${hop}`), el("p", {}, message),
+    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, `What ${code} means`)));
 }

@@ -5,11 +5,12 @@ import { time } from "./format.js";
 
 const HEIGHT = 100;
 
-/** Returns `{node, show(lines, endedAt, widthS)}`.
+/** Returns `{node, show(lines, endedAt, widthS)}`. Its legend has the values at the pointer. Without one it has the sums of all
+ * slices if the plot `isCount`, else the newest values.
  *
  * `lines` names each line of the plot: `{name, mark}`, in the order of the values that `show` receives. `format` makes a text of
  * a value. With `bars` the lines are bars, each in front of the one before. */
-export function plot({ title, lines, format, bars = false }) {
+export function plot({ title, lines, format, bars = false, isCount = false }) {
   const values = lines.map(({ name, mark }) => el("li", {}, el("i", { class: mark, "aria-hidden": "true" }), name, " ", el("b")));
   const top = el("span.top.small.muted", { "aria-hidden": "true" });
   const shapes = lines.map(({ mark }) => svg(bars ? "path.bars" : "path.line", { class: `${bars ? "bars" : "line"} ${mark}` }));
@@ -35,12 +36,14 @@ export function plot({ title, lines, format, bars = false }) {
     series.forEach((points, i) => set(shapes[i], { d: bars ? barsOf(points, y) : lineOf(points, y) }));
     write(top, format(highest).replace(/\.0+(?= |$)/, ""));
     const at = chosen ?? lastKnown(series);
-    series.forEach((points, i) => write(values[i].querySelector("b"), format(points[at] ?? null)));
+    const shown = series.map((points) => (isCount && chosen === null ? points.reduce((sum, value) => sum + (value ?? 0), 0) : points[at] ?? null));
+    shown.forEach((value, i) => write(values[i].querySelector("b"), format(value)));
     set(pointer, { x1: (chosen ?? 0) + 0.5, x2: (chosen ?? 0) + 0.5, visibility: chosen === null ? "hidden" : "visible" });
     const when = time(endedAt - (slices - 1 - at) * widthS);
-    write(node.querySelector(".at"), chosen === null ? "" : when);
-    const told = lines.map(({ name }, i) => `${name} ${format(series[i][at] ?? null)}`).join(", ");
-    set(area, { "aria-valuemax": Math.max(0, slices - 1), "aria-valuenow": Math.max(0, at), "aria-valuetext": `${when}: ${told}` });
+    const of = chosen !== null ? when : isCount ? "in all" : `newest, ${when}`;
+    write(node.querySelector(".at"), of);
+    const told = lines.map(({ name }, i) => `${name} ${format(shown[i])}`).join(", ");
+    set(area, { "aria-valuemax": Math.max(0, slices - 1), "aria-valuenow": Math.max(0, at), "aria-valuetext": `${of}: ${told}` });
   };
   const choose = (slice) => {
     const last = data.series[0].length - 1;

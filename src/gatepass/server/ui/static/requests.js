@@ -3,10 +3,10 @@
 import { query } from "./api.js";
 import { capture } from "./capture.js";
 import { el, keyed, row, set, table, write } from "./dom.js";
-import { count, duration, plural, size, time } from "./format.js";
+import { count, duration, plural, size, time, zone } from "./format.js";
 
 const ROWS = 200;
-const HEADS = ["Time", "Result", "Caller", "Model", "Upstream", "First byte", "Duration", "Size", "Changed"];
+const HEADS = [`Time (${zone()})`, "Result", "Caller", "Model", "Upstream", "First byte", "Duration", "Size", "Changed"];
 const EXACT = ["caller", "model", "upstream", "code"];
 const OUTCOMES = [["", "any"], ["ok", "ok"], ["error", "error"], ["client_gone", "client gone"]];
 
@@ -26,9 +26,12 @@ export async function requests(page) {
     el("h1", {}, "Requests"),
     form(filters, names),
     el("div.above", {}, tally, frozen),
-    el("div.wide", {}, list), empty,
-    page.isAdmin && el("section", { id: "capture" }));
-  if (page.isAdmin) capture(page, page.main.querySelector("#capture")).catch(page.fail);
+    el("div.wide", {}, list), empty);
+  if (page.isAdmin) {
+    const place = el("section", { id: "capture" });
+    page.main.querySelector(".above").before(place);
+    capture(page, place, filters).catch(page.fail);
+  }
 
   const freeze = (isFrozen) => {
     set(frozen, { "aria-pressed": String(isFrozen) });

@@ -3,7 +3,7 @@
 import { query } from "./api.js";
 import { arrivalsPlot } from "./arrivals.js";
 import { inline } from "./error_code.js";
-import { copyButton, el, svg, table } from "./dom.js";
+import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { resultOf } from "./requests.js";
 import { wires } from "./wires.js";
@@ -40,10 +40,10 @@ function parts(page, data) {
     way(page, data),
     data.error && fault(page, data.error),
     section("Where the time went", timeline(data)),
-    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s))),
+    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
     section("What gatepass changed", changes(data)),
     section("Attempts", attempts(data)),
-    ...bodies(data),
+    bodies(page, data),
     section("Facts", facts(data)),
   ].filter(Boolean);
 }
@@ -63,21 +63,24 @@ function section(title, ...content) {
 }
 
 function heading(page, data) {
-  const said = el("span");
+  const said = el("p.said.small", { role: "status" });
   const rules = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
   const without = el("select", { id: "without", "aria-label": "Rules of the replay" },
     el("option", { value: "" }, "with all rules"), rules.map((rule) => el("option", { value: rule }, `without ${rule}`)));
   const replay = el("button.quiet", {
     type: "button",
     id: "replay",
+    disabled: data.state === "running",
+    title: data.state === "running" && "The request still runs.",
     onclick: async () => {
       replay.disabled = true;
+      write(said, "Replaying. An answer of more than 40 s is not waited for.");
       try {
         const { id, status } = await page.call("POST", "replay", { id: data.id, without: without.value ? [without.value] : [] });
         page.say("The request was sent again.");
         said.replaceChildren(`Replayed: ${status ?? "sent"}. `, id ? el("a", { href: `#/requests/${encodeURIComponent(id)}` }, "Show the new request") : "");
       } catch (error) {
-        said.textContent = error.message;
+        if (!page.signal.aborted) write(said, `Not replayed: ${error.message}`);
       }
       replay.disabled = false;
     },
@@ -88,36 +91,58 @@ function heading(page, data) {
       el("p", {}, ...resultOf({ ...data, code: data.error?.code, hop: data.error?.hop }), "  ",
         el("span.muted", {}, [
           data.caller && `by ${data.caller}`, data.model, data.stream ? "streamed" : "whole",
-          data.timings.duration_s !== null && duration(data.timings.duration_s), moment(data.arrived_at),
-        ].filter(Boolean).join(" · ")))),
+          data.state === "running" ? `for ${duration(elapsedOf(data))}` : duration(elapsedOf(data)), moment(data.arrived_at),
+        ].filter(Boolean).join(" · "))),
+      origin(data)),
     el("div.actions", {},
-      copyButton("Copy as curl", () => curl(page.session.base_url, data), page.say),
+      data.curl && copyButton("Copy as curl", () => data.curl, page.say),
       copyButton("Copy the id", () => data.id, page.say),
-      page.isAdmin && data.captured && rules.length > 0 && without, page.isAdmin && data.captured && replay, said));
+      page.isAdmin && data.captured && rules.length > 0 && without, page.isAdmin && data.captured && replay),
+    said);
 }
 
-/** A command that sends the request again, with the key left out. */
-function curl(baseUrl, data) {
-  const root = baseUrl.replace(/\/v1\/?$/, "");
-  const start = data.path.indexOf("/v1/");
-  const url = root + (start > 0 && root.endsWith(data.path.slice(0, start)) ? data.path.slice(start) : data.path);
-  const text = data.bodies?.request ?? JSON.stringify({ model: data.model, stream: data.stream });
-  const lines = [`curl ${data.stream ? "-N " : ""}${quoted(url)}`, '-H "Authorization: Bearer $GATEPASS_KEY"'];
-  if (data.method !== "GET") lines.push("-H 'Content-Type: application/json'", `-d ${quoted(text)}`);
-  return lines.join(" \\\n  ");
+/** Who replayed which request, and without which rules. */
+function origin({ replay_of: id, replayed_by: by, replayed_without: rules }) {
+  return id && el("p.small", {}, "Replay of ", el("a", { href: `#/requests/${encodeURIComponent(id)}` }, id),
+    rules?.length > 0 && ` without ${rules.join(", ")}`, by && `, by ${by}`);
 }
 
-function quoted(text) {
-  return `'${text.replaceAll("'", "'\\''")}'`;
+/** How long the request took, or has run until now. */
+function elapsedOf({ timings, duration_s: elapsed }) {
+  return timings.duration_s ?? elapsed ?? null;
+}
+
+function isRunning(data, { outcome }) {
+  return data.state === "running" && !outcome;
+}
+
+/** When the attempt ended, in seconds since the request arrived: now, if it runs. null if it is not known. */
+function endOf(data, attempt) {
+  if (attempt.duration_s !== null) return (attempt.began_s ?? 0) + attempt.duration_s;
+  return isRunning(data, attempt) ? elapsedOf(data) : null;
+}
+
+const GOOD = ["complete", "client_gone", "drained", null];
+const AGAIN = {
+  learned_rule: ["rejected, sent again with a rule", "with a learned rule"],
+  new_token: ["token rejected, sent again with a new one", "with a new token"],
+  new_connection: ["connection closed, sent again", "on a new connection"],
+  next_target: ["failed, sent to the next target", "next target"],
+};
+/** What each cause of an attempt says of the attempt before it, and of itself. */
+
+/** Whether the attempt failed at its upstream. One that gatepass repeated there is a step on the way. */
+function hasFailed(data, i) {
+  return !GOOD.includes(data.attempts[i].outcome) && ["next_target", undefined].includes(data.attempts[i + 1]?.cause);
 }
 
 /** The way through gatepass as a drawing, one line for each attempt, red at the hop that failed. */
 function way(page, data) {
   const failed = data.error?.hop ?? null;
-  const card = (title, kind, hop, lines, isBad = hop === failed) => el(isBad ? "article.card.bad" : "article.card", { "data-hop": hop },
+  const card = (title, kind, hop, lines, isBad = hop === failed, said = isBad && "failed here") => el(isBad ? "article.card.bad" : "article.card", { "data-hop": hop },
     el("h3", {}, title, kind && el("span.kind", {}, ` ${kind}`)),
     lines.filter(Boolean).map((line) => el("p.small.muted", {}, line)),
-    isBad && el("p.small.failed", {}, "failed here"));
+    said && el(isBad ? "p.small.failed" : "p.small", {}, said));
   const client = card("Client", "", "client", [data.caller || "no key", data.user_agent]);
   const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && `added ${duration(data.timings.added_s)}`]);
   gate.classList.add("own");
@@ -126,15 +151,15 @@ function way(page, data) {
   const branches = data.attempts.map((attempt, i) => {
     const { token, upstream } = attempt;
     const name = token?.credential;
-    const attemptFailed = !["complete", "client_gone", "drained", null].includes(attempt.outcome);
-    const upstreamFailed = i === last ? failed === `upstream:${upstream}` : attemptFailed;
+    const upstreamFailed = i === last ? failed === `upstream:${upstream}` : hasFailed(data, i);
+    const again = data.attempts[i + 1]?.cause;
     const credential = name && card(name, "token", `credential:${name}`, [
       ...lifeOf(token),
       token.wait_s > 0.0005 && `waited ${duration(token.wait_s)}`, attempt.renewed && "renewed",
     ], i === last && failed === `credential:${name}`);
     const target = card(upstream, attempt.number > 1 ? `upstream, attempt ${attempt.number}` : "upstream", `upstream:${upstream}`, [
-      attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s),
-    ], upstreamFailed);
+      attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null)),
+    ], upstreamFailed, again ? AGAIN[again]?.[0] ?? again : upstreamFailed && "failed here");
     if (credential) links.push({ key: `gate ${i}`, from: gate, to: credential, isBad: i === last && failed === `credential:${name}` });
     links.push({ key: `target ${i}`, from: credential || gate, to: target, isBad: upstreamFailed });
     return el("li.branch", {}, credential || el("span.none"), el("ul.upstreams", {}, el("li", {}, target)));
@@ -153,14 +178,14 @@ function way(page, data) {
 }
 
 /** The error, with what to do from the documentation of its code. */
-function fault(page, { code, hop, message }) {
+function fault(page, { code, kind = code, hop, message }) {
   const action = el("p", {});
-  page.call("GET", `errors/${encodeURIComponent(code)}`).then((found) => action.append(...inline(found.action)), page.fail);
+  page.call("GET", `errors/${encodeURIComponent(kind)}`).then((found) => action.append(...inline(found.action)), page.fail);
   return el("section.problem", {},
     el("h2", {}, `${code} at ${hop ?? "an unknown hop"}`),
     el("p", {}, message),
     action,
-    el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, `What ${code} means`)));
+    el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, `What ${kind} means`)));
 }
 
 function lifeOf({ age_s: age, left_s: left }) {
@@ -173,9 +198,10 @@ function timeline(data) {
   const bars = [];
   const add = (name, from, length, mark = "") => length !== null && length !== undefined && from !== null && bars.push({ name, from, length, mark });
   add("request body", 0, timings.body_s);
-  for (const attempt of data.attempts) {
+  for (const [i, attempt] of data.attempts.entries()) {
     const nth = data.attempts.length > 1 ? `attempt ${attempt.number}: ` : "";
-    const bad = !["complete", "client_gone", "drained", null].includes(attempt.outcome) ? "bad" : "";
+    const bad = hasFailed(data, i) ? "bad" : "";
+    const end = endOf(data, attempt);
     const wait = attempt.token?.wait_s ?? 0;
     let at = attempt.began_s ?? 0;
     if (wait) add(`${nth}wait for a token`, at, wait);
@@ -189,14 +215,13 @@ function timeline(data) {
     if (attempt.head_s !== null) {
       const head = Math.max(at, (attempt.began_s ?? 0) + attempt.head_s); // both are rounded
       if (head > at) add(`${nth}until the reply begins`, at, head - at);
-      if (attempt.duration_s !== null) add(`${nth}reply`, head, Math.max(0, attempt.duration_s - attempt.head_s), `main ${bad}`);
-    } else if (attempt.duration_s !== null) {
-      const silent = attempt.duration_s - (at - (attempt.began_s ?? 0));
-      if (silent > 0.0005) add(`${nth}no reply`, at, silent, bad);
+      if (end !== null) add(`${nth}reply${isRunning(data, attempt) ? " until now" : ""}`, head, Math.max(0, end - head), `main ${bad}`);
+    } else if (end !== null) {
+      if (end - at > 0.0005) add(`${nth}no reply${isRunning(data, attempt) ? " yet" : ""}`, at, end - at, bad);
       else if (bars.length) bars.at(-1).mark = bad;
     }
   }
-  const whole = timings.duration_s ?? Math.max(0.001, ...bars.map(({ from, length }) => from + length));
+  const whole = elapsedOf(data) ?? Math.max(0.001, ...bars.map(({ from, length }) => from + length));
   const first = timings.first_byte_s;
   const rows = bars.map(({ name, from, length, mark }) => el("li", {},
     el("span.name", {}, name),
@@ -206,7 +231,7 @@ function timeline(data) {
       first !== null && svg("line.first-byte", { x1: part(first / whole), x2: part(first / whole), y1: 0, y2: 14 })),
     el("b", {}, duration(length))));
   const sums = [
-    ["gatepass added", timings.added_s], ["upstream", timings.upstream_s], ["first byte to the client after", first], ["in all", timings.duration_s],
+    ["gatepass added", timings.added_s], ["upstream", timings.upstream_s], ["first byte to the client after", first], [data.state === "running" ? "until now" : "in all", elapsedOf(data)],
   ].filter(([, value]) => value !== null && value !== undefined);
   return [
     rows.length ? el("ol.timeline", {}, rows) : null,
@@ -227,14 +252,14 @@ function changes(data) {
   const edits = data.attempts.flatMap((attempt) => (attempt.edits ?? []).map((edit) => ({ ...edit, number: attempt.number })));
   const adapted = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
   const silent = adapted.filter((rule) => !edits.some((edit) => edit.rule === rule));
-  if (!adapted.length && !edits.length) return el("p.muted", {}, "Nothing: the upstream received the client's bytes.");
+  if (!adapted.length && !edits.length) return el("p.muted", {}, "No rule changed the request.");
   const left = data.attempts.reduce((sum, attempt) => sum + (attempt.edits_left_out ?? 0), 0);
   const groups = new Map();
   for (const edit of edits) groups.set(`${edit.number} ${edit.rule}`, [...(groups.get(`${edit.number} ${edit.rule}`) ?? []), edit]);
   return [
     ...[...groups.values()].map((group) => el("div.diff", {},
       el("h3", {}, group[0].rule, data.attempts.length > 1 && el("span.kind", {}, ` attempt ${group[0].number}`)),
-      group.flatMap(({ path, before, after, moved_to: target }) => [
+      group.flatMap(({ path, before, after, moved_to: target, before_text: from, after_text: to }) => from && to ? el("pre.plus", {}, `${path}: ${from} → ${to}`) : [
         before !== null && el("pre.minus", {}, "− ", `${path}: ${described(before)}`),
         (after !== null || target) && el("pre.plus", {}, "+ ", `${target ?? path}: ${after === null ? "moved" : described(after)}`),
       ]))),
@@ -251,26 +276,49 @@ function attempts(data) {
   if (!data.attempts.length) return el("p.muted", {}, "None: nothing was sent to an upstream.");
   const heads = ["Attempt", "Target", "Outcome", "Token", "Connect", "Reply after", "Duration", "Upstream's id"];
   return table("Attempts", heads, data.attempts.map((attempt) => [
-    `${attempt.number}${attempt.cause ? ` (${attempt.cause})` : ""}`,
+    `${attempt.number}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
     [attempt.outcome ?? "running", attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && "on a new connection", attempt.tried?.length ? `learned ${attempt.tried.join(", ")}` : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && "renewed"].filter(Boolean).join(", ") : "–",
     attempt.connect_s === null ? "pooled" : duration(attempt.connect_s),
     duration(attempt.head_s),
-    duration(attempt.duration_s),
+    isRunning(data, attempt) ? `${duration(endOf(data, attempt) - attempt.began_s)} until now` : duration(attempt.duration_s),
     attempt.upstream_request_id || "–",
   ]));
 }
 
 /** The bodies of a captured request, for admins. */
-function bodies(data) {
-  if (!data.bodies) return [];
+function bodies(page, data) {
+  if (!data.bodies) return data.state === "ended" && !data.captured && section("Bodies", uncaptured(page, data));
   const { request, sent, replies, cut } = data.bodies;
   const shown = [["from the client", request], ["to the upstream", sent === request ? null : sent], ...replies.map((reply, i) => [replies.length > 1 ? `reply ${i + 1}` : "reply", reply])];
-  return [section("Bodies",
+  return section("Bodies",
     shown.filter(([, text]) => text).map(([name, text]) => el("details.body", {},
       el("summary", {}, name, " ", el("span.muted", {}, size(new Blob([text]).size))), el("pre", { tabindex: 0 }, pretty(text)))),
-    cut && el("p.muted.small", {}, "A body is cut: the capture had no more room."))];
+    cut && el("p.muted.small", {}, "A body is cut: the capture had no more room."));
+}
+
+/** Says that there are no bodies, and starts the capture that would have them for the next request of this kind. */
+function uncaptured(page, { model, caller }) {
+  const what = `requests${caller ? ` of ${caller}` : ""}${model ? ` to ${model}` : ""}`;
+  const said = el("p", { role: "status" });
+  const button = el("button.quiet", {
+    type: "button",
+    onclick: async () => {
+      button.disabled = true;
+      try {
+        const { until } = await page.call("POST", "capture", { model: model || null, caller: caller || null, for_s: 600, bytes: 16 * 1024 * 1024 });
+        write(said, `The bodies of ${what} are captured until ${moment(until)}. Send the request again.`);
+      } catch (error) {
+        button.disabled = false;
+        if (!page.signal.aborted) write(said, `Not started: ${error.message}`);
+      }
+    },
+  }, "Capture the next requests");
+  return [
+    el("p.muted", {}, `Not captured. ${page.isAdmin ? `The button captures ${what} for 10 minutes. It ends a capture that runs.` : "An admin can capture the next requests."}`),
+    page.isAdmin && el("p.start", {}, button), said,
+  ];
 }
 
 function pretty(text) {
@@ -288,11 +336,10 @@ function facts(data) {
     ["upstream's id", data.upstream_request_id],
     ["machine and process", [data.replica, data.worker].filter(Boolean).join(", ")],
     ["client", [data.peer, data.user_agent].filter(Boolean).join(", ")],
-    ["closed first by", data.closed_by],
+    ["closed first by", data.stream && data.events > 0 && data.outcome !== "ok" ? data.closed_by : null],
     ["received from the client", size(data.bytes_in)],
     ["sent to the client", `${size(data.bytes_out)}${data.events ? `, ${plural(data.events, "event")}` : ""}`],
     ["tokens", usage.map(([name, value]) => `${name.replaceAll("_", " ")} ${count(value)}`).join(", ")],
-    ["replay of", data.replay_of && el("a", { href: `#/requests/${encodeURIComponent(data.replay_of)}` }, data.replay_of)],
     ["answer", data.empty_answer ? "empty" : null],
   ].filter(([, value]) => value);
   return el("dl.facts", {}, all.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
