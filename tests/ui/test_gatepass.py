@@ -108,7 +108,7 @@ def test_curl_names_the_address_of_gatepass(open_page: OpenPage, gatepass: Gatep
     page.get_by_role("button", name="Copy as curl").click()
     expect(page.get_by_text("Copied.")).to_have_count(1)
     copied = str(evaluate(page, "navigator.clipboard.readText()"))
-    assert copied.startswith(f"curl '{gatepass.base_url}/v1/chat/completions' ")
+    assert f"{gatepass.base_url}/v1/chat/completions " in copied
     assert ADMIN not in copied
     assert CALLER not in copied
 

@@ -249,7 +249,7 @@ def test_the_arrow_keys_read_a_plot(open_page: OpenPage, signed_in: str, fake: F
         "aria-valuetext", f"in all: requests {sum(fake.overview['series']['requests'])}, errors 5"
     )
     expect(page.locator(".plot").first.locator(".at")).to_have_text("in all")
-    expect(page.locator(".plot").last.locator(".at")).to_have_text(re.compile(r"^newest, \d\d:\d\d:\d\d$"))
+    expect(page.locator(".plot").last.locator(".at")).to_have_text(re.compile(r"^at \d\d:\d\d:\d\d$"))
 
 
 def test_the_theme_changes_by_its_button_and_is_forgotten(open_page: OpenPage, signed_in: str) -> None:

@@ -53,7 +53,7 @@ def test_take(open_page: OpenPage, url: str, fake: Fake, name: str) -> None:
 
 def shown(page: Page, options: dict[str, bool]) -> dict[str, float]:
     """The part of the page that the picture shows: as far as its content, but not more than a large screen."""
-    height = page.locator("main > :last-child").bounding_box()
+    height = page.locator("main > :visible").last.bounding_box()
     assert height is not None
     assert page.viewport_size is not None
     bottom = min(height["y"] + height["height"] + 32, 844 if options.get("phone") else 1180)

@@ -20,9 +20,9 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
   const from = el("span", {}, "15 min ago");
   const area = el("div.area", { role: "slider", tabindex: 0, "aria-label": title, "aria-valuemin": 0 }, canvas);
   const node = el("figure.plot", {},
-    el("figcaption", {}, el("h3", {}, title), el("ul.legend", {}, values)),
+    el("figcaption", {}, el("h3", {}, title), el("ul.legend", {}, el("li.at"), values)),
     el("div.frame", {}, top, area),
-    el("div.axis.small.muted", { "aria-hidden": "true" }, from, el("span.at"), el("span", {}, "now")));
+    el("div.axis.small.muted", { "aria-hidden": "true" }, from, el("span", {}, "now")));
   let data = { series: lines.map(() => []), endedAt: 0, widthS: 1 };
   let chosen = null;
 
@@ -40,7 +40,7 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
     shown.forEach((value, i) => write(values[i].querySelector("b"), format(value)));
     set(pointer, { x1: (chosen ?? 0) + 0.5, x2: (chosen ?? 0) + 0.5, visibility: chosen === null ? "hidden" : "visible" });
     const when = time(endedAt - (slices - 1 - at) * widthS);
-    const of = chosen !== null ? when : isCount ? "in all" : `newest, ${when}`;
+    const of = isCount && chosen === null ? "in all" : `at ${when}`;
     write(node.querySelector(".at"), of);
     const told = lines.map(({ name }, i) => `${name} ${format(shown[i])}`).join(", ");
     set(area, { "aria-valuemax": Math.max(0, slices - 1), "aria-valuenow": Math.max(0, at), "aria-valuetext": `${of}: ${told}` });
