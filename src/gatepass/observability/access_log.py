@@ -71,7 +71,7 @@ def texts_of(record: AccessRecord) -> str:
         f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.peer}"
         f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
     )
-    if record.adapted or record.tried or record.failover or record.replay_of:
+    if record.adapted or record.tried or record.failover or record.replay_of or record.replayed_without:
         texts = " ".join(
             (texts, record.replay_of, *record.replayed_without, *record.adapted, *record.tried, *record.failover)
         )
