@@ -22,7 +22,7 @@ TIMELINE_BYTES = 1_800
 EDIT_BYTES = 200
 """What a change of a rule takes without its texts."""
 ANONYMOUS = 100
-"""The number of requests without a valid key that are kept. They are kept apart, so a flood of them evicts no others."""
+"""The number of requests without a valid key that are kept. They are kept apart, so a flood evicts no others."""
 
 
 class InspectedRequest(msgspec.Struct, frozen=True, eq=False):
