@@ -26,6 +26,15 @@ def whole(numbers: list[float]) -> list[int]:
     return [round(number) for number in numbers]
 
 
+FIRST_TOKEN_S = (0.1, 0.25, 0.5, 0.75, 1, 2.5, 5)
+DURATION_S = (0.64, 1.28, 2.56, 5.12, 10.24, 20.48)
+
+
+def bounds(numbers: list[float], bounds_s: tuple[float, ...]) -> list[float]:
+    """Return for each number the bound of its bucket."""
+    return [next(bound for bound in bounds_s if bound >= number) for number in numbers]
+
+
 SESSION: Document = {
     "version": "0.2.0",
     "replica": "gate-1",
@@ -38,11 +47,17 @@ SESSION: Document = {
 
 def overview() -> Document:
     percentiles = {
-        "p50": [round(value, 3) for value in wave(0.42, 0.08)],
-        "p95": [round(value, 3) for value in wave(0.9, 0.18, 1)],
-        "p99": [round(value, 3) for value in wave(1.5, 0.3, 2)],
+        "p50": bounds(wave(0.42, 0.16), FIRST_TOKEN_S),
+        "p95": bounds(wave(0.9, 0.25), FIRST_TOKEN_S),
+        "p99": bounds(wave(2, 0.6), FIRST_TOKEN_S),
+        "over_s": 60,
     }
-    durations = {name: [round(4 * value, 3) for value in values] for name, values in percentiles.items()}
+    durations = {
+        "p50": bounds(wave(1.9, 0.9), DURATION_S),
+        "p95": bounds(wave(4.6, 1.5), DURATION_S),
+        "p99": bounds(wave(9, 3), DURATION_S),
+        "over_s": 327.68,
+    }
     return {
         "at": NOW,
         "replica": "gate-1",

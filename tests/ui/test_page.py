@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -250,6 +251,22 @@ def test_the_arrow_keys_read_a_plot(open_page: OpenPage, signed_in: str, fake: F
     )
     expect(page.locator(".plot").first.locator(".at")).to_have_text("in all")
     expect(page.locator(".plot").last.locator(".at")).to_have_text(re.compile(r"^at \d\d:\d\d:\d\d$"))
+
+
+def test_a_percentile_is_a_bound(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    durations = fake.overview["series"]["duration_s"]
+    durations["p50"][-1], durations["p95"][-1], durations["p99"][-1] = 1.28, 10.24, 655.36
+    page = open_page(signed_in)
+    legend = page.locator(".plot", has_text="Duration").locator(".legend b")
+    expect(legend).to_have_text(["≤ 1.28 s", "≤ 10.2 s", "> 5 min 28 s"])
+    expect(page.locator(".plot", has_text="Requests").locator(".legend b").last).to_have_text("5")
+
+
+def test_the_page_sends_its_address_for_the_curl_command(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(signed_in)
+    with page.expect_request(lambda request: "/api/requests/req-1" in request.url) as sent:
+        page.goto(f"{signed_in}#/requests/req-1")
+    assert parse_qs(urlsplit(sent.value.url).query) == {"page": [signed_in]}
 
 
 def test_the_theme_changes_by_its_button_and_is_forgotten(open_page: OpenPage, signed_in: str) -> None:

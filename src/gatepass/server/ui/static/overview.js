@@ -32,8 +32,8 @@ export function overview(page) {
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];
     plots.requests.show([series.requests, series.errors], series.ended_at, series.width_s);
     plots.tokens.show([series.tokens_in, series.tokens_out], series.ended_at, series.width_s);
-    plots.ttft.show(percentiles(series.ttft_s), series.ended_at, series.width_s);
-    plots.duration.show(percentiles(series.duration_s), series.ended_at, series.width_s);
+    plots.ttft.show(percentiles(series.ttft_s), series.ended_at, series.width_s, series.ttft_s.over_s);
+    plots.duration.show(percentiles(series.duration_s), series.ended_at, series.width_s, series.duration_s.over_s);
     const { capture } = data;
     captured.hidden = !capture?.running;
     if (capture?.running) write(captured, `Bodies are captured until ${time(capture.until)} ${zone(capture.until)}: ${plural(capture.captured, "request")}, ${size(capture.held_bytes)}.`);

@@ -5,11 +5,11 @@ import { time } from "./format.js";
 
 const HEIGHT = 100;
 
-/** Returns `{node, show(lines, endedAt, widthS)}`. Its legend has the values at the pointer. Without one it has the sums of all
+/** Returns `{node, show(lines, endedAt, widthS, over)}`. Its legend has the values at the pointer. Without one it has the sums of all
  * slices if the plot `isCount`, else the newest values.
  *
  * `lines` names each line of the plot: `{name, mark}`, in the order of the values that `show` receives. `format` makes a text of
- * a value. With `bars` the lines are bars, each in front of the one before. */
+ * a value. With `over` the values are bounds: at most as long, or longer than `over`. With `bars` the lines are bars, each in front of the one before. */
 export function plot({ title, lines, format, bars = false, isCount = false }) {
   const values = lines.map(({ name, mark }) => el("li", {}, el("i", { class: mark, "aria-hidden": "true" }), name, " ", el("b")));
   const top = el("span.top.small.muted", { "aria-hidden": "true" });
@@ -23,7 +23,12 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
     el("figcaption", {}, el("h3", {}, title), el("ul.legend", {}, el("li.at"), values)),
     el("div.frame", {}, top, area),
     el("div.axis.small.muted", { "aria-hidden": "true" }, from, el("span", {}, "now")));
-  let data = { series: lines.map(() => []), endedAt: 0, widthS: 1 };
+  let data = { series: lines.map(() => []), endedAt: 0, widthS: 1, over: null };
+  const text = (value) => {
+    const { over } = data;
+    if (value === null || over === null) return format(value);
+    return value > over ? `> ${format(over)}` : `≤ ${format(value)}`;
+  };
   let chosen = null;
 
   const draw = () => {
@@ -37,12 +42,12 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
     write(top, format(highest).replace(/\.0+(?= |$)/, ""));
     const at = chosen ?? lastKnown(series);
     const shown = series.map((points) => (isCount && chosen === null ? points.reduce((sum, value) => sum + (value ?? 0), 0) : points[at] ?? null));
-    shown.forEach((value, i) => write(values[i].querySelector("b"), format(value)));
+    shown.forEach((value, i) => write(values[i].querySelector("b"), text(value)));
     set(pointer, { x1: (chosen ?? 0) + 0.5, x2: (chosen ?? 0) + 0.5, visibility: chosen === null ? "hidden" : "visible" });
     const when = time(endedAt - (slices - 1 - at) * widthS);
     const of = isCount && chosen === null ? "in all" : `at ${when}`;
     write(node.querySelector(".at"), of);
-    const told = lines.map(({ name }, i) => `${name} ${format(shown[i])}`).join(", ");
+    const told = lines.map(({ name }, i) => `${name} ${text(shown[i])}`).join(", ");
     set(area, { "aria-valuemax": Math.max(0, slices - 1), "aria-valuenow": Math.max(0, at), "aria-valuetext": `${of}: ${told}` });
   };
   const choose = (slice) => {
@@ -69,8 +74,8 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
   });
   return {
     node,
-    show: (series, endedAt, widthS) => {
-      data = { series, endedAt, widthS };
+    show: (series, endedAt, widthS, over = null) => {
+      data = { series, endedAt, widthS, over };
       draw();
     },
   };

@@ -12,7 +12,8 @@ const AGAIN_MS = 1000;
 
 export async function story(page) {
   const show = async () => {
-    const { stories } = await page.call("GET", `requests/${encodeURIComponent(page.parameter)}`);
+    // With the page's own URL gatepass knows the prefix that a proxy removes, for the curl command.
+    const { stories } = await page.call("GET", `requests/${encodeURIComponent(page.parameter)}${query({ page: location.origin + location.pathname })}`);
     const chosen = Math.min(Number(page.filters.nth ?? 1), stories.length) - 1;
     const data = stories[chosen];
     if (!data) {
