@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import threading
 import urllib.error
@@ -107,8 +108,9 @@ class UpstreamRoutes(BaseHTTPRequestHandler):
 class Gatepass:
     """A gatepass that runs. `url` is that of the page."""
 
-    def __init__(self, base_url: str, upstream: Upstream) -> None:
+    def __init__(self, base_url: str, upstream: Upstream, file: Path, process: subprocess.Popen[str]) -> None:
         self.base_url, self.url, self.upstream = base_url, f"{base_url}/ui/", upstream
+        self._file, self._process = file, process
         self._pool = ThreadPoolExecutor(4)
 
     def chat(self, model: str = "gpt-4o", **members: object) -> Future[tuple[int, str]]:
@@ -125,6 +127,19 @@ class Gatepass:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+    @contextmanager
+    def configured(self, more: str) -> Iterator[None]:
+        """Reload with `more` at the end of the file, and afterwards without it."""
+        text = self._file.read_text()
+        try:
+            for written in (text + more, text):
+                self._file.write_text(written)
+                self._process.send_signal(signal.SIGHUP)
+                if written != text:
+                    yield
+        finally:
+            self._file.write_text(text)
 
     def close(self) -> None:
         self.upstream.more.set()
@@ -160,7 +175,7 @@ def running(folder: Path) -> Iterator[Gatepass]:
                 else:
                     raise AssertionError("".join(lines))
                 threading.Thread(target=process.stdout.read, daemon=True).start()
-                gatepass = Gatepass(f"http://127.0.0.1:{found[1]}/llm", upstream)
+                gatepass = Gatepass(f"http://127.0.0.1:{found[1]}/llm", upstream, file, process)
                 try:
                     yield gatepass
                 finally:

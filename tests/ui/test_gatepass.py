@@ -70,6 +70,21 @@ def test_a_stream_that_is_cut_is_red_at_its_upstream(page: Page, gatepass: Gatep
     assert faults == []
 
 
+def test_a_reload_that_is_refused_says_why_in_one_click(page: Page, gatepass: Gatepass, faults: list[str]) -> None:
+    with gatepass.configured("\nnonsense: 1\n"):
+        page.get_by_role("link", name="Configuration", exact=True).click()
+        for _ in range(50):  # the view does not follow a reload by itself
+            if page.get_by_text("refused", exact=False).count():
+                break
+            page.wait_for_timeout(100)
+            page.reload()
+            expect(
+                page.get_by_role("heading", name="The last reload").or_(page.get_by_text("Not reloaded"))
+            ).to_be_visible()
+        expect(page.get_by_text("nonsense", exact=False).first).to_be_visible()
+    assert faults == []
+
+
 VIEWS = {
     "#/": "requests a minute",
     "#/requests": "gpt-4o",

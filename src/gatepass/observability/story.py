@@ -48,6 +48,8 @@ def summary_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mas
     access, arrived = request.access, wall_s - (now_s - request.arrived_s)
     is_ended = request.duration_s is not None
     shown = {name: _masked(getattr(access, name), mask) for name in SUMMARY_FIELDS}
+    if shown["upstream"] is None and request.attempt is not None:
+        shown["upstream"] = request.attempt.upstream  # the log line has it at the end
     return {
         **shown,
         "path": mask(access.path),

@@ -72,6 +72,8 @@ def test_a_summary_has_the_times_of_the_wall_clock():
     )
     running = summary_of(request(access(outcome=""), duration_s=None), 110.0, 1_000_000_010.0, str)
     assert (running["state"], running["ended"], running["duration_s"]) == ("running", None, 10.0)
+    tried = request(access(outcome=""), AttemptRecord("one", "chat", "m", "corp"), duration_s=None)
+    assert summary_of(tried, 110.0, 0.0, str)["upstream"] == "corp"
 
 
 def test_filters_compare_fields_and_search_texts():
