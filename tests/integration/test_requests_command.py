@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
+from gatepass.server.cycle import ids_begin
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import Ask
 from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, begin_stream, chunk, reply
@@ -150,6 +151,9 @@ async def test_an_unknown_id_states_how_far_back_the_requests_reach(tmp_path: Pa
     async with serving(tmp_path) as gp:
         text = command("show", "never\x1b", "--socket", gp.socket, exit_code=1)
         assert f"the gatepass on {os.uname().nodename} does not know the request never�: it keeps no request" in text
+        foreign = "b" * 24 if ids_begin(os.uname().nodename) != "bbbb" else "c" * 24
+        text = command("show", foreign, "--socket", gp.socket, exit_code=1)
+        assert f"Another replica has served it, whose /status has ids_begin {foreign[:4]}." in text
         assert await ask(gp.port, "one") == 200
         assert "it keeps the requests of the last " in command("show", "x/y", "--socket", gp.socket, exit_code=1)
     text = command("show", "one", "--socket", gp.socket, exit_code=1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.server.cycle import ids_begin
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Scripted, Send, reply
@@ -47,6 +49,8 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
         "ready": True,
         "draining": False,
         "in_flight": 0,
+        "replica": os.uname().nodename,
+        "ids_begin": ids_begin(os.uname().nodename),
         "reload_problems": [],
         "store": None,
         "keys": [],

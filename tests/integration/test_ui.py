@@ -166,14 +166,12 @@ async def test_a_closed_tab_makes_room_for_another_viewer():
         assert (answer.status, answer.error["code"]) == (503, "too_many_viewers")
         overview = json.loads((await asks[0].until(b"}\n\n")).partition(b"data: ")[2].partition(b"\n")[0])
         assert (overview["workers"], len(overview["series"]["requests"])) == (1, 60)
-        began_s = SystemClock().now()
         for ask in asks:
             await ask.__aexit__()
         async with gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) as ask:
             while await ask.head() == 503:
                 await ask.__aexit__()
                 await ask.__aenter__()
-        assert SystemClock().now() - began_s < 1
 
 
 async def test_an_open_page_does_not_delay_the_stop():
@@ -182,7 +180,7 @@ async def test_an_open_page_does_not_delay_the_stop():
         await ask.__aenter__()
         await ask.until(b"event: overview") if await ask.head() == 200 else None
         began_s = SystemClock().now()
-    assert SystemClock().now() - began_s < 3
+    assert SystemClock().now() - began_s < 15  # not the 20 s for which a drain waits
     await ask.until(b"gatepass is stopping")
     await ask.__aexit__()
 

@@ -6,6 +6,7 @@ They use the control socket, which needs no key and covers all workers of this m
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -34,6 +35,8 @@ WORKER_S = 0.9
 """A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/peers.py)."""
 MOST_LISTED = 1_000
 """As in server/inspection.py."""
+OWN_ID = re.compile(r"[b-df-hj-np-t]{24}")
+"""An id that gatepass made (`RequestIds` in server/cycle.py)."""
 
 Summary = Mapping[str, Any]
 
@@ -204,9 +207,12 @@ def _unknown(request_id: str, path: str) -> str:
         reach += f" {span(page['now'] - found[-1]['ended'])}"
     else:
         reach = "it keeps no request now; limits.inspector_bytes turns this off with 0"
+    other = "Another replica may have served it"
+    if OWN_ID.fullmatch(request_id) and not request_id.startswith(page["ids_begin"]):
+        other = f"Another replica has served it, whose /status has ids_begin {request_id[: len(page['ids_begin'])]}"
     return (
         f"the gatepass on {printable(page['replica'])} does not know the request {printable(request_id)}: {reach}."
-        " Another replica may have served it. The log keeps every request."
+        f" {other}. The log keeps every request."
     )
 
 

@@ -13,10 +13,13 @@ from gatepass.observability.capture import CapturedRequest
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.story import has_id, matches, story_of, summary_of
 from gatepass.proxy.app_state import AppState
+from gatepass.server.cycle import ids_begin
 from gatepass.server.peers import STORY
 
 REQUESTS = "/requests"
 """What the workers ask each other for: summaries by filters. STORY is the other such target."""
+REPLICA = socket.gethostname()
+"""The name of this host. In Kubernetes it is that of the pod."""
 LISTED, MOST_LISTED = 200, 1_000
 """How many requests a list has by default, and at most."""
 
@@ -91,7 +94,8 @@ async def requests_listing(collect: Collect, filters: Mapping[str, str]) -> dict
         return sorted(found, key=lambda one: one[order], reverse=True)[:limit]
 
     return {
-        "replica": socket.gethostname(),
+        "replica": REPLICA,
+        "ids_begin": ids_begin(REPLICA),
         "now": max((part["now"] for part in parts.values()), default=0.0),
         "requests": merged("requests", "ended"),
         "running": merged("running", "arrived_at"),
@@ -102,11 +106,7 @@ async def requests_listing(collect: Collect, filters: Mapping[str, str]) -> dict
 async def stories(collect: Collect, wanted: str) -> list[dict[str, Any]]:
     """Return the stories of the requests with the id `wanted`, in all workers; the newest first."""
     parts = await collect(f"{STORY}?{urlencode({'id': wanted})}")
-    found = [
-        {**one, "worker": name, "replica": socket.gethostname()}
-        for name, part in parts.items()
-        for one in json.loads(part)
-    ]
+    found = [{**one, "worker": name, "replica": REPLICA} for name, part in parts.items() for one in json.loads(part)]
     return sorted(found, key=lambda one: str(one["arrived_at"]), reverse=True)
 
 

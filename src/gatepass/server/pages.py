@@ -36,7 +36,8 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.capturing import CAPTURE, own_capture
-from gatepass.server.inspection import REQUESTS, own_requests, own_stories
+from gatepass.server.cycle import ids_begin
+from gatepass.server.inspection import REPLICA, REQUESTS, own_requests, own_stories
 from gatepass.server.peers import REPLAY, STORY, Peers
 from gatepass.server.replay import own_replay
 from gatepass.types import ClientRequest
@@ -264,6 +265,8 @@ def status_of(state: AppState) -> dict[str, Any]:
         "in_flight": in_flight.busy,
         "credentials": credentials,
         "keys": [key.as_row(state.clock.wall()) for key in state.config.access.keys],
+        "replica": REPLICA,
+        "ids_begin": ids_begin(REPLICA),
         "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
     }

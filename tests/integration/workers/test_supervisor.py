@@ -66,6 +66,9 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
     one = {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "keys": [], "store": store}
     one["reload_problems"] = []
     assert all(worker["store"].pop("for_s") >= 0 for worker in status["workers"].values())
+    assert {(worker.pop("replica"), len(worker.pop("ids_begin"))) for worker in status["workers"].values()} == {
+        (os.uname().nodename, 4)
+    }
     assert "gatepass_store_up 1.0" in metrics
     assert status == {"workers": {"worker-1": one, "worker-2": one}}
     assert [answer.status for answer in answers] == [200] * 12

@@ -1,9 +1,11 @@
 """The names of requests."""
 
+import socket
+
 import pytest
 
 from gatepass.protocols.error_objects import REPLAYED
-from gatepass.server.cycle import RequestIds
+from gatepass.server.cycle import RequestIds, ids_begin
 
 
 def test_ids_are_unique_in_a_process_and_differ_between_processes():
@@ -12,6 +14,8 @@ def test_ids_are_unique_in_a_process_and_differ_between_processes():
     assert len(set(ids)) == len(ids)
     assert {len(one) for one in ids} == {24}
     assert ids[0][:16] != ids[-1][:16]
+    assert {one[:4] for one in ids} == {ids_begin(socket.gethostname())}
+    assert len({ids_begin(f"gatepass-{number}") for number in range(10)}) == 10
 
 
 def test_no_id_has_a_digit_or_a_word_for_which_ragflow_repeats_a_request():

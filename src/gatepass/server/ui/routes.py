@@ -57,7 +57,7 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.capturing import capture_state, start_capture, stop_capture
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.inspection import requests_listing, stories
+from gatepass.server.inspection import REPLICA, requests_listing, stories
 from gatepass.server.pages import learned_rules, own_part, pinned, shown
 from gatepass.server.peers import Peers
 from gatepass.server.reload import ReloadResult
@@ -310,7 +310,7 @@ class UiRequest:
         if not self.session_id:
             return None
         if self.session() is None:
-            return f"The session has ended, or another gatepass than {views.REPLICA} made it. Sign in again."
+            return f"The session has ended, or another gatepass than {REPLICA} made it. Sign in again."
         return "The key of this session has ended, has changed, or has lost its role. Sign in again."
 
     def log(self, action: str, caller: AccessKey, **fields: object) -> None:
@@ -405,7 +405,7 @@ def _session_of(call: UiRequest, caller: AccessKey | None) -> dict[str, Any]:
     mounted_at, _ = path_in(call.request.scope)
     return {
         "version": __version__,
-        "replica": views.REPLICA,
+        "replica": REPLICA,
         "login": call.state.authenticator.requires_key,
         "signed_in": None if caller is None else {"name": caller.name, "role": caller.role},
         "why": call.why() if caller is None else None,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -27,9 +26,9 @@ from gatepass.observability.capture import merged_states
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, Traffic, merged, series
 from gatepass.proxy.app_state import AppState
+from gatepass.server.inspection import REPLICA
 from gatepass.server.reload import ReloadResult
 
-REPLICA = socket.gethostname()
 MOST_RENEWALS = 20
 HIDDEN = "(hidden)"
 FAILING_SHARE = 0.5
