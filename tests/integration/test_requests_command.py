@@ -175,8 +175,9 @@ class Tail:
 
 @asynccontextmanager
 async def tailing(gp: Serving, *options: str) -> AsyncIterator[Tail]:
-    arguments = [sys.executable, "-m", "gatepass", "tail", "--socket", gp.socket, *options]
-    process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # a job in the background of a script ignores SIGINT, and so would the command
+    arguments = ["env", "--default-signal=INT", sys.executable, "-m", "gatepass", "tail", "--socket", gp.socket]
+    process = await asyncio.create_subprocess_exec(*arguments, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     found = Tail(process)
     reading = asyncio.create_task(found.read())
     try:
