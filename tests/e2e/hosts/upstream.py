@@ -38,8 +38,8 @@ FAULTS = ("refused", "overflow", "dies", "limited", "busy", "login")
 """A rejected token, a prompt that is too long, a connection that breaks in the answer, one 429, only 429, a login page.
 The task has none."""
 COMMANDS = ("cat first.txt", "cat second.txt")
-SILENCE_S = 3.0
-"""How long the model is silent before it calls the shell again. A token lives less long."""
+SILENCE_S = 8.0
+"""How long the model is silent before it calls the shell again. A token lives no longer."""
 FOUND = re.compile(r"the (?:first|second) word is (\w+)")
 LIMITED_S = 2
 LOGIN_PAGE = (
