@@ -169,8 +169,9 @@ NO_DIRECTORY = "is in a directory that does not exist"
 
 def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     method = method_of(block.get("client_auth"))
-    if method == "private_key_jwt":
-        missing = list(_fault_of("client_auth", checked_extra, LIBRARY, EXTRA, method))
+    if method == "private_key_jwt" or block.get("subject") is not None:
+        setting, kind = ("client_auth", method) if method == "private_key_jwt" else ("subject", "private_key")
+        missing = list(_fault_of(setting, checked_extra, LIBRARY, EXTRA, kind))
         yield from missing or _key_faults(block)
     if method == "secret_jwt" and isinstance(secret := block.get("client_secret"), str):
         yield from _fault_of("client_secret", check_secret, secret)

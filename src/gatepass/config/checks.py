@@ -160,6 +160,8 @@ def _is_readable(url: str, proxy: str | None = None) -> bool:
 SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "path"),
     ("credentials", "*", "refresh_token_file"),
+    ("credentials", "*", "assertion_file"),
+    ("credentials", "*", "subject_file"),
     ("credentials", "*", "credentials_file"),
     ("credentials", "*", "web_identity_token_file"),
     ("credentials", "*", "federated_token_file"),

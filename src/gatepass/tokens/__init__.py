@@ -6,9 +6,9 @@ a store share their tokens (`sharing.py`). Must not import a web framework or a 
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.holder import Status, TokenHolder, TokenUser, WaitBudget
+from gatepass.tokens.holder import Status, TokenHolder, TokenSource, TokenUser, WaitBudget
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.source import TokenSource, build_source
+from gatepass.tokens.source import build_source
 
 __all__ = [
     "FetchFailure",

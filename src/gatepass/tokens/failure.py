@@ -31,6 +31,7 @@ class FetchFailure(Exception):
     - `retry_quickly`: another attempt within the same second can succeed.
     - `retry_after_s`: the issuer's own `Retry-After`.
     - `from_other_process`: another process sent the request, or was waited for.
+    - `credential`: the other credential that failed, whose token is the subject.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class FetchFailure(Exception):
         retry_after_s: float | None = None,
         free_tries: int = 0,
         from_other_process: bool = False,
+        credential: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -52,6 +54,7 @@ class FetchFailure(Exception):
         self.retry_after_s = retry_after_s
         self.free_tries = free_tries
         self.from_other_process = from_other_process
+        self.credential = credential
 
     def with_reason(self, reason: str) -> FetchFailure:
         other = copy(self)
@@ -147,13 +150,14 @@ class FailureState:
     """The failures since the last token, and when the next attempt starts.
 
     `definite`: the last failure delays further attempts. It was a refusal, or an unclear one after its free tries.
-    `refusals` includes definite and unclear failures.
+    `refusals` includes definite and unclear failures. `credential` is FetchFailure's.
     """
 
     reason: str
     definite: bool
     refusals: int
     next_try_s: float
+    credential: str | None = None
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
@@ -177,7 +181,7 @@ def next_failure_state(
     # Another process has already counted its refusal into its own pause.
     wait_s = shared_pause_s(failure, 0 if failure.from_other_process else refusals)
     probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
-    return FailureState(failure.reason, holds, refusals, max(probe_s, now + wait_s))
+    return FailureState(failure.reason, holds, refusals, max(probe_s, now + wait_s), failure.credential)
 
 
 def retry_now(state: FailureState, now: float) -> FailureState:

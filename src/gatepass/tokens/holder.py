@@ -1,6 +1,6 @@
 """Keep one valid token per credential, and never return an expired one.
 
-`TokenHolder` shares one fetch between all requests. `RefreshTask` fetches without traffic. `RenewalLimiter` bounds
+`TokenHolder` shares one fetch of its `TokenSource` between all requests. `RefreshTask` fetches without traffic. `RenewalLimiter` bounds
 the renewals that rejections by upstreams cause.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, Protocol
 
 import msgspec
 
@@ -48,8 +48,8 @@ from gatepass.tokens.lifetime import (
     without_extension,
 )
 from gatepass.tokens.secrets import secret_retry_hint
-from gatepass.tokens.source import TokenSource
 from gatepass.tokens.token_log import Renewal, TokenLog
+from gatepass.types import Secret
 
 RENEWALS = 20
 """Maximum renewals in WINDOW_S, for all users of one credential together."""
@@ -124,6 +124,18 @@ class WaitBudget:
     budget_s: float
     issuer_name: str = "the issuer"
     random_fraction: Callable[[], float] = random.random
+
+
+class TokenSource(Protocol):
+    """Fetches tokens and caches none."""
+
+    async def fetch(self) -> Token:
+        """Return a new token within the source's own time limit; raise FetchFailure."""
+        ...
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """Return the secrets of this source, so that they can be masked. A changed value justifies a new attempt."""
+        ...
 
 
 class TokenHolder:
@@ -452,7 +464,8 @@ class TokenHolder:
             elif advice := error_advice(reason, self.name):
                 reason = f"{reason.rstrip('.')}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
-        return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
+        failed = None if self._failure_state is None else self._failure_state.credential
+        return TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)
 
     def _run_due(self) -> float:
         """Start a fetch if one is due. Return the seconds until the next call."""

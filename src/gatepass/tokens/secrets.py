@@ -41,8 +41,8 @@ _WORD = re.compile(
 LONG_CHARS = 8
 """A shorter text of a body is masked only if its name or a reference marks it as a secret."""
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
-_WRITTEN_FILES = frozenset({"refresh_token_file"})
-"""Files that a source writes itself. Their content is not part of the fingerprint."""
+_CHANGING_FILES = frozenset({"refresh_token_file", "assertion_file", "subject_file"})
+"""Files whose content changes although the client remains the same. It is not part of the fingerprint."""
 _FILES = frozenset({"client_cert", "client_key"})
 
 
@@ -134,7 +134,7 @@ def _json_value(value: Any) -> Any:
 
 def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
     """Return digests of the named files. The same path may contain another key on another machine."""
-    files = (name for name in members if name not in _WRITTEN_FILES and (name.endswith("_file") or name in _FILES))
+    files = (name for name in members if name not in _CHANGING_FILES and (name.endswith("_file") or name in _FILES))
     named = {name: path for name in files if isinstance(path := members[name], str)}
     return {name: sha256(Path(path).expanduser().read_bytes()).hexdigest() for name, path in named.items()}
 

@@ -19,11 +19,10 @@ from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading,
 from gatepass.tokens.failure import BUSY, PROBE_S, FetchFailure, shared_pause_s
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import credential_fingerprint, refresh_token_fingerprint
-from gatepass.tokens.source import TokenSource
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
-    from gatepass.tokens.holder import TokenHolder
+    from gatepass.tokens.holder import TokenHolder, TokenSource
 
 POLL_S = 0.05
 MAX_POLL_S = 0.25

@@ -1,9 +1,9 @@
-"""Define the protocol of token sources, and build the source that a credential configures."""
+"""Build the token source that a credential configures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gatepass.clock import Clock
 from gatepass.config.credential.http_json import HttpJsonCredential
@@ -19,6 +19,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.http_client.tls import TLSContexts
 from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.holder import TokenHolder, TokenSource
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_reply import ReadTimes, fits_a_header, parse_token_text, strip_bearer
@@ -31,18 +32,6 @@ if TYPE_CHECKING:
 
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
 """Credentials whose source sends no request over a network."""
-
-
-class TokenSource(Protocol):
-    """Fetches tokens and caches none."""
-
-    async def fetch(self) -> Token:
-        """Return a new token within the source's own time limit; raise FetchFailure."""
-        ...
-
-    def secrets(self) -> tuple[Secret, ...]:
-        """Return the secrets of this source, so that they can be masked. A changed value justifies a new attempt."""
-        ...
 
 
 def open_client(settings: AnyCredential, tls_contexts: TLSContexts) -> httpx2.AsyncClient | None:
@@ -61,10 +50,12 @@ def build_source(
     client: httpx2.AsyncClient | None,
     clock: Clock,
     refresh_token_store: RefreshTokenStore | None = None,
+    subject: TokenHolder | None = None,
 ) -> TokenSource:
     """Return the token source of `credentials.NAME`. `client` is the result of `open_client`.
 
-    `refresh_token_store` keeps refresh tokens if processes share a store. Only the configured source is imported.
+    `refresh_token_store` keeps refresh tokens if processes share a store. `subject` holds the token of
+    `subject_credential`. Only the configured source is imported.
     """
     match settings:
         case StaticCredential():
@@ -87,7 +78,7 @@ def build_source(
         case Oauth2Credential():
             from gatepass.tokens.sources.oauth2 import Oauth2Source
 
-            return Oauth2Source(name, settings, client, clock, refresh_token_store)
+            return Oauth2Source(name, settings, client, clock, refresh_token_store, subject)
         case HttpJsonCredential():
             from gatepass.tokens.sources.http_json import HttpJsonSource
 

@@ -108,6 +108,7 @@ class TokenReplyFormat:
       None if the URL does not come from the configuration.
     - `is_login`: the reply comes from a login, which may refuse in any form.
     - `audience`: the configured one. A JWT that names an audience must name this one.
+    - `allows_no_type`: `token_type` may be `N_A`, because the token is not an access token (RFC 8693 2.2.1).
     """
 
     issuer: str
@@ -120,6 +121,7 @@ class TokenReplyFormat:
     url_setting: str | None = None
     is_login: bool = False
     audience: str | None = None
+    allows_no_type: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,9 @@ def _unexpected_type(document: Any, home: Any, reply_format: TokenReplyFormat, m
             f"request. gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
             definite=True,
         )
-    return None if token_type.lower() == "bearer" else one_line(mask_token_like(mask(token_type)), mask)
+    if token_type.lower() == "bearer" or (reply_format.allows_no_type and token_type.lower() == "n_a"):
+        return None
+    return one_line(mask_token_like(mask(token_type)), mask)
 
 
 def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> None:

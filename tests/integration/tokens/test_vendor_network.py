@@ -14,8 +14,9 @@ from gatepass.config.load import load
 from gatepass.config.network import Network
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import create_app_state
+from gatepass.tokens import TokenSource
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.source import TokenSource, build_source, open_client
+from gatepass.tokens.source import build_source, open_client
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.tokens.cloud import ENTRA, GOOGLE, STS, Cloud, Wire
 from tests.unit.tokens.keys import certificate_pem, private_pem

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -194,7 +196,7 @@ def test_secret_is_refused_at_most_17_times_an_hour_in_any_mix(has_worked, failu
     assert refused <= (17 if has_worked else 15)
 
 
-def received(**kind: bool) -> FetchFailure:
+def received(**kind: Any) -> FetchFailure:
     return FetchFailure("?", from_other_process=True, retry_after_s=1.8, **kind)
 
 

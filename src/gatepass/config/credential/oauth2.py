@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, mo
 from gatepass.config.block import SecretText, Url
 from gatepass.config.credential.base import Credential, SettingFault, settings_error
 
-GrantType = Literal["client_credentials", "password", "refresh_token"]
-Method = Literal["basic", "form", "secret_jwt", "private_key_jwt", "mtls", "none"]
+GrantType = Literal["client_credentials", "password", "refresh_token", "jwt_bearer", "token_exchange"]
+Method = Literal["basic", "form", "secret_jwt", "private_key_jwt", "assertion_file", "mtls", "none"]
+AssertionType = Literal["jwt-bearer", "jwt-spiffe"]
 Algorithm = Literal["RS256", "PS256", "ES256"]
 
 SPELLINGS: Mapping[str, Method] = {
@@ -24,7 +25,18 @@ SPELLINGS: Mapping[str, Method] = {
 }
 """Registered names of client authentication methods (RFC 7591 2, OpenID Connect Core 9, RFC 8705 2) and gatepass's."""
 WITH_SECRET = frozenset(("basic", "form", "secret_jwt"))
-WITH_ASSERTION = frozenset(("secret_jwt", "private_key_jwt"))
+SIGNING = frozenset(("secret_jwt", "private_key_jwt"))
+WITH_ASSERTION = SIGNING | {"assertion_file"}
+SUBJECTS: Mapping[str, tuple[str, ...]] = {
+    "jwt_bearer": ("subject_file", "subject_credential", "subject"),
+    "token_exchange": ("subject_file", "subject_credential"),
+}
+"""The grants that present another token, and the settings that may give it."""
+TOKEN_TYPES: Mapping[str, str] = {
+    name: f"urn:ietf:params:oauth:token-type:{name}"
+    for name in ("access_token", "refresh_token", "id_token", "saml1", "saml2", "jwt")
+}
+"""RFC 8693 3."""
 WELL_KNOWN = "/.well-known/"
 
 
@@ -69,7 +81,11 @@ class Oauth2Credential(Credential):
     Danger: The document decides where the secret is sent. It must name this issuer and an https endpoint.
     """
     grant_type: GrantType = "client_credentials"
-    """The OAuth grant. `refresh_token` has no other way to sign in if the refresh token is rejected."""
+    """The OAuth grant. `refresh_token` has no other way to sign in if the refresh token is rejected.
+
+    - `jwt_bearer`: a signed assertion about the subject (RFC 7523 2.1)
+    - `token_exchange`: the exchange of another token (RFC 8693)
+    """
     client_id: Annotated[str, Field(min_length=1)]
     """The client id.
 
@@ -83,6 +99,7 @@ class Oauth2Credential(Credential):
     - `form`: the secret in the form
     - `secret_jwt`: an assertion signed with the secret (HS256)
     - `private_key_jwt`: an assertion signed with a private key
+    - `assertion_file`: an assertion that another program keeps in `assertion_file`
     - `mtls`: the certificate of `network.client_cert` (RFC 8705)
     - `none`: no authentication
     """
@@ -92,8 +109,8 @@ class Oauth2Credential(Credential):
     Example: ${CLIENT_SECRET}
     """
     private_key: SecretText | None = None
-    """The private key for `private_key_jwt` as PEM without a pass phrase: RSA with at least 2048 bits, or P-256. It
-    requires the extra `crypto`. A key in a file is read again when the file changes.
+    """The private key for `private_key_jwt` and `subject` as PEM without a pass phrase: RSA with at least 2048 bits,
+    or P-256. It requires the extra `crypto`. A key in a file is read again when the file changes.
 
     Example: ${file:/run/secrets/key.pem}
     """
@@ -114,6 +131,44 @@ class Oauth2Credential(Credential):
 
     Danger: With `token_url`, an issuer that names another one's endpoint could use the assertion there. Prefer
     `issuer` if the issuer accepts it.
+    """
+    assertion_file: str | None = None
+    """The file with the JWT of `client_auth: assertion_file`: a projected service-account token of Kubernetes, or a
+    JWT-SVID. gatepass reads it for each fetch.
+
+    Example: /var/run/secrets/tokens/gatepass
+    """
+    assertion_type: AssertionType = "jwt-bearer"
+    """The type of the JWT in `assertion_file`: `jwt-bearer` (RFC 7523), or `jwt-spiffe` for a JWT-SVID
+    (draft-ietf-oauth-spiffe-client-auth)."""
+    subject: str | None = None
+    """The `sub` of the assertion that gatepass signs with `private_key` for `grant_type: jwt_bearer`. `iss` is the
+    client id, and `aud` is `assertion_audience`.
+
+    Example: svc-llm
+    """
+    subject_file: str | None = None
+    """The file with the assertion of `jwt_bearer`, or with the token that `token_exchange` presents. gatepass reads it
+    for each fetch.
+
+    Example: /var/run/secrets/tokens/gatepass
+    """
+    subject_credential: str | None = None
+    """The credential whose token is the assertion of `jwt_bearer`, or the token that `token_exchange` presents.
+
+    Example: corp
+    """
+    subject_token_type: str = "access_token"  # noqa: S105 - a type, not a secret
+    """The type of the presented token for `token_exchange`: a URI, or `access_token`, `refresh_token`, `id_token`,
+    `saml1`, `saml2`, `jwt`.
+
+    Example: jwt
+    """
+    requested_token_type: str | None = None
+    """The type of the token that `token_exchange` requests, written like `subject_token_type`. None: the issuer's
+    choice.
+
+    Example: access_token
     """
     username: str | None = None
     """The user name of the `password` grant.
@@ -152,8 +207,8 @@ class Oauth2Credential(Credential):
 
     Example: https://llm.corp.example
     """
-    resource: str | None = None
-    """The API that the token is for, as a resource indicator (RFC 8707).
+    resource: str | list[str] | None = None
+    """The API that the token is for, as a resource indicator (RFC 8707). A list is sent as repeated fields.
 
     Example: https://llm.corp.example
     """
@@ -171,7 +226,7 @@ class Oauth2Credential(Credential):
     @property
     def refreshes(self) -> bool:
         """Whether gatepass uses refresh tokens that the issuer returns."""
-        return self.grant_type != "client_credentials" or bool(self.refresh_token or self.refresh_token_file)
+        return self.grant_type in ("password", "refresh_token") or bool(self.refresh_token or self.refresh_token_file)
 
     @field_validator("issuer")
     @classmethod
@@ -182,9 +237,17 @@ class Oauth2Credential(Credential):
             raise ValueError("holds a query: an issuer's name has none (RFC 8414 2)")
         return url
 
+    @field_validator("subject_token_type", "requested_token_type")
+    @classmethod
+    def _is_token_type(cls, name: str | None) -> str | None:
+        if name is not None and name not in TOKEN_TYPES and ":" not in name:
+            raise ValueError(f"is neither a URI nor one of {', '.join(TOKEN_TYPES)}")
+        return name
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if found := [*_issuer_faults(self), *_client_auth_faults(self), *_grant_faults(self)]:
+        checks = (_issuer_faults, _client_auth_faults, _subject_faults, _grant_faults)
+        if found := [fault for check in checks for fault in check(self)]:
             raise settings_error(type(self).__name__, found)
         return self
 
@@ -196,7 +259,7 @@ def _issuer_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
         yield "issuer", "conflicts with token_url: keep one of them"
     if block.assertion_audience == "issuer" and block.issuer is None:
         yield "assertion_audience", "is issuer, but issuer is not set: write the audience itself"
-    if block.assertion_audience != "token_url" and block.client_auth not in WITH_ASSERTION:
+    if block.assertion_audience != "token_url" and block.client_auth not in SIGNING and block.subject is None:
         yield "assertion_audience", f"has no effect with client_auth: {block.client_auth}, which signs nothing"
 
 
@@ -216,8 +279,35 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     if method == "private_key_jwt" and block.private_key is None:
         yield "private_key", "is missing: client_auth: private_key_jwt signs with a private key"
     for setting in ("private_key", "key_id", "algorithm"):
-        if method != "private_key_jwt" and getattr(block, setting) is not None:
+        if method != "private_key_jwt" and block.subject is None and getattr(block, setting) is not None:
             yield setting, "belongs to client_auth: private_key_jwt"
+    if method == "assertion_file" and block.assertion_file is None:
+        yield "assertion_file", "is missing: client_auth: assertion_file reads the assertion there"
+    for setting in ("assertion_file", "assertion_type"):
+        if method != "assertion_file" and setting in block.model_fields_set:
+            yield setting, "belongs to client_auth: assertion_file"
+
+
+def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
+    grant, ways = block.grant_type, SUBJECTS.get(block.grant_type, ())
+    given = [name for name in SUBJECTS["jwt_bearer"] if getattr(block, name) is not None]
+    for name in given:
+        if name not in ways:
+            grants = " or ".join(grant for grant, names in SUBJECTS.items() if name in names)
+            yield name, f"belongs to grant_type: {grants}"
+    used = [name for name in given if name in ways]
+    if ways and not used:
+        yield ways[0], f"is missing (or {' or '.join(ways[1:])}): grant_type: {grant} presents a token"
+    for name in used[1:]:
+        yield name, f"conflicts with {used[0]}: keep one of them"
+    if "subject" in used and block.private_key is None and block.client_auth != "private_key_jwt":
+        yield "private_key", "is missing: gatepass signs the assertion about subject with it"
+    for name in ("subject_token_type", "requested_token_type"):
+        if grant != "token_exchange" and name in block.model_fields_set:
+            yield name, "belongs to grant_type: token_exchange"
+    for name in ("refresh_token", "refresh_token_file"):
+        if ways and getattr(block, name) is not None:
+            yield name, f"has no effect with grant_type: {grant}, which presents a token each time: remove it"
 
 
 def _grant_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
@@ -234,6 +324,8 @@ def _grant_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     # `extra` may replace the default grant, but not one that is configured.
     if block.refreshes or "grant_type" in block.model_fields_set:
         own_fields |= {"grant_type", "refresh_token", "username", "password"}
+    if block.grant_type in SUBJECTS:
+        own_fields |= {"assertion", "subject_token", "subject_token_type", "requested_token_type"}
     # `basic` sends the client id in a header, so `extra` may hold it.
     if block.client_auth != "basic":
         own_fields.add("client_id")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.config.references import open_regular
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES
-from gatepass.tokens.lifetime import Token
+from gatepass.tokens.lifetime import Token, safe_claims
 from gatepass.tokens.token_reply import (
     ReadTimes,
     TokenReplyFormat,
@@ -86,6 +86,34 @@ class WatchedFile:
 
 def _version_of(status: os.stat_result) -> FileVersion:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class PresentedFile:
+    """A token that another program keeps in a file, and that gatepass presents to an issuer.
+
+    `name` is the setting of `credential` that names the file.
+    """
+
+    def __init__(self, credential: str, name: str, path: str, clock: Clock) -> None:
+        self._setting = setting(credential, name)
+        self._path = path
+        self._clock = clock
+        self._file = WatchedFile(path, clock.wall)
+        self.mark = self._file.mark()
+
+    def read(self) -> str:
+        """Return the current token; raise FetchFailure, which is never definite because a repair needs no restart."""
+        text, wall_s = "", self._clock.wall()
+        try:
+            written = self._file.read()
+            text = written.text.strip()
+            at_s = ReadTimes(self._clock.now(), wall_s, written.written_s)
+            return parse_token_text(text, f"the file {self._path}", at_s).text
+        except FetchFailure as failure:
+            end = safe_claims(text, wall_s).get("exp")
+            times, clock = ("", "") if end is None else (f": exp {end}", " and the clock of this machine")
+            advice = f"check the program that writes the file{clock} ({self._setting})"
+            raise FetchFailure(f"{failure.reason}{times}; {advice}", quick=False) from None
 
 
 class FileSource:

@@ -1,7 +1,7 @@
 """Fetch tokens of `type: oauth2`: send a grant, with the client's proof, to the token endpoint (RFC 6749 4.3, 4.4, 6).
 
-`ClientAuthenticator` makes the proof (RFC 6749 2.3, RFC 7523, RFC 8705). `Discovery` finds the token endpoint in the
-issuer's document (OpenID Connect Discovery 1.0, RFC 8414).
+`LoginGrant` makes the grant (also RFC 7523 2.1, RFC 8693). `ClientAuthenticator` makes the proof (RFC 6749 2.3, RFC
+7523, RFC 8705). `Discovery` finds the token endpoint in the issuer's document (OpenID Connect Discovery 1.0, RFC 8414).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import re
 import secrets
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,17 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpx2
 
+from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.block import checked_url
-from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
-from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line
+from gatepass.config.credential.oauth2 import SPELLINGS, SUBJECTS, TOKEN_TYPES, AssertionType, Oauth2Credential
+from gatepass.errors import TokenUnavailable
+from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
+from gatepass.tokens.holder import TokenHolder, TokenUser
+from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line, token_error_body
 from gatepass.tokens.lifetime import Token, issuer_time
 from gatepass.tokens.secrets import revealed, secret_fields
-from gatepass.tokens.sources.file import WatchedFile
+from gatepass.tokens.sources.file import PresentedFile, WatchedFile
 from gatepass.tokens.sources.refresh_token import (
     INVALID_GRANT_CODES,
     Fields,
@@ -51,6 +54,8 @@ REREAD_S = 10.0
 requests."""
 _METHOD = re.compile(r"[a-z_]{1,40}\Z")
 _METHODS_SHOWN = 8
+GRANTED = ("refresh_token", "password", "assertion", "subject_token")
+"""Fields of a grant that hold a secret."""
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
 
@@ -162,8 +167,17 @@ class Discovery:
         )
 
 
-TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-"""RFC 7523 2.2."""
+ASSERTION_TYPES: Mapping[AssertionType, str] = {
+    "jwt-bearer": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    "jwt-spiffe": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+}
+"""RFC 7523 2.2, draft-ietf-oauth-spiffe-client-auth-02."""
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+"""RFC 7523 2.1."""
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - the name of a grant
+"""RFC 8693 2.1."""
+_ABOUT_SUBJECT = re.compile(r"subject|\btoken\b", re.IGNORECASE)
+"""In the text of an `invalid_request` that refuses the subject (RFC 8693 2.2.2)."""
 LIFETIME_S = 60
 BACKDATED_S = 10
 """How far `iat` and `nbf` are in the past. An issuer with a slow clock would reject them as future times."""
@@ -182,12 +196,12 @@ def login_fields(settings: Oauth2Credential) -> Fields:
     raise FetchFailure(f"there is no refresh token: {new_login_advice(settings)}", definite=True)
 
 
-def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
+def claims(client_id: str, subject: str, audience: str, wall_s: float) -> dict[str, Any]:
     """Return the claims of an assertion issued at `wall_s`: epoch seconds on the issuer's clock."""
     issued_s = int(wall_s) - BACKDATED_S
     return {
         "iss": client_id,
-        "sub": client_id,
+        "sub": subject,
         "aud": audience,
         # An issuer may reject an assertion that it has seen before (RFC 7523 3).
         "jti": secrets.token_urlsafe(_JTI_BYTES),
@@ -210,20 +224,24 @@ class ClientProof:
 
 
 class ClientAuthenticator:
-    """Authenticates one credential's client. Its only state is the measured skew of the issuer's clock."""
+    """Authenticates one credential's client. Its only state is `ahead_s`, the measured skew of the issuer's clock."""
 
-    def __init__(self, settings: Oauth2Credential) -> None:
+    def __init__(self, name: str, settings: Oauth2Credential, clock: Clock) -> None:
         self._settings = settings
         self._secret = settings.client_secret or Secret("")
-        self._key = settings.private_key
+        self._key = settings.private_key if settings.client_auth == "private_key_jwt" else None
+        path = settings.assertion_file
+        self._file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
         self._signer: Signer | None = None
         if settings.client_auth in ("secret_jwt", "private_key_jwt"):
             from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for these two methods
 
             self._signer = Signer(settings, self._secret, self._key)
-        self._ahead_s = 0.0
+        self.ahead_s = 0.0
 
     def secrets(self) -> tuple[Secret, ...]:
+        if self._file is not None:
+            return (self._file.mark,)
         if self._key is not None:
             return (self._key,)
         if self._settings.client_secret is None:
@@ -240,40 +258,133 @@ class ClientAuthenticator:
                 return ClientProof(((b"authorization", f"Basic {pair}".encode()),))
             case "form":
                 return ClientProof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
-            case "secret_jwt" | "private_key_jwt" | "mtls" | "none":
-                if self._signer is None:
+            case "secret_jwt" | "private_key_jwt" | "assertion_file" | "mtls" | "none":
+                if self._file is not None:
+                    assertion = self._file.read()
+                elif self._signer is not None:
+                    client_id, audience = settings.client_id, _audience(settings, token_url)
+                    assertion = self._signer.sign(claims(client_id, client_id, audience, wall_s + self.ahead_s))
+                else:
                     return ClientProof(fields=named)
-                assertion = claims(settings.client_id, self._audience(token_url), wall_s + self._ahead_s)
-                signed = self._signer.sign(assertion)
-                return ClientProof(fields=named | {"client_assertion_type": TYPE, "client_assertion": signed})
+                kind = ASSERTION_TYPES[settings.assertion_type]
+                return ClientProof(fields=named | {"client_assertion_type": kind, "client_assertion": assertion})
 
     def adjust_clock(self, reply: TimedTokenResponse) -> bool:
         """Return whether an assertion may have been refused for its times. The next one uses the issuer's clock."""
-        date_s = issuer_time(reply.headers)
-        if self._signer is None or date_s is None:
+        date_s, code = issuer_time(reply.headers), code_of(reply)
+        if date_s is None:
             return False
         ahead_s = date_s - reply.wall_s
-        is_unknown = reply.status == 401 or code_of(reply) == "invalid_client"
+        is_unknown = self._signer is not None and (reply.status == 401 or code == "invalid_client")
+        is_refused_grant = self._settings.subject is not None and code == "invalid_grant"
         # A small difference cannot be the reason, and must not cause a second request.
-        if not is_unknown or abs(ahead_s - self._ahead_s) < SKEW_S:
+        if not (is_unknown or is_refused_grant) or abs(ahead_s - self.ahead_s) < SKEW_S:
             return False
-        self._ahead_s = ahead_s  # the caller sends the request once more
+        self.ahead_s = ahead_s  # the caller sends the request once more
         return True
 
-    def _audience(self, token_url: str) -> str:
-        match self._settings.assertion_audience:
-            # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
-            case "token_url":
-                return token_url
-            case "issuer":
-                return self._settings.issuer or token_url
-            case own:
-                return own
+
+def _audience(settings: Oauth2Credential, token_url: str) -> str:
+    match settings.assertion_audience:
+        # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
+        case "token_url":
+            return token_url
+        case "issuer":
+            return settings.issuer or token_url
+        case own:
+            return own
 
 
 def _basic(client_id: str, secret: str) -> str:
     """Return the Basic credentials. RFC 6749 2.3.1: both parts are form-encoded before they are joined."""
     return b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()
+
+
+class LoginGrant:
+    """Makes the grants that require no earlier token of this credential. `subject` holds that of another one."""
+
+    def __init__(self, name: str, settings: Oauth2Credential, clock: Clock, subject: TokenHolder | None) -> None:
+        self._name = name
+        self._settings = settings
+        self._clock = clock
+        self._subject = subject
+        self._user = TokenUser(f"credential:{name}")
+        path = settings.subject_file
+        self._file = None if path is None else PresentedFile(name, "subject_file", path, clock)
+        self._signer: Signer | None = None
+        if settings.subject is not None and settings.private_key is not None:
+            from gatepass.tokens.sources.signer import Signer  # imports PyJWT
+
+            self._signer = Signer(settings, Secret(""), settings.private_key)
+
+    def secrets(self) -> tuple[Secret, ...]:
+        if self._file is not None:
+            return (self._file.mark,)
+        key = self._settings.private_key
+        return () if self._signer is None or key is None else (key,)
+
+    async def send(
+        self, send: Callable[[str | None], Awaitable[TimedTokenResponse]], by_s: float
+    ) -> TimedTokenResponse:
+        """Return the reply to `send` with the token of `subject_credential`, or None without one.
+
+        A refused token is renewed, and the next one is sent once. Raises FetchFailure if there is none until `by_s`.
+        """
+        if self._subject is None:
+            return await send(None)
+        held = await self._held(self._subject, by_s)
+        reply = await send(held.text)
+        if _refuses_subject(reply) and self._subject.reject(held.text, self._user):
+            try:
+                held = await self._held(self._subject, by_s, instead_of=held.text)
+            except TokenReissued:
+                return reply
+            reply = await send(held.text)
+            if _refuses_subject(reply):
+                self._subject.rejected_again(self._user)
+        if reply.is_success:
+            self._subject.confirm(held, self._user)
+        return reply
+
+    async def _held(self, subject: TokenHolder, by_s: float, instead_of: str | None = None) -> Token:
+        now, bound = self._clock.now(), setting(self._name, "timeout_s")
+        late = FetchFailure(f"credential {subject.name} has no token in time ({bound})", credential=subject.name)
+        try:
+            return await timeout(self._clock, max(0.0, by_s - now), subject.token(instead_of), late)
+        except TokenReissued:
+            raise
+        except TokenUnavailable as error:
+            # Never definite: after a repair of the other credential this one must not wait longer.
+            raise FetchFailure(str(error), quick=False, credential=subject.name) from None
+
+    def fields(self, presented: str | None, token_url: str, wall_s: float) -> Fields:
+        """Return the grant with the token `presented`, else from the file or signed at `wall_s` (issuer's clock)."""
+        settings = self._settings
+        if settings.grant_type not in SUBJECTS:
+            return login_fields(settings)
+        if self._file is not None:
+            presented = self._file.read()
+        elif self._signer is not None:
+            audience = _audience(settings, token_url)
+            presented = self._signer.sign(claims(settings.client_id, settings.subject or "", audience, wall_s))
+        if settings.grant_type == "jwt_bearer":
+            return {"grant_type": JWT_BEARER, "assertion": presented or ""}
+        given, wanted = settings.subject_token_type, settings.requested_token_type
+        requested = {} if wanted is None else {"requested_token_type": TOKEN_TYPES.get(wanted, wanted)}
+        return {
+            "grant_type": TOKEN_EXCHANGE,
+            "subject_token": presented or "",
+            "subject_token_type": TOKEN_TYPES.get(given, given),
+            **requested,
+        }
+
+
+def _refuses_subject(reply: TimedTokenResponse) -> bool:
+    code = code_of(reply)
+    if code == "invalid_request":
+        error = token_error_body(reply.document)
+        return error is not None and _ABOUT_SUBJECT.search(error.text or "") is not None
+    return code in INVALID_GRANT_CODES
 
 
 class Oauth2Source:
@@ -286,6 +397,7 @@ class Oauth2Source:
         client: httpx2.AsyncClient,
         clock: Clock,
         refresh_token_store: RefreshTokenStore | None = None,
+        subject: TokenHolder | None = None,
     ) -> None:
         url_setting = "token_url" if settings.issuer is None else None
         reply_format = TokenReplyFormat(
@@ -295,11 +407,13 @@ class Oauth2Source:
             credential=name,
             url_setting=url_setting,
             audience=settings.audience,
+            allows_no_type=settings.grant_type == "token_exchange",
         )
         self._settings = settings
         self._clock = clock
         self._issuer = TokenEndpointClient(name, settings, reply_format, client, clock)
-        self._client = ClientAuthenticator(settings)
+        self._client = ClientAuthenticator(name, settings, clock)
+        self._login = LoginGrant(name, settings, clock, subject)
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
         file = settings.refresh_token_file
         kept = (
@@ -311,6 +425,7 @@ class Oauth2Source:
         own = (settings.password, settings.refresh_token)
         self._secrets = (
             *self._client.secrets(),
+            *self._login.secrets(),
             *(secret for secret in own if secret is not None),
             *secret_fields(settings.extra),
         )
@@ -341,15 +456,24 @@ class Oauth2Source:
                 reply = await self._send(endpoint, grant, by_s)
             return reply
 
+        async def log_in(presented: str | None) -> TimedTokenResponse:
+            reply = await self._send(endpoint, self._grant(endpoint, presented), by_s)
+            if self._client.adjust_clock(reply):
+                reply = await self._send(endpoint, self._grant(endpoint, presented), by_s)
+            return reply
+
         reply = await self._rotation.refresh(exchange, by_s) if self._rotation is not None else None
         if reply is None:
-            reply = await exchange(login_fields(self._settings))
+            reply = await self._login.send(log_in, by_s)
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
             return self._at(endpoint).parse_token(reply)
         except FetchFailure as failure:
             raise self._advised(failure, reply, endpoint) from None
+
+    def _grant(self, endpoint: Endpoint, presented: str | None) -> Fields:
+        return self._login.fields(presented, endpoint.token_url, self._clock.wall() + self._client.ahead_s)
 
     async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
@@ -359,9 +483,10 @@ class Oauth2Source:
         given = {name: value for name, value in named.items() if value is not None}
         # The operator's own fields come last, because they override.
         own = {name: revealed(value, f"extra.{name}") for name, value in settings.extra.items()}
-        form = urlencode({**grant, **proof.fields, **given, **own}).encode()
+        # RFC 8707 2: several resources are fields with the same name
+        form = urlencode({**grant, **proof.fields, **given, **own}, doseq=True).encode()
         request = OutboundRequest("POST", endpoint.token_url, headers, form)
-        granted = (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)
+        granted = (Secret(grant[name]) for name in GRANTED if name in grant)
         return await self._at(endpoint).send(request, (*self._secrets, *proof.secrets, *granted), by_s)
 
     def _at(self, endpoint: Endpoint) -> TokenEndpointClient:

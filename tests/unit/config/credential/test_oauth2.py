@@ -14,6 +14,9 @@ SECRET = Secret("s3cr3t-of-the-client")
 PUBLIC = {"client_secret": None, "client_auth": "none", "grant_type": "refresh_token", "refresh_token": SECRET}
 SIGNED = {"client_secret": None, "client_auth": "private_key_jwt", "private_key": SECRET}
 CERTIFIED = {"client_secret": None, "client_auth": "mtls", "network": {"client_cert": "/c.pem"}}
+FEDERATED = {"client_secret": None, "client_auth": "assertion_file", "assertion_file": "/a"}
+BEARER = {"grant_type": "jwt_bearer"}
+EXCHANGE = {"grant_type": "token_exchange"}
 FOUND = {"token_url": None, "issuer": "https://sso.example"}
 LOGIN = {"grant_type": "password", "username": "bot", "password": SECRET}
 
@@ -34,7 +37,10 @@ def faults(**settings: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("written", "method"),
     [
-        *((name, name) for name in ("basic", "form", "secret_jwt", "private_key_jwt", "mtls", "none")),
+        *(
+            (name, name)
+            for name in ("basic", "form", "secret_jwt", "private_key_jwt", "assertion_file", "mtls", "none")
+        ),
         ("client_secret_basic", "basic"),
         ("client_secret_post", "form"),
         ("client_secret_jwt", "secret_jwt"),
@@ -64,6 +70,14 @@ def test_unknown_client_authentication_is_refused(written):
         {**SIGNED, "key_id": "k", "algorithm": "PS256"},
         {**SIGNED, **FOUND, "assertion_audience": "issuer"},
         CERTIFIED,
+        FEDERATED,
+        {**FEDERATED, "assertion_type": "jwt-spiffe"},
+        {**BEARER, "subject_file": "/s"},
+        {**BEARER, "subject_credential": "corp"},
+        {**BEARER, "subject": "svc", "private_key": SECRET, "assertion_audience": "https://sso.example"},
+        {**BEARER, **SIGNED, "subject": "svc"},
+        {**EXCHANGE, "subject_file": "/s", "subject_token_type": "jwt", "requested_token_type": "urn:x:y"},
+        {**EXCHANGE, "subject_credential": "corp", "resource": ["urn:a", "urn:b"]},
         PUBLIC,
         {**PUBLIC, "refresh_token": None, "refresh_token_file": "/var/lib/refresh"},
         {"client_secret": None, "client_auth": "none", "extra": {"grant_type": SECRET, "apikey": SECRET}},
@@ -140,6 +154,66 @@ def test_private_key_is_set_only_for_signatures():
     assert faults(**given, algorithm="RS256") == dict.fromkeys((*given, "algorithm"), stray)
 
 
+def test_assertion_file_and_its_method_belong_together():
+    assert faults(**{**FEDERATED, "assertion_file": None}) == {
+        "assertion_file": "is missing: client_auth: assertion_file reads the assertion there"
+    }
+    stray = "belongs to client_auth: assertion_file"
+    given = {"assertion_file": "/a", "assertion_type": "jwt-spiffe"}
+    assert faults(**given) == dict.fromkeys(given, stray)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            BEARER,
+            {"subject_file": "is missing (or subject_credential or subject): grant_type: jwt_bearer presents a token"},
+        ),
+        (
+            EXCHANGE,
+            {"subject_file": "is missing (or subject_credential): grant_type: token_exchange presents a token"},
+        ),
+        (
+            {**EXCHANGE, "subject_file": "/s", "subject_credential": "corp"},
+            {"subject_credential": "conflicts with subject_file: keep one of them"},
+        ),
+        (
+            {**EXCHANGE, "subject_file": "/s", "subject": "svc"},
+            {"subject": "belongs to grant_type: jwt_bearer"},
+        ),
+        (
+            {"subject_file": "/s"},
+            {"subject_file": "belongs to grant_type: jwt_bearer or token_exchange"},
+        ),
+        (
+            {**BEARER, "subject": "svc"},
+            {"private_key": "is missing: gatepass signs the assertion about subject with it"},
+        ),
+        (
+            {**BEARER, "subject_file": "/s", "subject_token_type": "jwt"},
+            {"subject_token_type": "belongs to grant_type: token_exchange"},
+        ),
+        (
+            {**EXCHANGE, "subject_file": "/s", "refresh_token": SECRET},
+            {
+                "refresh_token": "has no effect with grant_type: token_exchange, which presents a token each time: "
+                "remove it"
+            },
+        ),
+    ],
+)
+def test_a_grant_that_presents_a_token_has_one_place_for_it(settings, expected):
+    assert faults(**settings) == expected
+
+
+@pytest.mark.parametrize("name", ["subject_token_type", "requested_token_type"])
+def test_a_token_type_is_a_uri_or_a_short_name(name):
+    assert faults(**EXCHANGE, subject_file="/s", **{name: "acces_token"}) == {
+        name: "is neither a URI nor one of access_token, refresh_token, id_token, saml1, saml2, jwt"
+    }
+
+
 def test_each_grant_has_what_it_signs_in_with():
     assert faults(grant_type="password") == {
         "username": "is missing: grant_type: password requires it",
@@ -165,6 +239,9 @@ def test_each_grant_has_what_it_signs_in_with():
         ({"client_auth": "secret_jwt"}, "client_assertion"),
         (SIGNED, "client_assertion_type"),
         (CERTIFIED, "client_id"),
+        (FEDERATED, "client_assertion"),
+        ({**BEARER, "subject_file": "/s"}, "assertion"),
+        ({**EXCHANGE, "subject_file": "/s"}, "subject_token"),
         (PUBLIC, "refresh_token"),
         ({"refresh_token_file": "/x"}, "grant_type"),
         ({"grant_type": "client_credentials"}, "grant_type"),

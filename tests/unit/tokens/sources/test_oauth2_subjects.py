@@ -1,0 +1,200 @@
+"""Client assertions from a file, and the grants that present another token: jwt_bearer and token_exchange."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+
+from gatepass.errors import TokenUnavailable
+from gatepass.types import OutboundRequest, Secret
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.conftest import Endpoint
+from tests.unit.tokens.keys import private_pem, public_pem
+from tests.unit.tokens.scripted import (
+    RunningHolder,
+    ScriptedIssuer,
+    answer,
+    date,
+    failure_of,
+    oauth2,
+    refused,
+    signed,
+)
+
+WALL_S = 1_800_000_000
+TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"
+EXCHANGE = {"grant_type": "token_exchange"}
+SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+def form(request: OutboundRequest) -> dict[str, list[str]]:
+    return parse_qs(request.body.decode())
+
+
+def federated(file: Path, **settings: object):
+    given = {"client_auth": "assertion_file", "client_secret": None, "assertion_file": str(file)}
+    return oauth2(**{**given, **settings})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "assertion"
+    path.write_text(signed(iss="k8s", exp=WALL_S + 600) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "urn"),
+    [({}, BEARER), ({"assertion_type": "jwt-bearer"}, BEARER), ({"assertion_type": "jwt-spiffe"}, SPIFFE)],
+)
+async def test_the_assertion_in_a_file_authenticates_the_client(endpoint: Endpoint, file, settings, urn):
+    await endpoint.source(federated(file, **settings)).fetch()
+    assert form(endpoint.requests[0]) == {
+        "grant_type": ["client_credentials"],
+        "client_id": ["me"],
+        "client_assertion_type": [urn],
+        "client_assertion": [file.read_text().strip()],
+    }
+
+
+async def test_a_rotated_assertion_goes_with_the_next_fetch(endpoint: Endpoint, file):
+    source = endpoint.source(federated(file))
+    await source.fetch()
+    before = [secret.reveal() for secret in source.secrets()]
+    rotated = file.with_name("next")
+    rotated.write_text(signed(iss="k8s", exp=WALL_S + 4000))
+    rotated.replace(file)
+    assert [secret.reveal() for secret in source.secrets()] != before  # a refusal is tried again at once
+    await source.fetch()
+    assert form(endpoint.requests[1])["client_assertion"] == [file.read_text()]
+
+
+@pytest.mark.parametrize("name", ["assertion_file", "subject_file"])
+async def test_an_expired_file_is_named_with_its_end_and_nothing_is_sent(endpoint: Endpoint, file, name):
+    file.write_text(signed(iss="k8s", exp=WALL_S - 300))
+    settings = federated(file) if name == "assertion_file" else oauth2(**EXCHANGE, subject_file=str(file))
+    failure = await failure_of(endpoint.source(settings).fetch())
+    assert failure.reason == (
+        f"the file {file} contains a token that expired 300 s ago: exp 2027-01-15 07:55:00Z (300 s ago); check the "
+        f"program that writes the file and the clock of this machine (credentials.corp.{name})"
+    )
+    assert (failure.definite, failure.retry_quickly, endpoint.requests) == (False, False, [])
+
+
+async def test_a_file_that_vanishes_is_named_and_works_again_when_it_returns(endpoint: Endpoint, file):
+    source = endpoint.source(federated(file))
+    await source.fetch()
+    text = file.read_text()
+    file.unlink()
+    failure = await failure_of(source.fetch())
+    assert failure.reason == (
+        f"the file {file} cannot be read: No such file or directory; check the program that writes the file "
+        "(credentials.corp.assertion_file)"
+    )
+    assert (failure.definite, len(endpoint.requests)) == (False, 1)
+    file.write_text(text)
+    await source.fetch()
+    assert form(endpoint.requests[1])["client_assertion"] == [text.strip()]
+
+
+async def test_an_unreadable_file_is_a_failure_that_names_it(endpoint: Endpoint, file):
+    file.unlink()
+    file.mkdir()
+    failure = await failure_of(endpoint.source(federated(file)).fetch())
+    assert (str(file) in failure.reason, failure.definite, endpoint.requests) == (True, False, [])
+
+
+async def test_an_echoed_assertion_or_subject_is_masked(file):
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, answer({"error": "invalid_client", "error_description": file.read_text()}, 401))
+    settings = federated(file, **EXCHANGE, subject_file=str(file))
+    async with RunningHolder(clock, issuer, settings) as held:
+        with pytest.raises(TokenUnavailable) as caught:
+            await held.holder.token()
+    assert file.read_text().strip() not in str(caught.value)
+
+
+async def test_jwt_bearer_presents_the_assertion_in_a_file(endpoint: Endpoint, file):
+    await endpoint.source(oauth2(grant_type="jwt_bearer", subject_file=str(file), scope="llm")).fetch()
+    sent = form(endpoint.requests[0])
+    assert {name: sent[name] for name in ("grant_type", "assertion", "scope")} == {
+        "grant_type": ["urn:ietf:params:oauth:grant-type:jwt-bearer"],
+        "assertion": [file.read_text().strip()],
+        "scope": ["llm"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "audience"),
+    [({}, "https://sso.example/token"), ({"assertion_audience": "https://sso.example"}, "https://sso.example")],
+)
+async def test_jwt_bearer_signs_an_assertion_about_the_subject(endpoint: Endpoint, settings, audience):
+    key = Secret(private_pem("p256"))
+    await endpoint.source(
+        oauth2(grant_type="jwt_bearer", subject="svc-llm", private_key=key, key_id="k", **settings)
+    ).fetch()
+    sent = form(endpoint.requests[0])
+    assertion = sent["assertion"][0]
+    claims = jwt.decode(
+        assertion, public_pem("p256"), algorithms=["ES256"], audience=audience,
+        options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+    )  # fmt: skip
+    assert (claims["iss"], claims["sub"], jwt.get_unverified_header(assertion)["kid"]) == ("me", "svc-llm", "k")
+    assert "client_secret" in sent  # the client authenticates by its own method
+
+
+async def test_an_assertion_refused_for_its_times_is_signed_again_by_the_issuers_clock():
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock, refused("invalid_grant", 400, date(WALL_S + 300)))
+    settings = oauth2(grant_type="jwt_bearer", subject="svc", private_key=Secret(private_pem("p256")))
+    async with RunningHolder(clock, issuer, settings) as held:
+        await held.holder.token()
+    issued = [
+        jwt.decode(form(one)["assertion"][0], options={"verify_signature": False})["iat"] for one in issuer.requests
+    ]
+    assert issued[1] - issued[0] == 300
+
+
+async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, file):
+    settings = oauth2(
+        **EXCHANGE,
+        subject_file=str(file),
+        subject_token_type="jwt",
+        requested_token_type="access_token",
+        audience="https://llm.example",
+        resource=["urn:a", "urn:b"],
+        scope="a b",
+    )
+    await endpoint.source(settings).fetch()
+    assert form(endpoint.requests[0]) == {
+        "grant_type": ["urn:ietf:params:oauth:grant-type:token-exchange"],
+        "subject_token": [file.read_text().strip()],
+        "subject_token_type": [TOKEN_TYPE + "jwt"],
+        "requested_token_type": [TOKEN_TYPE + "access_token"],
+        "audience": ["https://llm.example"],
+        "resource": ["urn:a", "urn:b"],
+        "scope": ["a b"],
+        "client_id": ["me"],
+        "client_secret": ["s3cr3t-of-the-client"],
+    }
+
+
+async def test_token_exchange_has_defaults_and_passes_a_uri_unchanged(endpoint: Endpoint, file):
+    await endpoint.source(oauth2(**EXCHANGE, subject_file=str(file))).fetch()
+    await endpoint.source(oauth2(**EXCHANGE, subject_file=str(file), subject_token_type="urn:x:y")).fetch()
+    assert [form(one)["subject_token_type"] for one in endpoint.requests] == [
+        [TOKEN_TYPE + "access_token"],
+        ["urn:x:y"],
+    ]
+    assert "requested_token_type" not in form(endpoint.requests[0])
+
+
+@pytest.mark.parametrize(("grant", "unexpected"), [("token_exchange", None), ("jwt_bearer", "N_A")])
+async def test_a_token_without_a_type_is_ordinary_only_for_an_exchange(endpoint: Endpoint, file, grant, unexpected):
+    endpoint.answers(answer({"access_token": "a-jwt", "token_type": "N_A", "expires_in": 60}))
+    token = await endpoint.source(oauth2(grant_type=grant, subject_file=str(file))).fetch()
+    assert (token.text, token.unexpected_type) == ("a-jwt", unexpected)
