@@ -395,7 +395,7 @@ async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIte
                 yield step
                 if step.failed:
                     return
-        state.holders[name].start()
+        state.start_holder(name)
     begin(f"credential:{name}", "token")
     yield await check_token(state, name, state.holders[name])
 

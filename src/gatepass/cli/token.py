@@ -150,7 +150,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
 
     async with open_state(config) as state:
         holder, began_s = state.holders[name], state.clock.now()
-        holder.start()
+        state.start_holder(name)
         try:
             with progress(token_location(config.credentials[name])):
                 fetched = await holder.token()

@@ -28,6 +28,7 @@ from gatepass.config.wording import did_you_mean
 
 LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("upstreams", "*", "credential"), "credentials"),
+    (("credentials", "*", "subject_credential"), "credentials"),
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
     (("models", "*", "targets", "*", "upstream"), "upstreams"),
@@ -84,6 +85,21 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     for path, value in matches(tree, ("access", "keys", "*", "profile")):
         if isinstance(value, str) and value not in profiles:
             yield path, _unknown(value, "profiles", profiles)
+
+
+def subject_circles(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+    """Yield each `subject_credential` that leads back to its own credential."""
+    subjects = {path[1]: name for path, name in matches(tree, ("credentials", "*", "subject_credential"))}
+    for first in subjects:
+        chain = [first]
+        while isinstance(name := subjects.get(chain[-1]), str) and name not in chain:
+            chain.append(name)
+        if name == first:
+            shown = " → ".join(map(str, (*chain, first)))
+            yield (
+                ("credentials", first, "subject_credential"),
+                f"is a circle ({shown}): one of them needs another grant",
+            )
 
 
 def _unknown(value: str, block: str, names: list[str]) -> str:
@@ -326,4 +342,6 @@ def has_unshared_refresh_token(config: Config, name: str) -> bool:
     settings = config.credentials[name]
     if config.store is not None or not isinstance(settings, Oauth2Credential):
         return False
+    if settings.subject_credential is not None:
+        return has_unshared_refresh_token(config, settings.subject_credential)
     return settings.grant_type == "refresh_token" and settings.refresh_token_file is None

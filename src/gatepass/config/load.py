@@ -20,6 +20,7 @@ from gatepass.config.checks import (
     conflicts,
     exposed,
     likely_mistakes,
+    subject_circles,
     unknown_names,
     unreachable_settings,
     unsafe_settings,
@@ -49,7 +50,7 @@ OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name 
 OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **LIMIT_VARIABLES}
 """The variables that override a file, each with its setting."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-TREE_CHECKS = (unknown_names, unreachable_settings, unusable_files, unsafe_settings)
+TREE_CHECKS = (unknown_names, subject_circles, unreachable_settings, unusable_files, unsafe_settings)
 """Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")

@@ -21,7 +21,7 @@ from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
-from gatepass.config.credential.kinds import AnyCredential, token_location
+from gatepass.config.credential.kinds import AnyCredential, subject_of, token_location
 from gatepass.config.load import is_same
 from gatepass.config.model import Config, Limits
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
@@ -49,7 +49,7 @@ from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
-from gatepass.tokens.sharing import SharedSource, is_shareable, shared_refresh_token_store
+from gatepass.tokens.sharing import SharedSource, is_shared, shared_refresh_token_store
 from gatepass.tokens.source import Local, build_source, open_client
 from gatepass.types import Timeouts
 
@@ -196,7 +196,7 @@ class AppState(ProcessParts):
         """Start to fetch tokens in the background, so that an unreachable issuer does not delay the start."""
         if self.store is not None:
             settings = self.config.credentials.items()
-            credentials = [name for name, one in settings if is_shareable(one.type, self.store.scope)]
+            credentials = [name for name, one in settings if is_shared(one, self.store.scope)]
             if credentials:
                 LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
             self.store.start()
@@ -234,6 +234,13 @@ class AppState(ProcessParts):
             if one.holder is not None
         }
         return {name: age_s for name, age_s in ages_s.items() if age_s is not None}
+
+    def start_holder(self, name: str) -> None:
+        """Start the holder of one credential, and first that of its subject. Those that run continue."""
+        if (subject := subject_of(self.config.credentials[name])) is not None:
+            self.start_holder(subject)
+        if not self.holders[name].is_started:
+            self.holders[name].start()
 
     def retry_failing(self) -> list[str]:
         """Let each failing or rejected credential fetch now. Return their names."""
@@ -325,11 +332,19 @@ def next_app_state(config: Config, tls_contexts: TLSContexts, previous: AppState
 
 def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, previous: AppState | None) -> AppState:
     connections = {name: _issuer_connection(one, tls_contexts) for name, one in config.credentials.items()}
-    holders = {
-        name: _kept_holder(name, credential, connections[name], previous)
-        or _create_holder(name, credential, parts, tls_contexts)
-        for name, credential in config.credentials.items()
-    }
+    made: dict[str, TokenHolder] = {}
+
+    def holder_of(name: str) -> TokenHolder:
+        if name not in made:
+            credential = config.credentials[name]
+            subject_name = subject_of(credential)  # the configuration has no circles
+            subject = None if subject_name is None else holder_of(subject_name)
+            made[name] = _kept_holder(name, credential, connections[name], subject, previous) or _create_holder(
+                name, credential, parts, tls_contexts, subject
+            )
+        return made[name]
+
+    holders = {name: holder_of(name) for name in config.credentials}
     upstreams = {
         name: _create_upstream(name, config, holders, _transport(name, config, tls_contexts, parts, previous), parts)
         for name in config.upstreams
@@ -373,10 +388,16 @@ def _issuer_connection(settings: AnyCredential, tls_contexts: TLSContexts) -> Is
 
 
 def _kept_holder(
-    name: str, settings: AnyCredential, connection: IssuerConnection, previous: AppState | None
+    name: str,
+    settings: AnyCredential,
+    connection: IssuerConnection,
+    subject: TokenHolder | None,
+    previous: AppState | None,
 ) -> TokenHolder | None:
-    """Return the holder of a credential that did not change, None for a new or changed one."""
+    """Return the holder of a credential that did not change, nor its `subject`. None for a new or changed one."""
     if previous is None or name not in previous.holders or connection != previous.issuer_connections[name]:
+        return None
+    if subject is not None and subject not in previous.holders.values():
         return None
     return previous.holders[name] if is_same(settings, previous.config.credentials[name]) else None
 
@@ -414,13 +435,15 @@ def limit_inspector(state: AppState) -> None:
     state.observers.switch(state.inspector, on=limit_bytes > 0)
 
 
-def _create_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_contexts: TLSContexts) -> TokenHolder:
+def _create_holder(
+    name: str, settings: AnyCredential, parts: ProcessParts, tls_contexts: TLSContexts, subject: TokenHolder | None
+) -> TokenHolder:
     clock, store = parts.clock, parts.store
     waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings))
     client = open_client(settings, tls_contexts)
     refresh_token_store = None if store is None else shared_refresh_token_store(settings, store, clock)
-    source = build_source(name, settings, client, clock, refresh_token_store)
-    if store is None or not is_shareable(settings.type, store.scope):
+    source = build_source(name, settings, client, clock, refresh_token_store, subject)
+    if store is None or not is_shared(settings, store.scope):
         return TokenHolder(name, source, clock, parts.redactor, waits)
     shared = SharedSource(source, settings, store, clock)
     holder = TokenHolder(name, shared, clock, parts.redactor, waits)

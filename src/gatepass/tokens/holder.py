@@ -1,7 +1,7 @@
 """Keep one valid token per credential, and never return an expired one.
 
-`TokenHolder` shares one fetch of its `TokenSource` between all requests. `RefreshTask` fetches without traffic. `RenewalLimiter` bounds
-the renewals that rejections by upstreams cause.
+`TokenHolder` shares one fetch of its `TokenSource` between all requests. `RefreshTask` fetches without traffic.
+`RenewalLimiter` bounds the renewals that rejections by upstreams cause.
 """
 
 from __future__ import annotations
@@ -178,6 +178,10 @@ class TokenHolder:
             raise RuntimeError(f"the holder of credential {self.name} has been started already")
         self._tasks = Tasks()
         self._refresh_task.start(self._tasks)
+
+    @property
+    def is_started(self) -> bool:
+        return self._tasks is not None
 
     async def aclose(self) -> None:
         """End all tasks of this holder. Waiting requests get TokenUnavailable."""

@@ -14,6 +14,7 @@ import msgspec
 
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
+from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
 from gatepass.tokens.failure import BUSY, PROBE_S, FetchFailure, shared_pause_s
@@ -51,6 +52,15 @@ def is_shareable(kind: str, reach: StoreScope) -> bool:
     library and the machine's own identity differ between machines.
     """
     return kind not in LOCAL_TYPES and (reach is StoreScope.MACHINE or kind in _COMPLETE_IN_CONFIGURATION)
+
+
+def is_shared(settings: AnyCredential, reach: StoreScope) -> bool:
+    """Return whether processes within `reach` share this credential's tokens. Each presents its own file or subject."""
+    if isinstance(settings, Oauth2Credential) and (
+        settings.assertion_file or settings.subject_file or settings.subject_credential
+    ):
+        return False
+    return is_shareable(settings.type, reach)
 
 
 class _Record:

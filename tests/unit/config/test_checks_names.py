@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.checks import NO_ROUTE, unknown_names, unreachable_settings
+from gatepass.config.checks import NO_ROUTE, subject_circles, unknown_names, unreachable_settings
 from gatepass.config.references import Reference
 
 
@@ -112,3 +112,20 @@ def test_a_suggestion_with_a_route_is_not_reported():
     assert suggesting("gpt-4o") == suggesting("tiny") == suggesting(None) == []
     assert suggesting("any", operations={"chat": {"upstream": "chat"}}, upstreams=TWO) == []
     assert list(unknown_names({"models": {"tiny": {"suggest": "any"}, "*": {}}})) == []
+
+
+def test_a_subject_is_a_known_credential():
+    tree = {"credentials": {"llm": {"subject_credential": "crop"}, "corp": {}}}
+    text = "'crop' is not a name under credentials; did you mean corp?"
+    assert list(unknown_names(tree)) == [(("credentials", "llm", "subject_credential"), text)]
+
+
+def test_subjects_that_lead_back_to_themselves_are_reported():
+    subjects = {"a": "b", "b": "a", "c": "a", "d": "d", "e": "f", "f": None}
+    tree = {"credentials": {name: {"subject_credential": subject} for name, subject in subjects.items()}}
+    text = "is a circle ({}): one of them needs another grant"
+    assert list(subject_circles(tree)) == [
+        (("credentials", "a", "subject_credential"), text.format("a → b → a")),
+        (("credentials", "b", "subject_credential"), text.format("b → a → b")),
+        (("credentials", "d", "subject_credential"), text.format("d → d")),
+    ]

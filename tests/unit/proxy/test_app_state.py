@@ -1,10 +1,18 @@
 import pytest
 
+from gatepass.config.model import Config
 from gatepass.config.upstream import AzureConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect
 from gatepass.dialects.base import Dialect
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
-from gatepass.proxy.app_state import OPTIONAL_MODELS, OptionalOperations, dialect_of
+from gatepass.http_client.tls import TLSContexts
+from gatepass.proxy.app_state import (
+    OPTIONAL_MODELS,
+    OptionalOperations,
+    create_app_state,
+    dialect_of,
+    next_app_state,
+)
 
 BASE = "https://h.example"
 CLASSIC = {"api_version": "2024-10-21"}
@@ -36,3 +44,21 @@ def test_invented_names_of_models_do_not_fill_the_memory():
     for number in range(3 * OPTIONAL_MODELS):
         optional.remember(("count_tokens", f"model-{number}"), 600.0)
         assert len(optional.absent_until_s) <= OPTIONAL_MODELS
+
+
+def exchanging(secret: str) -> Config:
+    """`llm` exchanges the token of `corp`, which comes after it; `other` stands alone."""
+    corp = {"type": "oauth2", "token_url": f"{BASE}/token", "client_id": "me", "client_secret": "s3cr3t-of-the-client"}
+    llm = {**corp, "grant_type": "token_exchange", "subject_credential": "corp"}
+    credentials = {"llm": llm, "corp": {**corp, "client_secret": secret}, "other": corp}
+    return Config.model_validate({"credentials": credentials, "upstreams": {"chat": {"base_url": BASE}}})
+
+
+async def test_a_reload_that_changes_a_subject_rebuilds_what_depends_on_it():
+    before = create_app_state(exchanging("s3cr3t-number-one"))
+    same = next_app_state(exchanging("s3cr3t-number-one"), TLSContexts(before.tls_contexts), before)
+    changed = next_app_state(exchanging("s3cr3t-number-two"), TLSContexts(before.tls_contexts), before)
+    assert list(before.holders) == ["llm", "corp", "other"]
+    kept = {name: changed.holders[name] is holder for name, holder in before.holders.items()}
+    assert kept == {"llm": False, "corp": False, "other": True}
+    assert dict(same.holders) == dict(before.holders)

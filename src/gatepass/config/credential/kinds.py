@@ -269,3 +269,8 @@ def token_location(credential: Credential) -> str:
 
 def _host(url: str) -> str:
     return urlsplit(url).netloc
+
+
+def subject_of(settings: AnyCredential) -> str | None:
+    """Return the name of the credential whose token this one presents to its issuer; None if it presents none."""
+    return settings.subject_credential if isinstance(settings, Oauth2Credential) else None

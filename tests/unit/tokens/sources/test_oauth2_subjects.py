@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import parse_qs
 
 import jwt
 import pytest
 
 from gatepass.errors import TokenUnavailable
+from gatepass.observability.redaction import Redactor
+from gatepass.tokens import TokenHolder, WaitBudget, build_source
 from gatepass.types import OutboundRequest, Secret
-from tests.unit.clock import DrivenClock
+from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import (
+    Hang,
+    Mint,
     RunningHolder,
     ScriptedIssuer,
     answer,
@@ -198,3 +203,92 @@ async def test_a_token_without_a_type_is_ordinary_only_for_an_exchange(endpoint:
     endpoint.answers(answer({"access_token": "a-jwt", "token_type": "N_A", "expires_in": 60}))
     token = await endpoint.source(oauth2(grant_type=grant, subject_file=str(file))).fetch()
     assert (token.text, token.unexpected_type) == ("a-jwt", unexpected)
+
+
+class Chain:
+    """`corp`, and `llm` that exchanges the token of `corp`. Use as `async with`."""
+
+    def __init__(self, corp: tuple[object, ...] = (), llm: tuple[object, ...] = (), **settings: object) -> None:
+        self.clock = DrivenClock()
+        self.corp_issuer = ScriptedIssuer(self.clock, *corp)  # type: ignore[arg-type]
+        self.llm_issuer = ScriptedIssuer(self.clock, *llm, otherwise=Mint(text="llm-token"))  # type: ignore[arg-type]
+        self.corp = holder("corp", oauth2(), self.corp_issuer, self.clock)
+        exchange = oauth2(**EXCHANGE, subject_credential="corp", **settings)
+        self.llm = holder("llm", exchange, self.llm_issuer, self.clock, self.corp)
+
+    async def __aenter__(self) -> Self:
+        self.llm.start()  # the order of the starts does not matter
+        self.corp.start()
+        await settle()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.llm.aclose()
+        await self.corp.aclose()
+        await settle()
+        assert [(one.open, one.under_way) for one in (self.corp_issuer, self.llm_issuer)] == [(0, 0)] * 2
+
+    @property
+    def presented(self) -> list[str]:
+        return [form(one)["subject_token"][0] for one in self.llm_issuer.requests]
+
+
+def holder(name: str, settings: Any, issuer: ScriptedIssuer, clock: DrivenClock, subject: Any = None) -> TokenHolder:
+    source = build_source(name, settings, issuer, clock, subject=subject)
+    return TokenHolder(name, source, clock, Redactor(), WaitBudget(settings.timeout_s, random_fraction=lambda: 0.0))
+
+
+async def test_the_subject_is_the_current_token_of_the_other_credential():
+    async with Chain() as chain:
+        assert (await chain.llm.token()).text == "llm-token"
+        assert (chain.presented, chain.corp_issuer.calls) == (["token-1"], 1)
+
+
+async def test_both_tokens_that_expired_are_fetched_once_in_order():
+    async with Chain() as chain:
+        chain.clock.suspend(3600)
+        assert (await chain.llm.token()).text == "llm-token"
+        assert (chain.presented, chain.corp_issuer.calls) == (["token-1", "token-2"], 2)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refused("invalid_grant", 400),
+        answer({"error": "invalid_request", "error_description": "subject_token is expired"}, 400),
+    ],
+)
+async def test_a_refused_subject_is_renewed_once(refusal):
+    async with Chain(llm=(refusal,)) as chain:
+        assert (await chain.llm.token()).text == "llm-token"
+        assert (chain.presented, chain.corp_issuer.calls) == (["token-1", "token-2"], 2)
+
+
+async def test_a_subject_refused_twice_is_the_failure_of_the_exchange():
+    refusal = refused("invalid_grant", 400)
+    async with Chain(llm=(refusal, refusal)) as chain:
+        with pytest.raises(TokenUnavailable, match="invalid_grant") as caught:
+            await chain.llm.token()
+        assert (caught.value.hop, chain.presented) == ("credential:llm", ["token-1", "token-2"])
+
+
+async def test_another_mistake_in_a_request_does_not_renew_the_subject():
+    wrong = answer({"error": "invalid_request", "error_description": "unknown audience"}, 400)
+    async with Chain(llm=(wrong, wrong)) as chain:
+        assert chain.corp_issuer.calls == 1
+
+
+async def test_a_failure_of_the_subject_names_its_credential():
+    async with Chain(corp=(refused(),) * 3) as chain:
+        with pytest.raises(TokenUnavailable, match="no token for credential corp: ") as caught:
+            await chain.llm.token()
+        assert (caught.value.hop, chain.presented) == ("credential:corp", [])
+
+
+async def test_the_wait_for_the_subject_is_bounded():
+    async with Chain(corp=(Hang(),) * 9, timeout_s=2.0) as chain:
+        await chain.clock.advance(2.5)
+        with pytest.raises(TokenUnavailable) as caught:
+            await chain.llm.token()
+        assert caught.value.hop == "credential:corp"
+        assert "credential corp has no token in time (credentials.llm.timeout_s)" in str(caught.value)
