@@ -466,6 +466,7 @@ class TokenUnavailable(GatepassError):
 
     def __init__(self, message: str, *, credential: str, retry_after_s: float | None = None) -> None:
         super().__init__(message, hop=f"credential:{credential}", retry_after_s=retry_after_s)
+        self.credential = credential
 
 
 class UpstreamError(GatepassError):

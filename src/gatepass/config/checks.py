@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Access, AccessKey, keys_in, resolved
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
+from gatepass.config.credential.kinds import chain_of
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves, lookup, matches
 from gatepass.config.model import Config, ServerConfig
@@ -339,9 +340,7 @@ def has_unshared_refresh_token(config: Config, name: str) -> bool:
     Most issuers revoke a refresh token when it is used, and all tokens of the login if it is used twice (RFC 9700
     4.14.2). Without a file or a store another process cannot get the next one. Other grants can log in at any time.
     """
-    settings = config.credentials[name]
-    if config.store is not None or not isinstance(settings, Oauth2Credential):
-        return False
-    if settings.subject_credential is not None:
-        return has_unshared_refresh_token(config, settings.subject_credential)
-    return settings.grant_type == "refresh_token" and settings.refresh_token_file is None
+    return config.store is None and any(
+        isinstance(one, Oauth2Credential) and one.grant_type == "refresh_token" and one.refresh_token_file is None
+        for one in chain_of(name, config.credentials).values()
+    )

@@ -21,7 +21,7 @@ from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
-from gatepass.config.credential.kinds import AnyCredential, subject_of, token_location
+from gatepass.config.credential.kinds import AnyCredential, chain_of, token_location
 from gatepass.config.load import is_same
 from gatepass.config.model import Config, Limits
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
@@ -195,8 +195,8 @@ class AppState(ProcessParts):
     def start(self) -> None:
         """Start to fetch tokens in the background, so that an unreachable issuer does not delay the start."""
         if self.store is not None:
-            settings = self.config.credentials.items()
-            credentials = [name for name, one in settings if is_shared(one, self.store.scope)]
+            known, reach = self.config.credentials, self.store.scope
+            credentials = [name for name in known if is_shared(chain_of(name, known).values(), reach)]
             if credentials:
                 LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
             self.store.start()
@@ -237,10 +237,9 @@ class AppState(ProcessParts):
 
     def start_holder(self, name: str) -> None:
         """Start the holder of one credential, and first that of its subject. Those that run continue."""
-        if (subject := subject_of(self.config.credentials[name])) is not None:
-            self.start_holder(subject)
-        if not self.holders[name].is_started:
-            self.holders[name].start()
+        for one in reversed(chain_of(name, self.config.credentials)):
+            if not self.holders[one].is_started:
+                self.holders[one].start()
 
     def retry_failing(self) -> list[str]:
         """Let each failing or rejected credential fetch now. Return their names."""
@@ -337,10 +336,10 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
     def holder_of(name: str) -> TokenHolder:
         if name not in made:
             credential = config.credentials[name]
-            subject_name = subject_of(credential)  # the configuration has no circles
-            subject = None if subject_name is None else holder_of(subject_name)
+            _, *subjects = chain_of(name, config.credentials)
+            subject = holder_of(subjects[0]) if subjects else None
             made[name] = _kept_holder(name, credential, connections[name], subject, previous) or _create_holder(
-                name, credential, parts, tls_contexts, subject
+                name, config.credentials, parts, tls_contexts, subject
             )
         return made[name]
 
@@ -397,7 +396,7 @@ def _kept_holder(
     """Return the holder of a credential that did not change, nor its `subject`. None for a new or changed one."""
     if previous is None or name not in previous.holders or connection != previous.issuer_connections[name]:
         return None
-    if subject is not None and subject not in previous.holders.values():
+    if subject is not None and subject is not previous.holders.get(subject.name):
         return None
     return previous.holders[name] if is_same(settings, previous.config.credentials[name]) else None
 
@@ -436,18 +435,26 @@ def limit_inspector(state: AppState) -> None:
 
 
 def _create_holder(
-    name: str, settings: AnyCredential, parts: ProcessParts, tls_contexts: TLSContexts, subject: TokenHolder | None
+    name: str,
+    credentials: Mapping[str, AnyCredential],
+    parts: ProcessParts,
+    tls_contexts: TLSContexts,
+    subject: TokenHolder | None,
 ) -> TokenHolder:
     clock, store = parts.clock, parts.store
+    settings, *subjects = chain = chain_of(name, credentials).values()
     waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings))
     client = open_client(settings, tls_contexts)
     refresh_token_store = None if store is None else shared_refresh_token_store(settings, store, clock)
     source = build_source(name, settings, client, clock, refresh_token_store, subject)
-    if store is None or not is_shared(settings, store.scope):
-        return TokenHolder(name, source, clock, parts.redactor, waits)
-    shared = SharedSource(source, settings, store, clock)
-    holder = TokenHolder(name, shared, clock, parts.redactor, waits)
-    shared.attach(store.cache, holder)
+    if store is None or not is_shared(chain, store.scope):
+        holder = TokenHolder(name, source, clock, parts.redactor, waits)
+    else:
+        shared = SharedSource(source, settings, store, clock, subjects)
+        holder = TokenHolder(name, shared, clock, parts.redactor, waits)
+        shared.attach(store.cache, holder)
+    if subject is not None:
+        subject.precede(holder)
     return holder
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NoReturn, Protocol
+from weakref import WeakSet
 
 import msgspec
 
@@ -169,6 +170,7 @@ class TokenHolder:
         self._secret_hash = 0
         self._secret_hint = ""
         self._tasks: Tasks | None = None
+        self._dependants = WeakSet[TokenHolder]()  # a reload replaces some, and keeps this holder
         self._refresh_task = RefreshTask(name, clock, self._run_due, self._fail)
         self._closed = False
 
@@ -178,6 +180,10 @@ class TokenHolder:
             raise RuntimeError(f"the holder of credential {self.name} has been started already")
         self._tasks = Tasks()
         self._refresh_task.start(self._tasks)
+
+    def precede(self, dependant: TokenHolder) -> None:
+        """Let `dependant`, which presents this holder's tokens, fetch at once after a failure if a new one arrives."""
+        self._dependants.add(dependant)
 
     @property
     def is_started(self) -> bool:
@@ -249,6 +255,11 @@ class TokenHolder:
         self._fetch_if_due(now)
         self._refresh_task.wake()
         return True
+
+    def retry_with_subject(self) -> None:
+        """Fetch now if the last fetch failed, because the subject has a new token. A running fetch receives it."""
+        if self._failure_state is not None and self._fetch is None:
+            self.retry()
 
     def rejection_age_s(self, upstream: str, base_url: str) -> float | None:
         """Return the seconds since an upstream rejected a token, None if it has accepted one since."""
@@ -432,6 +443,8 @@ class TokenHolder:
         self._rejections.set_current(token, now)
         self._wake_requests()
         self._refresh_task.wake()
+        for dependant in [*self._dependants]:
+            dependant.retry_with_subject()
 
     def _fail(self, error: BaseException) -> None:
         now = self._clock.now()

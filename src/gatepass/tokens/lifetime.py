@@ -52,9 +52,10 @@ MAX_CLAIM_CHARS = 200
 CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 """Claims that identify the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
 _MACHINE = re.compile(
-    r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|[^@\s]+@clients", re.IGNORECASE
+    r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|spiffe://[^@\s]+|[^@\s]+@clients",
+    re.IGNORECASE,
 )
-"""Subjects that are not a person: a UUID, a Kubernetes service account, a client of Auth0."""
+"""Subjects that are not a person: a UUID, a Kubernetes service account, a SPIFFE ID, a client of Auth0."""
 
 
 class TokenKind(StrEnum):

@@ -19,8 +19,9 @@ from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import leaves
 from gatepass.config.references import Reference
-from gatepass.observability.redaction import Redactor
+from gatepass.observability.redaction import Redactor, decoded
 from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.lifetime import claims_of
 from gatepass.types import Secret
 
 _PUBLIC = frozenset(
@@ -41,8 +42,10 @@ _WORD = re.compile(
 LONG_CHARS = 8
 """A shorter text of a body is masked only if its name or a reference marks it as a secret."""
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
-_CHANGING_FILES = frozenset({"refresh_token_file", "assertion_file", "subject_file"})
-"""Files whose content changes although the client remains the same. It is not part of the fingerprint."""
+_WRITTEN_FILES = frozenset({"refresh_token_file"})
+"""Files that a source writes itself. Their content is not part of the fingerprint."""
+_PRESENTED_FILES = frozenset({"assertion_file", "subject_file"})
+"""Files with a token that is rotated. Its issuer and subject are part of the fingerprint if it is a JWT."""
 _FILES = frozenset({"client_cert", "client_key"})
 
 
@@ -107,10 +110,14 @@ def _is_public(name: str) -> bool:
     return re.sub(r"[-_ ]", "", name).lower() in _PUBLIC
 
 
-def credential_fingerprint(settings: Credential) -> str:
-    """Return a digest of `settings`, with files and references read again; raise ValueError or OSError."""
+def credential_fingerprint(settings: Credential, *subjects: Credential) -> str:
+    """Return a digest of `settings`, and of the `subjects` whose tokens it presents; raise ValueError or OSError.
+
+    Files and references are read again.
+    """
+    value = _json_value([settings, *subjects] if subjects else settings)
     # Sorted, because two replicas may write the same settings in another order.
-    document = json.dumps(_json_value(settings), sort_keys=True, separators=(",", ":"))
+    document = json.dumps(value, sort_keys=True, separators=(",", ":"))
     # A variable may hold bytes that are not UTF-8. Python decodes them as surrogates.
     return sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -134,9 +141,16 @@ def _json_value(value: Any) -> Any:
 
 def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
     """Return digests of the named files. The same path may contain another key on another machine."""
-    files = (name for name in members if name not in _CHANGING_FILES and (name.endswith("_file") or name in _FILES))
+    files = (name for name in members if name not in _WRITTEN_FILES and (name.endswith("_file") or name in _FILES))
     named = {name: path for name in files if isinstance(path := members[name], str)}
-    return {name: sha256(Path(path).expanduser().read_bytes()).hexdigest() for name, path in named.items()}
+    return {name: _file_digest(path, is_presented=name in _PRESENTED_FILES) for name, path in named.items()}
+
+
+def _file_digest(path: str, *, is_presented: bool) -> str:
+    content = Path(path).expanduser().read_bytes()
+    claims = (claims_of(decoded(content).strip()) if is_presented else None) or {}
+    owner = [claims.get(name) for name in ("iss", "sub")]
+    return sha256(content if None in owner else json.dumps(owner).encode()).hexdigest()
 
 
 def refresh_token_fingerprint(settings: Oauth2Credential) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -54,13 +54,9 @@ def is_shareable(kind: str, reach: StoreScope) -> bool:
     return kind not in LOCAL_TYPES and (reach is StoreScope.MACHINE or kind in _COMPLETE_IN_CONFIGURATION)
 
 
-def is_shared(settings: AnyCredential, reach: StoreScope) -> bool:
-    """Return whether processes within `reach` share this credential's tokens. Each presents its own file or subject."""
-    if isinstance(settings, Oauth2Credential) and (
-        settings.assertion_file or settings.subject_file or settings.subject_credential
-    ):
-        return False
-    return is_shareable(settings.type, reach)
+def is_shared(settings: Iterable[AnyCredential], reach: StoreScope) -> bool:
+    """Return whether processes within `reach` share the tokens of the first credential. The others are its subjects."""
+    return all(is_shareable(one.type, reach) for one in settings)
 
 
 class _Record:
@@ -130,6 +126,7 @@ class FailureRecord(_Record):
     unclear: bool = False
     free_tries: int = 0
     began_s: float = 0.0
+    credential: str | None = None
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
@@ -148,6 +145,7 @@ class FailureRecord(_Record):
             failure.unclear,
             failure.free_tries,
             began_s,
+            failure.credential,
         )
 
     def applies_to(self, process: str, now_s: float) -> bool:
@@ -168,6 +166,7 @@ class FailureRecord(_Record):
             retry_after_s=self.until_s - now_s,
             free_tries=self.free_tries,
             from_other_process=True,
+            credential=self.credential,
         )
 
 
@@ -189,11 +188,15 @@ class SharedSource:
     A process without the lease polls for the leader's result. If the leader dies, its lease ends LEASE_S later. The
     names in the store derive from the credential's fingerprint at the time of the fetch. So a process with a changed
     secret shares nothing with a process that has the old one. Without the store each process fetches for itself.
+    `subjects` are the credentials whose tokens are presented: that of `settings`, that one's own, and so on.
     """
 
-    def __init__(self, source: TokenSource, settings: Credential, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, source: TokenSource, settings: Credential, store: Store, clock: Clock, subjects: Sequence[Credential] = ()
+    ) -> None:
         self._source = source
         self._settings = settings
+        self._subjects = subjects
         self._store = store
         self._clock = clock
         self._owner = secrets.token_hex(8)
@@ -248,7 +251,7 @@ class SharedSource:
 
     def _names_now(self) -> SharedTokenNames | None:
         try:
-            return SharedTokenNames.of(credential_fingerprint(self._settings))
+            return SharedTokenNames.of(credential_fingerprint(self._settings, *self._subjects))
         except (ValueError, OSError):
             return None
 

@@ -65,6 +65,7 @@ def test_safe_claims_are_shown_in_their_order_and_no_others():
         ({"sub": "bot", "cid": "bot"}, "bot"),
         ({"sub": "6ba7b810-9dad-11d1-80b4-00c04fd430c8"}, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
         ({"sub": "system:serviceaccount:llm:gatepass"}, "system:serviceaccount:llm:gatepass"),
+        ({"sub": "spiffe://corp.example/ns/llm/sa/gatepass"}, "spiffe://corp.example/ns/llm/sa/gatepass"),
         ({"sub": "abcDEF@clients"}, "abcDEF@clients"),
         ({"sub": "alice.smith@corp.example"}, "not shown, 24 characters: it may be a person's name"),
         ({"sub": "alice.smith", "azp": "bot"}, "not shown, 11 characters: it may be a person's name"),

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from gatepass.config.references import Reference
 from gatepass.tokens.secrets import credential_fingerprint
 from gatepass.types import Secret
-from tests.unit.tokens.scripted import http_json, oauth2
+from tests.unit.tokens.scripted import http_json, oauth2, signed
+
+EXCHANGE = {"grant_type": "token_exchange"}
 
 VARIANTS = {
     "client_id": "other",
@@ -94,6 +96,28 @@ def test_a_file_that_gatepass_writes_itself_does_not_count(tmp_path):
     file.write_text("second")
     assert credential_fingerprint(settings) == before
     assert credential_fingerprint(oauth2(refresh_token_file=str(tmp_path / "other"))) != before
+
+
+@pytest.mark.parametrize("name", ["assertion_file", "subject_file"])
+def test_a_rotated_file_counts_by_the_owner_of_its_token(tmp_path, name):
+    file = tmp_path / "token"
+    grant = {"assertion_file": {"client_auth": name, "client_secret": None}, "subject_file": EXCHANGE}[name]
+    settings = oauth2(**grant, **{name: str(file)})
+
+    def of(**claims: object) -> str:
+        file.write_text(signed(**claims))
+        return credential_fingerprint(settings)
+
+    first = of(iss="k8s", sub="a", exp=1)
+    assert of(iss="k8s", sub="a", exp=2) == first
+    assert len({first, of(iss="k8s", sub="b"), of(iss="other", sub="a"), of(iss="k8s"), of(iss="x")}) == 5
+
+
+def test_a_dependants_fingerprint_contains_its_subject():
+    llm = oauth2(**EXCHANGE, subject_credential="corp")
+    found = [credential_fingerprint(llm, *more) for more in ((), (oauth2(),), (oauth2(scope="a"),))]
+    assert len({*found}) == 3
+    assert found[1] == credential_fingerprint(llm, oauth2())
 
 
 def test_unreadable_secret_has_no_fingerprint(tmp_path):

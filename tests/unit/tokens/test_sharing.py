@@ -9,12 +9,21 @@ from itertools import count
 
 import pytest
 
+from gatepass.config.credential.kinds import ExecCredential
 from gatepass.errors import Fault, TokenUnavailable, TransportFault
 from gatepass.store.base import StoreScope
-from gatepass.tokens import Token, build_source
+from gatepass.tokens import FetchFailure, Token, build_source
 from gatepass.tokens.failure import PROBE_S
 from gatepass.tokens.secrets import credential_fingerprint
-from gatepass.tokens.sharing import YIELD_LEAD_S, SharedSource, SharedTokenNames, TokenRecord, is_shareable
+from gatepass.tokens.sharing import (
+    YIELD_LEAD_S,
+    FailureRecord,
+    SharedSource,
+    SharedTokenNames,
+    TokenRecord,
+    is_shareable,
+    is_shared,
+)
 from gatepass.types import OutboundRequest, Secret
 from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock, settle
@@ -587,6 +596,20 @@ def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
     near = {kind for kind in KINDS if is_shareable(kind, StoreScope.MACHINE)}
     assert far == {"oauth2", "http_json"}
     assert near == {*far, "exec", "entra", "google", "aws_bedrock"}
+
+
+def test_a_dependants_token_is_shared_only_where_its_subjects_are():
+    dependant = oauth2(grant_type="token_exchange", subject_credential="corp")
+    program = ExecCredential(type="exec", command=["corp-token"])
+    assert [is_shared([dependant, oauth2()], reach) for reach in StoreScope] == [True, True]
+    assert {reach for reach in StoreScope if is_shared([dependant, program], reach)} == {StoreScope.MACHINE}
+
+
+def test_a_failure_record_names_the_credential_that_failed():
+    failed = FetchFailure("corp has none", credential="corp")
+    record = FailureRecord.decoded(FailureRecord.of(failed, "a", 0.0, 0.0, 0).encoded())
+    assert record is not None
+    assert record.failure(0.0).credential == "corp"
 
 
 def test_records_contain_no_secret():

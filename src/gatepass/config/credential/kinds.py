@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -271,6 +271,11 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc
 
 
-def subject_of(settings: AnyCredential) -> str | None:
-    """Return the name of the credential whose token this one presents to its issuer; None if it presents none."""
-    return settings.subject_credential if isinstance(settings, Oauth2Credential) else None
+def chain_of(name: str, credentials: Mapping[str, AnyCredential]) -> dict[str, AnyCredential]:
+    """Return the credential `name`, then the one whose token it presents to its issuer, and so on, by their names."""
+    chain: dict[str, AnyCredential] = {}
+    following: str | None = name
+    while following is not None:  # a valid configuration has no circles
+        chain[following] = settings = credentials[following]
+        following = settings.subject_credential if isinstance(settings, Oauth2Credential) else None
+    return chain

@@ -12,7 +12,7 @@ from gatepass.config.credential.kinds import FileCredential
 from gatepass.config.references import open_regular
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES
-from gatepass.tokens.lifetime import Token, safe_claims
+from gatepass.tokens.lifetime import Token, claims_of, safe_claims
 from gatepass.tokens.token_reply import (
     ReadTimes,
     TokenReplyFormat,
@@ -114,6 +114,17 @@ class PresentedFile:
             times, clock = ("", "") if end is None else (f": exp {end}", " and the clock of this machine")
             advice = f"check the program that writes the file{clock} ({self._setting})"
             raise FetchFailure(f"{failure.reason}{times}; {advice}", quick=False) from None
+
+    def mistimed(self, issuer_s: float) -> str:
+        """Return why the token is not valid at `issuer_s`, epoch seconds on the issuer's clock; empty if it is."""
+        with suppress(FetchFailure):
+            text = self._file.read().text.strip()
+            claims, shown = claims_of(text) or {}, safe_claims(text, issuer_s)
+            for name in ("exp", "nbf", "iat"):
+                at_s = claims.get(name)
+                if isinstance(at_s, int | float) and (at_s <= issuer_s if name == "exp" else at_s > issuer_s):
+                    return f"by its clock the token in {self._path} is invalid: {name} {shown[name]}"
+        return ""
 
 
 class FileSource:

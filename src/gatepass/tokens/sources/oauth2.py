@@ -231,7 +231,7 @@ class ClientAuthenticator:
         self._secret = settings.client_secret or Secret("")
         self._key = settings.private_key if settings.client_auth == "private_key_jwt" else None
         path = settings.assertion_file
-        self._file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
+        self.file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
         self._signer: Signer | None = None
         if settings.client_auth in ("secret_jwt", "private_key_jwt"):
             from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for these two methods
@@ -240,8 +240,8 @@ class ClientAuthenticator:
         self.ahead_s = 0.0
 
     def secrets(self) -> tuple[Secret, ...]:
-        if self._file is not None:
-            return (self._file.mark,)
+        if self.file is not None:
+            return (self.file.mark,)
         if self._key is not None:
             return (self._key,)
         if self._settings.client_secret is None:
@@ -259,8 +259,8 @@ class ClientAuthenticator:
             case "form":
                 return ClientProof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
             case "secret_jwt" | "private_key_jwt" | "assertion_file" | "mtls" | "none":
-                if self._file is not None:
-                    assertion = self._file.read()
+                if self.file is not None:
+                    assertion = self.file.read()
                 elif self._signer is not None:
                     client_id, audience = settings.client_id, _audience(settings, token_url)
                     assertion = self._signer.sign(claims(client_id, client_id, audience, wall_s + self.ahead_s))
@@ -310,7 +310,7 @@ class LoginGrant:
         self._subject = subject
         self._user = TokenUser(f"credential:{name}")
         path = settings.subject_file
-        self._file = None if path is None else PresentedFile(name, "subject_file", path, clock)
+        self.file = None if path is None else PresentedFile(name, "subject_file", path, clock)
         self._signer: Signer | None = None
         if settings.subject is not None and settings.private_key is not None:
             from gatepass.tokens.sources.signer import Signer  # imports PyJWT
@@ -318,8 +318,8 @@ class LoginGrant:
             self._signer = Signer(settings, Secret(""), settings.private_key)
 
     def secrets(self) -> tuple[Secret, ...]:
-        if self._file is not None:
-            return (self._file.mark,)
+        if self.file is not None:
+            return (self.file.mark,)
         key = self._settings.private_key
         return () if self._signer is None or key is None else (key,)
 
@@ -355,15 +355,15 @@ class LoginGrant:
             raise
         except TokenUnavailable as error:
             # Never definite: after a repair of the other credential this one must not wait longer.
-            raise FetchFailure(str(error), quick=False, credential=subject.name) from None
+            raise FetchFailure(str(error), quick=False, credential=error.credential) from None
 
     def fields(self, presented: str | None, token_url: str, wall_s: float) -> Fields:
         """Return the grant with the token `presented`, else from the file or signed at `wall_s` (issuer's clock)."""
         settings = self._settings
         if settings.grant_type not in SUBJECTS:
             return login_fields(settings)
-        if self._file is not None:
-            presented = self._file.read()
+        if self.file is not None:
+            presented = self.file.read()
         elif self._signer is not None:
             audience = _audience(settings, token_url)
             presented = self._signer.sign(claims(settings.client_id, settings.subject or "", audience, wall_s))
@@ -384,7 +384,7 @@ def _refuses_subject(reply: TimedTokenResponse) -> bool:
     if code == "invalid_request":
         error = token_error_body(reply.document)
         return error is not None and _ABOUT_SUBJECT.search(error.text or "") is not None
-    return code in INVALID_GRANT_CODES
+    return code == "invalid_grant"
 
 
 class Oauth2Source:
@@ -450,21 +450,19 @@ class Oauth2Source:
             raise
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
-        async def exchange(grant: Fields) -> TimedTokenResponse:
-            reply = await self._send(endpoint, grant, by_s)
+        async def exchange(grant: Callable[[], Fields]) -> TimedTokenResponse:
+            reply = await self._send(endpoint, grant(), by_s)
             if self._client.adjust_clock(reply):
-                reply = await self._send(endpoint, grant, by_s)
+                reply = await self._send(endpoint, grant(), by_s)
             return reply
 
-        async def log_in(presented: str | None) -> TimedTokenResponse:
-            reply = await self._send(endpoint, self._grant(endpoint, presented), by_s)
-            if self._client.adjust_clock(reply):
-                reply = await self._send(endpoint, self._grant(endpoint, presented), by_s)
-            return reply
-
-        reply = await self._rotation.refresh(exchange, by_s) if self._rotation is not None else None
+        reply = (
+            await self._rotation.refresh(lambda grant: exchange(lambda: grant), by_s)
+            if self._rotation is not None
+            else None
+        )
         if reply is None:
-            reply = await self._login.send(log_in, by_s)
+            reply = await self._login.send(lambda presented: exchange(lambda: self._grant(endpoint, presented)), by_s)
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
@@ -495,6 +493,13 @@ class Oauth2Source:
         )
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
+        date_s, files = issuer_time(reply.headers), (self._client.file, self._login.file)
+        if failure.definite and date_s is not None and abs(ahead_s := date_s - reply.wall_s) >= SKEW_S:
+            for words in (file.mistimed(date_s) for file in files if file is not None):
+                if words:
+                    clock = f"which is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
+                    # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
+                    return FetchFailure(f"{failure.reason.rstrip('.')}; {words}. Check its clock, {clock}", quick=False)
         code, own = code_of(reply), self._settings.client_auth
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in supported:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs
@@ -235,7 +236,11 @@ class Chain:
 
 def holder(name: str, settings: Any, issuer: ScriptedIssuer, clock: DrivenClock, subject: Any = None) -> TokenHolder:
     source = build_source(name, settings, issuer, clock, subject=subject)
-    return TokenHolder(name, source, clock, Redactor(), WaitBudget(settings.timeout_s, random_fraction=lambda: 0.0))
+    waits = WaitBudget(settings.timeout_s, random_fraction=lambda: 0.0)
+    held = TokenHolder(name, source, clock, Redactor(), waits)
+    if subject is not None:
+        subject.precede(held)
+    return held
 
 
 async def test_the_subject_is_the_current_token_of_the_other_credential():
@@ -287,8 +292,46 @@ async def test_a_failure_of_the_subject_names_its_credential():
 
 async def test_the_wait_for_the_subject_is_bounded():
     async with Chain(corp=(Hang(),) * 9, timeout_s=2.0) as chain:
+        waiting = asyncio.ensure_future(chain.llm.token())
         await chain.clock.advance(2.5)
         with pytest.raises(TokenUnavailable) as caught:
-            await chain.llm.token()
+            await waiting
         assert caught.value.hop == "credential:corp"
         assert "credential corp has no token in time (credentials.llm.timeout_s)" in str(caught.value)
+
+
+async def test_a_repaired_subject_serves_its_dependants_at_once():
+    outage = answer({}, 503)
+    async with Chain(corp=(outage,) * 4) as chain:
+        await chain.clock.advance(3.6)  # the own attempts of the dependant are at 2 s and 4 s
+        assert (chain.corp_issuer.calls, chain.presented) == (4, [])
+        await chain.clock.advance(0.2)
+        assert (chain.corp_issuer.calls, chain.presented) == (5, ["token-1"])
+        assert chain.llm.current() is not None
+
+
+async def test_a_chain_of_three_names_the_credential_that_failed():
+    async with Chain(corp=(refused(),) * 3) as chain:
+        third = holder("app", oauth2(**EXCHANGE, subject_credential="llm"), chain.llm_issuer, chain.clock, chain.llm)
+        third.start()
+        await settle()
+        with pytest.raises(TokenUnavailable) as caught:
+            await third.token()
+        assert caught.value.hop == "credential:corp"
+        await third.aclose()
+
+
+async def test_a_file_that_only_the_issuers_clock_refuses_is_told_and_tried_again_soon(file):
+    clock = DrivenClock()
+    file.write_text(signed(iss="k8s", iat=WALL_S, exp=WALL_S + 600))
+    refusal = refused("invalid_client", 401, date(WALL_S - 300))
+    issuer = ScriptedIssuer(clock, refusal, refusal)
+    async with RunningHolder(clock, issuer, federated(file)) as held:
+        with pytest.raises(TokenUnavailable) as caught:
+            await held.holder.token()
+        assert (
+            f"; by its clock the token in {file} is invalid: iat 2027-01-15 08:00:00Z (in 300 s). "
+            "Check its clock, which is 300 s behind this machine's"
+        ) in str(caught.value)
+        await clock.advance(4.0)
+        assert held.holder.current() is not None
