@@ -136,3 +136,55 @@ async def test_a_refresh_token_with_a_file_goes_through_it(tmp_path):
         result = await called("corp", "--config", written(tmp_path, issuer, **settings))
     assert result.exit_code == 0
     assert json.loads(kept.read_text())["refresh_token"] == "refresh-token-2"
+
+
+def machine_token(folder: Path, **claims: Any) -> tuple[str, str]:
+    """Write a token of Kubernetes into a file; return its path and text."""
+    machine = {"iss": "https://k8s", "sub": "system:serviceaccount:llm:gatepass", "aud": "sso", "exp": 4_000_000_000}
+    text, file = jwt.encode(machine | {"email": "me@corp.example"} | claims, KEY, algorithm="HS256"), folder / "token"
+    file.write_text(text)
+    return str(file), text
+
+
+def exchanging(folder: Path, issuer: Scripted, path: str) -> str:
+    """`corp` exchanges the token of `machine`, which reads the file `path`."""
+    file = written(folder, issuer, grant_type="token_exchange", subject_credential="machine")
+    config = json.loads(Path(file).read_text())
+    config["credentials"]["machine"] = {"type": "file", "path": path}
+    Path(file).write_text(json.dumps(config))
+    return file
+
+
+SEEN = "iss https://k8s, sub system:serviceaccount:llm:gatepass, aud sso, exp 2096-10-02 07:06:40Z"
+
+
+async def test_the_claims_of_a_presented_token_are_shown_and_never_the_token(tmp_path):
+    path, text = machine_token(tmp_path)
+    federated = {"client_secret": None, "client_auth": "assertion_file", "assertion_file": path}
+    good, refusal = {"access_token": "t", "expires_in": 300}, {"error": "invalid_client", "error_description": text}
+    async with Scripted(*answering(good, good, (refusal, 401))) as issuer:
+        file = written(tmp_path, issuer, **federated)
+        fetched, as_json, failed = [await called(*more, "--config", file) for more in ((), ("--json",), ())]
+    assert f"presented    the assertion has {SEEN} (in " in fetched.output
+    assert list(json.loads(as_json.stdout)["presented"]["assertion"]) == ["iss", "sub", "aud", "exp"]
+    assert f"; the assertion has {SEEN} (in " in failed.stderr
+    advice = "Check credentials.corp.client_id, credentials.corp.assertion_file, credentials.corp.client_auth."
+    assert failed.stderr.endswith(f"{advice}\n")
+    assert text not in fetched.output + as_json.output + failed.output
+    assert "me@corp.example" not in fetched.output + as_json.output
+
+
+async def test_the_claims_of_another_credentials_token_are_shown(tmp_path):
+    path, text = machine_token(tmp_path)
+    async with Scripted(*answering({"access_token": "t", "expires_in": 300})) as issuer:
+        result = await called("corp", "--config", exchanging(tmp_path, issuer, path))
+    assert f"presented    the subject has {SEEN} (in " in result.output
+    assert text not in result.output
+
+
+async def test_the_failure_of_a_subject_names_its_credential(tmp_path):
+    async with Scripted(*answering({})) as issuer:
+        result = await called("corp", "--config", exchanging(tmp_path, issuer, str(tmp_path / "absent")))
+    assert (result.exit_code, issuer.received) == (1, [])
+    assert result.stderr.startswith("FAIL credential:machine: ")
+    assert f"the file {tmp_path / 'absent'} cannot be read" in result.stderr

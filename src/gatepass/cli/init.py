@@ -75,6 +75,12 @@ QUESTIONS: Mapping[str, Question] = {
             "basic",
             ("basic", "form"),
         ),
+        Question(
+            "assertion_file",
+            "File with a JWT of this machine",
+            "oauth2: a file with a JWT, such as a projected Kubernetes token, instead of a client secret.",
+            is_optional=True,
+        ),
         Question("login_url", "URL of the login", "login: the URL to which the JSON body is posted."),
         Question(
             "login_body",
@@ -228,11 +234,14 @@ def _credential(answers: Mapping[str, str], secret: str) -> dict[str, Any]:
         return {"type": "static", "token": secret}
     if answers["auth"] == "oauth2":
         optional = {"scope": answers.get("scope"), "client_auth": answers.get("client_auth")}
+        proof = {"client_secret": secret}
+        if file := answers.get("assertion_file"):
+            optional, proof = {"scope": answers.get("scope")}, {"client_auth": "assertion_file", "assertion_file": file}
         return {
             "type": "oauth2",
             "token_url": answers["token_url"],
             "client_id": answers["client_id"],
-            "client_secret": secret,
+            **proof,
             # people read this file, so it has no line for a default
             **{name: value for name, value in optional.items() if value and value != QUESTIONS[name].default},
         }
@@ -362,7 +371,9 @@ class Setup:
 
     def ask_secret(self, *, again: bool = False) -> None:
         """Ask for the secret without showing it. It stays in memory until the file is written."""
-        if self.answers["auth"] in ("none", "other") or self.secret_reference or (self.secret and not again):
+        if self.answers["auth"] in ("none", "other") or self.answers.get("assertion_file"):
+            return
+        if self.secret_reference or (self.secret and not again):
             return
         if not self.is_interactive:
             exit_unusable("--secret-file or --secret-env: is missing, and --yes asks no question")
@@ -439,7 +450,7 @@ class Setup:
 
         failed = await self.first_failed(diagnose, is_shown)
         is_refused = failed is not None and failed.what == "token" and REFUSED_CLIENT.search(failed.why)
-        if is_refused and self.answers["auth"] == "oauth2":
+        if is_refused and self.answers["auth"] == "oauth2" and not self.answers.get("assertion_file"):
             refused = self.answers.get("client_auth") or QUESTIONS["client_auth"].default
             self.answers["client_auth"] = OTHER_CLIENT_AUTH[refused]
             click.echo(f"client_auth {refused} was refused. Trying {OTHER_CLIENT_AUTH[refused]}.")
@@ -593,7 +604,7 @@ def init(
         click.echo(f"  {key.name}: {shown}\n    model: {model or 'a model name of the LLM gateway'}\n")
     if len(keys) > 1:
         click.echo("Stored files, batches and responses are closed to these clients: see docs/operations/keys.md.")
-    outside = [secret_file or "", setup.answers.get("ca_file", "")]
+    outside = [secret_file or "", setup.answers.get("ca_file", ""), setup.answers.get("assertion_file", "")]
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
     click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
     click.echo("\nClients in the network of this service use http://gatepass:8080/v1.")

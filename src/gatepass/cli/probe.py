@@ -6,7 +6,7 @@ They use the AppState of a configuration, with the same code as a client's reque
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,8 +20,10 @@ from gatepass.cli.agent_hosts import AgentHost
 from gatepass.cli.reach import Step, StepOutcome, requires_tls, upstream_server
 from gatepass.clock import Clock
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
-from gatepass.config.credential.kinds import token_location
+from gatepass.config.credential.kinds import AnyCredential, token_location
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config, StoreSettings
+from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.hints import sentence
 from gatepass.errors import (
@@ -99,7 +101,8 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         reason = holder.status().last_error
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
         why, advice = split_advice(f"{failed}: {reason}" if reason else failed)
-        advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name)
+        advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)
+        why = with_presented(why, state, name)
         return Step(error.hop, "token", StepOutcome.FAILS, why, advice, state.clock.now() - began_s)
     seconds = state.clock.now() - began_s
     claimed_s = token.implausible_lifetime_s
@@ -125,9 +128,50 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     if claimed_s is not None:
         found += f" (the issuer announces {claimed_s:g} s)"
         advice = f"Check {setting(name, 'max_ttl_s')}, the unit of the expiry, and the clock of this machine."
+    found = with_presented(found, state, name)
     return Step(hop, "token", StepOutcome.WORKS, found, advice, seconds, proves=token.lifetime_s is not None)
 
 
+def presented(state: AppState, name: str) -> Iterator[str]:
+    """Yield which claims the issuer of the credential `name` sees of the assertion and the subject; never a token."""
+    for what, claims in presented_claims(state, name).items():
+        shown = ", ".join(f"{claim} {value}" for claim, value in claims.items())
+        yield f"the {what} has {shown}" if claims else f"the {what} is not a JWT"
+
+
+def with_presented(text: str, state: AppState, name: str) -> str:
+    shown = list(presented(state, name))
+    return "; ".join((text.rstrip("."), *shown)) if shown else text
+
+
+def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
+    """Return the SEEN_CLAIMS of the tokens that the credential `name` presents, under `assertion` and `subject`.
+
+    A token that cannot be read is absent, because the failure of the fetch names it.
+    """
+    settings = state.config.credentials[name]
+    if not isinstance(settings, Oauth2Credential):
+        return {}
+    texts = {"assertion": _text_in(settings.assertion_file), "subject": _text_in(settings.subject_file)}
+    if settings.subject_credential is not None:
+        current = state.holders[settings.subject_credential].current()
+        texts["subject"] = None if current is None else current.text
+    found = {what: safe_claims(text, state.clock.wall()) for what, text in texts.items() if text is not None}
+    if settings.subject is not None:
+        audience = settings.assertion_audience
+        aud = settings.endpoint if audience in ("token_url", "issuer") else audience
+        found["subject"] = {"iss": settings.client_id, "sub": settings.subject, "aud": aud}
+    return {what: {name: claims[name] for name in SEEN_CLAIMS if name in claims} for what, claims in found.items()}
+
+
+def _text_in(path: str | None) -> str | None:
+    try:
+        return None if path is None else read_file(path).strip()
+    except UnresolvedReference:
+        return None
+
+
+SEEN_CLAIMS = ("iss", "sub", "aud", "exp")
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
 """The setting that holds the key, by the type of a credential whose key is never parsed."""
 RENEWAL: Mapping[str, str] = {
@@ -138,22 +182,23 @@ RENEWAL: Mapping[str, str] = {
 """What to do about an expired token, by the type of a credential that another program keeps fresh."""
 
 REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "invalid_client": ("client_id", "client_secret", "client_auth"),
+    "invalid_client": ("client_id", "client_secret", "private_key", "assertion_file", "client_auth"),
     "unauthorized_client": ("client_id", "grant_type"),
     "unsupported_grant_type": ("grant_type",),
     "invalid_scope": ("scope",),
     "invalid_target": ("audience", "resource"),
-    "invalid_grant": ("refresh_token", "username", "password"),
+    "invalid_grant": ("refresh_token", "username", "password", "subject", "subject_file", "subject_credential"),
 }
 """The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
 
 
-def refusal_advice(reason: str, credential: str) -> str:
-    """Return the settings to check after a refusal: those of its error code of OAuth 2.0, else the whole credential."""
+def refusal_advice(reason: str, credential: str, settings: AnyCredential) -> str:
+    """Return what to check after a refusal: the settings of its error code of OAuth 2.0, else the whole credential."""
     # issuers wrap the code in other words, so that it is searched for
     known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
-    if known:
-        return f"Check {', '.join(setting(credential, name) for name in known)}."
+    used = [name for name in known if getattr(settings, name, None) is not None] or known
+    if used:
+        return f"Check {', '.join(setting(credential, name) for name in used)}."
     if REFUSED in reason:
         return f"Check the client and the secret in credentials.{credential}."
     return error_advice(reason, credential)

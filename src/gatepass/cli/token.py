@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
     from gatepass.config.network import TokenPlacement
+    from gatepass.proxy.app_state import AppState
     from gatepass.tokens import Status, Token
 
 # short enough for a line to appear at once
@@ -158,25 +159,37 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
             # the error's own message announces a next try, which this command does not wait for
             reason = holder.status().last_error or error.message
             if as_json:
-                print_json({"credential": name, "error": reason})
+                print_json({"credential": name, "error": reason, **_presented(state, name)})
             else:
-                from gatepass.cli.probe import refusal_advice, split_advice
+                from gatepass.cli.probe import refusal_advice, split_advice, with_presented
 
                 why, advice = split_advice(reason)
-                advice = advice or refusal_advice(why, name)
+                advice = advice or refusal_advice(why, name, config.credentials[name])
+                why = with_presented(why, state, name)
                 text = f"{why.rstrip('.')}. {advice.rstrip('.')}." if advice else why
-                click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {text}", err=True)
+                click.echo(f"{coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
             return False
         took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
         status = holder.status()
         if as_json:
-            print_json(described(config, name, status, fetched, wall_s) | ({"token": fetched.text} if reveal else {}))
+            shown = described(config, name, status, fetched, wall_s) | _presented(state, name)
+            print_json(shown | ({"token": fetched.text} if reveal else {}))
             return True
-        for label, text in report(config, name, status, fetched, took_s, wall_s):
+        from gatepass.cli.probe import presented
+
+        lines = report(config, name, status, fetched, took_s, wall_s)
+        for label, text in (*lines, *(("presented", text) for text in presented(state, name))):
             click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
         if reveal:
             click.echo(fetched.text)
         return True
+
+
+def _presented(state: AppState, name: str) -> dict[str, object]:
+    from gatepass.cli.probe import presented_claims
+
+    claims = presented_claims(state, name)
+    return {"presented": claims} if claims else {}
 
 
 def report(
