@@ -32,7 +32,7 @@ copybutton_prompt_is_regexp = True
 
 
 CHILDREN = {
-    "clients/README": ["agents_and_mcp_hosts", "clients/*", "concepts/profiles", "model_list"],
+    "clients/README": ["agents_and_mcp_hosts", "mcp", "clients/*", "concepts/profiles", "model_list"],
     "ragflow": ["guides/ragflow_upstream"],
     "tokens": ["reference/credentials", "concepts/token_life"],
     "adaptations": ["concepts/learned_rules", "quirks"],

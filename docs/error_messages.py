@@ -30,6 +30,8 @@ MESSAGES: Mapping[str, str] = {
     "operation_not_allowed": "The caller 'ragflow' may not use GET files, because the upstream stores the objects of"
     " all callers under one credential. List all that the caller uses in access.keys[].operations, such as [chat,"
     ' models, "GET files"]. Everything else is then closed.',
+    "mcp_not_allowed": "This key may not use the tool 'delete_page'. Use another key, or add the tool to"
+    " access.keys[].mcp.",
     "role_not_allowed": "The caller 'ragflow' may not read /metrics, because its key has the role caller. Use a key"
     " with the role viewer or admin (`gatepass keys new --role viewer`).",
     "model_not_found": "The model 'gpt-5' is not configured. Configured: gpt-4o. Add it under `models` in the gatepass"
@@ -42,6 +44,7 @@ MESSAGES: Mapping[str, str] = {
     "invalid_json": "The body is empty. Send a JSON object.",
     "invalid_request": "`stream` must be true, false or null.",
     "invalid_image": "images requires a user message, and `messages` has none.",
+    "mcp_header_mismatch": "The header mcp-name differs from the body. Send the same in both.",
     "body_too_large": "The request body is larger than 33554432 bytes (limits.body_bytes).",
     "body_too_complex": "The body has more than 500000 commas and brackets outside of its texts (limits.body_values)."
     " Send less structure in one request.",

@@ -11,6 +11,7 @@
     │   ├── ForbiddenPeer           403 forbidden_peer
     │   ├── ModelNotAllowed         403 model_not_allowed
     │   ├── OperationNotAllowed     403 operation_not_allowed
+    │   ├── McpNotAllowed           403 mcp_not_allowed
     │   ├── RoleNotAllowed          403 role_not_allowed
     │   ├── ModelNotFound           404 model_not_found
     │   ├── UnknownPath             404 unknown_path
@@ -20,6 +21,7 @@
     │   ├── InvalidJson             400 invalid_json
     │   ├── InvalidRequest          400 invalid_request
     │   ├── InvalidImage            400 invalid_image
+    │   ├── McpHeaderMismatch       400 mcp_header_mismatch
     │   ├── BodyTooLarge            413 body_too_large
     │   ├── BodyTooComplex          413 body_too_complex
     │   ├── UnsupportedEncoding     415 unsupported_encoding
@@ -197,6 +199,17 @@ class OperationNotAllowed(CallerError):
     code, status = "operation_not_allowed", 403
 
 
+class McpNotAllowed(CallerError):
+    """The lists of the key at `access.keys[].mcp` do not allow the method, the tool, the prompt or the resource.
+
+    The error does not state whether the server has it. A key with lists can send only methods of the protocol.
+
+    Action: Use another key, or add the name to `access.keys[].mcp`.
+    """
+
+    code, status = "mcp_not_allowed", 403
+
+
 class RoleNotAllowed(CallerError):
     """The role of the key does not allow the request.
 
@@ -303,6 +316,18 @@ class InvalidImage(CallerError):
     """
 
     code = "invalid_image"
+
+
+class McpHeaderMismatch(CallerError):
+    """A request for an MCP server states different values in a header and in its body.
+
+    For a key with lists, gatepass compares `Mcp-Method`, `Mcp-Name` and `MCP-Protocol-Version` with the body. The code
+    in JSON-RPC is -32020.
+
+    Action: Correct the client's request.
+    """
+
+    code = "mcp_header_mismatch"
 
 
 class BodyTooLarge(CallerError):

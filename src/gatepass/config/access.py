@@ -233,10 +233,31 @@ OF_ANY_MODEL = frozenset(("batches", "POST batches", "message_batches", "POST me
 """The entries that open the creation of batches, which may name any model."""
 
 
+class McpLists(Block):
+    """What a key may use of one MCP server. Without any list: everything. With one list, kinds without a list are
+    closed."""
+
+    tools: list[str] | None = None
+    """The names (or globs) of tools. The list of tools shows only these.
+
+    Example: [search, "read_*"]
+    """
+    prompts: list[str] | None = None
+    """The names (or globs) of prompts.
+
+    Example: ["*"]
+    """
+    resources: list[str] | None = None
+    """The URIs (or globs) of resources and of templates of resources. A glob does not match a URI with `..`.
+
+    Example: ["file:///docs/*"]
+    """
+
+
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
-    key. All keys of a caller need the same `role`, `models`, `operations`, `profile` and
+    key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile` and
     `max_concurrent`.
 
     Example: ragflow
@@ -292,6 +313,13 @@ class AccessKey(Block):
     Example: [chat, embeddings, models, "GET files"]
 
     Danger: Callers that may use stored objects reach those of all callers, because the upstream sees one credential.
+    """
+    mcp: list[Name] | dict[Name, McpLists] | None = None
+    """The MCP servers that this key may use: names under `mcp`, or names with the tools, prompts and resources of each.
+    None: all servers, but none for a key with `models` or `operations`. A violation is 403 `mcp_server_not_allowed`,
+    or the error `mcp_not_allowed` in JSON-RPC. See docs/mcp.md#keys.
+
+    Example: {search: {tools: [find, "read_*"]}}
     """
     profile: Name | None = None
     """The profile of this caller's client: a built-in one or one of `profiles`. None: `plain`.

@@ -97,7 +97,10 @@ def check_secret(secret: str) -> None:
 
 
 FILES = ("ca_file", "client_cert", "client_key")
-NETWORKS = (("upstreams", "*", "network"), ("credentials", "*", "network"), ("store", "network"))
+NETWORKS = (
+    *(("upstreams", "*", "network"), ("mcp", "*", "network"), ("credentials", "*", "network")),
+    ("store", "network"),
+)
 NO_KEY_IN_CERTIFICATE = "holds a certificate and no private key: name the key's file in client_key"
 FOREIGN_KEY = "holds no PEM private key that belongs to client_cert"
 TOO_WEAK = "is too weak for the TLS library of this machine: use one with a longer key or a newer signature"

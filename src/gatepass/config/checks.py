@@ -30,6 +30,7 @@ from gatepass.config.wording import did_you_mean
 LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("upstreams", "*", "credential"), "credentials"),
     (("credentials", "*", "subject_credential"), "credentials"),
+    (("mcp", "*", "credential"), "credentials"),
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
     (("models", "*", "targets", "*", "upstream"), "upstreams"),
@@ -87,6 +88,20 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
         if isinstance(value, str) and value not in profiles:
             yield path, _unknown(value, "profiles", profiles)
 
+    yield from _unknown_servers(tree)
+
+
+def _unknown_servers(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+    known = lookup(tree, ("mcp",))
+    names = [str(name) for name in known] if isinstance(known, dict) else []
+    for path, servers in matches(tree, ("access", "keys", "*", "mcp")):
+        if isinstance(servers, dict):
+            named = [((*path, name), name) for name in servers]
+        else:
+            listed = enumerate(servers if isinstance(servers, list) else ())
+            named = [((*path, at), name) for at, name in listed if isinstance(name, str)]
+        yield from ((at, _unknown(name, "mcp", names)) for at, name in named if name not in names)
+
 
 def subject_circles(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Yield each `subject_credential` that leads back to its own credential."""
@@ -125,6 +140,7 @@ PLAIN_HTTP_TO_PROXY = (
 )
 CARRIES_SECRETS = (
     ("upstreams", "base_url"),
+    ("mcp", "url"),
     ("credentials", "token_url"),
     ("credentials", "issuer"),
     ("credentials", "url"),
@@ -230,7 +246,7 @@ def api_key_weakness(key: str) -> str | None:
 
 
 NAMED_LIKE_PROFILE = "is named like the profile {0} and does not use it: set profile: {0}, or profile: plain"
-OF_CALLER = ("role", "models", "operations", "profile", "max_concurrent")
+OF_CALLER = ("role", "models", "operations", "mcp", "profile", "max_concurrent")
 DIFFERENT_KEY = (
     "differs from access.keys[{}], which is a key of the same caller {!r}: repeat the value there, or use another name"
 )
@@ -282,12 +298,13 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
     for number, key in enumerate(config.access.keys):
         if key.models is not None and key.uses_any_model:
             yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
-    for name, upstream in config.upstreams.items():
+    servers = [("mcp", name, server.as_upstream()) for name, server in config.mcp.items()]
+    for block_name, name, upstream in (*(("upstreams", *one) for one in config.upstreams.items()), *servers):
         if upstream.credential is not None:
             token_headers = {field.lower() for field in placement_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in token_headers:
-                    yield ("upstreams", name, "headers", field), HEADER_SET_TWICE.format(field)
+                    yield (block_name, name, "headers", field), HEADER_SET_TWICE.format(field)
 
 
 def different_keys(keys: Iterable[tuple[int, AccessKey]]) -> Iterator[tuple[SettingPath, str]]:

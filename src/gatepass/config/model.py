@@ -17,6 +17,7 @@ from gatepass.config.access import Access, Profile
 from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, SecretText, is_loopback
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import AnyCredential
+from gatepass.config.mcp import McpServer
 from gatepass.config.network import TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
 from gatepass.config.upstream import UpstreamConfig
@@ -331,6 +332,14 @@ class Limits(Block):
 
     Danger: If it is too small, clients that connect before their first request find the connection closed.
     """
+    mcp_streams: Annotated[int, Field(gt=0)] = 1000
+    """The most streams of MCP clients that only wait for notifications, in each worker. They do not count as requests
+    in progress. One more gets 503 `overloaded`. If `access.keys` names several callers, no caller holds the last tenth.
+
+    Unit: streams
+
+    Danger: Each stream takes two file descriptors.
+    """
     receive_s: Seconds = 20.0
     """Seconds that a client may take to send the head of a request, and again for the body. For a form that passes
     through, the limit applies to each next piece. gatepass keeps a connection for 75 s between requests, and for 75
@@ -428,6 +437,11 @@ class Config(Block):
 
     Example: models: {gpt-4o: {upstream: chat, name: prod-4o}}
     """
+    mcp: dict[Name, McpServer] = {}
+    """MCP servers by name. gatepass serves each at `/mcp/NAME` with the token of its credential. See docs/mcp.md.
+
+    Example: mcp: {search: {url: https://tools.corp.example/mcp, credential: corp}}
+    """
     profiles: dict[Name, Profile] = {}
     """Changes of requests and replies for kinds of clients, by name. docs/clients/README.md#profiles lists the
     built-in profiles and how gatepass chooses one.
@@ -466,4 +480,6 @@ class Config(Block):
         upstream = sum(upstream.max_connections or limits.connections for upstream in self.upstreams.values())
         # beyond the limit each caller may have one request in progress
         requests = limits.connections + callers
-        return requests + limits.unauthenticated + min(requests, upstream) + OTHER_DESCRIPTORS
+        streams = 2 * limits.mcp_streams if self.mcp else 0
+        upstream += len(self.mcp) * limits.connections
+        return requests + limits.unauthenticated + min(requests, upstream) + streams + OTHER_DESCRIPTORS

@@ -6,7 +6,15 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
 from gatepass.config.network import (
@@ -156,6 +164,25 @@ def base_url_error(dialect: DialectName, base_url: str, azure: AzureConfig | Non
     return None
 
 
+def _forwardable(names: list[str]) -> list[str]:
+    refused = [name for name in names if name.lower() in NEVER_FORWARDED or name.lower().startswith("x-gatepass-")]
+    if refused:
+        raise ValueError(f"{', '.join(refused)} is never forwarded: gatepass sets it, or it holds a key")
+    return names
+
+
+def _settable(headers: dict[str, Secret]) -> dict[str, Secret]:
+    checked_fields(headers)
+    for name, value in headers.items():
+        if fault := header_value_error(value.reveal()):
+            raise ValueError(f"the value of {name} {fault}")
+    return headers
+
+
+ForwardedHeaders = Annotated[list[Annotated[str, Field(pattern=HEADER_NAME)]], AfterValidator(_forwardable)]
+StaticHeaders = Annotated[dict[FieldName, SecretText], AfterValidator(_settable)]
+
+
 class UpstreamConfig(Block):
     base_url: BaseUrl
     """The URL up to and with the version, without a query. gatepass appends the path of the operation: it rejects a
@@ -186,7 +213,7 @@ class UpstreamConfig(Block):
 
     Example: {headers: {X-Auth-Token: "{token}"}}
     """
-    headers: dict[FieldName, SecretText] = {}
+    headers: StaticHeaders = {}
     """Headers to send with every request in addition to the token. They replace the client's headers of the same name.
     gatepass reads a value that names a file again every 2 s. If the file is missing, empty or not a valid header
     value, gatepass sends the last good value and logs `header_unreadable` once.
@@ -224,7 +251,7 @@ class UpstreamConfig(Block):
 
     Example: 100
     """
-    forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
+    forward_headers: ForwardedHeaders = []
     """Request headers of the client to send to the upstream, in addition to the built-in list.
 
     docs/reference/http.md has that list. Keys, cookies and headers of one connection are rejected.
@@ -290,26 +317,9 @@ class UpstreamConfig(Block):
             raise ValueError(fault)
         return self
 
-    @field_validator("forward_headers")
-    @classmethod
-    def _forwardable(cls, names: list[str]) -> list[str]:
-        refused = [name for name in names if name.lower() in NEVER_FORWARDED or name.lower().startswith("x-gatepass-")]
-        if refused:
-            raise ValueError(f"{', '.join(refused)} is never forwarded: gatepass sets it, or it holds a key")
-        return names
-
     @field_validator("forward_response_headers")
     @classmethod
     def _relayable(cls, names: list[str]) -> list[str]:
         if refused := [name for name in names if never_relayed(name.lower().encode())]:
             raise ValueError(f"{', '.join(refused)} is never relayed: it may hold a credential, or controls proxies")
         return names
-
-    @field_validator("headers")
-    @classmethod
-    def _settable(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
-        checked_fields(headers)
-        for name, value in headers.items():
-            if fault := header_value_error(value.reveal()):
-                raise ValueError(f"the value of {name} {fault}")
-        return headers

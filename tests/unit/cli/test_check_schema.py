@@ -16,7 +16,8 @@ def test_the_schema_names_the_blocks_of_the_file():
     found = editor_schema()
     assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(found["properties"]) == {
-        *("server", "limits", "credentials", "upstreams", "operations", "models", "profiles", "access", "log", "store")
+        *("server", "limits", "credentials", "upstreams", "operations", "models", "profiles", "access", "log", "store"),
+        "mcp",
     }
     assert found["required"] == ["upstreams"]
     assert found["additionalProperties"] is False

@@ -1,0 +1,90 @@
+"""`McpProtocol`: errors as JSON-RPC, with the id of the request that failed."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from inspect import cleandoc
+
+from gatepass.errors import (
+    CallerError,
+    Draining,
+    GatepassError,
+    InvalidApiKey,
+    InvalidJson,
+    McpHeaderMismatch,
+    McpNotAllowed,
+    kind_of,
+)
+from gatepass.mcp.message import McpMessage
+from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.error_objects import json_text, retry_after
+from gatepass.types import StreamedResponse
+
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+"""Codes of JSON-RPC 2.0, section 5.1."""
+HEADER_MISMATCH = -32020
+"""A code of MCP, revision 2026-07-28."""
+
+
+class McpProtocol(ClientProtocol):
+    """The protocol of one request: errors answer its message.
+
+    A request gets HTTP 200 if gatepass or the server failed: SDKs do not show the error of another status, and a 401
+    would begin a login. Everything else gets the status of the error, and a 503 instead of a 401 that does not concern
+    the key.
+    """
+
+    __slots__ = ("_message",)
+
+    name = "mcp"
+
+    def __init__(self, message: McpMessage) -> None:
+        self._message = message
+
+    def error_body(self, error: GatepassError, request_id: str) -> bytes:
+        """Return a JSON-RPC error with the id of the message."""
+        data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
+        if action := _action(error):
+            data["action"] = action
+        if (wait_s := retry_after(error)) is not None:
+            data["retry_after_s"] = wait_s
+        if request_id:
+            data["request_id"] = request_id
+        inner = json_text({"code": _code(error), "message": error.message, "data": data})
+        return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (self._message.id, inner)
+
+    def error_status(self, error: GatepassError) -> int:
+        """Return 200 for a request that failed behind its HTTP layer."""
+        if self._message.kind == "request" and (isinstance(error, McpNotAllowed) or not isinstance(error, CallerError)):
+            return HTTPStatus.OK
+        if error.http_status == HTTPStatus.UNAUTHORIZED and not isinstance(error, InvalidApiKey):
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        return error.http_status
+
+    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
+        """Return the last event of a stream: the error of its request. A drain and other streams end without one."""
+        del rewords
+        if self._message.kind != "request" or isinstance(error, Draining):
+            return b""
+        return b"event: message\ndata: %b\n\n" % self.error_body(error, streamed.request_id)
+
+
+def _code(error: GatepassError) -> int:
+    match error:
+        case McpHeaderMismatch():
+            return HEADER_MISMATCH
+        case McpNotAllowed(param="method"):
+            return METHOD_NOT_FOUND
+        case McpNotAllowed(param="tools" | "prompts" | "resources"):
+            return INVALID_PARAMS
+        case InvalidJson():
+            return PARSE_ERROR
+        case CallerError():
+            return INVALID_REQUEST
+        case _:
+            return INTERNAL_ERROR
+
+
+def _action(error: GatepassError) -> str:
+    """Return what docs/reference/errors.md advises for the error."""
+    return " ".join(cleandoc(kind_of(error.code, error.hop).__doc__ or "").partition("Action: ")[2].split())

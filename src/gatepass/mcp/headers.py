@@ -1,0 +1,36 @@
+"""The header fields of a request to an MCP server. Those of its replies are `dialects.base.ResponseHeaders`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gatepass.dialects.base import forwarded
+from gatepass.types import Headers, header, named_by_connection
+
+_OF_MCP = frozenset((b"accept", b"content-type", b"last-event-id"))
+_BOTH: Headers = ((b"accept", b"application/json, text/event-stream"),)
+_STREAM: Headers = ((b"accept", b"text/event-stream"),)
+_JSON: Headers = ((b"content-type", b"application/json"),)
+_IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the events of a stream
+
+
+def request_headers(headers: Headers, forward_headers: Collection[str] = (), method: str = "POST") -> Headers:
+    """Return the fields of a client's request that the MCP server receives.
+
+    They are all `mcp-*`, `accept`, `content-type`, `last-event-id`, those of every operation, and `forward_headers`.
+    Neither a credential, a cookie, `origin` nor a field that `connection` names is among them.
+    """
+    named = named_by_connection(headers)
+    sent = tuple([field for field in headers if field[0] not in named])
+    own = [field for field in sent if field[0] in _OF_MCP or _is_of_mcp(field[0])]
+    missing: Headers = ()
+    if header(sent, b"accept") is None:
+        missing += _STREAM if method == "GET" else _BOTH
+    if method == "POST" and header(sent, b"content-type") is None:
+        missing += _JSON
+    return (*forwarded(sent, forward_headers), *own, *missing, _IDENTITY)
+
+
+def _is_of_mcp(name: bytes) -> bool:
+    # `_` could become `-` at a proxy behind gatepass, and the field another one that gatepass compared with the body
+    return name.startswith(b"mcp-") and b"_" not in name

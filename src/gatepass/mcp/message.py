@@ -1,0 +1,297 @@
+"""Read the JSON-RPC message of a POST, leniently for the log and strictly for keys with lists.
+
+`read_message` accepts everything. `check_message` refuses what an MCP server could read in another way than gatepass,
+and what the lists of the key do not allow.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import msgspec
+
+from gatepass.errors import InvalidJson, InvalidRequest, McpHeaderMismatch, McpNotAllowed
+from gatepass.json_scan import folded, top_members
+from gatepass.mcp.access import Kind, McpAllowed
+from gatepass.types import Headers, Hidden
+
+LONGEST_NAME_CHARS = 200
+"""Of a method or a name in a McpMessage, which the log shows."""
+LONGEST_ID_BYTES = 256
+LONGEST_URI_CHARS = 8192
+"""Of the name or the URI in a request of a key with lists."""
+
+_BLANKS = b" \t\n\r"
+_ABSENT = msgspec.Raw(b"")
+
+
+class McpMessage(Hidden, msgspec.Struct, frozen=True, gc=False):
+    """What a POST contains. A batch, and everything else that is not one message, is `unreadable`."""
+
+    kind: Literal["request", "notification", "response", "unreadable"]
+    method: str = ""
+    """At most LONGEST_NAME_CHARS of it."""
+    name: str = ""
+    """The name of a tool or a prompt, or the URI of a resource: at most LONGEST_NAME_CHARS of it."""
+    id: bytes = b"null"
+    """The JSON text of the id as the client sent it; `null` without an id, or for one above LONGEST_ID_BYTES."""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    id: msgspec.Raw = _ABSENT
+    method: msgspec.Raw = _ABSENT
+    params: msgspec.Raw = _ABSENT
+    result: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
+
+
+class _Named(msgspec.Struct, gc=False):
+    name: msgspec.Raw = _ABSENT
+    uri: msgspec.Raw = _ABSENT
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_NAMED = msgspec.json.Decoder(_Named)
+_TEXT = msgspec.json.Decoder(str)
+_ANY = msgspec.json.Decoder()
+UNREADABLE = McpMessage("unreadable")
+_UNREADABLE_ERRORS = (ValueError, RecursionError)  # DecodeError and UnicodeDecodeError are ValueErrors
+_NAMED_BY: Mapping[str, tuple[Kind, str]] = MappingProxyType(
+    {
+        "tools/call": ("tools", "name"),
+        "prompts/get": ("prompts", "name"),
+        "resources/read": ("resources", "uri"),
+        "resources/subscribe": ("resources", "uri"),
+        "resources/unsubscribe": ("resources", "uri"),
+    }
+)
+"""The requests that name something, with the member of `params` that contains the name."""
+LISTEN, COMPLETE, DISCOVER = "subscriptions/listen", "completion/complete", "server/discover"
+READS = frozenset(
+    (
+        *("initialize", "ping", "prompts/get", "prompts/list", "resources/list", "resources/read"),
+        *("resources/templates/list", "tools/list", COMPLETE, DISCOVER),
+    )
+)
+"""The requests that change nothing at the server, so that it may receive them twice."""
+REQUESTS = READS | _NAMED_BY.keys() | {"logging/setLevel", LISTEN}
+"""The requests of clients in all revisions from 2024-11-05 to 2026-07-28, without the experimental `tasks/`."""
+NOTIFICATIONS = frozenset(
+    (
+        *("notifications/cancelled", "notifications/initialized", "notifications/progress"),
+        "notifications/roots/list_changed",
+    )
+)
+"""The notifications of clients in the same revisions."""
+
+
+def read_message(body: bytes) -> McpMessage:
+    """Return the message in `body`. Of members with the same name the last one counts."""
+    try:
+        found = _ENVELOPE.decode(body)
+        identity = _short_id(found.id)
+        if not _size(found.method):
+            is_reply = identity is not None and (_size(found.result) or _size(found.error))
+            return McpMessage("response", id=identity or b"null") if is_reply else UNREADABLE
+        method = _TEXT.decode(found.method)
+    except _UNREADABLE_ERRORS:
+        return UNREADABLE
+    name = _name_in(found.params, _NAMED_BY[method][1]) if method in _NAMED_BY else ""
+    kind: Literal["request", "notification"] = "request" if _size(found.id) else "notification"
+    return McpMessage(kind, method[:LONGEST_NAME_CHARS], name[:LONGEST_NAME_CHARS], identity or b"null")
+
+
+def repeats_stale(message: McpMessage, repeat: Collection[str]) -> bool:
+    """Whether `message` may be sent again after a reused connection closed without an answer.
+
+    `repeat` lists the tools that may run twice.
+    """
+    return message.method in READS or repeats_failed(message, repeat)
+
+
+def repeats_failed(message: McpMessage, repeat: Collection[str]) -> bool:
+    """Whether `message` may be sent again after a failure, although the server may have executed it."""
+    return message.method == "tools/call" and message.name in repeat
+
+
+def check_message(body: bytes, headers: Headers, allowed: McpAllowed) -> McpMessage:
+    """Return the message in `body`, if every server must read it as gatepass does and `allowed` allows it.
+
+    Raises InvalidJson, InvalidRequest, McpHeaderMismatch and McpNotAllowed.
+    """
+    top = _members(body.lstrip(_BLANKS), "the body", ("jsonrpc", "id", "method", "params", "result", "error"))
+    message = read_message(body)
+    if message.kind == "unreadable" or (b"id" in top and message.id in (b"null", b"")):
+        raise InvalidRequest(
+            f"The body is not one JSON-RPC message with an id of at most {LONGEST_ID_BYTES} bytes. A key with lists"
+            " accepts no other."
+        )
+    if message.kind == "response":
+        _check_headers(headers, None, None, None)
+        return message
+    if b"result" in top or b"error" in top:
+        raise InvalidRequest("The message has a method, and a result or an error too.")
+    method = _TEXT.decode(top[b"method"])
+    known = REQUESTS if message.kind == "request" else NOTIFICATIONS
+    if method not in known:
+        raise McpNotAllowed(
+            f"A key with lists cannot send the {message.kind} {method[:LONGEST_NAME_CHARS]!r}. Use another key, or a"
+            " method of the protocol.",
+            param="method",
+        )
+    params = _object(top.get(b"params"), "params", ("name", "uri", "ref", "notifications", "_meta"))
+    _check_headers(headers, method, *_stated(method, params))
+    for kind, name in _names(method, params):
+        if not allowed.allows(kind, name):
+            shown, word = name[:LONGEST_NAME_CHARS], kind.removesuffix("s")
+            raise McpNotAllowed(
+                f"This key may not use the {word} {shown!r}. Use another key, or add the {word} to access.keys[].mcp.",
+                param=kind,
+            )
+    return message
+
+
+def _names(method: str, params: Mapping[bytes, bytes]) -> Iterator[tuple[Kind, str]]:
+    """Yield what a request names. Raises InvalidRequest for a name that is absent or not a text."""
+    if method in _NAMED_BY:
+        kind, member = _NAMED_BY[method]
+        yield kind, _required(params, member, f"params.{member}")
+    elif method == COMPLETE:
+        ref = _object(params.get(b"ref"), "params.ref", ("type", "name", "uri"))
+        sort = _required(ref, "type", "params.ref.type")
+        if sort == "ref/prompt":
+            yield "prompts", _required(ref, "name", "params.ref.name")
+        elif sort == "ref/resource":
+            yield "resources", _required(ref, "uri", "params.ref.uri")
+        else:
+            raise InvalidRequest("params.ref.type is neither ref/prompt nor ref/resource.", param="params.ref.type")
+    elif method == LISTEN:
+        wanted = _object(params.get(b"notifications"), "params.notifications", ("resourceSubscriptions",))
+        uris = _decoded(wanted.get(b"resourceSubscriptions", b"[]"))
+        if uris is None:
+            return
+        if not (isinstance(uris, list) and all(isinstance(uri, str) for uri in uris)):
+            raise InvalidRequest("params.notifications.resourceSubscriptions is not a list of texts.")
+        for uri in uris:
+            yield "resources", _bounded(uri, "params.notifications.resourceSubscriptions")
+
+
+def _stated(method: str, params: Mapping[bytes, bytes]) -> tuple[str | None, str | None]:
+    """Return the name and the version that a request states in its body."""
+    name = _text(params.get(_NAMED_BY[method][1].encode())) if method in _NAMED_BY else None
+    meta = _object(params.get(b"_meta"), "params._meta", (_VERSION,))
+    return name, _text(meta.get(_VERSION.encode()))
+
+
+_VERSION = "io.modelcontextprotocol/protocolVersion"
+_ROUTING = (b"mcp-method", b"mcp-name", b"mcp-protocol-version")
+
+
+def _check_headers(headers: Headers, method: str | None, name: str | None, version: str | None) -> None:
+    """Raise McpHeaderMismatch if a header and the body state different values, or a header states two."""
+    stated: dict[bytes, bytes] = {}
+    for field, value in headers:
+        if field in _ROUTING:
+            if field in stated:
+                raise McpHeaderMismatch(f"The header {field.decode()} appears twice.")
+            stated[field] = value
+    for field, text in ((b"mcp-method", method), (b"mcp-name", name)):
+        if field in stated and _header_text(stated[field]) != text:
+            raise McpHeaderMismatch(f"The header {field.decode()} differs from the body. Send the same in both.")
+    sent = stated.get(b"mcp-protocol-version")
+    if version is not None and sent is not None and _header_text(sent) != version:
+        raise McpHeaderMismatch("The header mcp-protocol-version differs from the body. Send the same in both.")
+
+
+_ENCODED = re.compile(rb"=\?base64\?(.*)\?=\Z", re.DOTALL)
+
+
+def _header_text(value: bytes) -> str | None:
+    """Return the text of a header, which may be base64 (revision 2026-07-28); None if it is malformed."""
+    found = _ENCODED.match(value)
+    try:
+        if found is None:
+            return value.decode("ascii")
+        text = base64.b64decode(found[1], validate=True)
+        return text.decode() if base64.b64encode(text) == found[1] else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _object(text: bytes | None, where: str, known: tuple[str, ...]) -> Mapping[bytes, bytes]:
+    return {} if text is None or text == b"null" else _members(text, where, known)
+
+
+def _members(text: bytes, where: str, known: tuple[str, ...]) -> Mapping[bytes, bytes]:
+    """Return the values of an object by name. Raises InvalidJson, and InvalidRequest for an ambiguous name.
+
+    A name appears once, and none differs from one of `known` only in case: some parsers ignore it.
+    """
+    if text[:1] == b"[":
+        raise InvalidRequest(f"A key with lists cannot send a batch: {where} is a list.")
+    try:
+        listed = top_members(text)
+    except _UNREADABLE_ERRORS:
+        raise InvalidJson(f"For a key with lists, {where} must be one object in JSON.") from None
+    found: dict[bytes, bytes] = {}
+    spelled = {folded(name): name for name in known}
+    for member in listed:
+        name = member.name.encode("utf-8", "surrogatepass")
+        if name in found:
+            raise InvalidRequest(f"{member.name[:LONGEST_NAME_CHARS]!r} appears twice in {where}.")
+        if spelled.get(folded(member.name), member.name) != member.name:
+            raise InvalidRequest(f"{member.name[:LONGEST_NAME_CHARS]!r} in {where} differs from its name in case.")
+        found[name] = text[member.value : member.end]
+    return found
+
+
+def _required(members: Mapping[bytes, bytes], name: str, where: str) -> str:
+    text = _text(members.get(name.encode()))
+    if text is None:
+        raise InvalidRequest(f"{where} is not a text.", param=where)
+    return _bounded(text, where)
+
+
+def _bounded(text: str, where: str) -> str:
+    if len(text) > LONGEST_URI_CHARS:
+        raise InvalidRequest(f"{where} has more than {LONGEST_URI_CHARS} characters.", param=where)
+    return text
+
+
+def _text(value: bytes | None) -> str | None:
+    """Return the JSON text `value` as a string; None if it is not one."""
+    decoded = None if value is None else _decoded(value)
+    return decoded if isinstance(decoded, str) else None
+
+
+def _decoded(value: bytes) -> Any:
+    try:
+        return _ANY.decode(value)
+    except _UNREADABLE_ERRORS:
+        return ...
+
+
+def _name_in(params: msgspec.Raw, member: str) -> str:
+    try:
+        named = _NAMED.decode(params)
+        return _TEXT.decode(named.name if member == "name" else named.uri)
+    except _UNREADABLE_ERRORS:  # absent, or not a text
+        return ""
+
+
+def _size(raw: msgspec.Raw) -> int:
+    return memoryview(raw).nbytes
+
+
+_IDS = frozenset(b'"-0123456789')
+
+
+def _short_id(raw: msgspec.Raw) -> bytes | None:
+    """Return the text of an id that is a string or a number, None for any other and for a long one."""
+    text = memoryview(raw)
+    return bytes(text) if 0 < text.nbytes <= LONGEST_ID_BYTES and text[0] in _IDS else None

@@ -1,0 +1,103 @@
+"""Tests of the settings of MCP servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.config.access import AccessKey
+from gatepass.config.checks import conflicts, secrets_over_plain_http, unknown_names
+from gatepass.config.mcp import McpServer
+from gatepass.config.model import Config
+
+HASH = "sha256:" + "a" * 64
+TREE: dict[str, Any] = {
+    "credentials": {"corp": {"type": "static", "token": "t" * 20}},
+    "upstreams": {"chat": {"base_url": "https://llm.corp.example/v1"}},
+    "mcp": {"wiki": {"url": "https://tools.corp.example/mcp/?team=a", "credential": "corp"}},
+}
+
+
+def test_a_server_is_an_upstream_that_learns_nothing() -> None:
+    server = McpServer.model_validate({**TREE["mcp"]["wiki"], "headers": {"X-Team": "a"}, "forward_headers": ["x-b"]})
+    upstream = server.as_upstream()
+    assert upstream.base_url == "https://tools.corp.example/mcp"
+    assert server.url == "https://tools.corp.example/mcp/?team=a"
+    assert (upstream.learn, upstream.credential) == ("off", "corp")
+    assert (upstream.timeouts.first_byte_s, upstream.timeouts.idle_s, upstream.timeouts.total_s) == (300, 3600, None)
+    assert upstream.headers["X-Team"].reveal() == "a"
+    assert upstream.forward_headers == ["x-b"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"allowed_origins": ["*"]}, "names no origin"),
+        ({"forward_headers": ["cookie"]}, "never forwarded"),
+        ({"headers": {"Host": "a"}}, "cannot be set"),
+        ({"timeouts": {"total_s": 3}}, "Extra inputs"),
+        ({"url": "ftp://a"}, "expects http"),
+    ],
+)
+def test_settings_that_a_server_cannot_have(settings: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        McpServer.model_validate({"url": "https://a", **settings})
+
+
+@pytest.mark.parametrize(
+    ("tree", "path", "fault"),
+    [
+        (
+            {"mcp": {"wiki": {"url": "https://a", "credential": "crop"}}},
+            ("mcp", "wiki", "credential"),
+            "'crop' is not a name under credentials; did you mean corp?",
+        ),
+        (
+            {"access": {"keys": [{"name": "a", "hash": HASH, "mcp": ["wiki", "wik"]}]}},
+            ("access", "keys", 0, "mcp", 1),
+            "'wik' is not a name under mcp; did you mean wiki?",
+        ),
+        (
+            {"access": {"keys": [{"name": "a", "hash": HASH, "mcp": {"wik": {}}}]}},
+            ("access", "keys", 0, "mcp", "wik"),
+            "'wik' is not a name under mcp; did you mean wiki?",
+        ),
+    ],
+)
+def test_unknown_names(tree: dict[str, Any], path: tuple[object, ...], fault: str) -> None:
+    assert list(unknown_names({**TREE, **tree})) == [(path, fault)]
+
+
+def test_the_token_needs_https() -> None:
+    servers = {"wiki": {"url": "http://tools.corp.example/mcp", "credential": "corp"}}
+    [(path, fault)] = secrets_over_plain_http({**TREE, "mcp": servers})
+    assert path == ("mcp", "wiki", "url")
+    assert "allow_plain_http: true under mcp.wiki" in fault
+
+
+def test_a_header_that_carries_the_token_cannot_be_static_too() -> None:
+    servers = {"wiki": {**TREE["mcp"]["wiki"], "headers": {"authorization": "x"}}}
+    config = Config.model_validate({**TREE, "mcp": servers})
+    assert [path for path, _ in conflicts(config)] == [("mcp", "wiki", "headers", "authorization")]
+
+
+def test_keys_of_one_caller_agree_about_servers() -> None:
+    keys = [{"name": "a", "hash": HASH, "mcp": ["wiki"]}, {"name": "a", "hash": HASH.replace("a" * 64, "b" * 64)}]
+    config = Config.model_validate({**TREE, "access": {"keys": keys}})
+    assert [path for path, _ in conflicts(config)] == [("access", "keys", 1, "mcp")]
+
+
+def test_a_key_names_servers_or_lists() -> None:
+    key = AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": {"wiki": {"tools": ["find"]}}})
+    assert isinstance(key.mcp, dict)
+    assert key.mcp["wiki"].tools == ["find"]
+    with pytest.raises(ValidationError):
+        AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": {"wiki": {"tool": ["find"]}}})
+
+
+def test_streams_need_descriptors_only_with_a_server() -> None:
+    without = Config.model_validate({"upstreams": TREE["upstreams"]})
+    config = Config.model_validate(TREE)
+    assert config.descriptors - without.descriptors >= 2 * config.limits.mcp_streams

@@ -1,0 +1,175 @@
+"""Tests of what a key may use of an MCP server, and of filtered replies and streams."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.config.access import AccessKey, McpLists
+from gatepass.errors import UpstreamInvalid
+from gatepass.mcp.access import ALL, FilteredEvents, McpAllowed, allowed_of, filter_reply
+
+LISTS = McpAllowed(tools=("find", "read_*"), prompts=(), resources=("file:///docs/*",))
+
+
+def key(**settings: Any) -> AccessKey:
+    return AccessKey.model_construct(name="a", **settings)
+
+
+@pytest.mark.parametrize(
+    ("caller", "allowed"),
+    [
+        (key(), ALL),
+        (key(models=["m"]), None),
+        (key(operations=["chat"]), None),
+        (key(role="viewer"), None),
+        (key(role="viewer", mcp=["wiki"]), None),
+        (key(role="admin"), ALL),
+        (key(models=["m"], mcp=["wiki"]), ALL),
+        (key(mcp=[]), None),
+        (key(mcp=["other"]), None),
+        (key(mcp={"wiki": McpLists()}), ALL),
+        (key(mcp={"wiki": McpLists(tools=["find"])}), McpAllowed(("find",), (), ())),
+        (key(mcp={"other": McpLists()}), None),
+    ],
+)
+def test_servers_of_a_key(caller: AccessKey, allowed: McpAllowed | None) -> None:
+    assert allowed_of(caller, "wiki") == allowed
+
+
+def test_a_key_with_one_list_is_limited() -> None:
+    assert not ALL.is_limited
+    assert McpAllowed(tools=()).is_limited
+
+
+def reply(**result: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "result": result}
+
+
+TOOLS = [{"name": "find", "inputSchema": {"type": "object"}}, {"name": "drop"}, {"name": "read_a"}]
+SHOWN = [TOOLS[0], TOOLS[2]]
+
+
+@pytest.mark.parametrize(
+    ("given_reply", "shown"),
+    [
+        (reply(tools=TOOLS, nextCursor="2"), reply(tools=SHOWN, nextCursor="2")),
+        (reply(prompts=[{"name": "find"}]), reply(prompts=[])),
+        (
+            reply(resources=[{"uri": "file:///docs/a"}, {"uri": "file:///docs/../b"}]),
+            reply(resources=[{"uri": "file:///docs/a"}]),
+        ),
+        (
+            reply(resourceTemplates=[{"uriTemplate": "file:///docs/{p}"}, {"uriTemplate": "file:///{p}"}]),
+            reply(resourceTemplates=[{"uriTemplate": "file:///docs/{p}"}]),
+        ),
+        (reply(Tools=TOOLS), reply(Tools=SHOWN)),
+        (reply(tools={"drop": {}}), reply(tools=[])),
+        (reply(tools=[7, {"title": "x"}, {"name": None}, {"name": "find", "Name": "drop"}]), reply(tools=[])),
+        (
+            reply(tools=SHOWN, resultType="complete", ttlMs=5, cacheScope="public"),
+            reply(tools=SHOWN, resultType="complete", ttlMs=5, cacheScope="private"),
+        ),
+        (
+            reply(tools=TOOLS, resultType="complete"),
+            reply(tools=SHOWN, resultType="complete", cacheScope="private"),
+        ),
+        ([reply(tools=TOOLS), reply(content=[])], [reply(tools=SHOWN), reply(content=[])]),
+    ],
+)
+def test_lists_show_what_is_allowed(given_reply: Any, shown: Any) -> None:
+    assert json.loads(filter_reply(json.dumps(given_reply).encode(), LISTS, "wiki")) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"jsonrpc": "2.0", "id":1, "result" : {"tools":[ {"name":"find"} ]}}',
+        b'{"id":1,"result":{"content":[{"type":"text","text":"tools"}],"structuredContent":{"tools":["drop"]}}}',
+        b'{"id":1,"error":{"code":-1,"message":"m","data":{"tools":[1]}}}',
+        b'{"method":"notifications/progress","params":{"progress":1e0}}',
+        b'{"id":1,"result":null}',
+        b'[ {"id":1,"result":{}} ]',
+    ],
+)
+def test_other_replies_stay_the_same_bytes(text: bytes) -> None:
+    assert filter_reply(text, LISTS, "wiki") is text
+
+
+def test_kinds_without_a_limit_stay_the_same_bytes() -> None:
+    text = json.dumps(reply(prompts=[{"name": "x"}], cacheScope="public")).encode()
+    assert filter_reply(text, McpAllowed(tools=("find",)), "wiki") is text
+
+
+def test_bytes_of_an_allowed_entry_are_kept() -> None:
+    text = b'{"id":1,"result":{"tools":[{"name":"drop"},{ "name":"find", "n":1.50e1,"t":"\\u00e9" }]}}'
+    kept = b'{"id":1,"result":{"tools":[{ "name":"find", "n":1.50e1,"t":"\\u00e9" }]}}'
+    assert filter_reply(text, LISTS, "wiki") == kept
+
+
+@pytest.mark.parametrize("text", [b"", b"<html>", b'{"id":1,"result":{"x":NaN}}', b"[" * 100_000, b"[1]", b"\xff"])
+def test_what_is_not_json_is_an_error_of_the_server(text: bytes) -> None:
+    with pytest.raises(UpstreamInvalid) as raised:
+        filter_reply(text, LISTS, "wiki")
+    assert raised.value.hop == "upstream:wiki"
+
+
+FULL, LESS = json.dumps(reply(tools=TOOLS)).encode(), b'{"jsonrpc":"2.0","id":1,"result":{"tools":%b}}'
+FILTERED = LESS % (b"[%b,%b]" % (json.dumps(SHOWN[0]).encode(), json.dumps(SHOWN[1]).encode()))
+OTHER = b'event: message\r\nid: 7\r\ndata: {"jsonrpc": "2.0", "method":"notifications/message"}\r\n\r\n'
+STREAMS = [
+    (b"event: message\nid: 5\ndata: " + FULL + b"\n\n", b"event: message\nid: 5\ndata: " + FILTERED + b"\n\n"),
+    (b"data:" + FULL + b"\r\nid: 6\r\n: c\r\n\r\n", b"data: " + FILTERED + b"\r\nid: 6\r\n: c\r\n\r\n"),
+    (OTHER, OTHER),
+    (b": keep-alive\n\n", b": keep-alive\n\n"),
+    (b"id: 1\ndata: \nretry: 3\n\n", b"id: 1\ndata: \nretry: 3\n\n"),
+    (b"event: endpoint\ndata: /messages?x=1\n\n", b"event: endpoint\ndata: /messages?x=1\n\n"),
+    (
+        b'data: {"id":1,\rdata: "result":{"tools":[{"name":"drop"},\rdata:{"name":\rdata:"find"}]}}\r\r',
+        b'data: {"id":1,"result":{"tools":[{"name":\rdata: "find"}]}}\r\r',
+    ),
+    (b"\n\n", b"\n\n"),
+]
+
+
+@given(st.lists(st.sampled_from(STREAMS), max_size=4), st.lists(st.integers(0, 900), max_size=6))
+def test_streams_are_filtered_wherever_they_are_cut(chosen: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
+    # a stream of one style of line ends, because a CR at its end waits for an LF
+    text = b"".join(sent for sent, _ in chosen) + b": end\n\n"
+    events = FilteredEvents(LISTS, 100_000, "wiki")
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    shown = b"".join(events.feed(text[start:end]) for start, end in pairwise(edges))
+    assert shown + events.finish() == b"".join(kept for _, kept in chosen) + b": end\n\n"
+
+
+def test_an_event_is_passed_with_its_last_byte() -> None:
+    events = FilteredEvents(LISTS, 100_000, "wiki")
+    assert events.feed(OTHER[:-1]) == b""
+    assert events.feed(OTHER[-1:]) == OTHER
+
+
+def test_a_large_event_is_filtered() -> None:
+    tools = [*TOOLS, {"name": "read_large", "description": "d" * 2_000_000}]
+    shown = reply(tools=[*SHOWN, tools[-1]])
+    run = FilteredEvents(LISTS, 4_000_000, "wiki").feed(b"data: " + json.dumps(reply(tools=tools)).encode() + b"\n\n")
+    assert json.loads(run.removeprefix(b"data: ")) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"data: " + b"x" * 1001, b"data: " + b"x" * 1001 + b"\n\n", b"data: <html>\n\n", b"data: 1\n" * 100_000],
+)
+def test_unusable_events_end_the_stream(text: bytes) -> None:
+    events = FilteredEvents(LISTS, 1000, "wiki")
+    with pytest.raises(UpstreamInvalid):
+        events.feed(text)
+
+
+def test_an_unfinished_event_is_not_relayed() -> None:
+    events = FilteredEvents(LISTS, 1000, "wiki")
+    assert events.feed(b"data: " + FULL) + events.finish() == b""

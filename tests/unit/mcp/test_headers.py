@@ -1,0 +1,42 @@
+"""Tests of the header fields that an MCP server receives."""
+
+from __future__ import annotations
+
+from gatepass.mcp.headers import request_headers
+
+IDENTITY = (b"accept-encoding", b"identity")
+ACCEPT = (b"accept", b"application/json, text/event-stream")
+JSON = (b"content-type", b"application/json")
+
+
+def test_fields_of_mcp_are_forwarded() -> None:
+    sent = (
+        (b"user-agent", b"sdk"),
+        (b"traceparent", b"00-1-2-00"),
+        ACCEPT,
+        JSON,
+        (b"last-event-id", b"7"),
+        (b"mcp-session-id", b"s"),
+        (b"mcp-param-region", b"eu"),
+        (b"x-team", b"t"),
+    )
+    assert request_headers(sent, ["X-Team"]) == (
+        *((b"user-agent", b"sdk"), (b"traceparent", b"00-1-2-00"), (b"x-team", b"t")),
+        *(ACCEPT, JSON, (b"last-event-id", b"7"), (b"mcp-session-id", b"s"), (b"mcp-param-region", b"eu")),
+        IDENTITY,
+    )
+
+
+def test_fields_that_a_client_left_out_are_added() -> None:
+    assert request_headers(()) == (ACCEPT, JSON, IDENTITY)
+    assert request_headers((), method="GET") == ((b"accept", b"text/event-stream"), IDENTITY)
+
+
+def test_credentials_and_fields_of_the_connection_are_not_forwarded() -> None:
+    sent = (
+        *((b"authorization", b"Bearer k"), (b"x-api-key", b"k"), (b"api-key", b"k"), (b"cookie", b"c")),
+        *((b"origin", b"http://a"), (b"host", b"a"), (b"forwarded", b"for=a"), (b"x-forwarded-for", b"a")),
+        *((b"connection", b"Mcp-Session-Id, close"), (b"mcp-session-id", b"s"), (b"mcp_name", b"n")),
+        *((b"mcp-na_me", b"n"), (b"content-length", b"7"), (b"accept-encoding", b"gzip")),
+    )
+    assert request_headers(sent, ["authorization", "x-gatepass-x"]) == (ACCEPT, JSON, IDENTITY)
