@@ -115,6 +115,13 @@ class PresentedFile:
             advice = f"check the program that writes the file{clock} ({self._setting})"
             raise FetchFailure(f"{failure.reason}{times}; {advice}", quick=False) from None
 
+    def audience(self) -> str:
+        """Return which audience the token has, for a refusal; empty if it is not a JWT with one."""
+        with suppress(FetchFailure):
+            if aud := safe_claims(self._file.read().text.strip(), self._clock.wall()).get("aud"):
+                return f"the token in {self._path} has the audience {aud}"
+        return ""
+
     def mistimed(self, issuer_s: float) -> str:
         """Return why the token is not valid at `issuer_s`, epoch seconds on the issuer's clock; empty if it is."""
         with suppress(FetchFailure):

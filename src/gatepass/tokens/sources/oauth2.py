@@ -501,13 +501,16 @@ class Oauth2Source:
                     # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
                     return FetchFailure(f"{failure.reason.rstrip('.')}; {words}. Check its clock, {clock}", quick=False)
         code, own = code_of(reply), self._settings.client_auth
+        file = self._client.file if code == "invalid_client" else self._login.file if code == "invalid_grant" else None
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
-        if code == "invalid_client" and supported and own not in supported:
+        if code == "invalid_client" and supported and own not in (*supported, "assertion_file"):
             advice = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"
         elif code == "invalid_client" and not supported and own == "basic":  # it is the default
             advice = "client_auth is basic, and some issuers accept only form"
+        elif file is not None:
+            advice = file.audience()
         elif code in INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
             advice = new_login_advice(self._settings)
         else:
             return failure
-        return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}")
+        return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}") if advice else failure

@@ -335,3 +335,13 @@ async def test_a_file_that_only_the_issuers_clock_refuses_is_told_and_tried_agai
         ) in str(caught.value)
         await clock.advance(4.0)
         assert held.holder.current() is not None
+
+
+@pytest.mark.parametrize(("name", "code"), [("assertion_file", "invalid_client"), ("subject_file", "invalid_grant")])
+async def test_a_refused_file_is_named_with_its_audience(endpoint: Endpoint, file, name, code):
+    file.write_text(signed(aud="https://other.example", exp=WALL_S + 600))
+    settings = federated(file) if name == "assertion_file" else oauth2(**EXCHANGE, subject_file=str(file))
+    endpoint.answers(refused(code, 400))
+    failure = await failure_of(endpoint.source(settings).fetch())
+    assert failure.reason.endswith(f"; the token in {file} has the audience https://other.example")
+    assert failure.definite

@@ -1,0 +1,226 @@
+"""Credentials without a secret at oidc-provider: an assertion in a file, jwt-bearer, and token exchange.
+
+oidc-provider validates each assertion of the client, and jose each presented token. The issuer is also the upstream.
+One gatepass has four credentials, and each model name selects one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.e2e.process import Process
+from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, get_json, listening, node
+
+LIFE_S = 3
+RECOVERY_S = 4.0
+OFF_S = 300
+RESOURCE, SCOPE = "urn:e2e:models", "chat"
+CREDENTIALS = ("file", "signed", "bearer", "exchange")
+
+
+@dataclass
+class Stage:
+    """The issuer, the gatepass in front of it, and the program that rotates the assertion of the client."""
+
+    issuer: str
+    folder: Path
+    url: str = ""
+    claims: dict[str, Any] = field(default_factory=dict)
+    """Claims that replace those of a valid assertion."""
+    is_absent: bool = False
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "assertion"
+
+    def rotate(self) -> None:
+        """Replace the assertion as the kubelet does: no reader sees a part of it."""
+        if self.is_absent:
+            self.file.unlink(missing_ok=True)
+            return
+        now_s = int(time.time())
+        valid = {"iss": "workload", "sub": "workload", "aud": self.issuer, "nbf": now_s, "exp": now_s + 60}
+        following = self.folder / "following"
+        key = (self.folder / "key.pem").read_text()
+        following.write_text(jwt.encode(valid | {"jti": str(time.time_ns())} | self.claims, key, algorithm="ES256"))
+        following.replace(self.file)
+
+    def set_clock(self, ahead_s: int) -> None:
+        with urllib.request.urlopen(f"{self.issuer}/clock/{ahead_s}", timeout=REPLY_S):  # noqa: S310 - loopback
+            pass
+
+    def chat(self, model: str) -> tuple[int, dict[str, Any]]:
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+        fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/v1/chat/completions", body, fields)  # noqa: S310 - loopback
+        try:
+            with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def until(self, model: str, status: int, within_s: float) -> dict[str, Any]:
+        """Send requests until one has `status`; return its body. Fail after `within_s`."""
+        by_s = time.monotonic() + within_s
+        while (found := self.chat(model))[0] != status:
+            assert time.monotonic() < by_s, found
+            time.sleep(0.05)
+        return found[1]
+
+
+def credentials(issuer: str, folder: Path) -> dict[str, Any]:
+    file = {
+        "type": "oauth2",
+        "token_url": f"{issuer}/token",
+        "client_id": "workload",
+        "client_auth": "assertion_file",
+        "assertion_file": str(folder / "assertion"),
+        "scope": SCOPE,
+    }
+    signed = {"subject": "svc-llm", "private_key": f"${{file:{folder}/key.pem}}"}
+    exchanged = {
+        "subject_credential": "file",
+        "requested_token_type": "jwt",
+        "audience": "models",
+        "resource": [RESOURCE, "urn:e2e:other"],
+    }
+    return {
+        "file": {**file, "resource": RESOURCE},
+        "signed": {**file, "grant_type": "jwt_bearer", **signed},
+        "bearer": {**file, "grant_type": "jwt_bearer", "subject_file": str(folder / "subject")},
+        "exchange": {**file, "grant_type": "token_exchange", **exchanged, "audience": "models"},
+    }
+
+
+@contextmanager
+def gatepass_in_front(stage: Stage) -> Iterator[str]:
+    upstreams = {name: {"base_url": f"{stage.issuer}/v1", "credential": name} for name in CREDENTIALS}
+    config = stage.folder / "gatepass.json"
+    config.write_text(
+        json.dumps(
+            {
+                "credentials": credentials(stage.issuer, stage.folder),
+                "upstreams": upstreams,
+                "models": {name: {"upstream": name} for name in CREDENTIALS},
+                "access": {"keys": [{"name": "e2e", "key": "${E2E_CLIENT_KEY}"}]},
+            }
+        )
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    with Process(
+        [sys.executable, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
+        environment=inherited | {"PYTHONPATH": str(ROOT / "src"), "E2E_CLIENT_KEY": KEY},
+    ) as process:
+        yield listening(process)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("presented")
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(pem)
+    environment = {
+        "KEY_FILE": str(folder / "key.pem"),
+        "RESOURCE": RESOURCE,
+        "SCOPE": SCOPE,
+        "TOKEN_LIFE_S": str(LIFE_S),
+    }
+    with node("issuer", HERE / "issuer" / "federated.mjs", environment) as process:
+        made = Stage(listening(process), folder)
+        subject = {"iss": "workload", "sub": "svc-llm", "aud": f"{made.issuer}/token", "exp": time.time() + 600}
+        (folder / "subject").write_text(jwt.encode(subject, pem, algorithm="ES256"))
+        made.rotate()
+        ended = threading.Event()
+
+        def rotate() -> None:
+            while not ended.wait(0.5):
+                made.rotate()
+
+        rotating = threading.Thread(target=rotate)
+        rotating.start()
+        try:
+            with gatepass_in_front(made) as made.url:
+                yield made
+        finally:
+            ended.set()
+            rotating.join()
+
+
+def test_each_grant_is_valid_for_the_libraries_of_the_issuer(stage: Stage):
+    for name in CREDENTIALS:
+        stage.until(name, 200, RECOVERY_S)
+    count = get_json(f"{stage.issuer}/count")
+    assertion = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    assert {one["type"] for one in count["granted"]} == {assertion}
+    assert {one["grant"] for one in count["granted"]} == {"client_credentials", "jwt-bearer", "token-exchange"}
+    exchanged = next(one for one in count["granted"] if one["grant"] == "token-exchange")
+    assert exchanged["resource"] == [RESOURCE, "urn:e2e:other"]
+    assert count["served"] == {"workload": 2, "svc-llm": 2}
+
+
+def wrong_audience(stage: Stage) -> None:
+    stage.claims = {"aud": "https://other.example"}
+
+
+def expired(stage: Stage) -> None:
+    stage.claims = {"exp": int(time.time()) - 10}
+
+
+def vanished(stage: Stage) -> None:
+    stage.is_absent = True
+
+
+def clock_off(stage: Stage) -> None:
+    stage.set_clock(-OFF_S)
+
+
+def repair(stage: Stage) -> None:
+    stage.claims, stage.is_absent = {}, False
+    stage.set_clock(0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (wrong_audience, ("invalid_client", "the token in {file} has the audience https://other.example")),
+        (expired, ("{file} contains a token that expired", "exp 20", "credentials.file.assertion_file")),
+        (vanished, ("{file} cannot be read: No such file or directory", "credentials.file.assertion_file")),
+        (clock_off, ("by its clock the token in {file} is invalid: nbf 20", "Check its clock, which is 30")),
+    ],
+)
+def test_a_fault_names_its_hop_and_recovers_within_4_s(stage: Stage, fault: Callable[[Stage], None], told):
+    for name in CREDENTIALS:
+        stage.until(name, 200, RECOVERY_S)
+    fault(stage)
+    stage.rotate()
+    error = stage.until("file", 503, 3 * LIFE_S)["error"]
+    dependant = stage.until("exchange", 503, 3 * LIFE_S)["error"]
+    assert (error["hop"], error["code"]) == ("credential:file", "token_unavailable")
+    for words in told:
+        assert words.format(file=stage.file) in error["message"]
+    repair(stage)
+    stage.rotate()
+    began_s = time.monotonic()
+    for name in CREDENTIALS:
+        stage.until(name, 200, RECOVERY_S - (time.monotonic() - began_s))
+    print(f"\n{fault.__name__}: recovered after {time.monotonic() - began_s:.2f} s; {error['message']}")
+    assert dependant["hop"] in ("credential:file", "credential:exchange")
