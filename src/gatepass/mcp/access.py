@@ -25,6 +25,8 @@ Kind = Literal["tools", "prompts", "resources"]
 _STEPS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\?#]|$)")
 MOST_ESCAPES = 3
 """Percent-encoding in several layers that is decoded to find `..`."""
+MOST_ENTRIES = 10_000
+"""Entries of one list in a reply. To check these takes 20 ms."""
 
 
 class McpAllowed(msgspec.Struct, frozen=True, gc=False):
@@ -107,13 +109,14 @@ def filter_reply(body: bytes, allowed: McpAllowed, upstream: str) -> bytes:
     """Return a JSON-RPC message with only the tools, prompts and resources that are allowed.
 
     Returns `body` itself if nothing is left out. A shortened list with a `cacheScope` is `private`: a cache must not
-    give it to another key. Raises UpstreamInvalid if `body` is not JSON.
+    give it to another key. Raises UpstreamInvalid if `body` is not JSON, or lists more than MOST_ENTRIES.
     """
     try:
         return _filtered(body, allowed)
     except _UNREADABLE_ERRORS:
         raise UpstreamInvalid(
-            f"The MCP server {upstream} sent a reply that is not JSON, so gatepass cannot apply the lists of this key.",
+            f"The MCP server {upstream} sent a reply that is not JSON or too large a list, so gatepass cannot apply the"
+            " lists of this key.",
             upstream=upstream,
         ) from None
 
@@ -141,9 +144,12 @@ def _result(value: msgspec.Raw, allowed: McpAllowed) -> bytes | None:
         if kind is None or _is_open(kind, allowed):
             continue
         has_list = True
-        entries = _LIST.decode(listed) if bytes(memoryview(listed)[:1]) == b"[" else []
+        is_array = bytes(memoryview(listed)[:1]) == b"["
+        entries = _LIST.decode(listed) if is_array else []
+        if len(entries) > MOST_ENTRIES:
+            raise ValueError("too many entries")
         shown = [entry for entry in entries if _shows(entry, kind, key, allowed)]
-        if len(shown) < len(entries) or not bytes(listed).startswith(b"["):
+        if len(shown) < len(entries) or not is_array:
             is_changed = True
             result[name] = msgspec.Raw(msgspec.json.encode(shown))
     if has_list and any(name in result for name in _CACHED) and result.get("cacheScope") != _PRIVATE:
@@ -205,7 +211,7 @@ class FilteredEvents:
         except _UNREADABLE_ERRORS:
             if event.name not in (b"", b"message"):  # clients read no message from it
                 return block
-            raise self._invalid("sent an event that is not JSON") from None
+            raise self._invalid("sent an event that is not JSON or has too large a list") from None
         return block if data is event.data else _with_data(block, data)
 
     def _invalid(self, fault: str) -> UpstreamInvalid:

@@ -26,6 +26,9 @@ LONGEST_ID_BYTES = 256
 LONGEST_URI_CHARS = 8192
 """Of the name or the URI in a request of a key with lists."""
 
+MOST_URIS = 1_000
+"""Subscriptions in one request of a key with lists."""
+
 _BLANKS = b" \t\n\r"
 _ABSENT = msgspec.Raw(b"")
 
@@ -177,6 +180,8 @@ def _names(method: str, params: Mapping[bytes, bytes]) -> Iterator[tuple[Kind, s
             return
         if not (isinstance(uris, list) and all(isinstance(uri, str) for uri in uris)):
             raise InvalidRequest("params.notifications.resourceSubscriptions is not a list of texts.")
+        if len(uris) > MOST_URIS:
+            raise InvalidRequest(f"params.notifications.resourceSubscriptions has more than {MOST_URIS} URIs.")
         for uri in uris:
             yield "resources", _bounded(uri, "params.notifications.resourceSubscriptions")
 

@@ -112,7 +112,12 @@ def test_bytes_of_an_allowed_entry_are_kept() -> None:
     assert filter_reply(text, LISTS, "wiki") == kept
 
 
-@pytest.mark.parametrize("text", [b"", b"<html>", b'{"id":1,"result":{"x":NaN}}', b"[" * 100_000, b"[1]", b"\xff"])
+MANY = json.dumps({"id": 1, "result": {"tools": [{"name": "find"}] * 10_001}}).encode()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"<html>", b'{"id":1,"result":{"x":NaN}}', b"[" * 100_000, b"[1]", b"\xff", MANY]
+)
 def test_what_is_not_json_is_an_error_of_the_server(text: bytes) -> None:
     with pytest.raises(UpstreamInvalid) as raised:
         filter_reply(text, LISTS, "wiki")

@@ -178,6 +178,9 @@ def test_the_refusal_is_the_same_for_tools_that_exist_and_others() -> None:
         body(id=1, method="completion/complete", params={"ref": {"type": "ref/tool", "name": "find"}}),
         b'{"id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"greet","name":"x"}}}',
         body(id=1, method="subscriptions/listen", params={"notifications": {"resourceSubscriptions": "mem://b"}}),
+        body(
+            id=1, method="subscriptions/listen", params={"notifications": {"resourceSubscriptions": ["mem://a"] * 1001}}
+        ),
         b'{"id":1,"method":"tools/call","params":' + b"[" * 100_000,
         b'{"id":1,"method":"tools/call","params":{"name":"\\ud800"}}',
     ],
