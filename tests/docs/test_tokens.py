@@ -113,6 +113,38 @@ def assertion_by_key(request: Received) -> bytes:
     return reply(MINTED)
 
 
+def assertion_in_a_file(request: Received) -> bytes:
+    fields = form(request)
+    kind = fields.pop("client_assertion_type").rpartition(":")[2]
+    assert (kind, fields) in (
+        ("jwt-bearer", {"grant_type": GRANT, "client_id": "gatepass", "client_assertion": "projected-token"}),
+        ("jwt-spiffe", {"grant_type": GRANT, "client_id": "gatepass", "client_assertion": "jwt-svid"}),
+    )
+    return reply(MINTED)
+
+
+def exchanged(request: Received) -> bytes:
+    fields = form(request)
+    assert basic(request) == f"gatepass:{SECRET}"
+    if fields == {"grant_type": GRANT}:
+        return reply({**MINTED, "access_token": "the-first-token"})
+    assert fields == {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": "the-first-token",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        "audience": "llm",
+    }
+    return reply({**MINTED, "issued_token_type": "urn:ietf:params:oauth:token-type:access_token"})
+
+
+def signed_grant(request: Received) -> bytes:
+    fields = form(request)
+    assert (fields["grant_type"], fields["client_id"]) == ("urn:ietf:params:oauth:grant-type:jwt-bearer", "gatepass")
+    claims = signed(fields["assertion"], keys.public_pem("rsa"), "RS256", "https://sso.corp.example/oauth/token")
+    assert (claims["iss"], claims["sub"]) == ("gatepass", "svc-llm")
+    return reply(MINTED)
+
+
 def assertion_by_secret(request: Received) -> bytes:
     signed(form(request)["client_assertion"], SECRET, "HS256", "https://sso.corp.example/oauth/token")
     return reply(MINTED)
@@ -301,6 +333,16 @@ CASES = {
         assertion_by_key, files={"/run/secrets/corp.key": keys.private_pem("rsa")}
     ),
     "An assertion signed with the secret": Case(assertion_by_secret, env=CORP),
+    "A projected Kubernetes token instead of the secret": Case(
+        assertion_in_a_file, files={"/var/run/secrets/tokens/sso": "projected-token\n"}
+    ),
+    "A SPIFFE JWT-SVID instead of the secret": Case(
+        assertion_in_a_file, files={"/var/run/secrets/spiffe/jwt_svid.token": "jwt-svid"}
+    ),
+    "An exchange of another credential's token": Case(exchanged, env=CORP),
+    "A signed assertion about a user or service (jwt-bearer)": Case(
+        signed_grant, files={"/run/secrets/corp.key": keys.private_pem("rsa")}
+    ),
     "A client certificate (mTLS, RFC 8705), and a private CA": Case(known_by_certificate, "mtls.corp.example"),
     "A refresh token that changes with each use": Case(
         refreshed,
@@ -489,7 +531,7 @@ def whole(recipe: str) -> str:
     """`recipe` with an upstream for its credential, where it leaves that to the first one of the page."""
     if "upstreams:" in recipe:
         return recipe
-    [name] = YAML(typ="safe").load(recipe)["credentials"]
+    *_, name = YAML(typ="safe").load(recipe)["credentials"]
     return f"{recipe}upstreams:\n  chat: {{base_url: https://{UPSTREAM}/v1, credential: {name}}}\n"
 
 
@@ -503,15 +545,16 @@ async def test_a_recipe_mints_a_token_that_its_upstream_takes(heading, machine, 
     file = machine.root / "gatepass.yaml"
     file.write_text(machine.here(whole(RECIPES[heading])))
     config = load(str(file), os.environ).config
-    [name] = config.credentials
+    names = list(config.credentials)
     servers = RecipeServers(case, authority)
     async with alive(servers, monkeypatch):
         steps = [step async for step in diagnose(config)]
     assert {str(step.outcome) for step in steps} == {"ok"}, steps
     found = [(step.hop, step.what, step.why) for step in steps if step.what in ("token", "models")]
-    assert [(hop, what) for hop, what, _ in found] == [(f"credential:{name}", "token"), ("upstream:chat", "models")]
-    assert found[1][2] == "answers and accepts the token"
-    assert servers.asked == (0 if case.issuer is None else 2 if case.issuer is discovered else 1)
+    tokens = [(f"credential:{name}", "token") for name in names]
+    assert [(hop, what) for hop, what, _ in found] == [*tokens, ("upstream:chat", "models")]
+    assert found[-1][2] == "answers and accepts the token"
+    assert servers.asked == (0 if case.issuer is None else 2 if case.issuer in (discovered, exchanged) else 1)
     for path, text in case.leaves.items():
         assert text in machine.read(path)
 
