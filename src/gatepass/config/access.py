@@ -13,7 +13,16 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    WrapSerializer,
+    field_validator,
+    model_validator,
+)
 
 from gatepass.config.block import HASH, Block, Name, SecretText
 from gatepass.config.references import Reference
@@ -254,6 +263,27 @@ class McpLists(Block):
     """
 
 
+def _servers(value: Any) -> Any:
+    """Return a list of servers as a mapping, so that each error names its place."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    if isinstance(value, Mapping):
+        return value
+    raise ValueError("expects a list of names under mcp, or a mapping of such names to lists of tools")
+
+
+def _as_written(servers: Any, write: SerializerFunctionWrapHandler) -> Any:
+    is_list = isinstance(servers, dict) and all(lists == McpLists() for lists in servers.values())
+    return list(servers) if is_list else write(servers)
+
+
+McpServers = Annotated[
+    dict[Name, McpLists],
+    WrapSerializer(_as_written),
+    BeforeValidator(_servers, json_schema_input_type=list[Name] | dict[Name, McpLists]),
+]
+
+
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
@@ -314,7 +344,7 @@ class AccessKey(Block):
 
     Danger: Callers that may use stored objects reach those of all callers, because the upstream sees one credential.
     """
-    mcp: list[Name] | dict[Name, McpLists] | None = None
+    mcp: McpServers | None = None
     """The MCP servers that this key may use: names under `mcp`, or names with the tools, prompts and resources of each.
     None: all servers, but none for a key with `models` or `operations`. A violation is 403 `mcp_server_not_allowed`,
     or the error `mcp_not_allowed` in JSON-RPC. See docs/mcp.md#keys.

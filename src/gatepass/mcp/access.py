@@ -66,8 +66,6 @@ def allowed_of(key: AccessKey, server: str) -> McpAllowed | None:
         return ALL if key.models is None and key.operations is None else None
     if server not in key.mcp:
         return None
-    if isinstance(key.mcp, list):
-        return ALL
     lists = key.mcp[server]
     given = (lists.tools, lists.prompts, lists.resources)
     if given == (None, None, None):

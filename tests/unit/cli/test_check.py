@@ -33,12 +33,15 @@ def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
 def test_a_credential_that_no_upstream_names_is_warned_of(check):
     result = check(
         text="upstreams: {a: {base_url: 'https://x/v1', credential: used}}\n"
-        "credentials: {used: {type: static, token: k-1}, idle: {type: static, token: k-2}}\n"
+        "mcp: {b: {url: 'https://y/mcp', credential: tools}}\n"
+        "credentials: {used: {type: static, token: k-1}, idle: {type: static, token: k-2},"
+        " tools: {type: static, token: k-3}}\n"
     )
     assert result.exit_code == 0
     assert "warning: credentials.idle: no upstream uses it" in result.stderr.splitlines()
+    assert "credentials.tools" not in result.stderr
     assert "credentials.used" not in result.stderr
-    assert result.stdout.splitlines()[-1].startswith("# valid: 1 upstream, 2 credentials, 0 keys; ")
+    assert result.stdout.splitlines()[-1].startswith("# valid: 1 upstream, 3 credentials, 0 keys; ")
 
 
 def test_warnings_go_to_stderr(check):

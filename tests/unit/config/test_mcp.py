@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.access import AccessKey
+from gatepass.config.access import AccessKey, McpLists
 from gatepass.config.checks import conflicts, secrets_over_plain_http, unknown_names
 from gatepass.config.mcp import McpServer
 from gatepass.config.model import Config
@@ -91,10 +91,20 @@ def test_keys_of_one_caller_agree_about_servers() -> None:
 
 def test_a_key_names_servers_or_lists() -> None:
     key = AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": {"wiki": {"tools": ["find"]}}})
-    assert isinstance(key.mcp, dict)
-    assert key.mcp["wiki"].tools == ["find"]
-    with pytest.raises(ValidationError):
-        AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": {"wiki": {"tool": ["find"]}}})
+    assert key.mcp == {"wiki": McpLists(tools=["find"])}
+    listed = AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": ["wiki"]})
+    assert listed.mcp == {"wiki": McpLists()}
+    assert listed.model_dump()["mcp"] == ["wiki"]  # as `gatepass check` shows it
+    assert key.model_dump()["mcp"]["wiki"]["tools"] == ["find"]
+
+
+@pytest.mark.parametrize(
+    ("mcp", "place"), [("wiki", ("mcp",)), ([1], ("mcp",)), ({"wiki": {"tool": []}}, ("mcp", "wiki", "tool"))]
+)
+def test_an_error_in_the_servers_of_a_key_names_its_place(mcp: object, place: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": mcp})
+    assert [error["loc"] for error in raised.value.errors()] == [place]
 
 
 def test_streams_need_descriptors_only_with_a_server() -> None:
