@@ -255,6 +255,8 @@ UNITS: Mapping[str, str] = {
     r"_(usable|up|rejects_token)$": "1 for yes, 0 for no",
     r"_connections(_limit)?$": "connections",
     r"_rules$": "rules",
+    r"_streams(_limit)?$": "streams",
+    r"_messages_total$": "messages",
     r"_(requests|attempts|retries)(_.*)?$": "requests",
 }
 """The unit of a metric, by its name."""
@@ -267,7 +269,8 @@ def one_of_each() -> Metrics:
     pool = PoolSample("chat", busy=1, idle=1, waiting=0, limit=100)
     metrics = Metrics()
     metrics.attach(
-        lambda: Sample([credential], [pool], (), 4000, {"chat": 1}, store, {"chat": False}), lambda model: model
+        lambda: Sample([credential], [pool], (), 4000, {"chat": 1}, store, {"chat": False}, (3, 1000)),
+        lambda model: model,
     )
     attempt = AttemptRecord("id", "chat", "gpt-4o", "chat", requests=1, outcome="token_rejected", code="upstream_auth")
     for cause in ("new_token", "new_connection", "next_target"):
@@ -280,6 +283,10 @@ def one_of_each() -> Metrics:
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")
     metrics.waited_for_connection("chat", 0.1)
+    message = AccessRecord("id", "POST", "/mcp/search", "mcp", "ragflow", outcome="ok")
+    message.mcp_method, message.mcp_tool = "tools/call", "find"
+    sent = AttemptRecord("id", "mcp", "", "mcp/search", requests=1)
+    metrics.of_mcp().request_ended(RequestRecord(message, sent, None, 0.0, 0.0, 0.5, 0.2, 0.1, is_synthesized=False))
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)
     return metrics

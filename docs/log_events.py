@@ -383,6 +383,8 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
+        "mcp_method": "the method of a message to an MCP server",
+        "mcp_tool": "the tool that the message calls",
         "replay_of": "the id of the captured request that was sent again; `caller` is who did it, `local` for"
         " `gatepass replay`",
         "replayed_without": "the rules and changes that the replay left out",

@@ -13,7 +13,9 @@
     │   ├── OperationNotAllowed     403 operation_not_allowed
     │   ├── McpNotAllowed           403 mcp_not_allowed
     │   ├── RoleNotAllowed          403 role_not_allowed
+    │   ├── McpServerNotAllowed     403 mcp_server_not_allowed
     │   ├── ModelNotFound           404 model_not_found
+    │   ├── McpSessionNotFound      404 mcp_session_not_found
     │   ├── UnknownPath             404 unknown_path
     │   ├── MethodNotAllowed        405 method_not_allowed
     │   ├── ReceiveTimeout          408 receive_timeout
@@ -33,6 +35,7 @@
     │   ├── Overloaded              503 overloaded
     │   ├── ConcurrencyLimited      429 concurrency_limited
     │   ├── TooManyViewers          503 too_many_viewers
+    │   ├── McpSessionsUnavailable  503 mcp_sessions_unavailable
     │   ├── Draining                503 draining
     │   ├── NotStarted              500 not_started
     │   └── InternalError           500 internal_error
@@ -219,6 +222,29 @@ class RoleNotAllowed(CallerError):
     """
 
     code, status = "role_not_allowed", 403
+
+
+class McpServerNotAllowed(CallerError):
+    """The key may not use the MCP server.
+
+    `access.keys[].mcp` lists the servers of a key. A key with `models` or `operations` and without `mcp` may use none.
+
+    Action: Use another key, or add the server to `access.keys[].mcp`.
+    """
+
+    code, status = "mcp_server_not_allowed", 403
+
+
+class McpSessionNotFound(CallerError):
+    """The caller has not opened the MCP session that the request names.
+
+    - Another caller opened it. A session belongs to the name of its caller.
+    - It was not used for 24 hours, or gatepass was restarted. Several processes of gatepass share it only with a store.
+
+    Action: None: MCP clients then initialize a new session.
+    """
+
+    code, status = "mcp_session_not_found", 404
 
 
 class ModelNotFound(CallerError):
@@ -442,6 +468,15 @@ class TooManyViewers(GatewayError):
     """
 
     code, status, retryable = "too_many_viewers", 503, True
+
+
+class McpSessionsUnavailable(GatewayError):
+    """Only the store can tell which caller opened the MCP session, and it does not reply.
+
+    Action: Retry with the same session. If it persists, repair the store (`store` in `/status`).
+    """
+
+    code, status, retryable = "mcp_sessions_unavailable", 503, True
 
 
 class Draining(GatewayError):

@@ -108,6 +108,10 @@ class Operation:
         object.__setattr__(self, "configured_as", self.configured_as or self.name)
 
 
+MCP_UPSTREAM = "mcp/"
+"""The name of an MCP server among the upstreams begins with this: `mcp/NAME`, as its path does."""
+
+
 class Replay(msgspec.Struct, frozen=True, gc=False):
     """A captured request that is served again: `of` is its id, `profile` that of its caller.
 

@@ -108,6 +108,29 @@ class Authenticator:
             check_host_and_origin(client_request)
         check_same_origin(client_request, self._page_hosts)
 
+    def check_browser(self, client_request: ClientRequest, origins: Collection[str], setting: str) -> None:
+        """Check a request of an authenticated caller, if a web browser may have sent it. `setting` lists `origins`.
+
+        It must name a Host of this gatepass, and its page must be of the same origin or of one of `origins`. A client
+        that is no browser sends neither `Origin` nor `Sec-Fetch-Site`. Raises ForbiddenHost, ForbiddenOrigin.
+        """
+        if not self.requires_key:  # `authenticate` has checked more
+            return
+        names = [field[0] for field in client_request.headers]
+        if b"origin" not in names and b"sec-fetch-site" not in names:
+            return
+        sent, sites = _values_of(client_request, b"origin"), _values_of(client_request, b"sec-fetch-site")
+        host = own_host(client_request, self._page_hosts)
+        if host is None:
+            raise ForbiddenHost(
+                "A web page sent this request to a name that is not one of this gatepass. Add the name to"
+                " server.ui_hosts."
+            )
+        foreign = [one for one in sent if not (_is_origin_of(one, host) or one.decode("latin-1") in origins)]
+        if foreign or (not sent and any(site not in _OWN_PAGES for site in sites)):
+            shown = f" such as {shown_origin(foreign[0])}" if foreign else ""
+            raise ForbiddenOrigin(f"CORS: gatepass serves no pages of other origins here{shown}. Add it to {setting}.")
+
     def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> AccessKey:
         presented = presented_key(client_request.headers)
         if presented is None:
@@ -211,15 +234,14 @@ def check_same_origin(client_request: ClientRequest, names: Collection[str]) -> 
     A page of another site cannot use an address: a name of its own that resolves to this machine is not in `names` (DNS
     rebinding). A POST needs an Origin. Raises ForbiddenHost, ForbiddenOrigin.
     """
-    hosts = _values_of(client_request, b"host")
-    name = _host_of(hosts[0]).lower() if len(hosts) == 1 else ""
-    if not (is_loopback(name) or _is_address(name) or (name and name.rstrip(".") in names)):
+    host = own_host(client_request, names)
+    if host is None:
         raise ForbiddenHost(
             "The page of gatepass is not served under this name. Add the name to server.ui_hosts, or open the page by"
             " an IP address. A proxy in front of gatepass must pass on the Host of the browser."
         )
     origins = _values_of(client_request, b"origin")
-    is_own = len(origins) == 1 and _is_origin_of(origins[0], hosts[0])
+    is_own = len(origins) == 1 and _is_origin_of(origins[0], host)
     if not is_own and (origins or client_request.method not in ("GET", "HEAD")):
         raise ForbiddenOrigin(
             "The page of gatepass accepts only requests of its own origin. Its proxy must pass on Host unchanged."
@@ -229,6 +251,14 @@ def check_same_origin(client_request: ClientRequest, names: Collection[str]) -> 
             "The browser reports in Sec-Fetch-Site that another site sent this request. Open the page from the address"
             " bar or a bookmark."
         )
+
+
+def own_host(client_request: ClientRequest, names: Collection[str]) -> bytes | None:
+    """Return the Host of the request if it is of this machine, an IP address or one of `names` (lower case)."""
+    hosts = _values_of(client_request, b"host")
+    name = _host_of(hosts[0]).lower() if len(hosts) == 1 else ""
+    is_own = is_loopback(name) or _is_address(name) or (name and name.rstrip(".") in names)
+    return hosts[0] if is_own else None
 
 
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}

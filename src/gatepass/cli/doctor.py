@@ -377,7 +377,7 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
     asked = [(call.operation, call.model) for call in calls]
     if model is not None:
         asked.append((operation_of(state.config, model), model))
-    tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
+    tested: dict[str, dict[str, None]] = {name: {} for name in state.config.upstreams}
     for operation, name in asked:
         for target in state.routes.resolve(operation, name):
             tested[target.upstream][target.model or name] = None

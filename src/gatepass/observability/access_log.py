@@ -75,6 +75,8 @@ def texts_of(record: AccessRecord) -> str:
         texts = " ".join(
             (texts, record.replay_of, *record.replayed_without, *record.adapted, *record.tried, *record.failover)
         )
+    if record.mcp_method or record.mcp_tool:
+        texts = f"{texts} {record.mcp_method} {record.mcp_tool}"
     return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"
 
 

@@ -119,6 +119,12 @@ METRICS: Mapping[str, str] = MappingProxyType(
         "gatepass_upstream_connections": "Connections to the upstream, by state: busy, idle",
         "gatepass_upstream_connections_limit": "The value of max_connections of the upstream",
         "gatepass_pool_waiting_requests": "Requests that wait for a free connection",
+        "gatepass_mcp_messages_total": (
+            "Messages that were sent to MCP servers, by outcome. The method and the tool are `other` beyond the first"
+            " 200 names. An error inside a reply with status 200 counts as ok"
+        ),
+        "gatepass_mcp_streams": "Streams of MCP clients that wait for events",
+        "gatepass_mcp_streams_limit": "The value of limits.mcp_streams, for one process",
         "gatepass_store_up": (
             "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
             " without a store"
@@ -276,6 +282,8 @@ class Sample(NamedTuple):
     store: StoreSample | None = None
     rejects_token: Mapping[str, bool] = MappingProxyType({})
     """For each upstream with a credential."""
+    mcp_streams: tuple[int, int] | None = None
+    """The idle streams of MCP clients, and their limit. None without MCP servers."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -353,6 +361,7 @@ class Metrics(Observer):
         self.bytes_in, self.bytes_out = client_bytes.of(("in",)), client_bytes.of(("out",))
         registry.register(self)
         ProcessCollector(registry=registry)
+        self._of_mcp: McpMetrics | None = None
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
         """Set the functions that depend on the configuration. A reload sets them again; all metrics keep their values.
@@ -362,6 +371,12 @@ class Metrics(Observer):
         """
         self._sample, self._configured_name = sample, configured_name
         self.series.clear()  # its labels come from the names of the old configuration
+
+    def of_mcp(self) -> McpMetrics:
+        """Return the observer that counts the messages to MCP servers, the same one at each call."""
+        if self._of_mcp is None:
+            self._of_mcp = McpMetrics(self._registry)
+        return self._of_mcp
 
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
@@ -533,6 +548,9 @@ class Metrics(Observer):
         yield _gauge("gatepass_upstream_rejects_token", ("upstream",), (((name,), one) for name, one in rejecting))
         if sample.store is not None:
             yield from _store_families(sample.store)
+        if sample.mcp_streams is not None:
+            yield _gauge("gatepass_mcp_streams", (), [((), sample.mcp_streams[0])])
+            yield _gauge("gatepass_mcp_streams_limit", (), [((), sample.mcp_streams[1])])
 
     def _request_families(self, sample: Sample) -> Iterator[Metric]:
         all_series = list(self._by_labels.values())  # a copy: the event loop adds series while a thread formats them
@@ -548,6 +566,32 @@ class Metrics(Observer):
                 labels = (OTHER, OTHER, *labels[2:])
             in_flight[labels] = in_flight.get(labels, 0) + 1
         yield _gauge("gatepass_requests_in_flight", REQUEST_LABELS, in_flight.items())
+
+
+MOST_MCP_NAMES = 200
+"""The methods, and the tools, that have a label of their own: clients may invent names."""
+
+
+class McpMetrics(Observer):
+    """Counts the messages that were sent to MCP servers. Used only if there are some."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._messages = Counts(registry, "gatepass_mcp_messages_total", ("upstream", "method", "tool", "outcome"))
+        self._methods: dict[str, str] = {}
+        self._tools: dict[str, str] = {}
+
+    def request_ended(self, request: RequestRecord) -> None:
+        access = request.access
+        if access.mcp_method and request.attempt is not None and request.attempt.requests:
+            method, tool = _bounded(self._methods, access.mcp_method), _bounded(self._tools, access.mcp_tool or NONE)
+            self._messages.add((request.attempt.upstream, method, tool, access.outcome))
+
+
+def _bounded(known: dict[str, str], name: str) -> str:
+    """Return `name`, or OTHER if it is not one of the first MOST_MCP_NAMES."""
+    if len(known) >= MOST_MCP_NAMES:
+        return known.get(name, OTHER)
+    return known.setdefault(name, name)
 
 
 def _counter(name: str, labels: Labels, values: Iterable[tuple[Labels, float]]) -> Metric:

@@ -60,6 +60,10 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     upstream_request_id: str | None = None
     empty_answer: bool = False
     """The reply to a chat has no content and no tool call."""
+    mcp_method: str = ""
+    """The method of a message to an MCP server."""
+    mcp_tool: str = ""
+    """The tool that it calls."""
     replay_of: str = ""
     """The id of the captured request that an operator sent again. `caller` is this operator."""
     replayed_without: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gatepass.auth.api_keys import key_texts
@@ -51,7 +52,10 @@ from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.sharing import SharedSource, is_shared, shared_refresh_token_store
 from gatepass.tokens.source import Local, build_source, open_client
-from gatepass.types import Timeouts
+from gatepass.types import MCP_UPSTREAM, Timeouts
+
+if TYPE_CHECKING:
+    from gatepass.proxy.mcp_servers import McpServers
 
 LOG = logging.getLogger("gatepass.store")
 
@@ -188,6 +192,9 @@ class AppState(ProcessParts):
     allows_origins: bool
     """Whether a profile allows browser pages of other origins (`cors_origins`)."""
     upstreams: Mapping[str, Upstream]
+    """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
+    mcp: McpServers | None
+    """None without `mcp`."""
     holders: Mapping[str, TokenHolder]
     issuer_connections: Mapping[str, IssuerConnection]
     tls_contexts: TLSContexts
@@ -302,7 +309,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     limits, callers = config.limits, config.access.callers
     held_bytes = limits.held_bytes - limits.heads_bytes - limits.ring_bytes
     budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
-    in_flight = InFlightRequests(limits.connections, callers, budget)
+    in_flight = InFlightRequests(limits.connections, callers, budget, limits.mcp_streams)
     metrics = Metrics()
     observers = observers_of(metrics, RefusedRequests())
     parts = ProcessParts(
@@ -344,11 +351,20 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         return made[name]
 
     holders = {name: holder_of(name) for name in config.credentials}
+    settings, mcp = config.upstreams, None
+    if config.mcp:
+        from gatepass.proxy.mcp_servers import McpServers, McpSessions  # nothing configured, nothing imported
+
+        settings = {**settings, **{MCP_UPSTREAM + name: server.as_upstream() for name, server in config.mcp.items()}}
+        before = None if previous is None else previous.mcp
+        mcp = McpServers(config, McpSessions(parts.store, parts.clock) if before is None else before.sessions)
     upstreams = {
-        name: _create_upstream(name, config, holders, _transport(name, config, tls_contexts, parts, previous), parts)
-        for name in config.upstreams
+        name: _create_upstream(
+            name, one, config, holders, _transport(name, one, config, tls_contexts, parts, previous), parts
+        )
+        for name, one in settings.items()
     }
-    _mask_secrets(config, parts.redactor)
+    _mask_secrets(config, settings, parts.redactor)
     return AppState(
         config=config,
         limits=config.limits,
@@ -359,6 +375,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         profiles=build_profiles(config.profiles),
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         upstreams=upstreams,
+        mcp=mcp,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,
@@ -366,8 +383,8 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
     )
 
 
-def _mask_secrets(config: Config, redactor: Redactor) -> None:
-    for name, hop in (*config.upstreams.items(), *config.credentials.items()):
+def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redactor: Redactor) -> None:
+    for name, hop in (*upstreams.items(), *config.credentials.items()):
         if hop.network.proxy_auth is not None:
             # the password of `user:password`
             redactor.learn(hop.network.proxy_auth.reveal().partition(":")[2], ("proxy_auth", type(hop), name))
@@ -402,10 +419,14 @@ def _kept_holder(
 
 
 def _transport(
-    name: str, config: Config, tls_contexts: TLSContexts, parts: ProcessParts, previous: AppState | None
+    name: str,
+    settings: UpstreamConfig,
+    config: Config,
+    tls_contexts: TLSContexts,
+    parts: ProcessParts,
+    previous: AppState | None,
 ) -> Http1Transport:
     """Return the connections to an upstream: those before the reload unless its server or network changed."""
-    settings = config.upstreams[name]
     # it opens no connection yet, so it may be dropped below
     transport = open_transport(
         settings.network,
@@ -423,6 +444,8 @@ def attach_metrics(state: AppState) -> None:
     """Let the metrics of `state` read its objects at a scrape, and its configured model names."""
     metrics = state.metrics
     metrics.attach(partial(_sample, state), state.routes.configured_name)
+    if state.mcp is not None:
+        state.observers.switch(metrics.of_mcp(), on=True)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
 
@@ -459,9 +482,13 @@ def _create_holder(
 
 
 def _create_upstream(
-    name: str, config: Config, holders: Mapping[str, TokenHolder], transport: Http1Transport, parts: ProcessParts
+    name: str,
+    settings: UpstreamConfig,
+    config: Config,
+    holders: Mapping[str, TokenHolder],
+    transport: Http1Transport,
+    parts: ProcessParts,
 ) -> Upstream:
-    settings = config.upstreams[name]
     return Upstream(
         name=name,
         settings=settings,
@@ -505,4 +532,5 @@ def _sample(state: AppState) -> Sample:
         learned,
         store,
         {name: name in rejections for name, one in state.upstreams.items() if one.holder is not None},
+        None if state.mcp is None else (len(state.in_flight.ends_at_drain), state.limits.mcp_streams),
     )

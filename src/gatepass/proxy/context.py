@@ -61,6 +61,10 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The targets after this one."""
     limit_bytes: int = 0
     """The size limit of a whole reply."""
+    repeats_stale: bool = True
+    """As the setting of the upstream, for this request."""
+    repeats_failed: bool = False
+    """The operator allows that the upstream executes the request twice."""
     sent_before: bool = False
     """An earlier attempt for this request may have written a byte."""
     base: Call | None = None
@@ -136,6 +140,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         attempt.deadline_s, attempt.limit_bytes = self.deadline_s, self.limit_bytes
         attempt.sent_before = self.sent_before or self.sent
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
+        attempt.repeats_stale, attempt.repeats_failed = self.repeats_stale, self.repeats_failed
         if not is_next:
             record.renewed = ended.renewed or ended.outcome == Outcome.TOKEN_REJECTED
             record.repeated_stale = ended.repeated_stale or attempt.new_connection

@@ -74,12 +74,20 @@ class ApiEndpoint:
     def __init__(self, state: AppState) -> None:
         self.state = state
         self.catalog = ModelCatalog(state)
+        _import_mcp(state)
 
     def use(self, state: AppState) -> None:
         """Serve new requests with `state`. Requests in progress keep the state that they began with."""
         self.state.hand_over(state)
         self.catalog = self.catalog.of_next(state)
         self.state = state
+        _import_mcp(state)
+
+
+def _import_mcp(state: AppState) -> None:
+    """Import what serves MCP servers, if there are some, so that no request waits for that."""
+    if state.mcp is not None:
+        import gatepass.proxy.mcp  # noqa: F401
 
 
 async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:
@@ -93,7 +101,12 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
     cause: BaseException | None = None
     try:
         with state.in_flight.admit(client_response) as in_flight_request:
-            await _serve(context, catalog, client_response, in_flight_request)
+            if state.mcp is not None and (server := state.mcp.name_at(client_request.path)) is not None:
+                from gatepass.proxy.mcp import serve_mcp  # `ApiEndpoint` has imported it
+
+                await serve_mcp(server, state.mcp, context, client_response, in_flight_request)
+            else:
+                await _serve(context, catalog, client_response, in_flight_request)
     except ClientGone as error:
         cause, context.client_gone, context.gave_up = error, True, cycle.gave_up
         drop_tracebacks(error)
@@ -126,7 +139,6 @@ async def _serve(
 ) -> None:
     """Serve an admitted request, from its head to the last byte of its response."""
     state, client_request, cycle = context.state, context.client_request, client_response.cycle
-
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
     base_path = state.base_path
     path_profile, path = split_profile(client_request.path, base_path)

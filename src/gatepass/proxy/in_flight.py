@@ -29,6 +29,9 @@ DELAY_STEP_S = 0.1
 RESERVED_SHARE = 0.1
 """The share of `limits.connections` and of `limits.held_bytes` that no single caller can use."""
 
+IDLE_STREAMS = "limits.mcp_streams"
+"""The setting of the limit on streams that wait for events without a request in progress."""
+
 SMALL_BYTES = 64 * 1024
 """A request holding at most this much is not counted, so it never waits for clients that read large replies slowly."""
 
@@ -58,7 +61,9 @@ class InFlightResponse(Protocol):
 class InFlightRequests:
     """The requests in flight in this process, and whether new ones are admitted."""
 
-    def __init__(self, limit: int, callers: int = 1, held: MemoryBudget | None = None) -> None:
+    def __init__(
+        self, limit: int, callers: int = 1, held: MemoryBudget | None = None, most_idle_streams: int = 0
+    ) -> None:
         self.tasks = Tasks()
         self.held = held or MemoryBudget(512 * 1024 * 1024, callers)
         self.draining = False
@@ -66,6 +71,9 @@ class InFlightRequests:
         self.refusing = False
         """Whether requests on new connections are refused; set some time after `draining`."""
         self.concurrency = Concurrency(limit, callers)
+        self.idle_streams = Concurrency(most_idle_streams, callers, IDLE_STREAMS)
+        self.ends_at_drain: dict[InFlightRequest, str] = {}
+        """The idle streams in flight, each with its caller."""
         self.requests: set[InFlightRequest] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""
@@ -94,8 +102,13 @@ class InFlightRequests:
         return request
 
     async def begin_drain(self, clock: Clock, delay_s: float) -> None:
-        """Start to drain: serve for `delay_s` or until `end_now` is set, then refuse requests on new connections."""
+        """Start to drain: serve for `delay_s` or until `end_now` is set, then refuse requests on new connections.
+
+        Idle streams end at once, because their clients can open them again elsewhere.
+        """
         self.draining = True
+        for request in tuple(self.ends_at_drain):
+            request.cancel(Draining("gatepass is stopping. Open the stream again."))
         # after a pause of the machine, a balancer must see that /readyz fails before requests are refused
         steps = math.ceil(delay_s / DELAY_STEP_S)
         for _ in range(steps):
@@ -131,6 +144,7 @@ class InFlightRequests:
     def set_callers(self, callers: int) -> None:
         """Adjust the limits of each caller after a reload: with several callers a tenth is reserved."""
         self.concurrency.set_callers(callers)
+        self.idle_streams.set_callers(callers)
         self.held.set_callers(callers)
 
     async def _idle_within(self, clock: Clock, bound_s: float, end_now: asyncio.Event) -> bool:
@@ -157,6 +171,31 @@ class InFlightRequest(CancelScope):
         """
         self._in_flight.concurrency.claim(caller, max_concurrent)
         self._caller = self.memory.caller = caller
+
+    @property
+    def is_idle_stream(self) -> bool:
+        return self in self._in_flight.ends_at_drain
+
+    def claim_idle_stream(self, caller: str) -> None:
+        """Count the request for `caller` as a stream that may wait for events for hours, until `release_idle_stream`.
+
+        It then does not count as one of the caller's requests, and ends when a drain begins. Raises: Overloaded, and
+        Draining if it has begun.
+        """
+        in_flight = self._in_flight
+        if in_flight.draining:
+            raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
+        in_flight.idle_streams.claim(caller, None)
+        in_flight.ends_at_drain[self] = self.memory.caller = caller
+        if self._caller is not None:
+            in_flight.concurrency.release(self._caller)
+            self._caller = None
+
+    def release_idle_stream(self) -> None:
+        """End what `claim_idle_stream` began, if it did."""
+        caller = self._in_flight.ends_at_drain.pop(self, None)
+        if caller is not None:
+            self._in_flight.idle_streams.release(caller)
 
     def cancel(self, reason: BaseException) -> None:
         if not self.response.is_sent:
@@ -192,8 +231,9 @@ class Concurrency:
     several callers, none can use the last tenth of `limit`.
     """
 
-    def __init__(self, limit: int, callers: int) -> None:
+    def __init__(self, limit: int, callers: int, setting: str = "limits.connections") -> None:
         self._limit = limit
+        self._setting = setting
         self._limit_per_caller = _limit_per_caller(limit, callers)
         self.by_caller: dict[str, int] = {}
         """Entries of 0 stay, because to remove them would cost time in each request of a caller without others."""
@@ -228,11 +268,11 @@ class Concurrency:
             )
         if self._total >= self._limit:
             raise Overloaded(
-                f"The limit of {self._limit} requests in flight is reached (limits.connections).", retry_after_s=1
+                f"The limit of {self._limit} requests in flight is reached ({self._setting}).", retry_after_s=1
             )
         if own >= self._limit_per_caller:
             raise Overloaded(
-                f"The caller {caller!r} has {own} requests in flight. The last tenth of limits.connections"
+                f"The caller {caller!r} has {own} requests in flight. The last tenth of {self._setting}"
                 " is reserved for other callers.",
                 retry_after_s=1,
             )

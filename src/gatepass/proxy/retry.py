@@ -86,6 +86,8 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """A reused connection closed without an answer."""
     repeats_stale: bool = True
     """The setting `repeat_stale`: also after a byte was written."""
+    repeats_failed: bool = False
+    """The operator allows that the upstream executes the request twice."""
     token_expired: bool = False
     """The token expired while the request waited for a connection."""
     has_token: bool = True
@@ -101,6 +103,10 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """Another target follows."""
 
 
+_FAILED = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.ERROR_REPLY))
+"""The outcomes after which a request with `repeats_failed` is sent once more."""
+
+
 def may_repeat(outcome: Outcome, tried: Tried, left_s: float) -> Repeat | None:
     """Return how a request may be sent again after an attempt that ended with `outcome`, None if it may not.
 
@@ -110,6 +116,8 @@ def may_repeat(outcome: Outcome, tried: Tried, left_s: float) -> Repeat | None:
         return None
     if outcome is Outcome.TOKEN_REJECTED and tried.has_token and not tried.renewed:
         return Repeat.NEW_TOKEN
+    if tried.repeats_failed and outcome in _FAILED and not tried.reconnected:
+        return Repeat.NEW_CONNECTION
     if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
         has_tries = not tried.rules or (tried.rules < MOST_TRIES - 1 and tried.tried_s < MOST_TRIES_S)
         return Repeat.LEARNED_RULE if tried.learns and has_tries else None

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import structs
@@ -40,7 +40,10 @@ from gatepass.server.cycle import ids_begin
 from gatepass.server.inspection import REPLICA, REQUESTS, own_requests, own_stories
 from gatepass.server.peers import REPLAY, STORY, Peers
 from gatepass.server.replay import own_replay
-from gatepass.types import ClientRequest
+from gatepass.types import MCP_UPSTREAM, ClientRequest
+
+if TYPE_CHECKING:
+    from gatepass.proxy.mcp_servers import McpServers
 
 UNREADY = 503
 
@@ -269,6 +272,23 @@ def status_of(state: AppState) -> dict[str, Any]:
         "ids_begin": ids_begin(REPLICA),
         "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
+        **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp)}),
+    }
+
+
+def _mcp_status(state: AppState, mcp: McpServers) -> dict[str, Any]:
+    sessions, upstreams = mcp.sessions.counts(), {name: state.upstreams[MCP_UPSTREAM + name] for name in mcp.by_name}
+    return {
+        "streams": len(state.in_flight.ends_at_drain),
+        "servers": {
+            name: {
+                "host": upstream.host,
+                "credential": upstream.credential or None,
+                "usable": upstream.holder is None or upstream.holder.usable,
+                "sessions": sessions[name],
+            }
+            for name, upstream in upstreams.items()
+        },
     }
 
 

@@ -27,6 +27,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.widening import widened
+from gatepass.types import MCP_UPSTREAM
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -218,7 +219,7 @@ class Reloader:
         config = config.model_copy(update={name: getattr(before, name) for name in NEED_RESTART})
         check(config)  # again: the new blocks must also fit those of the start
         tls_contexts = TLSContexts(state.tls_contexts)
-        for hop in (*config.upstreams.values(), *config.credentials.values()):
+        for hop in (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values()):
             tls_contexts.context_for(hop.network)
         return _Read(loaded, config, tls_contexts, tuple(needs_restart), tuple(changed_settings(before, config)))
 
@@ -256,7 +257,7 @@ def _reopened(before: AppState, after: AppState) -> Iterable[str]:
             yield f"credentials.{name}"
     for name, upstream in after.upstreams.items():
         if name not in before.upstreams or upstream.transport is not before.upstreams[name].transport:
-            yield f"upstreams.{name}"
+            yield name.replace("/", ".") if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}"
 
 
 def _files(loaded: LoadedConfig) -> list[str]:
@@ -265,7 +266,8 @@ def _files(loaded: LoadedConfig) -> list[str]:
     for _, value in leaves(loaded.document.tree):
         if isinstance(value, Reference):
             files += [source.name for source in value.sources if source.kind == "file"]
-    hops = (*loaded.config.upstreams.values(), *loaded.config.credentials.values())
+    config = loaded.config
+    hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values())
     return [*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)]
 
 

@@ -111,6 +111,8 @@ def _problem(captured: CapturedRequest, without: Sequence[str], state: AppState)
     if captured.ended is None:
         return "it is still running"
     attempts, access = [*attempts_of(captured.ended.attempt)], captured.ended.access
+    if access.mcp_method:
+        return "it is a message to an MCP server, which may act twice"
     changed = dict.fromkeys(edit.rule for one in attempts[::-1] for edit in one.edits.listed)
     # with those of the response, which no rule makes
     made = {*changed, *access.adapted, *(entry for one in attempts for entry in one.adapted)}

@@ -13,6 +13,7 @@ from gatepass.auth.model_access import may_use
 from gatepass.config.access import Access, AccessKey, resolved
 from gatepass.config.credential.base import Credential
 from gatepass.config.load import is_same
+from gatepass.config.mcp import McpServer
 from gatepass.config.model import Config
 from gatepass.config.routes import is_glob
 from gatepass.config.upstream import UpstreamConfig
@@ -42,10 +43,11 @@ TUNING: Mapping[type, frozenset[str]] = MappingProxyType(
                 *("learn", "learn_also", "repair", "repeat_stale"),
             )
         ),
+        McpServer: frozenset(("rejection", "repeat", "timeouts", "body_bytes")),
         Credential: frozenset(("timeout_s", "default_ttl_s", "max_ttl_s")),
     }
 )
-"""Settings of an upstream or credential that change neither a destination nor a value that is sent there."""
+"""Settings of an upstream, an MCP server or a credential that change neither a destination nor what is sent there."""
 
 UNNAMED = "\0"
 """A model that no entry of `models` names."""
@@ -57,6 +59,7 @@ def widened(before: Config, after: Config) -> list[str]:
         *_keys(before.access, after.access),
         *_origins(before, after),
         *_hops("upstreams", before.upstreams, after.upstreams, UpstreamConfig),
+        *_hops("mcp", before.mcp, after.mcp, McpServer),
         *_hops("credentials", before.credentials, after.credentials, Credential),
         *_routes(before, after),
     ]

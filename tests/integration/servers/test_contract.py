@@ -99,6 +99,7 @@ def clock() -> DrivenClock:
 async def server(request: pytest.FixtureRequest, stage: Stage, clock: DrivenClock) -> AsyncIterator[Served]:
     blocks: dict[str, Any] = {
         "upstreams": {"chat": {"base_url": f"{stage.upstream.url}/v1"}},
+        "mcp": {"tools": {"url": f"{stage.upstream.url}/mcp", "body_bytes": 1_000}},
         "access": {"keys": [{"name": "one", "hash": hash_key(KEY), "role": "admin"}]},
         "profiles": {"web": {"cors_origins": [PAGE]}},
         "limits": {"body_bytes": 1_000_000, "upload_bytes": 8_000_000},
@@ -480,3 +481,46 @@ async def test_a_connection_serves_one_request_after_another(server, stage):
             assert (await ask.answer()).json() == COMPLETION
             ask.again()
         assert (await ask.answer()).json() == COMPLETION
+
+
+# MCP servers
+
+MCP = "/mcp/tools"
+MESSAGE = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "slow"}}
+PROGRESS = b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/progress"}\n\n'
+
+
+async def test_a_message_and_its_reply_pass_as_bytes(server, stage):
+    body = b'{"jsonrpc" : "2.0", "id":1,"result":{} }'
+    stage.plays(Send(reply(body, mcp_session_id="s-1", set_cookie="a=b")))
+    answer = await server.ask(MESSAGE, MCP, headers=KEYED).answer()
+    assert (answer.status, answer.body, answer.headers["mcp-session-id"]) == (200, body, "s-1")
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("status", [202, 204])
+async def test_a_notification_gets_a_reply_without_a_body(server, stage, status):
+    stage.plays(Send(head(204) if status == 204 else reply(b"", 202)))
+    answer = await server.ask({"jsonrpc": "2.0", "method": "m"}, MCP, headers=KEYED).answer()
+    assert (answer.status, answer.body) == (status, b"")
+
+
+async def test_the_errors_of_an_mcp_server_are_json_rpc(server, stage):
+    stage.plays(Fin())
+    answer = await server.ask(MESSAGE, MCP, headers=KEYED).answer()
+    assert (answer.status, answer.json()["id"], answer.json()["error"]["data"]["code"]) == (200, 1, "upstream_closed")
+    large = await server.ask({**MESSAGE, "pad": "x" * 1_000}, MCP, headers=KEYED).answer()
+    assert (large.status, large.json()["error"]["data"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_an_event_of_an_mcp_server_passes_at_once_and_leaving_closes_its_stream(server, stage, method):
+    if server.name not in ON_SOCKETS:
+        pytest.skip("the TestClient buffers a response")
+    stage.plays(*begin_stream(), Send(chunk(PROGRESS)), Hold())
+    async with server.ask(MESSAGE if method == "POST" else None, MCP, method=method, headers=KEYED) as ask:
+        assert await ask.head() == 200
+        await ask.until(PROGRESS)
+        during = stage.upstream.open
+    await until(lambda: not server.state.in_flight.busy, LEFT_S)
+    await until(lambda: stage.upstream.open < during, LEFT_S)

@@ -105,6 +105,7 @@ def test_every_field_has_the_value_that_its_name_states():
     access.bytes_in, access.bytes_out, access.events = 10, 20, 7
     context.head_s, context.first_byte_s = 0.5, 1.00009
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
+    access.mcp_method, access.mcp_tool = "tools/call", "find"
     access.replay_of, access.replayed_without = "id-0", ("left=1",)
     first = Attempt.begin(context.state, (Target("mock"), Target("mock", "deployed")), a_call(b"{}"))
     first.record.requests, first.record.token_wait_s = 1, 0.05
@@ -149,6 +150,8 @@ def test_every_field_has_the_value_that_its_name_states():
         "upstream_request_id": "req-1",
         "empty_answer": True,
         "replay_of": "id-0",
+        "mcp_method": "tools/call",
+        "mcp_tool": "find",
         "replayed_without": ["left=1"],
     }
 

@@ -49,6 +49,9 @@ TABLE = """
     token_rejected     *       no      *           *            left *               *    | -
     nothing_written    *       no      -passed_on  *            left expired         *    | new_token
 
+    # a call that may be executed twice: once more after any failure
+    error_reply|timed_out|connection_failed * no -passed_on -reconnected left twice  *    | new_connection
+
     # an error that a learned rule may prevent: eight tries in ten seconds, and always a second one
     error_reply        *       no      json        seven_rules  left *               *    | -
     error_reply        *       no      json        late         left *               *    | -
@@ -90,6 +93,7 @@ CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "stale_off": {"stale": True, "repeats_stale": False},
     "expired": {"token_expired": True},
     "no_credential": {"has_token": False},
+    "twice": {"repeats_failed": True},
 }
 COLUMNS = (list(Outcome), ("no", "yes"), ("no", "yes"), BODIES, TRIES, ("left", "over"), CIRCUMSTANCES, ("no", "yes"))
 ROWS = [tuple(line.split()) for line in TABLE.splitlines()[2:] if line.strip() and not line.strip().startswith("#")]

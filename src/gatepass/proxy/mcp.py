@@ -1,0 +1,498 @@
+"""Relay MCP (Model Context Protocol) to the servers of `mcp`, with the caller's key exchanged for the server's token.
+
+`handle` calls `serve_mcp` in place of the ten steps. A message passes as bytes unless the key has
+lists. The knowledge of the protocol is in `gatepass.mcp`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
+from gatepass.config.access import PLAIN
+from gatepass.dialects.content import content_type, first_bytes
+from gatepass.dialects.error_body import is_error
+from gatepass.errors import (
+    BodyTooLarge,
+    ClientGone,
+    Draining,
+    ForbiddenOrigin,
+    GatepassError,
+    McpServerNotAllowed,
+    MethodNotAllowed,
+    UnknownPath,
+    UpstreamError,
+    UpstreamErrorReply,
+)
+from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply
+from gatepass.mcp.errors import McpProtocol
+from gatepass.mcp.headers import request_headers
+from gatepass.mcp.message import (
+    LISTEN,
+    UNREADABLE,
+    check_message,
+    read_message,
+    repeats_failed,
+    repeats_stale,
+)
+from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
+from gatepass.protocols.error_objects import error_headers
+from gatepass.protocols.raw import RAW
+from gatepass.proxy.app_state import UNAUTHORIZED
+from gatepass.proxy.attempt import send, send_with_retries, succeeded
+from gatepass.proxy.client_response import NO_CONTENT, STREAM_HOLD_S, ClientResponse, KeepAlive
+from gatepass.proxy.content_coding import check_plain
+from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.in_flight import InFlightRequest
+from gatepass.proxy.mcp_servers import McpRoute, McpServers
+from gatepass.proxy.relay import relay
+from gatepass.proxy.response import RawReply, StreamingReply
+from gatepass.proxy.retry import COMPLETE, Outcome
+from gatepass.proxy.upstream_call import (
+    REJECTION_S,
+    as_rejection,
+    read_body,
+    read_error,
+    received_reply,
+)
+from gatepass.sse.chunk import StreamSource
+from gatepass.sse.event_stream import EventStream
+from gatepass.types import (
+    MCP_UPSTREAM,
+    OK,
+    SERVER_ERROR,
+    Call,
+    Headers,
+    Hidden,
+    Operation,
+    OutboundRequest,
+    Response,
+    header,
+)
+
+MCP, IDLE_STREAM = "mcp", "mcp_stream"
+"""`operation` in the access log and the metrics, of a message and of a stream that waits for events for hours."""
+
+_OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        method: Operation(MCP, method, "", RAW.name, "Call an MCP server", names_model=False)
+        for method in ("GET", "POST", "DELETE")
+    }
+)
+SESSION = b"mcp-session-id"
+_EXPOSED = b", mcp-session-id, mcp-protocol-version"
+"""Added to the response headers that a page may read."""
+_WITHOUT_BODY = frozenset((202, 204, 205))
+
+
+class _McpRequest(Hidden):
+    """One request to a server, with what each of its attempts needs."""
+
+    __slots__ = ("allowed", "context", "message", "request", "server")
+
+    def __init__(self, server: McpRoute, context: RequestContext, allowed: McpAllowed) -> None:
+        self.server, self.context = server, context
+        self.allowed = allowed if allowed.is_limited else None
+        """What a key with lists may use. None for a key without."""
+        self.message = UNREADABLE
+        self.request = OutboundRequest("", "")
+
+
+async def serve_mcp(
+    name: str,
+    servers: McpServers,
+    context: RequestContext,
+    client_response: ClientResponse,
+    in_flight_request: InFlightRequest,
+) -> None:
+    """Serve an admitted request to the server `name`, from its head to the last byte of its response.
+
+    Raises every error that the client receives, and ClientGone.
+    """
+    state, client_request, access = context.state, context.client_request, context.access
+    access.operation, context.protocol, context.memory = MCP, McpProtocol(UNREADABLE), in_flight_request.memory
+    server = servers.by_name.get(name)
+    origins = () if server is None else server.allowed_origins
+    if origins:
+        context.cors_headers = _cors(client_request.headers, origins)
+    if client_request.method == "OPTIONS" and is_preflight(client_request.method, client_request.headers):
+        await _answer_preflight(name, context, client_response, origins)
+        return
+
+    # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
+    caller = context.caller = state.authenticator.authenticate(client_request, state.clock.wall())
+    access.caller, access.peer = caller.name, ""
+    allowed = allowed_of(caller, name)
+    if server is None or allowed is None:
+        usable = [one for one in servers.by_name if allowed_of(caller, one) is not None]
+        if server is not None:
+            raise McpServerNotAllowed(
+                f"The key of {caller.name!r} may not use the MCP server {name!r}.{_listed(usable)}"
+            )
+        raise UnknownPath(f"There is no MCP server {name[:100]!r} here.{_listed(usable)}")
+    state.authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")
+    method = client_request.method
+    if method not in _OPERATIONS:
+        raise MethodNotAllowed(f"{method[:20]} is not possible for MCP; use POST.", allow=", ".join(_OPERATIONS))
+
+    exchange = _McpRequest(server, context, allowed)
+    try:
+        if method == "GET":
+            access.operation = IDLE_STREAM
+            in_flight_request.claim_idle_stream(caller.name)
+        else:
+            in_flight_request.claim(caller.name, caller.max_concurrent)
+        client_response.cycle.set_caller(caller.name)
+        client_response.cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
+        await _read_message(exchange, client_response)
+        if exchange.message.method == LISTEN:
+            access.operation = IDLE_STREAM
+            in_flight_request.claim_idle_stream(caller.name)
+        session_id = header(client_request.headers, SESSION)
+        if session_id is not None and servers.checks_sessions:
+            await servers.sessions.check(name, session_id, caller.name)
+        await _relay_message(exchange, servers, client_response, in_flight_request)
+    except GatepassError as error:
+        _name_settings(error, name)
+        raise
+    finally:
+        in_flight_request.release_idle_stream()
+
+
+def _listed(usable: list[str]) -> str:
+    return f" This key may use: {', '.join(f'/mcp/{one}' for one in usable)}." if usable else ""
+
+
+def _name_settings(error: GatepassError, name: str) -> None:
+    """Let the text of `error`, which names settings of an upstream, name those of the MCP server `name`."""
+    if MCP_UPSTREAM in error.message:
+        prefix, mcp = f"upstreams.{MCP_UPSTREAM}{name}", f"mcp.{name}"
+        message = error.message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)
+        error.message = message.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {name}")
+
+
+def _cors(headers: Headers, origins: tuple[str, ...]) -> Headers:
+    fields = cors_headers(headers, origins)
+    exposed = b"access-control-expose-headers"
+    return tuple((name, value + _EXPOSED if name == exposed else value) for name, value in fields)
+
+
+async def _answer_preflight(
+    name: str, context: RequestContext, client_response: ClientResponse, origins: tuple[str, ...]
+) -> None:
+    """Answer a CORS preflight, for which a browser sends no key. Raises ForbiddenHost, ForbiddenOrigin."""
+    authenticator, client_request = context.state.authenticator, context.client_request
+    authenticator.check_without_key(client_request)
+    authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")
+    allowed = preflight(client_request.method, client_request.headers, origins)
+    if allowed is None:
+        origin = shown_origin(header(client_request.headers, b"origin") or b"")
+        raise ForbiddenOrigin(f"CORS: the origin {origin} is not in mcp.{name}.allowed_origins.")
+    context.cors_headers = allowed
+    await client_response.send(NO_CONTENT, (), b"")
+
+
+async def _read_message(exchange: _McpRequest, client_response: ClientResponse) -> None:
+    """Read the body and, of a POST, its message. Raises the errors of `check_message` for a key with lists."""
+    context, server = exchange.context, exchange.server
+    state, client_request = context.state, context.client_request
+    if client_request.names_coding:
+        check_plain(client_request.headers)
+    memory = context.memory
+    try:
+        # also for a GET: under ASGI a disconnect is noticed only after the body was read
+        body = await client_response.cycle.read_body(server.body_bytes, None if memory is None else memory.claim)
+    except BodyTooLarge:
+        setting = f"mcp.{exchange.server.name}.body_bytes"
+        raise BodyTooLarge(f"The request body is larger than {server.body_bytes} bytes ({setting}).") from None
+    context.access.bytes_in = len(body)
+    context.body_s = state.clock.now() - client_request.arrived_s
+    if client_request.method == "POST":
+        exchange.message = message = read_message(body)
+        context.protocol = McpProtocol(message)
+        context.access.mcp_method = message.method
+        if message.method == "tools/call":
+            context.access.mcp_tool = message.name
+        if told := state.observers.request_body:
+            state.observers.tell(told, context.access, body)
+        if exchange.allowed is not None:
+            exchange.message = check_message(body, client_request.headers, exchange.allowed)
+    else:
+        body = b""
+    upstream = state.upstreams[server.target.upstream]
+    headers = request_headers(client_request.headers, upstream.forward_headers, client_request.method)
+    request_id = (b"x-request-id", client_request.id.encode("ascii", "replace"))
+    exchange.request = OutboundRequest(
+        client_request.method, server.url, (*headers, request_id), body, upstream.timeouts
+    )
+
+
+async def _relay_message(
+    exchange: _McpRequest, servers: McpServers, client_response: ClientResponse, in_flight_request: InFlightRequest
+) -> None:
+    """Send the request, with one more attempt where that is allowed, and relay the reply."""
+    context, server, request = exchange.context, exchange.server, exchange.request
+    state, client_request = context.state, context.client_request
+    operation, caller = _OPERATIONS[client_request.method], context.caller.name
+    call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
+    attempt = Attempt.begin(state, (server.target,), call, PLAIN, context.memory, context.access)
+    attempt.repeats_stale = repeats_stale(exchange.message, server.repeat) or request.method == "GET"
+    attempt.repeats_failed = repeats_failed(exchange.message, server.repeat)
+    reply = await send_with_retries(attempt, _try_message, exchange)
+    attempt, response = context.attempt or attempt, reply.response
+    try:
+        session_id = header(response.headers, SESSION)
+        asked = header(client_request.headers, SESSION)
+        if session_id is not None and asked is None and state.authenticator.requires_key:
+            await servers.sessions.bind(server.name, session_id, caller)
+        if client_request.method == "DELETE" and asked is not None and not is_error(response.status):
+            await servers.sessions.forget(server.name, asked)
+        headers = attempt.upstream.response_headers.select(response.headers)
+        if reply.is_stream:
+            await _relay_stream(exchange, attempt, response, headers, client_response, in_flight_request)
+        elif reply.body is None:
+            await relay(
+                RawReply(attempt.upstream, response),
+                attempt,
+                context,
+                client_response,
+                _keep_alive_of(client_response, context),
+            )
+        else:
+            await _relay_whole(exchange, attempt, reply, headers, client_response)
+    except BaseException:  # a client that disconnects arrives here as a cancellation
+        await response.aclose()
+        raise
+
+
+class _McpReply(Hidden):
+    """A reply whose head was checked. `body` is the whole body, if it was read."""
+
+    __slots__ = ("body", "is_stream", "response")
+
+    def __init__(self, response: Response, body: bytes | None = None, *, is_stream: bool = False) -> None:
+        self.response, self.body, self.is_stream = response, body, is_stream
+
+
+async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
+    """Send the request once, and check the head of the reply. Raises the error of a reply that is none of MCP."""
+    exchange.context.attempt = attempt
+    response = await send(attempt, exchange.request)
+    try:
+        if response.status != OK:
+            await _check_head(attempt, response)
+        reply = await _read_reply(attempt, exchange, response)
+    except BaseException:
+        await response.aclose()
+        raise
+    if not is_error(response.status):
+        succeeded(attempt)
+    return reply
+
+
+async def _check_head(attempt: Attempt, response: Response) -> None:
+    """Raise the error of a rejection, a redirect, and of a failure after which the call is repeated."""
+    upstream, status = attempt.upstream, response.status
+    if status in upstream.rejection_statuses and not _lacks_scope(response.headers):
+        if attempt.token is not None and not attempt.record.renewed:
+            attempt.is_rejected = True
+            raise await read_error(attempt, response, within_s=REJECTION_S)
+        if status == UNAUTHORIZED:  # a 401 would make the client begin a login
+            raise await read_error(attempt, response)
+    mask = attempt.state.redactor.mask
+    error = upstream.dialect.classify_head(upstream.name, status, response.headers, host=upstream.host, mask=mask)
+    if error is not None:
+        raise error
+    if status >= SERVER_ERROR and attempt.repeats_failed and not attempt.record.repeated_stale:
+        raise await read_error(attempt, response)
+
+
+async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Response) -> _McpReply:
+    """Return the reply, with its body if gatepass must read it. Raises the error of one that is not of MCP."""
+    status, kind = response.status, header(response.headers, b"content-type")
+    is_json = kind == b"application/json"  # nearly always: saves a call
+    if not is_json:
+        shown = content_type(response.headers)
+        is_json = shown.endswith("json")
+        if status == OK and shown == "text/event-stream":
+            attempt.add_upstream_wait()
+            return _McpReply(response, is_stream=True)
+    if status in _WITHOUT_BODY or header(response.headers, b"content-length") == b"0":
+        attempt.add_upstream_wait()
+        return _McpReply(response, b"")
+    if is_error(status) and not is_json:
+        return _McpReply(response, b"")
+    rejection = attempt.upstream.settings.rejection
+    reads_codes = bool(rejection.codes) and not attempt.record.renewed
+    if is_json and not (is_error(status) or reads_codes or exchange.allowed is not None):
+        body = response.take_whole(attempt.limit_bytes)
+        attempt.add_upstream_wait()
+        if body is not None:
+            attempt.add(len(body))
+        return _McpReply(response, body)
+    body = await read_body(attempt, response, attempt.limit_bytes)
+    is_json = is_json or first_bytes(body)[:1] in (b"{", b"[")
+    if body and not is_error(status) and (reads_codes or not is_json):
+        found = attempt.upstream.dialect.classify_document(received_reply(attempt, response, body), RAW)
+        if isinstance(found, UpstreamErrorReply) and found.upstream_code in rejection.codes:
+            raise as_rejection(found, rejection)
+        if isinstance(found, GatepassError) and not is_json:
+            raise found
+    return _McpReply(response, body)
+
+
+_CHALLENGE = re.compile(rb'\b(error|error_description|scope)="([^"]{0,200})"')
+
+
+def _challenge(headers: Headers) -> dict[bytes, bytes]:
+    """Return what the challenge of a reply says (RFC 6750 section 3), which the client does not receive."""
+    values = b" ".join(value for name, value in headers if name == b"www-authenticate")
+    return dict(_CHALLENGE.findall(values))
+
+
+def _lacks_scope(headers: Headers) -> bool:
+    """Return whether the token is valid and another one of the same credential would not help."""
+    return _challenge(headers).get(b"error") == b"insufficient_scope"
+
+
+async def _relay_whole(
+    exchange: _McpRequest,
+    attempt: Attempt,
+    reply: _McpReply,
+    headers: list[tuple[bytes, bytes]],
+    client_response: ClientResponse,
+) -> None:
+    response, body = reply.response, reply.body or b""
+    status = response.status
+    if is_error(status):
+        await _relay_error(exchange, attempt, response, body, headers, client_response)
+        return
+    if exchange.allowed is not None and body:
+        body = filter_reply(body, exchange.allowed, attempt.upstream.name)
+    if not body:
+        headers = [field for field in headers if field[0] != b"content-type"]
+        response.finish()  # a 202 may have a text, which no client reads
+    attempt.end(COMPLETE)
+    await client_response.send(status, headers, body)
+
+
+async def _relay_error(
+    exchange: _McpRequest,
+    attempt: Attempt,
+    response: Response,
+    body: bytes,
+    headers: list[tuple[bytes, bytes]],
+    client_response: ClientResponse,
+) -> None:
+    """Relay an error of the server with its status: its JSON as bytes, otherwise a message that names the hop."""
+    context, status = exchange.context, response.status
+    if body:
+        error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
+    else:
+        error = await read_error(attempt, response)
+        _name_settings(error, exchange.server.name)
+        told = _challenge(response.headers)
+        if told:
+            quoted = ", ".join(f"{name.decode()}: {value.decode('latin-1')}" for name, value in sorted(told.items()))
+            error.message = f"{error.message} The server states {context.state.redactor.mask(quoted)}."
+        own = {name for name, _ in error_headers(error)}
+        headers = [*error_headers(error), *(field for field in headers if field[0] not in own)]
+        headers = [field for field in headers if field[0] != b"cache-control"]
+        body = context.protocol.error_body(error, context.client_request.id)
+    context.error = error
+    attempt.end(Outcome.ERROR_REPLY, error)
+    await client_response.send(status, headers, body)
+
+
+def _keep_alive_of(client_response: ClientResponse, context: RequestContext) -> KeepAlive:
+    return KeepAlive(client_response, context.state.clock, context.state.periodic_checks)
+
+
+async def _relay_stream(
+    exchange: _McpRequest,
+    attempt: Attempt,
+    response: Response,
+    headers: list[tuple[bytes, bytes]],
+    client_response: ClientResponse,
+    in_flight_request: InFlightRequest,
+) -> None:
+    """Relay a stream as it arrives. Its head is sent at once: the first event of an idle one may take an hour."""
+    context, state = exchange.context, exchange.context.state
+    filtered = (
+        FilteredEvents(exchange.allowed, state.limits.event_bytes, attempt.upstream.name)
+        if exchange.allowed is not None
+        else None
+    )
+    events = PassedEvents(attempt.upstream.name, state.limits.event_bytes, filtered)
+    keep_alive = _keep_alive_of(client_response, context)
+    context.access.stream = True
+    is_idle = in_flight_request.is_idle_stream
+    try:
+        client_response.begin_stream(OK, headers)
+        await client_response.send_events(b"")
+        keep_alive.start(_keep_alive, STREAM_HOLD_S)
+        stream = StreamingReply(attempt.upstream, response, events, b"")
+        await relay(stream, attempt, context, client_response, keep_alive)
+    except UpstreamError as error:
+        # A client that knows the id of an event resumes the stream, and an error would be the answer to its request.
+        error.is_told = error.is_told or events.has_ids
+        raise
+    except asyncio.CancelledError:
+        if not (is_idle and isinstance(in_flight_request.reason, Draining)):
+            raise
+        attempt.end(Outcome.DRAINED)
+        await client_response.send_events(b"", last=True)
+    finally:
+        keep_alive.stop()
+
+
+class PassedEvents(EventStream):
+    """A stream that passes as it arrives, in pieces that may be cut anywhere, or filtered for a key with lists.
+
+    It knows whether the last byte ended an event, because only there a comment may follow.
+    """
+
+    __slots__ = ("_filtered", "_last")
+
+    def __init__(self, upstream: str, limit_bytes: int, filtered: FilteredEvents | None) -> None:
+        super().__init__(StreamSource(upstream, limit_bytes, lambda _: None), done_is_required=False)
+        self._filtered = filtered
+        self._last = b"\n\n"
+
+    @property
+    def unfinished_bytes(self) -> int:
+        return 0
+
+    @property
+    def is_between_events(self) -> bool:
+        return self._last.endswith((b"\n\n", b"\n\r\n", b"\r\r"))
+
+    def feed(self, piece: bytes = b"") -> bytes:
+        if self._filtered is not None:
+            try:
+                piece = self._filtered.feed(piece)
+            except GatepassError as error:
+                self.fail(error)
+                return b""
+        if piece:
+            self._last = (self._last + piece)[-3:] if len(piece) < 3 else piece[-3:]
+            self.has_ids = self.has_ids or b"id:" in piece
+        return piece
+
+    def finish(self) -> bytes:
+        if self._filtered is None:
+            return b""
+        try:
+            return self._filtered.finish()
+        except GatepassError as error:
+            self.fail(error)
+            return b""
+
+
+def _keep_alive(events: EventStream | None) -> bytes:
+    if not (isinstance(events, PassedEvents) and events.is_between_events):
+        return b""
+    return COMMENT_AFTER_ID if events.has_ids else COMMENT

@@ -1,0 +1,156 @@
+"""The MCP servers of one configuration, and which caller opened each of their sessions.
+
+Imported only if there are some. `proxy/mcp.py` serves them and imports AppState, so what AppState holds is here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+
+import msgspec
+
+from gatepass.clock import Clock
+from gatepass.config.model import Config
+from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
+from gatepass.store.base import Store, StoreUnavailable
+from gatepass.types import MCP_UPSTREAM, Hidden, Target
+
+MOST_SESSIONS = 10_000
+"""Sessions that a process remembers. Of more, those that were not used for the longest time are in the store only."""
+SESSION_S = 24 * 3600.0
+"""How long the store keeps a session that is not used. Servers end one after half an hour."""
+
+
+class McpRoute(Hidden, msgspec.Struct, frozen=True):
+    """The settings of one server that each request reads: attributes of a model of pydantic take ten times as long."""
+
+    name: str
+    target: Target
+    url: str
+    body_bytes: int
+    allowed_origins: tuple[str, ...]
+    repeat: frozenset[str]
+
+
+class McpServers:
+    """The servers of one configuration by their names, and the sessions at them."""
+
+    def __init__(self, config: Config, sessions: McpSessions) -> None:
+        self.by_name: Mapping[str, McpRoute] = {
+            name: McpRoute(
+                name,
+                Target(MCP_UPSTREAM + name),
+                one.url,
+                one.body_bytes,
+                tuple(one.allowed_origins),
+                frozenset(one.repeat),
+            )
+            for name, one in config.mcp.items()
+        }
+        self.sessions = sessions
+        self.checks_sessions = config.access.callers > 1
+        """Whether a session may be another caller's."""
+        self._root = f"{config.server.base_path}/mcp"
+
+    def name_at(self, path: str) -> str | None:
+        """Return the name of the server at `path`, known or not; None for a path of something else."""
+        if not path.startswith(self._root):
+            return None
+        below = path[len(self._root) :]
+        name = below.strip("/")
+        return None if "/" in name or (name and not below.startswith("/")) else name
+
+
+@dataclass(slots=True)
+class _Session:
+    caller: str
+    kept_s: float
+    """When the store received it, or this process read it there."""
+
+
+class McpSessions:
+    """Which caller opened which session, for all processes that share `store`.
+
+    A session belongs to the caller's name: neither another key of the caller nor another token of gatepass changes it.
+    """
+
+    def __init__(self, store: Store | None, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+
+    def counts(self) -> Counter[str]:
+        """Return how many sessions this process remembers, by server."""
+        return Counter(name.removeprefix(_PREFIX).partition("/")[0] for name in self._sessions)
+
+    async def check(self, server: str, session_id: bytes, caller: str) -> None:
+        """Raise McpSessionNotFound unless `caller` opened the session.
+
+        Raises McpSessionsUnavailable if only the store can know that and does not reply.
+        """
+        name, now_s = _name(server, session_id), self._clock.now()
+        session = self._sessions.get(name)
+        if session is None:
+            owner = await self._read(name)
+            if owner is None:
+                raise _not_found()
+            session = self._keep(name, _Session(owner, -SESSION_S))
+        if session.caller != caller:
+            raise _not_found()
+        self._sessions.move_to_end(name)
+        if self._store is not None and now_s - session.kept_s > SESSION_S / 2:
+            session.kept_s = now_s
+            with suppress(StoreUnavailable):  # the next process to use it tries again
+                await self._store.put(name, caller.encode(), SESSION_S)
+
+    async def bind(self, server: str, session_id: bytes, caller: str) -> None:
+        """Remember that `caller` opened the session. Without a reply of the store, this process alone does."""
+        name = _name(server, session_id)
+        known = self._sessions.get(name)
+        if known is not None and known.caller == caller:
+            return
+        self._keep(name, _Session(caller, self._clock.now()))
+        if self._store is not None:
+            with suppress(StoreUnavailable):  # GuardedStore logs it
+                await self._store.put(name, caller.encode(), SESSION_S)
+
+    async def forget(self, server: str, session_id: bytes) -> None:
+        """Forget a session that its server ended."""
+        name = _name(server, session_id)
+        self._sessions.pop(name, None)
+        if self._store is not None:
+            with suppress(StoreUnavailable):  # it expires by itself
+                await self._store.drop(name)
+
+    def _keep(self, name: str, session: _Session) -> _Session:
+        self._sessions[name] = session
+        if len(self._sessions) > MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
+
+    async def _read(self, name: str) -> str | None:
+        if self._store is None:
+            return None
+        try:
+            found = (await self._store.get((name,))).values.get(name)
+        except StoreUnavailable as error:
+            raise McpSessionsUnavailable(
+                f"The store does not say whose session this is: {error}. Retry with the same session.", retry_after_s=1
+            ) from None
+        return None if found is None else found.decode()
+
+
+_PREFIX = "mcp-session/v1/"
+
+
+def _name(server: str, session_id: bytes) -> str:
+    # the hash bounds the name, and the store does not learn an id that opens a session
+    return f"{_PREFIX}{server}/{sha256(session_id).hexdigest()}"
+
+
+def _not_found() -> McpSessionNotFound:
+    return McpSessionNotFound("This caller has no such session. Initialize a new one.")

@@ -1,0 +1,457 @@
+"""MCP servers behind gatepass, with scripted servers: what passes, what never does, and how streams end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from tests.integration.gateway import Gateway, gateway
+from tests.integration.issuer import SECRET, minted
+from tests.integration.scripted import (
+    Dialogue,
+    Hold,
+    Received,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    event,
+    head,
+    reply,
+    stream,
+)
+from tests.waiting import until
+
+PATH = "/mcp/tools"
+ACCEPT = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+LIST = {"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {}}
+CALL = {"jsonrpc": "2.0", "id": "call-1", "method": "tools/call", "params": {"name": "slow", "arguments": {"a": 1}}}
+INITIALIZE = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+RESULT = {"jsonrpc": "2.0", "id": 7, "result": {"tools": []}}
+KEYS = {"anna": "key-of-anna-0815-4711", "otto": "key-of-otto-0815-4711"}
+ACCESS = {"keys": [{"name": name, "hash": hash_key(key)} for name, key in KEYS.items()]}
+
+
+def servers(upstream: Scripted, **settings: Any) -> dict[str, Any]:
+    chat = {"base_url": f"{upstream.url}/v1"}
+    return {"upstreams": {"chat": chat}, "mcp": {"tools": {"url": f"{upstream.url}/corp/mcp", **settings}}}
+
+
+def with_token(issuer: Scripted, upstream: Scripted, **settings: Any) -> dict[str, Any]:
+    login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
+    return {"credentials": {"corp": login}, **servers(upstream, credential="corp", **settings)}
+
+
+def post(gp: Gateway, message: Any = LIST, **headers: str) -> Any:
+    return gp.ask(message, PATH, headers=ACCEPT | {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def listen(gp: Gateway, **headers: str) -> Any:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return gp.ask(None, PATH, method="GET", headers={"accept": "text/event-stream", **named})
+
+
+def key(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {KEYS[name]}"}
+
+
+# --- what passes ---
+
+
+async def test_the_bytes_of_a_message_and_of_its_reply_pass_unchanged():
+    body, answer = b'{ "jsonrpc":"2.0","id" :  7,"method":"tools/list" }', b'{"jsonrpc":"2.0", "id":7,"result":{ }}'
+    async with Scripted([Send(reply(answer, mcp_session_id="s-1"))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await gp.ask(body, PATH, headers=ACCEPT).answer()
+    assert (got.status, got.body, got.headers["mcp-session-id"]) == (200, answer, "s-1")
+    assert (upstream.received[0].target, upstream.received[0].body) == ("/corp/mcp", body)
+
+
+async def test_the_headers_of_both_eras_pass_and_the_clients_own_ones_do_not():
+    kept = {
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "tools/call",
+        "mcp-name": "slow",
+        "mcp-param-region": "eu",
+        "last-event-id": "e-4",
+        "user-agent": "host/1.0",
+        "traceparent": "00-a-b-01",
+    }
+    dropped = {
+        "authorization": "Bearer of-the-client-4711",
+        "x-api-key": "Bearer of-the-client-4711",
+        "cookie": "a=b",
+        "origin": "http://localhost:6274",
+        "forwarded": "for=1.2.3.4",
+        "x-other": "value",
+    }
+    async with (
+        Scripted(minted("issued-token-1")) as issuer,
+        Scripted(
+            [Send(reply(RESULT, set_cookie="a=b", www_authenticate='Bearer realm="x"', server="corp"))]
+        ) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        got = await post(gp, CALL, **(kept | dropped)).answer()
+    sent = dict(upstream.received[0].headers)
+    assert {name: sent[name] for name in kept} == kept
+    assert sent["authorization"] == "Bearer issued-token-1"
+    assert sent["accept"] == ACCEPT["accept"]
+    assert sent["host"] == upstream.url.partition("//")[2]
+    assert not {"x-api-key", "cookie", "origin", "forwarded", "x-other"} & sent.keys()
+    assert not {"set-cookie", "www-authenticate", "server"} & got.headers.keys()
+
+
+@pytest.mark.parametrize("text", [b"", b"Accepted"])
+@pytest.mark.parametrize("status", [202, 204])
+async def test_a_reply_without_content_has_no_body(status, text):
+    data = head(204) if status == 204 else reply(text, 202, content_type="text/plain")
+    async with Scripted([Send(data)]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp, INITIALIZED).answer()
+        assert (got.status, got.body) == (status, b"")
+        assert "content-type" not in got.headers
+        assert (await post(gp, INITIALIZED).answer()).status == status
+
+
+async def test_progress_passes_as_it_arrives_and_a_piece_of_an_event_too():
+    go_on = asyncio.Event()
+    first = b'event: message\nid: 1\ndata: {"method":"notifications/progress"}\n\n'
+    dialogue = [*begin_stream(mcp_session_id="s"), Send(chunk(first)), Send(chunk(b"data: {")), Wait(go_on)]
+    rest = [Send(chunk(b'"id":"call-1"}\n\n') + b"0\r\n\r\n")]
+    async with Scripted([*dialogue, *rest]) as upstream, gateway(**servers(upstream)) as gp, post(gp, CALL) as ask:
+        assert await ask.head() == 200
+        assert ask.received["content-type"].startswith("text/event-stream")
+        assert (ask.received["x-accel-buffering"], ask.received["mcp-session-id"]) == ("no", "s")
+        await ask.until(b"data: {")
+        await ask.until(first + b"data: {")
+        go_on.set()
+        got = await ask.answer()
+    assert (got.body, got.whole) == (first + b'data: {"id":"call-1"}\n\n', True)
+
+
+async def test_the_head_of_an_idle_stream_is_sent_at_once():
+    async with (
+        Scripted([*begin_stream(), Hold()]) as upstream,
+        gateway(**servers(upstream)) as gp,
+        listen(gp, last_event_id="e-1") as ask,
+    ):
+        assert await ask.head() == 200
+        assert upstream.received[0].method == "GET"
+        assert upstream.received[0].header("last-event-id") == "e-1"
+
+
+async def test_a_delete_ends_a_session():
+    async with Scripted([Send(reply(b""))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await gp.ask(None, PATH, method="DELETE", headers={"mcp-session-id": "s-1"}).answer()
+    assert (got.status, upstream.received[0].method) == (200, "DELETE")
+    assert upstream.received[0].header("mcp-session-id") == "s-1"
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 500])
+async def test_an_error_of_the_server_in_json_passes_as_bytes(status):
+    answer = {"jsonrpc": "2.0", "id": 7, "error": {"code": -32601, "message": "no such method"}}
+    async with Scripted([Send(reply(answer, status, allow="POST"))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+    assert (got.status, got.json(), got.headers["allow"]) == (status, answer, "POST")
+
+
+async def test_an_error_of_the_server_without_json_keeps_its_status_and_names_the_hop():
+    page = reply(b"<html><title>Gateway down</title></html>", 502, content_type="text/html")
+    async with Scripted([Send(page)]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+    assert got.status == 502
+    told = got.json()
+    assert (told["id"], told["error"]["data"]["hop"]) == (7, "upstream:mcp/tools")
+
+
+# --- tokens ---
+
+
+def refusing(token: str, good: Dialogue) -> Any:
+    def answer(request: Received) -> Dialogue:
+        if request.header("authorization") == f"Bearer {token}":
+            return good
+        challenge = 'Bearer error="invalid_token", resource_metadata="https://corp.example/.well-known/x"'
+        return [Send(reply({"error": "invalid_token"}, 401, www_authenticate=challenge))]
+
+    return answer
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_rejected_token_is_renewed_and_the_message_sent_once_more(is_stream):
+    good = [Send(stream(event(RESULT)) if is_stream else reply(RESULT))]
+    async with (
+        Scripted(minted("old-token-4711"), minted("new-token-4711")) as issuer,
+        Scripted(answer=refusing("new-token-4711", good)) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        got = await post(gp, CALL).answer()
+        assert (got.status, len(upstream.received), len(issuer.received)) == (200, 2, 2)
+        assert upstream.received[0].body == upstream.received[1].body
+
+
+async def test_a_token_that_is_rejected_again_is_an_error_with_the_id_and_starts_no_login():
+    async with (
+        Scripted(minted("old-token-4711"), minted("new-token-4711")) as issuer,
+        Scripted(answer=refusing("other", [])) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        got = await post(gp, CALL).answer()
+    error = got.json()
+    assert (got.status, error["id"], error["error"]["data"]["code"]) == (200, "call-1", "upstream_auth")
+    assert "www-authenticate" not in got.headers
+    assert "resource_metadata" not in json.dumps([error, got.headers])
+    assert len(upstream.received) == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "given"), [(CALL, 200, "call-1"), (INITIALIZED, 503, None), (b"[1", 503, None)]
+)
+async def test_a_missing_token_is_an_error_with_the_id_of_the_request(message, status, given):
+    async with (
+        Scripted([Send(reply({"error": "invalid_client"}, 401))]) as issuer,
+        Scripted([Hold()]) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        got = await post(gp, message).answer()
+        stream_status = (await listen(gp).answer()).status
+    error = got.json()
+    assert (got.status, error["id"], error["error"]["data"]["hop"]) == (status, given, "credential:corp")
+    assert error["error"]["data"]["code"] == "token_unavailable"
+    assert stream_status == 503
+    assert upstream.received == []
+
+
+async def test_insufficient_scope_passes_without_its_challenge():
+    challenge = 'Bearer error="insufficient_scope", scope="files:write", resource_metadata="https://corp.example/m"'
+    refusal = [Send(reply(b"", 403, www_authenticate=challenge))]
+    async with (
+        Scripted(minted("a-token-4711")) as issuer,
+        Scripted(refusal) as upstream,
+        gateway(**with_token(issuer, upstream, rejection={"statuses": [403]})) as gp,
+    ):
+        got = await post(gp, CALL).answer()
+    assert (got.status, len(upstream.received), len(issuer.received)) == (403, 1, 1)
+    assert "www-authenticate" not in got.headers
+    assert "insufficient_scope" in got.body.decode()
+    assert "files:write" in got.body.decode()
+    assert b"corp.example" not in got.body
+
+
+@pytest.mark.parametrize(
+    ("refusal", "rejection"),
+    [
+        (
+            reply({"jsonrpc": "2.0", "id": 7, "error": {"code": -32001, "message": "session over"}}),
+            {"codes": ["-32001"]},
+        ),
+        (reply(b"<html><title>Sign in</title></html>", content_type="text/html"), {}),
+        (reply({"error": "no"}, 403), {"statuses": [403]}),
+    ],
+)
+async def test_what_rejection_names_renews_the_token(refusal, rejection):
+    async with (
+        Scripted(minted("old-token-4711"), minted("new-token-4711")) as issuer,
+        Scripted([Send(refusal)], [Send(reply(RESULT))]) as upstream,
+        gateway(**with_token(issuer, upstream, rejection=rejection)) as gp,
+    ):
+        got = await post(gp).answer()
+        assert (got.status, got.json(), len(issuer.received)) == (200, RESULT, 2)
+
+
+# --- how streams end ---
+
+
+async def test_a_client_that_leaves_closes_the_stream_of_the_server():
+    for ask_of in (listen, lambda gp: post(gp, CALL)):
+        dialogue = [*begin_stream(), Send(chunk(b": hi\n\n")), Hold()]
+        async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+            async with ask_of(gp) as ask:
+                await ask.head()
+                await ask.until(b": hi")
+            await upstream.left()
+            await until(lambda: not gp.state.in_flight.busy)
+
+
+async def test_a_client_that_leaves_before_the_reply_closes_the_connection_to_the_server():
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream)) as gp:
+        async with post(gp, CALL):
+            await upstream.requested()
+        await upstream.left()
+        await until(lambda: not gp.state.in_flight.busy)
+
+
+async def test_a_stream_that_dies_ends_with_an_error_for_the_request():
+    dialogue = [*begin_stream(), Send(chunk(b'data: {"method":"notifications/progress"}\n\n')), Rst()]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp, CALL).answer()
+    told = json.loads(got.events[-1])
+    assert (got.status, got.whole, len(got.events)) == (200, True, 2)
+    assert (told["id"], told["error"]["data"]["hop"]) == ("call-1", "upstream:mcp/tools")
+
+
+async def test_a_stream_that_can_be_resumed_ends_without_an_error():
+    dialogue = [*begin_stream(), Send(chunk(b'id: 4\ndata: {"method":"notifications/progress"}\n\n')), Rst()]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp, CALL).answer()
+    assert (got.whole, len(got.events)) == (True, 1)
+
+
+async def test_an_idle_stream_that_dies_ends_cleanly():
+    async with (
+        Scripted([*begin_stream(), Send(chunk(b": hi\n\n")), Rst()]) as upstream,
+        gateway(**servers(upstream)) as gp,
+    ):
+        got = await listen(gp).answer()
+    assert (got.status, got.whole, got.body) == (200, True, b": hi\n\n")
+
+
+async def test_a_drain_ends_idle_streams_at_its_beginning_and_injects_nothing():
+    upstream = Scripted([*begin_stream(), Send(chunk(b": hi\n\n")), Hold()])
+    server = {"drain_timeout_s": 20, "drain_delay_s": 0}
+    async with upstream, gateway(**servers(upstream), server=server) as gp, listen(gp) as idle, post(gp, CALL) as call:
+        await idle.until(b": hi") if await idle.head() else None
+        await call.until(b": hi") if await call.head() else None
+        gp.server.should_exit = True
+        got = await idle.answer()
+        assert (got.whole, got.body) == (True, b": hi\n\n")
+        assert gp.state.in_flight.busy == 1
+        gp.state.in_flight.end_now.set()
+        got = await call.answer()
+        assert (got.whole, got.body) == (True, b": hi\n\n")
+
+
+async def test_idle_streams_do_not_use_up_the_requests_of_a_caller():
+    access = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "max_concurrent": 1}]}
+
+    def answer(request: Received) -> Dialogue:
+        return [*begin_stream(), Hold()] if request.method == "GET" else [Send(reply(RESULT))]
+
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=access) as gp:
+        async with listen(gp, **key("anna")) as one, listen(gp, **key("anna")) as two:
+            assert (await one.head(), await two.head()) == (200, 200)
+            assert (await post(gp, **key("anna")).answer()).status == 200
+        await until(lambda: not gp.state.in_flight.busy)
+        assert sum(gp.state.in_flight.idle_streams.by_caller.values()) == 0
+
+
+async def test_idle_streams_have_a_limit_of_their_own():
+    async with (
+        Scripted([*begin_stream(), Hold()]) as upstream,
+        gateway(**servers(upstream), limits={"mcp_streams": 1}) as gp,
+        listen(gp) as one,
+    ):
+        assert await one.head() == 200
+        got = await listen(gp).answer()
+        assert (got.status, got.json()["error"]["data"]["code"]) == (503, "overloaded")
+        assert "limits.mcp_streams" in got.json()["error"]["message"]
+
+
+# --- access ---
+
+
+async def test_a_session_belongs_to_the_caller_who_opened_it():
+    async with (
+        Scripted([Send(reply(RESULT, mcp_session_id="s-1"))]) as upstream,
+        gateway(**servers(upstream), access=ACCESS) as gp,
+    ):
+        assert (await post(gp, INITIALIZE, **key("anna")).answer()).status == 200
+        assert (await post(gp, mcp_session_id="s-1", **key("anna")).answer()).status == 200
+        for ask in (post(gp, mcp_session_id="s-1", **key("otto")), listen(gp, mcp_session_id="s-1", **key("otto"))):
+            got = await ask.answer()
+            assert (got.status, got.json()["error"]["data"]["code"]) == (404, "mcp_session_not_found")
+        assert (await post(gp, mcp_session_id="unknown", **key("anna")).answer()).status == 404
+    assert len(upstream.received) == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer unknown"}, 401),
+        ({**key("anna"), "origin": "https://evil.example"}, 403),
+        ({**key("anna"), "origin": "http://evil.example", "host": "evil.example"}, 403),
+        ({**key("anna"), "sec-fetch-site": "cross-site"}, 403),
+        ({**key("anna"), "host": "gatepass.corp"}, 200),
+        ({**key("anna"), "origin": "https://app.example"}, 200),
+    ],
+)
+async def test_a_foreign_origin_and_a_rebound_host_get_nothing(headers, status):
+    settings = {"allowed_origins": ["https://app.example"]}
+    async with (
+        Scripted([Send(reply(RESULT))]) as upstream,
+        gateway(**servers(upstream, **settings), access=ACCESS) as gp,
+    ):
+        got = await gp.ask(LIST, PATH, headers=ACCEPT | headers).answer()
+    assert got.status == status
+    assert len(upstream.received) == (status == 200)
+    assert got.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+    allows = headers.get("origin") == "https://app.example"
+    assert got.headers.get("access-control-allow-origin") == ("https://app.example" if allows else None)
+
+
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"host": "evil.example"}])
+async def test_without_keys_only_this_machine_is_served(headers):
+    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await gp.ask(LIST, PATH, headers=ACCEPT | headers).answer()
+    assert (got.status, upstream.received) == (403, [])
+
+
+@pytest.mark.parametrize(("origin", "status"), [("https://app.example", 204), ("https://evil.example", 403)])
+async def test_a_preflight_is_answered_for_the_origins_that_are_listed(origin, status):
+    asked = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "mcp-method"}
+    async with (
+        Scripted([Hold()]) as upstream,
+        gateway(**servers(upstream, allowed_origins=["https://app.example"]), access=ACCESS) as gp,
+    ):
+        got = await gp.ask(None, PATH, method="OPTIONS", headers=asked).answer()
+    assert got.status == status
+    assert got.headers.get("access-control-allow-headers") == ("mcp-method" if status == 204 else None)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("PUT", PATH, 405), ("POST", "/mcp/other", 404), ("POST", "/mcp", 404)]
+)
+async def test_other_methods_and_unknown_servers_are_errors_in_json(method, path, status):
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await gp.ask(LIST, path, method=method, headers=ACCEPT).answer()
+    assert (got.status, got.json()["jsonrpc"]) == (status, "2.0")
+    assert got.headers.get("allow") == ("GET, POST, DELETE" if status == 405 else None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/oauth-protected-resource",
+        "/.well-known/oauth-protected-resource/mcp/tools",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/oauth-authorization-server/mcp/tools",
+        "/.well-known/openid-configuration",
+        "/.well-known/openid-configuration/mcp/tools",
+        "/mcp/tools/.well-known/openid-configuration",
+    ],
+)
+async def test_there_is_no_metadata_that_would_start_a_login(path):
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=ACCESS) as gp:
+        got = await gp.ask(None, path, method="GET", headers={}).answer()
+    assert (got.status, got.headers["content-type"]) == (404, "application/json")
+
+
+async def test_a_body_that_is_too_large_is_refused():
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream, body_bytes=2_000)) as gp:
+        got = await post(gp, {**LIST, "pad": "x" * 3_000}).answer()
+    assert (got.status, got.json()["error"]["data"]["code"], upstream.received) == (413, "body_too_large", [])
+    assert "mcp.tools.body_bytes" in got.json()["error"]["message"]
+
+
+async def test_a_base_path_precedes_the_path_of_a_server():
+    server = {"base_path": "/llm", "drain_timeout_s": 0}
+    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream), server=server) as gp:
+        assert (await gp.ask(LIST, f"/llm{PATH}", headers=ACCEPT).answer()).json() == RESULT
+        assert (await gp.ask(LIST, PATH, headers=ACCEPT).answer()).status == 404

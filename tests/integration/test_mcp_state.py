@@ -1,0 +1,321 @@
+"""MCP servers and what outlives a request: reloads, workers, the store, the log, metrics, status, keys with lists."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
+from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, McpSessions
+from gatepass.server.pages import status_of
+from gatepass.store.base import StoreUnavailable
+from tests.integration.gateway import Ask, gateway
+from tests.integration.issuer import minted
+from tests.integration.scripted import (
+    Dialogue,
+    Hold,
+    Received,
+    Scripted,
+    Send,
+    begin_stream,
+    chunk,
+    event,
+    reply,
+    stream,
+)
+from tests.integration.test_mcp import (
+    ACCEPT,
+    ACCESS,
+    CALL,
+    INITIALIZE,
+    KEYS,
+    LIST,
+    PATH,
+    RESULT,
+    key,
+    listen,
+    post,
+    servers,
+    with_token,
+)
+from tests.integration.test_reload import Serve, events, serve
+from tests.integration.test_secrets import logged
+from tests.integration.workers.test_supervisor import started
+from tests.unit.clock import DrivenClock
+from tests.unit.store.memory import MemoryStore
+from tests.waiting import until
+
+__all__ = ["events", "serve"]  # fixtures
+
+TOOLS = {"jsonrpc": "2.0", "id": 7, "result": {"tools": [{"name": "find"}, {"name": "write"}]}}
+LISTED = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "mcp": {"tools": {"tools": ["find"]}}}]}
+
+
+# --- keys with lists ---
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_key_with_a_list_sees_only_the_tools_of_the_list(is_stream):
+    good = [Send(stream(event(TOOLS)) if is_stream else reply(TOOLS))]
+    async with Scripted(good) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
+        got = await post(gp, **key("anna")).answer()
+    shown = json.loads(got.events[0]) if is_stream else got.json()
+    assert shown["result"]["tools"] == [{"name": "find"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        ({**CALL, "params": {"name": "write"}}, {}, 200, -32602),
+        ({**CALL, "method": "tools/invented"}, {}, 200, -32601),
+        ([CALL], {}, 400, -32600),
+        (b'{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"ping"}', {}, 400, -32600),
+        ({**CALL, "params": {"name": "find"}}, {"mcp_name": "write"}, 400, -32020),
+    ],
+)
+async def test_a_key_with_a_list_sends_nothing_else(body, headers, status, code):
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
+        got = await post(gp, body, **headers, **key("anna")).answer()
+    assert (got.status, got.json()["error"]["code"], upstream.received) == (status, code, [])
+
+
+async def test_a_key_that_may_not_use_the_server_gets_a_403():
+    access = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "models": ["m"]}]}
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=access) as gp:
+        got = await post(gp, **key("anna")).answer()
+    assert (got.status, got.json()["error"]["data"]["code"], upstream.received) == (403, "mcp_server_not_allowed", [])
+
+
+# --- sessions ---
+
+
+class Store(MemoryStore):
+    """A store that can be out of reach."""
+
+    is_down = False
+
+    async def get(self, names):
+        if self.is_down:
+            raise StoreUnavailable("no answer within 0.25 s")
+        return await super().get(names)
+
+    async def put(self, name, value, ttl_s):
+        if self.is_down:
+            raise StoreUnavailable("no answer within 0.25 s")
+        await super().put(name, value, ttl_s)
+
+
+async def test_another_process_knows_whose_session_it_is():
+    clock = DrivenClock()
+    store = Store(clock)
+    one, two = McpSessions(store, clock), McpSessions(store, clock)
+    await one.bind("tools", b"s-1", "anna")
+    await two.check("tools", b"s-1", "anna")
+    for wrong in (("tools", b"s-1", "otto"), ("other", b"s-1", "anna"), ("tools", b"s-2", "anna")):
+        with pytest.raises(McpSessionNotFound):
+            await two.check(*wrong)
+    await one.forget("tools", b"s-1")
+    with pytest.raises(McpSessionNotFound):
+        await McpSessions(store, clock).check("tools", b"s-1", "anna")
+
+
+async def test_a_session_that_is_used_does_not_end_after_a_day():
+    clock = DrivenClock()
+    store = Store(clock)
+    one = McpSessions(store, clock)
+    await one.bind("tools", b"s-1", "anna")
+    for _ in range(4):
+        await clock.advance(SESSION_S * 0.6)
+        await one.check("tools", b"s-1", "anna")
+    await McpSessions(store, clock).check("tools", b"s-1", "anna")
+    await clock.advance(SESSION_S * 1.1)
+    with pytest.raises(McpSessionNotFound):
+        await McpSessions(store, clock).check("tools", b"s-1", "anna")
+
+
+async def test_no_session_is_lost_while_the_store_is_out_of_reach():
+    clock = DrivenClock()
+    store = Store(clock)
+    one, two = McpSessions(store, clock), McpSessions(store, clock)
+    await one.bind("tools", b"s-1", "anna")
+    store.is_down = True
+    await one.check("tools", b"s-1", "anna")
+    await one.bind("tools", b"s-2", "anna")
+    await one.check("tools", b"s-2", "anna")
+    with pytest.raises(McpSessionsUnavailable) as caught:
+        await two.check("tools", b"s-1", "anna")
+    assert (caught.value.http_status, caught.value.hop, caught.value.retry_after_s) == (503, "gatepass", 1)
+    store.is_down = False
+    await two.check("tools", b"s-1", "anna")
+
+
+async def test_a_process_remembers_a_bounded_number_of_sessions():
+    one = McpSessions(None, DrivenClock())
+    for number in range(MOST_SESSIONS + 10):
+        await one.bind("tools", b"%d" % number, "anna")
+    assert one.counts() == {"tools": MOST_SESSIONS}
+
+
+async def test_two_workers_share_the_sessions(tmp_path):
+    """A session that one worker opened is used at the other one, and by its caller only."""
+
+    def answer(request: Received) -> Dialogue:
+        return [Send(reply(RESULT) if request.header("mcp-session-id") else reply(RESULT, mcp_session_id="s-1"))]
+
+    async with Scripted(answer=answer) as upstream:
+        blocks = {**servers(upstream), "access": ACCESS, "server": {"drain_timeout_s": 0}}
+        async with started(tmp_path, blocks) as running:
+            port = await running.port
+            await running.pids()
+
+            def ask(name: str, **more: str) -> Any:
+                return Ask(port, "POST", PATH, {**ACCEPT, **key(name), **more}, json.dumps(LIST).encode())
+
+            assert (await ask("anna").answer()).status == 200
+            used = [(await ask("anna", **{"mcp-session-id": "s-1"}).answer()).status for _ in range(20)]
+            foreign = [(await ask("otto", **{"mcp-session-id": "s-1"}).answer()).status for _ in range(20)]
+            assert (used, foreign) == ([200] * 20, [404] * 20)
+            assert len(upstream.received) == 21
+
+
+# --- a reload ---
+
+
+async def test_a_reload_that_changes_the_token_keeps_sessions_and_streams(serve: Serve):
+    def answer(request: Received) -> Dialogue:
+        if request.method == "GET":
+            return [*begin_stream(), Send(chunk(b": hi\n\n")), Hold()]
+        return [Send(reply(RESULT, mcp_session_id="s-1"))]
+
+    async with (
+        Scripted(minted("first-token-4711")) as one,
+        Scripted(minted("second-token-4711")) as two,
+        Scripted(answer=answer) as upstream,
+    ):
+        blocks = {name: {**with_token(issuer, upstream), "access": ACCESS} for name, issuer in (("1", one), ("2", two))}
+        async with serve(**blocks["1"]) as gatepass:
+            gp = gatepass.served
+            assert (await post(gp, INITIALIZE, **key("anna")).answer()).status == 200
+            async with listen(gp, mcp_session_id="s-1", **key("anna")) as idle:
+                await idle.head()
+                await idle.until(b": hi")
+                assert (await gatepass.reload(**blocks["2"])).outcome == "reloaded"
+                assert (await post(gp, mcp_session_id="s-1", **key("anna")).answer()).status == 200
+                assert (await post(gp, mcp_session_id="s-1", **key("otto")).answer()).status == 404
+                assert gp.server.endpoint.state.in_flight.busy == 1
+            assert [one.header("authorization") for one in upstream.received] == [
+                "Bearer first-token-4711",
+                "Bearer first-token-4711",
+                "Bearer second-token-4711",
+            ]
+
+
+# --- what operators see ---
+
+
+async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and_the_tool():
+    async with (
+        Scripted([Send(reply(RESULT, mcp_session_id="s-1"))]) as upstream,
+        gateway(**servers(upstream), access=ACCESS) as gp,
+    ):
+        with logged(gp.state) as out:
+            await post(gp, CALL, **key("anna")).answer()
+            await until(lambda: not gp.state.in_flight.busy)
+            lines = [json.loads(line) for line in out.getvalue().splitlines()]
+        metrics = gp.state.metrics.exposition().decode()
+        status = status_of(gp.state)
+    (line,) = [line for line in lines if line["event"] == "request"]
+    shown = {name: line[name] for name in ("operation", "upstream", "mcp_method", "mcp_tool", "caller", "outcome")}
+    assert shown == {
+        "operation": "mcp",
+        "upstream": "mcp/tools",
+        "mcp_method": "tools/call",
+        "mcp_tool": "slow",
+        "caller": "anna",
+        "outcome": "ok",
+    }
+    labels = 'method="tools/call",outcome="ok",tool="slow",upstream="mcp/tools"'
+    assert f"gatepass_mcp_messages_total{{{labels}}} 1.0" in metrics
+    assert "gatepass_mcp_streams 0.0" in metrics
+    server = {"host": upstream.url.partition("//")[2], "credential": None, "usable": True, "sessions": 1}
+    assert status["mcp"] == {"streams": 0, "servers": {"tools": server}}
+
+
+async def test_invented_tools_do_not_become_labels_without_end():
+    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream)) as gp:
+        for number in range(250):
+            await post(gp, {**CALL, "params": {"name": f"invented-{number}"}}).answer()
+        metrics = gp.state.metrics.exposition().decode()
+    assert metrics.count('gatepass_mcp_messages_total{method="tools/call"') == 201
+    assert 'tool="other"' in metrics
+
+
+PLANTED = {
+    "token": "planted-token-0123456789",
+    "body": "planted-body-0123456789",
+    "challenge": "planted-challenge-0123456789",
+    "session": "planted-session-0123456789",
+    "cookie": "planted-cookie-0123456789",
+}
+
+
+async def test_no_secret_reaches_the_log_an_error_the_metrics_or_the_status():
+    """The server returns what it received, as careless ones do."""
+
+    def answer(request: Received) -> Dialogue:
+        seen = f"{request.header('authorization')}"
+        challenge = f'Bearer error="{seen}", scope="{PLANTED["challenge"]}"'
+        kinds: Mapping[str, Any] = {
+            "refused": reply({"error": seen}, 401, www_authenticate=challenge),
+            "forbidden": reply(b"", 403, www_authenticate=f'Bearer error="{request.header("authorization")}"'),
+            "page": reply(f"<title>{request.header('authorization')}</title>".encode(), 500, content_type="text/html"),
+            "text": reply(str(request.header("authorization")).encode(), 200, content_type="text/plain"),
+            "header": reply(RESULT, mcp_seen=str(request.header("authorization")), mcp_session_id=PLANTED["session"]),
+        }
+        return [Send(kinds[request.json()["params"]["name"]])]
+
+    async with (
+        Scripted(minted(PLANTED["token"])) as issuer,
+        Scripted(answer=answer) as upstream,
+        gateway(**with_token(issuer, upstream), access=ACCESS) as gp,
+    ):
+        answers = []
+        with logged(gp.state) as out:
+            for name in ("refused", "forbidden", "page", "text", "header"):
+                message = {**CALL, "params": {"name": name, "arguments": {"text": PLANTED["body"]}}}
+                got = await post(gp, message, cookie=PLANTED["cookie"], **key("anna")).answer()
+                answers.append(f"{got.headers} {got.body.decode()}")
+            await until(lambda: not gp.state.in_flight.busy)
+            log = out.getvalue()
+        metrics, status = gp.state.metrics.exposition().decode(), json.dumps(status_of(gp.state))
+    for text in PLANTED.values():
+        for where in (log, metrics, status):
+            assert text not in where
+    assert not [one for one in answers if PLANTED["token"] in one]
+    assert not [one for one in answers if PLANTED["challenge"] in one]
+    assert all(name not in log for name in (KEYS["anna"], "www-authenticate"))
+
+
+def test_nothing_of_mcp_is_imported_without_mcp_servers():
+    script = """
+import sys
+from gatepass import create_app
+from gatepass.config.model import Config
+from gatepass.proxy.app_state import create_app_state
+from gatepass.proxy.handler import ApiEndpoint
+blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
+ApiEndpoint(create_app_state(Config.model_validate(blocks)))
+create_app(Config.model_validate(blocks))
+found = [name for name in sys.modules if name.startswith(("gatepass.mcp", "gatepass.proxy.mcp"))]
+assert found == [], found
+blocks["mcp"] = {"tools": {"url": "http://127.0.0.1:9/mcp"}}
+ApiEndpoint(create_app_state(Config.model_validate(blocks)))
+assert "gatepass.proxy.mcp" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)

@@ -1,0 +1,242 @@
+"""Requests to an MCP server: each ends exactly once wherever it is cancelled, and a comment never splits an event."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gatepass.config.model import Config
+from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.proxy.handler import handle
+from gatepass.proxy.mcp import PassedEvents
+from gatepass.proxy.models import ModelCatalog
+from gatepass.proxy.observers import Observers
+from gatepass.types import ClientRequest, Headers
+from tests.unit.clock import DrivenClock
+from tests.unit.proxy.test_attempt_retries import Client, Holder, Reply, Upstream, stale
+from tests.unit.proxy.test_ends import MOST_TURNS, Ends, LeavingClient, Stream, leave, stop
+
+READ = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write"}}'
+TWICE = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search"}}'
+NOTIFICATION = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+LARGE = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write","text":"%b"}}' % (b"x" * 200_000)
+RESULT = {"jsonrpc": "2.0", "id": 1, "result": {}}
+
+
+class Idle(Stream):
+    """A stream of one event, and no end."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"data: {}\n\n"
+        await asyncio.Event().wait()
+
+
+class Server(Upstream):
+    """Answers with a result."""
+
+    async def send(self, request: Any, times: object = None) -> Any:
+        if not self.replies:
+            self.replies.append(Reply(RESULT))
+        return await super().send(request, times)
+
+
+def state_of(upstream: Upstream, holder: Holder | None = None, **blocks: Any) -> AppState:
+    config = {
+        "upstreams": {"chat": {"base_url": "http://chat.example/v1"}},
+        "mcp": {"tools": {"url": "http://mcp.example/mcp", "repeat": ["search"]}},
+        **blocks,
+    }
+    state = create_app_state(Config.model_validate(config), DrivenClock())
+    name, one = "mcp/tools", state.upstreams["mcp/tools"]
+    settings = one.settings.model_copy(update={"credential": holder and "corp"})
+    fakes: Any = {"transport": upstream, "holder": holder, "settings": settings}  # with the same methods
+    return replace(state, upstreams={**state.upstreams, name: replace(one, **fakes)})
+
+
+def request(state: AppState, method: str = "POST", more: Headers = ()) -> ClientRequest:
+    headers = ((b"host", b"localhost"), (b"content-type", b"application/json"), *more)
+    return ClientRequest("id", method, "/mcp/tools", headers, "127.0.0.1", state.clock.now())
+
+
+CASES: dict[str, Callable[[], tuple[Upstream, Holder | None, bytes, list[str]]]] = {
+    "a reply": lambda: (Server(), Holder("t"), READ, ["complete"]),
+    "a large body": lambda: (Server(), Holder("t"), LARGE, ["complete"]),
+    "a large reply": lambda: (Server(Reply({**RESULT, "pad": "x" * 300_000})), Holder("t"), READ, ["complete"]),
+    "a stream": lambda: (Server(Stream()), Holder("t"), CALL, ["complete"]),
+    "a stream that is cut": lambda: (Server(Stream(is_cut=True)), None, CALL, ["cut"]),
+    "an error": lambda: (Server(Reply({"error": {}}, 500)), None, CALL, ["error_reply"]),
+    "a 401": lambda: (Server(takes={"new"}), Holder("old", "new"), CALL, ["token_rejected", "complete"]),
+    "a 401 and no other token": lambda: (Server(takes=set()), Holder("old", None), CALL, ["token_rejected"]),
+    "no token": lambda: (Server(), Holder(None), CALL, ["nothing_written"]),
+    "a stale connection": lambda: (Server(stale()), None, READ, ["connection_failed", "complete"]),
+    "a stale connection under a tool": lambda: (Server(stale()), None, CALL, ["connection_failed"]),
+    "a tool that may run twice": lambda: (
+        Server(Reply({"error": {}}, 503)),
+        None,
+        TWICE,
+        ["error_reply", "complete"],
+    ),
+    "a tool that fails twice": lambda: (
+        Server(Reply({"error": {}}, 503), Reply({"error": {}}, 503)),
+        None,
+        TWICE,
+        ["error_reply", "error_reply"],
+    ),
+}
+
+
+async def run(
+    case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None] | None, turns: int
+) -> tuple[Ends, bool, list[str]]:
+    upstream, holder, body, outcomes = CASES[case]()
+    ends, failed = Ends(), list[str]()
+    state = replace(state_of(upstream, holder), observers=Observers([ends], failed.append))
+    client = LeavingClient(body)
+    task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
+    for _ in range(turns):
+        await asyncio.sleep(0)  # one turn of the event loop: `act` must meet the request at each of its awaits
+    is_over = task.done()
+    if act is not None and not is_over:
+        act(client, task)
+    await asyncio.wait((task,), timeout=5)
+    assert task.done()
+    if not task.cancelled():
+        assert task.exception() is None
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:  # such as a fetch of a token
+        await asyncio.wait(others, timeout=5)
+    assert set(ends.attempts.values()) <= {1}
+    assert set(ends.attempts) == set(ends.began)
+    assert list(ends.requests.values()) == [1]
+    assert failed == []
+    in_flight = state.in_flight
+    assert (in_flight.busy, in_flight.held.total_bytes, sum(in_flight.concurrency.by_caller.values())) == (0, 0, 0)
+    assert (in_flight.ends_at_drain, sum(in_flight.idle_streams.by_caller.values())) == ({}, 0)
+    assert not state.periodic_checks.members
+    return ends, is_over, outcomes
+
+
+@pytest.mark.parametrize("act", [leave, stop])
+@pytest.mark.parametrize("case", CASES)
+async def test_a_request_that_is_cancelled_at_any_await_ends_once(case, act):
+    for turns in range(1, MOST_TURNS):
+        _, is_over, _ = await run(case, act, turns)
+        if is_over:
+            return
+    raise AssertionError("the request did not end")
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_the_outcome_of_each_attempt(case):
+    ends, _, outcomes = await run(case, None, 0)
+    assert [attempt.outcome for attempt in ends.began] == outcomes
+
+
+@pytest.mark.parametrize("turns", range(1, 25))
+@pytest.mark.parametrize("act", ["leave", "drain"])
+async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act, turns):
+    stream, ends = Idle(), Ends()
+    server = Server(stream)
+    state = replace(state_of(server), observers=Observers([ends], lambda _: None))
+    client = LeavingClient(b"")
+    task = asyncio.create_task(handle(request(state, "GET"), state, ModelCatalog(state), client))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if act == "leave" and client.leave is not None:
+        client.leave()
+    else:
+        await state.in_flight.begin_drain(state.clock, 0)
+    await asyncio.wait_for(task, timeout=5)
+    assert (state.in_flight.ends_at_drain, sum(state.in_flight.idle_streams.by_caller.values())) == ({}, 0)
+    assert set(ends.attempts.values()) <= {1}
+    assert list(ends.requests.values()) == [1]
+    assert client.data in (b"", b"data: {}\n\n") or client.status == 503
+    assert not (stream.is_open and client.data.startswith(b"data:"))
+
+
+# --- what a client may be told while it waits ---
+
+
+class Reading(Client):
+    """Accepts what it is sent at once."""
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None: ...
+
+    def set_caller(self, caller: str) -> None: ...
+
+    def try_write(self, data: bytes) -> bool:
+        self.data += data
+        return True
+
+
+class Paused(Stream):
+    """A stream that stops after `first`."""
+
+    def __init__(self, first: bytes) -> None:
+        super().__init__()
+        self._first = first
+        self.go_on = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        await self.go_on.wait()
+        yield b"rest\n\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "keep_alive"),
+    [
+        (b"data: {}\n\n", b": keep-alive\n\n"),
+        (b"data: {}\r\n\r\n", b": keep-alive\n\n"),
+        (b"id: 1\ndata: {}\n\n", b": keep-alive\n"),
+        (b"data: {}\n", b""),
+        (b"data: {", b""),
+    ],
+)
+async def test_a_comment_is_sent_between_two_events_only(first, keep_alive):
+    stream = Paused(first)
+    state = state_of(Server(stream))
+    client = Reading(CALL)
+    task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
+    clock: Any = state.clock
+    for _ in range(30):
+        await clock.advance(1.0)
+    stream.go_on.set()
+    await asyncio.wait_for(task, timeout=5)
+    said = client.data.removeprefix(first).removesuffix(b"rest\n\n")
+    assert said == keep_alive * 2
+
+
+async def test_nothing_is_said_before_the_server_has_answered():
+    go_on = asyncio.Event()
+
+    class Slow(Server):
+        async def send(self, request: Any, times: object = None) -> Any:
+            await go_on.wait()
+            return await super().send(request, times)
+
+    state = state_of(Slow())
+    client = Reading(CALL)
+    task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
+    clock: Any = state.clock
+    for _ in range(40):
+        await clock.advance(1.0)
+    assert (client.status, client.data) == (0, b"")
+    go_on.set()
+    await asyncio.wait_for(task, timeout=5)
+    assert json.loads(client.data) == RESULT
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_pieces_pass_unchanged_however_they_are_cut(size):
+    events, whole = PassedEvents("mcp/tools", 1_000, None), b"id: 1\r\ndata: {}\r\n\r\ndata: {\n"
+    seen = [events.feed(whole[at : at + size]) for at in range(0, len(whole), size)]
+    assert b"".join(seen) == whole
+    assert not events.is_between_events
+    assert events.feed(b"\n") == b"\n"
+    assert events.is_between_events
