@@ -185,6 +185,11 @@ class FilteredEvents:
         self._allowed, self._upstream = allowed, upstream
         self._framer = Framer(limit_bytes)
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """The size of the event that has not arrived completely."""
+        return self._framer.tail_bytes
+
     def feed(self, piece: bytes) -> bytes:
         """Return the events that `piece` completes, filtered."""
         run = self._framer.feed(piece)

@@ -464,7 +464,7 @@ class PassedEvents(EventStream):
 
     @property
     def unfinished_bytes(self) -> int:
-        return 0
+        return 0 if self._filtered is None else self._filtered.unfinished_bytes
 
     @property
     def is_between_events(self) -> bool:
@@ -478,8 +478,10 @@ class PassedEvents(EventStream):
                 self.fail(error)
                 return b""
         if piece:
+            if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
+                begin = self._last + piece[:4]
+                self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
             self._last = (self._last + piece)[-3:] if len(piece) < 3 else piece[-3:]
-            self.has_ids = self.has_ids or b"id:" in piece
         return piece
 
     def finish(self) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
+from gatepass.mcp.access import FilteredEvents, McpAllowed
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import handle
 from gatepass.proxy.mcp import PassedEvents
@@ -230,6 +231,28 @@ async def test_nothing_is_said_before_the_server_has_answered():
     go_on.set()
     await asyncio.wait_for(task, timeout=5)
     assert json.loads(client.data) == RESULT
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 100])
+@pytest.mark.parametrize(
+    ("stream", "has_ids"),
+    [
+        (b"id: 1\ndata: {}\n\n", True),
+        (b"data: {}\r\nid: 1\r\n\r\n", True),
+        (b'data: {"text":"valid: a, id: 7"}\n\n', False),
+    ],
+)
+def test_the_id_of_an_event_is_a_line_and_no_text(stream, has_ids, size):
+    events = PassedEvents("mcp/tools", 1_000, None)
+    for at in range(0, len(stream), size):
+        events.feed(stream[at : at + size])
+    assert events.has_ids is has_ids
+
+
+def test_an_event_that_waits_for_its_filter_counts_as_held():
+    events = PassedEvents("mcp/tools", 10_000, FilteredEvents(McpAllowed(tools=("find",)), 10_000, "mcp/tools"))
+    assert events.feed(b"data: {" + b" " * 5_000) == b""
+    assert events.unfinished_bytes > 5_000
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
