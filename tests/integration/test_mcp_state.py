@@ -247,6 +247,15 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
     assert status["mcp"] == {"streams": 0, "servers": {"tools": server}}
 
 
+async def test_the_log_has_the_time_of_the_first_event_of_a_stream():
+    async with Scripted([Send(stream(event(RESULT)))]) as upstream, gateway(**servers(upstream)) as gp:
+        with logged(gp.state) as out:
+            await post(gp, CALL).answer()
+            await until(lambda: not gp.state.in_flight.busy)
+            lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["ttft_s"] > 0 for line in lines if line["event"] == "request"] == [True]
+
+
 async def test_invented_tools_do_not_become_labels_without_end():
     async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream)) as gp:
         for number in range(250):

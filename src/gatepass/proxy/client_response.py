@@ -109,7 +109,7 @@ class ClientResponse:
 
     async def send_events(self, data: bytes, *, last: bool = False) -> None:
         if data:
-            self._mark_first_byte()
+            self.mark_first_byte()
         self.ended = last
         self._context.access.bytes_out += len(data)
         if len(data) > WHOLE_BYTES:
@@ -119,7 +119,7 @@ class ClientResponse:
 
     async def send_pieces(self, pieces: Sequence[bytes]) -> None:
         """Send all events of a stream, in pieces that may be cut anywhere, and end it."""
-        self._mark_first_byte()
+        self.mark_first_byte()
         self.ended = True
         self._context.access.bytes_out += sum(map(len, pieces))
         run = b""
@@ -136,7 +136,7 @@ class ClientResponse:
             return False
         context = self._context
         if context.first_byte_s is None:
-            self._mark_first_byte()
+            self.mark_first_byte()
         context.access.bytes_out += len(data)
         return True
 
@@ -192,7 +192,8 @@ class ClientResponse:
             await asyncio.sleep(0)  # `write` does not wait for a client that reads fast
         return data[at:]
 
-    def _mark_first_byte(self) -> None:
+    def mark_first_byte(self) -> None:
+        """Note that the body begins, unless it has."""
         context = self._context
         if context.first_byte_s is None:
             context.first_byte_s = self._clock.now() - context.client_request.arrived_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
@@ -426,7 +426,7 @@ async def _relay_stream(
         if exchange.allowed is not None
         else None
     )
-    events = PassedEvents(attempt.upstream.name, state.limits.event_bytes, filtered)
+    events = PassedEvents(attempt.upstream.name, state.limits.event_bytes, filtered, client_response.mark_first_byte)
     keep_alive = _keep_alive_of(client_response, context)
     context.access.stream = True
     is_idle = in_flight_request.is_idle_stream
@@ -455,11 +455,15 @@ class PassedEvents(EventStream):
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    __slots__ = ("_filtered", "_last")
+    __slots__ = ("_begins", "_filtered", "_last")
 
-    def __init__(self, upstream: str, limit_bytes: int, filtered: FilteredEvents | None) -> None:
+    def __init__(
+        self, upstream: str, limit_bytes: int, filtered: FilteredEvents | None, begins: Callable[[], None]
+    ) -> None:
+        """`begins` is called when the first bytes pass."""
         super().__init__(StreamSource(upstream, limit_bytes, lambda _: None), done_is_required=False)
         self._filtered = filtered
+        self._begins: Callable[[], None] | None = begins
         self._last = b"\n\n"
 
     @property
@@ -478,6 +482,9 @@ class PassedEvents(EventStream):
                 self.fail(error)
                 return b""
         if piece:
+            if self._begins is not None:
+                self._begins()
+                self._begins = None
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
