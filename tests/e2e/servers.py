@@ -11,6 +11,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ CLIENT_ID = "gatepass"
 CLIENT_SECRET = "a secret: 100 % + more & more"  # RFC 6749 2.3.1 requires form encoding in Basic
 RESOURCE, SCOPE = "urn:e2e:models", "chat"
 KEY = "e2e-key-of-the-client"
+VIEWER = "viewer"
 READY_S = 30.0
 REPLY_S = 30.0
 
@@ -158,10 +160,18 @@ models:
     return serve_routes(folder, issuer, routes)
 
 
-def serve_routes(folder: Path, issuer: Issuer, routes: str) -> Process:
+def serve_routes(
+    folder: Path,
+    issuer: Issuer,
+    routes: str,
+    *options: str | Path,
+    keys: Mapping[str, str] = {"e2e": KEY},
+    python: str | Path | None = None,
+) -> Process:
     """Start gatepass with its run-time dependencies only, so that a missing one is detected.
 
-    `routes` has the upstreams and models. Their credential is `sso`.
+    `routes` has the upstreams, models and MCP servers. Their credential is `sso`. `keys` has the callers' keys by name;
+    the caller VIEWER may read the pages. `python` is for a configuration that requires an extra.
     """
     secret = folder / "client_secret"
     secret.write_text(CLIENT_SECRET + "\n", encoding="utf-8")
@@ -177,18 +187,23 @@ credentials:
     scope: {SCOPE}
     resource: {RESOURCE}
 {routes}
-access:
-  keys:
-    - {{name: e2e, hash: "sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"}}
+{access_of(keys)}
 """,
         encoding="utf-8",
     )
-    python = installed("python-gatepass") / "bin" / "python"
+    python = python or installed("python-gatepass") / "bin" / "python"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     return Process(
-        [python, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
+        [python, "-m", "gatepass", "serve", "--config", config, "--port", "0", *options],
         environment=plain | {"PYTHONPATH": str(ROOT / "src")},
     )
+
+
+def access_of(keys: Mapping[str, str]) -> str:
+    hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
+    roles = {name: "role: viewer, " if name == VIEWER else "" for name in keys}
+    lines = [f'    - {{name: {name}, {roles[name]}hash: "sha256:{digest}"}}' for name, digest in hashes.items()]
+    return "\n".join(["access:", "  keys:", *lines]) if keys else ""
 
 
 def client_environment(gatepass: Gatepass) -> dict[str, str]:

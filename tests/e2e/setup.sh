@@ -102,6 +102,12 @@ part node-ai-sdk7 node_packages "$here/clients/ai_sdk7/package.json" "$here/clie
 node_ai_sdk7=$!
 part node-hosts node_packages "$here/hosts/package.json" "$here/hosts/package-lock.json" &
 node_hosts=$!
+part python-mcp python_packages "$here/requirements-mcp.txt" &
+python_mcp=$!
+part python-mcp1 python_packages "$here/requirements-mcp1.txt" &
+python_mcp1=$!
+part node-mcp node_packages "$here/mcp/package.json" "$here/mcp/package-lock.json" &
+node_mcp=$!
 part python-node node_runtime "$here/requirements-node.txt" &
 python_node=$!
 part store store_server "$here/store/fetch.sh" &
@@ -127,6 +133,9 @@ wait $node_ai_sdk
 wait $node_openai7
 wait $node_ai_sdk7
 wait $node_hosts
+wait $python_mcp
+wait $python_mcp1
+wait $node_mcp
 wait $python_node
 wait $store
 wait $python_gatepass

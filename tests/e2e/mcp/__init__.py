@@ -1,0 +1,1 @@
+"""Clients of MCP call a server of the official SDK through gatepass: both eras, in Python and TypeScript."""
