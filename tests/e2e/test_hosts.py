@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.hosts.printed import PRINTED
-from tests.e2e.hosts.programs import HOSTS, Host, Run, run
+from tests.e2e.hosts.programs import HOSTS, WITH_MCP, Host, Run, run
 from tests.e2e.hosts.upstream import FAULTS
+from tests.e2e.mcp.clients import McpServer, mcp_server
 from tests.e2e.process import Process
 from tests.e2e.servers import (
     KEY,
@@ -40,9 +41,11 @@ AT_ONCE = 4
 """The hosts wait more than they compute."""
 DOCS = ROOT / "docs" / "clients"
 BY_NAME = {host.name: host for host in HOSTS}
+USING_MCP = {host.name: host for host in WITH_MCP}
 SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
 ALL_FAULTS = (*FAULTS, "key")
-CASES = [(host.name, kind) for kind in ("task", "llama") for host in HOSTS] + [
+CASES = [(host.name, "mcp") for host in WITH_MCP] + [(host.name, kind) for kind in ("task", "llama") for host in HOSTS]
+CASES += [
     (host.name, fault)
     for host in HOSTS
     for fault in ALL_FAULTS
@@ -81,7 +84,7 @@ def model_of(host: str, case: str) -> str:
     return f"{case}-{host.replace(' ', '_').lower()}"
 
 
-def routes(scripted: CheckedServer, llama: CheckedServer) -> str:
+def routes(tools: McpServer, scripted: CheckedServer, llama: CheckedServer) -> str:
     return f"""
 upstreams:
   up: {{base_url: "{scripted.url}/v1", credential: sso}}
@@ -89,6 +92,8 @@ upstreams:
 models:
   "llama-*": {{upstream: llama}}
   "*": {{upstream: up}}
+mcp:
+  tools: {{url: "{tools.url}/mcp", credential: sso}}
 """
 
 
@@ -102,7 +107,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         key = "unknown-key" if kind == "key" else KEY
         home = folder / model_of(name, kind)
         home.mkdir()
-        return run(BY_NAME[name], url, key, model_of(name, kind), home)
+        host = USING_MCP[name] if kind == "mcp" else BY_NAME[name]
+        return run(host, url, key, model_of(name, kind), home)
 
     with ExitStack() as started:
         issuer = Issuer(listening(started.enter_context(start_issuer(token_life_s=TOKEN_LIFE_S))))
@@ -116,8 +122,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         checks = [
             CheckedServer(listening(started.enter_context(start_check(issuer, url)))) for url in (upstream, llama)
         ]
-        process = started.enter_context(serve_routes(folder, issuer, routes(*checks)))
+        tools = started.enter_context(mcp_server("tools", issuer))
+        process = started.enter_context(serve_routes(folder, issuer, routes(tools, *checks)))
         url = listening(process)
+        checks.append(tools)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield Runs({case: pool.submit(run_case, case) for case in CASES}, upstream, checks, process)
 
@@ -132,6 +140,20 @@ def test_a_task_with_tools_ends_right_across_token_changes(runs: Runs, host: Hos
     assert {request.split()[2] for request in requests} == {"200"}
     assert runs.tokens(host.name, "task") > 1
     assert {line["outcome"] for line in runs.log_of(host.name, "task")} == {"ok"}
+
+
+@pytest.mark.parametrize("host", WITH_MCP, ids=lambda host: host.name)
+def test_a_host_uses_an_mcp_server_and_its_model_with_one_key(runs: Runs, host: Host):
+    done = runs.result(host.name, "mcp")
+    assert done.exit_code == 0, done.printed
+    assert "The words are amber and basalt." in done.printed
+    assert runs.tokens(host.name, "mcp") > 1
+    assert {line["outcome"] for line in runs.log_of(host.name, "mcp")} == {"ok"}
+    agent = host.executable.name  # `claude` and `codex` begin their clients' names
+    logged = [json.loads(line) for line in runs.gatepass.output.splitlines() if '"path":"/mcp/tools"' in line]
+    called = [line for line in logged if line["event"] == "request" and line["user_agent"].startswith(agent)]
+    assert {(line["caller"], line["status"]) for line in called} <= {("e2e", 200), ("e2e", 202)}
+    assert len(called) > 2
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import http.client
 import json
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,6 +21,7 @@ from tests.e2e.mcp.clients import (
     FINDING,
     INITIALIZE,
     MODERN,
+    SEEN,
     Client,
     McpServer,
     conformance,
@@ -38,11 +41,36 @@ VIEWER_KEY = "e2e-key-of-a-viewer"
 KEYS = {"e2e": KEY, "other": OTHER_KEY, VIEWER: VIEWER_KEY}
 TOUR_S = 2.0 * TOKEN_LIFE_S
 """Each client calls for longer than two tokens live."""
+SHORT_LIFE_S = 3
+DRAIN_S = 5.0
+"""Less than a drain takes that waits for a stream."""
+STATELESS_LISTEN = {"mcp-protocol-version": MODERN, "mcp-method": "subscriptions/listen"}
 AT_ONCE = len(CLIENTS)
 """The clients wait more than they compute."""
 SHOWING = [*FINDING, *(client for client in CLIENTS if client.name != "typescript 2, stateless")]
 """That one shows only that it got no version, whatever the error says."""
 FOREIGN = "https://evil.example"
+
+
+def stateless_request(method: str, params: dict[str, Any]) -> bytes:
+    """Return a request as the era without a handshake wants it."""
+    prefix = "io.modelcontextprotocol"
+    meta = {
+        f"{prefix}/protocolVersion": MODERN,
+        f"{prefix}/clientCapabilities": {},
+        f"{prefix}/clientInfo": {"name": "tests", "version": "1"},
+    }
+    return json.dumps(request(method, **params, _meta=meta)).encode()
+
+
+def begun_stream(url: str, method: str, body: bytes | None, headers: dict[str, str]) -> http.client.HTTPResponse:
+    """Return the reply whose head has arrived."""
+    fields = {"authorization": f"Bearer {KEY}", "accept": "application/json, text/event-stream", **headers}
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection.request(method, "/mcp/tools", body, {**fields, "content-type": "application/json"})
+    reply = connection.getresponse()
+    assert (reply.status, reply.headers.get_content_type()) == (200, "text/event-stream")
+    return reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +156,14 @@ def test_a_client_sees_what_the_server_does_across_token_changes(setup: Setup, c
 
 
 def test_no_expired_token_reached_the_server(setup: Setup):
-    for future in setup.tours.values():
-        with contextlib.suppress(AssertionError):
-            future.result()
+    wait(setup.tours.values())
     tally = setup.server.tally()
     assert tally.refusals == []
     assert len(tally.tokens) > TOUR_S / TOKEN_LIFE_S
 
 
 def test_no_secret_is_shown(setup: Setup):
+    wait(setup.tours.values())
     shown = setup.gatepass.output
     for page in ("status", "metrics"):
         asked = urllib.request.Request(f"{setup.url}/{page}", headers={"authorization": f"Bearer {VIEWER_KEY}"})  # noqa: S310
@@ -201,3 +228,38 @@ def test_a_client_shows_why_there_is_no_token(without_token: str, client: Client
 def test_the_inspector_shows_why_there_is_no_token(without_token: str):
     printed = json.dumps(inspect(without_token, "legacy", "--method", "tools/list"))
     assert "sso" in printed
+
+
+def test_tools_never_vanish_when_the_issuer_dies(tmp_path):
+    """Each list is whole or an error: a host drops the tools that a list does not have."""
+    with ExitStack() as started:
+        issuing = started.enter_context(start_issuer(token_life_s=SHORT_LIFE_S))
+        server = started.enter_context(mcp_server("tools", Issuer(listening(issuing))))
+        issuer = Issuer(listening(issuing))
+        process = started.enter_context(serve_routes(tmp_path, issuer, routes(server), keys=KEYS))
+        url = f"{listening(process)}/mcp/tools"
+        session = open_session(url)
+        issuing.stop()
+        ends_s = time.monotonic() + 3 * SHORT_LIFE_S
+        while "error" not in (message := send(url, request("tools/list"), mcp_session_id=session).message):
+            assert sorted(tool["name"] for tool in message["result"]["tools"]) == SEEN["tools"]
+            assert time.monotonic() < ends_s
+        assert message["error"]["data"]["hop"] == "credential:sso"
+        assert server.tally().refusals == []
+
+
+def test_a_drain_ends_idle_streams_cleanly(tmp_path):
+    with ExitStack() as started:
+        issuer = Issuer(listening(started.enter_context(start_issuer())))
+        server = started.enter_context(mcp_server("tools", issuer))
+        process = started.enter_context(serve_routes(tmp_path, issuer, routes(server), keys=KEYS))
+        url = listening(process)
+        session = open_session(f"{url}/mcp/tools")
+        handshake = begun_stream(url, "GET", None, {"mcp-session-id": session})
+        wanted = {"notifications": {"resourceSubscriptions": ["words://amber"]}}
+        stateless = begun_stream(url, "POST", stateless_request("subscriptions/listen", wanted), STATELESS_LISTEN)
+        assert b"acknowledged" in stateless.read1()
+        began_s = time.monotonic()
+        process.stop()
+        assert time.monotonic() - began_s < DRAIN_S
+        assert (handshake.read(), stateless.read()) == (b"", b"")  # raises IncompleteRead if a stream was cut off

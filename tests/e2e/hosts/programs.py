@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.e2e.servers import installed
@@ -181,6 +181,45 @@ models:
         },
     ),
 )
+
+_CLAUDE_CODE, _CODEX = HOSTS[:2]
+WITH_MCP = (
+    replace(
+        _CLAUDE_CODE,
+        arguments=("-p", PROMPT, "--mcp-config", "@HOME@/mcp.json", "--allowedTools", "mcp__tools__echo"),
+        environment={
+            **_CLAUDE_CODE.environment,
+            "LLM_API_KEY": "@KEY@",  # it does not put its own ANTHROPIC_AUTH_TOKEN into the headers of an MCP server
+            "MCP_CONNECTION_NONBLOCKING": "false",
+            "ENABLE_TOOL_SEARCH": "false",
+        },
+        files={
+            "mcp.json": """
+{
+  "mcpServers": {
+    "tools": {
+      "type": "http",
+      "url": "@URL@/mcp/tools",
+      "headers": {"Authorization": "Bearer ${LLM_API_KEY}"}
+    }
+  }
+}
+"""
+        },
+    ),
+    replace(
+        _CODEX,
+        files={
+            ".codex/config.toml": _CODEX.files[".codex/config.toml"]
+            + """
+[mcp_servers.tools]
+url = "@URL@/mcp/tools"
+bearer_token_env_var = "LLM_API_KEY"
+"""
+        },
+    ),
+)
+"""These use an MCP server and their model with one key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The strict upstream of the agent hosts: `python -m tests.e2e.hosts.upstream` prints its URL.
 
 It serves messages, responses and chats. The first word of a model's name is what happens to its requests; see `FAULTS`.
-A model `task-…` calls the host's own shell twice and then answers with what the shell printed. A tool result without
-its call, or the key of a client in a header, is an error whose text says so.
+A model `task-…` calls the host's own shell twice and then answers with what the shell printed. A model `mcp-…` calls
+the tool `echo` of the host's MCP server instead. A tool result without its call, or the key of a client in a header, is
+an error whose text says so.
 
 `GET /requests` returns, for each model, the requests so far as `METHOD PATH STATUS`, and the number of their tokens.
 """
@@ -38,6 +39,7 @@ FAULTS = ("refused", "overflow", "dies", "limited", "busy", "login")
 """A rejected token, a prompt that is too long, a connection that breaks in the answer, one 429, only 429, a login page.
 The task has none."""
 COMMANDS = ("cat first.txt", "cat second.txt")
+ECHOED = ("the first word is amber", "the second word is basalt")
 SILENCE_S = 8.0
 """How long the model is silent before it calls the shell again. A token lives no longer."""
 FOUND = re.compile(r"the (?:first|second) word is (\w+)")
@@ -68,22 +70,27 @@ class Turn:
 
     text: str
     call: tuple[str, str, str] | None = None
-    """Id, name and JSON arguments."""
+    """Id, name and JSON arguments. A name in a namespace is `NAMESPACE/NAME`."""
 
 
-def next_turn(tools: list[str], results: list[str], is_task: bool) -> Turn:
-    shell = next((name for name in SHELLS if name in tools), None)
-    if not is_task or not tools:
+def next_turn(tools: list[str], results: list[str], kind: str) -> Turn:
+    if kind not in {"task", "mcp"} or not tools:
         return Turn("All is well.")
-    if shell is None:
-        raise Refused(f"The tools have no shell: {', '.join(tools)}")
+    wanted = (
+        [name for name in tools if name.endswith("echo")]
+        if kind == "mcp"
+        else [name for name in SHELLS if name in tools]
+    )
+    if not wanted:
+        raise Refused(f"The tools have no shell, or no echo: {', '.join(tools)}")
+    tool = wanted[0]
     words = [word for text in results for word in FOUND.findall(text)]
     done = len(results)
     if done < len(COMMANDS):
-        call = (f"call_{done + 1}_of_the_task", shell, json.dumps(SHELLS[shell](COMMANDS[done])))
-        return Turn(f"I run command {done + 1}.", call)
+        arguments = {"text": ECHOED[done]} if kind == "mcp" else SHELLS[tool](COMMANDS[done])
+        return Turn(f"I make call {done + 1}.", (f"call_{done + 1}_of_the_task", tool, json.dumps(arguments)))
     if len(words) < len(COMMANDS):
-        raise Refused(f"The shell printed no word: {results}")
+        raise Refused(f"The tool returned no word: {results}")
     return Turn(f"The words are {' and '.join(words)}.")
 
 
@@ -116,13 +123,13 @@ class Messages:
             raise Refused("the key of the client arrived")
 
     @staticmethod
-    def turn(body: Document, is_task: bool) -> Turn:
+    def turn(body: Document, kind: str) -> Turn:
         blocks = [block for message in body["messages"] for block in parts(message["content"])]
         uses = [block["id"] for block in blocks if block["type"] == "tool_use"]
         results = [block for block in blocks if block["type"] == "tool_result"]
         check_results(uses, [block["tool_use_id"] for block in results])
         tools = [tool["name"] for tool in body.get("tools", ())]
-        return next_turn(tools, [texts(block["content"]) for block in results], is_task)
+        return next_turn(tools, [texts(block["content"]) for block in results], kind)
 
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
@@ -184,13 +191,16 @@ class Responses:
         del request
 
     @staticmethod
-    def turn(body: Document, is_task: bool) -> Turn:
+    def turn(body: Document, kind: str) -> Turn:
         items = body["input"]
         calls = [item["call_id"] for item in items if item.get("type") == "function_call"]
         results = [item for item in items if item.get("type") == "function_call_output"]
         check_results(calls, [item["call_id"] for item in results])
-        tools = [tool["name"] for tool in body.get("tools", ()) if tool["type"] == "function"]
-        return next_turn(tools, [texts(item["output"]) for item in results], is_task)
+        offered = body.get("tools", ())
+        tools = [tool["name"] for tool in offered if tool["type"] == "function"]
+        spaces = [tool for tool in offered if tool["type"] == "namespace"]
+        tools += [f"{space['name']}/{tool['name']}" for space in spaces for tool in space["tools"]]
+        return next_turn(tools, [texts(item["output"]) for item in results], kind)
 
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
@@ -227,7 +237,9 @@ class Responses:
         ]
         if turn.call is not None:
             id_, name, arguments = turn.call
+            space, _, name = name.rpartition("/")
             call = {"id": f"fc_{id_}", "type": "function_call", "call_id": id_, "name": name}
+            call |= {"namespace": space} if space else {}
             begun = {**call, "status": "in_progress", "arguments": ""}
             output.append({**call, "status": "completed", "arguments": arguments})
             where = {"item_id": call["id"], "output_index": 1}
@@ -260,13 +272,13 @@ class Chats:
         del request
 
     @staticmethod
-    def turn(body: Document, is_task: bool) -> Turn:
+    def turn(body: Document, kind: str) -> Turn:
         messages = body["messages"]
         calls = [call["id"] for message in messages for call in message.get("tool_calls") or ()]
         results = [message for message in messages if message["role"] == "tool"]
         check_results(calls, [message["tool_call_id"] for message in results])
         tools = [tool["function"]["name"] for tool in body.get("tools", ())]
-        return next_turn(tools, [texts(message["content"]) for message in results], is_task)
+        return next_turn(tools, [texts(message["content"]) for message in results], kind)
 
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
@@ -382,7 +394,7 @@ class Upstream:
                 if fault == "busy" or self.limited[model] == 1:
                     text = "Rate limit reached for this team."
                     return [Send(reply(api.error("limit", text), 429, retry_after=str(LIMITED_S)))], 429
-        turn = api.turn(body, fault == "task")
+        turn = api.turn(body, fault)
         if not body.get("stream"):
             whole = reply(api.whole(body, turn))
             return [Send(whole[: len(whole) - 9]), Rst()] if fault == "dies" else [Send(whole)], 200
