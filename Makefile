@@ -19,11 +19,11 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses messages sdk_tasks other_issuers issuer_dies presented_tokens))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses messages sdk_tasks other_issuers issuer_dies presented_tokens mcp mcp_store mcp_ragflow))
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check ui-check ui-pictures reference recordings golden e2e hosts e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check ui-check ui-pictures reference recordings golden e2e hosts mcp-sessions e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams viewers reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -158,6 +158,10 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints: six minutes
 	tests/e2e/setup.sh
 	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
+
+mcp-sessions: setup ## 500 MCP sessions over token changes, in a process, two workers and two replicas: five minutes
+	tests/e2e/setup.sh
+	MCP_SESSIONS=500 MCP_SESSIONS_S=60 $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_mcp_store.py
 
 e2e-prometheus: ## Put Debian's Prometheus into .e2e/ for tests/e2e/test_prometheus.py, without root
 	tests/e2e/prometheus/fetch.sh .e2e/prometheus

@@ -99,6 +99,7 @@ def test_development_runs_on_the_very_same_versions(part: str) -> None:
 ROOT = REQUIREMENTS.parent
 FOREIGN = (
     "tests/e2e/clients",
+    "tests/e2e/mcp",
     "tests/e2e/quirks",
     "tests/e2e/realllm",
     "tests/e2e/django",
