@@ -158,6 +158,7 @@ def editor_schema() -> dict[str, Any]:
         **found,
         # behind `found`, whose title is the name of the class
         "title": "gatepass configuration",
+        "anyOf": [{"required": ["upstreams"]}, {"required": ["mcp"]}],
         "description": f"{found['description']} {_REFERENCES}",
     }
 

@@ -135,8 +135,10 @@ def exit_unusable(text: str) -> NoReturn:
 
 
 def summary(config: Config) -> str:
-    named = (("upstream", config.upstreams), ("credential", config.credentials), ("key", config.access.keys))
-    return ", ".join(f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for name, found in named)
+    counts = {"upstream": len(config.upstreams), "MCP server": len(config.mcp)}
+    counts = {name: count for name, count in counts.items() if count}
+    counts |= {"credential": len(config.credentials), "key": len(config.access.keys)}
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
 
 
 def find_key(config: Config, name: str | None) -> AccessKey | None:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gatepass.config.access import Access, Profile
 from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, SecretText, is_loopback
-from gatepass.config.credential.base import checked_extra
+from gatepass.config.credential.base import checked_extra, settings_error
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.mcp import McpServer
 from gatepass.config.network import TlsFiles
@@ -416,8 +416,8 @@ class Config(Block):
 
     Example: credentials: {corp: {type: static, token: "${API_KEY}"}}
     """
-    upstreams: Annotated[dict[Name, UpstreamConfig], Field(min_length=1)]
-    """The servers behind gatepass, by name; at least one.
+    upstreams: dict[Name, UpstreamConfig] = {}
+    """The servers behind gatepass, by name; at least one, unless `mcp` names a server.
 
     Example: upstreams: {chat: {base_url: https://llm.corp.example/v1, credential: corp}}
     """
@@ -467,6 +467,13 @@ class Config(Block):
 
     Example: log: {format: text, level: debug}
     """
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> Config:
+        if not (self.upstreams or self.mcp):
+            fault = "is empty: at least one is needed" if "upstreams" in self.model_fields_set else "is missing"
+            raise settings_error("Config", [("upstreams", fault)])
+        return self
 
     @property
     def serves_ui(self) -> bool:

@@ -41,7 +41,7 @@ def test_a_credential_that_no_upstream_names_is_warned_of(check):
     assert "warning: credentials.idle: no upstream uses it" in result.stderr.splitlines()
     assert "credentials.tools" not in result.stderr
     assert "credentials.used" not in result.stderr
-    assert result.stdout.splitlines()[-1].startswith("# valid: 1 upstream, 3 credentials, 0 keys; ")
+    assert result.stdout.splitlines()[-1].startswith("# valid: 1 upstream, 1 MCP server, 3 credentials, 0 keys; ")
 
 
 def test_warnings_go_to_stderr(check):

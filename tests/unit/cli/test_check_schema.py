@@ -19,7 +19,7 @@ def test_the_schema_names_the_blocks_of_the_file():
         *("server", "limits", "credentials", "upstreams", "operations", "models", "profiles", "access", "log", "store"),
         "mcp",
     }
-    assert found["required"] == ["upstreams"]
+    assert found["anyOf"] == [{"required": ["upstreams"]}, {"required": ["mcp"]}]
     assert found["additionalProperties"] is False
     assert "Numbers, true and false are never references" in found["description"]
     assert "json" in found["$defs"]["HttpJsonCredential"]["properties"]

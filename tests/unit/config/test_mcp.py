@@ -11,6 +11,8 @@ from gatepass.config.access import AccessKey, McpLists
 from gatepass.config.checks import conflicts, secrets_over_plain_http, unknown_names
 from gatepass.config.mcp import McpServer
 from gatepass.config.model import Config
+from gatepass.errors import ModelNotFound
+from gatepass.proxy.routing import RouteTable
 
 HASH = "sha256:" + "a" * 64
 TREE: dict[str, Any] = {
@@ -111,3 +113,15 @@ def test_streams_need_descriptors_only_with_a_server() -> None:
     without = Config.model_validate({"upstreams": TREE["upstreams"]})
     config = Config.model_validate(TREE)
     assert config.descriptors - without.descriptors >= 2 * config.limits.mcp_streams
+
+
+def test_a_gatepass_for_mcp_servers_alone_needs_no_upstream():
+    config = Config.model_validate({"mcp": {"search": {"url": "https://tools.corp.example/mcp"}}})
+    assert config.upstreams == {}
+    with pytest.raises(ModelNotFound):
+        RouteTable(config).resolve("chat", "gpt-4o")
+
+
+def test_a_gatepass_for_nothing_is_refused():
+    with pytest.raises(ValidationError, match="is missing"):
+        Config.model_validate({"mcp": {}})
