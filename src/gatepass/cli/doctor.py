@@ -37,6 +37,7 @@ from gatepass.cli.options import (
 )
 from gatepass.clock import Clock
 from gatepass.errors import CallerError, InvalidRequest
+from gatepass.types import MCP_UPSTREAM
 
 if TYPE_CHECKING:
     from gatepass.cli.probe import ProbeCall
@@ -49,6 +50,7 @@ NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 NO_MODEL_OF_HOST = "--as requires a model, as in `gatepass doctor MODEL --as codex`."
+NOT_WITH_MCP = "--mcp tests one MCP server of this configuration: leave out MODEL, --call, --as and --url."
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
 COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
@@ -70,6 +72,7 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
     help="Send the request of this program to MODEL, which may be billed, and print what to set in it."
     " Without --call and --url.",
 )
+@click.option("--mcp", metavar="NAME", help="Test this MCP server alone, and print what to set in its clients.")
 @click.option("--url", metavar="BASE_URL", help="Test a running gatepass from here, by its base URL and a key.")
 @click.option("--key-stdin", is_flag=True, help="With --url: read the API key from standard input.")
 @json_option
@@ -80,6 +83,7 @@ def doctor(
     caller: str | None,
     operation: str | None,
     agent_host: str | None,
+    mcp: str | None,
     *,
     call: bool,
     key_stdin: bool,
@@ -90,6 +94,8 @@ def doctor(
     --as sends the request of Codex or Claude Code to the upstream, without the running gatepass. With --key, it first
     checks the request as one of this caller.
 
+    An MCP server is asked for its revision and its tools; no tool is called.
+
     With MODEL, only the upstreams on the route of that model are tested. Without --call, no model is called and
     nothing is billed.
 
@@ -98,11 +104,10 @@ def doctor(
 
     Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
-    for option, given in (("--key", caller), ("--operation", operation)):
-        if given is not None and not (call or (agent_host and option == "--key")):
-            raise click.UsageError(f"{option} requires --call{' or --as' if option == '--key' else ''}.")
-    if agent_host is not None and (model is None or call):
-        raise click.UsageError(NO_MODEL_OF_HOST if model is None else "--as sends its own call: leave out --call.")
+    others = model is not None or call or agent_host is not None or url is not None
+    if mcp is not None and others:
+        raise click.UsageError(NOT_WITH_MCP)
+    _check_options(model, caller, operation, agent_host, call=call)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     if url is not None:
         report = Report(as_json=as_json)
@@ -130,11 +135,13 @@ def doctor(
         if agent_host is not None and model is not None:
             calls, report.settings = _calls_of_host(loaded.config, agent_host, model, allowed)
             model = None  # its other operations are not tested
+        if mcp is not None:
+            report.settings = _settings_of_mcp(loaded.config, mcp)
         valid = f"{loaded.source} is valid: {summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
         if problem := _unknown_host(loaded.config.server.host):
             report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
-        asyncio.run(report.show(diagnose(loaded.config, calls, model=model, begin=report.begin)))
+        asyncio.run(report.show(diagnose(loaded.config, calls, model=model, mcp=mcp, begin=report.begin)))
         sys.exit(report.finish())
     except NoCall as error:
         exit_unusable(str(error))
@@ -145,6 +152,17 @@ def doctor(
         else:
             click.echo(f"refused: {error.status} {error.code}: {error.message}")
         sys.exit(CHECK_FAILED)
+
+
+def _check_options(
+    model: str | None, caller: str | None, operation: str | None, agent_host: str | None, *, call: bool
+) -> None:
+    """Raise UsageError for options that do not fit together."""
+    for option, given in (("--key", caller), ("--operation", operation)):
+        if given is not None and not (call or (agent_host and option == "--key")):
+            raise click.UsageError(f"{option} requires --call{' or --as' if option == '--key' else ''}.")
+    if agent_host is not None and (model is None or call):
+        raise click.UsageError(NO_MODEL_OF_HOST if model is None else "--as sends its own call: leave out --call.")
 
 
 class NoCall(Exception):
@@ -210,6 +228,17 @@ def _calls_of_host(config: Config, agent_host: str, model: str, key: AccessKey |
     server = config.server
     settings = settings_of(host, f"http://{reachable_host(server.host)}:{server.port}{server.base_path}", model)
     return [ProbeCall(host.operation, model, profile, agent_host=host)], settings
+
+
+def _settings_of_mcp(config: Config, name: str) -> str:
+    """Return what the clients of the MCP server `name` set. Raises NoCall if there is none."""
+    from gatepass.cli.mcp_probe import settings_of
+
+    if name not in config.mcp:
+        known = f". There is: {', '.join(config.mcp)}" if config.mcp else ": `mcp` is not configured."
+        raise NoCall(f"--mcp: there is no MCP server {name!r}{known}")
+    server = config.server
+    return settings_of(name, f"http://{reachable_host(server.host)}:{server.port}{server.base_path}")
 
 
 KEY = "GATEPASS_KEY"
@@ -325,20 +354,22 @@ async def diagnose(
     clock: Clock | None = None,
     *,
     model: str | None = None,
+    mcp: str | None = None,
     begin: Begin = lambda *_: None,
 ) -> Steps:
-    """Test the store, the credentials and the upstreams, and yield each step when it ends.
+    """Test the store, the credentials, the upstreams and the MCP servers, and yield each step when it ends.
 
     The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its
     refresh token. The model list of an upstream is skipped if its credential has no token. With `model` or `calls`
-    only the upstreams of their routes are tested, and the store is not. Raises ModelNotFound if a model has no route.
+    only the upstreams of their routes are tested, and the store is not; with `mcp` only that MCP server. Raises
+    ModelNotFound if a model has no route.
     """
     from gatepass.cli.probe import check_store
     from gatepass.cli.reach import StepOutcome
 
     async with open_state(config, clock) as state:
-        tested, without = _tested(state, calls, model), dict[str | None, str]()
-        is_whole = model is None and not calls
+        tested = _tested(state, calls, model) if mcp is None else {MCP_UPSTREAM + mcp: {}}
+        without, is_whole = dict[str | None, str](), model is None and mcp is None and not calls
         if config.store is not None and is_whole:
             begin("store", "store")
             yield await check_store(state, config.store)
@@ -377,7 +408,7 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
     asked = [(call.operation, call.model) for call in calls]
     if model is not None:
         asked.append((operation_of(state.config, model), model))
-    tested: dict[str, dict[str, None]] = {name: {} for name in state.config.upstreams}
+    tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
     for operation, name in asked:
         for target in state.routes.resolve(operation, name):
             tested[target.upstream][target.model or name] = None
@@ -418,8 +449,15 @@ async def _test_upstream(
         yield step
         if step.failed:
             return
+    is_mcp = upstream.name.startswith(MCP_UPSTREAM)
     if without:
-        yield Step(hop_of(upstream), "models", StepOutcome.SKIPPED, f"its credential {without}")
+        yield Step(hop_of(upstream), "mcp" if is_mcp else "models", StepOutcome.SKIPPED, f"its credential {without}")
+        return
+    if is_mcp:
+        from gatepass.cli.mcp_probe import check_mcp
+
+        async for step in check_mcp(state, upstream, begin):
+            yield step
         return
     calls, wanted = asked
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]

@@ -30,6 +30,7 @@ from gatepass.http_client.message_head import Destination, ProxyServer, destinat
 from gatepass.http_client.pool import dial
 from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_problem
 from gatepass.tokens.failure import setting
+from gatepass.types import MCP_UPSTREAM
 
 
 class StepOutcome(StrEnum):
@@ -94,12 +95,13 @@ class Server:
 
 
 def upstream_server(name: str, upstream: UpstreamConfig) -> Server:
-    settings = f"upstreams.{name}"
+    is_mcp = name.startswith(MCP_UPSTREAM)
+    settings = name.replace("/", ".") if is_mcp else f"upstreams.{name}"
     return Server(
         f"upstream:{name}",
         upstream.base_url,
         settings,
-        f"{settings}.base_url",
+        f"{settings}.url" if is_mcp else f"{settings}.base_url",
         upstream.network,
         upstream.timeouts.connect_s,
         f"{settings}.timeouts.connect_s",

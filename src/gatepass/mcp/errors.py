@@ -18,7 +18,7 @@ from gatepass.errors import (
 from gatepass.mcp.message import McpMessage
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.error_objects import json_text, retry_after
-from gatepass.types import StreamedResponse
+from gatepass.types import MCP_UPSTREAM, StreamedResponse
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 """Codes of JSON-RPC 2.0, section 5.1."""
@@ -88,3 +88,11 @@ def _code(error: GatepassError) -> int:
 def _action(error: GatepassError) -> str:
     """Return what docs/reference/errors.md advises for the error."""
     return " ".join(cleandoc(kind_of(error.code, error.hop).__doc__ or "").partition("Action: ")[2].split())
+
+
+def name_settings(error: GatepassError, name: str) -> None:
+    """Let the text of `error`, which names settings of an upstream, name those of the MCP server `name`."""
+    if MCP_UPSTREAM in error.message:
+        prefix, mcp = f"upstreams.{MCP_UPSTREAM}{name}", f"mcp.{name}"
+        message = error.message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)
+        error.message = message.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {name}")

@@ -28,7 +28,7 @@ from gatepass.errors import (
     UpstreamErrorReply,
 )
 from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply
-from gatepass.mcp.errors import McpProtocol
+from gatepass.mcp.errors import McpProtocol, name_settings
 from gatepass.mcp.headers import request_headers
 from gatepass.mcp.message import (
     LISTEN,
@@ -61,7 +61,6 @@ from gatepass.proxy.upstream_call import (
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import (
-    MCP_UPSTREAM,
     OK,
     SERVER_ERROR,
     Call,
@@ -156,7 +155,7 @@ async def serve_mcp(
             await servers.sessions.check(name, session_id, caller.name)
         await _relay_message(exchange, servers, client_response, in_flight_request)
     except GatepassError as error:
-        _name_settings(error, name)
+        name_settings(error, name)
         raise
     finally:
         in_flight_request.release_idle_stream()
@@ -164,14 +163,6 @@ async def serve_mcp(
 
 def _listed(usable: list[str]) -> str:
     return f" This key may use: {', '.join(f'/mcp/{one}' for one in usable)}." if usable else ""
-
-
-def _name_settings(error: GatepassError, name: str) -> None:
-    """Let the text of `error`, which names settings of an upstream, name those of the MCP server `name`."""
-    if MCP_UPSTREAM in error.message:
-        prefix, mcp = f"upstreams.{MCP_UPSTREAM}{name}", f"mcp.{name}"
-        message = error.message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)
-        error.message = message.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {name}")
 
 
 def _cors(headers: Headers, origins: tuple[str, ...]) -> Headers:
@@ -393,7 +384,7 @@ async def _relay_error(
         error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
     else:
         error = await read_error(attempt, response)
-        _name_settings(error, exchange.server.name)
+        name_settings(error, exchange.server.name)
         told = _challenge(response.headers)
         if told:
             quoted = ", ".join(f"{name.decode()}: {value.decode('latin-1')}" for name, value in sorted(told.items()))

@@ -25,7 +25,7 @@ class Doctor:
         self.models: list[str | None] = []
         self.calls: list[ProbeCall] = []
 
-    async def diagnose(self, config, calls, *, model, begin):
+    async def diagnose(self, config, calls, *, model, mcp, begin):
         assert "chat" in config.upstreams
         self.models.append(model)
         self.calls += calls
@@ -280,3 +280,16 @@ def test_a_host_without_an_address_fails(doctor, found):
     listen = steps_of(result)[0]
     assert listen.startswith("FAIL gatepass listen: 'other.invalid' has no address to listen on: ")
     assert listen.endswith(". Correct server.host.")
+
+
+@pytest.mark.parametrize("options", [["m"], ["--call"], ["m", "--as", "codex"], ["--url", "http://127.0.0.1:8080/v1"]])
+def test_an_mcp_server_is_tested_alone(doctor, found, options):
+    result = doctor("--mcp", "tools", *options)
+    assert (result.exit_code, found.models) == (2, [])
+    assert "--mcp tests one MCP server" in result.stderr
+
+
+def test_an_mcp_server_that_is_not_configured_is_named(doctor, found):
+    result = doctor("--mcp", "tools")
+    assert (result.exit_code, found.models) == (2, [])
+    assert "there is no MCP server 'tools': `mcp` is not configured" in result.stderr

@@ -1,0 +1,149 @@
+"""`gatepass doctor` at MCP servers of both eras: what it proves, and what it says of each fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from gatepass.cli.doctor import diagnose
+from gatepass.cli.mcp_probe import settings_of
+from gatepass.config.model import Config
+from tests.integration.findings import NETWORK
+from tests.integration.issuer import SECRET, minted
+from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, begin_stream, chunk, event, reply
+
+CHALLENGE = 'Bearer error="invalid_token", resource_metadata="https://login.example/.well-known/x"'
+TOOLS = {"tools": [{"name": "find"}, {"name": "read"}]}
+PAGE = [Send(reply(b"<html>Sign in</html>", content_type="text/html"))]
+Answer = Callable[[Received], Dialogue]
+
+
+def refused() -> Dialogue:
+    return [Send(reply({"error": "invalid_token"}, 401, www_authenticate=CHALLENGE))]
+
+
+def result(message: dict[str, Any], value: object, session: str = "") -> Dialogue:
+    named = {"mcp_session_id": session} if session else {}
+    return [Send(reply({"jsonrpc": "2.0", "id": message["id"], "result": value}, 200, **named))]
+
+
+def stateless(request: Received) -> Dialogue:
+    """A server of the newest revision, which streams its list of tools."""
+    message = request.json()
+    if request.header("authorization") is None:
+        return refused()
+    assert request.header("mcp-method") == message["method"]
+    assert request.header("mcp-protocol-version") == "2026-07-28"
+    if message["method"] == "server/discover":
+        return result(message, {"supportedVersions": ["2026-07-28"], "capabilities": {}})
+    listed = {"jsonrpc": "2.0", "id": message["id"], "result": TOOLS}
+    progress = {"jsonrpc": "2.0", "method": "notifications/message", "params": {}}
+    return [*begin_stream(), Send(chunk(event(progress))), Send(chunk(event(listed)))]  # it does not end the stream
+
+
+def handshake(request: Received) -> Dialogue:
+    """A server with sessions, which knows no server/discover."""
+    if request.method == "DELETE":
+        return [Send(reply(b"", 204))]
+    message = request.json()
+    if request.header("authorization") is None:
+        return refused()
+    match message["method"]:
+        case "initialize":
+            agreed = {"protocolVersion": "2025-06-18", "capabilities": {}}
+            return result(message, agreed, session="s-1")
+        case "notifications/initialized":
+            return [Send(reply(b"", 202))]
+        case "tools/list" if request.header("mcp-session-id") == "s-1":
+            return result(message, TOOLS)
+    error = {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32600, "message": "Missing session ID"}}
+    return [Send(reply(error, 400))]
+
+
+async def steps_of(answer: Answer, **settings: Any) -> tuple[list[str], Sequence[Received]]:
+    """Return the steps after those of the network, and what the server received."""
+    async with Scripted(answer=lambda _: minted()) as issuer, Scripted(answer=answer) as server:
+        login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
+        config = {
+            "credentials": {"corp": login},
+            "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
+            "mcp": {"tools": {"url": f"{server.url}/mcp", "credential": "corp", **settings}},
+        }
+        async with aclosing(diagnose(Config.model_validate(config), mcp="tools")) as steps:
+            found = [step async for step in steps if step.what not in NETWORK and step.hop.startswith("upstream:")]
+        assert {step.hop for step in found} == {"upstream:mcp/tools"}
+        return [f"{step.outcome} {step.what}: {step.why} {step.advice}".strip() for step in found], server.received
+
+
+async def test_a_server_without_a_handshake_lists_its_tools_in_a_stream():
+    found, _ = await steps_of(stateless)
+    assert found == [
+        (
+            "ok no token: refuses a request without the token: 401, WWW-Authenticate with resource_metadata; clients of"
+            " gatepass receive neither"
+        ),
+        "ok mcp: speaks MCP 2026-07-28 in its headers",
+        "ok tools: lists 2 tools: find, read",
+    ]
+
+
+async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
+    found, received = await steps_of(handshake)
+    assert found[1:] == ["ok mcp: speaks MCP 2025-06-18 by its handshake", "ok tools: lists 2 tools: find, read"]
+    assert [request.method for request in received][-1] == "DELETE"
+    assert received[-1].header("mcp-session-id") == "s-1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "last"),
+    [
+        (
+            lambda request: result(request.json(), {}),
+            (
+                "FAIL mcp: The server answers neither server/discover (HTTP 200) nor initialize (HTTP 200): is"
+                " mcp.tools.url its endpoint for Streamable HTTP?"
+            ),
+        ),
+        (
+            lambda _: PAGE,
+            (
+                "FAIL mcp: The server answers neither server/discover (HTTP 200) nor initialize (HTTP 200): is"
+                " mcp.tools.url its endpoint for Streamable HTTP?"
+            ),
+        ),
+        (
+            lambda _: refused(),
+            (
+                "FAIL mcp: The server rejects the token: HTTP 401. Check the audience and the scopes of the credential"
+                " corp."
+            ),
+        ),
+        (lambda _: [Rst()], "FAIL mcp: 127.0.0.1"),
+    ],
+    ids=["no MCP", "login page", "wrong token", "reset"],
+)
+async def test_each_fault_is_told(answer: Answer, last: str):
+    found, _ = await steps_of(answer)
+    assert found[-1].startswith(last)
+
+
+async def test_a_server_that_wants_no_token_proves_nothing_about_it():
+    def open_to_all(request: Received) -> Dialogue:
+        message = request.json()
+        return result(message, {"supportedVersions": ["2026-07-28"], **TOOLS})
+
+    found, _ = await steps_of(open_to_all)
+    assert (
+        found[0]
+        == "???? no token: without the token it answers HTTP 200, so it is not proven that it accepts the token"
+    )
+
+
+def test_the_settings_of_clients_name_the_url():
+    text = settings_of("tools", "http://127.0.0.1:8080/gp")
+    assert text.count("http://127.0.0.1:8080/gp/mcp/tools") == 3
+    assert json.dumps("http://127.0.0.1:8080/gp/mcp/tools") in text
