@@ -29,6 +29,9 @@ BOUND_S = 30.0
 BACKLOG = 1024
 """Connections that wait to be accepted; asyncio's own default is 100, and beyond it some are reset."""
 
+TURNS_OF_ACCEPT = 3
+"""Turns of the loop in which a connection that was accepted just now gets its transport, which must be closed too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
@@ -143,6 +146,8 @@ class Scripted:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._server.close()
+        for _ in range(TURNS_OF_ACCEPT):
+            await asyncio.sleep(0)
         for talk in list(self._talks):
             talk.transport.abort()
         await self.until(lambda: not self._talks)
