@@ -168,6 +168,10 @@ Dial = Callable[[Connection, float], Awaitable[None]]
 IDLE_S = 30.0
 """Lifetime of an idle connection. The server closes idle ones too, possibly while gatepass writes a request."""
 
+SHORT_IDLE_S = 4.0
+"""The same for servers whose requests must not be repeated after such a close, as the calls of MCP tools. uvicorn and
+Node.js close an idle connection after 5 s by default (uvicorn's `--timeout-keep-alive`, `server.keepAliveTimeout`)."""
+
 AGE_S = 120.0
 """Maximum age of a connection for another request: the server's name may resolve to another address by then."""
 
@@ -202,12 +206,21 @@ class ConnectionPool:
     # At every moment each slot has exactly one owner that releases or aborts it, wherever a task is cancelled.
     # encode/httpcore#1093 describes the leak that slots without an owner cause.
 
-    def __init__(self, dial: Dial, limit: int, turns: LoopTurns | None = None, *, dials_ahead: bool = True) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        limit: int,
+        turns: LoopTurns | None = None,
+        *,
+        dials_ahead: bool = True,
+        idle_s: float = IDLE_S,
+    ) -> None:
         self.on_wait: Callable[[float], object] = lambda _: None
         """Called with the seconds that a request waited for a slot, whether or not it got one."""
         self._dial = dial
         self._limit = limit
         self._dials_ahead = dials_ahead
+        self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._write_batcher = WriteBatcher()
@@ -274,7 +287,7 @@ class ConnectionPool:
         else:
             self._idle[connection] = now_s
             if self._sweep is None:
-                self._sweep = self._loop.call_at(now_s + IDLE_S, self._drop_expired)
+                self._sweep = self._loop.call_at(now_s + self._idle_s, self._drop_expired)
 
     def on_lost(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
@@ -400,8 +413,8 @@ class ConnectionPool:
         self._sweep = None
         now_s = self._loop.time()
         for connection, since_s in list(self._idle.items()):
-            if now_s < since_s + IDLE_S:
-                self._sweep = self._loop.call_at(since_s + IDLE_S, self._drop_expired)
+            if now_s < since_s + self._idle_s:
+                self._sweep = self._loop.call_at(since_s + self._idle_s, self._drop_expired)
                 break
             del self._idle[connection]
             connection.abort()
@@ -427,8 +440,10 @@ class Http1Transport:
         dial: Dialer = dial,
         proxy: ProxyServer | None = None,
         turns: LoopTurns | None = None,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.max_connections = max_connections
+        self.idle_s = idle_s
         self._turns = turns or LoopTurns()
         self.on_wait: Callable[[float], object] = lambda _: None
         """As `ConnectionPool.on_wait`, for all servers. Set it before the first request."""
@@ -515,6 +530,7 @@ class Http1Transport:
                 self._turns,
                 # wrong proxy credentials are sent only once for each request: more attempts may lock the account
                 dials_ahead=self._proxy is None or self._proxy.authorization is None,
+                idle_s=self.idle_s,
             )
             pool.on_wait = self.on_wait
         if len(self._by_url) >= URLS:
@@ -524,9 +540,13 @@ class Http1Transport:
 
 
 def open_transport(
-    network: Network, max_connections: int, context: ssl.SSLContext, turns: LoopTurns | None = None
+    network: Network,
+    max_connections: int,
+    context: ssl.SSLContext,
+    turns: LoopTurns | None = None,
+    idle_s: float = IDLE_S,
 ) -> Http1Transport:
     """Return the transport of one upstream, with the current value of `proxy_auth`. Opens no connection yet."""
     auth = None if network.proxy_auth is None else network.proxy_auth.reveal()
     proxy = None if network.proxy is None else ProxyServer.of(network.proxy, auth)
-    return Http1Transport(max_connections, context, proxy=proxy, turns=turns)
+    return Http1Transport(max_connections, context, proxy=proxy, turns=turns, idle_s=idle_s)

@@ -30,7 +30,7 @@ from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.http_client.pool import Http1Transport, open_transport
+from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S, Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.learning.session import Learner
@@ -433,6 +433,7 @@ def _transport(
         settings.max_connections or config.limits.connections,
         tls_contexts.context_for(settings.network),
         parts.turns,
+        SHORT_IDLE_S if name.startswith(MCP_UPSTREAM) else IDLE_S,
     )
     before = None if previous is None else previous.upstreams.get(name)
     if before is None or before.settings.base_url != settings.base_url or not transport.is_like(before.transport):

@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
-from gatepass.http_client.pool import AGE_S, IDLE_S, SPARE_S, ConnectionPool
+from gatepass.http_client.pool import AGE_S, IDLE_S, SHORT_IDLE_S, SPARE_S, ConnectionPool
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, driven, rest
 from tests.unit.http_client.wire import FakeTransport, feed
@@ -221,19 +221,20 @@ async def test_a_connection_that_died_idle_is_passed_over():
     await proved_whole(pool, 2)
 
 
-async def test_idle_connections_expire_each_in_its_time():
+@pytest.mark.parametrize("idle_s", [IDLE_S, SHORT_IDLE_S])
+async def test_idle_connections_expire_each_in_its_time(idle_s):
     server = Server()
-    pool = ConnectionPool(server.dial, 3)
+    pool = ConnectionPool(server.dial, 3, idle_s=idle_s)
     first, second = await pool.take(5), await pool.take(5)
     await use(first)
-    await advance(IDLE_S / 2)
+    await advance(idle_s / 2)
     await use(second)
-    await advance(IDLE_S / 2)
+    await advance(idle_s / 2)
     assert (first.is_open(), second.is_open()) == (False, True)
-    await advance(IDLE_S / 2)
+    await advance(idle_s / 2)
     assert not second.is_open()
     await proved_whole(pool, 3)
-    await advance(IDLE_S)
+    await advance(idle_s)
     assert server.open == 0
 
 

@@ -5,6 +5,7 @@ from gatepass.config.upstream import AzureConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect
 from gatepass.dialects.base import Dialect
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
+from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import (
     OPTIONAL_MODELS,
@@ -62,3 +63,13 @@ async def test_a_reload_that_changes_a_subject_rebuilds_what_depends_on_it():
     kept = {name: changed.holders[name] is holder for name, holder in before.holders.items()}
     assert kept == {"llm": False, "corp": False, "other": True}
     assert dict(same.holders) == dict(before.holders)
+
+
+async def test_connections_to_mcp_servers_close_before_common_servers_close_them():
+    blocks = {"upstreams": {"chat": {"base_url": BASE}}, "mcp": {"tools": {"url": f"{BASE}/mcp"}}}
+    config = Config.model_validate(blocks)
+    before = create_app_state(config)
+    after = next_app_state(config, TLSContexts(before.tls_contexts), before)
+    for state in (before, after):
+        idle_s = {name: one.transport.idle_s for name, one in state.upstreams.items()}
+        assert idle_s == {"chat": IDLE_S, "mcp/tools": SHORT_IDLE_S}
