@@ -12,6 +12,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
+from gatepass.proxy.mcp import LAST_EVENTS_BYTES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, McpSessions
 from gatepass.server.pages import status_of
 from gatepass.store.base import StoreUnavailable
@@ -254,6 +255,40 @@ async def test_the_log_has_the_time_of_the_first_event_of_a_stream():
             await until(lambda: not gp.state.in_flight.busy)
             lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["ttft_s"] > 0 for line in lines if line["event"] == "request"] == [True]
+
+
+PROGRESS = event({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"id": "call-1"}})
+ANSWER = event({"jsonrpc": "2.0", "result": {"id": 4}, "id": "call-1"})
+LARGE = event({"jsonrpc": "2.0", "result": {"text": "x" * LAST_EVENTS_BYTES}, "id": "call-1"})
+
+
+@pytest.mark.parametrize(
+    ("message", "pieces", "outcome"),
+    [
+        (CALL, [PROGRESS], "client_gone"),
+        (CALL, [ANSWER], "ok"),
+        (CALL, [PROGRESS + ANSWER], "ok"),
+        (CALL, [PROGRESS, ANSWER[:9], ANSWER[9:]], "ok"),
+        (CALL, [PROGRESS, ANSWER[:-1]], "client_gone"),
+        (CALL, [ANSWER.replace(b"call-1", b"call-2")], "client_gone"),
+        (CALL, [PROGRESS, LARGE], "ok"),
+        (CALL, [LARGE[:-1]], "client_gone"),
+        ({**CALL, "method": "subscriptions/listen"}, [PROGRESS], "ok"),
+        (None, [PROGRESS], "ok"),
+    ],
+)
+async def test_a_client_that_has_its_response_may_close_the_stream(message, pieces, outcome):
+    dialogue = [*begin_stream(), *(Send(chunk(piece)) for piece in pieces), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        with logged(gp.state) as out:
+            async with listen(gp) if message is None else post(gp, message) as ask:
+                await ask.head()
+                await ask.until(b"".join(pieces))
+            await upstream.left()
+            await until(lambda: not gp.state.in_flight.busy)
+            (line,) = [one for one in map(json.loads, out.getvalue().splitlines()) if one["event"] == "request"]
+        metrics = gp.state.metrics.exposition().decode()
+    assert (line["outcome"], line["status"], f'outcome="{outcome}"' in metrics) == (outcome, 200, True)
 
 
 async def test_invented_tools_do_not_become_labels_without_end():

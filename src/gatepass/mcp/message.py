@@ -109,6 +109,16 @@ def read_message(body: bytes) -> McpMessage:
     return McpMessage(kind, method[:LONGEST_NAME_CHARS], name[:LONGEST_NAME_CHARS], identity or b"null")
 
 
+def is_response(data: bytes, request: McpMessage) -> bool:
+    """Whether `data` is the response to `request`."""
+    response = read_message(data)
+    return (
+        response.kind == "response"
+        and request.kind == "request"
+        and _ANY.decode(response.id) == _ANY.decode(request.id)
+    )
+
+
 def repeats_stale(message: McpMessage, repeat: Collection[str]) -> bool:
     """Whether `message` may be sent again after a reused connection closed without an answer.
 

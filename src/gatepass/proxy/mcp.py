@@ -33,7 +33,9 @@ from gatepass.mcp.headers import request_headers
 from gatepass.mcp.message import (
     LISTEN,
     UNREADABLE,
+    McpMessage,
     check_message,
+    is_response,
     read_message,
     repeats_failed,
     repeats_stale,
@@ -59,6 +61,7 @@ from gatepass.proxy.upstream_call import (
     received_reply,
 )
 from gatepass.sse.chunk import StreamSource
+from gatepass.sse.event import parse_event, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import (
     OK,
@@ -85,6 +88,8 @@ SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""
 _WITHOUT_BODY = frozenset((202, 204, 205))
+LAST_EVENTS_BYTES = 32 * 1024
+"""How much of the last events a stream keeps, to know whether it ended after its response."""
 
 
 class _McpRequest(Hidden):
@@ -417,10 +422,11 @@ async def _relay_stream(
         if exchange.allowed is not None
         else None
     )
-    events = PassedEvents(attempt.upstream.name, state.limits.event_bytes, filtered, client_response.mark_first_byte)
+    is_idle, limit_bytes = in_flight_request.is_idle_stream, state.limits.event_bytes
+    request = None if is_idle else exchange.message
+    events = PassedEvents(attempt.upstream.name, limit_bytes, filtered, client_response.mark_first_byte, request)
     keep_alive = _keep_alive_of(client_response, context)
     context.access.stream = True
-    is_idle = in_flight_request.is_idle_stream
     try:
         client_response.begin_stream(OK, headers)
         await client_response.send_events(b"")
@@ -432,10 +438,14 @@ async def _relay_stream(
         error.is_told = error.is_told or events.has_ids
         raise
     except asyncio.CancelledError:
-        if not (is_idle and isinstance(in_flight_request.reason, Draining)):
+        reason = in_flight_request.reason
+        if is_idle and isinstance(reason, Draining):
+            attempt.end(Outcome.DRAINED)
+            await client_response.send_events(b"", last=True)
+        elif not (isinstance(reason, ClientGone) and (is_idle or events.has_response)):
             raise
-        attempt.end(Outcome.DRAINED)
-        await client_response.send_events(b"", last=True)
+        elif not attempt.record.outcome:  # the client ended a stream that it does not need any more
+            attempt.end(COMPLETE)
     finally:
         keep_alive.stop()
 
@@ -446,16 +456,24 @@ class PassedEvents(EventStream):
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    __slots__ = ("_begins", "_filtered", "_last")
+    __slots__ = ("_begins", "_filtered", "_last", "_last_bytes", "_last_events", "_request")
 
     def __init__(
-        self, upstream: str, limit_bytes: int, filtered: FilteredEvents | None, begins: Callable[[], None]
+        self,
+        upstream: str,
+        limit_bytes: int,
+        filtered: FilteredEvents | None,
+        begins: Callable[[], None],
+        request: McpMessage | None = None,
     ) -> None:
-        """`begins` is called when the first bytes pass."""
+        """`begins` is called when the first bytes pass. `request` is what the stream answers: None for an idle one."""
         super().__init__(StreamSource(upstream, limit_bytes, lambda _: None), done_is_required=False)
         self._filtered = filtered
         self._begins: Callable[[], None] | None = begins
         self._last = b"\n\n"
+        self._request = request
+        self._last_events: list[bytes] = []
+        self._last_bytes = 0
 
     @property
     def unfinished_bytes(self) -> int:
@@ -464,6 +482,15 @@ class PassedEvents(EventStream):
     @property
     def is_between_events(self) -> bool:
         return self._last.endswith((b"\n\n", b"\n\r\n", b"\r\r"))
+
+    @property
+    def has_response(self) -> bool:
+        """Whether the last events that passed have the response. Events above LAST_EVENTS_BYTES are taken for it."""
+        if self._request is None or not self.is_between_events:
+            return False
+        events = [parse_event(block) for block in split_events(b"".join(self._last_events))]
+        is_large = self._last_bytes > LAST_EVENTS_BYTES
+        return is_large or any(is_response(event.data or b"", self._request) for event in events)
 
     def feed(self, piece: bytes = b"") -> bytes:
         if self._filtered is not None:
@@ -479,6 +506,14 @@ class PassedEvents(EventStream):
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
+            if self._request is not None:
+                if self.is_between_events:
+                    self._last_events, self._last_bytes = [], 0
+                self._last_bytes += len(piece)
+                if self._last_bytes > LAST_EVENTS_BYTES:
+                    self._last_events.clear()
+                else:
+                    self._last_events.append(piece)
             self._last = (self._last + piece)[-3:] if len(piece) < 3 else piece[-3:]
         return piece
 
