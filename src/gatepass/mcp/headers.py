@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from gatepass.dialects.base import forwarded
+from gatepass.errors import InvalidRequest
 from gatepass.types import Headers, header, named_by_connection
 
 _OF_MCP = frozenset((b"accept", b"content-type", b"last-event-id"))
@@ -18,11 +19,16 @@ def request_headers(headers: Headers, forward_headers: Collection[str] = (), met
     """Return the fields of a client's request that the MCP server receives.
 
     They are all `mcp-*`, `accept`, `content-type`, `last-event-id`, those of every operation, and `forward_headers`.
-    Neither a credential, a cookie, `origin` nor a field that `connection` names is among them.
+    Neither a credential, a cookie, `origin` nor a field that `connection` names is among them. Raises InvalidRequest if
+    one of MCP, such as the session, is sent twice: gatepass and the server could read different ones.
     """
     named = named_by_connection(headers)
     sent = tuple([field for field in headers if field[0] not in named])
     own = [field for field in sent if field[0] in _OF_MCP or _is_of_mcp(field[0])]
+    single = [field[0] for field in own if field[0] != b"accept"]
+    if len(set(single)) < len(single):
+        twice = next(name for name in single if single.count(name) > 1)
+        raise InvalidRequest(f"The header {twice.decode('latin-1')[:100]} appears twice. Send it once.")
     missing: Headers = ()
     if header(sent, b"accept") is None:
         missing += _STREAM if method == "GET" else _BOTH

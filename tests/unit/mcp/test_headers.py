@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from gatepass.errors import InvalidRequest
 from gatepass.mcp.headers import request_headers
 
 IDENTITY = (b"accept-encoding", b"identity")
@@ -40,3 +43,9 @@ def test_credentials_and_fields_of_the_connection_are_not_forwarded() -> None:
         *((b"mcp-na_me", b"n"), (b"content-length", b"7"), (b"accept-encoding", b"gzip")),
     )
     assert request_headers(sent, ["authorization", "x-gatepass-x"]) == (ACCEPT, JSON, IDENTITY)
+
+
+@pytest.mark.parametrize("name", [b"mcp-session-id", b"last-event-id", b"mcp-protocol-version", b"content-type"])
+def test_a_field_that_two_readers_could_read_differently_is_refused(name: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name.decode()} appears twice"):
+        request_headers((ACCEPT, ACCEPT, (name, b"1"), (name, b"2")))
