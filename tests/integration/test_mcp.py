@@ -11,6 +11,7 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from tests.integration.gateway import Gateway, gateway
 from tests.integration.issuer import SECRET, minted
+from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import (
     Dialogue,
     Hold,
@@ -244,6 +245,18 @@ async def test_insufficient_scope_passes_without_its_challenge():
     assert b"corp.example" not in got.body
 
 
+async def test_a_401_renews_the_token_and_starts_no_login_whatever_its_challenge_states():
+    refusal = [Send(reply(b"", 401, www_authenticate='Bearer error="insufficient_scope", scope="files:write"'))]
+    async with (
+        Scripted(minted("old-token-4711"), minted("new-token-4711")) as issuer,
+        Scripted(refusal) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        got = await post(gp, CALL).answer()
+    assert (got.status, len(upstream.received)) == (200, 2)
+    assert got.json()["error"]["data"]["hop"] == "upstream:mcp/tools"
+
+
 @pytest.mark.parametrize(
     ("refusal", "rejection"),
     [
@@ -368,6 +381,35 @@ async def test_a_session_belongs_to_the_caller_who_opened_it():
             assert (got.status, got.json()["error"]["data"]["code"]) == (404, "mcp_session_not_found")
         assert (await post(gp, mcp_session_id="unknown", **key("anna")).answer()).status == 404
     assert len(upstream.received) == 2
+
+
+async def test_a_request_that_names_two_sessions_is_refused():
+    def answer(request: Received) -> Dialogue:
+        return [Send(reply(RESULT, mcp_session_id=request.header("user-agent") or ""))]
+
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=ACCESS) as gp:
+        for name in KEYS:
+            assert (await post(gp, INITIALIZE, user_agent=f"of-{name}", **key(name)).answer()).status == 200
+        for method in ("POST", "GET", "DELETE"):
+            fields = [*key("otto").items(), ("mcp-session-id", "of-otto"), ("Mcp-Session-Id", "of-anna")]
+            body = json.dumps(CALL).encode() if method == "POST" else b""
+            got = await send_raw(gp.port, request(body, fields, target=PATH, method=method))
+            assert status_of(got) == 400
+            assert b"mcp-session-id appears twice" in got
+    assert len(upstream.received) == len(KEYS)
+
+
+async def test_a_session_that_replaces_another_one_belongs_to_the_caller_too():
+    sessions = iter(["s-1", "s-2", "s-2"])
+
+    def answer(request: Received) -> Dialogue:
+        return [Send(reply(RESULT, mcp_session_id=next(sessions)))]
+
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=ACCESS) as gp:
+        await post(gp, INITIALIZE, **key("anna")).answer()
+        await post(gp, INITIALIZE, mcp_session_id="s-1", **key("anna")).answer()
+        assert (await post(gp, mcp_session_id="s-2", **key("anna")).answer()).status == 200
+        assert (await post(gp, mcp_session_id="s-2", **key("otto")).answer()).status == 404
 
 
 @pytest.mark.parametrize(

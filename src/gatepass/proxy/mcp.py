@@ -87,6 +87,7 @@ _OPERATIONS: Mapping[str, Operation] = MappingProxyType(
 SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""
+FORBIDDEN = 403
 _WITHOUT_BODY = frozenset((202, 204, 205))
 LAST_EVENTS_BYTES = 32 * 1024
 """How much of the last events a stream keeps, to know whether it ended after its response."""
@@ -242,7 +243,7 @@ async def _relay_message(
     try:
         session_id = header(response.headers, SESSION)
         asked = header(client_request.headers, SESSION)
-        if session_id is not None and asked is None and state.authenticator.requires_key:
+        if session_id is not None and session_id != asked and state.authenticator.requires_key:
             await servers.sessions.bind(server.name, session_id, caller)
         if client_request.method == "DELETE" and asked is not None and not is_error(response.status):
             await servers.sessions.forget(server.name, asked)
@@ -292,7 +293,7 @@ async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
 async def _check_head(attempt: Attempt, response: Response) -> None:
     """Raise the error of a rejection, a redirect, and of a failure after which the call is repeated."""
     upstream, status = attempt.upstream, response.status
-    if status in upstream.rejection_statuses and not _lacks_scope(response.headers):
+    if status in upstream.rejection_statuses and not (status == FORBIDDEN and _lacks_scope(response.headers)):
         if attempt.token is not None and not attempt.record.renewed:
             attempt.is_rejected = True
             raise await read_error(attempt, response, within_s=REJECTION_S)
