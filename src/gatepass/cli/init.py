@@ -604,7 +604,8 @@ def init(
         click.echo(f"  {key.name}: {shown}\n    model: {model or 'a model name of the LLM gateway'}\n")
     if len(keys) > 1:
         click.echo("Stored files, batches and responses are closed to these clients: see docs/operations/keys.md.")
-    outside = [secret_file or "", setup.answers.get("ca_file", ""), setup.answers.get("assertion_file", "")]
+    rotated = setup.answers.get("assertion_file", "")
+    outside = [secret_file or "", setup.answers.get("ca_file", ""), rotated and str(Path(rotated).parent)]
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
     click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
     click.echo("\nClients in the network of this service use http://gatepass:8080/v1.")
@@ -621,7 +622,7 @@ WORK_FOLDER = "/work"
 def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> list[str]:
     """Return the lines of a service with which it reads the file `path` and `others`, as the user who wrote them.
 
-    The folder is mounted, not the file: a mounted file stays the old one when an editor replaces it.
+    The folder is mounted, not the file: a mounted file stays the old one when it is replaced. `others` may be folders.
     """
     folder = path.parent
     is_here = folder == Path.cwd()
