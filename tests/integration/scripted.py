@@ -146,7 +146,7 @@ class Scripted:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._server.close()
-        for _ in range(TURNS_OF_ACCEPT):
+        for _turn in range(TURNS_OF_ACCEPT):
             await asyncio.sleep(0)
         for talk in list(self._talks):
             talk.transport.abort()

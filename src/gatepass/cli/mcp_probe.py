@@ -22,7 +22,7 @@ from gatepass.proxy.attempt import close_attempt, send, send_with_retries
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event import Framer, parse_event, split_events
-from gatepass.types import MCP_UPSTREAM, Call, Headers, OutboundRequest, Response, Target, header
+from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Response, Target, header
 
 Message = dict[str, Any]
 
@@ -47,8 +47,8 @@ Codex, in ~/.codex/config.toml:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+@dataclass(frozen=True, slots=True, repr=False)
+class Reply(Hidden):
     """What a server answered. `message` is its JSON-RPC message; None if it sent none."""
 
     status: int

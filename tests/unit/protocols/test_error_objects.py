@@ -16,6 +16,7 @@ from gatepass.errors import (
     InvalidApiKey,
     InvalidImage,
     InvalidJson,
+    McpSessionsUnavailable,
     MethodNotAllowed,
     ModelNotAllowed,
     Overloaded,
@@ -290,7 +291,10 @@ def test_the_classes_distinguish_plain_texts():
     assert ragflow_class("Rate limit reached") == "RATE_LIMIT"
 
 
-@pytest.mark.parametrize("error", [error for error in EVERY_ERROR if not isinstance(error, CallerError)], ids=str)
+NOT_IN_STREAMS = (CallerError, McpSessionsUnavailable)
+
+
+@pytest.mark.parametrize("error", [error for error in EVERY_ERROR if not isinstance(error, NOT_IN_STREAMS)], ids=str)
 def test_every_error_that_can_end_a_stream_has_a_sentence_of_its_own(error):
     assert stream_message(error) != stream_message(InvalidJson("x"))
 
