@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.server.pages import own_part
 from tests.integration.gateway import Gateway, gateway
 from tests.integration.issuer import SECRET, minted
 from tests.integration.raw import request, send_raw, status_of
@@ -169,6 +170,26 @@ async def test_an_error_of_the_server_without_json_keeps_its_status_and_names_th
     assert got.status == 502
     told = got.json()
     assert (told["id"], told["error"]["data"]["hop"]) == (7, "upstream:mcp/tools")
+
+
+async def test_a_wrong_url_is_named():
+    missing = Send(reply(b"Not Found", 404, content_type="text/plain"))
+    async with Scripted([missing]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+    assert got.status == 404
+    assert "is not an MCP endpoint. Check mcp.tools.url." in got.json()["error"]["message"]
+
+
+async def test_an_unreachable_server_names_its_url():
+    async with gateway(upstreams={}, mcp={"tools": {"url": "http://127.0.0.1:1/mcp"}}) as gp:
+        got = await post(gp, x_request_id="asked").answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        told = (await own_part("/story?id=asked", gp.state)).decode()
+    error = got.json()["error"]
+    assert "mcp.tools.url" in error["message"]
+    assert error["data"]["action"].startswith("Check `mcp.tools.url`.")
+    assert "mcp.tools.url" in told
+    assert "upstreams." not in told
 
 
 # --- tokens ---

@@ -16,6 +16,7 @@ from unicodedata import east_asian_width
 
 from gatepass import errors
 from gatepass.cli.options import coloured, printable
+from gatepass.types import MCP_UPSTREAM
 
 Story = Mapping[str, Any]
 WIDTH = 80
@@ -197,7 +198,8 @@ def advice(code: str, hop: str, model: str, credential: str = "") -> str:
     part, _, name = hop.partition(":")
     text = " ".join(text.split()).replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
     if part == "upstream":
-        text = text.replace("`base_url`", f"`upstreams.{name}.base_url`").replace("the credential:", "its credential:")
+        url = f"{name.replace('/', '.')}.url" if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}.base_url"
+        text = text.replace("`base_url`", f"`{url}`").replace("the credential:", "its credential:")
     if credential := name if part == "credential" else credential:
         text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
     return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text

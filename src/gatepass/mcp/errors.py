@@ -87,12 +87,17 @@ def _code(error: GatepassError) -> int:
 
 def _action(error: GatepassError) -> str:
     """Return what docs/reference/errors.md advises for the error."""
-    return " ".join(cleandoc(kind_of(error.code, error.hop).__doc__ or "").partition("Action: ")[2].split())
+    text = " ".join(cleandoc(kind_of(error.code, error.hop).__doc__ or "").partition("Action: ")[2].split())
+    return text.replace("`base_url`", f"`{error.hop.partition(':')[2].replace('/', '.')}.url`")
 
 
 def name_settings(error: GatepassError, name: str) -> None:
     """Let the text of `error`, which names settings of an upstream, name those of the MCP server `name`."""
     if MCP_UPSTREAM in error.message:
         prefix, mcp = f"upstreams.{MCP_UPSTREAM}{name}", f"mcp.{name}"
-        message = error.message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)
+        message = error.message.replace(
+            f" does not support this operation, or {prefix}.base_url does not end with the version, such as https://host/v1.",
+            f" is not an MCP endpoint. Check {mcp}.url.",
+        )
+        message = message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)
         error.message = message.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {name}")

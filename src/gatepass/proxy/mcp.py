@@ -277,13 +277,17 @@ class _McpReply(Hidden):
 async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
     """Send the request once, and check the head of the reply. Raises the error of a reply that is none of MCP."""
     exchange.context.attempt = attempt
-    response = await send(attempt, exchange.request)
     try:
-        if response.status != OK:
-            await _check_head(attempt, response)
-        reply = await _read_reply(attempt, exchange, response)
-    except BaseException:
-        await response.aclose()
+        response = await send(attempt, exchange.request)
+        try:
+            if response.status != OK:
+                await _check_head(attempt, response)
+            reply = await _read_reply(attempt, exchange, response)
+        except BaseException:
+            await response.aclose()
+            raise
+    except GatepassError as error:  # before the attempt ends: its record has the text
+        name_settings(error, exchange.server.name)
         raise
     if not is_error(response.status):
         succeeded(attempt)
@@ -388,6 +392,7 @@ async def _relay_error(
     context, status = exchange.context, response.status
     if body:
         error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
+        name_settings(error, exchange.server.name)
     else:
         error = await read_error(attempt, response)
         name_settings(error, exchange.server.name)
