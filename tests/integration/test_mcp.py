@@ -172,6 +172,14 @@ async def test_an_error_of_the_server_without_json_keeps_its_status_and_names_th
     assert (told["id"], told["error"]["data"]["hop"]) == (7, "upstream:mcp/tools")
 
 
+async def test_an_error_that_is_an_endless_stream_ends():
+    dialogue = [Send(head(500, content_type="text/event-stream", transfer_encoding="chunked")), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+        await upstream.left()
+    assert (got.status, got.json()["id"]) == (500, 7)
+
+
 async def test_a_wrong_url_is_named():
     missing = Send(reply(b"Not Found", 404, content_type="text/plain"))
     async with Scripted([missing]) as upstream, gateway(**servers(upstream)) as gp:

@@ -88,6 +88,8 @@ SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""
 FORBIDDEN = 403
+ERROR_S = 2.0
+"""The longest wait for the text of an error, which may be an event stream: the idle timeout of a server is an hour."""
 _WITHOUT_BODY = frozenset((202, 204, 205))
 LAST_EVENTS_BYTES = 32 * 1024
 """How much of the last events a stream keeps, to know whether it ended after its response."""
@@ -302,13 +304,13 @@ async def _check_head(attempt: Attempt, response: Response) -> None:
             attempt.is_rejected = True
             raise await read_error(attempt, response, within_s=REJECTION_S)
         if status == UNAUTHORIZED:  # a 401 would make the client begin a login
-            raise await read_error(attempt, response)
+            raise await read_error(attempt, response, within_s=ERROR_S)
     mask = attempt.state.redactor.mask
     error = upstream.dialect.classify_head(upstream.name, status, response.headers, host=upstream.host, mask=mask)
     if error is not None:
         raise error
     if status >= SERVER_ERROR and attempt.repeats_failed and not attempt.record.repeated_stale:
-        raise await read_error(attempt, response)
+        raise await read_error(attempt, response, within_s=ERROR_S)
 
 
 async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Response) -> _McpReply:
@@ -394,7 +396,7 @@ async def _relay_error(
         error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
         name_settings(error, exchange.server.name)
     else:
-        error = await read_error(attempt, response)
+        error = await read_error(attempt, response, within_s=ERROR_S)
         name_settings(error, exchange.server.name)
         told = _challenge(response.headers)
         if told:
