@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.pages import own_part
 from tests.integration.gateway import Gateway, gateway
 from tests.integration.issuer import SECRET, minted
@@ -173,11 +174,29 @@ async def test_an_error_of_the_server_without_json_keeps_its_status_and_names_th
 
 
 async def test_an_error_that_is_an_endless_stream_ends():
-    dialogue = [Send(head(500, content_type="text/event-stream", transfer_encoding="chunked")), Hold()]
+    dialogue: Dialogue = [Send(head(500, content_type="text/event-stream", transfer_encoding="chunked")), Hold()]
     async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
         got = await post(gp).answer()
         await upstream.left()
     assert (got.status, got.json()["id"]) == (500, 7)
+
+
+async def test_an_error_in_json_that_quotes_the_token_is_masked():
+    async with (
+        Scripted(minted("issued-token-4711")) as issuer,
+        Scripted([Send(reply({"error": "bad Bearer issued-token-4711", "more": "\u00e4"}, 403))]) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        got = await post(gp).answer()
+    assert (got.status, got.json()) == (403, {"error": "bad Bearer ***", "more": "\u00e4"})
+
+
+async def test_a_large_error_in_json_becomes_one_that_names_the_hop():
+    large = {"error": {"message": "too much", "more": "x" * ERROR_BYTES}}
+    async with Scripted([Send(reply(large, 500))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+    told = got.json()["error"]
+    assert (got.status, told["message"], told["data"]["hop"]) == (500, "too much", "upstream:mcp/tools")
 
 
 async def test_a_wrong_url_is_named():

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
 from gatepass.config.access import PLAIN
 from gatepass.dialects.content import content_type, first_bytes
-from gatepass.dialects.error_body import is_error
+from gatepass.dialects.error_body import Mask, is_error
 from gatepass.errors import (
     BodyTooLarge,
     ClientGone,
@@ -54,6 +54,7 @@ from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
 from gatepass.proxy.upstream_call import (
+    ERROR_BYTES,
     REJECTION_S,
     as_rejection,
     read_body,
@@ -395,6 +396,10 @@ async def _relay_error(
     if body:
         error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
         name_settings(error, exchange.server.name)
+        if len(body) <= ERROR_BYTES:
+            body = _masked(body, context.state.redactor.mask)
+        else:  # masking would occupy the event loop for too long
+            body = context.protocol.error_body(error, context.client_request.id)
     else:
         error = await read_error(attempt, response, within_s=ERROR_S)
         name_settings(error, exchange.server.name)
@@ -409,6 +414,13 @@ async def _relay_error(
     context.error = error
     attempt.end(Outcome.ERROR_REPLY, error)
     await client_response.send(status, headers, body)
+
+
+def _masked(body: bytes, mask: Mask) -> bytes:
+    """Return `body` itself unless it quotes a secret, such as the token that the server received."""
+    text = body.decode("utf-8", "surrogateescape")
+    masked = mask(text)
+    return body if masked == text else masked.encode("utf-8", "surrogateescape")
 
 
 def _keep_alive_of(client_response: ClientResponse, context: RequestContext) -> KeepAlive:
