@@ -44,6 +44,7 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
     # `serve` does not warn about idle ones: a credential may be there for the next upstream
     used = {upstream.credential for upstream in loaded.config.upstreams.values()}
     used |= {server.credential for server in loaded.config.mcp.values()}
+    used |= {getattr(one, "subject_credential", None) for one in loaded.config.credentials.values()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
     idle += loaded.start_warnings[len(loaded.warnings) :]
     tree, origins = effective(loaded)

@@ -11,18 +11,21 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal
+from unicodedata import normalize
 from urllib.parse import unquote
 
 import msgspec
 
 from gatepass.config.access import AccessKey
 from gatepass.errors import UpstreamInvalid
-from gatepass.json_scan import folded
+from gatepass.json_scan import BOM, folded
 from gatepass.sse.event import Framer, has_too_many_lines, parse_event, split_events
 
 Kind = Literal["tools", "prompts", "resources"]
 
-_STEPS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\?#]|$)")
+_STEPS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\?#;]|$)|[\x00-\x1f\x7f\ufffd]")
+"""A step of a path, also before parameters. Parsers of URLs remove some control characters, which then join two dots.
+U+FFFD stands for bytes that are not UTF-8, such as an overlong dot."""
 MOST_ESCAPES = 3
 """Percent-encoding in several layers that is decoded to find `..`."""
 MOST_ENTRIES = 10_000
@@ -76,7 +79,7 @@ def allowed_of(key: AccessKey, server: str) -> McpAllowed | None:
 def _climbs(uri: str) -> bool:
     """Whether a server may find another resource than the text of `uri` says, because it has `..`."""
     for _ in range(MOST_ESCAPES):
-        if _STEPS.search(uri):
+        if _STEPS.search(normalize("NFKC", uri)):  # a full-width dot becomes a dot
             return True
         uri, before = unquote(uri), uri
         if uri == before:
@@ -179,11 +182,13 @@ class FilteredEvents:
     data that is not JSON.
     """
 
-    __slots__ = ("_allowed", "_framer", "_upstream")
+    __slots__ = ("_allowed", "_beginning", "_framer", "_upstream")
 
     def __init__(self, allowed: McpAllowed, limit_bytes: int, upstream: str) -> None:
         self._allowed, self._upstream = allowed, upstream
         self._framer = Framer(limit_bytes)
+        self._beginning: bytes | None = b""
+        """The first bytes, while they may be a byte order mark, which clients remove."""
 
     @property
     def unfinished_bytes(self) -> int:
@@ -192,6 +197,12 @@ class FilteredEvents:
 
     def feed(self, piece: bytes) -> bytes:
         """Return the events that `piece` completes, filtered."""
+        if self._beginning is not None:
+            piece = self._beginning + piece
+            if len(piece) < len(BOM) and BOM.startswith(piece):
+                self._beginning = piece
+                return b""
+            self._beginning, piece = None, piece.removeprefix(BOM)
         run = self._framer.feed(piece)
         if self._framer.large:
             run = self._framer.take_large() + run

@@ -8,7 +8,7 @@ from gatepass.dialects.base import forwarded
 from gatepass.errors import InvalidRequest
 from gatepass.types import Headers, header, named_by_connection
 
-_OF_MCP = frozenset((b"accept", b"content-type", b"last-event-id"))
+_OF_MCP = frozenset((b"accept", b"last-event-id"))
 _BOTH: Headers = ((b"accept", b"application/json, text/event-stream"),)
 _STREAM: Headers = ((b"accept", b"text/event-stream"),)
 _JSON: Headers = ((b"content-type", b"application/json"),)
@@ -18,7 +18,8 @@ _IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the eve
 def request_headers(headers: Headers, forward_headers: Collection[str] = (), method: str = "POST") -> Headers:
     """Return the fields of a client's request that the MCP server receives.
 
-    They are all `mcp-*`, `accept`, `content-type`, `last-event-id`, those of every operation, and `forward_headers`.
+    They are all `mcp-*`, `accept`, `last-event-id`, those of every operation, and `forward_headers`. The content type
+    is always JSON: Express decodes a body by its `charset`, and so could read another message than gatepass did.
     Neither a credential, a cookie, `origin` nor a field that `connection` names is among them. Raises InvalidRequest if
     one of MCP, such as the session, is sent twice: gatepass and the server could read different ones.
     """
@@ -32,7 +33,7 @@ def request_headers(headers: Headers, forward_headers: Collection[str] = (), met
     missing: Headers = ()
     if header(sent, b"accept") is None:
         missing += _STREAM if method == "GET" else _BOTH
-    if method == "POST" and header(sent, b"content-type") is None:
+    if method == "POST":
         missing += _JSON
     return (*forwarded(sent, forward_headers), *own, *missing, _IDENTITY)
 

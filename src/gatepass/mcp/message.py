@@ -34,7 +34,7 @@ _ABSENT = msgspec.Raw(b"")
 
 
 class McpMessage(Hidden, msgspec.Struct, frozen=True, gc=False):
-    """What a POST contains. A batch, and everything else that is not one message, is `unreadable`."""
+    """What a POST contains. A batch, an id above LONGEST_ID_BYTES, and all that is not one message is `unreadable`."""
 
     kind: Literal["request", "notification", "response", "unreadable"]
     method: str = ""
@@ -42,7 +42,7 @@ class McpMessage(Hidden, msgspec.Struct, frozen=True, gc=False):
     name: str = ""
     """The name of a tool or a prompt, or the URI of a resource: at most LONGEST_NAME_CHARS of it."""
     id: bytes = b"null"
-    """The JSON text of the id as the client sent it; `null` without an id, or for one above LONGEST_ID_BYTES."""
+    """The JSON text of the id as the client sent it; `null` without an id."""
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -104,6 +104,8 @@ def read_message(body: bytes) -> McpMessage:
         method = _TEXT.decode(found.method)
     except _UNREADABLE_ERRORS:
         return UNREADABLE
+    if _size(found.id) > LONGEST_ID_BYTES:  # no error could answer it
+        return McpMessage("unreadable", method[:LONGEST_NAME_CHARS])
     name = _name_in(found.params, _NAMED_BY[method][1]) if method in _NAMED_BY else ""
     kind: Literal["request", "notification"] = "request" if _size(found.id) else "notification"
     return McpMessage(kind, method[:LONGEST_NAME_CHARS], name[:LONGEST_NAME_CHARS], identity or b"null")
@@ -216,7 +218,7 @@ def _check_headers(headers: Headers, method: str | None, name: str | None, versi
                 raise McpHeaderMismatch(f"The header {field.decode()} appears twice.")
             stated[field] = value
     for field, text in ((b"mcp-method", method), (b"mcp-name", name)):
-        if field in stated and _header_text(stated[field]) != text:
+        if field in stated and (_header_text(stated[field]) or None) != (text or ""):
             raise McpHeaderMismatch(f"The header {field.decode()} differs from the body. Send the same in both.")
     sent = stated.get(b"mcp-protocol-version")
     if version is not None and sent is not None and _header_text(sent) != version:

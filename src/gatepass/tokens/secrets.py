@@ -18,7 +18,7 @@ from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import leaves
-from gatepass.config.references import Reference
+from gatepass.config.references import Reference, open_regular
 from gatepass.observability.redaction import Redactor, decoded
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import claims_of
@@ -146,8 +146,13 @@ def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
     return {name: _file_digest(path, is_presented=name in _PRESENTED_FILES) for name, path in named.items()}
 
 
+LARGEST_FILE_BYTES = 16 * 1024 * 1024
+"""What is read of a named file. A bundle of all public CAs has 250 KB."""
+
+
 def _file_digest(path: str, *, is_presented: bool) -> str:
-    content = Path(path).expanduser().read_bytes()
+    with open_regular(str(Path(path).expanduser())) as file:
+        content = file.read(LARGEST_FILE_BYTES)
     claims = (claims_of(decoded(content).strip()) if is_presented else None) or {}
     owner = [claims.get(name) for name in ("iss", "sub")]
     return sha256(content if None in owner else json.dumps(owner).encode()).hexdigest()

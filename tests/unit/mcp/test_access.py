@@ -177,3 +177,39 @@ def test_unusable_events_end_the_stream(text: bytes) -> None:
 def test_an_unfinished_event_is_not_relayed() -> None:
     events = FilteredEvents(LISTS, 1000, "wiki")
     assert events.feed(b"data: " + FULL) + events.finish() == b""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ".\t./",
+        "\t../",
+        ".\n./",
+        ".%09./",
+        "..;/",
+        "..%3b/",
+        "..\x00",
+        "%c0%ae%c0%ae/",
+        "\uff0e\uff0e/",
+        "%EF%BC%8E./",
+        "..\uff0f",
+    ],
+)
+def test_a_uri_that_a_server_may_read_as_another_one_matches_no_glob(step: str) -> None:
+    uri = f"file:///docs/{step}secret.txt"
+    assert not McpAllowed(resources=("file:///docs/*",)).allows("resources", uri)
+    assert McpAllowed(resources=(uri,)).allows("resources", uri)
+
+
+@pytest.mark.parametrize("name", ["a b.txt", "my%20file", "v1..2", "...", "caf\u00e9"])
+def test_a_uri_with_dots_and_blanks_in_a_name_matches_a_glob(name: str) -> None:
+    assert McpAllowed(resources=("file:///docs/*",)).allows("resources", f"file:///docs/{name}")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_a_byte_order_mark_hides_no_event(size: int) -> None:
+    data = json.dumps(reply(tools=[{"name": "find"}, {"name": "secret"}])).encode()
+    run, events = b"\xef\xbb\xbfdata: " + data + b"\n\n", FilteredEvents(LISTS, 100_000, "wiki")
+    passed = b"".join(events.feed(run[at : at + size]) for at in range(0, len(run), size))
+    assert b"secret" not in passed
+    assert passed.startswith(b"data: ")

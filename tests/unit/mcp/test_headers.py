@@ -25,7 +25,7 @@ def test_fields_of_mcp_are_forwarded() -> None:
     )
     assert request_headers(sent, ["X-Team"]) == (
         *((b"user-agent", b"sdk"), (b"traceparent", b"00-1-2-00"), (b"x-team", b"t")),
-        *(ACCEPT, JSON, (b"last-event-id", b"7"), (b"mcp-session-id", b"s"), (b"mcp-param-region", b"eu")),
+        *(ACCEPT, (b"last-event-id", b"7"), (b"mcp-session-id", b"s"), (b"mcp-param-region", b"eu"), JSON),
         IDENTITY,
     )
 
@@ -45,7 +45,12 @@ def test_credentials_and_fields_of_the_connection_are_not_forwarded() -> None:
     assert request_headers(sent, ["authorization", "x-gatepass-x"]) == (ACCEPT, JSON, IDENTITY)
 
 
-@pytest.mark.parametrize("name", [b"mcp-session-id", b"last-event-id", b"mcp-protocol-version", b"content-type"])
+@pytest.mark.parametrize("name", [b"mcp-session-id", b"last-event-id", b"mcp-protocol-version"])
 def test_a_field_that_two_readers_could_read_differently_is_refused(name: bytes) -> None:
     with pytest.raises(InvalidRequest, match=f"{name.decode()} appears twice"):
         request_headers((ACCEPT, ACCEPT, (name, b"1"), (name, b"2")))
+
+
+def test_the_body_is_json_whatever_the_client_says_because_some_servers_decode_it_by_its_charset() -> None:
+    sent = (ACCEPT, (b"content-type", b"application/json; charset=utf-7"), (b"content-type", b"text/plain"))
+    assert request_headers(sent) == (ACCEPT, JSON, IDENTITY)

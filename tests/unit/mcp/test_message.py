@@ -60,7 +60,7 @@ def call(name: object, **params: Any) -> bytes:
         (body(result={}), UNREADABLE),
         (call("find") + b"x", UNREADABLE),
         (body(id={"a": 1}, method="ping"), McpMessage("request", "ping")),
-        (body(id="x" * LONGEST_ID_BYTES, method="ping"), McpMessage("request", "ping")),
+        (body(id="x" * LONGEST_ID_BYTES, method="ping"), McpMessage("unreadable", "ping")),
     ],
 )
 def test_reads_every_body(text: bytes, message: McpMessage) -> None:
@@ -259,3 +259,11 @@ def test_what_may_run_twice() -> None:
         *(True, False),
     ]
     assert [repeats_failed(message, ["find"]) for message in (listed, other, read)] == [True, False, False]
+
+
+@pytest.mark.parametrize("field", [b"mcp-method", b"mcp-name"])
+@pytest.mark.parametrize("value", [b"\xff", b"=?base64?!!?="])
+def test_a_malformed_header_never_agrees_with_the_body(field: bytes, value: bytes) -> None:
+    for text in (body(id=1, method="tools/list"), body(id=1, result={})):
+        with pytest.raises(McpHeaderMismatch):
+            check_message(text, ((field, value),), McpAllowed(tools=("open",)))

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +130,12 @@ def test_unreadable_secret_has_no_fingerprint(tmp_path):
         credential_fingerprint(oauth2(client_secret=Secret(missing)))
     with pytest.raises(OSError, match="No such file"):
         credential_fingerprint(oauth2(network={"ca_file": str(tmp_path / "none.pem")}))
+
+
+def test_a_pipe_in_place_of_a_file_does_not_wait_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "token")
+    with pytest.raises(OSError, match="not a regular file"):
+        credential_fingerprint(oauth2(**EXCHANGE, subject_file=str(tmp_path / "token")))
 
 
 def test_a_fingerprint_reveals_nothing_of_its_parts():
