@@ -267,3 +267,8 @@ def test_a_malformed_header_never_agrees_with_the_body(field: bytes, value: byte
     for text in (body(id=1, method="tools/list"), body(id=1, result={})):
         with pytest.raises(McpHeaderMismatch):
             check_message(text, ((field, value),), McpAllowed(tools=("open",)))
+
+
+def test_a_call_does_not_pass_for_a_stream_that_waits() -> None:
+    text = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"subscriptions/listen"}'
+    assert read_message(text) == McpMessage("unreadable")
