@@ -285,8 +285,7 @@ def one_of_each() -> Metrics:
     metrics.waited_for_connection("chat", 0.1)
     message = AccessRecord("id", "POST", "/mcp/search", "mcp", "ragflow", outcome="ok")
     message.mcp_method, message.mcp_tool = "tools/call", "find"
-    sent = AttemptRecord("id", "mcp", "", "mcp/search", requests=1)
-    metrics.of_mcp().request_ended(RequestRecord(message, sent, None, 0.0, 0.0, 0.5, 0.2, 0.1, is_synthesized=False))
+    metrics.of_mcp().count(message, "mcp/search")
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)
     return metrics

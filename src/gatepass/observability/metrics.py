@@ -21,7 +21,15 @@ from prometheus_client.utils import floatToGoString
 
 from gatepass.errors import GatepassError
 from gatepass.observability.log import dropped_lines
-from gatepass.observability.observer import AttemptRecord, Observer, Refusal, RequestRecord, RuleChange, stable_code
+from gatepass.observability.observer import (
+    AccessRecord,
+    AttemptRecord,
+    Observer,
+    Refusal,
+    RequestRecord,
+    RuleChange,
+    stable_code,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -373,7 +381,7 @@ class Metrics(Observer):
         self.series.clear()  # its labels come from the names of the old configuration
 
     def of_mcp(self) -> McpMetrics:
-        """Return the observer that counts the messages to MCP servers, the same one at each call."""
+        """Return what counts the messages to MCP servers, the same one at each call."""
         if self._of_mcp is None:
             self._of_mcp = McpMetrics(self._registry)
         return self._of_mcp
@@ -444,6 +452,8 @@ class Metrics(Observer):
         if attempt is None:
             return
         series.attempts += attempt.requests
+        if access.mcp_method and attempt.requests:
+            self.of_mcp().count(access, attempt.upstream)
         earlier = attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts += earlier.requests
@@ -572,19 +582,17 @@ MOST_MCP_NAMES = 200
 """The methods, and the tools, that have a label of their own: clients may invent names."""
 
 
-class McpMetrics(Observer):
-    """Counts the messages that were sent to MCP servers. Used only if there are some."""
+class McpMetrics:
+    """Counts the messages that were sent to MCP servers. Made for the first one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._messages = Counts(registry, "gatepass_mcp_messages_total", ("upstream", "method", "tool", "outcome"))
         self._methods: dict[str, str] = {}
         self._tools: dict[str, str] = {}
 
-    def request_ended(self, request: RequestRecord) -> None:
-        access = request.access
-        if access.mcp_method and request.attempt is not None and request.attempt.requests:
-            method, tool = _bounded(self._methods, access.mcp_method), _bounded(self._tools, access.mcp_tool or NONE)
-            self._messages.add((request.attempt.upstream, method, tool, access.outcome))
+    def count(self, access: AccessRecord, upstream: str) -> None:
+        method, tool = _bounded(self._methods, access.mcp_method), _bounded(self._tools, access.mcp_tool or NONE)
+        self._messages.add((upstream, method, tool, access.outcome))
 
 
 def _bounded(known: dict[str, str], name: str) -> str:

@@ -445,8 +445,6 @@ def attach_metrics(state: AppState) -> None:
     """Let the metrics of `state` read its objects at a scrape, and its configured model names."""
     metrics = state.metrics
     metrics.attach(partial(_sample, state), state.routes.configured_name)
-    if state.mcp is not None:
-        state.observers.switch(metrics.of_mcp(), on=True)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
 
