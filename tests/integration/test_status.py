@@ -155,6 +155,7 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         "expires": ends.isoformat().replace("+00:00", "Z"),
         "models": None,
         "operations": None,
+        "mcp": None,
     }
     second = {
         "name": "bot",
@@ -163,6 +164,7 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         "expires": None,
         "models": ["gpt-*"],
         "operations": None,
+        "mcp": None,
     }
     assert [answer.json()["keys"] for answer in answers] == [
         [{**first, "state": state}, {**second, "state": "valid"}] for state in ("valid", "expires soon")

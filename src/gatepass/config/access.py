@@ -415,6 +415,7 @@ class AccessKey(Block):
             "expires": None if self.expires is None else moment_text(self.expires),
             "models": self.models,
             "operations": self.operations,
+            "mcp": None if self.mcp is None else sorted(self.mcp),
             "state": self.state(wall_s),
         }
 
