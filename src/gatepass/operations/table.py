@@ -105,8 +105,8 @@ PREFIXES = ("/v1", "", "/v1/v1")
 
 PATH_SHOWN_CHARS = 100
 
-_MCP = frozenset(f"{prefix}/mcp" for prefix in PREFIXES)
-"""Where clients of MCP expect a server."""
+_MCP = tuple(f"{prefix}/mcp/" for prefix in PREFIXES)
+"""Where clients of MCP expect a server, right or wrong."""
 
 _MODEL, _ID = "{model}", "{id}"
 
@@ -191,10 +191,10 @@ def operation_at(path: str, base_path: str = "") -> Operation | None:
 def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
     """Return the error for a `path` without an operation; `base_url` is the one that the client should use."""
     where = base_url or base_path + PREFIXES[0]
-    if path.rstrip("/").removeprefix(base_path) in _MCP:
+    if f"{path.removeprefix(base_path)}/".startswith(_MCP):
         return UnknownPath(
-            "gatepass is not an MCP server: the MCP host connects to its MCP servers itself, and gatepass serves its "
-            f"models. Enter {where} as the base URL of the host's models: docs/agents_and_mcp_hosts.md."
+            f"There is no MCP server at {path[:PATH_SHOWN_CHARS]}: one that `mcp` of the configuration names is at"
+            f" {base_path}/mcp/NAME (docs/mcp.md). For its models, a host of MCP uses {where} as the base URL."
         )
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.

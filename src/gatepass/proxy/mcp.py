@@ -140,7 +140,8 @@ async def serve_mcp(
             raise McpServerNotAllowed(
                 f"The key of {caller.name!r} may not use the MCP server {name!r}.{_listed(usable)}"
             )
-        raise UnknownPath(f"There is no MCP server {name[:100]!r} here.{_listed(usable)}")
+        what = f"There is no MCP server {name[:100]!r} here." if name else "The path of an MCP server is /mcp/NAME."
+        raise UnknownPath(f"{what}{_listed(usable)}")
     state.authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")
     method = client_request.method
     if method not in _OPERATIONS:

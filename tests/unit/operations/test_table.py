@@ -158,14 +158,16 @@ def test_a_path_without_a_base_url_gets_the_right_one(path):
     assert unknown_path_error(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."
 
 
-@pytest.mark.parametrize("path", ["/mcp", "/v1/mcp", "/mcp/"])
-def test_a_client_of_mcp_learns_what_gatepass_serves(path: str):
+@pytest.mark.parametrize("path", ["/mcp", "/v1/mcp", "/mcp/", "/v1/mcp/tools", "/mcp/tools/mcp"])
+def test_a_client_of_mcp_learns_where_its_servers_and_its_models_are(path: str):
     message = unknown_path_error(path, "", "http://gw/v1").message
-    assert message.startswith("gatepass is not an MCP server")
-    assert "Enter http://gw/v1 as the base URL of the host's models: docs/agents_and_mcp_hosts.md." in message
-    with pytest.raises(UnknownPath, match="not an MCP server"):
+    assert message == (
+        f"There is no MCP server at {path}: one that `mcp` of the configuration names is at /mcp/NAME (docs/mcp.md)."
+        " For its models, a host of MCP uses http://gw/v1 as the base URL."
+    )
+    with pytest.raises(UnknownPath, match="no MCP server at"):
         match_operation("POST", path)
-    assert unknown_path_error(f"/llm{path}", "/llm").message.startswith("gatepass is not an MCP server")
+    assert "is at /llm/mcp/NAME" in unknown_path_error(f"/llm{path}", "/llm").message
 
 
 @pytest.mark.parametrize("base_path", ["", "/llm"])
