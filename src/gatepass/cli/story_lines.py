@@ -462,7 +462,7 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     for line in wrapped(f"{result}{took}", ""):
         yield coloured(line, colour)
     what = f"{story['method']} {story['path']}"
-    what += f", {story['operation']} {story['model']}".rstrip() if story["operation"] != "none" else ""
+    what += f", {story['operation']} {asked_for(story)}".rstrip() if story["operation"] != "none" else ""
     what += ", stream" if story["stream"] else ""
     yield from wrapped(what, "")
     if story.get("replay_of"):
@@ -474,6 +474,12 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     arrived = datetime.fromisoformat(story["arrived_at"])
     age = ago(now_s - arrived.timestamp())
     yield from wrapped(f"{arrived.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {age}{', ' if place else ''}{place}", "")
+
+
+def asked_for(summary: Story) -> str:
+    """Return the model of a request, or the method of a message to an MCP server with the tool that it calls."""
+    message = (summary.get("mcp_method"), summary.get("mcp_tool"))  # an older replica has neither
+    return summary["model"] or " ".join(filter(None, message))
 
 
 def ago(seconds: float) -> str:
@@ -556,7 +562,7 @@ def summary_line(summary: Story, width: int | None = LIST_WIDTH) -> str:
         tries = f"{summary['attempts']} tries" if summary["attempts"] > 1 else ""
         gone = "client gone" if outcome == "client_gone" else ""
         end = " ".join(filter(None, (summary["upstream"] or "", gone, tries, ",".join(summary["adapted"]))))
-    cells = (f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], summary["model"], _short(summary), end)
+    cells = (f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked_for(summary), _short(summary), end)
     line = list_line(cells, width)
     colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
     return coloured(line, colour or "cyan") if colour or state == "running" else line

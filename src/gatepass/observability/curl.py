@@ -39,6 +39,8 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
     url, method = (shlex.quote("".join(map(_of_url, text))) for text in (f"{root_url}{story['path']}", story["method"]))
     parts = [f"{before}curl -sS -N -X {method} {url}", '-H "authorization: Bearer $GATEPASS_KEY"']
     parts += ["-H 'content-type: application/json'"] if data else []
+    if str(story.get("operation", "")).startswith("mcp"):
+        parts.append("-H 'accept: application/json, text/event-stream'")
     return comment + " \\\n  ".join([*parts, *data])
 
 

@@ -18,10 +18,13 @@ from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord, AttemptRecord
 from gatepass.types import RuleEdit
 
-SUMMARY_FIELDS = ("id", "operation", "caller", "model", "upstream", "stream", "status", "outcome", "code", "hop")
+SUMMARY_FIELDS = (
+    *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
+    *("upstream", "stream", "status", "outcome", "code", "hop"),
+)
 FILTERS = ("caller", "model", "upstream", "hop", "outcome", "operation")
 """The fields of a summary that a filter compares."""
-TEXTS = ("id", "model", "caller", "upstream", "code", "path", "message")
+TEXTS = ("id", "model", "mcp_method", "mcp_tool", "caller", "upstream", "code", "path", "message")
 """The fields in which the filter `text` searches."""
 MESSAGE_CHARS = 200
 """The beginning of an error's message that a summary has."""

@@ -497,6 +497,15 @@ def test_a_list_is_aligned_and_fits_100_columns():
     assert click.unstyle(summary_line({**SUMMARY, **ERROR}, None)).endswith("token_unavailable credential:corp")
 
 
+def test_a_message_to_an_mcp_server_is_named_by_its_method_and_tool():
+    message = {"operation": "mcp", "model": "", "mcp_method": "tools/call", "mcp_tool": "fi\x1bnd"}
+    assert " ragflow    tools/call fi�nd " in summary_line(cleaned({**SUMMARY, **message}))
+    shown = plain(story_lines(cleaned(story(attempt(), **message, path="/mcp/search")), NOW_S))
+    assert shown[1] == "POST /mcp/search, mcp tools/call fi�nd, stream"
+    without = {**SUMMARY, **message, "mcp_method": "tools/list", "mcp_tool": ""}
+    assert " ragflow    tools/list  " in summary_line(without)
+
+
 def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert summary_line({**SUMMARY, **ERROR}).startswith("\x1b[31m")

@@ -31,6 +31,12 @@ def test_curl_without_a_captured_body_asks_for_a_file():
     assert "-d" not in words(curl_command(story(method="GET", path="/v1/models"), URL))
 
 
+@pytest.mark.parametrize("operation", ["mcp", "mcp_stream"])
+def test_an_mcp_server_is_told_what_the_client_reads(operation: str):
+    accept = ["-H", "accept: application/json, text/event-stream"]
+    assert words(curl_command(story(operation=operation, method="GET", path="/mcp/search"), URL))[-2:] == accept
+
+
 @pytest.mark.parametrize(
     ("changed", "comment"),
     [

@@ -191,3 +191,11 @@ def test_texts_of_an_attempt_are_masked():
     value = {"type": "number", "size_bytes": 3}
     shown = {"rule": "drop=***", "path": "***.a", "before": value, "after": value, "moved_to": "b.***"}
     assert (attempt["edits"], attempt["adapted"], attempt["tried"]) == ([shown], ["drop=***"], ["set=***"])
+
+
+def test_the_method_and_the_tool_of_an_mcp_message_are_masked_and_searched():
+    message = request(access(operation="mcp", model="", mcp_method="tools/call", mcp_tool="find-s3cret"))
+    shown = summary_of(message, 110.0, 0.0, lambda text: text.replace("s3cret", "***"))
+    assert (shown["mcp_method"], shown["mcp_tool"]) == ("tools/call", "find-***")
+    assert matches(shown, {"text": "FIND"})
+    assert not matches(shown, {"text": "s3cret"})

@@ -116,7 +116,7 @@ function showRow(node, request) {
   const tries = request.attempts > 1 ? ` ×${request.attempts}` : "";
   const texts = [
     request.caller || "–",
-    request.model || request.operation || "–",
+    request.model || [request.mcp_method, request.mcp_tool].filter(Boolean).join(" ") || request.operation || "–",
     (request.upstream || "–") + tries,
     duration(request.first_byte_s),
     duration(request.duration_s),
