@@ -95,6 +95,7 @@ OPTION_VALUES: Mapping[str, str] = {
     "--login-body": '\'{"id": "bot", "key": "{secret}"}\'',
     "--login-token": "data.token",
     "--login-url": "https://llm.corp.example/login",
+    "--mcp": "search",
     "--model": "gpt-4o",
     "--name": "ragflow",
     "--number": "2",

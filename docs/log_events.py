@@ -69,7 +69,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "starting": LogEvent(
             "info",
             "gatepass starts.",
-            "version configuration upstreams credentials keys held_bytes held_bytes_of",
+            "version configuration upstreams credentials keys held_bytes held_bytes_of mcp",
         ),
         "listening": LogEvent(
             "info",
@@ -383,6 +383,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
+        "mcp": "the MCP servers",
         "mcp_method": "the method of a message to an MCP server",
         "mcp_tool": "the tool that the message calls",
         "replay_of": "the id of the captured request that was sent again; `caller` is who did it, `local` for"

@@ -167,7 +167,7 @@ async def test_the_claims_of_a_presented_token_are_shown_and_never_the_token(tmp
         fetched, as_json, failed = [await called(*more, "--config", file) for more in ((), ("--json",), ())]
     assert f"presented    the assertion has {SEEN} (in " in fetched.output
     assert list(json.loads(as_json.stdout)["presented"]["assertion"]) == ["iss", "sub", "aud", "exp"]
-    assert f"; the assertion has {SEEN} (in " in failed.stderr
+    assert f". Presented: the assertion has {SEEN} (in " in failed.stderr
     advice = "Check credentials.corp.client_id, credentials.corp.assertion_file, credentials.corp.client_auth."
     assert failed.stderr.endswith(f"{advice}\n")
     assert text not in fetched.output + as_json.output + failed.output
@@ -180,6 +180,16 @@ async def test_the_claims_of_another_credentials_token_are_shown(tmp_path):
         result = await called("corp", "--config", exchanging(tmp_path, issuer, path))
     assert f"presented    the subject has {SEEN} (in " in result.output
     assert text not in result.output
+
+
+async def test_a_file_that_cannot_be_read_is_not_followed_by_the_claims_of_another(tmp_path):
+    path, absent = machine_token(tmp_path)[0], str(tmp_path / "absent")
+    proof = {"client_secret": None, "client_auth": "assertion_file", "assertion_file": path}
+    async with Scripted(*answering({})) as issuer:
+        file = written(tmp_path, issuer, **proof, grant_type="token_exchange", subject_file=absent)
+        result = await called("--config", file)
+    assert f"the file {absent} cannot be read: " in result.stderr
+    assert "the assertion has" not in result.stderr
 
 
 async def test_the_failure_of_a_subject_names_its_credential(tmp_path):

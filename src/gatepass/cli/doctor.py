@@ -136,12 +136,14 @@ def doctor(
             calls, report.settings = _calls_of_host(loaded.config, agent_host, model, allowed)
             model = None  # its other operations are not tested
         if mcp is not None:
-            report.settings = _settings_of_mcp(loaded.config, mcp)
+            settings = _settings_of_mcp(loaded.config, mcp)
         valid = f"{loaded.source} is valid: {summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
         if problem := _unknown_host(loaded.config.server.host):
             report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
         asyncio.run(report.show(diagnose(loaded.config, calls, model=model, mcp=mcp, begin=report.begin)))
+        if mcp is not None and not report.has_failed:
+            report.settings = settings
         sys.exit(report.finish())
     except NoCall as error:
         exit_unusable(str(error))

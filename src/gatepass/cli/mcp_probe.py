@@ -43,7 +43,7 @@ Claude Code:  claude mcp add --transport http {name} {url} --header "Authorizati
 Codex, in ~/.codex/config.toml:
   [mcp_servers.{name}]
   url = "{url}"
-  bearer_token_env_var = "GATEPASS_KEY"
+  bearer_token_env_var = "KEY"
 """
 
 

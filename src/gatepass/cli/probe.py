@@ -102,7 +102,7 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
         why, advice = split_advice(f"{failed}: {reason}" if reason else failed)
         advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)
-        why = with_presented(why, state, name)
+        why = with_presented(why, state, name, has_failed=True)
         return Step(error.hop, "token", StepOutcome.FAILS, why, advice, state.clock.now() - began_s)
     seconds = state.clock.now() - began_s
     claimed_s = token.implausible_lifetime_s
@@ -139,9 +139,12 @@ def presented(state: AppState, name: str) -> Iterator[str]:
         yield f"the {what} has {shown}" if claims else f"the {what} is not a JWT"
 
 
-def with_presented(text: str, state: AppState, name: str) -> str:
-    shown = list(presented(state, name))
-    return "; ".join((text.rstrip("."), *shown)) if shown else text
+def with_presented(text: str, state: AppState, name: str, *, has_failed: bool = False) -> str:
+    """Return `text` with the claims that the issuer sees. It sees none if the failure is a file without a token."""
+    shown = [] if has_failed and NO_FILE in text else list(presented(state, name))
+    if not shown:
+        return text
+    return f"{text.rstrip('.')}{'. Presented: ' if has_failed else '; '}{'; '.join(shown)}"
 
 
 def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
@@ -171,6 +174,8 @@ def _text_in(path: str | None) -> str | None:
         return None
 
 
+NO_FILE = " cannot be read: "
+"""In the reason of a failure, after the name of a file."""
 SEEN_CLAIMS = ("iss", "sub", "aud", "exp")
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
 """The setting that holds the key, by the type of a credential whose key is never parsed."""

@@ -84,7 +84,10 @@ class Follower:
 @click.option("--code", help="Only requests that failed with this code.")
 @click.option("--hop", help="Only requests that failed at this hop, such as `upstream:chat`.")
 @click.option("--failed", is_flag=True, help="Only requests that failed, or whose client left. Not with --running.")
-@click.option("--text", help="Only requests with this text in their id, model, caller, upstream, code or path.")
+@click.option(
+    "--text",
+    help="Only requests with this text in their id, model, MCP method or tool, caller, upstream, code or path.",
+)
 @click.option(
     "--running", is_flag=True, help="Also show requests when they begin, if they take half a second or longer."
 )

@@ -247,6 +247,8 @@ def _log_start(loaded: LoadedConfig) -> None:
         "held_bytes": config.limits.held_bytes,
         "held_bytes_of": loaded.origin(("limits", "held_bytes")),
     }
+    if config.mcp:
+        fields["mcp"] = sorted(config.mcp)
     LOG.info("starting", extra={"fields": fields})
     if (limit := descriptor_limit()) < config.descriptors:
         warning = (

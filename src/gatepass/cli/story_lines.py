@@ -200,6 +200,8 @@ def advice(code: str, hop: str, model: str, credential: str = "") -> str:
     if part == "upstream":
         url = f"{name.replace('/', '.')}.url" if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}.base_url"
         text = text.replace("`base_url`", f"`{url}`").replace("the credential:", "its credential:")
+    if command := next_command(hop, "") if part == "upstream" else "":
+        text = text.replace("gatepass doctor MODEL --call", command)
     if credential := name if part == "credential" else credential:
         text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
     return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text
@@ -210,6 +212,8 @@ def next_command(hop: str, model: str) -> str:
     part, _, name = hop.partition(":")
     if part == "credential":
         return f"gatepass token {shlex.quote(name)}"
+    if part == "upstream" and name.startswith(MCP_UPSTREAM):
+        return f"gatepass doctor --mcp {shlex.quote(name.removeprefix(MCP_UPSTREAM))}"
     return f"gatepass doctor {shlex.quote(model)} --call" if part == "upstream" and model else ""
 
 

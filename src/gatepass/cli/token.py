@@ -165,7 +165,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
 
                 why, advice = split_advice(reason)
                 advice = advice or refusal_advice(why, name, config.credentials[name])
-                why = with_presented(why, state, name)
+                why = with_presented(why, state, name, has_failed=True)
                 text = f"{why.rstrip('.')}. {advice.rstrip('.')}." if advice else why
                 click.echo(f"{coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
             return False

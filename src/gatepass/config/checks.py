@@ -193,14 +193,15 @@ def _is_readable(url: str, proxy: str | None = None) -> bool:
 SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "path"),
     ("credentials", "*", "refresh_token_file"),
-    ("credentials", "*", "assertion_file"),
-    ("credentials", "*", "subject_file"),
     ("credentials", "*", "credentials_file"),
     ("credentials", "*", "web_identity_token_file"),
     ("credentials", "*", "federated_token_file"),
     ("credentials", "*", "certificate_file"),
 )
-"""Settings that name a file with a secret, in addition to keys for TLS and every `${file:...}`."""
+"""Settings that name a file with a secret, in addition to keys for TLS and every `${file:...}`.
+
+Not assertion_file and subject_file: Kubernetes gives a projected token the mode 0644, and its volume is read-only.
+"""
 EXPOSED = (
     "{} {} by every user of this machine (mode {:04o}): set its owner to the user that runs gatepass,"
     " and run `chmod o-rwx` on it"

@@ -88,7 +88,9 @@ def _code(error: GatepassError) -> int:
 def _action(error: GatepassError) -> str:
     """Return what docs/reference/errors.md advises for the error."""
     text = " ".join(cleandoc(kind_of(error.code, error.hop).__doc__ or "").partition("Action: ")[2].split())
-    return text.replace("`base_url`", f"`{error.hop.partition(':')[2].replace('/', '.')}.url`")
+    server = error.hop.partition(MCP_UPSTREAM)[2]
+    text = text.replace("`base_url`", f"`mcp.{server}.url`")
+    return text.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {server}")
 
 
 def name_settings(error: GatepassError, name: str) -> None:

@@ -44,6 +44,16 @@ def test_a_credential_that_no_upstream_names_is_warned_of(check):
     assert result.stdout.splitlines()[-1].startswith("# valid: 1 upstream, 1 MCP server, 3 credentials, 0 keys; ")
 
 
+def test_a_credential_whose_token_another_one_exchanges_is_not_idle(check):
+    result = check(
+        text="upstreams: {a: {base_url: 'https://x/v1', credential: corp}}\n"
+        "credentials: {corp: {type: oauth2, token_url: 'https://sso/token', client_auth: none, client_id: i,"
+        " grant_type: token_exchange, subject_credential: machine}, machine: {type: static, token: k-1}}\n"
+    )
+    assert result.exit_code == 0
+    assert "no upstream uses it" not in result.stderr
+
+
 def test_warnings_go_to_stderr(check):
     result = check(environment={"HTTPS_PROXY": "http://p:1"})
     assert result.exit_code == 0

@@ -21,6 +21,7 @@ from gatepass.cli.story_lines import (
     duration,
     error_lines,
     list_line,
+    next_command,
     size,
     sparkline,
     story_lines,
@@ -326,6 +327,9 @@ def test_advice_names_the_parts_of_this_request():
     assert advice("token_unavailable", "credential:corp", "m").startswith("Run `gatepass token corp`, which tests")
     assert "`upstreams.chat.base_url`" in advice("upstream_dns", "upstream:chat", "m")
     assert "`gatepass route 'a b'`" in advice("model_not_found", "client", "a b")
+    assert "Check `mcp.search.url`" in advice("upstream_dns", "upstream:mcp/search", "")
+    assert "`gatepass doctor --mcp search` makes" in advice("upstream_auth", "upstream:mcp/search", "")
+    assert next_command("upstream:mcp/search", "") == "gatepass doctor --mcp search"
     assert advice("102", "upstream:chat", "m") == "Follow the upstream's message."
     assert advice("upstream_timeout_idle", "upstream:chat", "m").startswith("Raise the timeout")
 

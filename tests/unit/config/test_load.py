@@ -95,6 +95,7 @@ def test_a_world_readable_secret_file_is_warned_of(write, tmp_path, mode, expect
         ({"store": {"network": {"client_cert": "FILE", "client_key": "other.key"}}}, False),
         ({"store": {"network": {"client_cert": "other.pem", "client_key": "FILE"}}}, True),
         ({"store": {"network": {"ca_file": "FILE"}}}, False),
+        ({"credentials": {"corp": {"assertion_file": "FILE", "subject_file": "FILE"}}}, False),
     ],
 )
 def test_a_world_readable_file_with_a_certificate_and_its_key_is_warned_of(tmp_path, block, is_reported):

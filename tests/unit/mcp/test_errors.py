@@ -71,6 +71,14 @@ def test_an_error_has_the_id_the_hop_and_the_action() -> None:
     assert json.loads(UNREADABLE.error_body(REJECTED, ""))["id"] is None
 
 
+def test_the_action_names_the_settings_of_the_server() -> None:
+    errors = UpstreamConnect("m", upstream="mcp/wiki"), UpstreamAuth("m", upstream="mcp/wiki", status=401)
+    connect, auth = (json.loads(REQUEST.error_body(error, "r1"))["error"]["data"]["action"] for error in errors)
+    assert connect.startswith("Check `mcp.wiki.url`.")
+    assert "`gatepass doctor --mcp wiki`" in auth
+    assert "MODEL" not in auth
+
+
 def test_a_stream_ends_with_the_error_of_its_request() -> None:
     streamed = StreamedResponse(request_id="r1")
     event = REQUEST.stream_error(NO_TOKEN, streamed, rewords=False)
