@@ -44,6 +44,8 @@ class Stage:
     claims: dict[str, Any] = field(default_factory=dict)
     """Claims that replace those of a valid assertion."""
     is_absent: bool = False
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """The test and its thread rotate in turn, so that an older assertion never replaces a newer one."""
 
     @property
     def file(self) -> Path:
@@ -51,6 +53,10 @@ class Stage:
 
     def rotate(self) -> None:
         """Replace the assertion as the kubelet does: no reader sees a part of it."""
+        with self.turn:
+            self._write()
+
+    def _write(self) -> None:
         if self.is_absent:
             self.file.unlink(missing_ok=True)
             return

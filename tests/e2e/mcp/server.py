@@ -40,6 +40,9 @@ STEP_S = 15.0
 SLOW_S = 60.0
 
 
+CONTINUED = "was continued"
+
+
 class Check:
     """Verifies tokens for the SDK, and counts them."""
 
@@ -73,7 +76,8 @@ class Kept(EventStore):
         after = int(last_event_id)
         wanted = self._events[after - 1][0]
         for number, (stream, message) in enumerate(self._events[after:], after + 1):
-            if stream == wanted and message is not None:
+            # the SDK names a stream by the id of its request, which other sessions have too
+            if stream == wanted and message is not None and CONTINUED in message.model_dump_json():
                 await send_callback(EventMessage(message, str(number)))
         return wanted
 
@@ -127,7 +131,7 @@ def add_tools(served: MCPServer[Any], journal: Journal) -> None:
     async def interrupted(call: str, ctx: Context) -> str:
         """Close the stream of this call; the client gets the result when it continues the stream."""
         await ctx.close_sse_stream()
-        return f"{call} was continued"
+        return f"{call} {CONTINUED}"
 
     @served.prompt()
     def greeting(name: str) -> str:
