@@ -102,15 +102,19 @@ def test_no_request_fails_during_a_rotation_of_the_encryption_key(store):
                 it.fleet.restart(index, **step)
             block_until(lambda: all(store_state(it.fleet, index)[0] == "up" for index in range(4)), SEEN_S)
             time.sleep(LIFE_S)  # one token lifetime between two changes of the key
-        lives, calls = (time.monotonic() - began_s) / (0.8 * LIFE_S), it.calls - before
+        # A token is replaced after 75 to 80 % of its life. Another process repeats a fetch that a restart cut.
+        lives = (time.monotonic() - began_s) / (0.75 * LIFE_S)
+        cut = sum(not fetch.answered for fetch in it.proxy.fetches)
+        calls = it.calls - before
         output += [it.fleet.output_of(index) for index in range(4)]
         assert clients.report.lost == [], it.fleet.output
         assert it.servers.refused == 0
-        assert calls <= lives + 1, "each life has one token call in a rotation too"
+        assert calls <= lives + 1 + cut, "each life has one token call in a rotation too"
         assert not [text for text in output if "store_unreadable" in text]
         assert [store_state(it.fleet, index)[0] for index in range(4)] == ["up"] * 4
     report = clients.report
     print(
         f"\n12 rolling restarts with three pairs of keys: {report.served} requests served, {len(report.lost)} lost, "
-        f"{report.moved} attempts went to the next process, {calls} token calls in {lives:.0f} lives"
+        f"{report.moved} attempts went to the next process, {calls} token calls in {lives:.0f} lives, "
+        f"{cut} of them cut by a restart"
     )
