@@ -169,13 +169,14 @@ def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 _PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
 _CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
+_MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "USABLE", "SESSIONS")
 
 
 @click.command()
 @control_option
 @json_option
 def status(socket_path: str | None, *, as_json: bool) -> None:
-    """Show the running gatepass: whether it is ready, its requests in progress, and its tokens.
+    """Show the running gatepass: whether it is ready, its requests in progress, its tokens and its MCP servers.
 
     Exit codes: 0 shown, 1 gatepass did not answer.
     """
@@ -205,15 +206,21 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     credentials = [
         (name, credential, held) for name, one in processes.items() for credential, held in one["credentials"].items()
     ]
-    if not credentials:
-        return
-    yield ""
-    yield from aligned([_CREDENTIAL_HEAD, *(_credential(*row) for row in credentials)])
+    if credentials:
+        yield ""
+        yield from aligned([_CREDENTIAL_HEAD, *(_credential(*row) for row in credentials)])
     for name, credential, held in credentials:
         if held["failing"]:
             yield f"{name} {credential}: {printable(held['last_error'])}"
         for upstream, age_s in held.get("rejected_by", {}).items():
             yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
+    served = {name: one["mcp"] for name, one in processes.items() if one.get("mcp")}  # an older gatepass has none
+    if servers := [_mcp(name, server, held) for name, mcp in served.items() for server, held in mcp["servers"].items()]:
+        yield ""
+        yield from aligned([_MCP_HEAD, *servers])
+    for name, mcp in served.items():
+        if streams := mcp["streams"]:
+            yield f"{name} {streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -233,6 +240,11 @@ def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[st
     token = held["state"] + (", failing" if held["failing"] else "") + (", rejected" if held.get("rejected_by") else "")
     left = "-" if left_s is None else f"{left_s:.0f} s"
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
+
+
+def _mcp(name: str, server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+    usable = "yes" if held["usable"] else "no"
+    return name, server, held["host"], held["credential"] or "-", usable, str(held["sessions"])
 
 
 _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")

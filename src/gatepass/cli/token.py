@@ -265,14 +265,21 @@ def _lifetime(credential: AnyCredential, token: Token) -> str:
 
 def _placements(config: Config, name: str) -> Iterator[str]:
     from gatepass.config.checks import placement_of
+    from gatepass.config.credential.oauth2 import Oauth2Credential
+    from gatepass.types import MCP_UPSTREAM
 
-    upstreams_by_placement: dict[str, list[str]] = {}
-    for upstream, settings in config.upstreams.items():
+    receivers = {**config.upstreams, **{MCP_UPSTREAM + one: server.as_upstream() for one, server in config.mcp.items()}}
+    names_by_placement: dict[str, list[str]] = {}
+    for receiver, settings in receivers.items():
         if settings.credential == name:
-            upstreams_by_placement.setdefault(_described(placement_of(settings, config)), []).append(upstream)
-    if not upstreams_by_placement:
+            names_by_placement.setdefault(_described(placement_of(settings, config)), []).append(receiver)
+    for other, credential in config.credentials.items():
+        if isinstance(credential, Oauth2Credential) and credential.subject_credential == name:
+            field = "assertion" if credential.grant_type == "jwt_bearer" else "subject_token"
+            names_by_placement.setdefault(f"{field}={{token}}", []).append(f"the issuer of {other}")
+    if not names_by_placement:
         yield f"{_described(config.credentials[name].placement)}; no upstream uses it"
-    yield from (f"{placement}, to {', '.join(names)}" for placement, names in upstreams_by_placement.items())
+    yield from (f"{placement}, to {', '.join(names)}" for placement, names in names_by_placement.items())
 
 
 def _described(placement: TokenPlacement) -> str:

@@ -87,6 +87,19 @@ def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
     assert line == "worker-2 store down: refused by it"
 
 
+def test_mcp_servers_are_listed_with_their_sessions():
+    search = {"host": "tools.example", "credential": "corp", "usable": False, "sessions": 3}
+    wiki = {"host": "wiki.example", "credential": None, "usable": True, "sessions": 0}
+    mcp = {"mcp": {"streams": 2, "servers": {"search": search, "wiki": wiki}}}
+    assert list(status_lines({**page(), **mcp}))[2:] == [
+        "",
+        "PROCESS   MCP SERVER  HOST           CREDENTIAL  USABLE  SESSIONS",
+        "gatepass  search      tools.example  corp        no      3",
+        "gatepass  wiki        wiki.example   -           yes     0",
+        "gatepass 2 streams of MCP clients that wait for events",
+    ]
+
+
 def test_a_failure_states_when_it_is_tried_again():
     head, line, evidence = rule_lines(
         [{**ROW, "state": "failed", "expires_in_s": 41, "uses": 0, "evidence": "still no"}]
