@@ -199,6 +199,14 @@ async def test_a_large_error_in_json_becomes_one_that_names_the_hop():
     assert (got.status, told["message"], told["data"]["hop"]) == (500, "too much", "upstream:mcp/tools")
 
 
+async def test_a_body_that_cannot_be_decoded_is_an_error_with_the_id_of_the_request():
+    broken = Send(reply(b"this is no gzip", content_encoding="gzip"))
+    async with Scripted([broken]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp, CALL).answer()
+    error = got.json()
+    assert (got.status, error["id"], error["error"]["data"]["hop"]) == (200, "call-1", "upstream:mcp/tools")
+
+
 async def test_a_wrong_url_is_named():
     missing = Send(reply(b"Not Found", 404, content_type="text/plain"))
     async with Scripted([missing]) as upstream, gateway(**servers(upstream)) as gp:

@@ -163,6 +163,20 @@ async def test_a_process_remembers_a_bounded_number_of_sessions():
     assert one.counts() == {"tools": MOST_SESSIONS}
 
 
+async def test_the_sessions_of_one_caller_do_not_end_those_of_others():
+    one = McpSessions(None, DrivenClock())
+    await one.bind("tools", b"first", "otto")
+    for number in range(MOST_SESSIONS + 10):
+        await one.bind("tools", b"%d" % number, "anna")
+    await one.check("tools", b"first", "otto")
+    await one.check("tools", b"%d" % (MOST_SESSIONS + 9), "anna")
+    with pytest.raises(McpSessionNotFound):
+        await one.check("tools", b"0", "anna")
+    await one.forget("tools", b"first")
+    with pytest.raises(McpSessionNotFound):
+        await one.check("tools", b"first", "otto")
+
+
 async def test_two_workers_share_the_sessions(tmp_path):
     """A session that one worker opened is used at the other one, and by its caller only."""
 

@@ -20,7 +20,9 @@ from gatepass.store.base import Store, StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, Hidden, Target
 
 MOST_SESSIONS = 10_000
-"""Sessions that a process remembers. Of more, those that were not used for the longest time are in the store only."""
+"""Sessions that a process remembers. Of more, the caller with the most keeps one less: the least recently used one is in
+the store only.
+"""
 SESSION_S = 24 * 3600.0
 """How long the store keeps a session that is not used. Servers end one after half an hour."""
 
@@ -81,7 +83,9 @@ class McpSessions:
     def __init__(self, store: Store | None, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions: dict[str, _Session] = {}
+        self._of_caller: dict[str, OrderedDict[str, None]] = {}
+        """The names of each caller's sessions, the least recently used one first."""
 
     def counts(self) -> Counter[str]:
         """Return how many sessions this process remembers, by server."""
@@ -101,7 +105,7 @@ class McpSessions:
             session = self._keep(name, _Session(owner, -SESSION_S))
         if session.caller != caller:
             raise _not_found()
-        self._sessions.move_to_end(name)
+        self._of_caller[caller].move_to_end(name)
         if self._store is not None and now_s - session.kept_s > SESSION_S / 2:
             session.kept_s = now_s
             with suppress(StoreUnavailable):  # the next process to use it tries again
@@ -121,16 +125,26 @@ class McpSessions:
     async def forget(self, server: str, session_id: bytes) -> None:
         """Forget a session that its server ended."""
         name = _name(server, session_id)
-        self._sessions.pop(name, None)
+        self._drop(name)
         if self._store is not None:
             with suppress(StoreUnavailable):  # it expires by itself
                 await self._store.drop(name)
 
     def _keep(self, name: str, session: _Session) -> _Session:
+        self._drop(name)
         self._sessions[name] = session
-        if len(self._sessions) > MOST_SESSIONS:
-            self._sessions.popitem(last=False)
+        self._of_caller.setdefault(session.caller, OrderedDict())[name] = None
+        if len(self._sessions) > MOST_SESSIONS:  # one caller's sessions do not end those of others
+            self._drop(next(iter(max(self._of_caller.values(), key=len))))
         return session
+
+    def _drop(self, name: str) -> None:
+        session = self._sessions.pop(name, None)
+        if session is not None:
+            names = self._of_caller[session.caller]
+            del names[name]
+            if not names:
+                del self._of_caller[session.caller]
 
     async def _read(self, name: str) -> str | None:
         if self._store is None:

@@ -86,7 +86,10 @@ async def _relay_stream(
 
 
 async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:
-    """Relay the body in pieces as fast as the client reads; a failure leaves the response unfinished."""
+    """Relay the body in pieces as fast as the client reads.
+
+    A failure before its first byte is an error of its own, a later one leaves the response unfinished.
+    """
     response = raw.response
     headers = raw.upstream.response_headers.select(response.headers)
     length = header(response.headers, b"content-length")
@@ -95,17 +98,22 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
     length_bytes = int(length) if length is not None and length.isdigit() and not is_coded else None
     held: list[bytes] = []
 
+    def begin() -> None:
+        if not client_response.begun:
+            client_response.begin_raw(response.status, headers, length_bytes)
+
     def write(piece: bytes) -> bool:
+        begin()
         if client_response.try_send_events(piece):
             return True
         held.append(piece)
         return False
 
     try:
-        client_response.begin_raw(response.status, headers, length_bytes)
         while not await response.stream_to(write):
             await client_response.send_events(b"".join(held))
             held.clear()
+        begin()
         attempt.end(COMPLETE)
         await client_response.send_events(b"".join(held), last=True)
     except TransportFault as fault:
