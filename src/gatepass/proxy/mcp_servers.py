@@ -20,9 +20,7 @@ from gatepass.store.base import Store, StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, Hidden, Target
 
 MOST_SESSIONS = 10_000
-"""Sessions that a process remembers. Of more, the caller with the most keeps one less: the least recently used one is in
-the store only.
-"""
+"""Sessions that a process remembers. Above it, the caller with most keeps its least recent one in the store only."""
 SESSION_S = 24 * 3600.0
 """How long the store keeps a session that is not used. Servers end one after half an hour."""
 
