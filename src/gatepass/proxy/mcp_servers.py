@@ -20,7 +20,7 @@ from gatepass.store.base import Store, StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, Hidden, Target
 
 MOST_SESSIONS = 10_000
-"""Sessions that a process remembers. Above it, the caller with most keeps its least recent one in the store only."""
+"""Sessions that a process remembers. Of more, the one used least recently by the caller with the most is forgotten."""
 SESSION_S = 24 * 3600.0
 """How long the store keeps a session that is not used. Servers end one after half an hour."""
 
@@ -133,7 +133,8 @@ class McpSessions:
         self._sessions[name] = session
         self._of_caller.setdefault(session.caller, OrderedDict())[name] = None
         if len(self._sessions) > MOST_SESSIONS:  # one caller's sessions do not end those of others
-            self._drop(next(iter(max(self._of_caller.values(), key=len))))
+            most = max(self._of_caller.values(), key=len)
+            self._drop(next(iter(most)))
         return session
 
     def _drop(self, name: str) -> None:
