@@ -396,8 +396,52 @@ AGENTS = (
     ),
     Symptom(
         "an MCP tool ends after a time that is always the same",
-        "The host limits its MCP tools. gatepass sees only the calls of the model.",
-        "Raise the limit of the host.",
+        "The host limits the time of its MCP tools.",
+        "Raise the limit of the host. If gatepass serves the server, `gatepass tail` shows the time of each call.",
+    ),
+)
+
+MCP = (
+    Symptom(
+        "an error of JSON-RPC with `hop` `credential:NAME`",
+        "gatepass has no token for the MCP server.",
+        "`gatepass token NAME`",
+    ),
+    Symptom(
+        "an error of JSON-RPC with `hop` `upstream:mcp/NAME`",
+        "The MCP server failed, or rejected the token or the message.",
+        "`gatepass doctor --mcp NAME`",
+    ),
+    Symptom(
+        "404, `Not Found`, for `/mcp`, `/v1/mcp/NAME` or `/mcp/NAME/mcp`",
+        "gatepass serves an MCP server at `/mcp/NAME`: without `/v1`, and with nothing behind the name.",
+        "Enter the URL that `gatepass doctor --mcp NAME` prints.",
+    ),
+    Symptom(
+        "a tool is missing from the list of tools",
+        "`mcp` of the key does not list it, or the server does not offer it.",
+        "`gatepass doctor --mcp NAME` lists the tools of the server, and says which keys may use it.",
+    ),
+    Symptom(
+        "error `mcp_server_not_allowed`: `may not use the MCP server`",
+        "The key has `mcp` without this server, or `models` or `operations` without `mcp`.",
+        "Add the server to [`mcp`](mcp.md#keys) of the key, then `gatepass reload`.",
+    ),
+    Symptom(
+        "the client opens a browser, or begins a login",
+        "It received a 401: the key of gatepass is missing or wrong, or its URL is that of the server itself.",
+        "Enter the URL and the header that `gatepass doctor --mcp NAME` prints.",
+    ),
+    Symptom(
+        "404 `mcp_session_not_found`, `Session not found`",
+        "The MCP server or gatepass was restarted, or another caller opened the session.",
+        "Nothing: most clients begin a new session. Otherwise connect the client again. Several gatepass share "
+        "sessions only through a [store](operations/store.md).",
+    ),
+    Symptom(
+        "a call of a tool fails with 502 and was not repeated",
+        "The connection to the server failed, and the tool may have run.",
+        "If it may run twice, list the tool under [`repeat`](reference/configuration.md#mcpnamerepeat).",
     ),
 )
 
@@ -568,6 +612,10 @@ GROUPS: Mapping[str, tuple[str, tuple[Symptom, ...]]] = MappingProxyType(
                 "call of a tool, and has the lines of a [script](agents_and_mcp_hosts.md#openai-sdks)."
             ),
             AGENTS,
+        ),
+        "MCP servers": (
+            "A client of a server [behind gatepass](mcp.md) shows this. `data` of the error has `hop` and `action`.",
+            MCP,
         ),
         "RAGFlow": (
             "gatepass corrects unsupported parameters, streams and replies ([quirks](quirks.md)). These remain.",

@@ -31,8 +31,9 @@ def test_no_other_english_page_has_a_table_of_faults():
 
 
 def test_the_rows_name_codes_and_commands_that_exist():
-    named = {found for row in ROWS for found in re.findall(r"\b\d{3} `(\w+)`|error code `(\w+)`", row.seen)}
-    assert {code for pair in named for code in pair if code} <= codes()
+    named = {found for row in ROWS for found in re.findall(r"\b(?:\d{3}|error(?: code)?) `(\w+)`", row.seen)}
+    assert named <= codes()
+    assert {"token_unavailable", "mcp_server_not_allowed", "mcp_session_not_found"} <= named
     commands = {found for row in ROWS for found in re.findall(r"`gatepass (\w+)", row.action)}
     assert commands <= set(COMMANDS)
     assert len(commands) >= 8
@@ -50,6 +51,7 @@ def test_each_page_of_a_group_links_to_it():
         "ragflow": "ragflow",
         "container": "start-and-container",
         "errors": "an-error-from-gatepass",
+        "mcp": "mcp-servers",
     }.items():
         assert f"](symptoms.md#{anchor})" in (DOCS / f"{page}.md").read_text(), page
     assert "](../symptoms.md)" in (DOCS / "operations/diagnose.md").read_text()
