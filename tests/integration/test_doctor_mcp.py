@@ -18,7 +18,7 @@ from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, 
 
 CHALLENGE = 'Bearer error="invalid_token", resource_metadata="https://login.example/.well-known/x"'
 TOOLS = {"tools": [{"name": "find"}, {"name": "read"}]}
-PAGE = [Send(reply(b"<html>Sign in</html>", content_type="text/html"))]
+PAGE = [Send(reply(b"<html><title>Sign in to Corp</title></html>", content_type="text/html"))]
 Answer = Callable[[Received], Dialogue]
 
 
@@ -64,19 +64,24 @@ def handshake(request: Received) -> Dialogue:
     return [Send(reply(error, 400))]
 
 
-async def steps_of(answer: Answer, **settings: Any) -> tuple[list[str], Sequence[Received]]:
-    """Return the steps after those of the network, and what the server received."""
+async def steps_of(
+    answer: Answer, keys: Sequence[dict[str, Any]] = (), **settings: Any
+) -> tuple[list[str], Sequence[Received]]:
+    """Return the steps after those of the network, and what the server received. `keys` have names alone."""
     async with Scripted(answer=lambda _: minted()) as issuer, Scripted(answer=answer) as server:
         login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
         config = {
             "credentials": {"corp": login},
             "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
             "mcp": {"tools": {"url": f"{server.url}/mcp", "credential": "corp", **settings}},
+            "access": {"keys": [{"hash": f"sha256:{number:064}", **key} for number, key in enumerate(keys)]},
         }
         async with aclosing(diagnose(Config.model_validate(config), mcp="tools")) as steps:
             found = [step async for step in steps if step.what not in NETWORK and step.hop.startswith("upstream:")]
         assert {step.hop for step in found} == {"upstream:mcp/tools"}
-        return [f"{step.outcome} {step.what}: {step.why} {step.advice}".strip() for step in found], server.received
+        sender = f'The upstream "mcp/tools" ({server.url.removeprefix("http://")})'
+        told = [f"{step.outcome} {step.what}: {step.why} {step.advice}".strip() for step in found]
+        return [one.replace(sender, "{server}") for one in told], server.received
 
 
 async def test_a_server_without_a_handshake_lists_its_tools_in_a_stream():
@@ -111,8 +116,17 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
         (
             lambda _: PAGE,
             (
-                "FAIL mcp: The server answers neither server/discover (HTTP 200) nor initialize (HTTP 200): is"
-                " mcp.tools.url its endpoint for Streamable HTTP?"
+                'FAIL mcp: {server} answered 200 OK with an HTML page titled "Sign in to Corp" instead of JSON, which'
+                " is invalid as a reply: a login page or a portal is in front of it. Check mcp.tools.url and its"
+                " credential."
+            ),
+        ),
+        (
+            lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
+            (
+                "FAIL mcp: {server} answered 302 Found, a redirect to login.example, which is invalid as a reply:"
+                " gatepass does not follow redirects. Check mcp.tools.url (https instead of http, the whole path) and"
+                " whether a login page is in front of it."
             ),
         ),
         (
@@ -124,11 +138,72 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
         ),
         (lambda _: [Rst()], "FAIL mcp: 127.0.0.1"),
     ],
-    ids=["no MCP", "login page", "wrong token", "reset"],
+    ids=["no MCP", "login page", "redirect", "wrong token", "reset"],
 )
 async def test_each_fault_is_told(answer: Answer, last: str):
     found, _ = await steps_of(answer)
     assert found[-1].startswith(last)
+    assert "gatepass doctor" not in found[-1]
+
+
+async def test_a_login_page_without_the_token_is_a_refusal():
+    def page(request: Received) -> Dialogue:
+        return PAGE if request.header("authorization") is None else stateless(request)
+
+    found, _ = await steps_of(page)
+    assert found[0] == (
+        "ok no token: answers a request without the token with an HTML page, as a login does; clients never receive it"
+    )
+    assert found[-1] == "ok tools: lists 2 tools: find, read"
+
+
+KEYS = (
+    {"name": "agent", "mcp": {"tools": {"tools": ["find", "red", "re*"], "prompts": ["say", "greet*", "f*"]}}},
+    {"name": "all"},
+    {"name": "chats", "models": ["gpt-*"]},
+    {"name": "screen", "role": "viewer"},
+)
+
+
+@pytest.mark.parametrize("answer", [stateless, handshake])
+async def test_the_keys_that_may_use_the_server_are_named_and_names_that_match_nothing(answer: Answer):
+    def with_prompts(request: Received) -> Dialogue:
+        message = request.json() if request.method == "POST" else {}
+        if message.get("method") == "prompts/list":
+            return result(message, {"prompts": [{"name": "greeting"}]})
+        return answer(request)
+
+    found, _ = await steps_of(with_prompts, KEYS)
+    assert found[2:] == [
+        "ok tools: lists 2 tools: find, read",
+        "ok keys: may be used by agent (limited), all",
+        (
+            "???? keys: access.keys[0].mcp.tools.tools: the server lists no red; did you mean read? Correct the list of"
+            " agent."
+        ),
+        (
+            "???? keys: access.keys[0].mcp.tools.prompts: the server lists no say, f*; there is greeting Correct the"
+            " list of agent."
+        ),
+    ]
+
+
+async def test_names_are_not_compared_with_a_part_of_a_list():
+    def first_page(request: Received) -> Dialogue:
+        message = request.json() if request.method == "POST" else {}
+        listed = request.header("authorization") is not None and message.get("method") == "tools/list"
+        return result(message, {**TOOLS, "nextCursor": "2"}) if listed else handshake(request)
+
+    found, _ = await steps_of(first_page, [{"name": "agent", "mcp": {"tools": {"tools": ["other"]}}}])
+    assert found[2:] == [
+        "ok tools: lists 2 tools: find, read; more follow on further pages",
+        "ok keys: may be used by agent (limited)",
+    ]
+
+
+async def test_a_server_that_no_key_may_use_is_told():
+    found, _ = await steps_of(stateless, [{"name": "chats", "models": ["gpt-*"]}])
+    assert found[-1] == "???? keys: no key may use the server Add tools to access.keys[].mcp of a key."
 
 
 async def test_a_server_that_wants_no_token_proves_nothing_about_it():

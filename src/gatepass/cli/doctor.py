@@ -94,7 +94,7 @@ def doctor(
     --as sends the request of Codex or Claude Code to the upstream, without the running gatepass. With --key, it first
     checks the request as one of this caller.
 
-    An MCP server is asked for its revision and its tools; no tool is called.
+    An MCP server is asked for its revision, its tools, and the prompts that keys list; no tool is called.
 
     With MODEL, only the upstreams on the route of that model are tested. Without --call, no model is called and
     nothing is billed.

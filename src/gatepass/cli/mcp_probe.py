@@ -1,4 +1,4 @@
-"""The steps of `gatepass doctor` at an MCP server: its answer without a token, its revision, its tools.
+"""The steps of `gatepass doctor` at an MCP server: its answer without a token, its revision, its tools, its keys.
 
 They send with the same code as a client's request. The server executes no tool.
 """
@@ -6,7 +6,7 @@ They send with the same code as a client's request. The server executes no tool.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +14,27 @@ import msgspec
 
 from gatepass.cli.probe import LIST_S, TimeLimit, default_advice, hop_of, split_advice, within
 from gatepass.cli.reach import Begin, Step, StepOutcome
-from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.config.wording import did_you_mean
+from gatepass.dialects.content import is_html
+from gatepass.errors import (
+    GatepassError,
+    TransportFault,
+    UpstreamError,
+    UpstreamErrorReply,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamRedirect,
+)
+from gatepass.mcp.access import Kind, McpAllowed, allowed_of
 from gatepass.mcp.errors import name_settings
 from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.raw import RAW
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_with_retries
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.upstream_call import connection_error
+from gatepass.proxy.upstream_call import connection_error, received_reply
 from gatepass.sse.event import Framer, parse_event, split_events
-from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Response, Target, header
+from gatepass.types import MCP_UPSTREAM, OK, Call, Headers, Hidden, OutboundRequest, Response, Target, header
 
 Message = dict[str, Any]
 
@@ -70,7 +82,7 @@ class Reply(Hidden):
 
 
 async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncIterator[Step]:
-    """Yield what the server says without a token, which revision of MCP it has, and its tools."""
+    """Yield what the server says without a token, its revision of MCP, its tools, and the keys that may use it."""
     hop = hop_of(upstream)
     if upstream.holder is not None:
         begin(hop, "no token")
@@ -86,13 +98,18 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
     yield Step(hop, "mcp", StepOutcome.WORKS, f"speaks MCP {version} {where}", "", limit.used_s(state.clock))
     begin(hop, "tools")
     limit = TimeLimit(state.clock.now(), LIST_S)
+    offered = dict[Kind, list[str]]()
     try:
-        yield await within(limit, state, upstream, _tools(state, upstream, version, fields, limit))
+        yield await within(limit, state, upstream, _tools(state, upstream, version, fields, limit, offered))
+        if any(lists.prompts for _, lists in _lists(state, upstream)):
+            await within(limit, state, upstream, _list(state, upstream, version, fields, "prompts", offered))
     except GatepassError as error:
         yield _failed(error, state, hop, "tools", limit)
     finally:
         if (session := header(fields, SESSION)) is not None:
             await _end_session(state, upstream, session)
+    for step in _keys(state, upstream, offered):
+        yield step
 
 
 def settings_of(name: str, base_url: str) -> str:
@@ -106,6 +123,10 @@ async def _without_token(state: AppState, upstream: Upstream) -> Step:
     try:
         work = _ask(state, replace(upstream, holder=None), _discover(), _fields_of(NEWEST, "server/discover"))
         reply = await within(limit, state, upstream, work)
+    except (UpstreamHtml, UpstreamRedirect) as error:
+        shape = "an HTML page" if isinstance(error, UpstreamHtml) else "a redirect"
+        why = f"answers a request without the token with {shape}, as a login does; clients never receive it"
+        return Step(hop, "no token", StepOutcome.WORKS, why, "", limit.used_s(state.clock), proves=False)
     except GatepassError as error:
         return _failed(error, state, hop, "no token", limit)
     used_s = limit.used_s(state.clock)
@@ -146,21 +167,78 @@ async def _version(state: AppState, upstream: Upstream) -> tuple[str, Headers]:
     return version[:40], fields
 
 
-async def _tools(state: AppState, upstream: Upstream, version: str, fields: Headers, limit: TimeLimit) -> Step:
+async def _tools(
+    state: AppState,
+    upstream: Upstream,
+    version: str,
+    fields: Headers,
+    limit: TimeLimit,
+    offered: dict[Kind, list[str]],
+) -> Step:
+    """Return the step of the tools, and add them to `offered`."""
     hop = hop_of(upstream)
-    is_newest = version == NEWEST
-    message = _request("tools/list", {"_meta": _meta()} if is_newest else {})
-    reply = await _ask(state, upstream, message, _fields_of(NEWEST, "tools/list") if is_newest else fields)
-    tools = None if reply.result is None else reply.result.get("tools")
+    reply = await _list(state, upstream, version, fields, "tools", offered)
     used_s = limit.used_s(state.clock)
-    if not isinstance(tools, list):
+    names = _names(reply, "tools")
+    if names is None:
         why = f"tools/list: {reply.error}: it may offer prompts or resources only"
         return Step(hop, "tools", StepOutcome.UNPROVEN, why, "", used_s)
-    names = [str(tool.get("name"))[:60] for tool in tools if isinstance(tool, dict)]
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
-    more += "; more follow on further pages" if reply.result and reply.result.get("nextCursor") else ""
-    shown = f": {', '.join(names[:TOOLS_SHOWN])}{more}" if names else ""
+    more += "" if "tools" in offered else "; more follow on further pages"
+    shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
     return Step(hop, "tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}", "", used_s)
+
+
+async def _list(
+    state: AppState,
+    upstream: Upstream,
+    version: str,
+    fields: Headers,
+    kind: Kind,
+    offered: dict[Kind, list[str]],
+) -> Reply:
+    """Return the reply with the first page of a list. Add its names to `offered` if there is no other page."""
+    method, is_newest = f"{kind}/list", version == NEWEST
+    message = _request(method, {"_meta": _meta()} if is_newest else {})
+    reply = await _ask(state, upstream, message, _fields_of(NEWEST, method) if is_newest else fields)
+    names = _names(reply, kind)
+    if names is not None and reply.result is not None and not reply.result.get("nextCursor"):
+        offered[kind] = names
+    return reply
+
+
+def _names(reply: Reply, kind: Kind) -> list[str] | None:
+    """Return the names of the tools or prompts in a reply; None if it has no list."""
+    listed = None if reply.result is None else reply.result.get(kind)
+    return [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else None
+
+
+def _lists(state: AppState, upstream: Upstream) -> Iterator[tuple[int, McpAllowed]]:
+    """Yield the number of each key that may use the server, with what it may use of it."""
+    server = upstream.name.removeprefix(MCP_UPSTREAM)
+    for number, key in enumerate(state.config.access.keys):
+        if (allowed := allowed_of(key, server)) is not None:
+            yield number, allowed
+
+
+def _keys(state: AppState, upstream: Upstream, offered: Mapping[Kind, list[str]]) -> Iterator[Step]:
+    """Yield which keys may use the server, and their names of tools and prompts that it does not offer."""
+    hop, server, keys = hop_of(upstream), upstream.name.removeprefix(MCP_UPSTREAM), state.config.access.keys
+    usable = list(_lists(state, upstream))
+    if keys and not usable:
+        why, advice = "no key may use the server", f"Add {server} to access.keys[].mcp of a key."
+        yield Step(hop, "keys", StepOutcome.UNPROVEN, why, advice)
+    elif keys:
+        names = dict.fromkeys(keys[number].name + (" (limited)" if one.is_limited else "") for number, one in usable)
+        yield Step(hop, "keys", StepOutcome.WORKS, f"may be used by {', '.join(names)}", proves=False)
+    for number, allowed in usable:
+        for kind, known in offered.items():
+            globs = (allowed.tools if kind == "tools" else allowed.prompts) or ()
+            unused = [glob for glob in globs if not any(McpAllowed((glob,)).allows("tools", name) for name in known)]
+            if unused:
+                hint = did_you_mean(", ".join(unused), known[:TOOLS_SHOWN])
+                why = f"access.keys[{number}].mcp.{server}.{kind}: the server lists no {', '.join(unused)}{hint}"
+                yield Step(hop, "keys", StepOutcome.UNPROVEN, why, f"Correct the list of {keys[number].name}.")
 
 
 async def _end_session(state: AppState, upstream: Upstream, session: bytes) -> None:
@@ -229,7 +307,16 @@ async def _ask(state: AppState, upstream: Upstream, message: Message | None, fie
 
 
 async def _answer(attempt: Attempt, response: Response) -> Reply:
-    """Read the answer: the whole body, or a stream up to the message with the id of the request."""
+    """Read the answer: the whole body, or a stream up to the message with the id of the request.
+
+    Raises the error of a redirect and of an HTML page, as a request of a client has it.
+    """
+    upstream, mask = attempt.upstream, attempt.state.redactor.mask
+    fault = upstream.dialect.classify_head(
+        upstream.name, response.status, response.headers, host=upstream.host, mask=mask
+    )
+    if fault is not None:
+        raise fault
     kind = (header(response.headers, b"content-type") or b"").lower()
     is_stream, read, pieces = kind.startswith(b"text/event-stream"), 0, list[bytes]()
     framer = Framer(REPLY_BYTES)
@@ -243,9 +330,14 @@ async def _answer(attempt: Attempt, response: Response) -> Reply:
                 message = _parsed(parse_event(block).data or b"")
                 if message is not None and "id" in message and "method" not in message:
                     return Reply(response.status, response.headers, message)
-    except TransportFault as fault:
-        raise connection_error(attempt, fault) from fault
-    return Reply(response.status, response.headers, None if is_stream else _parsed(b"".join(pieces)))
+    except TransportFault as lost:
+        raise connection_error(attempt, lost) from lost
+    body = b"".join(pieces)
+    if response.status == OK and is_html(response.headers, body):
+        found = upstream.dialect.classify_document(received_reply(attempt, response, body), RAW)
+        if isinstance(found, GatepassError):
+            raise found
+    return Reply(response.status, response.headers, None if is_stream else _parsed(body))
 
 
 def _parsed(data: bytes) -> Message | None:
@@ -267,7 +359,8 @@ def _rejected(upstream: Upstream, reply: Reply) -> UpstreamError:
 
 
 def _failed(error: GatepassError, state: AppState, hop: str, what: str, limit: TimeLimit) -> Step:
-    name_settings(error, hop.removeprefix(f"upstream:{MCP_UPSTREAM}"))
-    why, advice = split_advice(error.message)
+    name = hop.removeprefix(f"upstream:{MCP_UPSTREAM}")
+    name_settings(error, name)
+    why, advice = split_advice(error.message.removesuffix(f" `gatepass doctor --mcp {name}` tries it."))
     advice = advice or ("" if error.hop.startswith("upstream:") else default_advice(error, state.config))
     return Step(error.hop or hop, what, StepOutcome.FAILS, why, advice, limit.used_s(state.clock))
