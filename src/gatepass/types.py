@@ -112,6 +112,17 @@ MCP_UPSTREAM = "mcp/"
 """The name of an MCP server among the upstreams begins with this: `mcp/NAME`, as its path does."""
 
 
+def settings_of(upstream: str) -> str:
+    """Return the block with the settings of an upstream: `upstreams.NAME`, or `mcp.NAME` for an MCP server."""
+    is_mcp = upstream.startswith(MCP_UPSTREAM)
+    return f"mcp.{upstream.removeprefix(MCP_UPSTREAM)}" if is_mcp else f"upstreams.{upstream}"
+
+
+def url_setting_of(upstream: str) -> str:
+    """Return the setting with the URL of an upstream: `upstreams.NAME.base_url` or `mcp.NAME.url`."""
+    return f"{settings_of(upstream)}.{'url' if upstream.startswith(MCP_UPSTREAM) else 'base_url'}"
+
+
 class Replay(msgspec.Struct, frozen=True, gc=False):
     """A captured request that is served again: `of` is its id, `profile` that of its caller.
 

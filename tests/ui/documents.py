@@ -401,6 +401,7 @@ def failed_story() -> Document:
             "code": "upstream_closed",
             "hop": "upstream:corp",
             "message": "The upstream corp closed the connection in the middle of the answer.",
+            "action": "Check the upstream's log, and `network.proxy`.",
             "page": "docs/reference/errors.md#upstream_closed",
         },
         attempts=[

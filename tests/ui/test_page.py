@@ -388,7 +388,10 @@ def test_text_from_outside_never_becomes_markup(
     fake.summaries["requests"] = [documents.summary(evil, 1, model=evil, caller=evil, code=evil, outcome="error")]
     story = documents.failed_story()
     story.update(
-        model=evil, user_agent=evil, caller=evil, error={"code": evil, "hop": evil, "message": evil, "page": evil}
+        model=evil,
+        user_agent=evil,
+        caller=evil,
+        error=dict.fromkeys(("code", "hop", "message", "action", "page"), evil),
     )
     story["attempts"][0].update(
         upstream=evil, edits=[{"rule": evil, "path": evil, "before": kind, "after": kind, "moved_to": evil}]
@@ -399,6 +402,12 @@ def test_text_from_outside_never_becomes_markup(
     expect(page.get_by_text(evil).first).to_be_visible()
     assert page.locator("main img, main script").count() == 0
     assert faults == []
+
+
+def test_an_error_says_what_to_do(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests/req-2")
+    expect(page.locator(".problem p").nth(1)).to_have_text("Check the upstream's log, and network.proxy.")
+    expect(page.locator(".problem code")).to_have_text("network.proxy")
 
 
 def test_a_request_shows_its_way_its_diff_its_times_and_its_arrivals(open_page: OpenPage, signed_in: str) -> None:

@@ -30,7 +30,7 @@ from gatepass.http_client.message_head import Destination, ProxyServer, destinat
 from gatepass.http_client.pool import dial
 from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_problem
 from gatepass.tokens.failure import setting
-from gatepass.types import MCP_UPSTREAM
+from gatepass.types import settings_of, url_setting_of
 
 
 class StepOutcome(StrEnum):
@@ -95,13 +95,12 @@ class Server:
 
 
 def upstream_server(name: str, upstream: UpstreamConfig) -> Server:
-    is_mcp = name.startswith(MCP_UPSTREAM)
-    settings = name.replace("/", ".") if is_mcp else f"upstreams.{name}"
+    settings = settings_of(name)
     return Server(
         f"upstream:{name}",
         upstream.base_url,
         settings,
-        f"{settings}.url" if is_mcp else f"{settings}.base_url",
+        url_setting_of(name),
         upstream.network,
         upstream.timeouts.connect_s,
         f"{settings}.timeouts.connect_s",

@@ -6,7 +6,6 @@ The documents are those of `observability/story.py`. Each text in them may come 
 
 from __future__ import annotations
 
-import inspect
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
-from gatepass import errors
 from gatepass.cli.options import coloured, printable
 from gatepass.types import MCP_UPSTREAM
 
@@ -191,22 +189,6 @@ def way_lines(hops: Sequence[Hop]) -> Iterator[str]:
 # --- what to do
 
 
-def advice(code: str, hop: str, model: str, credential: str = "") -> str:
-    """Return the action of an error's documentation, with the names of this request in its commands."""
-    # None under `python -OO`
-    text = inspect.cleandoc(errors.kind_of(code, hop).__doc__ or "").partition("Action: ")[2]
-    part, _, name = hop.partition(":")
-    text = " ".join(text.split()).replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
-    if part == "upstream":
-        url = f"{name.replace('/', '.')}.url" if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}.base_url"
-        text = text.replace("`base_url`", f"`{url}`").replace("the credential:", "its credential:")
-    if command := next_command(hop, "") if part == "upstream" else "":
-        text = text.replace("gatepass doctor MODEL --call", command)
-    if credential := name if part == "credential" else credential:
-        text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
-    return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text
-
-
 def next_command(hop: str, model: str) -> str:
     """Return the command that tests the hop alone, "" if there is none."""
     part, _, name = hop.partition(":")
@@ -223,10 +205,9 @@ def error_lines(story: Story) -> Iterator[str]:
         if story["outcome"] == "client_gone":
             yield from _gone(story)
         return
-    hop, code = error["hop"] or "gatepass", error["code"]
+    hop = error["hop"] or "gatepass"
     yield from wrapped(error["message"] or "No message.")
-    credential = attempts[-1]["token"]["credential"] if attempts and attempts[-1]["token"] else ""
-    action, command = advice(code, hop, story["model"], credential), next_command(hop, story["model"])
+    action, command = error.get("action") or "", next_command(hop, story["model"])
     if action:
         yield from wrapped(action, "  What to do: ", "    ")
     if command and command not in action:

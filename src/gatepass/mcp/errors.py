@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from inspect import cleandoc
 
 from gatepass.errors import (
     CallerError,
@@ -13,9 +12,9 @@ from gatepass.errors import (
     InvalidJson,
     McpHeaderMismatch,
     McpNotAllowed,
-    kind_of,
 )
 from gatepass.mcp.message import McpMessage
+from gatepass.observability.story import action_of
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.error_objects import json_text, retry_after
 from gatepass.types import MCP_UPSTREAM, StreamedResponse
@@ -44,7 +43,7 @@ class McpProtocol(ClientProtocol):
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
         """Return a JSON-RPC error with the id of the message."""
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
-        if action := _action(error):
+        if action := action_of(error.code, error.hop):
             data["action"] = action
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s
@@ -83,14 +82,6 @@ def _code(error: GatepassError) -> int:
             return INVALID_REQUEST
         case _:
             return INTERNAL_ERROR
-
-
-def _action(error: GatepassError) -> str:
-    """Return what docs/reference/errors.md advises for the error."""
-    text = " ".join(cleandoc(kind_of(error.code, error.hop).__doc__ or "").partition("Action: ")[2].split())
-    server = error.hop.partition(MCP_UPSTREAM)[2]
-    text = text.replace("`base_url`", f"`mcp.{server}.url`")
-    return text.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {server}")
 
 
 def name_settings(error: GatepassError, name: str) -> None:

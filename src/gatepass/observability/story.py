@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -16,7 +18,7 @@ from gatepass.errors import UpstreamErrorReply, kind_of
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord, AttemptRecord
-from gatepass.types import RuleEdit
+from gatepass.types import MCP_UPSTREAM, RuleEdit, url_setting_of
 
 SUMMARY_FIELDS = (
     *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
@@ -107,7 +109,7 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
         "peer": access.peer,
         "user_agent": mask(access.user_agent),
         "closed_by": closed_by(request),
-        "error": _error_of(access, mask),
+        "error": _error_of(access, request.attempt, mask),
         "attempts": [_attempt(one, request.arrived_s, now_s, mask) for one in attempts],
         "not_tried": [
             {"upstream": one.upstream, "model": one.model} for one in (attempts[-1].not_tried if attempts else ())
@@ -148,16 +150,36 @@ def closed_by(request: InspectedRequest) -> str | None:
     return "upstream" if is_upstreams else "gatepass"
 
 
-def _error_of(access: AccessRecord, mask: Mask) -> dict[str, Any] | None:
+def _error_of(access: AccessRecord, last: AttemptRecord | None, mask: Mask) -> dict[str, Any] | None:
     if access.code is None:
         return None
+    credential = "" if last is None or last.token is None else last.token.credential
     return {
         "code": access.code,
         "hop": access.hop,
         "message": mask(access.reason or ""),
         "kind": _kind(access.code, access.hop),
+        "action": action_of(access.code, access.hop or "", model=mask(access.model), credential=credential),
         "page": f"{ERROR_PAGE}#{_kind(access.code, access.hop)}",
     }
+
+
+def action_of(code: str, hop: str, *, model: str = "", credential: str = "") -> str:
+    """Return the action of an error's documentation, with the names of the request in its commands and settings.
+
+    `credential` is that of the last attempt, "" if it is not known. Returns "" under `python -OO`.
+    """
+    text = " ".join(inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2].split())
+    text = text.replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
+    part, _, name = hop.partition(":")
+    if part == "upstream":
+        if name.startswith(MCP_UPSTREAM):
+            server = shlex.quote(name.removeprefix(MCP_UPSTREAM))
+            text = text.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {server}")
+        text = text.replace("`base_url`", f"`{url_setting_of(name)}`").replace("the credential:", "its credential:")
+    if credential := name if part == "credential" else credential:
+        text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
+    return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text
 
 
 def _kind(code: str, hop: str | None) -> str:

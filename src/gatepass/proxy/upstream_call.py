@@ -50,7 +50,7 @@ from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response
+from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, settings_of, url_setting_of
 
 DETAIL_CHARS = 300
 ERROR_BYTES = 64 * 1024
@@ -132,7 +132,7 @@ def send_error(attempt: Attempt, fault: TransportFault) -> UpstreamError | Overl
     """Return the error for `fault`, which ended a request before the head of its reply."""
     if fault.kind is Fault.TIMEOUT_POOL:
         name = attempt.upstream.name
-        busy = f"Every connection to the upstream {name!r} is in use (upstreams.{name}.max_connections)."
+        busy = f"Every connection to the upstream {name!r} is in use ({settings_of(name)}.max_connections)."
         return Overloaded(busy, retry_after_s=1)
     attempt.sent, attempt.stale = fault.sent, fault.stale
     return connection_error(attempt, fault)
@@ -320,11 +320,11 @@ _TIMEOUT_PHASES: Mapping[Fault, str] = MappingProxyType(
 _TEXTS: Mapping[Fault, str] = MappingProxyType(
     {
         Fault.DNS: (
-            "The name {host} cannot be resolved{detail}. Check the host in {settings}.base_url and the DNS"
+            "The name {host} cannot be resolved{detail}. Check the host in {url_setting} and the DNS"
             " of the machine that gatepass runs on."
         ),
         Fault.CONNECT: (
-            "No connection to {host}{detail}. Check the host and port in {settings}.base_url, whether it is up,"
+            "No connection to {host}{detail}. Check the host and port in {url_setting}, whether it is up,"
             " and whether this network needs {settings}.network.proxy."
         ),
         Fault.PROXY: "The proxy in front of {host} refuses{detail}. Check {settings}.network.{proxy_setting}.",
@@ -334,7 +334,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             " unknown. Try again where that does no harm."
         ),
         Fault.INVALID: (
-            "The reply of {host} is invalid HTTP{detail}. Check that {settings}.base_url names an HTTP or HTTPS API."
+            "The reply of {host} is invalid HTTP{detail}. Check that {url_setting} names an HTTP or HTTPS API."
         ),
         Fault.TOO_LARGE: (
             "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}. Raise"
@@ -342,7 +342,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
         ),
         Fault.TIMEOUT_CONNECT: (
             "No connection to {host} within {limit}{settings}.timeouts.connect_s{end}. Check the host and port in"
-            " {settings}.base_url, a firewall between, and whether this network needs {settings}.network.proxy."
+            " {url_setting}, a firewall between, and whether this network needs {settings}.network.proxy."
         ),
         Fault.TIMEOUT_POOL: (
             "All connections that {settings}.max_connections allows to {host} were busy. Try again, or raise it."
@@ -372,7 +372,8 @@ def upstream_error(
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
     # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
     detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
-    host, settings = urlsplit(base_url).netloc.rpartition("@")[2], f"upstreams.{upstream}"  # without user and password
+    host = urlsplit(base_url).netloc.rpartition("@")[2]  # without user and password
+    settings, url_setting = settings_of(upstream), url_setting_of(upstream)
     limit, end = ("", "") if fault.limit_s is None else (f"{fault.limit_s:g} s (", ")")
     problem = tls_problem(fault.detail, has_ca_file=has_ca_file)
     if problem is TlsProblem.OTHER_CA:
@@ -380,10 +381,11 @@ def upstream_error(
     message = _TEXTS[fault.kind].format(
         host=host,
         settings=settings,
+        url_setting=url_setting,
         detail=f" ({detail})" if detail else "",
         limit=limit,
         end=end,
-        tls=tls_advice(problem, host, settings, f"{settings}.base_url"),
+        tls=tls_advice(problem, host, settings, url_setting),
         proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
     )
     phase = _TIMEOUT_PHASES.get(fault.kind)

@@ -27,7 +27,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.widening import widened
-from gatepass.types import MCP_UPSTREAM
+from gatepass.types import settings_of
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -257,7 +257,7 @@ def _reopened(before: AppState, after: AppState) -> Iterable[str]:
             yield f"credentials.{name}"
     for name, upstream in after.upstreams.items():
         if name not in before.upstreams or upstream.transport is not before.upstreams[name].transport:
-            yield name.replace("/", ".") if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}"
+            yield settings_of(name)
 
 
 def _files(loaded: LoadedConfig) -> list[str]:

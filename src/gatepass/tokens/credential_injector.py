@@ -12,7 +12,7 @@ from gatepass.config.network import BEARER_PLACEMENT, TOKEN_PLACEHOLDER, TokenPl
 from gatepass.config.references import UnresolvedReference
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.token_reply import fits_a_header
-from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret
+from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret, settings_of
 
 MASKED_CHARS = 16
 """A static header of this length is masked as a secret. A shorter one is a name, such as `default`."""
@@ -89,7 +89,7 @@ class CredentialInjector:
         masking = redactor or Redactor()
         self._templates = tuple((_name(name), template) for name, template in placement.templates.items())
         self._static = tuple(
-            StaticHeader(_name(name), value, f"upstreams.{upstream}.headers.{name}", masking)
+            StaticHeader(_name(name), value, f"{settings_of(upstream)}.headers.{name}", masking)
             for name, value in headers.items()
         )
         self._placement = placement

@@ -61,7 +61,7 @@ def test_an_error_has_the_id_the_hop_and_the_action() -> None:
         "id": "a",
         "error": {"code": -32603, "message": "The issuer refused the secret."},
     }
-    assert data.pop("action").startswith("Run `gatepass token NAME`, which tests the credential alone.")
+    assert data.pop("action").startswith("Run `gatepass token corp`, which tests the credential alone.")
     assert data == {
         "code": "token_unavailable",
         "hop": "credential:corp",

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
-from gatepass.observability.story import closed_by, has_id, matches, story_of, summary_of
+from gatepass.observability.story import action_of, closed_by, has_id, matches, story_of, summary_of
 from gatepass.types import RuleEdit, RuleEdits, Target
 
 
@@ -127,6 +127,8 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         ("a", 0.5, "connection_failed"),
         ("b", 1.0, "complete"),
     ]
+    action = story["error"].pop("action")
+    assert action.startswith("Check the scope or audience of its credential: `gatepass doctor m --call`")
     assert story["error"] == {
         "code": "upstream_auth",
         "hop": "upstream:b",
@@ -199,3 +201,16 @@ def test_the_method_and_the_tool_of_an_mcp_message_are_masked_and_searched():
     assert (shown["mcp_method"], shown["mcp_tool"]) == ("tools/call", "find-***")
     assert matches(shown, {"text": "FIND"})
     assert not matches(shown, {"text": "s3cret"})
+
+
+def test_the_action_names_the_parts_of_this_request():
+    assert action_of("token_unavailable", "credential:corp", model="m").startswith(
+        "Run `gatepass token corp`, which tests"
+    )
+    assert "`upstreams.chat.base_url`" in action_of("upstream_dns", "upstream:chat")
+    assert "`gatepass route 'a b'`" in action_of("model_not_found", "client", model="a b")
+    assert "Check `mcp.search.url`" in action_of("upstream_dns", "upstream:mcp/search")
+    assert "`gatepass doctor --mcp search` makes" in action_of("upstream_auth", "upstream:mcp/search")
+    assert "`gatepass token corp --reveal`" in action_of("upstream_auth", "upstream:chat", credential="corp")
+    assert action_of("102", "upstream:chat", model="m") == "Follow the upstream's message."
+    assert action_of("upstream_timeout_idle", "upstream:chat", model="m").startswith("Raise the timeout")

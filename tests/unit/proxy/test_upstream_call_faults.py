@@ -166,6 +166,13 @@ def test_a_timeout_names_its_seconds(fault, words):
     assert words in upstream_error(TransportFault(fault, "", limit_s=2.5), "chat", BASE).message
 
 
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.CLOSED, Fault.TOO_LARGE)])
+def test_a_fault_of_an_mcp_server_names_its_settings(fault: Fault):
+    message = upstream_error(TransportFault(fault, ""), "mcp/search", BASE).message
+    assert "mcp.search." in message
+    assert not any(text in message for text in ("upstreams.", "base_url", "mcp/"))
+
+
 def test_a_proxy_that_requires_a_password_is_reported_with_the_setting_of_it():
     refused = TransportFault(Fault.PROXY, "407 Proxy Authentication Required", sent=False)
     assert upstream_error(refused, "chat", BASE).message == (

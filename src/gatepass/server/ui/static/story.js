@@ -39,7 +39,7 @@ function parts(page, data) {
     back(),
     heading(page, data),
     way(page, data),
-    data.error && fault(page, data.error),
+    data.error && fault(data.error),
     section("Where the time went", timeline(data)),
     ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
     section("What gatepass changed", changes(data)),
@@ -178,14 +178,12 @@ function way(page, data) {
   return el("section", {}, el("h2.unseen", {}, "The way of this request"), node, untried || null);
 }
 
-/** The error, with what to do from the documentation of its code. */
-function fault(page, { code, kind = code, hop, message }) {
-  const action = el("p", {});
-  page.call("GET", `errors/${encodeURIComponent(kind)}`).then((found) => action.append(...inline(found.action)), page.fail);
+/** The error, with what to do. */
+function fault({ code, kind = code, hop, message, action }) {
   return el("section.problem", {},
     el("h2", {}, `${code} at ${hop ?? "an unknown hop"}`),
     el("p", {}, message),
-    action,
+    action && el("p", {}, inline(action)),
     el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, `What ${kind} means`)));
 }
 
