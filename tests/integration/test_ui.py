@@ -156,6 +156,17 @@ async def test_the_event_stream_shows_what_ends_and_ends_with_the_session():
             assert await ask.piece() == b""
 
 
+async def test_an_mcp_server_has_no_dialect():
+    mcp = {"tools": {"url": "http://127.0.0.1:9/mcp"}}
+    async with (
+        gateway(upstream="http://127.0.0.1:9", mcp=mcp) as gp,
+        gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) as ask,
+    ):
+        assert await ask.head() == 200
+        overview = json.loads((await ask.until(b"}\n\n")).partition(b"data: ")[2].partition(b"\n")[0])
+    assert {one["name"]: one["dialect"] for one in overview["upstreams"]} == {"chat": "openai", "mcp/tools": "mcp"}
+
+
 async def test_a_closed_tab_makes_room_for_another_viewer():
     async with gateway(upstream="http://127.0.0.1:9", server=SERVER) as gp:
         asks = [gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) for _ in range(MOST_VIEWERS)]

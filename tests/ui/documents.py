@@ -433,6 +433,36 @@ def failed_story() -> Document:
     return found
 
 
+def mcp_story() -> Document:
+    """A call of a tool whose token came from another credential, which had none."""
+    found = failed_story()
+    error = {"code": "token_unavailable", "hop": "credential:corp", "message": "corp has no token.", "page": ""}
+    found.update(
+        id="req-4",
+        path="/mcp/search",
+        operation="mcp",
+        model="",
+        mcp_method="tools/call",
+        mcp_tool="find",
+        stream=False,
+        status=200,
+        error={**error, "action": "Run `gatepass token corp`."},
+        attempts=[
+            attempt(
+                1,
+                upstream="mcp/search",
+                upstream_model=None,
+                outcome="nothing_written",
+                code="token_unavailable",
+                status=None,
+                head_s=None,
+                token={"credential": "tools", "age_s": None, "left_s": None, "wait_s": 0.0},
+            )
+        ],
+    )
+    return found
+
+
 def running_story() -> Document:
     """The same request 3.1 s after its arrival, while its stream is silent."""
     found = story()
@@ -546,6 +576,7 @@ def callers() -> Document:
             "role": role,
             "models": None,
             "operations": None,
+            "mcp": {},
             "profile": None,
             "expires_at": None,
             "max_concurrent": None,

@@ -47,6 +47,7 @@ class Fake:
             "req-1": documents.story(),
             "req-2": documents.failed_story(),
             "req-3": documents.learned_story(),
+            "req-4": documents.mcp_story(),
             "run-1": documents.running_story(),
         }
         self.replay: tuple[int, Document] = (200, {"id": "req-1", "status": 200})

@@ -21,6 +21,7 @@ VIEWS = {
     "requests": "#/requests",
     "request": "#/requests/req-1",
     "failed request": "#/requests/req-2",
+    "request to an MCP server": "#/requests/req-4",
     "running request": "#/requests/run-1",
     "models": "#/models",
     "callers": "#/callers",
@@ -34,6 +35,7 @@ SHOWS = {
     "requests": "open-webui",
     "request": "images=content-parts",
     "failed request": "failed here",
+    "request to an MCP server": "tools/call find",
     "running request": "Silent for",
     "models": "stream does not support true",
     "callers": "claude-code",
@@ -453,6 +455,40 @@ def test_a_hop_without_an_attempt_is_red(open_page: OpenPage, signed_in: str, fa
     fake.stories["req-2"] = story
     page = open_page(f"{signed_in}#/requests/req-2")
     expect(page.locator(".way .bad[data-hop]")).to_have_attribute("data-hop", "credential:corp")
+
+
+def test_a_credential_without_its_subject_comes_after_it(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests/req-4")
+    hops = page.locator(".way [data-hop]")
+    expect(hops).to_have_count(5)
+    assert hops.evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == [
+        "client", "gatepass", "credential:corp", "credential:tools", "upstream:mcp/search",
+    ]  # fmt: skip
+    expect(page.locator(".way .bad[data-hop]")).to_have_attribute("data-hop", "credential:corp")
+    expect(page.locator(".way .wire")).to_have_count(4)
+    assert page.title().startswith("tools/call find · 200")
+
+
+def test_the_parts_of_a_split_call_are_listed_and_the_failed_one_first(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    parts = [documents.attempt(1) for _ in range(30)]
+    parts[29].update(outcome="error_reply", code="upstream_error", upstream_request_id="up-29")
+    fake.stories["req-1"]["attempts"][0]["parts"] = parts
+    page = open_page(f"{signed_in}#/requests/req-1")
+    rows = page.locator("table", has_text="Upstream's id").locator("tbody tr")
+    expect(rows).to_have_count(21)
+    expect(rows.nth(1)).to_contain_text("1, part")
+    expect(rows.nth(1)).to_contain_text("up-29")
+    expect(page.get_by_text("And 10 parts more.")).to_be_visible()
+
+
+def test_a_caller_shows_the_mcp_servers_and_tools_of_its_key(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    mcp = {"search": {"tools": ["find", "read_*"], "prompts": [], "resources": []}}
+    fake.callers["callers"][0].update(name="agent", models=[], mcp=mcp)
+    page = open_page(f"{signed_in}#/callers")
+    row = page.locator("tbody tr", has_text="agent")
+    expect(row.locator("td").nth(6)).to_have_text("no model; mcp/search (tools find, read_*)")
 
 
 def test_a_running_request_is_shown_until_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

@@ -151,9 +151,12 @@ def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool)
     name = None if token is None else f"credential:{token['credential']}"
     if name is None and failed_at_token:
         name = failed_hop if is_last and failed_hop.startswith("credential:") else "credential"
+    lacks_subject = is_last and failed_at_token and failed_hop.startswith("credential:") and failed_hop != name
+    if lacks_subject:
+        yield Hop(failed_hop, "passed", "no token for the next credential")
     if name is not None:
         note = "no token" if failed_at_token or token is None else f"token {token_note(token)}"
-        yield Hop(name, "left" if failed_at_token else "passed", note)
+        yield Hop(name, "unreached" if lacks_subject else "left" if failed_at_token else "passed", note)
     named = f"upstream:{attempt['upstream']}"
     result = " ".join(str(one) for one in (attempt["status"], attempt["code"]) if one is not None)
     if failed_at_token:
@@ -271,7 +274,7 @@ def _attempt(attempt: Story, message: str) -> Iterator[str]:
         failed = [one for one in parts if one["outcome"] not in (None, "complete")]
         yield f"     {len(parts)} requests in one call, {len(failed)} failed"
         for part in failed:
-            yield from wrapped(f"request {part['number']}: {part['outcome']} {part['code'] or ''}", "       ")
+            yield from wrapped(f"failed: {part['outcome']} {part['code'] or ''}", "       ")
 
 
 def change_lines(story: Story) -> Iterator[str]:

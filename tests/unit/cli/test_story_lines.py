@@ -245,6 +245,14 @@ def test_the_story_of_a_failed_request():
             "client:passed gatepass:passed credential:corp:failed upstream:chat:unreached",
         ),
         (
+            story(
+                attempt(code="token_unavailable", token={**TOKEN, "credential": "llm"}, status=None),
+                error={**CUT, "hop": "credential:corp", "code": "token_unavailable"},
+            ),
+            "credential:corp",
+            "gatepass:passed credential:corp:failed credential:llm:unreached upstream:chat:unreached",
+        ),
+        (
             story(error={**CUT, "hop": "client", "code": "invalid_api_key"}, outcome="error"),
             "client",
             "client:failed gatepass:passed",
@@ -263,7 +271,7 @@ def test_the_story_of_a_failed_request():
         ),
         (story(attempt(outcome=None, status=None), state="running", outcome=""), None, "upstream:chat:running"),
     ],
-    ids=["ok", "no token", "refused", "full", "client gone", "no attempt", "failover", "running"],
+    ids=["ok", "no token", "no subject", "refused", "full", "client gone", "no attempt", "failover", "running"],
 )
 def test_the_way_marks_the_hop_that_failed(given: dict[str, Any], failed: str | None, states: str):
     hops = way(given)
@@ -370,10 +378,10 @@ def test_a_failed_connection_is_one_bar():
 
 
 def test_parts_of_a_split_call_that_failed_are_listed():
-    parts = [attempt(1), attempt(2, outcome="error_reply", code="upstream_error")]
+    parts = [attempt(outcome="error_reply", code="upstream_error"), attempt()]  # each part counts its own attempts
     lines = plain(attempt_lines(story(attempt(parts=parts, tried=["drop=seed"]))))
     assert "     2 requests in one call, 1 failed" in lines
-    assert "       request 2: error_reply upstream_error" in lines
+    assert "       failed: error_reply upstream_error" in lines
     assert "     changes that did not help: drop=seed" in lines
 
 

@@ -28,6 +28,7 @@ from gatepass.observability.traffic import Slice, Traffic, merged, series
 from gatepass.proxy.app_state import AppState
 from gatepass.server.inspection import REPLICA
 from gatepass.server.reload import ReloadResult
+from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
 HIDDEN = "(hidden)"
@@ -69,7 +70,7 @@ def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
         upstreams[name] = {
             "name": name,
             "host": upstream.host,
-            "dialect": upstream.dialect_name,
+            "dialect": "mcp" if name.startswith(MCP_UPSTREAM) else upstream.dialect_name,
             "credential": upstream.credential or None,
             "in_flight": in_flight[name],
             "open_connections": counts.busy + counts.idle,
@@ -181,6 +182,7 @@ def callers(parts: Sequence[Mapping[str, Sequence[int]]], config: Config) -> lis
                 "role": key.role,
                 "models": key.models,
                 "operations": key.operations,
+                "mcp": _mcp_of(key, config),
                 "profile": key.profile or "plain",
                 # of several keys the last end is that of the caller
                 "expires_at": moment_text(max(ends)) if len(ends) == len(keys) else None,
@@ -192,6 +194,16 @@ def callers(parts: Sequence[Mapping[str, Sequence[int]]], config: Config) -> lis
             }
         )
     return rows
+
+
+def _mcp_of(key: AccessKey, config: Config) -> dict[str, Any]:
+    """Return the MCP servers that `key` may use. None of a kind means all of its tools, prompts or resources."""
+    if not config.mcp:
+        return {}
+    from gatepass.mcp.access import allowed_of  # nothing configured, nothing imported
+
+    found = {name: allowed_of(key, name) for name in config.mcp}
+    return {name: msgspec.to_builtins(allowed) for name, allowed in found.items() if allowed is not None}
 
 
 def routes(config: Config, caller: AccessKey) -> list[dict[str, Any]]:

@@ -80,6 +80,27 @@ def test_the_callers_of_all_workers_are_added():
     ]
 
 
+def test_a_caller_has_the_mcp_servers_that_its_key_may_use():
+    limits: list[dict[str, Any]] = [{}, {"models": ["m"]}, {"mcp": {"search": {"tools": ["find"]}}}]
+    config = Config.model_validate(
+        {
+            "mcp": {name: {"url": "http://127.0.0.1/mcp"} for name in ("search", "wiki")},
+            "access": {
+                "keys": [
+                    {"name": f"key-{number}", "hash": f"sha256:{str(number) * 64}", **one}
+                    for number, one in enumerate(limits)
+                ]
+            },
+        }
+    )
+    everything = {"tools": None, "prompts": None, "resources": None}
+    assert [row["mcp"] for row in views.callers([], config)] == [
+        {"search": everything, "wiki": everything},
+        {},
+        {"search": {"tools": ("find",), "prompts": (), "resources": ()}},
+    ]
+
+
 def test_values_have_origins_and_no_secrets():
     config = Config.model_validate(
         {

@@ -27,10 +27,19 @@ function list(callers) {
     count(caller.requests),
     caller.errors ? el("span.failed", {}, `${count(caller.errors)} (${share(caller.errors, caller.requests)})`) : "0",
     count(caller.tokens),
-    [caller.models ? caller.models.join(", ") : "all models", caller.operations ? caller.operations.join(", ") : ""].filter(Boolean).join("; "),
+    mayUse(caller),
     caller.profile || "–",
     caller.expires_at ? moment(caller.expires_at) : "never",
   ]));
+}
+
+function mayUse({ models, operations, mcp }) {
+  const servers = Object.entries(mcp ?? {}).map(([name, kinds]) => {
+    const limits = Object.entries(kinds).filter(([, names]) => names?.length).map(([kind, names]) => `${kind} ${names.join(", ")}`);
+    const isAll = Object.values(kinds).every((names) => !names);
+    return `mcp/${name}${isAll ? "" : ` (${limits.join("; ") || "nothing of it"})`}`;
+  });
+  return [models ? models.join(", ") || "no model" : "all models", operations?.join(", "), servers.join(", ")].filter(Boolean).join("; ");
 }
 
 function inFlight({ in_flight: now, max_concurrent: most }) {

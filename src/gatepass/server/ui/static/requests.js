@@ -116,7 +116,7 @@ function showRow(node, request) {
   const tries = request.attempts > 1 ? ` ×${request.attempts}` : "";
   const texts = [
     request.caller || "–",
-    request.model || [request.mcp_method, request.mcp_tool].filter(Boolean).join(" ") || request.operation || "–",
+    askedFor(request) || request.operation || "–",
     (request.upstream || "–") + tries,
     duration(request.first_byte_s),
     duration(request.duration_s),
@@ -125,6 +125,11 @@ function showRow(node, request) {
   ];
   rest.forEach((cell, i) => write(cell, texts[i]));
   set(rest[2], { title: tries ? plural(request.attempts, "attempt") : null });
+}
+
+/** The model of a request, or the method of a message to an MCP server with the tool that it calls. */
+export function askedFor({ model, mcp_method: method, mcp_tool: tool }) {
+  return model || [method, tool].filter(Boolean).join(" ");
 }
 
 /** What became of a request: its status, and the code of its error. */

@@ -5,7 +5,7 @@ import { arrivalsPlot } from "./arrivals.js";
 import { inline } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
-import { resultOf } from "./requests.js";
+import { askedFor, resultOf } from "./requests.js";
 import { wires } from "./wires.js";
 
 const AGAIN_MS = 1000;
@@ -22,7 +22,7 @@ export async function story(page) {
     }
     const { activeElement } = document;
     const focused = page.main.contains(activeElement) ? activeElement.id : "";
-    page.title(data.model ? `${data.model} · ${data.status ?? "running"}` : "Request");
+    page.title(askedFor(data) ? `${askedFor(data)} · ${data.status ?? "running"}` : "Request");
     page.main.replaceChildren(...parts(page, data));
     if (stories.length > 1) page.main.querySelector("#back").after(others(stories, chosen, page.parameter));
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
@@ -91,7 +91,7 @@ function heading(page, data) {
       el("h1", {}, el("span.muted", {}, data.method, " "), data.path),
       el("p", {}, ...resultOf({ ...data, code: data.error?.code, hop: data.error?.hop }), "  ",
         el("span.muted", {}, [
-          data.caller && `by ${data.caller}`, data.model, data.stream ? "streamed" : "whole",
+          data.caller && `by ${data.caller}`, askedFor(data), data.stream ? "streamed" : "whole",
           data.state === "running" ? `for ${duration(elapsedOf(data))}` : duration(elapsedOf(data)), moment(data.arrived_at),
         ].filter(Boolean).join(" · "))),
       origin(data)),
@@ -123,6 +123,8 @@ function endOf(data, attempt) {
   return isRunning(data, attempt) ? elapsedOf(data) : null;
 }
 
+const NO_TOKEN = "token_unavailable";
+const MOST_PARTS = 20;
 const GOOD = ["complete", "client_gone", "drained", null];
 const AGAIN = {
   learned_rule: ["rejected, sent again with a rule", "with a learned rule"],
@@ -158,15 +160,19 @@ function way(page, data) {
       ...lifeOf(token),
       token.wait_s > 0.0005 && `waited ${duration(token.wait_s)}`, attempt.renewed && "renewed",
     ], i === last && failed === `credential:${name}`);
+    // The credential's own issuer receives the token of another one, which has none.
+    const subject = credential && i === last && attempt.code === NO_TOKEN && failed?.startsWith("credential:") && failed !== `credential:${name}`
+      && card(failed.slice(11), "token", failed, ["no token for the next credential"]);
     const target = card(upstream, attempt.number > 1 ? `upstream, attempt ${attempt.number}` : "upstream", `upstream:${upstream}`, [
       attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null)),
     ], upstreamFailed, again ? AGAIN[again]?.[0] ?? again : upstreamFailed && "failed here");
-    if (credential) links.push({ key: `gate ${i}`, from: gate, to: credential, isBad: i === last && failed === `credential:${name}` });
+    if (subject) links.push({ key: "subject", from: gate, to: subject, isBad: true });
+    if (credential) links.push({ key: `gate ${i}`, from: subject || gate, to: credential, isBad: i === last && failed === `credential:${name}` });
     links.push({ key: `target ${i}`, from: credential || gate, to: target, isBad: upstreamFailed });
-    return el("li.branch", {}, credential || el("span.none"), el("ul.upstreams", {}, el("li", {}, target)));
+    return el("li.branch", {}, subject ? el("div.chain", {}, subject, credential) : credential || el("span.none"), el("ul.upstreams", {}, el("li", {}, target)));
   });
   // The hop may have no attempt: no token could be fetched, so nothing was sent.
-  if (failed?.startsWith("credential:") && !data.attempts.some(({ token }) => `credential:${token?.credential}` === failed)) {
+  if (failed?.startsWith("credential:") && !links.some(({ to }) => to.dataset.hop === failed)) {
     const credential = card(failed.slice(11), "token", failed, ["no token"]);
     links.push({ key: "no token", from: gate, to: credential, isBad: true });
     branches.push(el("li.branch", {}, credential));
@@ -274,8 +280,13 @@ function described({ type, size_bytes: bytes }) {
 function attempts(data) {
   if (!data.attempts.length) return el("p.muted", {}, "None: nothing was sent to an upstream.");
   const heads = ["Attempt", "Target", "Outcome", "Token", "Connect", "Reply after", "Duration", "Upstream's id"];
-  return table("Attempts", heads, data.attempts.map((attempt) => [
-    `${attempt.number}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
+  const rows = data.attempts.flatMap((attempt) => [
+    { name: `${attempt.number}`, attempt },
+    ...failedFirst(attempt.parts).slice(0, MOST_PARTS).map((part) => ({ name: `${attempt.number}, part`, attempt: part })),
+  ]);
+  const left = data.attempts.reduce((sum, { parts }) => sum + Math.max(0, (parts?.length ?? 0) - MOST_PARTS), 0);
+  return [table("Attempts", heads, rows.map(({ name, attempt }) => [
+    `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
     [attempt.outcome ?? "running", attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && "on a new connection", attempt.tried?.length ? `learned ${attempt.tried.join(", ")}` : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && "renewed"].filter(Boolean).join(", ") : "–",
@@ -283,7 +294,13 @@ function attempts(data) {
     duration(attempt.head_s),
     isRunning(data, attempt) ? `${duration(endOf(data, attempt) - attempt.began_s)} until now` : duration(attempt.duration_s),
     attempt.upstream_request_id || "–",
-  ]));
+  ])), left > 0 && el("p.muted", {}, `And ${plural(left, "part")} more.`)];
+}
+
+/** The requests of a split call. */
+function failedFirst(parts) {
+  const isBad = ({ outcome }) => !GOOD.includes(outcome);
+  return [...parts ?? []].sort((one, other) => isBad(other) - isBad(one));
 }
 
 /** The bodies of a captured request, for admins. */
