@@ -41,7 +41,15 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
     parts += ["-H 'content-type: application/json'"] if data else []
     if str(story.get("operation", "")).startswith("mcp"):
         parts.append("-H 'accept: application/json, text/event-stream'")
+        comment += "# The record has no MCP-Protocol-Version and no Mcp-Session-Id: add those of the client.\n"
+        named = {"mcp-method": story.get("mcp_method"), "mcp-name": story.get("mcp_tool")}
+        # other texts are encoded in the header, and a server rejects one that differs from the body
+        parts += [f"-H {shlex.quote(f'{name}: {text}')}" for name, text in named.items() if text and _is_plain(text)]
     return comment + " \\\n  ".join([*parts, *data])
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and MASK not in text and text == text.strip()
 
 
 def _why_without(story: Mapping[str, Any]) -> str:

@@ -34,7 +34,23 @@ def test_curl_without_a_captured_body_asks_for_a_file():
 @pytest.mark.parametrize("operation", ["mcp", "mcp_stream"])
 def test_an_mcp_server_is_told_what_the_client_reads(operation: str):
     accept = ["-H", "accept: application/json, text/event-stream"]
-    assert words(curl_command(story(operation=operation, method="GET", path="/mcp/search"), URL))[-2:] == accept
+    command = curl_command(story(operation=operation, method="GET", path="/mcp/search"), URL)
+    assert command.startswith("# The record has no MCP-Protocol-Version and no Mcp-Session-Id: ")
+    assert words(command)[-2:] == accept
+
+
+@pytest.mark.parametrize(("tool", "named"), [("it's", ["-H", "mcp-name: it's"]), ("", []), ("名", []), ("a\nb", [])])
+def test_a_message_to_an_mcp_server_names_its_method_and_tool(tool: str, named: list[str]):
+    message = story(operation="mcp", path="/mcp/search", mcp_method="tools/call", mcp_tool=tool)
+    command = curl_command(message, URL)
+    comments = [line for line in command.splitlines() if line.startswith("#")]
+    assert [line.split(":")[0] for line in comments] == [
+        "# The body was not captured (see `gatepass capture`)",
+        "# The record has no MCP-Protocol-Version and no Mcp-Session-Id",
+    ]
+    accept = ["-H", "accept: application/json, text/event-stream"]
+    headers = [*accept, "-H", "mcp-method: tools/call", *named]
+    assert words(command)[-(len(headers) + 2) :] == [*headers, "-d", "@body.json"]
 
 
 @pytest.mark.parametrize(
