@@ -365,6 +365,17 @@ async def test_a_stream_that_dies_ends_with_an_error_for_the_request():
     assert (told["id"], told["error"]["data"]["hop"]) == ("call-1", "upstream:mcp/tools")
 
 
+async def test_an_event_that_was_cut_does_not_swallow_the_error():
+    async with (
+        Scripted([*begin_stream(), Send(chunk(b'data: {"a')), Rst()]) as upstream,
+        gateway(**servers(upstream)) as gp,
+    ):
+        got = await post(gp, CALL).answer()
+    cut, error = got.events
+    assert cut == b'{"a'
+    assert (json.loads(error)["id"], json.loads(error)["error"]["data"]["hop"]) == ("call-1", "upstream:mcp/tools")
+
+
 async def test_a_stream_that_can_be_resumed_ends_without_an_error():
     dialogue = [*begin_stream(), Send(chunk(b'id: 4\ndata: {"method":"notifications/progress"}\n\n')), Rst()]
     async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:

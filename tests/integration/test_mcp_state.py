@@ -13,7 +13,7 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES
-from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, McpSessions
+from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
 from gatepass.server.pages import status_of
 from gatepass.store.base import StoreUnavailable
 from tests.integration.gateway import Ask, gateway
@@ -156,6 +156,45 @@ async def test_no_session_is_lost_while_the_store_is_out_of_reach():
     await two.check("tools", b"s-1", "anna")
 
 
+async def test_a_session_reaches_the_store_when_it_is_in_reach_again():
+    clock = DrivenClock()
+    store = Store(clock)
+    one, two = McpSessions(store, clock), McpSessions(store, clock)
+    store.is_down = True
+    await one.bind("tools", b"s-1", "anna")
+    store.is_down = False
+    await one.check("tools", b"s-1", "anna")
+    await two.check("tools", b"s-1", "anna")
+    for name in store.values.entries:
+        await store.drop(name)
+    await clock.advance(SHARED_S + 1)
+    await one.check("tools", b"s-1", "anna")
+    await McpSessions(store, clock).check("tools", b"s-1", "anna")
+
+
+async def test_an_id_that_a_server_issues_again_belongs_to_its_new_caller_everywhere():
+    clock = DrivenClock()
+    store = Store(clock)
+    one, two = McpSessions(store, clock), McpSessions(store, clock)
+    await one.bind("tools", b"s-1", "anna")
+    await two.check("tools", b"s-1", "anna")
+    await one.bind("tools", b"s-1", "otto")
+    await clock.advance(SHARED_S + 1)
+    await two.check("tools", b"s-1", "otto")
+    with pytest.raises(McpSessionNotFound):
+        await two.check("tools", b"s-1", "anna")
+
+
+async def test_an_unknown_session_is_that_of_the_only_caller_and_a_known_one_is_not():
+    clock = DrivenClock()
+    for store in (None, Store(clock)):
+        one = McpSessions(store, clock)
+        await one.bind("tools", b"s-1", "anna")
+        await one.check("tools", b"s-2", "otto", is_only_caller=True)
+        with pytest.raises(McpSessionNotFound):
+            await one.check("tools", b"s-1", "otto", is_only_caller=True)
+
+
 async def test_a_process_remembers_a_bounded_number_of_sessions():
     one = McpSessions(None, DrivenClock())
     for number in range(MOST_SESSIONS + 10):
@@ -229,6 +268,29 @@ async def test_a_reload_that_changes_the_token_keeps_sessions_and_streams(serve:
                 "Bearer first-token-4711",
                 "Bearer second-token-4711",
             ]
+
+
+async def test_a_reload_that_removes_a_key_ends_its_idle_streams_and_keeps_its_sessions_from_others(serve: Serve):
+    def answer(request: Received) -> Dialogue:
+        if request.method == "GET":
+            return [*begin_stream(), Send(chunk(b": hi\n\n")), Hold()]
+        return [Send(reply(RESULT, mcp_session_id="s-1"))]
+
+    async with Scripted(answer=answer) as upstream:
+        (otto,) = [one for one in ACCESS["keys"] if one["name"] == "otto"]
+        async with serve(**servers(upstream), access=ACCESS) as gatepass:
+            gp = gatepass.served
+            assert (await post(gp, INITIALIZE, **key("anna")).answer()).status == 200
+            async with listen(gp, mcp_session_id="s-1", **key("anna")) as idle:
+                await idle.head()
+                await idle.until(b": hi")
+                changed = await gatepass.reload(**servers(upstream), access={**ACCESS, "keys": [otto]})
+                assert changed.outcome == "reloaded"
+                got = await idle.answer()
+            assert (got.whole, got.body) == (True, b": hi\n\n")
+            assert (await post(gp, mcp_session_id="s-1", **key("anna")).answer()).status == 401
+            assert (await post(gp, mcp_session_id="s-1", **key("otto")).answer()).status == 404
+            assert len(upstream.received) == 2
 
 
 # --- what operators see ---

@@ -107,13 +107,17 @@ class InFlightRequests:
         Idle streams end at once, because their clients can open them again elsewhere.
         """
         self.draining = True
-        for request in tuple(self.ends_at_drain):
-            request.cancel(Draining("gatepass is stopping. Open the stream again."))
+        self.end_idle_streams("gatepass is stopping")
         # after a pause of the machine, a balancer must see that /readyz fails before requests are refused
         steps = math.ceil(delay_s / DELAY_STEP_S)
         for _ in range(steps):
             await first_of(sleep(clock, delay_s / steps), self.end_now.wait())
         self.refusing = True
+
+    def end_idle_streams(self, why: str) -> None:
+        """End each idle stream without an error: its client opens it again, with a key that is valid then."""
+        for request in tuple(self.ends_at_drain):
+            request.cancel(Draining(f"{why}. Open the stream again."))
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
         """Wait up to `bound_s`, or until `end_now`, for requests to end. Cancel the rest and return their number."""

@@ -162,7 +162,7 @@ async def serve_mcp(
             in_flight_request.claim_idle_stream(caller.name)
         session_id = header(client_request.headers, SESSION)
         if session_id is not None and servers.checks_sessions:
-            await servers.sessions.check(name, session_id, caller.name)
+            await servers.sessions.check(name, session_id, caller.name, is_only_caller=servers.has_one_caller)
         await _relay_message(exchange, servers, client_response, in_flight_request)
     except GatepassError as error:
         name_settings(error, name)
@@ -457,6 +457,8 @@ async def _relay_stream(
     except UpstreamError as error:
         # A client that knows the id of an event resumes the stream, and an error would be the answer to its request.
         error.is_told = error.is_told or events.has_ids
+        if not (error.is_told or events.is_between_events):  # otherwise the cut event would swallow the error
+            await client_response.send_events(b"\n\n")
         raise
     except asyncio.CancelledError:
         reason = in_flight_request.reason

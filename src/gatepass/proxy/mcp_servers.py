@@ -5,6 +5,7 @@ Imported only if there are some. `proxy/mcp.py` serves them and imports AppState
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,8 @@ MOST_SESSIONS = 10_000
 """Sessions that a process remembers. Of more, the one used least recently by the caller with the most is forgotten."""
 SESSION_S = 24 * 3600.0
 """How long the store keeps a session that is not used. Servers end one after half an hour."""
+SHARED_S = 60.0
+"""After this time a used session is read from the store and written again: it may have been emptied."""
 
 
 class McpRoute(Hidden, msgspec.Struct, frozen=True):
@@ -52,8 +55,9 @@ class McpServers:
             for name, one in config.mcp.items()
         }
         self.sessions = sessions
-        self.checks_sessions = config.access.callers > 1
-        """Whether a session may be another caller's."""
+        self.checks_sessions = bool(config.access.keys)
+        """Whether a session may be another caller's, or was until a reload."""
+        self.has_one_caller = config.access.callers == 1
         self._root = f"{config.server.base_path}/mcp"
 
     def name_at(self, path: str) -> str | None:
@@ -68,8 +72,8 @@ class McpServers:
 @dataclass(slots=True)
 class _Session:
     caller: str
-    kept_s: float
-    """When the store received it, or this process read it there."""
+    shared_s: float = -math.inf
+    """When the store last had it."""
 
 
 class McpSessions:
@@ -89,36 +93,26 @@ class McpSessions:
         """Return how many sessions this process remembers, by server."""
         return Counter(name.removeprefix(_PREFIX).partition("/")[0] for name in self._sessions)
 
-    async def check(self, server: str, session_id: bytes, caller: str) -> None:
+    async def check(self, server: str, session_id: bytes, caller: str, *, is_only_caller: bool = False) -> None:
         """Raise McpSessionNotFound unless `caller` opened the session.
 
-        Raises McpSessionsUnavailable if only the store can know that and does not reply.
+        A session that nobody knows is taken for that of the only caller, because gatepass may have been restarted.
+        Raises McpSessionsUnavailable if only the store can know whose it is and does not reply.
         """
-        name, now_s = _name(server, session_id), self._clock.now()
+        name = _name(server, session_id)
         session = self._sessions.get(name)
-        if session is None:
-            owner = await self._read(name)
-            if owner is None:
-                raise _not_found()
-            session = self._keep(name, _Session(owner, -SESSION_S))
+        if session is None or (self._store is not None and self._clock.now() - session.shared_s > SHARED_S):
+            session = await self._read(name, session, caller, is_only_caller=is_only_caller)
         if session.caller != caller:
             raise _not_found()
         self._of_caller[caller].move_to_end(name)
-        if self._store is not None and now_s - session.kept_s > SESSION_S / 2:
-            session.kept_s = now_s
-            with suppress(StoreUnavailable):  # the next process to use it tries again
-                await self._store.put(name, caller.encode(), SESSION_S)
 
     async def bind(self, server: str, session_id: bytes, caller: str) -> None:
-        """Remember that `caller` opened the session. Without a reply of the store, this process alone does."""
+        """Remember that `caller` opened the session. Without a reply of the store, this process alone does for now."""
         name = _name(server, session_id)
         known = self._sessions.get(name)
-        if known is not None and known.caller == caller:
-            return
-        self._keep(name, _Session(caller, self._clock.now()))
-        if self._store is not None:
-            with suppress(StoreUnavailable):  # GuardedStore logs it
-                await self._store.put(name, caller.encode(), SESSION_S)
+        if known is None or known.caller != caller:
+            await self._share(name, self._keep(name, _Session(caller)))
 
     async def forget(self, server: str, session_id: bytes) -> None:
         """Forget a session that its server ended."""
@@ -145,16 +139,35 @@ class McpSessions:
             if not names:
                 del self._of_caller[session.caller]
 
-    async def _read(self, name: str) -> str | None:
-        if self._store is None:
-            return None
-        try:
-            found = (await self._store.get((name,))).values.get(name)
-        except StoreUnavailable as error:
-            raise McpSessionsUnavailable(
-                f"The store does not say whose session this is: {error}. Retry with the same session.", retry_after_s=1
-            ) from None
-        return None if found is None else found.decode()
+    async def _read(self, name: str, known: _Session | None, caller: str, *, is_only_caller: bool) -> _Session:
+        """Return the session as the store has it, and write it there if only this process knows it."""
+        owner = None if known is None else known.caller
+        if self._store is not None:
+            try:
+                found = (await self._store.get((name,))).values.get(name)
+            except StoreUnavailable as error:
+                if known is None:
+                    raise McpSessionsUnavailable(
+                        f"The store does not say whose session this is: {error}. Retry with the same session.",
+                        retry_after_s=1,
+                    ) from None
+                return known  # the next use tries again
+            owner = owner if found is None else found.decode()
+        if owner is None:
+            if not is_only_caller:
+                raise _not_found()
+            owner = caller
+        session = self._keep(name, _Session(owner))
+        if owner == caller:
+            await self._share(name, session)
+        return session
+
+    async def _share(self, name: str, session: _Session) -> None:
+        """Write the session to the store, for SESSION_S from now on."""
+        if self._store is not None:
+            with suppress(StoreUnavailable):  # GuardedStore logs it, and the next use tries again
+                await self._store.put(name, session.caller.encode(), SESSION_S)
+                session.shared_s = self._clock.now()
 
 
 _PREFIX = "mcp-session/v1/"

@@ -236,6 +236,9 @@ class Reloader:
             self._source.keys_marker.touch()
         self._on_change(read.config)
         self._endpoint.use(successor)
+        if any(name.partition(".")[0] in ("access", "mcp") for name in changed):
+            # a stream without an end would outlive its key
+            state.in_flight.end_idle_streams("The access of its caller may have changed")
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
     def _log(self, result: ReloadResult, trigger: Trigger) -> None:
