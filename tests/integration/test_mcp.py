@@ -372,7 +372,7 @@ async def test_an_event_that_was_cut_does_not_swallow_the_error():
     ):
         got = await post(gp, CALL).answer()
     cut, error = got.events
-    assert cut == b'{"a'
+    assert cut == '{"a'
     assert (json.loads(error)["id"], json.loads(error)["error"]["data"]["hop"]) == ("call-1", "upstream:mcp/tools")
 
 
