@@ -34,7 +34,8 @@ MESSAGES: Mapping[str, str] = {
     " access.keys[].mcp.",
     "role_not_allowed": "The caller 'ragflow' may not read /metrics, because its key has the role caller. Use a key"
     " with the role viewer or admin (`gatepass keys new --role viewer`).",
-    "mcp_server_not_allowed": "The key of 'ragflow' may not use the MCP server 'search'. This key may use: /mcp/tools.",
+    "mcp_server_not_allowed": "The key of 'ragflow' may not use the MCP server 'search', because its `mcp` does not"
+    " list it. This key may use: /mcp/tools.",
     "mcp_session_not_found": "This caller has no such session. Initialize a new one.",
     "mcp_sessions_unavailable": "The store does not say whose session this is: no answer within 0.25 s. Retry with the"
     " same session.",

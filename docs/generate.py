@@ -442,13 +442,17 @@ def type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     keys = [getattr(part, "func", None) or getattr(part, "pattern", None) for part in parts]
     if found := next((TYPES[key] for key in keys if key in TYPES), ""):
         return found
+    written = [getattr(part, "json_schema_input_type", None) for part in parts]
+    # a setting with a shorter form
+    annotation = next((given for given in written if get_origin(given) in (Union, UnionType)), annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_text(arguments[0], arguments[1:])
     if origin is Literal:
         return "one of " + ", ".join(f"`{choice}`" for choice in arguments)
     if origin in (Union, UnionType):
-        return " or ".join(type_text(argument) for argument in arguments if argument is not NoneType)
+        joint = " or " if all(get_origin(one) is None for one in arguments) else ", or "
+        return joint.join(type_text(argument) for argument in arguments if argument is not NoneType)
     if origin is list:
         return f"list: {type_text(arguments[0])}"
     if origin is dict:

@@ -114,8 +114,15 @@ def test_a_command_that_needs_no_server_prints_what_the_page_shows(page: str, co
     assert done.stdout == shown(page, command)
 
 
-def test_keys_new_prints_what_the_page_shows() -> None:
-    command = "gatepass keys new --name prometheus --role viewer --expires 2099-01-31"
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gatepass keys new --name prometheus --role viewer --expires 2099-01-31",
+        'gatepass keys new --name agent --mcp "search:find,read_*"',
+    ],
+    ids=["viewer", "mcp"],
+)
+def test_keys_new_prints_what_the_page_shows(command: str) -> None:
     done = CliRunner().invoke(main, shlex.split(command)[1:])
     printed = re.sub(r"gp-\S+", "gp-…", re.sub(r"sha256:\w+", "sha256:…", done.stdout))
     assert printed.rstrip() == shown("keys", command).rstrip()

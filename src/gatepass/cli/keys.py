@@ -50,6 +50,13 @@ def keys() -> None:
     metavar="NAME",
     help="An operation that the key may use, such as chat or 'GET files'. May be repeated: all others are closed.",
 )
+@click.option(
+    "--mcp",
+    "servers",
+    multiple=True,
+    metavar="NAME[:TOOL,...]",
+    help="An MCP server that the key may use, or only these tools (names or globs) of it. May be repeated.",
+)
 @click.option("--write", is_flag=True, help="Add the entry to the configuration file. Its comments stay.")
 @config_option
 @json_option
@@ -61,6 +68,7 @@ def new(
     name: str | None,
     models: tuple[str, ...],
     operations: tuple[str, ...],
+    servers: tuple[str, ...],
     **options: str | None,
 ) -> None:
     """Create a key and print it once, with its entry for the configuration file and its variable.
@@ -78,7 +86,9 @@ def new(
     from gatepass.config.wording import explained_errors
 
     key, key_hash = new_key()
-    given = {"name": name, "models": list(models) or None, "operations": list(operations) or None, **options}
+    mcp = _allowed_of(servers)
+    lists = {"models": list(models), "operations": list(operations), "mcp": mcp if any(mcp.values()) else list(mcp)}
+    given = {"name": name, **lists, **options}
     entry: Row = {"name": DEFAULT_NAME, **{option: value for option, value in given.items() if value}, "hash": key_hash}
     try:
         # valid in a file, where time passes, but of no use for a new key
@@ -97,7 +107,7 @@ def new(
     given["operations"] = "+".join(operations).replace(" ", ":")
     behind = "".join(f"/{option}={value}" for option, value in given.items() if value)
     # a name of a model may contain the separators of the variable
-    line = None if models else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
+    line = None if models or servers else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
     written = _write(path, entry, f"{{{shown}}}") if write else None
     if as_json:
         print_json({"key": key, "entry": entry, "environment": line, "written": written})
@@ -111,10 +121,24 @@ def new(
     # with the indentation that `gatepass init` writes
     click.echo(f"\n    - {{{shown}}}\n")
     if line is None:
-        click.echo("A configuration by environment variables has no models of a key: use a file.")
+        what = "MCP servers" if servers else "models"
+        click.echo(f"A configuration by environment variables has no {what} of a key: use a file.")
     else:
         click.echo("Or, for a configuration by environment variables:")
         click.echo(f"\n  {line}")
+
+
+def _allowed_of(servers: tuple[str, ...]) -> dict[str, dict[str, list[str]]]:
+    """Return `mcp` of a key from values of --mcp, each NAME or NAME:TOOL,TOOL. Raises BadParameter."""
+    found = dict[str, dict[str, list[str]]]()
+    for server in servers:
+        name, colon, tools = server.partition(":")
+        lists = found.setdefault(name, {})
+        if colon:
+            lists.setdefault("tools", []).extend(tools.split(","))
+    if any(not tool for lists in found.values() for tool in lists.get("tools", ())):
+        raise click.BadParameter("expects NAME or NAME:TOOL,TOOL, without spaces", param_hint="--mcp")
+    return found
 
 
 KEYS = ("access", "keys")

@@ -76,6 +76,16 @@ def allowed_of(key: AccessKey, server: str) -> McpAllowed | None:
     return McpAllowed(*(tuple(names or ()) for names in given))
 
 
+def refusal_of(key: AccessKey) -> str:
+    """Return why `key` may not use a server, as a clause."""
+    if key.role == "viewer":
+        return "because its role is viewer"
+    if key.mcp is None:
+        limits = " and ".join(f"`{name}`" for name in ("models", "operations") if getattr(key, name) is not None)
+        return f"because it has {limits} and no `mcp`"
+    return "because its `mcp` does not list it"
+
+
 def _climbs(uri: str) -> bool:
     """Whether a server may find another resource than the text of `uri` says, because it has `..`."""
     for _ in range(MOST_ESCAPES):

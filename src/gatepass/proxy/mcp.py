@@ -27,7 +27,7 @@ from gatepass.errors import (
     UpstreamError,
     UpstreamErrorReply,
 )
-from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply
+from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 from gatepass.mcp.errors import McpProtocol, name_settings
 from gatepass.mcp.headers import request_headers
 from gatepass.mcp.message import (
@@ -137,9 +137,8 @@ async def serve_mcp(
     if server is None or allowed is None:
         usable = [one for one in servers.by_name if allowed_of(caller, one) is not None]
         if server is not None:
-            raise McpServerNotAllowed(
-                f"The key of {caller.name!r} may not use the MCP server {name!r}.{_listed(usable)}"
-            )
+            what = f"The key of {caller.name!r} may not use the MCP server {name!r}, {refusal_of(caller)}."
+            raise McpServerNotAllowed(f"{what}{_listed(usable)}")
         what = f"There is no MCP server {name[:100]!r} here." if name else "The path of an MCP server is /mcp/NAME."
         raise UnknownPath(f"{what}{_listed(usable)}")
     state.authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")

@@ -110,6 +110,8 @@ def test_a_name_that_the_file_would_refuse_is_refused(name):
         ("--expires=2020-01-31", "--expires: is in the past"),
         ("--role=root", "'root' is not one of 'caller', 'viewer', 'admin'"),
         ("--profile=a/b", "--profile: a name is 1 to 63 letters"),
+        ("--mcp=a b", "--mcp: a name is 1 to 63 letters"),
+        ("--mcp=search:", "--mcp: expects NAME or NAME:TOOL,TOOL"),
         ("--operation=file", "--operation: 'file' is not known here; did you mean files?"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.access import AccessKey, McpLists
 from gatepass.errors import UpstreamInvalid
-from gatepass.mcp.access import ALL, FilteredEvents, McpAllowed, allowed_of, filter_reply
+from gatepass.mcp.access import ALL, FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 
 LISTS = McpAllowed(tools=("find", "read_*"), prompts=(), resources=("file:///docs/*",))
 
@@ -39,6 +39,19 @@ def key(**settings: Any) -> AccessKey:
 )
 def test_servers_of_a_key(caller: AccessKey, allowed: McpAllowed | None) -> None:
     assert allowed_of(caller, "wiki") == allowed
+
+
+@pytest.mark.parametrize(
+    ("caller", "reason"),
+    [
+        (key(models=["m"]), "it has `models` and no `mcp`"),
+        (key(models=["m"], operations=["chat"]), "it has `models` and `operations` and no `mcp`"),
+        (key(role="viewer", mcp={"wiki": McpLists()}), "its role is viewer"),
+        (key(mcp={"other": McpLists()}), "its `mcp` does not list it"),
+    ],
+)
+def test_a_refusal_states_its_reason(caller: AccessKey, reason: str) -> None:
+    assert refusal_of(caller) == f"because {reason}"
 
 
 def test_a_key_with_one_list_is_limited() -> None:
