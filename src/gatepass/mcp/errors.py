@@ -12,6 +12,7 @@ from gatepass.errors import (
     InvalidJson,
     McpHeaderMismatch,
     McpNotAllowed,
+    UnknownPath,
 )
 from gatepass.mcp.message import McpMessage
 from gatepass.observability.story import action_of
@@ -43,7 +44,8 @@ class McpProtocol(ClientProtocol):
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
         """Return a JSON-RPC error with the id of the message."""
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
-        if action := action_of(error.code, error.hop):
+        is_path = isinstance(error, UnknownPath)
+        if action := "Use a URL `http://HOST/mcp/NAME`." if is_path else action_of(error.code, error.hop):
             data["action"] = action
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s

@@ -176,6 +176,7 @@ def action_of(code: str, hop: str, *, model: str = "", credential: str = "") -> 
         if name.startswith(MCP_UPSTREAM):
             server = shlex.quote(name.removeprefix(MCP_UPSTREAM))
             text = text.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {server}")
+            text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
         text = text.replace("`base_url`", f"`{url_setting_of(name)}`").replace("the credential:", "its credential:")
     if credential := name if part == "credential" else credential:
         text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")

@@ -17,8 +17,10 @@ from gatepass.errors import (
     McpNotAllowed,
     Overloaded,
     TokenUnavailable,
+    UnknownPath,
     UpstreamAuth,
     UpstreamConnect,
+    UpstreamInvalid,
 )
 from gatepass.mcp.errors import McpProtocol
 from gatepass.mcp.message import McpMessage
@@ -72,8 +74,17 @@ def test_an_error_has_the_id_the_hop_and_the_action() -> None:
 
 
 def test_the_action_names_the_settings_of_the_server() -> None:
-    errors = UpstreamConnect("m", upstream="mcp/wiki"), UpstreamAuth("m", upstream="mcp/wiki", status=401)
-    connect, auth = (json.loads(REQUEST.error_body(error, "r1"))["error"]["data"]["action"] for error in errors)
+    of_server = {"upstream": "mcp/wiki"}
+    errors = (
+        UpstreamConnect("m", **of_server),
+        UpstreamAuth("m", **of_server, status=401),
+        UpstreamInvalid("m", **of_server),
+        UnknownPath("There is no MCP server 'wikki' here."),
+    )
+    actions = [json.loads(REQUEST.error_body(error, "r1"))["error"]["data"]["action"] for error in errors]
+    connect, auth, invalid, unknown = actions
+    assert invalid.startswith("Check that `mcp.wiki.url` is the endpoint of an MCP server.")
+    assert unknown == "Use a URL `http://HOST/mcp/NAME`."
     assert connect.startswith("Check `mcp.wiki.url`.")
     assert "`gatepass doctor --mcp wiki`" in auth
     assert "MODEL" not in auth
