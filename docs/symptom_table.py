@@ -173,7 +173,7 @@ REQUEST = (
     Symptom(
         "404 `model_not_found` or `does not exist`, hop `upstream:…`",
         "The upstream has another name for the model.",
-        "`curl BASE_URL/models` with the upstream's URL lists its names. Set "
+        "`gatepass doctor MODEL` lists its names. Correct the name in the client, or set "
         "[`models.NAME.name`](reference/configuration.md#modelsnamename).",
     ),
     Symptom(
