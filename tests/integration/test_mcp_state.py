@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -112,6 +113,20 @@ class Store(MemoryStore):
         await super().put(name, value, ttl_s)
 
 
+class SlowStore(MemoryStore):
+    """A store whose writes wait for `may_put`."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.may_put, self.waiting = asyncio.Event(), False
+        self.may_put.set()
+
+    async def put(self, name, value, ttl_s):
+        self.waiting = not self.may_put.is_set()
+        await self.may_put.wait()
+        await super().put(name, value, ttl_s)
+
+
 async def test_another_process_knows_whose_session_it_is():
     clock = DrivenClock()
     store = Store(clock)
@@ -170,6 +185,21 @@ async def test_a_session_reaches_the_store_when_it_is_in_reach_again():
     await clock.advance(SHARED_S + 1)
     await one.check("tools", b"s-1", "anna")
     await McpSessions(store, clock).check("tools", b"s-1", "anna")
+
+
+async def test_a_session_that_ends_while_the_store_is_asked_does_not_disturb_its_last_use():
+    clock = DrivenClock()
+    store = SlowStore(clock)
+    one = McpSessions(store, clock)
+    await one.bind("tools", b"s-1", "anna")
+    await clock.advance(SHARED_S + 1)
+    store.may_put.clear()
+    use = asyncio.create_task(one.check("tools", b"s-1", "anna"))
+    await until(lambda: store.waiting)
+    await one.forget("tools", b"s-1")
+    store.may_put.set()
+    await use
+    assert one.counts() == {}
 
 
 async def test_an_id_that_a_server_issues_again_belongs_to_its_new_caller_everywhere():

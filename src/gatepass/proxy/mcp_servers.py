@@ -105,7 +105,9 @@ class McpSessions:
             session = await self._read(name, session, caller, is_only_caller=is_only_caller)
         if session.caller != caller:
             raise _not_found()
-        self._of_caller[caller].move_to_end(name)
+        names = self._of_caller.get(caller)
+        if names is not None and name in names:  # not if it was forgotten while the store was asked
+            names.move_to_end(name)
 
     async def bind(self, server: str, session_id: bytes, caller: str) -> None:
         """Remember that `caller` opened the session. Without a reply of the store, this process alone does for now."""

@@ -74,11 +74,10 @@ def test_an_error_has_the_id_the_hop_and_the_action() -> None:
 
 
 def test_the_action_names_the_settings_of_the_server() -> None:
-    of_server = {"upstream": "mcp/wiki"}
     errors = (
-        UpstreamConnect("m", **of_server),
-        UpstreamAuth("m", **of_server, status=401),
-        UpstreamInvalid("m", **of_server),
+        UpstreamConnect("m", upstream="mcp/wiki"),
+        UpstreamAuth("m", upstream="mcp/wiki", status=401),
+        UpstreamInvalid("m", upstream="mcp/wiki"),
         UnknownPath("There is no MCP server 'wikki' here."),
     )
     actions = [json.loads(REQUEST.error_body(error, "r1"))["error"]["data"]["action"] for error in errors]
