@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
-from gatepass.server.pages import status_of
+from gatepass.server.pages import own_part, status_of
 from gatepass.store.base import StoreUnavailable
-from tests.integration.gateway import Ask, gateway
-from tests.integration.issuer import minted
+from tests.integration.gateway import Ask, Gateway, gateway
+from tests.integration.issuer import SECRET, minted
 from tests.integration.scripted import (
     Dialogue,
     Hold,
@@ -47,7 +48,7 @@ from tests.integration.test_mcp import (
     with_token,
 )
 from tests.integration.test_reload import Serve, events, serve
-from tests.integration.test_secrets import logged
+from tests.integration.test_secrets import ECHOES, assert_silent, logged, received
 from tests.integration.workers.test_supervisor import started
 from tests.unit.clock import DrivenClock
 from tests.unit.store.memory import MemoryStore
@@ -321,6 +322,57 @@ async def test_a_reload_that_removes_a_key_ends_its_idle_streams_and_keeps_its_s
             assert (await post(gp, mcp_session_id="s-1", **key("anna")).answer()).status == 401
             assert (await post(gp, mcp_session_id="s-1", **key("otto")).answer()).status == 404
             assert len(upstream.received) == 2
+
+
+# --- secrets ---
+
+
+PASSED = {name for name in ECHOES if name.endswith("-event")} | {"in-200", "no-choices"}
+"""JSON and streams in HTTP 200 pass as bytes, and nothing in them is masked."""
+
+
+async def printed(gp: Gateway, out: io.StringIO) -> dict[str, str]:
+    """Return what operators can read: the log, the metrics, the status, and the records of requests."""
+    await until(lambda: not gp.state.in_flight.busy)
+    parts = {page: (await own_part(page, gp.state)).decode() for page in ("/requests", "/story?id=asked")}
+    status = json.dumps(status_of(gp.state))
+    return {"log": out.getvalue(), "metrics": gp.state.metrics.exposition().decode(), "status": status, **parts}
+
+
+@pytest.mark.parametrize("name", sorted(ECHOES))
+async def test_no_secret_is_printed_that_a_server_quotes(name):
+    token = "planted-token-of-the-server-4711"
+    async with (
+        Scripted(answer=lambda _: minted(token)) as issuer,
+        Scripted(answer=lambda request: ECHOES[name](received(request))) as upstream,
+        gateway(**with_token(issuer, upstream), access=ACCESS) as gp,
+    ):
+        with logged(gp.state) as out:
+            got = await post(gp, CALL, x_request_id="asked", **key("anna")).answer()
+            shown = await printed(gp, out)
+    if name not in PASSED:
+        shown["reply"] = f"{got.headers}\n{got.body.decode('utf-8', 'replace')}"
+    assert token in received(upstream.received[0])
+    for place, text in shown.items():
+        assert_silent(text, [token, KEYS["anna"], SECRET], place)
+
+
+async def test_neither_arguments_nor_results_nor_sessions_are_printed():
+    planted = ["planted-argument-4711", "planted-result-4711", "planted-session-4711"]
+    result = {**RESULT, "id": "call-1", "result": {"content": [{"type": "text", "text": planted[1]}]}}
+    call = {**CALL, "params": {"name": "slow", "arguments": {"secret": planted[0]}}}
+    async with (
+        Scripted(answer=lambda _: [Send(reply(result, mcp_session_id=planted[2]))]) as upstream,
+        gateway(**servers(upstream), access=ACCESS) as gp,
+    ):
+        with logged(gp.state) as out:
+            await post(gp, INITIALIZE, **key("anna")).answer()
+            got = await post(gp, call, x_request_id="asked", mcp_session_id=planted[2], **key("anna")).answer()
+            foreign = await post(gp, call, mcp_session_id=planted[2], **key("otto")).answer()
+            shown = await printed(gp, out)
+    assert (got.status, got.json(), foreign.status) == (200, result, 404)
+    for place, text in {**shown, "refusal": foreign.body.decode()}.items():
+        assert_silent(text, planted, place)
 
 
 # --- what operators see ---
