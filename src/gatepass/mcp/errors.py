@@ -44,8 +44,9 @@ class McpProtocol(ClientProtocol):
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
         """Return a JSON-RPC error with the id of the message."""
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
-        is_path = isinstance(error, UnknownPath)
-        if action := "Use a URL `http://HOST/mcp/NAME`." if is_path else action_of(error.code, error.hop):
+        if isinstance(error, UnknownPath):  # its documentation names the base URL of models
+            data["action"] = "Use a URL `http://HOST/mcp/NAME`."
+        elif action := action_of(error.code, error.hop):
             data["action"] = action
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s

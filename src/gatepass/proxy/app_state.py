@@ -531,5 +531,5 @@ def _sample(state: AppState) -> Sample:
         learned,
         store,
         {name: name in rejections for name, one in state.upstreams.items() if one.holder is not None},
-        None if state.mcp is None else (len(state.in_flight.ends_at_drain), state.limits.mcp_streams),
+        None if state.mcp is None else (len(state.in_flight.open_idle_streams), state.limits.mcp_streams),
     )

@@ -72,7 +72,7 @@ class InFlightRequests:
         """Whether requests on new connections are refused; set some time after `draining`."""
         self.concurrency = Concurrency(limit, callers)
         self.idle_streams = Concurrency(most_idle_streams, callers, IDLE_STREAMS)
-        self.ends_at_drain: dict[InFlightRequest, str] = {}
+        self.open_idle_streams: dict[InFlightRequest, str] = {}
         """The idle streams in flight, each with its caller."""
         self.requests: set[InFlightRequest] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -116,7 +116,7 @@ class InFlightRequests:
 
     def end_idle_streams(self, why: str) -> None:
         """End each idle stream without an error: its client opens it again, with a key that is valid then."""
-        for request in tuple(self.ends_at_drain):
+        for request in tuple(self.open_idle_streams):
             request.cancel(Draining(f"{why}. Open the stream again."))
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
@@ -178,26 +178,26 @@ class InFlightRequest(CancelScope):
 
     @property
     def is_idle_stream(self) -> bool:
-        return self in self._in_flight.ends_at_drain
+        return self in self._in_flight.open_idle_streams
 
     def claim_idle_stream(self, caller: str) -> None:
         """Count the request for `caller` as a stream that may wait for events for hours, until `release_idle_stream`.
 
-        It then does not count as one of the caller's requests, and ends when a drain begins. Raises: Overloaded, and
-        Draining if it has begun.
+        It then does not count as one of the caller's requests, and ends with `end_idle_streams`. Raises: Overloaded,
+        and Draining if a drain has begun.
         """
         in_flight = self._in_flight
         if in_flight.draining:
             raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
         in_flight.idle_streams.claim(caller, None)
-        in_flight.ends_at_drain[self] = self.memory.caller = caller
+        in_flight.open_idle_streams[self] = self.memory.caller = caller
         if self._caller is not None:
             in_flight.concurrency.release(self._caller)
             self._caller = None
 
     def release_idle_stream(self) -> None:
         """End what `claim_idle_stream` began, if it did."""
-        caller = self._in_flight.ends_at_drain.pop(self, None)
+        caller = self._in_flight.open_idle_streams.pop(self, None)
         if caller is not None:
             self._in_flight.idle_streams.release(caller)
 

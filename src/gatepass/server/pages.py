@@ -279,7 +279,7 @@ def status_of(state: AppState) -> dict[str, Any]:
 def _mcp_status(state: AppState, mcp: McpServers) -> dict[str, Any]:
     sessions, upstreams = mcp.sessions.counts(), {name: state.upstreams[MCP_UPSTREAM + name] for name in mcp.by_name}
     return {
-        "streams": len(state.in_flight.ends_at_drain),
+        "streams": len(state.in_flight.open_idle_streams),
         "servers": {
             name: {
                 "host": upstream.host,

@@ -117,7 +117,7 @@ async def run(
     assert failed == []
     in_flight = state.in_flight
     assert (in_flight.busy, in_flight.held.total_bytes, sum(in_flight.concurrency.by_caller.values())) == (0, 0, 0)
-    assert (in_flight.ends_at_drain, sum(in_flight.idle_streams.by_caller.values())) == ({}, 0)
+    assert (in_flight.open_idle_streams, sum(in_flight.idle_streams.by_caller.values())) == ({}, 0)
     assert not state.periodic_checks.members
     return ends, is_over, outcomes
 
@@ -153,7 +153,7 @@ async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act, t
     else:
         await state.in_flight.begin_drain(state.clock, 0)
     await asyncio.wait_for(task, timeout=5)
-    assert (state.in_flight.ends_at_drain, sum(state.in_flight.idle_streams.by_caller.values())) == ({}, 0)
+    assert (state.in_flight.open_idle_streams, sum(state.in_flight.idle_streams.by_caller.values())) == ({}, 0)
     assert set(ends.attempts.values()) <= {1}
     assert list(ends.requests.values()) == [1]
     assert client.data in (b"", b"data: {}\n\n") or client.status == 503
