@@ -34,8 +34,12 @@ SLICE_BYTES = 256 * 1024
 """A larger body is written in slices of this size, so that the transport never buffers all of it."""
 
 ID_LINE = b"\r\nx-request-id: "
-KNOWN_IDS = 8
-"""Ids of earlier requests on a connection by which a late reply to one of them is recognized."""
+KNOWN_IDS = 32
+"""Ids of earlier requests on a connection by which a late reply to one of them is recognized.
+
+A later reply to an older request would pass as the reply to this one. An upstream that needs 1 to 10 ms a request and
+repeats replies up to 30 ms later was up to 12 requests behind.
+"""
 
 CONTINUE, SWITCHING = 100, 101
 
