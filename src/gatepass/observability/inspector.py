@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from heapq import merge
 from sys import getsizeof
 
 import msgspec
@@ -83,9 +84,8 @@ class Inspector(Observer):
             self._evict()
 
     def newest(self) -> Iterator[InspectedRequest]:
-        """Yield the requests, those that ended last first."""
-        yield from reversed(self._requests)
-        yield from reversed(self._anonymous)
+        """Return the requests, those that ended last first."""
+        return merge(reversed(self._requests), reversed(self._anonymous), key=_ended_s, reverse=True)
 
     def limit(self, limit_bytes: int) -> None:
         """Keep at most `limit_bytes` from now on."""
@@ -98,6 +98,10 @@ class Inspector(Observer):
         while self._requests and self.held_bytes > self.limit_bytes:
             self.held_bytes -= self._requests.popleft().size_bytes
             self.evicted += 1
+
+
+def _ended_s(request: InspectedRequest) -> float:
+    return request.arrived_s + (request.duration_s or 0.0)
 
 
 def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:

@@ -56,6 +56,15 @@ def test_a_flood_without_a_key_evicts_no_other_request():
     assert len(kept(inspector)) == ANONYMOUS + 1
 
 
+def test_requests_without_a_key_stand_among_the_others_by_their_end():
+    inspector = Inspector()
+    inspector.limit(9 * RECORD_BYTES)
+    for arrived_s, name in enumerate(("app 0", "unknown 1", "app 2", "unknown 3", "app 4")):
+        caller = "app" if name.startswith("app") else ""
+        inspector.request_ended(ended(access(name, caller=caller), arrived_s=float(arrived_s)))
+    assert kept(inspector) == ["app 4", "unknown 3", "app 2", "unknown 1", "app 0"]
+
+
 def request(record: AccessRecord, *attempts: AttemptRecord, duration_s: float | None = 2.0) -> InspectedRequest:
     last = None
     for one in attempts:
