@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from docs.entries import table
 
 from gatepass.config.document import dotted, lookup
-from gatepass.config.environment import LIMIT_VARIABLES, SECRETS
+from gatepass.config.environment import LIMIT_VARIABLES
 from gatepass.config.model import Limits
-from gatepass.config.references import PREFIX
+from gatepass.config.references import PREFIX, SECRET_VARIABLES
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def environment_section() -> str:
     """Return the section of the page of the settings."""
     of_file = {name: variable for name, variable in VARIABLES.items() if variable.with_file}
     others = {name: variable for name, variable in VARIABLES.items() if not variable.with_file}
-    return f"""{TITLE.replace("{SECRETS}", ", ".join(f"`{PREFIX}{name}_FILE`" for name in sorted(SECRETS)))}
+    return f"""{TITLE.replace("{SECRETS}", ", ".join(f"`{PREFIX}{name}_FILE`" for name in sorted(SECRET_VARIABLES)))}
 {table(HEAD, map(row, others, others.values()))}
 
 ### Variables that also work with a file

@@ -8,8 +8,9 @@ import trustme
 from docs.environment_reference import VARIABLES
 from docs.generate import FOLDER
 
-from gatepass.config.environment import CLIENT_KEY_VARIABLE, NAMES, SECRETS
+from gatepass.config.environment import CLIENT_KEY_VARIABLE, NAMES
 from gatepass.config.load import load
+from gatepass.config.references import SECRET_VARIABLES
 
 PAGE = (FOLDER / "configuration.md").read_text().partition("## Environment variables")[2]
 URL = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
@@ -23,9 +24,9 @@ KEYS = {"GATEPASS_KEYS": "k" * 32}
 
 
 def test_exactly_the_existing_variables_have_an_entry():
-    plain = {name for name in NAMES if name.removesuffix("_FILE") not in SECRETS or name in SECRETS}
+    plain = {name for name in NAMES if name.removesuffix("_FILE") not in SECRET_VARIABLES or name in SECRET_VARIABLES}
     assert set(VARIABLES) == plain | {"CONFIG", CLIENT_KEY_VARIABLE}
-    for secret in SECRETS:
+    for secret in SECRET_VARIABLES:
         assert f"`GATEPASS_{secret}_FILE`" in PAGE
 
 

@@ -31,7 +31,14 @@ from gatepass.config.document import (
     with_value,
 )
 from gatepass.config.model import Limits
-from gatepass.config.references import PREFIX, VARIABLES_BY_TYPE, Reference, UnresolvedReference, own_variables
+from gatepass.config.references import (
+    PREFIX,
+    SECRET_VARIABLES,
+    VARIABLES_BY_TYPE,
+    Reference,
+    UnresolvedReference,
+    own_variables,
+)
 from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named
 
 
@@ -53,8 +60,6 @@ SHARED = (
     *("CA_FILE", "PROXY", "ALLOW_PLAIN_HTTP", "HOST", "PORT", "CONTROL_SOCKET"),
 )
 REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
-SECRETS = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
-"""Variables that also exist as …_FILE."""
 TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}
 """Variables of only one type of credential, from which gatepass derives the type."""
 
@@ -63,7 +68,7 @@ LIMIT_VARIABLES: Mapping[str, SettingPath] = MappingProxyType(
     {f"LIMITS_{name.upper()}": ("limits", name) for name in Limits.model_fields}
 )
 """The variable of each setting under `limits`. It overrides the file."""
-NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *LIMIT_VARIABLES, *(f"{name}_FILE" for name in SECRETS)))
+NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *LIMIT_VARIABLES, *(f"{name}_FILE" for name in SECRET_VARIABLES)))
 """Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
 CLIENT_KEY_VARIABLE = "KEY"
 """The API key that `gatepass doctor --url` sends to a running gatepass; users may export it for all commands."""
@@ -162,7 +167,7 @@ class VariableValue:
 
 def variable_value(values: Mapping[str, str], name: str) -> VariableValue | None:
     """Return the value of the variable `name`, or of the file that `…_FILE` names."""
-    if name in SECRETS and (file := values.get(f"{name}_FILE")):
+    if name in SECRET_VARIABLES and (file := values.get(f"{name}_FILE")):
         try:
             return VariableValue(f"{name}_FILE", Reference.to_file(file), file)
         except UnresolvedReference as error:
@@ -170,7 +175,7 @@ def variable_value(values: Mapping[str, str], name: str) -> VariableValue | None
     value = values.get(name)
     if value is None:
         return None
-    return VariableValue(name, Reference.to_variable(f"{PREFIX}{name}", value) if name in SECRETS else value)
+    return VariableValue(name, Reference.to_variable(f"{PREFIX}{name}", value) if name in SECRET_VARIABLES else value)
 
 
 class _Reading:
@@ -180,7 +185,7 @@ class _Reading:
 
     def reject_unknown(self) -> None:
         self.document.problems += unknown_variables(self._values)
-        for name in SECRETS:
+        for name in SECRET_VARIABLES:
             if name in self._values and f"{name}_FILE" in self._values:
                 self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")
 
@@ -271,7 +276,7 @@ class _Reading:
         found = variable_value(self._values, name)
         if found is None:
             if name in REQUIRED and not (name == "TOKEN_URL" and "ISSUER" in self._values):
-                also = f" (or {PREFIX}{name}_FILE)" if name in SECRETS else ""
+                also = f" (or {PREFIX}{name}_FILE)" if name in SECRET_VARIABLES else ""
                 self._problem(path, f"is missing: set {PREFIX}{name}{also}")
         elif found.fault is not None:
             self._problem(path, found.fault, found.name)

@@ -189,6 +189,8 @@ VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
     },
     "static": {"TOKEN": ("token",)},
 }
+SECRET_VARIABLES = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
+"""Variables that also exist as …_FILE."""
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
 
 

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 from gatepass.config.document import dotted
-from gatepass.config.references import PREFIX, VARIABLES_BY_TYPE
+from gatepass.config.references import PREFIX, SECRET_VARIABLES, VARIABLES_BY_TYPE
 from gatepass.errors import TokenUnavailable
 
 ENVIRONMENT_CREDENTIAL = "token"
@@ -72,7 +72,8 @@ class TokenReissued(TokenUnavailable):
 def setting(credential: str, name: str) -> str:
     """Return the full name of a setting, with its environment variable if the environment configures the credential."""
     variable = VARIABLES.get(name) if credential == ENVIRONMENT_CREDENTIAL else None
-    return f"credentials.{credential}.{name}{f' ({PREFIX}{variable})' if variable else ''}"
+    also = f" or {PREFIX}{variable}_FILE" if variable in SECRET_VARIABLES else ""
+    return f"credentials.{credential}.{name}{f' ({PREFIX}{variable}{also})' if variable else ''}"
 
 
 def setting_hint(credential: str, name: str | None) -> str:

@@ -12,7 +12,7 @@ import respx
 
 from gatepass.clock import SystemClock
 from gatepass.errors import Fault, TransportFault
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.source import build_source
 from gatepass.tokens.token_endpoint import TokenEndpointClient, display_host, issuer_client
 from gatepass.tokens.token_reply import TokenReplyFormat
@@ -103,6 +103,17 @@ async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(
     issuer.otherwise = Broken(Fault.CONNECT)
     failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
     assert failure.reason == f"no connection to portal.example: refused; check {names}, and whether the issuer is up"
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("client_id", "GATEPASS_CLIENT_ID"),
+        ("client_secret", "GATEPASS_CLIENT_SECRET or GATEPASS_CLIENT_SECRET_FILE"),
+    ],
+)
+def test_a_setting_names_each_variable_that_may_hold_it(name, variables):
+    assert setting("token", name) == f"credentials.token.{name} ({variables})"
 
 
 VERIFY = (
