@@ -260,6 +260,22 @@ async def test_a_silent_issuer_is_waited_for_ten_seconds_and_its_upstream_is_ski
     assert upstream.received == []
 
 
+async def test_a_credential_is_not_tried_if_the_one_that_it_presents_fails():
+    async with Scripted(MINTED) as issuer, Scripted(REFUSED) as machine, Scripted(answer=strict) as upstream:
+        exchange = oauth2(issuer.url)["c"] | {"grant_type": "token_exchange", "subject_credential": "machine"}
+        blocks = one(upstream, {"c": exchange, "machine": oauth2(machine.url)["c"]})
+        first, *others = await found(blocks)
+        assert (first.hop, first.outcome) == ("credential:machine", FAILS)
+        assert others == [
+            Check("credential:c", SKIPPED, "its subject_credential machine failed"),
+            Check("upstream:chat", SKIPPED, "its credential was not tried"),
+        ]
+        async with aclosing(diagnose(Config.model_validate(blocks), model="any")) as steps:
+            tokens = [step.hop async for step in steps if step.what == "token"]
+    assert tokens == ["credential:machine", "credential:c"]
+    assert issuer.received == []
+
+
 async def test_a_refresh_token_that_is_kept_nowhere_is_not_used_up():
     async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
         blocks = one(upstream, oauth2(issuer.url))

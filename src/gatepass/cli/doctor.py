@@ -368,6 +368,7 @@ async def diagnose(
     """
     from gatepass.cli.probe import check_store
     from gatepass.cli.reach import StepOutcome
+    from gatepass.config.credential.kinds import chain_of
 
     async with open_state(config, clock) as state:
         tested = _tested(state, calls, model) if mcp is None else {MCP_UPSTREAM + mcp: {}}
@@ -376,9 +377,10 @@ async def diagnose(
             begin("store", "store")
             yield await check_store(state, config.store)
         used = {state.upstreams[name].settings.credential for name in tested}
-        # credentials first: an upstream without a token cannot be tested
-        for name in [name for name in state.holders if is_whole or name in used]:
-            async for step in _test_credential(state, name, begin):
+        # credentials first: an upstream without a token cannot be tested, nor a credential that presents it
+        chains = [chain_of(name, config.credentials) for name in state.holders if is_whole or name in used]
+        for name in dict.fromkeys(name for chain in chains for name in reversed(chain)):
+            async for step in _test_credential(state, name, begin, without):
                 if step.what == "token" or step.failed:
                     results = {StepOutcome.FAILS: "failed", StepOutcome.SKIPPED: "was not tried"}
                     without[name] = results.get(step.outcome, "")
@@ -417,10 +419,14 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
     return {name: wanted for name, wanted in tested.items() if wanted or not asked}
 
 
-async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIterator[Step]:
+async def _test_credential(
+    state: AppState, name: str, begin: Begin, without: Mapping[str | None, str]
+) -> AsyncIterator[Step]:
+    """Yield the steps of a credential. `without` has why the credentials before it have no token."""
     from gatepass.cli.probe import check_token
-    from gatepass.cli.reach import issuer_server, reach
+    from gatepass.cli.reach import Step, StepOutcome, issuer_server, reach
     from gatepass.config.checks import has_unshared_refresh_token
+    from gatepass.config.credential.kinds import chain_of
 
     if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
         if (server := issuer_server(name, state.config.credentials[name])) is not None:
@@ -428,6 +434,11 @@ async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIte
                 yield step
                 if step.failed:
                     return
+        _, *presented = chain_of(name, state.config.credentials)
+        if presented and (reason := without.get(presented[0])):
+            why = f"its subject_credential {presented[0]} {reason}"
+            yield Step(f"credential:{name}", "token", StepOutcome.SKIPPED, why)
+            return
         state.start_holder(name)
     begin(f"credential:{name}", "token")
     yield await check_token(state, name, state.holders[name])
