@@ -220,10 +220,13 @@ async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
     assert (tmp_path / "gatepass.yaml").read_text().count("# Not proven: upstream:llm connect") == 2
 
 
-async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
+async def test_only_a_base_url_without_its_version_is_asked_again_with_the_right_one_as_default(tmp_path):
     async with servers() as url:
-        result = await run(tmp_path, answers=(url, "key", SECRET, "y", f"{url}/v1", "", "other", ""))
+        login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET)
+        result = await run(tmp_path, answers=(*login, "y", "", "other", ""))
     assert result.exit_code == 0, result.output
+    assert result.output.count("Base URL of the LLM gateway") == 2
+    assert f"Base URL of the LLM gateway [{url}/v1]" in result.output
     assert f"Set upstreams.llm.base_url to {url}/v1." in result.output
     assert f"base_url: {url}/v1" in (tmp_path / "gatepass.yaml").read_text()
 

@@ -329,7 +329,7 @@ class Report:
 
 def described(step: Step) -> dict[str, object]:
     fields = asdict(step) | {"outcome": step.outcome.name.lower(), "seconds": round(step.seconds, 3)}
-    return {name: value for name, value in fields.items() if name != "proves"}
+    return {name: value for name, value in fields.items() if name not in ("proves", "base_url")}
 
 
 def line_of(step: Step) -> str:

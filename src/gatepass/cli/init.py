@@ -128,7 +128,7 @@ RELATED: Mapping[str, tuple[str, ...]] = {
     "resolve": ("proxy",),
     "connect": ("proxy",),
     "proxy": ("proxy",),
-    "models": ("base_url",),  # most often it lacks the version
+    "models": ("base_url",),
 }
 """Questions about the network that are asked only after this step failed."""
 KEEPS: Mapping[str, str] = MappingProxyType(
@@ -411,6 +411,11 @@ class Setup:
             elif failed.what != "configuration" and not click.confirm("Answer again?", default=True):
                 self.notes.append(f"{failed.hop} {failed.what}: {failed.why}")
                 return
+            if failed.base_url:  # the other answers are right
+                self.answers["base_url"] = failed.base_url
+                self.ask("base_url", again=True)
+                again = False
+                continue
             again = True
             extra = RELATED.get(failed.what, ())
             if failed.what == "token":

@@ -245,7 +245,8 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         if isinstance(error, UpstreamErrorReply) and error.http_status in NO_LIST:
             if (base_url := await _base_url_with_version(state, upstream, limit)) is not None:
                 why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
-                return step(StepOutcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
+                found = step(StepOutcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
+                return replace(found, base_url=base_url)
             listing = upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts)
             path = urlsplit(listing.url).path
             return step(

@@ -50,6 +50,7 @@ class Step:
       gatepass.
     - `advice`: empty if no action is necessary, or if `why` contains it.
     - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
+    - `base_url`: the URL of the upstream that works instead, if the configured one lacks the version.
     """
 
     hop: str
@@ -59,6 +60,7 @@ class Step:
     advice: str = ""
     seconds: float = field(default=0.0, compare=False)
     proves: bool = True
+    base_url: str = ""
 
     @property
     def failed(self) -> bool:
