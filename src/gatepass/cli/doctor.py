@@ -69,7 +69,7 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
     "--as",
     "agent_host",
     type=click.Choice(AGENT_HOSTS),
-    help="Send the request of this program to MODEL, which may be billed, and print what to set in it."
+    help="Send the request of this program to MODEL, which may be billed. If it works, print what to set in it."
     " Without --call and --url.",
 )
 @click.option("--mcp", metavar="NAME", help="Test this MCP server alone, and print what to set in its clients.")
@@ -128,12 +128,12 @@ def doctor(
     from gatepass.config.environment import SOURCE
 
     loaded = load_or_exit(path)
-    report = Report(as_json=as_json, names_variables=loaded.source == SOURCE)
+    report, settings = Report(as_json=as_json, names_variables=loaded.source == SOURCE), ""
     try:
         allowed = find_key(loaded.config, caller)
         calls = _calls(loaded.config, model, operation, allowed) if call else []
         if agent_host is not None and model is not None:
-            calls, report.settings = _calls_of_host(loaded.config, agent_host, model, allowed)
+            calls, settings = _calls_of_host(loaded.config, agent_host, model, allowed)
             model = None  # its other operations are not tested
         if mcp is not None:
             settings = _settings_of_mcp(loaded.config, mcp)
@@ -142,7 +142,7 @@ def doctor(
         if problem := _unknown_host(loaded.config.server.host):
             report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
         asyncio.run(report.show(diagnose(loaded.config, calls, model=model, mcp=mcp, begin=report.begin)))
-        if mcp is not None and not report.has_failed:
+        if not report.has_failed:
             report.settings = settings
         sys.exit(report.finish())
     except NoCall as error:
