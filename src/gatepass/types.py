@@ -274,8 +274,11 @@ class Upload(Protocol):
         ...
 
 
-class OutboundRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
-    """A request to an upstream or to an issuer. `upload` is sent instead of `body`, if set."""
+class OutboundRequest(Hidden, msgspec.Struct, frozen=True):
+    """A request to an upstream or to an issuer. `upload` is sent instead of `body`, if set.
+
+    The garbage collector tracks it: `reauthorize` and `upload` refer to the attempt, from which it may be reached.
+    """
 
     method: str
     url: str

@@ -1,12 +1,14 @@
 import copy
+import gc
 import json
 import pickle
+import weakref
 from typing import Any
 
 import msgspec
 import pytest
 
-from gatepass.types import Call, EmbeddingsOptions, Operation, RuleEdits, Secret, header
+from gatepass.types import Call, EmbeddingsOptions, Operation, OutboundRequest, RuleEdits, Secret, header
 
 
 def test_a_secret_is_not_printed():
@@ -59,3 +61,19 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
     call = Call(**values)
     assert call.with_body(b"b", "e", "f") == msgspec.structs.replace(call, body=b"b", adapted=("a", "e", "f"))
     assert call.with_body(b"a") == call
+
+
+class Sender:
+    """Keeps the request that calls it before it is sent, as a transport with a log would."""
+
+    def __init__(self) -> None:
+        self.request = OutboundRequest("POST", "https://llm.example/v1/models", reauthorize=self.current)
+
+    def current(self) -> None:
+        return None
+
+
+def test_a_request_that_refers_back_to_its_sender_is_freed():
+    sender = weakref.ref(Sender())
+    gc.collect()
+    assert sender() is None
