@@ -147,8 +147,10 @@ async def test_the_script_of_the_page_gets_its_answer_by_arguments_and_by_variab
 
 
 def test_each_script_of_the_page_leads_to_gatepass() -> None:
-    scripts = of_agents("python")
+    *scripts, servers = of_agents("python")
     assert len(scripts) == 4
+    compile(servers, "the page", "exec")
+    assert '"url": "http://gatepass.example:8080/mcp/search"' in servers
     for script in scripts:
         compile(script, "the page", "exec")
         assert 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
