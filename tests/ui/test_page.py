@@ -11,7 +11,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.ui import documents
 from tests.ui.conftest import OpenPage
 from tests.ui.fake import KEY, STATIC, Fake, error
@@ -644,6 +644,22 @@ def test_a_chat_of_the_playground_is_streamed_and_remembered(
     assert first == [asked]
     assert second == [asked, {"role": "assistant", "content": "A lighthouse"}, {"role": "user", "content": "Where?"}]
     assert faults == []
+
+
+def test_the_playground_asks_nothing_before_it_knows_the_models(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(signed_in)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/api/models", hold)
+    page.goto(f"{signed_in}#/playground")
+    expect(page.get_by_role("heading", name="Playground")).to_be_visible()
+    wait_for(lambda: held, page)
+    expect(page.get_by_role("button", name="Send")).to_have_count(0)
+    held[0].continue_()
+    expect(page.get_by_label("model")).to_have_value("gpt-4o")
 
 
 def test_a_refused_answer_of_the_playground_leads_to_its_request(

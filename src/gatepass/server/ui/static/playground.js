@@ -55,10 +55,10 @@ export async function playground(page) {
     page.main.append(el("p.muted", {}, "The playground requires the key of an admin."));
     return;
   }
-  page.main.append(talk, form);
   const names = (await knownModels(page, "chat")).flat();
   models.append(...names.map((name) => el("option", { value: name })));
   model.value = names[0] ?? "";
+  page.main.append(talk, form); // not before, because the name of a model would replace a typed one
 }
 
 async function imagePart(file) {
