@@ -67,6 +67,7 @@ class RouteTable:
     """
 
     def __init__(self, config: Config) -> None:
+        self._has_upstreams = bool(config.upstreams)
         self._others = _OperationRoutes.of("", config)
         """For all operations that the configuration does not name."""
         operations = config.operations.items()
@@ -96,6 +97,10 @@ class RouteTable:
                 return targets
         if routes.rest:
             return routes.rest
+        if not self._has_upstreams:
+            raise ModelNotFound(
+                "This gatepass serves MCP servers and no models. Add `upstreams` to its configuration.", param="model"
+            )
         known = [name for name in routes.exact if may_see is None or may_see(name)]
         # A limited caller sees no patterns, because they could reveal names that it may not use.
         known += [pattern for pattern, _ in routes.globs] if may_see is None else []

@@ -86,6 +86,13 @@ def test_two_upstreams_without_models_have_no_default_route():
         table().resolve("chat", "m")
 
 
+def test_without_upstreams_there_are_mcp_servers_alone():
+    servers = RouteTable(Config.model_validate({"mcp": {"search": {"url": "http://127.0.0.1/mcp"}}}))
+    for model in ("gpt-4o", ""):
+        with pytest.raises(ModelNotFound, match=r"serves MCP servers and no models\. Add `upstreams`"):
+            servers.resolve("chat", model)
+
+
 def test_a_models_timeouts_replace_the_upstreams_one_by_one():
     routes = RouteTable(
         Config.model_validate(
