@@ -338,7 +338,7 @@ def test_filters_are_a_link_and_reach_the_list_and_the_stream(
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"#/requests\?upstream=corp-eu$"))
     expect(page.locator("tbody tr", has_text="bge-m3")).to_have_count(1)
-    wait_for(lambda: fake.opened[-1] == {"view": "requests", "upstream": "corp-eu"}, page)
+    wait_for(lambda: fake.opened[-1:] == [{"view": "requests", "upstream": "corp-eu"}], page)
     page.get_by_role("link", name="Clear").click()
     expect(page.locator("tbody tr", has_text="o3-mini")).to_have_count(1)
     page.get_by_label("outcome").select_option("error")
