@@ -564,3 +564,16 @@ async def test_a_base_path_precedes_the_path_of_a_server():
     async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream), server=server) as gp:
         assert (await gp.ask(LIST, f"/llm{PATH}", headers=ACCEPT).answer()).json() == RESULT
         assert (await gp.ask(LIST, PATH, headers=ACCEPT).answer()).status == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/mcp/tools", "/mcp/tools/mcp", "/v1/mcp"])
+async def test_a_wrong_path_names_the_servers_that_its_key_may_use(path: str):
+    both = {"keys": [{**ACCESS["keys"][0], "mcp": ["tools"]}, {**ACCESS["keys"][1], "models": ["m"]}]}
+    async with Scripted([]) as upstream, gateway(**servers(upstream), access=both) as gp:
+        anna, otto, nobody = [
+            await gp.ask(LIST, path, headers=ACCEPT | sent).answer()
+            for sent in (key("anna"), key("otto"), {"authorization": "Bearer unknown"})
+        ]
+    assert {one.status for one in (anna, otto, nobody)} == {404}
+    assert "(docs/mcp.md). This key may use: /mcp/tools. For its models" in anna.error["message"]
+    assert "may use" not in otto.error["message"] + nobody.error["message"]

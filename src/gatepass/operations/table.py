@@ -188,13 +188,16 @@ def operation_at(path: str, base_path: str = "") -> Operation | None:
     return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation
 
 
-def unknown_path_error(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
-    """Return the error for a `path` without an operation; `base_url` is the one that the client should use."""
+def unknown_path_error(path: str, base_path: str = "", base_url: str = "", servers: str = "") -> UnknownPath:
+    """Return the error for a `path` without an operation; `base_url` is the one that the client should use.
+
+    `servers` is the sentence with the MCP servers of the caller, after a space.
+    """
     where = base_url or base_path + PREFIXES[0]
     if f"{path.removeprefix(base_path)}/".startswith(_MCP):
         return UnknownPath(
             f"There is no MCP server at {path[:PATH_SHOWN_CHARS]}: one that `mcp` of the configuration names is at"
-            f" {base_path}/mcp/NAME (docs/mcp.md). For its models, a host of MCP uses {where} as the base URL."
+            f" {base_path}/mcp/NAME (docs/mcp.md).{servers} For its models, a host of MCP uses {where} as the base URL."
         )
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.

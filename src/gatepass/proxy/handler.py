@@ -278,8 +278,12 @@ def _unknown_path(context: RequestContext, path_profile: str | None) -> UnknownP
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.base_path
     profile = path_profile if path_profile in context.state.profiles else None
+    mcp = context.state.mcp
     return unknown_path_error(
-        client_request.mounted_at + client_request.path, base_path, base_url(client_request.headers, base_path, profile)
+        client_request.mounted_at + client_request.path,
+        base_path,
+        base_url(client_request.headers, base_path, profile),
+        "" if mcp is None else mcp.usable_by(context.caller),
     )
 
 

@@ -135,12 +135,12 @@ async def serve_mcp(
     access.caller, access.peer = caller.name, ""
     allowed = allowed_of(caller, name)
     if server is None or allowed is None:
-        usable = [one for one in servers.by_name if allowed_of(caller, one) is not None]
+        usable = servers.usable_by(caller)
         if server is not None:
             what = f"The key of {caller.name!r} may not use the MCP server {name!r}, {refusal_of(caller)}."
-            raise McpServerNotAllowed(f"{what}{_listed(usable)}")
+            raise McpServerNotAllowed(f"{what}{usable}")
         what = f"There is no MCP server {name[:100]!r} here." if name else "The path of an MCP server is /mcp/NAME."
-        raise UnknownPath(f"{what}{_listed(usable)}")
+        raise UnknownPath(f"{what}{usable}")
     state.authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")
     method = client_request.method
     if method not in _OPERATIONS:
@@ -168,10 +168,6 @@ async def serve_mcp(
         raise
     finally:
         in_flight_request.release_idle_stream()
-
-
-def _listed(usable: list[str]) -> str:
-    return f" This key may use: {', '.join(f'/mcp/{one}' for one in usable)}." if usable else ""
 
 
 def _cors(headers: Headers, origins: tuple[str, ...]) -> Headers:

@@ -15,8 +15,10 @@ from hashlib import sha256
 import msgspec
 
 from gatepass.clock import Clock
+from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
+from gatepass.mcp.access import allowed_of
 from gatepass.store.base import Store, StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, Hidden, Target
 
@@ -67,6 +69,11 @@ class McpServers:
         below = path[len(self._root) :]
         name = below.strip("/")
         return None if "/" in name or (name and not below.startswith("/")) else name
+
+    def usable_by(self, key: AccessKey) -> str:
+        """Return a sentence with the paths of the servers that `key` may use, after a space; "" for none."""
+        paths = [f"{self._root}/{name}" for name in self.by_name if allowed_of(key, name) is not None]
+        return f" This key may use: {', '.join(paths)}." if paths else ""
 
 
 @dataclass(slots=True)
