@@ -43,7 +43,7 @@ CONFIGURED = Check("credential:c", WORKS, "a key is configured; it does not expi
 class Hurried(SystemClock):
     """So much faster that bounds of ten seconds can be waited for."""
 
-    def __init__(self, times: float = 25) -> None:
+    def __init__(self, times: float = 10) -> None:
         self.times = times
 
     def now(self) -> float:
