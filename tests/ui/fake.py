@@ -57,10 +57,10 @@ class Fake:
         self.configuration = documents.configuration()
         self.capture: Document = deepcopy(self.overview["capture"])
         self.doctor = list(documents.DOCTOR)
-        self.doctor_step_s = 0.0
         self.answer_words = list(documents.ANSWER)
-        self.answer_step_s = 0.03
         self.answer_error = ""
+        self.parts: threading.Semaphore | None = None
+        """If set, doctor and the playground send a part for each release: a test sees each state until it goes on."""
         self.is_serving = True
         self.received: list[tuple[str, str, Any]] = []
         self.streams = 0
@@ -198,15 +198,20 @@ class Routes(BaseHTTPRequestHandler):
             status, document = fake.answer(self.command, path, query, body)
             self._reply(status, "application/json", json.dumps(document).encode(), {"cache-control": "no-store"})
 
+    def _wait_for_release(self) -> None:
+        if self.fake.parts:
+            self.fake.parts.acquire(timeout=60)
+
     def _doctor(self) -> Iterator[bytes]:
         for name, document in self.fake.doctor:
+            self._wait_for_release()
             yield f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
-            time.sleep(self.fake.doctor_step_s)
 
     def _answer(self) -> Iterator[bytes]:
         for word in self.fake.answer_words:
+            self._wait_for_release()
             yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': word}}]})}\n\n".encode()
-            time.sleep(self.fake.answer_step_s)
+            time.sleep(0.03)  # the page shows the pieces in a second
         if self.fake.answer_error:
             yield f"data: {json.dumps(error('upstream_closed', self.fake.answer_error, 'upstream:corp'))}\n\n".encode()
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from threading import Semaphore
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -606,12 +607,16 @@ def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: s
 
 
 def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    fake.doctor_step_s = 0.3
+    fake.parts = Semaphore(1)
     page = open_page(f"{signed_in}#/doctor")
     page.get_by_label("model", exact=True).fill("gpt-4o")
     page.get_by_label("with a real call").check()
     page.get_by_role("button", name="Test every hop").click()
-    expect(page.locator(".steps .begun")).to_have_count(1)
+    expect(page.locator(".steps .begun")).to_contain_text("configuration")
+    fake.parts.release(2)
+    expect(page.locator(".steps li[data-outcome=works]")).to_contain_text("configuration")
+    expect(page.locator(".steps .begun")).to_contain_text("fetch a token")
+    fake.parts.release(len(fake.doctor) - 3)
     expect(page.locator(".steps li[data-outcome=fails]")).to_contain_text("Set upstreams.corp.network.ca_file")
     expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
@@ -620,7 +625,7 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
 def test_a_chat_of_the_playground_is_streamed_and_remembered(
     open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
 ) -> None:
-    fake.answer_step_s = 0.1
+    fake.parts = Semaphore(1)
     fake.answer_words = ["A ", "light", "house"]
     page = open_page(f"{signed_in}#/playground")
     expect(page.get_by_label("model")).to_have_value("gpt-4o")
@@ -629,11 +634,13 @@ def test_a_chat_of_the_playground_is_streamed_and_remembered(
     page.get_by_label("message").fill("What is this?")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".said")).to_have_text("A ")
+    fake.parts.release(2)
     expect(page.locator(".said")).to_have_text("A lighthouse")
     expect(page.locator(".answered .small").first).to_have_text(
         re.compile(r"^First token after .* · 3 pieces · \d+ a second · in all .* Show the request$")
     )
     page.get_by_label("message").fill("Where?")
+    fake.parts = None
     fake.answer_error = "The upstream closed the connection."
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_text("The upstream closed the connection.")).to_be_visible()
@@ -650,6 +657,7 @@ def test_a_chat_of_the_playground_is_streamed_and_remembered(
 
 def test_the_playground_asks_nothing_before_it_knows_the_models(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(signed_in)
+    expect(page.get_by_text("Live")).to_be_visible()  # otherwise the start may show the view a second time
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -708,11 +716,13 @@ def test_the_menu_of_a_phone_keeps_the_header_in_place(open_page: OpenPage, sign
 
 def test_doctor_drops_a_step_that_never_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.doctor = [("begin", {"hop": "upstream:corp", "what": "tls"}), *documents.DOCTOR]
-    fake.doctor_step_s = 0.3
+    fake.parts = Semaphore(1)
     page = open_page(f"{signed_in}#/doctor")
     page.get_by_role("button", name="Test every hop").click()
     expect(page.locator(".steps .begun")).to_contain_text("tls")
+    fake.parts.release()
     expect(page.locator(".steps .begun")).to_contain_text("configuration")
+    fake.parts.release(len(fake.doctor) - 2)
     expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
 
 

@@ -41,6 +41,7 @@ from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.inspection import requests_listing, stories
 from gatepass.server.listening import (
     BACKLOG,
+    HANDSHAKE_S,
     NEXT_STOP,
     Acceptor,
     ConnectionCounts,
@@ -443,9 +444,11 @@ class DrainingServer(uvicorn.Server):
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
         are_last = [acceptor.stop() for acceptor in self._acceptors]
-        for listening in sockets or []:
-            if all(are_last):  # without workers the list is empty
+        if all(are_last):  # without workers the list is empty
+            for listening in sockets or []:
                 ignore_new_connections(listening)
+            await asyncio.sleep(HANDSHAKE_S)
+        for listening in sockets or []:
             await self._accept_waiting(listening)
         await self._stop_accepting()
         await super().shutdown(sockets=sockets)

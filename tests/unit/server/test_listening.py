@@ -154,3 +154,18 @@ def test_only_the_queue_is_accepted_after_new_connections_are_ignored() -> None:
         with pytest.raises(BlockingIOError):
             listening.accept()
     ignore_new_connections(listening)  # a closed socket is no error
+
+
+def test_a_handshake_that_has_begun_ends_after_new_connections_are_ignored() -> None:
+    with bind("127.0.0.1", 0) as listening, socket.socket() as client:
+        # the system then ignores the last packet of the handshake until data arrives
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        listening.listen()
+        listening.settimeout(5)
+        client.connect(listening.getsockname())
+        ignore_new_connections(listening)
+        client.sendall(b"GET")
+        accepted, address = listening.accept()
+        with accepted:
+            assert address == client.getsockname()
+            assert accepted.recv(3) == b"GET"
