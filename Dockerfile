@@ -11,11 +11,11 @@ WORKDIR /build
 COPY requirements/ requirements/
 RUN python -m venv backend \
  && python -m venv --without-pip /app \
- && backend/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
- && backend/bin/pip --python /app/bin/python install --no-compile --require-hashes --only-binary :all: -r requirements/demo.txt
+ && backend/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements/build.txt \
+ && backend/bin/pip --python /app/bin/python install --no-compile --no-deps --require-hashes --only-binary :all: -r requirements/demo.txt
 ARG EXTRAS=
 RUN for extra in $(echo "$EXTRAS" | tr ',' ' '); do \
-      backend/bin/pip --python /app/bin/python install --no-compile --require-hashes --only-binary :all: \
+      backend/bin/pip --python /app/bin/python install --no-compile --no-deps --require-hashes --only-binary :all: \
         -r "requirements/extra-$extra.txt" || exit 1; \
     done
 COPY LICENSE README.md pyproject.toml ./

@@ -35,11 +35,11 @@ setup: $(READY) ## Create .venv with everything the tests need, from the hash-lo
 $(READY): requirements/dev.txt pyproject.toml
 ifeq ($(UV),)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 else
 	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.txt
 	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 endif
 	@touch $@
@@ -56,10 +56,10 @@ demo: $(DEMO)/.ready ## Run the main job on embedded servers, 25 s; ONCE=1 ends 
 	@echo "Downloading 11 MB of packages into .venv-demo (95 MB on disk): 15 seconds, more on a slow network."
 ifeq ($(UV),)
 	@$(PYTHON) -m venv .venv-demo
-	@.venv-demo/bin/python -m pip install --quiet --require-hashes -r requirements/demo.txt
+	@.venv-demo/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/demo.txt
 else
 	@uv venv --quiet --allow-existing --python $(PYTHON) .venv-demo
-	@uv pip install --quiet --python .venv-demo/bin/python --require-hashes -r requirements/demo.txt
+	@uv pip install --quiet --python .venv-demo/bin/python --no-deps --require-hashes -r requirements/demo.txt
 endif
 	@touch $@
 
@@ -116,7 +116,7 @@ docs-site: .docs/.ready ## Build the documentation as a site in build/site; a wa
 
 .docs/.ready: requirements/docs.txt
 	$(PYTHON) -m venv .docs
-	.docs/bin/pip install --quiet --require-hashes -r requirements/docs.txt
+	.docs/bin/pip install --quiet --no-deps --require-hashes -r requirements/docs.txt
 	@touch $@
 
 # The first of these on the PATH. playwright has a driver for it, and downloads no browser.
@@ -142,7 +142,7 @@ ui-pictures: .site/.ready ## Take the pictures of the page in docs/images/ui: ha
 
 .site/.ready: requirements/site.txt
 	$(PYTHON) -m venv .site
-	.site/bin/pip install --quiet --require-hashes -r requirements/site.txt
+	.site/bin/pip install --quiet --no-deps --require-hashes -r requirements/site.txt
 	@touch $@
 
 golden: setup ## Write tests/golden/*.txt again: what users see, which tests/golden compares byte for byte
@@ -222,7 +222,7 @@ startup: setup ## Print import time, time to ready and idle memory
 pythons: ## The unit tier on every Python of PYTHONS that is here
 	@for python in $(PYTHONS); do \
 	  $$python --version >/dev/null 2>&1 || { echo "$$python: not here"; continue; }; \
-	  $$python -m venv .venv-$$python && .venv-$$python/bin/pip install -q --require-hashes -r requirements/dev.txt \
+	  $$python -m venv .venv-$$python && .venv-$$python/bin/pip install -q --no-deps --require-hashes -r requirements/dev.txt \
 	  && .venv-$$python/bin/pip install -q --no-deps --no-build-isolation -e . \
 	  && $(FREEING) .venv-$$python/bin/python -m pytest -q -n $(JOBS) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \
 	done
@@ -244,7 +244,7 @@ release-check: setup .release/.ready ## What can be tested of a release in a min
 
 .release/.ready: requirements/release.txt
 	$(PYTHON) -m venv .release
-	.release/bin/pip install --quiet --require-hashes -r requirements/release.txt
+	.release/bin/pip install --quiet --no-deps --require-hashes -r requirements/release.txt
 	@touch $@
 
 clean: ## Remove what these targets made

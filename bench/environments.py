@@ -20,7 +20,10 @@ LOCKS = {
     "litellm": REQUIREMENTS / "litellm.txt",
     "py-spy": REQUIREMENTS / "py-spy.txt",
 }
-PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:")
+PIP = (
+    "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+    "--no-deps", "--require-hashes", "--only-binary", ":all:",
+)  # fmt: skip
 INSTALL_S = 900
 NO_NGINX = "nginx is missing: install the package nginx-light (Debian, Ubuntu)"
 NGINX = GENERATED / "nginx" / "usr" / "sbin" / "nginx"

@@ -32,7 +32,7 @@ into() {
     environment=$1
     shift
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --require-hashes --only-binary :all: "$@"
+        --no-deps --require-hashes --only-binary :all: "$@"
 }
 
 python_packages() {
@@ -43,7 +43,7 @@ python_packages() {
 python_models() {
     "$python" -m venv "$1"
     into "$1" -r "$2"
-    into "$1" --no-deps -r "$3"
+    into "$1" -r "$3"
 }
 
 node_packages() {
