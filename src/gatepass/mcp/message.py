@@ -104,8 +104,8 @@ def read_message(body: bytes) -> McpMessage:
         method = _TEXT.decode(found.method)
     except _UNREADABLE_ERRORS:
         return UNREADABLE
-    # a server that reads the first of two methods must not execute a call that counts as a stream which waits
-    if method == LISTEN and [member.name for member in top_members(body)].count("method") > 1:
+    # a server that reads the first of two methods must not execute a call that counts as a read or a waiting stream
+    if (method in READS or method == LISTEN) and [member.name for member in top_members(body)].count("method") > 1:
         return UNREADABLE
     if _size(found.id) > LONGEST_ID_BYTES:  # no error could answer it
         return McpMessage("unreadable", method[:LONGEST_NAME_CHARS])

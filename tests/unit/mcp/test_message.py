@@ -269,6 +269,7 @@ def test_a_malformed_header_never_agrees_with_the_body(field: bytes, value: byte
             check_message(text, ((field, value),), McpAllowed(tools=("open",)))
 
 
-def test_a_call_does_not_pass_for_a_stream_that_waits() -> None:
-    text = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"subscriptions/listen"}'
+@pytest.mark.parametrize("method", [b"subscriptions/listen", b"ping"])
+def test_a_call_does_not_pass_for_a_waiting_stream_or_a_read(method: bytes) -> None:
+    text = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"%b"}' % method
     assert read_message(text) == McpMessage("unreadable")
