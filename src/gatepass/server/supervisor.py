@@ -222,8 +222,11 @@ class Worker:
         return self.ready_at.exists()
 
     def signal(self, number: int) -> None:
+        # Process.send_signal polls first: it can reap the process before asyncio does, which then knows no exit code
+        # (gh-127049 of CPython).
         if self.is_alive:
-            self.process.send_signal(number)
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     async def wait_until_ready(self) -> bool:
         """Wait until the worker is ready. Return False if it exits first, or after READY_S."""
