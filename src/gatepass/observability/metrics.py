@@ -337,9 +337,12 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class Metrics(Observer):
-    """The metrics of one app. Not global, because a process can have several."""
+    """The metrics of one app. Not global, because a process can have several.
 
-    def __init__(self) -> None:
+    `mask` hides secrets in names that clients choose.
+    """
+
+    def __init__(self, mask: Callable[[str], str] = str) -> None:
         self.series: dict[Labels, Series] = {}
         """By the caller, model, upstream and operation as a request has them. `of` finds those that are not here."""
         self._by_labels: dict[Labels, Series] = {}
@@ -369,6 +372,7 @@ class Metrics(Observer):
         self.bytes_in, self.bytes_out = client_bytes.of(("in",)), client_bytes.of(("out",))
         registry.register(self)
         ProcessCollector(registry=registry)
+        self._mask = mask
         self._of_mcp: McpMetrics | None = None
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
@@ -383,7 +387,7 @@ class Metrics(Observer):
     def of_mcp(self) -> McpMetrics:
         """Return what counts the messages to MCP servers, the same one at each call."""
         if self._of_mcp is None:
-            self._of_mcp = McpMetrics(self._registry)
+            self._of_mcp = McpMetrics(self._registry, self._mask)
         return self._of_mcp
 
     def of(self, key: Labels) -> Series:
@@ -585,21 +589,24 @@ MOST_MCP_NAMES = 200
 class McpMetrics:
     """Counts the messages that were sent to MCP servers. Made for the first one."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, mask: Callable[[str], str]) -> None:
+        self._mask = mask
         self._messages = Counts(registry, "gatepass_mcp_messages_total", ("upstream", "method", "tool", "outcome"))
         self._methods: dict[str, str] = {}
         self._tools: dict[str, str] = {}
 
     def count(self, access: AccessRecord, upstream: str) -> None:
-        method, tool = _bounded(self._methods, access.mcp_method), _bounded(self._tools, access.mcp_tool or NONE)
+        method = self._shown(self._methods, access.mcp_method)
+        tool = self._shown(self._tools, access.mcp_tool) if access.mcp_tool else NONE
         self._messages.add((upstream, method, tool, access.outcome))
 
-
-def _bounded(known: dict[str, str], name: str) -> str:
-    """Return `name`, or OTHER if it is not one of the first MOST_MCP_NAMES."""
-    if len(known) >= MOST_MCP_NAMES:
-        return known.get(name, OTHER)
-    return known.setdefault(name, name)
+    def _shown(self, known: dict[str, str], name: str) -> str:
+        """Return `name` without secrets, or OTHER if it is not one of the first MOST_MCP_NAMES."""
+        if (shown := known.get(name)) is None:
+            if len(known) >= MOST_MCP_NAMES:
+                return OTHER
+            shown = known[name] = self._mask(name)
+        return shown
 
 
 def _counter(name: str, labels: Labels, values: Iterable[tuple[Labels, float]]) -> Metric:

@@ -11,8 +11,10 @@ from gatepass.observability.metrics import (
     MAX_SERIES,
     MAX_TOKENS,
     METRICS,
+    MOST_MCP_NAMES,
     Counts,
     CredentialSample,
+    McpMetrics,
     Metrics,
     PoolSample,
     Sample,
@@ -329,3 +331,18 @@ async def test_many_series_are_formatted_while_the_event_loop_runs():
         metrics.of(("late", "gpt", "azure", f"operation-{iterations}"))
     assert iterations > 10
     assert scrape.result().count(b'outcome="ok"') >= MAX_SERIES
+
+
+def test_a_name_that_a_client_chose_has_no_secret_and_a_message_without_a_tool_has_none():
+    def message(method: str, tool: str) -> AccessRecord:
+        return AccessRecord("id", "POST", "/mcp/s", "mcp", mcp_method=method, mcp_tool=tool, outcome="ok")
+
+    messages = McpMetrics(registry := CollectorRegistry(), lambda name: name.replace("s3cret", "***"))
+    for number in range(MOST_MCP_NAMES + 1):
+        messages.count(message("tools/call", f"s3cret-{number}"), "mcp/s")
+    messages.count(message("tools/list", ""), "mcp/s")
+    text = generate_latest(registry).decode()
+    assert "s3cret" not in text
+    assert 'tool="***-0"' in text
+    assert 'tool="other"' in text
+    assert text.count('tool="none"') >= 1
