@@ -177,7 +177,8 @@ async def proxy_down(stage: Stage) -> dict[str, Any]:
 
 def proxy_answers(status: int, reason: str) -> Callable[[Stage], Any]:
     async def staged(stage: Stage) -> dict[str, Any]:
-        answer: Dialogue = [Send(f"HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\n\r\n".encode()), Fin()]
+        page = f"HTTP/1.1 {status} {reason}\r\ncontent-length: 19\r\n\r\n<h1>By rule 7.</h1>"
+        answer: Dialogue = [Send(page.encode()), Fin()]
         return upstream("https://llm.example", network={"proxy": await stage.server(answer)})
 
     return staged
@@ -367,7 +368,11 @@ FAULTS = {
         "upstream:chat proxy", proxy_answers(407, "Auth"), "407", "Check upstreams.chat.network.proxy_auth."
     ),
     "the proxy forbids the host": at(
-        "upstream:chat proxy", proxy_answers(403, "Forbidden"), "403", "Check upstreams.chat.network.proxy."
+        "upstream:chat proxy",
+        proxy_answers(403, "Forbidden"),
+        "403 Forbidden from 127.0.0.1:",
+        ": By rule 7.",
+        "Check upstreams.chat.network.proxy.",
     ),
     "the proxy of an http URL requires a password": at(
         "upstream:chat models", plain_proxy_password, "407", "Check upstreams.chat.network.proxy_auth."

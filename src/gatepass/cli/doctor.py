@@ -63,7 +63,7 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 @click.option(
     "--operation",
     type=click.Choice(CALL_OPERATIONS),
-    help="With --call: the operation. Default: the one that the model is declared for, else chat.",
+    help="With --call: the operation. Default: as the model is declared, else by its name.",
 )
 @click.option(
     "--as",
@@ -410,7 +410,7 @@ async def diagnose_for_page(
 def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:
     """Return the upstreams on the routes of `calls` and `model`, or all, each with its names of these models."""
     asked = [(call.operation, call.model) for call in calls]
-    if model is not None:
+    if model is not None and not asked:
         asked.append((operation_of(state.config, model), model))
     tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
     for operation, name in asked:

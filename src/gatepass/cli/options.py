@@ -151,9 +151,18 @@ def find_key(config: Config, name: str | None) -> AccessKey | None:
 
 
 def operation_of(config: Config, model: str) -> str:
-    """Return the operation of `model`, by its entry (or a glob), or by an `operations.NAME.model` that names it."""
+    """Return the operation of `model`: by its entry (or a glob), an `operations.NAME.model`, or else by its name."""
     from gatepass.normalize.rules import DeclaredModels
     from gatepass.proxy.models import Kinds, declared_kind
 
     entry = DeclaredModels(config).model("chat", model)
-    return OPERATION_OF_KIND[(None if entry is None else declared_kind(entry)) or Kinds(config).of(model)]
+    kind = (None if entry is None else declared_kind(entry)) or Kinds(config).of(model)
+    return OPERATION_OF_KIND[kind] if kind else operation_by_name(model)
+
+
+def operation_by_name(model: str) -> str:
+    """Return the operation that the name of a model suggests, as RAGFlow guesses it."""
+    from gatepass.normalize.profiles import guessed
+
+    # RAGFlow takes a model such as multilingual-e5-large for a chat model
+    return "embeddings" if "e5-" in model.lower() else OPERATION_OF_KIND[guessed(model)]

@@ -420,13 +420,13 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     except GatepassError as error:
         reason, advice = split_advice(error.message)
         advice, used_s = advice or default_advice(error, state.config), limit.used_s(state.clock)
-        result = f"{error.http_status} {error.public_code} after {used_s:.2f} s: {reason}"
+        result = f"{error.http_status} {error.public_code}: {reason}"
         # such an error blames the client, but here gatepass itself made the request
         failed_hop = hop if isinstance(error, CallerError) else error.hop
         return Step(failed_hop, what, StepOutcome.FAILS, f"{target_probe.what}: {result}", advice, used_s)
     rules = f"; {', '.join(learned)} {LEARNED}" if learned else ""
     used_s = limit.used_s(state.clock)
-    return Step(hop, what, StepOutcome.WORKS, f"{target_probe.what}: {status} in {used_s:.2f} s{rules}", "", used_s)
+    return Step(hop, what, StepOutcome.WORKS, f"{target_probe.what}: {status}{rules}", "", used_s)
 
 
 async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[str, tuple[str, ...]]:

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
-from gatepass.cli.options import OPERATION_OF_KIND
+from gatepass.cli.options import CALL_OPERATIONS, operation_by_name
 from gatepass.cli.probe import MODELS_SHOWN, STREAM_TOKENS, UNLISTED, split_advice
 from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
 from gatepass.config.wording import did_you_mean
 from gatepass.errors import OperationNotAllowed
+from gatepass.normalize.profiles import untyped
 from gatepass.observability.redaction import Redactor
 from gatepass.operations.table import samples
 from gatepass.protocols import PROTOCOLS
@@ -104,7 +105,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
         if not asked.call:
             return
         # a chat: most gateways support it, and its answer is short
-        chosen = asked.model or next((name for name in listed if model_kind(name) == "chat"), None)
+        chosen = asked.model or next((name for name in listed if operation_by_name(name) == "chat"), None)
         if chosen is None:
             yield Step(
                 HOP,
@@ -114,8 +115,9 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
                 "Name one: gatepass doctor MODEL --url URL --call.",
             )
             return
+        by_name = operation_by_name(chosen)
         for step in await _call_steps(
-            remote, chosen, asked.operation or OPERATION_OF_KIND.get(model_kind(chosen), "chat"), begin
+            remote, chosen, asked.operation or (by_name if by_name in CALL_OPERATIONS else "chat"), begin
         ):
             yield step
 
@@ -145,7 +147,7 @@ def _list_step(answer: Answer, listed: Sequence[str], asked: Asked, *, has_key: 
         return step
     count = "1 model" if len(listed) == 1 else f"{len(listed)} models"
     why = f"{count}, and the key is accepted" if has_key else f"{count}, and no key was required"
-    if (model := asked.model) and model not in listed:
+    if (model := asked.model) and untyped(model) not in listed:
         missing = f"the list has no model {model}{did_you_mean(model, list(listed)[:MODELS_SHOWN])}"
         return _step("models", StepOutcome.UNPROVEN if asked.call else StepOutcome.FAILS, missing, answer, UNLISTED)
     return _step("models", StepOutcome.WORKS, why, answer)
@@ -169,11 +171,7 @@ async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) 
             )
         else:
             timing = f", first byte after {answer.first_s:.2f} s, longest gap {answer.gap_s:.2f} s" * (what == "stream")
-            steps.append(
-                _step(
-                    what, StepOutcome.WORKS, f"{operation} with {model}: 200 in {answer.seconds:.2f} s{timing}", answer
-                )
-            )
+            steps.append(_step(what, StepOutcome.WORKS, f"{operation} with {model}: 200{timing}", answer))
     return steps
 
 
@@ -239,18 +237,6 @@ def checked_url(url: str) -> str | None:
     return url.rstrip("/")
 
 
-def model_kind(model: str) -> str:
-    """Return the kind of a model by its name, as RAGFlow guesses it: rerank, embedding, other or chat."""
-    name = model.lower()
-    # First, because the name of a reranker such as bge-reranker-v2-m3 also contains `bge`.
-    if "rerank" in name:
-        return "rerank"
-    if any(word in name for word in ("embed", "bge", "e5-")):
-        return "embedding"
-    # no client verifies these models
-    return "other" if any(word in name for word in ("whisper", "transcribe", "tts", "asr", "stt")) else "chat"
-
-
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
         found = msgspec.json.decode(body)
@@ -262,7 +248,8 @@ def _document(body: bytes) -> Mapping[str, Any]:
 def listed_models(body: bytes) -> list[str]:
     found = _document(body).get("data")
     entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
-    return [entry["id"] for entry in entries if isinstance(entry.get("id"), str)]
+    # RAGFlow's list has names with a suffix, which nobody types
+    return [untyped(entry["id"]) for entry in entries if isinstance(entry.get("id"), str)]
 
 
 def error_text(body: bytes) -> str:

@@ -31,6 +31,10 @@ _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
 _ANSWER = re.compile(b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}"))
 """The complete head of a reply to CONNECT, after interim replies. A line may end in a bare LF (RFC 9112 2.2)."""
 _BLANK_LINE = re.compile(rb"\n\r?\n")
+_LENGTH = re.compile(rb"\ncontent-length: *([0-9]{1,9})", re.IGNORECASE)
+_MARKUP = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+TEXT_BYTES, TEXT_CHARS, TEXT_S = 4096, 200, 0.2
+"""How much of a proxy's refusal is read and quoted, and how long it may take to follow the head."""
 
 FAILS_IN_TLS = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2)
 """asyncio raises TypeError if TLS inside TLS fails, and hides the reason (python/cpython#113214)."""
@@ -83,6 +87,8 @@ class Tunnel(asyncio.Protocol):
         self._proxy = proxy
         self._transport: asyncio.Transport | None = None
         self._received = b""
+        self._text: asyncio.TimerHandle | None = None
+        """Ends the wait for the text of a refusal."""
         self._refusal: asyncio.Future[TransportFault | None] = loop.create_future()
 
     async def opened(self) -> None:
@@ -127,7 +133,7 @@ class Tunnel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         answer = _ANSWER.match(self._received)
-        if answer is not None:
+        if answer is not None and not self._refusal.done():
             self._answered(answer)
         elif len(self._received) > HEAD_BYTES:
             self._refuse(f"the head of its reply is larger than {HEAD_BYTES} bytes")
@@ -137,23 +143,43 @@ class Tunnel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, ssl.SSLError):  # in TLS 1.3 the proxy rejects a client certificate after the handshake
             self._end(TransportFault(Fault.TLS, tls_detail(exc), sent=False))
+        if self._text is not None:
+            self._refuse_with_text()
         self._refuse("it closed the connection without an answer")
 
     def _answered(self, answer: re.Match[bytes]) -> None:
-        status, reason = answer[3].decode(), answer[4] or b""
-        if not status.startswith("2"):
-            text = "".join(char for char in reason.decode("latin-1") if char.isprintable())
-            self._refuse(f"{status} {self._proxy.mask(text)}".strip())  # the reason may quote the credentials
+        if not answer[3].startswith(b"2"):
+            length = _LENGTH.search(answer[0])
+            wanted = TEXT_BYTES if length is None else min(int(length[1]), TEXT_BYTES)
+            if len(self._received) - answer.end() >= wanted:
+                self._refuse_with_text()
+            elif self._text is None:
+                self._text = self._loop.call_later(TEXT_S, self._refuse_with_text)
         elif answer.end() < len(self._received):
             self._refuse("it sent data before the TLS handshake")
         elif self._transport is not None and not self._refusal.done():
             self._transport.pause_reading()  # the next bytes belong to the TLS handshake
             self._end(None)
 
+    def _refuse_with_text(self) -> None:
+        """Refuse with the proxy's status, its reason, its address and the text of its page, which name the rule."""
+        answer = _ANSWER.match(self._received)
+        if answer is None:
+            return
+        reason = "".join(char for char in (answer[4] or b"").decode("latin-1") if char.isprintable())
+        page = self._received[answer.end() : answer.end() + TEXT_BYTES].decode("utf-8", "replace")
+        # masked before it is cut: both may quote the credentials
+        text = " ".join(self._proxy.mask(_MARKUP.sub(" ", page)).split())[:TEXT_CHARS]
+        text = "".join(char for char in text if char.isprintable())
+        status = f"{answer[3].decode()} {self._proxy.mask(reason)}".strip()
+        self._refuse(f"{status} from {self._proxy.destination.authority.decode()}{': ' if text else ''}{text}")
+
     def _refuse(self, why: str) -> None:
         self._end(_proxy_fault(why))
 
     def _end(self, refusal: TransportFault | None) -> None:
+        if self._text is not None:
+            self._text.cancel()
         if not self._refusal.done():
             self._refusal.set_result(refusal)
 
@@ -484,7 +510,8 @@ class Http1Transport:
         ):
             reply.discard()
             # without a tunnel the proxy received the request, so this reply is not the upstream's
-            raise TransportFault(Fault.PROXY, "407 Proxy Authentication Required")
+            proxy = destination.proxy.destination.authority.decode()
+            raise TransportFault(Fault.PROXY, f"407 Proxy Authentication Required from {proxy}")
         coding = reply.named.get(b"content-encoding")
         if coding is None:
             return reply

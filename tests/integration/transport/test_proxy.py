@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +26,8 @@ from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 from tests.waiting import until
 
 OK = reply(b"fine")
+DENIED = b"HTTP/1.1 403 Forbidden\r\n"
+PORT = re.compile(r"127\.0\.0\.1:\d+")
 BASIC = "Basic " + base64.b64encode(b"user:pass word").decode()
 
 
@@ -100,13 +103,32 @@ async def refused(*dialogue: Move, auth: str | None = None, connect_s: float = 5
 )
 async def test_a_proxy_that_refuses_a_tunnel_is_quoted(line: bytes, detail: str):
     fault = await refused(Send(b"HTTP/1.1 " + line + b"\r\ncontent-length: 4\r\n\r\nbody"), Hold())
-    assert (fault.kind, fault.detail) == (Fault.PROXY, detail)
+    assert (fault.kind, PORT.sub("PROXY", fault.detail)) == (Fault.PROXY, f"{detail} from PROXY: body")
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "text"),
+    [
+        (
+            [Send(DENIED + b"\r\n"), Pause(0.05), Send(b"<style>p{}</style><h1>Blocked</h1>by <b>rule 7</b>"), Fin()],
+            ": Blocked by rule 7",
+        ),
+        ([Send(DENIED + b"content-length: 99\r\n\r\nrule 7\x1b[31m"), Hold()], ": rule 7[31m"),
+        ([Send(DENIED + b"content-length: 0\r\n\r\n"), Hold()], ""),
+        ([Send(DENIED + b"content-length: 9000\r\n\r\n" + b"a" * 9000), Hold()], ": " + "a" * 200),
+        ([Send(DENIED + b"content-length: 9000\r\n\r\n" + b"<style" * 1500), Hold()], ": " + "<style" * 33 + "<s"),
+    ],
+    ids=["a page until the close", "less than announced", "no page", "a long text", "no tag ends"],
+)
+async def test_the_text_of_a_refusal_names_the_rule_of_the_proxy(dialogue: Dialogue, text: str):
+    fault = await refused(*dialogue)
+    assert PORT.sub("PROXY", fault.detail) == f"403 Forbidden from PROXY{text}"
 
 
 async def test_a_proxy_that_quotes_its_credentials_is_masked():
     quoted = f"407 no {BASIC} nor pass word".encode()
-    fault = await refused(Send(b"HTTP/1.1 " + quoted + b"\r\n\r\n"), Hold(), auth="user:pass word")
-    assert fault.detail == "407 no Basic *** nor ***"
+    fault = await refused(Send(b"HTTP/1.1 " + quoted + b"\r\n\r\nalso not pass word"), Fin(), auth="user:pass word")
+    assert PORT.sub("PROXY", fault.detail) == "407 no Basic *** nor *** from PROXY: also not ***"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +207,10 @@ async def test_a_407_of_the_upstream_itself_is_its_reply(tls: tuple[ssl.SSLConte
 async def test_a_407_to_a_whole_url_is_the_proxys_refusal():
     async with Scripted([Send(reply(b"who?", 407))]) as proxy, through(proxy.url, "user:wrong") as hand:
         fault = await hand.fault("http://llm.example/")
-    assert (fault.kind, fault.detail) == (Fault.PROXY, "407 Proxy Authentication Required")
+    assert (fault.kind, fault.detail) == (
+        Fault.PROXY,
+        f"407 Proxy Authentication Required from {proxy.url.removeprefix('http://')}",
+    )
     assert (fault.sent, proxy.connections, len(proxy.received)) == (True, 1, 1), "the proxy has read the request"
 
 

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from gatepass.cli.options import CALL_OPERATIONS, OPERATION_OF_KIND, ROUTED_OPERATIONS
+from gatepass.cli.options import CALL_OPERATIONS, OPERATION_OF_KIND, ROUTED_OPERATIONS, operation_by_name
 from gatepass.config.routes import ModelKind, OfModel
 from tests.unit.cli.command_line import FILE, run_on
 
@@ -137,3 +137,17 @@ def test_json_has_the_steps_of_each_target(route):
     ]
     assert document["targets"][0]["steps"][-1].startswith("POST https://llm.example/v1/chat/completions")
     assert json.loads(route("gpt-9", "--json").stdout)["refused"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("model", "operation"),
+    [
+        ("gpt-4o", "chat"),
+        ("bge-m3", "embeddings"),
+        ("multilingual-e5-large", "embeddings"),
+        ("bge-reranker-v2", "rerank"),
+        ("whisper-1", "transcriptions"),
+    ],
+)
+def test_a_model_without_a_declared_kind_has_the_operation_of_its_name(model, operation):
+    assert operation_by_name(model) == operation
