@@ -61,7 +61,7 @@ def add_children(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n\n{tree}\n```\n"
 
 
-INDEXED = {"reference/http": "## Headers that gatepass adds to a reply", "errors": "## The error object"}
+INDEXED = {"reference/http": "## Headers that gatepass adds to a reply", "reference/errors": "## The error object"}
 """Pages that explain headers, each with the section that a search for one of them opens."""
 
 

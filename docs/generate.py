@@ -24,7 +24,7 @@ from docs.environment_reference import environment_section
 from docs.error_messages import MESSAGES
 from docs.http_reference import http_page
 from docs.log_events import EVENTS, FIELDS
-from docs.symptom_table import readme_table, symptoms_page
+from docs.symptom_table import readme_table, symptoms
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
@@ -49,7 +49,6 @@ from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSetti
 from gatepass.config.routes import Capabilities, Rules
 from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
 from gatepass.errors import (
-    CallerError,
     GatepassError,
     GatewayError,
     InternalError,
@@ -210,8 +209,8 @@ OUTPUT_OF: Mapping[str, str] = {
     "init": "getting_started.md#connect-your-llm-gateway",
     "serve": "operations/run.md",
     "check": "configuration.md#check-the-file",
-    "route": "operations/diagnose.md#explain-one-request",
-    "doctor": "operations/diagnose.md#test-every-hop",
+    "route": "symptoms.md#explain-one-request",
+    "doctor": "symptoms.md#test-every-hop",
     "reload": "operations/reload.md",
     "status": "operations/health_and_status.md#status",
     "learned": "operations/health_and_status.md#learned-rules",
@@ -718,21 +717,7 @@ def log_events() -> str:
 
 # --- the errors
 
-ERRORS_TITLE = """# Error codes
-
-This page is for operators who search for the code of an error. It has one entry for each code of gatepass.
-[Read an error](../errors.md) explains the members of an error, and what a client receives in a stream.
-
-- Hop: the part that failed.
-- A retry can succeed: whether the same request can succeed later. gatepass sends `x-should-retry: false` with a 5xx if
-  it cannot.
-- An upstream's own error keeps the upstream's code. It has no entry here.
-"""
 GROUPS: Mapping[type[GatepassError], str] = {
-    CallerError: """## Errors of the request
-
-The client or its operator can correct these. gatepass sent nothing to an upstream.
-""",
     GatewayError: "## Errors of this process\n",
     TokenUnavailable: "## Errors of a token source\n",
     UpstreamError: "## Errors of an upstream\n",
@@ -811,12 +796,13 @@ def setting_links() -> Mapping[str, str]:
     }
 
 
-def errors_page() -> str:
+def error_codes() -> str:
+    """Return the entries of docs/reference/errors.md."""
     parts: list[Entry | str] = []
     for kind in error_kinds():
         parts += [text for base, text in GROUPS.items() if issubclass(kind, base) and text not in parts]
         parts += error_entries(kind)
-    return page(ERRORS_TITLE, parts)
+    return "\n".join(map(str, parts)).rstrip()
 
 
 SMALLEST_FILE = """```yaml
@@ -830,17 +816,17 @@ access:
 """One upstream with a token, and one client."""
 
 PAGES: Mapping[str, Callable[[], str]] = {
-    "docs/symptoms.md": symptoms_page,
     "docs/reference/configuration.md": configuration_page,
     "docs/reference/credentials.md": credentials_page,
     "docs/reference/cli.md": cli_page,
     "docs/reference/metrics.md": metrics_page,
     "docs/reference/http.md": http_page,
-    "docs/reference/errors.md": errors_page,
 }
 """Each generated page, by its path in the repository."""
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
-    "README.md": {"symptoms": readme_table, "smallest file": lambda: SMALLEST_FILE},
+    "README.md": {"symptoms": lambda: readme_table("en"), "smallest file": lambda: SMALLEST_FILE},
+    "docs/symptoms.md": {"symptoms": lambda: symptoms("en")},
+    "docs/reference/errors.md": {"codes": error_codes},
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
     "docs/adaptations.md": {"changes": changes},
     "docs/operations/logs.md": {"events": log_events},

@@ -84,7 +84,7 @@ curl http://127.0.0.1:8080/v1/chat/completions -H "Authorization: Bearer $GATEPA
   multipart form.
 - **Query:** gatepass forwards {parameters} of requests that it relays unchanged, and `beta` of the Messages API. It
   removes all others.
-- **Errors:** OpenAI's error object, see [Read an error](../errors.md). The paths below `/v1/messages` have
+- **Errors:** OpenAI's error object, see [Error codes](errors.md). The paths below `/v1/messages` have
   [Anthropic's](#the-messages-api).
 - **Methods:** `HEAD` works where `GET` does. `OPTIONS` answers the preflight of an origin in
   `profiles.NAME.cors_origins`. Any other method is 405 [`method_not_allowed`](errors.md#method_not_allowed).
@@ -170,7 +170,7 @@ ADDED: Mapping[str, Header] = {
         response="an error with a known time; also relayed from a successful reply of the upstream",
     ),
     "x-should-retry": Header(
-        "Whether the OpenAI SDKs retry. [Read an error](../errors.md#can-a-retry-succeed) has the rules.",
+        "Whether the OpenAI SDKs retry. [Error codes](errors.md#can-a-retry-succeed) has the rules.",
         "x-should-retry: false",
         response="an error that a retry cannot fix, or for which the upstream decided",
     ),

@@ -46,7 +46,7 @@ from tests.waiting import until, until_async
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/operations"
-PAGES = {page.stem: page.read_text() for page in sorted(FOLDER.glob("*.md"))}
+PAGES = {page.stem: page.read_text() for page in sorted([*FOLDER.glob("*.md"), ROOT / "docs/symptoms.md"])}
 MODEL_LIST = (ROOT / "docs/model_list.md").read_text()
 METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 SOURCES = ROOT / "src/gatepass"
@@ -106,7 +106,7 @@ def test_a_page_is_short_and_names_its_reader_first(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "command"), [("diagnose", "gatepass route gpt-4o"), ("keys", "gatepass keys list")], ids=["route", "keys"]
+    ("page", "command"), [("symptoms", "gatepass route gpt-4o"), ("keys", "gatepass keys list")], ids=["route", "keys"]
 )
 def test_a_command_that_needs_no_server_prints_what_the_page_shows(page: str, command: str, file: Path) -> None:
     done = CliRunner().invoke(main, shlex.split(command)[1:])
@@ -248,12 +248,12 @@ def compare_model(model: dict[str, Any]) -> None:
 
 
 def test_each_line_of_doctor_is_one_that_the_code_prints() -> None:
-    """The blocks of diagnose.md."""
+    """The blocks of symptoms.md."""
     modules = [*(SOURCES / "cli").glob("*.py"), SOURCES / "http_client/tls.py"]
     literals = {text for module in modules for text in patterns_in(module)}
     lines = [
         line
-        for output in re.findall(r"^\$ gatepass doctor.*\n((?:.+\n)+?)```", PAGES["diagnose"], re.M)
+        for output in re.findall(r"^\$ gatepass doctor.*\n((?:.+\n)+?)```", PAGES["symptoms"], re.M)
         for line in output.splitlines()
     ]
     assert len(lines) == 16

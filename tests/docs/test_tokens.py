@@ -27,7 +27,7 @@ import httpx2
 import jwt
 import pytest
 import trustme
-from docs.symptom_table import GROUPS
+from docs.symptom_table import SECTIONS
 from ruamel.yaml import YAML
 
 from gatepass.cli import COMMANDS
@@ -582,12 +582,12 @@ ERRORS = {
     "answered 200 with an HTML page (Sign in)": reply(b"<html><title>Sign in</title></html>", content_type="text/html"),
     "answered without a token; the reply has data (jwt_token, …)": reply({"data": {"jwt_token": TOKEN, "user": "x"}}),
 }
-"""Rows of docs/symptoms.md, and the issuer's reply that causes each."""
+"""Rows of docs/symptoms.yaml, and the issuer's reply that causes each."""
 
 
 @pytest.mark.parametrize("shown", ERRORS)
 async def test_a_symptom_of_a_token_is_the_error_of_its_reply(shown, tmp_path):
-    assert f"`{shown}`" in {row.seen for row in GROUPS["Tokens"][1]}
+    assert f"`{shown}`" in {row["en"]["see"] for section in SECTIONS for row in section["rows"]}
     async with Scripted(answer=lambda _: [Send(ERRORS[shown])]) as issuer:
         credential = {"type": "oauth2", "token_url": f"{issuer.url}/token", "client_id": "c", "client_secret": SECRET}
         upstreams = {"chat": {"base_url": f"{issuer.url}/v1", "credential": "corp"}}

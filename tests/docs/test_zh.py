@@ -18,7 +18,8 @@ CODES = "\n## 常见错误码\n"
 
 
 def both(page: str) -> tuple[str, str]:
-    return (DOCS / f"{page}.md").read_text(), (DOCS / "zh" / f"{page}.md").read_text()
+    english = (DOCS / "reference/errors.md" if page == "errors" else DOCS / f"{page}.md").read_text()
+    return english.partition("\n## Errors of the request\n")[0], (DOCS / "zh" / f"{page}.md").read_text()
 
 
 def anchors(page: Path) -> set[str]:
