@@ -63,7 +63,6 @@ MESSAGES: Mapping[str, str] = {
     "overloaded": "The limit of 4000 requests in flight is reached (limits.connections).",
     "concurrency_limited": "The caller 'ragflow' has reached its limit of 8 concurrent requests"
     " (access.keys[].max_concurrent). Retry when one of them has ended.",
-    "too_many_viewers": "The page is open in 32 tabs. Close those that are not needed.",
     "draining": "gatepass is stopping. Retry the request: another instance can serve it.",
     "not_started": "gatepass was not started: its lifespan is not running. Enter its lifespan in the event loop that"
     " serves the requests.",

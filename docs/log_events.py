@@ -149,8 +149,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "page_action": LogEvent(
             "info",
             "A caller signed in at the page for operators, signed out, or ran one of its actions.",
-            "action caller role peer session model of_caller for_s id new_id without upstream operation"
-            " adapted forgotten call",
+            "action caller role peer model of_caller for_s id new_id without upstream operation adapted forgotten call",
         ),
         "reload_refused": LogEvent(
             "error",
@@ -423,7 +422,6 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "streams_ended": "streams that gatepass ended with an error event",
         "action": "what the caller did: login, logout, or an action of the page",
         "role": "the role of the caller's key",
-        "session": "a short name of the session: the same in all of its lines, and not its cookie",
         "of_caller": "the caller whose requests are captured",
         "new_id": "the id of the request that a replay sends",
         "without": "the rules that a replay leaves out",

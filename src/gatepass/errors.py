@@ -34,7 +34,6 @@
     ├── GatewayError                hop "gatepass": this process
     │   ├── Overloaded              503 overloaded
     │   ├── ConcurrencyLimited      429 concurrency_limited
-    │   ├── TooManyViewers          503 too_many_viewers
     │   ├── McpSessionsUnavailable  503 mcp_sessions_unavailable
     │   ├── Draining                503 draining
     │   ├── NotStarted              500 not_started
@@ -124,8 +123,8 @@ class InvalidApiKey(CallerError):
 class SessionRequired(CallerError):
     """A request of the page at `/ui` has no session, or its session has ended.
 
-    A session ends with the logout, after 8 hours, and when its key ends, changes or loses the role viewer or admin. One
-    gatepass does not know the sessions of another.
+    A session ends when its caller signs out anywhere, after 8 hours, with a restart, and when its key ends, changes or
+    loses the role viewer or admin. One gatepass does not know the sessions of another.
 
     Action: Sign in again on the page.
     """
@@ -459,15 +458,6 @@ class ConcurrencyLimited(GatewayError):
     """
 
     code, status, retryable = "concurrency_limited", 429, True
-
-
-class TooManyViewers(GatewayError):
-    """The page at `/ui` is open in 32 tabs, which is the limit of one process.
-
-    Action: Close tabs that are not needed.
-    """
-
-    code, status, retryable = "too_many_viewers", 503, True
 
 
 class McpSessionsUnavailable(GatewayError):

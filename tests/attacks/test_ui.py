@@ -29,8 +29,8 @@ BLOCKS: dict[str, Any] = {
 }
 HOST = "gw.example"
 TRICKS = 2_000
-OF_VIEWER = (b'"requests":[', b'"stories":[', b'"routes":[', b'"callers":[', b'"values":[', b'"action":', b"event: ")
-OF_ADMIN = (b'"forgotten":', b'"limit_bytes":', b"event: step")
+OF_VIEWER = (b'"requests":[', b'"stories":[', b'"routes":[', b'"callers":[', b'"values":[', b'"action":', b'"series":')
+OF_ADMIN = (b'"forgotten":', b'\n{"running":', b"event: step")
 """Words of the answers that only these roles receive."""
 ANY = (*OF_VIEWER, *OF_ADMIN, b'"signed_in":', b"set-cookie", b"<html")
 """Words that no other site receives."""
@@ -203,7 +203,7 @@ async def over_asgi(app: FastAPI, trick: Trick, body: bytes = b"") -> bytes:
         received.extend(message.get("body", b""))
 
     serving = asyncio.create_task(app(scope, receive, send))
-    await asyncio.wait((serving,), timeout=2)  # a stream that began never ends
+    await asyncio.wait((serving,), timeout=2)
     serving.cancel()
     await asyncio.wait((serving,))
     return bytes(received)
@@ -219,17 +219,17 @@ async def opened() -> AsyncIterator[Servers]:
     app = create_app(Config.model_validate(BLOCKS))
     async with gateway(**BLOCKS) as gp, app.router.lifespan_context(app):
         sessions: tuple[dict[str, str], dict[str, str]] = ({}, {})
-        for name, role in (("viewer", "viewer"), ("admin", "admin"), ("ended", "admin")):
+        for name, role in (("ended", "admin"), ("viewer", "viewer"), ("admin", "admin")):
             fields, body = login(KEYS[role])
             answer = await Ask(gp.port, "POST", "/ui/api/login", fields, body).answer()
             sessions[0][name] = answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
             sent = await over_asgi(app, Trick("POST", "/ui/api/login", tuple(fields.items()), ()), body)
             sessions[1][name] = sent.partition(b"gatepass_ui=")[2].partition(b";")[0].decode()
-        ended = {"host": HOST, "origin": f"http://{HOST}", "content-type": "application/json"}
-        ended["cookie"] = f"{COOKIE}={sessions[0]['ended']}"
-        assert (await Ask(gp.port, "POST", "/ui/api/logout", ended, b"{}").answer()).status == 200
-        ended["cookie"] = f"{COOKIE}={sessions[1]['ended']}"
-        await over_asgi(app, Trick("POST", "/ui/api/logout", tuple(ended.items()), ()), b"{}")
+            if name == "ended":  # a sign-out ends all sessions of its caller
+                fields["cookie"] = f"{COOKIE}={sessions[0][name]}"
+                assert (await Ask(gp.port, "POST", "/ui/api/logout", fields, b"{}").answer()).status == 200
+                fields["cookie"] = f"{COOKIE}={sessions[1][name]}"
+                await over_asgi(app, Trick("POST", "/ui/api/logout", tuple(fields.items()), ()), b"{}")
         yield Servers(gp.port, app, sessions)
 
 

@@ -1,7 +1,8 @@
-"""The page at /ui over real sockets: sessions, checks of Host and Origin, the event stream, and its files."""
+"""The page at /ui over real sockets: sessions, checks of Host and Origin, polls, and its files."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections.abc import Mapping
@@ -12,11 +13,9 @@ import msgspec
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import next_app_state
-from gatepass.server.ui.events import MOST_VIEWERS
 from gatepass.server.ui.routes import HEADERS, ROUTES, UiRoute
 from gatepass.server.ui.sessions import LIFE_S
 from tests.integration.answers import EVENTS
@@ -75,12 +74,10 @@ async def test_with_keys_the_page_is_off_by_default():
 async def test_a_reload_that_adds_keys_ends_a_page_that_was_on_by_default():
     upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1"}}
     async with gateway(upstreams=upstreams) as gp:
-        async with gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) as ask:
-            assert await ask.head() == 200
-            config = Config.model_validate({"upstreams": upstreams, "access": ACCESS, "server": {"drain_timeout_s": 0}})
-            gp.server.endpoint.use(next_app_state(config, TLSContexts(), gp.state))
-            await ask.until(b"the session has ended")
-        assert (await get(gp, "/ui/api/session")).error["code"] == "unknown_path"
+        assert (await get(gp, "/ui/api/overview")).status == 200
+        config = Config.model_validate({"upstreams": upstreams, "access": ACCESS, "server": {"drain_timeout_s": 0}})
+        gp.server.endpoint.use(next_app_state(config, TLSContexts(), gp.state))
+        assert (await get(gp, "/ui/api/overview")).error["code"] == "unknown_path"
 
 
 async def test_a_session_begins_with_a_key_and_ends_with_the_logout():
@@ -137,63 +134,38 @@ async def test_the_cookie_is_secure_behind_tls():
             assert answer.headers["set-cookie"].endswith("SameSite=Strict; Secure")
 
 
-async def test_the_event_stream_shows_what_ends_and_ends_with_the_session():
+async def test_a_poll_has_a_body_only_if_something_is_new():
     async with (
         Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream,
         gateway(upstream=upstream.url, access=ACCESS, server=SERVER) as gp,
     ):
         cookie = await signed_in(gp, "viewer")
-        headers = {"cookie": cookie}
-        async with gp.ask(None, "/ui/api/events?view=requests", method="GET", headers=headers) as ask:
-            assert await ask.head() == 200
-            assert ask.received["content-type"].startswith("text/event-stream")
-            await ask.until(b"event: requests")
-            key = {"authorization": f"Bearer {KEYS['admin']}", "content-type": "application/json"}
-            assert (await gp.ask(HELLO, headers=key).answer()).status == 200
-            await ask.until(b'"caller":"a-admin"')
-            await post(gp, "/ui/api/logout", {}, cookie=cookie)
-            await ask.until(b"the session has ended")
-            assert await ask.piece() == b""
+        first = await get(gp, "/ui/api/requests", cookie=cookie)
+        again = await get(gp, "/ui/api/requests", cookie=cookie, if_none_match=first.headers["etag"])
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        key = {"authorization": f"Bearer {KEYS['admin']}", "content-type": "application/json"}
+        assert (await gp.ask(HELLO, headers=key).answer()).status == 200
+        new = await get(gp, "/ui/api/requests", cookie=cookie, if_none_match=first.headers["etag"])
+        assert (new.status, [one["caller"] for one in new.json()["requests"]]) == (200, ["a-admin"])
 
 
 async def test_an_mcp_server_has_no_dialect():
-    mcp = {"tools": {"url": "http://127.0.0.1:9/mcp"}}
-    async with (
-        gateway(upstream="http://127.0.0.1:9", mcp=mcp) as gp,
-        gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) as ask,
-    ):
-        assert await ask.head() == 200
-        overview = json.loads((await ask.until(b"}\n\n")).partition(b"data: ")[2].partition(b"\n")[0])
+    async with gateway(upstream="http://127.0.0.1:9", mcp={"tools": {"url": "http://127.0.0.1:9/mcp"}}) as gp:
+        overview = (await get(gp, "/ui/api/overview")).json()
     assert {one["name"]: one["dialect"] for one in overview["upstreams"]} == {"chat": "openai", "mcp/tools": "mcp"}
+    assert (overview["workers"], len(overview["series"]["requests"])) == (1, 60)
 
 
-async def test_a_closed_tab_makes_room_for_another_viewer():
-    async with gateway(upstream="http://127.0.0.1:9", server=SERVER) as gp:
-        asks = [gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) for _ in range(MOST_VIEWERS)]
-        for ask in asks:
-            await ask.__aenter__()
-            assert await ask.head() == 200
-        answer = await get(gp, "/ui/api/events?view=overview")
-        assert (answer.status, answer.error["code"]) == (503, "too_many_viewers")
-        overview = json.loads((await asks[0].until(b"}\n\n")).partition(b"data: ")[2].partition(b"\n")[0])
-        assert (overview["workers"], len(overview["series"]["requests"])) == (1, 60)
-        for ask in asks:
-            await ask.__aexit__()
-        async with gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={}) as ask:
-            while await ask.head() == 503:
-                await ask.__aexit__()
-                await ask.__aenter__()
-
-
-async def test_an_open_page_does_not_delay_the_stop():
-    async with gateway(upstream="http://127.0.0.1:9", server={**SERVER, "drain_timeout_s": 20}) as gp:
-        ask = gp.ask(None, "/ui/api/events?view=overview", method="GET", headers={})
-        await ask.__aenter__()
-        await ask.until(b"event: overview") if await ask.head() == 200 else None
-        began_s = SystemClock().now()
-    assert SystemClock().now() - began_s < 15  # not the 20 s for which a drain waits
-    await ask.until(b"gatepass is stopping")
-    await ask.__aexit__()
+async def test_neither_sign_ins_nor_polls_of_a_viewer_shut_out_an_admin():
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
+        admin = await signed_in(gp, "admin")
+        cookies = [await signed_in(gp, "viewer") for _ in range(200)]
+        polls = [asyncio.create_task(get(gp, "/ui/api/overview", cookie=cookie)) for cookie in cookies]
+        assert (await get(gp, "/ui/api/overview", cookie=admin)).status == 200
+        assert {answer.status for answer in await asyncio.gather(*polls)} == {200}
+        await post(gp, "/ui/api/logout", {}, cookie=cookies[0])
+        assert {(await get(gp, "/ui/api/overview", cookie=one)).status for one in cookies[:3]} == {401}
+        assert (await get(gp, "/ui/api/overview", cookie=admin)).status == 200
 
 
 # --- each route, as everybody
@@ -202,7 +174,7 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "GET api/session": (None, 200),
     "POST api/login": ({"key": KEYS["viewer"]}, 200),
     "POST api/logout": ({}, 200),
-    "GET api/events": (None, 400),
+    "GET api/overview": (None, 200),
     "GET api/requests": (None, 200),
     "GET api/requests/{id}": (None, 200),
     "GET api/models": (None, 200),
@@ -363,7 +335,6 @@ async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.Log
         ("forget", "a-admin"),
         ("logout", "a-admin"),
     ]
-    assert lines[0]["session"] == lines[2]["session"]
     written = [str(record.__dict__.get("fields")) for record in caplog.records]
     assert any("'code': 'invalid_api_key'" in one for one in written)
     assert not any(secret in one for one in written for secret in (KEYS["admin"], "gp-wrong", cookie.partition("=")[2]))

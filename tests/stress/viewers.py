@@ -78,15 +78,16 @@ async def chat(port: int, counted: Counted) -> None:
 
 
 async def view(port: int, name: str) -> None:
-    """Read the event stream of a page."""
+    """Poll what a page shows every two seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
     try:
-        target = f"GET /ui/api/events?view={name} HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: same-origin\r\n\r\n"
-        writer.write(target.encode())
-        status = await reader.readline()
-        assert b" 200 " in status, status
-        while await reader.read(65536):
-            pass
+        while True:
+            target = f"GET /ui/api/{name} HTTP/1.1\r\nhost: localhost\r\nsec-fetch-site: same-origin\r\n\r\n"
+            writer.write(target.encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 200 " in head, head
+            await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+            await asyncio.sleep(2.0)
     finally:
         writer.close()
 
@@ -114,7 +115,7 @@ async def measured(served: Served, options: argparse.Namespace) -> int:
     async with running(*clients):
         await asyncio.sleep(options.seconds)
         for viewers in [0, options.viewers] * options.rounds:
-            names = ["overview" if number % 2 else "requests" for number in range(viewers)]
+            names = ["overview" if number % 2 else "requests?limit=200" for number in range(viewers)]
             async with running(*(asyncio.create_task(view(served.port, name)) for name in names)):
                 await asyncio.sleep(1.0)
                 events, cpu_s = counted.events, served.cpu_s()

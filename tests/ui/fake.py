@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ FILTERS = {"caller", "model", "upstream", "code", "outcome"}
 
 
 class Fake:
-    """The documents of the page, and what it sent. `push` sends the live ones to each event stream."""
+    """The documents of the page, and what it sent. `polled` counts the polls of each view."""
 
     def __init__(self) -> None:
         self.session = deepcopy(documents.SESSION)
@@ -63,34 +64,11 @@ class Fake:
         """If set, doctor and the playground send a part for each release: a test sees each state until it goes on."""
         self.is_serving = True
         self.received: list[tuple[str, str, Any]] = []
-        self.streams = 0
-        self.opened: list[dict[str, str]] = []
-        self._pushes = 0
-        self._changed = threading.Condition()
+        self.polled: list[tuple[str, dict[str, str]]] = []
 
     def sign_in(self, role: str = "admin") -> None:
         self.role = role
         self.session["signed_in"] = {"name": "anna", "role": role}
-
-    def push(self) -> None:
-        with self._changed:
-            self._pushes += 1
-            self._changed.notify_all()
-
-    def events(self, view: str) -> Iterator[bytes]:
-        """Yield the document of `view` at once, and again after each `push`, while `is_serving`."""
-        seen = -1
-        while self.is_serving:
-            with self._changed:
-                if self._pushes == seen:
-                    self._changed.wait(0.2)
-                if self._pushes == seen:
-                    yield b": alive\n\n"
-                    continue
-                seen = self._pushes
-                document = self.overview if view == "overview" else self.summaries
-                frame = f"event: {view}\ndata: {json.dumps(document)}\n\n".encode()
-            yield frame
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Document]:
         """Return the status and the document of a route."""
@@ -184,10 +162,7 @@ class Routes(BaseHTTPRequestHandler):
         fake = self.fake
         if self.command != "GET":
             fake.received.append((self.command, path, body))
-        if path == "events" and fake.session["signed_in"]:
-            fake.opened.append(query)
-            self._stream(fake.events(query["view"]))
-        elif path == "doctor":
+        if path == "doctor":
             self._stream(self._doctor())
         elif path == "playground" and fake.answer_refused:
             status, document = fake.answer_refused
@@ -196,7 +171,13 @@ class Routes(BaseHTTPRequestHandler):
             self._stream(self._answer(), {"x-request-id": "req-1"})
         else:
             status, document = fake.answer(self.command, path, query, body)
-            self._reply(status, "application/json", json.dumps(document).encode(), {"cache-control": "no-store"})
+            content = json.dumps(document).encode()
+            etag = f'"{sha256(content).hexdigest()}"'
+            if path in ("overview", "requests"):
+                fake.polled.append((path, query))
+            if self.headers.get("if-none-match") == etag:
+                status, content = 304, b""
+            self._reply(status, "application/json", content, {"cache-control": "no-store", "etag": etag})
 
     def _wait_for_release(self) -> None:
         if self.fake.parts:
@@ -220,12 +201,8 @@ class Routes(BaseHTTPRequestHandler):
     def _stream(self, frames: Iterator[bytes], headers: dict[str, str] | None = None) -> None:
         media_type = {"content-type": "text/event-stream", "cache-control": "no-store"}
         self._head(200, {**media_type, **(headers or {})})
-        self.fake.streams += 1
-        try:
-            for frame in frames:
-                self.wfile.write(frame)
-        finally:
-            self.fake.streams -= 1
+        for frame in frames:
+            self.wfile.write(frame)
 
     def _reply(self, status: int, media_type: str, content: bytes, headers: dict[str, str] | None = None) -> None:
         self._head(status, {"content-type": media_type, "content-length": str(len(content)), **(headers or {})})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from tests.ui import documents
-from tests.ui.conftest import OpenPage
+from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import Fake
 
 CORP = "[data-credential=corp]"
@@ -131,7 +131,7 @@ def test_the_picture_follows_its_datum(page: Page, fake: Fake, faults: list[str]
     before = seen(page, selector, part)
     assert before is not None
     change(fake.overview)
-    fake.push()
+    page.evaluate(ASK)
     for _ in range(100):
         if seen(page, selector, part) != before:
             break
@@ -156,7 +156,7 @@ def test_a_bar_has_the_length_of_its_datum(page: Page, fake: Fake) -> None:
     expect(bar).to_have_attribute("width", "67.92%")
     for left_s, width in ((240.0, "100.00%"), (120.0, "50.00%"), (0.0, "0.00%"), (300.0, "100.00%")):
         fake.overview["credentials"][0]["expires_in_s"] = left_s
-        fake.push()
+        page.evaluate(ASK)
         expect(bar).to_have_attribute("width", width)
     expect(page.locator(f"{UPSTREAM} .part")).to_have_attribute("width", "1.46%")
 
@@ -166,10 +166,10 @@ def test_two_hundred_updates_leave_the_picture_as_large_as_it_was(page: Page, fa
     for number in range(200):
         fake.overview["in_flight"] = number % 5
         fake.overview["at"] += 1
-        fake.push()
+        page.evaluate(ASK)
         page.wait_for_timeout(5)
     fake.overview = documents.overview()
     fake.overview["workers"] = 7
-    fake.push()
+    page.evaluate(ASK)
     expect(page.locator(".standing")).to_have_text(re.compile("7 processes"))
     assert page.locator("main *").count() == size

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, Route, expect
 from tests.ui import documents
-from tests.ui.conftest import OpenPage
+from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import KEY, STATIC, Fake, error
 
 VIEWS = {
@@ -186,7 +186,6 @@ def test_a_key_signs_in_and_is_in_no_url_and_no_storage(
     )
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_text("You signed out.")).to_be_visible()
-    wait_for(lambda: fake.streams == 0, page)
 
 
 def test_a_viewer_has_no_controls_of_an_admin(open_page: OpenPage, url: str, fake: Fake) -> None:
@@ -312,28 +311,31 @@ def test_an_ended_session_asks_for_the_key_and_says_why(open_page: OpenPage, sig
     expect(page.get_by_label("Key of a viewer or an admin")).to_be_focused()
 
 
-def test_a_page_has_one_stream_which_ends_while_the_tab_is_hidden(
+def test_a_page_asks_for_one_view_every_two_seconds_and_not_while_the_tab_is_hidden(
     open_page: OpenPage, signed_in: str, fake: Fake
 ) -> None:
     page = open_page(signed_in)
     for view in ("#/requests", "#/", "#/models", "#/requests"):
         page.goto(signed_in + view)
         page.wait_for_timeout(100)
-    wait_for(lambda: fake.streams == 1, page)
+    fake.polled.clear()
+    page.wait_for_timeout(4500)
+    assert [view for view, _ in fake.polled] == ["requests"] * 2
     hide = (
         "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}});"
         " document.dispatchEvent(new Event('visibilitychange'))"
     )
     evaluate(page, hide.format("true"))
-    wait_for(lambda: fake.streams == 0, page)
     expect(page.get_by_text("Paused")).to_be_visible()
+    fake.polled.clear()
+    page.wait_for_timeout(2500)
+    assert fake.polled == []
     evaluate(page, hide.format("false"))
-    wait_for(lambda: fake.streams == 1, page)
-    page.goto("about:blank")
-    wait_for(lambda: fake.streams == 0, page)
+    expect(page.get_by_text("Live")).to_be_visible()
+    assert len(fake.polled) == 1
 
 
-def test_filters_are_a_link_and_reach_the_list_and_the_stream(
+def test_filters_are_a_link_and_reach_the_list(
     open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
 ) -> None:
     page = open_page(f"{signed_in}#/requests")
@@ -341,7 +343,7 @@ def test_filters_are_a_link_and_reach_the_list_and_the_stream(
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"#/requests\?upstream=corp-eu$"))
     expect(page.locator("tbody tr", has_text="bge-m3")).to_have_count(1)
-    wait_for(lambda: fake.opened[-1:] == [{"view": "requests", "upstream": "corp-eu"}], page)
+    assert fake.polled[-1] == ("requests", {"limit": "200", "upstream": "corp-eu"})
     page.get_by_role("link", name="Clear").click()
     expect(page.locator("tbody tr", has_text="o3-mini")).to_have_count(1)
     page.get_by_label("outcome").select_option("error")
@@ -355,7 +357,7 @@ def test_a_long_list_is_capped_and_a_paused_one_stands_still(open_page: OpenPage
     expect(rows).to_have_count(20)
     page.get_by_role("button", name="Pause").click()
     fake.summaries["requests"] = [documents.summary(f"new-{i}", -1 - i) for i in range(1000)]
-    fake.push()
+    page.evaluate(ASK)
     page.wait_for_timeout(600)
     expect(rows).to_have_count(20)
     page.get_by_role("button", name="Continue").click()
@@ -378,7 +380,7 @@ def test_updates_of_a_full_list_are_cheap(open_page: OpenPage, signed_in: str, f
     updates = 20
     for number in range(updates):
         fake.summaries["requests"] = [documents.summary(f"new-{number}-{i}", -1 - number - i / 50) for i in range(50)]
-        fake.push()
+        page.evaluate(ASK)
         expect(page.locator(f"tr[data-id=new-{number}-49]")).to_have_count(1)
     took_ms = 1000 * (busy_s() - began) / updates
     print(f"an update with 50 new rows of 200: {took_ms:.0f} ms")

@@ -47,7 +47,6 @@ _STREAM_TEXTS = MappingProxyType(
         "not_started": "gatepass has not started.",
         "overloaded": "gatepass is overloaded.",
         "concurrency_limited": "the caller has reached its limit of concurrent requests.",
-        "too_many_viewers": "the page for operators is open in too many tabs.",
         "internal_error": "gatepass failed. Search its log for the request id.",
         "token_unavailable": "gatepass has no valid token for the upstream. Its log states the issuer's reason.",
         "upstream_connect": "gatepass could not connect to the upstream.",

@@ -29,7 +29,7 @@ from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.pages import page_routes
 from gatepass.server.ui.routes import Ui
-from gatepass.server.ui.sessions import MemorySessions, Sessions
+from gatepass.server.ui.sessions import Sessions
 from gatepass.store.guarded import open_store
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str, *, has_u
     app.state.gatepass = service
     app.router.routes.extend(page_routes(lambda: service.state, base_path))
     if has_ui:
-        service.ui = Ui(lambda: service.state, Sessions(MemorySessions()))
+        service.ui = Ui(lambda: service.state, Sessions())
         app.router.routes.extend(service.ui.routes(base_path))
     methods: dict[str, list[str]] = {}
     for operation in OPERATIONS:

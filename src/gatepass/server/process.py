@@ -56,7 +56,7 @@ from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, Ui, ui_paths
-from gatepass.server.ui.sessions import FolderSessions, MemorySessions, Sessions
+from gatepass.server.ui.sessions import Sessions
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
@@ -319,8 +319,8 @@ class DrainingServer(uvicorn.Server):
             peers = Peers(channel.folder, channel.name, own)
         routes: list[Route] = [*page_routes(lambda: service.state, state.config.server.base_path, peers)]
         if state.config.serves_ui:
-            store = MemorySessions() if channel is None else FolderSessions(channel.folder / SESSIONS)
-            service.ui = Ui(lambda: service.state, Sessions(store), peers)
+            sessions = Sessions(None if channel is None else channel.folder / SESSIONS)
+            service.ui = Ui(lambda: service.state, sessions, peers)
             service.ui.doctor = doctor
             if reloader is not None:
                 service.ui.loaded, service.ui.last_reload = lambda: reloader.loaded, lambda: reloader.last

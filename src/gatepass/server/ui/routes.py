@@ -15,12 +15,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
+from weakref import WeakValueDictionary
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatepass import __version__
@@ -63,9 +67,7 @@ from gatepass.server.peers import Peers
 from gatepass.server.reload import ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
-from gatepass.server.ui.events import OVERVIEW_TICKS, EventHub, EventStream, Topic, event
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
-from gatepass.server.ui.static_files import StaticFile, is_current, static_files
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.ui")
@@ -77,10 +79,9 @@ PLAYGROUND = "api/playground"
 FORGET = f"{OWN}forget"
 LEARNED = "/learned"
 COOKIE = "gatepass_ui"
+FOLDER = Path(__file__).parent / "static"
 _PAGE = re.compile(r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/")
 """The URL of the page. No other URL gets into a command for a shell."""
-OVERLAP_S = 2.0
-"""Lists of two workers are some time apart, so requests that ended this long before a list are in the next one too."""
 BODY_BYTES = 64 * 1024
 TOO_LARGE = f"The request body is larger than {BODY_BYTES} bytes."
 CONTENT_SECURITY_POLICY = (
@@ -98,7 +99,6 @@ HEADERS: Mapping[str, str] = {
 """Fields of every response."""
 NO_STORE = {"cache-control": "no-store"}
 
-_STREAM_FIELDS = [(name.encode(), value.encode()) for name, value in {**HEADERS, **NO_STORE}.items()]
 DOCTOR_S = 180.0
 """Limit on one run of doctor. Each of its steps has a limit of its own."""
 
@@ -133,31 +133,19 @@ class UiRoute:
         return path.removeprefix(prefix) or None if path.startswith(prefix) else None
 
 
-class _AnyMethod(Route):
-    """The route of an ASGI application that accepts every method: `ROUTES` decides which are allowed."""
-
-    def __init__(self, path: str, app: ASGIApp, methods: list[str]) -> None:
-        super().__init__(path, app, methods=methods)
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)  # a path may have a line feed
-        self._serve = app
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._serve(scope, receive, send)
-
-
 class Ui:
-    """The page of one process. `current` may raise NotStarted. `peers` are the other workers."""
+    """The page of one process, an ASGI application. `current` may raise NotStarted. `peers` are the other workers."""
 
     def __init__(self, current: Callable[[], AppState], sessions: Sessions, peers: Peers | None = None) -> None:
         self.current = current
         self.sessions = sessions
-        self.files: Mapping[str, StaticFile] = static_files()
+        self.files = StaticFiles(directory=FOLDER)
         self.loaded: Callable[[], LoadedConfig | None] = lambda: None
         """Returns what the file of the configuration says, None without one."""
         self.last_reload: Callable[[], tuple[float, ReloadResult] | None] = lambda: None
         self.doctor: Doctor | None = None
-        self.doctor_runs = False
-        self.hub = EventHub(lambda: self.current().in_flight.draining)
+        self.doctor_turn = asyncio.Lock()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._peers = peers
         self._traffic: Traffic | None = None
 
@@ -169,7 +157,10 @@ class Ui:
     def routes(self, base_path: str) -> list[Route]:
         """Return the routes of the page for an application, at the root and below the base path."""
         paths = [path + rest for path in ui_paths(base_path) for rest in ("", "/{rest:path}")]
-        return [_AnyMethod(path, self.serve, methods=["GET", "POST", "DELETE"]) for path in paths]
+        routes = [Route(path, self) for path in paths]
+        for route in routes:
+            route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)  # a path may have a line feed
+        return routes
 
     async def collect(self, target: str) -> dict[str, bytes]:
         """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
@@ -195,7 +186,11 @@ class Ui:
             return json.dumps(sum(one.state.learner.forget(*scope) for one in upstreams)).encode()
         return await own_part(target, state)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def turn(self, caller: str) -> asyncio.Lock:
+        """Return the lock for what `caller` reads: one answer is made at a time, so no caller delays the others."""
+        return self._turns.setdefault(caller, asyncio.Lock())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, state = Request(scope, receive), self.current()
         peer = peer_in(scope, only_direct=not state.authenticator.requires_key)
         headers = tuple((name.lower(), value) for name, value in request.headers.raw)
@@ -218,7 +213,7 @@ class Ui:
         if path is None:  # relative, so that it is right behind every prefix
             return Response(status_code=307, headers={**HEADERS, **NO_STORE, "location": "ui/"})
         if not path.startswith("api/"):
-            return self._file(request, path)
+            return await self._file(request, path)
         matching = [(route, found) for route in ROUTES if (found := route.match(path)) is not None]
         if not matching:
             raise UnknownPath(f"The API of the page has no path {path[:100]!r}.")
@@ -228,25 +223,27 @@ class Ui:
             raise MethodNotAllowed(f"{request.method} is not possible at {path[:100]}.", allow=allowed)
         route, found = chosen
         call = UiRequest(self, request, client_request, state, found)
-        if route.role != "anyone":
-            call.require(route.role)
+        caller = LOCAL if route.role == "anyone" else call.require(route.role)
+        if route.method == "GET" and route.role != "anyone":
+            async with self.turn(caller.name):
+                return await route.respond(call)
         if route.method == "POST":
             _check_is_json(request)
             if route.reads_body:
                 call.body = await _json_body(request, state)
         return await route.respond(call)
 
-    def _file(self, request: Request, path: str) -> ASGIApp:
-        file = self.files.get(path)
-        if file is None:
-            raise UnknownPath(f"The page has no file {path[:100]!r}.")
-        if request.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{request.method} is not possible at {path[:100]}.", allow="GET, HEAD")
-        fields = {**HEADERS, "cache-control": "no-cache", "etag": file.etag}
-        if is_current(file.etag, request.headers.get("if-none-match", "")):
-            return Response(status_code=304, headers=fields)
-        fields |= {"content-type": file.content_type, "content-length": str(len(file.content))}
-        return Response(file.content, headers=fields)
+    async def _file(self, request: Request, path: str) -> ASGIApp:
+        try:
+            response = await self.files.get_response(path or "index.html", request.scope)
+        except HTTPException as error:
+            if error.status_code == MethodNotAllowed.status:
+                raise MethodNotAllowed(
+                    f"{request.method} is not possible at {path[:100]}.", allow="GET, HEAD"
+                ) from None
+            raise UnknownPath(f"The page has no file {path[:100]!r}.") from None
+        response.headers.update({**HEADERS, "cache-control": "no-cache"})
+        return response
 
 
 def _without_body(send: Send) -> Send:
@@ -273,14 +270,14 @@ class UiRequest:
     body: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def session_id(self) -> str:
-        """The id in the cookie, "" without one."""
+    def cookie(self) -> str:
+        """The cookie of the session, "" without one."""
         # not by http.cookies, which drops all cookies after one that another application wrote badly
         pairs = (pair.strip() for field in self.request.headers.getlist("cookie") for pair in field.split(";"))
         return next((pair.partition("=")[2] for pair in pairs if pair.startswith(f"{COOKIE}=")), "")
 
     def session(self) -> Session | None:
-        return self.ui.sessions.find(self.session_id, self.ui.current().clock.wall())
+        return self.ui.sessions.find(self.cookie, self.ui.current().clock.wall())
 
     def caller(self) -> AccessKey | None:
         """Return who signed in, with the role that the key has now. None without a session, or if it has ended."""
@@ -307,7 +304,7 @@ class UiRequest:
 
     def why(self) -> str | None:
         """Return why the session of the cookie is not valid. None without a cookie."""
-        if not self.session_id:
+        if not self.cookie:
             return None
         if self.session() is None:
             return f"The session has ended, or another gatepass than {REPLICA} made it. Sign in again."
@@ -348,9 +345,16 @@ class UiRequest:
         return value
 
     def filters(self) -> dict[str, str]:
-        """Return the query without `view`."""
-        pairs = parse_qsl(self.request.scope["query_string"].decode("latin-1"))
-        return {name: value for name, value in pairs if name != "view"}
+        """Return the query."""
+        return dict(parse_qsl(self.request.scope["query_string"].decode("latin-1")))
+
+    def answer(self, value: Any) -> Response:
+        """Return `value` as JSON with an ETag, and no body if the page has it (RFC 9110, section 13.1.2)."""
+        response = json_response(value)
+        response.headers["etag"] = etag = f'"{sha256(response.body).hexdigest()[:32]}"'
+        if etag in self.request.headers.get("if-none-match", "").replace("W/", "").split(", "):
+            return Response(status_code=304, headers={**HEADERS, **NO_STORE, "etag": etag})
+        return response
 
 
 def _check_is_json(request: Request) -> None:
@@ -420,15 +424,16 @@ async def _login(call: UiRequest) -> ASGIApp:
         return json_response(_session_of(call, LOCAL))
     key, wall_s = call.text("key").strip(), state.clock.wall()
     caller, digest = state.authenticator.sign_in(key, state.clock.now(), wall_s)
-    call.ui.sessions.end(call.session_id)  # of the browser's earlier login
-    session_id = call.ui.sessions.begin(caller.name, digest, wall_s)
-    call.log("login", caller, session=_shown(session_id))
-    return json_response(_session_of(call, caller), {"set-cookie": _cookie(call, session_id, LIFE_S)})
+    cookie = call.ui.sessions.begin(caller.name, digest, wall_s)
+    call.log("login", caller)
+    return json_response(_session_of(call, caller), {"set-cookie": _cookie(call, cookie, LIFE_S)})
 
 
 async def _logout(call: UiRequest) -> ASGIApp:
-    call.log("logout", call.require("viewer"), session=_shown(call.session_id))
-    call.ui.sessions.end(call.session_id)
+    """End all sessions of the caller."""
+    caller = call.require("viewer")
+    call.log("logout", caller)
+    call.ui.sessions.end(caller.name)
     return json_response({}, {"set-cookie": _cookie(call, "", 0)})
 
 
@@ -439,57 +444,18 @@ def _cookie(call: UiRequest, value: str, life_s: int) -> str:
     return f"{COOKIE}={value}; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
 
 
-def _shown(session_id: str) -> str:
-    """Return a short name of a session for the log. It is not valid as a cookie."""
-    return sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
 # --- what a viewer reads
 
 
-async def _overview(ui: Ui) -> dict[str, Any]:
-    parts = await ui.collect_json(OWN + "overview")
-    return views.overview(parts, ui.current().clock.wall())
-
-
-async def _events(call: UiRequest) -> ASGIApp:
-    ui, filters = call.ui, call.filters()
-    view = call.request.query_params.get("view")
-    if view == "overview":
-        key, topic = "overview", Topic("overview", lambda: _overview(ui), OVERVIEW_TICKS)
-    elif view == "requests":
-        key, topic = json.dumps(sorted(filters.items())), Topic("requests", NewRequests(ui, filters).collect)
-    else:
-        raise InvalidRequest("The query has no `view`: overview or requests.", param="view")
-    viewer = ui.hub.enter(key, topic, lambda: call.caller() is not None)
-    events = ui.hub.events(viewer, call.state.in_flight.tasks, call.state.clock)
-    return EventStream(events, _STREAM_FIELDS, lambda: ui.hub.leave(viewer))
-
-
-class NewRequests:
-    """The requests that pass `filters`: all at first, then those that ended since, and those in progress."""
-
-    def __init__(self, ui: Ui, filters: Mapping[str, str]) -> None:
-        self._ui, self._filters = ui, filters
-        self._sent: dict[tuple[str, str], float] = {}
-        """When the requests ended that a worker may list again, by worker and id."""
-        self._since_s: float | None = None
-        self._had_running = False
-
-    async def collect(self) -> Any:
-        since = {} if self._since_s is None else {"ended_after": repr(self._since_s)}
-        listing = await requests_listing(self._ui.collect, {**self._filters, **since})
-        ended = {(one["worker"], one["id"]): one["ended"] for one in listing["requests"]}
-        listing["requests"] = [one for one in listing["requests"] if (one["worker"], one["id"]) not in self._sent]
-        self._since_s = listing["now"] - OVERLAP_S
-        self._sent = {key: at_s for key, at_s in {**self._sent, **ended}.items() if at_s >= self._since_s}
-        is_new = bool(listing["requests"] or listing["running"] or self._had_running)
-        self._had_running = bool(listing["running"])
-        return listing if is_new else None
+async def _overview(call: UiRequest) -> ASGIApp:
+    parts = await call.ui.collect_json(OWN + "overview")
+    return call.answer(views.overview(parts, call.state.clock.wall()))
 
 
 async def _requests(call: UiRequest) -> ASGIApp:
-    return json_response(await requests_listing(call.ui.collect, call.filters()))
+    listing = await requests_listing(call.ui.collect, call.filters())
+    del listing["now"]  # it would be another document at each poll
+    return call.answer(listing)
 
 
 async def _story(call: UiRequest) -> ASGIApp:
@@ -572,57 +538,51 @@ async def _doctor(call: UiRequest) -> ASGIApp:
         raise InvalidRequest("Expects `model`, a text or null, and `call`, true or false.")
     if ui.doctor is None:
         raise UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
-    if ui.doctor_runs:
+    if ui.doctor_turn.locked():
         raise Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
-    ui.doctor_runs = True
     call.log("doctor", caller, model=model, call=calls)
-
-    def end() -> None:
-        ui.doctor_runs = False
-
-    return EventStream(_doctor_events(ui.doctor, call.state, model or None, calls), _STREAM_FIELDS, end)
+    events = _doctor_events(ui.doctor, ui.doctor_turn, call.state, model or None, calls)
+    return StreamingResponse(events, headers={**HEADERS, **NO_STORE}, media_type="text/event-stream")
 
 
 async def _doctor_events(
-    doctor: Doctor, state: AppState, model: str | None, calls: bool
+    doctor: Doctor, turn: asyncio.Lock, state: AppState, model: str | None, calls: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Yield `begin` and `step` for each step, and `end` with the number of failures, or with an error."""
+    """Yield `begin` and `step` for each step, and `end` with the number of failures, perhaps with an error."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
     mask = state.redactor.mask
-    failed = 0
 
     def begin(hop: str, what: str) -> None:
-        queue.put_nowait(event("begin", {"hop": hop, "what": what}))
+        queue.put_nowait(_event("begin", {"hop": hop, "what": what}))
 
     async def run() -> None:
-        nonlocal failed
+        failed, ending = 0, {}
         try:
-            async with asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, model, calls, begin)) as steps:
+            async with turn, asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, model, calls, begin)) as steps:
                 async for step in steps:
                     failed += step["outcome"] == "fails"
                     texts = {name: mask(str(step[name])) for name in ("hop", "what", "why", "advice")}
-                    queue.put_nowait(event("step", {**step, **texts}))
-        finally:
-            queue.put_nowait(None)
+                    queue.put_nowait(_event("step", {**step, **texts}))
+        except GatepassError as error:
+            ending = error_object(error)
+        except TimeoutError:
+            ending = error_object(Overloaded(f"doctor did not end within {DOCTOR_S:g} s."))
+        queue.put_nowait(_event("end", {"failed": failed, **ending}))
 
     running = asyncio.create_task(run(), name="doctor")
+    running.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (data := await queue.get()) is not None:
             yield data
-        await asyncio.wait((running,))
-        fault = running.exception()
-        if isinstance(fault, GatepassError):
-            yield event("end", {"failed": failed, "error": error_object(fault)["error"]})
-        elif isinstance(fault, TimeoutError):
-            late = Overloaded(f"doctor did not end within {DOCTOR_S:g} s.")
-            yield event("end", {"failed": failed, "error": error_object(late)["error"]})
-        elif fault is not None:
-            raise fault
-        else:
-            yield event("end", {"failed": failed})
+        await running
     finally:
         running.cancel()
         await asyncio.wait((running,))
+
+
+def _event(name: str, data: Any) -> bytes:
+    # JSON has no line breaks
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
 async def _playground(call: UiRequest) -> ASGIApp:
@@ -643,9 +603,9 @@ async def _playground(call: UiRequest) -> ASGIApp:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_fields(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = {name for name, _ in _STREAM_FIELDS}
+                own = {name.encode(): value.encode() for name, value in {**HEADERS, **NO_STORE}.items()}
                 others = [field for field in message["headers"] if field[0] not in own]
-                message = {**message, "headers": [*others, *_STREAM_FIELDS]}
+                message = {**message, "headers": [*others, *own.items()]}
             await send(message)
 
         cycle = AsgiRequestCycle(scope, receive, send_with_fields, state)
@@ -658,7 +618,7 @@ ROUTES: tuple[UiRoute, ...] = (
     UiRoute("GET", "api/session", "anyone", _session),
     UiRoute("POST", "api/login", "anyone", _login),
     UiRoute("POST", "api/logout", "viewer", _logout),
-    UiRoute("GET", "api/events", "viewer", _events),
+    UiRoute("GET", "api/overview", "viewer", _overview),
     UiRoute("GET", "api/requests", "viewer", _requests),
     UiRoute("GET", "api/requests/{id}", "viewer", _story),
     UiRoute("GET", "api/models", "viewer", _models),

@@ -1,138 +1,94 @@
-"""Sessions of the page at /ui: who signed in, with which key, and until when.
+"""Sessions of the page at /ui: a signed cookie says who signed in, with which key, and until when.
 
-The id of a session is a random text in a cookie. gatepass keeps only its SHA-256: in memory, or in a folder that all
-workers of one `gatepass serve` share.
+Each caller has a signing key of its own, which its first sign-in makes and a sign-out removes. So a sign-out ends all
+sessions of the caller, and gatepass holds 32 bytes for each caller, however often it signs in. The signing keys are in
+memory, or in a folder that all workers of one `gatepass serve` share. They end with gatepass.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
-
-import msgspec
 
 LIFE_S = 8 * 3600
-ID_BYTES = 32
-MOST_SESSIONS = 200
-"""Cap on sessions, which ends those that end first. Only a key of the role viewer or admin can make one."""
+KEY_BYTES = 32
+ALGORITHM = "HS256"
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One sign-in. `ends_at_s` is in seconds since the epoch."""
+    """One sign-in of the caller, with the key of this SHA-256: the session ends with the key."""
 
     caller: str
     key_digest: bytes = field(repr=False)
-    """The SHA-256 of the key, so that the session ends with it."""
-    ends_at_s: float
-
-
-class SessionStore(Protocol):
-    """Keeps sessions by the SHA-256 of their ids, as hexadecimal text."""
-
-    def put(self, name: str, session: Session) -> None:
-        """Keep `session` under `name`; raise OSError."""
-        ...
-
-    def get(self, name: str) -> Session | None:
-        """Return the session `name`, None if there is none."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Forget the session `name`, if there is one."""
-        ...
-
-    def names(self) -> list[str]:
-        """Return the names of all sessions."""
-        ...
-
-
-class MemorySessions:
-    """Sessions of one process."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[str, Session] = {}
-
-    def put(self, name: str, session: Session) -> None:
-        self._sessions[name] = session
-
-    def get(self, name: str) -> Session | None:
-        return self._sessions.get(name)
-
-    def remove(self, name: str) -> None:
-        self._sessions.pop(name, None)
-
-    def names(self) -> list[str]:
-        return list(self._sessions)
-
-
-class FolderSessions:
-    """Sessions of all workers, as one file each. The supervisor made the folder around them with mode 0700."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-    def put(self, name: str, session: Session) -> None:
-        new = self._folder / f".{secrets.token_hex(8)}"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(session))
-        new.rename(self._folder / name)  # so that no worker reads a part of it
-
-    def get(self, name: str) -> Session | None:
-        try:
-            return msgspec.json.decode((self._folder / name).read_bytes(), type=Session)
-        except (OSError, msgspec.DecodeError):
-            return None
-
-    def remove(self, name: str) -> None:
-        with suppress(OSError):
-            (self._folder / name).unlink()
-
-    def names(self) -> list[str]:
-        return [path.name for path in self._folder.iterdir() if not path.name.startswith(".")]
 
 
 class Sessions:
-    """The sessions of a gatepass. `wall_s` is in seconds since the epoch."""
+    """The sessions of a gatepass. `wall_s` is in seconds since the epoch.
 
-    def __init__(self, store: SessionStore) -> None:
-        self._store = store
+    `folder` is that of several workers. The supervisor made the folder around it with mode 0700.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._keys: dict[str, bytes] = {}
+        self._folder = folder
+        if folder is not None:
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def begin(self, caller: str, key_digest: bytes, wall_s: float) -> str:
-        """Make a session, and return its id."""
-        ends_at_s = dict(self._ends(wall_s))
-        for name in sorted(ends_at_s, key=ends_at_s.__getitem__)[: max(0, len(ends_at_s) - MOST_SESSIONS + 1)]:
-            self._store.remove(name)
-        session_id = secrets.token_urlsafe(ID_BYTES)
-        self._store.put(_name(session_id), Session(caller, key_digest, wall_s + LIFE_S))
-        return session_id
+        """Return the cookie of a new session; raise OSError."""
+        import jwt  # 10 MiB with cryptography, and only a page with keys needs it
 
-    def find(self, session_id: str, wall_s: float) -> Session | None:
-        """Return the session with this id, None if it has ended or is unknown."""
-        session = self._store.get(_name(session_id))
-        return session if session is not None and wall_s < session.ends_at_s else None
+        claims = {"sub": caller, "key": key_digest.hex(), "exp": int(wall_s) + LIFE_S}
+        while (key := self._find(caller)) is None:  # another worker may remove the one that this one makes
+            self._make(caller)
+        return jwt.encode(claims, key, ALGORITHM)
 
-    def end(self, session_id: str) -> None:
-        self._store.remove(_name(session_id))
+    def find(self, cookie: str, wall_s: float) -> Session | None:
+        """Return the session of `cookie`, None if it has ended or gatepass did not sign it."""
+        import jwt
 
-    def _ends(self, wall_s: float) -> Iterator[tuple[str, float]]:
-        """Yield the name and the end of each session, and remove those that have ended."""
-        for name in self._store.names():
-            session = self._store.get(name)
-            if session is None or session.ends_at_s <= wall_s:
-                self._store.remove(name)
-            else:
-                yield name, session.ends_at_s
+        try:
+            caller = jwt.decode(cookie, options={"verify_signature": False}).get("sub")
+            key = self._find(caller) if isinstance(caller, str) else None
+            if key is None:
+                return None
+            # `exp` is compared below, by the clock of gatepass
+            claims = jwt.decode(cookie, key, [ALGORITHM], options={"verify_exp": False})
+        except (jwt.InvalidTokenError, ValueError):  # ValueError: a cookie with lone surrogates
+            return None
+        return Session(claims["sub"], bytes.fromhex(claims["key"])) if wall_s < claims["exp"] else None
+
+    def end(self, caller: str) -> None:
+        """End all sessions of `caller`."""
+        self._keys.pop(caller, None)
+        if self._folder is not None:
+            (self._folder / _name(caller)).unlink(missing_ok=True)
+
+    def _find(self, caller: str) -> bytes | None:
+        if self._folder is None:
+            return self._keys.get(caller)
+        try:
+            return (self._folder / _name(caller)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _make(self, caller: str) -> None:
+        key = secrets.token_bytes(KEY_BYTES)
+        if self._folder is None:
+            self._keys[caller] = key
+            return
+        new = self._folder / f".{secrets.token_hex(8)}"
+        new.touch(mode=0o600)
+        new.write_bytes(key)
+        with suppress(FileExistsError):  # a link appears with its content, and replaces no other
+            os.link(new, self._folder / _name(caller))
+        new.unlink()
 
 
-def _name(session_id: str) -> str:
-    # by its digest: neither the folder nor the time of the look-up shows a part of an id
-    return sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()
+def _name(caller: str) -> str:
+    return sha256(caller.encode("utf-8", "surrogatepass")).hexdigest()

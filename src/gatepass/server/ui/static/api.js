@@ -11,8 +11,8 @@ export class ApiError extends Error {
   }
 }
 
-async function send(method, path, body, signal) {
-  const options = { method, signal, cache: "no-store", credentials: "same-origin" };
+async function send(method, path, body, signal, etag = null) {
+  const options = { method, signal, cache: "no-store", credentials: "same-origin", headers: etag ? { "if-none-match": etag } : {} };
   if (body !== undefined) {
     options.headers = { "content-type": "application/json" };
     options.body = JSON.stringify(body);
@@ -24,7 +24,7 @@ async function send(method, path, body, signal) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, { message: "gatepass cannot be reached." });
   }
-  if (response.ok) return response;
+  if (response.ok || response.status === 304) return response;
   const document = await response.json().catch(() => null);
   const error = document?.error ?? { message: `gatepass answered ${response.status}.` };
   throw new ApiError(response.status, { request_id: response.headers.get("x-request-id"), ...error });
@@ -34,6 +34,12 @@ async function send(method, path, body, signal) {
 export async function call(method, path, body, signal) {
   const response = await send(method, path, body, signal);
   return response.status === 204 ? {} : response.json();
+}
+
+/** Return `{etag, data}` of a GET. `data` is null if it still has this ETag. Raises ApiError. */
+export async function poll(path, etag, signal) {
+  const response = await send("GET", path, undefined, signal, etag);
+  return { etag: response.headers.get("etag"), data: response.status === 304 ? null : await response.json() };
 }
 
 /** Yield the events of a POST as `{event, data}`, as they arrive. `begin(response)` is called first. Raises ApiError. */

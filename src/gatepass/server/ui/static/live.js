@@ -1,62 +1,46 @@
-// One event stream for each page. It ends with the view or while the tab is hidden, and comes back by itself.
+// Asks gatepass again and again for what a view shows, while the view is open and the tab is visible.
+//
+// A view is `function show(page)`. `page.main` is its element, `page.signal` aborts when it is left, `page.parameter` and
+// `page.filters` come from the hash, and `page.session`, `page.isAdmin`, `page.say`, `page.title` and `page.fail` from main.js.
+// `page.call(method, path, body)` resolves to the JSON of `api/PATH`, and raises ApiError.
+// `page.listen({view, filters, on})` calls `on(data)` with the JSON of `GET api/VIEW?FILTERS`: at once, and within two
+// seconds after each change. `data` is always the whole document.
 
-import { query } from "./api.js";
+import { poll, query } from "./api.js";
 
-const FIRST_WAIT_S = 1;
+const EVERY_S = 2;
 const LONGEST_WAIT_S = 30;
 
-/** Listen to `api/events` until `signal` aborts.
+/** Listen until `signal` aborts. `state` is called with `{is: "live"}`, `{is: "paused"}` or `{is: "lost", waitS, retry}`.
  *
- * `on(data)` receives each event with the name `view`. `state` is called with `{is: "live"}`, `{is: "paused"}` or
- * `{is: "lost", waitS, retry}`. `check()` resolves to false if the session has ended: then nothing is tried again. */
+ * `check()` resolves to false if the session has ended: then nothing is tried again. */
 export function listen({ view, filters = {}, on, state, check, signal }) {
-  let source = null;
   let timer = null;
-  let waitS = FIRST_WAIT_S;
+  let etag = null;
+  let waitS = EVERY_S;
+  let turn = 0; // of the newest try: the answer of an older one is dropped
 
-  const open = () => {
+  const ask = async () => {
     clearTimeout(timer);
-    source?.close();
-    source = new EventSource(`api/events${query({ view, ...filters })}`);
-    source.addEventListener("open", () => {
-      waitS = FIRST_WAIT_S;
-      state({ is: "live" });
-    });
-    source.addEventListener(view, (event) => {
-      const data = JSON.parse(event.data);
-      if (data !== null) on(data); // null: nothing yet
-    });
-    source.addEventListener("end", check); // the session may have ended; else the error that follows connects again
-    source.addEventListener("error", lose);
-  };
-  const close = () => {
-    clearTimeout(timer);
-    source?.close();
-    source = null;
-  };
-  const lose = async () => {
-    close();
-    if (signal.aborted) return;
-    state({ is: "lost", waitS, retry: open });
-    timer = setTimeout(async () => {
-      if (signal.aborted || document.hidden) return;
-      if (await check()) open();
-    }, waitS * 1000);
-    waitS = Math.min(LONGEST_WAIT_S, waitS * 2);
-  };
-  const follow = () => {
-    if (document.hidden) {
-      close();
-      state({ is: "paused" });
-    } else if (source === null) {
-      waitS = FIRST_WAIT_S;
-      open();
+    if (signal.aborted || document.hidden) return;
+    const own = ++turn;
+    const answer = await poll(`${view}${query(filters)}`, etag, signal).catch((error) => ({ error }));
+    if (signal.aborted || own !== turn || document.hidden) return;
+    if (answer.error) {
+      if (answer.error.status === 401 && !(await check())) return;
+      state({ is: "lost", waitS, retry: ask });
+      timer = setTimeout(ask, waitS * 1000);
+      waitS = Math.min(LONGEST_WAIT_S, waitS * 2);
+      return;
     }
+    waitS = EVERY_S;
+    timer = setTimeout(ask, EVERY_S * 1000);
+    etag = answer.etag;
+    state({ is: "live" });
+    if (answer.data !== null) on(answer.data);
   };
 
-  document.addEventListener("visibilitychange", follow, { signal });
-  addEventListener("pagehide", close, { signal });
-  addEventListener("pageshow", (event) => event.persisted && follow(), { signal });
-  signal.addEventListener("abort", close);
-  if (!document.hidden) open();
+  document.addEventListener("visibilitychange", () => document.hidden ? state({ is: "paused" }) : ask(), { signal });
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  ask();
 }

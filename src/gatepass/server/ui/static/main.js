@@ -57,7 +57,7 @@ async function start(main, top, notice, said) {
   };
   const check = async () => {
     const answer = await call("GET", "session").catch(() => null);
-    if (answer === null) return true; // not reachable: the stream tries again
+    if (answer === null) return true; // not reachable: the view tries again
     session = answer;
     if (isOpen(answer)) return true;
     ask();

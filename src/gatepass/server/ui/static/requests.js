@@ -69,8 +69,7 @@ export async function requests(page) {
   body.addEventListener("focusin", (event) => {
     for (const link of body.querySelectorAll("a")) set(link, { tabindex: link === event.target ? 0 : -1 });
   });
-  take(await page.call("GET", `requests${query({ limit: ROWS, ...filters })}`));
-  page.listen({ view: "requests", filters, on: take });
+  page.listen({ view: "requests", filters: { limit: ROWS, ...filters }, on: take });
 }
 
 /** Clients may send an id of their own, so an id alone names no request. */

@@ -27,5 +27,5 @@ export function signIn(session, enter) {
     el("h1", {}, "gatepass"),
     el("form", { onsubmit: submit },
       el("label", { for: "key" }, "Key of a viewer or an admin"), key, why, button),
-    el("p.muted", {}, "The key is not stored. The session ends after 8 hours, or when you sign out."));
+    el("p.muted", {}, "The key is not stored. The session ends after 8 hours, or when its caller signs out."));
 }
