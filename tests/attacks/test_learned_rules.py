@@ -24,7 +24,6 @@ from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScop
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Quoted, UpstreamRejection
-from gatepass.learning.session import Learner
 from gatepass.proxy.body_threads import INLINE_BYTES
 from gatepass.types import Call
 from tests.attacks import generated
@@ -336,12 +335,12 @@ def test_rejected_value_causes_no_rule_about_other_members() -> None:
     """GLM's sentence names the member and does not say that the model rejects each of its values."""
     body = {"error": {"code": "1214", "message": "temperature\u53c2\u6570\u975e\u6cd5\u3002"}}
     upstream = Upstream([Refusal(lambda sent: sent.get("temperature", 0) > 1, body)])
-    learner = Learner()
+    memory = Memory()
     for temperature in (7, 0.3):
-        outcome = ask(learner, upstream, a_call(json.dumps({**MEMBERS, "temperature": temperature}).encode(), CHAT))
+        outcome = ask(memory, upstream, a_call(json.dumps({**MEMBERS, "temperature": temperature}).encode(), CHAT))
         assert outcome.error is None
     assert [sent.get("temperature") for sent in upstream.seen] == [7, None, 0.3]
-    assert learner.memory.records(0.0, 0.0) == []
+    assert memory.records(0.0, 0.0) == []
 
 
 def test_lists_of_members_that_a_client_sent_are_learned() -> None:
@@ -360,11 +359,11 @@ def test_a_reader_that_cuts_nothing_learns_from_the_client(monkeypatch: pytest.M
 
 def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
     upstream = Upstream([Refusal(lambda body: isinstance(body.get("seed"), str), openai(ATTEMPTS[1]))])
-    learner = Learner()
-    outcome = ask(learner, upstream, a_call(json.dumps({**MEMBERS, "seed": ATTEMPTS[1]}).encode(), CHAT))
+    memory = Memory()
+    outcome = ask(memory, upstream, a_call(json.dumps({**MEMBERS, "seed": ATTEMPTS[1]}).encode(), CHAT))
     assert outcome.error is not None
     assert len(upstream.seen) == 1
-    assert learner.memory.records(0.0, 0.0) == []
+    assert memory.records(0.0, 0.0) == []
 
 
 @pytest.mark.attack("learning: a value that is quoted")

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 import pytest
 import trustme
 
-from gatepass.learning import memory
-
 COMPLAINERS = ("uvicorn.error", "asyncio", "gatepass.serve")
 
 
@@ -44,12 +42,6 @@ def files_for_their_owner_alone() -> Iterator[None]:
     before = os.umask(0o077)
     yield
     os.umask(before)
-
-
-@pytest.fixture
-def short_wait_for_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests to a model that is not known yet wait this long for the first reply, and not two seconds."""
-    monkeypatch.setattr(memory, "WAIT_S", 0.1)
 
 
 @contextmanager

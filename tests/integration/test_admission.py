@@ -18,7 +18,7 @@ from tests.integration.raw import request, send_raw, status_of, unchunked
 from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
 from tests.waiting import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("short_wait_for_a_leader")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = json.dumps(HELLO).encode()
 KEY, NARROW = new_key()[0], new_key()[0]

@@ -18,8 +18,6 @@ from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Fin, Hold, Move, Rst, Scripted, Send, Wait, head, reply, stream
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
-
 STREAMED = {**HELLO, "stream": True}
 GOOD = Send(reply(COMPLETION))
 

@@ -15,8 +15,6 @@ from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
-
 KEYS = {"hog": "gp-" + "h" * 43, "app": "gp-" + "a" * 43}
 COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}]}
 CONNECTIONS = 20

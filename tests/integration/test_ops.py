@@ -35,8 +35,6 @@ from tests.integration.scripted import (
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
-
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}

@@ -28,8 +28,6 @@ from tests.integration.scripted import (
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("short_wait_for_a_leader")
-
 PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
 
 

@@ -1,6 +1,6 @@
 """Learn from an upstream's rejections which changes its models require.
 
-`session.Learner` is the entry point of the request path. `rejection` parses an error, `matchers` suggests rules for it,
-`memory` stores them until they expire, and `export` shows them to the operator.
+`session.LearningSession` is the entry point of the request path. `rejection` parses an error, `matchers` suggests rules
+for it, `memory` stores them until they expire, and `export` shows them to the operator.
 The package does no I/O. It must not import proxy, server or http_client.
 """

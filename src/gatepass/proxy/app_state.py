@@ -33,7 +33,7 @@ from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S, Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.learned_rule import LearnedRuleRecord
-from gatepass.learning.session import Learner
+from gatepass.learning.memory import Memory
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import RefusedRequests
@@ -104,10 +104,10 @@ class OptionalOperations:
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("learner", "optional")
+    __slots__ = ("learned", "optional")
 
     def __init__(self) -> None:
-        self.learner = Learner()
+        self.learned = Memory()
         self.optional = OptionalOperations()
 
 
@@ -213,7 +213,7 @@ class AppState(ProcessParts):
     def learned_rules(self) -> list[LearnedRuleRecord]:
         """Return the learned rules of the configured upstreams."""
         now_s, wall_s = self.clock.now(), self.clock.wall()
-        memories = [upstream.state.learner.memory for upstream in self.upstreams.values()]
+        memories = [upstream.state.learned for upstream in self.upstreams.values()]
         return [record for memory in memories for record in memory.records(now_s, wall_s)]
 
     @property

@@ -30,7 +30,7 @@ from gatepass.errors import (
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection, is_too_long
-from gatepass.learning.session import LearningSession, wait_for_trial
+from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rules import Rule, normalize
@@ -105,13 +105,10 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
         attempt.base = base
         if call.body:
-            await_trial = begin_learning(attempt, base)
+            begin_learning(attempt, base)
             if not is_small and base.body is not call.body and attempt.memory is not None:
                 attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
                 attempt.copied_bytes = len(base.body)
-            if await_trial is not None:  # only one request at a time tries an unknown model (learning/memory.py)
-                await wait_for_trial(await_trial, base, state.clock)
-                attempt.target_began_s = state.clock.now()
     # Learned rules, which an earlier attempt may have extended, then the rules of the dialect.
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
@@ -345,11 +342,10 @@ def close_attempt(attempt: Attempt, error: BaseException | None) -> None:
 
 
 def leave_target(attempt: Attempt) -> None:
-    """Let another request try the unknown model, and give back the copy of the body, after the last attempt there."""
+    """Tell what was learned, and give back the copy of the body, after the last attempt at the target."""
     session, state = attempt.session, attempt.state
     if session is not None:
         attempt.session = None
-        session.close()
         for event in session.events:
             scope = event.scope
             names = (scope.upstream, scope.model, scope.operation)
@@ -440,42 +436,38 @@ def drop_tracebacks(error: BaseException) -> None:
             pending += (one.__cause__, one.__context__)
 
 
-def begin_learning(attempt: Attempt, base: Call) -> LearningSession | None:
-    """Set the session of the attempts at this target, and return it.
+def begin_learning(attempt: Attempt, base: Call) -> None:
+    """Set the session of the attempts at this target, if there are learned rules for its model."""
+    upstream, learned = attempt.upstream, attempt.upstream.state.learned
+    if upstream.learns and learned.by_scope and learned.knows(_scope(attempt, base)):
+        attempt.session = _new_session(attempt, base)
+        attempt.session.recall(attempt.state.clock.now())
 
-    A model that is known and has no learned rules, as usual, needs none until the first error.
-    """
-    upstream, learner = attempt.upstream, attempt.upstream.state.learner
-    model, stream = attempt.target.model or base.model, base.stream
-    if upstream.learns and learner.settled.get((model, base.operation.name, stream), 0.0) <= attempt.record.began_s:
-        scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
-        if not learner.is_settled(scope, stream, attempt.record.began_s):
-            attempt.session = _new_session(attempt, base)
-    return attempt.session
+
+def _scope(attempt: Attempt, base: Call) -> RuleScope:
+    upstream, model = attempt.upstream, attempt.target.model or base.model
+    return RuleScope(upstream.name, model, base.operation.name, upstream.credential)
 
 
 def _new_session(attempt: Attempt, base: Call) -> LearningSession:
-    settings, declared = attempt.upstream.settings, attempt.state.declared
+    settings, declared, learned = attempt.upstream.settings, attempt.state.declared, attempt.upstream.state.learned
     entry = declared.model(base.operation.name, base.model)
     may_stream = entry is None or entry.stream == "auto"
     is_configured = declared.entry(base.operation.name, base.model) == base.model
     policy = LearningPolicy(frozenset(settings.learn_also), may_stream, is_configured)
-    upstream, model = attempt.upstream, attempt.target.model or base.model
-    scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
-    return upstream.state.learner.session(scope, base.operation.members, settings.learn, policy)
+    return LearningSession(learned, _scope(attempt, base), base.operation.members, settings.learn, policy)
 
 
 def _open_session(attempt: Attempt, base: Call) -> LearningSession:
     """Return the session, a new one if the request was sent without one."""
     if attempt.session is None:
         attempt.session = _new_session(attempt, base)
-        attempt.session.sent(base)
+        attempt.session.sent = base
     return attempt.session
 
 
 async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     """Return the request with the learned rules applied, the same object if none concerns it."""
-    session.recall(base, attempt.state.clock.now())
     if session.has_rules:
         planned = await _run(attempt, base, partial(session.revise, base))
     else:
@@ -487,7 +479,7 @@ async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
 async def _learn_from(attempt: Attempt, base: Call, error: UpstreamError, *, may_repeat: bool) -> bool:
     """Return whether a rule was learned from `error`, so that a retry can succeed."""
     session = _open_session(attempt, base)
-    rules = () if session.mode == "off" else await _relevant_rules(attempt, session, session.last_sent, error)
+    rules = () if session.mode == "off" else await _relevant_rules(attempt, session, session.sent, error)
     return session.prepare_retry(error, attempt.state.clock.now(), rules, may_repeat=may_repeat)
 
 
@@ -535,7 +527,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         mark_overflow(shown, protocol)
     changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
     if session.is_exhausted:
-        again = f"Send the request again: it begins with {', '.join(session.tried)}."
+        again = f"Declare {', '.join(session.tried)} in the model's entry under models."
         changed = f"Each try was rejected for another reason. {again}"
     rules = await _relevant_rules(attempt, session, sent, shown)
     for hint in (changed, _advice(attempt, session, base, sent, shown, rules)):

@@ -70,9 +70,9 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     base: Call | None = None
     """The call with the rules that are the same for each attempt at this target."""
     session: LearningSession | None = None
-    """The learned rules of the attempts at this target. None while the model is known and has none."""
+    """The learned rules of the attempts at this target. None while there is none for the model and no error."""
     target_began_s: float = 0.0
-    """When `base` was first sent, 0 if the first attempt did not wait before."""
+    """When the first attempt at this target began, 0 in that attempt itself."""
     copied_bytes: int = 0
     """What `base` holds if it is large and a copy."""
     rules: int = 0

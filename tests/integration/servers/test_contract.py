@@ -41,7 +41,7 @@ from tests.integration.servers.running import BY_HTTP1, NAMES, ON_SOCKETS, Serve
 from tests.unit.clock import DrivenClock
 from tests.waiting import at_rest, until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("short_wait_for_a_leader")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEY = "gp-a-key-of-the-contract-suite-0123456789"
 NARROW_KEY = "gp-a-key-with-one-request-at-a-time-0123456789"

@@ -73,12 +73,13 @@ def test_a_rule_that_has_expired_is_forgotten():
     memory.commit(key(), SYNTH, "", NOW_S)
     memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
     memory.commit(key(DROP, structs.replace(O3, model="o3")), DROP, "", NOW_S)
-    assert not memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
-    assert memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
+    memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
+    assert len(known(memory)) == 2
+    memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
     assert known(memory) == [SYNTH]
     assert [one.rule for one in memory.records(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
     assert memory.records(NOW_S + HOUR_S, WALL_S) == []
-    assert memory.expire(O3, NOW_S + HOUR_S)
+    memory.expire(O3, NOW_S + HOUR_S)
     assert (memory.knows(OURS), known(memory)) == (False, [])
     assert memory.commit(key(), SYNTH, "", NOW_S + HOUR_S), "it is news again"
     for vain in (memory.forget, memory.used):

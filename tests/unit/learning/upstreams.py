@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,8 @@ from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import relevant_rules
-from gatepass.learning.session import Learner, LearningSession, Mode
+from gatepass.learning.memory import Memory
+from gatepass.learning.session import LearningSession, Mode
 from gatepass.proxy import retry
 from gatepass.proxy.retry import Tried, may_repeat
 from gatepass.types import Call
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def ask(
-    learner: Learner,
+    memory: Memory,
     upstream: Upstream,
     call: Call,
     now_s: float = 0.0,
@@ -87,8 +87,8 @@ def ask(
     policy: LearningPolicy | None = None,
     subject: RuleScope = O3,
 ) -> Outcome:
-    with closing(learner.session(subject, call.operation.members, mode, policy)) as learning:
-        return converse(learning, upstream, call, now_s)
+    learning = LearningSession(memory, subject, call.operation.members, mode, policy or LearningPolicy())
+    return converse(learning, upstream, call, now_s)
 
 
 def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: float) -> Outcome:
@@ -107,7 +107,8 @@ def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: f
 
 def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
     """The request with all rules that apply."""
-    learning.recall(call, now_s)
+    if learning.sent is None:
+        learning.recall(now_s)
     return learning.revise(call)
 
 
@@ -115,7 +116,7 @@ def learn_from(
     learning: LearningSession, error: UpstreamError, now_s: float, rules: int = 0, tried_s: float = 0.0
 ) -> bool:
     """Learn from the rejection of the last request that was planned, within the limits of `may_repeat`."""
-    rejection, sent = learning.parse_error(error), learning.last_sent
+    rejection, sent = learning.parse_error(error), learning.sent
     relevant = () if rejection is None or sent is None else relevant_rules(rejection, sent)
     tried = Tried(learns=True, rules=rules, tried_s=tried_s)
     is_allowed = may_repeat(retry.Outcome.ERROR_REPLY, tried, math.inf) is not None

@@ -183,7 +183,7 @@ class Ui:
             wanted = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True))
             upstreams = [one for one in state.upstreams.values() if one.name == wanted["upstream"]]
             scope = wanted["model"], wanted["operation"], wanted["adapted"]
-            return json.dumps(sum(one.state.learner.forget(*scope) for one in upstreams)).encode()
+            return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
         return await own_part(target, state)
 
     def turn(self, caller: str) -> asyncio.Lock:
