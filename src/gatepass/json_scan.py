@@ -269,7 +269,7 @@ def _end_of_value(text: bytes, at: int) -> int | None:
     return end
 
 
-class _Name:
+class MemberName:
     """A member's name. It is compared by identity, so that a dict keeps each member of a name that is repeated."""
 
     __slots__ = ("text",)
@@ -286,16 +286,16 @@ def top_members(text: bytes) -> list[Member]:
     """
     names_left = MOST_MEMBERS
 
-    def name_of(_: type, name: str) -> _Name:
+    def name_of(_: type, name: str) -> MemberName:
         nonlocal names_left
         names_left -= 1
         if names_left < 0:
             raise BodyTooComplex(f"The body has more than {MOST_MEMBERS} members at its top level.")
         if len(name) > LONGEST_NAME_BYTES:
             raise _too_long_name()
-        return _Name(name)
+        return MemberName(name)
 
-    found = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=name_of).decode(text)
+    found = msgspec.json.Decoder(dict[MemberName, msgspec.Raw], dec_hook=name_of).decode(text)
     members, scanner, at = list[Member](), JsonScanner(text), text.index(b"{") + 1
     for name, raw in found.items():
         start = _skip(_COMMA, text, at)

@@ -72,6 +72,34 @@ async def test_a_key_with_a_list_sees_only_the_tools_of_the_list(is_stream):
     assert shown["result"]["tools"] == [{"name": "find"}]
 
 
+async def test_a_key_with_a_list_sees_no_other_tool_in_an_error():
+    good = [Send(reply(TOOLS, status=404))]
+    async with Scripted(good) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
+        got = await post(gp, **key("anna")).answer()
+    assert (got.status, got.json()["result"]["tools"]) == (404, [{"name": "find"}])
+
+
+async def test_a_key_with_a_list_receives_each_of_many_events():
+    many = [event({"method": "notifications/progress", "params": {"progress": n}}) for n in range(5_000)]
+    whole = b"".join([*many, event(TOOLS)])
+    async with Scripted([Send(stream(whole))]) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
+        got = await post(gp, **key("anna")).answer()
+    assert [json.loads(one).get("params", {}).get("progress") for one in got.events[:-1]] == list(range(5_000))
+    assert json.loads(got.events[-1])["result"]["tools"] == [{"name": "find"}]
+
+
+async def test_a_call_whose_stream_ends_without_its_response_failed():
+    async with Scripted([Send(stream(PROGRESS))]) as upstream, gateway(**servers(upstream)) as gp:
+        with logged(gp.state) as out:
+            got = await post(gp, CALL).answer()
+            await until(lambda: not gp.state.in_flight.busy)
+            (line,) = [one for one in map(json.loads, out.getvalue().splitlines()) if one["event"] == "request"]
+        metrics = gp.state.metrics.exposition().decode()
+    error = json.loads(got.events[-1])
+    assert (error["id"], error["error"]["data"]["code"]) == ("call-1", "upstream_closed")
+    assert (line["outcome"], line["code"], 'outcome="error"' in metrics) == ("error", "upstream_closed", True)
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "code"),
     [

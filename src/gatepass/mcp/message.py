@@ -17,15 +17,12 @@ import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, McpHeaderMismatch, McpNotAllowed
 from gatepass.json_scan import folded, top_members
-from gatepass.mcp.access import Kind, McpAllowed
+from gatepass.mcp.access import LONGEST_URI_CHARS, Kind, McpAllowed
 from gatepass.types import Headers, Hidden
 
 LONGEST_NAME_CHARS = 200
 """Of a method or a name in a McpMessage, which the log shows."""
 LONGEST_ID_BYTES = 256
-LONGEST_URI_CHARS = 8192
-"""Of the name or the URI in a request of a key with lists."""
-
 MOST_URIS = 1_000
 """Subscriptions in one request of a key with lists."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
@@ -61,7 +62,7 @@ from gatepass.proxy.upstream_call import (
     read_error,
     received_reply,
 )
-from gatepass.sse.chunk import StreamSource
+from gatepass.sse.chunk import StreamSource, stream_closed
 from gatepass.sse.event import parse_event, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import (
@@ -371,7 +372,8 @@ async def _relay_whole(
         await _relay_error(exchange, attempt, response, body, headers, client_response)
         return
     if exchange.allowed is not None and body:
-        body = filter_reply(body, exchange.allowed, attempt.upstream.name)
+        work = partial(filter_reply, body, exchange.allowed, attempt.upstream.name)
+        body = await exchange.context.state.body_threads.run(exchange.context.caller.name, body, work)
     if not body:
         headers = [field for field in headers if field[0] != b"content-type"]
         response.finish()  # a 202 may have a text, which no client reads
@@ -393,6 +395,8 @@ async def _relay_error(
         error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
         name_settings(error, exchange.server.name)
         if len(body) <= ERROR_BYTES:
+            if exchange.allowed is not None:  # some clients read a result under any status
+                body = filter_reply(body, exchange.allowed, attempt.upstream.name)
             body = _masked(body, context.state.redactor.mask)
         else:  # masking would occupy the event loop for too long
             body = context.protocol.error_body(error, context.client_request.id)
@@ -474,7 +478,7 @@ class PassedEvents(EventStream):
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    __slots__ = ("_begins", "_filtered", "_last", "_last_bytes", "_last_events", "_request")
+    __slots__ = ("_begins", "_filtered", "_has_response", "_last", "_last_bytes", "_last_events", "_request")
 
     def __init__(
         self,
@@ -490,6 +494,7 @@ class PassedEvents(EventStream):
         self._begins: Callable[[], None] | None = begins
         self._last = b"\n\n"
         self._request = request
+        self._has_response = False
         self._last_events: list[bytes] = []
         self._last_bytes = 0
 
@@ -503,17 +508,20 @@ class PassedEvents(EventStream):
 
     @property
     def has_response(self) -> bool:
-        """Whether the last events that passed have the response. Events above LAST_EVENTS_BYTES are taken for it."""
-        if self._request is None or not self.is_between_events:
-            return False
-        events = [parse_event(block) for block in split_events(b"".join(self._last_events))]
-        is_large = self._last_bytes > LAST_EVENTS_BYTES
-        return is_large or any(is_response(event.data or b"", self._request) for event in events)
+        """Whether the response passed. Events above LAST_EVENTS_BYTES together are taken for it."""
+        if not self._has_response and self._request is not None and self.is_between_events:
+            events = split_events(b"".join(self._last_events))
+            is_large = self._last_bytes > LAST_EVENTS_BYTES
+            self._has_response = is_large or any(
+                is_response(parse_event(block).data or b"", self._request) for block in events
+            )
+        return self._has_response
 
     def feed(self, piece: bytes = b"") -> bytes:
         if self._filtered is not None:
             try:
                 piece = self._filtered.feed(piece)
+                self.waiting = self._filtered.waiting
             except GatepassError as error:
                 self.fail(error)
                 return b""
@@ -524,8 +532,8 @@ class PassedEvents(EventStream):
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
-            if self._request is not None:
-                if self.is_between_events:
+            if self._request is not None and not self._has_response:
+                if self.is_between_events and not self.has_response:
                     self._last_events, self._last_bytes = [], 0
                 self._last_bytes += len(piece)
                 if self._last_bytes > LAST_EVENTS_BYTES:
@@ -536,13 +544,9 @@ class PassedEvents(EventStream):
         return piece
 
     def finish(self) -> bytes:
-        if self._filtered is None:
-            return b""
-        try:
-            return self._filtered.finish()
-        except GatepassError as error:
-            self.fail(error)
-            return b""
+        if self._request is not None and self._request.kind == "request" and not (self.has_ids or self.has_response):
+            self.fail(stream_closed(self._upstream))
+        return b""
 
 
 def _keep_alive(events: EventStream | None) -> bytes:

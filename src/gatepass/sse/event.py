@@ -69,11 +69,18 @@ def first_events_within(run: bytes, most_bytes: int) -> int:
 
 def first_event(run: bytes) -> int:
     """Return the size in bytes of the first event of `run`."""
-    if _CR not in run and run[:1] != b"\n":  # at memory speed
-        at = run.find(_LINE_FEEDS)
-        return len(run) if at < 0 else at + len(_LINE_FEEDS)
-    found = _BLOCK.match(run)
-    return len(run) if found is None else found.end()
+    at, lf, cr, size = 0, -1, -1, len(run)  # single bytes are found at memory speed
+    while at < size:
+        if lf < at:
+            lf = run.find(b"\n", at) % (size + 1)  # `size` if there is none
+        if cr < at:
+            cr = run.find(b"\r", at) % (size + 1)
+        end = min(lf, cr)
+        after = end + 2 if run[end : end + 2] == b"\r\n" else end + 1
+        if end == at:
+            return after
+        at = after
+    return size
 
 
 LARGE_EVENT_BYTES = 1024 * 1024

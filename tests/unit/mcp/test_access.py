@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from gatepass.config.access import AccessKey, McpLists
 from gatepass.errors import UpstreamInvalid
-from gatepass.mcp.access import ALL, FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
+from gatepass.mcp.access import (
+    ALL,
+    MOST_BYTES,
+    MOST_VALUES,
+    TURN_BYTES,
+    TURN_LINES,
+    FilteredEvents,
+    McpAllowed,
+    allowed_of,
+    filter_reply,
+    refusal_of,
+)
 
 LISTS = McpAllowed(tools=("find", "read_*"), prompts=(), resources=("file:///docs/*",))
 
@@ -91,7 +102,6 @@ SHOWN = [TOOLS[0], TOOLS[2]]
             reply(tools=TOOLS, resultType="complete"),
             reply(tools=SHOWN, resultType="complete", cacheScope="private"),
         ),
-        ([reply(tools=TOOLS), reply(content=[])], [reply(tools=SHOWN), reply(content=[])]),
     ],
 )
 def test_lists_show_what_is_allowed(given_reply: Any, shown: Any) -> None:
@@ -106,7 +116,6 @@ def test_lists_show_what_is_allowed(given_reply: Any, shown: Any) -> None:
         b'{"id":1,"error":{"code":-1,"message":"m","data":{"tools":[1]}}}',
         b'{"method":"notifications/progress","params":{"progress":1e0}}',
         b'{"id":1,"result":null}',
-        b'[ {"id":1,"result":{}} ]',
     ],
 )
 def test_other_replies_stay_the_same_bytes(text: bytes) -> None:
@@ -128,12 +137,82 @@ MANY = json.dumps({"id": 1, "result": {"tools": [{"name": "find"}] * 10_001}}).e
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"<html>", b'{"id":1,"result":{"x":NaN}}', b"[" * 100_000, b"[1]", b"\xff", MANY]
+    "text",
+    [b"", b"<html>", b'{"id":1,"result":{"x":NaN}}', b"[" * 100_000, b"[1]", b'[{"id":1,"result":{}}]', b"\xff", MANY],
 )
 def test_what_is_not_json_is_an_error_of_the_server(text: bytes) -> None:
     with pytest.raises(UpstreamInvalid) as raised:
         filter_reply(text, LISTS, "wiki")
     assert raised.value.hop == "upstream:wiki"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[%b]" % b",".join([b"{}"] * (MOST_VALUES // 2)),
+        b"{%b}" % b",".join([b'"a":1'] * (MOST_VALUES + 2)),
+        b'{"result":{%b}}' % b",".join([b'"a":1'] * (MOST_VALUES + 2)),
+        b'{"result":{"content":"%b"}}' % (b"x" * MOST_BYTES),
+        json.dumps(reply(resources=[{"uri": "file:///docs/%s" % ("x" * 8000)}] * 100)).encode(),
+    ],
+    ids=["batch", "members", "members of the result", "bytes", "names"],
+)
+def test_a_message_beyond_its_bounds_is_an_error_of_the_server(text: bytes) -> None:
+    with pytest.raises(UpstreamInvalid):
+        filter_reply(text, LISTS, "wiki")
+    with pytest.raises(UpstreamInvalid):
+        passed(FilteredEvents(LISTS, 2 * MOST_BYTES, "wiki"), b"data: %b\n\n" % text)
+
+
+def test_a_large_image_stays_the_same_bytes() -> None:
+    text = json.dumps(reply(content=[{"type": "image", "data": "abcd" * 2_700_000}])).encode()
+    assert filter_reply(text, LISTS, "wiki") is text
+    for end in (b"\n", b"\r\n"):
+        run = b"event: message%bdata: %b%b%b" % (end, text, end, end)
+        assert passed(FilteredEvents(LISTS, MOST_BYTES, "wiki"), run) == run
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"id":1,"result":{"tools":[{"name":"drop","name":"find"}]}}',
+        b'{"id":1,"result":{"tools":[{"name":"drop"}],"tools":[]}}',
+        b'{"id":1,"result":{"tools":[{"name":"drop"}]},"result":{}}',
+        b'{"id":1,"result":{"tools":[{"name":"find","\\u006eame":"drop"}]}}',
+    ],
+)
+def test_a_member_that_appears_twice_hides_nothing(text: bytes) -> None:
+    assert b"drop" not in filter_reply(text, LISTS, "wiki")
+
+
+def test_a_cache_reads_no_other_scope_than_private() -> None:
+    text = b'{"result":{"tools":[],"cacheScope":"public","cacheScope":"private"}}'
+    assert filter_reply(text, LISTS, "wiki") == b'{"result":{"tools":[],"cacheScope":"private"}}'
+
+
+def passed(events: FilteredEvents, *pieces: bytes) -> bytes:
+    """Return what `events` passes, in as many turns as it needs."""
+    runs = list[bytes]()
+    for piece in pieces:
+        runs.append(events.feed(piece))
+        while events.waiting:
+            runs.append(events.feed())
+    return b"".join(runs)
+
+
+def test_line_feeds_and_comments_pass_at_once() -> None:
+    events, run = FilteredEvents(LISTS, 100_000, "wiki"), b"\n" * 4_000_000 + b": c\n\n" * 1000
+    assert events.feed(run) == run
+
+
+@pytest.mark.parametrize("event", [b"data:\n\n", b"data: {}\n\n", b'data: {"a":"%b"}\n\n' % (b"x" * 10_000)])
+def test_events_pass_in_turns(event: bytes) -> None:
+    events, run = FilteredEvents(LISTS, 100_000, "wiki"), event * 1000
+    first = events.feed(run)
+    assert 0 < len(first) <= TURN_BYTES
+    assert first.count(b"\n") <= TURN_LINES
+    assert events.unfinished_bytes == len(events.waiting) == len(run) - len(first)
+    assert first + passed(events, b"") == run
 
 
 FULL, LESS = json.dumps(reply(tools=TOOLS)).encode(), b'{"jsonrpc":"2.0","id":1,"result":{"tools":%b}}'
@@ -160,8 +239,8 @@ def test_streams_are_filtered_wherever_they_are_cut(chosen: list[tuple[bytes, by
     text = b"".join(sent for sent, _ in chosen) + b": end\n\n"
     events = FilteredEvents(LISTS, 100_000, "wiki")
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    shown = b"".join(events.feed(text[start:end]) for start, end in pairwise(edges))
-    assert shown + events.finish() == b"".join(kept for _, kept in chosen) + b": end\n\n"
+    shown = passed(events, *(text[start:end] for start, end in pairwise(edges)))
+    assert shown == b"".join(kept for _, kept in chosen) + b": end\n\n"
 
 
 def test_an_event_is_passed_with_its_last_byte() -> None:
@@ -173,7 +252,9 @@ def test_an_event_is_passed_with_its_last_byte() -> None:
 def test_a_large_event_is_filtered() -> None:
     tools = [*TOOLS, {"name": "read_large", "description": "d" * 2_000_000}]
     shown = reply(tools=[*SHOWN, tools[-1]])
-    run = FilteredEvents(LISTS, 4_000_000, "wiki").feed(b"data: " + json.dumps(reply(tools=tools)).encode() + b"\n\n")
+    run = passed(
+        FilteredEvents(LISTS, 4_000_000, "wiki"), b"data: " + json.dumps(reply(tools=tools)).encode() + b"\n\n"
+    )
     assert json.loads(run.removeprefix(b"data: ")) == shown
 
 
@@ -189,7 +270,7 @@ def test_unusable_events_end_the_stream(text: bytes) -> None:
 
 def test_an_unfinished_event_is_not_relayed() -> None:
     events = FilteredEvents(LISTS, 1000, "wiki")
-    assert events.feed(b"data: " + FULL) + events.finish() == b""
+    assert events.feed(b"data: " + FULL) == b""
 
 
 @pytest.mark.parametrize(
@@ -212,6 +293,15 @@ def test_a_uri_that_a_server_may_read_as_another_one_matches_no_glob(step: str) 
     uri = f"file:///docs/{step}secret.txt"
     assert not McpAllowed(resources=("file:///docs/*",)).allows("resources", uri)
     assert McpAllowed(resources=(uri,)).allows("resources", uri)
+
+
+@pytest.mark.parametrize(
+    "name", ["read_/../drop", "read_\x00drop", "read_\x1b[2J", "read_\u202eporp", "read_%00", "read_" + "x" * 8200]
+)
+def test_a_name_that_is_not_what_it_looks_like_matches_no_glob(name: str) -> None:
+    assert not McpAllowed(tools=("read_*",), prompts=("read_*",)).allows("tools", name)
+    assert not McpAllowed(tools=("read_*",), prompts=("read_*",)).allows("prompts", name)
+    assert McpAllowed(tools=(name,)).allows("tools", name)
 
 
 @pytest.mark.parametrize("name", ["a b.txt", "my%20file", "v1..2", "...", "caf\u00e9"])

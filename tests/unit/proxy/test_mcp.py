@@ -38,6 +38,16 @@ class Idle(Stream):
         await asyncio.Event().wait()
 
 
+class Answered(Stream):
+    """A stream with the response, and a comment and another message after it."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'data: {"method":"notifications/progress"}\n\n'
+        yield b"data: " + json.dumps(RESULT).encode() + b"\n\n"
+        yield b": keep-alive\n\n"
+        yield b'data: {"method":"notifications/message"}\n\n'
+
+
 class Server(Upstream):
     """Answers with a result."""
 
@@ -69,7 +79,9 @@ CASES: dict[str, Callable[[], tuple[Upstream, Holder | None, bytes, list[str]]]]
     "a reply": lambda: (Server(), Holder("t"), READ, ["complete"]),
     "a large body": lambda: (Server(), Holder("t"), LARGE, ["complete"]),
     "a large reply": lambda: (Server(Reply({**RESULT, "pad": "x" * 300_000})), Holder("t"), READ, ["complete"]),
-    "a stream": lambda: (Server(Stream()), Holder("t"), CALL, ["complete"]),
+    "a stream": lambda: (Server(Answered()), Holder("t"), CALL, ["complete"]),
+    "a stream without the response": lambda: (Server(Stream()), Holder("t"), CALL, ["cut"]),
+    "a stream for a notification": lambda: (Server(Stream()), Holder("t"), NOTIFICATION, ["complete"]),
     "a stream that is cut": lambda: (Server(Stream(is_cut=True)), None, CALL, ["cut"]),
     "an error": lambda: (Server(Reply({"error": {}}, 500)), None, CALL, ["error_reply"]),
     "a 401": lambda: (Server(takes={"new"}), Holder("old", "new"), CALL, ["token_rejected", "complete"]),
@@ -202,7 +214,7 @@ class Paused(Stream):
 async def test_a_comment_is_sent_between_two_events_only(first, keep_alive):
     stream = Paused(first)
     state = state_of(Server(stream))
-    client = Reading(CALL)
+    client = Reading(NOTIFICATION)
     task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
     clock: Any = state.clock
     for _ in range(30):
