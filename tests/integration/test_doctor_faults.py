@@ -371,7 +371,7 @@ FAULTS = {
         "upstream:chat proxy",
         proxy_answers(403, "Forbidden"),
         "403 Forbidden from 127.0.0.1:",
-        ": By rule 7.",
+        ": By rule 7)",
         "Check upstreams.chat.network.proxy.",
     ),
     "the proxy of an http URL requires a password": at(

@@ -1,12 +1,8 @@
-"""The network steps of `gatepass doctor`: resolve, connect, proxy and tls.
-
-Each step returns a Step, and raises nothing for a fault of the network. The last part explains a certificate.
-"""
+"""The network step of `gatepass doctor`: a connection as requests open it. The last part explains a certificate."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -15,7 +11,6 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.cancel import timeout
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import AnyCredential
@@ -23,12 +18,13 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import EntraCredential
 from gatepass.config.network import Network
 from gatepass.config.upstream import UpstreamConfig
-from gatepass.errors import Fault, TransportFault, system_reason
+from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
+from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import dial
-from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_problem
+from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, ssl_context, tls_problem
 from gatepass.tokens.failure import setting
 from gatepass.types import settings_of, url_setting_of
 
@@ -92,6 +88,11 @@ class Server:
     def host(self) -> str:
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
+    @property
+    def names(self) -> ServerNames:
+        has_ca_file = self.network.ca_file is not None
+        return ServerNames(self.host, self.settings, self.url_setting, self.connect_setting, has_ca_file=has_ca_file)
+
     def step(self, what: str, outcome: StepOutcome, why: str, advice: str = "") -> Step:
         return Step(self.hop, what, outcome, why, advice, proves=False)
 
@@ -128,81 +129,45 @@ def issuer_server(name: str, credential: AnyCredential) -> Server | None:
 Begin = Callable[[str, str], object]
 """Called with the hop and the name of a step before it runs, to show progress."""
 
+_STEPS = {Fault.DNS: "resolve", Fault.PROXY: "proxy", Fault.TLS: "tls"}
+
 
 async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None) -> Steps:
-    """Yield the network steps of `server` in order, and stop after the first that fails."""
+    """Open a connection as a request does, and yield its one step: `resolve`, `connect`, `proxy` or `tls`.
+
+    A failed step has the name of the phase that failed.
+    """
     clock = clock or SystemClock()
+    begin(server.hop, "connect")
+    began_s = clock.now()
     try:
-        destination = server.destination
+        step = await _reach(server, server.destination, ssl_context(server.network), clock.wall())
     except TransportFault as fault:
-        yield server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {server.url_setting}.")
-        return
-    for what, make in (("resolve", _resolve), ("connect", _connect), ("tls", _secure)):
-        began_s = clock.now()
-        begin(server.hop, what)
-        for step in await make(server, destination, clock):
-            yield replace(step, seconds=clock.now() - began_s)
-            if step.failed:
-                return
+        step = server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {server.url_setting}.")
+    except OSError:
+        files = f"{server.settings}.network.ca_file, client_cert and client_key"
+        step = server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")
+    yield replace(step, seconds=clock.now() - began_s)
 
 
-def _first(server: Server, destination: Destination) -> tuple[Destination, str]:
-    """Return the server that gatepass itself connects to, and the setting with its address."""
-    if destination.proxy is None:
-        return destination, server.url_setting
-    return destination.proxy.destination, f"{server.settings}.network.proxy"
-
-
-async def _resolve(server: Server, destination: Destination, clock: Clock) -> list[Step]:
-    first, where = _first(server, destination)
-    late = TimeoutError()
+async def _reach(server: Server, destination: Destination, context: ssl.SSLContext, wall_s: float) -> Step:
     try:
-        # With a type, because getaddrinfo otherwise lists each address once for each type of socket.
-        lookup = asyncio.get_running_loop().getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
-        found = await timeout(clock, server.connect_s, lookup, late)
-    except (OSError, UnicodeError) as error:  # UnicodeError: IDNA cannot encode a label, such as one of 64 characters
-        reason = f"no answer within {server.connect_s:g} s" if error is late else "the name is unknown"
-        advice = f"Check the host in {where} and the DNS of this machine."
-        return [server.step("resolve", StepOutcome.FAILS, f"{first.host} cannot be resolved: {reason}", advice)]
-    addresses = ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))
-    why = "is an address" if addresses == first.host else f"is {addresses}"
-    return [server.step("resolve", StepOutcome.WORKS, f"{_named(destination, first)} {why}")]
+        opened = await _open(destination, context, server.connect_s)
+    except TransportFault as fault:
+        return await _failed(server, destination, fault, wall_s)
+    first, name = destination, destination.host
+    if destination.proxy is not None:
+        first = destination.proxy.destination
+        name = f"the proxy {first.host}"
+    where = name if opened.address == first.host else f"{name} ({opened.address})"
+    if not destination.secure:
+        return server.step("connect", StepOutcome.WORKS, f"{where} port {first.port} accepts connections")
+    certificate = opened.session.getpeercert() or {}
+    described = describe_certificate(certificate, opened.session.version() or "TLS", wall_s)
+    return server.step("tls", StepOutcome.WORKS, f"{where} port {first.port}, {described}")
 
 
-def _named(destination: Destination, first: Destination) -> str:
-    return first.host if first is destination else f"the proxy {first.host}"
-
-
-async def _connect(server: Server, destination: Destination, clock: Clock) -> list[Step]:
-    first, where = _first(server, destination)
-    named = f"{_named(destination, first)} port {first.port}"
-    # Compared by identity: the system reports its own timeout (ETIMEDOUT) as a TimeoutError too.
-    late = TimeoutError()
-    try:
-        connecting = asyncio.get_running_loop().create_connection(asyncio.Protocol, first.host, first.port)
-        transport, _ = await timeout(clock, server.connect_s, connecting, late)
-    except OSError as error:
-        if error is late:
-            limit = f" ({server.connect_setting})" if server.connect_setting else ""
-            why = f"{named} did not accept a connection within {server.connect_s:g} s{limit}"
-            advice = f"Check the host and port in {where}, a firewall between, and {server.settings}.network.proxy."
-        else:
-            why = f"{named}: {system_reason(error)}"
-            advice = f"Check the host and port in {where}, and whether the server runs."
-        return [server.step("connect", StepOutcome.FAILS, why, advice)]
-    transport.abort()  # nothing was written, so there is nothing to flush
-    return [server.step("connect", StepOutcome.WORKS, f"{named} accepts connections")]
-
-
-CERTIFICATE_PROBLEMS = frozenset(
-    (
-        *(TlsProblem.EXPIRED, TlsProblem.NOT_YET_VALID, TlsProblem.WRONG_NAME),
-        *(TlsProblem.UNKNOWN_CA, TlsProblem.OTHER_CA),
-    )
-)
-
-
-class _Owner:
+class _NoPool:
     """The owner of a connection that sends no request."""
 
     def on_idle(self, connection: Connection) -> None: ...
@@ -213,69 +178,46 @@ class _Owner:
         return False
 
 
-class _Handshake(Connection):
+class _Opened(Connection):
+    address = ""
     session: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.address = str((transport.get_extra_info("peername") or [""])[0])
         self.session = transport.get_extra_info("ssl_object")
         super().connection_made(transport)
 
 
-async def _secure(server: Server, destination: Destination, clock: Clock) -> list[Step]:
-    """Open a tunnel through the proxy if there is one, and do the TLS handshake."""
-    if not destination.secure:
-        return []
+async def _open(destination: Destination, context: ssl.SSLContext, limit_s: float) -> _Opened:
+    """Return a connection that is closed again, with its TLS session; raise TransportFault."""
+    connection = _Opened(asyncio.get_running_loop(), _NoPool(), memoryview(bytearray(4096)), LoopTurns())
     try:
-        context = ssl_context(server.network)
-    except OSError:
-        files = f"{server.settings}.network.ca_file, client_cert and client_key"
-        return [server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")]
-    tunnel = []
-    if destination.proxy is not None:
-        name = f"{destination.host}:{destination.port}"
-        tunnel = [server.step("proxy", StepOutcome.WORKS, f"the proxy opens a tunnel to {name}")]
-    try:
-        session = await _handshake(server, destination, context)
-    except TransportFault as fault:
-        if fault.kind is Fault.PROXY:
-            is_auth = fault.detail.startswith("407")
-            why = f"the proxy refuses a tunnel to {destination.host}: {fault.detail}"
-            where = f"{server.settings}.network.{'proxy_auth' if is_auth else 'proxy'}"
-            return [server.step("proxy", StepOutcome.FAILS, why, f"Check {where}.")]
-        if fault.kind is not Fault.TLS:
-            why = f"{server.host} did not complete the TLS handshake within {server.connect_s:g} s"
-            limit = server.connect_setting or "the timeout of this step"
-            advice = f"Check the port in {server.url_setting}; {limit} sets the time."
-            return [*tunnel, server.step("tls", StepOutcome.FAILS, why, advice)]
-        return [*tunnel, await _failed_handshake(server, destination, fault, clock.wall())]
-    why = describe_certificate(session.getpeercert() or {}, session.version() or "TLS", clock.wall())
-    return [*tunnel, server.step("tls", StepOutcome.WORKS, why)]
-
-
-async def _handshake(server: Server, destination: Destination, context: Any) -> Any:
-    """Return the TLS session with the server; raise TransportFault."""
-    loop = asyncio.get_running_loop()
-    connection = _Handshake(loop, _Owner(), memoryview(bytearray(4096)), LoopTurns())
-    try:
-        await dial(destination, context, connection, server.connect_s)
-        return connection.session
+        await dial(destination, context, connection, limit_s)
+        return connection
     finally:
         connection.abort()
 
 
-async def _failed_handshake(server: Server, destination: Destination, fault: TransportFault, wall_s: float) -> Step:
-    """Explain a handshake that failed. A second one without verification shows the certificate."""
+async def _failed(server: Server, destination: Destination, fault: TransportFault, wall_s: float) -> Step:
+    """Explain a connection that failed. A second one without verification shows the certificate."""
     problem = tls_problem(fault.detail, has_ca_file=server.network.ca_file is not None)
+    is_direct = destination.secure and destination.proxy is None
+    if fault.kind is Fault.TIMEOUT_CONNECT and is_direct and await _answers(destination, b"", server.connect_s):
+        limit = server.connect_setting or "the timeout of this step"
+        why = f"{server.host} did not complete the TLS handshake within {server.connect_s:g} s"
+        advice = f"Check the port in {server.url_setting}; {limit} sets the time."
+        return server.step("tls", StepOutcome.FAILS, why, advice)
     # some servers without TLS close the connection at a handshake instead of answering
-    if problem in (TlsProblem.CLOSED, TlsProblem.OTHER) and await _answers_http(destination, server.connect_s):
-        problem = TlsProblem.PLAIN_HTTP
-    advice = tls_advice(problem, server.host, server.settings, server.url_setting)
-    why = f"{server.host}: {fault.detail if problem is TlsProblem.OTHER else problem.value}"
-    if problem in CERTIFICATE_PROBLEMS:
+    if fault.kind is Fault.TLS and is_direct and problem in (TlsProblem.CLOSED, TlsProblem.OTHER):
+        get = b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority
+        if await _answers(destination, get, server.connect_s):
+            fault = TransportFault(Fault.TLS, TlsProblem.PLAIN_HTTP, sent=False)
+    why, advice = fault_text(fault, server.names)
+    if problem in OF_CERTIFICATE and not fault.detail.startswith("proxy "):
         context = ssl_context(server.network)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to read the certificate
         try:
-            chain = certificate_chain(await _handshake(server, destination, context))
+            chain = certificate_chain((await _open(destination, context, server.connect_s)).session)
         except TransportFault:
             chain = []
         if chain:
@@ -283,19 +225,17 @@ async def _failed_handshake(server: Server, destination: Destination, fault: Tra
             peer = Peer(server.host, setting, trusted_names(server.network.ca_file))
             why, better = explain_certificate(chain, problem, peer, wall_s)
             advice = better or advice
-    return server.step("tls", StepOutcome.FAILS, why, advice)
+    return server.step(_STEPS.get(fault.kind, "connect"), StepOutcome.FAILS, why, advice)
 
 
-async def _answers_http(destination: Destination, limit_s: float) -> bool:
-    """Return whether the server answers plain HTTP on this port. Always False with a proxy."""
-    if destination.proxy is not None:
-        return False
+async def _answers(destination: Destination, request: bytes, limit_s: float) -> bool:
+    """Return whether the server accepts a plain connection and answers `request`, if any, with HTTP."""
     try:
         async with asyncio.timeout(limit_s):
             reader, writer = await asyncio.open_connection(destination.host, destination.port)
             try:
-                writer.write(b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority)
-                return (await reader.read(5)).startswith(b"HTTP/")
+                writer.write(request)
+                return not request or (await reader.read(5)).startswith(b"HTTP/")
             finally:
                 writer.transport.abort()
     except OSError:
@@ -311,10 +251,9 @@ async def requires_tls(server: Server) -> bool:
         return False
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
-    # a server without TLS may wait for the rest of a request
-    limited = replace(server, connect_s=min(server.connect_s, TLS_TRIAL_S))
     try:
-        await _handshake(limited, replace(server.destination, secure=True), context)
+        # a server without TLS may wait for the rest of a request
+        await _open(replace(server.destination, secure=True), context, min(server.connect_s, TLS_TRIAL_S))
     except TransportFault:
         return False
     return True

@@ -1,8 +1,4 @@
-"""The parts of a call to an upstream: attach and renew its token, read its errors, map transport faults to errors.
-
-RAGFlow sorts errors by words in their text (`_classify_error`). So the texts below avoid three words for a fault that a
-retry can fix: "auth" and "key" would mean a wrong credential, "invalid" a permanent error.
-"""
+"""The parts of a call to an upstream: attach and renew its token, read its errors, map transport faults to errors."""
 
 from __future__ import annotations
 
@@ -40,8 +36,9 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
+from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
-from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, tls_advice, tls_problem
+from gatepass.http_client.tls import OF_CERTIFICATE, tls_problem
 from gatepass.learning.rejection import is_too_long
 from gatepass.observability.observer import SentToken
 from gatepass.observability.redaction import whole_words
@@ -52,7 +49,6 @@ from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, settings_of, url_setting_of
 
-DETAIL_CHARS = 300
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
 REJECTION_S = 1.0
@@ -317,48 +313,6 @@ _TIMEOUT_PHASES: Mapping[Fault, str] = MappingProxyType(
     }
 )
 
-_TEXTS: Mapping[Fault, str] = MappingProxyType(
-    {
-        Fault.DNS: (
-            "The name {host} cannot be resolved{detail}. Check the host in {url_setting} and the DNS"
-            " of the machine that gatepass runs on."
-        ),
-        Fault.CONNECT: (
-            "No connection to {host}{detail}. Check the host and port in {url_setting}, whether it is up,"
-            " and whether this network needs {settings}.network.proxy."
-        ),
-        Fault.PROXY: "The proxy in front of {host} refuses{detail}. Check {settings}.network.{proxy_setting}.",
-        Fault.TLS: "No secure connection to {host}{detail}. {tls}",
-        Fault.CLOSED: (
-            "{host} closed the connection before its reply was complete{detail}; whether it did the work is"
-            " unknown. Try again where that does no harm."
-        ),
-        Fault.INVALID: (
-            "The reply of {host} is invalid HTTP{detail}. Check that {url_setting} names an HTTP or HTTPS API."
-        ),
-        Fault.TOO_LARGE: (
-            "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}. Raise"
-            " limits.reply_bytes, or ask for less in one call."
-        ),
-        Fault.TIMEOUT_CONNECT: (
-            "No connection to {host} within {limit}{settings}.timeouts.connect_s{end}. Check the host and port in"
-            " {url_setting}, a firewall between, and whether this network needs {settings}.network.proxy."
-        ),
-        Fault.TIMEOUT_POOL: (
-            "All connections that {settings}.max_connections allows to {host} were busy. Try again, or raise it."
-        ),
-        Fault.TIMEOUT_FIRST_BYTE: (
-            "{host} sent no reply within {limit}timeouts.first_byte_s{end}. A slow model needs more: set it in"
-            " {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
-        ),
-        Fault.TIMEOUT_IDLE: (
-            "{host} stopped sending in the middle of its reply for longer than {limit}timeouts.idle_s{end}. A model"
-            " that pauses needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation"
-            " where that is set."
-        ),
-    }
-)
-
 
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
     upstream = attempt.upstream
@@ -370,28 +324,15 @@ def upstream_error(
     fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked, *, has_ca_file: bool = False
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
-    # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
-    detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
+    settings = settings_of(upstream)
     host = urlsplit(base_url).netloc.rpartition("@")[2]  # without user and password
-    settings, url_setting = settings_of(upstream), url_setting_of(upstream)
-    limit, end = ("", "") if fault.limit_s is None else (f"{fault.limit_s:g} s (", ")")
-    problem = tls_problem(fault.detail, has_ca_file=has_ca_file)
-    if problem is TlsProblem.OTHER_CA:
-        detail = detail.replace(TlsProblem.UNKNOWN_CA, problem)
-    message = _TEXTS[fault.kind].format(
-        host=host,
-        settings=settings,
-        url_setting=url_setting,
-        detail=f" ({detail})" if detail else "",
-        limit=limit,
-        end=end,
-        tls=tls_advice(problem, host, settings, url_setting),
-        proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
-    )
+    limit = f"{settings}.timeouts.connect_s"
+    names = ServerNames(host, settings, url_setting_of(upstream), limit, has_ca_file=has_ca_file)
+    message = " ".join(fault_text(fault, names, mask))
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
     error = _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent)
-    if fault.kind is Fault.TLS and problem in OF_CERTIFICATE:
+    if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=has_ca_file) in OF_CERTIFICATE:
         error.should_retry = False
     return error

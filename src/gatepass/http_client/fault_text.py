@@ -1,0 +1,108 @@
+"""The one table of texts for a connection that failed: why, and which setting to check.
+
+The texts of errors for clients and the steps of `gatepass doctor` come from it. RAGFlow sorts errors by words in their
+text (`_classify_error`). So a fault that a retry can fix avoids three words: "auth" and "key" would mean a wrong
+credential, "invalid" a permanent error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.tls import TlsProblem, tls_advice, tls_problem
+
+DETAIL_CHARS = 300
+
+_TEXTS: Mapping[Fault, str] = MappingProxyType(
+    {
+        Fault.DNS: (
+            "The name {host} cannot be resolved{detail}.\n"
+            "Check the host in {url_setting} and the DNS of the machine that gatepass runs on."
+        ),
+        Fault.CONNECT: (
+            "No connection to {host}{detail}.\n"
+            "Check the host and port in {url_setting}, whether it is up, and whether this network needs"
+            " {settings}.network.proxy."
+        ),
+        Fault.PROXY: "The proxy in front of {host} refuses{detail}.\nCheck {settings}.network.{proxy_setting}.",
+        Fault.TLS: "No secure connection to {host}{detail}.\n{tls}",
+        Fault.CLOSED: (
+            "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown.\n"
+            "Try again where that does no harm."
+        ),
+        Fault.INVALID: (
+            "The reply of {host} is invalid HTTP{detail}.\nCheck that {url_setting} names an HTTP or HTTPS API."
+        ),
+        Fault.TOO_LARGE: (
+            "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}.\n"
+            "Raise limits.reply_bytes, or ask for less in one call."
+        ),
+        Fault.TIMEOUT_CONNECT: (
+            "No connection to {host} within {limit}{connect_setting}{end}.\n"
+            "Check the host and port in {url_setting}, a firewall between, and whether this network needs"
+            " {settings}.network.proxy."
+        ),
+        Fault.TIMEOUT_POOL: (
+            "All connections that {settings}.max_connections allows to {host} were busy.\nTry again, or raise it."
+        ),
+        Fault.TIMEOUT_FIRST_BYTE: (
+            "{host} sent no reply within {limit}timeouts.first_byte_s{end}.\nA slow model needs more: set it in"
+            " {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
+        ),
+        Fault.TIMEOUT_IDLE: (
+            "{host} stopped sending in the middle of its reply for longer than {limit}timeouts.idle_s{end}.\n"
+            "A model that pauses needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the"
+            " operation where that is set."
+        ),
+    }
+)
+"""Of each fault why, and in a second line what to check."""
+_PROXY_DOWN = "No connection to {host}{detail}.\nCheck the host and port in {url_setting}, and whether the proxy is up."
+_AT_PROXY = re.compile(r"proxy (\S+): ")
+"""Begins the detail of a fault on the way to the proxy (`pool.dial`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerNames:
+    """A server as texts name it: `settings` is such as `upstreams.chat`, `url_setting` the full name of its URL's."""
+
+    host: str
+    settings: str
+    url_setting: str
+    connect_setting: str = ""
+    """The setting that limits a connection; "" if there is none."""
+    has_ca_file: bool = False
+
+
+def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], str] = str) -> tuple[str, str]:
+    """Return why a connection to a server failed, and what to check. `mask` hides known secrets."""
+    # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
+    detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
+    host, url_setting = names.host, names.url_setting
+    problem = tls_problem(fault.detail, has_ca_file=names.has_ca_file)
+    if problem is TlsProblem.OTHER_CA:
+        detail = detail.replace(TlsProblem.UNKNOWN_CA, problem)
+    text = _TEXTS[fault.kind]
+    if at_proxy := _AT_PROXY.match(detail):
+        detail, url_setting = detail[at_proxy.end() :], f"{names.settings}.network.proxy"
+        host = at_proxy[1] if fault.kind is Fault.DNS else f"the proxy {at_proxy[1]}"
+        text = _PROXY_DOWN if fault.kind is Fault.CONNECT else text
+    limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
+    has_both = limit and (fault.kind is not Fault.TIMEOUT_CONNECT or names.connect_setting)
+    fields = {
+        "host": host,
+        "settings": names.settings,
+        "url_setting": url_setting,
+        "connect_setting": names.connect_setting,
+        "detail": f" ({detail})" if detail else "",
+        "limit": f"{limit} (" if has_both else limit,
+        "end": ")" if has_both else "",
+        "tls": tls_advice(problem, host, names.settings, url_setting),
+        "proxy_setting": "proxy_auth" if fault.detail.startswith("407") else "proxy",
+    }
+    why, _, advice = text.format_map(fields).partition("\n")
+    return why, advice

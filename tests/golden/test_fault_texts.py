@@ -1,0 +1,31 @@
+"""Each text of a connection that failed, to an upstream, an MCP server and a server behind a proxy."""
+
+from __future__ import annotations
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.tls import TlsProblem
+from gatepass.proxy.upstream_call import upstream_error
+from tests.golden.golden import same
+
+LIMITED = (Fault.TIMEOUT_CONNECT, Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE)
+
+
+def texts(upstream: str, url: str, detail: str) -> str:
+    is_proxy = detail.startswith("proxy")
+    kinds = (Fault.DNS, Fault.CONNECT, Fault.TLS) if is_proxy else Fault
+    faults = [TransportFault(kind, detail, limit_s=2.5 if kind in LIMITED else None) for kind in kinds]
+    if not is_proxy:
+        faults += [TransportFault(Fault.TLS, problem) for problem in TlsProblem]
+        faults.append(TransportFault(Fault.PROXY, "407 Who are you from proxy.example:3128"))
+    return "\n".join(f"{fault.kind}: {upstream_error(fault, upstream, url).message}" for fault in faults)
+
+
+def test_the_text_of_each_fault_is_what_is_recorded() -> None:
+    same(
+        "fault_texts.txt",
+        {
+            "an upstream": texts("chat", "https://llm.example/v1", "why"),
+            "an MCP server": texts("mcp/search", "https://mcp.example/mcp", "why"),
+            "on the way to a proxy": texts("chat", "https://llm.example/v1", "proxy proxy.example:3128: why"),
+        },
+    )
