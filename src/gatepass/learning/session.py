@@ -8,8 +8,8 @@ The caller drives one session through the attempts at a target::
         planned = session.revise(call)                  # `call` with all rules that apply
         ... send, classify the reply ...
         session.succeeded(now_s)                        # stores the rules of this request; or, after an error:
-        if not session.prepare_retry(error, now_s, relevant_rules(...), may_repeat=...):
-            raise session.failed(error, now_s)
+        if not session.prepare_retry(error, now_s, relevant_rules(...)):
+            raise session.failed(error, now_s, relevant_rules(...))
 
 No request waits for another: each request of a cold burst learns for itself, until one has succeeded.
 """
@@ -136,15 +136,26 @@ class LearningSession:
         self._rejections.append((error, rejection))
         return rejection
 
-    def prepare_retry(self, error: UpstreamError, now_s: float, relevant: Relevant, *, may_repeat: bool) -> bool:
-        """Learn from `error`, and return whether to plan and send the request again.
-
-        `relevant` as in `next_rules`. `may_repeat` is False if a limit prevents another try.
-        """
-        rejection = None if self.mode == "off" else self.parse_error(error)
-        sent = self.sent
-        if rejection is None or sent is None:
+    def prepare_retry(self, error: UpstreamError, now_s: float, relevant: Relevant) -> bool:
+        """Learn from `error`, and return whether to plan and send the request again. `relevant` as in `next_rules`."""
+        rejection = self.parse_error(error)
+        if rejection is None:
             return False
+        rules = self._next_rules(rejection, now_s, relevant)
+        self._first_error = self._first_error or error
+        for rule in rules:
+            key = self._key(rule)
+            is_known = self.memory.rule(key) == rule  # another request may have stored it meanwhile
+            self._done.add(key)
+            self._applied.pop(key, None)  # so that the new rule is last in the order of receipt
+            self._applied[key] = AppliedRule(rule, None if is_known else error, rejection.text)
+        return bool(rules) or self._revoke(rejection)
+
+    def _next_rules(self, rejection: UpstreamRejection, now_s: float, relevant: Relevant) -> tuple[LearnedRule, ...]:
+        """Mark the own rules that helped, because `rejection` is about something else, and return those to try next."""
+        sent = self.sent
+        if self.mode == "off" or sent is None:
+            return ()
         for key, one in self._own.items():
             if key in self._used and not is_same_rejection(rejection, one.rule, one.evidence):
                 one.helped = True
@@ -161,18 +172,7 @@ class LearningSession:
                 or self.memory.blocked_s(key, now_s) > 0
             )
 
-        rules = next_rules(rejection, relevant, self.policy, is_excluded)
-        if not may_repeat:
-            self.is_exhausted = bool(rules)
-            return False
-        self._first_error = self._first_error or error
-        for rule in rules:
-            key = self._key(rule)
-            is_known = self.memory.rule(key) == rule  # another request may have stored it meanwhile
-            self._done.add(key)
-            self._applied.pop(key, None)  # so that the new rule is last in the order of receipt
-            self._applied[key] = AppliedRule(rule, None if is_known else error, rejection.text)
-        return bool(rules) or self._revoke(rejection)
+        return next_rules(rejection, relevant, self.policy, is_excluded)
 
     def _revoke(self, rejection: UpstreamRejection) -> bool:
         """Forget the stored rules whose change the upstream rejects; return whether there were any."""
@@ -195,8 +195,8 @@ class LearningSession:
                 self._record("learned", one.rule, one.evidence)
             self.memory.used(key)
 
-    def failed(self, error: UpstreamError, now_s: float) -> UpstreamError:
-        """Return the error to show to the client after `error`, for which `prepare_retry` returned False.
+    def failed(self, error: UpstreamError, now_s: float, relevant: Relevant) -> UpstreamError:
+        """Return the error to show to the client after `error`, which ended the tries. `relevant` as in `next_rules`.
 
         - A change helped if the upstream rejected something else after it. Then the last error is shown.
         - A change failed if the same rejection came back or the reply is invalid. The error before it is shown.
@@ -204,6 +204,8 @@ class LearningSession:
         - An error that is not about the request's form (a token, a quota, a filter, a timeout) is returned unchanged.
         """
         rejection = self.parse_error(error)
+        if rejection is not None:
+            self.is_exhausted = bool(self._next_rules(rejection, now_s, relevant))
         return self._refute_failed(rejection, error, now_s) if _is_about_form(error, rejection) else error
 
     def _refute_failed(self, rejection: UpstreamRejection | None, error: UpstreamError, now_s: float) -> UpstreamError:

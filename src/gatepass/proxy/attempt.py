@@ -29,7 +29,7 @@ from gatepass.errors import (
 )
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
-from gatepass.learning.rejection import UpstreamRejection, is_too_long
+from gatepass.learning.rejection import is_too_long
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.profiles import ProfileRules
@@ -43,7 +43,7 @@ from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
-from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, may_repeat, outcome_of
+from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, outcome_of
 from gatepass.proxy.upstream_call import (
     Authorization,
     TokenExpired,
@@ -73,7 +73,7 @@ async def send_with_retries(
     """Call `once` with `attempt`, and with the attempts that repeat it, until one has a good reply: the one loop over
     targets and tries.
 
-    `may_repeat` decides. Raises the error of the last attempt, with advice for the client.
+    `decide` decides. Raises the error of the last attempt, with advice for the client.
     """
     observers = attempt.state.observers
     while True:
@@ -289,22 +289,16 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         tried_s=now_s - (attempt.target_began_s or attempt.record.began_s),
         has_next=bool(attempt.following),
     )
-    repeat = may_repeat(outcome, tried, attempt.deadline_s - now_s)
-    if repeat is Repeat.NEXT_TARGET:
-        leave_target(attempt)
-    elif repeat is Repeat.LEARNED_RULE or repeat is None:
+    repeat = decide(outcome, error.http_status, tried, attempt.deadline_s - now_s)
+    if repeat is Repeat.LEARNED_RULE and not await _learn_from(attempt, error):
+        repeat = None
+    if repeat is None:
         if has_token and not tried.resendable:
             raise renewed_during_upload(attempt.upstream) from error
-        if is_rejected or (isinstance(error, UpstreamAuth) and attempt.upstream.holder is None):
-            explain_rejection(attempt, error)
-        shown: GatepassError = error
-        if base is not None and isinstance(error, UpstreamError):
-            if base.body and await _learn_from(attempt, base, error, may_repeat=repeat is not None):
-                return attempt.again(Repeat.LEARNED_RULE)
-            shown = await _final_error(attempt, base, error)
+        # it may be an earlier error, so `error` must not become its cause
+        raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
+    if repeat is Repeat.NEXT_TARGET:
         leave_target(attempt)
-        # `shown` may be an earlier error, so `error` must not become its cause.
-        raise shown from error.__cause__
     return attempt.again(repeat)
 
 
@@ -476,24 +470,31 @@ async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     return planned
 
 
-async def _learn_from(attempt: Attempt, base: Call, error: UpstreamError, *, may_repeat: bool) -> bool:
+async def _learn_from(attempt: Attempt, error: GatepassError) -> bool:
     """Return whether a rule was learned from `error`, so that a retry can succeed."""
+    base = attempt.base
+    if base is None or not isinstance(error, UpstreamError) or not attempt.upstream.learns:
+        return False
     session = _open_session(attempt, base)
-    rules = () if session.mode == "off" else await _relevant_rules(attempt, session, session.sent, error)
-    return session.prepare_retry(error, attempt.state.clock.now(), rules, may_repeat=may_repeat)
+    rules = await _relevant_rules(attempt, session, session.sent, error)
+    return session.prepare_retry(error, attempt.state.clock.now(), rules)
 
 
-async def _final_error(attempt: Attempt, base: Call, error: UpstreamError) -> UpstreamError:
+async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_rejected: bool) -> GatepassError:
     """Return the error for the client after the last attempt ended with `error`, with advice if gatepass has some."""
-    shown = error
-    if base.body and attempt.normalized is not None:
-        shown = await _error_after_rules(attempt, base, attempt.normalized, error)
-    # the upstream may not know the model name that gatepass passed on
-    call, target = attempt.call, attempt.target
-    error_body = shown.error_body if isinstance(shown, UpstreamErrorReply) else None
-    if error_body is not None and call.model and target.model in (None, call.model):
-        hint = model_hint(call.model, target.upstream, shown.http_status, error_body.code, error_body.message)
-        shown.message = shown.message if hint is None else f"{sentence(shown.message)} {hint}"
+    if is_rejected or (isinstance(error, UpstreamAuth) and attempt.upstream.holder is None):
+        explain_rejection(attempt, error)
+    base, shown = attempt.base, error
+    if base is not None and isinstance(error, UpstreamError):
+        if base.body and attempt.normalized is not None:
+            shown = await _error_after_rules(attempt, base, attempt.normalized, error)
+        # the upstream may not know the model name that gatepass passed on
+        call, target = attempt.call, attempt.target
+        error_body = shown.error_body if isinstance(shown, UpstreamErrorReply) else None
+        if error_body is not None and call.model and target.model in (None, call.model):
+            hint = model_hint(call.model, target.upstream, shown.http_status, error_body.code, error_body.message)
+            shown.message = shown.message if hint is None else f"{sentence(shown.message)} {hint}"
+    leave_target(attempt)
     return shown
 
 
@@ -503,8 +504,8 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     If the rules that were tried did not help, this is the error before them (learning/session.py).
     """
     session, state, upstream = _open_session(attempt, base), attempt.state, attempt.upstream.name
-    await _rejection(attempt, session, sent, error)
-    shown = session.failed(error, state.clock.now())
+    rules = await _relevant_rules(attempt, session, sent, error)
+    shown = session.failed(error, state.clock.now(), rules)
     record = attempt.record
     record.tried = session.tried
     if shown is not error:  # an earlier error, to a request without the rules that were tried
@@ -529,7 +530,8 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     if session.is_exhausted:
         again = f"Declare {', '.join(session.tried)} in the model's entry under models."
         changed = f"Each try was rejected for another reason. {again}"
-    rules = await _relevant_rules(attempt, session, sent, shown)
+    if shown is not error:
+        rules = await _relevant_rules(attempt, session, sent, shown)
     for hint in (changed, _advice(attempt, session, base, sent, shown, rules)):
         if hint:
             shown.message = f"{sentence(shown.message)} {hint}"
@@ -542,20 +544,10 @@ async def _relevant_rules(
     """Return the rules that `error` suggests and that would change `sent`. A heavy body is read in a thread."""
     if sent is None:
         return ()
-    rejection = await _rejection(attempt, session, sent, error)
-    if rejection is None:
-        return ()
-    return await _run(attempt, sent, partial(relevant_rules, rejection, sent))
-
-
-async def _rejection(
-    attempt: Attempt, session: LearningSession, sent: Call, error: UpstreamError
-) -> UpstreamRejection | None:
-    """Return `error` as the matchers read it. The session keeps it, so that it is parsed only once."""
-    work = partial(session.parse_error, error)
-    if len(sent.body) <= INLINE_BYTES:
-        return work()
-    return await attempt.state.body_threads.run_heavy(sent.caller, work)
+    parse = partial(session.parse_error, error)  # the session keeps the result
+    is_small = len(sent.body) <= INLINE_BYTES
+    rejection = parse() if is_small else await attempt.state.body_threads.run_heavy(sent.caller, parse)
+    return () if rejection is None else await _run(attempt, sent, partial(relevant_rules, rejection, sent))
 
 
 def _advice(

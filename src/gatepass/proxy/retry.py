@@ -1,6 +1,6 @@
 """Decide from values how an attempt ended, and whether its request may be sent again.
 
-`may_repeat` is the only function that decides about a retry or a failover.
+`decide` is the only function that decides about a retry or a failover. It words nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
+from gatepass.learning.rejection import OF_BATCHES, TEACHING
 
 MOST_TRIES = 8
 """Limit on the tries of one request at one target. Strict upstreams name one unsupported member in each error."""
@@ -107,10 +108,10 @@ _FAILED = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.ERROR
 """The outcomes after which a request with `repeats_failed` is sent once more."""
 
 
-def may_repeat(outcome: Outcome, tried: Tried, left_s: float) -> Repeat | None:
+def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat | None:
     """Return how a request may be sent again after an attempt that ended with `outcome`, None if it may not.
 
-    `left_s` is the time until the request's deadline, `inf` without one.
+    `status` is that of the attempt's error. `left_s` is the time until the request's deadline, `inf` without one.
     """
     if left_s <= 0 or tried.relayed or not tried.resendable:
         return None
@@ -120,7 +121,8 @@ def may_repeat(outcome: Outcome, tried: Tried, left_s: float) -> Repeat | None:
         return Repeat.NEW_CONNECTION
     if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
         has_tries = not tried.rules or (tried.rules < MOST_TRIES - 1 and tried.tried_s < MOST_TRIES_S)
-        return Repeat.LEARNED_RULE if tried.learns and has_tries else None
+        teaches = tried.learns and (status in TEACHING or status == OF_BATCHES)
+        return Repeat.LEARNED_RULE if teaches and has_tries else None
     if outcome is Outcome.NOTHING_WRITTEN and tried.token_expired:
         return Repeat.NEW_TOKEN
     may_be_stale = tried.stale and (tried.repeats_stale or not tried.sent)

@@ -45,6 +45,7 @@ from tests.unit.learning.upstreams import (
     learn_from,
     plan,
     refused,
+    shown_after,
     without,
 )
 from tests.unit.normalize.calls import a_call
@@ -146,7 +147,7 @@ def test_no_further_try_begins_after_ten_seconds(rejects_s, tries):
         now_s += rejects_s
         if not learn_from(learning, refused(refusal), now_s, len(upstream.seen) - 1, now_s - 100.0):
             break
-    shown = learning.failed(refused(refusal), now_s)
+    shown = shown_after(learning, refused(refusal), now_s)
     assert (len(upstream.seen), learning.is_exhausted, shown.message) == (tries, True, unsupported("store"))
 
 
@@ -324,7 +325,7 @@ def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refut
     assert learn_from(learning, refused(NO_STREAM), 0.0)
     plan(learning, chat(stream=True), 0.0)
     assert not learn_from(learning, silent, 0.0)
-    assert learning.failed(silent, 0.0) is silent
+    assert shown_after(learning, silent, 0.0) is silent
     assert learning.events == []
     assert ask(memory, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
@@ -347,7 +348,7 @@ def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
     assert learn_from(learning, first, 0.0)
     plan(learning, chat(stream=True), 0.0)
     assert not learn_from(learning, broken, 0.0)
-    assert learning.failed(broken, 0.0) is first
+    assert shown_after(learning, broken, 0.0) is first
 
 
 @pytest.mark.parametrize(
@@ -477,7 +478,7 @@ def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(
     plan(learning, chat(stream=True), 0.0)
     assert learn_from(learning, first, 0.0)
     plan(learning, chat(stream=True), 0.0)
-    assert learning.failed(last, 0.0) is (first if shown == "first" else last)
+    assert shown_after(learning, last, 0.0) is (first if shown == "first" else last)
 
 
 def test_requests_of_a_burst_learn_for_themselves_and_the_rule_is_logged_once():
@@ -505,7 +506,7 @@ def test_a_failure_in_a_burst_refutes_no_rule_with_which_another_request_succeed
     broken = UpstreamClosed("closed", upstream="chat")
     for fails in (fails_first, not fails_first):
         if fails:
-            bad.failed(broken, 0.0)
+            shown_after(bad, broken, 0.0)
         else:
             good.succeeded(0.0)
     assert [one.state for one in memory.records(0.0, 0.0)] == ["learned"]
@@ -570,7 +571,7 @@ def test_rule_for_one_request_is_not_stored():
         if succeeds:
             learning.succeeded(0.0)
         else:
-            assert learning.failed(refused(refusal), 0.0) is error
+            assert shown_after(learning, refused(refusal), 0.0) is error
     assert (rules(memory), memory.records(0.0, 0.0)) == ([], [])
 
 
@@ -597,7 +598,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
                 break
             refusal = Refusal(lambda _: True, answer.body, answer.status)
             if not learn_from(learning, refused(refusal), now_s, sent - 1):
-                learning.failed(refused(refusal), now_s)
+                shown_after(learning, refused(refusal), now_s)
                 break
         assert sent <= MOST_TRIES
         entries = planned.adapted

@@ -11,11 +11,11 @@ from typing import Any
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
-from gatepass.learning.matchers import relevant_rules
+from gatepass.learning.matchers import Relevant, relevant_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.session import LearningSession, Mode
 from gatepass.proxy import retry
-from gatepass.proxy.retry import Tried, may_repeat
+from gatepass.proxy.retry import Repeat, Tried, decide
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported
 
@@ -101,7 +101,7 @@ def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: f
             return Outcome(planned, None, learning)
         error = refused(refusal)
         if not learn_from(learning, error, now_s, rules):
-            return Outcome(planned, learning.failed(error, now_s), learning)
+            return Outcome(planned, shown_after(learning, error, now_s), learning)
         rules += 1
 
 
@@ -115,9 +115,17 @@ def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
 def learn_from(
     learning: LearningSession, error: UpstreamError, now_s: float, rules: int = 0, tried_s: float = 0.0
 ) -> bool:
-    """Learn from the rejection of the last request that was planned, within the limits of `may_repeat`."""
-    rejection, sent = learning.parse_error(error), learning.sent
-    relevant = () if rejection is None or sent is None else relevant_rules(rejection, sent)
+    """Learn from the rejection of the last request that was planned, within the limits of `decide`."""
     tried = Tried(learns=True, rules=rules, tried_s=tried_s)
-    is_allowed = may_repeat(retry.Outcome.ERROR_REPLY, tried, math.inf) is not None
-    return learning.prepare_retry(error, now_s, relevant, may_repeat=is_allowed)
+    verdict = decide(retry.Outcome.ERROR_REPLY, error.http_status, tried, math.inf)
+    return verdict is Repeat.LEARNED_RULE and learning.prepare_retry(error, now_s, relevant(learning, error))
+
+
+def shown_after(learning: LearningSession, error: UpstreamError, now_s: float) -> UpstreamError:
+    """The client's error after `error`, which ended the tries."""
+    return learning.failed(error, now_s, relevant(learning, error))
+
+
+def relevant(learning: LearningSession, error: UpstreamError) -> Relevant:
+    rejection = learning.parse_error(error)
+    return () if rejection is None or learning.sent is None else relevant_rules(rejection, learning.sent)

@@ -1,4 +1,4 @@
-"""`may_repeat` against a table that was written by hand from docs/architecture.md#retries."""
+"""`decide` against a table that was written by hand from docs/architecture.md#retries."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome, Repeat, Tried, may_repeat, outcome_of
+from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome, Repeat, Tried, decide, outcome_of
 
 # Each combination of the columns has the verdict of the first row that matches. `*` is any value, `a|b` one of two,
 # `-a` any other. The last column is what may be done.
 TABLE = """
-    outcome            written relayed body        tries        time circumstance    next | verdict
+    outcome            status written relayed body        tries        time circumstance    next | verdict
 
     # never
-    *                  *       *       *           *            over *               *    | -
-    *                  *       yes     *           *            *    *               *    | -
-    *                  *       *       passed_on   *            *    *               *    | -
+    *                  *      *       *       *           *            over *               *    | -
+    *                  *      *       yes     *           *            *    *               *    | -
+    *                  *      *       *       passed_on   *            *    *               *    | -
 
     # a rejected token: once with a new one
-    token_rejected     *       no      -passed_on  -renewed     left -no_credential  *    | new_token
-    token_rejected     *       no      json        renewed      left *               *    | learned_rule
-    token_rejected     *       no      json        seven_rules  left no_credential   *    | -
-    token_rejected     *       no      json        late         left no_credential   *    | -
-    token_rejected     *       no      json        *            left no_credential   *    | learned_rule
-    token_rejected     *       no      *           *            left *               *    | -
-    nothing_written    *       no      -passed_on  *            left expired         *    | new_token
+    token_rejected     *      *       no      -passed_on  -renewed     left -no_credential  *    | new_token
+    token_rejected     400    *       no      json        renewed      left *               *    | learned_rule
+    token_rejected     400    *       no      json        seven_rules  left no_credential   *    | -
+    token_rejected     400    *       no      json        late         left no_credential   *    | -
+    token_rejected     400    *       no      json        *            left no_credential   *    | learned_rule
+    token_rejected     *      *       no      *           *            left *               *    | -
+    nothing_written    *      *       no      -passed_on  *            left expired         *    | new_token
 
     # a call that may be executed twice: once more after any failure
-    error_reply|timed_out|connection_failed * no -passed_on -reconnected left twice  *    | new_connection
+    error_reply|timed_out|connection_failed * * no -passed_on -reconnected left twice  *    | new_connection
 
     # an error that a learned rule may prevent: eight tries in ten seconds, and always a second one
-    error_reply        *       no      json        seven_rules  left *               *    | -
-    error_reply        *       no      json        late         left *               *    | -
-    error_reply        *       no      json        *            left *               *    | learned_rule
-    error_reply        *       no      *           *            left *               *    | -
+    error_reply        400    *       no      json        seven_rules  left *               *    | -
+    error_reply        400    *       no      json        late         left *               *    | -
+    error_reply        400    *       no      json        *            left *               *    | learned_rule
+    error_reply        *      *       no      *           *            left *               *    | -
 
     # a reused connection that closed without an answer: once more, on a new one
-    connection_failed  *       no      -passed_on  -reconnected left stale           *    | new_connection
-    connection_failed  no      no      -passed_on  -reconnected left stale_off       *    | new_connection
+    connection_failed  *      *       no      -passed_on  -reconnected left stale           *    | new_connection
+    connection_failed  *      no      no      -passed_on  -reconnected left stale_off       *    | new_connection
 
     # another target, if no byte was written by this try or an earlier one
-    nothing_written    no      no      -passed_on  first|slow|reconnected left -expired yes | next_target
-    connection_failed  no      no      -passed_on  first|slow|reconnected left *        yes | next_target
-    timed_out          no      no      -passed_on  first|slow|reconnected left *        yes | next_target
+    nothing_written    *      no      no      -passed_on  first|slow|reconnected left -expired yes | next_target
+    connection_failed  *      no      no      -passed_on  first|slow|reconnected left *        yes | next_target
+    timed_out          *      no      no      -passed_on  first|slow|reconnected left *        yes | next_target
 
     # everything else
-    *                  *       no      *           *            left *               *    | -
+    *                  *      *       no      *           *            left *               *    | -
 """
 BODIES = {
     "json": {"learns": True},
@@ -95,7 +95,10 @@ CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "no_credential": {"has_token": False},
     "twice": {"repeats_failed": True},
 }
-COLUMNS = (list(Outcome), ("no", "yes"), ("no", "yes"), BODIES, TRIES, ("left", "over"), CIRCUMSTANCES, ("no", "yes"))
+STATUSES = ("400", "401")
+"""A status that rejects the form of a request, and one that does not."""
+YES_NO = ("no", "yes")
+COLUMNS = (list(Outcome), STATUSES, YES_NO, YES_NO, BODIES, TRIES, ("left", "over"), CIRCUMSTANCES, YES_NO)
 ROWS = [tuple(line.split()) for line in TABLE.splitlines()[2:] if line.strip() and not line.strip().startswith("#")]
 
 
@@ -118,15 +121,15 @@ EXPECTED = expected()
 
 
 def verdict_on(combination: tuple[str, ...]) -> str:
-    outcome, written, relayed, body, tries, time, circumstance, following = combination
+    outcome, status, written, relayed, body, tries, time, circumstance, following = combination
     values = {**BODIES[body], **TRIES[tries], **CIRCUMSTANCES[circumstance]}
     tried = Tried(sent=written == "yes", relayed=relayed == "yes", has_next=following == "yes", **values)
     left_s = 1.0 if time == "left" else 0.0
-    return may_repeat(Outcome(outcome), tried, left_s) or "-"
+    return decide(Outcome(outcome), int(status), tried, left_s) or "-"
 
 
 def test_the_table_has_a_verdict_for_each_combination_and_uses_each_row():
-    assert len(EXPECTED) == len(Outcome) * 2 * 2 * len(BODIES) * len(TRIES) * 2 * len(CIRCUMSTANCES) * 2
+    assert len(EXPECTED) == len(Outcome) * 2 * 2 * 2 * len(BODIES) * len(TRIES) * 2 * len(CIRCUMSTANCES) * 2
     assert {at for at, _ in EXPECTED.values()} == set(range(len(ROWS)))
     assert {verdict for _, verdict in EXPECTED.values()} == {"-", *Repeat}
 
@@ -140,7 +143,15 @@ def test_verdict(row):
 
 def test_without_a_deadline_there_is_always_time():
     tried = Tried(has_next=True, sent=False)
-    assert may_repeat(Outcome.CONNECTION_FAILED, tried, float("inf")) is Repeat.NEXT_TARGET
+    assert decide(Outcome.CONNECTION_FAILED, 502, tried, float("inf")) is Repeat.NEXT_TARGET
+
+
+@pytest.mark.parametrize(
+    ("status", "teaches"), [(400, True), (413, True), (422, True), (404, False), (429, False), (500, False)]
+)
+def test_a_rule_is_learned_from_a_status_that_rejects_the_form(status, teaches):
+    verdict = decide(Outcome.ERROR_REPLY, status, Tried(learns=True), 1.0)
+    assert verdict is (Repeat.LEARNED_RULE if teaches else None)
 
 
 REFUSAL = UpstreamErrorReply("no", upstream="u", status=400)
