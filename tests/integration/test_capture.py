@@ -17,6 +17,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.observability.capture import CaptureSettings
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.server.pages import own_part
+from tests.captured import texts
 from tests.integration.answers import DONE, delta
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Received, Scripted, Send, reply, stream
@@ -30,9 +31,9 @@ STREAMED = {**HELLO, "stream": True}
 
 
 async def story(state: AppState, request_id: str) -> dict[str, Any]:
-    (found,) = json.loads(await own_part(f"/story?id={request_id}", state))
+    (found,) = json.loads(await own_part(f"/story?bodies=1&id={request_id}", state))
     assert isinstance(found, dict)
-    return found
+    return {**found, "bodies": texts(found["bodies"])} if "bodies" in found else found
 
 
 async def served(gp: Gateway, body: Any = HELLO) -> tuple[int, dict[str, Any]]:
@@ -183,5 +184,4 @@ async def asked(port: int, count: int) -> list[str]:
 
 def bodies_of(path: Path, request_id: str) -> dict[str, Any]:
     (found,) = json.loads(request("GET", f"/requests/{request_id}", str(path)))["stories"]
-    bodies: dict[str, Any] = found.get("bodies", {"request": None, "replies": None})
-    return bodies
+    return texts(found.get("bodies", ()))

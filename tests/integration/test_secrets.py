@@ -229,7 +229,7 @@ async def shown_stories(state: AppState, answers: list[Answer]) -> str:
         return {"": part} if part else {}
 
     ids = [answer.headers["x-request-id"] for answer in answers if "x-request-id" in answer.headers]
-    stories = [(await own_part(f"/story?id={one}", state)).decode() for one in ids]
+    stories = [(await own_part(f"/story?bodies=1&id={one}", state)).decode() for one in ids]
     replayable = [one for one in ids if (found := state.capture.find(one)) is not None and found.body]
     replays = [str(await replay(collect, json.dumps({"id": one}).encode(), replay_id())) for one in replayable[:20]]
     assert len(replays) > 5

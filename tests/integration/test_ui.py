@@ -177,6 +177,8 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "GET api/overview": (None, 200),
     "GET api/requests": (None, 200),
     "GET api/requests/{id}": (None, 200),
+    "GET api/curl/{id}": (None, 400),
+    "GET api/bodies/{id}": (None, 400),
     "GET api/models": (None, 200),
     "GET api/callers": (None, 200),
     "GET api/configuration": (None, 200),
@@ -269,13 +271,40 @@ async def test_only_an_admin_sees_captured_bodies():
         stories = {
             role: (await get(gp, "/ui/api/requests/one", cookie=cookies[role])).json()["stories"] for role in cookies
         }
-        assert json.loads(stories["admin"][0]["bodies"]["request"]) == HELLO
-        assert "--data-raw" in stories["admin"][0]["curl"]
+        assert json.loads(stories["admin"][0]["bodies"][0]["text"]) == HELLO
         assert stories["viewer"][0]["captured"]
-        assert stories["viewer"][0]["curl"].startswith("# Only admins see the captured body: ")
+        curl = {role: (await get(gp, "/ui/api/curl/one", cookie=cookies[role])).json()["curl"] for role in cookies}
+        assert "--data-raw" in curl["admin"]
+        assert curl["viewer"].startswith("# Only admins see the captured body: ")
         again = (await post(gp, "/ui/api/replay", {"id": "one"}, cookie=cookies["admin"])).json()
         assert (again["status"], again["replay_of"]) == (200, "one")
         assert "bodies" not in stories["viewer"][0]
+
+
+async def test_a_long_body_is_shown_in_part_and_comes_in_pieces_to_an_admin_alone():
+    body = {**HELLO, "user": "word " * 200_000}
+    async with (
+        Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream,
+        gateway(upstream=upstream.url, access=ACCESS, server=SERVER) as gp,
+    ):
+        cookies = {role: await signed_in(gp, role) for role in ("viewer", "admin")}
+        await post(gp, "/ui/api/capture", {"for_s": 60}, cookie=cookies["admin"])
+        key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}
+        assert (await gp.ask(body, headers=key).answer()).status == 200
+        held_bytes = gp.state.in_flight.held.total_bytes
+        answers = {role: await get(gp, "/ui/api/requests/one", cookie=cookies[role]) for role in cookies}
+        (story,) = answers["admin"].json()["stories"]
+        text, following = story["bodies"][0]["text"], story["bodies"][0]["next"]
+        assert (len(text) <= 256 * 1024, len(answers["viewer"].body) < 10_000) == (True, True)
+        curl = (await get(gp, "/ui/api/curl/one", cookie=cookies["admin"])).json()["curl"]
+        assert curl.startswith("# The body is longer than what is shown: write it to body.json.")
+        assert (await get(gp, f"/ui/api/bodies/{following}", cookie=cookies["viewer"])).status == 403
+        while following is not None:
+            answer = await get(gp, f"/ui/api/bodies/{following}", cookie=cookies["admin"])
+            assert len(answer.body) <= 300 * 1024
+            text, following = text + answer.json()["text"], answer.json()["next"]
+        assert json.loads(text) == body
+        assert gp.state.in_flight.held.total_bytes == held_bytes
 
 
 async def test_a_replay_may_do_what_the_key_of_its_admin_may(caplog: pytest.LogCaptureFixture):
@@ -394,10 +423,10 @@ async def test_the_curl_command_has_the_address_of_the_browser(base: str, page: 
         await gp.ask(HELLO, "/llm/v1/chat/completions", headers=key).answer()
         cookie = await signed_in(gp, "viewer", base)
         query = urlencode({"page": page.format(port=gp.port)})
-        (story,) = (await get(gp, f"{base}/api/requests/one?{query}", cookie=cookie)).json()["stories"]
-    command = story["curl"].partition("\n")[2].replace("\\\n", "")
+        curl = (await get(gp, f"{base}/api/curl/one?{query}", cookie=cookie)).json()["curl"]
+    command = curl.partition("\n")[2].replace("\\\n", "")
     assert shlex.split(command)[5] == f"{root.format(port=gp.port)}/llm/v1/chat/completions"
-    assert KEYS["caller"] not in story["curl"]
+    assert KEYS["caller"] not in curl
 
 
 async def test_the_configuration_hides_secrets_and_names_origins():

@@ -330,6 +330,11 @@ CURL = """curl -N https://llm.corp.example/v1/chat/completions \\
   -H "Authorization: Bearer $GATEPASS_KEY" --data-raw '{"model":"gpt-4o"}'"""
 
 
+def body(name: str, text: str, following: str | None = None) -> Document:
+    size = len(text.encode())
+    return {"name": name, "text": text, "next": following, "size_bytes": size, "cut": False}
+
+
 def story() -> Document:
     """A streamed chat that succeeded, with one rule."""
     return {
@@ -379,13 +384,17 @@ def story() -> Document:
         "replay_of": None,
         "replayed_by": None,
         "replayed_without": [],
-        "curl": CURL,
-        "bodies": {
-            "request": '{"model":"gpt-4o","messages":[{"role":"user","content":"What\'s this?","images":["data:…"]}]}',
-            "sent": '{"model":"gpt-4o-2024","messages":[{"role":"user","content":[{"type":"text","text":"What…"}]}]}',
-            "replies": ['data: {"choices":[{"delta":{"content":"A lighthouse"}}]}\n\ndata: [DONE]\n\n'],
-            "cut": False,
-        },
+        "bodies": [
+            body(
+                "request",
+                '{"model":"gpt-4o","messages":[{"role":"user","content":"What\'s this?","images":["data:…"]}]}',
+            ),
+            body(
+                "sent",
+                '{"model":"gpt-4o-2024","messages":[{"role":"user","content":[{"type":"text","text":"What…"}]}]}',
+            ),
+            body("reply", 'data: {"choices":[{"delta":{"content":"A lighthouse"}}]}\n\ndata: [DONE]\n\n'),
+        ],
     }
 
 

@@ -268,8 +268,9 @@ def test_a_percentile_is_a_bound(open_page: OpenPage, signed_in: str, fake: Fake
 
 def test_the_page_sends_its_address_for_the_curl_command(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(signed_in)
-    with page.expect_request(lambda request: "/api/requests/req-1" in request.url) as sent:
-        page.goto(f"{signed_in}#/requests/req-1")
+    page.goto(f"{signed_in}#/requests/req-1")
+    with page.expect_request(lambda request: "/api/curl/req-1" in request.url) as sent:
+        page.get_by_role("button", name="Copy as curl").click()
     assert parse_qs(urlsplit(sent.value.url).query) == {"page": [signed_in]}
 
 
@@ -569,6 +570,17 @@ def test_a_replay_names_its_request_and_why_it_was_refused(open_page: OpenPage, 
     button.click()
     expect(page.get_by_text("Not replayed: Its body is cut.")).to_be_visible()
     assert button.bounding_box() == before
+
+
+def test_a_long_body_is_downloaded_in_pieces(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.stories["req-1"]["bodies"][0] = {**documents.body("request", "one ", "k/0/4"), "size_bytes": 10_000_000}
+    fake.pieces = {"k/0/4": {"text": "two ", "next": "k/0/8"}, "k/0/8": {"text": "three", "next": None}}
+    page = open_page(f"{signed_in}#/requests/req-1")
+    page.locator("summary", has_text="from the client").click()
+    with page.expect_download() as got:
+        page.get_by_role("button", name="Download all of it").click()
+    assert got.value.path().read_text() == "one two three"
+    assert got.value.suggested_filename == "req-1 from the client.txt"
 
 
 def test_curl_is_the_text_of_the_story(open_page: OpenPage, signed_in: str) -> None:

@@ -193,6 +193,11 @@ def show(request_id: str, number: int | None, socket_path: str | None, *, as_cur
         click.echo(f"{len(stories)} requests have this ID. Choose one with --number, 1 is the first line.", err=True)
         sys.exit(CHECK_FAILED)
     (story,) = stories
+    if as_json or as_curl:
+        for body in story.get("bodies") or ():
+            while body["next"] is not None:
+                piece = json.loads(request("GET", f"/bodies/{body['next']}", path))
+                body |= {"text": body["text"] + piece["text"], "next": piece["next"]}
     if as_json:
         print_json(story)
     elif as_curl:

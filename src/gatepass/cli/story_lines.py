@@ -501,19 +501,22 @@ BODY_CHARS = 2_000
 """The characters of each captured body that the text shows."""
 
 
+_BODY_NAMES = {"request": "request of the client", "sent": "request to the upstream", "reply": "reply"}
+
+
 def body_lines(story: Story) -> Iterator[str]:
-    """Yield the beginning of each captured body. The request to the upstream is shown if gatepass changed it."""
-    bodies: Mapping[str, Any] = story.get("bodies") or {}
-    request, sent, replies = bodies.get("request"), bodies.get("sent"), bodies.get("replies") or []
-    named = [("request of the client", request), ("request to the upstream", None if sent == request else sent)]
-    named += [(f"reply {number}" if len(replies) > 1 else "reply", one) for number, one in enumerate(replies, 1)]
-    for name, text in named:
-        if text is None:
-            continue
-        more = len(text) - BODY_CHARS
-        yield f"  {name}:{f' the first {BODY_CHARS} characters, --json has {more} more' if more > 0 else ''}"
-        yield from (f"    {line}" for line in text[:BODY_CHARS].rstrip().split("\n"))
-    if bodies.get("cut"):
+    """Yield the beginning of each captured body. The request to the upstream is there if gatepass changed it."""
+    bodies: Sequence[Story] = story.get("bodies") or ()
+    for name, title in _BODY_NAMES.items():
+        found = [one for one in bodies if one["name"] == name]
+        for number, body in enumerate(found, 1):
+            text, is_whole = body["text"], len(body["text"]) <= BODY_CHARS and body["next"] is None
+            more = (
+                "" if is_whole else f" the first {BODY_CHARS} characters of {size(body['size_bytes'])}, --json has all"
+            )
+            yield f"  {title}{f' {number}' if len(found) > 1 else ''}:{more}"
+            yield from (f"    {line}" for line in text[:BODY_CHARS].rstrip().split("\n"))
+    if any(one["cut"] for one in bodies):
         yield "  A body was too long to be captured whole."
 
 

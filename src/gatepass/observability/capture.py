@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -18,7 +20,7 @@ from gatepass.clock import Clock, Timer
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
-from gatepass.observability.redaction import AROUND_CHARS, Redactor, decoded
+from gatepass.observability.redaction import AROUND_CHARS, Redactor, decoded, is_wide
 from gatepass.types import Hidden
 
 LOG = logging.getLogger("gatepass.capture")
@@ -26,6 +28,8 @@ LOG = logging.getLogger("gatepass.capture")
 REQUEST_BYTES = 1024
 """The size that is counted for a captured request in addition to its bodies."""
 CUT = "\n[cut by gatepass]"
+PIECE_BYTES, SHOWN_BYTES = 256 * 1024, 1024 * 1024
+"""The most that is read for a piece of a body, and what a story shows of all bodies together."""
 
 
 class CaptureSettings(msgspec.Struct, frozen=True):
@@ -47,15 +51,28 @@ class CapturedBody(Hidden, msgspec.Struct, eq=False):
     data: bytes | bytearray = b""
     is_cut: bool = False
 
-    async def text(self, redactor: Redactor) -> str:
-        text = decoded(bytes(self.data))
-        if self.is_cut:  # its end may be the beginning of a secret
-            text = text[: redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0]
+    async def piece(self, redactor: Redactor, at: int = 0) -> tuple[str, int | None]:
+        """Return the text from the byte `at` on, masked: up to PIECE_BYTES. And where the next piece begins, if any.
+
+        A piece ends AROUND_CHARS before what is read of the body, at a place where no secret is halved. Only such a
+        place is a valid `at`; from another one nothing is returned. Of UTF-16 and UTF-32 there is one piece.
+        """
+        read = bytes(self.data[at : at + PIECE_BYTES])
+        text, is_last = decoded(read), at + PIECE_BYTES >= len(self.data) or is_wide(read)
+        before = decoded(bytes(self.data[max(0, at - AROUND_CHARS) : at]))
+        if at and redactor.cut(before + text[:AROUND_CHARS], len(before)) != len(before):
+            return "", None
+        is_cut = self.is_cut if is_last else True  # the end of what is read may be the beginning of a secret
+        end = redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0 if is_cut else len(text)
         shown = []
-        for masked in redactor.slices(text):
+        for masked in redactor.slices(text[:end]):
             shown.append(masked)
             await asyncio.sleep(0)  # requests are served between two slices
-        return "".join(shown) + CUT * self.is_cut
+        if is_last or not end:
+            return "".join(shown) + CUT * is_cut, None
+        # the bytes of `end` characters: the most that have no more
+        count = bisect_right(range(len(read) + 1), end, key=lambda count: len(decoded(read[:count]))) - 1
+        return "".join(shown), at + count
 
 
 class _Exchange(Hidden, msgspec.Struct, eq=False):
@@ -73,19 +90,29 @@ class CapturedRequest(Hidden, msgspec.Struct, eq=False):
     """Its records, which the inspector may evict earlier. None until the request has ended."""
     exchanges: dict[AttemptRecord, _Exchange] = msgspec.field(default_factory=dict)
     held_bytes: int = 0
+    key: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    """Names it among all captured requests. Its id may be that of several."""
 
-    async def bodies(self, redactor: Redactor) -> dict[str, Any]:
-        """Return the bodies as texts, with secrets masked. A MiB takes 0.1 s, during which others are served."""
+    def named(self) -> list[tuple[str, CapturedBody]]:
+        """Return the bodies: `request`, then each `sent` and each `reply`."""
         exchanges = [*self.exchanges.values()]
-        sent = [one.sent for one in exchanges if one.sent is not None]
-        replies = [one.reply for one in exchanges]
-        request = [] if self.request is None else [self.request]
-        return {
-            "request": None if self.request is None else await self.request.text(redactor),
-            "sent": "\n".join([await one.text(redactor) for one in sent]) if sent else None,
-            "replies": [await one.text(redactor) for one in replies],
-            "cut": any(one.is_cut for one in (*request, *sent, *replies)),
-        }
+        found = [] if self.request is None else [("request", self.request)]
+        found += [("sent", one.sent) for one in exchanges if one.sent is not None]
+        return found + [("reply", one.reply) for one in exchanges]
+
+    async def bodies(self, redactor: Redactor, left_bytes: int) -> list[dict[str, Any]]:
+        """Return the beginning of each body, with secrets masked: up to PIECE_BYTES, and of no more than `left_bytes`.
+
+        `next` is the name of the next piece for `Capture.piece`. A MiB takes 0.1 s, during which others are served.
+        """
+        found: list[dict[str, Any]] = []
+        for number, (name, body) in enumerate(self.named()):
+            text, end = await body.piece(redactor) if left_bytes > 0 else ("", 0)
+            left_bytes -= min(PIECE_BYTES, len(body.data))
+            following = None if end is None else f"{self.key}/{number}/{end}"
+            sizes = {"size_bytes": len(body.data), "cut": body.is_cut}
+            found.append({"name": name, "text": text, "next": following, **sizes})
+        return found
 
     @property
     def body(self) -> bytes | None:
@@ -146,6 +173,16 @@ class Capture(Observer):
         """Return the newest request with this id."""
         found = (one for access, one in reversed(self._requests.items()) if access.id == request_id)
         return next(found, None)
+
+    async def piece(self, name: str, redactor: Redactor) -> dict[str, Any] | None:
+        """Return the piece `name` of a body: its `text`, and the name of the `next` one. None if it is not held."""
+        with suppress(ValueError):
+            key, number, at = name.split("/")
+            for one in self._requests.values():
+                if one.key == key and int(number) < len(bodies := one.named()) and int(at) >= 0:
+                    text, end = await bodies[int(number)][1].piece(redactor, int(at))
+                    return {"text": text, "next": None if end is None else f"{key}/{number}/{end}"}
+        return None
 
     def ended(self) -> Iterator[InspectedRequest]:
         """Yield the captured requests that have ended, the newest first."""

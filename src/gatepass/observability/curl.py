@@ -22,8 +22,8 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
     `root_url` is the URL of gatepass's root, without a slash at its end. The command reads the key from
     `$GATEPASS_KEY`. Without a whole captured body in the story it reads the body from the file body.json.
     """
-    bodies: Mapping[str, Any] = story.get("bodies") or {}
-    body = None if bodies.get("cut") else bodies.get("request")
+    whole = (one["text"] for one in story.get("bodies") or () if is_whole(one) and one["name"] == "request")
+    body = next(whole, None)
     comment, before, data = "", "", []
     if body is not None:
         if MASK in body:
@@ -48,6 +48,11 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
     return comment + " \\\n  ".join([*parts, *data])
 
 
+def is_whole(body: Mapping[str, Any]) -> bool:
+    """Return whether the text of a body in a story is all of it."""
+    return body["next"] is None and not body["cut"]
+
+
 def _is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and MASK not in text and text == text.strip()
 
@@ -57,7 +62,8 @@ def _why_without(story: Mapping[str, Any]) -> str:
         return "The body was not captured (see `gatepass capture`)"
     if "bodies" not in story:
         return "Only admins see the captured body"
-    return "The body was not captured whole"
+    is_long = any(one["name"] == "request" and one["next"] for one in story["bodies"])
+    return "The body is longer than what is shown" if is_long else "The body was not captured whole"
 
 
 def _escaped(char: str) -> str:

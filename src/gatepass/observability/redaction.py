@@ -383,8 +383,12 @@ def _escaped(char: str) -> list[str]:
 
 def decoded(body: bytes) -> str:
     """Return the text of `body`, which may be UTF-8, UTF-16 or UTF-32. In the wrong one no secret would be found."""
-    is_wide = body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 4 * body.count(0) > len(body)
-    return body.decode(json.detect_encoding(body) if is_wide else "utf-8-sig", "replace")
+    return body.decode(json.detect_encoding(body) if is_wide(body) else "utf-8-sig", "replace")
+
+
+def is_wide(body: bytes) -> bool:
+    """Return whether `body` seems to be UTF-16 or UTF-32."""
+    return body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 4 * body.count(0) > len(body)
 
 
 def whole_words(body: bytes) -> bytes:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from gatepass.observability.capture import CapturedRequest
+from gatepass.errors import InvalidRequest
+from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.story import has_id, matches, story_of, summary_of
 from gatepass.proxy.app_state import AppState
@@ -25,6 +26,9 @@ LISTED, MOST_LISTED = 200, 1_000
 
 AT_ONCE = 50
 """How many requests are rendered before others are served: 2 ms."""
+
+TEXTS_BYTES = 8 * SHOWN_BYTES
+"""What the texts of bodies take while they are decoded, masked and encoded."""
 
 Collect = Callable[[str], Awaitable[dict[str, bytes]]]
 """Returns the part of each worker for a target, by the worker's name."""
@@ -62,6 +66,7 @@ def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedReq
     known = [one.access for one in found]
     # the inspector may have evicted a captured request
     found += [one for one in state.capture.ended() if has_id(one, wanted) and one.access not in known]
+    found = found[:AT_ONCE]  # clients may use one id for all of their requests
     captured = [state.capture.of(one.access) for one in found]
     return [
         ({**story_of(one, now_s, wall_s, state.redactor.mask), "captured": bodies is not None}, bodies)
@@ -70,12 +75,30 @@ def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedReq
 
 
 async def own_stories(target: str, state: AppState) -> bytes:
-    """Return the stories of this process for `/story?id=ID`, with the bodies of captured requests."""
-    stories = []
-    for story, captured in told(parse_qs(target.partition("?")[2])["id"][-1], state):
-        bodies = {} if captured is None else {"bodies": await captured.bodies(state.redactor)}
-        stories.append({**story, **bodies})
-    return json.dumps(stories).encode()
+    """Return the stories of this process for `/story?id=ID`, or a piece of a captured body for `/story?piece=NAME`.
+
+    With `bodies=1` the stories have the beginnings of captured bodies. While they are made, the budget of held bytes
+    counts them. If it is full, they have the names of the pieces alone.
+    """
+    fields, capture = parse_qs(target.partition("?")[2]), state.capture
+    if "piece" in fields:
+        piece = await capture.piece(fields["piece"][-1], state.redactor)
+        return b"" if piece is None else json.dumps(piece).encode()
+    stories, found = [], told(fields["id"][-1], state)
+    has_bodies = "bodies" in fields and any(captured is not None for _, captured in found)
+    is_held = has_bodies and state.in_flight.held.hold(TEXTS_BYTES)
+    left_bytes = SHOWN_BYTES if is_held else 0
+    try:
+        for story, captured in found:
+            bodies = {}
+            if has_bodies and captured is not None:
+                bodies = {"bodies": await captured.bodies(state.redactor, left_bytes)}
+                left_bytes -= sum(min(PIECE_BYTES, one["size_bytes"]) for one in bodies["bodies"])
+            stories.append({**story, **bodies})
+        return json.dumps(stories).encode()
+    finally:
+        if is_held:
+            state.in_flight.held.hold(-TEXTS_BYTES)
 
 
 def running(state: AppState) -> Iterator[InspectedRequest]:
@@ -103,11 +126,23 @@ async def requests_listing(collect: Collect, filters: Mapping[str, str]) -> dict
     }
 
 
-async def stories(collect: Collect, wanted: str) -> list[dict[str, Any]]:
-    """Return the stories of the requests with the id `wanted`, in all workers; the newest first."""
-    parts = await collect(f"{STORY}?{urlencode({'id': wanted})}")
+async def stories(collect: Collect, wanted: str, *, bodies: bool) -> list[dict[str, Any]]:
+    """Return the stories of the requests with the id `wanted` in all workers, the newest first.
+
+    `bodies`: with the beginnings of captured bodies.
+    """
+    parts = await collect(f"{STORY}?{urlencode({'id': wanted, **({'bodies': 1} if bodies else {})})}")
     found = [{**one, "worker": name, "replica": REPLICA} for name, part in parts.items() for one in json.loads(part)]
     return sorted(found, key=lambda one: str(one["arrived_at"]), reverse=True)
+
+
+async def body_piece(collect: Collect, name: str) -> dict[str, Any]:
+    """Return the piece `name` of a captured body; raise InvalidRequest if no worker holds it."""
+    found = (await collect(f"{STORY}?{urlencode({'piece': name})}")).values()
+    if not found:
+        raise InvalidRequest("This body is not captured any more.")
+    piece: dict[str, Any] = json.loads(next(iter(found)))
+    return piece
 
 
 def _number(fields: Mapping[str, str], name: str, default: float) -> float:

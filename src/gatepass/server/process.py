@@ -38,7 +38,7 @@ from gatepass.server.capturing import capture_state, join_capture, start_capture
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
-from gatepass.server.inspection import requests_listing, stories
+from gatepass.server.inspection import body_piece, requests_listing, stories
 from gatepass.server.listening import (
     BACKLOG,
     HANDSHAKE_S,
@@ -190,7 +190,11 @@ class ControlServer:
             return JSONResponse(await requests_listing(collect, dict(request.query_params)))
 
         async def story(request: Request) -> Response:
-            return JSONResponse({"stories": await stories(collect, request.path_params["id"]), "url": self.url})
+            found = await stories(collect, request.path_params["id"], bodies=True)
+            return JSONResponse({"stories": found, "url": self.url})
+
+        async def body(request: Request) -> Response:
+            return JSONResponse(await body_piece(collect, request.path_params["name"]))
 
         async def capture(request: Request) -> Response:
             if request.method == "POST":
@@ -206,6 +210,7 @@ class ControlServer:
             Route("/retry", retry, methods=["POST"]),
             Route("/requests", requests, methods=["GET"]),
             Route("/requests/{id:path}", story, methods=["GET"]),
+            Route("/bodies/{name:path}", body, methods=["GET"]),
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
             Route("/replay", replay_one, methods=["POST"]),
         )

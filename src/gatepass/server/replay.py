@@ -157,7 +157,7 @@ async def _serve_again(client_request: ClientRequest, of: str, body: bytes, stat
         "ended": task.done(),
         "status": cycle.status,
         "adapted": [entry for entry in cycle.adapted.split(", ") if entry],
-        "body": await cycle.response.text(state.redactor),
+        "body": (await cycle.response.piece(state.redactor))[0],
         "bytes": cycle.sent_bytes,
         "duration_s": round(state.clock.now() - client_request.arrived_s, 4),
     }

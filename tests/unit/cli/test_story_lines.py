@@ -521,14 +521,16 @@ def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch
 
 
 def test_captured_bodies_are_shown_and_cut():
-    bodies = {"request": '{"a": 1}', "sent": '{"b": 1}', "replies": ["data: 1\n\ndata: 2\n\n"], "cut": True}
+    texts = {"request": '{"a": 1}', "sent": '{"b": 1}', "reply": "data: 1\n\ndata: 2\n\n"}
+    rest = {"next": None, "size_bytes": 20, "cut": True}
+    bodies = [{"name": name, "text": text, **rest} for name, text in texts.items()]
     assert plain(body_lines(cleaned(story(bodies=bodies)))) == [
         *("  request of the client:", '    {"a": 1}', "  request to the upstream:", '    {"b": 1}'),
         *("  reply:", "    data: 1", "    ", "    data: 2", "  A body was too long to be captured whole."),
     ]
-    same = {"request": "x" * 3_000, "sent": "x" * 3_000, "replies": [], "cut": False}
-    head, text = body_lines(story(bodies=same))
-    assert head == "  request of the client: the first 2000 characters, --json has 1000 more"
+    long = {"name": "request", "text": "x" * 3_000, "next": "k/0/3000", "size_bytes": 300_000, "cut": False}
+    head, text = body_lines(story(bodies=[long]))
+    assert head == "  request of the client: the first 2000 characters of 293 KiB, --json has all"
     assert text == "    " + "x" * 2_000
 
 

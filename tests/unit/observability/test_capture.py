@@ -7,11 +7,21 @@ from typing import Any
 
 import pytest
 
-from gatepass.observability.capture import CUT, REQUEST_BYTES, Capture, CaptureSettings, merged_states
+from gatepass.observability.capture import (
+    CUT,
+    PIECE_BYTES,
+    REQUEST_BYTES,
+    SHOWN_BYTES,
+    Capture,
+    CapturedBody,
+    CaptureSettings,
+    merged_states,
+)
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.redaction import AROUND_CHARS, Redactor
 from gatepass.proxy.in_flight import MemoryBudget
 from gatepass.proxy.observers import Observers
+from tests.captured import texts
 from tests.unit.clock import DrivenClock
 
 SECRET = "s3cret-of-a-key-0123456789"
@@ -57,7 +67,7 @@ class Process:
     async def bodies(self, request_id: str) -> dict[str, Any] | None:
         assert not self.failed
         captured = self.capture.find(request_id)
-        return None if captured is None else await captured.bodies(self.redactor)
+        return None if captured is None else texts(await captured.bodies(self.redactor, SHOWN_BYTES))
 
 
 @pytest.fixture
@@ -284,6 +294,58 @@ async def test_a_wide_encoding_hides_no_secret(process):
     process.start()
     process.serve("id", b"{}", SECRET.encode("utf-16"))
     assert SECRET not in str(await process.bodies("id"))
+
+
+async def pieces_of(body: CapturedBody, redactor: Redactor) -> list[str]:
+    found, at = list[str](), None
+    while True:
+        text, at = await body.piece(redactor, at or 0)
+        found.append(text)
+        if at is None:
+            return found
+
+
+@pytest.mark.parametrize("unit", ["plain text ", "中文和字", "é😀\r\n"])
+async def test_a_long_body_comes_in_bounded_pieces_that_are_the_body(process, unit):
+    body = unit.encode() * (1_000_000 // len(unit.encode()))
+    pieces = await pieces_of(CapturedBody(body), process.redactor)
+    assert "".join(pieces).encode() == body
+    assert len(pieces) > 3
+    assert all(0 < len(piece.encode()) <= PIECE_BYTES for piece in pieces)
+
+
+async def test_no_place_between_two_pieces_shows_a_part_of_a_secret(process):
+    first, at = await CapturedBody(b" " * 600_000).piece(process.redactor)
+    assert at == len(first)
+    for before in range(len(SECRET) + 1):
+        body = CapturedBody(b" " * (at - before) + SECRET.encode() + b" " * 600_000)
+        shown = "".join(await pieces_of(body, process.redactor))
+        assert (shown.count("***"), "s3c" in shown, "6789" in shown) == (1, False, False)
+        if 0 < before < len(SECRET):
+            assert await body.piece(process.redactor, at) == ("", None), "no piece may begin inside a secret"
+
+
+async def test_a_body_that_is_not_utf_8_comes_in_pieces_too(process):
+    body = bytes(range(1, 256)) * 3_000
+    assert "".join(await pieces_of(CapturedBody(body), process.redactor)) == body.decode("utf-8", "replace")
+
+
+async def test_a_story_has_the_beginnings_of_bodies_and_the_names_of_their_pieces(process):
+    process.start()
+    process.serve("id", b"x" * 450_000, b"y" * 450_000)
+    captured = process.capture.find("id")
+    request, replied = await captured.bodies(process.redactor, 300_000)
+    none, _ = await captured.bodies(process.redactor, 0)
+    assert (len(request["text"]) <= PIECE_BYTES, request["size_bytes"], none["text"]) == (True, 450_000, "")
+    for body, letter in ((request, "x"), (replied, "y"), (none, "x")):
+        text, following = body["text"], body["next"]
+        while following is not None:
+            piece = await process.capture.piece(following, process.redactor)
+            text, following = text + piece["text"], piece["next"]
+        assert text == letter * 450_000
+    wrong = [f"{captured.key}/{one}" for one in ("2/0", "0/-1", "-1/0", "a/0")]
+    for name in ("", "x/0/0", *wrong):
+        assert await process.capture.piece(name, process.redactor) is None
 
 
 def test_the_states_of_several_processes_are_one(process):

@@ -13,6 +13,10 @@ from gatepass.observability.curl import curl_command
 URL = "http://127.0.0.1:8080"
 
 
+def held(text: str, *, following: str | None = None, cut: bool = False) -> dict[str, Any]:
+    return {"name": "request", "text": text, "next": following, "size_bytes": len(text), "cut": cut}
+
+
 def story(**changed: Any) -> dict[str, Any]:
     return {"method": "POST", "path": "/v1/chat/completions", "captured": "bodies" in changed, **changed}
 
@@ -57,8 +61,9 @@ def test_a_message_to_an_mcp_server_names_its_method_and_tool(tool: str, named: 
     ("changed", "comment"),
     [
         ({"captured": True}, "# Only admins see the captured body: "),
-        ({"bodies": {"request": "{", "cut": True}}, "# The body was not captured whole: "),
-        ({"bodies": {"request": None, "cut": False}}, "# The body was not captured whole: "),
+        ({"bodies": [held("{", cut=True)]}, "# The body was not captured whole: "),
+        ({"bodies": [held("{", following="k/0/1")]}, "# The body is longer than what is shown: "),
+        ({"bodies": []}, "# The body was not captured whole: "),
     ],
 )
 def test_it_says_why_the_body_is_missing(changed: dict[str, Any], comment: str):
@@ -68,18 +73,18 @@ def test_it_says_why_the_body_is_missing(changed: dict[str, Any], comment: str):
 @pytest.mark.parametrize("text", ['it\'s `$(id)` "$HOME" \\ 名', "x" * 200_000])
 def test_curl_quotes_a_captured_body_for_the_shell(text: str):
     body = json.dumps({"messages": [{"content": text}]}, ensure_ascii=False)
-    command = curl_command(story(bodies={"request": body, "cut": False}), URL)
+    command = curl_command(story(bodies=[held(body)]), URL)
     assert body in words(command)
     assert "GATEPASS_KEY" in command
 
 
 def test_a_captured_body_names_no_file():
-    assert words(curl_command(story(bodies={"request": "@/etc/passwd"}), URL))[-2:] == ["--data-raw", "@/etc/passwd"]
+    assert words(curl_command(story(bodies=[held("@/etc/passwd")]), URL))[-2:] == ["--data-raw", "@/etc/passwd"]
 
 
 def test_no_part_controls_the_terminal_and_the_body_means_the_same():
     body = '{"a":\t"\x1b[2J\x7f\u202e\U000e0001 *** 名"}'
-    command = curl_command(story(bodies={"request": body}, path="/v1/\x1b[2J\n"), URL)
+    command = curl_command(story(bodies=[held(body)], path="/v1/\x1b[2J\n"), URL)
     assert command.startswith("# *** in the body stands for a secret.\n")
     assert command.replace("\n", "").isprintable()
     assert f"{URL}/v1/%1B[2J%0A" in words(command)

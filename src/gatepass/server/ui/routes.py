@@ -61,7 +61,7 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.capturing import capture_state, start_capture, stop_capture
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.inspection import REPLICA, requests_listing, stories
+from gatepass.server.inspection import REPLICA, body_piece, requests_listing, stories
 from gatepass.server.pages import learned_rules, own_part, pinned, shown
 from gatepass.server.peers import Peers
 from gatepass.server.reload import ReloadResult
@@ -459,11 +459,21 @@ async def _requests(call: UiRequest) -> ASGIApp:
 
 
 async def _story(call: UiRequest) -> ASGIApp:
-    caller, found = call.require("viewer"), await stories(call.ui.collect, call.found)
-    if caller.role != "admin":
-        for story in found:
-            story.pop("bodies", None)
-    return json_response({"stories": [{**story, "curl": curl_command(story, call.root_url)} for story in found]})
+    is_admin = call.require("viewer").role == "admin"
+    return call.answer({"stories": await stories(call.ui.collect, call.found, bodies=is_admin)})
+
+
+async def _curl(call: UiRequest) -> ASGIApp:
+    """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
+    is_admin, nth = call.require("viewer").role == "admin", call.request.query_params.get("nth", "1")
+    found = await stories(call.ui.collect, call.found, bodies=is_admin)
+    if not nth.isdecimal() or not 0 < int(nth) <= len(found):
+        raise InvalidRequest("This request is not in memory any more.")
+    return json_response({"curl": curl_command(found[int(nth) - 1], call.root_url)})
+
+
+async def _body(call: UiRequest) -> ASGIApp:
+    return json_response(await body_piece(call.ui.collect, call.found))
 
 
 async def _callers(call: UiRequest) -> ASGIApp:
@@ -621,6 +631,8 @@ ROUTES: tuple[UiRoute, ...] = (
     UiRoute("GET", "api/overview", "viewer", _overview),
     UiRoute("GET", "api/requests", "viewer", _requests),
     UiRoute("GET", "api/requests/{id}", "viewer", _story),
+    UiRoute("GET", "api/curl/{id}", "viewer", _curl),
+    UiRoute("GET", "api/bodies/{id}", "admin", _body),
     UiRoute("GET", "api/models", "viewer", _models),
     UiRoute("GET", "api/callers", "viewer", _callers),
     UiRoute("GET", "api/configuration", "viewer", _configuration),

@@ -78,8 +78,11 @@ export function copyButton(label, text, say) {
   return el("button.quiet", {
     type: "button",
     onclick: async () => {
-      const copied = await copy(await text());
-      say(copied ? "Copied." : "The browser did not allow to copy.");
+      try {
+        say(await copy(await text()) ? "Copied." : "The browser did not allow to copy.");
+      } catch (error) {
+        say(error.message);
+      }
     },
   }, label);
 }

@@ -12,8 +12,7 @@ const AGAIN_MS = 1000;
 
 export async function story(page) {
   const show = async () => {
-    // With the page's own URL gatepass knows the prefix that a proxy removes, for the curl command.
-    const { stories } = await page.call("GET", `requests/${encodeURIComponent(page.parameter)}${query({ page: location.origin + location.pathname })}`);
+    const { stories } = await page.call("GET", `requests/${encodeURIComponent(page.parameter)}`);
     const chosen = Math.min(Number(page.filters.nth ?? 1), stories.length) - 1;
     const data = stories[chosen];
     if (!data) {
@@ -96,10 +95,16 @@ function heading(page, data) {
         ].filter(Boolean).join(" · "))),
       origin(data)),
     el("div.actions", {},
-      data.curl && copyButton("Copy as curl", () => data.curl, page.say),
+      copyButton("Copy as curl", () => curl(page), page.say),
       copyButton("Copy the id", () => data.id, page.say),
       page.isAdmin && data.captured && rules.length > 0 && without, page.isAdmin && data.captured && replay),
     said);
+}
+
+/** The curl command of this request. With the page's own URL gatepass knows the prefix that a proxy removes. */
+async function curl(page) {
+  const found = await page.call("GET", `curl/${encodeURIComponent(page.parameter)}${query({ nth: page.filters.nth, page: location.origin + location.pathname })}`);
+  return found.curl;
 }
 
 /** Who replayed which request, and without which rules. */
@@ -306,12 +311,36 @@ function failedFirst(parts) {
 /** The bodies of a captured request, for admins. */
 function bodies(page, data) {
   if (!data.bodies) return data.state === "ended" && !data.captured && section("Bodies", uncaptured(page, data));
-  const { request, sent, replies, cut } = data.bodies;
-  const shown = [["from the client", request], ["to the upstream", sent === request ? null : sent], ...replies.map((reply, i) => [replies.length > 1 ? `reply ${i + 1}` : "reply", reply])];
+  const names = { request: "from the client", sent: "to the upstream", reply: "reply" };
+  const title = ({ name }, i) => {
+    const same = data.bodies.filter((body) => body.name === name);
+    return same.length > 1 ? `${names[name]} ${same.indexOf(data.bodies[i]) + 1}` : names[name];
+  };
   return section("Bodies",
-    shown.filter(([, text]) => text).map(([name, text]) => el("details.body", {},
-      el("summary", {}, name, " ", el("span.muted", {}, size(new Blob([text]).size))), el("pre", { tabindex: 0 }, pretty(text)))),
-    cut && el("p.muted.small", {}, "A body is cut: the capture had no more room."));
+    data.bodies.map((body, i) => (body.text || body.next) && el("details.body", {},
+      el("summary", {}, title(body, i), " ", el("span.muted", {}, size(body.size_bytes))),
+      el("pre", { tabindex: 0 }, pretty(body.text)),
+      body.next && el("p.muted.small", {}, "This is its beginning. ", el("button.quiet", { type: "button", onclick: ({ target }) => download(page, body, `${data.id} ${title(body, i)}.txt`, target) }, "Download all of it")))),
+    data.bodies.some(({ cut }) => cut) && el("p.muted.small", {}, "A body is cut: the capture had no more room."));
+}
+
+/** Fetch the pieces of a body one after the other, and save them as a file. */
+async function download(page, { text, next }, name, button) {
+  button.disabled = true;
+  try {
+    const pieces = [text];
+    while (next) {
+      const piece = await page.call("GET", `bodies/${next}`);
+      pieces.push(piece.text);
+      next = piece.next;
+    }
+    const link = el("a", { href: URL.createObjectURL(new Blob(pieces, { type: "text/plain" })), download: name });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  } catch (error) {
+    page.fail(error);
+  }
+  button.disabled = false;
 }
 
 /** Says that there are no bodies, and starts the capture that would have them for the next request of this kind. */
