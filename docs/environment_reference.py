@@ -106,12 +106,21 @@ VARIABLES: Mapping[str, Variable] = {
         "ragflow",
         "`access.keys[].profile`",
     ),
-    "CA_FILE": Variable("A file with the company's own CA, for every hop.", "/etc/ssl/corp.pem", "`network.ca_file`"),
+    "CA_FILE": Variable(
+        "A file with the company's own CA, for every hop.", "/etc/ssl/corp.pem", "`network.ca_file`", with_file=True
+    ),
     "PROXY": Variable(
         "The proxy of every hop, also as `http://user:password@host:port`. Percent-encode the user and password: `%40`"
         " for `@`, `%3A` for `:`, `%25` for `%`.",
         "http://proxy.corp.example:3128",
         "`network.proxy` and `network.proxy_auth`",
+        with_file=True,
+    ),
+    "NO_PROXY": Variable(
+        "Hosts that do not use the proxy, separated by commas.",
+        ".corp.example,10.0.0.0/8",
+        "`network.no_proxy`",
+        with_file=True,
     ),
     "ALLOW_PLAIN_HTTP": Variable(
         "`true` accepts URLs with `http` beyond loopback, as in a compose network.", "true", "`allow_plain_http`"

@@ -656,7 +656,7 @@ def setting_pages() -> Mapping[str, Sequence[Entry | str]]:
         path = f"{name}{suffix}"
         parts += section(path, text.purpose, settings(block, path), text.example)
         if name == "upstreams":
-            parts += shared_sections("token_placement", "network", "timeouts")
+            parts += shared_sections("token_placement", "timeouts")
         if name == "models":
             path = "models.NAME.capabilities"
             parts += section("capabilities", Capabilities.__doc__ or "", settings(Capabilities, path))

@@ -194,6 +194,8 @@ def render(
     if keys:
         # the trial configurations have no keys, and without keys only loopback is valid
         lines += yaml_lines({"server": {"host": answers.get("listen") or "127.0.0.1", "port": 8080}})
+    if network:
+        lines += ["# For all servers that gatepass calls, and the token endpoint.", *yaml_lines({"network": network})]
     if answers["auth"] == "other":
         lines += [
             f"# Replace these lines by a recipe of docs/tokens.md, and name it {UPSTREAM}.",
@@ -205,7 +207,7 @@ def render(
     elif answers["auth"] != "none":
         credential = _credential(answers, secret)
         if answers["auth"] != "key":
-            credential |= ({"network": network} if network else {}) | plain
+            credential |= plain
         lines += [
             f"# gatepass {KEEPS[answers['auth']]} `Authorization: Bearer …`.",
             *yaml_lines({"credentials": {UPSTREAM: credential}}),
@@ -213,8 +215,6 @@ def render(
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
     if answers["auth"] != "none":
         upstream["credential"] = UPSTREAM
-    if network:
-        upstream["network"] = network
     lines += [
         "# The LLM gateway. With one upstream every model name is passed on.",
         *yaml_lines({"upstreams": {UPSTREAM: upstream}}),

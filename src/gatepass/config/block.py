@@ -153,6 +153,16 @@ class Block(BaseModel):
         return json_schema
 
 
+def plain(value: Any) -> Any:
+    """Return the tree that a file would hold, without defaults. Secrets stay Secrets."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {fields[name].alias or name: plain(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: plain(member) for key, member in value.items()}
+    return [plain(member) for member in value] if isinstance(value, list | tuple) else value
+
+
 def field_docstrings(block: type[BaseModel]) -> dict[str, str]:
     """Return the string below each field of `block` and its bases by field name; empty for a class without source."""
     found: dict[str, str] = {}

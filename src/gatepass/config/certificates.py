@@ -98,7 +98,7 @@ def check_secret(secret: str) -> None:
 
 FILES = ("ca_file", "client_cert", "client_key")
 NETWORKS = (
-    *(("upstreams", "*", "network"), ("mcp", "*", "network"), ("credentials", "*", "network")),
+    *(("network",), ("upstreams", "*", "network"), ("mcp", "*", "network"), ("credentials", "*", "network")),
     ("store", "network"),
 )
 NO_KEY_IN_CERTIFICATE = "holds a certificate and no private key: name the key's file in client_key"

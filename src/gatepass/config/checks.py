@@ -20,7 +20,7 @@ from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.kinds import chain_of
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves, lookup, matches
-from gatepass.config.model import Config, ServerConfig
+from gatepass.config.model import Config, ServerConfig, with_default_network
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.config.routes import OF_LIST
@@ -170,6 +170,7 @@ def unsafe_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
 
 def secrets_over_plain_http(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Yield each URL to which a secret would cross the network in plain text, to its host or to a proxy."""
+    tree = with_default_network(tree)
     for block_name, name in CARRIES_SECRETS:
         for path, url in matches(tree, (block_name, "*", name)):
             block = lookup(tree, path[:-1])

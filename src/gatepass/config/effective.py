@@ -22,6 +22,8 @@ def effective(loaded: LoadedConfig) -> tuple[Any, dict[SettingPath, str]]:
 
 def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
     """Return the origin of the value at `path`, or `preset NAME` if a preset filled it in."""
+    if path[-2:-1] == ("network",) and (origin := loaded.origin(path)) == DEFAULT and lookup(tree, path) is not None:
+        return loaded.origin(path[-2:])  # the top-level `network` is the default of each hop
     origin = loaded.origin(path)
     if origin != DEFAULT or len(path) < 3 or path[0] != "credentials" or lookup(tree, path) is None:
         return origin

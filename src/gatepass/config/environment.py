@@ -57,7 +57,7 @@ def parsed_proxy(text: str) -> tuple[str, str | None]:
 
 SHARED = (
     *("UPSTREAM_URL", "EMBEDDINGS_URL", "TOKEN_TYPE", "KEYS", "KEY_HASHES", "PROFILE"),
-    *("CA_FILE", "PROXY", "ALLOW_PLAIN_HTTP", "HOST", "PORT", "CONTROL_SOCKET"),
+    *("CA_FILE", "PROXY", "NO_PROXY", "ALLOW_PLAIN_HTTP", "HOST", "PORT", "CONTROL_SOCKET"),
 )
 REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
 TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}
@@ -193,7 +193,7 @@ class _Reading:
         for upstream, name in ((CHAT, "UPSTREAM_URL"), (EMBEDDINGS, "EMBEDDINGS_URL")):
             if name in self._values:
                 self._set(("upstreams", upstream, "base_url"), self._values[name], name)
-                self._network(("upstreams", upstream))
+                self._plain_http(("upstreams", upstream))
         self._set(("models",), {"*": {"upstream": CHAT}}, "UPSTREAM_URL")
         if "EMBEDDINGS_URL" in self._values:
             self._set(("operations",), {"embeddings": {"upstream": EMBEDDINGS}}, "EMBEDDINGS_URL")
@@ -209,7 +209,7 @@ class _Reading:
         for name in TOKEN_VARIABLES:
             if name not in VARIABLES_BY_TYPE[kind] and (foreign := variable_value(self._values, name)):
                 self._problem((), f"has no effect on a credential of type {kind}: remove it", foreign.name)
-        self._network(block)
+        self._plain_http(block)
         for upstream in self.document.tree["upstreams"]:
             self._set(("upstreams", upstream, "credential"), CREDENTIAL, origin)
 
@@ -299,31 +299,28 @@ class _Reading:
         else:
             self._set(path, body, found.name)
 
-    def _network(self, block: SettingPath) -> None:
+    def _plain_http(self, block: SettingPath) -> None:
         if (allowed := self._values.get("ALLOW_PLAIN_HTTP")) is not None:
             value = {"true": True, "false": False}.get(allowed.lower(), allowed)  # the validation quotes another text
             self._set((*block, "allow_plain_http"), value, "ALLOW_PLAIN_HTTP")
-        if "CA_FILE" in self._values:
-            self._set((*block, "network", "ca_file"), self._values["CA_FILE"], "CA_FILE")
-        if "PROXY" in self._values:
-            self._proxy((*block, "network"))
-
-    def _proxy(self, network: SettingPath) -> None:
-        """Set the proxy without its user and password, which become a hidden reference."""
-        try:
-            url, user = parsed_proxy(self._values["PROXY"])
-        except ValueError as error:
-            self._problem((*network, "proxy"), str(error), "PROXY")
-            return
-        self._set((*network, "proxy"), url, "PROXY")
-        if user is not None:
-            self._set((*network, "proxy_auth"), Reference.to_variable(f"{PREFIX}PROXY", user), "PROXY")
 
     def _set(self, path: SettingPath, value: Any, name: str) -> None:
         self.document.put(path, value, f"{SOURCE} {PREFIX}{name}")
 
     def _problem(self, path: SettingPath, text: str, name: str = "") -> None:
         self.document.problems.append(ConfigProblem(path, text, _origin(name) if name else ValueOrigin(SOURCE)))
+
+
+def put_proxy(document: ConfigDocument, text: str, origin: str) -> None:
+    """Set the top-level proxy. Its user and password become a hidden reference, and replace those of the file."""
+    try:
+        url, user = ("none", None) if text == "none" else parsed_proxy(text)
+    except ValueError as error:
+        document.problems.append(ConfigProblem(("network", "proxy"), str(error), ValueOrigin(origin)))
+        return
+    auth = None if user is None else Reference.to_variable(f"{PREFIX}PROXY", user)
+    for name, value in (("proxy", url), ("proxy_auth", auth)):
+        document.put(("network", name), value, origin)
 
 
 def _origin(name: str) -> ValueOrigin:

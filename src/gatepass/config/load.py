@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gatepass.config.access import expiry_warnings
-from gatepass.config.block import MIB, SECRET_NAME
+from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.changes import accept_former_names, with_new_variables
 from gatepass.config.checks import (
@@ -39,7 +39,14 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import LIMIT_VARIABLES, near_limit, put_variables, read_environment, unknown_variables
+from gatepass.config.environment import (
+    LIMIT_VARIABLES,
+    near_limit,
+    put_proxy,
+    put_variables,
+    read_environment,
+    unknown_variables,
+)
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
@@ -47,7 +54,8 @@ from gatepass.config.wording import explained_errors
 from gatepass.types import Secret
 
 OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name in ("host", "port", "control_socket")}
-OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **LIMIT_VARIABLES}
+OF_NETWORK: Mapping[str, SettingPath] = {name.upper(): ("network", name) for name in ("ca_file", "no_proxy", "proxy")}
+OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIABLES}
 """The variables that override a file, each with its setting."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TREE_CHECKS = (unknown_names, subject_circles, unreachable_settings, unusable_files, unsafe_settings)
@@ -77,7 +85,10 @@ class LoadedConfig:
 
     def origin(self, path: SettingPath) -> str:
         """Return the origin of a value: `gatepass.yaml:12`, `environment NAME`, `--port`, or `default`."""
-        block = dict(children(lookup(self.document.tree, path[:-1])))
+        above = lookup(self.document.tree, path[:-1])
+        if isinstance(above, str):  # a text that stands for a list
+            return self.origin(path[:-1])
+        block = dict(children(above))
         if path[-1] not in block or isinstance(value := block[path[-1]], dict | list):
             return "default"
         origin = str(self.document.origin(path))
@@ -87,7 +98,7 @@ class LoadedConfig:
 
 def loaded_from_code(config: Config) -> LoadedConfig:
     """Return a Config that a program made, with `program` as the origin of its values."""
-    return LoadedConfig(config, ConfigDocument("program", _plain(config)))
+    return LoadedConfig(config, ConfigDocument("program", plain(config)))
 
 
 def load(
@@ -109,8 +120,9 @@ def load(
     document.warnings += former
     document.problems += both_names
     accept_former_names(document)
+    own = own_variables(environment)
     for variable, setting in OVERRIDES.items():
-        if (text := own_variables(environment).get(variable)) is not None:
+        if (text := own.get(variable)) is not None:
             _override(document, setting, _value_of(text, setting), f"environment {PREFIX}{variable}")
     for name, flag in (("host", host), ("port", port)):
         _override(document, ("server", name), flag, f"--{name}")
@@ -124,9 +136,9 @@ def load(
     if container is not None:
         warnings += memory_warnings(config, container)
     names = [name for name in PROXY_VARIABLES if environment.get(name)]
-    hops: list[Any] = [*config.upstreams.values(), *config.credentials.values()]
-    if names and not any(hop.network.proxy for hop in hops):
-        remedy = f'write network: {{proxy: "${{{names[0]}}}"}} where it should be, or set {PREFIX}PROXY without a file'
+    hops: list[Any] = [*config.upstreams.values(), *config.credentials.values(), *config.mcp.values()]
+    if names and config.network.proxy is None and not any(hop.network.proxy for hop in hops):
+        remedy = f'write network: {{proxy: "${{{names[0]}}}"}} at the top level, or set {PREFIX}PROXY'
         listed, verb = ", ".join([*names[:-2], " and ".join(names[-2:])]), "is" if len(names) == 1 else "are"
         warnings.append(f"{listed} {verb} set and not used: {remedy}")
     return LoadedConfig(config, document, tuple(warnings))
@@ -150,13 +162,17 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
 
 def _override(document: ConfigDocument, path: SettingPath, value: str | float | None, origin: str) -> None:
     # pydantic reports a block that is none
-    if value is not None and isinstance(lookup(document.tree, path[:1]) or {}, dict):
+    if value is None or not isinstance(lookup(document.tree, path[:1]) or {}, dict):
+        return
+    if path == OF_NETWORK["PROXY"]:
+        put_proxy(document, str(value), origin)
+    else:
         document.put(path, value, origin)
 
 
 def _value_of(text: str, path: SettingPath) -> str | float:
     """Return the number in a variable. Another text is left to the validation, whose error names the variable."""
-    if path in (("server", "host"), ("server", "control_socket")):
+    if path[0] == "network" or path in (("server", "host"), ("server", "control_socket")):
         return text
     return int(text) if _NUMBER.match(text) else float(text) if _DECIMAL.match(text) else text
 
@@ -238,31 +254,21 @@ def _checked(document: ConfigDocument) -> Config:
 
 def check(config: Config) -> None:
     """Check a Config that was made in code with the checks that `load` applies to a file; raise ConfigError."""
-    tree = _plain(config)
+    tree = plain(config)
     found = [problem for find in TREE_CHECKS for problem in find(tree)] or list(conflicts(config))
     if found:
         raise ConfigError([ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found])
 
 
-def _plain(value: Any) -> Any:
-    """Return the tree that a file would hold, without defaults. Secrets stay Secrets."""
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {fields[name].alias or name: _plain(getattr(value, name)) for name in value.model_fields_set}
-    if isinstance(value, dict):
-        return {key: _plain(member) for key, member in value.items()}
-    return [_plain(member) for member in value] if isinstance(value, list | tuple) else value
-
-
 def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
     if document.source != "environment":
-        found = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
+        found = (path for path, value in leaves(plain(config)) if isinstance(value, Secret))
         # a header or a parameter holds a secret only if its name suggests one: `X-App: bot` does not
         secrets = (path for path in found if SECRET_NAME.search(str(path[-1])))
         # not isinstance: a Reference is a str too, but its secret is elsewhere
-        plain = next((path for path in secrets if type(lookup(document.tree, path)) is str), None)
-        what = f"holds a secret ({dotted(plain)}) and " if plain is not None else ""
-        if warning := exposed(document.source, holds_secret=plain is not None, what=what):
+        written = next((path for path in secrets if type(lookup(document.tree, path)) is str), None)
+        what = f"holds a secret ({dotted(written)}) and " if written is not None else ""
+        if warning := exposed(document.source, holds_secret=written is not None, what=what):
             yield warning
     yield from world_accessible_secrets(document.tree)
 

@@ -7,18 +7,20 @@ Each class is one block of the file, and an unknown member is an error. The stri
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from gatepass.config.access import Access, Profile
-from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, SecretText, is_loopback
+from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, SecretText, is_loopback, plain
 from gatepass.config.credential.base import checked_extra, settings_error
-from gatepass.config.credential.kinds import AnyCredential
+from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
+from gatepass.config.document import lookup, matches, with_value
 from gatepass.config.mcp import McpServer
-from gatepass.config.network import TlsFiles
+from gatepass.config.network import DefaultNetwork, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.types import Secret
@@ -397,6 +399,50 @@ class Log(Block):
     """
 
 
+OVERRIDDEN_TOGETHER = (("ca_file",), ("proxy", "proxy_auth"), ("client_cert", "client_key"))
+"""Members of a hop's `network`. Inherited one by one, the password of one proxy would go to another one."""
+URLS = ("base_url", "url", "token_url", "issuer", "sts_url", "authority_host")
+
+
+def with_default_network(tree: Any) -> Any:
+    """Return `tree` with the top-level `network` in each hop that does not override it.
+
+    An invalid `network` changes nothing, so that the validation reports it once.
+    """
+    if not isinstance(tree, Mapping) or not tree.get("network"):
+        return tree
+    tree = plain(tree)
+    given = tree["network"]
+    try:
+        default = DefaultNetwork.model_validate(given)
+    except ValidationError:
+        return tree
+    for path, hop in [found for block in ("upstreams", "mcp", "credentials") for found in matches(tree, (block, "*"))]:
+        own = hop.get("network", {}) if isinstance(hop, dict) else None
+        if not isinstance(own, dict) or hop.get("type") in LOCAL_KINDS:
+            continue
+        for members in OVERRIDDEN_TOGETHER:
+            if own.keys().isdisjoint(members) and ("proxy" not in members or _uses_proxy(hop, default)):
+                own = {**own, **{name: given[name] for name in members if name in given}}
+        tree = with_value(tree, (*path, "network"), own)
+    url = lookup(tree, ("store", "url"))
+    if default.ca_file and isinstance(url, str) and url.partition(":")[0] in OVER_TLS:
+        own = lookup(tree, ("store", "network")) or {}
+        tree = with_value(tree, ("store", "network"), {"ca_file": given["ca_file"], **own})
+    return tree
+
+
+def _uses_proxy(hop: Mapping[str, Any], default: DefaultNetwork) -> bool:
+    # a proxy would reach the metadata server of its own machine
+    if hop.get("managed_identity") is True or (hop.get("type") == "google" and not hop.get("credentials_file")):
+        return False
+    urls = [url for name in URLS if isinstance(url := hop.get(name), str)]
+    try:
+        return not urls or not all(default.avoids_proxy(urlsplit(url).hostname or "") for url in urls)
+    except ValueError:  # not a URL: the validation reports it
+        return False
+
+
 class Config(Block):
     """The whole configuration."""
 
@@ -409,6 +455,13 @@ class Config(Block):
     """Limits of sizes, times and connections of clients, in each worker.
 
     Example: limits: {body_bytes: 67108864, connections: 2000}
+    """
+    network: DefaultNetwork = DefaultNetwork()
+    """Proxy and TLS files of all upstreams, credentials and MCP servers, and the `ca_file` of the store. The `network`
+    of one of them overrides `ca_file`, `proxy` with `proxy_auth`, and `client_cert` with `client_key`. gatepass reads
+    the files at load. It rejects a file without PEM, and a key that does not belong to the certificate.
+
+    Example: network: {proxy: "http://proxy.corp.example:3128", no_proxy: [.corp.example, 10.0.0.0/8]}
     """
     credentials: dict[Name, AnyCredential] = {}
     """Token sources, by name. gatepass fetches a token, keeps it fresh, and sends it to the upstreams that name the
@@ -467,6 +520,11 @@ class Config(Block):
 
     Example: log: {format: text, level: debug}
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_default_network(cls, tree: Any) -> Any:
+        return with_default_network(tree)
 
     @model_validator(mode="after")
     def _serves_something(self) -> Config:

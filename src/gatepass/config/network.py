@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Self
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from gatepass.config.block import Block, ProxyUrl, Seconds, SecretText
+from gatepass.config.block import Block, ProxyUrl, Seconds, SecretText, is_loopback
 from gatepass.types import HOP_BY_HOP, SET_BY_GATEPASS, Timeouts
 
 FIELD_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
@@ -123,12 +124,9 @@ class TlsFiles(Block):
 
 
 class Network(TlsFiles):
-    """Proxy and TLS files of one hop, under each upstream and each credential. Hops share nothing. gatepass reads the
-    files at load, and rejects one that it cannot read, that is not PEM, or whose key does not belong to the
-    certificate."""
-
     proxy: ProxyUrl | None = None
-    """An HTTP proxy for this hop. HTTP_PROXY and HTTPS_PROXY have no effect, except by reference: `${HTTPS_PROXY}`.
+    """An HTTP proxy. `none` in a hop: no proxy, although the top-level `network` has one. HTTP_PROXY and HTTPS_PROXY
+    have no effect, except by reference: `${HTTPS_PROXY}`.
 
     Example: http://proxy.corp.example:3128
 
@@ -141,11 +139,60 @@ class Network(TlsFiles):
     Example: ${PROXY_AUTH}
     """
 
+    @field_validator("proxy", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
     @model_validator(mode="after")
-    def _one_proxy(self) -> Network:
+    def _one_proxy(self) -> Self:
         if self.proxy_auth is not None and self.proxy is None:
             raise ValueError("proxy_auth requires proxy")
         return self
+
+
+_HOSTS = re.compile(r"(\*\.|\.)?[A-Za-z0-9_-][A-Za-z0-9._-]*|\*")
+
+
+def _host_without_proxy(text: str) -> str:
+    if _HOSTS.fullmatch(text) is None:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise ValueError(
+                "expects hosts without a port: llm.corp.example, .corp.example, an address, 10.0.0.0/8 or *"
+            ) from None
+    return text.lower()
+
+
+def _listed(value: Any) -> Any:
+    return [part for part in re.split(r"[\s,]+", value) if part] if isinstance(value, str) else value
+
+
+class DefaultNetwork(Network):
+    no_proxy: Annotated[
+        list[Annotated[str, AfterValidator(_host_without_proxy)]],
+        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    ] = []
+    """Hosts that use no proxy unless their own `network` names one: a name with all names below it, an address, a
+    network or `*`. A text separates them by commas, as `${NO_PROXY}` does. This machine needs no entry. For a
+    credential, all URLs that its settings contain must match.
+
+    Example: [.corp.example, 10.0.0.0/8]
+    """
+
+    def avoids_proxy(self, host: str) -> bool:
+        """Whether `host`, without a port, uses no proxy by default."""
+        host = host.strip("[]").rstrip(".").lower()
+        return is_loopback(host) or any(_includes(entry, host) for entry in self.no_proxy)
+
+
+def _includes(entry: str, host: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(entry)
+    except ValueError:
+        name = entry.removeprefix("*").removeprefix(".")
+        return not name or host == name or host.endswith(f".{name}")
 
 
 class TimeoutSettings(Block):

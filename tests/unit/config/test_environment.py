@@ -75,14 +75,11 @@ def test_a_json_login_and_a_second_host_for_embeddings():
         TOKEN_PATH="data.token",
         EXPIRES_PATH="data.expireAt",
         EXPIRES_UNIT="ms",
-        CA_FILE="/ca.pem",
-        PROXY="http://proxy:3128",
     )
-    network = {"ca_file": "/ca.pem", "proxy": "http://proxy:3128"}
     assert document.tree == {
         "upstreams": {
-            "chat": {"base_url": "https://llm.example/v1", "network": network, "credential": "token"},
-            "embeddings": {"base_url": "https://embed.example/v1", "network": network, "credential": "token"},
+            "chat": {"base_url": "https://llm.example/v1", "credential": "token"},
+            "embeddings": {"base_url": "https://embed.example/v1", "credential": "token"},
         },
         "models": {"*": {"upstream": "chat"}},
         "operations": {"embeddings": {"upstream": "embeddings"}},
@@ -92,7 +89,6 @@ def test_a_json_login_and_a_second_host_for_embeddings():
                 "url": "https://portal/t",
                 "json": {"app_id": "bot", "deep": [{"secret": "$${x} top"}, 5, None]},
                 "reply": {"token": "data.token", "expiry": "data.expireAt", "unit": "ms"},
-                "network": network,
             }
         },
     }
@@ -283,12 +279,12 @@ def test_any_json_may_be_a_login():
 
 @pytest.mark.parametrize("scheme", ["http://", ""])
 def test_proxys_password_is_separated_and_hidden(scheme):
-    document = read(PROXY=f"{scheme}me:p%40ss-word@p:1", TOKEN_URL="https://i/t", CLIENT_ID="i", CLIENT_SECRET="s")
-    assert document.problems == []
-    for block in (document.tree["upstreams"]["chat"], document.tree["credentials"]["token"]):
-        assert block["network"] == {"proxy": "http://p:1", "proxy_auth": "me:p@ss-word"}
-        assert isinstance(block["network"]["proxy_auth"], Reference)
-    assert "ss-word" not in repr(document)
+    loaded = load(None, {**URL, "GATEPASS_PROXY": f"{scheme}me:p%40ss-word@p:1"})
+    for network in (loaded.config.network, loaded.config.upstreams["chat"].network):
+        assert network.proxy == "http://p:1"
+        assert network.proxy_auth is not None
+        assert network.proxy_auth.reveal() == "me:p@ss-word"
+    assert "ss-word" not in repr(loaded)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +300,9 @@ def test_proxys_password_is_separated_and_hidden(scheme):
     ],
 )
 def test_an_invalid_proxy_is_reported_without_its_password(text, expected):
-    assert problems(PROXY=text) == [f"environment GATEPASS_PROXY: upstreams.chat.network.proxy: {expected}"]
+    with pytest.raises(ConfigError) as caught:
+        load(None, {**URL, "GATEPASS_PROXY": text})
+    assert str(caught.value) == f"environment GATEPASS_PROXY: network.proxy: {expected}"
 
 
 @pytest.mark.parametrize(

@@ -415,7 +415,7 @@ def test_unused_variables_next_to_a_file_are_reported(write):
     )
 
 
-PROXY_REMEDY = 'write network: {proxy: "${HTTPS_PROXY}"} where it should be, or set GATEPASS_PROXY without a file'
+PROXY_REMEDY = 'write network: {proxy: "${HTTPS_PROXY}"} at the top level, or set GATEPASS_PROXY'
 
 
 def test_a_proxy_that_no_hop_uses_is_pointed_out(write):

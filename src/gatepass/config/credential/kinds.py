@@ -40,7 +40,7 @@ class LocalCredential(Credential):
         return network
 
 
-class StaticCredential(Credential):
+class StaticCredential(LocalCredential):
     """A key that does not expire, sent as `Authorization: Bearer …`."""
 
     type: Literal["static"]
@@ -241,6 +241,14 @@ KINDS: tuple[str, ...] = tuple(
     get_args(block.model_fields["type"].annotation)[0] for block in get_args(get_args(AnyCredential)[0])
 )
 """Every `type` of credential."""
+
+
+LOCAL_KINDS = frozenset(
+    get_args(block.model_fields["type"].annotation)[0]
+    for block in get_args(get_args(AnyCredential)[0])
+    if issubclass(block, LocalCredential)
+)
+"""The types for which gatepass opens no connection."""
 
 
 def token_location(credential: Credential) -> str:

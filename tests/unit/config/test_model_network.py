@@ -1,0 +1,209 @@
+"""The top-level `network` is the default of each hop."""
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+from gatepass.config.checks import secrets_over_plain_http
+from gatepass.config.document import ConfigError
+from gatepass.config.effective import effective
+from gatepass.config.load import load, loaded_from_code
+from gatepass.config.model import Config
+from gatepass.config.network import DefaultNetwork, Network
+from gatepass.config.upstream import UpstreamConfig
+
+PROXY = "http://proxy.corp.example:3128"
+OTHER = "http://other.corp.example:3128"
+DEFAULT = {"ca_file": "/ca.pem", "proxy": PROXY, "proxy_auth": "me:secret", "client_cert": "/c.pem"}
+FAR = "https://llm.example/v1"
+KEYS = {"encryption_key": "k" * 32}
+
+
+def validated(network: Any = DEFAULT, **blocks: Any) -> Config:
+    return Config.model_validate({"network": network, "upstreams": {"chat": {"base_url": FAR}}, **blocks})
+
+
+def upstream(default: Any, **settings: Any) -> Network:
+    return validated(default, upstreams={"chat": {"base_url": FAR, **settings}}).upstreams["chat"].network
+
+
+def members(network: Any) -> dict[str, Any]:
+    auth = getattr(network, "proxy_auth", None)
+    found: dict[str, Any] = network.model_dump(exclude_none=True)
+    return found | ({"proxy_auth": auth.reveal()} if auth else {})
+
+
+def credential(network: Any = DEFAULT, **settings: Any) -> Network:
+    oauth2 = {"type": "oauth2", "token_url": "https://sso.example/t", "client_id": "a", "client_secret": "s"}
+    blocks = {"credentials": {"corp": settings if "type" in settings else oauth2 | settings}}
+    return validated(network, **blocks).credentials["corp"].network
+
+
+def test_every_hop_inherits_it_and_the_store_its_ca_alone():
+    config = validated(
+        credentials={"corp": {"type": "http_json", "url": "https://sso.example", "json": {}}},
+        mcp={"tools": {"url": "https://tools.example/mcp"}},
+        store={"url": "valkeys://cache.example", **KEYS},
+    )
+    for hop in (config.upstreams["chat"], config.credentials["corp"], config.mcp["tools"]):
+        assert members(hop.network) == DEFAULT
+    assert config.store is not None
+    assert members(config.store.network) == {"ca_file": "/ca.pem"}
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({}, DEFAULT),
+        ({"ca_file": "/own.pem"}, DEFAULT | {"ca_file": "/own.pem"}),
+        ({"proxy": OTHER}, {"ca_file": "/ca.pem", "proxy": OTHER, "client_cert": "/c.pem"}),
+        ({"proxy": "none"}, {"ca_file": "/ca.pem", "client_cert": "/c.pem"}),
+        ({"ca_file": None, "client_cert": None}, {"proxy": PROXY, "proxy_auth": "me:secret"}),
+    ],
+)
+def test_a_hop_overrides_each_member_and_sends_no_password_to_another_proxy(own, expected):
+    assert members(upstream(DEFAULT, network=own)) == expected
+
+
+def test_a_store_keeps_its_own_ca_and_one_without_tls_has_none():
+    def of(**settings: Any) -> Any:
+        config = validated(store={**KEYS, **settings})
+        assert config.store is not None
+        return members(config.store.network)
+
+    assert of(url="valkey://cache.example") == {}
+    assert of(url="valkeys://cache.example", network={"ca_file": "/own.pem"}) == {"ca_file": "/own.pem"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "host", "expected"),
+    [
+        (["llm.example"], "llm.example", True),
+        (["example"], "llm.example", True),
+        ([".example"], "LLM.Example.", True),
+        (["*.example"], "llm.example", True),
+        (["*"], "llm.example", True),
+        (["lm.example"], "llm.example", False),
+        (["10.0.0.0/8", "fd00::/8"], "10.1.2.3", True),
+        (["10.0.0.0/8", "fd00::/8"], "[fd00::1]", True),
+        (["10.0.0.0/8"], "11.1.2.3", False),
+        (["10.0.0.0/8"], "ten.example", False),
+        ("a.example, .b.example c.example", "x.b.example", True),
+        ([], "llm.example", False),
+        ([], "localhost", True),
+        ([], "127.0.0.1", True),
+    ],
+)
+def test_hosts_of_no_proxy_and_of_this_machine_avoid_the_default_proxy(entries, host, expected):
+    network = DefaultNetwork.model_validate({"proxy": PROXY, "no_proxy": entries})
+    assert network.avoids_proxy(host) is expected
+    found = upstream({"proxy": PROXY, "no_proxy": entries}, base_url=f"https://{host}:8443/v1")
+    assert found.proxy == (None if expected else PROXY)
+
+
+def test_a_host_of_no_proxy_may_have_its_own_proxy():
+    given = {"proxy": PROXY, "no_proxy": ["llm.example"]}
+    assert upstream(given, network={"proxy": OTHER}).proxy == OTHER
+
+
+def test_a_credential_avoids_the_proxy_if_all_its_hosts_do():
+    given = {"proxy": PROXY, "no_proxy": ["sso.example"]}
+    assert credential(given).proxy is None
+    bedrock = {"type": "aws_bedrock", "region": "eu-central-1", "access_key_id": "a", "secret_access_key": "s"}
+    assert credential(given, **bedrock).proxy == PROXY
+    assert credential(given, **bedrock, sts_url="https://sts.example").proxy == PROXY
+
+
+def test_the_identity_of_the_machine_is_not_fetched_by_a_proxy():
+    """The proxy would reach the metadata server of its own machine."""
+    found = credential(type="entra", managed_identity=True)
+    assert (found.proxy, found.ca_file) == (None, "/ca.pem")
+    assert credential(type="google").proxy is None
+    assert credential(type="google", credentials_file="/g.json").proxy == PROXY
+
+
+@pytest.mark.parametrize("kind", [{"type": "static", "token": "t"}, {"type": "exec", "command": ["x"]}])
+def test_a_credential_without_a_connection_has_no_network(kind):
+    assert credential(**kind) == Network()
+
+
+def test_a_credential_may_identify_itself_by_the_common_certificate():
+    assert credential(client_auth="mtls", client_secret=None).client_cert == "/c.pem"
+
+
+def test_a_configuration_of_a_program_inherits_too():
+    network = DefaultNetwork.model_validate({"proxy": PROXY, "proxy_auth": "me:secret"})
+    config = Config(network=network, upstreams={"chat": UpstreamConfig(base_url=FAR)})
+    assert members(config.upstreams["chat"].network) == {"proxy": PROXY, "proxy_auth": "me:secret"}
+    assert effective(loaded_from_code(config))[0]["upstreams"]["chat"]["network"]["proxy"] == PROXY
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        ({"proxy": "proxy:3128"}, ["network.proxy: expects http://host… or https://host…"]),
+        ({"proxy": 5}, ["network.proxy: expects a text, not a number: put quotes around it"]),
+        ({"ca_file": "/nowhere"}, ["network.ca_file: cannot be read: No such file or directory"]),
+        (
+            {"no_proxy": ["a:80"]},
+            ["network.no_proxy[0]: expects hosts without a port: llm.corp.example, .corp.example"],
+        ),
+        ({"noproxy": []}, ["network.noproxy: is not a setting; did you mean no_proxy?"]),
+        (5, ["network: expects a block of settings, not a number"]),
+    ],
+)
+def test_a_fault_is_reported_once(network, expected, tmp_path):
+    path = tmp_path / "gatepass.json"
+    upstreams = {name: {"base_url": f"https://{name}.example"} for name in "ab"}
+    path.write_text(json.dumps({"network": network, "upstreams": upstreams, "models": {"*": {"upstream": "a"}}}))
+    with pytest.raises(ConfigError) as caught:
+        load(str(path), {})
+    found = [str(problem).partition(": ")[2] for problem in caught.value.problems]
+    assert len(found) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(found, expected, strict=True)), found
+
+
+def test_a_secret_is_not_sent_to_the_default_proxy_in_plain():
+    blocks = {"chat": {"base_url": "http://127.0.0.1:9/v1", "headers": {"x": "s"}, "network": {"proxy": PROXY}}}
+    tree: Any = {"network": {"proxy": PROXY, "no_proxy": ["llm.example"]}, "upstreams": blocks}
+    assert len([*secrets_over_plain_http(tree)]) == 1
+    del blocks["chat"]["network"]
+    assert [*secrets_over_plain_http(tree)] == []
+
+
+FILE = """\
+network:
+  proxy: http://proxy.corp.example:3128
+  no_proxy: "${NO_PROXY}"
+upstreams:
+  chat: {base_url: "https://llm.example/v1"}
+  own: {base_url: "https://own.example/v1", network: {proxy: none}}
+  near: {base_url: "https://near.corp.example/v1"}
+models: {"*": {upstream: chat}}
+"""
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gatepass.yaml").write_text(FILE)
+    return lambda **environment: CliRunner().invoke(main, ["check", "--all"], env=environment).stdout
+
+
+def test_check_shows_where_the_value_of_each_hop_comes_from(check):
+    shown = check(NO_PROXY="corp.example,10.0.0.0/8")
+    assert shown.count("proxy: http://proxy.corp.example:3128  # gatepass.yaml:2") == 2  # the block, and `chat`
+    assert "      proxy: null  # gatepass.yaml:6" in shown
+    assert "- corp.example  # gatepass.yaml:3, environment NO_PROXY" in shown
+
+
+def test_variables_override_the_block_of_the_file(check):
+    shown = check(NO_PROXY="", GATEPASS_PROXY="me:secret@p.example:1", GATEPASS_NO_PROXY="llm.example")
+    assert shown.count("proxy: http://p.example:1  # environment GATEPASS_PROXY") == 2  # the block, and `near`
+    assert shown.count("proxy_auth: (hidden)  # environment GATEPASS_PROXY") == 2
+    assert "- llm.example  # environment GATEPASS_NO_PROXY" in shown
+    assert "secret" not in shown
+    assert "http://p" not in check(NO_PROXY="", GATEPASS_PROXY="none")
