@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from math import isinf
 from typing import Any
 
@@ -52,13 +51,14 @@ LONG_BYTES = 1024 * 1024
 
 SMALL_BYTES = 4096
 """A text of at most this size is searched directly, without leaving out long strings first."""
+MANY_QUOTES_BYTES = 256 * 1024
+"""A larger text is searched in windows."""
 PART_BYTES, MOST_PART_BYTES = 256, 4096
-NAME_BYTES = 128
+NAME_BYTES = 256
 """More than any searched name has, even with each letter written as an escape of six bytes."""
 
 WINDOW_BYTES = 64 * 1024
-_WINDOW = re.compile(rb".{1,%d}+\\*+[^\\]?+" % WINDOW_BYTES, re.DOTALL)
-"""A window, and more if it would end inside an escape."""
+"""A text is searched in windows of this size, because no other thread runs during one search."""
 _ESCAPED_CHAR = re.compile(rb'\\["\\]')
 MOST_ESCAPED_CHARS = 2_000
 _SIGNS = b"{[}],"
@@ -101,8 +101,6 @@ MOST_MEMBERS = 1_000
 """No API has more than 60 members at its top level."""
 SHORT_STEPS = 100
 """msgspec finds the end of a container with more brackets and strings."""
-FAR_BYTES = 64 * 1024
-"""Only numbers and blanks are as long without a bracket or a string. A search for one takes 3.5 ns a byte."""
 BYTES_OF_STEP = 1024
 """What msgspec passes over in the time of a step or two. Nested values are passed over once for each level."""
 _BLANKS = b" \t\n\r"
@@ -153,19 +151,21 @@ class JsonScanner:
         The values of members with a name in `skips` are passed over.
         """
         text, at = self.text, 0
-        while (mark := _MARK.search(text, at)) is not None:
+        while at < len(text):
             self._use_steps(1)
-            at = mark.end()
-            if text[at - 1] != _QUOTE:
+            mark = _MARK.search(text, at, at + WINDOW_BYTES)
+            at = at + WINDOW_BYTES if mark is None else mark.end()
+            if mark is None or text[at - 1] != _QUOTE:
                 continue
-            start, at = at - 1, self._string_end(at - 1)
-            if (colon := _COLON.match(text, at)) is None:  # a value: only a name precedes a colon
+            start, end = at - 1, self._string_end(at - 1)
+            at = _skip(_GAP, text, end)
+            if not text.startswith(b":", at):  # a value: only a name precedes a colon
                 continue
             self._use_steps(MEMBER_STEPS)
-            if at - start > LONGEST_NAME_BYTES:
+            if end - start > LONGEST_NAME_BYTES:
                 raise _too_long_name()
-            name = string(text[start:at])
-            at = colon.end()
+            name = string(text[start:end])
+            at = _skip(_COLON, text, at)
             yield name, at
             if name in skips:
                 at = self.value_end(at)
@@ -196,7 +196,7 @@ class JsonScanner:
         text, depth, steps, begin = self.text, 0, self.steps_left, at
         short = steps - SHORT_STEPS
         while steps > 0:
-            mark = _MARK.search(text, at, at + FAR_BYTES)
+            mark = _MARK.search(text, at, at + WINDOW_BYTES)
             if mark is None or steps == short:
                 end = _end_of_value(text, begin)
                 if end is not None:
@@ -232,9 +232,13 @@ class JsonScanner:
         whole = _STRING.match(text, at, at + SMALL_BYTES)
         if whole is not None:
             return whole.end()
-        end = _end_of_value(text, at) or _skip(_STRING, text, at)
-        self._ends[at] = end
-        return end
+        known = _end_of_value(text, at)
+        if known is None:  # text that only lenient parsers accept
+            if (whole := _STRING.match(text, at)) is None:
+                raise ValueError(f"no JSON string at byte {at}")
+            known = whole.end()
+        self._ends[at] = known
+        return known
 
     def _use_steps(self, steps: int) -> None:
         self.steps_left -= steps
@@ -383,9 +387,12 @@ def at_most_once(text: bytes, name: bytes) -> bool:
     the matches are whole strings at any depth, names or values, and strings that end in `\\"name`. The search is fast
     if most of a large text is long strings such as images.
     """
-    if len(text) > SMALL_BYTES:
-        text = _thinned(text)
-    return text.count(name) <= 1 and not may_spell(text)
+    count = 0
+    for part in parts_with_names(text):
+        count += part.count(name)
+        if count > 1 or may_spell(part):
+            return False
+    return True
 
 
 def occurs_at_most(text: bytes, names: re.Pattern[bytes], limit: int) -> bool:
@@ -393,14 +400,12 @@ def occurs_at_most(text: bytes, names: re.Pattern[bytes], limit: int) -> bool:
 
     `names` matches quoted names as in `at_most_once`, in any case. Letters of FOLDED count as their ASCII letter.
     """
-    if len(text) <= SMALL_BYTES:  # `findall` takes half the time of `finditer`
-        if len(names.findall(text)) > limit:
+    left = limit
+    for part in parts_with_names(text):
+        left -= len(names.findall(part))
+        if left < 0 or may_fold(part):
             return False
-    else:
-        text = _thinned(text)
-        if next(islice(names.finditer(text), limit, None), None) is not None:
-            return False
-    return not (may_spell(text) if text.isascii() else _may_fold(text))
+    return True
 
 
 def folded(name: str) -> str:
@@ -408,38 +413,24 @@ def folded(name: str) -> str:
     return (name if name.isascii() else name.translate(_FOLDING)).lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Names that `may_name` searches: their pattern, and the quoted names if they are no patterns themselves."""
-
-    pattern: re.Pattern[bytes] = field(repr=False)
-    words: tuple[bytes, ...] = field(repr=False)
-
-
-def any_of(*names: str) -> Names:
-    """Return `names`, or patterns of names, for `may_name`."""
-    words = tuple(b'"%b"' % name.encode() for name in names)
-    is_plain = all(name.replace("_", "").isalnum() for name in names)
-    return Names(re.compile(b'"(?:%b)"' % "|".join(names).encode()), words if is_plain else ())
+def any_of(*names: str) -> re.Pattern[bytes]:
+    """Return a pattern of the quoted `names`, which may be patterns themselves. Each begins with a letter."""
+    by_initial: dict[str, list[str]] = {}
+    for name in names:
+        by_initial.setdefault(name[0], []).append(name[1:])
+    # most quotes precede another letter, so the initials come first
+    words = "|".join(f"{initial}(?:{'|'.join(rests)})" for initial, rests in by_initial.items())
+    return re.compile(f'"(?=[{"".join(by_initial)}])(?:{words})"'.encode())
 
 
-MANY_QUOTES_BYTES = 256 * 1024
-"""In a larger text a search for each name takes less time than one for the pattern, which tries each quote."""
-
-
-def may_name(text: bytes, names: Names) -> bool:
+def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
     """Return False only if no member of any object in `text` has one of `names`."""
-    if len(text) > SMALL_BYTES:
-        text = _thinned(text)
-        if len(text) > MANY_QUOTES_BYTES and names.words:
-            return any(text.find(word) >= 0 for word in names.words) or may_spell(text)
-    return names.pattern.search(text) is not None or may_spell(text)
-
-
-def may_name_in_any_case(text: bytes, names: Names) -> bool:
-    """Like `may_name`, for case-insensitive parsers; `names` are in lower case."""
-    lowered = _in_lower_case(text)
-    return names.pattern.search(lowered) is not None or _may_fold(lowered)
+    for part in parts_with_names(text):
+        if names.search(part) is not None:
+            return True
+        if may_spell(part):
+            return True
+    return False
 
 
 def has_more_values(text: bytes | memoryview, most: int) -> bool:
@@ -460,18 +451,30 @@ def signs_by_window(text: bytes | memoryview) -> Iterator[bytes]:
 
     Any other text has any signs. The window limits the memory. It takes 0.1 ns a byte in a long string, else 0.5.
     """
-    is_inside = False
-    for found in _WINDOW.finditer(text):
-        window = found[0]
+    for window, is_inside in _windows(text):
+        # the signs, and the quotes that open or close strings
+        marks = window.translate(None, _NO_MARK)
+        parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
+        yield b"".join(parts[::2])
+
+
+def _windows(text: bytes | memoryview) -> Iterator[tuple[bytes, bool]]:
+    """Yield the windows of the JSON `text` without escaped quotes, and whether each begins in a string.
+
+    A window that is a part of one string is left out. None begins or ends inside an escape of two characters.
+    """
+    view, at, is_inside = memoryview(text), 0, False
+    while at < len(view):
+        window = bytes(view[at : at + WINDOW_BYTES])
+        if (len(window) - len(window.rstrip(b"\\"))) % 2:
+            window = bytes(view[at : at + WINDOW_BYTES + 1])
+        at += len(window)
         # nothing of a long string is read, and escapes only where there are quotes too
         if is_inside and (b'"' not in window or (_BACKSLASH in window and _is_within_string(window))):
             continue
         window = _unescaped(window)
-        # the signs, and the quotes that open or close strings
-        marks = window.translate(None, _NO_MARK)
-        parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
-        is_inside = len(parts) % 2 == 0
-        yield b"".join(parts[::2])
+        yield window, is_inside
+        is_inside ^= window.count(b'"') % 2 == 1
 
 
 def _is_within_string(text: bytes) -> bool:
@@ -489,9 +492,8 @@ def _unescaped(text: bytes) -> bytes:
         return text
     # The pattern takes half as long as `replace` for few escapes, and ten times as long for many. A replacement of the
     # same length works in place, twice as fast as a shorter one (CPython 3.11).
-    changed, count = _ESCAPED_CHAR.subn(b"__", text, MOST_ESCAPED_CHARS)
-    if count < MOST_ESCAPED_CHARS:
-        return changed
+    if text.count(b"\\") <= MOST_ESCAPED_CHARS:
+        return _ESCAPED_CHAR.sub(b"__", text)
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
@@ -555,28 +557,43 @@ def edited(text: bytes, edits: Iterable[Edit]) -> bytes:
 
 
 def _skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
-    found = pattern.match(text, at)
+    """Return the end of what `pattern` matches at `at`, in one window or, for blanks and numbers, in several."""
+    found = pattern.match(text, at, at + WINDOW_BYTES)
+    if found is not None and (end := found.end()) < at + WINDOW_BYTES:
+        return end
+    start = at if pattern is _SCALAR else _end_of_run(_GAP, text, at)
+    found = pattern.match(text, start, start + WINDOW_BYTES)
     if found is None:
         raise ValueError(f"unexpected text at byte {at}")
-    return found.end()
+    return _end_of_run(_SCALAR if pattern is _SCALAR else _GAP, text, found.end())
+
+
+def _end_of_run(chars: re.Pattern[bytes], text: bytes, at: int) -> int:
+    while (found := chars.match(text, at, at + WINDOW_BYTES)) is not None and found.end() > at:
+        at = found.end()
+    return at
+
+
+def parts_with_names(text: bytes) -> Iterable[bytes]:
+    """Return parts of the JSON `text` that contain each short string whole, and little of the long ones.
+
+    A string of more than NAME_BYTES is cut. In a large text the escaped quotes are left out.
+    """
+    if len(text) <= MANY_QUOTES_BYTES:
+        return (text if len(text) <= SMALL_BYTES else _thinned(text),)
+    return _parts_by_window(text)
+
+
+def _parts_by_window(text: bytes) -> Iterator[bytes]:
+    begun = b""  # a string that continues in the next window
+    for window, _ in _windows(text):
+        whole = begun + window
+        yield _thinned(whole)
+        at = whole.rfind(b'"', -NAME_BYTES)
+        begun = whole[at:] if at >= 0 else b""
 
 
 def _thinned(text: bytes) -> bytes:
-    """Return `text` without most bytes of its long strings, to search it for names."""
-    return b"".join(_parts(text))
-
-
-def _in_lower_case(text: bytes) -> bytes | bytearray:
-    """Return `text` in lower case, thinned if it is large. Never holds two copies of it."""
-    if len(text) <= SMALL_BYTES:
-        return text.lower()
-    lowered = bytearray()
-    for part in _parts(text):
-        lowered += bytes(part).lower()
-    return lowered
-
-
-def _parts(text: bytes) -> list[memoryview]:
     """Return the parts of `text` that contain quotes: all of every short string and little of a long one.
 
     A single byte is found at memory speed, a word is not, so large bodies are thinned before a search for names. For 16
@@ -595,14 +612,14 @@ def _parts(text: bytes) -> list[memoryview]:
             part_bytes = PART_BYTES
         kept.append(view[at:end])
         at = following
-    return kept
+    return b"".join(kept)
 
 
-def may_spell(text: bytes | bytearray) -> bool:
+def may_spell(text: bytes) -> bool:
     """Whether `text` may contain a name written with escapes."""
     return _BACKSLASH in text and _ESCAPED_LETTER.search(text) is not None
 
 
-def _may_fold(text: bytes | bytearray) -> bool:
+def may_fold(text: bytes) -> bool:
     """Whether `text` may contain a name written with escapes or with a letter of FOLDED."""
     return may_spell(text) or (not text.isascii() and any(text.find(letter) >= 0 for letter in _FOLDED_BYTES))

@@ -200,6 +200,11 @@ NAMING = (
     b'{"model":"gpt-a","input":["x",{"type":"additional_tools","tools":[{"type":"mcp","server_url":"https://evil"}]}]}',
     b'{"model":"gpt-a","input":[{"type":"tool_search_output","Tools":[{"type":"mcp","connector_id":"c"}]}]}',
     b'{"model":"gpt-a","Input":[{"tools":[{"type":"image_generation","model":"gpt-secret"}]}]}',
+    # a long name in escapes begins where the part of the body before it ends
+    b'{"model":"gpt-a","x":"%b","%b":"h","y":"%b"}'
+    % (b"x" * 232, b"".join(b"\\u%04x" % char for char in b"aws_bedrock_runtime_endpoint"), b"y" * 8_000),
+    b'{"model":"gpt-a","x":"%b","fallbacks":["gpt-secret"]}' % (b'\\"' * 200_000),
+    b'{"model":"gpt-a","x":"%b","tools":[{"mod\\u0065l":"gpt-secret"}],"y":"%b"}' % (b'\\"' * 200_000, b"y" * 400_000),
 )
 
 

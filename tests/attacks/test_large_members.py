@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from gatepass import json_scan
-from gatepass.auth.model_access import check_body_access
+from gatepass.auth.api_keys import hash_key
+from gatepass.auth.model_access import ANSWERS, FILES, check_body_access
 from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError
 from gatepass.normalize import images, json_editor, messages
@@ -19,9 +21,15 @@ from gatepass.protocols.request import decode
 from gatepass.protocols.rerank import RerankOptions
 from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
+from tests.attacks.test_requests import pieces_of
 from tests.attacks.test_rules import OPERATIONS, longest_pause_of_s, longest_pause_s
+from tests.integration.answers import COMPLETION
+from tests.integration.gateway import gateway
+from tests.integration.raw import request, send_raw
+from tests.integration.scripted import Scripted, Send, reply
 
 MIB = 1 << 20
+KEY = "k" * 40
 PNG = b"iVBORw0KGgoAAAAA"
 USER = b'{"role":"user","content":"u"}'
 
@@ -165,6 +173,45 @@ def test_no_large_member_holds_the_interpreter_while_it_is_read(attack: Attack, 
             read(raw)
 
     attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(rejected)))
+
+
+RECORD = b'{\\"id\\": 12345, \\"name\\": \\"Alice Example\\", \\"tags\\": [\\"a\\", \\"b\\"]}\\n'
+TEXTS: dict[str, Callable[[], bytes]] = {
+    "escaped quotes": lambda: text(b'\\"' * (8 * MIB)),
+    "an export of JSON": lambda: text(RECORD * (16 * MIB // len(RECORD))),
+    "backslashes": lambda: text(b"\\\\" * (8 * MIB)),
+    "texts of escaped quotes": lambda: many(text(b'\\"' * 500), 16 * 1024),
+    "blanks": lambda: b"[1%b]" % (b" " * 16 * MIB),
+    "blanks behind a name": lambda: b'{"prompt"%b:1}' % (b" " * 16 * MIB),
+}
+
+
+@pytest.mark.attack("requests: names beside one large member")
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_search_for_names_holds_the_interpreter(attack: Attack, name: str) -> None:
+    raw = body_of(b'"x":%b', TEXTS[name]())
+    check = partial(check_body_access, LIMITED, raw, names_model=True, closed=(ANSWERS, FILES))
+    attack.cases += 1
+    attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(check)))
+
+
+@pytest.mark.attack("requests: names beside one large member")
+async def test_a_server_serves_others_while_it_searches_escaped_quotes_for_names(attack: Attack) -> None:
+    keys = [{"name": "bot", "models": ["gpt-*"], "hash": hash_key(KEY)}]
+    raw = request(body_of(b'"x":%b', TEXTS["escaped quotes"]()), [("authorization", f"Bearer {KEY}")])
+    async with (
+        Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
+        gateway(upstream=upstream.url, access={"keys": keys}) as served,
+    ):
+        attack.cases += 1
+        attack.loop_s = await longest_pause_of_s(send_raw(served.port, *pieces_of(raw)))
+        assert len(upstream.received) == 1
+
+
+def test_a_text_of_escapes_that_is_searched_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_scan, "MANY_QUOTES_BYTES", 64 * MIB)
+    check = partial(check_body_access, LIMITED, body_of(b'"x":%b', TEXTS["escaped quotes"]()), names_model=True)
+    assert asyncio.run(longest_pause_of_s(asyncio.to_thread(check))) > 0.05
 
 
 def test_a_name_that_is_folded_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,9 +165,31 @@ def test_commas_and_brackets_outside_of_texts_are_counted(data, window_bytes):
     text, count = data.draw(written(value)).encode(), _signs(value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_scan, "WINDOW_BYTES", window_bytes)
-        patch.setattr(json_scan, "_WINDOW", re.compile(rb".{1,%d}+\\*+[^\\]?+" % window_bytes, re.DOTALL))
         assert has_more_values(text, count - 1)
         assert not has_more_values(text, count)
+
+
+@given(st.data(), st.sampled_from([1, 7, 64]))
+def test_members_are_the_same_in_windows_of_any_size(data, window_bytes):
+    text = data.draw(written(data.draw(st.dictionaries(SIGNS, VALUES | SIGNS | OBJECTS, max_size=4)))).encode()
+    whole = list(JsonScanner(text).members()), list(JsonScanner(text).inner_members(()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_scan, "WINDOW_BYTES", window_bytes)
+        assert (list(JsonScanner(text).members()), list(JsonScanner(text).inner_members(()))) == whole
+
+
+@given(st.data(), st.integers(0, 2 * NAME_BYTES), st.booleans())
+def test_a_name_is_found_across_windows(data, before_bytes, is_text):
+    name = data.draw(written("model")).encode()
+    value = data.draw(written(data.draw(st.lists(SIGNS | VALUES, max_size=12)))).encode()
+    filler = b'"%b"' % (b'\\"' * before_bytes if is_text else b"a" * before_bytes)
+    text = b'{"x":%b,"y":%b,%b:1,"z":%b}' % (filler, value, name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_scan, "WINDOW_BYTES", NAME_BYTES)
+        patch.setattr(json_scan, "SMALL_BYTES", 0)
+        patch.setattr(json_scan, "MANY_QUOTES_BYTES", 0)
+        assert may_name(text, any_of("other", "model"))
+        assert not at_most_once(b'{"model":2,' + text[1:], b'"model"')
 
 
 def _signs(value):

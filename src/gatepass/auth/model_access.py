@@ -20,8 +20,8 @@ from gatepass.json_scan import (
     JsonScanner,
     any_of,
     folded,
-    may_name_in_any_case,
-    occurs_at_most,
+    may_fold,
+    parts_with_names,
     string,
 )
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
@@ -94,7 +94,7 @@ _PLUGINS, _PARAMETERS = "plugins", "parameters"
 # One search for all names, because nearly every body contains none of them.
 _ANY = any_of(
     *(name.replace("_", "[_-]?") for name in sorted({*REFUSED_PARTS, _PLUGINS})),
-    rf"(?:{'|'.join(FAMILIES)})[_:-][^\"]{{1,64}}",
+    *(rf"{family}[_:-][^\"]{{1,64}}" for family in FAMILIES),
 )
 _PROMPT, _AUDIO, _CONTAINER = "prompt", "audio", "container"
 _STORED: Mapping[str, str] = {
@@ -104,7 +104,7 @@ _STORED: Mapping[str, str] = {
 """The kind of the object that a member names, by the name of the member as `_normalized` returns it."""
 _NAMES_OF_STORED = tuple(name.replace("_", "[_-]?") for name in (*OF_ANSWERS, *OF_FILES, _PROMPT, _AUDIO))
 _ANY_STORED, _ANY_STORED_OR_ID = any_of(*_NAMES_OF_STORED), any_of(*_NAMES_OF_STORED, "id")
-_ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
+_QUOTED_MODEL, _QUOTED_TOOLS = b'"model"', b'"tools"'
 
 
 def _normalized(name: str) -> str:
@@ -140,16 +140,19 @@ def check_body_access(
     Raises ModelNotAllowed and OperationNotAllowed if `body` names what the caller's key does not cover, and
     TooManySteps (see JsonScanner).
     """
-    if closed and may_name_in_any_case(body, _ANY_STORED_OR_ID if has_items else _ANY_STORED):
+    parts = [part.lower() for part in parts_with_names(body)]
+    has_spelling = any(map(may_fold, parts))
+    if closed and (has_spelling or any(map((_ANY_STORED_OR_ID if has_items else _ANY_STORED).search, parts))):
         _check_stored(caller, JsonScanner(body), closed, free)
     if caller.models is None:
         return
-    if not may_name_in_any_case(body, _ANY):
+    if not has_spelling and not any(map(_ANY.search, parts)):
         # Only a tool may still name a model. Without another `"model"` than the top level's, no tool does.
-        if occurs_at_most(body, _ANY_MODEL, int(names_model)):
+        if sum(part.count(_QUOTED_MODEL) for part in parts) <= names_model:
             return
-        if not may_name_in_any_case(body, _ANY_TOOLS):
+        if not any(_QUOTED_TOOLS in part for part in parts):
             return
+    del parts  # as large as the body if it has no long strings
     _check_object(caller, JsonScanner(body), 0, is_top=True)
 
 

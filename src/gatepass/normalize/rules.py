@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import SMALL_BYTES, JsonScanner, Names, any_of, may_name, value_span
+from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
 from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, TextsOnly
 from gatepass.normalize.images import Images
@@ -195,7 +195,7 @@ class SearchedRule:
     changes: tuple[Change, ...]
     effect: str
     is_for_streams: bool = True
-    _pattern: Names = field(init=False)
+    _pattern: re.Pattern[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         self._pattern = any_of(*self.words)
@@ -288,7 +288,7 @@ BUILT_IN_RULES: tuple[Rule, ...] = (*SEARCHED, *MODEL_NAME_ONLY)
 
 
 @lru_cache(maxsize=64)
-def _words(members: frozenset[str], stream: bool) -> Names | None:
+def _words(members: frozenset[str], stream: bool) -> re.Pattern[bytes] | None:
     """Return the words of the rules for such calls, None without a rule. Without them only the last rule applies."""
     words = [word for rule in SEARCHED if _concerns(rule, members, stream) for word in rule.words]
     return any_of(*words) if words else None

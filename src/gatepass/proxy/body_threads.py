@@ -23,8 +23,8 @@ INLINE_VALUES = 4_000
 """With at most this many commas and brackets a rule takes 15 ms at most, which may block the event loop."""
 PARSED_BYTES, PARSED_VALUES = 256 * 1024, 30_000
 """A body of at most this size, or with at most this many commas and brackets, is parsed in 10 ms."""
-MOST_ON_LOOP_BYTES, MOST_PARSED_ON_LOOP_BYTES = 2 * 1024 * 1024, 4 * 1024 * 1024
-"""A larger body is read in a thread, regardless of its values. To parse a body takes less than to apply a rule."""
+MOST_ON_LOOP_BYTES = 2 * 1024 * 1024
+"""A larger body is read in a thread, regardless of its values."""
 
 Result = TypeVar("Result")
 
@@ -40,7 +40,7 @@ def is_heavy_to_parse(body: bytes) -> bool:
     """Return whether parsing `body` may block the event loop."""
     if len(body) <= PARSED_BYTES:
         return False
-    return len(body) > MOST_PARSED_ON_LOOP_BYTES or has_more_values(body, PARSED_VALUES)
+    return len(body) > MOST_ON_LOOP_BYTES or has_more_values(body, PARSED_VALUES)
 
 
 class BodyThreads:
