@@ -179,7 +179,7 @@ class Capture(Observer):
         with suppress(ValueError):
             key, number, at = name.split("/")
             for one in self._requests.values():
-                if one.key == key and int(number) < len(bodies := one.named()) and int(at) >= 0:
+                if one.key == key and 0 <= int(number) < len(bodies := one.named()) and int(at) >= 0:
                     text, end = await bodies[int(number)][1].piece(redactor, int(at))
                     return {"text": text, "next": None if end is None else f"{key}/{number}/{end}"}
         return None
