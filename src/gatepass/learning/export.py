@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
-from gatepass.learning.learned_rule import ONLY_WITH, STREAM_SETTING, LearnedRuleRecord
+from gatepass.learning.learned_rule import WHERE_EMPTY, LearnedRuleRecord
 from gatepass.normalize.members import Set
 from gatepass.normalize.messages import Replayed
 from gatepass.normalize.rules import ChangeRule, DeclaredModels, Rule, changes_of
 
 ALWAYS = frozenset(("stream_options",))
 """Actions that are not exported, because no setting does the same."""
-WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
-"""Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 NOTHING = "# Nothing has been learned that the configuration lacks.\n"
 HIDDEN = ("set", "default")
 """Rules whose values only the operator may see. A caller that may see learned rules may not."""
-_COMMENT_CHARS = 100
-
-
-@dataclass(slots=True)
-class _Pins:
-    """The entry to write for one model. `model` is the entry that applies to it today."""
-
-    upstream: str
-    name: str
-    model: Model | None = None
-    exists: bool = False
-    stream: str | None = None
-    rules: dict[str, Any] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
-
-    @property
-    def has_one_target(self) -> bool:
-        targets = self.model.ordered_targets() if self.model is not None else []
-        return len({(target.upstream, target.name or self.name) for target in targets}) < 2
+_COMMENT_CHARS = 118
 
 
 def as_config(
@@ -52,27 +31,58 @@ def as_config(
     The names are the public names of `config`, or the upstream's model name if only a glob matches it. Names that the
     caller may not see are left out.
     """
-    pins: dict[str, _Pins] = {}
+    from gatepass.config.yaml_file import yaml_lines  # ruamel loads slowly, and requests do not need it
+
+    comments: dict[str, list[str]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     declared = DeclaredModels(config)
     for one in (one for one in learned if one.rule.action not in ALWAYS):
-        operation = one.scope.operation
+        rule, operation, upstream = one.rule, one.scope.operation, one.scope.upstream
         for public in filter(may_see, _public_names(one, config)):
             name = public if public in config.models else declared.entry(operation, public)
-            if name is not None:
-                model: Model | None = config.models[name]
-            else:  # the operation's own upstream serves it, and its rules and timeouts apply
-                route = block_of_operation(config.operations, operation)
-                model = None if route is None or route.upstream is None else Model(upstream=route.upstream)
-            entry = _Pins(one.scope.upstream, public, model, exists=public in config.models)
-            _pin(pins.setdefault(public, entry), one)
-    if not pins:
+            model = None if name is None else config.models[name]
+            setting, targets = rule.setting(), [] if model is None else model.ordered_targets()
+            why_not = "not pinned, because no setting does the same: " if not setting else ""
+            if len({(target.upstream, target.name or public) for target in targets}) > 1:
+                why_not = f"not pinned, because rules apply to all targets, and this one to {upstream} only: "
+            comments.setdefault(public, []).append(f"{why_not}{rule.entry}: {one.evidence}")
+            if why_not:
+                continue
+            if public not in entries:
+                # without a model the operation's own upstream serves it, and its rules and timeouts apply
+                route = block_of_operation(config.operations, operation) if model is None else None
+                where = {"upstream": (route and route.upstream) or upstream}
+                old = {} if model is None else model.model_dump(mode="json", exclude_unset=True)
+                hidden = [name for name in HIDDEN if (old.get("rules") or {}).pop(name, None)]
+                if public in config.models:
+                    old, where = {}, {}
+                    comments[public].insert(0, "add these members to the existing entry")
+                elif hidden:
+                    comments[public].insert(0, f"add by hand, because values are not shown: {', '.join(hidden)}")
+                entries[public] = old if "targets" in old else {**where, **old}
+            _join(entries[public], setting)
+    if not comments:
         return NOTHING
-    lines = list(_lines(pins))
-    is_pinned = any(not line.lstrip().startswith("#") for line in lines)
-    if is_pinned and not config.models and len(config.upstreams) == 1:  # with `models`, other names would be 404
-        lines += ['  "*":   # all other models', f"    upstream: {_text(next(iter(config.upstreams)))}"]
-    head = "models:" if is_pinned else "# Nothing can be pinned."
-    return "".join(line + "\n" for line in (head, *lines))
+    is_only = bool(entries) and not config.models and len(config.upstreams) == 1
+    if is_only:  # with `models`, other names would be 404
+        comments["*"], entries["*"] = ["all other models"], {"upstream": next(iter(config.upstreams))}
+    lines = ["models:" if entries else "# Nothing can be pinned."]
+    for public, reasons in comments.items():
+        # On one line: a line break in an upstream's text would end the comment and become configuration.
+        whole = ("".join(c if c.isprintable() else " " for c in f"  # {public}: {reason}") for reason in reasons)
+        lines += [line[:_COMMENT_CHARS] for line in whole]
+        lines += [f"  {line}" for line in yaml_lines({public: entries[public]}) if line] if public in entries else []
+    return "".join(line + "\n" for line in lines)
+
+
+def _join(entry: dict[str, Any], setting: Mapping[str, Any]) -> None:
+    """Add `setting` to `entry`. Lists and mappings of the same name are joined."""
+    for name, value in setting.items():
+        before = entry.get(name)
+        if isinstance(before, dict):
+            _join(before, value)
+        else:
+            entry[name] = list(dict.fromkeys((*before, *value))) if isinstance(before, list) else value
 
 
 def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> bool:
@@ -97,102 +107,6 @@ def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:
         if (target.upstream, target.name or public) == (one.scope.upstream, one.scope.model)
     ]
     return list(dict.fromkeys(found)) or [one.scope.model]
-
-
-def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
-    """Add the setting for a learned rule, or the reason why no setting does the same as the rule."""
-    rule = one.rule
-    why_not = ""
-    if rule.action == "betas":
-        why_not = "not pinned, because the upstream named none of these values; set rules.drop_betas: "
-    elif rule.action == "drop" and rule.field in ONLY_WITH:
-        why_not = f"not pinned, because rules.drop also leaves out other members of {rule.field}: "
-    elif rule.action == "set":
-        why_not = "not pinned, because `set` also adds a missing member: "
-    elif not pins.has_one_target:
-        why_not = f"not pinned, because rules apply to all targets, and this one to {one.scope.upstream} only: "
-    # On one line: a line break in an upstream's text would end the comment and become configuration.
-    pins.reasons.append(f"{why_not}{rule.entry}: {' '.join(one.evidence.split())}"[:_COMMENT_CHARS])
-    if why_not:
-        return
-    if rule.action == "stream":
-        pins.stream = STREAM_SETTING[rule.field]
-        return
-    rules = pins.rules
-    match rule.action:
-        case "drop" if rule.field in WHERE_EMPTY:
-            rules["replayed"] = "drop_but_reasoning"
-        case "drop":
-            rules.setdefault("drop", []).append(rule.field)
-        case "beta":
-            rules.setdefault("drop_betas", []).append(rule.field)
-        case "rename":
-            rules.setdefault("rename", {})[rule.field] = rule.to
-        case "role":
-            rules.setdefault("roles", {})[rule.field] = rule.to
-        case "split":
-            rules["split"] = int(rule.to or "1")
-        case action:
-            rules[_SETTINGS[action, rule.field]] = True
-
-
-_SETTINGS: Mapping[tuple[str, str], str] = MappingProxyType(
-    {
-        ("roles", "merged"): "merge_roles",
-        ("content", "text"): "text_content",
-        ("content", "empty"): "empty_content",
-        ("tool_ids", "short"): "short_tool_ids",
-        ("response_format", "json_object"): "schema_in_words",
-    }
-)
-"""The setting to enable for the action and field of a rule."""
-
-
-def _lines(pins: Mapping[str, _Pins]) -> Iterator[str]:
-    for public, entry in pins.items():
-        changes = entry.stream is not None or bool(entry.rules)
-        if changes:
-            yield f"  {_text(public)}:{'   # add to the existing entry' if entry.exists else ''}"
-        yield from (f"    # {_text(public) + ': ' if not changes else ''}{reason}" for reason in entry.reasons)
-        if changes:
-            yield from _members(entry)
-
-
-def _members(entry: _Pins) -> Iterator[str]:
-    """Yield the lines to add to an existing entry, or all lines of a new one with those of the glob's entry."""
-    rules = dict(entry.rules)
-    if not entry.exists:
-        old = entry.model.model_dump(mode="json", exclude_unset=True) if entry.model is not None else {}
-        old_rules, old_stream = old.pop("rules", None) or {}, old.pop("stream", None)
-        if hidden := [name for name in HIDDEN if old_rules.pop(name, None)]:
-            yield f"    # add by hand these rules of the old entry, because values are not shown: {', '.join(hidden)}"
-        rules, entry.stream = _joined(old_rules, rules), entry.stream or old_stream
-        where = {} if "targets" in old else {"upstream": entry.upstream}
-        yield from (f"    {name}: {_text(value)}" for name, value in (where | old).items())
-    if entry.stream is not None:
-        yield f"    stream: {entry.stream}"
-    if rules:
-        yield "    rules:"
-        yield from (f"      {name}: {_text(value)}" for name, value in rules.items())
-
-
-def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rules of `old` and `new`; lists and mappings with one name are joined."""
-    joined = dict(old)
-    for name, value in new.items():
-        before = old.get(name)
-        if isinstance(before, list) and isinstance(value, list):
-            joined[name] = list(dict.fromkeys((*before, *value)))
-        elif isinstance(before, dict) and isinstance(value, dict):
-            joined[name] = {**before, **value}
-        else:
-            joined[name] = value
-    return joined
-
-
-def _text(value: Any) -> str:
-    # JSON is YAML, and its quotes keep names such as `on` and `1.0` texts.
-    return json.dumps(value, ensure_ascii=False)
 
 
 ABILITIES = ("kind", "vision", "audio", "tools", "reasoning", "json_schema", "token_ids")

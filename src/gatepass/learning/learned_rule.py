@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -183,6 +184,18 @@ _FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
 )
 STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
+WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
+"""Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
+_SWITCHES: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("roles", "merged"): "merge_roles",
+        ("content", "text"): "text_content",
+        ("content", "empty"): "empty_content",
+        ("tool_ids", "short"): "short_tool_ids",
+        ("response_format", "json_object"): "schema_in_words",
+    }
+)
+"""The setting to enable for the action and field of a rule."""
 _ORDER = (
     *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
@@ -251,6 +264,31 @@ class LearnedRule:
             case "clamp", str(number):
                 return Clamp(path, most=float(number))
         raise ValueError(f"there is no rule {self.action}")
+
+    def setting(self) -> dict[str, Any]:
+        """Return the members of a model's entry that make the same change, none if no setting does.
+
+        `set` also adds a missing member, and `drop` leaves out objects of ONLY_WITH with all their members.
+        """
+        rules: dict[str, Any] = {}
+        match self.action:
+            case "stream":
+                return {"stream": STREAM_SETTING[self.field]}
+            case "drop" if self.field in WHERE_EMPTY:
+                rules = {"replayed": "drop_but_reasoning"}
+            case "drop" if self.field not in ONLY_WITH:
+                rules = {"drop": [self.field]}
+            case "beta":
+                rules = {"drop_betas": [self.field]}
+            case "rename":
+                rules = {"rename": {self.field: self.to}}
+            case "role":
+                rules = {"roles": {self.field: self.to}}
+            case "split":
+                rules = {"split": int(self.to or "1")}
+            case action if (action, self.field) in _SWITCHES:
+                rules = {_SWITCHES[action, self.field]: True}
+        return {"rules": rules} if rules else {}
 
     def _drop_betas(self) -> DropBetas:
         """Return the change of a `beta` rule (`field`), or of a `betas` rule (all of `field` without those of `to`)."""

@@ -47,18 +47,19 @@ def test_exported_yaml_is_readable():
     )
     assert yaml(rows) == (
         "models:\n"
-        '  "o3-mini":\n'
-        "    # stream=synth: Unsupported value: 'stream' …\n"
-        "    # rename=max_tokens>max_completion_tokens: Unsupported value: 'stream' …\n"
-        "    # drop=messages[].name: Unsupported value: 'stream' …\n"
-        "    # not pinned, because `set` also adds a missing member: set=enable_thinking>false: Unsupported value: \n"
-        '    upstream: "chat"\n'
+        "  # o3-mini: stream=synth: Unsupported value:  'stream' …\n"
+        "  # o3-mini: rename=max_tokens>max_completion_tokens: Unsupported value:  'stream' …\n"
+        "  # o3-mini: drop=messages[].name: Unsupported value:  'stream' …\n"
+        "  # o3-mini: not pinned, because no setting does the same: set=enable_thinking>false: Unsupported value:"
+        "  'stream' …\n"
+        "  o3-mini:\n"
+        "    upstream: chat\n"
         "    stream: emulate\n"
         "    rules:\n"
-        '      rename: {"max_tokens": "max_completion_tokens"}\n'
-        '      drop: ["messages[].name"]\n'
-        '  "*":   # all other models\n'
-        '    upstream: "chat"\n'
+        "      rename: {max_tokens: max_completion_tokens}\n"
+        "      drop: ['messages[].name']\n"
+        "  # *: all other models\n"
+        "  '*': {upstream: chat}\n"
     )
 
 
@@ -66,7 +67,7 @@ def test_other_models_keep_their_upstream_if_the_file_has_no_models():
     text = yaml(learned(RULES_OF_TABLE[0]), config())
     assert DeclaredModels(read(text)).entry("chat", "o3-mini") == "o3-mini"
     assert [target.upstream for target in RouteTable(read(text)).resolve("chat", "gpt-4o")] == ["chat"]
-    assert '"*"' not in yaml(learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"}))
+    assert "'*'" not in yaml(learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"}))
 
 
 def test_models_have_their_public_names():
@@ -76,12 +77,18 @@ def test_models_have_their_public_names():
         other={"upstream": "chat"},
     )
     text = yaml(learned(RULES_OF_TABLE[0]), known)
-    assert [line for line in text.splitlines() if line.startswith('  "')] == [
-        '  "mini":   # add to the existing entry',
-        '  "best":   # add to the existing entry',
-    ]
-    assert "upstream:" not in text
-    assert '  "o3-mini":\n' in yaml(learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"}))
+    assert text == (
+        "models:\n"
+        "  # mini: add these members to the existing entry\n"
+        "  # mini: stream=synth: no\n"
+        "  mini: {stream: emulate}\n"
+        "  # best: add these members to the existing entry\n"
+        "  # best: stream=synth: no\n"
+        "  best: {stream: emulate}\n"
+    )
+    assert "  o3-mini: {upstream: chat, stream: emulate}\n" in yaml(
+        learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"})
+    )
 
 
 def test_export_without_rules_states_it():
@@ -92,6 +99,11 @@ def test_evidence_cannot_leave_its_comment():
     text = yaml(learned(RULES_OF_TABLE[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
     assert set(read(text).models) == {"o3-mini", "*"}
     assert max(map(len, text.splitlines())) < 120
+
+
+@pytest.mark.parametrize("name", ["on", "1.0", "a\n  evil: true", "\x07", "模型", "a: b", "#x", "*y"])
+def test_any_name_of_a_model_is_one_key(name):
+    assert set(read(yaml(learned(RULES_OF_TABLE[0], model=name))).models) == {name, "*"}
 
 
 def rules_of(case: Case) -> tuple[Any, ...]:
@@ -132,7 +144,7 @@ def test_members_dropped_only_if_empty_are_pinned_as_replayed(name):
 def test_a_rule_that_no_setting_has_is_explained(rule):
     text = yaml(learned(rule))
     assert text.startswith("# Nothing can be pinned.")
-    assert '# "o3-mini": not pinned, because' in text
+    assert "# o3-mini: not pinned, because" in text
 
 
 def test_pinned_entry_copies_the_settings_of_its_glob():
@@ -164,7 +176,7 @@ def test_rule_of_one_of_several_targets_is_shown_as_a_comment():
     text = yaml(learned(RULES_OF_TABLE[0], evidence="no stream"), config(best=two))
     assert text == (
         "# Nothing can be pinned.\n"
-        '    # "best": not pinned, because rules apply to all targets, and this one to chat only:'
+        "  # best: not pinned, because rules apply to all targets, and this one to chat only:"
         " stream=synth: no stream\n"
     )
 
@@ -193,7 +205,7 @@ def test_a_pin_shows_no_value_that_an_operator_sets():
         "timeouts": {"idle_s": 3.0},
         "rules": {"drop": ["user", "seed"]},
     }
-    assert "are not shown: set\n" in text
+    assert "# o3-mini: add by hand, because values are not shown: set\n" in text
     assert "mine" not in text
 
 
