@@ -350,7 +350,7 @@ def _unknown_host(host: str) -> str | None:
     return None
 
 
-async def diagnose(
+def diagnose(
     config: Config,
     calls: Sequence[ProbeCall] = (),
     clock: Clock | None = None,
@@ -366,6 +366,14 @@ async def diagnose(
     only the upstreams of their routes are tested, and the store is not; with `mcp` only that MCP server. Raises
     ModelNotFound if a model has no route.
     """
+    from gatepass.cli.reach import timed
+
+    return timed(_diagnose(config, calls, clock, model, mcp, begin), clock)
+
+
+async def _diagnose(
+    config: Config, calls: Sequence[ProbeCall], clock: Clock | None, model: str | None, mcp: str | None, begin: Begin
+) -> Steps:
     from gatepass.cli.probe import check_store
     from gatepass.cli.reach import StepOutcome
     from gatepass.config.credential.kinds import chain_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.cli.probe import LIST_S, TimeLimit, default_advice, hop_of, split_advice, within
+from gatepass.cli.probe import failed_step, hop_of, within
 from gatepass.cli.reach import Begin, Step, StepOutcome
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.content import is_html
@@ -88,23 +88,21 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
         begin(hop, "no token")
         yield await _without_token(state, upstream)
     begin(hop, "mcp")
-    limit = TimeLimit(state.clock.now(), LIST_S)
     try:
-        version, fields = await within(limit, state, upstream, _version(state, upstream))
+        version, fields = await within(state, upstream, _version(state, upstream))
     except GatepassError as error:
-        yield _failed(error, state, hop, "mcp", limit)
+        yield _failed(error, state, "mcp")
         return
     where = "in its headers" if version == NEWEST else "by its handshake"
-    yield Step(hop, "mcp", StepOutcome.WORKS, f"speaks MCP {version} {where}", "", limit.used_s(state.clock))
+    yield Step(hop, "mcp", StepOutcome.WORKS, f"speaks MCP {version} {where}")
     begin(hop, "tools")
-    limit = TimeLimit(state.clock.now(), LIST_S)
     offered = dict[Kind, list[str]]()
     try:
-        yield await within(limit, state, upstream, _tools(state, upstream, version, fields, limit, offered))
+        yield await within(state, upstream, _tools(state, upstream, version, fields, offered))
         if any(lists.prompts for _, lists in _lists(state, upstream)):
-            await within(limit, state, upstream, _list(state, upstream, version, fields, "prompts", offered))
+            await within(state, upstream, _list(state, upstream, version, fields, "prompts", offered))
     except GatepassError as error:
-        yield _failed(error, state, hop, "tools", limit)
+        yield _failed(error, state, "tools")
     finally:
         if (session := header(fields, SESSION)) is not None:
             await _end_session(state, upstream, session)
@@ -119,27 +117,26 @@ def settings_of(name: str, base_url: str) -> str:
 
 async def _without_token(state: AppState, upstream: Upstream) -> Step:
     """Show how the server refuses a request: gatepass keeps that from clients, which would begin a login."""
-    limit, hop = TimeLimit(state.clock.now(), LIST_S), hop_of(upstream)
+    hop = hop_of(upstream)
     try:
         work = _ask(state, replace(upstream, holder=None), _discover(), _fields_of(NEWEST, "server/discover"))
-        reply = await within(limit, state, upstream, work)
+        reply = await within(state, upstream, work)
     except (UpstreamHtml, UpstreamRedirect) as error:
         shape = "an HTML page" if isinstance(error, UpstreamHtml) else "a redirect"
         why = f"answers a request without the token with {shape}, as a login does; clients never receive it"
-        return Step(hop, "no token", StepOutcome.WORKS, why, "", limit.used_s(state.clock), proves=False)
+        return Step(hop, "no token", StepOutcome.WORKS, why, proves=False)
     except GatepassError as error:
-        return _failed(error, state, hop, "no token", limit)
-    used_s = limit.used_s(state.clock)
+        return _failed(error, state, "no token")
     if reply.status not in upstream.rejection_statuses:
         why = f"without the token it answers {reply.error}, so it is not proven that it accepts the token"
-        return Step(hop, "no token", StepOutcome.UNPROVEN, why, "", used_s)
+        return Step(hop, "no token", StepOutcome.UNPROVEN, why)
     challenge = header(reply.headers, b"www-authenticate")
     shape = "no WWW-Authenticate"
     if challenge is not None:
         begins_login = b"resource_metadata" in challenge.lower()
         shape = "WWW-Authenticate with resource_metadata" if begins_login else "WWW-Authenticate"
     why = f"refuses a request without the token: {reply.status}, {shape}; clients of gatepass receive neither"
-    return Step(hop, "no token", StepOutcome.WORKS, why, "", used_s, proves=False)
+    return Step(hop, "no token", StepOutcome.WORKS, why, proves=False)
 
 
 async def _version(state: AppState, upstream: Upstream) -> tuple[str, Headers]:
@@ -172,21 +169,19 @@ async def _tools(
     upstream: Upstream,
     version: str,
     fields: Headers,
-    limit: TimeLimit,
     offered: dict[Kind, list[str]],
 ) -> Step:
     """Return the step of the tools, and add them to `offered`."""
     hop = hop_of(upstream)
     reply = await _list(state, upstream, version, fields, "tools", offered)
-    used_s = limit.used_s(state.clock)
     names = _names(reply, "tools")
     if names is None:
         why = f"tools/list: {reply.error}: it may offer prompts or resources only"
-        return Step(hop, "tools", StepOutcome.UNPROVEN, why, "", used_s)
+        return Step(hop, "tools", StepOutcome.UNPROVEN, why)
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
     more += "" if "tools" in offered else "; more follow on further pages"
     shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
-    return Step(hop, "tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}", "", used_s)
+    return Step(hop, "tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}")
 
 
 async def _list(
@@ -242,9 +237,8 @@ def _keys(state: AppState, upstream: Upstream, offered: Mapping[Kind, list[str]]
 
 
 async def _end_session(state: AppState, upstream: Upstream, session: bytes) -> None:
-    limit = TimeLimit(state.clock.now(), LIST_S)
     try:
-        await within(limit, state, upstream, _ask(state, upstream, None, ((SESSION, session),)))
+        await within(state, upstream, _ask(state, upstream, None, ((SESSION, session),)))
     except GatepassError:
         return  # the server ends an unused session by itself
 
@@ -358,9 +352,8 @@ def _rejected(upstream: Upstream, reply: Reply) -> UpstreamError:
     return UpstreamErrorReply(reason, upstream=upstream.name, status=reply.status)
 
 
-def _failed(error: GatepassError, state: AppState, hop: str, what: str, limit: TimeLimit) -> Step:
-    name = hop.removeprefix(f"upstream:{MCP_UPSTREAM}")
+def _failed(error: GatepassError, state: AppState, what: str) -> Step:
+    name = error.hop.removeprefix(f"upstream:{MCP_UPSTREAM}")
     name_settings(error, name)
-    why, advice = split_advice(error.message.removesuffix(f" `gatepass doctor --mcp {name}` tries it."))
-    advice = advice or ("" if error.hop.startswith("upstream:") else default_advice(error, state.config))
-    return Step(error.hop or hop, what, StepOutcome.FAILS, why, advice, limit.used_s(state.clock))
+    error.message = error.message.removesuffix(f" `gatepass doctor --mcp {name}` tries it.")
+    return failed_step(error, state.config, what, "")

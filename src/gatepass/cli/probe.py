@@ -18,7 +18,6 @@ import msgspec
 from gatepass.cancel import timeout
 from gatepass.cli.agent_hosts import AgentHost
 from gatepass.cli.reach import Step, StepOutcome, requires_tls, upstream_server
-from gatepass.clock import Clock
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 from gatepass.config.credential.kinds import AnyCredential, token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -60,22 +59,15 @@ from gatepass.types import SERVER_ERROR, Call, Target
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class TimeLimit:
-    """The time limit for all requests of one step together."""
-
-    began_s: float
-    limit_s: float
-
-    def used_s(self, clock: Clock) -> float:
-        return clock.now() - self.began_s
+LIST_S = 10.0
+"""The limit of a request that calls no model. An operator waits, so that it ignores configured timeouts."""
 
 
-async def within(limit: TimeLimit, state: AppState, upstream: Upstream, answer: Awaitable[T]) -> T:
-    """Return `answer`; raise UpstreamTimeout after the rest of `limit`, even if its timeouts are longer."""
-    message = f"{upstream.host} did not return a complete reply within {limit.limit_s:g} s, the limit of this check."
+async def within(state: AppState, upstream: Upstream, answer: Awaitable[T], limit_s: float = LIST_S) -> T:
+    """Return `answer`; raise UpstreamTimeout after `limit_s`, even if its timeouts are longer."""
+    message = f"{upstream.host} did not return a complete reply within {limit_s:g} s, the limit of this check."
     late = UpstreamTimeout(message, upstream=upstream.name, phase="total")
-    return await timeout(state.clock, limit.limit_s - limit.used_s(state.clock), answer, late)
+    return await timeout(state.clock, limit_s, answer, late)
 
 
 IMPOSSIBLE_S = 100 * 365 * 86_400.0
@@ -87,10 +79,13 @@ TOKEN_S = 10.0
 
 async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     """Fetch a token of the credential `name`. Its holder must be started."""
-    hop = f"credential:{name}"
+
+    def step(outcome: StepOutcome, why: str, advice: str = "", *, proves: bool = True) -> Step:
+        return Step(f"credential:{name}", "token", outcome, why, advice, proves=proves)
+
     if has_unshared_refresh_token(state.config, name):
-        return Step(hop, "token", StepOutcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
-    settings, began_s = state.config.credentials[name], state.clock.now()
+        return step(StepOutcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
+    settings = state.config.credentials[name]
     own_limit = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
     message = f"no token from {token_location(settings)} within {TOKEN_S:g} s, the limit of this check ({own_limit})"
     late = TokenUnavailable(message, credential=name)
@@ -103,33 +98,26 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         why, advice = split_advice(f"{failed}: {reason}" if reason else failed)
         advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)
         why = with_presented(why, state, name, has_failed=True)
-        return Step(error.hop, "token", StepOutcome.FAILS, why, advice, state.clock.now() - began_s)
-    seconds = state.clock.now() - began_s
+        return replace(step(StepOutcome.FAILS, why, advice), hop=error.hop)
     claimed_s = token.implausible_lifetime_s
     if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
         why = f"the issuer announces an impossible lifetime of {claimed_s:.3g} s; gatepass uses {token.lifetime_s:g} s"
-        advice = f"Check the unit of the expiry, {setting(name, 'reply.unit')}."
-        return Step(hop, "token", StepOutcome.FAILS, why, advice, seconds)
-    if token.lifetime_s is None and (ended := ended_at(token.text, state.clock.wall())):
-        why = f"{setting(name, KEY_SETTING[settings.type])} is a token that ended at {ended}"
-        advice = "Replace it, or configure a source that renews it: docs/tokens.md has the recipes."
-        return Step(hop, "token", StepOutcome.FAILS, why, advice, seconds)
-    if token.lifetime_s is None and (end := safe_claims(token.text, state.clock.wall()).get("exp")):
-        why = f"the key is a token that ends at {end}, and gatepass cannot renew it"
-        advice = "Configure the source of the token: docs/tokens.md has the recipes."
-        return Step(hop, "token", StepOutcome.UNPROVEN, why, advice, seconds)
+        return step(StepOutcome.FAILS, why, f"Check the unit of the expiry, {setting(name, 'reply.unit')}.")
     if token.lifetime_s is None:
-        found = "a key is configured; it does not expire"
-    elif token.lifetime_source is LifetimeSource.DEFAULT:
+        if ended := ended_at(token.text, state.clock.wall()):
+            why = f"{setting(name, KEY_SETTING[settings.type])} is a token that ended at {ended}"
+            return step(StepOutcome.FAILS, why, f"Replace it, or configure a source that renews it: {RECIPES}")
+        if end := safe_claims(token.text, state.clock.wall()).get("exp"):
+            why = f"the key is a token that ends at {end}, and gatepass cannot renew it"
+            return step(StepOutcome.UNPROVEN, why, f"Configure the source of the token: {RECIPES}")
+        return step(StepOutcome.WORKS, "a key is configured; it does not expire", proves=False)
+    found, advice = f"a token was fetched; its lifetime is {token.lifetime_s:g} s", ""
+    if token.lifetime_source is LifetimeSource.DEFAULT:
         found = f"a token was fetched; no lifetime was found, so default_ttl_s is used: {token.lifetime_s:g} s"
-    else:
-        found = f"a token was fetched; its lifetime is {token.lifetime_s:g} s"
-    advice = ""
     if claimed_s is not None:
         found += f" (the issuer announces {claimed_s:g} s)"
         advice = f"Check {setting(name, 'max_ttl_s')}, the unit of the expiry, and the clock of this machine."
-    found = with_presented(found, state, name)
-    return Step(hop, "token", StepOutcome.WORKS, found, advice, seconds, proves=token.lifetime_s is not None)
+    return step(StepOutcome.WORKS, with_presented(found, state, name), advice)
 
 
 def presented(state: AppState, name: str) -> Iterator[str]:
@@ -177,6 +165,7 @@ def _text_in(path: str | None) -> str | None:
 NO_FILE = " cannot be read: "
 """In the reason of a failure, after the name of a file."""
 SEEN_CLAIMS = ("iss", "sub", "aud", "exp")
+RECIPES = "docs/tokens.md has the recipes."
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
 """The setting that holds the key, by the type of a credential whose key is never parsed."""
 RENEWAL: Mapping[str, str] = {
@@ -214,9 +203,6 @@ MODELS_SHOWN = 20
 PROVE = "Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed."
 UNLISTED = "Correct the name of the model. Some servers serve models that they do not list: `--call` tests them."
 
-LIST_S = 10.0
-"""The limit of both requests of `check_models`. An operator waits, so that it ignores configured timeouts."""
-
 NO_LIST = (404, 405)
 """Statuses of GET /models at an upstream without a model list, or with a wrong base_url."""
 
@@ -225,44 +211,41 @@ BUSY = (408, 429)
 
 async def check_models(state: AppState, upstream: Upstream, wanted: Collection[str] = ()) -> Step:
     """Request the model list, which should have the `wanted` names, with the token and once more without it."""
-    limit, hop = TimeLimit(state.clock.now(), LIST_S), hop_of(upstream)
 
-    def step(outcome: StepOutcome, why: str, advice: str = "") -> Step:
-        return Step(hop, "models", outcome, why, advice, limit.used_s(state.clock))
+    def step(outcome: StepOutcome, why: str, advice: str = "", base_url: str = "") -> Step:
+        return Step(hop_of(upstream), "models", outcome, why, advice, base_url=base_url)
 
+    setting = f"upstreams.{upstream.name}.base_url"
     try:
-        body = (await within(limit, state, upstream, request_list(state, upstream))).body
+        body = (await within(state, upstream, request_list(state, upstream))).body
     except GatepassError as error:
         server = upstream_server(upstream.name, upstream.settings)
         # a TLS server that receives plain HTTP closes the connection or answers with bytes of TLS
         if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
             problem = "the server closed the plain connection, and it requires TLS on this port"
-            return step(StepOutcome.FAILS, problem, f"Begin upstreams.{upstream.name}.base_url with https://.")
+            return step(StepOutcome.FAILS, problem, f"Begin {setting} with https://.")
         if isinstance(error, UpstreamClosed) and server.destination.secure and server.network.client_cert is None:
             # in TLS 1.3 a server rejects a missing client certificate after the handshake
             advice = f"If the server requires a client certificate, set {server.settings}.network.client_cert."
             return step(StepOutcome.FAILS, split_advice(error.message)[0], advice)
-        if isinstance(error, UpstreamErrorReply) and error.http_status in NO_LIST:
-            if (base_url := await _base_url_with_version(state, upstream, limit)) is not None:
-                why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
-                found = step(StepOutcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
-                return replace(found, base_url=base_url)
-            listing = upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts)
-            path = urlsplit(listing.url).path
-            return step(
-                StepOutcome.UNPROVEN,
-                f"answers, but GET {path} returns {error.http_status}: it has no model list, or base_url is wrong,"
-                " so neither base_url nor the token is proven",
-                PROVE,
-            )
-        return _failed(error, state.config, "models", limit.used_s(state.clock))
+        if not isinstance(error, UpstreamErrorReply) or error.http_status not in NO_LIST:
+            return failed_step(error, state.config, "models")
+        if (base_url := await _base_url_with_version(state, upstream)) is not None:
+            why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
+            return step(StepOutcome.FAILS, why, f"Set {setting} to {base_url}.", base_url)
+        listing = upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts)
+        why = (
+            f"answers, but GET {urlsplit(listing.url).path} returns {error.http_status}: it has no model list, or"
+            " base_url is wrong, so neither base_url nor the token is proven"
+        )
+        return step(StepOutcome.UNPROVEN, why, PROVE)
     if missing := _missing(upstream, body, wanted):
         return step(StepOutcome.FAILS, missing, UNLISTED)
     if upstream.holder is None:
         return step(StepOutcome.WORKS, "answers; no credential is configured")
     try:
         # a list that is returned without the token too proves nothing about the token
-        await within(limit, state, upstream, request_list(state, replace(upstream, holder=None)))
+        await within(state, upstream, request_list(state, replace(upstream, holder=None)))
     except GatepassError as error:
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
@@ -293,32 +276,35 @@ def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
 _VERSION = re.compile(r"/v[0-9]")
 
 
-async def _base_url_with_version(state: AppState, upstream: Upstream, limit: TimeLimit) -> str | None:
+async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | None:
     """Return `base_url` with `/v1` if the upstream has a model list there, or rejects a request for it."""
     base_url = f"{upstream.settings.base_url.rstrip('/')}/v1"
     if upstream.settings.dialect != "openai" or _VERSION.search(urlsplit(upstream.settings.base_url).path):
         return None
     versioned = replace(upstream, settings=upstream.settings.model_copy(update={"base_url": base_url}))
     try:
-        await within(limit, state, upstream, request_list(state, versioned))
+        await within(state, upstream, request_list(state, versioned))
     except GatepassError as error:
         # a server that rejects the token there has an API there
         return base_url if isinstance(error, UpstreamAuth) else None
     return base_url
 
 
-def _failed(error: GatepassError, config: Config, what: str, seconds: float) -> Step:
-    # only an upstream's own status helps: other errors have one that gatepass chose
-    prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
+def failed_step(error: GatepassError, config: Config, what: str, prefix: str | None = None) -> Step:
+    """Return the step of an error of the runtime: its hop, its reason after `prefix`, and its advice."""
+    if prefix is None:
+        # only an upstream's own status helps: other errors have one that gatepass chose
+        prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(error.message)
-    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice or default_advice(error, config), seconds)
+    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice or default_advice(error, config))
 
 
 def default_advice(error: GatepassError, config: Config) -> str:
     """Return what to do about an error whose message does not say it."""
     match error:
-        case UpstreamErrorReply(http_status=403, hop=hop) if hop.startswith("upstream:"):
-            name = hop.removeprefix("upstream:")
+        case UpstreamErrorReply(http_status=403, hop=hop) if (
+            name := hop.removeprefix("upstream:")
+        ) in config.upstreams:
             credential = config.upstreams[name].credential
             if credential is not None and (secret := KEY_SETTING.get(config.credentials[credential].type)):
                 # gatepass cannot renew it, so that rejection.statuses has no effect
@@ -413,20 +399,16 @@ def _streamed(body: bytes) -> bytes:
 
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
     """Send a small real call, which may be billed, as a client would."""
-    limit, hop = TimeLimit(state.clock.now(), ANSWER_S), hop_of(upstream)
     what = "stream" if target_probe.calls[0].stream else "call"
     try:
-        status, learned = await within(limit, state, upstream, _first_accepted(state, target_probe))
+        status, learned = await within(state, upstream, _first_accepted(state, target_probe), ANSWER_S)
     except GatepassError as error:
-        reason, advice = split_advice(error.message)
-        advice, used_s = advice or default_advice(error, state.config), limit.used_s(state.clock)
-        result = f"{error.http_status} {error.public_code}: {reason}"
+        result = f"{target_probe.what}: {error.http_status} {error.public_code}: "
+        step = failed_step(error, state.config, what, result)
         # such an error blames the client, but here gatepass itself made the request
-        failed_hop = hop if isinstance(error, CallerError) else error.hop
-        return Step(failed_hop, what, StepOutcome.FAILS, f"{target_probe.what}: {result}", advice, used_s)
+        return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
     rules = f"; {', '.join(learned)} {LEARNED}" if learned else ""
-    used_s = limit.used_s(state.clock)
-    return Step(hop, what, StepOutcome.WORKS, f"{target_probe.what}: {status}{rules}", "", used_s)
+    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {status}{rules}")
 
 
 async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[str, tuple[str, ...]]:
@@ -494,17 +476,16 @@ async def _read_stream(state: AppState, attempt: Attempt, reply: StreamingReply)
 
 async def check_store(state: AppState, settings: StoreSettings) -> Step:
     """Read and write the store, and compare the encryption key. The result proves nothing about an upstream."""
-    store, address, began_s = state.store, f"{settings.host}:{settings.port}", state.clock.now()
+    store, address = state.store, f"{settings.host}:{settings.port}"
     assert store is not None  # noqa: S101 - open_store returns a shared one for these settings
     with suppress(StoreUnavailable):  # its health has the reason
         await store.check()
-    health, seconds = store.health, state.clock.now() - began_s
-    if health.state is StoreState.UP:
+    if store.health.state is StoreState.UP:
         why = f"{address} answers, and the encryption key matches"
-        return Step("store", "store", StepOutcome.WORKS, why, "", seconds, proves=False)
-    why, advice = split_advice(state.redactor.mask(str(health.reason)))
-    if health.state is StoreState.UNREADABLE:
-        return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {why}", advice, seconds)
+        return Step("store", "store", StepOutcome.WORKS, why, proves=False)
+    why, advice = split_advice(state.redactor.mask(str(store.health.reason)))
+    if store.health.state is StoreState.UNREADABLE:
+        return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {why}", advice)
     # a failing store stops no request
     advice = f"{sentence(advice)} Until then each process fetches tokens itself." if advice else ""
-    return Step("store", "store", StepOutcome.FAILS, f"{address} is not used: {why}", advice, seconds)
+    return Step("store", "store", StepOutcome.FAILS, f"{address} is not used: {why}", advice)

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -64,6 +65,16 @@ class Step:
 
 
 Steps = AsyncGenerator[Step, None]
+
+
+async def timed(steps: Steps, clock: Clock | None = None) -> Steps:
+    """Yield each of `steps` with the seconds that it took."""
+    clock = clock or SystemClock()
+    async with aclosing(steps):
+        began_s = clock.now()
+        async for step in steps:
+            yield replace(step, seconds=clock.now() - began_s)
+            began_s = clock.now()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +148,14 @@ async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambd
 
     A failed step has the name of the phase that failed.
     """
-    clock = clock or SystemClock()
     begin(server.hop, "connect")
-    began_s = clock.now()
     try:
-        step = await _reach(server, server.destination, ssl_context(server.network), clock.wall())
+        yield await _reach(server, server.destination, ssl_context(server.network), (clock or SystemClock()).wall())
     except TransportFault as fault:
-        step = server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {server.url_setting}.")
+        yield server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {server.url_setting}.")
     except OSError:
         files = f"{server.settings}.network.ca_file, client_cert and client_key"
-        step = server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")
-    yield replace(step, seconds=clock.now() - began_s)
+        yield server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")
 
 
 async def _reach(server: Server, destination: Destination, context: ssl.SSLContext, wall_s: float) -> Step:
