@@ -94,7 +94,8 @@ async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
         steps = await steps_at(url, call=True)
         vectors = await steps_at(url, model="bge-m3", call=True)
     assert reported(steps)[4:] == [("gatepass", "call", "ok"), ("gatepass", "stream", "ok")]
-    assert steps[-1].why.startswith("chat with gpt-4o: 200, first byte after ")
+    assert steps[-2].why == "chat with gpt-4o: 200"
+    assert steps[-1].why.startswith("chat as a stream with gpt-4o: first event after ")
     assert reported(vectors)[4:] == [("gatepass", "call", "ok")]
     assert vectors[-1].why == "embeddings with bge-m3: 200"
 

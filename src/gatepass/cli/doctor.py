@@ -116,13 +116,14 @@ def doctor(
                 raise click.UsageError(f"{option} names an entry or a file of this machine: leave it out with --url.")
         if agent_host is not None:
             raise click.UsageError("--as sends the request with this configuration: leave it out with --url.")
+        from gatepass.cli.reach import timed
         from gatepass.cli.remote import Asked, checked_url, diagnose_url
 
         base_url = checked_url(url)
         if base_url is None:
             exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
         key, asked = _remote_key(from_stdin=key_stdin), Asked(model, operation, call)
-        asyncio.run(report.show(diagnose_url(base_url, key, asked, report.begin)))
+        asyncio.run(report.show(timed(diagnose_url(base_url, key, asked, report.begin))))
         sys.exit(report.finish())
     from gatepass.cli.reach import Step, StepOutcome
     from gatepass.config.environment import SOURCE

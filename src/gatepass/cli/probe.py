@@ -401,7 +401,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     """Send a small real call, which may be billed, as a client would."""
     what = "stream" if target_probe.calls[0].stream else "call"
     try:
-        status, learned = await within(state, upstream, _first_accepted(state, target_probe), ANSWER_S)
+        status, learned = await within(state, upstream, real_call(state, target_probe), ANSWER_S)
     except GatepassError as error:
         result = f"{target_probe.what}: {error.http_status} {error.public_code}: "
         step = failed_step(error, state.config, what, result)
@@ -411,7 +411,8 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {status}{rules}")
 
 
-async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[str, tuple[str, ...]]:
+async def real_call(state: AppState, target_probe: TargetProbe) -> tuple[str, tuple[str, ...]]:
+    """Return the status of the first variant that is accepted, and the rules learned; raise GatepassError."""
     *first, last = target_probe.calls
     for call in first:
         try:
