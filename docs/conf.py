@@ -42,7 +42,15 @@ CHILDREN = {
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
     "architecture": ["decisions", "contributing", "release"],
     "security": ["concepts/security_model"],
-    "zh/getting_started": ["zh/ragflow", "zh/errors"],
+    "zh/index": [
+        "zh/ragflow",
+        "zh/symptoms",
+        "zh/errors",
+        "zh/getting_started",
+        "zh/tokens",
+        "zh/container",
+        "zh/ragflow_upstream",
+    ],
 }
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""
 

@@ -39,7 +39,7 @@ class Entry:
 
 def sentence(text: str) -> str:
     """Return `text` with a period at its end."""
-    return text if not text or text.endswith((".", ":", "`")) else f"{text}."
+    return text if not text or text.endswith((".", ":", "`", "。")) else f"{text}."
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

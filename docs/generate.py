@@ -29,6 +29,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
 
 from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
@@ -796,13 +797,50 @@ def setting_links() -> Mapping[str, str]:
     }
 
 
-def error_codes() -> str:
-    """Return the entries of docs/reference/errors.md."""
+CHINESE: Mapping[str, str] = {
+    "Status": "状态码",
+    "Hop": "hop",
+    "A retry can succeed": "重试",
+    "Example": "示例",
+    "the upstream's": "上游的状态码",
+    "yes": "能成功",
+    "no": "不能成功",
+    "as for the upstream's status": "取决于上游的状态码",
+    "yes, but not if the certificate is at fault": "能成功，除非证书有问题",
+    "## Errors of this process\n": "## 本进程的错误\n",
+    "## Errors of a token source\n": "## 令牌来源的错误\n",
+    "## Errors of an upstream\n": "## 上游的错误\n",
+}
+"""The words of docs/zh/errors.md that are not in docs/zh/error_codes.yaml."""
+
+
+def error_codes(language: str) -> str:
+    """Return the entries of docs/reference/errors.md or docs/zh/errors.md."""
+    entries = "\n".join(map(str, error_parts() if language == "en" else map(in_chinese, error_parts()))).rstrip()
+    return entries if language == "en" else entries.replace("](configuration.md", "](../reference/configuration.md")
+
+
+def in_chinese(part: Entry | str) -> Entry | str:
+    if isinstance(part, str):
+        return CHINESE[part]
+    words = chinese_errors()[part.title]
+    facts = {CHINESE[name]: CHINESE.get(text, text) for name, text in part.facts.items() if name != "Action"}
+    facts = {**facts, "处理": with_settings(words["action"])}
+    return Entry(part.title, with_settings(words["cause"]), facts, details=with_settings(words.get("more", "")))
+
+
+@functools.cache
+def chinese_errors() -> Mapping[str, Mapping[str, str]]:
+    texts: Mapping[str, Mapping[str, str]] = YAML(typ="safe").load(ROOT / "docs/zh/error_codes.yaml")
+    return texts
+
+
+def error_parts() -> list[Entry | str]:
     parts: list[Entry | str] = []
     for kind in error_kinds():
         parts += [text for base, text in GROUPS.items() if issubclass(kind, base) and text not in parts]
         parts += error_entries(kind)
-    return "\n".join(map(str, parts)).rstrip()
+    return parts
 
 
 SMALLEST_FILE = """```yaml
@@ -825,8 +863,11 @@ PAGES: Mapping[str, Callable[[], str]] = {
 """Each generated page, by its path in the repository."""
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "README.md": {"symptoms": lambda: readme_table("en"), "smallest file": lambda: SMALLEST_FILE},
+    "README.zh.md": {"symptoms": lambda: readme_table("zh"), "smallest file": lambda: SMALLEST_FILE},
     "docs/symptoms.md": {"symptoms": lambda: symptoms("en")},
-    "docs/reference/errors.md": {"codes": error_codes},
+    "docs/zh/symptoms.md": {"symptoms": lambda: symptoms("zh")},
+    "docs/reference/errors.md": {"codes": lambda: error_codes("en")},
+    "docs/zh/errors.md": {"codes": lambda: error_codes("zh")},
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
     "docs/adaptations.md": {"changes": changes},
     "docs/operations/logs.md": {"events": log_events},
@@ -845,10 +886,25 @@ def with_parts(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
     return text
 
 
+OUTPUT = re.compile(r"^```(?:console)?\n(\$ [^\n]+)\n.*?^```$", re.MULTILINE | re.DOTALL)
+"""A command and what it prints."""
+
+
+def with_outputs(chinese: str, english: str) -> str:
+    """Return the Chinese page with what each command prints on the English one."""
+    printed = {found[1]: found[0] for found in OUTPUT.finditer(english)}
+    return OUTPUT.sub(lambda found: printed.get(found[1], found[0]), chinese)
+
+
 def pages() -> dict[str, str]:
-    """Return the text of each generated page, and of each page with generated parts, by its path."""
-    whole = {path: f"{HEAD}\n{write()}" for path, write in PAGES.items()}
-    return whole | {path: with_parts((ROOT / path).read_text(), parts) for path, parts in PARTS.items()}
+    """Return the text of each generated page, and of each page with generated parts or outputs, by its path."""
+    texts = {path: f"{HEAD}\n{write()}" for path, write in PAGES.items()}
+    texts |= {path: with_parts((ROOT / path).read_text(), parts) for path, parts in PARTS.items()}
+    for file in sorted(ROOT.glob("docs/zh/*.md")):
+        (english,) = (page for page in ROOT.glob(f"docs/**/{file.name}") if page != file)
+        path = f"docs/zh/{file.name}"
+        texts[path] = with_outputs(texts.get(path) or file.read_text(), english.read_text())
+    return texts
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_a_guide_shows_what_its_commands_print(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_guide_is_short_and_names_its_reader_first(page):
     text = page.read_text()
-    assert text.partition("\n\n")[2].startswith("This page is for ")
+    assert re.match(r"# .+\n\n(?:中文：.+\n\n)?This page is for ", text)
     assert len(re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL).split()) <= 600
 
 

@@ -39,9 +39,9 @@ def test_every_link_to_a_file_has_a_target(page):
 
 
 def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them: lower case, without punctuation, hyphens for spaces."""
+    """Of a page's headings, as GitHub makes them: lower case, letters of any script, hyphens for spaces."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""The Chinese pages follow the English ones: the same headings, blocks, names and versions."""
+"""The Chinese pages follow the English ones: sections, blocks, names, settings, versions and links."""
 
 from __future__ import annotations
 
@@ -6,65 +6,119 @@ import re
 from pathlib import Path
 
 import pytest
+from docs.entries import Entry
+from docs.generate import chinese_errors, error_parts
+from docs.symptom_table import SECTIONS
 
-from tests.docs.test_errors import codes, statuses
+from tests.docs.test_errors import codes
+from tests.docs.test_readme import anchors
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("getting_started", "ragflow", "errors")
-FENCE = re.compile(r"^ *```\w+\n.*?^ *```", re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^( *)```[^\n]*\n.*?^\1``` *$", re.MULTILINE | re.DOTALL)
+NAME = re.compile(r"`([\w./:-]{3,})`|(#\d{3,})|\b(v0\.\d+(?:\.\d+)?)")
+SETTING = re.compile(r"`([^`]+)`")
+CODES = "<!-- codes: generated"
+PARTIAL = {"tokens": 18}
+"""Pages that have only a part of the English one, with the number of their blocks."""
 
-CODES = "\n## 常见错误码\n"
-"""The section of the most frequent error codes. In English it is a separate page."""
+
+def english_of(page: Path) -> Path:
+    """The page of the same name, which no other folder has."""
+    (found,) = [file for file in DOCS.rglob(page.name) if file != page]
+    return found
+
+
+PAIRS = {page.stem: (english_of(page), page) for page in sorted(DOCS.glob("zh/*.md"))}
+PAIRS["README"] = ROOT / "README.md", ROOT / "README.zh.md"
+WHOLE = sorted(PAIRS.keys() - PARTIAL.keys() - {"index"})
+CHINESE = {english.resolve(): chinese for english, chinese in PAIRS.values()}
 
 
 def both(page: str) -> tuple[str, str]:
-    english = (DOCS / "reference/errors.md" if page == "errors" else DOCS / f"{page}.md").read_text()
-    return english.partition("\n## Errors of the request\n")[0], (DOCS / "zh" / f"{page}.md").read_text()
+    english, chinese = PAIRS[page]
+    return english.read_text().partition(CODES)[0], chinese.read_text().partition(CODES)[0]
 
 
-def anchors(page: Path) -> set[str]:
-    """Of the headings, with letters of any script: lower case, without punctuation, hyphens for spaces."""
-    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+def blocks(text: str) -> list[str]:
+    return [found[0] for found in FENCE.finditer(text) if not found[0].lstrip().startswith("```text")]
 
 
-def headings(text: str) -> list[str]:
-    return re.findall(r"^(#+) ", FENCE.sub("", text), re.MULTILINE)
+def links(page: Path) -> list[tuple[str, str]]:
+    return re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", page.read_text())
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_of_a_first_hour_exist_in_chinese() -> None:
+    assert PAIRS.keys() >= {"README", "index", "getting_started", "ragflow", "ragflow_upstream", "container", "tokens"}
+    assert PAIRS.keys() >= {"symptoms", "errors"}
+
+
+@pytest.mark.parametrize("page", sorted(PAIRS.keys() - {"README"}))
+def test_each_page_begins_with_a_link_to_the_other_language(page: str) -> None:
+    english, chinese = PAIRS[page]
+    assert english.read_text().split("\n\n")[1 + english.read_text().startswith("<!--")].startswith("中文：[")
+    assert chinese.read_text().split("\n\n")[1].startswith("English: [")
+    assert chinese.resolve() in {(english.parent / path).resolve() for path, _ in links(english)}
+    assert english.resolve() in {(chinese.parent / path).resolve() for path, _ in links(chinese)}
+
+
+def test_each_readme_begins_with_a_link_to_the_other_language() -> None:
+    english, chinese = both("README")
+    assert english.split("\n\n")[1] == "[中文](README.zh.md) | English"
+    assert chinese.split("\n\n")[1] == "[English](README.md) | 中文"
+
+
+@pytest.mark.parametrize("page", WHOLE)
 def test_a_chinese_page_has_the_sections_of_the_english_one(page: str) -> None:
-    english, chinese = both(page)
-    assert headings(chinese.partition(CODES)[0]) == headings(english)
+    english, chinese = (re.findall(r"^(#+) ", FENCE.sub("", text), re.MULTILINE) for text in both(page))
+    assert chinese == english
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*WHOLE, *PARTIAL])
 def test_commands_and_configurations_are_unchanged(page: str) -> None:
-    english, chinese = both(page)
-    blocks = [block for block in FENCE.findall(english) if not block.lstrip().startswith("```text")]
-    assert [block for block in blocks if block not in chinese] == []
+    english, chinese = map(blocks, both(page))
+    assert [block for block in chinese if block not in english] == []
+    if page in PARTIAL:
+        assert len(chinese) == PARTIAL[page]
+    else:
+        assert [block for block in english if block not in chinese] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", WHOLE)
 def test_names_versions_and_issues_are_complete(page: str) -> None:
-    english, chinese = (FENCE.sub("", text) for text in both(page))
-    named = re.compile(r"`([\w./:-]{3,})`|(#\d{3,})|\b(v0\.\d+(?:\.\d+)?)")
-    missing = set(named.findall(english)) - set(named.findall(chinese))
-    assert missing == set()
+    english, chinese = (set(NAME.findall(FENCE.sub("", text))) for text in both(page))
+    assert english - chinese == set()
 
 
-def test_the_most_frequent_error_codes_have_their_status() -> None:
-    chinese = dict(re.findall(r"^### (\w+)\n(.*)", both("errors")[1].partition(CODES)[2], re.MULTILINE))
-    assert len(chinese) >= 10
-    assert set(chinese) <= codes()
-    for code, first in chinese.items():
-        assert not statuses()[code].isdigit() or first.startswith(statuses()[code]), code
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section["en"]["title"])
+def test_a_symptom_has_the_same_error_texts_commands_and_settings_in_both_languages(section: dict[str, object]) -> None:
+    missing = {}
+    for row in section["rows"]:  # type: ignore[attr-defined]
+        assert row["en"].keys() == row["zh"].keys(), row["en"]["see"]
+        english, chinese = (set(SETTING.findall(" ".join(row[language].values()))) for language in ("en", "zh"))
+        if english - chinese:
+            missing[row["en"]["see"]] = english - chinese
+    assert missing == {}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_each_link_of_a_chinese_page_has_a_target(page: str) -> None:
-    file = DOCS / "zh" / f"{page}.md"
-    for path, anchor in re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", file.read_text()):
+def test_each_error_code_has_its_chinese_text_with_the_same_commands_and_settings() -> None:
+    entries = {part.title: part for part in error_parts() if isinstance(part, Entry)}
+    assert chinese_errors().keys() == entries.keys() == codes()
+    for code, entry in entries.items():
+        named = set(SETTING.findall(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", entry.facts["Action"])))
+        assert named - set(SETTING.findall(chinese_errors()[code]["action"])) == set(), code
+
+
+@pytest.mark.parametrize("page", PAIRS)
+def test_each_link_of_a_chinese_page_has_a_target_in_chinese_if_there_is_one(page: str) -> None:
+    english, file = PAIRS[page]
+    for path, anchor in links(file):
         target = (file.parent / path).resolve() if path else file
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+        assert target not in CHINESE or target == english.resolve() or page == "index", f"{path} exists in Chinese"
+
+
+@pytest.mark.parametrize("page", PAIRS)
+def test_a_chinese_page_uses_the_words_of_the_field(page: str) -> None:
+    assert re.findall("怪癖|症状|读懂错误", PAIRS[page][1].read_text()) == []
