@@ -23,7 +23,15 @@ from gatepass.learning import memory, rejection
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
-from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Quoted, UpstreamRejection
+from gatepass.learning.rejection import (
+    BEGINNING_BYTES,
+    TAUGHT_CODES,
+    ZOD_CODE,
+    UpstreamRejection,
+    folded,
+    is_quoted,
+    texts_of,
+)
 from gatepass.proxy.body_threads import INLINE_BYTES
 from gatepass.types import Call
 from tests.attacks import generated
@@ -70,9 +78,8 @@ def _own(pattern: re.Pattern[str]) -> st.SearchStrategy[str]:
 
 
 def is_compared(text: str) -> bool:
-    """Return whether `text` is long enough to be cut, with a blank before the cut."""
-    values = Quoted.of(json.dumps([f" {text}"]).encode())
-    return values is not None and len(values.values) == 1
+    """Return whether `text` is long enough to count, with a blank before it."""
+    return is_quoted([f" {text}"], text)
 
 
 SENTENCES: st.SearchStrategy[str] = st.one_of(
@@ -95,9 +102,9 @@ PLACES: tuple[Placed, ...] = (
     lambda text: {"seed": text},
     lambda text: {"metadata": {"topic": [text]}},
     lambda text: {"metadata": {text: 1}},
-    lambda text: {"stop": text.split(" ")},
+    lambda text: {"stop": [text]},
     lambda text: {"prediction": {"content": text + LONG}},
-    lambda text: {"prediction": {"content": LONG + text}},
+    lambda text: {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]},
     lambda text: {"safety_identifier": text + "!", "user": "?" + text},
 )
 
@@ -122,12 +129,15 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda text: " ".join(text.split()),
     lambda text: text.replace("'", '"'),
 )
-ENDS: tuple[Callable[[str], str], ...] = (
-    str,
-    lambda text: text[: len(text) * 3 // 4] + "...",
-    lambda text: text[:60],
-    lambda text: text + " is not allowed",
-)
+
+
+def beginning(text: str) -> str:
+    """Return the shortest part that counts as the whole."""
+    cuts = (text[:at] for at in range(len(text)) if len(folded(text[:at])) >= BEGINNING_BYTES)
+    return next(cuts, text) + "..."
+
+
+ENDS: tuple[Callable[[str], str], ...] = (str, beginning, lambda text: text + " is not allowed")
 
 
 def openai(message: str, **fields: Any) -> Any:
@@ -277,37 +287,6 @@ def test_recorded_attacks_lead_to_no_rule_in_any_spelling(attack: Attack, spell:
             attack.check(holds(text, PLACES[1], spelled, openai), text)
 
 
-SHORT: tuple[tuple[str, ...], ...] = (
-    ("Unsupported", " parameter", ": 'seed'"),
-    ("Streaming", "is", "not", "supported"),
-    ("invalid", "seed: only", "integers"),
-    ("seed", "\u53c2\u6570", "\u975e\u6cd5"),
-    ("Unknown p", "arameter:", " 'seed'"),
-    ("json: unkn", "own field", ' "seed"'),
-)
-JOINED: tuple[Callable[[tuple[str, ...]], dict[str, Any]], ...] = (
-    lambda parts: {"messages": [{"role": "user", "content": part} for part in parts]},
-    lambda parts: {"messages": [{"role": "user", "content": [{"type": "text", "text": part} for part in parts]}]},
-    lambda parts: {"messages": [{"role": "user", "name": parts[0], "content": "".join(parts[1:])}]},
-    lambda parts: {"metadata": dict(zip("abcd", parts, strict=False))},
-    lambda parts: {"tools": [{"type": "function", "function": {"name": part}} for part in parts]},
-    lambda parts: {"stop": [[part] for part in parts]},
-    lambda parts: {"stop": ["first", *parts, "last"]},
-)
-
-
-@pytest.mark.attack("learning: a value that is quoted")
-@pytest.mark.parametrize("parts", SHORT, ids=range(len(SHORT)))
-def test_short_values_that_an_upstream_joins_lead_to_no_rule(attack: Attack, parts: tuple[str, ...]) -> None:
-    """None of them has EDGE_BYTES letters, so each alone is no quote."""
-    for place in (*JOINED, *([lambda parts: {"logit_bias": dict.fromkeys(parts, 1)}] if "'" in parts[-1] else ())):
-        for said in ("".join(parts), " ".join(parts)):
-            for template in ("openai", "openai, quoted", "vllm", "pydantic", "litellm", "tgi", "openrouter"):
-                attack.cases += 1
-                learned = rules({**MEMBERS, **place(parts)}, TEMPLATES[template](said))
-                attack.check(not learned, (place(parts), said, template))
-
-
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize(
     "value",
@@ -351,8 +330,8 @@ def test_lists_of_members_that_a_client_sent_are_learned() -> None:
     assert rules({**MEMBERS, "messages": roles}, refusal)
 
 
-def test_a_reader_that_cuts_nothing_learns_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Quoted, "cut", lambda self, text: text)
+def test_a_reader_that_compares_nothing_learns_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rejection, "is_quoted", lambda texts, error_text: False)
     held = [holds(text, PLACES[1], str, openai) for text in ATTEMPTS]
     assert held.count(False) > len(ATTEMPTS) / 2
 
@@ -389,8 +368,8 @@ def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str
     for text in ATTEMPTS:
         attack.cases += 1
         body = "{" + members.format(json.dumps(text)) + ',"messages":[]}'
-        values = Quoted.of(body.encode())
-        attack.check(values is not None and rejection.CUT in values.cut(text), (text, body))
+        texts = texts_of(body.encode())
+        attack.check(texts is not None and is_quoted(texts, text), (text, body))
 
 
 def test_a_structured_error_causes_a_rule_where_the_body_is_too_long_to_compare() -> None:
@@ -400,10 +379,16 @@ def test_a_structured_error_causes_a_rule_where_the_body_is_too_long_to_compare(
     assert rules(long, openai("Unsupported parameter: 'seed'")) == ()
 
 
-def test_a_sentence_of_the_upstream_beside_a_quoted_value_is_learned() -> None:
-    for template in ("openai, honest", "openai, honest value", "pydantic, honest"):
-        for text in ("Streaming is not supported", "roles must alternate", "invalid seed: only integers"):
-            assert rules({**MEMBERS, "user": text}, TEMPLATES[template](text)), (template, text)
+def test_beside_a_quoted_text_only_the_code_and_the_param_are_read() -> None:
+    text = "Streaming is not supported"
+    assert rules({**MEMBERS, "user": text}, TEMPLATES["pydantic, honest"](text)) == (LearnedRule("drop", "top_k"),)
+    assert rules({**MEMBERS, "user": text}, TEMPLATES["openai, honest"](text)) == ()
+
+
+def test_plain_values_and_short_texts_do_not_count() -> None:
+    names = {"user": "temperature", "model": "messages[].reasoning_content", "tools": [{"name": "parallel_tool_calls"}]}
+    error = "Unsupported parameter: 'parallel_tool_calls', 'temperature', messages[].reasoning_content, 'is not'"
+    assert not is_quoted(texts_of(json.dumps({**names, "stop": ["is not", "with this"]}).encode()) or (), error)
 
 
 @pytest.mark.attack("learning: a value that is quoted")
@@ -443,10 +428,8 @@ def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[An
 @example("%25" * 600, "%25" * 600)
 @example("\\ud800\\U00110000&#xffffff;&#1114112;", "\\ud800\\U00110000&#xffffff;&#1114112;")
 @given(st.text(), st.text())
-def test_any_text_can_be_cut(text: str, value: str) -> None:
-    values = Quoted.of(json.dumps([f" {value}"]).encode())
-    assert values is not None
-    values.cut(f"{text}{value}{text}")
+def test_any_text_can_be_compared(text: str, value: str) -> None:
+    assert len(folded(value)) < 12 or is_quoted([f" {value}\n"], f"{text} {value} {text}")
 
 
 # --- names of models that a client invents ---------------------------------------------------------------------------
@@ -522,17 +505,14 @@ def test_a_run_of_escapes_does_not_hold_the_interpreter(attack: Attack, unit: st
     attack.cases += 1
     run = unit * (rejection.MOST_ESCAPES // len(unit))
     with attack.on_loop():
-        found = Quoted.of(json.dumps({"model": "m", "user": run}).encode())
-    assert found is not None
-    with attack.on_loop():
-        found.cut(run[: rejection.MOST_INSIDE_CHARS])
+        is_quoted([f" {run}"], run[: rejection.MOST_ERROR_CHARS])
 
 
 def test_a_search_from_each_backslash_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = rejection._ESCAPE.pattern.replace(r"(?<!\\)", "").replace(r"\\++", r"\\+")
     monkeypatch.setattr(rejection, "_ESCAPE", re.compile(slow))
     began_s = time.thread_time()
-    Quoted.of(json.dumps({"model": "m", "user": "\\" * 8_000}).encode())
+    folded("\\" * 8_000)
     assert time.thread_time() - began_s > 0.1
 
 

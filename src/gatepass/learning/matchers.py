@@ -235,7 +235,7 @@ def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ..
 # embeddings
 
 _LIMITS = (  # DashScope, TEI and SiliconFlow, Azure, Gemini, OpenAI
-    re.compile(rf"{WORDS}batch size is invalid, it should not be larger than (\d+)"),
+    re.compile(rf"{WORDS}batch size (?:is invalid, it should not be larger than|must not exceed) (\d+)"),
     re.compile(rf"{WORDS}batch size \d+ > maximum allowed batch size (\d+)"),
     re.compile(r"[Tt]oo many inputs\. The max number of inputs is (\d+)"),
     re.compile(r"(?:[\w.]++: )?at most (\d+) requests can be in one batch"),

@@ -738,6 +738,7 @@ EMBEDDING_ROWS = (
         embeds=True,
     ),
     batch("18 DashScope", openai(DASHSCOPE_BATCH, kind="InvalidParameter", code="InvalidParameter"), 2),
+    batch("18 a gateway", openai("The batch size must not exceed 2."), 2),
     batch("18 TEI", {"error": "batch size 3 > maximum allowed batch size 2", "error_type": "Validation"}, 2, 413),
     batch("18 TEI's 422", {"error": "batch size 3 > maximum allowed batch size 2", "error_type": "Validation"}, 2, 422),
     batch("18 SiliconFlow", {"code": 20042, "message": "input batch size 3 > maximum allowed batch size 2"}, 2),
