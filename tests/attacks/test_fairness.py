@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError
 from gatepass.proxy.in_flight import Concurrency
-from gatepass.server.connection_shares import ADDRESSES, AT_ONCE, IDLE_S, ConnectionShares, TrustedProxies
+from gatepass.server.connection_shares import AT_ONCE, IDLE_S, ConnectionShares, TrustedProxies
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
@@ -130,7 +130,7 @@ class Simulation:
     def end(self, client: Client, *, delivered: bool) -> None:
         if client.caller is None:
             address = client.address or None
-            self.close(self.shares.end_unauthenticated(client, address, self.now_s))
+            self.shares.end_unauthenticated(client, address, self.now_s)
         else:
             self.shares.end(client, delivered=delivered)
 
@@ -288,30 +288,22 @@ def test_a_planted_violation_fails(
     simulation(3, failing).play(steps)
 
 
-def test_an_address_and_all_of_them_keep_to_their_share_after_the_first_second() -> None:
+def test_a_flood_closes_its_own_connections_and_only_when_no_room_is_left() -> None:
     shares: ConnectionShares[Hashable] = ConnectionShares(100, 40, 1)
-    for number in range(60):
-        assert shares.connect(number, "192.0.2.7", 0.0) == []
-    closing = shares.connect("late", "192.0.2.7", IDLE_S)
-    assert (closing, len(shares)) == (list(range(51)), 40 // ADDRESSES)
-    for number in range(100, 140):
-        shares.connect(number, f"198.51.100.{number}", IDLE_S)
-    assert len(shares) == 41  # those of the first second, and the new one
-    assert shares.connect("other", "203.0.113.1", 3 * IDLE_S) == [100, 101]
-    assert len(shares) == 40
+    for number in range(140):
+        assert shares.connect(number, "192.0.2.7", number * IDLE_S) == []
+    assert shares.connect("last", "198.51.100.1", 140 * IDLE_S) == []
+    for number in range(100):
+        assert shares.connect(f"{number}", f"203.0.113.{number}", 140 * IDLE_S) == [number]
+    assert len(shares) == 141
 
 
-@pytest.mark.attack("a flood that has become idle")
-def test_a_flood_that_has_become_idle_closes_in_parts(attack: Attack) -> None:
+def test_after_a_reload_with_less_room_a_flood_closes_in_parts() -> None:
     shares: ConnectionShares[Hashable] = ConnectionShares(4000, 1000, 1)
-    for number in range(4016):
+    for number in range(5001):
         shares.connect(number, "192.0.2.7", 0.0)
-    for number in range(4016, 4116):
-        attack.cases += 1
-        with attack.on_loop():
-            closing = shares.connect(number, "192.0.2.7", 2 * IDLE_S)
-        attack.check(len(closing) <= AT_ONCE + 1, len(closing))
-    assert len(shares) == 1000 // ADDRESSES
+    shares.set_callers(1000, 1)
+    assert len(shares.connect("new", "192.0.2.7", 0.0)) == AT_ONCE
 
 
 PROXY, CLIENT = "10.0.0.7", "192.0.2.7"

@@ -11,6 +11,7 @@ from typing import Any, Self
 import pytest
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.server.connection_shares import IDLE_S
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until
@@ -65,6 +66,14 @@ async def test_flood_of_idle_connections_closes_only_its_own_connections(caplog:
         assert not readers[-1].at_eof()
     refused = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "refused"]
     assert "limits.unauthenticated_connections" in refused[0]["reason"]
+
+
+async def test_a_crowd_that_takes_seconds_to_send_its_requests_loses_none():
+    async with small() as (gp, _), AsyncExitStack() as held:
+        crowd = [await held.enter_async_context(Kept(gp.port)) for _ in range(CONNECTIONS)]
+        await asyncio.sleep(IDLE_S + 0.2)  # as long as a client with hundreds of tasks takes on a busy machine
+        crowd.append(await held.enter_async_context(Kept(gp.port)))
+        assert [await one.ask() for one in crowd] == [b"200"] * len(crowd)
 
 
 class Kept:

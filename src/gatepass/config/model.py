@@ -325,7 +325,8 @@ class Limits(Block):
     """
     unauthenticated_connections: Annotated[int, Field(gt=0)] | None = None
     """Connections of clients that have not sent a request with a known key, in addition to `connections`. None: a
-    quarter of `connections`. Above it, gatepass closes the oldest idle ones. See
+    quarter of `connections`. They may also use what is free of `connections`. When both are used up, gatepass closes
+    the oldest one of the address with the most. See
     docs/operations/limits_and_memory.md#connections.
 
     Unit: connections

@@ -309,8 +309,7 @@ class ClientConnection(asyncio.Protocol):
         if cycle is not None and not self._shares.end(self, delivered=not self.is_write_paused):
             address = self._context.proxies.of_request(cycle.peer, cycle.headers)
             now_s = self._loop.time()
-            for connection in self._shares.end_unauthenticated(self, address, now_s):
-                connection.evict()
+            self._shares.end_unauthenticated(self, address, now_s)
             if not self._is_ending:
                 self._timeouts.idle_timeout_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
         if cycle is None or not cycle.persists:

@@ -20,10 +20,7 @@ Address = str
 """An IPv4 address, or the /64 network of an IPv6 one, as text. Objects of `ipaddress` take 0.3 µs for each hash."""
 
 IDLE_S = 1.0
-"""Time for a new client to send its request. Before that its connection closes only if every share is used up."""
-
-ADDRESSES = 4
-"""One address may use this fraction (1/4) of the share for connections without authentication."""
+"""Time for a new client to send its request. A lack of file descriptors closes no younger connection."""
 
 AT_ONCE = 100
 """Maximum number of connections that one call closes. That takes 2 ms. The next calls close the rest."""
@@ -37,18 +34,15 @@ ADDRESS_CHARS = 64
 class ConnectionShares(Generic[C]):
     """Decides which connections close when too many are open. A new connection is always accepted.
 
-    `connections` may be authenticated, and one more for each of `callers`. `unauthenticated` more are for the others.
-    Connections without authentication also use the free part of the authenticated share, but only for IDLE_S. After
-    that, all of them together may use `unauthenticated`, and each address a fraction of it. The oldest connection of
-    the address with the most connections closes first, so that a flood closes its own connections.
+    `connections` may be authenticated, and one more for each of `callers`. `unauthenticated` more are for the others,
+    which also use the free part of the authenticated share: a busy client takes seconds to send what it has connected
+    for. When all are in use, the oldest connection of the address with the most closes first, so that a flood closes
+    its own connections.
     """
 
     def __init__(self, connections: int, unauthenticated: int, callers: int) -> None:
         self._authenticated_limit = connections + callers
         self._unauthenticated_limit = unauthenticated
-        self._address_limit = max(1, unauthenticated // ADDRESSES)
-        self._allowed = min(self._address_limit, unauthenticated)
-        """Up to this many connections without authentication are within every limit."""
         self._unauthenticated: Groups[C] = Groups()
         self._callers: dict[str, _OfCaller[C]] = {}
         self._authenticated: dict[C, _OfCaller[C]] = {}
@@ -67,7 +61,13 @@ class ConnectionShares(Generic[C]):
         limit on all connections applies to it.
         """
         self._unauthenticated.add(connection, address, now_s)
-        return self._excess(address, now_s)
+        closing: list[C] = []  # `list[C]()` takes 0.8 µs
+        while len(self) > self._authenticated_limit + self._unauthenticated_limit and len(closing) < AT_ONCE:
+            if (oldest := self._unauthenticated.oldest_of_largest(now_s)) is None:
+                break
+            closing.append(oldest)
+            self._unauthenticated.remove(oldest)
+        return closing
 
     def begin(self, connection: C) -> bool:
         """Record that a request has begun. Return False, and do nothing, if `connection` belongs to no caller."""
@@ -115,15 +115,13 @@ class ConnectionShares(Generic[C]):
             own.delivering.pop(connection, None)
         return True
 
-    def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> list[C]:
-        """Record that a response on `connection`, which has no caller, is complete; return the connections to close.
+    def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> None:
+        """Record that a response on `connection`, which has no caller, is complete.
 
         Behind a trusted proxy, the connection belongs to its client's `address` from now on.
         """
-        if not self._unauthenticated.remove(connection):
-            return []
-        self._unauthenticated.add(connection, address, now_s)
-        return self._excess(address, now_s)
+        if self._unauthenticated.remove(connection):
+            self._unauthenticated.add(connection, address, now_s)
 
     def relieve(self, now_s: float) -> list[C]:
         """Return connections to close because no file descriptor is free: those that close first above the shares."""
@@ -146,25 +144,6 @@ class ConnectionShares(Generic[C]):
         own.idle.pop(connection, None)
         own.delivering.pop(connection, None)
         return connection
-
-    def _excess(self, address: Address | None, now_s: float) -> list[C]:
-        unauthenticated = self._unauthenticated
-        closing: list[C] = []  # `list[C]()` takes 0.8 µs
-        if len(unauthenticated) <= self._allowed:
-            return closing
-        since_s = now_s - IDLE_S
-        while address is not None and unauthenticated.size(address) > self._address_limit and len(closing) < AT_ONCE:
-            if (oldest := unauthenticated.oldest(address, since_s)) is None:
-                break
-            closing.append(oldest)
-            unauthenticated.remove(oldest)
-        while len(unauthenticated) > self._unauthenticated_limit and len(closing) <= AT_ONCE:
-            full = len(self) > self._authenticated_limit + self._unauthenticated_limit
-            if (oldest := unauthenticated.oldest_of_largest(now_s if full else since_s)) is None:
-                break
-            closing.append(oldest)
-            unauthenticated.remove(oldest)
-        return closing
 
 
 class UnfinishedHeads(Generic[C]):
@@ -250,17 +229,16 @@ class Groups(Generic[C]):
             members.move_to_end(member)
             self._by_size[len(members)].move_to_end(group)
 
-    def size(self, group: Hashable) -> int:
-        return len(self._groups.get(group, ()))
+    def oldest_of_largest(self, since_s: float) -> C | None:
+        """Return the member of the largest group that was active longest ago, None if that was after `since_s`.
 
-    def oldest(self, group: Hashable, since_s: float) -> C | None:
-        """Return the member of `group` that was active longest ago, None if that was after `since_s`."""
+        Of groups of the same size, use the one that changed longest ago.
+        """
+        if not self._largest:
+            return None
+        group = next(iter(self._by_size[self._largest]))
         member, at_s = next(iter(self._groups[group].items()))
         return member if at_s <= since_s else None
-
-    def oldest_of_largest(self, since_s: float) -> C | None:
-        """Return `oldest` of the largest group. Of groups of the same size, use the one that changed longest ago."""
-        return self.oldest(next(iter(self._by_size[self._largest])), since_s) if self._largest else None
 
     def _resized(self, group: Hashable, before: int, after: int) -> None:
         by_size = self._by_size

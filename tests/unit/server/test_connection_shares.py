@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.server.connection_shares import ADDRESSES, IDLE_S, ConnectionShares, UnfinishedHeads
+from gatepass.server.connection_shares import IDLE_S, ConnectionShares, UnfinishedHeads
 from tests.memory import traced_memory
 
-UNAUTHENTICATED = 20
-OF_ONE_ADDRESS = UNAUTHENTICATED // ADDRESSES
 CLIENT = "192.0.2.7"
 
 
 @pytest.mark.parametrize("is_behind_proxy", [False, True])
-def test_one_address_has_its_share_directly_and_through_a_proxy(is_behind_proxy):
-    shares: ConnectionShares[int] = ConnectionShares(100, UNAUTHENTICATED, 1)
-    closed = []
-    for connection in range(2 * OF_ONE_ADDRESS):
-        now_s = connection * 2 * IDLE_S
-        closed += shares.connect(connection, None if is_behind_proxy else CLIENT, now_s)
-        shares.begin_unauthenticated(connection, now_s)
-        closed += shares.end_unauthenticated(connection, CLIENT, now_s)
-    assert closed == list(range(OF_ONE_ADDRESS))
-    assert len(shares) == OF_ONE_ADDRESS
+def test_the_oldest_of_the_address_with_the_most_closes_directly_and_behind_a_proxy(is_behind_proxy):
+    shares: ConnectionShares[int] = ConnectionShares(10, 4, 1)
+    for connection, address in enumerate(["198.51.100.1", *[CLIENT] * 14]):
+        assert shares.connect(connection, None if is_behind_proxy else address, 0.0) == []
+        shares.begin_unauthenticated(connection, 0.0)
+        shares.end_unauthenticated(connection, address, 0.0)
+    closed = [one for new in range(15, 20) for one in shares.connect(new, "203.0.113.1", 100 * IDLE_S)]
+    assert closed == [1, 2, 3, 4, 5]
+    assert len(shares) == 15
 
 
 def test_addresses_that_have_left_take_no_memory():
