@@ -286,7 +286,7 @@ def one_of_each() -> Metrics:
     metrics.waited_for_connection("chat", 0.1)
     message = AccessRecord("id", "POST", "/mcp/search", "mcp", "ragflow", outcome="ok")
     message.mcp_method, message.mcp_tool = "tools/call", "find"
-    metrics.of_mcp().count(message, "mcp/search")
+    metrics.of_mcp().count(message, "mcp/search", exists=True)
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)
     return metrics

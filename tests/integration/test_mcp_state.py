@@ -477,13 +477,23 @@ async def test_a_client_that_has_its_response_may_close_the_stream(message, piec
     assert (line["outcome"], line["status"], f'outcome="{outcome}"' in metrics) == (outcome, 200, True)
 
 
-async def test_invented_tools_do_not_become_labels_without_end():
-    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream)) as gp:
+NO_TOOL = {"jsonrpc": "2.0", "id": "call-1", "error": {"code": -32602, "message": "no such tool"}}
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_invented_tools_do_not_become_labels(is_stream):
+    def answer(request: Received) -> list[Send]:
+        found = {"jsonrpc": "2.0", "id": "call-1", "result": {}} if b"invented" not in request.body else NO_TOOL
+        return [Send(stream(event(found)) if is_stream else reply(found))]
+
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream)) as gp:
         for number in range(250):
             await post(gp, {**CALL, "params": {"name": f"invented-{number}"}}).answer()
+        await post(gp, {**CALL, "params": {"name": "find"}}).answer()
         metrics = gp.state.metrics.exposition().decode()
-    assert metrics.count('gatepass_mcp_messages_total{method="tools/call"') == 201
-    assert 'tool="other"' in metrics
+    assert "invented" not in metrics
+    assert metrics.count('gatepass_mcp_messages_total{method="tools/call"') == 2
+    assert 'tool="find"' in metrics
 
 
 PLANTED = {

@@ -55,6 +55,11 @@ class _Named(msgspec.Struct, gc=False):
     uri: msgspec.Raw = _ABSENT
 
 
+class _Result(msgspec.Struct, gc=False):
+    is_error: Any = msgspec.field(name="isError", default=False)
+
+
+_RESULT = msgspec.json.Decoder(_Result)
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _NAMED = msgspec.json.Decoder(_Named)
 _TEXT = msgspec.json.Decoder(str)
@@ -102,7 +107,7 @@ def read_message(body: bytes) -> McpMessage:
     except _UNREADABLE_ERRORS:
         return UNREADABLE
     # a server that reads the first of two methods must not execute a call that counts as a read or a waiting stream
-    if (method in READS or method == LISTEN) and [member.name for member in top_members(body)].count("method") > 1:
+    if (method in READS or method == LISTEN) and not _names_once(body, "method"):
         return UNREADABLE
     if _size(found.id) > LONGEST_ID_BYTES:  # no error could answer it
         return McpMessage("unreadable", method[:LONGEST_NAME_CHARS])
@@ -121,17 +126,29 @@ def is_response(data: bytes, request: McpMessage) -> bool:
     )
 
 
-def repeats_stale(message: McpMessage, repeat: Collection[str]) -> bool:
-    """Whether `message` may be sent again after a reused connection closed without an answer.
+def has_result(data: bytes) -> bool:
+    """Whether `data` is a response with a result that is no error of a tool."""
+    try:
+        return not _RESULT.decode(_ENVELOPE.decode(data).result).is_error
+    except _UNREADABLE_ERRORS:  # no result, or not an object
+        return False
 
-    `repeat` lists the tools that may run twice.
+
+def repeats_failed(message: McpMessage, body: bytes, repeat: Collection[str]) -> bool:
+    """Whether `message` may be sent again after a failure, although the server may have executed it.
+
+    `repeat` lists the tools that may run twice. False if `body` has a second method, params or name, which the server
+    could read.
     """
-    return message.method in READS or repeats_failed(message, repeat)
+    if message.method != "tools/call" or message.name not in repeat or not _names_once(body, "method", "params"):
+        return False
+    return _names_once(bytes(_ENVELOPE.decode(body).params), "name")
 
 
-def repeats_failed(message: McpMessage, repeat: Collection[str]) -> bool:
-    """Whether `message` may be sent again after a failure, although the server may have executed it."""
-    return message.method == "tools/call" and message.name in repeat
+def _names_once(text: bytes, *names: str) -> bool:
+    """Whether no member of the object `text` repeats one of `names`, for parsers that ignore case too."""
+    members = [folded(member.name) for member in top_members(text)]
+    return all(members.count(name) <= 1 for name in names)
 
 
 def check_message(body: bytes, headers: Headers, allowed: McpAllowed) -> McpMessage:

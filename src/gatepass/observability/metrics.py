@@ -457,7 +457,7 @@ class Metrics(Observer):
             return
         series.attempts += attempt.requests
         if access.mcp_method and attempt.requests:
-            self.of_mcp().count(access, attempt.upstream)
+            self.of_mcp().count(access, attempt.upstream, exists=attempt.mcp_exists)
         earlier = attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts += earlier.requests
@@ -583,29 +583,33 @@ class Metrics(Observer):
 
 
 MOST_MCP_NAMES = 200
-"""The methods, and the tools, that have a label of their own: clients may invent names."""
+"""The methods and tools of one server that have a label of their own."""
 
 
 class McpMetrics:
-    """Counts the messages that were sent to MCP servers. Made for the first one."""
+    """Counts the messages that were sent to MCP servers. Made for the first one.
+
+    Clients may invent methods and tools: they have the label OTHER until the server has executed them.
+    """
 
     def __init__(self, registry: CollectorRegistry, mask: Callable[[str], str]) -> None:
         self._mask = mask
         self._messages = Counts(registry, "gatepass_mcp_messages_total", ("upstream", "method", "tool", "outcome"))
-        self._methods: dict[str, str] = {}
-        self._tools: dict[str, str] = {}
+        self._names: dict[str, dict[str, str]] = {}
 
-    def count(self, access: AccessRecord, upstream: str) -> None:
-        method = self._shown(self._methods, access.mcp_method)
-        tool = self._shown(self._tools, access.mcp_tool) if access.mcp_tool else NONE
-        self._messages.add((upstream, method, tool, access.outcome))
+    def count(self, access: AccessRecord, upstream: str, *, exists: bool) -> None:
+        names, tool = self._names.setdefault(upstream, {}), access.mcp_tool
+        method = access.mcp_method if tool else self._shown(names, access.mcp_method, exists=exists)
+        self._messages.add(
+            (upstream, method, self._shown(names, tool, exists=exists) if tool else NONE, access.outcome)
+        )
 
-    def _shown(self, known: dict[str, str], name: str) -> str:
-        """Return `name` without secrets, or OTHER if it is not one of the first MOST_MCP_NAMES."""
-        if (shown := known.get(name)) is None:
-            if len(known) >= MOST_MCP_NAMES:
+    def _shown(self, names: dict[str, str], name: str, *, exists: bool) -> str:
+        """Return `name` without secrets and control characters; OTHER if it is unknown, or above MOST_MCP_NAMES."""
+        if (shown := names.get(name)) is None:
+            if not exists or len(names) >= MOST_MCP_NAMES:
                 return OTHER
-            shown = known[name] = self._mask(name)
+            shown = names[name] = "".join(char if char.isprintable() else "\ufffd" for char in self._mask(name))
         return shown
 
 

@@ -33,13 +33,16 @@ from gatepass.mcp.errors import McpProtocol, name_settings
 from gatepass.mcp.headers import request_headers
 from gatepass.mcp.message import (
     LISTEN,
+    NOTIFICATIONS,
+    READS,
+    REQUESTS,
     UNREADABLE,
     McpMessage,
     check_message,
+    has_result,
     is_response,
     read_message,
     repeats_failed,
-    repeats_stale,
 )
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.protocols.error_objects import error_headers
@@ -236,8 +239,8 @@ async def _relay_message(
     operation, caller = _OPERATIONS[client_request.method], context.caller.name
     call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
     attempt = Attempt.begin(state, (server.target,), call, PLAIN, context.memory, context.access)
-    attempt.repeats_stale = repeats_stale(exchange.message, server.repeat) or request.method == "GET"
-    attempt.repeats_failed = repeats_failed(exchange.message, server.repeat)
+    attempt.repeats_failed = repeats_failed(exchange.message, request.body, server.repeat)
+    attempt.repeats_stale = attempt.repeats_failed or exchange.message.method in READS or request.method == "GET"
     reply = await send_with_retries(attempt, _try_message, exchange)
     attempt, response = context.attempt or attempt, reply.response
     try:
@@ -277,6 +280,8 @@ class _McpReply(Hidden):
 async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
     """Send the request once, and check the head of the reply. Raises the error of a reply that is none of MCP."""
     exchange.context.attempt = attempt
+    message = exchange.message
+    attempt.record.mcp_exists = message.method != "tools/call" and message.method in REQUESTS | NOTIFICATIONS
     try:
         response = await send(attempt, exchange.request)
         try:
@@ -377,6 +382,7 @@ async def _relay_whole(
     if not body:
         headers = [field for field in headers if field[0] != b"content-type"]
         response.finish()  # a 202 may have a text, which no client reads
+    attempt.record.mcp_exists = attempt.record.mcp_exists or len(body) > LAST_EVENTS_BYTES or has_result(body)
     attempt.end(COMPLETE)
     await client_response.send(status, headers, body)
 
@@ -470,6 +476,7 @@ async def _relay_stream(
             attempt.end(COMPLETE)
     finally:
         keep_alive.stop()
+        attempt.record.mcp_exists = attempt.record.mcp_exists or (events.has_response and events.has_result)
 
 
 class PassedEvents(EventStream):
@@ -478,7 +485,16 @@ class PassedEvents(EventStream):
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    __slots__ = ("_begins", "_filtered", "_has_response", "_last", "_last_bytes", "_last_events", "_request")
+    __slots__ = (
+        "_begins",
+        "_filtered",
+        "_has_response",
+        "_last",
+        "_last_bytes",
+        "_last_events",
+        "_request",
+        "has_result",
+    )
 
     def __init__(
         self,
@@ -494,7 +510,7 @@ class PassedEvents(EventStream):
         self._begins: Callable[[], None] | None = begins
         self._last = b"\n\n"
         self._request = request
-        self._has_response = False
+        self._has_response = self.has_result = False
         self._last_events: list[bytes] = []
         self._last_bytes = 0
 
@@ -510,11 +526,11 @@ class PassedEvents(EventStream):
     def has_response(self) -> bool:
         """Whether the response passed. Events above LAST_EVENTS_BYTES together are taken for it."""
         if not self._has_response and self._request is not None and self.is_between_events:
-            events = split_events(b"".join(self._last_events))
-            is_large = self._last_bytes > LAST_EVENTS_BYTES
-            self._has_response = is_large or any(
-                is_response(parse_event(block).data or b"", self._request) for block in events
-            )
+            self.has_result = self._has_response = self._last_bytes > LAST_EVENTS_BYTES
+            for block in split_events(b"".join(self._last_events)):
+                data = parse_event(block).data or b""
+                if is_response(data, self._request):
+                    self._has_response, self.has_result = True, has_result(data)
         return self._has_response
 
     def feed(self, piece: bytes = b"") -> bytes:

@@ -19,9 +19,9 @@ from gatepass.mcp.message import (
     UNREADABLE,
     McpMessage,
     check_message,
+    has_result,
     read_message,
     repeats_failed,
-    repeats_stale,
 )
 
 LISTS = McpAllowed(tools=("find", "read_*"), prompts=("greet",), resources=("file:///docs/*", "mem://a"))
@@ -251,14 +251,41 @@ def test_no_parser_reads_a_tool_that_is_not_allowed(members: list[tuple[str, str
     assert msgspec.json.decode(text)["params"]["name"] == read["name"]
 
 
-def test_what_may_run_twice() -> None:
-    listed, other = read_message(call("find")), read_message(call("drop"))
-    read = read_message(body(id=1, method="tools/list"))
-    assert [repeats_stale(message, ["find"]) for message in (listed, other, read, UNREADABLE)] == [
-        *(True, False),
-        *(True, False),
-    ]
-    assert [repeats_failed(message, ["find"]) for message in (listed, other, read)] == [True, False, False]
+CALL_TWICE = b'{"id":1,"method":"tools/call","params":{"name":"find"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "is_repeated"),
+    [
+        (CALL_TWICE, True),
+        (call("drop"), False),
+        (CALL_TWICE.replace(b"}}", b',"arguments":{"name":"drop"}}}'), True),
+        (CALL_TWICE.replace(b'"find"', b'"drop","name":"find"'), False),
+        (CALL_TWICE.replace(b'"find"', b'"find","Name":"drop"'), False),
+        (CALL_TWICE.replace(b'"params"', b'"params":{"name":"drop"},"params"'), False),
+        (CALL_TWICE.replace(b'"params"', b'"PARAMS":{"name":"drop"},"params"'), False),
+        (CALL_TWICE.replace(b'"method"', b'"Method":"x","method"'), False),
+        (body(id=1, method="tools/list"), False),
+        (b"[]", False),
+    ],
+)
+def test_a_call_that_names_one_tool_may_run_twice(text: bytes, is_repeated: bool) -> None:
+    assert repeats_failed(read_message(text), text, ["find"]) is is_repeated
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        (b'{"id":1,"result":{"content":[]}}', True),
+        (b'{"id":1,"result":{"content":[],"isError":false}}', True),
+        (b'{"id":1,"result":{"content":[],"isError":true}}', False),
+        (b'{"id":1,"error":{"code":-32602}}', False),
+        (b'{"id":1,"result":null}', False),
+        (b"<html>", False),
+    ],
+)
+def test_a_result_that_is_no_error(text: bytes, has: bool) -> None:
+    assert has_result(text) is has
 
 
 @pytest.mark.parametrize("field", [b"mcp-method", b"mcp-name"])

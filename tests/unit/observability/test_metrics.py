@@ -333,16 +333,26 @@ async def test_many_series_are_formatted_while_the_event_loop_runs():
     assert scrape.result().count(b'outcome="ok"') >= MAX_SERIES
 
 
-def test_a_name_that_a_client_chose_has_no_secret_and_a_message_without_a_tool_has_none():
-    def message(method: str, tool: str) -> AccessRecord:
-        return AccessRecord("id", "POST", "/mcp/s", "mcp", mcp_method=method, mcp_tool=tool, outcome="ok")
-
+def test_names_that_clients_choose_become_labels_after_the_server_has_executed_them():
     messages = McpMetrics(registry := CollectorRegistry(), lambda name: name.replace("s3cret", "***"))
+
+    def count(method: str, tool: str = "", upstream: str = "mcp/s", *, exists: bool = True) -> None:
+        access = AccessRecord("id", "POST", "/mcp/s", "mcp", mcp_method=method, mcp_tool=tool, outcome="ok")
+        messages.count(access, upstream, exists=exists)
+
+    for number in range(MOST_MCP_NAMES):
+        count(f"invented-{number}", exists=False)
+        count("tools/call", f"invented-{number}", exists=False)
     for number in range(MOST_MCP_NAMES + 1):
-        messages.count(message("tools/call", f"s3cret-{number}"), "mcp/s")
-    messages.count(message("tools/list", ""), "mcp/s")
+        count("tools/call", f"s3cret-{number}")
+    count("tools/call", "s3cret-0", exists=False)
+    count("tools/list", upstream="mcp/t")
+    count("tools/call", "\x1b[2J\0\u202edrop", "mcp/t")
     text = generate_latest(registry).decode()
     assert "s3cret" not in text
-    assert 'tool="***-0"' in text
-    assert 'tool="other"' in text
-    assert text.count('tool="none"') >= 1
+    assert "invented" not in text
+    assert text.isprintable() or all(char.isprintable() or char == "\n" for char in text)
+    labels = 'method="tools/call",outcome="ok",tool="%s",upstream="mcp/s"'
+    assert f"{{{labels % '***-0'}}} 2.0" in text
+    assert f"{{{labels % 'other'}}} {MOST_MCP_NAMES + 1}.0" in text
+    assert 'method="tools/list",outcome="ok",tool="none",upstream="mcp/t"' in text
