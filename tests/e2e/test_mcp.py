@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import socket
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -38,6 +41,7 @@ from tests.e2e.servers import (
     CLIENT_SECRET,
     KEY,
     ONE_LATE,
+    ROOT,
     TOKEN_LIFE_S,
     VIEWER,
     Issuer,
@@ -112,6 +116,15 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             tours = {client.name: pool.submit(tour, client, f"{url}/mcp/tools", server, TOUR_S) for client in CLIENTS}
             yield Setup(url, server, process, tours)
+
+
+def test_the_curl_of_the_page_lists_the_tools(setup: Setup):
+    page = (ROOT / "docs" / "mcp.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```sh\n(curl .*?)```", page, re.DOTALL)
+    command = command.replace("http://localhost:8080/mcp/search", setup.mcp)
+    environment = {"PATH": os.environ["PATH"], "KEY": KEY, "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=30, check=True)
+    assert "echo" in {tool["name"] for tool in json.loads(done.stdout)["result"]["tools"]}
 
 
 @pytest.mark.parametrize("key", [None, "no-key-of-gatepass"])

@@ -209,12 +209,14 @@ WITH_MCP = (
     ),
     replace(
         _CODEX,
+        arguments=("exec", "--skip-git-repo-check", PROMPT),
         files={
             ".codex/config.toml": _CODEX.files[".codex/config.toml"]
             + """
 [mcp_servers.tools]
 url = "@URL@/mcp/tools"
 bearer_token_env_var = "LLM_API_KEY"
+default_tools_approval_mode = "approve"
 """
         },
     ),
