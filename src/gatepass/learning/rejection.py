@@ -19,7 +19,7 @@ from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.types import FINAL_CODES, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
-"""Limit on the body to compare, which takes up to 50 ms, in a thread. Above a limit, only `code` and `param` are used."""
+"""Limit on the body to compare, in a thread for up to 50 ms. Above a limit, only `code` and `param` are used."""
 MOST_ESCAPES = 10_000
 """Limit on the characters in the compared texts of one request that may begin an escape."""
 MOST_SEPARATORS = 40_000
