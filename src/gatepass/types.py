@@ -159,9 +159,10 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
 
 
 class RuleEdit(msgspec.Struct, frozen=True, gc=False):
-    """What one rule changed at one place of a request, without a value.
+    """What one rule changed at one place of a request, without a text.
 
-    A kind is the first character of the JSON value (see `JsonValue.kind` in normalize/json_editor.py), "" for no value.
+    `before` and `after` are a boolean, null or a number of up to 32 characters as it is: these are no secrets. Of every
+    other JSON value they are the first character, and "" for no value.
     """
 
     rule: str

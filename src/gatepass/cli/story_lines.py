@@ -173,6 +173,7 @@ def token_note(token: Story) -> str:
     parts = [] if age_s is None else [f"fetched {age_s:.0f} s before"]
     parts += [] if left_s is None else [f"{left_s:.0f} s left"]
     parts += [f"waited {duration(wait_s)}"] if wait_s else []
+    parts += [f"waited {duration(token['renewal_s'])} for a new one"] if token.get("renewal_s") else []
     return ", ".join(parts) or "sent"
 
 
@@ -210,6 +211,8 @@ def error_lines(story: Story) -> Iterator[str]:
         return
     hop = error["hop"] or "gatepass"
     yield from wrapped(error["message"] or "No message.")
+    if (retry_after_s := error.get("retry_after_s")) is not None:
+        yield f"  It asks the client to wait {retry_after_s:.3g} s."
     action, command = error.get("action") or "", next_command(hop, story["model"])
     if action:
         yield from wrapped(action, "  What to do: ", "    ")
@@ -303,6 +306,10 @@ def _edit(edit: Story) -> Iterator[str]:
     path, before, after, moved_to = edit["path"], edit.get("before"), edit.get("after"), edit.get("moved_to")
     if "after_text" in edit:
         before, after = edit["before_text"], edit["after_text"]
+    shown = [one.get("value") if isinstance(one, Mapping) else one for one in (before, after)]
+    if moved_to is None and None not in shown:
+        yield cut(f"    {path}: {shown[0]} → {shown[1]}", WIDTH)
+        return
     if before is not None:
         yield coloured(cut(f"    - {path}: {_value(before)}", WIDTH), "red")
     if after is not None:
@@ -315,6 +322,8 @@ def _value(value: Any) -> str:
     """Describe one side of an edit: `array, 117 KiB`."""
     if not isinstance(value, Mapping):
         return str(value)
+    if "value" in value:
+        return str(value["value"])
     size_bytes = value.get("size_bytes")
     return ", ".join(filter(None, (str(value.get("type") or ""), "" if size_bytes is None else size(size_bytes))))
 
@@ -354,6 +363,9 @@ def phases(story: Story) -> Iterator[Phase]:
         if head_s is not None:
             until_s = (attempt["began_s"] or 0.0) + head_s
             yield Phase(f"{label}upstream, until head", at_s, max(0.0, until_s - at_s))
+            if renewal_s := (attempt["token"] or {}).get("renewal_s"):
+                yield Phase(f"{label}new token", until_s, renewal_s)
+                until_s += renewal_s
             if end_s is not None and end_s > until_s:
                 yield Phase(f"{label}upstream, rest", until_s, end_s - until_s)
         elif upstream_s:

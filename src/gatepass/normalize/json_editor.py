@@ -39,6 +39,13 @@ class JsonValue:
         return chr(self._new[0][0] if self._new else self._scanner.text[self._start])
 
     @property
+    def plain(self) -> str:
+        """A boolean, null or a number of up to 32 characters; `kind` of every other value."""
+        if (kind := self.kind) in '{["' or self.written_bytes > PLAIN_BYTES:
+            return kind
+        return self.text.decode()
+
+    @property
     def text(self) -> bytes:
         return b"".join(self.pieces())
 
@@ -108,6 +115,7 @@ def _new_value(new: tuple[Piece, ...]) -> JsonValue:
     return JsonValue(_NO_TEXT, 0, 0, new)
 
 
+PLAIN_BYTES = 32
 NAME_CHARS = 100
 """A longer name of a member is not shown. It is not cut, because the beginning of a secret would not be masked."""
 
@@ -120,9 +128,9 @@ def _edit(rule: str, path: str, change: _Change) -> RuleEdit:
     return RuleEdit(
         rule,
         _below(path, place),
-        "" if before is None else before.kind,
+        "" if before is None else before.plain,
         0 if before is None else before.written_bytes,
-        "" if after is None else after.kind,
+        "" if after is None else after.plain,
         0 if after is None else after.size_bytes,
         _below(path, new_name) if new_name else "",
     )

@@ -245,15 +245,7 @@ class Capture(Observer):
         if captured is None and access in self._bodies and settings.matches(access.model, access.caller):
             captured = self._begin(access)  # it was refused before it was sent
         if captured is not None:
-            captured.ended = InspectedRequest(
-                access,
-                request.attempt,
-                request.arrived_s,
-                request.body_s,
-                request.duration_s,
-                request.first_byte_s,
-                request.added_s,
-            )
+            captured.ended = InspectedRequest.of(request)
         self._bodies.pop(access, None)
 
     def _running(self, attempt: AttemptRecord) -> CapturedRequest | None:

@@ -42,7 +42,25 @@ class InspectedRequest(msgspec.Struct, frozen=True, eq=False):
     added_s: float | None
     gave_up: bool = False
     """gatepass closed the client's connection, because the client did not read."""
+    retry_after_s: float | None = None
+    """How long the error asks the client to wait."""
     size_bytes: int = 0
+
+    @classmethod
+    def of(cls, request: RequestRecord, size_bytes: int = 0) -> InspectedRequest:
+        """Return `request` without its error."""
+        return cls(
+            request.access,
+            request.attempt,
+            request.arrived_s,
+            request.body_s,
+            request.duration_s,
+            request.first_byte_s,
+            request.added_s,
+            request.gave_up,
+            None if request.error is None else request.error.retry_after_s,
+            size_bytes,
+        )
 
 
 class Inspector(Observer):
@@ -64,17 +82,7 @@ class Inspector(Observer):
             size_bytes = _size_bytes(access, attempt)
         elif attempt is not None and attempt.arrivals is not None:
             size_bytes += TIMELINE_BYTES
-        entry = InspectedRequest(
-            access,
-            attempt,
-            request.arrived_s,
-            request.body_s,
-            request.duration_s,
-            request.first_byte_s,
-            request.added_s,
-            request.gave_up,
-            size_bytes,
-        )
+        entry = InspectedRequest.of(request, size_bytes)
         if not access.caller:
             self._anonymous.append(entry)
             return

@@ -108,6 +108,8 @@ class AttemptRecord(msgspec.Struct, eq=False):
     """The message of the error that ended it. It may quote the upstream, and is not masked yet."""
     status: int | None = None
     """The HTTP status of the reply."""
+    retry_after_s: float | None = None
+    """How long the error that ended it asks to wait."""
     requests: int = 0
     """1 if the request was sent. For a split call the sum over its parts."""
     parts: tuple[AttemptRecord, ...] = ()

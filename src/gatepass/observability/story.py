@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import UpstreamErrorReply, kind_of
+from gatepass.errors import TokenUnavailable, UpstreamErrorReply, kind_of
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
-from gatepass.observability.observer import AccessRecord, AttemptRecord
+from gatepass.observability.observer import AttemptRecord
 from gatepass.types import MCP_UPSTREAM, RuleEdit, url_setting_of
 
 SUMMARY_FIELDS = (
@@ -103,22 +103,25 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
     """Return the whole story of `request`. Times are seconds since it arrived."""
     access = request.access
     attempts = [*attempts_of(request.attempt)][::-1]
+    token_wait_s = sum(one.token_wait_s for one in attempts)
+    # the wait for a token is the time of the credential
+    added_s = None if request.added_s is None else max(0.0, request.added_s - token_wait_s)
     return {
         **summary_of(request, now_s, wall_s, mask),
         "method": access.method,
         "peer": access.peer,
         "user_agent": mask(access.user_agent),
         "closed_by": closed_by(request),
-        "error": _error_of(access, request.attempt, mask),
+        "error": _error_of(request, mask),
         "attempts": [_attempt(one, request.arrived_s, now_s, mask) for one in attempts],
         "not_tried": [
             {"upstream": one.upstream, "model": one.model} for one in (attempts[-1].not_tried if attempts else ())
         ],
         "timings": {
             "body_s": _rounded(request.body_s),
-            "token_wait_s": _rounded(sum(one.token_wait_s for one in attempts)),
+            "token_wait_s": _rounded(token_wait_s),
             "upstream_s": _rounded(sum(one.upstream_s for one in attempts)),
-            "added_s": _rounded(request.added_s),
+            "added_s": _rounded(added_s),
             "first_byte_s": _rounded(request.first_byte_s),
             "duration_s": _rounded(request.duration_s),
         },
@@ -150,7 +153,8 @@ def closed_by(request: InspectedRequest) -> str | None:
     return "upstream" if is_upstreams else "gatepass"
 
 
-def _error_of(access: AccessRecord, last: AttemptRecord | None, mask: Mask) -> dict[str, Any] | None:
+def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
+    access, last = request.access, request.attempt
     if access.code is None:
         return None
     credential = "" if last is None or last.token is None else last.token.credential
@@ -158,6 +162,7 @@ def _error_of(access: AccessRecord, last: AttemptRecord | None, mask: Mask) -> d
         "code": access.code,
         "hop": access.hop,
         "message": mask(access.reason or ""),
+        "retry_after_s": _rounded(request.retry_after_s),
         "kind": _kind(access.code, access.hop),
         "action": action_of(access.code, access.hop or "", model=mask(access.model), credential=credential),
         "page": f"{ERROR_PAGE}#{_kind(access.code, access.hop)}",
@@ -200,6 +205,8 @@ def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) 
         "code": record.code,
         "reason": _masked(record.reason, mask),
         "status": record.status,
+        "retry_after_s": _rounded(record.retry_after_s),
+        "reached": record.code != TokenUnavailable.code or record.status is not None,
         "began_s": _rounded(record.began_s - arrived_s),
         "duration_s": _rounded(record.duration_s) if record.outcome else None,
         "requests": record.requests,
@@ -226,6 +233,9 @@ def _token(record: AttemptRecord) -> dict[str, Any] | None:
     token = record.token
     if token is None:
         return None
+    renewal_s = 0.0
+    if record.outcome == "token_rejected" and record.head_s is not None:
+        renewal_s = min(record.token_wait_s, max(0.0, record.duration_s - record.head_s))
     age_s = left_s = None
     if token.sent_s is not None and token.lifetime_s is not None:
         age_s = token.sent_s - token.requested_s
@@ -234,7 +244,8 @@ def _token(record: AttemptRecord) -> dict[str, Any] | None:
         "credential": token.credential,
         "age_s": _rounded(age_s),
         "left_s": _rounded(left_s),
-        "wait_s": _rounded(record.token_wait_s),
+        "wait_s": _rounded(record.token_wait_s - renewal_s),
+        "renewal_s": _rounded(renewal_s),
     }
 
 
@@ -282,8 +293,12 @@ KINDS: Mapping[str, str] = MappingProxyType(
 
 
 def _edit(edit: RuleEdit, mask: Mask) -> dict[str, Any]:
-    def value(kind: str, size_bytes: int) -> dict[str, Any] | None:
-        return {"type": KINDS.get(kind, "number"), "size_bytes": size_bytes} if kind else None
+    def value(plain: str, size_bytes: int) -> dict[str, Any] | None:
+        if not plain:
+            return None
+        kind = KINDS.get(plain[:1], "number")
+        is_shown = kind in ("boolean", "number", "null") and len(plain) == size_bytes
+        return {"type": kind, "size_bytes": size_bytes, **({"value": mask(plain)} if is_shown else {})}
 
     return {
         "rule": mask(edit.rule),

@@ -159,6 +159,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         if outcome is not COMPLETE:
             if isinstance(error, GatepassError):
                 record.code, record.reason = stable_code(error), error.message
+                record.retry_after_s = error.retry_after_s
             self._discard(outcome)
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)

@@ -390,6 +390,22 @@ def test_a_change_without_knowledge_of_its_paths_is_named():
     assert plain(change_lines(story())) == []
 
 
+def test_a_boolean_is_shown_as_it_was_and_is():
+    values = {"before": {"type": "boolean", "value": "true"}, "after": {"type": "boolean", "value": "false"}}
+    lines = change_lines(story(attempt(edits=[{"rule": "set=store", "path": "store", **values}])))
+    assert plain(lines) == ["  set=store", "    store: true → false"]
+
+
+def test_the_wait_of_a_limit_is_told():
+    assert "  It asks the client to wait 17 s." in plain(error_lines(story(error={**CUT, "retry_after_s": 17.0})))
+
+
+def test_a_new_token_has_one_bar_after_its_rejection():
+    rejected = attempt(outcome="token_rejected", token={**TOKEN, "renewal_s": 0.9}, head_s=0.1)
+    names = [line.rpartition("  ")[0].rstrip(" █") for line in plain(time_lines(story(rejected)))]
+    assert names[:3] == ["  upstream, until head", "  new token", "  all"]
+
+
 def test_a_moved_value_is_shown_at_both_places():
     moved = {"rule": "images=1", "path": "images[0]", "moved_to": "messages[0].content[1]"}
     values = {"before": {"type": "string", "size_bytes": 1}, "after": {"type": "object", "size_bytes": 157}}

@@ -1,4 +1,4 @@
-"""What is recorded of the changes that rules make: paths, kinds and sizes, never a value."""
+"""What is recorded of the changes that rules make: paths, kinds and sizes, booleans and numbers, never a text."""
 
 import json
 from collections.abc import Iterable
@@ -46,12 +46,12 @@ def test_members_that_are_dropped_set_added_and_renamed():
         Drop(path("tools[].strict")),
         Drop(path("absent")),
     ) == [
-        ("drop=seed", "seed", ("1", 5), NONE, ""),
-        ("set=n", "n", ("1", 1), ("n", 4), ""),
+        ("drop=seed", "seed", ("12345", 5), NONE, ""),
+        ("set=n", "n", ("1", 1), ("null", 4), ""),
         ("default=options.top_k", "options", NONE, ("{", 14), ""),
-        ("default=options.top_k", "options.top_k", NONE, ("0", 4), ""),
-        ("rename=max_tokens>max_completion_tokens", "max_tokens", ("1", 3), ("1", 3), "max_completion_tokens"),
-        ("drop=tools[].strict", "tools[1].strict", ("t", 4), NONE, ""),
+        ("default=options.top_k", "options.top_k", NONE, ("0.25", 4), ""),
+        ("rename=max_tokens>max_completion_tokens", "max_tokens", ("100", 3), ("100", 3), "max_completion_tokens"),
+        ("drop=tools[].strict", "tools[1].strict", ("true", 4), NONE, ""),
     ]
 
 
@@ -73,7 +73,7 @@ def test_messages_that_are_merged_and_moved():
 
 def test_a_later_rule_sees_the_sizes_that_an_earlier_one_left():
     assert edited({"n": 100}, Set(path("n"), b'"long text"'), Drop(path("n"))) == [
-        ("set=n", "n", ("1", 3), ('"', 11), ""),
+        ("set=n", "n", ("100", 3), ('"', 11), ""),
         ("drop=n", "n", ('"', 11), NONE, ""),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from gatepass.observability.arrivals import Arrivals
@@ -144,6 +145,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "message": "the token *** was refused",
         "kind": "upstream_auth",
         "page": "docs/reference/errors.md#upstream_auth",
+        "retry_after_s": None,
     }
     assert "sk-secret" not in str(story)
 
@@ -173,7 +175,7 @@ def test_a_story_has_the_times_of_the_token_and_of_the_connection():
     record.not_tried = (Target("b"), Target("c", "m2"))
     story = story_of(request(access(), record), 110.0, 0.0, str)
     attempt = story["attempts"][0]
-    assert attempt["token"] == {"credential": "corp", "age_s": 83.0, "left_s": 157.0, "wait_s": 2.0}
+    assert attempt["token"] == {"credential": "corp", "age_s": 83.0, "left_s": 157.0, "wait_s": 2.0, "renewal_s": 0.0}
     assert [attempt[name] for name in ("pool_wait_s", "connect_s", "head_s")] == [0.25, 0.5, 3.5]
     assert story["not_tried"] == [{"upstream": "b", "model": None}, {"upstream": "c", "model": "m2"}]
 
@@ -187,9 +189,42 @@ def test_what_is_not_known_of_a_token_is_null():
     ]
     assert tokens == [
         None,
-        {"credential": "corp", "age_s": None, "left_s": None, "wait_s": 1.0},
-        {"credential": "fixed", "age_s": None, "left_s": None, "wait_s": 0.0},
+        {"credential": "corp", "age_s": None, "left_s": None, "wait_s": 1.0, "renewal_s": 0.0},
+        {"credential": "fixed", "age_s": None, "left_s": None, "wait_s": 0.0, "renewal_s": 0.0},
     ]
+
+
+def test_the_wait_for_a_token_is_the_time_of_its_credential_alone():
+    """Before a request is sent, and after its rejection: gatepass added neither."""
+    record = AttemptRecord("one", "chat", "m", "a", outcome="token_rejected", token=SentToken("corp"))
+    record.token_wait_s, record.head_s, record.duration_s = 10.5, 1.0, 11.0
+    ended = replace(request(access(), record), added_s=10.502)
+    story = story_of(ended, 110.0, 0.0, str)
+    assert story["timings"]["added_s"] == 0.002
+    assert [story["attempts"][0]["token"][name] for name in ("wait_s", "renewal_s")] == [0.5, 10.0]
+
+
+def test_an_error_has_the_wait_that_it_asks_for():
+    record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", code="upstream_error", retry_after_s=17.0)
+    limited = access(code="rate", hop="upstream:a", outcome="error", reason="Slow down.")
+    story = story_of(replace(request(limited, record), retry_after_s=17.0), 110.0, 0.0, str)
+    assert (story["error"]["retry_after_s"], story["attempts"][0]["retry_after_s"]) == (17.0, 17.0)
+
+
+@pytest.mark.parametrize(
+    ("plain", "size_bytes", "value"), [("true", 4, "true"), ("12345", 5, "12345"), ("1", 40, None), ('"', 9, None)]
+)
+def test_booleans_and_numbers_are_shown_and_texts_are_not(plain: str, size_bytes: int, value: str | None):
+    record = AttemptRecord("one", "chat", "m", "a", edits=RuleEdits((RuleEdit("r", "p", plain, size_bytes),)))
+    (edit,) = story_of(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
+    assert edit["before"].get("value") == value
+
+
+def test_an_upstream_that_no_token_led_to_was_not_reached():
+    sent = AttemptRecord("one", "chat", "m", "a", outcome="complete", status=200)
+    failed = AttemptRecord("one", "chat", "m", "b", outcome="nothing_written", code="token_unavailable")
+    attempts = story_of(request(access(), sent, failed), 110.0, 0.0, str)["attempts"]
+    assert [one["reached"] for one in attempts] == [True, False]
 
 
 def test_texts_of_an_attempt_are_masked():

@@ -82,6 +82,7 @@ def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
         "draining": state.in_flight.draining,
         "ready": state.ready,
         "capture": state.capture.state(),
+        "store": None if state.store is None else state.store.health.shown(now_s),
         "slices": [msgspec.to_builtins(one) for one in traffic.slices(wall_s)],
     }
 
@@ -102,7 +103,13 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
         "ready": any(part["ready"] for part in parts),
         "series": series(totals, wall_s),
         "capture": merged_states(part["capture"] for part in parts),
+        # of the process that sees the worst, because one may lose the store alone
+        "store": min((part["store"] for part in parts), key=_is_well, default=None),
     }
+
+
+def _is_well(store: Mapping[str, Any] | None) -> bool:
+    return store is None or store["state"] == "up"
 
 
 def _grouped(found: Iterable[Mapping[str, Any]]) -> list[list[Any]]:

@@ -26,9 +26,16 @@ def part(**fields: Any) -> dict[str, Any]:
         "draining": False,
         "ready": True,
         "slices": [],
+        "store": None,
         "capture": {**capture, "held_bytes": 0, "captured": 0},
         **fields,
     }
+
+
+def test_the_store_is_that_of_the_process_that_lost_it():
+    stores = [{"state": state} for state in ("up", "down", "up")]
+    assert views.overview([part(store=one) for one in stores], 100.0)["store"] == {"state": "down"}
+    assert views.overview([part(), part()], 100.0)["store"] is None
 
 
 def test_a_credential_has_the_life_of_the_token_that_ends_first():

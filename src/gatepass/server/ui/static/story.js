@@ -170,10 +170,10 @@ function way(page, data) {
       && card(failed.slice(11), "token", failed, ["no token for the next credential"]);
     const target = card(upstream, attempt.number > 1 ? `upstream, attempt ${attempt.number}` : "upstream", `upstream:${upstream}`, [
       attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null)),
-    ], upstreamFailed, again ? AGAIN[again]?.[0] ?? again : upstreamFailed && "failed here");
+    ], upstreamFailed, attempt.reached === false ? "not reached" : again ? AGAIN[again]?.[0] ?? again : upstreamFailed && "failed here");
     if (subject) links.push({ key: "subject", from: gate, to: subject, isBad: true });
     if (credential) links.push({ key: `gate ${i}`, from: subject || gate, to: credential, isBad: i === last && failed === `credential:${name}` });
-    links.push({ key: `target ${i}`, from: credential || gate, to: target, isBad: upstreamFailed });
+    if (attempt.reached !== false) links.push({ key: `target ${i}`, from: credential || gate, to: target, isBad: upstreamFailed });
     return el("li.branch", {}, subject ? el("div.chain", {}, subject, credential) : credential || el("span.none"), el("ul.upstreams", {}, el("li", {}, target)));
   });
   // The hop may have no attempt: no token could be fetched, so nothing was sent.
@@ -190,10 +190,11 @@ function way(page, data) {
 }
 
 /** The error, with what to do. */
-function fault({ code, kind = code, hop, message, action }) {
+function fault({ code, kind = code, hop, message, action, retry_after_s: wait = null }) {
   return el("section.problem", {},
     el("h2", {}, `${code} at ${hop ?? "an unknown hop"}`),
     el("p", {}, message),
+    wait !== null && el("p", {}, `It asks the client to wait ${duration(wait)}.`),
     action && el("p", {}, inline(action)),
     el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, `What ${kind} means`)));
 }
@@ -225,7 +226,9 @@ function timeline(data) {
     if (attempt.head_s !== null) {
       const head = Math.max(at, (attempt.began_s ?? 0) + attempt.head_s); // both are rounded
       if (head > at) add(`${nth}until the reply begins`, at, head - at);
-      if (end !== null) add(`${nth}reply${isRunning(data, attempt) ? " until now" : ""}`, head, Math.max(0, end - head), `main ${bad}`);
+      const renewal = attempt.token?.renewal_s ?? 0;
+      if (renewal) add(`${nth}wait for a new token`, head, renewal);
+      else if (end !== null) add(`${nth}reply${isRunning(data, attempt) ? " until now" : ""}`, head, Math.max(0, end - head), `main ${bad}`);
     } else if (end !== null) {
       if (end - at > 0.0005) add(`${nth}no reply${isRunning(data, attempt) ? " yet" : ""}`, at, end - at, bad);
       else if (bars.length) bars.at(-1).mark = bad;
@@ -269,7 +272,7 @@ function changes(data) {
   return [
     ...[...groups.values()].map((group) => el("div.diff", {},
       el("h3", {}, group[0].rule, data.attempts.length > 1 && el("span.kind", {}, ` attempt ${group[0].number}`)),
-      group.flatMap(({ path, before, after, moved_to: target, before_text: from, after_text: to }) => from && to ? el("pre.plus", {}, `${path}: ${from} → ${to}`) : [
+      group.flatMap(({ path, before, after, moved_to: target, before_text: from = before?.value, after_text: to = after?.value }) => from && to && !target ? el("pre.plus", {}, `${path}: ${from} → ${to}`) : [
         before !== null && el("pre.minus", {}, "− ", `${path}: ${described(before)}`),
         (after !== null || target) && el("pre.plus", {}, "+ ", `${target ?? path}: ${after === null ? "moved" : described(after)}`),
       ]))),
@@ -278,8 +281,8 @@ function changes(data) {
   ];
 }
 
-function described({ type, size_bytes: bytes }) {
-  return `${type}, ${size(bytes)}`;
+function described({ type, size_bytes: bytes, value }) {
+  return value ?? `${type}, ${size(bytes)}`;
 }
 
 function attempts(data) {
@@ -295,7 +298,7 @@ function attempts(data) {
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
     [attempt.outcome ?? "running", attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && "on a new connection", attempt.tried?.length ? `learned ${attempt.tried.join(", ")}` : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && "renewed"].filter(Boolean).join(", ") : "–",
-    attempt.connect_s === null ? "pooled" : duration(attempt.connect_s),
+    attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : "pooled",
     duration(attempt.head_s),
     isRunning(data, attempt) ? `${duration(endOf(data, attempt) - attempt.began_s)} until now` : duration(attempt.duration_s),
     attempt.upstream_request_id || "–",
