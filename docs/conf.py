@@ -31,6 +31,8 @@ copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
 
 
+PAIR = re.compile(r"(?=([\u4e00-\u9fff]{2}))")
+"""Each two Chinese characters that follow each other: Chinese has no spaces between words."""
 CHILDREN = {
     "clients/README": ["agents_and_mcp_hosts", "mcp", "clients/*", "concepts/profiles", "model_list"],
     "ragflow": ["guides/ragflow_upstream"],
@@ -55,8 +57,12 @@ CHILDREN = {
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""
 
 
-class SearchWithNumbers(SearchEnglish):
-    """The index of English pages, with numbers such as 401. docs/search.js searches for them."""
+class SearchOfErrors(SearchEnglish):
+    """The index, with numbers such as 401 and pairs of Chinese characters. docs/search.js searches for them."""
+
+    def split(self, text: str) -> list[str]:
+        parts = re.findall(r"[\u4e00-\u9fff]+|[^\W\u4e00-\u9fff]+", text)
+        return [pair for part in parts for pair in (PAIR.findall(part) or [part])]
 
     def word_filter(self, word: str) -> bool:
         return word not in self.stopwords
@@ -69,7 +75,7 @@ def add_children(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n\n{tree}\n```\n"
 
 
-INDEXED = {"reference/http": "## Headers that gatepass adds to a reply", "reference/errors": "## The error object"}
+INDEXED = {"reference/http": "## Headers that gatepass adds to a reply"}
 """Pages that explain headers, each with the section that a search for one of them opens."""
 
 
@@ -80,8 +86,13 @@ def add_index(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] = source[0].replace(section, f"```{{index}} {entries}\n```\n\n{section}", 1)
 
 
+def set_language(_: Sphinx, name: str, __: str, context: dict[str, object], ___: object) -> None:
+    context["language"] = "zh" if name.startswith("zh/") else "en"
+
+
 def setup(app: Sphinx) -> None:
-    """Register the search language in place of Sphinx's own, the children of pages, and the index of headers."""
-    app.add_search_language(SearchWithNumbers)
+    """Register the search, the children and the language of pages, and the index of headers."""
+    app.add_search_language(SearchOfErrors)
     app.connect("source-read", add_children)
     app.connect("source-read", add_index)
+    app.connect("html-page-context", set_language)

@@ -1,4 +1,11 @@
-// Sphinx puts this behind its own search code. Its search ignores numbers, and error texts contain numbers.
+// Sphinx puts this behind its own search code. Its search ignores numbers, and error texts contain numbers. Chinese has no
+// spaces, so each two characters are a word of the index.
+const splitWords = splitQuery;
+splitQuery = (query) =>
+  splitWords(query)
+    .flatMap((word) => word.match(/[\u4e00-\u9fff]+|[^\u4e00-\u9fff]+/g))
+    .flatMap((part) => (/[\u4e00-\u9fff]{2}/.test(part) ? [...part].slice(1).map((end, i) => [...part][i] + end) : [part]));
+
 const parseQuery = Search._parseQuery;
 Search._parseQuery = (query) => {
   const parsed = parseQuery(query);
@@ -7,12 +14,20 @@ Search._parseQuery = (query) => {
     searchTerms.add(number);
     highlightTerms.add(number);
   }
+  localStorage.setItem("sphinx_highlight_terms", [...highlightTerms].join(" ")); // site.js finds the row with them
+  const isChinese = /[\u4e00-\u9fff]/.test(query) || sessionStorage.getItem("language") === "zh";
+  symptoms = isChinese ? "zh/symptoms" : "symptoms";
   return parsed;
 };
 
 // A page whose text has all words of the query gets 5, a page with one of them in a heading 15, and a page whose title is
-// the query 16. The page of symptoms comes directly below the last.
-Scorer.score = ([page, , , , score, , kind]) => (page === "symptoms" && kind === "text" ? 15.5 : score);
+// the query 16. The page of symptoms in the reader's language comes directly below the last. Of equal pages, those in the
+// reader's language come first.
+let symptoms = "symptoms";
+Scorer.score = ([page, , , , score, , kind]) => {
+  if (page === symptoms && kind === "text") return 15.5;
+  return score + (page.startsWith("zh/") === symptoms.startsWith("zh/") ? 0.2 : 0);
+};
 
 // A page must have all words of a query, and a pasted message has words that no page has. If the page of symptoms has at
 // least half of the words, it comes first. Only a title that contains the whole query comes before it.
@@ -20,13 +35,13 @@ const performSearch = Search._performSearch;
 Search._performSearch = (query, searchTerms, ...others) => {
   const found = performSearch(query, searchTerms, ...others);
   const { docnames, terms, titleterms } = Search._index;
-  const page = docnames.indexOf("symptoms");
+  const page = docnames.indexOf(symptoms);
   const isThere = (word) => [terms[word], titleterms[word]].flat().includes(page);
   const known = new Set([...searchTerms].filter(isThere));
   if (searchTerms.size < 3 || known.size < 2) return found;
   if (found.length && known.size < searchTerms.size / 2) return found;
   const results = performSearch(query, known, ...others);
-  const isSymptoms = ([page, , , , , , kind]) => page === "symptoms" && kind === "text";
+  const isSymptoms = ([page, , , , , , kind]) => page === symptoms && kind === "text";
   const titles = found.filter(([, , , , score]) => score >= 16);
   const rest = (found.length ? found : results).filter((result) => !isSymptoms(result) && !titles.includes(result));
   return [...rest, ...results.filter(isSymptoms), ...titles]; // the last one is shown first

@@ -66,6 +66,20 @@ TEXTS_OF_THE_TABLE = [
     if "…" not in text
 ]
 
+CHINESE = ["证书", "令牌 过期", "报错", "报错: 没有权限", "连接被拒绝", "回答忽略了图片", "模型列表为空"]
+ROWS = {
+    "证书": "证书错误",
+    "令牌 过期": "令牌过期或无效",
+    "Fail to bind embedding model": "Fail to bind embedding model",
+    "CERTIFICATE_VERIFY_FAILED": "CERTIFICATE_VERIFY_FAILED",
+    "AsyncCompletions.create() got an unexpected keyword argument 'images'": "AsyncCompletions.create()",
+    "Completions.create() got an unexpected keyword argument 'images'": "AsyncCompletions.create()",
+    "**ERROR**: CONNECTION_ERROR - peer closed connection without sending complete message body": "peer closed",
+    "no token for credential llm: the issuer refused the client: answered 401: invalid_client": "invalid_client",
+    "TypeError: 'NoneType' object is not iterable": "'NoneType' object is not iterable",
+}
+"""A search, and a text of the row that the page of symptoms then shows."""
+
 TARGETS = """() => ({
   ids: [...document.querySelectorAll("[id]")].map((element) => element.id),
   links: [...document.querySelectorAll("a[href], link[href], img[src]")].map(({ href, src }) => href || src),
@@ -164,10 +178,10 @@ def visits(page: Page, origin: str, faults: list[str]) -> dict[str, Visit]:
     return found
 
 
-def search(page: Page, origin: str, text: str) -> str:
-    """Type the text into the search box of the first page, and return the path of the first result."""
+def search(page: Page, origin: str, text: str, begin: str = "") -> str:
+    """Type the text into the search box of the page `begin`, and return the path of the first result."""
     page.set_viewport_size(SCREEN)
-    page.goto(f"{origin}/")
+    page.goto(f"{origin}/{begin}")
     page.get_by_role("search").get_by_placeholder("Search").fill(text)
     page.keyboard.press("Enter")
     expect(page.locator(".search-summary")).to_contain_text(re.compile("Search finished|did not match"))
@@ -237,3 +251,46 @@ def test_the_words_of_a_search_are_marked_on_the_page_that_the_reader_opens(
 
 def test_a_page_is_found_by_its_title_a_header_or_words_of_a_section(page: Page, origin: str) -> None:
     assert {text: search(page, origin, text) for text in PAGES} == PAGES
+
+
+def test_chinese_words_lead_to_the_chinese_page_of_symptoms(page: Page, origin: str, faults: list[str]) -> None:
+    faults.clear()
+    assert {text: search(page, origin, text) for text in CHINESE} == dict.fromkeys(CHINESE, "/zh/symptoms/")
+    first = {text: search(page, origin, text, "zh/ragflow/") for text in LOG_LINES}
+    assert first == dict.fromkeys(LOG_LINES, "/zh/symptoms/")
+    assert faults == []
+
+
+@pytest.mark.parametrize("begin", ["", "zh/"])
+def test_a_search_leads_to_the_row_with_its_words(page: Page, origin: str, begin: str) -> None:
+    shown = {}
+    searches = [text for text in ROWS if begin or text.isascii()]
+    for text in searches:
+        search(page, origin, text, begin)
+        page.locator("#search-results li a").first.click()
+        row = page.locator("tr.found")
+        expect(row).to_be_in_viewport()
+        shown[text] = ROWS[text] in row.locator("td").first.inner_text()
+    assert shown == dict.fromkeys(searches, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("symptoms/", "No row has these words."), ("zh/symptoms/", "没有一行包含这些词。")]
+)
+def test_a_page_of_symptoms_says_that_no_row_has_the_words(page: Page, origin: str, path: str, text: str) -> None:
+    page.goto(f"{origin}/")
+    page.evaluate("localStorage.setItem('sphinx_highlight_terms', 'basilisk cockatrice')")
+    page.goto(f"{origin}/{path}")
+    expect(page.locator(".no-row")).to_contain_text(text)
+    assert page.locator("tr.found").count() == 0
+
+
+def test_each_page_in_two_languages_has_a_switch_and_names_its_language(page: Page, origin: str) -> None:
+    for file in sorted(SITE.glob("zh/**/index.html")):
+        page.goto(f"{origin}/{file.relative_to(SITE)}".removesuffix("index.html"))
+        chinese = page.url
+        expect(page.locator("html")).to_have_attribute("lang", "zh")
+        page.locator("h1 + p", has_text="English:").get_by_role("link").click()
+        expect(page.locator("html")).to_have_attribute("lang", "en")
+        page.locator("h1 + p", has_text="中文：").get_by_role("link").click()
+        expect(page).to_have_url(chinese)
