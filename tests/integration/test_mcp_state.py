@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
+from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
 from gatepass.server.pages import own_part, status_of
@@ -231,17 +231,37 @@ async def test_a_session_that_ends_while_the_store_is_asked_does_not_disturb_its
     assert one.counts() == {}
 
 
-async def test_an_id_that_a_server_issues_again_belongs_to_its_new_caller_everywhere():
+async def test_an_id_that_a_server_issues_again_belongs_to_its_first_caller_until_that_session_ends():
     clock = DrivenClock()
     store = Store(clock)
     one, two = McpSessions(store, clock), McpSessions(store, clock)
     await one.bind("tools", b"s-1", "anna")
-    await two.check("tools", b"s-1", "anna")
+    for process in (one, two):
+        with pytest.raises(UpstreamInvalid, match="another caller uses"):
+            await process.bind("tools", b"s-1", "otto")
+        await process.bind("tools", b"s-1", "anna")
+        await process.check("tools", b"s-1", "anna")
+    await one.forget("tools", b"s-1")
     await one.bind("tools", b"s-1", "otto")
     await clock.advance(SHARED_S + 1)
     await two.check("tools", b"s-1", "otto")
     with pytest.raises(McpSessionNotFound):
         await two.check("tools", b"s-1", "anna")
+
+
+async def test_a_server_with_one_session_id_for_all_serves_one_caller():
+    def answer(request: Received) -> list[Send]:
+        return [Send(reply(RESULT, mcp_session_id="s-1", status=404 if b"end" in request.body else 200))]
+
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=ACCESS) as gp:
+        first = await post(gp, CALL, **key("anna")).answer()
+        refused = await post(gp, CALL, **key("otto")).answer()
+        again = await post(gp, CALL, mcp_session_id="s-1", **key("anna")).answer()
+        await post(gp, {**CALL, "method": "end"}, mcp_session_id="s-1", **key("anna")).answer()
+        later = await post(gp, CALL, **key("otto")).answer()
+    assert refused.json()["error"]["data"]["code"] == "upstream_invalid"
+    assert "mcp-session-id" not in refused.headers
+    assert [one.json() for one in (first, again, later)] == [RESULT] * 3
 
 
 async def test_an_unknown_session_is_that_of_the_only_caller_and_a_known_one_is_not():

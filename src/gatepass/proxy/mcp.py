@@ -92,7 +92,7 @@ _OPERATIONS: Mapping[str, Operation] = MappingProxyType(
 SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""
-FORBIDDEN = 403
+FORBIDDEN, NOT_FOUND = 403, 404
 ERROR_S = 2.0
 """The longest wait for the text of an error, which may be an event stream: the idle timeout of a server is an hour."""
 _WITHOUT_BODY = frozenset((202, 204, 205))
@@ -248,7 +248,8 @@ async def _relay_message(
         asked = header(client_request.headers, SESSION)
         if session_id is not None and session_id != asked and state.authenticator.requires_key:
             await servers.sessions.bind(server.name, session_id, caller)
-        if client_request.method == "DELETE" and asked is not None and not is_error(response.status):
+        is_ended = client_request.method == "DELETE" and not is_error(response.status)
+        if asked is not None and (is_ended or response.status == NOT_FOUND):
             await servers.sessions.forget(server.name, asked)
         headers = attempt.upstream.response_headers.select(response.headers)
         if reply.is_stream:

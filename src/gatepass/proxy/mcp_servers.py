@@ -17,7 +17,7 @@ import msgspec
 from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable
+from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
 from gatepass.mcp.access import allowed_of
 from gatepass.store.base import Store, StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, Hidden, Target
@@ -117,14 +117,26 @@ class McpSessions:
             names.move_to_end(name)
 
     async def bind(self, server: str, session_id: bytes, caller: str) -> None:
-        """Remember that `caller` opened the session. Without a reply of the store, this process alone does for now."""
+        """Remember that `caller` opened the session. Without a reply of the store, this process alone does for now.
+
+        Raises UpstreamInvalid if it is another caller's: each of them would read what the server sends to the other.
+        """
         name = _name(server, session_id)
-        known = self._sessions.get(name)
-        if known is None or known.caller != caller:
-            await self._share(name, self._keep(name, _Session(caller)))
+        session = self._sessions.get(name)
+        if session is None:
+            try:
+                session = await self._read(name, None, caller, is_only_caller=True)
+            except McpSessionsUnavailable:
+                session = self._keep(name, _Session(caller))
+        if session.caller != caller:
+            raise UpstreamInvalid(
+                f"The MCP server {server} gave this caller a session that another caller uses, so it does not keep"
+                " callers apart. Let all of its clients use keys with the same `name`.",
+                upstream=MCP_UPSTREAM + server,
+            )
 
     async def forget(self, server: str, session_id: bytes) -> None:
-        """Forget a session that its server ended."""
+        """Forget a session that its server ended, or does not know."""
         name = _name(server, session_id)
         self._drop(name)
         if self._store is not None:
