@@ -1,11 +1,14 @@
-"""Each text of a connection that failed, to an upstream, an MCP server and a server behind a proxy."""
+"""Each text of a connection that failed, to an upstream, an MCP server, through a proxy and to a token endpoint."""
 
 from __future__ import annotations
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TlsProblem
 from gatepass.proxy.upstream_call import upstream_error
+from gatepass.tokens.source import build_source
 from tests.golden.golden import same
+from tests.unit.clock import DrivenClock
+from tests.unit.tokens.scripted import Broken, ScriptedIssuer, failure_of, http_json
 
 LIMITED = (Fault.TIMEOUT_CONNECT, Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE)
 
@@ -20,12 +23,20 @@ def texts(upstream: str, url: str, detail: str) -> str:
     return "\n".join(f"{fault.kind}: {upstream_error(fault, upstream, url).message}" for fault in faults)
 
 
-def test_the_text_of_each_fault_is_what_is_recorded() -> None:
+async def text_of_issuer(kind: Fault) -> str:
+    issuer = ScriptedIssuer(DrivenClock(), otherwise=Broken(kind, "why"))
+    return f"{kind}: {(await failure_of(build_source('corp', http_json(), issuer, issuer.clock).fetch())).reason}"
+
+
+async def test_the_text_of_each_fault_is_what_is_recorded() -> None:
     same(
         "fault_texts.txt",
         {
             "an upstream": texts("chat", "https://llm.example/v1", "why"),
             "an MCP server": texts("mcp/search", "https://mcp.example/mcp", "why"),
             "on the way to a proxy": texts("chat", "https://llm.example/v1", "proxy proxy.example:3128: why"),
+            "a token endpoint": "\n".join(
+                [await text_of_issuer(kind) for kind in Fault if kind is not Fault.TIMEOUT_POOL]
+            ),
         },
     )

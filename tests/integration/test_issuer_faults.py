@@ -70,7 +70,7 @@ FAULTS = {
     "hang": Fault([Hold()], f"within {TIMEOUT_S:g} s"),
     "hang-in-body": Fault([Send(head(200, content_length="99") + b'{"acc'), Hold()], f"within {TIMEOUT_S:g} s"),
     "dribble": Fault([Send(reply({"access_token": "a" * 5_000}), 1, 0.02)], f"within {TIMEOUT_S:g} s"),
-    "no-http": Fault([Send(b"+OK POP3 ready\r\n\r\n"), Fin()], "does not answer in HTTP"),
+    "no-http": Fault([Send(b"+OK POP3 ready\r\n\r\n"), Fin()], "is invalid HTTP"),
     "500": Fault(replied({"error": "boom"}, 500), "answered 500: boom"),
     "busy": Fault(replied(b"busy", 503), "answered 503"),
     "wrong-secret": Fault(

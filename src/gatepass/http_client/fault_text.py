@@ -26,9 +26,9 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
         Fault.CONNECT: (
             "No connection to {host}{detail}.\n"
             "Check the host and port in {url_setting}, whether it is up, and whether this network needs"
-            " {settings}.network.proxy."
+            " {proxy}."
         ),
-        Fault.PROXY: "The proxy in front of {host} refuses{detail}.\nCheck {settings}.network.{proxy_setting}.",
+        Fault.PROXY: "The proxy in front of {host} refuses{detail}.\nCheck {proxy_setting}.",
         Fault.TLS: "No secure connection to {host}{detail}.\n{tls}",
         Fault.CLOSED: (
             "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown.\n"
@@ -44,7 +44,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
         Fault.TIMEOUT_CONNECT: (
             "No connection to {host} within {limit}{connect_setting}{end}.\n"
             "Check the host and port in {url_setting}, a firewall between, and whether this network needs"
-            " {settings}.network.proxy."
+            " {proxy}."
         ),
         Fault.TIMEOUT_POOL: (
             "All connections that {settings}.max_connections allows to {host} were busy.\nTry again, or raise it."
@@ -76,19 +76,23 @@ class ServerNames:
     connect_setting: str = ""
     """The setting that limits a connection; "" if there is none."""
     has_ca_file: bool = False
+    proxy_variable: str = ""
+    """Follows the setting of the proxy, such as ` (GATEPASS_PROXY)`."""
 
 
 def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], str] = str) -> tuple[str, str]:
     """Return why a connection to a server failed, and what to check. `mask` hides known secrets."""
     # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
-    detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
+    detail = "".join(char if char.isprintable() else " " for char in mask(fault.detail))
+    detail = " ".join(detail.split())[:DETAIL_CHARS].rstrip(".")
     host, url_setting = names.host, names.url_setting
+    proxy = f"{names.settings}.network.proxy{names.proxy_variable}"
     problem = tls_problem(fault.detail, has_ca_file=names.has_ca_file)
     if problem is TlsProblem.OTHER_CA:
         detail = detail.replace(TlsProblem.UNKNOWN_CA, problem)
     text = _TEXTS[fault.kind]
     if at_proxy := _AT_PROXY.match(detail):
-        detail, url_setting = detail[at_proxy.end() :], f"{names.settings}.network.proxy"
+        detail, url_setting = detail[at_proxy.end() :], proxy
         host = at_proxy[1] if fault.kind is Fault.DNS else f"the proxy {at_proxy[1]}"
         text = _PROXY_DOWN if fault.kind is Fault.CONNECT else text
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
@@ -102,7 +106,8 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "limit": f"{limit} (" if has_both else limit,
         "end": ")" if has_both else "",
         "tls": tls_advice(problem, host, names.settings, url_setting),
-        "proxy_setting": "proxy_auth" if fault.detail.startswith("407") else "proxy",
+        "proxy": proxy,
+        "proxy_setting": proxy.replace(".proxy", ".proxy_auth") if fault.detail.startswith("407") else proxy,
     }
     why, _, advice = text.format_map(fields).partition("\n")
     return why, advice

@@ -222,7 +222,7 @@ def error_response_failure(
         )
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
-        return FetchFailure(f"the proxy refused the connection to {issuer}: 407", definite=True)
+        return FetchFailure(f"the proxy in front of {issuer} refuses (407)", definite=True)
     found = token_error_body(reply.document)
     if found is not None and found.status == reply.status:  # it only repeats the reply's own (Spring, NestJS)
         found = replace(found, status=None) if found.code or found.text else None

@@ -24,10 +24,11 @@ from gatepass.config.block import crosses_network_in_plain
 from gatepass.config.credential.base import Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.message_head import destination_of, has_line_break
-from gatepass.http_client.tls import causes_of, tls_advice, tls_detail, tls_problem
+from gatepass.http_client.tls import causes_of, tls_detail
 from gatepass.observability.redaction import whole_words
-from gatepass.tokens.failure import FetchFailure, setting, setting_hint
+from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
@@ -42,21 +43,9 @@ HEADERS = (
     (b"user-agent", b"gatepass"),
 )
 """Sent with every fetch. Some firewalls before issuers reject requests without a user agent."""
-_FAULT_TEXTS = {
-    Fault.DNS: "the name {host} cannot be resolved",
-    Fault.CONNECT: "no connection to {host}",
-    Fault.TLS: "no TLS connection to {host}",
-    Fault.PROXY: "the proxy refused the connection to {host}",
-    Fault.CLOSED: "{host} closed the connection",
-    Fault.INVALID: "{host} does not answer in HTTP",
-    Fault.TOO_LARGE: "the reply of {host} is not a token",
-    Fault.TIMEOUT_CONNECT: "no connection to {host} within {limit_s:g} s",
-    Fault.TIMEOUT_FIRST_BYTE: "{host} did not answer in time",
-    Fault.TIMEOUT_IDLE: "{host} stopped in the middle of its answer",
-}
 _PERMANENT = frozenset({Fault.TLS, Fault.TOO_LARGE})
 """Faults that another attempt within a second does not fix."""
-_UNREACHABLE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT})
+_WITH_ADVICE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT, Fault.PROXY, Fault.TLS, Fault.INVALID})
 _SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
 """Faults that `timeout_s` bounds. A connection attempt has CONNECT_S."""
 WRONG_PROXY_AUTH = "407 "
@@ -122,30 +111,36 @@ class TokenEndpointClient:
         try:
             return await timeout(self.clock, limit_s, send_request(self.client, request), late)
         except TransportFault as fault:
-            text = _FAULT_TEXTS[fault.kind].format(host=self.reply_format.issuer, limit_s=min(CONNECT_S, bound_s))
-            words = (text, one_line(fault.detail, mask))
+            if fault.kind in _SLOW:
+                raise late from fault
             is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
-            advice = ""
-            if is_wrong_auth:
-                advice = setting_hint(self.name, "network.proxy_auth")
-            elif fault.kind in _UNREACHABLE:
-                # The address may be wrong, a proxy may be required, or the issuer is down.
-                advice = setting_hint(self.reply_format.credential, self.reply_format.url_setting)
-                advice += f" and {setting(self.name, 'network.proxy')}" if advice else ""
-                advice += ", and whether the issuer is up" if advice and fault.kind is not Fault.DNS else ""
-            elif fault.kind in _SLOW:
-                advice = setting_hint(self.name, "timeout_s")
-            elif fault.kind is Fault.TLS:
-                named = self.reply_format.url_setting
-                url_setting = "the URL of the issuer" if named is None else setting(self.name, named)
-                problem = tls_problem(fault.detail, has_ca_file=self.settings.network.ca_file is not None)
-                credential = f"credentials.{self.name}"
-                advice = ". " + tls_advice(problem, self.reply_format.issuer, credential, url_setting).rstrip(".")
             raise FetchFailure(
-                ": ".join(filter(None, words)) + advice,
+                self._text(fault, mask, min(CONNECT_S, bound_s)),
                 definite=is_wrong_auth,
                 quick=fault.kind not in _PERMANENT,
             ) from fault
+
+    def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> str:
+        """Return why the issuer cannot be reached, and what to check if the URL is a setting."""
+        settings, host, named = f"credentials.{self.name}", self.reply_format.issuer, self.reply_format.url_setting
+        if fault.kind is Fault.TOO_LARGE:
+            return f"the reply of {host} is not a token: {one_line(fault.detail, mask)}"
+        if fault.kind is Fault.PROXY and (proxy := self.settings.network.proxy):
+            fault.detail += f" from {destination_of(proxy).authority.decode()}"
+        elif fault.kind is Fault.TIMEOUT_CONNECT:
+            fault.limit_s = connect_s
+        names = ServerNames(
+            host,
+            settings,
+            "the URL of the issuer" if named is None else setting(self.reply_format.credential, named),
+            has_ca_file=self.settings.network.ca_file is not None,
+            proxy_variable=setting(self.name, "network.proxy").removeprefix(f"{settings}.network.proxy"),
+        )
+        why, advice = fault_text(fault, names, mask)
+        why = why.partition(";")[0] if fault.kind is Fault.CLOSED else why
+        why = why if why.startswith(host) else why[:1].lower() + why[1:]
+        is_known = fault.kind in _WITH_ADVICE and (named is not None or fault.kind in (Fault.PROXY, Fault.TLS))
+        return f"{why} {advice}".rstrip(".") if is_known else why.rstrip(".")
 
 
 def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:

@@ -134,7 +134,7 @@ async def test_a_key_that_is_signed_here_sends_no_request(cloud, wire, named):
 @pytest.mark.parametrize("name", OVER_TLS)
 async def test_without_the_hops_ca_no_secret_is_sent(cloud, wire, named, name):
     async with token_source(named[name], proxy=cloud.proxy) as source:
-        with pytest.raises(FetchFailure, match=r"no TLS connection to .*signed by a CA .*network.ca_file"):
+        with pytest.raises(FetchFailure, match=r"no secure connection to .*signed by a CA .*network.ca_file"):
             await source.fetch()
     assert cloud.asked == [OVER_TLS[name]]
     assert cloud.received == []

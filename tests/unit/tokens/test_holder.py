@@ -37,8 +37,8 @@ from tests.unit.tokens.statuses import FRESH
 REPAIR = f". {AFTER_REPAIR}"
 RESTART = f"; a new secret requires a restart, because it is not in a file{REPAIR}"
 DOWN = (
-    "no connection to sso.example: refused; check credentials.corp.token_url and credentials.corp.network.proxy, and"
-    " whether the issuer is up"
+    "no connection to sso.example (refused). Check the host and port in credentials.corp.token_url, whether it is up,"
+    " and whether this network needs credentials.corp.network.proxy"
 )
 
 

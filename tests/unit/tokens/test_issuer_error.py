@@ -143,7 +143,7 @@ def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> To
         (response(401, {"error": "invalid_client"}), REFUSED + "sso answered 401: invalid_client", True),
         (response(401, {"msg": "no"}), REFUSED + "sso answered 401: no", True),
         (response(403, {"code": 40302, "msg": "no"}), REFUSED + "sso answered 403: 40302: no", True),
-        (response(407, b"<html>"), "the proxy refused the connection to sso: 407", True),
+        (response(407, b"<html>"), "the proxy in front of sso refuses (407)", True),
         (response(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
         (response(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
         (response(404, {"msg": "no route"}), "sso answered 404: no route", False),

@@ -106,7 +106,7 @@ async def test_second_url_is_tried_if_the_first_has_no_document(first):
             None,
             "the reply of sso.example is not a token: the reply is larger than 65536",
         ),
-        (Broken(Fault.CONNECT), None, "no connection to sso.example: refused"),
+        (Broken(Fault.CONNECT), None, "no connection to sso.example (refused)"),
     ],
 )
 async def test_missing_discovery_document_is_a_failure_with_the_reason(first, second, reason):

@@ -104,7 +104,7 @@ async def test_a_refusal_of_sts_is_quoted_masked(tmp_path):
     failure = await failure_of(token_source.fetch())
     expected = "the issuer refused the client: sts.us-east-1.amazonaws.com answered 403: AccessDenied: *** may not"
     assert (failure.reason, failure.definite) == (expected, True)
-    assert (await failure_of(token_source.fetch())).reason == "no connection to sts.us-east-1.amazonaws.com: no way"
+    assert (await failure_of(token_source.fetch())).reason == "no connection to sts.us-east-1.amazonaws.com (no way)"
     path.unlink()
     expected = f"web_identity_token_file: the file {path} cannot be read: No such file or directory"
     assert (await failure_of(token_source.fetch())).reason == expected

@@ -248,13 +248,13 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
         (answer({"access_token": "t", "expires_in": "soon"}), None, False),
         (answer({"access_token": "t"}), None, False),
         (answer({"access_token": "a\r\nb", "expires_in": 300}), None, False),
-        (Broken(), "no connection to login.microsoftonline.com: refused", False),
+        (Broken(), "no connection to login.microsoftonline.com (refused)", False),
         (
             Broken(Fault.TLS, "unknown CA"),
             (
-                "no TLS connection to login.microsoftonline.com: the TLS handshake failed: certificate verify failed."
-                " Check the URL of the issuer, credentials.corp.network.ca_file and, if login.microsoftonline.com"
-                " requires a client certificate, credentials.corp.network.client_cert"
+                "no secure connection to login.microsoftonline.com (the TLS handshake failed: certificate verify"
+                " failed). Check the URL of the issuer, credentials.corp.network.ca_file and, if"
+                " login.microsoftonline.com requires a client certificate, credentials.corp.network.client_cert"
             ),
             False,
         ),
@@ -282,7 +282,7 @@ async def test_the_metadata_servers_refusal_is_reported_too():
     assert (await failure_of(token_source.fetch())).reason == (
         "the issuer refused the client: 169.254.169.254 answered 400: invalid_request: Identity not found"
     )
-    assert (await failure_of(token_source.fetch())).reason == "no connection to 169.254.169.254: no route"
+    assert (await failure_of(token_source.fetch())).reason == "no connection to 169.254.169.254 (no route)"
 
 
 async def test_retry_after_is_kept():

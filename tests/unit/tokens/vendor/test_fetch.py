@@ -180,7 +180,9 @@ async def test_transport_failure_overrides_the_librarys_message():
     issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
     work = vendor_fetch(issuer)
     await failure_of(work.send("GET", URL, {}))
-    expected = "no TLS connection to issuer.example: the TLS handshake failed: certificate verify failed. Check the URL"
+    expected = (
+        "no secure connection to issuer.example (the TLS handshake failed: certificate verify failed). Check the URL"
+    )
     assert work.failure_for("no response from the endpoint").reason.startswith(expected)
     assert (await failure_of(work.token_from_response)).reason.startswith(expected)
 

@@ -105,7 +105,9 @@ async def test_a_token_uri_of_another_scheme_is_refused(tmp_path):
     issuer = ScriptedIssuer(present())
     account = service_account(token_uri="ftp://tokens.corp.example/token")
     failure = await failure_of(source(issuer, credentials_file=file_of(tmp_path, account)).fetch())
-    assert failure.reason == "tokens.corp.example does not answer in HTTP: the URL is not a valid http or https URL"
+    assert (
+        failure.reason == "the reply of tokens.corp.example is invalid HTTP (the URL is not a valid http or https URL)"
+    )
     assert issuer.calls == 0
 
 
@@ -222,8 +224,12 @@ async def test_a_file_that_is_missing_is_named(tmp_path):
         (answer({"access_token": "t", "expires_in": "soon"}), "google-auth cannot use the answer of {}", False),
         (answer({"access_token": None, "expires_in": 9}), "{} answered without a token", False),
         (answer({"access_token": 5, "expires_in": 9}), "{} answered without a token", False),
-        (Broken(), "no connection to {}: refused", False),
-        (Broken(Fault.PROXY, "407"), "the proxy refused the connection to {}: 407", False),
+        (Broken(), "no connection to {} (refused)", False),
+        (
+            Broken(Fault.PROXY, "407"),
+            "the proxy in front of {} refuses (407). Check credentials.corp.network.proxy_auth",
+            False,
+        ),
     ],
 )
 async def test_each_failure_quotes_its_source_after_one_request(tmp_path, reply, expected, definite):
@@ -295,7 +301,7 @@ async def test_without_credentials_and_a_metadata_server_the_error_lists_the_sea
         "`gcloud auth application-default login`)"
     )
     reason = (await failure_of(token_source.fetch())).reason
-    assert reason == f"the name metadata.google.internal cannot be resolved: unknown{looked}"
+    assert reason == f"the name metadata.google.internal cannot be resolved (unknown){looked}"
     assert (await failure_of(token_source.fetch())).reason == (
         f"metadata.google.internal answered 404: no such account{looked}"
     )
