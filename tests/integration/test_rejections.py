@@ -85,7 +85,7 @@ class Firm:
         self.form = form
         self.minted: list[str] = []
         self.revoked: set[str] = set()
-        self.takes_nothing = self.hangs = False
+        self.takes_nothing = self.hangs = self.ends_last = False
         self.forbidden: str | None = None
         self.only: str | None = None
         self.life_s = 3600
@@ -111,6 +111,8 @@ class Firm:
     def _mint(self, _: Received) -> Dialogue:
         if self.hangs:
             return [Hold()]
+        if self.ends_last:
+            self.revoked.update(self.minted)
         self.minted.append(self.only or f"token-number-{len(self.minted) + 1}")
         self.ends_s[self.minted[-1]] = self.clock.now() + self.life_s
         return [Send(reply({"access_token": self.minted[-1], "expires_in": self.life_s}))]
@@ -283,10 +285,23 @@ async def test_an_upstream_that_refuses_every_second_request_is_one_fetch_a_seco
         firm.chat = chat
         async with gateway(**firm.blocks()) as gp:
             began_s = gp.state.clock.now()
-            statuses = {(await asked(gp)).status for _ in range(60)}
+            statuses = {(await asked(gp)).status for _ in range(12)}
             took_s = gp.state.clock.now() - began_s
-            assert statuses == {200, 401}
+            assert statuses == {200}
             assert len(firm.minted) <= 2 + int(took_s)
+
+
+async def test_two_processes_that_end_each_others_token_fail_no_request():
+    """The rejections within a second after a renewal passed to the clients once."""
+    async with Firm(FORMS["a 401"]) as firm, gateway(**firm.blocks()) as one, gateway(**firm.blocks()) as two:
+        firm.ends_last = True
+        began_s, statuses = one.state.clock.now(), list[int]()
+        for _ in range(3):
+            for gp in (one, two):
+                statuses += [answer.status for answer in await asyncio.gather(*(asked(gp) for _ in range(10)))]
+        took_s = one.state.clock.now() - began_s
+        assert statuses == [200] * 60
+        assert len(firm.minted) <= 2 + 2 * (2 + took_s)
 
 
 async def test_a_token_that_one_upstream_refused_serves_another_while_the_issuer_hangs():

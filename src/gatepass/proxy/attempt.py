@@ -283,7 +283,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         repeats_failed=attempt.repeats_failed,
         token_expired=isinstance(error, TokenExpired),
         has_token=has_token,
-        renewed=attempt.record.renewed,
+        renewals=attempt.renewals,
         reconnected=attempt.record.repeated_stale,
         rules=attempt.rules,
         tried_s=now_s - (attempt.target_began_s or attempt.record.began_s),

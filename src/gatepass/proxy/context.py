@@ -77,6 +77,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """What `base` holds if it is large and a copy."""
     rules: int = 0
     """How many attempts at this target followed a learned rule."""
+    renewals: int = 0
+    """How many followed a rejected token."""
     new_connection: bool = False
     normalized: Call | None = None
     """The call that is encoded: `base` with learned rules and the dialect's rules."""
@@ -142,7 +144,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
         attempt.repeats_stale, attempt.repeats_failed = self.repeats_stale, self.repeats_failed
         if not is_next:
-            record.renewed = ended.renewed or ended.outcome == Outcome.TOKEN_REJECTED
+            attempt.renewals = self.renewals + (ended.outcome == Outcome.TOKEN_REJECTED)
+            record.renewed = attempt.renewals > 0
             record.repeated_stale = ended.repeated_stale or attempt.new_connection
             attempt.upstream, attempt.rules = self.upstream, self.rules + (repeat is Repeat.LEARNED_RULE)
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes

@@ -26,6 +26,8 @@ from gatepass.errors import (
 )
 from gatepass.learning.rejection import OF_BATCHES, TEACHING
 
+MOST_RENEWALS = 2
+"""Limit on the new tokens for one request at one target. The second one is for a token that another process ended."""
 MOST_TRIES = 8
 """Limit on the tries of one request at one target. Strict upstreams name one unsupported member in each error."""
 MOST_TRIES_S = 10.0
@@ -92,8 +94,8 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     token_expired: bool = False
     """The token expired while the request waited for a connection."""
     has_token: bool = True
-    renewed: bool = False
-    """An attempt at this target followed a rejected token."""
+    renewals: int = 0
+    """How many attempts at this target followed a rejected token."""
     reconnected: bool = False
     """An attempt at this target followed a stale connection."""
     rules: int = 0
@@ -115,7 +117,7 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
     """
     if left_s <= 0 or tried.relayed or not tried.resendable:
         return None
-    if outcome is Outcome.TOKEN_REJECTED and tried.has_token and not tried.renewed:
+    if outcome is Outcome.TOKEN_REJECTED and tried.has_token and tried.renewals < MOST_RENEWALS:
         return Repeat.NEW_TOKEN
     if tried.repeats_failed and outcome in _FAILED and not tried.reconnected:
         return Repeat.NEW_CONNECTION

@@ -45,8 +45,9 @@ from gatepass.observability.redaction import whole_words
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
-from gatepass.proxy.context import Attempt
-from gatepass.tokens import Token, TokenHolder, TokenReissued
+from gatepass.proxy.context import Attempt, before
+from gatepass.proxy.retry import MOST_RENEWALS
+from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
 from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, settings_of, url_setting_of
 
 ERROR_BYTES = 64 * 1024
@@ -95,16 +96,21 @@ async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str 
 async def renew_token(attempt: Attempt) -> bool:
     """Wait for another token than the one of `attempt`, which the upstream rejected.
 
-    Returns False if the request already had a new one, or the issuer has no other one. Requests that were rejected with
-    the same token share one renewal, and so do the parts of one call.
+    Returns False if the issuer has no other one, or the request already had a new one. While tokens that the upstream
+    accepts end early again and again, the request may get a second one. Requests that were rejected with the same
+    token share one renewal, and so do the parts of one call.
     """
-    holder, token = attempt.upstream.holder, attempt.token
+    holder, token, user = attempt.upstream.holder, attempt.token, attempt.user()
     if holder is None or token is None:
         return False
-    if attempt.record.renewed:
-        holder.rejected_again(attempt.user())
-        return False
-    if not holder.reject(token.text, attempt.user()):
+    max_wait_s = MAX_RENEWAL_WAIT_S
+    if attempt.renewals:
+        if attempt.renewals >= MOST_RENEWALS or not holder.end_early(user):
+            holder.rejected_again(user)
+            return False
+        waited_s = sum(earlier.token_wait_s for earlier in before(attempt.record))
+        max_wait_s = max(0.0, max_wait_s - waited_s)
+    if not holder.reject(token.text, user, max_wait_s):
         return False
     try:
         await wait_for_token(attempt, holder, instead_of=token.text)

@@ -6,11 +6,12 @@ a store share their tokens (`sharing.py`). Must not import a web framework or a 
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.holder import Status, TokenHolder, TokenSource, TokenUser, WaitBudget
+from gatepass.tokens.holder import MAX_RENEWAL_WAIT_S, Status, TokenHolder, TokenSource, TokenUser, WaitBudget
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.source import build_source
 
 __all__ = [
+    "MAX_RENEWAL_WAIT_S",
     "FetchFailure",
     "Status",
     "Token",

@@ -57,9 +57,10 @@ RENEWALS = 20
 UNPROVEN_RENEWALS = 6
 """How many of RENEWALS may follow a rejection by a user that had not accepted the token, so that a model that always
 rejects uses no renewal of a model that works."""
-RENEWAL_SPACING_S = 1.0
-"""Between two renewals of tokens that worked. An upstream may answer 401 to every second request."""
 WINDOW_S = 60.0
+MAX_RENEWAL_WAIT_S = 1.0
+"""The longest wait of a request for a renewal that follows another one, and the least time between two renewals of
+tokens that worked. Two processes may end each other's token, and an upstream may answer 401 to every second request."""
 REISSUED_PAUSE_S = 10.0
 """Pause before the next renewal if the issuer returned a rejected token again."""
 MAX_USERS = 1024
@@ -234,8 +235,9 @@ class TokenHolder:
             # A fetch that retries after a slow failure may exceed its budget. A request does not wait for that.
             if self._failure_state is None:
                 until_s = max(until_s, min(arrived_s, self._fetch_began_s) + longest_s)
-            # No fetch is due: the issuer failed a moment ago, or the holder is closed.
-            if self._fetch is None or now >= until_s:
+            # The issuer failed a moment ago, or the holder is closed. Otherwise a fetch runs, or a renewal is due soon.
+            is_over = self._fetch is None and (self._failure_state is not None or self._closed)
+            if is_over or now >= until_s:
                 raise self._unavailable(now)
             with suppress(TimeoutError):
                 await timeout(self._clock, until_s - now, self._changed.wait(), TimeoutError())
@@ -271,12 +273,12 @@ class TokenHolder:
         if token is self._token:
             self._rejections.accept(by)
 
-    def reject(self, value: str, by: TokenUser = ANY_USER) -> bool:
+    def reject(self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S) -> bool:
         """Renew the token `value`, which `by` rejected. Other requests use it until the next token arrives.
 
-        True: call `token(instead_of=value)` for another token. False: pass on the upstream's own answer, because no
-        other token will come. Either the issuer returned this token again, or `by` rejected the last renewed token
-        too, or renewals were too frequent (RenewalLimiter).
+        True: call `token(instead_of=value)` for another token, whose fetch begins within `max_wait_s`. False: pass on
+        the upstream's own answer, because no other token will come. Either the issuer returned this token again, or
+        `by` rejected the last renewed token too, or renewals were too frequent (RenewalLimiter).
         """
         token, now = self._token, self._clock.now()
         # By value: ten late 401s must not renew the token that has replaced theirs (azure-sdk-for-cpp#6151).
@@ -286,11 +288,12 @@ class TokenHolder:
         is_early = is_first and self._rejections.has_accepted(by) and now < stale_at_s(token, self._jitter)
         if is_early and token.lifetime_s is not None:  # a key has no end
             self._log.log_early_end(token, by.upstream, now)
-        if self._closed or not self._rejections.reject(by, now):
+        if self._closed or not self._rejections.reject(by, now, max_wait_s):
             return False
         if is_first:
             self.on_rejection(value)
-            self._refresh_at_s = self._not_before_s = -math.inf  # without SPACING_S: a client waits
+            self._refresh_at_s = min(self._refresh_at_s, self._rejections.renew_at_s)
+            self._not_before_s = -math.inf  # without SPACING_S: a client waits
             self._fetch_if_due(now)
             self._refresh_task.wake()
         return True
@@ -298,6 +301,13 @@ class TokenHolder:
     def denial_reason(self, by: TokenUser = ANY_USER) -> str:
         """Return why `reject` has just returned False, as the end of a sentence."""
         return self._rejections.denial_reason(by, self._clock.now())
+
+    def end_early(self, by: TokenUser) -> bool:
+        """Return whether tokens that `by` accepts end early again and again.
+
+        Then another process may have ended a renewed token before its first use, so its rejection proves nothing.
+        """
+        return self._rejections.end_early(by, self._clock.now())
 
     def rejected_again(self, by: TokenUser = ANY_USER) -> None:
         """Record that `by` rejected the renewed token too. Its rejections renew nothing for WINDOW_S."""
@@ -514,18 +524,25 @@ class RenewalLimiter:
 
     An upstream rejects a wrong credential with every request. Those rejections must not cause a login each. A user
     that rejected the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
+
+    If tokens that worked end early again and again, their renewals are spread over WINDOW_S, as far as
+    MAX_RENEWAL_WAIT_S allows.
     """
 
     def __init__(self) -> None:
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
         self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
-        self._proven_s = -math.inf
         self._renewal_rejected_s: dict[TokenUser, float] = {}
         self._token: Token | None = None
         self._accepted_by: set[TokenUser] = set()
+        self._accepted_last_by: set[TokenUser] = set()
         self._rejected_by: set[TokenUser] = set()
         self._rejected: Token | None = None
         self._paused_until_s = 0.0
+        self._early: deque[float] = deque(maxlen=2)
+        self._spaced_s = -math.inf
+        self.renew_at_s = -math.inf
+        """When the renewal that `reject` granted last begins."""
         self.rejected_s: dict[TokenUser, float] = {}
         """When each upstream, as a user without a model, rejected a token, if it has accepted none since."""
 
@@ -537,6 +554,13 @@ class RenewalLimiter:
     def has_accepted(self, by: TokenUser) -> bool:
         return by in self._accepted_by
 
+    def end_early(self, by: TokenUser, now: float) -> bool:
+        """Return whether `by` accepted the current token or the last one, and two that worked ended in WINDOW_S."""
+        return self._has_worked(by) and _is_full(self._early, now)
+
+    def _has_worked(self, by: TokenUser) -> bool:
+        return by in self._accepted_by or by in self._accepted_last_by
+
     def is_rejected(self, token: Token) -> bool:
         """Return whether this token object was rejected. A later token with the same text was not."""
         return token is self._rejected
@@ -544,7 +568,8 @@ class RenewalLimiter:
     def set_current(self, token: Token, now: float) -> None:
         is_reissued = self._rejected is not None and token.text == self._rejected.text
         self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
-        self._token, self._accepted_by, self._rejected_by = token, set(), set()
+        self._token, self._accepted_last_by = token, self._accepted_by
+        self._accepted_by, self._rejected_by = set(), set()
 
     def accept(self, by: TokenUser) -> None:
         if self._rejected_by:  # empty in nearly every request
@@ -554,18 +579,30 @@ class RenewalLimiter:
         if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
             self._accepted_by.add(by)
 
-    def reject(self, by: TokenUser, now: float) -> bool:
-        """Record that `by` rejected the current token; return whether to renew it."""
+    def reject(self, by: TokenUser, now: float, max_wait_s: float = MAX_RENEWAL_WAIT_S) -> bool:
+        """Record that `by` rejected the current token; return whether to renew it at `renew_at_s`.
+
+        False also if that is later than in `max_wait_s`.
+        """
         self._note_rejection(by, now)
         has_accepted = by in self._accepted_by
         is_known_to_reject = self._is_renewal_rejected(by, now)
         if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
             return False
         # Only the first rejection of a token uses a renewal. Later users wait for the same one.
-        if self._token is not self._rejected:
-            if not self._take_renewal(now, is_proven=has_accepted and not is_known_to_reject):
+        is_first, has_worked = self._token is not self._rejected, self._has_worked(by)
+        if is_first:
+            self.renew_at_s = now
+            if has_worked:  # the spacing that no window exceeds, but no request waits so long
+                self.renew_at_s = min(max(now, self._spaced_s + WINDOW_S / RENEWALS), now + MAX_RENEWAL_WAIT_S)
+        if self.renew_at_s > now + max_wait_s:
+            return False
+        if is_first:
+            if not self._take_renewal(is_proven=has_accepted and not is_known_to_reject):
                 return False
             self._rejected = self._token
+            if has_worked:
+                self._spaced_s = self.renew_at_s
         if len(self._rejected_by) < MAX_USERS:
             self._rejected_by.add(by)
         return True
@@ -580,7 +617,11 @@ class RenewalLimiter:
                 f"it was not renewed, because this upstream and model rejected a new token {when}. After a repair,"
                 " `gatepass token --retry` renews it at once"
             )
-        return "it was not renewed, because the credential has reached its limit of renewals"
+        if _is_full(self._renewals, now):
+            count, advice = RENEWALS, ". Processes that end each other's tokens need a common `store`"
+        else:
+            count, advice = UNPROVEN_RENEWALS, " after rejections of tokens that had not worked"
+        return f"it was not renewed, because it was renewed {count} times within {WINDOW_S:.0f} s{advice}"
 
     def rejected_again(self, by: TokenUser, now: float) -> None:
         """Record that `by` rejected the renewed token too."""
@@ -601,18 +642,12 @@ class RenewalLimiter:
     def _is_renewal_rejected(self, by: TokenUser, now: float) -> bool:
         return by in self._renewal_rejected_s and now < self._renewal_rejected_s[by] + WINDOW_S
 
-    def _take_renewal(self, now: float, *, is_proven: bool) -> bool:
-        if _is_full(self._renewals, now):
+    def _take_renewal(self, *, is_proven: bool) -> bool:
+        kind = self._early if is_proven else self._unproven
+        if _is_full(self._renewals, self.renew_at_s) or (not is_proven and _is_full(kind, self.renew_at_s)):
             return False
-        if is_proven:
-            if now < self._proven_s + RENEWAL_SPACING_S:
-                return False
-            self._proven_s = now
-        elif _is_full(self._unproven, now):
-            return False
-        else:
-            self._unproven.append(now)
-        self._renewals.append(now)
+        kind.append(self.renew_at_s)
+        self._renewals.append(self.renew_at_s)
         return True
 
 

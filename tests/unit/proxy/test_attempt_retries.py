@@ -31,7 +31,7 @@ from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
-from gatepass.tokens import Token, TokenReissued, TokenUser
+from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenReissued, TokenUser
 from gatepass.types import Call, ClientRequest, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
 from tests.rows import CHAT, EMBEDDINGS
@@ -114,6 +114,8 @@ class Holder:
         self.down = False
         self.refusers: set[TokenUser] = set()
         self.in_vain: list[TokenUser] = []
+        self.max_waits_s: list[float] = []
+        self.ends_early = False
         self._landing: asyncio.Future[None] | None = None
 
     @staticmethod
@@ -132,7 +134,8 @@ class Holder:
             raise TokenReissued("again", credential="corp")
         return self.held
 
-    def reject(self, value: str, by: TokenUser) -> bool:
+    def reject(self, value: str, by: TokenUser, max_wait_s: float) -> bool:
+        self.max_waits_s.append(max_wait_s)
         if self.held is None or self.held.text != value or by in self.refusers:
             return True
         if by in self.in_vain:
@@ -154,6 +157,9 @@ class Holder:
 
     def denial_reason(self, by: TokenUser) -> str:
         return "the reason"
+
+    def end_early(self, by: TokenUser) -> bool:
+        return self.ends_early
 
     def rejected_again(self, by: TokenUser) -> None:
         self.in_vain.append(by)
@@ -309,6 +315,17 @@ async def test_a_second_401_passes_through():
     assert raised.value.http_status == 401
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
     assert holder.in_vain
+
+
+@pytest.mark.parametrize("accepted", ["third", "fourth"])
+async def test_where_tokens_end_early_again_and_again_a_second_401_is_renewed_too(accepted):
+    upstream, holder = Upstream(takes={accepted}), Holder("old", "new", "third", "fourth")
+    holder.ends_early = True
+    scenario = Scenario(upstream, holder=holder)
+    with suppress(UpstreamAuth):
+        await scenario.ask()
+    assert (upstream.tokens, len(holder.in_vain)) == (["old", "new", "third"], accepted == "fourth")
+    assert holder.max_waits_s == [MAX_RENEWAL_WAIT_S] * 2
 
 
 async def test_401_is_relayed_if_the_issuer_returns_the_same_token():

@@ -1,6 +1,19 @@
 from __future__ import annotations
 
-from gatepass.tokens.holder import MAX_USERS, RENEWALS, UNPROVEN_RENEWALS, RenewalLimiter, TokenUser
+import random
+from itertools import pairwise
+
+import pytest
+
+from gatepass.tokens.holder import (
+    MAX_RENEWAL_WAIT_S,
+    MAX_USERS,
+    RENEWALS,
+    UNPROVEN_RENEWALS,
+    WINDOW_S,
+    RenewalLimiter,
+    TokenUser,
+)
 from gatepass.tokens.lifetime import Token
 from gatepass.types import Secret
 from tests.memory import traced_memory
@@ -45,14 +58,63 @@ def test_all_users_share_one_rate():
     assert [rejections.refused(user, 0.0) for user in users] == [True] * 6 + [False] * 2
 
 
-def test_tokens_that_worked_may_end_one_a_second_and_twenty_a_minute():
-    rejections, granted = Renewing(), []
-    for number in range(400):
-        rejections.accept(CHAT)
-        granted.append(rejections.refused(CHAT, number / 10))
-    assert [number for number in range(400) if granted[number]] == [10 * number for number in range(RENEWALS)]
+def renewed_at(rejections: Renewing, now: float) -> float | None:
+    """Let the current token work, and end at `now`. Return when it is renewed, None if it is not."""
     rejections.accept(CHAT)
-    assert rejections.refused(CHAT, 60.0)
+    if not rejections.reject(CHAT, now):
+        return None
+    rejections.renew(rejections.renew_at_s)
+    return rejections.renew_at_s
+
+
+def test_the_second_end_within_a_second_waits_for_a_second():
+    rejections = Renewing()
+    assert [renewed_at(rejections, now) for now in (10.0, 10.2, 11.25, 16.0)] == [10.0, 11.2, 12.25, 16.0]
+
+
+def test_renewals_are_spread_over_the_minute_as_far_as_a_request_may_wait():
+    rejections = Renewing()
+    assert [renewed_at(rejections, now) for now in (10.0, 12.5, 16.25, 19.25)] == [10.0, 13.0, 16.25, 19.25]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tokens_that_worked_are_renewed_once_a_second_and_twenty_a_minute(seed):
+    chance, rejections, now = random.Random(seed), Renewing(), 0.0
+    renewed: list[float] = []
+    for _ in range(400):
+        now = max(now, rejections.renew_at_s) + chance.choice((0.0, 0.01, 0.5, 1.0, 3.0)) * chance.random()
+        at_s = renewed_at(rejections, now)
+        if at_s is not None:
+            assert now <= at_s <= now + MAX_RENEWAL_WAIT_S
+            renewed.append(at_s)
+    assert all(later - earlier >= 1.0 - 1e-9 for earlier, later in pairwise(renewed))
+    assert all(later - earlier >= WINDOW_S for earlier, later in zip(renewed, renewed[RENEWALS:], strict=False))
+
+
+def test_a_token_that_worked_for_nobody_is_renewed_without_a_wait_as_often_as_before():
+    rejections = Renewing()
+    assert renewed_at(rejections, 0.0) == 0.0
+    assert [rejections.reject(EMBED, 0.1), rejections.renew_at_s] == [True, 0.1]
+
+
+def test_a_renewal_that_begins_too_late_for_a_request_is_left_to_others():
+    rejections = Renewing()
+    assert renewed_at(rejections, 10.0) == 10.0
+    assert not rejections.reject(CHAT, 10.0, 0.5)
+    assert rejections.reject(CHAT, 10.0)
+    assert not rejections.reject(CHAT, 10.4, 0.5)
+    assert rejections.reject(CHAT, 10.5, 0.5)
+
+
+def test_tokens_end_early_after_two_that_worked_until_one_works_no_more():
+    rejections, seen = Renewing(), []
+    for now in (10.0, 20.0):
+        renewed_at(rejections, now)
+        seen.append(rejections.end_early(CHAT, now))
+    seen += [rejections.end_early(EMBED, 20.0), rejections.end_early(CHAT, 20.0 + WINDOW_S)]
+    rejections.renew(21.0)
+    seen.append(rejections.end_early(CHAT, 21.0))
+    assert seen == [False, True, False, False, False]
 
 
 def test_tokens_for_one_use_are_rejected_all_day_long_at_the_pace_of_people():

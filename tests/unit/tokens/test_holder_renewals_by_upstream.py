@@ -83,6 +83,35 @@ async def test_an_upstream_that_refuses_every_second_time_costs_one_fetch_a_seco
         assert it.issuer.calls == 1 + 20
 
 
+async def test_a_token_that_ends_twice_within_a_second_is_renewed_once_for_all_requests():
+    async with kept(otherwise=Mint(delay_s=0.1)) as it:
+        await it.clock.advance(0.1)
+        assert it.holder.reject(await taken(it.holder, CHAT), CHAT)
+        await it.clock.advance(0.2)
+        second = await taken(it.holder, CHAT)
+        tasks = []
+        for _ in range(10):
+            assert it.holder.reject(second, CHAT)
+            tasks += [_task(it.holder.token(second)) for _ in range(20)]
+            await it.clock.advance(0.09)
+        assert (it.issuer.calls, any(task.done() for task in tasks)) == (2, False)
+        await it.clock.advance(0.2)
+        assert await outcomes(tasks) == ["token-3"] * 200
+        assert it.issuer.calls == 3
+
+
+async def test_a_request_that_waits_for_a_renewal_ends_with_its_holder():
+    async with kept() as it:
+        await settle()
+        for _ in range(2):
+            assert it.holder.reject(await taken(it.holder, CHAT), CHAT)
+            await settle()
+        waiting = _task(it.holder.token("token-2"))
+        await settle()
+        await it.holder.aclose()
+        assert await outcomes([waiting]) == ["TokenUnavailable"]
+
+
 async def test_only_the_rejecting_request_waits_and_all_others_keep_the_token_while_the_issuer_hangs():
     async with kept(Mint(), otherwise=Hang()) as it:
         await settle()

@@ -28,7 +28,7 @@ from gatepass.proxy.attempt import send, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import classify
 from gatepass.proxy.retry import Outcome
-from gatepass.tokens import TokenHolder, TokenUser
+from gatepass.tokens import MAX_RENEWAL_WAIT_S, TokenHolder, TokenUser
 from gatepass.tokens.holder import ANY_USER
 from gatepass.types import Headers, Operation, OutboundRequest, Target, Timeouts, header
 from tests.unit.clock import DrivenClock, settle
@@ -94,8 +94,8 @@ class Witness(TokenHolder):
         super().__init__(*given, **more)
         self._dropped = dropped
 
-    def reject(self, value: str, by: TokenUser = ANY_USER) -> bool:
-        is_dropped = super().reject(value, by)
+    def reject(self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S) -> bool:
+        is_dropped = super().reject(value, by, max_wait_s)
         if is_dropped:
             self._dropped.add((REQUEST.get(), value))
         return is_dropped
