@@ -68,7 +68,7 @@ class GatepassError(Exception):
     - `message`: what failed and what to do. It is sent to clients, so it never contains a secret.
     - `code`: stable. `make reference` writes its heading in docs/reference/errors.md from the docstring of the class.
     - `status`: the HTTP status, if the response has not started.
-    - `retryable`: whether the same request can succeed later. A 5xx that is not retryable is sent with
+    - `retryable`: whether the same request can succeed later. An error that is not retryable is sent with
       `x-should-retry: false`.
     - `hop`: the part that failed.
     """

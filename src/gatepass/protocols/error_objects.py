@@ -87,9 +87,9 @@ NO_STORE = (b"cache-control", b"no-store")
 def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     """Return the headers of an error response, without content-length.
 
-    The openai SDKs send any request with a 5xx or 429 three times. `x-should-retry: false` stops them if a retry cannot
-    succeed, or only after LONGEST_WAIT_S. The upstream's `false` is always passed on, its `true` for the statuses that
-    the SDKs retry anyway.
+    The openai SDKs send any request with a 5xx or 429 three times, and Claude Code one with a 401 ten times.
+    `x-should-retry: false` stops them if a retry cannot succeed, or only after LONGEST_WAIT_S. The upstream's `false`
+    is always passed on, its `true` for the statuses that the SDKs retry anyway.
     """
     headers = [
         (b"content-type", b"application/json"),
@@ -101,10 +101,8 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     should_retry = error.should_retry if error.should_retry is not True or _is_retried(error.http_status) else None
     if should_retry is not None:
         is_final = not should_retry
-    elif isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable):
-        is_final = True
     else:
-        is_final = isinstance(error, UpstreamErrorReply) and _is_rejected_for_good(error)
+        is_final = not error.retryable or (isinstance(error, UpstreamErrorReply) and _is_rejected_for_good(error))
     if is_final or (after_s or 0) > LONGEST_WAIT_S:
         headers.append((b"x-should-retry", b"false"))
     elif should_retry:

@@ -52,6 +52,7 @@ from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, set
 
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
+REFUSED = (UNAUTHORIZED, 403)
 REJECTION_S = 1.0
 """The longest wait for the body of a rejection. The status is enough to renew the token, and other requests need it."""
 
@@ -207,6 +208,8 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     reason = upstream.holder.denial_reason(attempt.user()) if upstream.holder is not None and is_untried else None
     hint = token_hint(upstream.name, upstream.settings.credential, age_s, not_renewed=reason)
     rejection.message = f"{sentence(rejection.message)} {hint}"
+    if attempt.renewals and rejection.http_status in REFUSED:
+        rejection.should_retry = False
 
 
 async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:

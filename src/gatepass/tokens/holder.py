@@ -492,7 +492,10 @@ class TokenHolder:
                 reason = f"{reason.rstrip('.')}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
         failed = None if self._failure_state is None else self._failure_state.credential
-        return TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)
+        error = TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)
+        if self._failure_state is not None and self._failure_state.definite:
+            error.should_retry = False  # the issuer refuses the credential until an operator repairs it
+        return error
 
     def _run_due(self) -> float:
         """Start a fetch if one is due. Return the seconds until the next call."""

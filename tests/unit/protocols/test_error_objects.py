@@ -1,5 +1,6 @@
 """Errors as clients see them: the object, the headers, and the event that ends a begun stream."""
 
+import inspect
 import json
 import re
 from typing import Any
@@ -180,15 +181,19 @@ def test_the_headers_of_a_plain_error():
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
         (b"x-gatepass-hop", b"client"),
+        (b"x-should-retry", b"false"),
     ]
 
 
 @pytest.mark.parametrize(
     ("error", "extra"),
     [
-        (InvalidApiKey("no"), [(b"www-authenticate", b"Bearer")]),
-        (ModelNotAllowed("no"), []),
-        (MethodNotAllowed("no", allow="GET, HEAD"), [(b"allow", b"GET, HEAD")]),
+        (InvalidApiKey("no"), [(b"x-should-retry", b"false"), (b"www-authenticate", b"Bearer")]),
+        (ModelNotAllowed("no"), [(b"x-should-retry", b"false")]),
+        (
+            MethodNotAllowed("no", allow="GET, HEAD"),
+            [(b"x-should-retry", b"false"), (b"allow", b"GET, HEAD")],
+        ),
         (ReceiveTimeout("slow"), []),
         (InternalError("bug"), [(b"x-should-retry", b"false")]),
         (Overloaded("full", retry_after_s=0.2), [(b"retry-after", b"1")]),
@@ -407,3 +412,15 @@ anthropic = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+def kinds_under(base: type[GatepassError]) -> list[type[GatepassError]]:
+    return [kind for child in base.__subclasses__() for kind in (child, *kinds_under(child))]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds_under(GatepassError) if kind.code != "upstream_error"])
+def test_an_error_of_gatepass_that_no_repetition_helps_stops_the_repetitions(kind):
+    given = {"hop": "h", "allow": "GET", "credential": "c", "upstream": "u", "phase": "idle", "status": 401}
+    wanted = inspect.signature(kind).parameters
+    error = kind("no", **{name: value for name, value in given.items() if name in wanted})
+    assert ((b"x-should-retry", b"false") in error_headers(error)) is not kind.retryable

@@ -753,3 +753,12 @@ async def test_a_token_that_ends_when_it_should_is_not_logged_as_early(caplog):
         await it.clock.advance(250.0)
         assert it.holder.reject(token.text, user)
     assert "token_ended_early" not in caplog.text
+
+
+@pytest.mark.parametrize(("status", "code", "should_retry"), [(401, "invalid_client", False), (503, "x", None)])
+async def test_clients_do_not_repeat_a_request_whose_credential_the_issuer_refuses(status, code, should_retry):
+    async with kept(otherwise=answer({"error": code}, status)) as it:
+        await it.clock.advance(3.0)
+        with pytest.raises(TokenUnavailable) as raised:
+            await it.holder.token()
+    assert raised.value.should_retry is should_retry
