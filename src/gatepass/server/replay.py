@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -15,13 +15,9 @@ import msgspec
 
 from gatepass.clock import wait_at_most
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.rules import ChangeRule, Rule, SearchedRule
 from gatepass.observability.capture import CapturedBody, CapturedRequest
-from gatepass.observability.observer import AccessRecord
 from gatepass.observability.redaction import AROUND_CHARS
 from gatepass.observability.story import attempts_of
-from gatepass.operations.table import OPERATIONS
-from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
@@ -114,35 +110,15 @@ def _problem(captured: CapturedRequest, without: Sequence[str], state: AppState)
     if access.mcp_method:
         return "it is a message to an MCP server, which may act twice"
     changed = dict.fromkeys(edit.rule for one in attempts[::-1] for edit in one.edits.listed)
+    changed |= dict.fromkeys(record.rule.entry for record in state.learned_rules())
     # with those of the response, which no rule makes
     made = {*changed, *access.adapted, *(entry for one in attempts for entry in one.adapted)}
-    rules = _rules_of(access, state)
-    names = dict.fromkeys(rule.name for rule in rules)
-    unknown = [one for one in without if one not in made and one not in names and not _may_make(one, rules, state)]
-    if unknown:
-        known = f"changes {', '.join(changed)}, and the rules" if changed else "rules"
-        return f"it has no rule or change {unknown[0][:100]!r}. You can leave out the {known} {', '.join(names)}"
+    if unknown := [one for one in without if one not in made]:
+        known = f"You can leave out {', '.join(changed)}" if changed else "No rule changed it"
+        return f"it has no change {unknown[0][:100]!r}. {known}"
     if captured.request is None:
         return "its body was not captured, because it is a form or began before the capture"
     return "its body was too large and is cut (`--bytes`)" if captured.request.is_cut else None
-
-
-def _rules_of(access: AccessRecord, state: AppState) -> list[Rule]:
-    """Return the rules that may apply to a request like `access`, whatever its profile and its upstream."""
-    operation = next(one for one in OPERATIONS if one.name == access.operation)
-    own_rules = PROTOCOLS[operation.protocol].own_rules or (lambda *_: ())
-    found = [*state.declared.configured_rules(operation.configured_as, access.model)]
-    found += [rule for one in state.profiles.values() for rules in one.rules.values() for rule in rules]
-    for upstream in state.upstreams.values():
-        found += [*own_rules(upstream.settings, access.model), *upstream.dialect.rules]
-    return found
-
-
-def _may_make(entry: str, rules: Iterable[Rule], state: AppState) -> bool:
-    """Return whether one of `rules`, or a learned one, may make the change `entry`."""
-    changes = (change for rule in rules if isinstance(rule, ChangeRule | SearchedRule) for change in rule.changes)
-    learned = (record.rule.entry for record in state.learned_rules())
-    return entry in learned or any(change.entry == entry for change in changes)
 
 
 async def _serve_again(client_request: ClientRequest, of: str, body: bytes, state: AppState) -> dict[str, Any]:
