@@ -22,6 +22,7 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import UpstreamInvalid
 from gatepass.json_scan import BOM, MemberName, folded, has_more_values, quoted
 from gatepass.sse.event import (
+    LARGE_EVENT_BYTES,
     MOST_LINES,
     Framer,
     count_lines,
@@ -41,8 +42,8 @@ MOST_LAYERS = 3
 """Percent-encoding in several layers that is decoded to find `..`."""
 LONGEST_URI_CHARS = 8192
 """Of the name or the URI in a request of a key with lists, and in a list that it is shown."""
-MOST_BYTES, MOST_ESCAPES, MOST_VALUES = 12 * 1024 * 1024, 2_000_000, 100_000
-MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS = 25_000, 5_000, 250_000
+MOST_BYTES, MOST_ESCAPES, MOST_VALUES = 12 * 1024 * 1024, 1_500_000, 100_000
+MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS = 25_000, 4_000, 200_000
 """Bounds of one message to a key with lists: its size, its backslashes, its commas and brackets, the members that are
 read, the entries of its lists, and the length of their names. It is filtered in 50 ms."""
 LONGEST_MEMBER = 32
@@ -271,7 +272,8 @@ class FilteredEvents:
         if self._framer.large:
             run += self._framer.take_large()
         if b"data" in run:  # blank lines and comments pass at memory speed
-            end = _of_one_turn(run)
+            # an event of many MiB is joined in one turn, and filtered in the next
+            end = _of_one_turn(run) if len(run) <= LARGE_EVENT_BYTES or not piece else 0
             run, self.waiting = run[:end], run[end:]
             run = b"".join(map(self._event, split_events(run) if end <= TURN_BYTES else (run,)))
         if self._framer.overflowed and not self.waiting:

@@ -208,7 +208,7 @@ def test_line_feeds_and_comments_pass_at_once() -> None:
 @pytest.mark.parametrize("event", [b"data:\n\n", b"data: {}\n\n", b'data: {"a":"%b"}\n\n' % (b"x" * 10_000)])
 def test_events_pass_in_turns(event: bytes) -> None:
     events, run = FilteredEvents(LISTS, 100_000, "wiki"), event * 1000
-    first = events.feed(run)
+    first = events.feed(run) or events.feed()  # a large run is only joined in its first turn
     assert 0 < len(first) <= TURN_BYTES
     assert first.count(b"\n") <= TURN_LINES
     assert events.unfinished_bytes == len(events.waiting) == len(run) - len(first)

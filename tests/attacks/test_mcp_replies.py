@@ -1,0 +1,73 @@
+"""Replies of an MCP server to a key with lists: every shape is filtered or refused within the time of a turn."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.errors import UpstreamInvalid
+from gatepass.mcp.access import MOST_ENTRIES, MOST_ESCAPES, MOST_MEMBERS, FilteredEvents, McpAllowed
+from tests.attacks.conftest import Attack
+from tests.integration.gateway import gateway
+from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.test_mcp import post, servers
+
+MIB = 1 << 20
+KEY = "gp-" + "k" * 43
+LISTS = McpAllowed(tools=("find", "a*", "b*"), prompts=(), resources=("file:///d/*",))
+
+
+def listed(kind: bytes, entry: bytes, count: int) -> bytes:
+    return b'{"id":1,"result":{"%b":[%b]}}' % (kind, b",".join(entry % number for number in range(count)))
+
+
+def members(count: int) -> bytes:
+    return b"{%b}" % b",".join(b'"%d":1' % number for number in range(count))
+
+
+SHAPES = {
+    "a batch": lambda: b"[%b]" % b",".join([b"{}"] * 1_000_000),
+    "a million members": lambda: members(1_000_000),
+    "many members": lambda: b'{"result":%b}' % members(MOST_MEMBERS - 1),
+    "many entries": lambda: listed(b"tools", b'{"name":"c%d","a":1,"b":2}', MOST_ENTRIES),
+    "many encoded names": lambda: listed(b"resources", b'{"uri":"file:///d/%%252e%d"}', MOST_ENTRIES),
+    "long names": lambda: listed(b"resources", b'{"uri":"file:///d/%%d%b"}' % (b"%%25" * 2_700), 24),
+    "many names of an entry": lambda: listed(b"tools", b'{"a%%d":1,%b}' % b",".join([b'"name":"a"'] * 20_000), 1),
+    "escapes": lambda: b'{"result":{"a":"%b%b"}}' % (b'\\"' * (MOST_ESCAPES - 1), b"a" * (7 * MIB)),
+    "more escapes": lambda: b'{"result":{"a":"%b"}}' % (b'\\"' * (5 * MIB)),
+    "blanks": lambda: b'{"result":%b{}}' % (b" " * (12 * MIB - 30)),
+    "an image": lambda: b'{"result":{"content":[{"data":"%b"}]}}' % (b"abcd" * 2_700_000),
+}
+
+
+@pytest.mark.attack("replies of MCP servers to a key with lists")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_message_of_any_shape_is_filtered_in_a_turn(attack: Attack, shape: str) -> None:
+    attack.cases += 1
+    text = SHAPES[shape]()
+    # a larger reply is filtered in a thread by the same code
+    stream, events = b"event: message\r\ndata: %b\r\n\r\n" % text, FilteredEvents(LISTS, 32 * MIB, "wiki")
+    with suppress(UpstreamInvalid):
+        for at in range(0, len(stream), MIB // 4):
+            with attack.on_loop():
+                events.feed(stream[at : at + MIB // 4])
+            while events.waiting:
+                with attack.on_loop():
+                    events.feed()
+
+
+@pytest.mark.attack("replies of MCP servers to a key with lists")
+@pytest.mark.parametrize("shape", ["a batch", "a million members", "an image"])
+async def test_a_large_reply_holds_no_loop(attack: Attack, shape: str) -> None:
+    attack.cases += 1
+    body = SHAPES[shape]()
+    access = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
+    async with (
+        Scripted([Send(reply(body))]) as upstream,
+        gateway(**servers(upstream), access=access) as gp,
+        attack.on_this_loop(),
+    ):
+        got = await post(gp, authorization=f"Bearer {KEY}").answer()
+    attack.check((got.body == body) is (shape == "an image"), shape)
