@@ -23,6 +23,7 @@ from gatepass.config.credential.kinds import AnyCredential, token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config, StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
+from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.hints import sentence
 from gatepass.errors import (
@@ -273,13 +274,9 @@ def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
     return ", and ".join(texts)
 
 
-_VERSION = re.compile(r"/v[0-9]")
-
-
 async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | None:
     """Return `base_url` with `/v1` if the upstream has a model list there, or rejects a request for it."""
-    base_url = f"{upstream.settings.base_url.rstrip('/')}/v1"
-    if upstream.settings.dialect != "openai" or _VERSION.search(urlsplit(upstream.settings.base_url).path):
+    if (base_url := url_with_version(upstream.settings.dialect, upstream.settings.base_url)) is None:
         return None
     versioned = replace(upstream, settings=upstream.settings.model_copy(update={"base_url": base_url}))
     try:

@@ -116,6 +116,7 @@ API_VERSION = r"^[A-Za-z0-9._-]{1,40}$"
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DEPLOYMENT = re.compile(r"/deployments/[^/]+\Z")
 _ASSISTANT = re.compile(r"/(?:openai|chats_openai|agents_openai|agents)(?:/[^/]+)?\Z")
+_VERSION = re.compile(r"/v[0-9]")
 _OTHER_VERSION = re.compile(r"(?<!/api)/v1\Z")
 NO_VERSION = (
     "base_url names a deployment, and only the classic API has deployments: set azure.api_version to its version,"
@@ -162,6 +163,13 @@ def base_url_error(dialect: DialectName, base_url: str, azure: AzureConfig | Non
     if dialect == "ragflow" and _OTHER_VERSION.search(path):
         return NOT_ITS_API
     return None
+
+
+def url_with_version(dialect: DialectName, base_url: str) -> str | None:
+    """Return `base_url` with `/v1` if it lacks the version that OpenAI's API has in its path, or None."""
+    if dialect != "openai" or _VERSION.search(urlsplit(base_url).path):
+        return None
+    return f"{base_url.rstrip('/')}/v1"
 
 
 def _forwardable(names: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from gatepass.config.upstream import (
     RagflowConfig,
     UpstreamConfig,
     base_url_error,
+    url_with_version,
 )
 
 HOST = "https://h.example"
@@ -108,3 +109,18 @@ def test_a_base_that_cannot_be_is_refused_with_the_upstream():
     with pytest.raises(ValidationError) as caught:
         upstream(dialect="ragflow", base_url=f"{HOST}/v1")
     assert [str(detail["ctx"]["error"]) for detail in caught.value.errors()] == [NOT_ITS_API]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "base_url", "expected"),
+    [
+        ("openai", "https://llm.example/", "https://llm.example/v1"),
+        ("openai", "https://llm.example/api", "https://llm.example/api/v1"),
+        ("openai", "https://llm.example/v4", None),
+        ("openai", "https://llm.example/v1beta/openai", None),
+        ("azure", "https://llm.example", None),
+        ("ragflow", "https://llm.example", None),
+    ],
+)
+def test_a_base_url_without_its_version_gets_one(dialect, base_url, expected):
+    assert url_with_version(dialect, base_url) == expected
