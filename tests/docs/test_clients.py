@@ -148,13 +148,30 @@ async def test_the_script_of_the_page_gets_its_answer_by_arguments_and_by_variab
 
 def test_each_script_of_the_page_leads_to_gatepass() -> None:
     *scripts, servers = of_agents("python")
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     compile(servers, "the page", "exec")
     assert '"url": "http://gatepass.example:8080/mcp/search"' in servers
     for script in scripts:
         compile(script, "the page", "exec")
         assert 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
     assert "set_tracing_disabled(True)" in scripts[2]
+    assert "OpenAIChatModel(" in scripts[4]
+
+
+def test_the_page_says_what_each_sdk_sets_for_the_token_counts_of_a_stream() -> None:
+    part = AGENTS.partition("\n### Token counts of streams\n")[2].partition("\n### ")[0]
+    rows = dict(re.findall(r"^\| ([A-Za-z-]+[^|]*) \| (.+) \|$", part, re.MULTILINE))
+    assert set(rows) >= {"openai", "LangChain", "openai-agents", "LiteLLM", "AI SDK", "pydantic-ai, Cline, OpenCode"}
+    assert json.loads(re.findall(r"stream_options=(\{.*?\})", rows["openai"])[0].lower()) == {"include_usage": True}
+
+
+@pytest.mark.parametrize("asked", [{}, {"stream_options": {"include_usage": True}}], ids=["not asked", "asked"])
+async def test_gatepass_does_not_ask_for_the_token_counts_of_a_stream_itself(asked: dict[str, object]) -> None:
+    sent = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "Hi"}], **asked}).encode()
+    events = reply(b"data: [DONE]\n\n", content_type="text/event-stream")
+    async with Scripted(answer=lambda _: [Send(events)]) as llm, gateway(upstream=llm.url) as gatepass:
+        await gatepass.ask(sent, path=CHAT, headers=JSON).answer()
+    assert llm.received[0].body == sent
 
 
 def test_opencode_gets_the_limits_of_its_models() -> None:
