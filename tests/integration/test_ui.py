@@ -182,6 +182,7 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "GET api/bodies/{id}": (None, 400),
     "GET api/models": (None, 200),
     "GET api/callers": (None, 200),
+    "GET api/use": (None, 200),
     "GET api/configuration": (None, 200),
     "GET api/errors/{id}": (None, 200),
     "POST api/rules/forget": ({"upstream": "chat", "model": "m", "operation": "chat", "adapted": "drop=x"}, 200),

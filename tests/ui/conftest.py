@@ -61,9 +61,8 @@ def open_page(browser: Browser, faults: list[str]) -> Iterator[OpenPage]:
             is_mobile=phone,
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",
-            locale="en-GB",
             timezone_id="UTC",
-            **options,
+            **{"locale": "en-GB", **options},
         )
         contexts.append(context)
         page = context.new_page()

@@ -113,6 +113,8 @@ def overview() -> Document:
             "ttft_s": percentiles,
             "duration_s": durations,
         },
+        "errors_15m": {"upstream_closed": 4, "token_unavailable": 2},
+        "store": None,
         "capture": {"running": False, "until": None, "held_bytes": 0, "captured": 0, "model": None, "caller": None},
     }
 
@@ -156,6 +158,8 @@ def summary(identity: str, ago_s: float, **members: object) -> Document:
         "duration_s": duration_s,
         "first_byte_s": 0.33,
         "bytes_out": 9000,
+        "tokens_in": 812,
+        "tokens_out": 118,
         "events": 118,
         "captured": False,
     }
@@ -376,6 +380,8 @@ def story() -> Document:
         },
         "bytes_in": 120_210,
         "bytes_out": 9000,
+        "tokens_in": 812,
+        "tokens_out": 118,
         "events": 118,
         "usage": {"prompt_tokens": 812, "completion_tokens": 240},
         "upstream_request_id": "up-77",
@@ -550,6 +556,8 @@ def models() -> Document:
                 "capabilities": {"images": True, "tools": True},
             },
         ],
+        "listed": ["gpt-4o", "o3-mini", "bge-m3", "claude-sonnet", "gpt-4o-mini"],
+        "list_error": None,
         "rules": [
             {
                 "upstream": "corp",
@@ -578,6 +586,26 @@ def models() -> Document:
     }
 
 
+def use() -> Document:
+    def row(upstream: str, model: str, tool: str, requests: int, errors: int, tokens: int) -> Document:
+        return {
+            "upstream": upstream,
+            "model": model,
+            "tool": tool,
+            "requests": requests,
+            "errors": errors,
+            "tokens": tokens,
+        }
+
+    return {
+        "use": [
+            row("corp", "gpt-4o", "", 212, 3, 190_200),
+            row("corp-eu", "bge-m3", "", 41, 0, 80_000),
+            row("mcp/tools", "", "find", 12, 1, 0),
+        ]
+    }
+
+
 def callers() -> Document:
     def caller(name: str, role: str = "caller", **members: object) -> Document:
         found: Document = {
@@ -587,7 +615,8 @@ def callers() -> Document:
             "operations": None,
             "mcp": {},
             "profile": None,
-            "expires_at": None,
+            "last_used": None,
+            "keys": [{"id": f"sha256:{len(name):08x}", "expires_at": None}],
             "max_concurrent": None,
             "in_flight": 0,
             "requests": 0,
@@ -607,12 +636,17 @@ def callers() -> Document:
                 errors=9,
                 tokens=912_000,
                 models=["gpt-4o", "bge-m3"],
-                expires_at="2027-01-31T00:00:00Z",
+                last_used="2026-11-23T16:59:58.000Z",
+                keys=[
+                    {"id": "sha256:9f2c41aa", "expires_at": "2026-01-31T00:00:00Z"},
+                    {"id": "${RAGFLOW_KEY}", "expires_at": None},
+                ],
             ),
             caller("open-webui", max_concurrent=4, in_flight=4, requests=311, tokens=204_120, operations=["chat"]),
             caller("claude-code", requests=92, tokens=1_400_210, models=["claude-sonnet"]),
             caller("anna", "admin", requests=4, tokens=120),
-        ]
+        ],
+        "profiles": ["dify", "plain", "ragflow"],
     }
 
 

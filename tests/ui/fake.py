@@ -56,6 +56,7 @@ class Fake:
         self.pieces: dict[str, Document] = {}
         self.models = documents.models()
         self.callers = documents.callers()
+        self.use = documents.use()
         self.configuration = documents.configuration()
         self.capture: Document = deepcopy(self.overview["capture"])
         self.doctor = list(documents.DOCTOR)
@@ -65,6 +66,7 @@ class Fake:
         """If set, doctor and the playground send a part for each release: a test sees each state until it goes on."""
         self.is_serving = True
         self.received: list[tuple[str, str, Any]] = []
+        self.playground_profiles: list[str | None] = []
         self.polled: list[tuple[str, dict[str, str]]] = []
 
     def sign_in(self, role: str = "admin") -> None:
@@ -173,6 +175,7 @@ class Routes(BaseHTTPRequestHandler):
             status, document = fake.answer_refused
             self._reply(status, "application/json", json.dumps(document).encode(), {"x-request-id": "req-2"})
         elif path == "playground":
+            fake.playground_profiles.append(query.get("profile"))
             self._stream(self._answer(), {"x-request-id": "req-1"})
         else:
             status, document = fake.answer(self.command, path, query, body)

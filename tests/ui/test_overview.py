@@ -53,6 +53,7 @@ def plot(title: str, line: int) -> str:
 
 CAPTURE = {"running": True, "until": documents.NOW, "held_bytes": 4096, "captured": 2}
 OTHER = [i % 7 + 1 for i in range(documents.SLICES)]
+DURATION = "Duration without errors"
 ROWS: dict[str, tuple[Change, str, str]] = {
     "life of a token": (credential(expires_in_s=60.0), f"{CORP} .left-bar", "width"),
     "lifetime": (credential(lifetime_s=480.0), f"{CORP} .left-bar", "width"),
@@ -94,11 +95,13 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "tokens out": (set_in("series", "tokens_out", to=OTHER), plot("Tokens", 1), "d"),
     **{
         f"{title} {name}": (set_in("series", member, name, to=[0.1 * value for value in OTHER]), plot(title, line), "d")
-        for title, member in (("Time to first token", "ttft_s"), ("Duration", "duration_s"))
+        for title, member in (("Time to first token", "ttft_s"), (DURATION, "duration_s"))
         for line, name in enumerate(("p50", "p95", "p99"))
     },
-    "a legend": (set_in("series", "duration_s", "p50", to=OTHER), f"{plot_of('Duration')} .legend b >> nth=0", "text"),
-    "a pause of a plot": (set_in("series", "duration_s", "p50", 30, to=None), plot("Duration", 0), "d"),
+    "a legend": (set_in("series", "duration_s", "p50", to=OTHER), f"{plot_of(DURATION)} .legend b >> nth=0", "text"),
+    "a pause of a plot": (set_in("series", "duration_s", "p50", 30, to=None), plot(DURATION, 0), "d"),
+    "errors by code": (set_in("errors_15m", to={"upstream_closed": 9}), ".codes li", "count"),
+    "a lost store": (set_in("store", to={"state": "down", "reason": "refused"}), ".store", "text"),
     "an upstream more": (one_more("upstreams"), ".upstream", "count"),
     "an upstream less": (lambda data: data["upstreams"].pop(), ".upstream", "count"),
     "an upstream without a credential": (upstream(credential=None), ".branch", "count"),

@@ -78,7 +78,7 @@ METRICS: Mapping[str, str] = MappingProxyType(
             "Events that an observer of requests, such as the access log, failed to handle"
         ),
         "gatepass_reloads_total": "Reloads of the configuration: reloaded, unchanged, refused",
-        "gatepass_request_duration_seconds": "From the request's arrival to the response's end",
+        "gatepass_request_duration_seconds": "From the arrival of a request that succeeds to the response's end",
         "gatepass_time_to_first_token_seconds": "From the request's arrival to the first event of a stream",
         "gatepass_time_per_output_token_seconds": (
             "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
@@ -229,7 +229,7 @@ class Series:
 
     __slots__ = (
         *("labels", "requests", "attempts", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
-        *("duration", "first_token", "per_token", "added"),
+        *("duration", "first_token", "per_token", "added", "ended_s"),
     )
 
     def __init__(self, labels: Labels, times: Sequence[Histogram]) -> None:
@@ -238,6 +238,8 @@ class Series:
         self.duration, self.first_token, self.per_token, self.added = times
         self.requests = dict.fromkeys(OUTCOMES, 0)
         self.attempts = self.input_tokens = self.output_tokens = self.cached_tokens = self.reasoning_tokens = 0
+        self.ended_s = 0.0
+        """When its last request ended."""
 
     def add_tokens(self, prompt: int | None, completion: int | None, cached: int | None, reasoning: int | None) -> None:
         """Add the tokens that one reply reports. None: the upstream did not report this number."""
@@ -298,7 +300,8 @@ class Totals(msgspec.Struct, frozen=True):
     """Sums since the start of a process, or in a time: of requests, and of all times of `Histogram.counts`.
 
     `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
-    followed. `by_caller` has the requests, errors and tokens of each caller.
+    followed. `by_caller` has the requests, errors and tokens of each caller. `by_code` has the errors of each code,
+    with those of requests that had no caller yet.
     """
 
     requests: int = 0
@@ -309,6 +312,7 @@ class Totals(msgspec.Struct, frozen=True):
     duration_counts: tuple[int, ...] = ()
     by_upstream: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     by_caller: Mapping[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)
+    by_code: Mapping[str, tuple[int]] = msgspec.field(default_factory=dict)
 
     def plus(self, other: Totals) -> Totals:
         return self._with(other, 1)
@@ -333,6 +337,7 @@ class Totals(msgspec.Struct, frozen=True):
             combined(self.duration_counts, other.duration_counts),
             of_names(self.by_upstream, other.by_upstream),
             of_names(self.by_caller, other.by_caller),
+            of_names(self.by_code, other.by_code),
         )
 
 
@@ -413,6 +418,7 @@ class Metrics(Observer):
         """Return the sums over all callers, models, upstreams and operations."""
         by_upstream: dict[str, list[int]] = {}
         by_caller: dict[str, list[int]] = {}
+        by_code: dict[str, int] = {}
         requests = errors = tokens_in = tokens_out = 0
         for one in self._by_labels.values():
             caller, _, upstream, _ = one.labels
@@ -425,6 +431,7 @@ class Metrics(Observer):
             of_caller[2] += one.input_tokens + one.output_tokens
             by_upstream.setdefault(upstream, [0, 0])[0] += ended
         for labels, count in self._errors.by_labels.items():
+            by_code[labels[-2]] = by_code.get(labels[-2], 0) + int(count.value)
             if labels[-1] == f"upstream:{labels[2]}":
                 by_upstream.setdefault(labels[2], [0, 0])[1] += int(count.value)
         for (upstream, _), count in self._failovers.by_labels.items():
@@ -440,7 +447,15 @@ class Metrics(Observer):
             self._duration.counts(),
             {name: (ended, failed) for name, (ended, failed) in by_upstream.items()},
             {name: (ended, failed, tokens) for name, (ended, failed, tokens) in by_caller.items()},
+            {code: (failed,) for code, failed in by_code.items()},
         )
+
+    def last_used_s(self) -> dict[str, float]:
+        """Return when the last request of each caller ended, by `Clock.now`."""
+        found: dict[str, float] = {}
+        for one in self._by_labels.values():
+            found[one.labels[0]] = max(found.get(one.labels[0], 0.0), one.ended_s)
+        return found
 
     def request_ended(self, request: RequestRecord) -> None:
         access, attempt, first_byte_s = request.access, request.attempt, request.first_byte_s
@@ -448,7 +463,9 @@ class Metrics(Observer):
         key = (access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
         series = self.series.get(key) or self.of(key)
         series.requests[outcome] += 1
-        series.duration.observe(request.duration_s)
+        series.ended_s = request.arrived_s + request.duration_s
+        if outcome == "ok":  # a request that fails at once would hide slow ones
+            series.duration.observe(request.duration_s)
         self.bytes_in.value += access.bytes_in
         self.bytes_out.value += access.bytes_out
         if request.error is not None:

@@ -28,6 +28,8 @@ FILTERS = ("caller", "model", "upstream", "hop", "outcome", "operation")
 """The fields of a summary that a filter compares."""
 TEXTS = ("id", "model", "mcp_method", "mcp_tool", "caller", "upstream", "code", "path", "message")
 """The fields in which the filter `text` searches."""
+SLOW_S = 5.0
+"""The wait for the first byte from which on a request passes the filter `slow`."""
 MESSAGE_CHARS = 200
 """The beginning of an error's message that a summary has."""
 UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
@@ -67,6 +69,8 @@ def summary_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mas
         "duration_s": _rounded(request.duration_s if is_ended else now_s - request.arrived_s),
         "first_byte_s": _rounded(request.first_byte_s),
         "bytes_out": max(0, access.bytes_out),
+        "tokens_in": None if access.usage is None else access.usage.prompt_tokens,
+        "tokens_out": None if access.usage is None else access.usage.completion_tokens,
         "events": access.events,
         "captured": False,
     }
@@ -75,11 +79,17 @@ def summary_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mas
 def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
     """Return whether a summary passes the filters: fields that are equal, and `text` in any of TEXTS.
 
-    The filter `code` may also be gatepass's own code of an upstream's error, `upstream_error`.
+    With `slow` it has waited SLOW_S for its first byte, with `changed` a rule changed it. The filter `code` may also be
+    gatepass's own code of an upstream's error, `upstream_error`.
     """
     if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
         return False
     if "code" in filters and filters["code"] not in (summary["code"], _kind(summary["code"] or "", summary["hop"])):
+        return False
+    if "changed" in filters and not summary["adapted"]:
+        return False
+    waited_s = summary["duration_s"] if summary["first_byte_s"] is None else summary["first_byte_s"]
+    if "slow" in filters and (waited_s or 0.0) < SLOW_S:
         return False
     text = filters.get("text", "").lower()
     return not text or any(text in str(summary[name] or "").lower() for name in TEXTS)

@@ -85,7 +85,7 @@ class ModelCatalog:
     """
 
     def __init__(self, state: AppState) -> None:
-        self._state = state
+        self.state = state
         self._kinds = Kinds(state.config)
         self._lists: dict[str, _FetchedList] = {}
         self._fetches: dict[str, _Fetch] = {}
@@ -93,7 +93,7 @@ class ModelCatalog:
 
     def of_next(self, state: AppState) -> ModelCatalog:
         """Return the catalog of the state after a reload, with the lists of upstreams whose server is the same."""
-        after, before = ModelCatalog(state), self._state.upstreams
+        after, before = ModelCatalog(state), self.state.upstreams
         for name, fetched in self._lists.items():
             if name in state.upstreams and state.upstreams[name].transport is before[name].transport:
                 after._lists[name] = fetched
@@ -134,23 +134,23 @@ class ModelCatalog:
 
     def _start_fetches(self, context: RequestContext) -> list[str]:
         """Return the upstreams whose lists are part of the reply, and start a fetch for each list that is too old."""
-        opened, now = self._state.routes.listing().open_upstreams, self._state.clock.now()
+        opened, now = self.state.routes.listing().open_upstreams, self.state.clock.now()
         # Azure's deployments and RAGFlow's assistants are not listed: clients use their configured names
-        upstreams = self._state.upstreams
+        upstreams = self.state.upstreams
         wanted = list(dict.fromkeys(upstream for upstream, _ in opened if upstreams[upstream].dialect.lists_models))
         for upstream in wanted:
             fetched, failed = self._lists.get(upstream), self._failed.get(upstream)
             has_just_failed = failed is not None and now - failed.failed_s < FAILED_S
             is_fresh = fetched is not None and now - fetched.fetched_s < FRESH_S
             if not (upstream in self._fetches or has_just_failed or is_fresh):
-                task = self._state.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
+                task = self.state.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
                 self._fetches[upstream] = _Fetch(task, now)
         context.access.upstream = ",".join(wanted) or None
         return wanted
 
     def _known_entries(self) -> Collection[Entry]:
         """The configured names, and the models of the last lists that match a wildcard route."""
-        listing = self._state.routes.listing()
+        listing = self.state.routes.listing()
         defaults: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
         models = {name: {"id": name, **defaults} for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
@@ -166,9 +166,9 @@ class ModelCatalog:
         failed = [self._failed[name].error for name in wanted if name in self._failed]
         if failed and not models:
             raise failed[0].with_traceback(None)  # the kept error is raised again: its traceback would grow each time
-        wall_s = self._state.clock.wall()
+        wall_s = self.state.clock.wall()
         learned: RulesByScope = {}
-        for record in self._state.learned_rules():
+        for record in self.state.learned_rules():
             if record.state == "learned":
                 scope = record.scope
                 learned.setdefault((scope.operation, scope.upstream, scope.model), []).append(record)
@@ -177,12 +177,12 @@ class ModelCatalog:
 
     def _marks(self, model: str, learned: RulesByScope, wall_s: float) -> Entry:
         """The members that describe the declared capabilities and the learned rules of `model`."""
-        declared, models = self._state.declared, self._state.config.models
+        declared, models = self.state.declared, self.state.config.models
         name = declared.entry("chat", model) or declared.entry("embeddings", model)
         records: list[LearnedRuleRecord] = []
         for operation in dict.fromkeys(operation for operation, _, _ in learned):
             with suppress(ModelNotFound):
-                for target in self._state.routes.resolve(operation, model):
+                for target in self.state.routes.resolve(operation, model):
                     records += learned.get((operation, target.upstream, target.model or model), ())
         return marks(None if name is None else models[name], records, wall_s)
 
@@ -195,23 +195,23 @@ class ModelCatalog:
         if wait_s is None:
             await ended
             return
-        left_s = max(fetch.began_s for fetch in fetches) + wait_s - self._state.clock.now()
+        left_s = max(fetch.began_s for fetch in fetches) + wait_s - self.state.clock.now()
         with suppress(TimeoutError):  # the list did not arrive within the wait
-            await timeout(self._state.clock, max(0.0, left_s), ended, TimeoutError())
+            await timeout(self.state.clock, max(0.0, left_s), ended, TimeoutError())
 
     async def _fetch(self, upstream: str) -> None:
         try:
             late = UpstreamTimeout(
                 f"The upstream did not return its model list within {FETCH_S:g} s.", upstream=upstream, phase="total"
             )
-            work = fetch_models(self._state, self._state.upstreams[upstream])
-            models = await timeout(self._state.clock, FETCH_S, work, late)
-            self._lists[upstream] = _FetchedList(models, self._state.clock.now())
+            work = fetch_models(self.state, self.state.upstreams[upstream])
+            models = await timeout(self.state.clock, FETCH_S, work, late)
+            self._lists[upstream] = _FetchedList(models, self.state.clock.now())
             self._failed.pop(upstream, None)
         except GatepassError as error:
-            self._failed[upstream] = _FailedFetch(error, self._state.clock.now())
+            self._failed[upstream] = _FailedFetch(error, self.state.clock.now())
         except Exception as error:  # any fault: no code awaits this task; requests for the list raise the error
-            self._failed[upstream] = _FailedFetch(error, self._state.clock.now())
+            self._failed[upstream] = _FailedFetch(error, self.state.clock.now())
             LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
         finally:
             del self._fetches[upstream]

@@ -55,7 +55,9 @@ from gatepass.observability.observer import Refusal
 from gatepass.observability.traffic import Traffic
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers, error_object
+from gatepass.protocols.models import MODELS
 from gatepass.proxy.app_state import AppState
+from gatepass.proxy.context import RequestContext
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
@@ -148,6 +150,7 @@ class Ui:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._peers = peers
         self._traffic: Traffic | None = None
+        self._catalog: ModelCatalog | None = None
 
     def start(self, state: AppState) -> None:
         """Begin to sample the traffic. The tasks of `state` own the one that does."""
@@ -161,6 +164,18 @@ class Ui:
         for route in routes:
             route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)  # a path may have a line feed
         return routes
+
+    async def listed_models(self, caller: AccessKey) -> tuple[list[str], str | None]:
+        """Return the names of `GET /v1/models` for `caller`, and why the list is incomplete or missing."""
+        state = self.current()
+        if self._catalog is None or self._catalog.state is not state:
+            self._catalog = ModelCatalog(state) if self._catalog is None else self._catalog.of_next(state)
+        context = RequestContext.without_client(state, state.profiles["plain"])
+        context.caller, context.protocol = caller, MODELS
+        try:
+            return [entry["id"] for entry in json.loads(await self._catalog.listing(context))["data"]], None
+        except GatepassError as error:
+            return [], state.redactor.mask(error.message)
 
     async def collect(self, target: str) -> dict[str, bytes]:
         """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
@@ -179,6 +194,8 @@ class Ui:
             return json.dumps(views.own_overview(state, self._traffic)).encode()
         if target == OWN + "callers":
             return json.dumps(views.own_callers(state)).encode()
+        if target == OWN + "use":
+            return json.dumps(views.own_use(state)).encode()
         if target.startswith(FORGET):
             wanted = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True))
             upstreams = [one for one in state.upstreams.values() if one.name == wanted["upstream"]]
@@ -478,7 +495,12 @@ async def _body(call: UiRequest) -> ASGIApp:
 
 async def _callers(call: UiRequest) -> ASGIApp:
     parts = await call.ui.collect_json(OWN + "callers")
-    return json_response({"callers": views.callers(parts, call.state.config)})
+    profiles = sorted(call.state.profiles)
+    return call.answer({"callers": views.callers(parts, call.state.config), "profiles": profiles})
+
+
+async def _use(call: UiRequest) -> ASGIApp:
+    return json_response({"use": views.use(await call.ui.collect_json(OWN + "use"))})
 
 
 async def _models(call: UiRequest) -> ASGIApp:
@@ -486,7 +508,9 @@ async def _models(call: UiRequest) -> ASGIApp:
     records = learned_rules(await call.ui.collect(LEARNED), caller, state)
     rules = [shown(record, state.clock.wall()) for record in records]
     yaml = pinned(records, state.config, caller)
-    return json_response({"routes": views.routes(state.config, caller), "rules": rules, "yaml": yaml})
+    listed, failed = await call.ui.listed_models(caller)
+    routes = views.routes(state.config, caller)
+    return json_response({"routes": routes, "listed": listed, "list_error": failed, "rules": rules, "yaml": yaml})
 
 
 async def _configuration(call: UiRequest) -> ASGIApp:
@@ -596,14 +620,20 @@ def _event(name: str, data: Any) -> bytes:
 
 
 async def _playground(call: UiRequest) -> ASGIApp:
-    """Serve a chat as the admin, on the usual way: with the checks, limits and log line of an API request."""
+    """Serve a chat as the admin, on the usual way: with the checks, limits and log line of an API request.
+
+    `profile` in the query names the profile of a client whose replies the admin wants to see.
+    """
     caller, session, state = call.require("admin"), call.session(), call.state
+    profile = call.request.query_params.get("profile")
+    if profile is not None and profile not in state.profiles:
+        raise InvalidRequest(f"There is no profile {profile[:100]!r}.", param="profile")
     call.log("playground", caller)
     host = next(field for field in call.client_request.headers if field[0] == b"host")
     client_request = ClientRequest(
         f"page-{secrets.token_hex(8)}",
         "POST",
-        f"{state.base_path}/v1/chat/completions",
+        f"{state.base_path}{f'/for/{profile}' if profile else ''}/v1/chat/completions",
         (host, (b"content-type", b"application/json")),
         call.client_request.peer,
         state.clock.now(),
@@ -635,6 +665,7 @@ ROUTES: tuple[UiRoute, ...] = (
     UiRoute("GET", "api/bodies/{id}", "admin", _body),
     UiRoute("GET", "api/models", "viewer", _models),
     UiRoute("GET", "api/callers", "viewer", _callers),
+    UiRoute("GET", "api/use", "viewer", _use),
     UiRoute("GET", "api/configuration", "viewer", _configuration),
     UiRoute("GET", "api/errors/{id}", "viewer", _error),
     UiRoute("POST", "api/rules/forget", "admin", _forget),

@@ -31,6 +31,8 @@ from gatepass.server.reload import ReloadResult
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
+MOST_CODES = 12
+MOST_USED = 500
 HIDDEN = "(hidden)"
 FAILING_SHARE = 0.5
 """An upstream is `failing` if this share of the requests in its last slice with requests failed at it."""
@@ -91,6 +93,9 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
     """Return what all processes contributed as one picture."""
     totals = merged((msgspec.convert(one, Slice) for part in parts for one in part["slices"]), wall_s)
     by_upstream = [one.by_upstream for one in totals]
+    by_code: Counter[str] = Counter()
+    for one in totals:
+        by_code.update({code: failed for code, (failed,) in one.by_code.items()})
     upstreams = _grouped(part["upstreams"] for part in parts)
     return {
         "at": round(wall_s, 3),
@@ -102,6 +107,7 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
         "draining": bool(parts) and all(part["draining"] for part in parts),
         "ready": any(part["ready"] for part in parts),
         "series": series(totals, wall_s),
+        "errors_15m": {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed},
         "capture": merged_states(part["capture"] for part in parts),
         # of the process that sees the worst, because one may lose the store alone
         "store": min((part["store"] for part in parts), key=_is_well, default=None),
@@ -158,17 +164,22 @@ def _upstream(ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, t
 
 
 def own_callers(state: AppState) -> dict[str, Any]:
-    """Return what each caller uses in this process, and has used since its start."""
-    by_caller = state.metrics.totals().by_caller
+    """Return what each caller uses in this process, has used since its start, and when its last request ended."""
+    by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s()
     in_flight = state.in_flight.concurrency.by_caller
+    started_s = state.clock.wall() - state.clock.now()
     return {
-        name: [in_flight.get(name, 0), *by_caller.get(name, (0, 0, 0))]
+        name: [
+            in_flight.get(name, 0),
+            *by_caller.get(name, (0, 0, 0)),
+            started_s + used_s if (used_s := last_used_s.get(name)) else None,
+        ]
         for name in {**in_flight, **by_caller}
         if name not in ("", "none", "other")
     }
 
 
-def callers(parts: Sequence[Mapping[str, Sequence[int]]], config: Config) -> list[dict[str, Any]]:
+def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> list[dict[str, Any]]:
     """Return each caller with its limits, and its use in all processes.
 
     `local` is the only one without keys. With keys it is the operator of this machine, who is listed after a replay.
@@ -180,9 +191,10 @@ def callers(parts: Sequence[Mapping[str, Sequence[int]]], config: Config) -> lis
         by_name.setdefault(LOCAL.name, [LOCAL])
     rows = []
     for name, keys in by_name.items():
-        key, ends = keys[0], [one.expires for one in keys if one.expires is not None]
-        used = [part.get(name, (0, 0, 0, 0)) for part in parts]
-        in_flight, requests, errors, tokens = (sum(column) for column in zip(*used, strict=True)) if used else (0,) * 4
+        key = keys[0]
+        used = [part[name] for part in parts if name in part]
+        in_flight, requests, errors, tokens = (sum(one[place] for one in used) for place in range(4))
+        last = max((one[4] for one in used if one[4] is not None), default=None)
         rows.append(
             {
                 "name": name,
@@ -191,16 +203,51 @@ def callers(parts: Sequence[Mapping[str, Sequence[int]]], config: Config) -> lis
                 "operations": key.operations,
                 "mcp": _mcp_of(key, config),
                 "profile": key.profile or "plain",
-                # of several keys the last end is that of the caller
-                "expires_at": moment_text(max(ends)) if len(ends) == len(keys) else None,
                 "max_concurrent": key.max_concurrent,
                 "in_flight": in_flight,
                 "requests": requests,
                 "errors": errors,
                 "tokens": tokens,
+                "last_used": None if last is None else moment(last),
+                "keys": [
+                    {"id": _short_id(one), "expires_at": moment_text(one.expires) if one.expires else None}
+                    for one in keys
+                    if one is not LOCAL
+                ],
             }
         )
     return rows
+
+
+def _short_id(key: AccessKey) -> str:
+    """Return the reference of `key`, else the beginning of its hash, as `gatepass keys list` shows them."""
+    return key.key.reference if key.key is not None else (key.hash or "")[: len("sha256:") + 8]
+
+
+def own_use(state: AppState) -> list[list[Any]]:
+    """Return the use of the requests in memory: upstream, model, tool, and its requests, errors and tokens."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for one in state.inspector.newest():
+        access = one.access
+        if not access.upstream or not (access.model or access.mcp_tool):
+            continue
+        counts = found.setdefault((access.upstream, access.model, access.mcp_tool), [0, 0, 0])
+        counts[0] += 1
+        counts[1] += access.outcome == "error"
+        if access.usage is not None:
+            counts[2] += (access.usage.prompt_tokens or 0) + (access.usage.completion_tokens or 0)
+    mask = state.redactor.mask
+    most = sorted(found.items(), key=lambda pair: -pair[1][0])[:MOST_USED]
+    return [[upstream, mask(model), mask(tool), *counts] for (upstream, model, tool), counts in most]
+
+
+def use(parts: Iterable[Sequence[Sequence[Any]]]) -> list[dict[str, Any]]:
+    """Return the use of all processes, the most used first."""
+    found: dict[tuple[str, str, str], Counter[str]] = {}
+    for upstream, model, tool, requests, errors, tokens in (row for part in parts for row in part):
+        found.setdefault((upstream, model, tool), Counter()).update(requests=requests, errors=errors, tokens=tokens)
+    rows = [{"upstream": key[0], "model": key[1], "tool": key[2], **counts} for key, counts in found.items()]
+    return sorted(rows, key=lambda row: -row["requests"])
 
 
 def _mcp_of(key: AccessKey, config: Config) -> dict[str, Any]:

@@ -71,16 +71,35 @@ def test_the_health_of_an_upstream_is_that_of_its_last_slice_with_requests(count
     assert (shown["workers"], shown["in_flight"]) == (2, 2)
 
 
+def test_the_errors_of_all_workers_are_counted_by_code():
+    slices = [{"number": 60, "traffic": {"by_code": {"draining": [2], "upstream_closed": [5], "overloaded": [0]}}}]
+    shown = views.overview([part(slices=slices), part(slices=slices)], 15.0 * 60)
+    assert list(shown["errors_15m"].items()) == [("upstream_closed", 10), ("draining", 4)]
+
+
+def test_the_use_of_all_workers_is_added_the_most_used_first():
+    rare, often = ["chat", "rare", "", 1, 1, 5], ["chat", "often", "", 2, 0, 10]
+    shown = views.use([[rare, often], [often]])
+    assert [(row["model"], row["requests"], row["errors"], row["tokens"]) for row in shown] == [
+        ("often", 4, 0, 20),
+        ("rare", 1, 1, 5),
+    ]
+
+
 def test_the_callers_of_all_workers_are_added():
     keys = [
         {"name": "app", "hash": f"sha256:{'0' * 64}", "expires": "2027-01-31"},
         {"name": "app", "hash": f"sha256:{'1' * 64}"},
     ]
     config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": {"keys": keys}})
-    (row,) = views.callers([{"app": [1, 10, 2, 300]}, {}, {"app": [2, 1, 0, 5]}], config)
+    (row,) = views.callers([{"app": [1, 10, 2, 300, 60.0]}, {}, {"app": [2, 1, 0, 5, 90.0]}], config)
     assert [row[name] for name in ("in_flight", "requests", "errors", "tokens")] == [3, 11, 2, 305]
-    assert row["expires_at"] is None
-    rows = views.callers([{"app": [0, 1, 0, 0]}, {"local": [0, 2, 1, 30]}], config)
+    assert row["last_used"] == "1970-01-01T00:01:30.000Z"
+    assert row["keys"] == [
+        {"id": "sha256:00000000", "expires_at": "2027-01-31T00:00:00Z"},
+        {"id": "sha256:11111111", "expires_at": None},
+    ]
+    rows = views.callers([{"app": [0, 1, 0, 0, None]}, {"local": [0, 2, 1, 30, None]}], config)
     assert [(row["name"], row["role"], row["requests"]) for row in rows] == [
         ("app", "caller", 1),
         ("local", "admin", 2),

@@ -1,51 +1,63 @@
-// The keys, their use and their limits. Never a key.
+// The callers with their keys, use and limits. Never a key.
 
 import { el, svg, table } from "./dom.js";
-import { count, moment, share } from "./format.js";
+import { count, moment, share, span } from "./format.js";
+import { t } from "./texts.js";
 
-const AGAIN_MS = 2000;
+const SOON_S = 14 * 86400;
 
-export async function callers(page) {
+export function callers(page) {
   const place = el("div");
-  page.main.append(el("h1", {}, "Callers"), place);
-  const load = async () => {
-    const data = await page.call("GET", "callers");
-    place.replaceChildren(...[data.callers.length ? [list(data.callers), el("p.muted.small.since", {}, "The numbers count since the start of gatepass.")] : el("p.muted", {}, "No key is configured. Clients on this machine need none.")].flat());
-    const timer = setTimeout(() => document.hidden ? addEventListener("visibilitychange", again, { once: true, signal: page.signal }) : again(), AGAIN_MS);
-    page.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
-  };
-  const again = () => load().catch(page.fail);
-  await load();
+  page.main.append(el("h1", {}, t("Callers")), place);
+  page.listen({
+    view: "callers",
+    on: ({ callers: found }) => {
+      const { activeElement } = document;
+      const focused = place.contains(activeElement) ? activeElement.getAttribute("href") : null;
+      place.replaceChildren(...(found.length ? [list(found), el("p.muted.small.since", {}, t("The numbers count since the start of gatepass."))] : [el("p.muted", {}, t("No key is configured. Clients on this machine need none."))]));
+      if (focused) [...place.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus({ preventScroll: true });
+    },
+  });
 }
 
-function list(callers) {
-  const heads = ["Caller", "Role", "In flight", "Requests", "Errors", "Tokens", "May use", "Profile", "Expires"];
-  return table("Callers", heads, callers.map((caller) => [
+function list(found) {
+  const heads = [t("Caller"), t("Role"), t("In flight"), t("Requests"), t("Errors"), t("Tokens"), t("Last use"), t("May use"), t("Profile"), t("Keys")];
+  const made = table(t("Callers"), heads, found.map((caller) => [
     el("a", { href: `#/requests?caller=${encodeURIComponent(caller.name)}` }, caller.name),
-    caller.role,
+    t(caller.role),
     inFlight(caller),
     count(caller.requests),
-    caller.errors ? el("span.failed", {}, `${count(caller.errors)} (${share(caller.errors, caller.requests)})`) : "0",
+    caller.errors ? el("a.failed", { href: `#/requests?outcome=error&caller=${encodeURIComponent(caller.name)}` }, `${count(caller.errors)} (${share(caller.errors, caller.requests)})`) : "0",
     count(caller.tokens),
+    caller.last_used ? moment(caller.last_used) : t("not since the start"),
     mayUse(caller),
     caller.profile || "–",
-    caller.expires_at ? moment(caller.expires_at) : "never",
+    caller.keys.length ? el("ul", {}, caller.keys.map(keyLine)) : "–",
   ]));
+  made.classList.add("callers");
+  return made;
+}
+
+/** A key by the beginning of its hash, or its variable, with its end. What ends soon is marked. */
+function keyLine({ id, expires_at: end }) {
+  const left = end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infinity;
+  const text = !end ? t("does not end") : left <= 0 ? t("ended {at}", { at: moment(end) }) : left < SOON_S ? t("ends in {s}", { s: span(left) }) : t("ends {at}", { at: moment(end) });
+  return el("li", {}, el("code", {}, id), " ", el(left < SOON_S ? "b.failed" : "span", {}, text));
 }
 
 function mayUse({ models, operations, mcp }) {
   const servers = Object.entries(mcp ?? {}).map(([name, kinds]) => {
-    const limits = Object.entries(kinds).filter(([, names]) => names?.length).map(([kind, names]) => `${kind} ${names.join(", ")}`);
+    const limits = Object.entries(kinds).filter(([, names]) => names?.length).map(([kind, names]) => `${t(kind)} ${names.join(", ")}`);
     const isAll = Object.values(kinds).every((names) => !names);
-    return `mcp/${name}${isAll ? "" : ` (${limits.join("; ") || "nothing of it"})`}`;
+    return `mcp/${name}${isAll ? "" : ` (${limits.join("; ") || t("nothing of it")})`}`;
   });
-  return [models ? models.join(", ") || "no model" : "all models", operations?.join(", "), servers.join(", ")].filter(Boolean).join("; ");
+  return [models ? models.join(", ") || t("no model") : t("all models"), operations?.join(", "), servers.join(", ")].filter(Boolean).join("; ");
 }
 
 function inFlight({ in_flight: now, max_concurrent: most }) {
   if (!most) return count(now);
   return [
-    `${count(now)} of ${count(most)}`,
+    t("{n} of {m}", { n: count(now), m: count(most) }),
     svg("svg.use", { width: 64, height: 4, "aria-hidden": "true" },
       svg("rect.track", { width: 64, height: 4, rx: 2 }),
       svg("rect", { class: "used", width: 64 * Math.min(1, now / most), height: 4, rx: 2 })),

@@ -2,6 +2,7 @@
 
 import { el, write } from "./dom.js";
 import { plural, size, time, zone } from "./format.js";
+import { t } from "./texts.js";
 
 const MIB = 1024 * 1024;
 const AGAIN_MS = 2000;
@@ -13,7 +14,7 @@ export async function capture(page, place, filters) {
     try {
       show(await page.call(method, "capture", body));
       place.querySelector("summary, button").focus();
-      page.say(method === "POST" ? "The capture has started." : "The capture has ended.");
+      page.say(method === "POST" ? t("The capture has started.") : t("The capture has ended."));
     } catch (error) {
       page.fail(error);
     }
@@ -25,10 +26,10 @@ export async function capture(page, place, filters) {
       return;
     }
     if (!place.querySelector(".running")) {
-      place.replaceChildren(el("h2.unseen", {}, "Capture"), el("p.running", {}, el("span"), " ", el("button.quiet", { type: "button", onclick: () => change("DELETE") }, "End the capture")));
+      place.replaceChildren(el("h2.unseen", {}, t("Capture")), el("p.running", {}, el("span"), " ", el("button.quiet", { type: "button", onclick: () => change("DELETE") }, t("End the capture"))));
     }
-    const what = [state.model && `model ${state.model}`, state.caller && `caller ${state.caller}`].filter(Boolean).join(", ") || "all requests";
-    write(place.querySelector(".running span"), `Bodies of ${what} are captured until ${time(state.until)} ${zone(state.until)}: ${plural(state.captured, "request")}, ${size(state.held_bytes)}.`);
+    const what = [state.model && t("model {name}", { name: state.model }), state.caller && t("caller {name}", { name: state.caller })].filter(Boolean).join(", ") || t("all requests");
+    write(place.querySelector(".running span"), t("Bodies of {what} are captured until {until}: {requests}, {size}.", { what, until: `${time(state.until)} ${zone(state.until)}`, requests: plural(state.captured, "request"), size: size(state.held_bytes) }));
     timer = setTimeout(() => load().catch(page.fail), AGAIN_MS);
   };
   const load = async () => show(await page.call("GET", "capture"));
@@ -44,12 +45,12 @@ function form(change, { model: chosenModel, caller: chosenCaller }) {
     change("POST", { model: model || null, caller: caller || null, for_s: 60 * Number(minutes), bytes: Math.round(MIB * Number(mib)) });
   };
   return el("details", {},
-    el("summary", {}, "Capture bodies"),
-    el("p.muted.small", {}, "Holds whole bodies in memory for a time, to show and to replay them. Nothing is written to disk."),
-    el("form.filters", { onsubmit: submit, "aria-label": "Capture" },
-      field("model", el("input", { name: "model", value: chosenModel, placeholder: "any", list: "models", autocomplete: "off" })),
-      field("caller", el("input", { name: "caller", value: chosenCaller, placeholder: "any", list: "callers", autocomplete: "off" })),
-      field("minutes", el("input", { name: "minutes", type: "number", min: 1, max: 60, value: 10, required: true })),
+    el("summary", {}, t("Capture bodies")),
+    el("p.muted.small", {}, t("Holds whole bodies in memory for a time, to show and to replay them. Nothing is written to disk.")),
+    el("form.filters", { onsubmit: submit, "aria-label": t("Capture") },
+      field(t("model"), el("input", { name: "model", value: chosenModel, placeholder: t("any"), list: "models", autocomplete: "off" })),
+      field(t("caller"), el("input", { name: "caller", value: chosenCaller, placeholder: t("any"), list: "callers", autocomplete: "off" })),
+      field(t("minutes"), el("input", { name: "minutes", type: "number", min: 1, max: 60, value: 10, required: true })),
       field("MiB", el("input", { name: "mib", type: "number", min: 1, max: 1024, value: 16, required: true })),
-      el("button", { type: "submit" }, "Start the capture")));
+      el("button", { type: "submit" }, t("Start the capture"))));
 }

@@ -1,5 +1,7 @@
 // Makes elements. Text is only ever a text node, so that no datum can become markup.
 
+import { t } from "./texts.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 function build(node, attributes, children) {
@@ -79,7 +81,7 @@ export function copyButton(label, text, say) {
     type: "button",
     onclick: async () => {
       try {
-        say(await copy(await text()) ? "Copied." : "The browser did not allow to copy.");
+        say(await copy(await text()) ? t("Copied.") : t("The browser did not allow to copy."));
       } catch (error) {
         say(error.message);
       }

@@ -2,6 +2,7 @@
 
 import { el, keyed, set, svg, write } from "./dom.js";
 import { count, countdown, plural, share, span, time } from "./format.js";
+import { t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const HISTORY_S = 900;
@@ -9,9 +10,9 @@ const HISTORY_S = 900;
 /** Returns `{node, show(overview)}`. */
 export function drawing(signal) {
   const clients = el("article.card", {},
-    el("h3", {}, "Clients"), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, "requests a minute")), el("p.muted.total"));
+    el("h3", {}, t("Clients")), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, t("requests a minute"))), el("p.muted.total", {}, el("span"), el("a", { href: "#/requests?outcome=error" })));
   const gate = el("article.card.own", {},
-    el("h3", {}, "gatepass"), el("p.big", {}, el("b.flight"), " ", el("span.muted", {}, "in flight")), el("p.standing"));
+    el("h3", {}, "gatepass"), el("p.big", {}, el("b.flight"), " ", el("span.muted", {}, t("in flight"))), el("p.standing"));
   const branches = el("ul.branches");
   const node = el("div.map", {}, el("div.stage", {}, clients), el("div.stage", {}, gate), branches);
   const draw = wires(node, signal);
@@ -21,10 +22,11 @@ export function drawing(signal) {
     const minute = Math.round(60 / series.width_s);
     const total = sum(series.requests);
     write(clients.querySelector(".rate"), count(sum(series.requests.slice(-minute))));
-    write(clients.querySelector(".total"), `${count(total)} in 15 minutes, ${plural(sum(series.errors), "error")}`);
+    write(clients.querySelector(".total span"), `${t("{n} in 15 minutes", { n: count(total) })}, `);
+    write(clients.querySelector(".total a"), plural(sum(series.errors), "error"));
     write(gate.querySelector(".flight"), count(data.in_flight));
     const standing = gate.querySelector(".standing");
-    write(standing, `${data.draining ? "draining" : data.ready ? "ready" : "not ready"} · ${plural(data.workers, "process", "processes")}`);
+    write(standing, `${data.draining ? t("draining") : data.ready ? t("ready") : t("not ready")} · ${plural(data.workers, "process", "processes")}`);
     set(standing, { class: data.ready && !data.draining ? "standing muted" : "standing failed" });
 
     const groups = grouped(data);
@@ -91,8 +93,8 @@ function showCredential(card, credential, now) {
   const part = lasts ? 1 : clamp(left / life);
   const isUsable = state === "fresh" || state === "stale";
   set(card, { class: failing || !isUsable ? "card credential bad" : "card credential", "data-state": state });
-  write(card.querySelector(".left"), lasts ? "Does not expire" : isUsable ? countdown(left) : "No token");
-  write(card.querySelector(".of"), lasts ? "" : isUsable ? `left of ${span(life)}` : state);
+  write(card.querySelector(".left"), lasts ? t("Does not expire") : isUsable ? countdown(left) : t("No token"));
+  write(card.querySelector(".of"), lasts ? "" : isUsable ? t("left of {life}", { life: span(life) }) : t(state));
   for (const shape of card.querySelectorAll("svg")) set(shape, { class: shape.classList[0] + (lasts ? " none" : "") });
   set(card.querySelector(".left-bar"), { width: percent(isUsable ? part : 0) });
   const due = !lasts && isUsable && refresh !== null && life ? clamp((left - refresh) / life) : null;
@@ -101,19 +103,19 @@ function showCredential(card, credential, now) {
   const recent = credential.renewals.filter(({ at }) => now - epoch(at) <= HISTORY_S);
   const history = card.querySelector(".renewals");
   const bad = recent.filter(({ ok }) => !ok).length;
-  set(history, { "aria-label": `${plural(recent.length, "renewal")} in 15 minutes, ${bad} failed` });
+  set(history, { "aria-label": t("{renewals} in 15 minutes, {bad} failed", { renewals: plural(recent.length, "renewal"), bad }) });
   keyed(history.lastChild, recent, ({ at, ok }) => `${at} ${ok}`, () => svg("line", {}, svg("title")), (mark, { at, ok, reason }) => {
     const x = percent(1 - (now - epoch(at)) / HISTORY_S);
     set(mark, { class: ok ? "mark" : "mark bad", x1: x, x2: x, y1: ok ? 4 : 0, y2: 12 });
-    write(mark.firstChild, `${time(at)} ${ok ? "renewed" : "failed"}${reason ? `: ${reason}` : ""}`);
+    write(mark.firstChild, `${time(at)} ${ok ? t("renewed") : t("failed")}${reason ? `: ${reason}` : ""}`);
   });
 
   const facts = [plural(credential.fetches, "fetch", "fetches")];
-  if (credential.failures) facts.push(`${count(credential.failures)} failed`);
-  if (refresh !== null && !lasts) facts.unshift(refresh > 0 ? `renews in ${countdown(refresh)}` : "renewal is due");
+  if (credential.failures) facts.push(t("{n} failed", { n: count(credential.failures) }));
+  if (refresh !== null && !lasts) facts.unshift(refresh <= 0 ? t("renewal is due") : failing || !isUsable ? t("next try in {s}", { s: countdown(refresh) }) : t("renews in {s}", { s: countdown(refresh) }));
   write(card.querySelector(".facts"), facts.join(" · "));
   const rejections = Object.keys(credential.rejected_by ?? {});
-  const faults = [rejections.length && `rejected by ${rejections.join(", ")}`, failing && (credential.last_error ?? "the last fetch failed")];
+  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(", ") }), failing && (credential.last_error ?? t("the last fetch failed"))];
   write(card.querySelector(".fault"), faults.filter(Boolean).join(" · "));
 }
 
@@ -124,19 +126,20 @@ function makeUpstream({ name, host, dialect }) {
     el("p.health"),
     svg("svg.errors", { width: "100%", height: 4, "aria-hidden": "true" },
       svg("rect.track", { width: "100%", height: 4, rx: 2 }), svg("rect.part", { height: 4, rx: 2 })),
-    el("p.small.facts"));
+    el("p.small.facts", {}, el("a", { href: `#/requests?outcome=error&upstream=${encodeURIComponent(name)}` }), el("span")));
 }
 
 function showUpstream(card, upstream) {
   const { health, errors_15m: errors, requests_15m: requests } = upstream;
   set(card, { class: health === "failing" ? "card upstream bad" : "card upstream", "data-health": health });
-  const text = { ok: "healthy", failing: "failing", unknown: "no request yet" }[health] ?? health;
+  const text = { ok: t("healthy"), failing: t("failing"), unknown: t("no request yet") }[health] ?? health;
   const line = card.querySelector(".health");
   set(line, { class: health === "failing" ? "health failed" : "health" });
-  write(line, `${text} · ${count(upstream.in_flight)} in flight`);
+  write(line, `${text} · ${t("{n} in flight", { n: count(upstream.in_flight) })}`);
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
-  const rate = requests ? `${share(errors, requests)} errors of ${count(requests)}` : "no requests in 15 minutes";
-  write(card.querySelector(".facts"), `${rate} · ${plural(upstream.open_connections, "connection")}`);
+  const rate = requests ? t("{share} errors of {n}", { share: share(errors, requests), n: count(requests) }) : t("no requests in 15 minutes");
+  write(card.querySelector(".facts a"), rate);
+  write(card.querySelector(".facts span"), ` · ${plural(upstream.open_connections, "connection")}`);
 }
 
 function epoch(at) {

@@ -1,5 +1,7 @@
 // Numbers and times as people read them. null is knowledge that gatepass does not have: a dash.
 
+import { language, t } from "./texts.js";
+
 const NONE = "–";
 
 function digits(value, places) {
@@ -61,8 +63,9 @@ export function share(part, whole) {
   return `${digits(value, value > 0 && value < 10 ? 1 : 0)} %`;
 }
 
+/** A number of things. `one` is a literal: `{n} one` is a key of the Chinese texts, which have no plural. */
 export function plural(value, one, many = `${one}s`) {
-  return `${count(value)} ${value === 1 ? one : many}`;
+  return language === "zh" ? t(`{n} ${one}`, { n: count(value) }) : `${count(value)} ${value === 1 ? one : many}`;
 }
 
 /** The time of day here, of an RFC 3339 text or of seconds since the epoch. */

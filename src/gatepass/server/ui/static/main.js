@@ -7,23 +7,26 @@ import { doctor } from "./doctor.js";
 import { el, set, svg, write } from "./dom.js";
 import { errorCode } from "./error_code.js";
 import { listen } from "./live.js";
+import { mcpServers } from "./mcp_servers.js";
 import { models } from "./models.js";
 import { overview } from "./overview.js";
 import { playground } from "./playground.js";
 import { requests } from "./requests.js";
 import { signIn } from "./sign_in.js";
 import { story } from "./story.js";
+import { languageSwitch, t } from "./texts.js";
 
 const VIEWS = [
-  { path: /^$/, title: "Overview", show: overview, link: "#/" },
-  { path: /^requests$/, title: "Requests", show: requests, link: "#/requests" },
-  { path: /^requests\/(.+)$/, title: "Request", show: story, within: "#/requests" },
-  { path: /^models$/, title: "Models", show: models, link: "#/models" },
-  { path: /^callers$/, title: "Callers", show: callers, link: "#/callers" },
-  { path: /^configuration$/, title: "Configuration", show: configuration, link: "#/configuration" },
-  { path: /^doctor$/, title: "Doctor", show: doctor, link: "#/doctor", role: "admin" },
-  { path: /^playground$/, title: "Playground", show: playground, link: "#/playground", role: "admin" },
-  { path: /^errors\/(.+)$/, title: "Error", show: errorCode, within: "#/requests" },
+  { path: /^$/, title: t("Overview"), show: overview, link: "#/" },
+  { path: /^requests$/, title: t("Requests"), show: requests, link: "#/requests" },
+  { path: /^requests\/(.+)$/, title: t("Request"), show: story, within: "#/requests" },
+  { path: /^models$/, title: t("Models"), show: models, link: "#/models" },
+  { path: /^mcp$/, title: t("MCP servers"), show: mcpServers, link: "#/mcp" },
+  { path: /^callers$/, title: t("Callers"), show: callers, link: "#/callers" },
+  { path: /^configuration$/, title: t("Configuration"), show: configuration, link: "#/configuration" },
+  { path: /^doctor$/, title: t("Doctor"), show: doctor, link: "#/doctor", role: "admin" },
+  { path: /^playground$/, title: t("Playground"), show: playground, link: "#/playground", role: "admin" },
+  { path: /^errors\/(.+)$/, title: t("Error"), show: errorCode, within: "#/requests" },
 ];
 
 start(document.getElementById("main"), document.getElementById("top"), document.getElementById("notice"), document.getElementById("said"));
@@ -46,14 +49,14 @@ async function start(main, top, notice, said) {
     top.replaceChildren();
     top.hidden = true;
     notice.hidden = true;
-    document.title = "Sign in · gatepass";
+    document.title = `${t("Sign in")} · gatepass`;
     main.replaceChildren(signIn({ ...session, why: why ?? session?.why }, enter));
     main.querySelector("input")?.focus();
   };
   const signOut = async () => {
     await call("POST", "logout", {}).catch(() => null);
     session = { ...session, signed_in: null };
-    ask("You signed out.");
+    ask(t("You signed out."));
   };
   const check = async () => {
     const answer = await call("GET", "session").catch(() => null);
@@ -136,12 +139,12 @@ function problem(error) {
 function showState(state, top, notice) {
   const mark = top.querySelector(".state");
   set(mark, { hidden: false, "data-is": state.is });
-  write(mark.lastChild, { live: "Live", paused: "Paused", lost: "Not connected" }[state.is]);
+  write(mark.lastChild, { live: t("Live"), paused: t("Paused"), lost: t("Not connected") }[state.is]);
   notice.hidden = state.is !== "lost";
   if (notice.hidden) return;
   notice.replaceChildren(
-    `The connection is lost. What you see is the last state. The next try is in ${state.waitS} s. `,
-    el("button.quiet", { type: "button", onclick: state.retry }, "Try now"));
+    t("The connection is lost. What you see is the last state. The next try is in {s} s. ", { s: state.waitS }),
+    el("button.quiet", { type: "button", onclick: state.retry }, t("Try now")));
 }
 
 function showHeader(top, session, signOut) {
@@ -151,20 +154,21 @@ function showHeader(top, session, signOut) {
     "aria-expanded": "false",
     "aria-controls": "views",
     onclick: () => set(menu, { "aria-expanded": menu.getAttribute("aria-expanded") === "true" ? "false" : "true" }),
-  }, "Menu");
+  }, t("Menu"));
   top.hidden = false;
   top.replaceChildren(
-    el("a.brand", { href: "#/", "aria-label": "gatepass, overview" }, el("img", { src: "icon.svg", alt: "", width: 22, height: 22 }), "gatepass"),
+    el("a.brand", { href: "#/", "aria-label": t("gatepass, overview") }, el("img", { src: "icon.svg", alt: "", width: 22, height: 22 }), "gatepass"),
     menu,
-    el("nav", { id: "views", "aria-label": "Views" }, el("ul", {}, links)),
+    el("nav", { id: "views", "aria-label": t("Views") }, el("ul", {}, links)),
     el("div.session", {},
       el("span.state", { hidden: true }, el("i", { "aria-hidden": "true" }), ""),
-      el("span.muted.replica", { title: "gatepass's version, and the machine" }, `${session.version} · ${session.replica}`),
-      el("button.quiet.theme", { type: "button", "aria-label": "Light or dark", title: "Light or dark", onclick: changeTheme },
+      el("span.muted.replica", { title: t("gatepass's version, and the machine") }, `${session.version} · ${session.replica}`),
+      el("button.quiet", languageSwitch.attributes, languageSwitch.name),
+      el("button.quiet.theme", { type: "button", "aria-label": t("Light or dark"), title: t("Light or dark"), onclick: changeTheme },
         svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" },
           svg("circle", { cx: 8, cy: 8, r: 6.25, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }),
           svg("path", { d: "M8 1.75a6.25 6.25 0 0 1 0 12.5z", fill: "currentColor" }))),
-      session.signed_in && session.login !== false && el("button.quiet", { type: "button", onclick: signOut, title: `Signed in as ${session.signed_in.name} (${session.signed_in.role})` }, "Sign out")));
+      session.signed_in && session.login !== false && el("button.quiet", { type: "button", onclick: signOut, title: t("Signed in as {name} ({role})", session.signed_in) }, t("Sign out"))));
 }
 
 /** Change between light and dark, until the page is loaded again. */

@@ -1,66 +1,96 @@
-// Routes, capabilities and learned rules.
+// What the upstreams list and the configuration routes, with its use, and the learned rules.
 
 import { copyButton, el, table } from "./dom.js";
-import { count, span } from "./format.js";
+import { count, plural, share, span } from "./format.js";
+import { t } from "./texts.js";
 
-/** The models that a form may suggest, as `[declared, recent]`: those of the routes, and others of recent requests. */
+const SHOWN = 100;
+
+/** The models that a form may suggest, as `[declared, others]`: those of the routes, then recent and listed ones. */
 export async function knownModels(page, operation) {
-  const [{ routes }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
-  const declared = routes.filter(({ model, operations }) => !/[*?[]/.test(model) && (!operation || !operations.length || operations.includes(operation))); // no patterns
-  const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!operation || request.operation === operation));
-  const names = declared.map(({ model }) => model);
-  return [names, [...new Set(recent.map(({ model }) => model))].filter((name) => !names.includes(name))];
+  const [{ routes, listed }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
+  const declared = routes.filter(({ model, operations }) => !/[*?[]/.test(model) && (!operation || !operations.length || operations.includes(operation))).map(({ model }) => model); // no patterns
+  const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!operation || request.operation === operation)).map(({ model }) => model);
+  return [declared, [...new Set([...recent, ...listed])].filter((name) => !declared.includes(name))];
 }
 
 export async function models(page) {
   const load = async () => {
-    const data = await page.call("GET", "models");
+    const [data, { use }] = await Promise.all([page.call("GET", "models"), page.call("GET", "use")]);
     page.main.replaceChildren(
-      el("h1", {}, "Models and rules"),
-      el("section", {}, el("h2", {}, "Routes"), routes(data.routes)),
+      el("h1", {}, t("Models and rules")),
+      el("section", {}, el("h2", {}, t("Models")), listed(data, use)),
+      el("section", {}, el("h2", {}, t("Routes")), routes(data.routes)),
       el("section", {},
-        el("div.above", {}, el("h2", {}, "Learned rules"), data.rules.length > 0 && copyButton("Copy as YAML", () => data.yaml, page.say)),
-        data.rules.length ? rules(page, data.rules, load) : el("p.muted", {}, "None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it.")));
+        el("div.above", {}, el("h2", {}, t("Learned rules")), data.rules.length > 0 && copyButton(t("Copy as YAML"), () => data.yaml, page.say)),
+        data.rules.length ? rules(page, data.rules, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it."))));
   };
   await load();
 }
 
+/** Each model that clients see or have used: the used ones first. */
+function listed({ listed: names, list_error: fault }, use) {
+  const used = new Map();
+  for (const { upstream, model, requests, errors, tokens } of use) {
+    if (!model) continue;
+    const before = used.get(model) ?? { upstreams: new Set(), requests: 0, errors: 0, tokens: 0 };
+    used.set(model, { upstreams: before.upstreams.add(upstream), requests: before.requests + requests, errors: before.errors + errors, tokens: before.tokens + tokens });
+  }
+  const all = [...new Set([...used.keys(), ...names])];
+  const shown = all.slice(0, SHOWN);
+  return [
+    fault && el("p.failed", {}, t("The list of an upstream is missing: {reason}", { reason: fault })),
+    all.length ? table(t("Models"), [t("Model"), t("Listed"), t("Upstream"), t("Requests"), t("Errors"), t("Tokens")], shown.map((model) => {
+      const { upstreams = [], requests = 0, errors = 0, tokens = 0 } = used.get(model) ?? {};
+      return [
+        el("a", { href: `#/requests?model=${encodeURIComponent(model)}` }, model),
+        names.includes(model) ? t("yes") : t("no"),
+        [...upstreams].join(", ") || "–",
+        count(requests),
+        errors ? el("a.failed", { href: `#/requests?outcome=error&model=${encodeURIComponent(model)}` }, `${count(errors)} (${share(errors, requests)})`) : "0",
+        count(tokens),
+      ];
+    })) : el("p.muted", {}, t("No model is listed, and none was used.")),
+    el("p.muted.small.since", {}, all.length > SHOWN ? t("The first {shown} of {models}. ", { shown: count(SHOWN), models: plural(all.length, "model") }) : "", t("The numbers count the requests in memory.")),
+  ];
+}
+
 function routes(list) {
-  if (!list.length) return el("p.muted", {}, "No model has a route.");
-  return table("Routes", ["Model", "Targets, in order", "Operations", "Capabilities"], list.map(({ model, targets, operations, capabilities }) => [
-    el("a", { href: `#/requests?model=${encodeURIComponent(model)}` }, model),
-    targets.map((target) => target.model === null || target.model === model ? target.upstream : `${target.upstream} (${target.model})`).join(", then "),
-    operations.join(", ") || "all",
+  if (!list.length) return el("p.muted", {}, t("No model has a route."));
+  return table(t("Routes"), [t("Model"), t("Targets, in order"), t("Operations"), t("Capabilities")], list.map(({ model, targets, operations, capabilities }) => [
+    el("a", { href: model === "*" ? "#/requests" : `#/requests?model=${encodeURIComponent(model)}` }, model === "*" ? t("each other model") : model),
+    targets.map((target) => target.model === null || target.model === model ? target.upstream : `${target.upstream} (${target.model})`).join(t(", then ")),
+    operations.join(", ") || t("all"),
     capabilitiesOf(capabilities),
   ]));
 }
 
 function capabilitiesOf(capabilities) {
   const known = Object.entries(capabilities ?? {}).filter(([, value]) => value !== null && value !== undefined);
-  return known.map(([name, value]) => value === true ? name : value === false ? `no ${name}` : `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ") || "–";
+  return known.map(([name, value]) => value === true ? name : value === false ? t("no {name}", { name }) : `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ") || "–";
 }
 
 function rules(page, list, load) {
-  const heads = ["Rule", "Model", "State", "Uses", "Learned", "Ends in", "Evidence", ...(page.isAdmin ? ["Forget"] : [])];
+  const heads = [t("Rule"), t("Model"), t("State"), t("Uses"), t("Learned"), t("Ends in"), t("Evidence"), ...(page.isAdmin ? [t("Forget")] : [])];
   const forget = async (rule) => {
     try {
       const { upstream, model, operation, adapted } = rule;
       await page.call("POST", "rules/forget", { upstream, model, operation, adapted });
-      page.say(`${adapted} is forgotten.`);
+      page.say(t("{rule} is forgotten.", { rule: adapted }));
       await load();
       page.main.focus();
     } catch (error) {
       page.fail(error);
     }
   };
-  return table("Learned rules", heads, list.map((rule) => [
+  return table(t("Learned rules"), heads, list.map((rule) => [
     el("code", {}, rule.adapted),
     `${rule.upstream} ${rule.model}, ${rule.operation}`,
-    rule.state === "failed" ? el("span.failed", {}, rule.state) : rule.state,
+    rule.state === "failed" ? el("span.failed", {}, t(rule.state)) : t(rule.state),
     count(rule.uses),
-    `${span(rule.age_s)} ago`,
+    t("{s} ago", { s: span(rule.age_s) }),
     span(rule.expires_in_s),
     el("q", {}, rule.evidence),
-    ...(page.isAdmin ? [el("button.quiet", { type: "button", "aria-label": `Forget ${rule.adapted} of ${rule.model}`, onclick: () => forget(rule) }, "Forget")] : []),
+    ...(page.isAdmin ? [el("button.quiet", { type: "button", "aria-label": t("Forget {rule} of {model}", { rule: rule.adapted, model: rule.model }), onclick: () => forget(rule) }, t("Forget"))] : []),
   ]));
 }

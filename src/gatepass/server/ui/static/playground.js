@@ -1,21 +1,23 @@
-// A chat through any model, as the admin who is signed in. Nothing is kept when the view is left.
+// A chat through any model, as the admin who is signed in, with the profile of any client. Nothing is kept when the view is left.
 
-import { ApiError, events } from "./api.js";
+import { ApiError, events, query } from "./api.js";
 import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
 import { el, write } from "./dom.js";
 import { duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
+import { t } from "./texts.js";
 
 export async function playground(page) {
   let messages = [];
   let leaving = new AbortController();
-  const talk = el("ol.talk", { "aria-label": "Conversation" });
+  const talk = el("ol.talk", { "aria-label": t("Conversation") });
   const models = el("datalist", { id: "playground-models" });
   const model = el("input", { name: "model", required: true, list: "playground-models", autocomplete: "off" });
+  const profile = el("select", { name: "profile" });
   const text = el("textarea", { name: "text", rows: 3, required: true, onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && form.requestSubmit() });
   const images = el("input", { name: "images", type: "file", accept: "image/*", multiple: true });
-  const button = el("button", { type: "submit" }, "Send");
-  const stop = el("button.quiet", { type: "button", hidden: true, onclick: () => leaving.abort() }, "Stop");
+  const button = el("button", { type: "submit" }, t("Send"));
+  const stop = el("button.quiet", { type: "button", hidden: true, onclick: () => leaving.abort() }, t("Stop"));
   const clear = el("button.quiet", {
     type: "button",
     onclick: () => {
@@ -23,7 +25,7 @@ export async function playground(page) {
       messages = [];
       talk.replaceChildren();
     },
-  }, "New conversation");
+  }, t("New conversation"));
 
   const submit = async (event) => {
     event.preventDefault();
@@ -31,31 +33,38 @@ export async function playground(page) {
     const parts = await Promise.all([...images.files].map(imagePart));
     const content = parts.length ? [{ type: "text", text: text.value }, ...parts] : text.value;
     const asked = { role: "user", content };
-    talk.append(el("li.asked", {}, el("p", {}, text.value), parts.map(({ image_url: { url } }) => el("img", { src: url, alt: "An image of the question" }))));
+    talk.append(el("li.asked", {}, el("p", {}, text.value), parts.map(({ image_url: { url } }) => el("img", { src: url, alt: t("An image of the question") }))));
     text.value = "";
     images.value = "";
     leaving = new AbortController();
     page.signal.addEventListener("abort", () => leaving.abort());
     button.disabled = true;
     stop.hidden = false;
-    const answer = await receive(talk, { model: model.value, stream: true, messages: [...messages, asked] }, leaving.signal);
+    const route = `playground${query({ profile: profile.value })}`;
+    const answer = await receive(talk, route, { model: model.value, stream: true, messages: [...messages, asked] }, leaving.signal);
     if (answer) messages.push(asked, { role: "assistant", content: answer });
     button.disabled = false;
     stop.hidden = true;
-    page.say("The answer is complete.");
+    page.say(t("The answer is complete."));
   };
-  const form = el("form.ask", { onsubmit: submit, "aria-label": "Question" },
-    el("label", {}, el("span", {}, "model"), model, models),
-    el("label", {}, el("span", {}, "images"), images),
-    el("label.message", {}, el("span", {}, "message"), text),
+  const form = el("form.ask", { onsubmit: submit, "aria-label": t("Question") },
+    el("label", {}, el("span", {}, t("model")), model, models),
+    el("label", {}, el("span", {}, t("as")), profile),
+    el("label", {}, el("span", {}, t("images")), images),
+    el("label.message", {}, el("span", {}, t("message")), text),
     el("div.actions", {}, button, stop, clear));
 
-  page.main.append(el("h1", {}, "Playground"));
+  page.main.append(el("h1", {}, t("Playground")));
   if (!page.isAdmin) {
-    page.main.append(el("p.muted", {}, "The playground requires the key of an admin."));
+    page.main.append(el("p.muted", {}, t("The playground requires the key of an admin.")));
     return;
   }
-  const names = (await knownModels(page, "chat")).flat();
+  const [known, { callers, profiles }] = await Promise.all([knownModels(page, "chat"), page.call("GET", "callers")]);
+  const names = known.flat();
+  const clients = callers.filter((caller) => caller.profile !== "plain");
+  profile.append(
+    el("option", { value: "" }, t("yourself")),
+    ...profiles.map((name) => el("option", { value: name }, t("profile {name}", { name }) + clients.filter((caller) => caller.profile === name).map((caller) => `, ${caller.name}`).join(""))));
   models.append(...names.map((name) => el("option", { value: name })));
   model.value = names[0] ?? "";
   page.main.append(talk, form); // not before, because the name of a model would replace a typed one
@@ -72,9 +81,9 @@ async function imagePart(file) {
 }
 
 /** Show the answer in `talk` as it arrives, with its times. Returns its text, or null if it failed. */
-async function receive(talk, body, signal) {
+async function receive(talk, route, body, signal) {
   const said = el("p.said");
-  const facts = el("p.muted.small", { role: "status" }, "Waiting for the first token.");
+  const facts = el("p.muted.small", { role: "status" }, t("Waiting for the first token."));
   const item = el("li.answered", {}, said, facts);
   talk.append(item);
   const began = performance.now();
@@ -82,26 +91,26 @@ async function receive(talk, body, signal) {
   let id = null;
   let failure = null;
   try {
-    for await (const { data } of events("playground", body, signal, (response) => { id = response.headers.get("x-request-id"); })) {
+    for await (const { data } of events(route, body, signal, (response) => { id = response.headers.get("x-request-id"); })) {
       if (data?.error) failure = new ApiError(null, data.error);
       const piece = data?.choices?.[0]?.delta?.content;
       if (!piece) continue;
       times.push((performance.now() - began) / 1000);
       said.append(piece);
-      write(facts, `First token after ${duration(times[0])}`);
+      write(facts, t("First token after {s}", { s: duration(times[0]) }));
     }
   } catch (error) {
-    failure = signal.aborted ? new ApiError(null, { message: "Stopped." }) : error;
+    failure = signal.aborted ? new ApiError(null, { message: t("Stopped.") }) : error;
     id ??= failure.id ?? null;
   }
   const all = (performance.now() - began) / 1000;
   const spread = times.length > 1 ? times.at(-1) - times[0] : 0;
-  const link = id && el("a", { href: `#/requests/${encodeURIComponent(id)}` }, "Show the request");
+  const link = id && el("a", { href: `#/requests/${encodeURIComponent(id)}` }, t("Show the request"));
   facts.replaceChildren([
-    times.length > 0 && `First token after ${duration(times[0])}`,
+    times.length > 0 && t("First token after {s}", { s: duration(times[0]) }),
     times.length > 0 && plural(times.length, "piece"),
-    spread > 0 && `${((times.length - 1) / spread).toFixed(0)} a second`,
-    `in all ${duration(all)}`,
+    spread > 0 && t("{n} a second", { n: ((times.length - 1) / spread).toFixed(0) }),
+    t("in all {s}", { s: duration(all) }),
   ].filter(Boolean).join(" · "), " ", link ?? "");
   if (times.length > 2) item.append(arrivalsPlot(arrivalsOf(times), 0, all));
   if (failure) item.append(failed(failure));
@@ -112,6 +121,6 @@ async function receive(talk, body, signal) {
 function failed({ status, code, hop, message }) {
   const what = [status, code].filter(Boolean).join(" ");
   return el("div.failed", { role: "alert" },
-    what && el("p", {}, el("b", {}, what), hop && ` at ${hop}`), el("p", {}, message),
-    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, `What ${code} means`)));
+    what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), el("p", {}, message),
+    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, t("What {code} means", { code }))));
 }

@@ -2,6 +2,7 @@
 
 import { el, set, svg, write } from "./dom.js";
 import { time } from "./format.js";
+import { t } from "./texts.js";
 
 const HEIGHT = 100;
 
@@ -17,12 +18,12 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
   const pointer = svg("line.pointer", { y1: 0, y2: HEIGHT, visibility: "hidden" });
   const canvas = svg("svg", { preserveAspectRatio: "none", "aria-hidden": "true" },
     svg("path.grid", { d: "" }), shapes, pointer);
-  const from = el("span", {}, "15 min ago");
+  const from = el("span", {}, t("15 min ago"));
   const area = el("div.area", { role: "slider", tabindex: 0, "aria-label": title, "aria-valuemin": 0 }, canvas);
   const node = el("figure.plot", {},
     el("figcaption", {}, el("h3", {}, title), el("ul.legend", {}, el("li.at"), values)),
     el("div.frame", {}, top, area),
-    el("div.axis.small.muted", { "aria-hidden": "true" }, from, el("span", {}, "now")));
+    el("div.axis.small.muted", { "aria-hidden": "true" }, from, el("span", {}, t("now"))));
   let data = { series: lines.map(() => []), endedAt: 0, widthS: 1, over: null };
   const text = (value) => {
     const { over } = data;
@@ -45,7 +46,7 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
     shown.forEach((value, i) => write(values[i].querySelector("b"), text(value)));
     set(pointer, { x1: (chosen ?? 0) + 0.5, x2: (chosen ?? 0) + 0.5, visibility: chosen === null ? "hidden" : "visible" });
     const when = time(endedAt - (slices - 1 - at) * widthS);
-    const of = isCount && chosen === null ? "in all" : `at ${when}`;
+    const of = isCount && chosen === null ? t("in all") : t("at {when}", { when });
     write(node.querySelector(".at"), of);
     const told = lines.map(({ name }, i) => `${name} ${text(shown[i])}`).join(", ");
     set(area, { "aria-valuemax": Math.max(0, slices - 1), "aria-valuenow": Math.max(0, at), "aria-valuetext": `${of}: ${told}` });

@@ -1,30 +1,35 @@
-// The live list of requests, with filters.
+// The live list of requests, the newest first. Equal failures in a row are one row.
 
 import { query } from "./api.js";
 import { capture } from "./capture.js";
 import { el, keyed, row, set, table, write } from "./dom.js";
-import { count, duration, plural, size, time, zone } from "./format.js";
+import { count, duration, plural, time, zone } from "./format.js";
+import { t } from "./texts.js";
 
 const ROWS = 200;
-const HEADS = [`Time (${zone()})`, "Result", "Caller", "Model", "Upstream", "First byte", "Duration", "Size", "Changed"];
-const EXACT = ["caller", "model", "upstream", "code"];
-const OUTCOMES = [["", "any"], ["ok", "ok"], ["error", "error"], ["client_gone", "client gone"]];
+const GROUP_FROM = 3;
+const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
+const EXACT = ["caller", "model", "upstream", "operation", "code", "hop"];
+const CHIPS = [
+  ["outcome", "error", t("failed"), ""],
+  ["slow", "1", t("slow"), t("The first byte took 5 s or more")],
+  ["changed", "1", t("changed"), t("A rule changed the request")],
+];
 
 export async function requests(page) {
-  const filters = Object.fromEntries(["text", ...EXACT, "outcome"].map((name) => [name, page.filters[name] ?? ""]));
-  const known = new Map();
-  let running = [];
-  let received = 0;
+  const names = ["text", "outcome", "slow", "changed", ...EXACT];
+  const filters = Object.fromEntries(names.map((name) => [name, page.filters[name] ?? ""]));
+  const opened = new Set();
+  let latest = { requests: [], running: [] };
 
-  const list = table("Requests, the newest first", HEADS, []);
+  const list = table(t("Requests, the newest first"), HEADS, []);
   const body = list.querySelector("tbody");
   const empty = el("p.muted.empty", { hidden: true });
   const tally = el("p.muted.small", { id: "tally" });
-  const frozen = el("button.quiet", { type: "button", "aria-pressed": "false", onclick: () => freeze(frozen.getAttribute("aria-pressed") !== "true") }, "Pause");
-  const names = Object.fromEntries(EXACT.map((name) => [name, el("datalist", { id: `${name}s` })]));
+  const frozen = el("button.quiet", { type: "button", "aria-pressed": "false", onclick: () => freeze(frozen.getAttribute("aria-pressed") !== "true") }, t("Pause"));
   page.main.append(
-    el("h1", {}, "Requests"),
-    form(filters, names),
+    el("h1", {}, t("Requests")),
+    form(filters),
     el("div.above", {}, tally, frozen),
     el("div.wide", {}, list), empty);
   if (page.isAdmin) {
@@ -35,41 +40,38 @@ export async function requests(page) {
 
   const freeze = (isFrozen) => {
     set(frozen, { "aria-pressed": String(isFrozen) });
-    write(frozen, isFrozen ? "Continue" : "Pause");
+    write(frozen, isFrozen ? t("Continue") : t("Pause"));
     if (!isFrozen) show();
   };
-  const take = (data) => {
-    for (const request of data.requests) {
-      if (!known.has(keyOf(request))) received += 1;
-      known.set(keyOf(request), request);
-    }
-    if (known.size > ROWS) {
-      const newest = [...known.values()].sort(byEnd).slice(0, ROWS);
-      known.clear();
-      for (const request of newest) known.set(keyOf(request), request);
-    }
-    running = data.running;
-    if (frozen.getAttribute("aria-pressed") !== "true") show();
-  };
   const show = () => {
-    const shown = [...running, ...[...known.values()].sort(byEnd)].slice(0, ROWS);
-    keyed(body, shown, keyOf, makeRow, showRow);
-    const isFiltered = Object.values(filters).some(Boolean);
-    list.hidden = !shown.length;
-    empty.hidden = Boolean(shown.length);
-    write(empty, isFiltered ? "No request in memory matches the filters." : "No request yet. Send one, and it appears here.");
-    write(tally, `${plural(shown.length, "request")}${running.length ? `, ${count(running.length)} running` : ""}${shown.length === ROWS ? ` (the newest of ${count(received)})` : ""}`);
-    for (const name of EXACT) keyed(names[name], [...new Set(shown.map((request) => request[name]).filter(Boolean))].sort().slice(0, 50), (value) => value, (value) => el("option", { value }), () => null);
+    const { running } = latest;
+    const known = [...running, ...latest.requests].sort((a, b) => (a.arrived_at < b.arrived_at ? 1 : -1)).slice(0, ROWS);
+    keyed(body, grouped(known, opened), ({ key }) => key, makeRow, (node, shown) => (shown.group ? showGroup(node, shown, toggle) : showRow(node, shown.request)));
+    list.hidden = !known.length;
+    empty.hidden = Boolean(known.length);
+    write(empty, Object.values(filters).some(Boolean) ? t("No request in memory matches the filters.") : t("No request yet. Send one, and it appears here."));
+    write(tally, [plural(known.length, "request"), running.length && t("{n} running", { n: count(running.length) }), known.length === ROWS && t("older ones are not shown")].filter(Boolean).join(", "));
     for (const link of body.querySelectorAll("a")) set(link, { tabindex: link === current(body) ? 0 : -1 });
+  };
+  const toggle = (key) => {
+    if (!opened.delete(key)) opened.add(key);
+    show();
   };
   body.addEventListener("keydown", (event) => move(event, body));
   body.addEventListener("click", (event) => {
-    if (!event.target.closest("a") && !String(getSelection())) event.target.closest("tr")?.querySelector("a").click();
+    if (!event.target.closest("a, button") && !String(getSelection())) event.target.closest("tr")?.querySelector("a, button").click();
   });
   body.addEventListener("focusin", (event) => {
     for (const link of body.querySelectorAll("a")) set(link, { tabindex: link === event.target ? 0 : -1 });
   });
-  page.listen({ view: "requests", filters: { limit: ROWS, ...filters }, on: take });
+  page.listen({
+    view: "requests",
+    filters: { limit: ROWS, ...filters },
+    on: (data) => {
+      latest = data;
+      if (frozen.getAttribute("aria-pressed") !== "true") show();
+    },
+  });
 }
 
 /** Clients may send an id of their own, so an id alone names no request. */
@@ -77,28 +79,61 @@ function keyOf({ worker, id, ended }) {
   return `${worker} ${id} ${ended ?? "running"}`;
 }
 
-function byEnd(a, b) {
-  return b.ended - a.ended;
+/** The rows of the list: `{key, request}`, or `{key, group, isOpen}` for equal failures in a row, followed by them if it is open. */
+function grouped(known, opened) {
+  const rows = [];
+  for (let at = 0; at < known.length;) {
+    const failure = failureOf(known[at]);
+    let end = at + 1;
+    while (failure && end < known.length && failureOf(known[end]) === failure) end += 1;
+    const group = known.slice(at, end);
+    const isGroup = group.length >= GROUP_FROM;
+    const key = `${failure} ${keyOf(group.at(-1))}`; // of the oldest: newer ones join the group
+    if (isGroup) rows.push({ key, group, isOpen: opened.has(key) });
+    if (!isGroup || opened.has(key)) rows.push(...group.map((request) => ({ key: keyOf(request), request })));
+    at = end;
+  }
+  return rows;
 }
 
-/** The filters. A change goes into the hash, so that a filtered list is a link. */
-function form(filters, names) {
-  const apply = () => {
-    const values = Object.fromEntries(new FormData(node));
-    location.hash = `#/requests${query(values)}`;
+function failureOf({ state, outcome, code, status, caller, model, upstream }) {
+  return state !== "running" && outcome === "error" ? [code, status, caller, model, upstream].join(" ") : null;
+}
+
+/** A text to search for, and chips. A change goes into the hash, so that a filtered list is a link. */
+function form(filters) {
+  const go = (changes) => { location.hash = `#/requests${query({ ...filters, ...changes })}`; };
+  const chip = (name, value, text, title) => el("button.quiet", { type: "button", title: title || null, "aria-pressed": String(filters[name] === value), onclick: () => go({ [name]: filters[name] === value ? "" : value }) }, text);
+  const exact = EXACT.filter((name) => filters[name]);
+  const submit = (event) => {
+    event.preventDefault();
+    go({ text: event.target.elements.text.value });
   };
-  const field = (name, control) => el("label", {}, el("span", {}, name), control);
-  const node = el("form.filters", { role: "search", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); apply(); }, onchange: apply },
-    field("text", el("input", { type: "search", name: "text", value: filters.text, placeholder: "id, path, …", autocomplete: "off" })),
-    EXACT.map((name) => field(name, el("input", { name, value: filters[name], list: `${name}s`, autocomplete: "off" }))),
-    field("outcome", el("select", { name: "outcome" }, OUTCOMES.map(([value, text]) => el("option", { value, selected: filters.outcome === value }, text)))),
-    Object.values(names),
-    Object.values(filters).some(Boolean) && el("a.button.quiet", { href: "#/requests" }, "Clear"));
-  return node;
+  return el("form.filters", { role: "search", "aria-label": t("Filters"), onsubmit: submit },
+    el("label", {}, el("span", {}, t("search")), el("input", { type: "search", name: "text", value: filters.text, placeholder: t("id, caller, model, code, …"), autocomplete: "off" })),
+    el("div.chips", {},
+      CHIPS.map((one) => chip(...one)),
+      exact.map((name) => el("button.quiet", { type: "button", "aria-pressed": "true", "aria-label": t("Remove the filter {name}", { name: `${t(name)} ${filters[name]}` }), onclick: () => go({ [name]: "" }) }, `${t(name)}: ${filters[name]} ×`)),
+      Object.values(filters).some(Boolean) && el("a.button.quiet", { href: "#/requests" }, t("Clear"))));
 }
 
-function makeRow({ id }) {
-  return set(row(HEADS, HEADS.map(() => "")), { "data-id": id });
+function makeRow({ request }) {
+  return set(row(HEADS, HEADS.map(() => "")), { "data-id": request?.id ?? null });
+}
+
+function showGroup(node, { key, group, isOpen }, toggle) {
+  const [newest, oldest] = [group[0], group.at(-1)];
+  set(node, { class: "failed-row group" });
+  const [at, result, ...rest] = node.cells;
+  if (!at.firstElementChild) at.replaceChildren(el("button.quiet", { type: "button", onclick: () => toggle(key) }));
+  set(at.firstChild, { "aria-expanded": String(isOpen) });
+  write(at.firstChild, `${time(oldest.arrived_at)}–${time(newest.arrived_at)}`);
+  const shown = `${group.length} ${newest.status} ${newest.code}`;
+  if (result.dataset.shown !== shown) {
+    result.dataset.shown = shown;
+    result.replaceChildren(el("b", {}, `${count(group.length)} × `), ...resultOf(newest));
+  }
+  [newest.caller || "–", whatOf(newest), newest.upstream || "–", "", "", "", ""].forEach((text, i) => write(rest[i], text));
 }
 
 function showRow(node, request) {
@@ -108,22 +143,30 @@ function showRow(node, request) {
   const [at, result, ...rest] = node.cells;
   if (!at.firstElementChild) at.replaceChildren(el("a", { href: `#/requests/${encodeURIComponent(request.id)}` }));
   write(at.firstChild, time(request.arrived_at));
-  if (result.dataset.shown !== `${request.state} ${request.status} ${request.code} ${request.outcome}`) {
-    result.dataset.shown = `${request.state} ${request.status} ${request.code} ${request.outcome}`;
+  const shown = `${request.state} ${request.status} ${request.code} ${request.outcome}`;
+  if (result.dataset.shown !== shown) {
+    result.dataset.shown = shown;
     result.replaceChildren(...resultOf(request));
   }
   const tries = request.attempts > 1 ? ` ×${request.attempts}` : "";
+  const hasTokens = request.tokens_in !== null || request.tokens_out !== null;
   const texts = [
     request.caller || "–",
-    askedFor(request) || request.operation || "–",
+    whatOf(request),
     (request.upstream || "–") + tries,
     duration(request.first_byte_s),
     duration(request.duration_s),
-    size(request.bytes_out),
+    hasTokens ? `${count(request.tokens_in)} → ${count(request.tokens_out)}` : "–",
     request.adapted?.join(", ") ?? "",
   ];
   rest.forEach((cell, i) => write(cell, texts[i]));
   set(rest[2], { title: tries ? plural(request.attempts, "attempt") : null });
+}
+
+/** What a request asked for: its model, its operation, and whether it asked for a stream. */
+function whatOf(request) {
+  const asked = askedFor(request);
+  return [asked, asked && request.mcp_method ? "" : request.operation, request.stream && t("stream")].filter(Boolean).join(" · ") || "–";
 }
 
 /** The model of a request, or the method of a message to an MCP server with the tool that it calls. */
@@ -133,8 +176,8 @@ export function askedFor({ model, mcp_method: method, mcp_tool: tool }) {
 
 /** What became of a request: its status, and the code of its error. */
 export function resultOf({ state, status, code, outcome, hop }) {
-  if (state === "running") return [el("span.chip.live", {}, "running")];
-  if (outcome === "client_gone") return [el("span.chip", {}, "client gone")];
+  if (state === "running") return [el("span.chip.live", {}, t("running"))];
+  if (outcome === "client_gone") return [el("span.chip", {}, t("client gone"))];
   const failed = outcome !== "ok";
   return [el(failed ? "span.chip.bad" : "span.chip", {}, status ?? "–"), failed && code ? el("span.code", { title: hop ?? null }, ` ${code}`) : ""];
 }

@@ -2,11 +2,12 @@
 
 import { call } from "./api.js";
 import { el, write } from "./dom.js";
+import { languageSwitch, t } from "./texts.js";
 
 export function signIn(session, enter) {
   const key = el("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "why" });
   const why = el("p", { id: "why", role: "status" }, session?.why ?? "");
-  const button = el("button", { type: "submit" }, "Sign in");
+  const button = el("button", { type: "submit" }, t("Sign in"));
   const submit = async (event) => {
     event.preventDefault();
     button.disabled = true;
@@ -26,6 +27,7 @@ export function signIn(session, enter) {
     el("img", { src: "icon.svg", alt: "", width: 44, height: 44 }),
     el("h1", {}, "gatepass"),
     el("form", { onsubmit: submit },
-      el("label", { for: "key" }, "Key of a viewer or an admin"), key, why, button),
-    el("p.muted", {}, "The key is not stored. The session ends after 8 hours, or when its caller signs out."));
+      el("label", { for: "key" }, t("Key of a viewer or an admin")), key, why, button),
+    el("p.muted", {}, t("The key is not stored. The session ends after 8 hours, or when its caller signs out.")),
+    el("button.quiet", languageSwitch.attributes, languageSwitch.name));
 }

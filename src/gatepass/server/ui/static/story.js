@@ -6,6 +6,7 @@ import { inline } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
+import { action, t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const AGAIN_MS = 1000;
@@ -16,12 +17,12 @@ export async function story(page) {
     const chosen = Math.min(Number(page.filters.nth ?? 1), stories.length) - 1;
     const data = stories[chosen];
     if (!data) {
-      page.main.replaceChildren(back(), el("h1", {}, "Request"), el("p", {}, `No request with the id ${page.parameter} is in memory. It may be of another replica, or so old that newer ones took its place.`));
+      page.main.replaceChildren(back(), el("h1", {}, t("Request")), el("p", {}, t("No request with the id {id} is in memory. It may be of another replica, or so old that newer ones took its place.", { id: page.parameter })));
       return;
     }
     const { activeElement } = document;
     const focused = page.main.contains(activeElement) ? activeElement.id : "";
-    page.title(askedFor(data) ? `${askedFor(data)} · ${data.status ?? "running"}` : "Request");
+    page.title(askedFor(data) ? `${askedFor(data)} · ${data.status ?? t("running")}` : t("Request"));
     page.main.replaceChildren(...parts(page, data));
     if (stories.length > 1) page.main.querySelector("#back").after(others(stories, chosen, page.parameter));
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
@@ -39,23 +40,23 @@ function parts(page, data) {
     heading(page, data),
     way(page, data),
     data.error && fault(data.error),
-    section("Where the time went", timeline(data)),
+    section(t("Where the time went"), timeline(data)),
     ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
-    section("What gatepass changed", changes(data)),
-    section("Attempts", attempts(data)),
+    section(t("What gatepass changed"), changes(data)),
+    section(t("Attempts"), attempts(data)),
     bodies(page, data),
-    section("Facts", facts(data)),
+    section(t("Facts"), facts(data)),
   ].filter(Boolean);
 }
 
 function back() {
-  return el("p.back", {}, el("a", { href: "#/requests", id: "back" }, "Requests"));
+  return el("p.back", {}, el("a", { href: "#/requests", id: "back" }, t("Requests")));
 }
 
 /** Links to the other requests with the same id. */
 function others(stories, chosen, id) {
   const link = ({ arrived_at: at }, i) => el("a", { href: `#/requests/${encodeURIComponent(id)}${query({ nth: i + 1 })}`, "aria-current": i === chosen && "true" }, moment(at));
-  return el("span.muted", {}, ` · ${count(stories.length)} requests have this id: `, stories.flatMap((story, i) => [i > 0 && ", ", link(story, i)]));
+  return el("span.muted", {}, t(" · {n} requests have this id: ", { n: count(stories.length) }), stories.flatMap((story, i) => [i > 0 && ", ", link(story, i)]));
 }
 
 function section(title, ...content) {
@@ -65,38 +66,38 @@ function section(title, ...content) {
 function heading(page, data) {
   const said = el("p.said.small", { role: "status" });
   const rules = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
-  const without = el("select", { id: "without", "aria-label": "Rules of the replay" },
-    el("option", { value: "" }, "with all rules"), rules.map((rule) => el("option", { value: rule }, `without ${rule}`)));
+  const without = el("select", { id: "without", "aria-label": t("Rules of the replay") },
+    el("option", { value: "" }, t("with all rules")), rules.map((rule) => el("option", { value: rule }, t("without {rule}", { rule }))));
   const replay = el("button.quiet", {
     type: "button",
     id: "replay",
     disabled: data.state === "running",
-    title: data.state === "running" && "The request still runs.",
+    title: data.state === "running" && t("The request still runs."),
     onclick: async () => {
       replay.disabled = true;
-      write(said, "Replaying. An answer of more than 40 s is not waited for.");
+      write(said, t("Replaying. An answer of more than 40 s is not waited for."));
       try {
         const { id, status } = await page.call("POST", "replay", { id: data.id, without: without.value ? [without.value] : [] });
-        page.say("The request was sent again.");
-        said.replaceChildren(`Replayed: ${status ?? "sent"}. `, id ? el("a", { href: `#/requests/${encodeURIComponent(id)}` }, "Show the new request") : "");
+        page.say(t("The request was sent again."));
+        said.replaceChildren(t("Replayed: {status}. ", { status: status ?? t("sent") }), id ? el("a", { href: `#/requests/${encodeURIComponent(id)}` }, t("Show the new request")) : "");
       } catch (error) {
-        if (!page.signal.aborted) write(said, `Not replayed: ${error.message}`);
+        if (!page.signal.aborted) write(said, t("Not replayed: {reason}", { reason: error.message }));
       }
       replay.disabled = false;
     },
-  }, "Replay");
+  }, t("Replay"));
   return el("div.heading", {},
     el("div", {},
       el("h1", {}, el("span.muted", {}, data.method, " "), data.path),
       el("p", {}, ...resultOf({ ...data, code: data.error?.code, hop: data.error?.hop }), "  ",
         el("span.muted", {}, [
-          data.caller && `by ${data.caller}`, askedFor(data), data.stream ? "streamed" : "whole",
-          data.state === "running" ? `for ${duration(elapsedOf(data))}` : duration(elapsedOf(data)), moment(data.arrived_at),
+          data.caller && t("by {name}", { name: data.caller }), askedFor(data), data.stream ? t("streamed") : t("whole"),
+          data.state === "running" ? t("for {s}", { s: duration(elapsedOf(data)) }) : duration(elapsedOf(data)), moment(data.arrived_at),
         ].filter(Boolean).join(" · "))),
       origin(data)),
     el("div.actions", {},
-      copyButton("Copy as curl", () => curl(page), page.say),
-      copyButton("Copy the id", () => data.id, page.say),
+      copyButton(t("Copy as curl"), () => curl(page), page.say),
+      copyButton(t("Copy the id"), () => data.id, page.say),
       page.isAdmin && data.captured && rules.length > 0 && without, page.isAdmin && data.captured && replay),
     said);
 }
@@ -109,8 +110,8 @@ async function curl(page) {
 
 /** Who replayed which request, and without which rules. */
 function origin({ replay_of: id, replayed_by: by, replayed_without: rules }) {
-  return id && el("p.small", {}, "Replay of ", el("a", { href: `#/requests/${encodeURIComponent(id)}` }, id),
-    rules?.length > 0 && ` without ${rules.join(", ")}`, by && `, by ${by}`);
+  return id && el("p.small", {}, t("Replay of "), el("a", { href: `#/requests/${encodeURIComponent(id)}` }, id),
+    rules?.length > 0 && t(" without {rules}", { rules: rules.join(", ") }), by && t(", by {name}", { name: by }));
 }
 
 /** How long the request took, or has run until now. */
@@ -132,10 +133,10 @@ const NO_TOKEN = "token_unavailable";
 const MOST_PARTS = 20;
 const GOOD = ["complete", "client_gone", "drained", null];
 const AGAIN = {
-  learned_rule: ["rejected, sent again with a rule", "with a learned rule"],
-  new_token: ["token rejected, sent again with a new one", "with a new token"],
-  new_connection: ["connection closed, sent again", "on a new connection"],
-  next_target: ["failed, sent to the next target", "next target"],
+  learned_rule: [t("rejected, sent again with a rule"), t("with a learned rule")],
+  new_token: [t("token rejected, sent again with a new one"), t("with a new token")],
+  new_connection: [t("connection closed, sent again"), t("on a new connection")],
+  next_target: [t("failed, sent to the next target"), t("next target")],
 };
 /** What each cause of an attempt says of the attempt before it, and of itself. */
 
@@ -147,12 +148,12 @@ function hasFailed(data, i) {
 /** The way through gatepass as a drawing, one line for each attempt, red at the hop that failed. */
 function way(page, data) {
   const failed = data.error?.hop ?? null;
-  const card = (title, kind, hop, lines, isBad = hop === failed, said = isBad && "failed here") => el(isBad ? "article.card.bad" : "article.card", { "data-hop": hop },
+  const card = (title, kind, hop, lines, isBad = hop === failed, said = isBad && t("failed here")) => el(isBad ? "article.card.bad" : "article.card", { "data-hop": hop },
     el("h3", {}, title, kind && el("span.kind", {}, ` ${kind}`)),
     lines.filter(Boolean).map((line) => el("p.small.muted", {}, line)),
     said && el(isBad ? "p.small.failed" : "p.small", {}, said));
-  const client = card("Client", "", "client", [data.caller || "no key", data.user_agent]);
-  const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && `added ${duration(data.timings.added_s)}`]);
+  const client = card(t("Client"), "", "client", [data.caller || t("no key"), data.user_agent]);
+  const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && t("added {s}", { s: duration(data.timings.added_s) })]);
   gate.classList.add("own");
   const last = data.attempts.length - 1;
   const links = [{ key: "client", from: client, to: gate, isBad: failed === "client" }];
@@ -161,16 +162,16 @@ function way(page, data) {
     const name = token?.credential;
     const upstreamFailed = i === last ? failed === `upstream:${upstream}` : hasFailed(data, i);
     const again = data.attempts[i + 1]?.cause;
-    const credential = name && card(name, "token", `credential:${name}`, [
+    const credential = name && card(name, t("token"), `credential:${name}`, [
       ...lifeOf(token),
-      token.wait_s > 0.0005 && `waited ${duration(token.wait_s)}`, attempt.renewed && "renewed",
+      token.wait_s > 0.0005 && t("waited {s}", { s: duration(token.wait_s) }), attempt.renewed && t("renewed"),
     ], i === last && failed === `credential:${name}`);
     // The credential's own issuer receives the token of another one, which has none.
     const subject = credential && i === last && attempt.code === NO_TOKEN && failed?.startsWith("credential:") && failed !== `credential:${name}`
-      && card(failed.slice(11), "token", failed, ["no token for the next credential"]);
-    const target = card(upstream, attempt.number > 1 ? `upstream, attempt ${attempt.number}` : "upstream", `upstream:${upstream}`, [
+      && card(failed.slice(11), t("token"), failed, [t("no token for the next credential")]);
+    const target = card(upstream, attempt.number > 1 ? t("upstream, attempt {n}", { n: attempt.number }) : t("upstream"), `upstream:${upstream}`, [
       attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null)),
-    ], upstreamFailed, attempt.reached === false ? "not reached" : again ? AGAIN[again]?.[0] ?? again : upstreamFailed && "failed here");
+    ], upstreamFailed, attempt.reached === false ? t("not reached") : again ? AGAIN[again]?.[0] ?? again : upstreamFailed && t("failed here"));
     if (subject) links.push({ key: "subject", from: gate, to: subject, isBad: true });
     if (credential) links.push({ key: `gate ${i}`, from: subject || gate, to: credential, isBad: i === last && failed === `credential:${name}` });
     if (attempt.reached !== false) links.push({ key: `target ${i}`, from: credential || gate, to: target, isBad: upstreamFailed });
@@ -178,29 +179,29 @@ function way(page, data) {
   });
   // The hop may have no attempt: no token could be fetched, so nothing was sent.
   if (failed?.startsWith("credential:") && !links.some(({ to }) => to.dataset.hop === failed)) {
-    const credential = card(failed.slice(11), "token", failed, ["no token"]);
+    const credential = card(failed.slice(11), t("token"), failed, [t("no token")]);
     links.push({ key: "no token", from: gate, to: credential, isBad: true });
     branches.push(el("li.branch", {}, credential));
   }
-  const node = el("div.map.way", { role: "group", "aria-label": "The way of this request" },
+  const node = el("div.map.way", { role: "group", "aria-label": t("The way of this request") },
     el("div.stage", {}, client), el("div.stage", {}, gate), el("ul.branches", {}, branches));
   wires(node, page.signal)(links);
-  const untried = data.not_tried?.length && el("p.muted.small", {}, `Not tried: ${data.not_tried.map(({ upstream, model }) => `${upstream} (${model})`).join(", ")}`);
-  return el("section", {}, el("h2.unseen", {}, "The way of this request"), node, untried || null);
+  const untried = data.not_tried?.length && el("p.muted.small", {}, t("Not tried: {targets}", { targets: data.not_tried.map(({ upstream, model }) => `${upstream} (${model})`).join(", ") }));
+  return el("section", {}, el("h2.unseen", {}, t("The way of this request")), node, untried || null);
 }
 
 /** The error, with what to do. */
-function fault({ code, kind = code, hop, message, action, retry_after_s: wait = null }) {
+function fault({ code, kind = code, hop, message, action: advice, retry_after_s: wait = null }) {
   return el("section.problem", {},
-    el("h2", {}, `${code} at ${hop ?? "an unknown hop"}`),
+    el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
     el("p", {}, message),
-    wait !== null && el("p", {}, `It asks the client to wait ${duration(wait)}.`),
-    action && el("p", {}, inline(action)),
-    el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, `What ${kind} means`)));
+    wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
+    advice && el("p", {}, inline(action(kind, advice))),
+    el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, t("What {code} means", { code: kind }))));
 }
 
 function lifeOf({ age_s: age, left_s: left }) {
-  return [age !== null && `${span(age)} old`, left !== null && `${span(left)} left`].filter(Boolean);
+  return [age !== null && t("{s} old", { s: span(age) }), left !== null && t("{s} left", { s: span(left) })].filter(Boolean);
 }
 
 /** The parts of the time as bars on one axis. Where a part began is known for attempts, and shown for the rest in order. */
@@ -208,29 +209,29 @@ function timeline(data) {
   const { timings } = data;
   const bars = [];
   const add = (name, from, length, mark = "") => length !== null && length !== undefined && from !== null && bars.push({ name, from, length, mark });
-  add("request body", 0, timings.body_s);
+  add(t("request body"), 0, timings.body_s);
   for (const [i, attempt] of data.attempts.entries()) {
-    const nth = data.attempts.length > 1 ? `attempt ${attempt.number}: ` : "";
+    const nth = data.attempts.length > 1 ? t("attempt {n}: ", { n: attempt.number }) : "";
     const bad = hasFailed(data, i) ? "bad" : "";
     const end = endOf(data, attempt);
     const wait = attempt.token?.wait_s ?? 0;
     let at = attempt.began_s ?? 0;
-    if (wait) add(`${nth}wait for a token`, at, wait);
+    if (wait) add(nth + t("wait for a token"), at, wait);
     at += wait;
     if (attempt.pool_wait_s) {
-      add(`${nth}wait for a connection`, at, attempt.pool_wait_s);
+      add(nth + t("wait for a connection"), at, attempt.pool_wait_s);
       at += attempt.pool_wait_s;
     }
-    add(`${nth}connect`, at, attempt.connect_s);
+    add(nth + t("connect"), at, attempt.connect_s);
     at += attempt.connect_s ?? 0;
     if (attempt.head_s !== null) {
       const head = Math.max(at, (attempt.began_s ?? 0) + attempt.head_s); // both are rounded
-      if (head > at) add(`${nth}until the reply begins`, at, head - at);
+      if (head > at) add(nth + t("until the reply begins"), at, head - at);
       const renewal = attempt.token?.renewal_s ?? 0;
-      if (renewal) add(`${nth}wait for a new token`, head, renewal);
-      else if (end !== null) add(`${nth}reply${isRunning(data, attempt) ? " until now" : ""}`, head, Math.max(0, end - head), `main ${bad}`);
+      if (renewal) add(nth + t("wait for a new token"), head, renewal);
+      else if (end !== null) add(nth + (isRunning(data, attempt) ? t("reply until now") : t("reply")), head, Math.max(0, end - head), `main ${bad}`);
     } else if (end !== null) {
-      if (end - at > 0.0005) add(`${nth}no reply${isRunning(data, attempt) ? " yet" : ""}`, at, end - at, bad);
+      if (end - at > 0.0005) add(nth + (isRunning(data, attempt) ? t("no reply yet") : t("no reply")), at, end - at, bad);
       else if (bars.length) bars.at(-1).mark = bad;
     }
   }
@@ -244,7 +245,7 @@ function timeline(data) {
       first !== null && svg("line.first-byte", { x1: part(first / whole), x2: part(first / whole), y1: 0, y2: 14 })),
     el("b", {}, duration(length))));
   const sums = [
-    ["gatepass added", timings.added_s], ["upstream", timings.upstream_s], ["first byte to the client after", first], [data.state === "running" ? "until now" : "in all", elapsedOf(data)],
+    [t("gatepass added"), timings.added_s], [t("upstream"), timings.upstream_s], [t("first byte to the client after"), first], [data.state === "running" ? t("until now") : t("in all"), elapsedOf(data)],
   ].filter(([, value]) => value !== null && value !== undefined);
   return [
     rows.length ? el("ol.timeline", {}, rows) : null,
@@ -257,7 +258,7 @@ function part(value) {
 }
 
 function arrivalsTitle(data, attempt) {
-  return data.attempts.length > 1 ? `Arrival of the stream, attempt ${attempt.number}` : "Arrival of the stream";
+  return data.attempts.length > 1 ? t("Arrival of the stream, attempt {n}", { n: attempt.number }) : t("Arrival of the stream");
 }
 
 /** Each rule with what it removed and added, as a diff. */
@@ -265,19 +266,19 @@ function changes(data) {
   const edits = data.attempts.flatMap((attempt) => (attempt.edits ?? []).map((edit) => ({ ...edit, number: attempt.number })));
   const adapted = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
   const silent = adapted.filter((rule) => !edits.some((edit) => edit.rule === rule));
-  if (!adapted.length && !edits.length) return el("p.muted", {}, "No rule changed the request.");
+  if (!adapted.length && !edits.length) return el("p.muted", {}, t("No rule changed the request."));
   const left = data.attempts.reduce((sum, attempt) => sum + (attempt.edits_left_out ?? 0), 0);
   const groups = new Map();
   for (const edit of edits) groups.set(`${edit.number} ${edit.rule}`, [...(groups.get(`${edit.number} ${edit.rule}`) ?? []), edit]);
   return [
     ...[...groups.values()].map((group) => el("div.diff", {},
-      el("h3", {}, group[0].rule, data.attempts.length > 1 && el("span.kind", {}, ` attempt ${group[0].number}`)),
+      el("h3", {}, group[0].rule, data.attempts.length > 1 && el("span.kind", {}, t(" attempt {n}", { n: group[0].number }))),
       group.flatMap(({ path, before, after, moved_to: target, before_text: from = before?.value, after_text: to = after?.value }) => from && to && !target ? el("pre.plus", {}, `${path}: ${from} → ${to}`) : [
         before !== null && el("pre.minus", {}, "− ", `${path}: ${described(before)}`),
-        (after !== null || target) && el("pre.plus", {}, "+ ", `${target ?? path}: ${after === null ? "moved" : described(after)}`),
+        (after !== null || target) && el("pre.plus", {}, "+ ", `${target ?? path}: ${after === null ? t("moved") : described(after)}`),
       ]))),
-    left > 0 && el("p.muted", {}, `And ${plural(left, "change")} more.`),
-    silent.length ? el("p", {}, "Also applied: ", el("code", {}, silent.join(", "))) : null,
+    left > 0 && el("p.muted", {}, t("And {changes} more.", { changes: plural(left, "change") })),
+    silent.length ? el("p", {}, t("Also applied: "), el("code", {}, silent.join(", "))) : null,
   ];
 }
 
@@ -286,23 +287,23 @@ function described({ type, size_bytes: bytes, value }) {
 }
 
 function attempts(data) {
-  if (!data.attempts.length) return el("p.muted", {}, "None: nothing was sent to an upstream.");
-  const heads = ["Attempt", "Target", "Outcome", "Token", "Connect", "Reply after", "Duration", "Upstream's id"];
+  if (!data.attempts.length) return el("p.muted", {}, t("None: nothing was sent to an upstream."));
+  const heads = [t("Attempt"), t("Target"), t("Outcome"), t("Token"), t("Connect"), t("Reply after"), t("Duration"), t("Upstream's id")];
   const rows = data.attempts.flatMap((attempt) => [
     { name: `${attempt.number}`, attempt },
-    ...failedFirst(attempt.parts).slice(0, MOST_PARTS).map((part) => ({ name: `${attempt.number}, part`, attempt: part })),
+    ...failedFirst(attempt.parts).slice(0, MOST_PARTS).map((part) => ({ name: t("{n}, part", { n: attempt.number }), attempt: part })),
   ]);
   const left = data.attempts.reduce((sum, { parts }) => sum + Math.max(0, (parts?.length ?? 0) - MOST_PARTS), 0);
-  return [table("Attempts", heads, rows.map(({ name, attempt }) => [
+  return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
     `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
-    [attempt.outcome ?? "running", attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && "on a new connection", attempt.tried?.length ? `learned ${attempt.tried.join(", ")}` : ""].filter(Boolean).join(" · "),
-    attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && "renewed"].filter(Boolean).join(", ") : "–",
-    attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : "pooled",
+    [attempt.outcome ?? t("running"), attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
+    attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && t("renewed")].filter(Boolean).join(", ") : "–",
+    attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),
-    isRunning(data, attempt) ? `${duration(endOf(data, attempt) - attempt.began_s)} until now` : duration(attempt.duration_s),
+    isRunning(data, attempt) ? t("{s} until now", { s: duration(endOf(data, attempt) - attempt.began_s) }) : duration(attempt.duration_s),
     attempt.upstream_request_id || "–",
-  ])), left > 0 && el("p.muted", {}, `And ${plural(left, "part")} more.`)];
+  ])), left > 0 && el("p.muted", {}, t("And {changes} more.", { changes: plural(left, "part") }))];
 }
 
 /** The requests of a split call. */
@@ -313,18 +314,18 @@ function failedFirst(parts) {
 
 /** The bodies of a captured request, for admins. */
 function bodies(page, data) {
-  if (!data.bodies) return data.state === "ended" && !data.captured && section("Bodies", uncaptured(page, data));
-  const names = { request: "from the client", sent: "to the upstream", reply: "reply" };
+  if (!data.bodies) return data.state === "ended" && !data.captured && section(t("Bodies"), uncaptured(page, data));
+  const names = { request: t("from the client"), sent: t("to the upstream"), reply: t("reply") };
   const title = ({ name }, i) => {
     const same = data.bodies.filter((body) => body.name === name);
     return same.length > 1 ? `${names[name]} ${same.indexOf(data.bodies[i]) + 1}` : names[name];
   };
-  return section("Bodies",
+  return section(t("Bodies"),
     data.bodies.map((body, i) => (body.text || body.next) && el("details.body", {},
       el("summary", {}, title(body, i), " ", el("span.muted", {}, size(body.size_bytes))),
       el("pre", { tabindex: 0 }, pretty(body.text)),
-      body.next && el("p.muted.small", {}, "This is its beginning. ", el("button.quiet", { type: "button", onclick: ({ target }) => download(page, body, `${data.id} ${title(body, i)}.txt`, target) }, "Download all of it")))),
-    data.bodies.some(({ cut }) => cut) && el("p.muted.small", {}, "A body is cut: the capture had no more room."));
+      body.next && el("p.muted.small", {}, t("This is its beginning. "), el("button.quiet", { type: "button", onclick: ({ target }) => download(page, body, `${data.id} ${title(body, i)}.txt`, target) }, t("Download all of it"))))),
+    data.bodies.some(({ cut }) => cut) && el("p.muted.small", {}, t("A body is cut: the capture had no more room.")));
 }
 
 /** Fetch the pieces of a body one after the other, and save them as a file. */
@@ -348,7 +349,7 @@ async function download(page, { text, next }, name, button) {
 
 /** Says that there are no bodies, and starts the capture that would have them for the next request of this kind. */
 function uncaptured(page, { model, caller }) {
-  const what = `requests${caller ? ` of ${caller}` : ""}${model ? ` to ${model}` : ""}`;
+  const what = caller && model ? t("requests of {caller} to {model}", { caller, model }) : caller ? t("requests of {caller}", { caller }) : model ? t("requests to {model}", { model }) : t("all requests");
   const said = el("p", { role: "status" });
   const button = el("button.quiet", {
     type: "button",
@@ -356,15 +357,15 @@ function uncaptured(page, { model, caller }) {
       button.disabled = true;
       try {
         const { until } = await page.call("POST", "capture", { model: model || null, caller: caller || null, for_s: 600, bytes: 16 * 1024 * 1024 });
-        write(said, `The bodies of ${what} are captured until ${moment(until)}. Send the request again.`);
+        write(said, t("The bodies of {what} are captured until {until}. Send the request again.", { what, until: moment(until) }));
       } catch (error) {
         button.disabled = false;
-        if (!page.signal.aborted) write(said, `Not started: ${error.message}`);
+        if (!page.signal.aborted) write(said, t("Not started: {reason}", { reason: error.message }));
       }
     },
-  }, "Capture the next requests");
+  }, t("Capture the next requests"));
   return [
-    el("p.muted", {}, `Not captured. ${page.isAdmin ? `The button captures ${what} for 10 minutes. It ends a capture that runs.` : "An admin can capture the next requests."}`),
+    el("p.muted", {}, page.isAdmin ? t("Not captured. The button captures {what} for 10 minutes. It ends a capture that runs.", { what }) : t("Not captured. An admin can capture the next requests.")),
     page.isAdmin && el("p.start", {}, button), said,
   ];
 }
@@ -380,15 +381,15 @@ function pretty(text) {
 function facts(data) {
   const usage = Object.entries(data.usage ?? {}).filter(([, value]) => typeof value === "number");
   const all = [
-    ["id", data.id],
-    ["upstream's id", data.upstream_request_id],
-    ["machine and process", [data.replica, data.worker].filter(Boolean).join(", ")],
-    ["client", [data.peer, data.user_agent].filter(Boolean).join(", ")],
-    ["closed first by", data.stream && data.events > 0 && data.outcome !== "ok" ? data.closed_by : null],
-    ["received from the client", size(data.bytes_in)],
-    ["sent to the client", `${size(data.bytes_out)}${data.events ? `, ${plural(data.events, "event")}` : ""}`],
-    ["tokens", usage.map(([name, value]) => `${name.replaceAll("_", " ")} ${count(value)}`).join(", ")],
-    ["answer", data.empty_answer ? "empty" : null],
+    [t("id"), data.id],
+    [t("upstream's id"), data.upstream_request_id],
+    [t("machine and process"), [data.replica, data.worker].filter(Boolean).join(", ")],
+    [t("client"), [data.peer, data.user_agent].filter(Boolean).join(", ")],
+    [t("closed first by"), data.stream && data.events > 0 && data.outcome !== "ok" ? data.closed_by : null],
+    [t("received from the client"), size(data.bytes_in)],
+    [t("sent to the client"), `${size(data.bytes_out)}${data.events ? `, ${plural(data.events, "event")}` : ""}`],
+    [t("tokens"), usage.map(([name, value]) => `${name.replaceAll("_", " ")} ${count(value)}`).join(", ")],
+    [t("answer"), data.empty_answer ? t("empty") : null],
   ].filter(([, value]) => value);
   return el("dl.facts", {}, all.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }

@@ -1,0 +1,41 @@
+// The MCP servers behind gatepass: their URL for hosts, their health, who may use what, and the tools that were called.
+
+import { copyButton, el, table } from "./dom.js";
+import { count, share } from "./format.js";
+import { t } from "./texts.js";
+
+export async function mcpServers(page) {
+  const [{ upstreams }, { callers }, { use }] = await Promise.all([page.call("GET", "overview"), page.call("GET", "callers"), page.call("GET", "use")]);
+  const servers = upstreams.filter(({ dialect }) => dialect === "mcp");
+  page.main.append(el("h1", {}, t("MCP servers")));
+  if (!servers.length) page.main.append(el("p.muted", {}, t("None is configured. The section mcp of the configuration names them.")));
+  for (const server of servers) page.main.append(section(page, server, callers, use.filter(({ upstream }) => upstream === server.name)));
+}
+
+function section(page, server, callers, use) {
+  const name = server.name.replace(/^mcp\//, "");
+  const url = `${page.session.base_url.replace(/\/v1$/, "")}/mcp/${name}`;
+  const allowed = callers.filter(({ mcp }) => mcp?.[name] !== undefined);
+  const called = use.filter(({ tool }) => tool);
+  return el("section", {},
+    el("div.above", {}, el("h2", {}, name), copyButton(t("Copy the URL"), () => url, page.say)),
+    el("dl.facts", {},
+      fact(t("URL for hosts"), el("code", {}, url)),
+      fact(t("server"), server.host),
+      fact(t("credential"), server.credential ?? t("none")),
+      fact(t("health"), el(server.health === "failing" ? "span.failed" : "span", {}, { ok: t("healthy"), failing: t("failing"), unknown: t("no request yet") }[server.health])),
+      fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}` }, t("{n} messages, {errors} errors", { n: count(server.requests_15m), errors: count(server.errors_15m) })))),
+    table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
+      el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),
+      ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind]?.join(", ") ?? t("all")),
+    ])),
+    called.length > 0 && table(t("Tools of {name}", { name }), [t("Tool"), t("Calls"), t("Errors")], called.map(({ tool, requests, errors }) => [
+      el("a", { href: `#/requests?text=${encodeURIComponent(tool)}&upstream=${encodeURIComponent(server.name)}` }, tool),
+      count(requests),
+      errors ? el("span.failed", {}, `${count(errors)} (${share(errors, requests)})`) : "0",
+    ])));
+}
+
+function fact(name, value) {
+  return el("div", {}, el("dt", {}, name), el("dd", {}, value));
+}

@@ -1,0 +1,48 @@
+// The texts of the page in the language of the reader: English as the code has it, Chinese by the tables of zh.js.
+
+const COOKIE = "gatepass_language";
+const chosen = document.cookie.split("; ").find((pair) => pair.startsWith(`${COOKIE}=`))?.split("=")[1];
+
+/** "en" or "zh": the one that the reader chose, else that of the browser. */
+export const language = chosen ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+const { TEXTS, ADVICE, ERRORS } = language === "zh" ? await import("./zh.js") : { TEXTS: {}, ADVICE: [], ERRORS: {} };
+document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+
+const OTHER = language === "zh" ? { tag: "en", name: "English" } : { tag: "zh-CN", name: "中文" };
+
+/** What a button has that loads the page in the other language. The browser keeps the choice for a year. */
+export const languageSwitch = {
+  name: OTHER.name,
+  attributes: {
+    type: "button",
+    lang: OTHER.tag,
+    onclick: () => {
+      document.cookie = `${COOKIE}=${OTHER.tag.slice(0, 2)}; SameSite=Strict; Max-Age=31536000`;
+      location.reload();
+    },
+  },
+};
+
+/** Return a text of the page. `text` is a literal, and the key of TEXTS. A `{name}` in it becomes a member of `values`. */
+export function t(text, values = {}) {
+  return (TEXTS[text] ?? text).replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
+}
+
+/** Return what to do after an error: `english`, or the Chinese text of the documentation. */
+export function action(code, english) {
+  return ERRORS[code]?.action ?? english;
+}
+
+/** Return what an error code means, like `action`. */
+export function meaning(code, english) {
+  return ERRORS[code]?.text ?? english;
+}
+
+/** Return a text of doctor: its own Chinese, the Chinese of the form that it has, or the English text. */
+export function known(english) {
+  for (const [pattern, chinese] of ADVICE) {
+    const found = pattern.exec(english ?? "");
+    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => found[place]);
+  }
+  return english && t(english);
+}
