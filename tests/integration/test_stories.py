@@ -59,8 +59,16 @@ async def test_a_renewed_token_is_another_age_in_the_second_attempt():
         assert (await gp.ask(headers=NAMED).answer()).status == 200
         shown = story(gp)
     assert attempts(shown, "outcome", "cause", "token") == [
-        ("token_rejected", None, {"credential": "corp", "age_s": 83.0, "left_s": 217.0, "wait_s": 0.0}),
-        ("complete", "new_token", {"credential": "corp", "age_s": 0.0, "left_s": 300.0, "wait_s": 0.0}),
+        (
+            "token_rejected",
+            None,
+            {"credential": "corp", "age_s": 83.0, "left_s": 217.0, "wait_s": 0.0, "renewal_s": 0.0},
+        ),
+        (
+            "complete",
+            "new_token",
+            {"credential": "corp", "age_s": 0.0, "left_s": 300.0, "wait_s": 0.0, "renewal_s": 0.0},
+        ),
     ]
     first, second = shown["attempts"]
     assert first["reason"].endswith("no *** here")
@@ -176,7 +184,7 @@ async def test_each_rule_says_what_it_changed_and_where():
     assert shown["attempts"][1]["edits"][-1] == {
         "rule": "drop=seed",
         "path": "seed",
-        "before": {"type": "number", "size_bytes": 4},
+        "before": {"type": "number", "size_bytes": 4, "value": "4711"},
         "after": None,
         "moved_to": None,
     }
