@@ -229,6 +229,12 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "The shared store works again.",
             _PLACE,
         ),
+        "store_task_failed": LogEvent(
+            "error",
+            "A background task of the shared store ended because of a bug. It begins again within 3 s.",
+            _PLACE,
+            "report the traceback",
+        ),
         "store_unavailable": LogEvent(
             "warning",
             "gatepass cannot read or write the shared store. It continues with its own tokens.",

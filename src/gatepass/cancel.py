@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -92,6 +92,26 @@ class Tasks:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    def keep(
+        self,
+        work: Callable[[], Coroutine[Any, Any, object]],
+        name: str,
+        on_fault: Callable[[BaseException], object],
+        pause: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Run `work`. If an exception ends it, call `on_fault`, and run it again after `pause`."""
+
+        async def again() -> None:
+            await pause()
+            await work()
+
+        def ended(task: asyncio.Task[object]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                on_fault(error)
+                self.spawn(again(), name).add_done_callback(ended)
+
+        self.spawn(work(), name).add_done_callback(ended)
 
     async def aclose(self) -> None:
         """Cancel the running tasks and wait until they have ended."""

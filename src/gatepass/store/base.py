@@ -106,9 +106,12 @@ class StoreCache:
         self._has_followers = asyncio.Event()
         self._tasks = Tasks()
 
-    def start(self) -> None:
-        """Start the task that reads the store every SYNC_S while a name is followed. Requires a running event loop."""
-        self._tasks.spawn(self._sync(), "store cache")
+    def start(self, on_fault: Callable[[BaseException], object] = lambda _: None) -> None:
+        """Start the task that reads the store every SYNC_S while a name is followed. Requires a running event loop.
+
+        If a bug ends it, `on_fault` receives the exception, and the task begins again SYNC_S later.
+        """
+        self._tasks.keep(self._sync, "store cache", on_fault, lambda: sleep(self._clock, SYNC_S))
 
     async def aclose(self) -> None:
         await self._tasks.aclose()

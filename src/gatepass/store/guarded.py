@@ -167,8 +167,8 @@ class GuardedStore:
 
     def start(self) -> None:
         """Start to check the store, and to read the names that `cache` follows. Requires a running event loop."""
-        self.cache.start()
-        self._tasks.spawn(self._check_forever(), "store check")
+        self.cache.start(self._note_bug)
+        self._tasks.keep(self._check_forever, "store check", self._note_bug, lambda: sleep(self._clock, CHECK_S))
 
     async def get(self, names: Collection[str]) -> StoreReading:
         return await self._share(_Part.READ, "get", lambda: self._store.get(names))
@@ -235,6 +235,11 @@ class GuardedStore:
             with suppress(StoreUnavailable):  # `health` has recorded it
                 await self.check()
             await sleep(self._clock, CHECK_S)
+
+    def _note_bug(self, error: BaseException) -> None:
+        """Show that a background task ended, until the next request to the store succeeds."""
+        self.health.note(_Part.READ, "a bug in gatepass: the log has its trace", self._clock.now())
+        LOG.error("store_task_failed", extra={"fields": dict(self.place)}, exc_info=error)
 
     async def _request(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         counts = self.health.operations

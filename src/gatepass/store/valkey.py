@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
+from valkey._parsers import _AsyncRESP2Parser
 from valkey.asyncio import Valkey
 from valkey.asyncio.connection import Connection, ConnectionPool
 from valkey.credentials import CredentialProvider
 from valkey.exceptions import (
     AuthenticationError,
+    InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -31,6 +33,9 @@ from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0
+REPLY_BYTES = 4 * 1024 * 1024
+REPLY_DEPTH = 2
+"""The reply to TIME is an array of two values, and no command of gatepass has a deeper one."""
 REASON_CHARS = 4096
 """Longer than any error of a server. The log masks only complete secrets."""
 
@@ -108,7 +113,7 @@ class ValkeyStore:
         async with self._free:
             try:
                 yield
-            except (ValkeyError, OSError, ValueError) as error:
+            except (ValkeyError, OSError, ValueError, TypeError) as error:  # two for a reply of another form
                 reason = _reason(error)
                 if len(reason) > REASON_CHARS:  # without the last word, which may be the beginning of a secret
                     reason = reason[:REASON_CHARS].rpartition(" ")[0] + " …"
@@ -135,6 +140,40 @@ def _reason(error: Exception) -> str:
     text = str(error).strip().rstrip(".")
     advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
     return text if advice is None else f"{text}. {advice}"
+
+
+class _BoundedParser(_AsyncRESP2Parser):
+    """Refuses a reply that is deeper than REPLY_DEPTH or larger than REPLY_BYTES before it is read."""
+
+    _depth = 0
+    _left_bytes = 0
+
+    async def read_response(self, disable_decoding: bool = False) -> Any:
+        self._depth, self._left_bytes = 0, REPLY_BYTES
+        return await super().read_response(disable_decoding)
+
+    async def _read_response(self, disable_decoding: bool = False) -> Any:
+        self._depth += 1
+        if self._depth > REPLY_DEPTH:
+            raise InvalidResponse("Protocol error: the server sent nested arrays")
+        response = await super()._read_response(disable_decoding)
+        self._depth -= 1
+        return response
+
+    async def _readline(self) -> bytes:
+        line: bytes = await super()._readline()
+        self._take(len(line))
+        return line
+
+    async def _read(self, length: int) -> bytes:
+        self._take(length)
+        value: bytes = await super()._read(length)
+        return value
+
+    def _take(self, size_bytes: int) -> None:
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise InvalidResponse(f"Protocol error: the server sent more than {REPLY_BYTES >> 20} MiB")
 
 
 class _TlsConnection(Connection):
@@ -165,6 +204,7 @@ def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
         "port": settings.port,
         "db": settings.database,
         "client_name": "gatepass",
+        "parser_class": _BoundedParser,
         # None: the client would otherwise send CLIENT SETINFO, which exists only since Redis 7.2.
         "lib_name": None,
         "lib_version": None,

@@ -16,6 +16,10 @@ OK = b"+OK\r\n"
 NIL = b"$-1\r\n"
 
 
+ODD = {"nested": b"*1\r\n" * 200_000, "huge": b"$67108864\r\n" + bytes(5 << 20), "bare": b":1\r\n"}
+"""Replies that no command of gatepass has."""
+
+
 def bulk(data: bytes) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(data), data)
 
@@ -73,6 +77,8 @@ class Responder:
             return b"-LOADING Valkey is loading the dataset in memory\r\n"
         if self.mood == "quoting":
             return b"-ERR cannot run: %s\r\n" % b" ".join(command)
+        if self.mood in ODD:
+            return ODD[self.mood]
         if self.mood == "gibberish":
             return b"HTTP/1.1 400 Bad Request\r\n\r\n"
         name, *rest = command

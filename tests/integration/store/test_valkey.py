@@ -117,7 +117,15 @@ async def test_unreadable_store_password_makes_the_store_unavailable():
 
 @pytest.mark.parametrize(
     ("mood", "words"),
-    [("rude", "Connection closed"), ("loading", "loading the dataset"), ("gibberish", "Protocol"), ("mute", "0.5 s")],
+    [
+        ("rude", "Connection closed"),
+        ("loading", "loading the dataset"),
+        ("gibberish", "Protocol"),
+        ("nested", "nested arrays"),
+        ("huge", "4 MiB"),
+        ("bare", ""),
+        ("mute", "0.5 s"),
+    ],
 )
 async def test_failing_server_makes_the_store_unavailable_until_it_recovers(mood, words):
     async with responding() as responder, opened(settings(responder, timeout_s=0.5)) as (store,):

@@ -345,3 +345,22 @@ async def test_a_process_with_another_key_does_not_take_over_a_store_that_was_em
         wrong.start()  # its next check is the first one after that
         await fleet.clock.advance(CHECK_S)
         assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)
+
+
+async def test_a_background_task_that_a_bug_ends_is_shown_and_begins_again(clock, caplog):
+    store = Ailing(clock)
+    guarded = GuardedStore(store, clock, BOUND_S, {})
+    guarded.start()
+    unfollow = guarded.cache.follow("value/one", lambda *_: None)
+    await clock.advance(1.0)
+    store.ails = RuntimeError("a bug")
+    await clock.advance(CHECK_S)
+    shown = guarded.health.shown(clock.now())
+    assert (shown["state"], shown["reason"]) == (StoreState.DOWN, "a bug in gatepass: the log has its trace")
+    assert "store_task_failed" in caplog.messages
+    store.ails, asked = None, store.asked
+    await clock.advance(2 * CHECK_S)
+    assert guarded.health.state is StoreState.UP
+    assert store.asked > asked + 2
+    unfollow()
+    await guarded.aclose()
