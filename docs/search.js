@@ -15,6 +15,7 @@ Search._parseQuery = (query) => {
     highlightTerms.add(number);
   }
   localStorage.setItem("sphinx_highlight_terms", [...highlightTerms].join(" ")); // site.js finds the row with them
+  sessionStorage.setItem("search", splitWords(query.toLowerCase()).join(" "));
   const isChinese = /[\u4e00-\u9fff]/.test(query) || sessionStorage.getItem("language") === "zh";
   symptoms = isChinese ? "zh/symptoms" : "symptoms";
   return parsed;

@@ -1,19 +1,39 @@
 const words = (localStorage.getItem("sphinx_highlight_terms") ?? "").split(" ").filter(Boolean);
 
-// Scroll to the row of a page of symptoms that has most of the words of the search. Rare words count more than others.
-const showRow = () => {
-  const texts = new Map([...document.querySelectorAll("article tbody tr")].map((row) => [row, row.textContent.toLowerCase()]));
+// The row whose error text is in the search, the longest one if there are several. A pasted message has other words too.
+const rowOfMessage = (rows) => {
+  const query = new Set((sessionStorage.getItem("search") ?? "").split(" "));
+  let [best, most] = [null, 1];
+  for (const row of rows) {
+    for (const { textContent } of row.cells[0].querySelectorAll("code")) {
+      const text = textContent.toLowerCase().match(/[\p{Letter}\p{Number}_]+/gu) ?? [];
+      if (text.length > most && text.every((word) => query.has(word))) [best, most] = [row, text.length];
+    }
+  }
+  return best;
+};
+
+// The row that has most of the words. Rare words count more than others, and those in the first column twice.
+const rowOfWords = (rows) => {
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const times = (word) => [...texts.values()].filter((text) => text.includes(word)).length;
   const known = new Map(words.map((word) => [word, times(word)]).filter(([, times]) => times));
   let [best, most, count] = [null, 0, 0];
   for (const [row, text] of texts) {
     const here = [...known].filter(([word]) => text.includes(word));
-    const weight = here.reduce((sum, [, times]) => sum + 1 / times, 0);
+    const seen = row.cells[0].textContent.toLowerCase();
+    const weight = here.reduce((sum, [word, times]) => sum + (seen.includes(word) ? 2 : 1) / times, 0);
     if (weight > most) [best, most, count] = [row, weight, here.length];
   }
-  if (best && count >= known.size / 2 && count >= words.length / 3) {
-    best.classList.add("found");
-    best.scrollIntoView({ block: "center" });
+  return count >= known.size / 2 && count >= words.length / 3 ? best : null;
+};
+
+const showRow = () => {
+  const rows = [...document.querySelectorAll("article tbody tr")];
+  const row = rowOfMessage(rows) ?? rowOfWords(rows);
+  if (row) {
+    row.classList.add("found");
+    row.scrollIntoView({ block: "center" });
     return;
   }
   const note = document.createElement("p");

@@ -77,6 +77,16 @@ ROWS = {
     "**ERROR**: CONNECTION_ERROR - peer closed connection without sending complete message body": "peer closed",
     "no token for credential llm: the issuer refused the client: answered 401: invalid_client": "invalid_client",
     "TypeError: 'NoneType' object is not iterable": "'NoneType' object is not iterable",
+    "**ERROR**: AUTH_ERROR - Error code: 401 - {'error': {'message': 'Token has expired'}}": "token expired",
+    "**ERROR**: SERVER_ERROR - Error code: 503 - {'error': {'message': 'no token for credential token: the issuer"
+    " refused the client: sso.corp.example answered 401: invalid_client', 'code': 'token_unavailable'}}": (
+        "the issuer refused the client"
+    ),
+    "Fail to bind embedding model: Error code: 404 - {'error': {'code': 'model_not_found'}}": "Fail to bind",
+    "**ERROR**: AUTH_ERROR - Error code: 401 - {'error': {'message': \"The API key is not known to gatepass. Check the"
+    " client's API key setting.\", 'code': 'invalid_api_key'}}": "The API key is not known to gatepass",
+    "图片": "图片",
+    "超时": "超时",
 }
 """A search, and a text of the row that the page of symptoms then shows."""
 
