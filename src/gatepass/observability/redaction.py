@@ -36,7 +36,7 @@ LONG_CHARS = 40
 trace ids and 128-bit hashes are shorter, tokens and keys in base64 are longer."""
 MANY_FORMS = 8
 """The fewest long forms that justify the scan. A token has four, so it pays from two tokens on."""
-SLICE_CHARS, AROUND_CHARS = 128 * 1024, 32 * 1024
+SLICE_CHARS, AROUND_CHARS = 16 * 1024, 32 * 1024
 """`Redactor.slices` masks a text in slices of this size. It looks for secrets around the place between two of them."""
 _LONG = b"x" * LONG_CHARS
 _RUNS = bytes(120 if chr(byte).isalnum() and byte < 128 else 32 for byte in range(256))
@@ -135,11 +135,20 @@ class Redactor:
     def cut(self, text: str, limit_chars: int) -> int | None:
         """Return a place up to `limit_chars` where no secret is halved. None if there is none in AROUND_CHARS before.
 
-        A secret is found if `text` has it in at most AROUND_CHARS.
+        A secret is found if `text` has it in at most AROUND_CHARS and in four times the longest spelling of any secret.
         """
-        for back_chars in (0, *(1 << power for power in range(AROUND_CHARS.bit_length()))):
-            at = max(0, limit_chars - back_chars)
-            before, behind = text[max(0, at - AROUND_CHARS) : at], text[at : at + AROUND_CHARS]
+        listed, _ = self._forms or self._longest_first()
+        widths = (form.widest_chars for part in listed for forms in part.values() for form in forms)
+        around_chars = min(AROUND_CHARS, 4 * max(widths, default=0))
+        places = [limit_chars, *(limit_chars - (1 << power) for power in range(0, AROUND_CHARS.bit_length(), 2))]
+        begin = max(0, limit_chars - around_chars)
+        after_secret = begin
+        for kept in self._masked(text[begin : limit_chars + around_chars]).split(MASK)[:-1]:
+            after_secret = max(after_secret, text.find(kept, after_secret, limit_chars) + len(kept))
+        places.insert(1, after_secret)  # among many secrets in a row, the end of the last text between two of them
+        for place in places:
+            at = max(0, place)
+            before, behind = text[max(0, at - around_chars) : at], text[at : at + around_chars]
             if self.mask(before + behind) == self.mask(before) + self.mask(behind):
                 return at
         return None
