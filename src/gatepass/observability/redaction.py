@@ -135,18 +135,16 @@ class Redactor:
     def cut(self, text: str, limit_chars: int) -> int | None:
         """Return a place up to `limit_chars` where no secret is halved. None if there is none in AROUND_CHARS before.
 
-        A secret is found if `text` has it in at most AROUND_CHARS and in four times the longest spelling of any secret.
+        A secret is found if `text` has it in at most AROUND_CHARS and in twice the longest spelling of any secret.
         """
         listed, _ = self._forms or self._longest_first()
         widths = (form.widest_chars for part in listed for forms in part.values() for form in forms)
-        around_chars = min(AROUND_CHARS, 4 * max(widths, default=0))
-        places = [limit_chars, *(limit_chars - (1 << power) for power in range(0, AROUND_CHARS.bit_length(), 2))]
-        begin = max(0, limit_chars - around_chars)
-        after_secret = begin
+        around_chars = min(AROUND_CHARS, 2 * max(widths, default=0))
+        begin = after_secret = max(0, limit_chars - around_chars)
         for kept in self._masked(text[begin : limit_chars + around_chars]).split(MASK)[:-1]:
             after_secret = max(after_secret, text.find(kept, after_secret, limit_chars) + len(kept))
-        places.insert(1, after_secret)  # among many secrets in a row, the end of the last text between two of them
-        for place in places:
+        # among many secrets in a row, the end of the last text between two of them
+        for place in (limit_chars, after_secret, limit_chars - around_chars // 2, begin):
             at = max(0, place)
             before, behind = text[max(0, at - around_chars) : at], text[at : at + around_chars]
             if self.mask(before + behind) == self.mask(before) + self.mask(behind):
