@@ -32,7 +32,7 @@ from tests.integration.scripted import Scripted, Send, begin_stream, chunk
 from tests.unit.sse.streams import DONE, finished, read_error, text, with_line_ends
 
 MIB = 1 << 20
-LIMIT_BYTES = Limits().event_bytes
+LIMIT_BYTES = 4 * MIB
 DEFAULTS = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
 HEAD = '"id":"c1","object":"chat.completion.chunk","created":1,"model":"m"'
 END = f'data: {{{HEAD},"choices":[{{"index":0,"delta":{{}},"finish_reason":"stop"}}]}}\n\n'.encode() + DONE
@@ -324,6 +324,22 @@ def test_no_iteration_of_an_event_with_many_texts_takes_long(attack: Attack, uni
     texts = ",".join([one] * (SIZE_BYTES // len(one)))
     raw = text("hi") + b'data: {"choices":[{"delta":{"content":"a"}}],"x":[%b]}\n\n' % texts.encode() + END
     attack.loop_s = max(attack.loop_s, turned(raw, "dify")[0])
+
+
+@pytest.mark.attack("events: large, a turn")
+@pytest.mark.parametrize(
+    ("unit", "passes"),
+    [("A" * 64, True), ("é漢", True), (",", True), ("A" * 24 + "\\n", True), ('\\"', False), ("\\n", False)],
+)
+def test_the_largest_event_passes_or_is_refused_before_it_is_read(attack: Attack, unit: str, passes: bool) -> None:
+    attack.cases += 1
+    size_bytes = Limits().event_bytes - 64 * 1024
+    raw = Large((unit,), "content", size_bytes // len(unit.encode())).raw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
+        took_s, failure, out_bytes = turned(raw, "open_webui")
+    attack.loop_s = max(attack.loop_s, took_s)
+    attack.check((failure == "None") == passes and (out_bytes >= size_bytes) == passes, (unit, failure, out_bytes))
 
 
 STRUCTURES = ["[]", "{}", "1", "1e300", '""', '"ab"', '{"a":1}', "[" * 60 + "]" * 60, '"%s"' % ("x" * 60), " "]

@@ -99,12 +99,6 @@ CHANGES: tuple[SettingChange, ...] = (
     ),
     SettingChange(
         "0.1.0",
-        "default",
-        ("limits", "event_bytes"),
-        "The default is 4 MiB instead of 32. Set it if an upstream sends larger events, such as images.",
-    ),
-    SettingChange(
-        "0.1.0",
         "new",
         ("limits", "body_values"),
         "A JSON body with more than 500,000 commas and brackets outside of its texts gets 413. Raise the limit if a"

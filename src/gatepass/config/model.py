@@ -307,11 +307,14 @@ class Limits(Block):
 
     Unit: bytes
     """
-    event_bytes: Bytes = 4 * MIB
-    """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events. An
-    event above 1 MiB is relayed unchanged; see docs/operations/limits_and_memory.md#memory.
+    event_bytes: Bytes = 32 * MIB
+    """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events.
 
-    Danger: Each stream may hold this much memory.
+    An event above 1 MiB, such as an image, is relayed unchanged. Where gatepass must convert it, the limit is 1 MiB
+    whatever this setting says: for `dialect: ragflow`, for profiles with `line_bytes`, and if a chat call serves
+    another protocol. See docs/operations/limits_and_memory.md#memory.
+
+    Danger: Each stream may hold three times as much memory. `held_bytes` limits what all streams hold.
     """
     connections: Annotated[int, Field(gt=0)] = 4000
     """The most requests in progress, and the most connections of authenticated clients, idle ones included. Each

@@ -346,7 +346,7 @@ def stream_empty(upstream: str) -> GatepassError:
 def event_too_large(upstream: str) -> GatepassError:
     return UpstreamInvalid(
         "The upstream sent an event that is larger than limits.event_bytes (1 MiB if gatepass has to convert it), or"
-        " that has too many lines or values.",
+        " that has too many lines, values or escapes.",
         upstream=upstream,
     )
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatepass.json_scan import SMALL_BYTES, json_value, slow_exponents
+from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, has_more_values, json_value, slow_exponents
 
 _LINE_FEEDS = b"\n\n"
 _BLANK_LINE_ENDS = (_LINE_FEEDS, b"\r\n\r\n", b"\r\r")
@@ -327,16 +327,25 @@ OUTLINED_BYTES = 4 * 1024
 """Larger values of a large event are not built. The beginning of a text remains, and nothing of a list or an object."""
 OUTLINED_LEVELS = 7
 """Levels of a large event that are read. `choices[].delta.tool_calls[].function.arguments` are on the last."""
-MOST_OUTLINED_VALUES = 100_000
+MOST_OUTLINED_VALUES, MOST_OUTLINED_ESCAPES = 100_000, 2_100_000
+"""A large event with more takes over 50 ms. An image of 32 MiB in base64 takes 30."""
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+def is_beyond_outline(data: memoryview) -> bool:
+    """Whether to read the outline of the JSON `data` would occupy the event loop for too long."""
+    windows = (bytes(data[at : at + WINDOW_BYTES]) for at in range(0, len(data), WINDOW_BYTES))
+    # `in` finds a rare byte at memory speed, `count` checks each byte
+    escapes = sum(window.count(b"\\") for window in windows if b"\\" in window)
+    return escapes > MOST_OUTLINED_ESCAPES or has_more_values(data, MOST_OUTLINED_VALUES)
+
+
 def outline(data: memoryview) -> Any:
     """Parse the JSON `data` of a large event without its large values. Raises ValueError as `read_json` does.
 
-    `data` has at most MOST_OUTLINED_VALUES. Large values are only passed over, so they may not be UTF-8.
+    `data` is not `is_beyond_outline`. Large values are only passed over, so they may not be UTF-8.
     """
     try:
         return _outline(data, OUTLINED_LEVELS) if bytes(data[:1]) in (b"{", b"[") else read_json(bytes(data))

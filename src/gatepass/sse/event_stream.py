@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamErrorReply
-from gatepass.json_scan import BOM, has_more_values
+from gatepass.json_scan import BOM
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     ERROR_BYTES,
@@ -27,7 +27,6 @@ from gatepass.sse.client_transforms import LaterNumbers
 from gatepass.sse.event import (
     DONE,
     LARGE_EVENT_BYTES,
-    MOST_OUTLINED_VALUES,
     EventTransform,
     Framer,
     TransformChain,
@@ -36,6 +35,7 @@ from gatepass.sse.event import (
     first_events,
     first_events_within,
     has_too_many_lines,
+    is_beyond_outline,
     is_json,
     outline,
     parse_event,
@@ -438,7 +438,7 @@ class EventStream:
                 return b"" if self._is_idle_too_long(block) else event.comments
             data, name = memoryview(event.data.strip()), event.name
             self.has_ids = self.has_ids or bool(event.id)
-        if has_more_values(data, MOST_OUTLINED_VALUES):
+        if is_beyond_outline(data):
             self.fail(chunk.event_too_large(self._upstream))
             return b""
         try:

@@ -144,7 +144,7 @@ def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
 def test_from_prints_what_changed_since_a_version(check):
     result = check("--from", "0.0")
     assert result.exit_code == 0
-    assert "changed in 0.1.0: limits.event_bytes (default): The default is 4 MiB instead of 32." in result.stderr
+    assert "changed in 0.1.0: limits.held_bytes (default): It limits all bytes" in result.stderr
     assert "changed in 0.1.0: access.keys[0].operations (new): " in result.stderr
     assert "server.watch" not in result.stderr, "the file does not set it"
     assert result.stdout == check().stdout
@@ -159,8 +159,8 @@ def test_from_this_version_reports_that_nothing_changed(check):
 def test_from_has_its_place_in_the_json(check):
     document = json.loads(check("--json", "--from", "0.0").stdout)
     found = {change["setting"]: change for change in document["changes"]}
-    assert found["limits.event_bytes"]["version"] == "0.1.0"
-    assert found["limits.event_bytes"]["kind"] == "default"
+    assert found["limits.held_bytes"]["version"] == "0.1.0"
+    assert found["limits.held_bytes"]["kind"] == "default"
     assert "changes" not in json.loads(check("--json").stdout)
 
 

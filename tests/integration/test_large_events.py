@@ -1,0 +1,66 @@
+"""An event of 8 MiB, such as an image: where it passes, and what names the limit where gatepass must convert it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Scripted, Send, event, stream
+
+IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * (8 * 1024 * 1024 // 11)
+HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+DONE = b"data: [DONE]\n\n"
+
+
+def chunk_of(delta: dict[str, Any], reason: str | None = None) -> bytes:
+    return event({**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+
+
+LARGE = chunk_of({"images": [{"type": "image_url", "image_url": {"url": IMAGE}}]})
+EVENTS = (chunk_of({"role": "assistant", "content": "a"}), LARGE, chunk_of({}, "stop"), DONE)
+FAILED = event({"error": {"message": "The image was refused.", "code": "refused", "data": IMAGE}})
+
+
+@pytest.mark.parametrize(
+    "block", [{}, {"dialect": "azure", "azure": {"api_version": "2024-10-21"}}], ids=["plain", "azure"]
+)
+@pytest.mark.parametrize("held_bytes", [512 << 20, 16 << 20])
+async def test_an_image_in_an_event_passes(block: dict[str, Any], held_bytes: int) -> None:
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, upstream_of(upstream, block, held_bytes) as served:
+        answer = await served.ask({**HELLO, "stream": True}).answer()
+    assert (answer.status, LARGE in answer.body, answer.body.endswith(DONE)) == (200, True, True), answer.body[-400:]
+
+
+@pytest.mark.parametrize("before", [(), EVENTS[:1]], ids=["first", "later"])
+async def test_an_error_in_a_large_event_is_an_error(before: tuple[bytes, ...]) -> None:
+    async with Scripted([Send(stream(*before, FAILED))]) as upstream, upstream_of(upstream) as served:
+        answer = await served.ask({**HELLO, "stream": True}).answer()
+    assert "The image was refused." in answer.error["message"]
+
+
+async def test_an_image_in_an_event_is_a_part_of_a_whole_reply() -> None:
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, upstream_of(upstream) as served:
+        answer = await served.ask(HELLO).answer()
+    assert (answer.status, IMAGE.encode() in answer.body) == (200, True), answer.body[:300]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [("ragflow", "/v1/chat/completions"), ("openai", "/for/ragflow/v1/chat/completions")],
+    ids=["RAGFlow as upstream", "profile ragflow"],
+)
+async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, path: str) -> None:
+    async with Scripted([Send(stream(*EVENTS))]) as upstream:
+        base_url = upstream.url if dialect == "ragflow" else f"{upstream.url}/v1"
+        async with upstream_of(upstream, {"dialect": dialect, "base_url": base_url}) as served:
+            answer = await served.ask({**HELLO, "stream": True}, path).answer()
+    assert answer.error["code"] == "upstream_invalid"
+    if dialect == "ragflow":  # the profile rewords the errors of a stream
+        assert "limits.event_bytes (1 MiB if gatepass has to convert it)" in answer.error["message"]
+
+
+def upstream_of(upstream: Scripted, block: dict[str, Any] | None = None, held_bytes: int = 512 << 20) -> Any:
+    limits = {"held_bytes": held_bytes, "body_bytes": 1 << 20, "reply_bytes": min(16 << 20, held_bytes // 16)}
+    return gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **(block or {})}}, limits=limits)
