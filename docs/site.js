@@ -1,13 +1,16 @@
 const words = (localStorage.getItem("sphinx_highlight_terms") ?? "").split(" ").filter(Boolean);
 
-// The row whose error text is in the search, the longest one if there are several. A pasted message has other words too.
+// The row whose error text is in the search, the longest one if there are several. A pasted message has other words too, also
+// in place of "…" in a text of three words or more.
 const rowOfMessage = (rows) => {
-  const query = new Set((sessionStorage.getItem("search") ?? "").split(" "));
+  const query = ` ${sessionStorage.getItem("search") ?? ""} `;
+  const isThere = (text) => query.includes(` ${text} `);
   let [best, most] = [null, 1];
   for (const row of rows) {
     for (const { textContent } of row.cells[0].querySelectorAll("code")) {
       const text = textContent.toLowerCase().match(/[\p{Letter}\p{Number}_]+/gu) ?? [];
-      if (text.length > most && text.every((word) => query.has(word))) [best, most] = [row, text.length];
+      const found = text.length > 2 ? text.every(isThere) : isThere(text.join(" "));
+      if (found && text.length > most) [best, most] = [row, text.length];
     }
   }
   return best;
