@@ -299,7 +299,7 @@ async def test_tokens_are_counted_by_the_upstream():
 
 @pytest.mark.parametrize("learn", ["on", "off"])
 @pytest.mark.parametrize("status", [404, 405, 501])
-async def test_fifty_counts_at_once_cost_an_upstream_without_them_one_request(status, learn):
+async def test_counts_after_the_first_cost_an_upstream_without_them_no_request(status, learn):
     def respond(request):
         if request.target.startswith("/v1/messages/count_tokens"):
             return [Send(reply({"detail": "Not Found"}, status))]
@@ -308,13 +308,22 @@ async def test_fifty_counts_at_once_cost_an_upstream_without_them_one_request(st
     async with Scripted(answer=respond) as upstream:
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "learn": learn}}
         async with gateway(upstreams=upstreams) as gp:
-            asked = [gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer() for _ in range(50)]
-            answers = await asyncio.gather(*asked)
+            answers = [await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer() for _ in range(50)]
             after = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
     assert {one.status for one in answers} == {404}
     assert {one.json()["type"] for one in answers} == {"error"}
     assert sum("count_tokens" in request.target for request in upstream.received) == 1
     assert (after.status, after.json()) == (200, MESSAGE)
+
+
+async def test_no_count_waits_for_another_one():
+    release = asyncio.Event()
+    dialogue: Dialogue = [Wait(release), Send(reply({"input_tokens": 3}))]
+    async with Scripted(*[dialogue] * 8) as upstream, gateway(upstream=upstream.url) as gp:
+        asked = [asyncio.create_task(gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()) for _ in range(8)]
+        await upstream.until(lambda: len(upstream.received) == 8)
+        release.set()
+        assert {(await one).status for one in asked} == {200}
 
 
 @pytest.mark.parametrize(

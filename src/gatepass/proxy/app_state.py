@@ -6,7 +6,6 @@ what did not change. `dialect_of` is the only place that chooses a dialect.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import math
@@ -80,35 +79,24 @@ LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
 
-OPTIONAL_MODELS = 1_000
-"""Models of which gatepass remembers whether an upstream has an optional operation: clients may invent names."""
-
-
-class OptionalOperations:
-    """Which operations an upstream has, of those that it may lack. By the names of the operation and of the model."""
-
-    __slots__ = ("absent_until_s", "probes")
-
-    def __init__(self) -> None:
-        self.absent_until_s: dict[tuple[str, str], float] = {}
-        """0 if the upstream has the operation."""
-        self.probes: dict[tuple[str, str], asyncio.Event] = {}
-        """Set when the call that shows it has ended."""
-
-    def remember(self, key: tuple[str, str], absent_until_s: float) -> None:
-        if len(self.absent_until_s) >= OPTIONAL_MODELS:
-            self.absent_until_s.clear()
-        self.absent_until_s[key] = absent_until_s
+MOST_ABSENT = 1_000
+"""The operations and models that gatepass remembers an upstream to lack: clients may invent names."""
 
 
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("learned", "optional")
+    __slots__ = ("absent_until_s", "learned")
 
     def __init__(self) -> None:
         self.learned = Memory()
-        self.optional = OptionalOperations()
+        self.absent_until_s: dict[tuple[str, str], float] = {}
+        """Until when gatepass assumes that an operation is missing for a model: by the names of both."""
+
+    def remember_absent(self, operation: str, model: str, until_s: float) -> None:
+        if len(self.absent_until_s) >= MOST_ABSENT:
+            self.absent_until_s.clear()
+        self.absent_until_s[operation, model] = until_s
 
 
 @dataclass(frozen=True, slots=True)

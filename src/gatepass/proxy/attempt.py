@@ -6,7 +6,6 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -14,7 +13,6 @@ from typing import TypeVar, TypeVarTuple, Unpack
 from msgspec.structs import replace
 
 from gatepass.auth.model_access import may_use
-from gatepass.clock import wait_at_most
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import model_hint, sentence
 from gatepass.errors import (
@@ -198,40 +196,25 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
 
 ABSENT_S = 600.0
 """How long gatepass remembers that an upstream lacks an optional operation for a model."""
-PROBE_S = 10.0
-"""The longest wait for the first call of an optional operation for a model, which shows whether the upstream has it."""
 
 
 async def _send_optional(attempt: Attempt, request: OutboundRequest) -> ClassifiedReply:
-    """Send a call of an operation that the upstream may lack, unless it is known to lack it for the model.
+    """Send a call of an operation that the upstream may lack, unless an earlier reply showed that it lacks it.
 
-    Clients send many such calls at once, so they wait for the first one. Raises UpstreamErrorReply with the 404.
+    Raises UpstreamErrorReply with the 404.
     """
-    absent = PROTOCOLS[attempt.call.operation.protocol].absent_statuses
-    optional, clock, operation = attempt.upstream.state.optional, attempt.state.clock, attempt.call.operation
-    key = (operation.name, attempt.target.model or attempt.call.model)
-    if (probe := optional.probes.get(key)) is not None:
-        await wait_at_most(probe, PROBE_S, clock)
-    known = optional.absent_until_s.get(key)
-    if known is not None and known > clock.now():
+    operation, model = attempt.call.operation, attempt.target.model or attempt.call.model
+    known, clock = attempt.upstream.state, attempt.state.clock
+    if known.absent_until_s.get((operation.name, model), 0.0) > clock.now():
         upstream = attempt.upstream.name
-        message = f"The upstream {upstream!r} has no {operation.path} for {key[1]!r}, as an earlier reply showed."
+        message = f"The upstream {upstream!r} has no {operation.path} for {model!r}, as an earlier reply showed."
         raise UpstreamErrorReply(message, upstream=upstream, status=404, kind="not_found_error")
-    if known == 0.0 or key in optional.probes:
-        return await classify(attempt, await send(attempt, request))
-    optional.probes[key] = probe = asyncio.Event()
     try:
-        reply = await classify(attempt, await send(attempt, request))
+        return await classify(attempt, await send(attempt, request))
     except UpstreamErrorReply as error:
-        if error.upstream_status in absent:
-            optional.remember(key, clock.now() + ABSENT_S)
+        if error.upstream_status in PROTOCOLS[operation.protocol].absent_statuses:
+            known.remember_absent(operation.name, model, clock.now() + ABSENT_S)
         raise
-    else:
-        optional.remember(key, 0.0)
-        return reply
-    finally:
-        del optional.probes[key]
-        probe.set()
 
 
 async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:

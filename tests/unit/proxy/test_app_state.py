@@ -8,8 +8,8 @@ from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import (
-    OPTIONAL_MODELS,
-    OptionalOperations,
+    MOST_ABSENT,
+    UpstreamState,
     create_app_state,
     dialect_of,
     next_app_state,
@@ -41,10 +41,10 @@ def test_the_dialect_is_the_configured_one(settings, dialect):
 
 
 def test_invented_names_of_models_do_not_fill_the_memory():
-    optional = OptionalOperations()
-    for number in range(3 * OPTIONAL_MODELS):
-        optional.remember(("count_tokens", f"model-{number}"), 600.0)
-        assert len(optional.absent_until_s) <= OPTIONAL_MODELS
+    state = UpstreamState()
+    for number in range(3 * MOST_ABSENT):
+        state.remember_absent("count_tokens", f"model-{number}", 600.0)
+        assert len(state.absent_until_s) <= MOST_ABSENT
 
 
 def exchanging(secret: str) -> Config:
