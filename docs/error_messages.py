@@ -40,7 +40,7 @@ MESSAGES: Mapping[str, str] = {
     "mcp_sessions_unavailable": "The store does not say whose session this is: no answer within 0.25 s. Retry with the"
     " same session.",
     "model_not_found": "The model 'gpt-5' is not configured. Configured: gpt-4o. Add it under `models` in the gatepass"
-    " configuration, or set operations.chat.upstream for all other models.",
+    ' configuration, or add `"*": {upstream: NAME}` there for all other models.',
     "unknown_path": "No operation has the path /api/v1/models. The base URL is http://localhost:8080/v1. The base URL"
     " of this client seems to end in /api/v1.",
     "method_not_allowed": "GET is not possible at /v1/chat/completions; use POST.",

@@ -62,6 +62,19 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 
+def documentation(page: str) -> str:
+    """Return the address of a page such as `docs/mcp.md`. Without one, it is the page in the repository."""
+    # imported here, because only advice needs it
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        links = metadata("gatepass").get_all("Project-URL") or ()
+    except PackageNotFoundError:
+        return page
+    address = next((link.partition(", ")[2] for link in links if link.startswith("Documentation, ")), "")
+    return address.removesuffix("docs/index.md") + page
+
+
 class GatepassError(Exception):
     """Base class of all errors that a client can receive.
 
@@ -252,7 +265,8 @@ class ModelNotFound(CallerError):
     A route is an entry of `models`, an upstream under `operations`, or the model `*`. The message lists the configured
     models. Names are case-sensitive. An upstream of the dialect `ragflow` serves only chats.
 
-    Action: Add the model to `models`. `gatepass route NAME` prints the route of a model.
+    Action: Add the model to `models`. Without the entry `"*"`, each model needs its own. `gatepass route NAME` prints
+    the route of a model.
     """
 
     code, status = "model_not_found", 404

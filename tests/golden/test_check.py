@@ -40,6 +40,10 @@ BROKEN = {
     ),
     "a type that is unknown": GOOD + "credentials: {corp: {type: oauth, token_url: 'https://sso.example/token'}}\n",
     "a variable that is not set": GOOD + "credentials: {corp: {type: static, token: '${UNSET_TOKEN}'}}\n",
+    "a misspelled setting with a variable that is not set": (
+        GOOD + "credentials: {corp: {type: oauth2, token_url: 'https://sso.example/t', client_id: a,"
+        " client_secre: '${UNSET_SECRET}'}}\n"
+    ),
     "a file that is missing": GOOD + "credentials: {corp: {type: static, token: '${file:/nowhere/token}'}}\n",
     "a model of an unknown upstream": GOOD + "models: {gpt-4o: {upstream: chatt}}\n",
     "a dialect that is unknown": "upstreams: {chat: {base_url: 'https://llm.example/v1', dialect: claude}}\n",

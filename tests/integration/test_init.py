@@ -556,7 +556,7 @@ def test_the_file_is_what_the_answers_say():
     }
     keys = [ClientKey("ragflow", "ragflow", f"sha256:{'0' * 64}"), ClientKey("mine", "", f"sha256:{'1' * 64}")]
     assert render(answers, "${S}", keys, ["upstream:llm tls: late"]).split("\n") == [
-        "# Written by `gatepass init`. All settings: docs/reference/configuration.md.",
+        "# Written by `gatepass init`. All settings: docs/reference/configuration.md",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
         "# Not proven: upstream:llm tls: late",
         "",

@@ -1,7 +1,11 @@
 """The error tree: a changed code breaks clients."""
 
+import importlib.metadata
 import re
+from email.message import Message
 from pathlib import Path
+
+import pytest
 
 from gatepass import errors
 
@@ -43,3 +47,13 @@ def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
     assert (error.public_code, error.http_status) == ("too_many", 429)
     assert errors.UpstreamErrorReply("no", upstream="chat", status=418).public_code == "upstream_error"
     assert errors.UpstreamAuth("no", upstream="chat", status=401, upstream_code="x").public_code == "upstream_auth"
+
+
+@pytest.mark.parametrize("address", ["", "https://git.example/gatepass/blob/v1.0/"])
+def test_a_page_has_the_address_that_the_installed_package_names(monkeypatch, address):
+    package = Message()
+    if address:
+        package["Project-URL"] = "Repository, https://git.example/gatepass"
+        package["Project-URL"] = f"Documentation, {address}docs/index.md"
+    monkeypatch.setattr(importlib.metadata, "metadata", lambda _: package)
+    assert errors.documentation("docs/mcp.md") == f"{address}docs/mcp.md"

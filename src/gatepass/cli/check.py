@@ -17,6 +17,7 @@ import click
 from gatepass import __version__
 from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
 from gatepass.config.changes import parsed_version, since
+from gatepass.config.checks import serves_only_named
 from gatepass.config.container import Container
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
 from gatepass.config.effective import DEFAULT, effective, without_query
@@ -73,6 +74,8 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
         click.echo(f"no change of a setting since {earlier} concerns this configuration", err=True)
     click.echo("\n".join(yaml_lines(tree, shown)))
     hidden = "" if every else f"; {len(origins) - len(shown)} defaults are left out, --all shows them"
+    if serves_only_named(loaded.config):
+        click.echo('# every model that `models` does not name is 404; `"*": {upstream: NAME}` there serves the others')
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
 
 

@@ -24,6 +24,7 @@ import click
 
 from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable, reachable_host
 from gatepass.config.file import DEFAULT_FILE
+from gatepass.errors import documentation
 
 if TYPE_CHECKING:
     from gatepass.cli.reach import Step, Steps
@@ -185,7 +186,7 @@ def render(
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
     lines = [
-        "# Written by `gatepass init`. All settings: docs/reference/configuration.md.",
+        f"# Written by `gatepass init`. All settings: {documentation('docs/reference/configuration.md')}",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
         *(["# Start gatepass in the folder of this file: its paths are relative."] if folder == Path.cwd() else []),
         *(f"# Not proven: {printable(note)}" for note in notes),
@@ -198,7 +199,7 @@ def render(
         lines += ["# For all servers that gatepass calls, and the token endpoint.", *yaml_lines({"network": network})]
     if answers["auth"] == "other":
         lines += [
-            f"# Replace these lines by a recipe of docs/tokens.md, and name it {UPSTREAM}.",
+            f"# Replace these lines by a recipe of {documentation('docs/tokens.md')} and name it {UPSTREAM}.",
             "# credentials:",
             f"#   {UPSTREAM}:",
             "#     type: …",
@@ -315,7 +316,7 @@ PASTE: Mapping[str, str] = {
         "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
     ),
     "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
-    "opencode": "opencode.json, see docs/clients/opencode.md\n    baseURL: {url}\n    apiKey:  {key}",
+    "opencode": "opencode.json, see {page}\n    baseURL: {url}\n    apiKey:  {key}",
     "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
 }
 """Where the two values belong in each client, in the words of its interface."""
@@ -605,19 +606,23 @@ def init(
             test = f"Test it with `gatepass doctor {model or 'MODEL'} --as {name} --key {key.name}`."
             click.echo(indent(f"{key.name}: {text}{test}\n", "  "))
             continue
-        shown = PASTE.get(key.name, PASTE["other"]).format(url=f"{url}/v1", key=value)
+        shown = PASTE.get(key.name, PASTE["other"]).format(
+            url=f"{url}/v1", key=value, page=documentation(f"docs/clients/{key.name}.md")
+        )
         click.echo(f"  {key.name}: {shown}\n    model: {model or 'a model name of the LLM gateway'}\n")
     if len(keys) > 1:
-        click.echo("Stored files, batches and responses are closed to these clients: see docs/operations/keys.md.")
+        page = documentation("docs/operations/keys.md#limit-the-operations-of-a-key")
+        click.echo(f"Stored files, batches and responses are closed to these clients: {page} opens them.")
     rotated = setup.answers.get("assertion_file", "")
     outside = [secret_file or "", setup.answers.get("ca_file", ""), rotated and str(Path(rotated).parent)]
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
     click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
     click.echo("\nClients in the network of this service use http://gatepass:8080/v1.")
     if setup.answers["auth"] == "other":
-        click.echo(f"First write the credential {UPSTREAM!r} into {output}: docs/tokens.md has the recipes.")
+        recipes = documentation("docs/tokens.md")
+        click.echo(f"First write the credential {UPSTREAM!r} into {output}. {recipes} has the recipes.")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
-    click.echo(f"docs/operations/ui.md switches on the page for operators at {url}/ui/.")
+    click.echo(f"The page for operators at {url}/ui/: {documentation('docs/operations/ui.md')}")
 
 
 WORK_FOLDER = "/work"

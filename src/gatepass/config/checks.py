@@ -66,6 +66,12 @@ def _has_operation_upstream(tree: Any) -> bool:
     return any(lookup(tree, ("operations", name, "upstream")) is not None for name in WITH_MODELS)
 
 
+def serves_only_named(config: Config) -> bool:
+    """Whether a model that no entry of `models` names is 404 `model_not_found` for each operation."""
+    has_route = any(route.upstream for name, route in config.operations.items() if name in WITH_MODELS)
+    return bool(config.models) and "*" not in config.models and not has_route
+
+
 def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     for pattern, block in LINKS:
         known = lookup(tree, (block,))

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -39,7 +38,7 @@ from gatepass.config.references import (
     UnresolvedReference,
     own_variables,
 )
-from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named
+from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named, nearest
 
 
 def parsed_proxy(text: str) -> tuple[str, str | None]:
@@ -85,7 +84,6 @@ NOT_OF_HASH = (
 )
 DOUBLED = f"begins with its own name: remove the second {PREFIX}KEY_HASHES="
 NO_KEY = "is the profile of clients' keys, but there are no keys"
-NEAR = 0.7
 WANTS_A_FILE = "requires a file, which --config or GATEPASS_CONFIG names"
 OF_BASE_URL = ("BASE_URL", *(word.upper() for word, names in ALIASES.items() if "base_url" in names))
 VARIABLE_OF = {
@@ -140,9 +138,8 @@ def _unknown_variable(name: str) -> str:
     known = sorted((*NAMES, "CONFIG"))
     exact = [setting for setting in all_settings() if len(setting) > 1 and "_".join(setting) == name.lower()]
     # compared without the prefix, which would make all names similar
-    near = [] if exact else get_close_matches(name, known, n=1, cutoff=NEAR)
-    if near := [VARIABLE_OF[name]] if name in VARIABLE_OF else near:
-        return f"is not a variable of gatepass; did you mean {PREFIX}{near[0]}?"
+    if near := VARIABLE_OF.get(name) or (None if exact else nearest(name, known)):
+        return f"is not a variable of gatepass; did you mean {PREFIX}{near}?"
     for setting in exact or all_settings():
         if exact or setting[-1] == name.lower():
             return f"is not a variable of gatepass: {dotted(named(setting))} {WANTS_A_FILE}"
@@ -151,8 +148,8 @@ def _unknown_variable(name: str) -> str:
 
 def near_limit(name: str) -> str:
     """Return the text that ends a warning about `name` if it resembles the variable of a limit; else empty."""
-    near = get_close_matches(name, LIMIT_VARIABLES, n=1, cutoff=NEAR) if name.startswith("LIMIT") else []
-    return f"; did you mean {PREFIX}{near[0]}?" if near else ""
+    near = nearest(name, LIMIT_VARIABLES) if name.startswith("LIMIT") else None
+    return f"; did you mean {PREFIX}{near}?" if near else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, FileVersion, ValueOrigin
 from gatepass.config.references import open_regular
+from gatepass.errors import documentation
 
 LARGEST_BYTES = 1024 * 1024
 
 DEFAULT_FILE = "gatepass.yaml"
+OF_LITELLM = frozenset(("model_list", "litellm_settings"))
 
 
 def configuration_file(path: str | None, own: Mapping[str, str]) -> str | None:
@@ -52,6 +54,8 @@ def read_document(name: str) -> ConfigDocument:
     document = parse_yaml(name, text)  # JSON is YAML (YAML 1.2.2, 1.2)
     if not isinstance(document.tree, dict):
         raise _unusable(name, "expects settings, as `name: value`")
+    if not OF_LITELLM.isdisjoint(document.tree):
+        raise _unusable(name, f"is a file of LiteLLM: {documentation('docs/guides/from_litellm.md')} translates it")
     document.version = version
     return document
 

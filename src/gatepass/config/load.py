@@ -50,7 +50,7 @@ from gatepass.config.environment import (
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
-from gatepass.config.wording import explained_errors
+from gatepass.config.wording import explained_errors, unknown_paths
 from gatepass.types import Secret
 
 OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name in ("host", "port", "control_socket")}
@@ -243,7 +243,8 @@ def _checked(document: ConfigDocument) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        document.refuse_all(explained_errors(error, tree), known)
+        # a misspelled setting may hold a reference that cannot be resolved
+        document.refuse_all(explained_errors(error, tree), known - unknown_paths(error))
         raise ConfigError(document.problems) from None  # pydantic's error quotes values, which may be secrets
     if not document.problems:
         document.refuse_all(conflicts(config), known)

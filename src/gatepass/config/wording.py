@@ -24,6 +24,8 @@ from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
 from gatepass.config.upstream import API_VERSION, CODE, HOST, RESPONSE_HEADER
 
+NEAR = 0.7
+"""The least similarity of a typing error. With difflib's 0.6, `refresh_before` would be `refresh_token`."""
 ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("url", "uri", "api_base", "openai_api_base", "endpoint", "host"), ("base_url", "token_url")),
     **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
@@ -32,6 +34,12 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
 }
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
+
+FOREIGN: Mapping[str, str] = dict.fromkeys(
+    ("refresh_before", "refresh_before_s", "refresh_margin", "refresh_interval", "leeway", "expiry_margin"),
+    "is not a setting: gatepass fetches the next token after 80 % of the lifetime, without a setting",
+)
+"""Names of other products for what gatepass does without a setting."""
 
 
 def all_settings() -> Mapping[SettingPattern, frozenset[str]]:
@@ -84,7 +92,7 @@ def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPat
 
 def unknown_setting(path: SettingPath, tree: Any) -> str:
     """Return the problem of an unknown name: what became of it, the nearest name, or the block that has it."""
-    if former := gone_setting(path):
+    if former := gone_setting(path) or FOREIGN.get(str(path[-1])):
         return former
     known = all_settings()
     *block, name = pattern_of(path, known)
@@ -114,10 +122,16 @@ def _nearest(name: str, usable: list[str]) -> str | None:
     """Return the setting of `usable` that has `name` as an alias, is spelled similarly, or alone contains it."""
     if aliased := [other for other in ALIASES.get(name, ()) if other in usable]:
         return aliased[0]
-    if near := get_close_matches(name, usable, n=1):
-        return near[0]
+    if near := nearest(name, usable):
+        return near
     parts = [sibling for sibling in usable if name in sibling.split("_")]
     return parts[0] if len(parts) == 1 else None
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the name of `known` that differs from `word` by its case or by a typing error."""
+    same = [name for name in known if name.lower() == word.lower()]
+    return next(iter(same or get_close_matches(word, known, n=1, cutoff=NEAR)), None)
 
 
 def named(pattern: SettingPattern) -> SettingPattern:
@@ -127,9 +141,8 @@ def named(pattern: SettingPattern) -> SettingPattern:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """Return `; did you mean X?`, or the list of known words if none is similar, or an empty text without any."""
-    same = [name for name in known if name.lower() == word.lower()]
-    if near := same or get_close_matches(word, known, n=1):
-        return f"; did you mean {near[0]}?"
+    if near := nearest(word, known):
+        return f"; did you mean {near}?"
     return f"; there is {', '.join(known)}" if known else ""
 
 
@@ -192,6 +205,12 @@ def explained_errors(error: ValidationError, tree: Any) -> Iterator[tuple[Settin
     for detail in error.errors(include_url=False, include_input=False):
         path = _path(detail)
         yield path, _sentence(detail, path, tree)
+
+
+def unknown_paths(error: ValidationError) -> set[SettingPath]:
+    """Return the paths of `error` at which no setting exists."""
+    found = error.errors(include_url=False, include_input=False)
+    return {_path(detail) for detail in found if detail["type"] == "extra_forbidden"}
 
 
 def _path(detail: ErrorDetails) -> SettingPath:

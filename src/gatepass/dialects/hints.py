@@ -11,15 +11,15 @@ from gatepass.dialects.error_body import MESSAGE_CHARS
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """`advice` for errors whose message matches `pattern` and whose status is `status` (None: any)."""
+    """`advice` for errors whose message matches `pattern` and whose status is one of `statuses` (none: any)."""
 
     pattern: re.Pattern[str]
     advice: str
-    status: int | None = None
+    statuses: tuple[int, ...] = ()
 
 
-def _hint(pattern: str, advice: str, status: int | None = None) -> Hint:
-    return Hint(re.compile(pattern, re.IGNORECASE), advice, status)
+def _hint(pattern: str, advice: str, *statuses: int) -> Hint:
+    return Hint(re.compile(pattern, re.IGNORECASE), advice, statuses)
 
 
 _NOT_FOUND = r"^resource not found\.?$"
@@ -101,12 +101,13 @@ HINTS = (
         "The port requires TLS: begin upstreams.{upstream}.base_url with https://.",
     ),
     _hint(
-        # FastAPI, OpenAI, Express, Go's net/http and Spring Boot
-        r"^not found\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$|no static resource"
-        r"|with an empty body\.$|with an HTML page(?: titled .*(?:404|not found).*)?\.$",
+        # FastAPI, aiohttp, Go's net/http, OpenAI, Express and Spring Boot
+        r"^(?:40[45]\W+)?(?:page )?(?:not found|(?:method )?not allowed)\.?$|\binvalid url\b|\bcannot post\b"
+        r"|no static resource|with an empty body\.$"
+        r"|with an HTML page(?: titled .*(?:40[45]|not (?:found|allowed)).*)?\.$",
         "The upstream has no such path: it does not support this operation, or upstreams.{upstream}.base_url does not"
-        " end with the version, such as https://host/v1.",
-        404,
+        " end with the version, such as https://host/v1. `gatepass doctor` tries it.",
+        *(404, 405),
     ),
 )
 AZURE_HINTS = (
@@ -162,7 +163,8 @@ def model_hint(model: str, upstream: str, status: int, code: str | None, message
         return None
     return (
         f"gatepass sent the client's model name {model[:100]!r} unchanged: if upstreams.{upstream} has another name for"
-        f" this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`)."
+        f" this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`, beside"
+        f' `"*": {{upstream: {upstream}}}` for all other models).'
     )
 
 
@@ -205,7 +207,7 @@ def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = 
     """Return `message` followed by the advice of the first of `hints` that matches, if any."""
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     for hint in hints:
-        if hint.status in (None, status) and hint.pattern.search(message[:MESSAGE_CHARS]):
+        if (not hint.statuses or status in hint.statuses) and hint.pattern.search(message[:MESSAGE_CHARS]):
             return f"{sentence(message)} {hint.advice.format(upstream=upstream)}"
     return message
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import TokenUnavailable, UpstreamErrorReply, kind_of
+from gatepass.errors import TokenUnavailable, UpstreamErrorReply, documentation, kind_of
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
@@ -37,7 +37,6 @@ UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
 MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
 DIGITS = 4
-ERROR_PAGE = "docs/reference/errors.md"
 
 Mask = Callable[[str], str]
 
@@ -175,7 +174,7 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
         "retry_after_s": _rounded(request.retry_after_s),
         "kind": _kind(access.code, access.hop),
         "action": action_of(access.code, access.hop or "", model=mask(access.model), credential=credential),
-        "page": f"{ERROR_PAGE}#{_kind(access.code, access.hop)}",
+        "page": documentation(f"docs/reference/errors.md#{_kind(access.code, access.hop)}"),
     }
 
 

@@ -63,7 +63,7 @@ class Chat(ClientProtocol):
             raise InvalidRequest(
                 "The body has `input` instead of `messages`: it is a request of the Responses API. Send it to"
                 " /v1/responses. Cursor sends it here for models that it knows by name, such as gpt-5. Add the model"
-                " to `models` under another name, and select that one.",
+                ' to `models` under another name, beside `"*"` for all others, and select that one.',
                 param="messages",
             )
         return call

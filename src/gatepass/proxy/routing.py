@@ -116,7 +116,7 @@ class RouteTable:
         configured = f"Configured: {shown}." if known else "No model is configured."
         raise ModelNotFound(
             f"The model {model[:100]!r} is not configured. {configured} Add it under `models` in the gatepass"
-            f" configuration, or set operations.{operation}.upstream for all other models.",
+            ' configuration, or add `"*": {upstream: NAME}` there for all other models.',
             param="model",
         )
 

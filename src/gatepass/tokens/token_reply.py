@@ -12,6 +12,7 @@ from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure, setting, setting_hint, token_path_hint
 from gatepass.tokens.issuer_error import (
     REFUSED,
+    TOO_MANY,
     WRONG_PROXY_AUTH,
     WRONG_URL_STATUSES,
     Mask,
@@ -44,7 +45,7 @@ from gatepass.tokens.lifetime import (
     parse_expiry,
     token_kind,
 )
-from gatepass.types import Secret, header
+from gatepass.types import SERVER_ERROR, Secret, header
 
 # some issuers put the scheme before the token
 _SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
@@ -217,8 +218,10 @@ def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s
     )
     if reply.status == WRONG_PROXY_AUTH and reply_format.credential:
         return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
-    if not is_wrong_url and not is_html(reply):
+    if not is_wrong_url and (reply.status == TOO_MANY or not is_html(reply)):
         return failure
+    if reply.status >= SERVER_ERROR:
+        return failure.with_reason(f"{failure.reason.rstrip('.')}; check whether the issuer is up")
     hint = setting_hint(reply_format.credential, reply_format.url_setting)
     return failure.with_reason(f"{failure.reason.rstrip('.')}{hint}") if hint else failure
 

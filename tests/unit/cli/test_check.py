@@ -54,6 +54,25 @@ def test_a_credential_whose_token_another_one_exchanges_is_not_idle(check):
     assert "no upstream uses it" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ("models: {gpt-4o: {upstream: a}}", True),
+        (
+            "models: {'text-*': {upstream: a}}\noperations: {embeddings: {timeouts: {idle_s: 5}}}",
+            True,
+        ),
+        ("models: {gpt-4o: {upstream: a}, '*': {upstream: a}}", False),
+        ("models: {gpt-4o: {upstream: a}}\noperations: {chat: {upstream: a}}", False),
+        ("", False),
+    ],
+)
+def test_models_that_exclude_all_others_are_pointed_out(check, blocks, expected):
+    result = check(text=f"upstreams: {{a: {{base_url: 'https://x/v1'}}}}\n{blocks}\n")
+    assert ("# every model that `models` does not name is 404" in result.stdout) == expected
+    assert result.exit_code == 0
+
+
 def test_warnings_go_to_stderr(check):
     result = check(environment={"HTTPS_PROXY": "http://p:1"})
     assert result.exit_code == 0

@@ -96,7 +96,7 @@ def test_several_keys_may_belong_to_one_caller(tmp_path):
     [
         ("file", "'file' is not known here; did you mean files?"),
         ("get files", "'get files' is not known here; did you mean GET files?"),
-        ("POST vectors", "'POST vectors' is not known here; did you mean POST files?"),
+        ("POST file", "'POST file' is not known here; did you mean POST files?"),
         ("xyz", "'xyz' is not known here; there is chat, completions, embeddings, rerank, responses, GET responses, "),
     ],
 )

@@ -202,6 +202,9 @@ def test_an_unknown_name_is_answered_with_the_nearest_one():
     assert begin == "is not a setting; known here"
     assert sorted(names.split(", ")) == sorted(f"{shared}, {own}, {plain}".split(", "))
     assert reported("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
+    unneeded = "is not a setting: gatepass fetches the next token after 80 % of the lifetime, without a setting"
+    assert reported("credentials", "c", "refresh_before") == unneeded
+    assert "refresh_token" not in reported("credentials", "d", "refresh_behind")
     assert reported("log", "zzzzzz") == "is not a setting; known here: format, level"
 
 

@@ -48,13 +48,20 @@ DOUBLED = (
 )
 PATH = (
     " The upstream has no such path: it does not support this operation, or upstreams.chat.base_url does not end with"
-    " the version, such as https://host/v1."
+    " the version, such as https://host/v1. `gatepass doctor` tries it."
 )
 
 REJECTION = (
     " If the upstream rejects the token, set upstreams.chat.rejection.statuses: [403], which renews it (if it is set, a"
     " new token was rejected too)."
 )
+
+
+@pytest.mark.parametrize(
+    "message", ["404: Not Found", "404 Not Found", "404 page not found", "Page not found", "405: Method Not Allowed"]
+)
+def test_the_words_of_a_framework_for_an_unknown_path_name_the_version_in_base_url(message):
+    assert with_hint(message, "chat", int(message[:3]) if message[0] == "4" else 404) == f"{message}.{PATH}"
 
 
 @pytest.mark.parametrize("body", ["an empty body", "an HTML page", 'an HTML page titled "404 Not Found"'])
@@ -282,7 +289,7 @@ def test_no_age_looks_like_a_status(age_s, age):
 def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code, message):
     assert model_hint("m", "chat", status, code, message) == (
         "gatepass sent the client's model name 'm' unchanged: if upstreams.chat has another name for this model, set"
-        " models.m.name to it (with `upstream: chat`)."
+        ' models.m.name to it (with `upstream: chat`, beside `"*": {upstream: chat}` for all other models).'
     )
 
 

@@ -82,7 +82,7 @@ def test_single_upstream_needs_no_models():
 
 
 def test_two_upstreams_without_models_have_no_default_route():
-    with pytest.raises(ModelNotFound, match=r"No model is configured\..* operations\.chat\.upstream "):
+    with pytest.raises(ModelNotFound, match=r"No model is configured\..* add `\"\*\": "):
         table().resolve("chat", "m")
 
 

@@ -388,10 +388,13 @@ def test_404_405_and_410_of_a_login_are_definite(status):
 
 def test_page_instead_of_a_token_names_the_address():
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
-    for reply in (TokenResponse(200, (), b"<html>"), TokenResponse(502, (), b"<html>")):
+    advice = {200: "check credentials.portal.url", 403: "check credentials.portal.url", 429: "sso answered 429"}
+    advice |= dict.fromkeys((502, 503), "check whether the issuer is up")
+    for status, expected in advice.items():
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(reply, login, AT, str)
-        assert caught.value.reason.endswith("; check credentials.portal.url")
+            parse_token_response(TokenResponse(status, (), b"<html>"), login, AT, str)
+        assert expected in caught.value.reason
+        assert (status not in (200, 403)) == ("portal.url" not in caught.value.reason)
 
 
 def test_an_unknown_error_in_a_200_is_unclear_and_not_retried_at_once():

@@ -232,7 +232,7 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
         ),
         (
             Answer(500, b"<html><title>Down</title>", ((b"content-type", b"text/html"),)),
-            "login.microsoftonline.com answered 500: an HTML page, Down",
+            "login.microsoftonline.com answered 500: an HTML page, Down; check whether the issuer is up",
             False,
         ),
         (
