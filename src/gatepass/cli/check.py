@@ -47,7 +47,6 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
     used |= {server.credential for server in loaded.config.mcp.values()}
     used |= {getattr(one, "subject_credential", None) for one in loaded.config.credentials.values()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
-    idle += loaded.start_warnings[len(loaded.warnings) :]
     tree, origins = effective(loaded)
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     changes = [] if earlier is None else list(since(earlier, loaded.document.tree))

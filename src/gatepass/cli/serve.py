@@ -126,7 +126,7 @@ def serve(
         # gatepass can find this file by accident, so the log states it
         if loaded.source == DEFAULT_FILE and path is None:
             LOG.info("configuration_found", extra={"fields": {"file": os.path.abspath(DEFAULT_FILE)}})
-        for warning in loaded.start_warnings:
+        for warning in loaded.warnings:
             _report("configuration_warning", {"warning": warning}, f"warning: {warning}", logging.WARNING)
         listening = _listen(loaded)
         count = workers or loaded.config.server.workers

@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Access, AccessKey, keys_in, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, keys_in, resolved
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.kinds import chain_of
@@ -259,10 +259,6 @@ DIFFERENT_KEY = (
     "differs from access.keys[{}], which is a key of the same caller {!r}: repeat the value there, or use another name"
 )
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
-CLOSED_OBJECTS = (
-    "access.keys: stored files, batches and responses are closed to {callers}, because callers would share them. Set"
-    " access.keys[].operations of each caller (/operations= in GATEPASS_KEY_HASHES)"
-)
 BATCH_WITHOUT_FILE = 'creates batches, but may not name the file of a batch: add "GET files"'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 NOT_AZURE = "is Azure: deployments need dialect: azure, and with dialect: openai the URL ends in /openai/v1"
@@ -323,13 +319,6 @@ def different_keys(keys: Iterable[tuple[int, AccessKey]]) -> Iterator[tuple[Sett
         for setting in OF_CALLER:
             if getattr(key, setting) != getattr(other, setting):
                 yield ("access", "keys", number, setting), DIFFERENT_KEY.format(earlier, key.name)
-
-
-def closed_objects_warnings(access: Access) -> Iterator[str]:
-    """Yield a warning about the callers that share the upstream's stored objects and have no `operations`."""
-    undecided = {key.name: None for key in access.keys if key.calls_models and key.operations is None}
-    if undecided and access.shares_objects:
-        yield CLOSED_OBJECTS.format(callers=", ".join(undecided))
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:

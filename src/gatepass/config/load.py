@@ -16,7 +16,6 @@ from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.changes import accept_former_names, with_new_variables
 from gatepass.config.checks import (
-    closed_objects_warnings,
     conflicts,
     exposed,
     likely_mistakes,
@@ -77,11 +76,6 @@ class LoadedConfig:
     def source(self) -> str:
         """The file's name, or `environment`."""
         return self.document.source
-
-    @property
-    def start_warnings(self) -> tuple[str, ...]:
-        """All warnings, which the start, a reload and `gatepass check` report."""
-        return (*self.warnings, *closed_objects_warnings(self.config.access))
 
     def origin(self, path: SettingPath) -> str:
         """Return the origin of a value: `gatepass.yaml:12`, `environment NAME`, `--port`, or `default`."""

@@ -143,7 +143,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     Logs warnings to the logger `gatepass.config`.
     """
     loaded = load(os.fspath(path), os.environ)
-    for warning in loaded.start_warnings:
+    for warning in loaded.warnings:
         logging.getLogger("gatepass.config").warning(warning)
     return loaded.config
 

@@ -225,8 +225,8 @@ class Reloader:
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = [*read.changed, *_reopened(state, successor)]
-        changed, known = tuple(dict.fromkeys(names)), set(self._loaded.start_warnings)
-        warnings = tuple(warning for warning in read.loaded.start_warnings if warning not in known)
+        changed, known = tuple(dict.fromkeys(names)), set(self._loaded.warnings)
+        warnings = tuple(warning for warning in read.loaded.warnings if warning not in known)
         for warning in warnings:
             LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
         self._loaded = read.loaded

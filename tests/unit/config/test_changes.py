@@ -162,7 +162,7 @@ def test_load_reads_the_table(tmp_path, monkeypatch):
     file.write_text("upstreams: {a: {url: https://a.example/v1}}\n")
     loaded = load.load(str(file), {})
     assert loaded.config.upstreams["a"].base_url == "https://a.example/v1"
-    assert any("was renamed to upstreams.a.base_url" in warning for warning in loaded.start_warnings)
+    assert any("was renamed to upstreams.a.base_url" in warning for warning in loaded.warnings)
 
     file.write_text("upstreams: {a: {address: https://a.example/v1}}\n")
     with pytest.raises(ConfigError, match=r"upstreams\.a\.address: was renamed to upstreams\.a\.base_url in 0\.0\.1"):

@@ -179,10 +179,6 @@ def test_a_hash_has_its_operations_behind_it():
     }
     loaded = load(None, variables)
     assert [key.operations for key in loaded.config.access.keys] == [["chat", "models", "GET files"], ["chat"]]
-    assert loaded.start_warnings == ()
-    variables["GATEPASS_KEY_HASHES"] = f"{one}/name=a,{two}/name=b"
-    (warning,) = load(None, variables).start_warnings
-    assert warning.endswith("Set access.keys[].operations of each caller (/operations= in GATEPASS_KEY_HASHES)")
     for odd, reason in (("", "'' is not known here"), ("get:files", "did you mean GET files?")):
         with pytest.raises(ConfigError, match=re.escape(reason)):
             load(None, {**variables, "GATEPASS_KEY_HASHES": f"{one}/operations={odd}"})
