@@ -79,8 +79,8 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "cannot_listen": LogEvent(
             "error",
             "gatepass cannot listen at its address. The exit code is 3.",
-            "address reason",
-            "end the other program, or change `server.port`",
+            "address reason used_by",
+            "end the other program, or choose another port with `--port` or `server.port`",
         ),
         "no_control_socket": LogEvent(
             "warning",
@@ -410,6 +410,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "held_bytes": "`limits.held_bytes` of each worker",
         "held_bytes_of": "where this value is set; `default`, or how it follows from the container's memory",
         "url": "the URL of gatepass",
+        "used_by": "what uses the port: a gatepass of this user, another program, or nothing",
         "page": "the URL of the page for operators, if it is on",
         "address": "the host and port",
         "file": "the file of the configuration",

@@ -153,7 +153,7 @@ def test_the_inspector_page_shows_what_its_commands_print() -> None:
     assert shown("inspector", "gatepass tail").splitlines() == lines
     cells = rows("inspector", "With these options it shows other requests:\n")
     listed = set(re.findall(r"--[a-z]+", " ".join(row[0] for row in cells)))
-    assert listed == {option.opts[0] for option in tail.params} - {"--socket"}
+    assert listed == {option.opts[0] for option in tail.params} - {"--config", "--socket"}
 
 
 def masked(text: str) -> str:

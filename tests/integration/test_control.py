@@ -200,7 +200,7 @@ def test_of_several_the_one_on_the_port_of_the_configuration_is_found(
 ):
     file = folder_of_sockets.parent / "gatepass.yaml"
     with living(folder_of_sockets, 8080, 8081):
-        with pytest.raises(NotRunning, match=r"several gatepass .* --socket: .*8080\.sock, "):
+        with pytest.raises(NotRunning, match=r"several gatepass .* --config or --socket: .*8080\.sock, "):
             found_socket()
         for text, found in (("server: {port: 8081}", "8081.sock"), ("upstreams: {}", "8080.sock")):
             file.write_text(text)
@@ -213,6 +213,25 @@ def test_of_several_the_one_on_the_port_of_the_configuration_is_found(
         monkeypatch.setenv("GATEPASS_PORT", "8081")
         file.unlink()
         assert Path(found_socket()).name == "8081.sock"
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["reload"], ["tail", "--once"], ["show", "x"], ["learned"], ["capture"], ["replay", "x"]]
+)
+def test_each_command_for_a_running_gatepass_takes_a_configuration_or_a_socket(
+    folder_of_sockets: Path, tmp_path: Path, command: list[str]
+):
+    (file := tmp_path / "gatepass.yaml").write_text("server: {port: 8081}")
+    (own := tmp_path / "own.yaml").write_text(f"server: {{control_socket: {tmp_path}/own.sock}}")
+
+    def said(*options: str) -> str:
+        return CliRunner().invoke(main, [*command, *options]).output
+
+    assert "no gatepass of this user runs on the port 8081" in said("--config", str(file))
+    assert f"no gatepass answers at {tmp_path}/own.sock" in said("--config", str(own))
+    for both in (("--config", str(own), "--socket", "/s"), ("--socket", "/s", "--config", str(own))):
+        assert "leave one of them out" in said(*both)
+    assert "does not exist" in said("--config", f"{tmp_path}/none.yaml")
 
 
 def test_socket_of_a_killed_gatepass_is_not_a_running_one(folder_of_sockets: Path):

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
@@ -30,12 +31,26 @@ class NotRunning(click.ClickException):
     """No running gatepass was found. The message contains the remedy. The exit code is 1."""
 
 
-def control_option(command: Command) -> Command:
+def socket_option(command: Command) -> Command:
     text = (
         "Control socket of the running gatepass. Default: GATEPASS_CONTROL_SOCKET, else the only one of this user, else"
         " the one on the port of the configuration."
     )
     return click.option("--socket", "socket_path", type=click.Path(), help=text)(command)
+
+
+def control_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `--socket` and `--config`, each of which names the running gatepass; `command` receives `socket_path`."""
+
+    @wraps(command)
+    def run(*arguments: Any, config_path: str | None, socket_path: str | None, **options: Any) -> None:
+        if config_path is not None and socket_path is not None:
+            raise click.UsageError("--config and --socket each name one gatepass: leave one of them out.")
+        path = socket_path if config_path is None else socket_of(config_path)
+        command(*arguments, socket_path=path, **options)
+
+    text = "Configuration file of the running gatepass, instead of --socket."
+    return click.option("--config", "config_path", metavar="FILE", help=text)(socket_option(run))
 
 
 def request(method: str, target: str, socket_path: str | None = None, body: bytes = b"") -> bytes:
@@ -88,7 +103,31 @@ def found_socket() -> str:
     port = own_port()
     if (own := next((path for path in found if path.stem == port), None)) is not None:
         return str(own)
-    raise NotRunning(f"several gatepass are running. Choose one with --socket: {', '.join(map(str, found))}")
+    raise NotRunning(
+        f"several gatepass are running. Choose one with --config or --socket: {', '.join(map(str, found))}"
+    )
+
+
+def socket_of(path: str) -> str:
+    """Return the socket of the gatepass that runs with the configuration `path`; raise NotRunning or UsageError."""
+    from gatepass.cli.healthcheck import listening
+    from gatepass.config.document import ConfigError, lookup
+    from gatepass.config.file import read_document
+    from gatepass.config.references import resolve
+    from gatepass.server.listening import AUTO, OFF, control_sockets
+
+    try:
+        own = lookup(read_document(path).tree, ("server", "control_socket"))
+        own = resolve(own, os.environ) if isinstance(own, str) else AUTO
+        port = listening(path, os.environ)[1]
+    except (ConfigError, ValueError) as error:
+        raise click.UsageError(f"--config: {error}") from None
+    if own not in (AUTO, OFF):
+        return own
+    found = next((one for one in control_sockets(os.environ) if one.stem == str(port)), None)
+    if found is None:
+        raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
+    return str(found)
 
 
 def own_port() -> str | None:

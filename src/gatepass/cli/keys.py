@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.control import aligned, control_option, processes_of, request
+from gatepass.cli.control import aligned, processes_of, request, socket_option
 from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json
 
@@ -282,7 +282,7 @@ def _check_profile(name: str, path: str | None) -> None:
 @keys.command(name="list", short_help="List the configured keys.")
 @config_option
 @click.option("--running", is_flag=True, help="List the keys of the running gatepass instead, without their hashes.")
-@control_option
+@socket_option
 @json_option
 def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_json: bool) -> None:
     """List the configured keys: name, role, profile, expiry, models, operations, state and the beginning of the hash.

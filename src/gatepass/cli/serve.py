@@ -5,6 +5,7 @@ A worker reports problems as log records, because its stderr is part of the log 
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
@@ -203,15 +204,20 @@ def _control_socket(loaded: LoadedConfig, listening: socket.socket) -> Iterator[
 
 
 def _listen(loaded: LoadedConfig) -> socket.socket:
-    from gatepass.server.listening import bind
+    from gatepass.server.listening import bind, control_sockets
 
     server = loaded.config.server
     try:
         return bind(server.host, server.port)
     except OSError as error:
-        address, reason = f"{server.host}:{server.port}", error.strerror or str(error)
-        text = f"gatepass cannot listen on {address}: {reason}. Check `server.host` and `server.port`."
-        _report("cannot_listen", {"address": address, "reason": reason}, text, logging.ERROR)
+        address, reason, used_by = f"{server.host}:{server.port}", error.strerror or str(error), ""
+        advice = "Check `server.host` and `server.port`, or --host and --port."
+        if error.errno == errno.EADDRINUSE:
+            is_gatepass = any(path.stem == str(server.port) for path in control_sockets(os.environ))
+            used_by = "a gatepass of this user" if is_gatepass else "another program"
+            advice = f"{used_by.capitalize()} uses it. Choose another port with --port or `server.port`."
+        text = f"gatepass cannot listen on {address}: {reason}. {advice}"
+        _report("cannot_listen", {"address": address, "reason": reason, "used_by": used_by}, text, logging.ERROR)
         sys.exit(CANNOT_BIND)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.control import control_option, processes_of, request
+from gatepass.cli.control import processes_of, request, socket_option
 from gatepass.cli.options import (
     CHECK_FAILED,
     coloured,
@@ -54,7 +54,7 @@ LIFETIME_ORIGINS: Mapping[str, str] = {
 @json_option
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
 @click.option("--retry", is_flag=True, help="Let the running gatepass fetch each failing credential now.")
-@control_option
+@socket_option
 @click.option("--force", is_flag=True, help="Use a refresh token that neither a file nor a store keeps.")
 def token(
     name: str | None,

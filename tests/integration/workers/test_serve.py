@@ -117,6 +117,19 @@ async def test_a_port_in_use_is_a_line_of_the_log_and_a_level_hides_lines(tmp_pa
     (line,) = map(json.loads, lines)
     assert (code, line["event"], line["level"]) == (3, "cannot_listen", "error")
     assert (line["address"], line["reason"]) == (f"127.0.0.1:{port}", "Address already in use")
+    assert line["used_by"] == "another program"
+
+
+async def test_a_port_of_another_gatepass_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (folder := tmp_path / "gatepass").mkdir(mode=0o700)
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as control:
+        port = taken.getsockname()[1]
+        control.bind(str(folder / f"{port}.sock"))
+        control.listen()
+        code, lines = await served("--config", written(tmp_path), "--port", str(port), "--log-format", "text")
+    assert code == 3
+    assert 'used_by="a gatepass of this user"' in lines[-1]
 
 
 def test_at_a_terminal_the_address_is_a_sentence(monkeypatch):
