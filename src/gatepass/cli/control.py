@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gatepass.cli.options import CHECK_FAILED, UNUSABLE, json_option, print_json, printable, progress
+from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
 
 BOUND_S = 60.0
@@ -49,8 +49,7 @@ def control_option(command: Callable[..., None]) -> Callable[..., None]:
         path = socket_path if config_path is None else socket_of(config_path)
         command(*arguments, socket_path=path, **options)
 
-    text = "Configuration file of the running gatepass, instead of --socket."
-    return click.option("--config", "config_path", metavar="FILE", help=text)(socket_option(run))
+    return click.option("--config", "config_path", metavar="FILE", help=CONFIG_HELP)(socket_option(run))
 
 
 def request(method: str, target: str, socket_path: str | None = None, body: bytes = b"") -> bytes:

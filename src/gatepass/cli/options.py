@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from gatepass.config.model import Config
     from gatepass.proxy.app_state import AppState
 
-config_option = click.option(
-    "--config", "path", metavar="FILE", help="Configuration file. Default: GATEPASS_CONFIG, else ./gatepass.yaml."
-)
+CONFIG_HELP = "Configuration file. Default: GATEPASS_CONFIG, else ./gatepass.yaml."
+config_option = click.option("--config", "path", metavar="FILE", help=CONFIG_HELP)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 CHECK_FAILED = 1
