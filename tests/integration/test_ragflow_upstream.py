@@ -12,7 +12,7 @@ from gatepass.cli.reach import StepOutcome
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Scripted, Send, event, reply
 
 VERSIONS = get_args(Version)
 GENERATIONS = [
@@ -188,6 +188,18 @@ async def test_an_exception_in_the_middle_of_a_stream_is_an_error_event(version)
     assert "**ERROR**" not in answer.body.decode()
     assert answer.error["message"].startswith("boom")
     assert "[DONE]" not in answer.events[:-1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_exception_in_several_deltas_keeps_its_text(stream):
+    deltas = ["**ERROR**: GENERIC_ERROR", " - Connection", " timed out"]
+    sent = [event({"choices": [{"index": 0, "delta": {"content": delta}}]}) for delta in deltas]
+    body = b"".join(sent) + event("[DONE]")
+    streamed = [Send(reply(body, content_type="text/event-stream"), piece_bytes=100)]
+    async with Scripted(streamed) as upstream, gateway(**blocks(upstream)) as gp:
+        answer = await gp.ask(chat(stream=stream)).answer()
+    assert (answer.status, answer.error["code"]) == (502, "100")
+    assert answer.error["message"].startswith("GENERIC_ERROR - Connection timed out")
 
 
 async def test_an_exception_of_a_plain_answer_is_a_502():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gatepass.sse.chunk import CHAT_CHUNK, EnvelopeDefaults, Object, encode_event, json_text
+from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object, encode_event, json_text
 from gatepass.sse.event import EventTransform, parse_event, read_json, split_events
 
 
@@ -53,11 +53,12 @@ NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED)
 ERROR = "**ERROR**:"
 """RAGFlow begins the text of an exception with this.
 
-It sends the exception as an answer, or as the last delta of one, with finish reason "stop". If the answer continues
-after it, the answer only quotes it.
+It sends the exception as a whole answer, in one or more deltas, or as the last delta of one, with finish reason "stop".
+If an answer continues after it, the answer only quotes it.
 """
 MAX_HELD_CHUNKS = 64
-"""Limit of chunks that are held back until it is clear whether they are an exception or a quotation."""
+"""Limit of chunks that are held back until it is clear whether they are an exception or a quotation, and until the
+exception ends. Its text has a limit of ERROR_BYTES too."""
 
 SHORTEST_REPEATED_CHARS = 20
 LONGEST_REPEATED_CHARS = 4 * 1024 * 1024
@@ -84,7 +85,7 @@ class RagflowStream:
     """An EventTransform for the streams of assistants and agents.
 
     It holds one chunk back while that may be the answer repeated, and up to MAX_HELD_CHUNKS while they may be an
-    exception. The next chunk decides.
+    exception. The next chunk decides, or the end of the exception.
     """
 
     __slots__ = (
@@ -131,9 +132,9 @@ class RagflowStream:
         try:
             payload = read_json(data)
         except ValueError:
-            return self._release() + block
+            payload = None
         if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
-            return self._release() + block
+            return (self._end_with_error() if not self._answer_chars else b"") or self._release() + block
         return self._chunk(payload)
 
     def _chunk(self, payload: Object) -> bytes:
@@ -166,8 +167,8 @@ class RagflowStream:
         self._error_text += text
         if _first(payload).get("finish_reason"):
             return before + (self._end_with_error() or self._release_error_chunks())
-        is_certain = not self._answer_chars and self._error_text.strip() != ERROR
-        return before + (self._end_with_error() if is_certain else b"")
+        is_full = len(self._error_chunks) >= MAX_HELD_CHUNKS or len(self._error_text) > ERROR_BYTES
+        return before + (self._end_with_error() if is_full and not self._answer_chars else b"")
 
     def _end_with_error(self) -> bytes:
         """Return the error event for the held text; b"" if the text is not an exception."""

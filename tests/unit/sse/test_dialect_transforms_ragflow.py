@@ -1,6 +1,6 @@
 import json
 
-from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.chunk import ERROR_BYTES, EnvelopeDefaults
 from gatepass.sse.dialect_transforms import (
     CHARS_PER_TOKEN,
     ESTIMATED,
@@ -197,9 +197,28 @@ def test_exception_after_an_answer_is_an_error_before_stop():
 
 
 def test_an_exception_in_pieces_at_the_start_is_an_error():
-    for sent in (["**ERR", "OR**: timed out"], ["\n", "**ERROR**: timed out"], ["**ERROR**:", " timed out"]):
-        events, _ = shaped(*map(chunk, sent), chunk(None, "stop"), DONE)
-        assert events[0] == {"code": 100, "message": "timed out"}
+    for sent in (
+        ["**ERR", "OR**: timed out"],
+        ["\n", "**ERROR**: timed out"],
+        ["**ERROR**:", " timed out"],
+        ["**ERROR**: timed", "", " ", "out"],
+    ):
+        pieces = [chunk(each) for each in sent]
+        refused, cut = b'data: {"code":102,"message":"no"}\n\n', b"data: {\n\n"
+        ends = ((chunk(None, "stop"), DONE), (DONE,), (), (refused,), (cut,))
+        for end in ends:
+            for at_once in (False, True):
+                events, _ = shaped(*pieces, *end, at_once=at_once)
+                assert events[0] == {"code": 100, "message": "timed out"}
+                assert text_of(each for each in events if "choices" in each) == ""
+
+
+def test_an_exception_without_an_end_is_an_error_at_the_limit():
+    many, long = [chunk("**ERROR**: a")] + [chunk("a")] * MAX_HELD_CHUNKS, [chunk("**ERROR**: " + "a" * ERROR_BYTES)]
+    for blocks in (many, long):
+        transform = RagflowStream(ORIGIN)
+        sent = b"".join(map(transform.feed, blocks[:MAX_HELD_CHUNKS]))
+        assert json.loads(sent.removeprefix(b"data:"))["message"].strip("a") == ""
 
 
 def test_text_that_only_begins_like_an_error_is_sent_in_order():
