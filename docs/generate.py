@@ -754,7 +754,9 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
     for phase in PHASES if kind is UpstreamTimeout else ("",):
         given = {**ARGUMENTS_OF_ERROR, "phase": phase}
         wanted = inspect.signature(kind).parameters.values()
-        arguments = {each.name: given[each.name] for each in wanted if each.name in given}
+        arguments = {
+            each.name: given[each.name] for each in wanted if each.name in given and each.default is each.empty
+        }
         error = kind("", **arguments)
         error = kind(MESSAGES[error.public_code], **arguments)
         if phase:

@@ -618,13 +618,22 @@ class UpstreamInvalid(UpstreamError):
 class UpstreamHtml(UpstreamError):
     """The upstream sent a web page instead of an answer, most often a login page.
 
-    The credential did not reach the API. The message contains the page's title. A status of 400 or above is kept; any
-    other status becomes 502.
+    The credential did not reach the API, so gatepass renews the token once. The message contains the page's title. A
+    status of 400 or above is kept; any other status becomes 502. A page that is the text of an error, such as nginx's
+    403, has this code too, without a new token.
 
     Action: Check `credential` and `base_url`.
     """
 
     code, retryable = "upstream_html", False
+
+    def __init__(self, message: str, *, upstream: str, status: int = UpstreamError.status) -> None:
+        super().__init__(message, upstream=upstream)
+        self.upstream_status = status
+
+    @property
+    def http_status(self) -> int:
+        return self.upstream_status
 
 
 class UpstreamEmpty(UpstreamError):

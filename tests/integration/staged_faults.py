@@ -86,7 +86,7 @@ def answer(request: Received) -> Dialogue:
         case "code-102":
             return [Send(reply({"code": 102, "message": "The last content is not from user", "data": None}))]
         case "login-page":
-            return PAGE
+            return [Send(reply(b"<!doctype html><title>Sign in</title>", 403, content_type="text/html"))]
         case "cut-stream":
             return [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
         case "slow-first":

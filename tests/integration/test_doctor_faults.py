@@ -40,6 +40,7 @@ PAST, FUTURE = NOW - 2 * DAY, NOW + 90 * DAY
 FAST_S = 5.0
 LIST = [Send(reply({"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge-m3"}]}))]
 PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
+FORBIDDEN_PAGE = [Send(reply(b"<html><title>Sign in</title>", 403, content_type="text/html"))]
 MINTED = {"access_token": "minted-4711", "expires_in": 300}
 
 
@@ -478,6 +479,9 @@ FAULTS = {
     ),
     "base_url without /v1": at("upstream:chat models", without_version, "lacks the version", f"Set {BASE_URL} to http"),
     "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL}"),
+    "a login page with a 403": at(
+        "upstream:chat models", answers(FORBIDDEN_PAGE), '403 Forbidden with an HTML page titled "Sign in"', BASE_URL
+    ),
     "a redirect": at(
         "upstream:chat models",
         answers([Send(head(302, location="https://sso.example/login", content_length="0"))]),

@@ -19,6 +19,7 @@ from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, 
 CHALLENGE = 'Bearer error="invalid_token", resource_metadata="https://login.example/.well-known/x"'
 TOOLS = {"tools": [{"name": "find"}, {"name": "read"}]}
 PAGE = [Send(reply(b"<html><title>Sign in to Corp</title></html>", content_type="text/html"))]
+FORBIDDEN_PAGE = [Send(reply(b"<html><title>Sign in to Corp</title></html>", 403, content_type="text/html"))]
 Answer = Callable[[Received], Dialogue]
 
 
@@ -122,6 +123,10 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
             ),
         ),
         (
+            lambda _: FORBIDDEN_PAGE,
+            'FAIL mcp: {server} answered 403 Forbidden with an HTML page titled "Sign in to Corp" instead of JSON',
+        ),
+        (
             lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
             (
                 "FAIL mcp: {server} answered 302 Found, a redirect to login.example, which is invalid as a reply:"
@@ -138,7 +143,7 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
         ),
         (lambda _: [Rst()], "FAIL mcp: 127.0.0.1"),
     ],
-    ids=["no MCP", "login page", "redirect", "wrong token", "reset"],
+    ids=["no MCP", "login page", "login page with a 403", "redirect", "wrong token", "reset"],
 )
 async def test_each_fault_is_told(answer: Answer, last: str):
     found, _ = await steps_of(answer)

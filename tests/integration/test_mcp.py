@@ -321,6 +321,7 @@ async def test_a_401_renews_the_token_and_starts_no_login_whatever_its_challenge
             {"codes": ["-32001"]},
         ),
         (reply(b"<html><title>Sign in</title></html>", content_type="text/html"), {}),
+        (reply(b"<html><title>Sign in</title></html>", 403, content_type="text/html"), {}),
         (reply({"error": "no"}, 403), {"statuses": [403]}),
     ],
 )

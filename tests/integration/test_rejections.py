@@ -55,6 +55,8 @@ FORMS = {
         reply({"error_code": 110, "error_msg": "Access token invalid or no longer valid"})
     ),
     "an HTML page": RejectionForm(reply(PAGE, content_type="text/html"), {}, 502, "upstream_html"),
+    "a login page with a 403": RejectionForm(reply(PAGE, 403, content_type="text/html"), {}, 403, "upstream_html"),
+    "a login page with a 404": RejectionForm(reply(PAGE, 404, content_type="text/plain"), {}, 404, "upstream_html"),
     "a redirect": RejectionForm(
         head(302, location="https://sso.corp.example/login?session=secret", content_length="0"),
         {},
@@ -226,6 +228,7 @@ async def test_rejection_forms_that_are_not_configured_are_passed_on_without_a_n
     ("form", "rejection"),
     [
         ("an HTML page", {"login_page": False}),
+        ("a login page with a 403", {"login_page": False}),
         ("a redirect", {"login_page": False}),
         ("a redirect", {"login_hosts": ["login.corp.example"]}),
     ],

@@ -15,7 +15,7 @@ import msgspec
 from gatepass.cli.probe import failed_step, hop_of, within
 from gatepass.cli.reach import Begin, Step, StepOutcome
 from gatepass.config.wording import did_you_mean
-from gatepass.dialects.content import is_html
+from gatepass.dialects.reply_check import login_page
 from gatepass.errors import (
     GatepassError,
     TransportFault,
@@ -28,13 +28,12 @@ from gatepass.errors import (
 from gatepass.mcp.access import Kind, McpAllowed, allowed_of
 from gatepass.mcp.errors import name_settings
 from gatepass.operations.table import OPERATIONS
-from gatepass.protocols.raw import RAW
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_with_retries
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.upstream_call import connection_error, received_reply
 from gatepass.sse.event import Framer, parse_event, split_events
-from gatepass.types import MCP_UPSTREAM, OK, Call, Headers, Hidden, OutboundRequest, Response, Target, header
+from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Response, Target, header
 
 Message = dict[str, Any]
 
@@ -327,10 +326,8 @@ async def _answer(attempt: Attempt, response: Response) -> Reply:
     except TransportFault as lost:
         raise connection_error(attempt, lost) from lost
     body = b"".join(pieces)
-    if response.status == OK and is_html(response.headers, body):
-        found = upstream.dialect.classify_document(received_reply(attempt, response, body), RAW)
-        if isinstance(found, GatepassError):
-            raise found
+    if (page := login_page(received_reply(attempt, response, body))) is not None:
+        raise page
     return Reply(response.status, response.headers, None if is_stream else _parsed(body))
 
 

@@ -71,7 +71,8 @@ class RejectionConfig(Block):
     Danger: If the code also has another meaning, gatepass sends requests twice, once a minute for each model.
     """
     login_page: bool = True
-    """An HTML page instead of a reply, or a redirect to a login page, rejects the token."""
+    """An HTML page instead of a reply, a login page with the status of an error, or a redirect to a login page, rejects
+    the token."""
     login_hosts: list[HostGlob] | None = None
     """The only hosts (names or globs) of login pages. None: any host other than the upstream's, or a path that names a
     login, such as `login` or `sso`.

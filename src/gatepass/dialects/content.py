@@ -17,6 +17,7 @@ import msgspec
 
 from gatepass.dialects import error_body
 from gatepass.json_scan import BOM, json_value
+from gatepass.observability.redaction import decoded
 from gatepass.types import Headers
 
 BLANKS = b" \t\r\n"
@@ -31,6 +32,13 @@ MEMBER_BYTES = 64 * 1024
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
+_LOGIN_PAGE = re.compile(
+    r"""type\s{0,5}=\s{0,5}["']?password\b|\bSAMLRequest\b|<title[^<>]{0,200}>[^<]{0,200}(?:\bsso\b|登[录錄陆陸])"""
+    r"|(?:<title[^<>]{0,200}>|\bplease\b|\bmust\b|\bsession\b)[^<>]{0,40}\b(?:sign|log)[ -]?(?:in|on)\b"
+    r"|[请請未][^<>]{0,10}登[录錄陆陸]",
+    re.IGNORECASE,
+)
+"""A field for a password, a form of SAML, or words that ask for a login."""
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 FIELDS = (*(name + b":" for name in _FIELD_NAMES), b":")
@@ -86,6 +94,11 @@ def is_html(headers: Headers, body: bytes) -> bool:
     if start.startswith(b"<?xml") or "xml" in kind:
         return False
     return _TAG.match(start) is not None or (kind == "text/html" and b"<" in start)
+
+
+def is_login_page(page: bytes) -> bool:
+    """Whether the HTML `page` asks for a login."""
+    return _LOGIN_PAGE.search(decoded(page[:WHOLE_BYTES])) is not None
 
 
 def title_of(page: str) -> str | None:

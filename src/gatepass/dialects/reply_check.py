@@ -128,11 +128,14 @@ def _describe_target(target: str | None, mask: Mask) -> str:
 def classify_error(reply: ReceivedReply) -> UpstreamError:
     """Return the error of a reply with a status of 400 or more, with the upstream's message if it has one.
 
-    JSON that was cut is not quoted. A 401 becomes UpstreamAuth. An HTML page keeps its status and has the code
-    `upstream_html`. A status outside 400 to 599 is replaced by the one that the error's text implies, or by 502.
+    JSON that was cut is not quoted. A 401 becomes UpstreamAuth, a login page with another status UpstreamHtml. Each
+    other HTML page has the code `upstream_html` too. A status outside 400 to 599 is replaced by the one that the
+    error's text implies, or by 502.
     """
     if content.is_blank(reply.body):
         return _rejection(reply, UpstreamErrorBody(f"{reply.answered} with an empty body."))
+    if (page := login_page(reply)) is not None:
+        return page
     if content.is_html(reply.headers, reply.body):
         return _rejection(reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
     error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
@@ -172,6 +175,24 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamE
     )
 
 
+def login_page(reply: ReceivedReply) -> UpstreamHtml | None:
+    """Return the error of an HTML page in place of an answer; None for another reply.
+
+    With the status of an error it must look like a login page, because many servers send an HTML page with any error.
+    A 401 needs no page.
+    """
+    if not content.is_html(reply.headers, reply.body):
+        return None
+    if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
+        return None
+    message = (
+        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
+        f" a portal is in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
+    )
+    status = reply.status if is_http_error(reply.status) else UpstreamHtml.status
+    return UpstreamHtml(message, upstream=reply.upstream, status=status)
+
+
 def classify_document(reply: ReceivedReply, form: ReplyForm) -> bytes | GatepassError:
     """Return the document of a whole reply of status 200 to 299, or the error that it contains.
 
@@ -182,12 +203,8 @@ def classify_document(reply: ReceivedReply, form: ReplyForm) -> bytes | Gatepass
     body = reply.body
     if content.is_blank(body):
         return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
-    if content.is_html(reply.headers, body):
-        message = (
-            f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
-            f" a portal is in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
-        )
-        return UpstreamHtml(message, upstream=reply.upstream)
+    if (page := login_page(reply)) is not None:
+        return page
     if content.is_event_stream(reply.headers, body):
         event = content.first_event(body)
         error_body = None if event is None else read_error_body(_document(event), mask=reply.mask)

@@ -27,6 +27,7 @@ from gatepass.errors import (
     UnknownPath,
     UpstreamError,
     UpstreamErrorReply,
+    UpstreamHtml,
 )
 from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 from gatepass.mcp.errors import McpProtocol, name_settings
@@ -270,12 +271,19 @@ async def _relay_message(
 
 
 class _McpReply(Hidden):
-    """A reply whose head was checked. `body` is the whole body, if it was read."""
+    """A reply whose head was checked. `body` is the whole body, if it was read, or `error` what it says."""
 
-    __slots__ = ("body", "is_stream", "response")
+    __slots__ = ("body", "error", "is_stream", "response")
 
-    def __init__(self, response: Response, body: bytes | None = None, *, is_stream: bool = False) -> None:
-        self.response, self.body, self.is_stream = response, body, is_stream
+    def __init__(
+        self,
+        response: Response,
+        body: bytes | None = None,
+        *,
+        is_stream: bool = False,
+        error: GatepassError | None = None,
+    ) -> None:
+        self.response, self.body, self.is_stream, self.error = response, body, is_stream, error
 
 
 async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
@@ -331,7 +339,10 @@ async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Respons
         attempt.add_upstream_wait()
         return _McpReply(response, b"")
     if is_error(status) and not is_json:
-        return _McpReply(response, b"")
+        error = await read_error(attempt, response, within_s=ERROR_S)
+        if isinstance(error, UpstreamHtml):  # a login page
+            raise error
+        return _McpReply(response, b"", error=error)
     rejection = attempt.upstream.settings.rejection
     reads_codes = bool(rejection.codes) and not attempt.record.renewed
     if is_json and not (is_error(status) or reads_codes or exchange.allowed is not None):
@@ -375,7 +386,7 @@ async def _relay_whole(
     response, body = reply.response, reply.body or b""
     status = response.status
     if is_error(status):
-        await _relay_error(exchange, attempt, response, body, headers, client_response)
+        await _relay_error(exchange, attempt, reply, headers, client_response)
         return
     if exchange.allowed is not None and body:
         work = partial(filter_reply, body, exchange.allowed, attempt.upstream.name)
@@ -391,13 +402,13 @@ async def _relay_whole(
 async def _relay_error(
     exchange: _McpRequest,
     attempt: Attempt,
-    response: Response,
-    body: bytes,
+    reply: _McpReply,
     headers: list[tuple[bytes, bytes]],
     client_response: ClientResponse,
 ) -> None:
     """Relay an error of the server with its status: its JSON as bytes, otherwise a message that names the hop."""
-    context, status = exchange.context, response.status
+    context, response, body = exchange.context, reply.response, reply.body
+    status = response.status
     if body:
         error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
         name_settings(error, exchange.server.name)
@@ -408,7 +419,7 @@ async def _relay_error(
         else:  # masking would occupy the event loop for too long
             body = context.protocol.error_body(error, context.client_request.id)
     else:
-        error = await read_error(attempt, response, within_s=ERROR_S)
+        error = reply.error or await read_error(attempt, response, within_s=ERROR_S)
         name_settings(error, exchange.server.name)
         told = _challenge(response.headers)
         if told:

@@ -41,6 +41,29 @@ def test_page_is_recognized_by_its_bytes(headers, body, expected):
     assert content.is_html(headers, body) is expected
 
 
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<html><title>Corp | Sign in</title></html>", True),
+        ("<html><title>LOGIN</title></html>", True),
+        ("<html><title>统一身份认证平台 - 登录</title></html>", True),
+        ("<html><title>Corp SSO</title></html>", True),
+        ("<form action=/x><input name=p type='password'></form>", True),
+        ('<form method=post><input type="hidden" name="SAMLRequest" value="x"></form>', True),
+        ("<html><body>Your session has expired. Log in again.</body></html>", True),
+        ("<html><body><p>Please <b>wait</b></p><p>请重新登录</p></body></html>", True),
+        # nginx, Apache, Cloudflare, and a page of a site with a link to its login
+        ("<html><title>403 Forbidden</title><body><center><h1>403 Forbidden</h1></center>nginx</body></html>", False),
+        ("<title>403 Forbidden</title><p>You don't have permission to access this resource.</p>", False),
+        ("<title>Attention Required! | Cloudflare</title><h1>Sorry, you have been blocked</h1>", False),
+        ('<title>Not found</title><a href="/login">Log in</a><p>Please check the address</p>', False),
+        ("<title>Catalog in preparation</title>", False),
+    ],
+)
+def test_login_page_is_recognized_and_the_page_of_an_error_is_not(page, expected):
+    assert content.is_login_page(page.encode()) is expected
+
+
 def test_page_title_is_found_or_absent():
     assert content.title_of("<head><title data-x>\n Sign in \n</title>") == "\n Sign in \n"
     assert content.title_of("<title> </title>") is None

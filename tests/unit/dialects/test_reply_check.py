@@ -301,11 +301,19 @@ def test_empty_body_gets_a_sentence(status, shown):
 
 
 def test_page_keeps_its_status_and_is_never_shown():
-    assert refusal(502, LOGIN, HTML, host="h") == error_fields(
+    assert refusal(403, LOGIN, HTML, host="h") == error_fields(
+        UpstreamHtml,
+        403,
+        "upstream_html",
+        'The upstream "chat" (h) answered 403 Forbidden with an HTML page titled "Sign in & go" instead of JSON, which'
+        " is invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
+        " credential.",
+    )
+    assert refusal(502, b"<html><title>Bad gateway</title></html>", HTML, host="h") == error_fields(
         UpstreamErrorReply,
         502,
         "upstream_html",
-        'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Sign in & go".',
+        'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Bad gateway".',
         kind="server_error",
     )
     assert refusal(404, b"<h1>Nope</h1>", ()) == error_fields(
