@@ -59,7 +59,7 @@ class Fault:
     words: str
 
 
-DEFINITE = {"500", "wrong-secret", "wrong-secret-in-200", "no-token", "null-token"}
+DEFINITE = {"wrong-secret", "wrong-secret-in-200"}
 """Faults that no repetition helps."""
 FAULTS = {
     "down": Fault([], "no connection to"),

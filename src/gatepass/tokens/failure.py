@@ -151,7 +151,8 @@ class FailureState:
     """The failures since the last token, and when the next attempt starts.
 
     `definite`: the last failure delays further attempts. It was a refusal, or an unclear one after its free tries.
-    `refusals` includes definite and unclear failures. `credential` is FetchFailure's.
+    `refusals` includes definite and unclear failures. `credential` is FetchFailure's. `is_refused`: the last failure
+    was a refusal for certain.
     """
 
     reason: str
@@ -159,6 +160,7 @@ class FailureState:
     refusals: int
     next_try_s: float
     credential: str | None = None
+    is_refused: bool = False
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
@@ -182,12 +184,13 @@ def next_failure_state(
     # Another process has already counted its refusal into its own pause.
     wait_s = shared_pause_s(failure, 0 if failure.from_other_process else refusals)
     probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
-    return FailureState(failure.reason, holds, refusals, max(probe_s, now + wait_s), failure.credential)
+    next_try_s = max(probe_s, now + wait_s)
+    return FailureState(failure.reason, holds, refusals, next_try_s, failure.credential, failure.definite)
 
 
 def retry_now(state: FailureState, now: float) -> FailureState:
     """Return the state that tries a changed secret at once."""
-    return replace(state, refusals=0, next_try_s=now)
+    return replace(state, refusals=0, next_try_s=now, is_refused=False)
 
 
 def shared_pause_s(failure: FetchFailure, refusals: int) -> float:

@@ -493,7 +493,7 @@ class TokenHolder:
         message = f"no token for credential {self.name}: {reason}"
         failed = None if self._failure_state is None else self._failure_state.credential
         error = TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)
-        if self._failure_state is not None and self._failure_state.definite:
+        if self._failure_state is not None and self._failure_state.is_refused:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error
 

@@ -755,7 +755,10 @@ async def test_a_token_that_ends_when_it_should_is_not_logged_as_early(caplog):
     assert "token_ended_early" not in caplog.text
 
 
-@pytest.mark.parametrize(("status", "code", "should_retry"), [(401, "invalid_client", False), (503, "x", None)])
+@pytest.mark.parametrize(
+    ("status", "code", "should_retry"),
+    [(401, "invalid_client", False), (401, "x", False), (400, "x", None), (503, "x", None)],
+)
 async def test_clients_do_not_repeat_a_request_whose_credential_the_issuer_refuses(status, code, should_retry):
     async with kept(otherwise=answer({"error": code}, status)) as it:
         await it.clock.advance(3.0)
