@@ -1,5 +1,6 @@
 """The error tree: a changed code breaks clients."""
 
+import ast
 import importlib.metadata
 import re
 from email.message import Message
@@ -57,3 +58,18 @@ def test_a_page_has_the_address_that_the_installed_package_names(monkeypatch, ad
         package["Project-URL"] = f"Documentation, {address}docs/index.md"
     monkeypatch.setattr(importlib.metadata, "metadata", lambda _: package)
     assert errors.documentation("docs/mcp.md") == f"{address}docs/mcp.md"
+
+
+def test_texts_name_pages_by_their_address():
+    """An installed package has no folder docs. The home page and the OpenAPI document name the repository's files."""
+    found = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "documentation"]
+        addressed = [part for call in calls for part in ast.walk(call)]
+        documented = [node.value for node in nodes if isinstance(node, ast.Expr)]
+        texts = [node for node in nodes if isinstance(node, ast.Constant) and node not in (*addressed, *documented)]
+        pages = {page for text in texts for page in re.findall(r"docs/[\w/]+\.md", str(text.value))}
+        found |= {(file.name, page) for page in pages}
+    errors_page = "docs/reference/errors.md"
+    assert found == {("errors.py", "docs/index.md"), ("table.py", errors_page), ("pages.py", errors_page)}

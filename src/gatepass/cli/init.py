@@ -62,7 +62,7 @@ QUESTIONS: Mapping[str, Question] = {
             "auth",
             "How it authenticates: none, key (one that does not expire), oauth2 (client credentials), login (JSON),"
             " other (a program, a file or a cloud identity)",
-            "How the LLM gateway authenticates. other: you add a recipe of docs/tokens.md to the file.",
+            f"How the LLM gateway authenticates. other: you add a recipe of {documentation('docs/tokens.md')}.",
             "oauth2",
             AUTH,
         ),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedUpgrade
+from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedUpgrade, documentation
 from gatepass.protocols import PROTOCOLS
 from gatepass.types import Call, ClientRequest, Headers, Operation, header
 
@@ -197,7 +197,8 @@ def unknown_path_error(path: str, base_path: str = "", base_url: str = "", serve
     if f"{path.removeprefix(base_path)}/".startswith(_MCP):
         return UnknownPath(
             f"There is no MCP server at {path[:PATH_SHOWN_CHARS]}: one that `mcp` of the configuration names is at"
-            f" {base_path}/mcp/NAME (docs/mcp.md).{servers} For its models, a host of MCP uses {where} as the base URL."
+            f" {base_path}/mcp/NAME ({documentation('docs/mcp.md')}).{servers} For its models,"
+            f" a host of MCP uses {where} as the base URL."
         )
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.

@@ -28,7 +28,7 @@ from valkey.exceptions import (
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
 from gatepass.config.network import TlsFiles
-from gatepass.errors import system_reason
+from gatepass.errors import documentation, system_reason
 from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 CONNECTIONS = 4
@@ -122,7 +122,6 @@ class ValkeyStore:
 
 ADVICE: tuple[tuple[type[ValkeyError], str], ...] = (
     (AuthenticationError, "Check store.username and store.password"),
-    (NoPermissionError, "Permit this user the commands in docs/operations/store.md"),
     (OutOfMemoryError, "The server is full: raise its maxmemory"),
     (ReadOnlyError, "The server is a replica: set store.url to the primary"),
 )
@@ -138,6 +137,8 @@ def _reason(error: Exception) -> str:
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
         return f"{system_reason(cause)}. Check store.url and that the server runs"
     text = str(error).strip().rstrip(".")
+    if isinstance(error, NoPermissionError):
+        return f"{text}. Permit this user the commands in {documentation('docs/operations/store.md')}"
     advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
     return text if advice is None else f"{text}. {advice}"
 
