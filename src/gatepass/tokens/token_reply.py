@@ -109,7 +109,8 @@ class TokenReplyFormat:
       None if the URL does not come from the configuration.
     - `is_login`: the reply comes from a login, which may refuse in any form.
     - `audience`: the configured one. A JWT that names an audience must name this one.
-    - `allows_no_type`: `token_type` may be `N_A`, because the token is not an access token (RFC 8693 2.2.1).
+    - `issued_types`: the types that an exchange may return. None are for other grants. An exchanged token may have the
+      `token_type` `N_A`, because it is not an access token (RFC 8693 2.2.1).
     """
 
     issuer: str
@@ -122,7 +123,7 @@ class TokenReplyFormat:
     url_setting: str | None = None
     is_login: bool = False
     audience: str | None = None
-    allows_no_type: bool = False
+    issued_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +181,25 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
 def _unexpected_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> str | None:
     """Return the token's type if it is unusual; raise FetchFailure if a request would require a proof too."""
     objects = [members for members in (home, document) if isinstance(members, dict)]
-    types = (members[name] for members in objects for name in TYPE_NAMES if is_text(members.get(name)))
-    token_type = next(types, "bearer").strip()
+
+    def first(*names: str) -> str:
+        texts = (members[name] for members in objects for name in names if is_text(members.get(name)))
+        return next(texts, "").strip()
+
+    issued, token_type = first("issued_token_type"), first(*TYPE_NAMES) or "bearer"
+    if issued and reply_format.issued_types and issued not in reply_format.issued_types:
+        raise FetchFailure(
+            f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
+            f" token. If the upstream requires it, set {setting(reply_format.credential, 'requested_token_type')}",
+            definite=True,
+        )
     if token_type.lower() in BOUND_TYPES:
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of type {token_type}, which needs a signed proof with each "
             f"request. gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
             definite=True,
         )
-    if token_type.lower() == "bearer" or (reply_format.allows_no_type and token_type.lower() == "n_a"):
+    if token_type.lower() == "bearer" or (reply_format.issued_types and token_type.lower() == "n_a"):
         return None
     return one_line(mask_token_like(mask(token_type)), mask)
 

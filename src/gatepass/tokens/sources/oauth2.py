@@ -400,6 +400,8 @@ class Oauth2Source:
         subject: TokenHolder | None = None,
     ) -> None:
         url_setting = "token_url" if settings.issuer is None else None
+        requested = settings.requested_token_type or "access_token"
+        issued_types = (TOKEN_TYPES["access_token"], TOKEN_TYPES.get(requested, requested))
         reply_format = TokenReplyFormat(
             display_host(settings.endpoint),
             settings.default_ttl_s,
@@ -407,7 +409,7 @@ class Oauth2Source:
             credential=name,
             url_setting=url_setting,
             audience=settings.audience,
-            allows_no_type=settings.grant_type == "token_exchange",
+            issued_types=issued_types if settings.grant_type == "token_exchange" else (),
         )
         self._settings = settings
         self._clock = clock

@@ -206,6 +206,33 @@ async def test_a_token_without_a_type_is_ordinary_only_for_an_exchange(endpoint:
     assert (token.text, token.unexpected_type) == ("a-jwt", unexpected)
 
 
+@pytest.mark.parametrize(
+    ("issued", "requested", "is_refused"),
+    [
+        ("access_token", None, False),
+        ("jwt", "jwt", False),
+        ("id_token", "id_token", False),
+        ("urn:x:y", "urn:x:y", False),
+        (None, None, False),
+        ("refresh_token", None, True),
+        ("refresh_token", "access_token", True),
+        ("id_token", None, True),
+    ],
+)
+async def test_an_exchange_sends_no_token_of_another_type(endpoint: Endpoint, file, issued, requested, is_refused):
+    uri = issued if issued is None or ":" in issued else TOKEN_TYPE + issued
+    endpoint.answers(answer({"access_token": "a-token", "token_type": "N_A", "issued_token_type": uri}))
+    settings = oauth2(**EXCHANGE, subject_file=str(file), requested_token_type=requested)
+    source = endpoint.source(settings)
+    if not is_refused:
+        assert (await source.fetch()).text == "a-token"
+        return
+    failure = await failure_of(source.fetch())
+    assert failure.definite
+    assert f"a token of the type {uri}" in failure.reason
+    assert "credentials.corp.requested_token_type" in failure.reason
+
+
 class Chain:
     """`corp`, and `llm` that exchanges the token of `corp`. Use as `async with`."""
 
