@@ -171,6 +171,7 @@ class TokenHolder:
         self._secret_hash = 0
         self._secret_hint = ""
         self._tasks: Tasks | None = None
+        self._subject: TokenHolder | None = None
         self._dependants = WeakSet[TokenHolder]()  # a reload replaces some, and keeps this holder
         self._refresh_task = RefreshTask(name, clock, self._run_due, self._fail)
         self._closed = False
@@ -185,6 +186,13 @@ class TokenHolder:
     def precede(self, dependant: TokenHolder) -> None:
         """Let `dependant`, which presents this holder's tokens, fetch at once after a failure if a new one arrives."""
         self._dependants.add(dependant)
+        dependant._subject = self
+
+    @property
+    def waits_for(self) -> str:
+        """The credential without a token for which this one waits: its own, or one before it."""
+        subject = self._subject
+        return self.name if subject is None or subject.current() is not None else subject.waits_for
 
     @property
     def is_started(self) -> bool:

@@ -347,10 +347,12 @@ class LoginGrant:
         return reply
 
     async def _held(self, subject: TokenHolder, by_s: float, instead_of: str | None = None) -> Token:
-        now, bound = self._clock.now(), setting(self._name, "timeout_s")
-        late = FetchFailure(f"credential {subject.name} has no token in time ({bound})", credential=subject.name)
+        left_s, bound = max(0.0, by_s - self._clock.now()), setting(self._name, "timeout_s")
         try:
-            return await timeout(self._clock, max(0.0, by_s - now), subject.token(instead_of), late)
+            return await timeout(self._clock, left_s, subject.token(instead_of), TimeoutError())
+        except TimeoutError:
+            late = subject.waits_for
+            raise FetchFailure(f"credential {late} has no token in time ({bound})", credential=late) from None
         except TokenReissued:
             raise
         except TokenUnavailable as error:

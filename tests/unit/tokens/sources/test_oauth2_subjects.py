@@ -348,6 +348,19 @@ async def test_a_chain_of_three_names_the_credential_that_failed():
         await third.aclose()
 
 
+async def test_a_chain_of_three_names_the_credential_that_hangs():
+    async with Chain(corp=(Hang(),) * 9, timeout_s=5.0) as chain:
+        exchange = oauth2(**EXCHANGE, subject_credential="llm", timeout_s=2.0)
+        third = holder("app", exchange, chain.llm_issuer, chain.clock, chain.llm)
+        third.start()
+        waiting = asyncio.ensure_future(third.token())
+        await chain.clock.advance(2.5)
+        with pytest.raises(TokenUnavailable, match="credential corp has no token in time") as caught:
+            await waiting
+        assert caught.value.hop == "credential:corp"
+        await third.aclose()
+
+
 async def test_a_file_that_only_the_issuers_clock_refuses_is_told_and_tried_again_soon(file):
     clock = DrivenClock()
     file.write_text(signed(iss="k8s", iat=WALL_S, exp=WALL_S + 600))
