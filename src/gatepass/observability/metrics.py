@@ -300,8 +300,8 @@ class Totals(msgspec.Struct, frozen=True):
     """Sums since the start of a process, or in a time: of requests, and of all times of `Histogram.counts`.
 
     `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
-    followed. `by_caller` has the requests, errors and tokens of each caller. `by_code` has the errors of each code,
-    with those of requests that had no caller yet.
+    followed. A replay of an operator counts at none. `by_caller` has the requests, errors and tokens of each caller.
+    `by_code` has the errors of each code, with those of requests that had no caller yet.
     """
 
     requests: int = 0
@@ -378,6 +378,7 @@ class Metrics(Observer):
         registry.register(self)
         ProcessCollector(registry=registry)
         self._mask = mask
+        self._by_upstream: dict[str, tuple[int, int]] = {}
         self._of_mcp: McpMetrics | None = None
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
@@ -416,28 +417,19 @@ class Metrics(Observer):
 
     def totals(self) -> Totals:
         """Return the sums over all callers, models, upstreams and operations."""
-        by_upstream: dict[str, list[int]] = {}
         by_caller: dict[str, list[int]] = {}
         by_code: dict[str, int] = {}
         requests = errors = tokens_in = tokens_out = 0
         for one in self._by_labels.values():
-            caller, _, upstream, _ = one.labels
             ended, failed = sum(one.requests.values()), one.requests["error"]
             requests, errors = requests + ended, errors + failed
             tokens_in, tokens_out = tokens_in + one.input_tokens, tokens_out + one.output_tokens
-            of_caller = by_caller.setdefault(caller, [0, 0, 0])
+            of_caller = by_caller.setdefault(one.labels[0], [0, 0, 0])
             of_caller[0] += ended
             of_caller[1] += failed
             of_caller[2] += one.input_tokens + one.output_tokens
-            by_upstream.setdefault(upstream, [0, 0])[0] += ended
         for labels, count in self._errors.by_labels.items():
             by_code[labels[-2]] = by_code.get(labels[-2], 0) + int(count.value)
-            if labels[-1] == f"upstream:{labels[2]}":
-                by_upstream.setdefault(labels[2], [0, 0])[1] += int(count.value)
-        for (upstream, _), count in self._failovers.by_labels.items():
-            of_upstream = by_upstream.setdefault(upstream, [0, 0])
-            of_upstream[0] += int(count.value)
-            of_upstream[1] += int(count.value)
         return Totals(
             requests,
             errors,
@@ -445,7 +437,7 @@ class Metrics(Observer):
             tokens_out,
             self._first_token.counts(),
             self._duration.counts(),
-            {name: (ended, failed) for name, (ended, failed) in by_upstream.items()},
+            dict(self._by_upstream),
             {name: (ended, failed, tokens) for name, (ended, failed, tokens) in by_caller.items()},
             {code: (failed,) for code, failed in by_code.items()},
         )
@@ -475,10 +467,15 @@ class Metrics(Observer):
         series.attempts += attempt.requests
         if access.mcp_method and attempt.requests:
             self.of_mcp().count(access, attempt.upstream, exists=attempt.mcp_exists)
-        earlier = attempt.after
+        if not access.replay_of:
+            is_at_upstream = request.error is not None and request.error.hop == f"upstream:{attempt.upstream}"
+            self._count_at_upstream(attempt.upstream, is_at_upstream)
+        later, earlier = attempt, attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts += earlier.requests
-            earlier = earlier.after
+            if later.cause == "next_target" and not access.replay_of:
+                self._count_at_upstream(earlier.upstream, True)
+            later, earlier = earlier, earlier.after
         if access.empty_answer:
             self._empty_answers.add((attempt.upstream,))
         if usage is not None:
@@ -492,6 +489,10 @@ class Metrics(Observer):
             later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
             if later_tokens > 0 and outcome == "ok" and not request.is_synthesized:
                 series.per_token.observe((request.duration_s - first_byte_s) / later_tokens)
+
+    def _count_at_upstream(self, upstream: str, failed: bool) -> None:
+        of_upstream = self._by_upstream.get(upstream, (0, 0))
+        self._by_upstream[upstream] = (of_upstream[0] + 1, of_upstream[1] + failed)
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         before = attempt.after

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.errors import UpstreamClosed
 from gatepass.observability.metrics import DURATION_S, Histogram, Metrics, Totals
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merged, quantile, series
@@ -31,6 +32,19 @@ def test_a_request_is_in_the_slice_in_which_it_ended():
     assert [(one.number, one.traffic.requests, one.traffic.errors) for one in slices] == [(100, 2, 1), (101, 1, 0)]
     assert slices[0].traffic.by_upstream == {"up": (2, 0)}
     assert slices[0].traffic.by_caller["app"] == (2, 1, 0)
+
+
+def test_a_replay_does_not_count_at_an_upstream():
+    """Ten replays of a failed request made the page call the upstream failing."""
+    metrics = Metrics()
+    error = UpstreamClosed("closed", upstream="up")
+    for replay_of in ("", "captured", "captured"):
+        access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error", replay_of=replay_of)
+        first = AttemptRecord("one", "chat", "m", "first")
+        attempt = AttemptRecord("one", "chat", "m", "up", cause="next_target", after=first)
+        metrics.request_ended(RequestRecord(access, attempt, error, 0.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+    assert metrics.totals().by_upstream == {"up": (1, 1), "first": (1, 1)}
+    assert metrics.totals().requests == 3
 
 
 def test_only_15_minutes_are_kept():
