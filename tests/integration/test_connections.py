@@ -15,7 +15,9 @@ import trustme
 
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, gateway
+from tests.integration.issuer import minted
 from tests.integration.scripted import Fin, Hold, Move, Rst, Scripted, Send, Wait, head, reply, stream
+from tests.integration.transport.proxies import Tunnel
 from tests.waiting import until
 
 STREAMED = {**HELLO, "stream": True}
@@ -145,6 +147,39 @@ async def test_added_ca_is_trusted_for_its_own_hop_only(ca_file):
             answers = [await gp.ask({**HELLO, "model": name}).answer() for name in upstreams]
     assert [answer.status for answer in answers] == [200, 502]
     assert answers[1].error["code"] == "upstream_tls"
+
+
+async def test_the_default_network_carries_an_upstream_and_a_token_endpoint(ca_file, monkeypatch):
+    """The names below corp.example lead here. The default proxy is not used for those of `no_proxy`."""
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, *arguments: Any, **more: Any) -> Any:
+        return resolve("127.0.0.1" if str(host).endswith(".corp.example") else host, *arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    tunnel, hosts = Tunnel(), ("llm.corp.example", "sso.corp.example", "near.corp.example")
+    tls = secured(hosts)
+    async with (
+        tunnel.open() as proxy,
+        Scripted([GOOD], tls=tls) as far,
+        Scripted(minted(), tls=tls) as issuer,
+        Scripted([GOOD], tls=tls) as near,
+    ):
+        urls = [server.url.replace("127.0.0.1", host) for host, server in zip(hosts, (far, issuer, near), strict=True)]
+        network = {"ca_file": ca_file, "proxy": proxy, "no_proxy": ["near.corp.example"]}
+        login = {"type": "oauth2", "token_url": urls[1], "client_id": "me", "client_secret": "secret"}
+        upstreams = {"far": {"base_url": urls[0], "credential": "corp"}, "near": {"base_url": urls[2]}}
+        models = {name: {"upstream": name} for name in upstreams}
+        blocks: dict[str, Any] = {"credentials": {"corp": login}, "upstreams": upstreams, "models": models}
+        async with gateway(network=network, **blocks) as gp:
+            answers = [await gp.ask({**HELLO, "model": name}).answer() for name in upstreams]
+        assert [answer.status for answer in answers] == [200, 200], [answer.body for answer in answers]
+        async with gateway(**blocks) as gp:
+            assert (await gp.ask({**HELLO, "model": "near"}).answer()).error["code"] == "upstream_tls"
+    assert far.received[0].header("authorization") == "Bearer good-token-1"
+    connects = {f"CONNECT {url.removeprefix('https://')} HTTP/1.1" for url in urls[:2]}
+    assert {asked.partition("\r\n")[0] for asked in tunnel.asked} == connects
+    assert len(near.received) == 1
 
 
 async def test_a_certificate_for_another_name_is_refused(ca_file):
