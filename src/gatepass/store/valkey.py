@@ -34,6 +34,8 @@ from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 CONNECTIONS = 4
 CLOSING_S = 5.0
 REPLY_BYTES = 4 * 1024 * 1024
+VALUE_BYTES = 128
+"""How much of REPLY_BYTES each value takes in addition, because an empty one also needs memory."""
 REPLY_DEPTH = 2
 """The reply to TIME is an array of two values, and no command of gatepass has a deeper one."""
 REASON_CHARS = 4096
@@ -63,7 +65,9 @@ class ValkeyStore:
     def __init__(self, settings: StoreSettings, clock: Clock) -> None:
         self._prefix = settings.key_prefix
         self._clock = clock
-        self._pool = ConnectionPool(_TlsConnection if settings.tls else Connection, **_connection_settings(settings))
+        self._pool = ConnectionPool(
+            _TlsConnection if settings.tls else _BoundedConnection, **_connection_settings(settings)
+        )
         self._client = Valkey(connection_pool=self._pool)
         self._free = asyncio.Semaphore(CONNECTIONS)
 
@@ -144,17 +148,18 @@ def _reason(error: Exception) -> str:
 
 
 class _BoundedParser(_AsyncRESP2Parser):
-    """Refuses a reply that is deeper than REPLY_DEPTH or larger than REPLY_BYTES before it is read."""
+    """Refuses a reply that is deeper than REPLY_DEPTH before it is read, and more than REPLY_BYTES for one request."""
 
     _depth = 0
-    _left_bytes = 0
+    left_bytes = 0
 
     async def read_response(self, disable_decoding: bool = False) -> Any:
-        self._depth, self._left_bytes = 0, REPLY_BYTES
+        self._depth = 0
         return await super().read_response(disable_decoding)
 
     async def _read_response(self, disable_decoding: bool = False) -> Any:
         self._depth += 1
+        self._take(VALUE_BYTES)
         if self._depth > REPLY_DEPTH:
             raise InvalidResponse("Protocol error: the server sent nested arrays")
         response = await super()._read_response(disable_decoding)
@@ -172,12 +177,20 @@ class _BoundedParser(_AsyncRESP2Parser):
         return value
 
     def _take(self, size_bytes: int) -> None:
-        self._left_bytes -= size_bytes
-        if self._left_bytes < 0:
+        self.left_bytes -= size_bytes
+        if self.left_bytes < 0:
             raise InvalidResponse(f"Protocol error: the server sent more than {REPLY_BYTES >> 20} MiB")
 
 
-class _TlsConnection(Connection):
+class _BoundedConnection(Connection):
+    _parser: _BoundedParser
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        self._parser.left_bytes = REPLY_BYTES  # for all commands of a pipeline together
+        await super().send_packed_command(command, check_health)
+
+
+class _TlsConnection(_BoundedConnection):
     """A TLS connection with gatepass's context: by default the client does not check the host name."""
 
     def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:

@@ -16,7 +16,13 @@ OK = b"+OK\r\n"
 NIL = b"$-1\r\n"
 
 
-ODD = {"nested": b"*1\r\n" * 200_000, "huge": b"$67108864\r\n" + bytes(5 << 20), "bare": b":1\r\n"}
+ODD = {
+    "nested": b"*1\r\n" * 200_000,
+    "huge": b"$67108864\r\n" + bytes(5 << 20),
+    "empty": b"*200000\r\n" + b"*0\r\n" * 200_000,
+    "many": b"$3000000\r\n" + bytes(3_000_000) + b"\r\n",
+    "bare": b":1\r\n",
+}
 """Replies that no command of gatepass has."""
 
 

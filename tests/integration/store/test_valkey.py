@@ -123,6 +123,8 @@ async def test_unreadable_store_password_makes_the_store_unavailable():
         ("gibberish", "Protocol"),
         ("nested", "nested arrays"),
         ("huge", "4 MiB"),
+        ("empty", "4 MiB"),
+        ("many", "4 MiB"),
         ("bare", ""),
         ("mute", "0.5 s"),
     ],
@@ -131,7 +133,7 @@ async def test_failing_server_makes_the_store_unavailable_until_it_recovers(mood
     async with responding() as responder, opened(settings(responder, timeout_s=0.5)) as (store,):
         await store.put("value/one", b"x", 60.0)
         responder.mood = mood
-        assert words.lower() in (await unavailable(store.get(["value/one"]))).lower()
+        assert words.lower() in (await unavailable(store.get(["value/one", "value/two"]))).lower()
         responder.mood = "well"
         assert await until_async(lambda: read(store, "value/one"), REST_S + 5) == b"x"
 
