@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.cli.init import WORK_FOLDER, compose_lines
+from gatepass.cli.init import IMAGE_USER, WORK_FOLDER, compose_lines
 from gatepass.config.block import MIB
 from gatepass.config.container import Container
 from gatepass.config.credential.base import HttpReply
@@ -298,8 +299,13 @@ def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypa
     kept = ("restart", "stop_grace_period", "read_only", "cap_drop", "security_opt", "mem_limit")
     assert {name: running[name] for name in kept} == {name: model[name] for name in kept}
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 1000)
     printed = YAML(typ="safe").load("\n".join(compose_lines(tmp_path / "gatepass.yaml", (), None)))
-    assert {name: running[name] for name in printed} == {**printed, "user": "1000:1000"}
+    assert {name: running[name] for name in printed} == printed
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not any("user" in line for line in compose_lines(tmp_path / "gatepass.yaml", (), None))
+    assert f"USER {IMAGE_USER}:" in IMAGE_FACTS
     limits = {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **running["environment"]}
     held = container(running["mem_limit"])
     assert_fits(load(None, limits, container=held).config.limits, held.memory_bytes)

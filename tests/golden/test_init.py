@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import jwt
@@ -16,7 +17,6 @@ from tests.integration.test_init import SECRET, servers
 
 ENDING = jwt.encode({"exp": 4_102_444_800}, "0" * 32, "HS256")
 HIDDEN = {
-    rf'"{os.geteuid()}:{os.getegid()}"': '"UID:GID"',
     r"gp-[\w-]+": "gp-…",
     r"sha256:\w{64}": "sha256:…",
     r"127\.0\.0\.1:\d+": "127.0.0.1:PORT",
@@ -33,7 +33,8 @@ def hidden(text: str, folder: Path) -> str:
     return text
 
 
-async def test_init_prints_and_writes_what_is_recorded(tmp_path, monkeypatch):
+async def test_init_prints_and_writes_what_is_recorded(tmp_path, monkeypatch, request):
+    request.addfinalizer(partial(os.umask, os.umask(0o022)))  # it decides who may read the files
     shown = {}
     async with servers() as url:
         cases = {
@@ -41,6 +42,7 @@ async def test_init_prints_and_writes_what_is_recorded(tmp_path, monkeypatch):
             "OAuth 2.0, in the image": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow"),
             "another source": ("other", "my", ""),
             "a key that ends": ("key", ENDING, "n", "my", ""),
+            "OAuth 2.0, as root": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow", ""),
         }
         for number, (name, answers) in enumerate(cases.items()):
             folder = tmp_path / str(number)
@@ -49,6 +51,9 @@ async def test_init_prints_and_writes_what_is_recorded(tmp_path, monkeypatch):
             monkeypatch.delenv("GATEPASS_HOST", raising=False)
             if "image" in name:
                 monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
+            user = 0 if "root" in name else 1000
+            monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+            monkeypatch.setattr(os, "getegid", lambda: 1000)
             typed = "".join(f"{line}\n" for line in (f"{url}/v1", *answers))
             result = await asyncio.to_thread(CliRunner().invoke, main, ["init"], typed)
             assert result.exit_code == 0, result.output

@@ -384,13 +384,15 @@ async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_pat
     before.mkdir()
     monkeypatch.chdir(before)
     monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 100)
     async with servers() as url:
         typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow")
         result = await run(before, answers=typed)
         assert result.exit_code == 0, result.output
         assert f"Wrote {before}/gatepass.yaml and secrets/llm." in result.output
         assert mounted(result) == {
-            "user": f"{os.geteuid()}:{os.getegid()}",
+            "user": "1000:100",
             "working_dir": "/work",
             "volumes": [".:/work:ro"],
         }
@@ -402,7 +404,8 @@ async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_pat
         assert await failures(after) == []
 
 
-async def test_the_lines_of_compose_name_what_is_outside_the_folder(tmp_path, monkeypatch):
+async def test_root_gets_lines_for_files_outside_the_folder_and_a_chown_for_closed_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     for name in ("etc", "home"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "home")
@@ -416,8 +419,9 @@ async def test_the_lines_of_compose_name_what_is_outside_the_folder(tmp_path, mo
         there = await run(tmp_path / "etc", *options, "--secret-env", "CORP_SECRET")
     assert (here.exit_code, there.exit_code) == (0, 0), (here.output, there.output)
     assert mounted(here)["volumes"] == [".:/work:ro", f"{key}:{key}:ro"]
+    assert f"`chown 65532 gatepass.yaml {key}`" in here.output  # with the umask of conftest.py
+    assert f"`chown 65532 {tmp_path}/etc/gatepass.yaml`" in there.output
     assert mounted(there) == {
-        "user": f"{os.geteuid()}:{os.getegid()}",
         "volumes": [f"{tmp_path}/etc:{tmp_path}/etc:ro"],
         "environment": [f"GATEPASS_CONFIG={tmp_path}/etc/gatepass.yaml", "CORP_SECRET"],
     }

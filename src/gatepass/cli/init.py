@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import re
+import shlex
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -617,6 +619,11 @@ def init(
     outside = [secret_file or "", setup.answers.get("ca_file", ""), rotated and str(Path(rotated).parent)]
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
     click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
+    secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
+    if os.geteuid() == 0 and (closed := _closed_to_others(path.parent, path, *secrets)):
+        click.echo(
+            f"\nThe image runs as user {IMAGE_USER}. Run `chown {IMAGE_USER} {closed}` so that it can read them."
+        )
     click.echo("\nClients in the network of this service use http://gatepass:8080/v1.")
     if setup.answers["auth"] == "other":
         recipes = documentation("docs/tokens.md")
@@ -629,8 +636,14 @@ WORK_FOLDER = "/work"
 """Where a container has the folder of the configuration."""
 
 
+IMAGE_USER = 65532
+"""The user of the image."""
+
+
 def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> list[str]:
     """Return the lines of a service with which it reads the file `path` and `others`, as the user who wrote them.
+
+    For root, the user of the image remains.
 
     The folder is mounted, not the file: a mounted file stays the old one when it is replaced. `others` may be folders.
     """
@@ -642,11 +655,17 @@ def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> 
     variables = [] if path.name == DEFAULT_FILE and is_here else [f"GATEPASS_CONFIG={path.name if is_here else path}"]
     variables += [secret_env] if secret_env else []
     return [
-        f'user: "{os.geteuid()}:{os.getegid()}"',
+        *([f'user: "{os.geteuid()}:{os.getegid()}"'] if os.geteuid() else []),
         *([f"working_dir: {WORK_FOLDER}"] if is_here else []),
         f"volumes: {json.dumps(mounts)}",
         *([f"environment: {json.dumps(variables)}"] if variables else []),
     ]
+
+
+def _closed_to_others(folder: Path, *paths: str | Path) -> str:
+    """Return those of `paths` that other users may not read, as arguments of a shell command."""
+    found = [name for path in paths if path and os.path.exists(name := path_in_file(path, folder))]
+    return shlex.join(name for name in found if not os.stat(name).st_mode & stat.S_IROTH)
 
 
 def _check_writable(path: Path) -> None:
