@@ -158,7 +158,7 @@ export const ERRORS = {
     "action": "检查 `base_url` 是否为 OpenAI API，以及 `dialect` 是否合适。"
   },
   "upstream_html": {
-    "text": "上游返回了网页而不是回答，多数情况下是登录页。凭据没有到达 API。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
+    "text": "上游返回了网页而不是回答，多数情况下是登录页。凭据没有到达 API，因此 gatepass 会更换一次令牌。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
     "action": "检查 `credential` 和 `base_url`。"
   },
   "upstream_empty": {
