@@ -195,7 +195,7 @@ class SearchedRule:
     changes: tuple[Change, ...]
     effect: str
     is_for_streams: bool = True
-    _pattern: re.Pattern[bytes] = field(init=False)
+    _pattern: re.Pattern[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._pattern = any_of(*self.words)
