@@ -93,7 +93,7 @@ PARSED = {
     ("docs/getting_started.md", "sh"): "installs, or asks on a terminal; test_getting_started.py runs the other lines",
     ("docs/getting_started.md", "text"): "needs the servers of a company",
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
-    ("docs/mcp.md", "yaml json toml sh text"): "parts of configurations, of gatepass and of MCP clients",
+    ("docs/mcp.md", "yaml json toml sh text console"): "parts of configurations, of gatepass and of MCP clients",
     ("docs/mcp.md", "python"): "imports mcp, which gatepass does not require",
     ("docs/model_list.md", "sh"): "needs a running gatepass",
     ("docs/guides/replace_a_forwarder.md", "python"): "imports Flask and requests, which gatepass does not require",

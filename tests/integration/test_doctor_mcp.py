@@ -166,6 +166,10 @@ KEYS = (
     {"name": "agent", "mcp": {"tools": {"tools": ["find", "red", "re*"], "prompts": ["say", "greet*", "f*"]}}},
     {"name": "all"},
     {"name": "chats", "models": ["gpt-*"]},
+    {"name": "codex", "operations": ["POST responses"]},
+    {"name": "codex", "operations": ["POST responses"]},
+    {"name": "coder", "operations": ["POST responses"]},
+    {"name": "elsewhere", "mcp": ["other"]},
     {"name": "screen", "role": "viewer"},
 )
 
@@ -182,6 +186,14 @@ async def test_the_keys_that_may_use_the_server_are_named_and_names_that_match_n
     assert found[2:] == [
         "ok tools: lists 2 tools: find, read",
         "ok keys: may be used by agent (limited), all",
+        (
+            "???? keys: may not be used by chats, because it has `models` and no `mcp` Add `mcp: [tools]` to a key that"
+            " needs it."
+        ),
+        (
+            "???? keys: may not be used by codex, coder, because it has `operations` and no `mcp` Add `mcp: [tools]` to"
+            " a key that needs it."
+        ),
         (
             "???? keys: access.keys[0].mcp.tools.tools: the server lists no red; did you mean read? Correct the list of"
             " agent."
@@ -208,7 +220,8 @@ async def test_names_are_not_compared_with_a_part_of_a_list():
 
 async def test_a_server_that_no_key_may_use_is_told():
     found, _ = await steps_of(stateless, [{"name": "chats", "models": ["gpt-*"]}])
-    assert found[-1] == "???? keys: no key may use the server Add tools to access.keys[].mcp of a key."
+    assert found[-2] == "???? keys: no key may use the server Add tools to access.keys[].mcp of a key."
+    assert found[-1].startswith("???? keys: may not be used by chats, because it has `models` and no `mcp`")
 
 
 async def test_a_server_that_wants_no_token_proves_nothing_about_it():
@@ -227,3 +240,7 @@ def test_the_settings_of_clients_name_the_url():
     text = settings_of("tools", "http://127.0.0.1:8080/gp")
     assert text.count("http://127.0.0.1:8080/gp/mcp/tools") == 3
     assert json.dumps("http://127.0.0.1:8080/gp/mcp/tools") in text
+    assert 'claude -p "…" --allowedTools mcp__tools\n' in text
+    assert 'default_tools_approval_mode = "approve"\n' in text
+    assert 'bearer_token_env_var = "LLM_API_KEY"\n' in text
+    assert "KEY" not in text.replace("LLM_API_KEY", "")

@@ -25,7 +25,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
-from gatepass.mcp.access import Kind, McpAllowed, allowed_of
+from gatepass.mcp.access import Kind, McpAllowed, allowed_of, refusal_of
 from gatepass.mcp.errors import name_settings
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
@@ -48,13 +48,19 @@ SESSION = b"mcp-session-id"
 SETTINGS = """\
 An MCP client sets, for the server {name}:
   URL     {url}
-  header  Authorization: Bearer KEY, with a key of access.keys that may use the server
+  header  Authorization: Bearer gp-…, with a key of access.keys that may use the server
 
-Claude Code:  claude mcp add --transport http {name} {url} --header "Authorization: Bearer KEY"
-Codex, in ~/.codex/config.toml:
-  [mcp_servers.{name}]
+Claude Code and Codex, with the key in the variable LLM_API_KEY:
+  claude mcp add --transport http {name} {url} --header "Authorization: Bearer $LLM_API_KEY"
+  claude mcp list
+  claude -p "…" --allowedTools mcp__{name}
+
+  [mcp_servers.{name}]    # in ~/.codex/config.toml
   url = "{url}"
-  bearer_token_env_var = "KEY"
+  bearer_token_env_var = "LLM_API_KEY"
+  default_tools_approval_mode = "approve"
+
+Without the option and the last line, `claude -p` and `codex exec` refuse each tool.
 """
 
 
@@ -216,7 +222,7 @@ def _lists(state: AppState, upstream: Upstream) -> Iterator[tuple[int, McpAllowe
 
 
 def _keys(state: AppState, upstream: Upstream, offered: Mapping[Kind, list[str]]) -> Iterator[Step]:
-    """Yield which keys may use the server, and their names of tools and prompts that it does not offer."""
+    """Yield which keys may use the server, which may not without saying so, and listed names that it does not offer."""
     hop, server, keys = hop_of(upstream), upstream.name.removeprefix(MCP_UPSTREAM), state.config.access.keys
     usable = list(_lists(state, upstream))
     if keys and not usable:
@@ -225,6 +231,13 @@ def _keys(state: AppState, upstream: Upstream, offered: Mapping[Kind, list[str]]
     elif keys:
         names = dict.fromkeys(keys[number].name + (" (limited)" if one.is_limited else "") for number, one in usable)
         yield Step(hop, "keys", StepOutcome.WORKS, f"may be used by {', '.join(names)}", proves=False)
+    closed = dict[str, dict[str, None]]()
+    for key in keys:
+        if key.mcp is None and key.role != "viewer" and allowed_of(key, server) is None:
+            closed.setdefault(refusal_of(key), {})[key.name] = None
+    for reason, names in closed.items():
+        why = f"may not be used by {', '.join(names)}, {reason}"
+        yield Step(hop, "keys", StepOutcome.UNPROVEN, why, f"Add `mcp: [{server}]` to a key that needs it.")
     for number, allowed in usable:
         for kind, known in offered.items():
             globs = (allowed.tools if kind == "tools" else allowed.prompts) or ()

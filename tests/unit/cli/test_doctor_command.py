@@ -292,7 +292,7 @@ def test_an_mcp_server_is_tested_alone(doctor, found, options):
 def test_the_settings_of_mcp_clients_follow_a_server_that_did_not_fail(doctor, found):
     text = FILE + "mcp: {tools: {url: 'http://127.0.0.1:9/mcp'}}\n"
     found.findings = [WORKING]
-    assert 'bearer_token_env_var = "KEY"' in doctor("--mcp", "tools", text=text).stdout
+    assert 'bearer_token_env_var = "LLM_API_KEY"' in doctor("--mcp", "tools", text=text).stdout
     found.findings = [WORKING, Step("upstream:mcp/tools", "mcp", StepOutcome.FAILS, "no MCP")]
     failed = doctor("--mcp", "tools", text=text)
     assert failed.exit_code == 1
