@@ -565,7 +565,9 @@ def summary_line(summary: Story, width: int | None = LIST_WIDTH) -> str:
         tries = f"{summary['attempts']} tries" if summary["attempts"] > 1 else ""
         gone = "client gone" if outcome == "client_gone" else ""
         end = " ".join(filter(None, (summary["upstream"] or "", gone, tries, ",".join(summary["adapted"]))))
-    cells = (f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked_for(summary), _short(summary), end)
+    server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
+    asked = asked_for(summary) or (f"mcp/{server}" if server else "")
+    cells = (f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, _short(summary), end)
     line = list_line(cells, width)
     colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
     return coloured(line, colour or "cyan") if colour or state == "running" else line

@@ -480,6 +480,7 @@ SUMMARY: dict[str, Any] = {
     "state": "ended",
     "arrived_at": ARRIVED,
     "ended": 7.5,
+    "path": "/v1/chat/completions",
     "operation": "chat",
     "caller": "ragflow",
     "model": "gpt-4o",
@@ -526,6 +527,12 @@ def test_a_message_to_an_mcp_server_is_named_by_its_method_and_tool():
     assert shown[1] == "POST /mcp/search, mcp tools/call fi�nd, stream"
     without = {**SUMMARY, **message, "mcp_method": "tools/list", "mcp_tool": ""}
     assert " ragflow    tools/list  " in summary_line(without)
+
+
+@pytest.mark.parametrize("path", ["/mcp/search", "/llm/mcp/search", "/v1/mcp/search"])
+def test_a_request_without_a_message_names_the_mcp_server_of_its_path(path: str):
+    request = {"operation": "mcp", "model": "", "mcp_method": "", "mcp_tool": "", "caller": "", "path": path}
+    assert " mcp/search  " in click.unstyle(summary_line({**SUMMARY, **request, **ERROR}))
 
 
 def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch: pytest.MonkeyPatch):
