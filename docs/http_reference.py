@@ -56,7 +56,10 @@ OWN_PAGES: Mapping[str, tuple[str, str]] = {
         READER,
     ),
     "/": (
-        "The version and the base URL, in a browser. A request that does not accept `text/html` is 404 `unknown_path`.",
+        (
+            "The version and the base URL, in a browser. `HEAD /` is 200 for every client. A GET that does not accept"
+            " `text/html` is 404 `unknown_path`."
+        ),
         "none; without `access.keys` from this machine only",
     ),
 }

@@ -92,7 +92,7 @@ class HomeRoute(PageRoute):
     """The route of a page for browsers."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] != "http" or not is_browser(scope["method"], scope["headers"]):
+        if scope["type"] != "http" or not asks_for_home(scope["method"], scope["headers"]):
             return Match.NONE, {}
         return super().matches(scope)
 
@@ -107,7 +107,7 @@ class Page:
     own: Callable[[AppState], Awaitable[bytes]] | None = None
     """Returns what one process contributes. `PageRequest.parts` collects it from all workers."""
     is_home: bool = False
-    """A page for browsers only. The operation table serves every other request of its path."""
+    """A page for browsers and HEAD. The operation table serves every other request of its path."""
 
 
 class PageRequest:
@@ -224,14 +224,19 @@ def paths_of(page: Page, base_path: str) -> list[str]:
 
 
 def page_paths(base_path: str, *, is_home: bool) -> frozenset[str]:
-    """Return the paths of the pages that are for browsers only (`is_home`), or of all others."""
+    """Return the paths of the home page (`is_home`), or of all other pages."""
     return frozenset(path for page in PAGES if page.is_home is is_home for path in paths_of(page, base_path))
 
 
-def is_browser(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether a browser's address bar or link may have sent the request: it accepts HTML."""
+def asks_for_home(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether a request of a home path is for its page: from a browser, which accepts HTML, or a HEAD.
+
+    Claude Code sends a HEAD at each start, to open a connection.
+    """
     # clients of the API send `*/*` or JSON types
-    return method in ("GET", "HEAD") and any(name == b"accept" and b"text/html" in value for name, value in headers)
+    return method == "HEAD" or (
+        method == "GET" and any(name == b"accept" and b"text/html" in value for name, value in headers)
+    )
 
 
 def page_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:

@@ -51,7 +51,7 @@ from gatepass.server.listening import (
     ignore_new_connections,
     url_of,
 )
-from gatepass.server.pages import OPERATOR, is_browser, own_part, page_paths, page_routes
+from gatepass.server.pages import OPERATOR, asks_for_home, own_part, page_paths, page_routes
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
@@ -120,7 +120,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     ids = RequestIds()
 
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
-        if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
+        if cycle.path in pages or (cycle.path in home and asks_for_home(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
         if ui and (cycle.path in ui or cycle.path.startswith(below_ui)):
             is_chat = cycle.path.endswith(PLAYGROUND)
