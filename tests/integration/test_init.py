@@ -253,6 +253,15 @@ async def test_agent_hosts_get_their_own_lines(tmp_path):
     assert "any OpenAI client" not in result.output
 
 
+async def test_every_printed_url_has_the_port(tmp_path):
+    async with servers() as url:
+        result = await run(tmp_path, "--port", "9090", answers=(f"{url}/v1", "key", SECRET, "codex,dify", ""))
+    assert result.exit_code == 0, result.output
+    assert "8080" not in result.output
+    assert result.output.count(":9090/") == 4
+    assert "port: 9090}" in (tmp_path / "gatepass.yaml").read_text(encoding="utf-8")
+
+
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):
     monkeypatch.setenv("CORP_SECRET", SECRET)
     async with servers() as url:

@@ -196,7 +196,8 @@ def render(
     ]
     if keys:
         # the trial configurations have no keys, and without keys only loopback is valid
-        lines += yaml_lines({"server": {"host": answers.get("listen") or "127.0.0.1", "port": 8080}})
+        server = {"host": answers.get("listen") or "127.0.0.1", "port": int(answers.get("port", 8080))}
+        lines += yaml_lines({"server": server})
     if network:
         lines += ["# For all servers that gatepass calls, and the token endpoint.", *yaml_lines({"network": network})]
     if answers["auth"] == "other":
@@ -289,8 +290,7 @@ def fault_of(name: str, answer: str) -> str:
             try:
                 ip_address(answer)
             except ValueError:
-                hint = "For another port edit server.port in the file"
-                return f"is not an IP address or a host name without a port. {hint}"
+                return "is not an IP address or a host name without a port. --port sets the port"
     return ""
 
 
@@ -546,6 +546,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.option("--output", default="gatepass.yaml", show_default=True, help="The file to write.")
 @_options
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port to listen on, for the clients."
+)
 @click.option("--secret-file", help="File with the secret or key. gatepass reads it again when it changes.")
 @click.option("--secret-env", help="Environment variable with the secret or key.")
 @click.option("--allow-plain-http", is_flag=True, help="Allow plain HTTP to other machines. Others can read the token.")
@@ -553,6 +556,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def init(
     output: str,
+    port: int,
     secret_file: str | None,
     secret_env: str | None,
     *,
@@ -577,7 +581,7 @@ def init(
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
     _check_writable(path)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the answers
-    answers = {name: value for name, value in given.items() if value is not None}
+    answers = {name: value for name, value in given.items() if value is not None} | {"port": str(port)}
     if allow_plain_http:
         answers["allow_plain_http"] = "true"
     if host := os.environ.get(HOST_VARIABLE):
@@ -598,7 +602,7 @@ def init(
     keys = _keys(setup.answers["clients"])
     secret_path = _write(path, setup, [key for key, _ in keys])
 
-    url, model = f"http://{reachable_host(setup.answers['listen'])}:8080", setup.chat_model
+    url, model = f"http://{reachable_host(setup.answers['listen'])}:{port}", setup.chat_model
     written = " and ".join([output, *([secret_path] if secret_path else [])])
     click.echo(f"\nWrote {written}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
@@ -624,7 +628,7 @@ def init(
         click.echo(
             f"\nThe image runs as user {IMAGE_USER}. Run `chown {IMAGE_USER} {closed}` so that it can read them."
         )
-    click.echo("\nClients in the network of this service use http://gatepass:8080/v1.")
+    click.echo(f"\nClients in the network of this service use http://gatepass:{port}/v1.")
     if setup.answers["auth"] == "other":
         recipes = documentation("docs/tokens.md")
         click.echo(f"First write the credential {UPSTREAM!r} into {output}. {recipes} has the recipes.")
