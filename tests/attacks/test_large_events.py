@@ -154,6 +154,8 @@ def passes_unchanged(large: Large, cuts: list[int]) -> bool:
     is_passed = all(one in found[0] for one in events) and bool(events) == (UNCHECKED in found[3].adapted)
     # large arguments that are an object are refused, also in an event that is not complete
     is_same = found[1:3] == expected[1:3] or bool(events) or "tool arguments as a JSON object" in found[1]
+    # a large event without its blank line is not read
+    is_same = is_same or (not large.is_closed and "before the answer was complete" in found[1])
     return is_same and (is_passed or not large.is_closed or found[1] != "None")
 
 
@@ -172,7 +174,7 @@ def test_large_event_is_relayed_unchanged(attack: Attack, large: Large, cuts: li
 
 
 def test_a_large_event_that_is_repaired_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EventStream, "_validate_large", EventStream._validate_run)
+    monkeypatch.setattr(EventStream, "_validate_large", lambda stream, block, *_: stream._validate_run(block))
     assert not passes_unchanged(Large(("a",), "without index", 3000), [])
 
 
@@ -289,7 +291,7 @@ def test_an_error_event_need_not_be_json(attack: Attack, place: str, size_bytes:
 
 
 def turned(raw: bytes, profile: str) -> tuple[float, str, int]:
-    """The longest turn of a stream, its failure, and the bytes that it relays."""
+    """The longest turn of a stream with its end, its failure, and the bytes that it relays."""
     stream, longest_s, out_bytes = new_stream(profile), 0.0, 0
     for at in range(0, len(raw), 64 * 1024):
         piece = raw[at : at + 64 * 1024]
@@ -298,7 +300,9 @@ def turned(raw: bytes, profile: str) -> tuple[float, str, int]:
             out_bytes += len(stream.feed(piece))
             longest_s = max(longest_s, time.thread_time() - began_s)
             piece = b""
-    return longest_s, str(stream.failure), out_bytes
+    began_s = time.thread_time()
+    out_bytes += len(stream.finish())
+    return max(longest_s, time.thread_time() - began_s), str(stream.failure), out_bytes
 
 
 SIZE_BYTES = LIMIT_BYTES - 64 * 1024
@@ -340,6 +344,23 @@ def test_the_largest_event_passes_or_is_refused_before_it_is_read(attack: Attack
         took_s, failure, out_bytes = turned(raw, "open_webui")
     attack.loop_s = max(attack.loop_s, took_s)
     attack.check((failure == "None") == passes and (out_bytes >= size_bytes) == passes, (unit, failure, out_bytes))
+
+
+@pytest.mark.attack("events: large, a turn")
+@pytest.mark.parametrize("framing", ["", "id", "comment", "two lines"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_no_iteration_of_the_largest_event_of_several_lines_takes_long(
+    attack: Attack, framing: str, end: bytes, is_closed: bool
+) -> None:
+    attack.cases += 1
+    units = (Limits().event_bytes - 64 * 1024) // 64
+    raw = Large(("A" * 64,), "content", units, framing, end, is_closed).raw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
+        took_s, failure, out_bytes = turned(raw, "open_webui")
+    attack.loop_s = max(attack.loop_s, took_s)
+    attack.check((failure == "None") == is_closed == (out_bytes >= units * 64), (framing, failure, out_bytes))
 
 
 STRUCTURES = ["[]", "{}", "1", "1e300", '""', '"ab"', '{"a":1}', "[" * 60 + "]" * 60, '"%s"' % ("x" * 60), " "]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,8 +67,8 @@ def first_events_within(run: bytes, most_bytes: int) -> int:
     return end + 1 if end and run[end - 1 : end + 1] == b"\r\n" else end
 
 
-def first_event(run: bytes) -> int:
-    """Return the size in bytes of the first event of `run`."""
+def _lines(run: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield where each line of `run` begins and ends, and where the next one begins."""
     at, lf, cr, size = 0, -1, -1, len(run)  # single bytes are found at memory speed
     while at < size:
         if lf < at:
@@ -77,10 +77,41 @@ def first_event(run: bytes) -> int:
             cr = run.find(b"\r", at) % (size + 1)
         end = min(lf, cr)
         after = end + 2 if run[end : end + 2] == b"\r\n" else end + 1
-        if end == at:
-            return after
+        yield at, end, after
         at = after
-    return size
+
+
+def first_event(run: bytes) -> int:
+    """Return the size in bytes of the first event of `run`."""
+    return next((after for at, end, after in _lines(run) if at == end), len(run))
+
+
+_DATA = re.compile(rb"data:[ \t]*+")
+
+
+def split_large(run: bytes) -> tuple[bytes, memoryview, Event]:
+    """Return the first event of `run`, its data without leading blanks, and the event without its data.
+
+    It has more than LARGE_EVENT_BYTES, and is not copied without need. Raises ValueError for one with more than
+    MOST_LINES lines, without data, with more than LARGE_EVENT_BYTES in its other lines, or whose outline takes long.
+    """
+    block, view, values, others = run, memoryview(run), list[memoryview](), bytearray()
+    for count, (at, end, after) in enumerate(_lines(run)):
+        if at == end:
+            block = run[:after]
+            break
+        if (found := _DATA.match(run, at)) is not None:
+            values.append(view[found.end() : end])
+        else:
+            others += view[at:after]
+        if count >= MOST_LINES or len(others) > LARGE_EVENT_BYTES:
+            raise ValueError("too many lines")
+    if not values:
+        raise ValueError("no data")
+    data = values[0] if len(values) == 1 else memoryview(b"\n".join(values).lstrip())
+    if is_beyond_outline(data):
+        raise ValueError("too many values")
+    return block, data, parse_event(bytes(others))
 
 
 LARGE_EVENT_BYTES = 1024 * 1024
@@ -345,10 +376,12 @@ def is_beyond_outline(data: memoryview) -> bool:
 def outline(data: memoryview) -> Any:
     """Parse the JSON `data` of a large event without its large values. Raises ValueError as `read_json` does.
 
-    `data` is not `is_beyond_outline`. Large values are only passed over, so they may not be UTF-8.
+    `data` comes from `split_large`. Large values are only passed over, so they may not be UTF-8.
     """
+    if bytes(data[:1]) not in (b"{", b"["):
+        raise ValueError("neither an object nor a list")
     try:
-        return _outline(data, OUTLINED_LEVELS) if bytes(data[:1]) in (b"{", b"[") else read_json(bytes(data))
+        return _outline(data, OUTLINED_LEVELS)
     except RecursionError:
         raise ValueError("nested too deep") from None
 

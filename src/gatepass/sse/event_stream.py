@@ -35,12 +35,12 @@ from gatepass.sse.event import (
     first_events,
     first_events_within,
     has_too_many_lines,
-    is_beyond_outline,
     is_json,
     outline,
     parse_event,
     single_line_data,
     split_events,
+    split_large,
 )
 from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import EventRepair
@@ -64,7 +64,6 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHE
 """
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
-_ONE_LINE = re.compile(rb"data:[ \t]*+(?=[{\[])")
 
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
@@ -115,6 +114,7 @@ class EventStream:
         "_idle_bytes",
         "_is_over",
         "_keep_original",
+        "_large",
         "_later_numbers",
         "_lines_left",
         "_match",
@@ -158,6 +158,7 @@ class EventStream:
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
         self.waiting = b""
+        self._large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = self._noted_events = 0
         self._progress = Progress() if progress is None else progress
@@ -236,10 +237,12 @@ class EventStream:
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
             if len(run) > LARGE_EVENT_BYTES:
+                if (large := self._large) is not None:
+                    self._large, self.waiting = None, run[len(large[0]) :]
+                    return self._validate_large(*large)
                 if not (end := first_events_within(run, LARGE_EVENT_BYTES)):
-                    end = first_event(run)
-                    self.waiting = run[end:]
-                    return self._validate_large(run[:end])
+                    self.waiting = run = self._without_mark(run)
+                    return self._prepare_large(run)
                 run, later = run[:end], run[end:]
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
@@ -311,13 +314,13 @@ class EventStream:
             self._adapted.append(name)
 
     def _validate_tail(self, tail: bytes) -> bytes:
-        """Validate the last event with the blank line it lacks; b"" if it is incomplete or a comment."""
+        """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
+        if len(tail) > LARGE_EVENT_BYTES:  # clients ignore it, and to read it here would occupy the loop for long
+            return b""
         # the framer waits for the LF that would make this CR a CRLF
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
         data = parse_event(block.removeprefix(BOM)).data or b""
-        if len(block) > LARGE_EVENT_BYTES:
-            return self._validate_large(block) if is_json(data) else b""
         if not (is_json(data) or data.strip() == b"[DONE]"):
             return b""
         last = self._validate_run(block if self._before is None else self._before.feed(block))
@@ -423,24 +426,19 @@ class EventStream:
         self.fail(failure)
         return last
 
-    def _validate_large(self, block: bytes) -> bytes:
-        """Validate the outline of a large event, which passes unchanged: no repair changes it."""
-        name, block = b"", self._without_mark(block)
-        end, found = len(block) - len(b"\r\n\r\n"), _ONE_LINE.match(block)
-        if found is not None and block.find(b"\n", 0, end) < 0 and block.find(b"\r", 0, end) < 0:
-            data = memoryview(block)[found.end() :]
-        elif has_too_many_lines(block):
+    def _prepare_large(self, run: bytes) -> bytes:
+        """Set `_large` to the large event that `run` begins with. One that takes long to read is a failure."""
+        try:
+            block, data, event = split_large(run)
+        except ValueError:
             self.fail(chunk.event_too_large(self._upstream))
-            return b""
         else:
-            event = parse_event(block)
-            if event.data is None:
-                return b"" if self._is_idle_too_long(block) else event.comments
-            data, name = memoryview(event.data.strip()), event.name
+            self._large = block, data, event.name
             self.has_ids = self.has_ids or bool(event.id)
-        if is_beyond_outline(data):
-            self.fail(chunk.event_too_large(self._upstream))
-            return b""
+        return b""
+
+    def _validate_large(self, block: bytes, data: memoryview, name: bytes) -> bytes:
+        """Validate the outline of a large event, which passes unchanged: no repair changes it."""
         try:
             payload = outline(data)
         except ValueError:
