@@ -8,7 +8,7 @@ import re
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trustme
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from gatepass.config.load import LoadedConfig, load
 from gatepass.config.upstream import RagflowConfig
 from gatepass.dialects.error_body import RAGFLOW_STATUS, ragflow_status
-from gatepass.dialects.ragflow import LIFTED
+from gatepass.dialects.ragflow import LIFTED, Paths, chat_url
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
@@ -135,6 +135,16 @@ async def test_one_gatepass_serves_assistants_to_clients_and_models_to_ragflow(t
     token, chat, assistant = answers
     assert sent.pop(token, "")
     assert sent == {chat: "Bearer the-token", assistant: "Bearer ragflow-0123456789"}
+
+
+@pytest.mark.parametrize("page", ["guides", "zh"])
+def test_each_path_of_the_table_is_the_one_that_gatepass_uses(page):
+    text = (Path(__file__).parents[2] / f"docs/{page}/ragflow_upstream.md").read_text()
+    rows = re.findall(r"^\| `(/\S+)`\W+`(/\S+)` \| `(\w+)`.*\|$", text, re.MULTILINE)
+    assert [row[-1] for row in rows] == list(get_args(Paths))
+    for *shown, paths in rows:
+        used = [chat_url("https://h/api/v1", name, paths).partition("/api/v1")[2] for name in ("ID", "agent:ID")]
+        assert [path.replace("…", "chat/completions") for path in shown] == used
 
 
 def test_every_setting_of_the_dialect_is_named():

@@ -135,6 +135,13 @@ async def test_a_list_of_parts_is_sent_as_one_text(version, model):
     assert "content=text" in answer.headers["x-gatepass-adapted"]
 
 
+@pytest.mark.parametrize("model", ["handbook", "desk"])
+async def test_an_old_version_with_the_current_paths_names_the_setting(model):
+    answer = await asked(Ragflow("v0.24.0"), chat(model=model), "current")
+    assert answer.status == 404
+    assert answer.error["message"].endswith("has other paths: set upstreams.rag.ragflow: {paths: old}.")
+
+
 async def test_image_is_refused_before_the_request_or_dropped_by_configuration():
     parts = [{"type": "text", "text": "What?"}, PICTURE]
     server = Ragflow()

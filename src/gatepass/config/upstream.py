@@ -125,7 +125,7 @@ NO_VERSION = (
 )
 NAMES_ASSISTANT = (
     "base_url names an assistant or an agent: end it after the host, and write the id as the name of a model,"
-    " `models: {{my-bot: {{upstream: …, name: {name}}}}}`"
+    " `models: {{my-bot: {{upstream: …, name: {name}}}}}`{paths}"
 )
 NOT_ITS_API = "base_url ends in /v1, where RAGFlow has no API: end it after the host, or in /api/v1"
 
@@ -145,7 +145,8 @@ class AzureConfig(Block):
 
 class RagflowConfig(Block):
     paths: Literal["current", "old"] = "current"
-    """`old` selects the paths of v0.20 to v0.24: `/chats_openai/…` and `/agents_openai/…`."""
+    """`old` selects the paths of v0.20 to v0.24, `/chats_openai/…` and `/agents_openai/…`. Versions up to v0.27 accept
+    them too."""
     images: Literal["refuse", "drop"] = "refuse"
     """RAGFlow ignores images: `refuse` returns a 400. `drop` leaves the images out and names that in
     `x-gatepass-adapted`.
@@ -160,7 +161,8 @@ def base_url_error(dialect: DialectName, base_url: str, azure: AzureConfig | Non
     if dialect == "azure" and _DEPLOYMENT.search(path) and not (azure and azure.is_classic):
         return NO_VERSION
     if dialect == "ragflow" and (found := _ASSISTANT.search(path)):
-        return NAMES_ASSISTANT.format(name="agent:ID" if "/agents" in found[0] else "ID")
+        old = ", and set `ragflow: {paths: old}`" if "s_openai" in found[0] else ""
+        return NAMES_ASSISTANT.format(name="agent:ID" if "/agents" in found[0] else "ID", paths=old)
     if dialect == "ragflow" and _OTHER_VERSION.search(path):
         return NOT_ITS_API
     return None

@@ -78,6 +78,11 @@ HINTS = (
         " or to agent:ID for an agent.",
     ),
     _hint(
+        r"^not found: \S*/api/v1/(openai|agents)/",
+        "RAGFlow before v0.25 has other paths: set upstreams.{upstream}.ragflow: {{paths: old}}.",
+        404,
+    ),
+    _hint(
         r"^`llm_id` .+ doesn't exist",
         "RAGFlow accepts no model name from a client: set upstreams.{upstream}.dialect: ragflow, which sends none.",
     ),

@@ -12,6 +12,7 @@ from gatepass.config.upstream import (
 )
 
 HOST = "https://h.example"
+OLD = ", and set `ragflow: {paths: old}`"
 CLASSIC = AzureConfig(api_version="2024-10-21")
 
 
@@ -52,19 +53,19 @@ def test_ragflow_is_found_at_its_host_and_its_api(path):
 
 
 @pytest.mark.parametrize(
-    ("path", "name"),
+    ("path", "name", "paths"),
     [
-        ("/api/v1/openai/2e3b", "ID"),
-        ("/api/v1/chats_openai/2e3b", "ID"),
-        ("/api/v1/chats_openai", "ID"),
-        ("/api/v1/agents_openai/77", "agent:ID"),
-        ("/api/v1/agents", "agent:ID"),
+        ("/api/v1/openai/2e3b", "ID", ""),
+        ("/api/v1/chats_openai/2e3b", "ID", OLD),
+        ("/api/v1/chats_openai", "ID", OLD),
+        ("/api/v1/agents_openai/77", "agent:ID", OLD),
+        ("/api/v1/agents", "agent:ID", ""),
     ],
 )
-def test_an_assistant_in_the_base_belongs_under_models(path, name):
+def test_an_assistant_in_the_base_belongs_under_models(path, name, paths):
     assert base_url_error("ragflow", HOST + path, None) == (
         "base_url names an assistant or an agent: end it after the host, and write the id as the name of a model,"
-        f" `models: {{my-bot: {{upstream: …, name: {name}}}}}`"
+        f" `models: {{my-bot: {{upstream: …, name: {name}}}}}`{paths}"
     )
 
 
