@@ -53,7 +53,7 @@ FROM_THE_API = {
     *("fresh", "stale", "expired", "none", "viewer", "admin", "caller", "learned", "failed", "tools", "prompts"),
     *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model"),
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
-    *("answers and accepts the token", "answers; no credential is configured"),
+    *("answers and accepts the token", "answers; no credential is configured", "call"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""
 FOCUSED = """(({activeElement: { localName, ariaLabel, textContent }, body, activeElement }) => activeElement === body

@@ -4,14 +4,14 @@ import { el } from "./dom.js";
 import { action as actionOf, meaning, t } from "./texts.js";
 
 export async function errorCode(page) {
-  const { code, status, text, action } = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);
+  const { code, kind, status, text, action } = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);
   page.title(code);
   page.main.append(...[
     el("p.back", {}, el("a", { href: "#/requests" }, t("Requests"))),
     el("h1", {}, el("code", {}, code)),
-    status && el("p.muted", {}, t("Status {status}", { status })),
-    el("div.prose", {}, meaning(code, text).split(/\n{2,}/).map(paragraph)),
-    action && el("p.advice", {}, inline(actionOf(code, action))),
+    el("p.muted", {}, t("Status {status}", { status: status ?? t("as the upstream's reply") })),
+    el("div.prose", {}, meaning(code, meaning(kind, text)).replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
+    action && el("p.advice", {}, inline(actionOf(code, actionOf(kind, action)))),
     el("p", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}` }, t("Requests with this error"))),
   ].filter(Boolean));
 }

@@ -24,7 +24,7 @@ export function duration(s) {
 export function span(s) {
   if (s === null || s === undefined) return NONE;
   const whole = Math.round(Math.max(0, s));
-  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const parts = [[86400, t("d")], [3600, t("h")], [60, t("min")], [1, t("s")]];
   const first = parts.findIndex(([size]) => whole >= size);
   if (first < 0) return "0 s";
   const [size, unit] = parts[first];

@@ -101,6 +101,7 @@ async function start(main, top, notice, said) {
     Promise.resolve(view.show(page)).catch(page.fail);
   }
 
+  write(document.querySelector(".skip"), t("Skip to the content"));
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the hash names the view
     main.focus();

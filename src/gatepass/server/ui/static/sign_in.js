@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { el, write } from "./dom.js";
-import { languageSwitch, t } from "./texts.js";
+import { languageSwitch, meaning, t } from "./texts.js";
 
 export function signIn(session, enter) {
   const key = el("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "why" });
@@ -19,7 +19,7 @@ export function signIn(session, enter) {
       key.value = "";
       button.disabled = false;
       why.className = "failed";
-      write(why, error.message);
+      write(why, meaning(error.code, error.message));
       key.focus();
     }
   };
