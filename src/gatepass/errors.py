@@ -692,10 +692,9 @@ class UpstreamErrorReply(UpstreamError):
 
     - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status.
       RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
-    - If the upstream does not know the model, set `models.NAME.name` to the upstream's name for it.
     - gatepass reads 64 KiB of an error. If its JSON is larger, the message states only that.
 
-    Action: Follow the upstream's message.
+    Action: Follow the upstream's message. If it does not know the model, set `models.NAME.name` to its name for it.
     """
 
     code = "upstream_error"
@@ -801,12 +800,21 @@ class ClientGone(Exception):
     """The client closed its connection, so the work for its request is cancelled."""
 
 
+_TIMEOUTS = frozenset(f"{UpstreamTimeout.code}_{phase}" for phase in ("connect", "first_byte", "idle", "total"))
+
+
 def kind_of(code: str, hop: str = "") -> type[GatepassError]:
-    """Return the class of an error. A code that gatepass does not define is an upstream's own."""
-    for kind in _kinds(GatepassError):
-        if kind.code == code or (kind is UpstreamTimeout and code.startswith("upstream_timeout_")):
+    """Return the class of an error. At an upstream, each code that gatepass has no error for is the upstream's own."""
+    for kind in _kinds(UpstreamError if hop.startswith("upstream:") else GatepassError):
+        if vars(kind).get("code") == code or (kind is UpstreamTimeout and code in _TIMEOUTS):
             return kind
-    return UpstreamErrorReply if hop.startswith("upstream:") else InternalError
+    return UpstreamErrorReply
+
+
+def stable_code(code: str, hop: str) -> str:
+    """Return a code of docs/reference/errors.md: a closed set, in which an upstream's own code is `upstream_error`."""
+    kind = kind_of(code, hop)
+    return kind.code if kind is UpstreamErrorReply else code
 
 
 def _kinds(base: type[GatepassError]) -> Iterator[type[GatepassError]]:

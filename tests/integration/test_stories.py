@@ -6,6 +6,9 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
+from gatepass.observability.story import matches
 from gatepass.server.inspection import told
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway
@@ -41,6 +44,31 @@ def story(gp: Gateway, name: str = "asked") -> dict[str, Any]:
 
 def attempts(shown: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(one[name] for name in names) for one in shown["attempts"]]
+
+
+OWN_CODES = {
+    "page": (reply(b"<html><title>Forbidden</title></html>", 403, content_type="text/html"), "upstream_html"),
+    "invented": (reply({"error": {"message": "no", "code": "content_policy"}}, 403), "upstream_error"),
+    "no code": (reply({"error": {"message": "no"}}, 403), "upstream_error"),
+    "of gatepass": (reply({"error": {"message": "no", "code": "model_not_found"}}, 404), "upstream_error"),
+    "like a timeout": (reply({"error": {"message": "no", "code": "upstream_timeout_42"}}, 404), "upstream_error"),
+    "of another gatepass": (reply({"error": {"message": "no", "code": "token_unavailable"}}, 503), "upstream_error"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_CODES)
+async def test_one_failure_has_one_code_in_the_response_the_story_and_the_attempt_and_one_label(name):
+    data, label = OWN_CODES[name]
+    async with Scripted([Send(data)]) as upstream, gateway(upstream=upstream.url) as gp:
+        code = (await gp.ask(headers=NAMED).answer()).error["code"]
+        shown = story(gp)
+        assert {**gp.state.metrics.totals().by_code} == {label: (1,)}
+    assert [shown["error"]["code"], shown["code"], shown["attempts"][0]["code"]] == [code] * 3
+    assert shown["error"]["kind"] == label
+    assert matches(shown, {"code": label})
+    assert shown["attempts"][0]["reached"]
+    if name == "of gatepass":
+        assert "models.NAME.name" in shown["error"]["action"]
 
 
 async def test_a_renewed_token_is_another_age_in_the_second_attempt():

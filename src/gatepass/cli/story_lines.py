@@ -29,7 +29,6 @@ SPARK_WIDTH = 72
 KIB = 1024
 ERROR_STATUS = 400
 UNCONNECTED = ("upstream_connect", "upstream_dns", "upstream_tls", "upstream_timeout_connect")
-NO_TOKEN = "token_unavailable"  # noqa: S105 - a code
 
 
 def cleaned(value: Any, keep: str = "") -> Any:
@@ -147,7 +146,7 @@ def way(story: Story) -> list[Hop]:
 
 def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool) -> Iterator[Hop]:
     """Yield the credential and the upstream of an attempt, if they are known."""
-    token, failed_at_token = attempt["token"], attempt["code"] == NO_TOKEN
+    token, failed_at_token = attempt["token"], not attempt["reached"]
     name = None if token is None else f"credential:{token['credential']}"
     if name is None and failed_at_token:
         name = failed_hop if is_last and failed_hop.startswith("credential:") else "credential"
@@ -260,7 +259,7 @@ def _attempt(attempt: Story, message: str) -> Iterator[str]:
     if cause := attempt["cause"]:
         yield from wrapped(f"sent again {_CAUSES.get(cause, cause)}", "     ")
     if (token := attempt["token"]) is not None:
-        note = "none" if attempt["code"] == NO_TOKEN else token_note(token)
+        note = "none" if not attempt["reached"] else token_note(token)
         yield from wrapped(f"token of {token['credential']}: {note}", "     ")
     if (connect_s := attempt["connect_s"]) is not None:
         what = "no connection after" if attempt["code"] in UNCONNECTED else "new connection in"

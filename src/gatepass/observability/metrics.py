@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, gener
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import (
     AccessRecord,
@@ -28,7 +28,6 @@ from gatepass.observability.observer import (
     Refusal,
     RequestRecord,
     RuleChange,
-    stable_code,
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -513,7 +512,7 @@ class Metrics(Observer):
         self._observer_failures.add((observer,))
 
     def _count_error(self, error: GatepassError, of_request: Labels) -> None:
-        labels = (*of_request, stable_code(error), error.hop)
+        labels = (*of_request, stable_code(error.public_code, error.hop), error.hop)
         if len(self._errors.by_labels) >= MAX_SERIES and labels not in self._errors.by_labels:
             labels = (OTHER, OTHER, *labels[2:])
         self._errors.add(labels)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.errors import GatepassError
 from gatepass.observability.arrivals import Arrivals
 from gatepass.types import NO_EDITS, RuleEdits, Target
 
@@ -103,7 +103,7 @@ class AttemptRecord(msgspec.Struct, eq=False):
     outcome: str = ""
     """One of `proxy.retry.Outcome`."""
     code: str | None = None
-    """The code of the error that ended it, as in metrics: an upstream's own codes are `upstream_error`."""
+    """The code of the error that ended it, as in the response."""
     reason: str | None = None
     """The message of the error that ended it. It may quote the upstream, and is not masked yet."""
     status: int | None = None
@@ -188,11 +188,6 @@ class RuleChange(msgspec.Struct, frozen=True):
     operation: str
     adapted: str
     evidence: str
-
-
-def stable_code(error: GatepassError) -> str:
-    """Return a code of docs/reference/errors.md. An upstream's own codes are not a closed set."""
-    return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
 
 
 class Observer:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import TokenUnavailable, UpstreamErrorReply, documentation, kind_of
+from gatepass.errors import TokenUnavailable, documentation, kind_of, stable_code
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
@@ -83,7 +83,8 @@ def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
     """
     if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
         return False
-    if "code" in filters and filters["code"] not in (summary["code"], _kind(summary["code"] or "", summary["hop"])):
+    code = summary["code"] or ""
+    if "code" in filters and filters["code"] not in (code, stable_code(code, summary["hop"] or "")):
         return False
     if "changed" in filters and not summary["adapted"]:
         return False
@@ -167,14 +168,15 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
     if access.code is None:
         return None
     credential = "" if last is None or last.token is None else last.token.credential
+    kind = stable_code(access.code, access.hop or "")
     return {
-        "code": access.code,
+        "code": mask(access.code),
         "hop": access.hop,
         "message": mask(access.reason or ""),
         "retry_after_s": _rounded(request.retry_after_s),
-        "kind": _kind(access.code, access.hop),
+        "kind": kind,
         "action": action_of(access.code, access.hop or "", model=mask(access.model), credential=credential),
-        "page": documentation(f"docs/reference/errors.md#{_kind(access.code, access.hop)}"),
+        "page": documentation(f"docs/reference/errors.md#{kind}"),
     }
 
 
@@ -197,12 +199,6 @@ def action_of(code: str, hop: str, *, model: str = "", credential: str = "") -> 
     return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text
 
 
-def _kind(code: str, hop: str | None) -> str:
-    """Return the code under which the documentation has an error. An upstream's own code is an `upstream_error`."""
-    kind = kind_of(code, hop or "")
-    return kind.code if kind is UpstreamErrorReply else code
-
-
 def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) -> dict[str, Any]:
     ended_s = record.began_s + record.duration_s if record.outcome else now_s
     return {
@@ -211,7 +207,7 @@ def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) 
         "upstream": record.upstream,
         "upstream_model": record.upstream_model,
         "outcome": record.outcome or None,
-        "code": record.code,
+        "code": _masked(record.code, mask),
         "reason": _masked(record.reason, mask),
         "status": record.status,
         "retry_after_s": _rounded(record.retry_after_s),

@@ -19,7 +19,7 @@ from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import InspectedRequest
-from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken, stable_code
+from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.raw import RAW
 from gatepass.proxy.app_state import AppState, Upstream
@@ -161,7 +161,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             record.head_s = self.waits_since_s - record.began_s
         if outcome is not COMPLETE:
             if isinstance(error, GatepassError):
-                record.code, record.reason = stable_code(error), error.message
+                record.code, record.reason = error.public_code, error.message
                 record.retry_after_s = error.retry_after_s
             self._discard(outcome)
         if told := self.state.observers.attempt_ended:

@@ -51,6 +51,7 @@ def attempt(number: int = 1, **changed: Any) -> dict[str, Any]:
         "upstream_model": "gpt-4o-240806",
         "outcome": "complete",
         "code": None,
+        "reached": True,
         "reason": None,
         "status": 200,
         "began_s": 0.0,
@@ -238,7 +239,7 @@ def test_the_story_of_a_failed_request():
         (story(attempt()), None, "client:passed gatepass:passed credential:corp:passed upstream:chat:passed"),
         (
             story(
-                attempt(code="token_unavailable", token=None, status=None),
+                attempt(code="token_unavailable", reached=False, token=None, status=None),
                 error={**CUT, "hop": "credential:corp", "code": "token_unavailable"},
             ),
             "credential:corp",
@@ -246,7 +247,7 @@ def test_the_story_of_a_failed_request():
         ),
         (
             story(
-                attempt(code="token_unavailable", token={**TOKEN, "credential": "llm"}, status=None),
+                attempt(code="token_unavailable", reached=False, token={**TOKEN, "credential": "llm"}, status=None),
                 error={**CUT, "hop": "credential:corp", "code": "token_unavailable"},
             ),
             "credential:corp",

@@ -256,5 +256,6 @@ def test_the_action_names_the_parts_of_this_request():
     assert "Check `mcp.search.url`" in action_of("upstream_dns", "upstream:mcp/search")
     assert "`gatepass doctor --mcp search` makes" in action_of("upstream_auth", "upstream:mcp/search")
     assert "`gatepass token corp --reveal`" in action_of("upstream_auth", "upstream:chat", credential="corp")
-    assert action_of("102", "upstream:chat", model="m") == "Follow the upstream's message."
+    for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
+        assert action_of(own, "upstream:chat", model="m").startswith("Follow the upstream's message. If it does not")
     assert action_of("upstream_timeout_idle", "upstream:chat", model="m").startswith("Raise the timeout")

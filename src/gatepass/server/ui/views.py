@@ -21,7 +21,7 @@ from gatepass.config.document import dotted, lookup
 from gatepass.config.effective import effective, without_query
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
-from gatepass.errors import InternalError, UpstreamErrorReply, kind_of
+from gatepass.errors import UpstreamErrorReply, kind_of
 from gatepass.observability.capture import merged_states
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, Traffic, merged, series
@@ -306,7 +306,7 @@ def reload(last: tuple[float, ReloadResult] | None) -> dict[str, Any] | None:
 
 def documented(code: str) -> dict[str, Any]:
     """Return what an error code means and what to do, from the documentation of its class."""
-    kind = InternalError if code == InternalError.code else kind_of(code, "upstream:")
+    kind = kind_of(code)
     # the docstring is None under `python -OO`
     text, _, action = inspect.cleandoc(kind.__doc__ or "").partition("Action: ")
     # the reply of an upstream has its own status

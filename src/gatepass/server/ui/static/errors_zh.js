@@ -186,8 +186,8 @@ export const ERRORS = {
     "action": "为该模型增大超时时间，或检查上游。推理模型需要更长时间。"
   },
   "upstream_error": {
-    "text": "上游自己的错误，状态码、code 和文字原样转发。如果上游不认识该模型，把 `models.NAME.name` 设为模型在上游的名称。HTTP 200 中的错误会得到与其含义相符的状态码；RAGFlow 的 102 变为 400，文字含 “not found” 时变为 404。",
-    "action": "按上游的信息处理。"
+    "text": "上游自己的错误，状态码、code 和文字原样转发。HTTP 200 中的错误会得到与其含义相符的状态码；RAGFlow 的 102 变为 400，文字含 “not found” 时变为 404。",
+    "action": "按上游的信息处理。如果上游不认识该模型，把 `models.NAME.name` 设为模型在上游的名称。"
   },
   "upstream_auth": {
     "text": "上游连新令牌也拒绝，因此客户端重试不会成功。错误信息含有凭据的名称、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",

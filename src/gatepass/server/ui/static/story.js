@@ -170,7 +170,7 @@ function way(page, data) {
     const subject = credential && i === last && attempt.code === NO_TOKEN && failed?.startsWith("credential:") && failed !== `credential:${name}`
       && card(failed.slice(11), t("token"), failed, [t("no token for the next credential")]);
     const target = card(upstream, attempt.number > 1 ? t("upstream, attempt {n}", { n: attempt.number }) : t("upstream"), `upstream:${upstream}`, [
-      attempt.upstream_model, [attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null)),
+      attempt.upstream_model, ...attempt.reached === false ? [] : [[attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null))],
     ], upstreamFailed, attempt.reached === false ? t("not reached") : again ? AGAIN[again]?.[0] ?? again : upstreamFailed && t("failed here"));
     if (subject) links.push({ key: "subject", from: gate, to: subject, isBad: true });
     if (credential) links.push({ key: `gate ${i}`, from: subject || gate, to: credential, isBad: i === last && failed === `credential:${name}` });
