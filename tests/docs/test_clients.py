@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, resolved
 from tests.integration.gateway import CHAT, JSON, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Rst, Scripted, Send, begin_stream, chunk, event, reply
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()
@@ -146,16 +147,33 @@ async def test_the_script_of_the_page_gets_its_answer_by_arguments_and_by_variab
     assert [request.header("authorization") for request in llm.received] == [None, None]
 
 
+@pytest.mark.parametrize(("key", "hop"), [("gp-0123456789abcdef", "upstream:chat"), ("gp-wrong", "client")])
+async def test_the_lines_for_an_error_print_its_hop_and_its_id(key: str, hop: str) -> None:
+    script, for_error, *_ = of_agents("python")
+    text = script.partition("reply =")[0] + for_error
+    keys = {"keys": [{"name": "one", "hash": hash_key("gp-0123456789abcdef")}]}
+    delta = {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]}
+    cut = [*begin_stream(), Send(chunk(event(delta))), Rst()]
+    async with Scripted(answer=lambda _: cut) as llm, gateway(upstream=llm.url, access=keys) as gatepass:
+        shown = text.replace("gatepass.example:8080", f"127.0.0.1:{gatepass.port}").replace("gp-…", key)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-c", shown, stdout=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+    assert re.search(rf" {hop} [a-z]{{24}}\n$", output.decode()), output
+
+
 def test_each_script_of_the_page_leads_to_gatepass() -> None:
     *scripts, servers = of_agents("python")
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     compile(servers, "the page", "exec")
     assert '"url": "http://gatepass.example:8080/mcp/search"' in servers
     for script in scripts:
         compile(script, "the page", "exec")
-        assert 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
-    assert "set_tracing_disabled(True)" in scripts[2]
-    assert "OpenAIChatModel(" in scripts[4]
+        assert "client." in script or 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
+    assert "set_tracing_disabled(True)" in scripts[3]
+    assert "OpenAIChatModel(" in scripts[5]
 
 
 def test_the_page_says_what_each_sdk_sets_for_the_token_counts_of_a_stream() -> None:
