@@ -608,8 +608,8 @@ class UpstreamInvalid(UpstreamError):
     - One of its vectors has more than 1 MiB.
     - One of its events has more than 1 MiB, and it has more than 100,000 values or gatepass must convert it.
 
-    Action: Check that `base_url` is an OpenAI API and that `dialect` fits. docs/operations/limits_and_memory.md#memory
-    has all limits.
+    Action: If the message names a limit, docs/operations/limits_and_memory.md#memory shows whether a setting raises it.
+    Otherwise check that `base_url` is an OpenAI API and that `dialect` fits.
     """
 
     code, retryable = "upstream_invalid", False

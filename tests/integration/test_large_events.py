@@ -58,7 +58,7 @@ async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, pat
             answer = await served.ask({**HELLO, "stream": True}, path).answer()
     assert answer.error["code"] == "upstream_invalid"
     if dialect == "ragflow":  # the profile rewords the errors of a stream
-        assert "limits.event_bytes (1 MiB if gatepass has to convert it)" in answer.error["message"]
+        assert "larger than 1 MiB, which applies because the dialect ragflow converts it," in answer.error["message"]
 
 
 def upstream_of(upstream: Scripted, block: dict[str, Any] | None = None, held_bytes: int = 512 << 20) -> Any:

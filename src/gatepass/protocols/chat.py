@@ -23,6 +23,7 @@ from gatepass.sse.chunk import (
     Object,
     StreamSource,
     arguments_too_large,
+    converted_limit,
     empty_choice,
     encode_event,
 )
@@ -144,9 +145,11 @@ class Chat(ClientProtocol):
         completions = CompletionAggregator(source, defaults, choices=reply.call.choices, cumulative=cumulative)
         transforms = upstream.transforms
         transform = None if transforms is None else transforms.stream(defaults, wants_usage=True)
+        if transform is None or event_bytes <= LARGE_EVENT_BYTES:
+            return BodyAggregator(upstream.name, completions, event_bytes, transform)
         # a larger event would take too long to convert
-        limit_bytes = event_bytes if transform is None else min(event_bytes, LARGE_EVENT_BYTES)
-        return BodyAggregator(upstream.name, completions, limit_bytes, transform)
+        limit = converted_limit(f"the dialect {upstream.settings.dialect} converts it")
+        return BodyAggregator(upstream.name, completions, LARGE_EVENT_BYTES, transform, limit)
 
 
 def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:

@@ -38,7 +38,7 @@ from gatepass.proxy.upstream_call import (
     relayed_fields,
 )
 from gatepass.sse.aggregate import BodyAggregator
-from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
@@ -321,10 +321,9 @@ EVENT_COPIES = 3
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
     limit_bytes, defaults = context.state.limits.event_bytes, context.envelope_defaults()
-    is_converted = context.upstream.transforms is not None or bool(context.call.client)
-    if is_converted or context.profile.line_bytes is not None:
-        limit_bytes = min(limit_bytes, LARGE_EVENT_BYTES)  # a larger event would pass unchanged
     source = context.source(limit_bytes)
+    if limit_bytes > LARGE_EVENT_BYTES and (reason := _conversion_of(context)):  # a larger event would pass unchanged
+        source = replace(source, limit_bytes=LARGE_EVENT_BYTES, limit=converted_limit(reason))
     events = context.protocol.event_stream(source, defaults, context)
     kind, beginning = ContentKind.UNDECIDED, b""
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
@@ -358,6 +357,17 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
         return await _synthesized(context, await buffer_reply(context, beginning))
     held += _checked(context, await last_events(events, context.state.turns), events)
     return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
+
+
+def _conversion_of(context: ReplyContext) -> str:
+    """Return what converts each event of a stream, as a clause; "" if nothing does."""
+    if context.upstream.transforms is not None:
+        return f"the dialect {context.upstream.dialect_name} converts it"
+    if context.call.client:
+        return f"it is converted to {context.call.client}"
+    if context.profile.line_bytes is not None:
+        return "the profile of the client has `line_bytes`"
+    return ""
 
 
 async def last_events(events: EventStream, turns: LoopTurns) -> bytes:

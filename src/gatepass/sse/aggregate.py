@@ -192,6 +192,7 @@ class BodyAggregator:
         "_aggregator",
         "_framer",
         "_has_started",
+        "_limit",
         "_transform",
         "_upstream",
     )
@@ -202,10 +203,11 @@ class BodyAggregator:
         aggregator: StreamAggregator,
         event_limit_bytes: int,
         transform: EventTransform | None = None,
+        limit: str = chunk.EVENT_BYTES,
     ) -> None:
         self._upstream = upstream
         self._aggregator = aggregator
-        self._framer = Framer(event_limit_bytes)
+        self._framer, self._limit = Framer(event_limit_bytes), limit
         self._transform = transform
         self._has_started = False
 
@@ -229,7 +231,7 @@ class BodyAggregator:
             if self._framer.large:
                 self._add(self._framer.take_large())
             else:
-                self._aggregator.fail(chunk.event_too_large(self._upstream))
+                self._aggregator.fail(chunk.event_too_large(self._upstream, self._limit))
         return not self._aggregator.is_over
 
     def take_tail(self) -> None:

@@ -137,6 +137,9 @@ def without_original(error: UpstreamErrorReply, data: bytes) -> None:
     del error, data
 
 
+EVENT_BYTES = "limits.event_bytes"
+
+
 class StreamSource(msgspec.Struct, frozen=True, gc=False):
     """The upstream of a stream. `limit_bytes` limits one relayed event, or all events of an aggregated reply."""
 
@@ -144,6 +147,8 @@ class StreamSource(msgspec.Struct, frozen=True, gc=False):
     limit_bytes: int
     read_error: ReadError
     keep_original: KeepOriginal = without_original
+    limit: str = EVENT_BYTES
+    """The setting of `limit_bytes`, or its size and the reason, for the error."""
 
 
 UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")
@@ -343,12 +348,16 @@ def stream_empty(upstream: str) -> GatepassError:
     return UpstreamEmpty("The upstream's stream ended without an answer.", upstream=upstream)
 
 
-def event_too_large(upstream: str) -> GatepassError:
-    return UpstreamInvalid(
-        "The upstream sent an event that is larger than limits.event_bytes (1 MiB if gatepass has to convert it), or"
-        " that has too many lines, values or escapes.",
-        upstream=upstream,
-    )
+def event_too_large(upstream: str, limit: str = "") -> GatepassError:
+    """Return the error of an event above `limit`, a setting or a size with its reason; "" if its size is no fault."""
+    size = f"is larger than {limit}, or that " if limit else ""
+    what = f"The upstream sent an event that {size}has too many lines, values or escapes."
+    return UpstreamInvalid(what, upstream=upstream)
+
+
+def converted_limit(reason: str) -> str:
+    """Return the limit of an event that gatepass converts, with the `reason`, a clause, for `event_too_large`."""
+    return f"1 MiB, which applies because {reason}"
 
 
 def too_many_comments(upstream: str) -> GatepassError:

@@ -116,6 +116,7 @@ class EventStream:
         "_keep_original",
         "_large",
         "_later_numbers",
+        "_limit",
         "_lines_left",
         "_match",
         "_noted_events",
@@ -156,7 +157,7 @@ class EventStream:
         self._after = client_transform
         self._later_numbers: LaterNumbers | None = None
         self._framer = Framer(source.limit_bytes)
-        self._event_limit_bytes = source.limit_bytes
+        self._event_limit_bytes, self._limit = source.limit_bytes, source.limit
         self.waiting = b""
         self._large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
         self._lines_left = TURN_LINES
@@ -262,7 +263,7 @@ class EventStream:
             if self._framer.large:
                 self.waiting = self._framer.take_large()
             else:
-                self.fail(chunk.event_too_large(self._upstream))
+                self.fail(chunk.event_too_large(self._upstream, self._limit))
         self._passes_match = self._before is self._after is None and not (self._framer.tail_bytes or self.waiting)
         return run if self._after is None or not run else self._after.feed(run)
 
@@ -458,7 +459,8 @@ class EventStream:
         elif has_too_many_entries(choices or []):
             self.fail(chunk.too_many_choices(self._upstream))
         elif self._repair is not None and self._repair.needs_texts:
-            self.fail(chunk.event_too_large(self._upstream))
+            limit = chunk.converted_limit("`repair.cumulative` compares its texts")
+            self.fail(chunk.event_too_large(self._upstream, limit))
         if self.failure is not None:
             return self._finish_repair()
         self._adapt(UNCHECKED)
