@@ -1,23 +1,24 @@
 const words = (localStorage.getItem("sphinx_highlight_terms") ?? "").split(" ").filter(Boolean);
 
-// The row whose error text is in the search, the longest one if there are several. A pasted message has other words too, also
-// in place of "…" in a text of three words or more.
+// The row whose error text or code is in the search, the longest one if there are several. A pasted message has other words
+// too, also in place of "…" in a text of three words or more.
 const rowOfMessage = (rows) => {
   const query = ` ${sessionStorage.getItem("search") ?? ""} `;
   const isThere = (text) => query.includes(` ${text} `);
-  let [best, most] = [null, 1];
+  let [best, most] = [null, 0];
   for (const row of rows) {
     for (const { textContent } of row.cells[0].querySelectorAll("code")) {
       const text = textContent.toLowerCase().match(/[\p{Letter}\p{Number}_]+/gu) ?? [];
       const found = text.length > 2 ? text.every(isThere) : isThere(text.join(" "));
-      if (found && text.length > most) [best, most] = [row, text.length];
+      const length = text.length > 1 || text[0]?.includes("_") ? text.join(" ").length : 0;
+      if (found && length > most) [best, most] = [row, length];
     }
   }
   return best;
 };
 
 // The row that has most of the words. Rare words count more than others, and those in the first column twice.
-const rowOfWords = (rows) => {
+const rowOfWords = (rows, words) => {
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const times = (word) => [...texts.values()].filter((text) => text.includes(word)).length;
   const known = new Map(words.map((word) => [word, times(word)]).filter(([, times]) => times));
@@ -31,9 +32,19 @@ const rowOfWords = (rows) => {
   return count >= known.size / 2 && count >= words.length / 3 ? best : null;
 };
 
+// RAGFlow puts the real error behind a text of its own. The row of that text is the last choice.
+const WRAPPER = /Fail to|\*\*ERROR\*\*|AUTH_ERROR|MAX_RETRIES|CONTENT_FILTERED|Error code: 400/;
+const findRow = (rows) => {
+  const wrappers = rows.filter((row) => WRAPPER.test(row.cells[0].textContent));
+  const others = rows.filter((row) => !wrappers.includes(row));
+  const wrapper = rowOfMessage(wrappers);
+  const statuses = words.filter((word) => /^[45]\d\d$/.test(word));
+  const rest = wrapper?.textContent.includes("Fail to") && statuses.length ? [...statuses, "model"] : [];
+  return rowOfMessage(others) ?? rowOfWords(others, rest) ?? wrapper ?? rowOfWords(rows, words);
+};
+
 const showRow = () => {
-  const rows = [...document.querySelectorAll("article tbody tr")];
-  const row = rowOfMessage(rows) ?? rowOfWords(rows);
+  const row = findRow([...document.querySelectorAll("article tbody tr")]);
   if (row) {
     row.classList.add("found");
     row.scrollIntoView({ block: "center" });

@@ -82,7 +82,36 @@ ROWS = {
     " refused the client: sso.corp.example answered 401: invalid_client', 'code': 'token_unavailable'}}": (
         "the issuer refused the client"
     ),
-    "Fail to bind embedding model: Error code: 404 - {'error': {'code': 'model_not_found'}}": "Fail to bind",
+    "Fail to bind embedding model: Error code: 404 - {'error': {'code': 'model_not_found'}}": "model_not_found",
+    "Fail to bind embedding model: Error code: 401 - {'detail': 'Token has expired'}": "Token has expired",
+    "Fail to bind embedding model: Error code: 400 - {'error': {'message': 'batch size is invalid, it should not be"
+    " larger than 10.', 'code': 'InvalidParameter'}}": "batch size is invalid",
+    "Fail to access model(gpt-4o).**ERROR**: AUTH_ERROR - Error code: 401 - {'detail': 'Token has expired'}": (
+        "Token has expired"
+    ),
+    "Fail to access model(gpt-4o).**ERROR**: SERVER_ERROR - Error code: 503 - {'error': {'message': 'no token for"
+    " credential llm: sso.corp.example answered 503: upstream connect error; next attempt in 3 s', 'code':"
+    " 'token_unavailable', 'hop': 'credential:llm'}}": "answered 503",
+    "Fail to access model(gpt-9).**ERROR**: MODEL_ERROR - Error code: 404 - {'error': {'message': \"The model 'gpt-9'"
+    " is not configured. Configured: gpt-4o.\", 'code': 'model_not_found', 'hop': 'client'}}": "Configured:",
+    "Fail to access model(gpt-9).Error code: 404": "404 model_not_found",
+    "Fail to access model(gpt-4o).": "Fail to access model",
+    "提示 : 102": "Fail to access model",
+    "提示 : 102 Fail to access model(gpt-4o). Error code: 401 - {'detail': 'Token has expired'}": "Token has expired",
+    "429 Rate limit reached": "Rate limit reached",
+    "**ERROR**: RATE_LIMIT_EXCEEDED - Error code: 429 - {'error': {'message': 'slow down'}}": "RATE_LIMIT_EXCEEDED",
+    "**ERROR**: QUOTA_EXCEEDED - Error code: 429 - {'error': {'message': 'no credit'}}": "QUOTA_EXCEEDED",
+    "**ERROR**: TIMEOUT - Request timed out.": "Request timed out",
+    "**ERROR**: MAX_RETRIES_EXCEEDED - Error code: 500 - oops": "MAX_RETRIES_EXCEEDED",
+    "**ERROR**: MAX_RETRIES_EXCEEDED - Error code: 401 - Token has expired": "Token has expired",
+    "**ERROR**: CONTENT_FILTERED - the policy forbids it": "CONTENT_FILTERED",
+    "**ERROR**: INVALID_REQUEST - Error code: 400": "INVALID_REQUEST",
+    "**ERROR**: GENERIC_ERROR - The answer ends here: the upstream rejected the request.": "The answer ends here",
+    "llm.corp.example sent no reply within 600 s (timeouts.first_byte_s).": "upstream_timeout_first_byte",
+    "The proxy in front of llm.corp.example refuses (403 Forbidden).": "The proxy in front of",
+    "FAIL upstream:llm models: base_url lacks the version: it has no model list (404)": "FAIL upstream:… models",
+    "批次大小": "batch size is invalid",
+    "向量 批量": "batch size is invalid",
     "**ERROR**: AUTH_ERROR - Error code: 401 - {'error': {'message': \"The API key is not known to gatepass. Check the"
     " client's API key setting.\", 'code': 'invalid_api_key'}}": "The API key is not known to gatepass",
     "图片": "图片",
