@@ -373,7 +373,7 @@ FAULTS = {
         proxy_answers(403, "Forbidden"),
         "403 Forbidden from 127.0.0.1:",
         ": By rule 7)",
-        "Check upstreams.chat.network.proxy.",
+        "remove upstreams.chat.network.proxy.",
     ),
     "the proxy of an http URL requires a password": at(
         "upstream:chat models", plain_proxy_password, "407", "Check upstreams.chat.network.proxy_auth."

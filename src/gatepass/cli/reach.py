@@ -101,8 +101,7 @@ class Server:
 
     @property
     def names(self) -> ServerNames:
-        has_ca_file = self.network.ca_file is not None
-        return ServerNames(self.host, self.settings, self.url_setting, self.connect_setting, has_ca_file=has_ca_file)
+        return ServerNames(self.host, self.settings, self.url_setting, self.connect_setting, self.network)
 
     def step(self, what: str, outcome: StepOutcome, why: str, advice: str = "") -> Step:
         return Step(self.hop, what, outcome, why, advice, proves=False)
@@ -229,7 +228,7 @@ async def _failed(server: Server, destination: Destination, fault: TransportFaul
         except TransportFault:
             chain = []
         if chain:
-            setting = f"{server.settings}.network.ca_file"
+            setting = server.network.setting(server.settings, "ca_file")
             peer = Peer(server.host, setting, trusted_names(server.network.ca_file))
             why, better = explain_certificate(chain, problem, peer, wall_s)
             advice = better or advice

@@ -20,7 +20,7 @@ from gatepass.config.credential.base import checked_extra, settings_error
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import lookup, matches, with_value
 from gatepass.config.mcp import McpServer
-from gatepass.config.network import DefaultNetwork, TlsFiles
+from gatepass.config.network import DefaultNetwork, Network, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.types import Secret
@@ -529,6 +529,15 @@ class Config(Block):
     @classmethod
     def _with_default_network(cls, tree: Any) -> Any:
         return with_default_network(tree)
+
+    @model_validator(mode="after")
+    def _knows_inherited(self) -> Config:
+        hops = (*self.upstreams.values(), *self.mcp.values(), *self.credentials.values())
+        for hop in hops if self.network.model_fields_set else ():
+            # a default is shared by all configurations
+            if "network" in hop.model_fields_set and isinstance(network := getattr(hop, "network", None), Network):
+                network.inherit(self.network)
+        return self
 
     @model_validator(mode="after")
     def _serves_something(self) -> Config:

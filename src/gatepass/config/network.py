@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from gatepass.config.block import Block, ProxyUrl, Seconds, SecretText, is_loopback
 from gatepass.types import HOP_BY_HOP, SET_BY_GATEPASS, Timeouts
@@ -139,6 +139,19 @@ class Network(TlsFiles):
     Example: ${PROXY_AUTH}
     """
 
+    _inherited: frozenset[str] = PrivateAttr(frozenset())
+    """The members that the top-level `network` decides."""
+
+    def inherit(self, default: Network) -> None:
+        """Note which members have the value of `default`, the top-level `network`."""
+        self._inherited = frozenset(
+            name for name in Network.model_fields if getattr(self, name) == getattr(default, name)
+        )
+
+    def setting(self, owner: str, member: str) -> str:
+        """Return the full name of the setting that decides `member` for `owner`, such as `upstreams.chat`."""
+        return f"network.{member}" if member in self._inherited else f"{owner}.network.{member}"
+
     @field_validator("proxy", mode="before")
     @classmethod
     def _none(cls, value: Any) -> Any:
@@ -151,6 +164,8 @@ class Network(TlsFiles):
         return self
 
 
+NO_NETWORK = Network()
+"""No proxy and no own TLS files."""
 _HOSTS = re.compile(r"(\*\.|\.)?[A-Za-z0-9_-][A-Za-z0-9._-]*|\*")
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
+from gatepass.config.network import NO_NETWORK, Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TlsProblem, tls_advice, tls_problem
 
@@ -28,7 +30,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             "Check the host and port in {url_setting}, whether it is up, and whether this network needs"
             " {proxy}."
         ),
-        Fault.PROXY: "The proxy in front of {host} refuses{detail}.\nCheck {proxy_setting}.",
+        Fault.PROXY: "The proxy in front of {host} refuses{detail}.\n{proxy_advice}",
         Fault.TLS: "No secure connection to {host}{detail}.\n{tls}",
         Fault.CLOSED: (
             "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown.\n"
@@ -75,7 +77,8 @@ class ServerNames:
     url_setting: str
     connect_setting: str = ""
     """The setting that limits a connection; "" if there is none."""
-    has_ca_file: bool = False
+    network: Network = NO_NETWORK
+    """The settings with which it is called."""
     proxy_variable: str = ""
     """Follows the setting of the proxy, such as ` (GATEPASS_PROXY)`."""
 
@@ -86,8 +89,9 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     detail = "".join(char if char.isprintable() else " " for char in mask(fault.detail))
     detail = " ".join(detail.split())[:DETAIL_CHARS].rstrip(".")
     host, url_setting = names.host, names.url_setting
-    proxy = f"{names.settings}.network.proxy{names.proxy_variable}"
-    problem = tls_problem(fault.detail, has_ca_file=names.has_ca_file)
+    member = partial(names.network.setting, names.settings)
+    proxy = f"{member('proxy')}{names.proxy_variable}"
+    problem = tls_problem(fault.detail, has_ca_file=names.network.ca_file is not None)
     if problem is TlsProblem.OTHER_CA:
         detail = detail.replace(TlsProblem.UNKNOWN_CA, problem)
     text = _TEXTS[fault.kind]
@@ -105,9 +109,17 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "detail": f" ({detail})" if detail else "",
         "limit": f"{limit} (" if has_both else limit,
         "end": ")" if has_both else "",
-        "tls": tls_advice(problem, host, names.settings, url_setting),
+        "tls": tls_advice(problem, host, names.settings, url_setting, names.network),
         "proxy": proxy,
-        "proxy_setting": proxy.replace(".proxy", ".proxy_auth") if fault.detail.startswith("407") else proxy,
+        "proxy_advice": _proxy_advice(fault.detail[:3], proxy, member("proxy_auth")),
     }
     why, _, advice = text.format_map(fields).partition("\n")
     return why, advice
+
+
+def _proxy_advice(status: str, proxy: str, proxy_auth: str) -> str:
+    if status == "403":
+        # no_proxy has no effect on a server with its own proxy
+        around = "add it to network.no_proxy" if proxy.startswith("network.") else f"remove {proxy}"
+        return f"Ask the owner of the proxy to allow the host, or {around}."
+    return f"Check {proxy_auth if status == '407' else proxy}."

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.cancel import timeout
+from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind, unmasked
@@ -325,23 +326,27 @@ _TIMEOUT_PHASES: Mapping[Fault, str] = MappingProxyType(
 
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
     upstream = attempt.upstream
-    mask, has_ca_file = attempt.state.redactor.mask, upstream.settings.network.ca_file is not None
-    return upstream_error(fault, upstream.name, upstream.settings.base_url, mask, has_ca_file=has_ca_file)
+    mask, network = attempt.state.redactor.mask, upstream.settings.network
+    return upstream_error(fault, upstream.name, upstream.settings.base_url, mask, network)
 
 
 def upstream_error(
-    fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked, *, has_ca_file: bool = False
+    fault: TransportFault,
+    upstream: str,
+    base_url: str,
+    mask: Mask = unmasked,
+    network: Network = NO_NETWORK,
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
     settings = settings_of(upstream)
     host = urlsplit(base_url).netloc.rpartition("@")[2]  # without user and password
     limit = f"{settings}.timeouts.connect_s"
-    names = ServerNames(host, settings, url_setting_of(upstream), limit, has_ca_file=has_ca_file)
+    names = ServerNames(host, settings, url_setting_of(upstream), limit, network)
     message = " ".join(fault_text(fault, names, mask))
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
     error = _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent)
-    if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=has_ca_file) in OF_CERTIFICATE:
+    if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=network.ca_file is not None) in OF_CERTIFICATE:
         error.should_retry = False
     return error

@@ -133,7 +133,7 @@ class TokenEndpointClient:
             host,
             settings,
             "the URL of the issuer" if named is None else setting(self.reply_format.credential, named),
-            has_ca_file=self.settings.network.ca_file is not None,
+            network=self.settings.network,
             proxy_variable=setting(self.name, "network.proxy").removeprefix(f"{settings}.network.proxy"),
         )
         why, advice = fault_text(fault, names, mask)

@@ -1,7 +1,10 @@
 import re
+from typing import Any
 
 import pytest
 
+from gatepass.config.model import Config
+from gatepass.config.network import Network
 from gatepass.errors import (
     Fault,
     TransportFault,
@@ -150,7 +153,7 @@ def test_a_retry_is_denied_for_a_fault_of_the_certificate(problem):
 
 def test_an_unknown_ca_beside_a_ca_file_is_reported_as_another_ca():
     fault = TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA)
-    reported = upstream_error(fault, "chat", BASE, has_ca_file=True).message
+    reported = upstream_error(fault, "chat", BASE, network=Network(ca_file="ca.pem")).message
     assert f"({TlsProblem.OTHER_CA}). Add the certificate of the CA that signs {HOST}" in reported
 
 
@@ -179,6 +182,39 @@ def test_a_proxy_that_requires_a_password_is_reported_with_the_setting_of_it():
         f"The proxy in front of {HOST} refuses (407 Proxy Authentication Required)."
         " Check upstreams.chat.network.proxy_auth."
     )
+
+
+def hop(**blocks: Any) -> tuple[str, str]:
+    """What to check after an unknown CA and a refusal of the proxy."""
+    upstreams = {"chat": {"base_url": "https://llm.corp.example/v1", **blocks.pop("own", {})}}
+    network = Config.model_validate({"upstreams": upstreams, **blocks}).upstreams["chat"].network
+    faults = (TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA), TransportFault(Fault.PROXY, "403 Forbidden from p:1"))
+    first, second = (upstream_error(fault, "chat", BASE, network=network).message for fault in faults)
+    named = next(word.rstrip(",") for word in first.split() if "network.ca_file" in word)
+    return named, second.rpartition("allow the host, or ")[2]
+
+
+PROXIED = {"proxy": "http://proxy.corp.example:3128"}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "named"),
+    [
+        ({"own": {"network": PROXIED}}, ("upstreams.chat.network.ca_file", "remove upstreams.chat.network.proxy.")),
+        ({"network": PROXIED}, ("network.ca_file", "add it to network.no_proxy.")),
+        ({"network": {**PROXIED, "ca_file": "a.pem"}}, ("network.ca_file", "add it to network.no_proxy.")),
+        (
+            {"network": {**PROXIED, "ca_file": "a.pem"}, "own": {"network": {"ca_file": "b.pem"}}},
+            ("upstreams.chat.network.ca_file", "add it to network.no_proxy."),
+        ),
+        (
+            {"network": {"ca_file": "a.pem"}, "own": {"network": PROXIED}},
+            ("network.ca_file", "remove upstreams.chat.network.proxy."),
+        ),
+    ],
+)
+def test_the_advice_names_the_setting_that_decides(blocks: dict[str, Any], named: tuple[str, str]):
+    assert hop(**blocks) == named
 
 
 def test_detail_is_cut_and_may_be_missing():
