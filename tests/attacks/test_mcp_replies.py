@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.errors import UpstreamInvalid
+from gatepass.errors import InvalidRequest, McpNotAllowed, UpstreamInvalid
 from gatepass.mcp.access import MOST_ENTRIES, MOST_ESCAPES, MOST_MEMBERS, FilteredEvents, McpAllowed
+from gatepass.mcp.message import check_message
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Scripted, Send, reply
@@ -34,12 +36,27 @@ SHAPES = {
     "many entries": lambda: listed(b"tools", b'{"name":"c%d","a":1,"b":2}', MOST_ENTRIES),
     "many encoded names": lambda: listed(b"resources", b'{"uri":"file:///d/%%252e%d"}', MOST_ENTRIES),
     "long names": lambda: listed(b"resources", b'{"uri":"file:///d/%%d%b"}' % (b"%%25" * 2_700), 24),
+    "names that grow": lambda: listed(b"resources", b'{"uri":"file:///d/%%d%b"}' % ("\ufdfa" * 2_700).encode(), 24),
+    "names of marks": lambda: listed(
+        b"resources", b'{"uri":"file:///d/%%d%b"}' % ("\u0315\u0300" * 2_000).encode(), 24
+    ),
     "many names of an entry": lambda: listed(b"tools", b'{"a%%d":1,%b}' % b",".join([b'"name":"a"'] * 20_000), 1),
     "escapes": lambda: b'{"result":{"a":"%b%b"}}' % (b'\\"' * (MOST_ESCAPES - 1), b"a" * (7 * MIB)),
     "more escapes": lambda: b'{"result":{"a":"%b"}}' % (b'\\"' * (5 * MIB)),
     "blanks": lambda: b'{"result":%b{}}' % (b" " * (12 * MIB - 30)),
     "an image": lambda: b'{"result":{"content":[{"data":"%b"}]}}' % (b"abcd" * 2_700_000),
 }
+
+
+@pytest.mark.attack("requests of a key with lists at an MCP server")
+@pytest.mark.parametrize("name", ["\ufdfa", "\u0315\u0300", "%25EF%25B7%25BA", "\u33c6"])
+def test_a_request_with_any_names_is_checked_in_a_turn(attack: Attack, name: str) -> None:
+    attack.cases += 1
+    for count in (8, 165):
+        params = {"notifications": {"resourceSubscriptions": ["file:///d/" + (name * 8_100)[:8_100]] * count}}
+        text = json.dumps({"id": 1, "method": "subscriptions/listen", "params": params}, ensure_ascii=False).encode()
+        with attack.on_loop(), suppress(InvalidRequest, McpNotAllowed):
+            check_message(text, (), LISTS)
 
 
 @pytest.mark.attack("replies of MCP servers to a key with lists")

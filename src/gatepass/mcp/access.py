@@ -42,6 +42,9 @@ MOST_LAYERS = 3
 """Percent-encoding in several layers that is decoded to find `..`."""
 LONGEST_URI_CHARS = 8192
 """Of the name or the URI in a request of a key with lists, and in a list that it is shown."""
+PIECE_CHARS, LONGEST_PIECE_CHARS = 32, 128
+"""A name is normalized in pieces, because the time is quadratic in the marks that follow each other. One character may
+become 18: a name with a piece that becomes longer matches no glob."""
 MOST_BYTES, MOST_ESCAPES, MOST_VALUES = 12 * 1024 * 1024, 1_500_000, 100_000
 MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS = 25_000, 4_000, 200_000
 """Bounds of one message to a key with lists: its size, its backslashes, its commas and brackets, the members that are
@@ -119,7 +122,13 @@ def refusal_of(key: AccessKey) -> str:
 def _climbs(uri: str) -> bool:
     """Whether a server may find another resource than the text of `uri` says, because it has `..`."""
     for _ in range(MOST_LAYERS):
-        if _STEPS.search(normalize("NFKC", uri)):  # a full-width dot becomes a dot
+        plain = ""
+        for at in () if uri.isascii() else range(0, len(uri), PIECE_CHARS):
+            piece = normalize("NFKC", uri[at : at + PIECE_CHARS])  # a full-width dot becomes a dot
+            if len(piece) > LONGEST_PIECE_CHARS:
+                return True
+            plain += piece
+        if _STEPS.search(plain or uri):
             return True
         uri, before = unquote(uri), uri
         if uri == before:

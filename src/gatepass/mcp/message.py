@@ -23,8 +23,8 @@ from gatepass.types import Headers, Hidden
 LONGEST_NAME_CHARS = 200
 """Of a method or a name in a McpMessage, which the log shows."""
 LONGEST_ID_BYTES = 256
-MOST_URIS = 1_000
-"""Subscriptions in one request of a key with lists."""
+MOST_URIS, MOST_URI_CHARS = 1_000, 64 * 1024
+"""Subscriptions in one request of a key with lists, and the characters of all their URIs."""
 
 _BLANKS = b" \t\n\r"
 _ABSENT = msgspec.Raw(b"")
@@ -211,6 +211,10 @@ def _names(method: str, params: Mapping[bytes, bytes]) -> Iterator[tuple[Kind, s
             raise InvalidRequest("params.notifications.resourceSubscriptions is not a list of texts.")
         if len(uris) > MOST_URIS:
             raise InvalidRequest(f"params.notifications.resourceSubscriptions has more than {MOST_URIS} URIs.")
+        if sum(map(len, uris)) > MOST_URI_CHARS:
+            raise InvalidRequest(
+                f"params.notifications.resourceSubscriptions has more than {MOST_URI_CHARS} characters."
+            )
         for uri in uris:
             yield "resources", _bounded(uri, "params.notifications.resourceSubscriptions")
 

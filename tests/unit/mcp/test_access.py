@@ -296,7 +296,16 @@ def test_a_uri_that_a_server_may_read_as_another_one_matches_no_glob(step: str) 
 
 
 @pytest.mark.parametrize(
-    "name", ["read_/../drop", "read_\x00drop", "read_\x1b[2J", "read_\u202eporp", "read_%00", "read_" + "x" * 8200]
+    "name",
+    [
+        "read_/../drop",
+        "read_\x00drop",
+        "read_\x1b[2J",
+        "read_\u202eporp",
+        "read_%00",
+        "read_" + "x" * 8200,
+        "read_" + "\ufdfa" * 9,
+    ],
 )
 def test_a_name_that_is_not_what_it_looks_like_matches_no_glob(name: str) -> None:
     assert not McpAllowed(tools=("read_*",), prompts=("read_*",)).allows("tools", name)
@@ -304,7 +313,7 @@ def test_a_name_that_is_not_what_it_looks_like_matches_no_glob(name: str) -> Non
     assert McpAllowed(tools=(name,)).allows("tools", name)
 
 
-@pytest.mark.parametrize("name", ["a b.txt", "my%20file", "v1..2", "...", "caf\u00e9"])
+@pytest.mark.parametrize("name", ["a b.txt", "my%20file", "v1..2", "...", "caf\u00e9", "\ufdfa", "\u6587\u4ef6" * 200])
 def test_a_uri_with_dots_and_blanks_in_a_name_matches_a_glob(name: str) -> None:
     assert McpAllowed(resources=("file:///docs/*",)).allows("resources", f"file:///docs/{name}")
 

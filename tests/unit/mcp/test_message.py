@@ -35,6 +35,10 @@ def call(name: object, **params: Any) -> bytes:
     return body(id=1, method="tools/call", params={"name": name, **params})
 
 
+def subscribed(count: int, name: str) -> dict[str, Any]:
+    return {"notifications": {"resourceSubscriptions": [f"file:///docs/{name}"] * count}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -181,6 +185,7 @@ def test_the_refusal_is_the_same_for_tools_that_exist_and_others() -> None:
         body(
             id=1, method="subscriptions/listen", params={"notifications": {"resourceSubscriptions": ["mem://a"] * 1001}}
         ),
+        body(id=1, method="subscriptions/listen", params=subscribed(9, "a" * 7_400)),
         b'{"id":1,"method":"tools/call","params":' + b"[" * 100_000,
         b'{"id":1,"method":"tools/call","params":{"name":"\\ud800"}}',
     ],
