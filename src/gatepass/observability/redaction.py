@@ -125,7 +125,7 @@ class Redactor:
         at = 0
         while len(text) - at > SLICE_CHARS:
             cut = self.cut(text, at + SLICE_CHARS)
-            if cut is None:
+            if cut is None or cut <= at:  # more secrets in a row than a slice has characters
                 yield MASK
                 return
             yield self.mask(text[at:cut])

@@ -1,9 +1,13 @@
 import json
 import time
 from base64 import b64encode
+from itertools import islice
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from gatepass.observability import redaction
 from gatepass.observability.redaction import KEPT, MASK, SLICE_CHARS, Redactor
 from tests.memory import traced_memory
 
@@ -196,3 +200,26 @@ def test_a_text_of_nothing_but_secrets_is_hidden():
     shown = "".join(redactor.slices(SLICED * 20_000))
     assert SLICED not in shown
     assert set(shown) == {"*"}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(6, 400), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12), st.integers(0, 400)), min_size=1, max_size=6),
+)
+@example([78], [(0, 4, 140)])
+@example([140], [(0, 12, 140)])
+def test_slices_of_any_secrets_in_a_row_end_and_show_none(sizes, rows):
+    redactor = Redactor()
+    secrets = [(part * 70)[:size] for part, size in zip(("A1-b2_", "C3-d4_", "E5-f6_"), sizes, strict=False)]
+    for secret in secrets:
+        redactor.learn(secret)
+    text = "".join("." * gap + secrets[which % len(secrets)] * repeats for which, repeats, gap in rows) + "." * 300
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "SLICE_CHARS", 256)
+        patch.setattr(redaction, "AROUND_CHARS", 512)
+        most = 2 + 2 * len(text) // 256
+        slices = list(islice(redactor.slices(text), most + 1))
+    assert all(slices)
+    assert len(slices) <= most
+    assert set("".join(slices)) <= {".", "*"}
