@@ -52,6 +52,7 @@ CHILDREN = {
         "zh/tokens",
         "zh/container",
         "zh/ragflow_upstream",
+        "zh/ui",
     ],
 }
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""

@@ -43,7 +43,7 @@ export const ERRORS = {
   },
   "mcp_session_not_found": {
     "text": "请求的 MCP 会话不是由该调用方打开的。会话由另一个调用方打开，24 小时没有使用，或 gatepass 重启过。多个 gatepass 进程只有通过 store 才能共享会话。",
-    "action": "无需操作：MCP 客户端随后会初始化新的会话。"
+    "action": "无需处理：MCP 客户端随后会初始化新的会话。"
   },
   "model_not_found": {
     "text": "gatepass 没有该模型的路由，或请求没有写模型，而该操作没有默认路由。路由是 `models` 的条目、`operations` 下的上游，或模型 `*`。错误信息列出已配置的模型。名称区分大小写。",
@@ -171,7 +171,7 @@ export const ERRORS = {
   },
   "upstream_timeout_connect": {
     "text": "gatepass 在 `timeouts.connect_s` 内没有连接成功。",
-    "action": "为该模型增大超时时间，或检查上游。推理模型需要更长时间。"
+    "action": "检查 `base_url` 的主机和端口、防火墙，以及这个网络是否需要 `network.proxy`。"
   },
   "upstream_timeout_first_byte": {
     "text": "请求的最后一个字节发送之后，上游在 `timeouts.first_byte_s` 内没有开始回复。",
