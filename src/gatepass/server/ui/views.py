@@ -225,13 +225,16 @@ def _short_id(key: AccessKey) -> str:
 
 
 def own_use(state: AppState) -> list[list[Any]]:
-    """Return the use of the requests in memory: upstream, model, tool, and its requests, errors and tokens."""
+    """Return the use of the requests in memory: upstream, model, tool, and its requests, errors and tokens.
+
+    The upstream of a request that reached none, such as one with `model_not_found`, is "".
+    """
     found: dict[tuple[str, str, str], list[int]] = {}
     for one in state.inspector.newest():
         access = one.access
-        if not access.upstream or not (access.model or access.mcp_tool):
+        if not (access.model or access.mcp_tool):
             continue
-        counts = found.setdefault((access.upstream, access.model, access.mcp_tool), [0, 0, 0])
+        counts = found.setdefault((access.upstream or "", access.model, access.mcp_tool), [0, 0, 0])
         counts[0] += 1
         counts[1] += access.outcome == "error"
         if access.usage is not None:

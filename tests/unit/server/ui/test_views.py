@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from gatepass.config.load import loaded_from_code
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, kind_of
+from gatepass.observability.observer import AccessRecord
 from gatepass.server.ui import views
 
 
@@ -83,6 +85,23 @@ def test_the_use_of_all_workers_is_added_the_most_used_first():
     assert [(row["model"], row["requests"], row["errors"], row["tokens"]) for row in shown] == [
         ("often", 4, 0, 20),
         ("rare", 1, 1, 5),
+    ]
+
+
+def test_a_request_that_reached_no_upstream_counts_for_its_model():
+    def request(model: str, outcome: str, upstream: str | None = None) -> SimpleNamespace:
+        access = AccessRecord("", "POST", "/v1/chat/completions", "chat", model=model, outcome=outcome)
+        access.upstream = upstream
+        return SimpleNamespace(access=access)
+
+    requests = [request("m", "ok", "chat"), request("m", "error"), request("typo", "error"), request("", "error")]
+    state = SimpleNamespace(
+        inspector=SimpleNamespace(newest=lambda: requests), redactor=SimpleNamespace(mask=lambda text: text)
+    )
+    assert views.own_use(cast(Any, state)) == [
+        ["chat", "m", "", 1, 0, 0],
+        ["", "m", "", 1, 1, 0],
+        ["", "typo", "", 1, 1, 0],
     ]
 
 

@@ -34,7 +34,7 @@ function listed({ listed: names, list_error: fault }, use) {
   for (const { upstream, model, requests, errors, tokens } of use) {
     if (!model) continue;
     const before = used.get(model) ?? { upstreams: new Set(), requests: 0, errors: 0, tokens: 0 };
-    used.set(model, { upstreams: before.upstreams.add(upstream), requests: before.requests + requests, errors: before.errors + errors, tokens: before.tokens + tokens });
+    used.set(model, { upstreams: upstream ? before.upstreams.add(upstream) : before.upstreams, requests: before.requests + requests, errors: before.errors + errors, tokens: before.tokens + tokens });
   }
   const all = [...new Set([...used.keys(), ...names])];
   const shown = all.slice(0, SHOWN);
