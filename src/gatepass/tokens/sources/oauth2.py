@@ -415,6 +415,7 @@ class Oauth2Source:
         )
         self._settings = settings
         self._clock = clock
+        self._has_worked = False
         self._issuer = TokenEndpointClient(name, settings, reply_format, client, clock)
         self._client = ClientAuthenticator(name, settings, clock)
         self._login = LoginGrant(name, settings, clock, subject)
@@ -470,9 +471,11 @@ class Oauth2Source:
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
-            return self._at(endpoint).parse_token(reply)
+            token = self._at(endpoint).parse_token(reply)
         except FetchFailure as failure:
             raise self._advised(failure, reply, endpoint) from None
+        self._has_worked = True
+        return token
 
     def _grant(self, endpoint: Endpoint, presented: str | None) -> Fields:
         return self._login.fields(presented, endpoint.token_url, self._clock.wall() + self._client.ahead_s)
@@ -505,6 +508,11 @@ class Oauth2Source:
                     # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
                     return FetchFailure(f"{failure.reason.rstrip('.')}; {words}. Check its clock, {clock}", quick=False)
         code, own = code_of(reply), self._settings.client_auth
+        if code == "invalid_client" and self._has_worked:
+            secret = f"; check {setting(self._issuer.name, 'client_secret')}" if self._settings.client_secret else ""
+            return failure.with_reason(
+                f"{failure.reason.rstrip('.')}; it accepted this client before, so the client was changed there{secret}"
+            )
         file = self._client.file if code == "invalid_client" else self._login.file if code == "invalid_grant" else None
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in (*supported, "assertion_file"):

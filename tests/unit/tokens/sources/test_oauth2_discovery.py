@@ -210,6 +210,16 @@ async def test_a_refused_secret_in_a_header_may_belong_into_the_form():
     assert failure.reason.endswith("; client_auth is basic, and some issuers accept only form")
 
 
+async def test_a_secret_that_is_refused_after_a_token_was_changed():
+    token = answer({"access_token": "token-1", "token_type": "Bearer", "expires_in": 300})
+    _, source = at(answer(DOCUMENT), token, refused(), client_auth="basic")
+    await source.fetch()
+    failure = await failure_of(source.fetch())
+    assert failure.reason.partition("; ")[2] == (
+        "it accepted this client before, so the client was changed there; check credentials.corp.client_secret"
+    )
+
+
 async def test_assertion_audience_may_be_the_issuer():
     for audience, expected in (("issuer", ISSUER), ("token_url", TOKEN_URL)):
         issuer, source = at(
