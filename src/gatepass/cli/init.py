@@ -633,7 +633,8 @@ def init(
         recipes = documentation("docs/tokens.md")
         click.echo(f"First write the credential {UPSTREAM!r} into {output}. {recipes} has the recipes.")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
-    click.echo(f"The page for operators at {url}/ui/: {documentation('docs/operations/ui.md')}")
+    ui = "`server.ui: true` serves the page for operators" if keys else "The page for operators is"
+    click.echo(f"{ui} at {url}/ui/: {documentation('docs/operations/ui.md')}")
 
 
 WORK_FOLDER = "/work"
