@@ -107,6 +107,7 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
         return f"belongs to type {' or '.join(sorted(siblings[name]))}, not to {kind}{hint}"
     elsewhere = [p for p, types in known.items() if p[-1] == name and (not types or kind is None or kind in types)]
     inside = [p for p in elsewhere if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]
+    inside = [p for p in inside if len(p) == min(map(len, inside))]  # `network.ca_file` before `store.network.ca_file`
     # the same name one block deeper is a better guess than a similar one here, but not than a known synonym
     if near is not None and (len(inside) != 1 or name in ALIASES):
         return f"is not a setting; did you mean {near}?"

@@ -201,6 +201,8 @@ def test_an_unknown_name_is_answered_with_the_nearest_one():
     begin, _, names = reported("credentials", "c", "tocken_ur").partition(": ")
     assert begin == "is not a setting; known here"
     assert sorted(names.split(", ")) == sorted(f"{shared}, {own}, {plain}".split(", "))
+    for name in ("ca_file", "proxy", "client_cert"):
+        assert reported(name) == f"is not a setting here; did you mean network.{name}?"
     assert reported("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
     unneeded = "is not a setting: gatepass fetches the next token after 80 % of the lifetime, without a setting"
     assert reported("credentials", "c", "refresh_before") == unneeded
