@@ -278,7 +278,7 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
         assert (again.exit_code, "--force" in again.output) == (2, True)
         wrong = await run(tmp_path, *options, "--force", "--client-id", "you")
         assert (wrong.exit_code, "invalid_client" in wrong.output) == (1, True)
-        assert "no file was written. Correct the answer that FAIL names" in wrong.output
+        assert "no file was written. Correct what FAIL names: --" in wrong.output
     assert not (tmp_path / "secrets").exists()
 
 

@@ -405,7 +405,9 @@ class Setup:
             if failed is None:
                 return
             if not self.is_interactive:
-                click.echo("A test failed: no file was written. Correct the answer that FAIL names.", err=True)
+                asked = (*names, *RELATED.get(failed.what, ()))
+                options = " or ".join(f"--{name.replace('_', '-')}" for name in dict.fromkeys(asked))
+                click.echo(f"A test failed: no file was written. Correct what FAIL names: {options}.", err=True)
                 sys.exit(CHECK_FAILED)
             if failed.what == "configuration" and "allow_plain_http" in failed.why:
                 if click.confirm("Send the secret and the token over the network in plain text?", default=False):
