@@ -49,6 +49,8 @@ MOST_BYTES, MOST_ESCAPES, MOST_VALUES = 12 * 1024 * 1024, 1_500_000, 100_000
 MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS = 25_000, 4_000, 200_000
 """Bounds of one message to a key with lists: its size, its backslashes, its commas and brackets, the members that are
 read, the entries of its lists, and the length of their names. It is filtered in 50 ms."""
+MOST_EVENT_BYTES = 4 * 1024 * 1024
+"""Of an event, because it is filtered on the event loop. A whole reply above 32 KiB is filtered in a thread."""
 LONGEST_MEMBER = 32
 TURN_BYTES, TURN_LINES = 64 * 1024, 512
 """Events of at most this size together, or one larger event, are filtered before the event loop must run."""
@@ -250,15 +252,15 @@ def _lower(name: MemberName) -> str:
 class FilteredEvents:
     """A stream whose messages are filtered as `filter_reply` does it. Other bytes of the stream stay unchanged.
 
-    `limit_bytes` bounds an event, and so the memory of this object. Raises UpstreamInvalid for a larger event, for data
-    that is not JSON, and for a message that exceeds a bound.
+    `limit_bytes`, at most MOST_EVENT_BYTES, bounds an event, and so the memory of this object. Raises UpstreamInvalid for
+    a larger event, for data that is not JSON, and for a message that exceeds a bound.
     """
 
     __slots__ = ("_allowed", "_beginning", "_framer", "_upstream", "waiting")
 
     def __init__(self, allowed: McpAllowed, limit_bytes: int, upstream: str) -> None:
         self._allowed, self._upstream = allowed, upstream
-        self._framer = Framer(limit_bytes)
+        self._framer = Framer(min(limit_bytes, MOST_EVENT_BYTES))
         self._beginning: bytes | None = b""
         """The first bytes, while they may be a byte order mark, which clients remove."""
         self.waiting = b""
@@ -286,7 +288,7 @@ class FilteredEvents:
             run, self.waiting = run[:end], run[end:]
             run = b"".join(map(self._event, split_events(run) if end <= TURN_BYTES else (run,)))
         if self._framer.overflowed and not self.waiting:
-            raise self._invalid("sent an event that is larger than limits.event_bytes")
+            raise self._invalid("sent an event that is larger than 4 MiB, or limits.event_bytes")
         return run
 
     def _event(self, block: bytes) -> bytes:

@@ -15,6 +15,7 @@ from gatepass.errors import UpstreamInvalid
 from gatepass.mcp.access import (
     ALL,
     MOST_BYTES,
+    MOST_EVENT_BYTES,
     MOST_VALUES,
     TURN_BYTES,
     TURN_LINES,
@@ -167,9 +168,17 @@ def test_a_message_beyond_its_bounds_is_an_error_of_the_server(text: bytes) -> N
 def test_a_large_image_stays_the_same_bytes() -> None:
     text = json.dumps(reply(content=[{"type": "image", "data": "abcd" * 2_700_000}])).encode()
     assert filter_reply(text, LISTS, "wiki") is text
+    text = json.dumps(reply(content=[{"type": "image", "data": "abcd" * 1_000_000}])).encode()
     for end in (b"\n", b"\r\n"):
         run = b"event: message%bdata: %b%b%b" % (end, text, end, end)
         assert passed(FilteredEvents(LISTS, MOST_BYTES, "wiki"), run) == run
+
+
+@pytest.mark.parametrize("size", [1000, 1_000_000, 9_000_000])
+def test_an_event_above_the_limit_of_a_turn_is_refused(size: int) -> None:
+    run = b"data: %b\n\n" % json.dumps(reply(content=["a" * MOST_EVENT_BYTES])).encode()
+    with pytest.raises(UpstreamInvalid, match="larger than 4 MiB, or"):
+        passed(FilteredEvents(LISTS, MOST_BYTES, "wiki"), *(run[at : at + size] for at in range(0, len(run), size)))
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_the_action_names_the_settings_of_the_server() -> None:
     )
     actions = [json.loads(REQUEST.error_body(error, "r1"))["error"]["data"]["action"] for error in errors]
     connect, auth, invalid, unknown = actions
-    assert invalid.startswith("Check that `mcp.wiki.url` is the endpoint of an MCP server.")
+    assert "check that `mcp.wiki.url` is the endpoint of an MCP server." in invalid
     assert unknown == "Use a URL `http://HOST/mcp/NAME`."
     assert connect.startswith("Check `mcp.wiki.url`.")
     assert "`gatepass doctor --mcp wiki`" in auth
