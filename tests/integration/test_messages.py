@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gatepass.auth.api_keys import hash_key
 from gatepass.cli.doctor import diagnose
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import StepOutcome
@@ -345,6 +346,20 @@ async def test_a_model_without_counts_says_nothing_about_another(absent):
     assert (first.status, other.json(), again.status) == (404, {"input_tokens": 3}, 404)
     assert again.json()["error"]["message"].startswith("The upstream 'chat' has no /messages/count_tokens for 'm'")
     assert len(upstream.received) == 2
+
+
+async def test_a_missing_file_closes_no_counts_and_no_reply_those_of_another_caller():
+    absent, missing = error("not_found_error", "model: m", 404), error("not_found_error", "File not found: f", 404)
+    keys = [{"name": name, "hash": hash_key(f"gp-{name * 43}")} for name in "ab"]
+    replies = [missing, absent, reply({"input_tokens": 3})]
+    async with (
+        Scripted(*[[Send(one)] for one in replies]) as upstream,
+        gateway(upstream=upstream.url, access={"keys": keys}) as gp,
+    ):
+        asked = [{**VERSION, "authorization": f"Bearer gp-{name * 43}"} for name in "aaba"]
+        answers = [await gp.ask(ASKED_COUNT, COUNT, headers=fields).answer() for fields in asked]
+    assert [one.status for one in answers] == [404, 404, 200, 404]
+    assert len(upstream.received) == 3
 
 
 @pytest.mark.parametrize("sent", [reply({"tokens": 1}), reply({"input_tokens": "7"}), reply([])])

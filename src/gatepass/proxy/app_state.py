@@ -90,13 +90,13 @@ class UpstreamState:
 
     def __init__(self) -> None:
         self.learned = Memory()
-        self.absent_until_s: dict[tuple[str, str], float] = {}
-        """Until when gatepass assumes that an operation is missing for a model: by the names of both."""
+        self.absent_until_s: dict[tuple[str, str, str], float] = {}
+        """Until when gatepass assumes for a caller that an operation is missing for a model: by all three names."""
 
-    def remember_absent(self, operation: str, model: str, until_s: float) -> None:
+    def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
         if len(self.absent_until_s) >= MOST_ABSENT:
             self.absent_until_s.clear()
-        self.absent_until_s[operation, model] = until_s
+        self.absent_until_s[key] = until_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
 
 
 ABSENT_S = 600.0
-"""How long gatepass remembers that an upstream lacks an optional operation for a model."""
+"""How long gatepass remembers for a caller that an upstream lacks an optional operation for a model."""
 
 
 async def _send_optional(attempt: Attempt, request: OutboundRequest) -> ClassifiedReply:
@@ -205,15 +205,17 @@ async def _send_optional(attempt: Attempt, request: OutboundRequest) -> Classifi
     """
     operation, model = attempt.call.operation, attempt.target.model or attempt.call.model
     known, clock = attempt.upstream.state, attempt.state.clock
-    if known.absent_until_s.get((operation.name, model), 0.0) > clock.now():
+    key = (operation.name, model, attempt.call.caller)  # one caller's request may have caused its 404
+    if known.absent_until_s.get(key, 0.0) > clock.now():
         upstream = attempt.upstream.name
         message = f"The upstream {upstream!r} has no {operation.path} for {model!r}, as an earlier reply showed."
         raise UpstreamErrorReply(message, upstream=upstream, status=404, kind="not_found_error")
     try:
         return await classify(attempt, await send(attempt, request))
     except UpstreamErrorReply as error:
-        if error.upstream_status in PROTOCOLS[operation.protocol].absent_statuses:
-            known.remember_absent(operation.name, model, clock.now() + ABSENT_S)
+        is_about_file = error.error_body is not None and "file" in error.error_body.message.lower()
+        if error.upstream_status in PROTOCOLS[operation.protocol].absent_statuses and not is_about_file:
+            known.remember_absent(key, clock.now() + ABSENT_S)
         raise
 
 

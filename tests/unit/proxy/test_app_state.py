@@ -43,7 +43,7 @@ def test_the_dialect_is_the_configured_one(settings, dialect):
 def test_invented_names_of_models_do_not_fill_the_memory():
     state = UpstreamState()
     for number in range(3 * MOST_ABSENT):
-        state.remember_absent("count_tokens", f"model-{number}", 600.0)
+        state.remember_absent(("count_tokens", f"model-{number}", "a"), 600.0)
         assert len(state.absent_until_s) <= MOST_ABSENT
 
 
