@@ -29,6 +29,8 @@ MOST_ERROR_CHARS = 8_192
 BEGINNING_BYTES = 12
 """Folded bytes at the beginning of a text that count as the whole, because upstreams cut what they quote. The shortest
 sentence that a matcher reads has as many."""
+LONGEST_SHORT_CHARS = 64
+"""Of a text whose words are compared one by one. Of a longer one the beginning counts."""
 BEGINNING_CHARS = 2_048
 """Characters of a text in which its beginning is searched."""
 
@@ -65,6 +67,29 @@ def texts_of(body: bytes) -> set[str] | None:
         elif isinstance(one, (list, tuple)):
             pending += one
     return texts
+
+
+def is_spread(texts: Collection[str], error_text: str, members: Collection[str]) -> bool:
+    """Whether words that follow each other in `error_text` are short texts of the request, with 12 letters together.
+
+    A client spreads a sentence over several texts this way. Names of `members` and roles count as no letters.
+    """
+    own = set(map(folded, (*members, *_ROLES, "role", "content")))
+    words = set[bytes]()
+    for text in texts:
+        if _PLAIN.match(text) is not None:  # folded in 0.5 us, because there may be 40,000
+            words.add(text.lower().encode().translate(None, _PUNCTUATION))
+        elif len(text) <= LONGEST_SHORT_CHARS:
+            words.update(map(folded, text.split()))
+    run_bytes = count = 0
+    for part in error_text.split():
+        word = folded(part)
+        count, run_bytes = (count + 1, run_bytes + len(word) * (word not in own)) if word in words else (0, 0)
+        if count > 1 and run_bytes >= BEGINNING_BYTES:
+            return True
+        if part.endswith(","):  # a list of names
+            count = run_bytes = 0
+    return False
 
 
 def is_quoted(texts: Collection[str], error_text: str) -> bool:
@@ -202,8 +227,9 @@ class UpstreamRejection:
         error_body: UpstreamErrorBody | None,
         sent: bytes,
         betas: tuple[str, ...] = (),
+        values: Collection[str] = (),
     ) -> Self | None:
-        """Return the rejection of the body `sent`; None if nothing may be learned from it.
+        """Return the rejection of the body `sent` with the header `values`; None if nothing may be learned from it.
 
         Nothing is learned from other statuses, from an error without a message, from NEVER_CODES, and from an error
         whose codes or JSON the body `sent` may have caused. Only `code` and `param` are used if the text quotes `sent`.
@@ -214,12 +240,15 @@ class UpstreamRejection:
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
         relayed, inside = _relayed_text(error_body.raw), error_body.inside
         text = error_body.message if relayed is None else f"{error_body.message}\n{relayed}"
+        shown = f"{text}\n{inside}"
         if code in NEVER_CODES or kind in NEVER_CODES or _NEVER_TEXT.search(text) is not None:
             return None
         texts = texts_of(sent)
         if texts is not None and not _CODES.isdisjoint(map(str.lower, texts)):
             return None  # the upstream may have returned an object of the request
-        if texts is None or is_quoted(texts, f"{text}\n{inside}"):
+        if texts is not None:
+            texts.update(values)
+        if texts is None or is_quoted(texts, shown) or is_spread(texts, shown, members):
             return None if inside else cls(members, f"{code}: {error_body.param}", code, kind, error_body.param)
         return cls(members, text, code, kind, error_body.param, error_body.raw, betas)
 

@@ -130,9 +130,10 @@ class LearningSession:
                 return rejection
         rejection = None
         if isinstance(error, UpstreamErrorReply):
-            sent, betas = (b"{}", ()) if self.sent is None else (self.sent.body, betas_of(self.sent.headers))
-            betas = betas if BETA_FIELD in self.members else ()
-            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent, betas)
+            sent, headers = (b"{}", ()) if self.sent is None else (self.sent.body, self.sent.headers)
+            betas = betas_of(headers) if BETA_FIELD in self.members else ()
+            values = [value.decode("latin-1") for name, value in headers if name != BETA_FIELD.encode()]
+            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent, betas, values)
         self._rejections.append((error, rejection))
         return rejection
 

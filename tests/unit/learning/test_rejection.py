@@ -1,5 +1,6 @@
 """Rejections as the matchers read them."""
 
+import json
 import time
 
 import pytest
@@ -121,3 +122,27 @@ def test_errors_that_no_changed_request_solves_are_not_parsed(code):
     words = "Unsupported parameter: 'temperature' is not supported with this model."
     assert UpstreamRejection.of(CHAT.members, 400, UpstreamErrorBody(words, code=code), b"{}") is None
     assert UpstreamRejection.of(CHAT.members, 400, UpstreamErrorBody(words, kind=code), b"{}") is None
+
+
+SENTENCE = UpstreamErrorBody("Unsupported parameter: 'temperature' is not supported with this model.")
+SPREAD = [
+    {"stop": ["Unsupported", "parameter:", "'temperature'", "is not", "supported"]},
+    {"metadata": {"Unsupported": "", "parameter:": "", "'temperature'": ""}},
+    {"messages": [{"role": "user", "content": text} for text in ("Unsupported", "parameter:", "'temperature'")]},
+]
+
+
+@pytest.mark.parametrize("body", SPREAD)
+def test_a_sentence_spread_over_short_texts_is_quoted(body):
+    sent = json.dumps({"model": "m", "temperature": 1, **body}).encode()
+    rejection = UpstreamRejection.of(CHAT.members, 400, SENTENCE, sent)
+    assert rejection is not None
+    assert "Unsupported" not in rejection.text
+
+
+def test_a_sentence_in_a_header_is_quoted():
+    sent = b'{"model":"m","temperature":1}'
+    for values, is_read in (((), True), (["OpenAI/Python 1.2", "application/json"], True), ([SENTENCE.message], False)):
+        rejection = UpstreamRejection.of(CHAT.members, 400, SENTENCE, sent, (), values)
+        assert rejection is not None
+        assert ("Unsupported" in rejection.text) is is_read
