@@ -252,8 +252,8 @@ def _lower(name: MemberName) -> str:
 class FilteredEvents:
     """A stream whose messages are filtered as `filter_reply` does it. Other bytes of the stream stay unchanged.
 
-    `limit_bytes`, at most MOST_EVENT_BYTES, bounds an event, and so the memory of this object. Raises UpstreamInvalid for
-    a larger event, for data that is not JSON, and for a message that exceeds a bound.
+    `limit_bytes`, at most MOST_EVENT_BYTES, bounds an event, and so the memory of this object. Raises UpstreamInvalid
+    for a larger event, for data that is not JSON, and for a message that exceeds a bound.
     """
 
     __slots__ = ("_allowed", "_beginning", "_framer", "_upstream", "waiting")
