@@ -619,6 +619,8 @@ async def _feed_slices(context: ReplyContext, aggregator: BodyAggregator, run: b
         if at:
             await context.state.turns.wait()
         needs_more = aggregator.feed(run[at : at + AGGREGATED_BYTES])
+        if aggregator.has_large:
+            needs_more = await context.state.body_threads.run_heavy(context.call.caller, aggregator.feed)
         if aggregator.is_check_due:
             await context.state.turns.wait()
             for _ in aggregator.check_size():

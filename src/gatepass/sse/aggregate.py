@@ -37,6 +37,7 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.event import (
+    LARGE_EVENT_BYTES,
     EventTransform,
     Framer,
     is_json,
@@ -47,7 +48,8 @@ from gatepass.sse.event import (
 )
 
 MOST_BYTES = 6 * 1024 * 1024
-"""Limit of an aggregated reply. The text of the longest answers has 0.5 MiB."""
+"""Limit of an aggregated reply, and of each of its events. The text of the longest answers has 0.5 MiB."""
+_WHOLE_REPLY = "6 MiB, the limit of a reply without `stream: true`"
 CHECK_BYTES = 1024 * 1024
 """The reply is compared with its limits after this many bytes of events."""
 
@@ -89,7 +91,7 @@ class StreamAggregator(ABC):
     def check_size(self) -> Iterator[None]:
         """Fail if the reply so far is too large to build within 50 ms. The event loop may run after each step."""
         self._unchecked_bytes = 0
-        if self.is_over:
+        if self.failure is not None:
             return
         collected = self._collected()
         yield
@@ -99,7 +101,7 @@ class StreamAggregator(ABC):
             self.fail(chunk.event_not_json(self._upstream))
             return
         yield
-        if len(reply) > MOST_BYTES or takes_long(reply):
+        if _is_too_large(reply):
             self.fail(chunk.answer_too_large(self._upstream))
         yield
 
@@ -135,14 +137,20 @@ class StreamAggregator(ABC):
             self._end()
 
     def finish(self) -> bytes:
-        """Return the reply as JSON. Raises `failure`, or an error for a stream that was empty or was cut."""
+        """Return the reply as JSON.
+
+        Raises `failure`, or an error for a stream that was empty or was cut, or whose reply is too large.
+        """
         self.end()
         if self.failure is not None:
             raise self.failure
         try:
-            return json_text(self._reply())
+            reply = json_text(self._reply())
         except ValueError:
             raise chunk.event_not_json(self._upstream) from None
+        if _is_too_large(reply):
+            raise chunk.answer_too_large(self._upstream)
+        return reply
 
     @abstractmethod
     def _add(self, payload: Any, data: bytes) -> None:
@@ -180,12 +188,17 @@ class StreamAggregator(ABC):
         self._add(payload, data)
 
 
+def _is_too_large(reply: bytes) -> bool:
+    return len(reply) > MOST_BYTES or takes_long(reply)
+
+
 class BodyAggregator:
     """Frames a body, runs its events through `transform`, and feeds them to `aggregator`.
 
-    Memory is bounded: one event of `event_limit_bytes`, what the transform holds, and the answer, which the aggregator
-    bounds. While `is_check_due`, the caller runs `check_size`. After the last piece it calls `take_tail`, `end` and
-    `finish`. The event loop runs between them.
+    Memory is bounded: one event of `event_limit_bytes`, at most MOST_BYTES, what the transform holds, and the answer,
+    which the aggregator bounds. The next call takes an event above LARGE_EVENT_BYTES: while `has_large`, the caller
+    calls `feed` outside of the event loop. While `is_check_due`, it runs `check_size`. After the last piece it calls
+    `take_tail`, `end` and `finish`. The event loop runs between them.
     """
 
     __slots__ = (
@@ -207,13 +220,18 @@ class BodyAggregator:
     ) -> None:
         self._upstream = upstream
         self._aggregator = aggregator
-        self._framer, self._limit = Framer(event_limit_bytes), limit
+        self._framer = Framer(min(event_limit_bytes, MOST_BYTES))
+        self._limit = limit if event_limit_bytes <= MOST_BYTES else _WHOLE_REPLY
         self._transform = transform
         self._has_started = False
 
     @property
     def adapted(self) -> tuple[str, ...]:
         return () if self._transform is None else self._transform.adapted
+
+    @property
+    def has_large(self) -> bool:
+        return bool(self._framer.large)
 
     @property
     def is_check_due(self) -> bool:
@@ -225,18 +243,21 @@ class BodyAggregator:
 
     def feed(self, piece: bytes = b"") -> bool:
         """Take the next bytes of the body. Return False after the last event or the first error."""
+        if self._framer.large:
+            self._add(self._framer.take_large())
         if run := self._framer.feed(piece):
             self._add(run)
-        if self._framer.is_blocked:
-            if self._framer.large:
-                self._add(self._framer.take_large())
-            else:
-                self._aggregator.fail(chunk.event_too_large(self._upstream, self._limit))
+        if self._framer.is_blocked and not self._framer.large:
+            self._aggregator.fail(chunk.event_too_large(self._upstream, self._limit))
         return not self._aggregator.is_over
 
     def take_tail(self) -> None:
-        """Take a last event without its blank line, and the events that the transform held back."""
-        tail = self._framer.tail
+        """Take a last event without its blank line, and the events that the transform held back.
+
+        A large one without it is a cut stream, as in EventStream.
+        """
+        self.feed()
+        tail = self._framer.tail if self._framer.tail_bytes <= LARGE_EVENT_BYTES else b""
         data = (parse_event(tail + b"\n\n").data or b"").strip()
         if is_json(data) or data == b"[DONE]":  # a complete last event that only lacks its blank line
             self._add(tail + b"\n\n")

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.aggregate import MOST_BYTES, BodyAggregator, CompletionAggregator
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.dialect_transforms import RagflowStream
+from gatepass.sse.event import LARGE_EVENT_BYTES
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, data, finished, read_error, text
 
@@ -18,9 +19,8 @@ LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
 
 
 def assembly(limit_bytes: int = LIMIT_BYTES) -> BodyAggregator:
-    return BodyAggregator(
-        "chat", CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin()), limit_bytes
-    )
+    source = StreamSource("chat", max(limit_bytes, LIMIT_BYTES), read_error)
+    return BodyAggregator("chat", CompletionAggregator(source, origin()), limit_bytes)
 
 
 def content(one: BodyAggregator) -> str:
@@ -61,6 +61,49 @@ def test_event_above_its_limit_is_an_error_for_every_split():
         assert not [one.feed(piece) for piece in pieces][-1]
         with pytest.raises(GatepassError, match=r"limits\.event_bytes"):
             finished(one)
+
+
+def fails(pieces: list[bytes]) -> str:
+    one = assembly(32 * 1024 * 1024)
+    for piece in pieces:
+        one.feed(piece)
+        if one.is_check_due:
+            list(one.check_size())
+    with pytest.raises(GatepassError) as caught:
+        finished(one)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [b"", b"event: image\n"])
+def test_event_above_the_limit_of_a_whole_reply_names_it_for_every_split(name):
+    raw = name + text("x" * MOST_BYTES) + STOP + DONE
+    for cut in (0, 100, len(raw) - len(DONE), len(raw) - 1):
+        assert "larger than 6 MiB, the limit of a reply without `stream: true`" in fails([raw[:cut], raw[cut:]])
+
+
+def test_reply_above_its_limit_fails_for_every_split():
+    parts = [text("x" * (MOST_BYTES // 2)), text("y" * (MOST_BYTES // 2)), STOP, DONE]
+    raw = b"".join(parts)
+    for pieces in (parts, [raw], [*parts[:1], b"".join(parts[1:])], [raw[:-1], raw[-1:]]):
+        assert "too large to make a whole reply" in fails(pieces)
+    small = [text("x" * 1_000_000)] * 7  # the last ones are not checked before the end
+    assert "too large to make a whole reply" in fails([*small, STOP + DONE])
+
+
+def test_a_large_event_is_read_by_the_next_call():
+    one = assembly(32 * 1024 * 1024)
+    large = text("x" * LARGE_EVENT_BYTES)
+    waiting = []
+    for piece in (large, b""):
+        assert one.feed(piece)
+        waiting.append(one.has_large)
+    assert waiting == [True, False]
+    one.feed(large + STOP)  # the body may end within this piece
+    assert content(one) == "x" * LARGE_EVENT_BYTES * 2
+
+
+def test_a_large_event_without_its_blank_line_is_a_cut_stream():
+    assert "before the answer was complete" in fails([text("hi") + text("x" * LARGE_EVENT_BYTES)[:-1]])
 
 
 @pytest.mark.parametrize("left", [1, 2])
