@@ -128,6 +128,7 @@ SENTENCE = UpstreamErrorBody("Unsupported parameter: 'temperature' is not suppor
 SPREAD = [
     {"stop": ["Unsupported", "parameter:", "'temperature'", "is not", "supported"]},
     {"metadata": {"Unsupported": "", "parameter:": "", "'temperature'": ""}},
+    {"stop": [f"word {number}" for number in range(10_000)]},
     {"messages": [{"role": "user", "content": text} for text in ("Unsupported", "parameter:", "'temperature'")]},
 ]
 
