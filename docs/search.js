@@ -47,3 +47,18 @@ Search._performSearch = (query, searchTerms, ...others) => {
   const rest = (found.length ? found : results).filter((result) => !isSymptoms(result) && !titles.includes(result));
   return [...rest, ...results.filter(isSymptoms), ...titles]; // the last one is shown first
 };
+
+if (sessionStorage.getItem("language") === "zh") {
+  Documentation.addTranslations({
+    locale: "zh",
+    plural_expr: "0",
+    messages: {
+      Searching: "正在搜索",
+      "Preparing search...": "正在准备搜索…",
+      "Search Results": "搜索结果",
+      "Search finished, found one page matching the search query.": ["搜索完成，找到 ${resultCount} 个页面。"],
+      "Your search did not match any documents. Please make sure that all words are spelled correctly and that you've selected enough categories.":
+        "没有页面包含这些词。请减少搜索的词。",
+    },
+  });
+}

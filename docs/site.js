@@ -60,10 +60,49 @@ const showRow = () => {
   document.querySelector("article h1").after(note);
 };
 
+const CHINESE = {
+  Search: "搜索",
+  Next: "下一页",
+  Previous: "上一页",
+  "On this page": "本页内容",
+  "Back to top": "回到顶部",
+  "Getting started": "入门",
+  Clients: "客户端（英文）",
+  "Upstreams and tokens": "上游与令牌（英文）",
+  Deploy: "部署（英文）",
+  Operate: "运维（英文）",
+  Concepts: "概念（英文）",
+  Reference: "参考（英文）",
+  Project: "项目（英文）",
+};
+
+// The search page belongs to no language: it has that of the page before.
+const isChinese = () => (sessionStorage.getItem("language") ?? document.documentElement.lang) === "zh";
+
+// A Chinese page shows the Chinese pages first, and the words of the theme in Chinese.
+const showChinese = () => {
+  const tree = document.querySelector(".sidebar-tree");
+  const link = [...tree.querySelectorAll("a")].find(({ href }) => href.endsWith("/zh/") || href.endsWith("/zh/#"));
+  const section = (link ?? tree.querySelector('.current-page a')).closest(".sidebar-tree > ul");
+  tree.prepend(section.previousElementSibling, section);
+  const twins = new Map([...section.querySelectorAll("a")].map((a) => [a.pathname.split("/").at(-2), a]));
+  for (const a of tree.querySelectorAll(":scope > ul:not(:first-of-type) a")) {
+    const twin = twins.get(a.pathname.split("/").at(-2));
+    if (twin) [a.href, a.textContent] = [twin.href, twin.textContent];
+  }
+  for (const element of document.querySelectorAll(".caption-text, .context span, .toc-title, .back-to-top span"))
+    element.textContent = CHINESE[element.textContent.trim()] ?? element.textContent;
+  const box = document.querySelector(".sidebar-search");
+  [box.placeholder, box.ariaLabel] = [CHINESE.Search, CHINESE.Search];
+};
+
 document.addEventListener("DOMContentLoaded", () => {
   // Sphinx marks the words of a search on the page that the reader opens, and raises at a word in the title of an icon.
   for (const title of document.querySelectorAll("svg title")) title.classList.add("nohighlight");
-  if (document.getElementById("search-results")) return;
-  sessionStorage.setItem("language", document.documentElement.lang); // the search begins with pages in this language
+  const isSearch = document.getElementById("search-results");
+  // the search begins with pages in this language
+  if (!isSearch) sessionStorage.setItem("language", document.documentElement.lang);
+  if (isChinese()) showChinese();
+  if (isSearch) return;
   if (words.length && !location.hash && location.pathname.endsWith("/symptoms/")) showRow();
 });

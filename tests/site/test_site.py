@@ -221,9 +221,11 @@ def search(page: Page, origin: str, text: str, begin: str = "") -> str:
     """Type the text into the search box of the page `begin`, and return the path of the first result."""
     page.set_viewport_size(SCREEN)
     page.goto(f"{origin}/{begin}")
-    page.get_by_role("search").get_by_placeholder("Search").fill(text)
+    page.get_by_role("search").get_by_placeholder(re.compile("Search|搜索")).fill(text)
     page.keyboard.press("Enter")
-    expect(page.locator(".search-summary")).to_contain_text(re.compile("Search finished|did not match"))
+    expect(page.locator(".search-summary")).to_contain_text(
+        re.compile("Search finished|did not match|搜索完成|没有页面")
+    )
     first = page.locator("#search-results li a").first
     return str(first.evaluate("({ pathname }) => pathname")) if first.count() else ""
 
@@ -257,15 +259,19 @@ def test_the_navigation_opens_on_a_phone_and_leads_to_a_page(
     page: Page, visits: dict[str, Visit], origin: str, faults: list[str]
 ) -> None:
     page.set_viewport_size(PHONE)
-    for path in ("", "reference/errors/", "zh/getting_started/"):
+    for path, name, target in (
+        ("", "Symptoms", "symptoms/"),
+        ("reference/errors/", "Symptoms", "symptoms/"),
+        ("zh/getting_started/", "故障现象", "zh/symptoms/"),
+    ):
         faults.clear()
         page.goto(f"{origin}/{path}")
-        link = page.locator(".sidebar-tree").get_by_role("link", name="Symptoms")
+        link = page.locator(".sidebar-tree").get_by_role("link", name=name).first
         expect(link).not_to_be_in_viewport()
         page.locator("header label[for=__navigation]").click()
         expect(link).to_be_in_viewport(ratio=1)
         link.click()
-        expect(page).to_have_url(f"{origin}/symptoms/")
+        expect(page).to_have_url(f"{origin}/{target}")
         assert faults == []
 
 
@@ -322,6 +328,25 @@ def test_a_page_of_symptoms_says_that_no_row_has_the_words(page: Page, origin: s
     page.goto(f"{origin}/{path}")
     expect(page.locator(".no-row")).to_contain_text(text)
     assert page.locator("tr.found").count() == 0
+
+
+def test_the_words_of_the_theme_and_the_sidebar_are_chinese_beside_a_chinese_page(page: Page, origin: str) -> None:
+    page.set_viewport_size(SCREEN)
+    page.goto(f"{origin}/zh/ragflow/")
+    tree = page.locator(".sidebar-tree")
+    expect(tree.locator(".caption-text").first).to_have_text("中文")
+    expect(page.locator(".next-page .context")).to_have_text("下一页")
+    expect(page.locator(".prev-page .context")).to_have_text("上一页")
+    links = tree.locator("a").evaluate_all("(links) => links.map(({ pathname }) => pathname)")
+    twins = {f"/{path.parent.name}/" for path in SITE.glob("zh/*/index.html")}
+    assert "/zh/symptoms/" in links
+    assert twins & set(links) == set()
+    search(page, origin, "令牌 过期", "zh/")
+    expect(page.locator(".search-summary")).to_contain_text("搜索完成，找到")
+    search(page, origin, "basilisk", "zh/")
+    expect(page.locator(".search-summary")).to_contain_text("没有页面包含这些词")
+    search(page, origin, "token")
+    expect(page.locator(".search-summary")).to_contain_text("Search finished")
 
 
 def test_each_page_in_two_languages_has_a_switch_and_names_its_language(page: Page, origin: str) -> None:
