@@ -15,6 +15,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.dialects.error_body import read_error_body
@@ -344,6 +345,14 @@ def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
     assert outcome.error is not None
     assert len(upstream.seen) == 1
     assert memory.records(0.0, 0.0) == []
+
+
+def test_a_client_that_is_quoted_from_a_header_is_refused() -> None:
+    upstream = Upstream([Refusal(lambda body: "seed" in body, openai(ATTEMPTS[1]))])
+    sent = a_call(json.dumps(MEMBERS).encode(), CHAT)
+    assert ask(Memory(), upstream, sent).error is None
+    quoting = replace(sent, headers=((b"user-agent", ATTEMPTS[1].encode()),))
+    assert ask(Memory(), upstream, quoting).error is not None
 
 
 @pytest.mark.attack("learning: a value that is quoted")
