@@ -414,7 +414,7 @@ class Model(Block):
     and nothing is learned. `emulate` (or `false`): never; gatepass makes a stream from the whole reply.
     `aggregate`: always; gatepass makes a whole reply from the stream.
 
-    A whole reply made from a stream, and each event of it, has at most 6 MiB, and at most the `top_logprobs` of about
+    A whole reply made from a stream, and each event of it, has at most 12 MiB, and at most the `top_logprobs` of about
     2,000 tokens with 20 alternatives. gatepass rejects a larger one (502 `upstream_invalid`). A streamed request has no
     such limit.
 

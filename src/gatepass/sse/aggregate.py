@@ -47,9 +47,9 @@ from gatepass.sse.event import (
     takes_long,
 )
 
-MOST_BYTES = 6 * 1024 * 1024
+MOST_BYTES = 12 * 1024 * 1024
 """Limit of an aggregated reply, and of each of its events. The text of the longest answers has 0.5 MiB."""
-_WHOLE_REPLY = "6 MiB, the limit of a reply without `stream: true`"
+_WHOLE_REPLY = "12 MiB, the limit of a reply without `stream: true`"
 CHECK_BYTES = 1024 * 1024
 """The reply is compared with its limits after this many bytes of events."""
 

@@ -78,7 +78,7 @@ def fails(pieces: list[bytes]) -> str:
 def test_event_above_the_limit_of_a_whole_reply_names_it_for_every_split(name):
     raw = name + text("x" * MOST_BYTES) + STOP + DONE
     for cut in (0, 100, len(raw) - len(DONE), len(raw) - 1):
-        assert "larger than 6 MiB, the limit of a reply without `stream: true`" in fails([raw[:cut], raw[cut:]])
+        assert "larger than 12 MiB, the limit of a reply without `stream: true`" in fails([raw[:cut], raw[cut:]])
 
 
 def test_reply_above_its_limit_fails_for_every_split():
@@ -86,7 +86,7 @@ def test_reply_above_its_limit_fails_for_every_split():
     raw = b"".join(parts)
     for pieces in (parts, [raw], [*parts[:1], b"".join(parts[1:])], [raw[:-1], raw[-1:]]):
         assert "too large to make a whole reply" in fails(pieces)
-    small = [text("x" * 1_000_000)] * 7  # the last ones are not checked before the end
+    small = [text("x" * 1_000_000)] * 13  # the last ones are not checked before the end
     assert "too large to make a whole reply" in fails([*small, STOP + DONE])
 
 
