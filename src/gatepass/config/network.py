@@ -142,6 +142,10 @@ class Network(TlsFiles):
     _inherited: frozenset[str] = PrivateAttr(frozenset())
     """The members that the top-level `network` decides."""
 
+    def __eq__(self, other: object) -> bool:
+        # without `_inherited`: a reload that moves a value to the top level changes no hop
+        return isinstance(other, Network) and self.__dict__ == other.__dict__
+
     def inherit(self, default: Network) -> None:
         """Note which members have the value of `default`, the top-level `network`."""
         self._inherited = frozenset(
