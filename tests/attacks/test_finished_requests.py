@@ -316,7 +316,7 @@ ENDS: dict[str, End] = {
     "complete": partial(read, dialogue=[Send(WHOLE)], status=200),
     "complete stream": partial(read, dialogue=STREAM, status=200, stream=True),
     "aggregated": partial(read, dialogue=[*begin_stream(), *EVENTS[:32], *ENDING], status=200),
-    "too large to aggregate": partial(read, dialogue=STREAM, status=502),
+    "too large to aggregate": partial(read, dialogue=[*begin_stream(), *EVENTS, *EVENTS, *ENDING], status=502),
     "synthesized stream": partial(read, dialogue=[Send(WHOLE)], status=200, stream=True),
     "compressed": partial(read, dialogue=[Send(ZIPPED)], status=200),
     "upload": upload,
