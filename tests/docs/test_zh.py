@@ -93,7 +93,7 @@ def test_names_versions_and_issues_are_complete(page: str) -> None:
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section["en"]["title"])
 def test_a_symptom_has_the_same_error_texts_commands_and_settings_in_both_languages(section: dict[str, object]) -> None:
     missing = {}
-    for row in section["rows"]:  # type: ignore[attr-defined]
+    for row in section["rows"]:  # type: ignore[attr-defined]  # YAML has no types
         assert row["en"].keys() == row["zh"].keys(), row["en"]["see"]
         english, chinese = (set(SETTING.findall(" ".join(row[language].values()))) for language in ("en", "zh"))
         if english - chinese:
