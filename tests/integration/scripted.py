@@ -30,7 +30,10 @@ BACKLOG = 1024
 """Connections that wait to be accepted; asyncio's own default is 100, and beyond it some are reset."""
 
 TURNS_OF_ACCEPT = 3
-"""Turns of the loop in which a connection that was accepted just now gets its transport, which must be closed too."""
+"""Turns of the loop in which a connection that was accepted just now gets its transport, which must be closed too.
+
+asyncio gives it none after the server's close, and leaves its socket open.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ class Scripted:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> Self:
-        listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener = socket.create_server(("127.0.0.1", 0))
         if self._send_buffer_bytes is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
         loop = asyncio.get_running_loop()
@@ -145,9 +148,10 @@ class Scripted:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._server.close()
+        asyncio.get_running_loop().remove_reader(self._listener)
         for _turn in range(TURNS_OF_ACCEPT):
             await asyncio.sleep(0)
+        self._server.close()
         for talk in list(self._talks):
             talk.transport.abort()
         await self.until(lambda: not self._talks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 
 import pytest
@@ -187,3 +188,14 @@ def test_streams_are_framed():
         begun + b'12\r\ndata: {"a":"\xc3\xbc"}\n\n\r\n' + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
     )
     assert begin_stream() == [Send(begun)]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_at_the_end_is_closed(turns: int):
+    """Else its socket is a ResourceWarning in whichever test runs when it is collected."""
+    async with Scripted([Hold()]) as upstream:
+        client = socket.create_connection(("127.0.0.1", int(upstream.url.rpartition(":")[2])))
+        for _turn in range(turns):
+            await asyncio.sleep(0)
+    client.close()
+    gc.collect()
