@@ -83,8 +83,8 @@ def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
     """
     if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
         return False
-    code = summary["code"] or ""
-    if "code" in filters and filters["code"] not in (code, stable_code(code, summary["hop"] or "")):
+    code = summary["code"] or ""  # a request that succeeded has no code, and no stable one either
+    if "code" in filters and filters["code"] not in (code, code and stable_code(code, summary["hop"] or "")):
         return False
     if "changed" in filters and not summary["adapted"]:
         return False

@@ -98,6 +98,14 @@ def test_filters_compare_fields_and_search_texts():
     assert not matches(own, {"code": "upstream_auth"})
 
 
+def test_a_request_that_succeeded_matches_no_code():
+    failed = AttemptRecord("one", "chat", "m", "a", code="NoQuota", outcome="error_reply")
+    last = AttemptRecord("one", "chat", "m", "b", outcome="complete")
+    for record in (access(status=200, outcome="ok"), access(status=0, outcome="")):
+        shown = summary_of(request(record, failed, last), 110.0, 0.0, str)
+        assert not any(matches(shown, {"code": code}) for code in ("upstream_error", "NoQuota"))
+
+
 def test_a_name_of_a_model_that_the_route_changes_is_an_edit():
     record = AttemptRecord("one", "chat", "gpt-4o", "a", "deploy-7", outcome="complete")
     (edit,) = story_of(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
