@@ -57,7 +57,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -698,6 +698,12 @@ class UpstreamErrorReply(UpstreamError):
     """
 
     code = "upstream_error"
+    actions: ClassVar[Mapping[str, str]] = {
+        "no_path": "The upstream does not support this operation, or `base_url` does not end with a version such as"
+        " `/v1`.",
+        "429": "The upstream limits the rate: ask its owner for a higher limit.",
+    }
+    """What to do instead of the action above, by the case that `case_of` returns."""
 
     def __init__(
         self,
@@ -815,6 +821,15 @@ def stable_code(code: str, hop: str) -> str:
     """Return a code of docs/reference/errors.md: a closed set, in which an upstream's own code is `upstream_error`."""
     kind = kind_of(code, hop)
     return kind.code if kind is UpstreamErrorReply else code
+
+
+def case_of(kind: str, status: int, message: str) -> str:
+    """Return the key of `UpstreamErrorReply.actions` for an error; "" if its own action applies."""
+    if kind != UpstreamErrorReply.code:
+        return ""
+    if status == 404 and "has no such path" in message:  # gatepass adds this to the upstream's text
+        return "no_path"
+    return str(status) if str(status) in UpstreamErrorReply.actions else ""
 
 
 def _kinds(base: type[GatepassError]) -> Iterator[type[GatepassError]]:

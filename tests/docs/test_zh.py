@@ -10,6 +10,7 @@ from docs.entries import Entry
 from docs.generate import chinese_errors, error_parts
 from docs.symptom_table import SECTIONS
 
+from gatepass.errors import UpstreamErrorReply
 from tests.docs.test_errors import codes
 from tests.docs.test_readme import anchors
 
@@ -107,6 +108,7 @@ def test_each_error_code_has_its_chinese_text_with_the_same_commands_and_setting
     for code, entry in entries.items():
         named = set(SETTING.findall(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", entry.facts["Action"])))
         assert named - set(SETTING.findall(chinese_errors()[code]["action"])) == set(), code
+    assert chinese_errors()["upstream_error"]["actions"].keys() == UpstreamErrorReply.actions.keys()
 
 
 @pytest.mark.parametrize("page", PAIRS)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import TokenUnavailable, documentation, kind_of, stable_code
+from gatepass.errors import TokenUnavailable, UpstreamErrorReply, case_of, documentation, kind_of, stable_code
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
@@ -169,23 +169,27 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
         return None
     credential = "" if last is None or last.token is None else last.token.credential
     kind = stable_code(access.code, access.hop or "")
+    case = case_of(kind, access.status or 0, access.reason or "")
     return {
         "code": mask(access.code),
         "hop": access.hop,
         "message": mask(access.reason or ""),
         "retry_after_s": _rounded(request.retry_after_s),
         "kind": kind,
-        "action": action_of(access.code, access.hop or "", model=mask(access.model), credential=credential),
+        "case": case,
+        "action": action_of(access.code, access.hop or "", case, model=mask(access.model), credential=credential),
         "page": documentation(f"docs/reference/errors.md#{kind}"),
     }
 
 
-def action_of(code: str, hop: str, *, model: str = "", credential: str = "") -> str:
+def action_of(code: str, hop: str, case: str = "", *, model: str = "", credential: str = "") -> str:
     """Return the action of an error's documentation, with the names of the request in its commands and settings.
 
-    `credential` is that of the last attempt, "" if it is not known. Returns "" under `python -OO`.
+    `case` is that of `case_of`, "" for none. `credential` is that of the last attempt, "" if it is not known. Returns
+    "" under `python -OO`.
     """
     text = " ".join(inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2].split())
+    text = UpstreamErrorReply.actions.get(case, text)
     text = text.replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
     part, _, name = hop.partition(":")
     if part == "upstream":

@@ -152,10 +152,29 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "hop": "upstream:b",
         "message": "the token *** was refused",
         "kind": "upstream_auth",
+        "case": "",
         "page": "docs/reference/errors.md#upstream_auth",
         "retry_after_s": None,
     }
     assert "sk-secret" not in str(story)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "action"),
+    [
+        (
+            404,
+            "Not Found. The upstream has no such path: it does not support this operation",
+            "The upstream does not support this operation, or `upstreams.b.base_url` does not end with a version",
+        ),
+        (429, "slow down", "The upstream limits the rate: ask its owner"),
+        (404, "The model does not exist", "Follow the upstream's message. If it does not know the model"),
+        (400, "out of credit", "Follow the upstream's message."),
+    ],
+)
+def test_the_action_of_an_upstreams_own_error_follows_from_its_status(status: int, message: str, action: str):
+    record = access(reason=message, code="102", hop="upstream:b", status=status, outcome="error")
+    assert story_of(request(record), 110.0, 0.0, str)["error"]["action"].startswith(action)
 
 
 def test_who_closed_first():

@@ -192,5 +192,11 @@ export const ERRORS = {
   "upstream_auth": {
     "text": "上游连新令牌也拒绝，因此客户端重试不会成功。错误信息含有凭据的名称、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",
     "action": "检查凭据的 scope 或 audience：`gatepass doctor MODEL --call` 发送一次小的调用，`gatepass token NAME --reveal` 获取并打印新令牌。修复之后运行 `gatepass token --retry`。"
+  },
+  "no_path": {
+    "action": "上游没有这个路径：它不支持此操作，或 `base_url` 没有以 `/v1` 等版本结尾。"
+  },
+  "429": {
+    "action": "上游限流：请上游的负责人提高限额。"
   }
 };
