@@ -52,7 +52,7 @@ from gatepass.tokens.secrets import secret_retry_hint
 from gatepass.tokens.token_log import Renewal, TokenLog
 from gatepass.types import Secret
 
-RENEWALS = 20
+RENEWALS = 40
 """Maximum renewals in WINDOW_S, for all users of one credential together."""
 UNPROVEN_RENEWALS = 6
 """How many of RENEWALS may follow a rejection by a user that had not accepted the token, so that a model that always
@@ -61,6 +61,9 @@ WINDOW_S = 60.0
 MAX_RENEWAL_WAIT_S = 1.0
 """The longest wait of a request for a renewal that follows another one, and the least time between two renewals of
 tokens that worked. Two processes may end each other's token, and an upstream may answer 401 to every second request."""
+RENEWAL_SPACING_S = 2.0
+"""The time between two renewals of tokens that worked, if no request waits too long for it. Two processes that end each
+other's token then take turns, a second apart. Each makes 30 renewals in WINDOW_S, and a few more at the start."""
 REISSUED_PAUSE_S = 10.0
 """Pause before the next renewal if the issuer returned a rejected token again."""
 MAX_USERS = 1024
@@ -536,7 +539,7 @@ class RenewalLimiter:
     An upstream rejects a wrong credential with every request. Those rejections must not cause a login each. A user
     that rejected the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
 
-    If tokens that worked end early again and again, their renewals are spread over WINDOW_S, as far as
+    If tokens that worked end early again and again, their renewals are RENEWAL_SPACING_S apart, as far as
     MAX_RENEWAL_WAIT_S allows.
     """
 
@@ -604,8 +607,8 @@ class RenewalLimiter:
         is_first, has_worked = self._token is not self._rejected, self._has_worked(by)
         if is_first:
             self.renew_at_s = now
-            if has_worked:  # the spacing that no window exceeds, but no request waits so long
-                self.renew_at_s = min(max(now, self._spaced_s + WINDOW_S / RENEWALS), now + MAX_RENEWAL_WAIT_S)
+            if has_worked:
+                self.renew_at_s = min(max(now, self._spaced_s + RENEWAL_SPACING_S), now + MAX_RENEWAL_WAIT_S)
         if self.renew_at_s > now + max_wait_s:
             return False
         if is_first:

@@ -18,7 +18,7 @@ from gatepass.tokens.sharing import SharedSource
 from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.memory import MemoryStore
-from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
+from tests.unit.tokens.scripted import Far, Reply, RunningHolder, ScriptedIssuer, oauth2
 
 BOUND_S = 0.25
 
@@ -218,7 +218,7 @@ class Upstream:
         self.issuer = issuer
         self.refused = self.served = self.lost = 0
 
-    async def serve(self, replica: Replica) -> Token | None:
+    async def serve(self, replica: Replica | RunningHolder) -> Token | None:
         """One request, as gatepass sends it: with one retry after a rejection."""
         token = await replica.holder.token()
         if token.text == self.issuer.minted[-1]:

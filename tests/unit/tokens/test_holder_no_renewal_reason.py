@@ -16,7 +16,7 @@ IN_VAIN = (
     " `gatepass token --retry` renews it at once"
 )
 RATE = (
-    "it was not renewed, because it was renewed 20 times within 60 s. Processes that end each other's tokens need a"
+    "it was not renewed, because it was renewed 40 times within 60 s. Processes that end each other's tokens need a"
     " common `store`"
 )
 RATE_OF_UNPROVEN = (
