@@ -16,7 +16,9 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
+from gatepass.server.inspection import own_requests
 from gatepass.server.pages import own_part, status_of
+from gatepass.server.ui.views import own_use
 from gatepass.store.base import StoreUnavailable
 from tests.integration.gateway import Ask, Gateway, gateway
 from tests.integration.issuer import SECRET, minted
@@ -120,7 +122,27 @@ async def test_a_key_that_may_not_use_the_server_gets_a_403():
     access = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "models": ["m"]}]}
     async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=access) as gp:
         got = await post(gp, **key("anna")).answer()
+        summary = await newest(gp)
     assert (got.status, got.json()["error"]["data"]["code"], upstream.received) == (403, "mcp_server_not_allowed", [])
+    assert (summary["upstream"], summary["code"]) == ("mcp/tools", "mcp_server_not_allowed")
+
+
+async def test_a_refused_call_is_listed_with_its_server():
+    call = {**CALL, "params": {"name": "write"}}
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
+        await post(gp, call, **key("anna")).answer()
+        summary, used = await newest(gp), own_use(gp.state)
+        (line,) = [one for one in gp.state.metrics.exposition().decode().splitlines() if "errors_total{" in one]
+    assert [summary[name] for name in ("upstream", "mcp_tool", "code")] == ["mcp/tools", "write", "mcp_not_allowed"]
+    assert used == [["mcp/tools", "", "write", 1, 1, 0]]
+    assert ('upstream="none"' in line, gp.state.metrics.health("mcp/tools")) == (True, "unknown")  # not the server's
+
+
+async def newest(gp: Gateway) -> dict[str, Any]:
+    """Return the summary of the last request, as the list of the server's requests has it."""
+    await until(lambda: not gp.state.in_flight.busy)
+    (found,) = json.loads(await own_requests("/requests?upstream=mcp/tools&limit=1", gp.state))["requests"]
+    return found
 
 
 # --- sessions ---
@@ -451,7 +473,18 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
     assert f"gatepass_mcp_messages_total{{{labels}}} 1.0" in metrics
     assert "gatepass_mcp_streams 0.0" in metrics
     server = {"host": upstream.url.partition("//")[2], "credential": None, "usable": True, "sessions": 1}
-    assert status["mcp"] == {"streams": 0, "servers": {"tools": server}}
+    assert status["mcp"] == {"streams": 0, "servers": {"tools": {**server, "health": "ok", "last_failed": None}}}
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "upstream_error"), (401, "upstream_auth")])
+async def test_the_status_says_that_a_server_fails(status, code):
+    answers = [[Send(reply(RESULT))], *[[Send(reply({"error": "x"}, status=status))]] * 3]
+    async with Scripted(*answers) as upstream, gateway(**servers(upstream)) as gp:
+        for _ in answers:
+            await post(gp, CALL).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        (server,) = status_of(gp.state)["mcp"]["servers"].values()
+    assert (server["health"], server["last_failed"]["code"]) == ("failing", code)
 
 
 async def test_the_log_has_the_time_of_the_first_event_of_a_stream():

@@ -128,6 +128,7 @@ def upstream(
         "dialect": dialect,
         "credential": credential,
         "health": "ok",
+        "last_failed": None,
         "in_flight": in_flight,
         "requests_15m": requests,
         "errors_15m": errors,

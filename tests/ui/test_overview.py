@@ -51,6 +51,7 @@ def plot(title: str, line: int) -> str:
     return f"{plot_of(title)} .area svg > path:nth-of-type({line + 2})"
 
 
+LAST = {"in_a_row": 3, "id": "req-9", "code": "upstream_connect", "age_s": 12.3}
 CAPTURE = {"running": True, "until": documents.NOW, "held_bytes": 4096, "captured": 2}
 OTHER = [i % 7 + 1 for i in range(documents.SLICES)]
 DURATION = "Duration without errors"
@@ -74,6 +75,7 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "no token": (credential(state="none", expires_in_s=None), f"{CORP} .left", "text"),
     "health": (upstream(health="failing"), UPSTREAM, "class"),
     "health in words": (upstream(health="unknown"), f"{UPSTREAM} .health", "text"),
+    "last failure": (upstream(health="failing", last_failed=LAST), f"{UPSTREAM} .health a", "text"),
     "line to a failing upstream": (upstream(health="failing"), "[data-link='to upstream corp']", "class"),
     "in flight of an upstream": (upstream(in_flight=2), f"{UPSTREAM} .health", "text"),
     "dots of an upstream": (upstream(in_flight=2), "[data-dots='to upstream corp'] circle", "count"),
@@ -148,7 +150,7 @@ def test_each_member_of_the_document_is_known() -> None:
     data = documents.overview()
     moving = {"expires_in_s", "lifetime_s", "refresh_in_s", "renewals", "fetches", "failures", "failing", "last_error"}
     assert set(data["credentials"][0]) == moving | {"rejected_by", "state", "name", "type", "upstreams"}
-    moving = {"health", "in_flight", "requests_15m", "errors_15m", "open_connections"}
+    moving = {"health", "last_failed", "in_flight", "requests_15m", "errors_15m", "open_connections"}
     assert set(data["upstreams"][0]) == moving | {"name", "host", "dialect", "credential"}
     moving = {"requests", "errors", "tokens_in", "tokens_out", "ttft_s", "duration_s"}
     assert set(data["series"]) == moving | {"width_s", "ended_at"}

@@ -410,11 +410,14 @@ def test_a_failing_credential_says_when_it_tries_again(open_page: OpenPage, sign
 
 def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     server = documents.upstream("mcp/tools", "tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
-    fake.overview["upstreams"].append(server)
+    failed = {"in_a_row": 3, "id": "req-9", "code": "upstream_connect", "age_s": 12.3}
+    fake.overview["upstreams"].append({**server, "health": "failing", "last_failed": failed})
     fake.callers["callers"][2]["mcp"] = {"tools": {"tools": ["find"], "prompts": None, "resources": None}}
     page = open_page(f"{signed_in}#/mcp")
     main = page.locator("main")
     expect(main).to_contain_text("https://llm.corp.example/mcp/tools")
+    expect(main.locator(".health.failed")).to_have_text("failing, upstream_connect, 12 s ago")
+    expect(main.locator(".health a")).to_have_attribute("href", "#/requests/req-9")
     expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("claude-codefindallall")
     expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("find121 (8.3 %)")
 

@@ -19,6 +19,7 @@ import click
 
 from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
+from gatepass.types import MCP_UPSTREAM
 
 BOUND_S = 60.0
 # far above any page: it only bounds the memory if the socket belongs to another program
@@ -207,7 +208,9 @@ def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 _PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
 _CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
-_MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "USABLE", "SESSIONS")
+_MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
+_HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no request yet"}
+"""As the page has it."""
 
 
 @click.command()
@@ -252,12 +255,12 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {credential}: {printable(held['last_error'])}"
         for upstream, age_s in held.get("rejected_by", {}).items():
             yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
-    served = {name: one["mcp"] for name, one in processes.items() if one.get("mcp")}  # an older gatepass has none
-    if servers := [_mcp(name, server, held) for name, mcp in served.items() for server, held in mcp["servers"].items()]:
+    served = {name: one for name, one in processes.items() if one.get("mcp")}
+    if servers := [_mcp(name, one, *row) for name, one in served.items() for row in one["mcp"]["servers"].items()]:
         yield ""
         yield from aligned([_MCP_HEAD, *servers])
-    for name, mcp in served.items():
-        if streams := mcp["streams"]:
+    for name, one in served.items():
+        if streams := one["mcp"]["streams"]:
             yield f"{name} {streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
 
 
@@ -280,9 +283,14 @@ def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[st
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
 
 
-def _mcp(name: str, server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
-    usable = "yes" if held["usable"] else "no"
-    return name, server, held["host"], held["credential"] or "-", usable, str(held["sessions"])
+def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+    credential, failed, health = held["credential"], held["last_failed"], _HEALTH[held["health"]]
+    token = "-" if credential is None else "yes" if held["usable"] else "no"
+    if credential is not None and f"{MCP_UPSTREAM}{server}" in one["credentials"][credential]["rejected_by"]:
+        token = "rejected"
+    if failed is not None:
+        health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
+    return name, server, held["host"], credential or "-", token, str(held["sessions"]), health
 
 
 _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")

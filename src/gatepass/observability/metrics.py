@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, gener
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
-from gatepass.errors import GatepassError, stable_code
+from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import (
     AccessRecord,
@@ -29,6 +29,7 @@ from gatepass.observability.observer import (
     RequestRecord,
     RuleChange,
 )
+from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,6 +43,8 @@ PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0
 DELAY_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Bounds for delays that gatepass adds: its own time, waits for connections, the lag of the event loop."""
 
+FAILING_IN_A_ROW = 3
+"""An upstream is `failing` if so many requests in a row failed at it."""
 MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
 MAX_HISTOGRAMS = 200
@@ -295,6 +298,18 @@ class Sample(NamedTuple):
     """The idle streams of MCP clients, and their limit. None without MCP servers."""
 
 
+class Failures(NamedTuple):
+    """How many requests failed at an upstream since the last one that succeeded, and the last one of them.
+
+    A request that the upstream itself rejects, such as one with too many tokens, is none of them.
+    """
+
+    in_a_row: int
+    id: str
+    code: str
+    ended_s: float
+
+
 class Totals(msgspec.Struct, frozen=True):
     """Sums since the start of a process, or in a time: of requests, and of all times of `Histogram.counts`.
 
@@ -378,6 +393,8 @@ class Metrics(Observer):
         ProcessCollector(registry=registry)
         self._mask = mask
         self._by_upstream: dict[str, tuple[int, int]] = {}
+        self.failures: dict[str, Failures] = {}
+        """By upstream. One whose last request succeeded has none."""
         self._of_mcp: McpMetrics | None = None
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
@@ -469,6 +486,11 @@ class Metrics(Observer):
         if not access.replay_of:
             is_at_upstream = request.error is not None and request.error.hop == f"upstream:{attempt.upstream}"
             self._count_at_upstream(attempt.upstream, is_at_upstream)
+            if outcome == "ok":
+                if self.failures:
+                    self.failures.pop(attempt.upstream, None)
+            elif is_at_upstream:
+                self._failed_at(attempt.upstream, request)
         later, earlier = attempt, attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts += earlier.requests
@@ -492,6 +514,31 @@ class Metrics(Observer):
     def _count_at_upstream(self, upstream: str, failed: bool) -> None:
         of_upstream = self._by_upstream.get(upstream, (0, 0))
         self._by_upstream[upstream] = (of_upstream[0] + 1, of_upstream[1] + failed)
+
+    def _failed_at(self, upstream: str, request: RequestRecord) -> None:
+        error, before = request.error, self.failures.get(upstream)
+        if error is not None and (error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth)):
+            number, ended_s = 1 if before is None else before.in_a_row + 1, request.arrived_s + request.duration_s
+            self.failures[upstream] = Failures(number, request.access.id, error.public_code, ended_s)
+
+    def health(self, upstream: str) -> str:
+        """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.
+
+        `unknown`: none has ended there.
+        """
+        requests, _ = self._by_upstream.get(upstream, (0, 0))
+        if not requests:
+            return "unknown"
+        failed = self.failures.get(upstream)
+        return "ok" if failed is None or failed.in_a_row < min(FAILING_IN_A_ROW, requests) else "failing"
+
+    def last_failed(self, upstream: str, now_s: float) -> dict[str, Any] | None:
+        """Return the last requests that failed at `upstream` as JSON. None if the last one succeeded."""
+        if (found := self.failures.get(upstream)) is None:
+            return None
+        age_s = round(max(0.0, now_s - found.ended_s), 3)
+        shown = {"id": self._mask(found.id), "code": self._mask(found.code)}
+        return {"in_a_row": found.in_a_row, **shown, "age_s": age_s}
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         before = attempt.after

@@ -32,7 +32,7 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     user_agent: str = ""
     model: str = ""
     upstream: str | None = None
-    """The upstream of the last attempt, or all upstreams whose model lists were read."""
+    """The upstream of the last attempt, all upstreams whose model lists were read, or the MCP server of the path."""
     upstream_model: str | None = None
     stream: bool = False
     status: int | None = None

@@ -135,6 +135,9 @@ async def serve_mcp(
         await _answer_preflight(name, context, client_response, origins)
         return
 
+    if server is not None:  # also a refusal is listed with it
+        access.upstream = server.target.upstream
+
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
     caller = context.caller = state.authenticator.authenticate(client_request, state.clock.wall())
     access.caller, access.peer = caller.name, ""

@@ -290,6 +290,8 @@ def _mcp_status(state: AppState, mcp: McpServers) -> dict[str, Any]:
                 "host": upstream.host,
                 "credential": upstream.credential or None,
                 "usable": upstream.holder is None or upstream.holder.usable,
+                "health": state.metrics.health(upstream.name),
+                "last_failed": state.metrics.last_failed(upstream.name, state.clock.now()),
                 "sessions": sessions[name],
             }
             for name, upstream in upstreams.items()

@@ -87,15 +87,24 @@ def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
     assert line == "worker-2 store down: refused by it"
 
 
-def test_mcp_servers_are_listed_with_their_sessions():
-    search = {"host": "tools.example", "credential": "corp", "usable": False, "sessions": 3}
-    wiki = {"host": "wiki.example", "credential": None, "usable": True, "sessions": 0}
-    mcp = {"mcp": {"streams": 2, "servers": {"search": search, "wiki": wiki}}}
-    assert list(status_lines({**page(), **mcp}))[2:] == [
-        "",
-        "PROCESS   MCP SERVER  HOST           CREDENTIAL  USABLE  SESSIONS",
-        "gatepass  search      tools.example  corp        no      3",
-        "gatepass  wiki        wiki.example   -           yes     0",
+def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
+    well = {"usable": True, "sessions": 0, "health": "ok", "last_failed": None}
+    dead = {"health": "failing", "last_failed": {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}}
+    servers = {
+        "search": {**well, "host": "tools.example", "credential": "corp", "sessions": 3, **dead},
+        "old": {**well, "host": "old.example", "credential": "corp"},
+        "lost": {**well, "host": "lost.example", "credential": "none", "usable": False},
+        "wiki": {**well, "host": "wiki.example", "credential": None, "health": "unknown"},
+    }
+    held = {"type": "static", "state": "fresh", "failing": False, "expires_in_s": None, "fetches": 1, "failures": 0}
+    credentials = {"corp": {**held, "rejected_by": {"mcp/old": 4.0}}, "none": {**held, "rejected_by": {}}}
+    lines = list(status_lines({**page(), "credentials": credentials, "mcp": {"streams": 2, "servers": servers}}))
+    assert lines[-6:] == [
+        "PROCESS   MCP SERVER  HOST           CREDENTIAL  TOKEN     SESSIONS  HEALTH",
+        "gatepass  search      tools.example  corp        yes       3         failing, upstream_connect 1 min ago",
+        "gatepass  old         old.example    corp        rejected  0         healthy",
+        "gatepass  lost        lost.example   none        no        0         healthy",
+        "gatepass  wiki        wiki.example   -           -         0         no request yet",
         "gatepass 2 streams of MCP clients that wait for events",
     ]
 

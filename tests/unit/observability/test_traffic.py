@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.errors import UpstreamClosed
+from gatepass.errors import UpstreamAuth, UpstreamClosed, UpstreamConnect, UpstreamError, UpstreamErrorReply
 from gatepass.observability.metrics import DURATION_S, Histogram, Metrics, Totals
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merged, quantile, series
@@ -45,6 +47,29 @@ def test_a_replay_does_not_count_at_an_upstream():
         metrics.request_ended(RequestRecord(access, attempt, error, 0.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
     assert metrics.totals().by_upstream == {"up": (1, 1), "first": (1, 1)}
     assert metrics.totals().requests == 3
+
+
+def test_an_upstream_is_failing_after_three_failures_in_a_row():
+    """Three failures after ten successes in a slice were 23 %, which the page called healthy."""
+    metrics = Metrics()
+
+    def request(error: UpstreamError | None = None, **fields: Any) -> str:
+        access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error" if error else "ok", **fields)
+        attempt = AttemptRecord("one", "chat", "m", "up")
+        metrics.request_ended(RequestRecord(access, attempt, error, 5.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+        return metrics.health("up")
+
+    dead, refuses = UpstreamConnect("refused", upstream="up"), UpstreamAuth("rejected", upstream="up", status=401)
+    too_long = UpstreamErrorReply("too many tokens", upstream="up", status=400)
+    assert metrics.health("up") == "unknown"
+    assert [request(dead), request()] == ["failing", "ok"]  # of one request all failed
+    assert [request(too_long) for _ in range(4)] == ["ok"] * 4
+    assert [request(dead), request(refuses), request(dead, replay_of="captured"), request(refuses)] == [
+        *("ok", "ok", "ok", "failing")
+    ]
+    assert metrics.last_failed("up", 16.0) == {"in_a_row": 3, "id": "one", "code": "upstream_auth", "age_s": 10.0}
+    assert request() == "ok"
+    assert metrics.last_failed("up", 16.0) is None
 
 
 def test_only_15_minutes_are_kept():

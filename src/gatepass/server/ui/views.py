@@ -23,6 +23,7 @@ from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamErrorReply, kind_of
 from gatepass.observability.capture import merged_states
+from gatepass.observability.metrics import FAILING_IN_A_ROW
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, Traffic, merged, series
 from gatepass.proxy.app_state import AppState
@@ -35,7 +36,7 @@ MOST_CODES = 12
 MOST_USED = 500
 HIDDEN = "(hidden)"
 FAILING_SHARE = 0.5
-"""An upstream is `failing` if this share of the requests in its last slice with requests failed at it."""
+"""An upstream is `failing` if this share of the requests in its last slice with requests failed at it, or FAILING_IN_A_ROW requests."""
 
 
 def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
             "credential": upstream.credential or None,
             "in_flight": in_flight[name],
             "open_connections": counts.busy + counts.idle,
+            "last_failed": state.metrics.last_failed(name, now_s),
         }
     return {
         "credentials": credentials,
@@ -153,11 +155,16 @@ def _upstream(ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, t
     counts = [one.get(name, (0, 0)) for one in slices]
     last = next((one for one in reversed(counts) if one[0]), None)
     health = "unknown" if last is None else "failing" if last[1] >= FAILING_SHARE * last[0] else "ok"
+    failing = [one["last_failed"] for one in ones if one["last_failed"] is not None]
+    # another process may have had an answer since
+    if sum(one["in_a_row"] for one in failing) >= FAILING_IN_A_ROW and (last is None or last[1]):
+        health = "failing"
     return {
         **ones[0],
         "in_flight": sum(one["in_flight"] for one in ones),
         "open_connections": sum(one["open_connections"] for one in ones),
         "health": health,
+        "last_failed": min(failing, key=lambda one: one["age_s"], default=None),
         "requests_15m": sum(one[0] for one in counts),
         "errors_15m": sum(one[1] for one in counts),
     }

@@ -65,12 +65,28 @@ def test_the_health_of_an_upstream_is_that_of_its_last_slice_with_requests(count
         {"number": 60 + number, "traffic": {"requests": one[0], "by_upstream": {"chat": one}}}
         for number, one in enumerate(counts)
     ]
-    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3}
+    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None}
     parts = [part(upstreams={"chat": upstream}, slices=slices), part(upstreams={"chat": upstream})]
     shown = views.overview(parts, 15.0 * 70)
     (found,) = shown["upstreams"]
     assert (found["health"], found["in_flight"], found["open_connections"]) == (health, 4, 6)
     assert (shown["workers"], shown["in_flight"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "counts", "health"),
+    [((2, 1), (20, 3), "failing"), ((2, 0), (20, 2), "ok"), ((3, 0), (5, 0), "ok"), ((3, 0), None, "failing")],
+)
+def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
+    rows: tuple[int, ...], counts: Any, health: str
+):
+    slices = [{"number": 60, "traffic": {"by_upstream": {"chat": counts}}}] if counts else []
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0}
+    failed = [{"in_a_row": row, "id": f"of-{row}", "code": "c", "age_s": 9.0 / row} if row else None for row in rows]
+    parts = [part(upstreams={"chat": {**upstream, "last_failed": one}}, slices=slices) for one in failed]
+    parts[1]["slices"] = []
+    (found,) = views.overview(parts, 15.0 * 60)["upstreams"]
+    assert (found["health"], found["last_failed"]["id"]) == (health, f"of-{max(rows)}")
 
 
 def test_the_errors_of_all_workers_are_counted_by_code():

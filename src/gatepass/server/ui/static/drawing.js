@@ -123,7 +123,7 @@ function makeUpstream({ name, host, dialect }) {
   return el("li.card.upstream", { "data-upstream": name },
     el("h3", {}, el("a", { href: `#/requests?upstream=${encodeURIComponent(name)}` }, name), " ", el("span.kind", {}, dialect)),
     el("p.small.muted.host", { title: host }, host),
-    el("p.health"),
+    healthLine(),
     svg("svg.errors", { width: "100%", height: 4, "aria-hidden": "true" },
       svg("rect.track", { width: "100%", height: 4, rx: 2 }), svg("rect.part", { height: 4, rx: 2 })),
     el("p.small.facts", {}, el("a", { href: `#/requests?outcome=error&upstream=${encodeURIComponent(name)}` }), el("span")));
@@ -132,14 +132,27 @@ function makeUpstream({ name, host, dialect }) {
 function showUpstream(card, upstream) {
   const { health, errors_15m: errors, requests_15m: requests } = upstream;
   set(card, { class: health === "failing" ? "card upstream bad" : "card upstream", "data-health": health });
-  const text = { ok: t("healthy"), failing: t("failing"), unknown: t("no request yet") }[health] ?? health;
-  const line = card.querySelector(".health");
-  set(line, { class: health === "failing" ? "health failed" : "health" });
-  write(line, `${text} · ${t("{n} in flight", { n: count(upstream.in_flight) })}`);
+  write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}`);
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
   const rate = requests ? t("{share} errors of {n}", { share: share(errors, requests), n: count(requests) }) : t("no requests in 15 minutes");
   write(card.querySelector(".facts a"), rate);
   write(card.querySelector(".facts span"), ` · ${plural(upstream.open_connections, "connection")}`);
+}
+
+/** A line for `showHealth`, with a place for a text behind it. */
+export function healthLine() {
+  return el("p.health", {}, el("span"), el("a"), el("span"));
+}
+
+/** Show the health of an upstream, and the last request that failed at it while it is failing. */
+export function showHealth(line, { health, last_failed: last }) {
+  const failed = health === "failing" ? last : null;
+  const [state, link] = line.children;
+  set(line, { class: health === "failing" ? "health failed" : "health" });
+  write(state, ({ ok: t("healthy"), failing: t("failing"), unknown: t("no request yet") }[health] ?? health) + (failed ? ", " : ""));
+  write(link, failed ? `${failed.code}, ${t("{s} ago", { s: span(failed.age_s) })}` : "");
+  set(link, { href: failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });
+  return line;
 }
 
 function epoch(at) {

@@ -1,6 +1,7 @@
 // The MCP servers behind gatepass: their URL for hosts, their health, who may use what, and the tools that were called.
 
 import { copyButton, el, table } from "./dom.js";
+import { healthLine, showHealth } from "./drawing.js";
 import { count, share } from "./format.js";
 import { t } from "./texts.js";
 
@@ -23,7 +24,7 @@ function section(page, server, callers, use) {
       fact(t("URL for hosts"), el("code", {}, url)),
       fact(t("server"), server.host),
       fact(t("credential"), server.credential ?? t("none")),
-      fact(t("health"), el(server.health === "failing" ? "span.failed" : "span", {}, { ok: t("healthy"), failing: t("failing"), unknown: t("no request yet") }[server.health])),
+      fact(t("health"), showHealth(healthLine(), server)),
       fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}` }, t("{n} messages, {errors} errors", { n: count(server.requests_15m), errors: count(server.errors_15m) })))),
     table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),
