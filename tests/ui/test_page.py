@@ -387,6 +387,24 @@ def test_equal_failures_in_a_row_are_one_row_that_opens(open_page: OpenPage, sig
     expect(rows).to_have_count(3)
 
 
+@pytest.mark.parametrize("member", ["path", "operation", "mcp_method", "mcp_tool"])
+def test_failures_of_unlike_requests_are_no_group(open_page: OpenPage, signed_in: str, fake: Fake, member: str) -> None:
+    failed = {"model": "", "status": 403, "outcome": "error", "code": "mcp_not_allowed", "hop": "client"}
+    fake.summaries["requests"] = [
+        documents.summary(f"bad-{i}", 2 + i / 10, **failed, **{member: f"/a-{i}"}) for i in range(4)
+    ]
+    fake.summaries["running"] = []
+    expect(open_page(f"{signed_in}#/requests").locator("tbody tr")).to_have_count(4)
+
+
+def test_the_stream_of_an_mcp_client_is_named(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    stream = {"model": "", "operation": "mcp_stream", "mcp_method": "", "stream": True, "path": "/mcp/search"}
+    fake.summaries["requests"] = [documents.summary("idle", 2, **stream)]
+    fake.summaries["running"] = []
+    page = open_page(f"{signed_in}#/requests")
+    expect(page.locator("tbody tr td").nth(3)).to_have_text("stream")
+
+
 def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(signed_in)
     page.get_by_role("link", name="4 upstream_closed").click()
@@ -412,13 +430,13 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     server = documents.upstream("mcp/tools", "tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
     failed = {"in_a_row": 3, "id": "req-9", "code": "upstream_connect", "age_s": 12.3}
     fake.overview["upstreams"].append({**server, "health": "failing", "last_failed": failed})
-    fake.callers["callers"][2]["mcp"] = {"tools": {"tools": ["find"], "prompts": None, "resources": None}}
+    fake.callers["callers"][2]["mcp"] = {"tools": {"tools": ["find"], "prompts": None, "resources": []}}
     page = open_page(f"{signed_in}#/mcp")
     main = page.locator("main")
     expect(main).to_contain_text("https://llm.corp.example/mcp/tools")
     expect(main.locator(".health.failed")).to_have_text("failing, upstream_connect, 12 s ago")
     expect(main.locator(".health a")).to_have_attribute("href", "#/requests/req-9")
-    expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("claude-codefindallall")
+    expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("claude-codefindallnone")
     expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("find121 (8.3 %)")
 
 

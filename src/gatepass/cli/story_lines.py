@@ -461,8 +461,11 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     for line in wrapped(f"{result}{took}", ""):
         yield coloured(line, colour)
     what = f"{story['method']} {story['path']}"
-    what += f", {story['operation']} {asked_for(story)}".rstrip() if story["operation"] != "none" else ""
-    what += ", stream" if story["stream"] else ""
+    asked = asked_for(story)
+    if asked != "stream":
+        asked = f"{story['operation']} {asked}".rstrip() if story["operation"] != "none" else ""
+    what += f", {asked}" if asked else ""
+    what += ", stream" if story["stream"] and asked != "stream" else ""
     yield from wrapped(what, "")
     if story.get("replay_of"):
         without = ", ".join(story["replayed_without"])
@@ -476,9 +479,11 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
 
 
 def asked_for(summary: Story) -> str:
-    """Return the model of a request, or the method of a message to an MCP server with the tool that it calls."""
+    """Return the model of a request, the method of a message to an MCP server with the tool that it calls, or `stream`
+    for a stream that waits for its events."""
     message = (summary.get("mcp_method"), summary.get("mcp_tool"))  # an older replica has neither
-    return summary["model"] or " ".join(filter(None, message))
+    idle = "stream" if summary["operation"] == "mcp_stream" else ""
+    return summary["model"] or " ".join(filter(None, message)) or idle
 
 
 def ago(seconds: float) -> str:
@@ -539,11 +544,11 @@ HEAD = ("UTC", "", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
 def list_line(cells: Sequence[str], width: int | None = LIST_WIDTH) -> str:
-    """Return the cells in aligned columns. An id is never cut. The last cell gets the rest of `width`, and is not cut
-    without one."""
+    """Return the cells in aligned columns. An id is never cut. The last cell gets the rest of `width`. Without one,
+    no cell is cut."""
     at_end = cells[-1]
     front = [
-        text if number == 2 and columns(text) > wide else padded(text, wide)
+        text if (number == 2 or width is None) and columns(text) > wide else padded(text, wide)
         for number, (text, wide) in enumerate(zip(cells[:-1], _COLUMNS, strict=True))
     ]
     line = " ".join(front) + " "

@@ -530,6 +530,19 @@ def test_a_message_to_an_mcp_server_is_named_by_its_method_and_tool():
     assert " ragflow    tools/list  " in summary_line(without)
 
 
+def test_a_list_in_a_pipe_cuts_no_cell():
+    message = {"operation": "mcp", "model": "", "mcp_method": "tools/call", "mcp_tool": "delete_every_page"}
+    shown = click.unstyle(summary_line({**SUMMARY, **message, "caller": "a-caller-with-a-long-name"}, None))
+    assert " a-caller-with-a-long-name tools/call delete_every_page " in shown
+
+
+def test_a_stream_that_waits_for_events_is_named():
+    idle = {"operation": "mcp_stream", "model": "", "mcp_method": "", "mcp_tool": "", "path": "/mcp/search"}
+    assert " stream  " in summary_line({**SUMMARY, **idle})
+    shown = plain(story_lines(story(attempt(), **idle, method="GET", stream=True), NOW_S))
+    assert shown[1] == "GET /mcp/search, stream"
+
+
 @pytest.mark.parametrize("path", ["/mcp/search", "/llm/mcp/search", "/v1/mcp/search"])
 def test_a_request_without_a_message_names_the_mcp_server_of_its_path(path: str):
     request = {"operation": "mcp", "model": "", "mcp_method": "", "mcp_tool": "", "caller": "", "path": path}

@@ -28,7 +28,7 @@ function section(page, server, callers, use) {
       fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}` }, t("{n} messages, {errors} errors", { n: count(server.requests_15m), errors: count(server.errors_15m) })))),
     table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),
-      ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind]?.join(", ") ?? t("all")),
+      ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind] ? mcp[name][kind].join(", ") || t("none") : t("all")),
     ])),
     called.length > 0 && table(t("Tools of {name}", { name }), [t("Tool"), t("Calls"), t("Errors")], called.map(({ tool, requests, errors }) => [
       el("a", { href: `#/requests?text=${encodeURIComponent(tool)}&upstream=${encodeURIComponent(server.name)}` }, tool),

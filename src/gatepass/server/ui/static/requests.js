@@ -96,8 +96,9 @@ function grouped(known, opened) {
   return rows;
 }
 
-function failureOf({ state, outcome, code, status, caller, model, upstream }) {
-  return state !== "running" && outcome === "error" ? [code, status, caller, model, upstream].join(" ") : null;
+function failureOf(request) {
+  const { state, outcome, code, status, caller, upstream, path } = request;
+  return state !== "running" && outcome === "error" ? [code, status, caller, whatOf(request), upstream, path].join(" ") : null;
 }
 
 /** A text to search for, and chips. A change goes into the hash, so that a filtered list is a link. */
@@ -166,12 +167,13 @@ function showRow(node, request) {
 /** What a request asked for: its model, its operation, and whether it asked for a stream. */
 function whatOf(request) {
   const asked = askedFor(request);
-  return [asked, asked && request.mcp_method ? "" : request.operation, request.stream && t("stream")].filter(Boolean).join(" · ") || "–";
+  const isMessage = request.operation === "mcp_stream" || (asked && request.mcp_method);
+  return [...new Set([asked, isMessage ? "" : request.operation, request.stream && t("stream")])].filter(Boolean).join(" · ") || "–";
 }
 
-/** The model of a request, or the method of a message to an MCP server with the tool that it calls. */
-export function askedFor({ model, mcp_method: method, mcp_tool: tool }) {
-  return model || [method, tool].filter(Boolean).join(" ");
+/** The model of a request, the method of a message to an MCP server with the tool that it calls, or its stream of events. */
+export function askedFor({ model, operation, mcp_method: method, mcp_tool: tool }) {
+  return model || [method, tool].filter(Boolean).join(" ") || (operation === "mcp_stream" ? t("stream") : "");
 }
 
 /** What became of a request: its status, and the code of its error. */
