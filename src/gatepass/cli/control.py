@@ -285,12 +285,12 @@ def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[st
 
 def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     credential, failed, health = held["credential"], held["last_failed"], _HEALTH[held["health"]]
-    token = "-" if credential is None else "yes" if held["usable"] else "no"
+    usable = "-" if credential is None else "yes" if held["usable"] else "no"
     if credential is not None and f"{MCP_UPSTREAM}{server}" in one["credentials"][credential]["rejected_by"]:
-        token = "rejected"
+        usable = "rejected"
     if failed is not None:
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
-    return name, server, held["host"], credential or "-", token, str(held["sessions"]), health
+    return name, server, held["host"], credential or "-", usable, str(held["sessions"]), health
 
 
 _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")

@@ -484,13 +484,7 @@ class Metrics(Observer):
         if access.mcp_method and attempt.requests:
             self.of_mcp().count(access, attempt.upstream, exists=attempt.mcp_exists)
         if not access.replay_of:
-            is_at_upstream = request.error is not None and request.error.hop == f"upstream:{attempt.upstream}"
-            self._count_at_upstream(attempt.upstream, is_at_upstream)
-            if outcome == "ok":
-                if self.failures:
-                    self.failures.pop(attempt.upstream, None)
-            elif is_at_upstream:
-                self._failed_at(attempt.upstream, request)
+            self._ended_at(attempt.upstream, request)
         later, earlier = attempt, attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts += earlier.requests
@@ -515,10 +509,17 @@ class Metrics(Observer):
         of_upstream = self._by_upstream.get(upstream, (0, 0))
         self._by_upstream[upstream] = (of_upstream[0] + 1, of_upstream[1] + failed)
 
-    def _failed_at(self, upstream: str, request: RequestRecord) -> None:
-        error, before = request.error, self.failures.get(upstream)
-        if error is not None and (error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth)):
-            number, ended_s = 1 if before is None else before.in_a_row + 1, request.arrived_s + request.duration_s
+    def _ended_at(self, upstream: str, request: RequestRecord) -> None:
+        error = request.error
+        if error is None or error.hop != f"upstream:{upstream}":
+            self._count_at_upstream(upstream, False)
+            if self.failures and request.access.outcome == "ok":
+                self.failures.pop(upstream, None)
+            return
+        self._count_at_upstream(upstream, True)
+        if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
+            before, ended_s = self.failures.get(upstream), request.arrived_s + request.duration_s
+            number = 1 if before is None else before.in_a_row + 1
             self.failures[upstream] = Failures(number, request.access.id, error.public_code, ended_s)
 
     def health(self, upstream: str) -> str:

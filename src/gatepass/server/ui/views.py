@@ -36,7 +36,8 @@ MOST_CODES = 12
 MOST_USED = 500
 HIDDEN = "(hidden)"
 FAILING_SHARE = 0.5
-"""An upstream is `failing` if this share of the requests in its last slice with requests failed at it, or FAILING_IN_A_ROW requests."""
+"""An upstream is `failing` if this share of the requests in its last slice with requests failed at it, or the last
+FAILING_IN_A_ROW requests."""
 
 
 def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
