@@ -141,6 +141,7 @@ async def test_a_refused_call_is_listed_with_its_server():
 async def newest(gp: Gateway) -> dict[str, Any]:
     """Return the summary of the last request, as the list of the server's requests has it."""
     await until(lambda: not gp.state.in_flight.busy)
+    found: dict[str, Any]
     (found,) = json.loads(await own_requests("/requests?upstream=mcp/tools&limit=1", gp.state))["requests"]
     return found
 
