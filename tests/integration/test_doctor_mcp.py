@@ -243,4 +243,5 @@ def test_the_settings_of_clients_name_the_url():
     assert 'claude -p "…" --allowedTools mcp__tools\n' in text
     assert 'default_tools_approval_mode = "approve"\n' in text
     assert 'bearer_token_env_var = "LLM_API_KEY"\n' in text
+    assert "--header 'Authorization: Bearer ${LLM_API_KEY}'\n" in text  # in double quotes the shell stores the key
     assert "KEY" not in text.replace("LLM_API_KEY", "")

@@ -51,7 +51,7 @@ An MCP client sets, for the server {name}:
   header  Authorization: Bearer gp-…, with a key of access.keys that may use the server
 
 Claude Code and Codex, with the key in the variable LLM_API_KEY:
-  claude mcp add --transport http {name} {url} --header "Authorization: Bearer $LLM_API_KEY"
+  claude mcp add --transport http {name} {url} --header 'Authorization: Bearer ${{LLM_API_KEY}}'
   claude mcp list
   claude -p "…" --allowedTools mcp__{name}
 
