@@ -54,7 +54,7 @@ class Secret:
 
     def derived(self, convert: Callable[[str], str]) -> Secret:
         """Return a secret whose value is `convert` applied to this one."""
-        return Secret(lambda: convert(self.reveal()), changes=self.changes)
+        return Secret(lambda: convert(self.reveal()), changes=self.changes, reference=self.reference)
 
     def __repr__(self) -> str:
         return "Secret(hidden)"

@@ -19,7 +19,7 @@ from gatepass.cancel import timeout
 from gatepass.cli.agent_hosts import AgentHost
 from gatepass.cli.reach import Step, StepOutcome, requires_tls, upstream_server
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
-from gatepass.config.credential.kinds import AnyCredential, token_location
+from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config, StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
@@ -53,7 +53,7 @@ from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
-from gatepass.tokens.issuer_error import REFUSED, error_advice
+from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
 from gatepass.tokens.token_reply import EXPIRED
 from gatepass.types import SERVER_ERROR, Call, Target
@@ -176,29 +176,6 @@ RENEWAL: Mapping[str, str] = {
     "exec": "Run the program by hand: it must print a token that has not expired.",
 }
 """What to do about an expired token, by the type of a credential that another program keeps fresh."""
-
-REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "invalid_client": ("client_id", "client_secret", "private_key", "assertion_file", "client_auth"),
-    "unauthorized_client": ("client_id", "grant_type"),
-    "unsupported_grant_type": ("grant_type",),
-    "invalid_scope": ("scope",),
-    "invalid_target": ("audience", "resource"),
-    "invalid_grant": ("refresh_token", "username", "password", "subject", "subject_file", "subject_credential"),
-}
-"""The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
-
-
-def refusal_advice(reason: str, credential: str, settings: AnyCredential) -> str:
-    """Return what to check after a refusal: the settings of its error code of OAuth 2.0, else the whole credential."""
-    # issuers wrap the code in other words, so that it is searched for
-    known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
-    used = [name for name in known if getattr(settings, name, None) is not None] or known
-    if used:
-        return f"Check {', '.join(setting(credential, name) for name in used)}."
-    if REFUSED in reason:
-        return f"Check the client and the secret in credentials.{credential}."
-    return error_advice(reason, credential)
-
 
 MODELS_SHOWN = 20
 

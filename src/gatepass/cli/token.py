@@ -161,7 +161,8 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
             if as_json:
                 print_json({"credential": name, "error": reason, **_presented(state, name)})
             else:
-                from gatepass.cli.probe import refusal_advice, split_advice, with_presented
+                from gatepass.cli.probe import split_advice, with_presented
+                from gatepass.tokens.issuer_error import refusal_advice
 
                 why, advice = split_advice(reason)
                 advice = advice or refusal_advice(why, name, config.credentials[name])

@@ -49,6 +49,7 @@ from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
+from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.sharing import SharedSource, is_shared, shared_refresh_token_store
 from gatepass.tokens.source import Local, build_source, open_client
 from gatepass.types import MCP_UPSTREAM, Timeouts
@@ -455,7 +456,8 @@ def _create_holder(
 ) -> TokenHolder:
     clock, store = parts.clock, parts.store
     settings, *subjects = chain = chain_of(name, credentials).values()
-    waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings))
+    advice = partial(refusal_advice, credential=name, settings=settings)
+    waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
     client = open_client(settings, tls_contexts)
     refresh_token_store = None if store is None else shared_refresh_token_store(settings, store, clock)
     source = build_source(name, settings, client, clock, refresh_token_store, subject)

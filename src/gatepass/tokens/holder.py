@@ -124,11 +124,15 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class WaitBudget:
-    """The longest wait of a request for a token, and the issuer's name in errors. `random_fraction` gives jitter."""
+    """The longest wait of a request for a token, and the issuer's name in errors. `random_fraction` gives jitter.
+
+    `refusal_advice` returns what to check after a refusal with this reason.
+    """
 
     budget_s: float
     issuer_name: str = "the issuer"
     random_fraction: Callable[[], float] = random.random
+    refusal_advice: Callable[[str], str] = lambda _: ""
 
 
 class TokenSource(Protocol):
@@ -498,7 +502,10 @@ class TokenHolder:
                 # no secret corrects a URL, or ends an outage
                 is_secret = self._failure_state.definite and not reason.startswith(WRONG_URL)
                 hint = self._secret_hint if is_secret else ""
-                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}. {AFTER_REPAIR}"
+                is_own = self._failure_state.credential in (None, self.name)
+                advice = self._wait_budget.refusal_advice(reason) if is_secret and is_own else ""
+                advice = f"{advice} {AFTER_REPAIR}".lstrip()
+                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}. {advice}"
             elif advice := error_advice(reason, self.name):
                 reason = f"{reason.rstrip('.')}. {advice}"
         message = f"no token for credential {self.name}: {reason}"

@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
+from gatepass.config.credential.base import Credential
 from gatepass.observability.redaction import MASK, decoded
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
 from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Headers, header
 
@@ -264,6 +265,29 @@ def embedded_error_failure(
 def error_advice(reason: str, credential: str) -> str:
     """Return what to check if an issuer reported an error without a text, such as `{"code": 1}`; else empty."""
     return f"Check the request of credentials.{credential} at the issuer." if f"{WITH_ERROR}{{" in reason else ""
+
+
+REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "invalid_client": ("client_id", "client_secret", "private_key", "assertion_file", "client_auth"),
+    "unauthorized_client": ("client_id", "grant_type"),
+    "unsupported_grant_type": ("grant_type",),
+    "invalid_scope": ("scope",),
+    "invalid_target": ("audience", "resource"),
+    "invalid_grant": ("refresh_token", "username", "password", "subject", "subject_file", "subject_credential"),
+}
+"""The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
+
+
+def refusal_advice(reason: str, credential: str, settings: Credential) -> str:
+    """Return what to check after a refusal: the settings of its error code of OAuth 2.0, else the whole credential."""
+    # issuers wrap the code in other words, so that it is searched for
+    known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
+    used = [name for name in known if getattr(settings, name, None) is not None] or known
+    if used:
+        return f"Check {', '.join(setting(credential, name) for name in used)}."
+    if REFUSED in reason:
+        return f"Check the client and the secret in credentials.{credential}."
+    return error_advice(reason, credential)
 
 
 def quoted(found: TokenErrorBody, mask: Mask) -> str:

@@ -80,10 +80,12 @@ def mask_of(secrets: Iterable[Secret]) -> Callable[[str], str]:
 
 def secret_retry_hint(secrets: Iterable[Secret]) -> str:
     """Return when another secret can take effect, to follow "next attempt in 30 s"; empty without a secret."""
-    found = [secret.changes for secret in secrets]
-    if any(found):
+    found = [*secrets]
+    if any(secret.changes for secret in found):
         return " or when the file of its secret changes"
-    return "; a new secret requires a restart, because it is not in a file" if found else ""
+    if any(secret.reference for secret in found):
+        return "; a new secret requires a restart, because it is in an environment variable"
+    return "; a new secret in the configuration file requires `gatepass reload`" if found else ""
 
 
 def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
@@ -101,7 +103,7 @@ def secret_leaves(document: Any) -> Iterator[Secret]:
         if not isinstance(leaf, str) or _is_public(name):
             continue
         if isinstance(leaf, Reference):
-            yield Secret(leaf.read, changes=leaf.changes)
+            yield Secret(leaf.read, changes=leaf.changes, reference=leaf.template)
         elif (len(leaf) >= LONG_CHARS and not _WORD.fullmatch(leaf)) or SECRET_NAME.search(name):
             yield Secret(leaf)
 

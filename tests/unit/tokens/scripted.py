@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs
 
@@ -23,6 +24,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget, build_source
+from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Headers, OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
@@ -252,7 +254,11 @@ class RunningHolder:
             build_source(name, settings, issuer, clock),
             clock,
             self.redactor,
-            WaitBudget(settings.timeout_s + grace_s, random_fraction=lambda: jitter),
+            WaitBudget(
+                settings.timeout_s + grace_s,
+                random_fraction=lambda: jitter,
+                refusal_advice=partial(refusal_advice, credential=name, settings=settings),
+            ),
         )
 
     async def __aenter__(self) -> Self:

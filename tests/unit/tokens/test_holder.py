@@ -35,7 +35,9 @@ from tests.unit.tokens.scripted import (
 from tests.unit.tokens.statuses import FRESH
 
 REPAIR = f". {AFTER_REPAIR}"
-RESTART = f"; a new secret requires a restart, because it is not in a file{REPAIR}"
+CHECK = ". Check credentials.corp.client_id, credentials.corp.client_secret, credentials.corp.client_auth"
+RELOAD = f"; a new secret in the configuration file requires `gatepass reload`{CHECK}{REPAIR}"
+RESTART = f"; a new secret requires a restart, because it is in an environment variable{CHECK}{REPAIR}"
 DOWN = (
     "no connection to sso.example (refused). Check the host and port in credentials.corp.token_url, whether it is up,"
     " and whether this network needs credentials.corp.network.proxy"
@@ -313,7 +315,7 @@ async def test_the_failure_names_credential_issuer_and_reason():
         error = caught.value
         assert error.message == (
             "no token for credential corp: the issuer refused the client: sso.example answered 401: "
-            f"invalid_client: No; next attempt in 30 s{RESTART}"
+            f"invalid_client: No; next attempt in 30 s{RELOAD}"
         )
         assert (error.hop, error.retry_after_s, error.http_status) == ("credential:corp", 30.0, 503)
 
@@ -332,7 +334,7 @@ async def test_a_wrong_url_does_not_mention_the_secret():
 async def test_a_refusal_states_when_the_next_attempt_starts():
     async with kept(otherwise=refused()) as it:
         await it.clock.advance(2.5)
-        with pytest.raises(TokenUnavailable, match=f"; next attempt in 28 s{RESTART}$") as caught:
+        with pytest.raises(TokenUnavailable, match=f"; next attempt in 28 s{RELOAD}$") as caught:
             await it.holder.token()
         assert caught.value.retry_after_s == 27.5
 
@@ -384,7 +386,8 @@ async def test_refusal_announces_a_retry_at_a_change_only_for_a_secret_in_a_file
     file = tmp_path / "secret"
     file.write_text("s3cr3t")
     in_a_file, in_a_variable = Reference.to_file(str(file)), Reference.to_variable("CORP_SECRET", "s3cr3t")
-    for secret, reported in ((in_a_file, f" or when the file of its secret changes{REPAIR}"), (in_a_variable, RESTART)):
+    changed = f" or when the file of its secret changes{CHECK}{REPAIR}"
+    for secret, reported in ((in_a_file, changed), (in_a_variable, RESTART)):
         async with kept(otherwise=refused(), settings=oauth2(client_secret=secret)) as it:
             await settle()
             with pytest.raises(TokenUnavailable, match=f"; next attempt in 30 s{reported}$"):

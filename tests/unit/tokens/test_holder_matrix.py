@@ -35,7 +35,7 @@ from tests.unit.tokens.scripted import (
     refused,
     signed,
 )
-from tests.unit.tokens.test_holder import RESTART
+from tests.unit.tokens.test_holder import RELOAD
 
 HTML = Answer(200, b"<html><title>Sign in</title>", ((b"content-type", b"text/html"),))
 FAULTS: dict[str, IssuerReply] = {
@@ -255,7 +255,7 @@ async def test_t5_retry_after_reaches_the_caller():
         ("code", "sso.example answered 200 with an error: 50301: busy"),
         (
             "invalid_client",
-            f"{REFUSED}sso.example answered 401: invalid_client: No; next attempt in 27 s{RESTART}",
+            f"{REFUSED}sso.example answered 401: invalid_client: No; next attempt in 27 s{RELOAD}",
         ),
     ],
 )

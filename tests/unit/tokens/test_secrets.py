@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from gatepass.config.credential.kinds import StaticCredential
+from gatepass.config.credential.kinds import StaticCredential, Variable
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves, secret_retry_hint, secret_values
 from gatepass.types import Secret
@@ -98,7 +98,11 @@ def test_secret_in_a_file_may_change_and_in_a_variable_may_not(tmp_path, text, c
 
 
 def test_the_hint_states_when_another_secret_takes_effect():
-    file, variable = Secret(lambda: "a"), Secret("b")
-    assert secret_retry_hint([variable, file]) == " or when the file of its secret changes"
-    assert secret_retry_hint([variable]) == "; a new secret requires a restart, because it is not in a file"
+    file, plain, hint = Secret(lambda: "a"), Secret("b"), secret_retry_hint
+    variable = Variable.validated(Reference.to_variable("CORP", "c"))
+    (of_body,) = secret_leaves({"password": resolve("a-${CORP}", {"CORP": "c"})})
+    assert hint([variable, file]) == " or when the file of its secret changes"
+    for one in (variable, variable.derived(str.upper), of_body):
+        assert hint([one, plain]) == "; a new secret requires a restart, because it is in an environment variable"
+    assert hint([plain]) == "; a new secret in the configuration file requires `gatepass reload`"
     assert secret_retry_hint([]) == ""

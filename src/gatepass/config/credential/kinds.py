@@ -59,7 +59,7 @@ class Variable(Secret):
 
     def __init__(self, name: str, value: str | Callable[[], str]) -> None:
         # The environment of a running process does not change.
-        super().__init__(value, changes=False)
+        super().__init__(value, changes=False, reference=f"${{{name}}}")
         self.name = name
 
     @classmethod
