@@ -23,7 +23,8 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
     {
         Fault.DNS: (
             "The name {host} cannot be resolved{detail}.\n"
-            "Check the host in {url_setting} and the DNS of the machine that gatepass runs on."
+            "Check the host in {url_setting}, the DNS of the machine that gatepass runs on, and whether this network"
+            " needs {proxy}."
         ),
         Fault.CONNECT: (
             "No connection to {host}{detail}.\n"
@@ -63,7 +64,18 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
     }
 )
 """Of each fault why, and in a second line what to check."""
-_PROXY_DOWN = "No connection to {host}{detail}.\nCheck the host and port in {url_setting}, and whether the proxy is up."
+_AT_PROXY_TEXTS: Mapping[Fault, str] = MappingProxyType(
+    {
+        Fault.DNS: (
+            "The name {host} cannot be resolved{detail}.\n"
+            "Check the host in {url_setting} and the DNS of the machine that gatepass runs on."
+        ),
+        Fault.CONNECT: (
+            "No connection to {host}{detail}.\nCheck the host and port in {url_setting}, and whether the proxy is up."
+        ),
+    }
+)
+"""Those that differ on the way to the proxy."""
 _AT_PROXY = re.compile(r"proxy (\S+): ")
 """Begins the detail of a fault on the way to the proxy (`pool.dial`)."""
 
@@ -98,7 +110,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     if at_proxy := _AT_PROXY.match(detail):
         detail, url_setting = detail[at_proxy.end() :], proxy
         host = at_proxy[1] if fault.kind is Fault.DNS else f"the proxy {at_proxy[1]}"
-        text = _PROXY_DOWN if fault.kind is Fault.CONNECT else text
+        text = _AT_PROXY_TEXTS.get(fault.kind, text)
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
     has_both = limit and (fault.kind is not Fault.TIMEOUT_CONNECT or names.connect_setting)
     fields = {
@@ -118,8 +130,10 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
 
 
 def _proxy_advice(status: str, proxy: str, proxy_auth: str) -> str:
+    # no_proxy has no effect on a server with its own proxy
+    around = "add it to network.no_proxy" if proxy.startswith("network.") else f"remove {proxy}"
     if status == "403":
-        # no_proxy has no effect on a server with its own proxy
-        around = "add it to network.no_proxy" if proxy.startswith("network.") else f"remove {proxy}"
         return f"Ask the owner of the proxy to allow the host, or {around}."
+    if status in ("502", "503"):
+        return f"Check {proxy} and whether the proxy can reach the host, or {around}."
     return f"Check {proxy_auth if status == '407' else proxy}."

@@ -46,7 +46,7 @@ class McpProtocol(ClientProtocol):
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
         if isinstance(error, UnknownPath):  # its documentation names the base URL of models
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
-        elif action := action_of(error.code, error.hop):
+        elif action := action_of(error.code, error.hop, message=error.message):
             data["action"] = action
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
 MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
 DIGITS = 4
+_PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy\b")
 
 Mask = Callable[[str], str]
 
@@ -177,16 +179,23 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
         "retry_after_s": _rounded(request.retry_after_s),
         "kind": kind,
         "case": case,
-        "action": action_of(access.code, access.hop or "", case, model=mask(access.model), credential=credential),
+        "action": action_of(
+            access.code,
+            access.hop or "",
+            case,
+            model=mask(access.model),
+            credential=credential,
+            message=mask(access.reason or ""),
+        ),
         "page": documentation(f"docs/reference/errors.md#{kind}"),
     }
 
 
-def action_of(code: str, hop: str, case: str = "", *, model: str = "", credential: str = "") -> str:
+def action_of(code: str, hop: str, case: str = "", *, model: str = "", credential: str = "", message: str = "") -> str:
     """Return the action of an error's documentation, with the names of the request in its commands and settings.
 
-    `case` is that of `case_of`, "" for none. `credential` is that of the last attempt, "" if it is not known. Returns
-    "" under `python -OO`.
+    `case` is that of `case_of`, "" for none. `credential` is that of the last attempt, "" if it is not known. `message`
+    is the error's: if it blames the proxy, the action names the setting of the proxy. Returns "" under `python -OO`.
     """
     text = " ".join(inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2].split())
     text = UpstreamErrorReply.actions.get(case, text)
@@ -197,7 +206,10 @@ def action_of(code: str, hop: str, case: str = "", *, model: str = "", credentia
             server = shlex.quote(name.removeprefix(MCP_UPSTREAM))
             text = text.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {server}")
             text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
-        text = text.replace("`base_url`", f"`{url_setting_of(name)}`").replace("the credential:", "its credential:")
+        url_setting = url_setting_of(name)
+        if url_setting not in message and (proxy := _PROXY_SETTING.search(message)):
+            url_setting = proxy[0]
+        text = text.replace("`base_url`", f"`{url_setting}`").replace("the credential:", "its credential:")
     if credential := name if part == "credential" else credential:
         text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
     return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text

@@ -125,8 +125,14 @@ class TokenEndpointClient:
         settings, host, named = f"credentials.{self.name}", self.reply_format.issuer, self.reply_format.url_setting
         if fault.kind is Fault.TOO_LARGE:
             return f"the reply of {host} is not a token: {one_line(fault.detail, mask)}"
-        if fault.kind is Fault.PROXY and (proxy := self.settings.network.proxy):
-            fault.detail += f" from {destination_of(proxy).authority.decode()}"
+        proxy = self.settings.network.proxy
+        where = "" if proxy is None else destination_of(proxy).authority.decode()
+        # with a proxy, httpx2 resolves and connects to the proxy alone
+        is_at_proxy = bool(where) and fault.kind in (Fault.DNS, Fault.CONNECT)
+        if where and fault.kind is Fault.PROXY:
+            fault.detail += f" from {where}"
+        elif is_at_proxy:
+            fault.detail = f"proxy {where}: {fault.detail}"
         elif fault.kind is Fault.TIMEOUT_CONNECT:
             fault.limit_s = connect_s
         names = ServerNames(
@@ -139,7 +145,8 @@ class TokenEndpointClient:
         why, advice = fault_text(fault, names, mask)
         why = why.partition(";")[0] if fault.kind is Fault.CLOSED else why
         why = why if why.startswith(host) else why[:1].lower() + why[1:]
-        is_known = fault.kind in _WITH_ADVICE and (named is not None or fault.kind in (Fault.PROXY, Fault.TLS))
+        has_setting = named is not None or is_at_proxy or fault.kind in (Fault.PROXY, Fault.TLS)
+        is_known = fault.kind in _WITH_ADVICE and has_setting
         return f"{why} {advice}".rstrip(".") if is_known else why.rstrip(".")
 
 

@@ -283,6 +283,14 @@ def test_the_action_names_the_parts_of_this_request():
     assert "Check `mcp.search.url`" in action_of("upstream_dns", "upstream:mcp/search")
     assert "`gatepass doctor --mcp search` makes" in action_of("upstream_auth", "upstream:mcp/search")
     assert "`gatepass token corp --reveal`" in action_of("upstream_auth", "upstream:chat", credential="corp")
+    down = (
+        "No connection to the proxy p:3128 (refused). Check the host and port in network.proxy, and whether it is up."
+    )
+    assert action_of("upstream_connect", "upstream:chat", message=down).startswith(
+        "Check `network.proxy`. If the proxy"
+    )
+    direct = "Check the host in upstreams.chat.base_url, the DNS, and whether this network needs network.proxy."
+    assert "Check `upstreams.chat.base_url` and" in action_of("upstream_dns", "upstream:chat", message=direct)
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
         assert action_of(own, "upstream:chat", model="m").startswith("Follow the upstream's message. If it does not")
     assert action_of("upstream_timeout_idle", "upstream:chat", model="m").startswith("Raise the timeout")

@@ -26,8 +26,8 @@ EXPECTED = {
         UpstreamDns,
         "upstream_dns",
         (
-            f"The name {HOST} cannot be resolved (why). Check the host in upstreams.chat.base_url and the DNS of the"
-            " machine that gatepass runs on."
+            f"The name {HOST} cannot be resolved (why). Check the host in upstreams.chat.base_url, the DNS of the"
+            " machine that gatepass runs on, and whether this network needs upstreams.chat.network.proxy."
         ),
     ),
     Fault.CONNECT: (
@@ -215,6 +215,21 @@ PROXIED = {"proxy": "http://proxy.corp.example:3128"}
 )
 def test_the_advice_names_the_setting_that_decides(blocks: dict[str, Any], named: tuple[str, str]):
     assert hop(**blocks) == named
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_a_proxy_that_does_not_reach_the_host_can_be_left_out(status: int):
+    upstreams = {"chat": {"base_url": "https://llm.example/v1"}}
+    network = Config.model_validate({"upstreams": upstreams, "network": PROXIED}).upstreams["chat"].network
+    fault = TransportFault(Fault.PROXY, f"{status} Unavailable from p:1")
+    assert upstream_error(fault, "chat", BASE, network=network).message.endswith(
+        "Check network.proxy and whether the proxy can reach the host, or add it to network.no_proxy."
+    )
+
+
+def test_a_name_that_does_not_resolve_may_need_the_proxy():
+    message = upstream_error(TransportFault(Fault.DNS, "unknown"), "chat", BASE).message
+    assert message.endswith("and whether this network needs upstreams.chat.network.proxy.")
 
 
 def test_detail_is_cut_and_may_be_missing():

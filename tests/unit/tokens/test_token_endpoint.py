@@ -11,6 +11,7 @@ import pytest
 import respx
 
 from gatepass.clock import SystemClock
+from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.source import build_source
@@ -104,7 +105,8 @@ async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(
     failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
     machine = "the DNS of the machine that gatepass runs on"
     assert failure.reason == (
-        f"the name portal.example cannot be resolved (refused). Check the host in {url} and {machine}"
+        f"the name portal.example cannot be resolved (refused). Check the host in {url}, {machine}, and whether this"
+        f" network needs {proxy}"
     )
     issuer.otherwise = Broken(Fault.CONNECT)
     failure = await failure_of(build_source(credential, http_json(), issuer, issuer.clock).fetch())
@@ -112,6 +114,22 @@ async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(
         f"no connection to portal.example (refused). Check the host and port in {url}, whether it is up, and whether"
         f" this network needs {proxy}"
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.CONNECT, "no connection to the proxy p.corp:3128 (refused). Check the host and port in {}, and whether"),
+        (Fault.DNS, "the name p.corp:3128 cannot be resolved (refused). Check the host in {} and the DNS of"),
+    ],
+)
+async def test_a_proxy_that_is_down_is_named_instead_of_the_issuer(fault, reason):
+    own, top = Network(proxy="http://p.corp:3128"), Network(proxy="http://p.corp:3128")
+    top.inherit(own)
+    for network, named in ((own, "credentials.corp.network.proxy"), (top, "network.proxy")):
+        issuer, _ = at(DrivenClock(), Broken(fault), network=network)
+        failure = await failure_of(issuer.fetch_token(REQUEST, ()))
+        assert failure.reason.startswith(reason.format(named))
 
 
 @pytest.mark.parametrize(

@@ -139,11 +139,11 @@ export const ERRORS = {
   },
   "upstream_connect": {
     "text": "该地址没有服务在监听，防火墙拦截了连接，或代理拒绝了它。",
-    "action": "检查 `base_url`。如果代理返回 407，设置 `network.proxy_auth`；没有配置文件时，把用户名和密码写入 `GATEPASS_PROXY`。"
+    "action": "检查错误信息写明的设置：`base_url` 或 `network.proxy`。如果代理返回 407，设置 `network.proxy_auth`；没有配置文件时，把用户名和密码写入 `GATEPASS_PROXY`。"
   },
   "upstream_dns": {
     "text": "`base_url` 的主机名无法解析。",
-    "action": "检查 `base_url` 和本机的 DNS。"
+    "action": "检查 `base_url`（错误信息指出代理时检查代理的地址）和本机的 DNS。"
   },
   "upstream_tls": {
     "text": "与上游的 TLS 握手失败。错误信息写明可能的原因。常见原因：证书过期，证书属于另一个主机名，CA 未知，端口没有 TLS，或上游要求客户端证书。",
