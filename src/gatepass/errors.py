@@ -263,7 +263,8 @@ class ModelNotFound(CallerError):
     """gatepass has no route for the model, or for a request of this operation without a model.
 
     A route is an entry of `models`, an upstream under `operations`, or the model `*`. The message lists the configured
-    models. Names are case-sensitive. An upstream of the dialect `ragflow` serves only chats.
+    models. Names are case-sensitive. An upstream of the dialect `ragflow` serves only chats. With hop `upstream:…` it
+    is the upstream's own: see `upstream_error`.
 
     Action: Add the model to `models`. Without the entry `"*"`, each model needs its own. `gatepass route NAME` prints
     the route of a model.

@@ -836,8 +836,20 @@ def test_a_refused_answer_of_the_playground_leads_to_its_request(
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".answered .failed")).to_contain_text("502 upstream_error at upstream:prodGPU is on fire")
     expect(page.get_by_role("link", name="What upstream_error means")).to_be_visible()
+    expect(page.locator("#said")).to_have_text("The request failed.")
     page.get_by_role("link", name="Show the request").click()
     expect(page).to_have_url(re.compile("#/requests/req-2$"))
+
+
+def test_a_code_of_an_upstream_itself_is_explained_as_one(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.answer_refused = (404, error("model_not_found", "No such model", "upstream:prod"))
+    page = open_page(f"{signed_in}#/playground")
+    expect(page.get_by_label("model")).not_to_have_value("")
+    page.get_by_label("message").fill("Where?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("link", name="What upstream_error means")).to_have_attribute(
+        "href", "#/errors/upstream_error"
+    )
 
 
 def test_without_declared_models_the_recent_ones_are_suggested(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

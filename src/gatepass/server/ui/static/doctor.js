@@ -68,6 +68,11 @@ function hopOf(hops, name) {
   return made;
 }
 
+/** Advice of doctor, which names an option of its command where this page has a checkbox. */
+function onPage(advice) {
+  return known(advice).replace(/(Run )?`(gatepass doctor \S+ )?--call`/, (_, run) => `${run ? "Tick " : ""}${t("the checkbox “with a real call of the model”")}`);
+}
+
 function begin(hops, { hop, what }) {
   forgetBegun(hops);
   hopOf(hops, hop).querySelector("ol").append(el("li.begun", { "data-what": what }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, known(what))));
@@ -87,7 +92,7 @@ function finish(hops, { hop, what, outcome, why, advice, seconds }) {
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
       known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(", ")),
-      why && el("p", {}, known(why)), advice && el("p.advice", {}, known(advice))));
+      why && el("p", {}, known(why)), advice && el("p.advice", {}, onPage(advice))));
   if (begun) begun.replaceWith(done);
   else section.querySelector("ol").append(done);
   const steps = [...section.querySelectorAll("li:not(.begun)")];

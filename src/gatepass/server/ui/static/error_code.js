@@ -16,6 +16,11 @@ export async function errorCode(page) {
   ].filter(Boolean));
 }
 
+/** The code that explains an error: one that an upstream made itself is `upstream_error`, as `gatepass show` has it. */
+export function documentedCode(code, hop) {
+  return hop?.startsWith("upstream:") && !code.startsWith("upstream_") ? "upstream_error" : code;
+}
+
 /** A paragraph or a list of the text. */
 function paragraph(block) {
   const lines = block.split("\n").filter((line) => line.trim());

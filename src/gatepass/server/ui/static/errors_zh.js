@@ -46,7 +46,7 @@ export const ERRORS = {
     "action": "无需处理：MCP 客户端随后会初始化新的会话。"
   },
   "model_not_found": {
-    "text": "gatepass 没有该模型的路由，或请求没有写模型，而该操作没有默认路由。路由是 `models` 的条目、`operations` 下的上游，或模型 `*`。错误信息列出已配置的模型。名称区分大小写。",
+    "text": "gatepass 没有该模型的路由，或请求没有写模型，而该操作没有默认路由。路由是 `models` 的条目、`operations` 下的上游，或模型 `*`。错误信息列出已配置的模型。名称区分大小写。hop 为 `upstream:…` 时是上游自己的错误：见 `upstream_error`。",
     "action": "把模型加入 `models`。没有 `\"*\"` 条目时，每个模型都需要自己的条目。`gatepass route NAME` 打印某个模型的路由。"
   },
   "unknown_path": {

@@ -2,7 +2,7 @@
 
 import { copyButton, el, table } from "./dom.js";
 import { healthLine, showHealth } from "./drawing.js";
-import { count, share } from "./format.js";
+import { count, plural, share } from "./format.js";
 import { t } from "./texts.js";
 
 export async function mcpServers(page) {
@@ -25,7 +25,7 @@ function section(page, server, callers, use) {
       fact(t("server"), server.host),
       fact(t("credential"), server.credential ?? t("none")),
       fact(t("health"), showHealth(healthLine(), server)),
-      fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}` }, t("{n} messages, {errors} errors", { n: count(server.requests_15m), errors: count(server.errors_15m) })))),
+      fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}` }, `${plural(server.requests_15m, "message")}${t(", ")}${plural(server.errors_15m, "error")}`))),
     table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),
       ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind] ? mcp[name][kind].join(", ") || t("none") : t("all")),

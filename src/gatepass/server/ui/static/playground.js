@@ -3,6 +3,7 @@
 import { ApiError, events, query } from "./api.js";
 import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
 import { el, write } from "./dom.js";
+import { documentedCode } from "./error_code.js";
 import { duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
 import { t } from "./texts.js";
@@ -45,7 +46,8 @@ export async function playground(page) {
     if (answer) messages.push(asked, { role: "assistant", content: answer });
     button.disabled = false;
     stop.hidden = true;
-    page.say(t("The answer is complete."));
+    const isStopped = leaving.signal.aborted;
+    page.say(isStopped ? t("Stopped.") : answer === null ? t("The request failed.") : t("The answer is complete."));
   };
   const form = el("form.ask", { onsubmit: submit, "aria-label": t("Question") },
     el("label", {}, el("span", {}, t("model")), model, models),
@@ -122,5 +124,5 @@ function failed({ status, code, hop, message }) {
   const what = [status, code].filter(Boolean).join(" ");
   return el("div.failed", { role: "alert" },
     what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), el("p", {}, message),
-    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, t("What {code} means", { code }))));
+    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(documentedCode(code, hop))}` }, t("What {code} means", { code: documentedCode(code, hop) }))));
 }

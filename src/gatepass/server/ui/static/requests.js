@@ -111,7 +111,7 @@ function form(filters) {
     go({ text: event.target.elements.text.value });
   };
   return el("form.filters", { role: "search", "aria-label": t("Filters"), onsubmit: submit },
-    el("label", {}, el("span", {}, t("search")), el("input", { type: "search", name: "text", value: filters.text, placeholder: t("id, caller, model, code, …"), autocomplete: "off" })),
+    el("label", {}, el("span", {}, t("search")), el("input", { type: "search", name: "text", value: filters.text, placeholder: t("id, caller, model, code, … and Enter"), autocomplete: "off" })),
     el("div.chips", {},
       CHIPS.map((one) => chip(...one)),
       exact.map((name) => el("button.quiet", { type: "button", "aria-pressed": "true", "aria-label": t("Remove the filter {name}", { name: `${t(name)} ${filters[name]}` }), onclick: () => go({ [name]: "" }) }, `${t(name)}: ${filters[name]} ×`)),
