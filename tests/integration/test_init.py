@@ -21,12 +21,13 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.cli.doctor import diagnose
-from gatepass.cli.init import PLACE, UPSTREAM, ClientKey, render
+from gatepass.cli.init import PLACE, UPSTREAM, ClientKey, options_of, render
+from gatepass.cli.reach import Step, StepOutcome
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from tests.integration.answers import EVENTS
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
-from tests.integration.test_connections import refusing_server
+from tests.integration.test_connections import refusing_server, secured
 
 SECRET = "planted-secret-4711"
 TOKEN = "minted-0815"
@@ -342,6 +343,27 @@ async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch
     assert result.exit_code in (1, 2)
     assert words in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_unknown_ca_names_the_option_that_adds_it(tmp_path):
+    async with Scripted([Send(b"")], tls=secured()) as server:
+        result = await run(tmp_path, "--yes", "--base-url", f"{server.url}/v1")
+    assert "Set --ca-file (or network.ca_file) to a PEM file" in result.output
+    assert result.output.endswith("Correct what FAIL names: --base-url or --ca-file.\n")
+
+
+@pytest.mark.parametrize(
+    ("hop", "what", "expected"),
+    [
+        ("credential:llm", "tls", ["--token-url", "--ca-file"]),
+        ("credential:llm", "connect", ["--token-url", "--proxy"]),
+        ("credential:llm", "token", ["--token-url", "--client-id", "--scope", "--secret-file", "--secret-env"]),
+        ("upstream:llm", "models", ["--base-url", "--scope", "--secret-file", "--secret-env"]),
+    ],
+)
+def test_the_last_line_has_the_options_of_the_failed_step(hop, what, expected):
+    step = Step(hop, what, StepOutcome.FAILS, "why")
+    assert options_of(step, ("token_url", "client_id", "scope"), has_secret=True) == expected
 
 
 async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees(tmp_path):

@@ -129,7 +129,10 @@ def doctor(
     from gatepass.config.environment import SOURCE
 
     loaded = load_or_exit(path)
-    report, settings = Report(as_json=as_json, names_variables=loaded.source == SOURCE), ""
+    from gatepass.config.environment import with_variables
+
+    # the GATEPASS_ variable follows each setting that it sets
+    report, settings = Report(as_json=as_json, wording=with_variables if loaded.source == SOURCE else str), ""
     try:
         allowed = find_key(loaded.config, caller)
         calls = _calls(loaded.config, model, operation, allowed) if call else []
@@ -264,12 +267,12 @@ def _remote_key(*, from_stdin: bool) -> str | None:
 class Report:
     """Prints each step when it ends, or one JSON document at the end, and the progress of a step on a terminal.
 
-    With `names_variables`, the GATEPASS_ variable follows each setting that it sets.
+    `wording` changes the texts of each step.
     """
 
-    def __init__(self, *, as_json: bool, names_variables: bool = False) -> None:
+    def __init__(self, *, as_json: bool, wording: Callable[[str], str] = str) -> None:
         self._as_json = as_json
-        self._names_variables = names_variables
+        self._wording = wording
         self.steps: list[Step] = []
         self.settings = ""
         """Printed at the end."""
@@ -280,11 +283,8 @@ class Report:
         self._progress.enter_context(progress(f"{hop} {what}"))
 
     def add(self, step: Step) -> None:
-        if self._names_variables:
-            from gatepass.config.environment import with_variables
-
-            step = replace(step, why=with_variables(step.why), advice=with_variables(step.advice))
-        step = replace(step, why=printable(step.why), advice=printable(step.advice))
+        why, advice = self._wording(step.why), self._wording(step.advice)
+        step = replace(step, why=printable(why), advice=printable(advice))
         self._progress.close()
         self.steps.append(step)
         if self._as_json:

@@ -134,6 +134,7 @@ RELATED: Mapping[str, tuple[str, ...]] = {
     "models": ("base_url",),
 }
 """Questions about the network that are asked only after this step failed."""
+_NETWORK_SETTING = re.compile(rf"\b(?:upstreams|credentials)\.{UPSTREAM}\.network\.(ca_file|proxy)\b")
 KEEPS: Mapping[str, str] = MappingProxyType(
     {
         "key": "does not renew this token. It sends it as",
@@ -145,6 +146,28 @@ KEEPS: Mapping[str, str] = MappingProxyType(
 OTHER_CLIENT_AUTH: Mapping[str, str] = MappingProxyType({"basic": "form", "form": "basic"})
 NO_ANSWER = "-"
 """What an operator types to remove an earlier answer to an optional question."""
+
+
+def with_options(text: str) -> str:
+    """Return `text` with the option, and the setting that `render` writes, instead of those of one server."""
+    return _NETWORK_SETTING.sub(lambda found: f"--{found[1].replace('_', '-')} (or network.{found[1]})", text)
+
+
+def options_of(failed: Step, names: Sequence[str], *, has_secret: bool) -> list[str]:
+    """Return the options that a failed step may require to be changed. `names` are the questions that it tests."""
+    related = RELATED.get(failed.what)
+    if related is None:
+        secret = ("secret_file", "secret_env") if has_secret else ()
+        of_network = (name for name in ("ca_file", "proxy") if name in failed.why)
+        asked: tuple[str, ...] = (*names, *of_network, *secret)
+    else:
+        is_issuer = failed.hop.startswith("credential:")
+        urls = [name for name in names if name.endswith("_url")] if is_issuer else ["base_url"]
+        # the upstream may reject the token, or the scope may not suffice
+        rejected = [name for name in names if name == "scope"] if failed.what == "models" else []
+        secret = ("secret_file", "secret_env") if failed.what == "models" and has_secret else ()
+        asked = (*urls, *related, *rejected, *secret)
+    return [f"--{name.replace('_', '-')}" for name in dict.fromkeys(asked)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,8 +428,7 @@ class Setup:
             if failed is None:
                 return
             if not self.is_interactive:
-                asked = (*names, *RELATED.get(failed.what, ()))
-                options = " or ".join(f"--{name.replace('_', '-')}" for name in dict.fromkeys(asked))
+                options = " or ".join(options_of(failed, names, has_secret=has_secret))
                 click.echo(f"A test failed: no file was written. Correct what FAIL names: {options}.", err=True)
                 sys.exit(CHECK_FAILED)
             if failed.what == "configuration" and "allow_plain_http" in failed.why:
@@ -526,7 +548,7 @@ class Setup:
         from gatepass.cli.reach import Step, StepOutcome
         from gatepass.config.document import ConfigError, dotted
 
-        report = Report(as_json=False)
+        report = Report(as_json=False, wording=with_options)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 config = self.load(Path(folder))

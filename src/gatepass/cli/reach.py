@@ -166,12 +166,14 @@ async def _reach(server: Server, destination: Destination, context: ssl.SSLConte
     if destination.proxy is not None:
         first = destination.proxy.destination
         name = f"the proxy {first.host}"
-    where = name if opened.address == first.host else f"{name} ({opened.address})"
+    where = f"{name if opened.address == first.host else f'{name} ({opened.address})'} port {first.port}"
     if not destination.secure:
-        return server.step("connect", StepOutcome.WORKS, f"{where} port {first.port} accepts connections")
+        return server.step("connect", StepOutcome.WORKS, f"{where} accepts connections")
+    if destination.proxy is not None:  # the certificate is of the server behind it
+        where = f"{server.host} by the proxy {first.authority.decode()}"
     certificate = opened.session.getpeercert() or {}
     described = describe_certificate(certificate, opened.session.version() or "TLS", wall_s)
-    return server.step("tls", StepOutcome.WORKS, f"{where} port {first.port}, {described}")
+    return server.step("tls", StepOutcome.WORKS, f"{where}, {described}")
 
 
 class _NoPool:
