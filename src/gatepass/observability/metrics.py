@@ -315,7 +315,7 @@ class Totals(msgspec.Struct, frozen=True):
 
     `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
     followed. A replay of an operator counts at none. `by_caller` has the requests, errors and tokens of each caller.
-    `by_code` has the errors of each code, with those of requests that had no caller yet.
+    `by_code` has the errors of each code, with those of requests that had no caller yet, without those of the page.
     """
 
     requests: int = 0
@@ -395,6 +395,8 @@ class Metrics(Observer):
         self._by_upstream: dict[str, tuple[int, int]] = {}
         self.failures: dict[str, Failures] = {}
         """By upstream. One whose last request succeeded has none."""
+        self._at_page: dict[str, int] = {}
+        """The errors of the page by code, which are in `_errors` too."""
         self._of_mcp: McpMetrics | None = None
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
@@ -446,6 +448,8 @@ class Metrics(Observer):
             of_caller[2] += one.input_tokens + one.output_tokens
         for labels, count in self._errors.by_labels.items():
             by_code[labels[-2]] = by_code.get(labels[-2], 0) + int(count.value)
+        for code, refused in self._at_page.items():
+            by_code[code] -= refused
         return Totals(
             requests,
             errors,
@@ -551,6 +555,9 @@ class Metrics(Observer):
             self._failovers.add((before.upstream, before.code or NONE))
 
     def refused(self, refusal: Refusal) -> None:
+        if refusal.at_page:
+            code = stable_code(refusal.error.public_code, refusal.error.hop)
+            self._at_page[code] = self._at_page.get(code, 0) + 1
         self._count_error(refusal.error, (NONE,) * len(REQUEST_LABELS))
 
     def rule_changed(self, change: RuleChange) -> None:

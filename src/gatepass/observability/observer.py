@@ -172,10 +172,14 @@ class RequestRecord(msgspec.Struct, frozen=True, eq=False):
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):
-    """A connection or head that was refused before there was a request. `peer` is the client's address."""
+    """A connection or head that was refused before there was a request. `peer` is the client's address.
+
+    `at_page`: it was a request of the page for operators.
+    """
 
     error: GatepassError
     peer: str
+    at_page: bool = False
 
 
 class RuleChange(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gatepass.errors import GatepassError, TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
+from gatepass.errors import GatepassError, RoleNotAllowed, TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
 from gatepass.observability import metrics as module
 from gatepass.observability.metrics import (
     MAX_HISTOGRAMS,
@@ -162,6 +162,14 @@ def test_a_reload_keeps_the_counts_and_names_the_new_models():
     series_of(metrics, "alice", "new", "azure", "chat").requests["ok"] += 1
     for model, count in (("old", 2), ("new", 1), ("other", 1)):
         assert value(metrics, "gatepass_requests_total", model=model, outcome="ok") == count
+
+
+def test_a_refused_sign_in_of_the_page_is_no_error_of_a_request():
+    metrics = Metrics()
+    metrics.refused(Refusal(RoleNotAllowed("no"), "127.0.0.1", at_page=True))
+    metrics.refused(Refusal(RoleNotAllowed("no"), "127.0.0.1"))
+    assert value(metrics, "gatepass_errors_total", code="role_not_allowed") == 2
+    assert metrics.totals().by_code == {"role_not_allowed": (1,)}
 
 
 def test_an_upstreams_own_code_is_no_label_value():

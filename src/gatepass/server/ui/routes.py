@@ -219,7 +219,7 @@ class Ui:
             response = await self._respond(request, client_request, state)
         except GatepassError as error:
             if isinstance(error, _LOGGED):
-                state.observers.tell(state.observers.refused, Refusal(error, peer))
+                state.observers.tell(state.observers.refused, Refusal(error, peer, at_page=True))
             response = error_response(error)
         except (ClientGone, ClientDisconnect):
             return

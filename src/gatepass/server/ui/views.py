@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -99,13 +99,15 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
     by_code: Counter[str] = Counter()
     for one in totals:
         by_code.update({code: failed for code, (failed,) in one.by_code.items()})
+    credentials = [_credential(ones) for ones in _grouped(part["credentials"] for part in parts)]
+    rejecting = {name for one in credentials for name in one["rejected_by"]}
     upstreams = _grouped(part["upstreams"] for part in parts)
     return {
         "at": round(wall_s, 3),
         "replica": REPLICA,
         "workers": len(parts),
-        "credentials": [_credential(ones) for ones in _grouped(part["credentials"] for part in parts)],
-        "upstreams": [_upstream(ones, by_upstream) for ones in upstreams],
+        "credentials": credentials,
+        "upstreams": [_upstream(ones, by_upstream, rejecting) for ones in upstreams],
         "in_flight": sum(part["in_flight"] for part in parts),
         "draining": bool(parts) and all(part["draining"] for part in parts),
         "ready": any(part["ready"] for part in parts),
@@ -151,14 +153,18 @@ def _left_s(credential: Mapping[str, Any]) -> float:
     return math.inf if left_s is None else float(left_s)
 
 
-def _upstream(ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, Any]:
+def _upstream(
+    ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, tuple[int, int]]], rejecting: Collection[str]
+) -> dict[str, Any]:
+    """Return one upstream of several processes. One that rejects its token is failing, whatever the last slice has."""
     name = ones[0]["name"]
     counts = [one.get(name, (0, 0)) for one in slices]
     last = next((one for one in reversed(counts) if one[0]), None)
     health = "unknown" if last is None else "failing" if last[1] >= FAILING_SHARE * last[0] else "ok"
     failing = [one["last_failed"] for one in ones if one["last_failed"] is not None]
     # another process may have had an answer since
-    if sum(one["in_a_row"] for one in failing) >= FAILING_IN_A_ROW and (last is None or last[1]):
+    in_a_row = sum(one["in_a_row"] for one in failing)
+    if name in rejecting or (in_a_row >= FAILING_IN_A_ROW and (last is None or last[1])):
         health = "failing"
     return {
         **ones[0],

@@ -89,6 +89,15 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     assert (found["health"], found["last_failed"]["id"]) == (health, f"of-{max(rows)}")
 
 
+def test_an_upstream_that_rejects_its_token_is_failing():
+    slices = [{"number": 60, "traffic": {"requests": 4, "by_upstream": {"chat": (4, 0)}}}]
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": None}
+    for rejected_by, health in (({"other": 1.0}, "ok"), ({"chat": 1.0}, "failing")):
+        credentials = {"corp": credential(rejected_by=rejected_by)}
+        shown = views.overview([part(upstreams={"chat": upstream}, credentials=credentials, slices=slices)], 15.0 * 60)
+        assert [one["health"] for one in shown["upstreams"]] == [health]
+
+
 def test_the_errors_of_all_workers_are_counted_by_code():
     slices = [{"number": 60, "traffic": {"by_code": {"draining": [2], "upstream_closed": [5], "overloaded": [0]}}}]
     shown = views.overview([part(slices=slices), part(slices=slices)], 15.0 * 60)
