@@ -37,8 +37,7 @@ MESSAGES: Mapping[str, str] = {
     "mcp_server_not_allowed": "The key of 'ragflow' may not use the MCP server 'search', because its `mcp` does not"
     " list it. This key may use: /mcp/tools.",
     "mcp_session_not_found": "This caller has no such session. Initialize a new one.",
-    "mcp_sessions_unavailable": "The store does not say whose session this is: no answer within 0.25 s. Retry with the"
-    " same session.",
+    "mcp_sessions_unavailable": "The store does not say whose session this is. Retry with the same session.",
     "model_not_found": "The model 'gpt-5' is not configured. Configured: gpt-4o. Add it under `models` in the gatepass"
     ' configuration, or add `"*": {upstream: NAME}` there for all other models.',
     "unknown_path": "No operation has the path /api/v1/models. The base URL is http://localhost:8080/v1. The base URL"

@@ -459,7 +459,7 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     if store.health.state is StoreState.UP:
         why = f"{address} answers, and the encryption key matches"
         return Step("store", "store", StepOutcome.WORKS, why, proves=False)
-    why, advice = split_advice(state.redactor.mask(str(store.health.reason)))
+    why, advice = split_advice(str(store.health.reason))
     if store.health.state is StoreState.UNREADABLE:
         return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {why}", advice)
     # a failing store stops no request

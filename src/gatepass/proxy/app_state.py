@@ -300,6 +300,8 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
     in_flight = InFlightRequests(limits.connections, callers, budget, limits.mcp_streams)
     redactor = Redactor()
+    if store is not None:
+        store.mask = redactor.mask
     metrics = Metrics(redactor.mask)
     observers = observers_of(metrics, RefusedRequests())
     parts = ProcessParts(

@@ -166,10 +166,10 @@ class McpSessions:
         if self._store is not None:
             try:
                 found = (await self._store.get((name,))).values.get(name)
-            except StoreUnavailable as error:
+            except StoreUnavailable:
                 if known is None:
                     raise McpSessionsUnavailable(
-                        f"The store does not say whose session this is: {error}. Retry with the same session.",
+                        "The store does not say whose session this is. Retry with the same session.",
                         retry_after_s=1,
                     ) from None
                 return known  # the next use tries again

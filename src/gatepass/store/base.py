@@ -19,7 +19,7 @@ from gatepass.clock import Clock, sleep
 
 
 class StoreUnavailable(Exception):
-    """The store failed or did not reply in time. The caller goes on without it. The text holds no secret."""
+    """The store failed or did not reply in time. The caller goes on without it. GuardedStore masks the text."""
 
 
 class StoreScope(Enum):

@@ -39,6 +39,8 @@ CANARY_S = 600.0
 """How long the entry of a check lasts. If it disappears earlier, the store has lost its data."""
 TAKE_OVER_S = 10.0
 """How long a process with another key waits after the store was emptied, so that the others keep theirs there first."""
+REASON_CHARS = 4096
+"""Of a reason, which may be the text of a server."""
 REPEAT_S = 60.0
 SETTLE_S = 10.0
 
@@ -157,6 +159,8 @@ class GuardedStore:
         self._canary = f"check/v1/{secrets.token_hex(8)}"
         self._canary_until_s = -math.inf
         self._tasks = Tasks()
+        self.mask: Callable[[str], str] = str
+        """Hides secrets in the reason of a failure, because a server may quote what it received."""
         self.place = place
         self.health = StoreHealth(place)
         self.cache = StoreCache(self, clock)
@@ -250,10 +254,10 @@ class GuardedStore:
             result = await self._within_bound(work)
         except StoreUnavailable as error:
             counts[operation, "failed"] += 1
-            self._reason = str(error)
+            self._reason = self.mask(str(error))[:REASON_CHARS]
             self._rests_until_s = self._clock.now() + REST_S
             self.health.note(part, self._reason, self._clock.now())
-            raise
+            raise StoreUnavailable(self._reason) from None
         counts[operation, "ok"] += 1
         self.health.note(part, None, self._clock.now())
         return result

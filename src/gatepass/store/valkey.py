@@ -38,8 +38,6 @@ VALUE_BYTES = 128
 """How much of REPLY_BYTES each value takes in addition, because an empty one also needs memory."""
 REPLY_DEPTH = 2
 """The reply to TIME is an array of two values, and no command of gatepass has a deeper one."""
-REASON_CHARS = 4096
-"""Longer than any error of a server. The log masks only complete secrets."""
 
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -118,10 +116,7 @@ class ValkeyStore:
             try:
                 yield
             except (ValkeyError, OSError, ValueError, TypeError) as error:  # two for a reply of another form
-                reason = _reason(error)
-                if len(reason) > REASON_CHARS:  # without the last word, which may be the beginning of a secret
-                    reason = reason[:REASON_CHARS].rpartition(" ")[0] + " …"
-                raise StoreUnavailable(reason) from None
+                raise StoreUnavailable(_reason(error)) from None
 
 
 ADVICE: tuple[tuple[type[ValkeyError], str], ...] = (
@@ -140,7 +135,8 @@ def _reason(error: Exception) -> str:
         return "the TLS handshake failed. Write valkey:// in store.url if the server does not use TLS"
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
         return f"{system_reason(cause)}. Check store.url and that the server runs"
-    text = str(error).strip().rstrip(".")
+    # what follows quotes the arguments of the command, and may be cut inside the password
+    text = str(error).partition(", with args beginning with")[0].strip().rstrip(".")
     if isinstance(error, NoPermissionError):
         return f"{text}. Permit this user the commands in {documentation('docs/operations/store.md')}"
     advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)

@@ -11,9 +11,10 @@ from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.pages import status_of
 from gatepass.store.guarded import open_store
-from tests.integration.gateway import gateway
+from tests.integration.gateway import gateway, serving
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
+from tests.integration.test_ui import ACCESS, KEYS, get, post, signed_in
 from tests.waiting import until
 
 KEY = "an-encryption-key-of-32-characters-and-more"
@@ -96,3 +97,22 @@ async def test_a_process_without_a_store_shares_nothing_and_serves():
     async with minting() as issuer, gateway(**issuer.configuration()) as served:
         assert served.state.store is None
         assert (await served.ask().answer()).status == 200
+
+
+async def test_no_client_and_no_page_has_the_password_that_the_server_quotes():
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    async with responding(Responder(PASSWORD.encode(), mood="quoting")) as responder:
+        store = {"url": f"valkey://127.0.0.1:{responder.port}", "password": PASSWORD, "encryption_key": KEY}
+        mcp = {"tools": {"url": "http://127.0.0.1:9/mcp"}}
+        blocks = {"server": {"drain_timeout_s": 0, "ui": True}, "store": store, "mcp": mcp, "access": ACCESS}
+        config, clock = Config.model_validate(blocks), SystemClock()
+        async with serving(create_app_state(config, clock, open_store(config.store, None, clock))) as gp:
+            session = {"authorization": f"Bearer {KEYS['caller']}", "mcp-session-id": "abc"}
+            client = await post(gp, "/mcp/tools", message, **session)
+            status = await get(gp, "/status", authorization=f"Bearer {KEYS['viewer']}")
+            page = await get(gp, "/ui/api/overview", cookie=await signed_in(gp, "viewer"))
+    assert client.error["data"]["code"] == "mcp_sessions_unavailable"
+    assert "cannot run" not in client.body.decode()
+    for shown in (status, page):
+        assert "cannot run: AUTH ***" in shown.body.decode()
+        assert PASSWORD not in shown.body.decode()

@@ -5,9 +5,19 @@ from contextlib import suppress
 
 import pytest
 
+from gatepass.observability.redaction import Redactor
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.encrypted import KEY_KEPT_S, EncryptedStore
-from gatepass.store.guarded import CHECK_S, REPEAT_S, REST_S, SETTLE_S, TAKE_OVER_S, GuardedStore, StoreState
+from gatepass.store.guarded import (
+    CHECK_S,
+    REASON_CHARS,
+    REPEAT_S,
+    REST_S,
+    SETTLE_S,
+    TAKE_OVER_S,
+    GuardedStore,
+    StoreState,
+)
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
 from tests.unit.store.memory import MemoryStore
@@ -103,6 +113,18 @@ async def test_store_receives_no_request_for_a_while_after_a_failure(clock, aili
     ailing.ails = None
     await clock.advance(REST_S)
     assert (await guarded.get([])).values == {}
+
+
+@pytest.mark.parametrize("before", [0, REASON_CHARS - 12, REASON_CHARS])
+async def test_no_reason_has_a_secret_or_a_part_of_one(ailing, guarded, before):
+    secret, redactor = "the password of the store", Redactor()
+    redactor.learn(secret)
+    guarded.mask = redactor.mask
+    ailing.ails = StoreUnavailable("x" * before + secret)
+    reasons = [await unavailable(guarded.get([])) for _ in range(2)] + [str(guarded.health.shown(0.0)["reason"])]
+    assert len(set(reasons)) == 1
+    assert "the" not in reasons[0]
+    assert len(reasons[0]) <= REASON_CHARS
 
 
 async def test_the_log_shows_once_that_it_is_gone_and_once_that_it_is_back(clock, ailing, guarded, caplog):

@@ -17,7 +17,7 @@ from valkey.exceptions import (
 
 from gatepass.config.model import StoreSettings
 from gatepass.store.base import StoreUnavailable
-from gatepass.store.valkey import REASON_CHARS, ValkeyStore
+from gatepass.store.valkey import ValkeyStore
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 
@@ -76,13 +76,7 @@ async def test_a_reason_names_what_to_do_and_neither_a_class_nor_a_number(messag
     assert not any(sign in reported for sign in ("Errno", "Error", "111", "SSL:"))
 
 
-async def test_servers_message_is_masked_as_a_whole():
-    secret = "the-password-of-the-store"
-    assert secret in await failed_with(f"{'x' * 190} {secret}")
-
-
-async def test_cut_message_ends_before_a_partial_secret():
-    secret = "the-password-of-the-store"
-    reason = await failed_with(f"{'word ' * (REASON_CHARS // 5 - 3)}{secret}")
-    assert len(reason) <= REASON_CHARS + 2
-    assert "the-p" not in reason
+async def test_the_arguments_that_a_server_quotes_are_left_out():
+    # Valkey cuts them after 128 bytes, which may be inside the password, where no mask knows it
+    reason = await failed_with("unknown command 'AUTH', with args beginning with: 'the-password-of-th")
+    assert reason == "unknown command 'AUTH'"
