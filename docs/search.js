@@ -6,6 +6,7 @@ splitQuery = (query) =>
     .flatMap((word) => word.match(/[\u4e00-\u9fff]+|[^\u4e00-\u9fff]+/g))
     .flatMap((part) => (/[\u4e00-\u9fff]{2}/.test(part) ? [...part].slice(1).map((end, i) => [...part][i] + end) : [part]));
 
+let highlighted = [];
 const parseQuery = Search._parseQuery;
 Search._parseQuery = (query) => {
   const parsed = parseQuery(query);
@@ -14,7 +15,8 @@ Search._parseQuery = (query) => {
     searchTerms.add(number);
     highlightTerms.add(number);
   }
-  localStorage.setItem("sphinx_highlight_terms", [...highlightTerms].join(" ")); // site.js finds the row with them
+  highlighted = [...highlightTerms];
+  localStorage.setItem("sphinx_highlight_terms", highlighted.join(" ")); // site.js finds the row with them
   sessionStorage.setItem("search", splitWords(query.toLowerCase()).join(" "));
   const isChinese = /[\u4e00-\u9fff]/.test(query) || sessionStorage.getItem("language") === "zh";
   symptoms = isChinese ? "zh/symptoms" : "symptoms";
@@ -46,6 +48,19 @@ Search._performSearch = (query, searchTerms, ...others) => {
   const titles = found.filter(([, , , , score]) => score >= 16);
   const rest = (found.length ? found : results).filter((result) => !isSymptoms(result) && !titles.includes(result));
   return [...rest, ...results.filter(isSymptoms), ...titles]; // the last one is shown first
+};
+
+// The excerpt of the page of symptoms is the row that the reader then sees.
+const makeSearchSummary = Search.makeSearchSummary;
+Search.makeSearchSummary = (html, keywords, anchor) => {
+  const page = new DOMParser().parseFromString(html, "text/html");
+  const isSymptoms = /^(Symptoms|故障现象)/.test(page.querySelector("article h1")?.textContent);
+  const row = isSymptoms && !anchor ? findRow(rowsOf(page), highlighted) : null;
+  if (!row) return makeSearchSummary(html, keywords, anchor);
+  const summary = document.createElement("p");
+  summary.className = "context";
+  summary.textContent = [...row.cells].map(({ textContent }) => textContent).join(" — ");
+  return summary;
 };
 
 if (sessionStorage.getItem("language") === "zh") {

@@ -7,12 +7,15 @@ const rowOfMessage = (rows) => {
   const isThere = (text) => query.includes(` ${text} `);
   let [best, most] = [null, 0];
   for (const row of rows) {
+    const texts = new Set();
     for (const { textContent } of row.cells[0].querySelectorAll("code")) {
       const text = textContent.toLowerCase().match(/[\p{Letter}\p{Number}_]+/gu) ?? [];
       const found = text.length > 2 ? text.every(isThere) : isThere(text.join(" "));
-      const length = text.length > 1 || text[0]?.includes("_") ? text.join(" ").length : 0;
-      if (found && length > most) [best, most] = [row, length];
+      if (found && (text.length > 1 || text[0]?.includes("_"))) texts.add(text.join(" "));
     }
+    const longest = Math.max(0, ...[...texts].map((text) => text.length));
+    const length = longest + [...texts].join("").length / 1000; // of equal ones, the row with more texts
+    if (length > most) [best, most] = [row, length];
   }
   return best;
 };
@@ -34,7 +37,7 @@ const rowOfWords = (rows, words) => {
 
 // RAGFlow puts the real error behind a text of its own. The row of that text is the last choice.
 const WRAPPER = /Fail to|\*\*ERROR\*\*|AUTH_ERROR|MAX_RETRIES|CONTENT_FILTERED|Error code: 400/;
-const findRow = (rows) => {
+const findRow = (rows, words) => {
   const wrappers = rows.filter((row) => WRAPPER.test(row.cells[0].textContent));
   const others = rows.filter((row) => !wrappers.includes(row));
   const wrapper = rowOfMessage(wrappers);
@@ -43,8 +46,9 @@ const findRow = (rows) => {
   return rowOfMessage(others) ?? rowOfWords(others, rest) ?? wrapper ?? rowOfWords(rows, words);
 };
 
+const rowsOf = (page) => [...page.querySelectorAll("article tbody tr")];
 const showRow = () => {
-  const row = findRow([...document.querySelectorAll("article tbody tr")]);
+  const row = findRow(rowsOf(document), words);
   if (row) {
     row.classList.add("found");
     row.scrollIntoView({ block: "center" });

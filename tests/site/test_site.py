@@ -116,6 +116,27 @@ ROWS = {
     " client's API key setting.\", 'code': 'invalid_api_key'}}": "The API key is not known to gatepass",
     "图片": "图片",
     "超时": "超时",
+    "/rerank 404 Not Found": "The upstream has no such path",
+    "404 Client Error: Not Found for url: http://gatepass:8080/rerank": "The upstream has no such path",
+    "Not Found. The upstream has no such path": "The upstream has no such path",
+    "API Error: 400 Not Found. The upstream has no such path: it does not support this operation": "Claude Code",
+    "重排 404": "404",
+    "**ERROR**: MODEL_NOT_FOUND - Error code: 404 - {'error': {'message': 'The model `gpt-9` does not exist'}}": (
+        "MODEL_NOT_FOUND"
+    ),
+    "The model `m` does not exist. gatepass sent the client's model name 'm' unchanged": "does not exist",
+    "网关 超时": "网关超时",
+    "证书 过期": "证书过期",
+    "certificate has expired": "certificate has expired",
+    "模型不存在": "模型不存在",
+    "Expecting value: line 1 column 1 (char 0)": "Expecting value",
+    "Expecting value: line 1": "Expecting value",
+    "Extra data: line 1 column 5 (char 4)": "Extra data",
+    "单点登录": "单点登录",
+    "网络不通": "网络不通",
+    "无法连接": "无法连接",
+    "**ERROR**: GENERIC_ERROR": "GENERIC_ERROR",
+    "stream does not support true with this model": "stream does not support true",
 }
 """A search, and a text of the row that the page of symptoms then shows."""
 
@@ -308,15 +329,19 @@ def test_chinese_words_lead_to_the_chinese_page_of_symptoms(page: Page, origin: 
 
 @pytest.mark.parametrize("begin", ["", "zh/"])
 def test_a_search_leads_to_the_row_with_its_words(page: Page, origin: str, begin: str) -> None:
-    shown = {}
+    wrong = {}
     searches = [text for text in ROWS if begin or text.isascii()]
     for text in searches:
         search(page, origin, text, begin)
-        page.locator("#search-results li a").first.click()
+        first = page.locator("#search-results li").first
+        excerpt = first.locator(".context").text_content()
+        first.get_by_role("link").click()
         row = page.locator("tr.found")
         expect(row).to_be_in_viewport()
-        shown[text] = ROWS[text] in row.locator("td").first.inner_text()
-    assert shown == dict.fromkeys(searches, True)
+        seen = row.locator("td").first.text_content()
+        if ROWS[text] not in seen or not excerpt.startswith(seen):
+            wrong[text] = excerpt, seen
+    assert wrong == {}
 
 
 @pytest.mark.parametrize(
