@@ -73,7 +73,7 @@ class StoreSettings(Block):
     Example: ${file:/run/secrets/old_store}
     """
     username: str | None = None
-    """The user name for the store; None: the server's default user.
+    """The user name; None is the server's default user.
 
     Example: gatepass
     """
