@@ -333,7 +333,7 @@ def test_lists_of_members_that_a_client_sent_are_learned() -> None:
 
 def test_a_reader_that_compares_nothing_learns_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejection, "is_quoted", lambda texts, error_text: False)
-    monkeypatch.setattr(rejection, "is_spread", lambda texts, error_text, members: False)
+    monkeypatch.setattr(rejection, "is_joined", lambda texts, error_text: False)
     held = [holds(text, PLACES[1], str, openai) for text in ATTEMPTS]
     assert held.count(False) > len(ATTEMPTS) / 2
 
@@ -353,6 +353,46 @@ def test_a_client_that_is_quoted_from_a_header_is_refused() -> None:
     assert ask(Memory(), upstream, sent).error is None
     quoting = replace(sent, headers=((b"user-agent", ATTEMPTS[1].encode()),))
     assert ask(Memory(), upstream, quoting).error is not None
+
+
+HIDDEN = {
+    "seed": "Unsupported parameter: 'seed'",
+    "stream": "Streaming is not supported with this model",
+    "role": "system is not one of ['user']",
+}
+
+
+def _hidden(sentence: str) -> dict[str, tuple[dict[str, Any], str]]:
+    """Bodies that hold `sentence`, and how an upstream repeats it at the beginning of its error."""
+    middle = sentence.index(" ", 8)
+    cuts = {"two": [sentence[:middle], sentence[middle + 1 :]], "many": sentence.split()}
+    far = {f"behind {name}": fill + sentence for name, fill in FILLS.items()}
+    spread: dict[str, tuple[dict[str, Any], str]] = {
+        f"{name} texts": ({"stop": parts}, " ".join(parts)) for name, parts in cuts.items()
+    }
+    pieces = [sentence[at : at + 9] for at in range(0, len(sentence), 9)]
+    said = [{"role": "user", "content": piece} for piece in pieces]
+    spread["pieces without blanks"] = ({"messages": said}, sentence)
+    spread["inputs without blanks"] = ({"input": pieces}, sentence)
+    return {name: ({"user": text}, text) for name, text in far.items()} | spread
+
+
+FILLS = {"blanks": "* " + " " * 2_100, "escaped blanks": "&#32;" * 500, "prefixes": "[1] <400> " + "\n" * 3_000}
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("sentence", HIDDEN.values(), ids=HIDDEN)
+def test_a_sentence_that_is_far_from_its_beginning_or_in_parts_causes_no_rule(attack: Attack, sentence: str) -> None:
+    for name, (body, quoted) in _hidden(sentence).items():
+        for shown in (quoted, html.unescape(quoted), " ".join(quoted.split())):
+            attack.cases += 1
+            attack.check(not rules({**MEMBERS, **body}, openai(shown)), (name, shown[:80]))
+
+
+def test_a_client_that_is_quoted_from_its_betas_is_refused() -> None:
+    names = ((b"anthropic-beta", b"effort-2025-11-24, " + ATTEMPTS[1].encode()),)
+    upstream = Upstream([Refusal(lambda body: "seed" in body, openai(ATTEMPTS[1]))])
+    assert ask(Memory(), upstream, replace(a_call(json.dumps(MEMBERS).encode(), CHAT), headers=names)).error is not None
 
 
 @pytest.mark.attack("learning: a value that is quoted")
@@ -379,7 +419,7 @@ def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str
         attack.cases += 1
         body = "{" + members.format(json.dumps(text)) + ',"messages":[]}'
         texts = texts_of(body.encode())
-        attack.check(texts is not None and is_quoted(texts, text), (text, body))
+        attack.check(texts is not None and is_quoted(texts[1], text), (text, body))
 
 
 def test_a_structured_error_causes_a_rule_where_the_body_is_too_long_to_compare() -> None:
@@ -398,7 +438,9 @@ def test_beside_a_quoted_text_only_the_code_and_the_param_are_read() -> None:
 def test_plain_values_and_short_texts_do_not_count() -> None:
     names = {"user": "temperature", "model": "messages[].reasoning_content", "tools": [{"name": "parallel_tool_calls"}]}
     error = "Unsupported parameter: 'parallel_tool_calls', 'temperature', messages[].reasoning_content, 'is not'"
-    assert not is_quoted(texts_of(json.dumps({**names, "stop": ["is not", "with this"]}).encode()) or (), error)
+    texts = texts_of(json.dumps({**names, "stop": ["is not", "with this"]}).encode())
+    assert texts is not None
+    assert not is_quoted(texts[1], error)
 
 
 @pytest.mark.attack("learning: a value that is quoted")

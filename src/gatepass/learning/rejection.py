@@ -10,7 +10,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import unquote
@@ -30,11 +30,13 @@ BEGINNING_BYTES = 12
 """Folded bytes at the beginning of a text that count as the whole, because upstreams cut what they quote. The shortest
 sentence that a matcher reads has as many."""
 LONGEST_SHORT_CHARS = 64
-"""Of a text whose words are compared one by one. Of a longer one the beginning counts."""
-MOST_SHORT_WORDS = 10_000
-"""Limit on the words of the short texts of one request, which are folded in 15 ms."""
+"""Of a text that counts as a part of a sentence. Of a longer one the beginning counts."""
+MOST_SHORT_CHARS = 40_000
+"""Limit on the short texts of one request together, which are folded and compared in 25 ms."""
 BEGINNING_CHARS = 2_048
 """Characters of a text in which its beginning is searched."""
+BEGINNING_WORDS = 64
+"""Words of a text in which its beginning is searched. Some upstreams remove blanks."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\[\]-]{0,64}\Z")
 """Names of members, models, roles and tools. They are not sentences, and upstreams use them in their own sentences."""
@@ -51,8 +53,8 @@ _ESCAPED_PERCENT = re.compile("%(?:25)+(?=[0-9a-fA-F]{2})")
 _PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
 
-def texts_of(body: bytes) -> set[str] | None:
-    """Return the strings of `body`, names included; None if it exceeds a limit or is not JSON."""
+def texts_of(body: bytes) -> tuple[list[str], list[str]] | None:
+    """Return the names and the strings of `body`, each in their order; None if it exceeds a limit or is not JSON."""
     # Commas and brackets inside strings count as well: a count without parsing is fast, and only errs on this side.
     if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SEPARATORS:
         return None
@@ -62,51 +64,56 @@ def texts_of(body: bytes) -> set[str] | None:
         pending = [json.loads(body, object_pairs_hook=list, parse_int=float)]
     except (ValueError, RecursionError):
         return None
-    texts: set[str] = set()
+    names, texts = list[str](), list[str]()
     while pending:
         one = pending.pop()
         if isinstance(one, str):
-            texts.add(one)
-        elif isinstance(one, (list, tuple)):
-            pending += one
-    return texts
+            texts.append(one)
+        elif isinstance(one, tuple):
+            names.append(one[0])
+            pending.append(one[1])
+        elif isinstance(one, list):
+            pending += reversed(one)
+    return names, texts
 
 
-def is_spread(texts: Collection[str], error_text: str, members: Collection[str]) -> bool:
-    """Whether words that follow each other in `error_text` are short texts of the request, with 12 letters together.
+def is_joined(texts: Iterable[str], error_text: str) -> bool:
+    """Whether `error_text` contains 12 letters of the short ones of `texts`, joined in their order.
 
-    Also true above a limit. A client spreads a sentence over several texts this way. Names of `members` and roles count
-    as no letters.
+    Also true above a limit. A client spreads a sentence over several texts this way. Roles, and plain values of 12
+    letters, do not count.
     """
-    own = set(map(folded, (*members, *_ROLES, "role", "content")))
-    short = [word for text in texts if len(text) <= LONGEST_SHORT_CHARS for word in text.split()]
-    if len(short) > MOST_SHORT_WORDS:
+    short = (text for text in texts if len(text) <= LONGEST_SHORT_CHARS and text not in _ROLES)
+    parts = [text for text in short if len(text) < BEGINNING_BYTES or _PLAIN.match(text) is None]
+    if sum(map(len, parts)) > MOST_SHORT_CHARS:
         return True
-    words = set(folded(_SEPARATOR.join(short)).split(_SEPARATOR.encode()))  # one call is faster
-    run_bytes = count = 0
-    for part in error_text.split():
-        word = folded(part)
-        count, run_bytes = (count + 1, run_bytes + len(word) * (word not in own)) if word in words else (0, 0)
-        if count > 1 and run_bytes >= BEGINNING_BYTES:
-            return True
-        if part.endswith(","):  # a list of names
-            count = run_bytes = 0
-    return False
+    return not _beginnings(folded(error_text)).isdisjoint(_beginnings(folded("".join(parts))))
 
 
-def is_quoted(texts: Collection[str], error_text: str) -> bool:
+def is_quoted(texts: Iterable[str], error_text: str) -> bool:
     """Whether `error_text` contains the beginning of one of `texts`, in any spelling.
 
     Also true above a limit. Names of members, models, roles and other plain values do not count.
     """
     if len(error_text) > MOST_ERROR_CHARS:
         return True
-    beginnings = [text.strip()[:BEGINNING_CHARS] for text in texts if _PLAIN.match(text) is None]
+    beginnings = {_beginning(text) for text in texts if _PLAIN.match(text) is None}
     if sum(len(_BEGINS_ESCAPE.findall(text)) for text in beginnings) > MOST_ESCAPES:
         return True
-    error = folded(error_text)
-    parts = {error[at : at + BEGINNING_BYTES] for at in range(len(error) - BEGINNING_BYTES + 1)}
-    return any(folded(text)[:BEGINNING_BYTES] in parts for text in beginnings)
+    parts = _beginnings(folded(error_text))
+    for text in beginnings:
+        begins = folded(text)[:BEGINNING_BYTES]
+        if begins in parts or (len(text) == BEGINNING_CHARS and len(begins) < BEGINNING_BYTES):
+            return True
+    return False
+
+
+def _beginning(text: str) -> str:
+    return " ".join(text.split(None, BEGINNING_WORDS)[:BEGINNING_WORDS])[:BEGINNING_CHARS]
+
+
+def _beginnings(text: bytes) -> set[bytes]:
+    return {text[at : at + BEGINNING_BYTES] for at in range(len(text) - BEGINNING_BYTES + 1)}
 
 
 def folded(text: str) -> bytes:
@@ -245,12 +252,12 @@ class UpstreamRejection:
         shown = f"{text}\n{inside}"
         if code in NEVER_CODES or kind in NEVER_CODES or _NEVER_TEXT.search(text) is not None:
             return None
-        texts = texts_of(sent)
-        if texts is not None and not _CODES.isdisjoint(map(str.lower, texts)):
+        found = texts_of(sent)
+        names, texts = found or ([], [])
+        if not _CODES.isdisjoint(map(str.lower, (*names, *texts))):
             return None  # the upstream may have returned an object of the request
-        if texts is not None:
-            texts.update(values)
-        if texts is None or is_quoted(texts, shown) or is_spread(texts, shown, members):
+        spread = (*(name for name in names if _NAME.match(name) is None), *texts)
+        if found is None or is_quoted((*names, *texts, *values), shown) or is_joined(spread, shown):
             return None if inside else cls(members, f"{code}: {error_body.param}", code, kind, error_body.param)
         return cls(members, text, code, kind, error_body.param, error_body.raw, betas)
 

@@ -131,9 +131,11 @@ class LearningSession:
         rejection = None
         if isinstance(error, UpstreamErrorReply):
             sent, headers = (b"{}", ()) if self.sent is None else (self.sent.body, self.sent.headers)
-            betas = betas_of(headers) if BETA_FIELD in self.members else ()
+            names = betas_of(headers)
+            betas = names if BETA_FIELD in self.members else ()
             values = [value.decode("latin-1") for name, value in headers if name != BETA_FIELD.encode()]
-            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent, betas, values)
+            texts = (*names, *values)
+            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent, betas, texts)
         self._rejections.append((error, rejection))
         return rejection
 
