@@ -64,6 +64,7 @@ class Fake:
         self.answer_error = ""
         self.parts: threading.Semaphore | None = None
         """If set, doctor and the playground send a part for each release: a test sees each state until it goes on."""
+        self.refusal = "invalid_api_key"
         self.is_serving = True
         self.received: list[tuple[str, str, Any]] = []
         self.playground_profiles: list[str | None] = []
@@ -80,7 +81,7 @@ class Fake:
             return 200, self.session
         if name == "login":
             if body["key"] != KEY:
-                return 401, error("invalid_api_key", "The API key is not known to gatepass.", "client")
+                return 401, error(self.refusal, "The API key is not known to gatepass.", "client")
             self.sign_in(self.role)
             return 200, self.session
         if self.session["signed_in"] is None:

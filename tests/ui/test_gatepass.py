@@ -109,7 +109,7 @@ def test_a_view_has_data_and_breaks_no_rule(
 
 def test_the_page_refuses_a_wrong_key_and_that_of_a_caller(open_page: OpenPage, gatepass: Gatepass) -> None:
     page = open_page(gatepass.url)
-    for key, told in (("gp-wrong", "not known to gatepass"), (CALLER, "viewer")):
+    for key, told in (("gp-wrong", "does not know this key"), (CALLER, "viewer")):
         page.get_by_label("Key of a viewer or an admin").fill(key)
         page.keyboard.press("Enter")
         expect(page.locator("#why")).to_contain_text(told)

@@ -50,9 +50,11 @@ SHOWS = {
 }
 """A text that each view has when its data are there."""
 FROM_THE_API = {
-    *("fresh", "stale", "expired", "none", "viewer", "admin", "caller", "learned", "failed", "tools", "prompts"),
+    *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running", "tools", "prompts"),
     *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model"),
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
+    *("complete", "cut", "error_reply", "token_rejected", "connection_failed", "nothing_written", "client_gone"),
+    *("drained", "prompt tokens", "completion tokens", "total tokens", "client"),
     *("answers and accepts the token", "answers; no credential is configured", "call"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""
@@ -181,7 +183,7 @@ def test_a_key_signs_in_and_is_in_no_url_and_no_storage(
     field = page.get_by_label("Key of a viewer or an admin")
     field.fill("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("The API key is not known to gatepass.")).to_be_visible()
+    expect(page.get_by_text("gatepass does not know this key, or it has expired.")).to_be_visible()
     expect(field).to_have_value("")
     assert faults == ["console: Failed to load resource: the server responded with a status of 401 (Unauthorized)"]
     field.fill(KEY)
@@ -627,6 +629,57 @@ def test_the_parts_of_a_split_call_are_listed_and_the_failed_one_first(
     expect(rows.nth(1)).to_contain_text("1, part")
     expect(rows.nth(1)).to_contain_text("up-29")
     expect(page.get_by_text("And 10 parts more.")).to_be_visible()
+
+
+def test_the_times_of_a_split_call_are_those_of_its_parts(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    parts = [documents.attempt(1, began_s=0.01), documents.attempt(1, began_s=0.5, outcome="error_reply")]
+    fake.stories["req-1"]["attempts"] = [documents.attempt(1, head_s=None, parts=parts)]
+    page = open_page(f"{signed_in}#/requests/req-1")
+    expect(page.locator(".timeline .name")).to_contain_text(["part 1", "part 2"])
+    expect(page.locator(".timeline")).not_to_contain_text("no reply")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [("The API key is not known to gatepass.", "未知的 key"), ("The request has no API key. Send it", "没有 key")],
+)
+def test_a_request_without_a_caller_says_whether_it_had_a_key(
+    open_page: OpenPage, signed_in: str, fake: Fake, message: str, shown: str
+) -> None:
+    error = {**fake.stories["req-2"]["error"], "code": "invalid_api_key", "hop": "client", "message": message}
+    fake.stories["req-2"].update(caller=None, attempts=[], error=error)
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    expect(page.locator(".way [data-hop=client]")).to_contain_text(shown)
+    expect(page.locator(".way [data-hop=client]")).not_to_contain_text("密钥")
+
+
+@pytest.mark.parametrize(
+    ("case", "shown"), [("no_path", "上游没有这个路径："), ("429", "上游限流："), ("", "按上游的信息处理。")]
+)
+def test_the_advice_for_an_upstreams_error_is_that_of_its_case(
+    open_page: OpenPage, signed_in: str, fake: Fake, case: str, shown: str
+) -> None:
+    error = {**fake.stories["req-2"]["error"], "kind": "upstream_error", "case": case, "action": "Wait."}
+    fake.stories["req-2"].update(error=error)
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    expect(page.locator(".problem")).to_contain_text(shown)
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("invalid_api_key", "gatepass 不认识这个 key，或它已过期。"),
+        ("role_not_allowed", "这个 key 的角色是 caller，不能登录。用 gatepass keys new --role viewer 创建一个。"),
+    ],
+)
+def test_a_refused_sign_in_says_why_in_chinese(
+    open_page: OpenPage, url: str, fake: Fake, code: str, shown: str
+) -> None:
+    fake.refusal = code
+    page = open_page(url, locale="zh-CN")
+    page.get_by_label("角色为 viewer 或 admin 的 key").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(shown, exact=True)).to_be_visible()
 
 
 def test_a_caller_shows_the_mcp_servers_and_tools_of_its_key(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

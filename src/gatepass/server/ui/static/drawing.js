@@ -22,7 +22,7 @@ export function drawing(signal) {
     const minute = Math.round(60 / series.width_s);
     const total = sum(series.requests);
     write(clients.querySelector(".rate"), count(sum(series.requests.slice(-minute))));
-    write(clients.querySelector(".total span"), `${t("{n} in 15 minutes", { n: count(total) })}, `);
+    write(clients.querySelector(".total span"), t("{n} in 15 minutes, ", { n: count(total) }));
     write(clients.querySelector(".total a"), plural(sum(series.errors), "error"));
     write(gate.querySelector(".flight"), count(data.in_flight));
     const standing = gate.querySelector(".standing");

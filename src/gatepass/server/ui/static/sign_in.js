@@ -4,6 +4,12 @@ import { call } from "./api.js";
 import { el, write } from "./dom.js";
 import { languageSwitch, meaning, t } from "./texts.js";
 
+const REFUSED = {
+  invalid_api_key: t("gatepass does not know this key, or it has expired."),
+  role_not_allowed: t("This key has the role caller, which cannot sign in. Create one with gatepass keys new --role viewer."),
+};
+/** Why a key does not sign in, by the error code. */
+
 export function signIn(session, enter) {
   const key = el("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "why" });
   const why = el("p", { id: "why", role: "status" }, session?.why ?? "");
@@ -19,7 +25,7 @@ export function signIn(session, enter) {
       key.value = "";
       button.disabled = false;
       why.className = "failed";
-      write(why, meaning(error.code, error.message));
+      write(why, REFUSED[error.code] ?? meaning(error.code, error.message));
       key.focus();
     }
   };

@@ -145,6 +145,11 @@ function hasFailed(data, i) {
   return !GOOD.includes(data.attempts[i].outcome) && ["next_target", undefined].includes(data.attempts[i + 1]?.cause);
 }
 
+/** Whether the client sent a key that gatepass does not know. The code is also that of a request without a key. */
+function isUnknown({ error }) {
+  return error?.code === "invalid_api_key" && error.hop === "client" && !error.message.includes("has no API key");
+}
+
 /** The way through gatepass as a drawing, one line for each attempt, red at the hop that failed. */
 function way(page, data) {
   const failed = data.error?.hop ?? null;
@@ -152,7 +157,7 @@ function way(page, data) {
     el("h3", {}, title, kind && el("span.kind", {}, ` ${kind}`)),
     lines.filter(Boolean).map((line) => el("p.small.muted", {}, line)),
     said && el(isBad ? "p.small.failed" : "p.small", {}, said));
-  const client = card(t("Client"), "", "client", [data.caller || t("no key"), data.user_agent]);
+  const client = card(t("Client"), "", "client", [data.caller || (isUnknown(data) ? t("unknown key") : t("no key")), data.user_agent]);
   const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && t("added {s}", { s: duration(data.timings.added_s) })]);
   gate.classList.add("own");
   const last = data.attempts.length - 1;
@@ -170,7 +175,7 @@ function way(page, data) {
     const subject = credential && i === last && attempt.code === NO_TOKEN && failed?.startsWith("credential:") && failed !== `credential:${name}`
       && card(failed.slice(11), t("token"), failed, [t("no token for the next credential")]);
     const target = card(upstream, attempt.number > 1 ? t("upstream, attempt {n}", { n: attempt.number }) : t("upstream"), `upstream:${upstream}`, [
-      attempt.upstream_model, ...attempt.reached === false ? [] : [[attempt.status, attempt.code ?? attempt.outcome].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null))],
+      attempt.upstream_model, ...attempt.reached === false ? [] : [[attempt.status, attempt.code ?? t(attempt.outcome ?? "")].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null))],
     ], upstreamFailed, attempt.reached === false ? t("not reached") : again ? AGAIN[again]?.[0] ?? again : upstreamFailed && t("failed here"));
     if (subject) links.push({ key: "subject", from: gate, to: subject, isBad: true });
     if (credential) links.push({ key: `gate ${i}`, from: subject || gate, to: credential, isBad: i === last && failed === `credential:${name}` });
@@ -230,6 +235,9 @@ function timeline(data) {
       const renewal = attempt.token?.renewal_s ?? 0;
       if (renewal) add(nth + t("wait for a new token"), head, renewal);
       else if (end !== null) add(nth + (isRunning(data, attempt) ? t("reply until now") : t("reply")), head, Math.max(0, end - head), `main ${bad}`);
+    } else if (attempt.parts?.length) {
+      for (const [k, { began_s: from, duration_s: length, outcome }] of attempt.parts.slice(0, MOST_PARTS).entries())
+        add(nth + t("part {n}", { n: k + 1 }), from, length, GOOD.includes(outcome) ? "main" : "bad");
     } else if (end !== null) {
       if (end - at > 0.0005) add(nth + (isRunning(data, attempt) ? t("no reply yet") : t("no reply")), at, end - at, bad);
       else if (bars.length) bars.at(-1).mark = bad;
@@ -297,7 +305,7 @@ function attempts(data) {
   return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
     `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
-    [attempt.outcome ?? t("running"), attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
+    [t(attempt.outcome ?? "running"), attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && t("renewed")].filter(Boolean).join(", ") : "–",
     attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),
@@ -385,10 +393,10 @@ function facts(data) {
     [t("upstream's id"), data.upstream_request_id],
     [t("machine and process"), [data.replica, data.worker].filter(Boolean).join(", ")],
     [t("client"), [data.peer, data.user_agent].filter(Boolean).join(", ")],
-    [t("closed first by"), data.stream && data.events > 0 && data.outcome !== "ok" ? data.closed_by : null],
+    [t("closed first by"), data.stream && data.events > 0 && data.outcome !== "ok" && data.closed_by ? t(data.closed_by) : null],
     [t("received from the client"), size(data.bytes_in)],
     [t("sent to the client"), `${size(data.bytes_out)}${data.events ? `, ${plural(data.events, "event")}` : ""}`],
-    [t("tokens"), usage.map(([name, value]) => `${name.replaceAll("_", " ")} ${count(value)}`).join(", ")],
+    [t("tokens"), usage.map(([name, value]) => `${t(name.replaceAll("_", " "))} ${count(value)}`).join(t(", "))],
     [t("answer"), data.empty_answer ? t("empty") : null],
   ].filter(([, value]) => value);
   return el("dl.facts", {}, all.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
