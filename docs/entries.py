@@ -20,6 +20,8 @@ class Entry:
     depth: int = 3
     details: str = ""
     """Paragraphs and lists below the facts."""
+    colon: str = ": "
+    """What is between the label and the text of a fact."""
 
     def __post_init__(self) -> None:
         missing = [name for name, text in {"purpose": self.purpose, **self.facts}.items() if not text]
@@ -29,7 +31,7 @@ class Entry:
             raise ValueError(f"{self.title} has no {', '.join(missing)}: add it to the code")
 
     def __str__(self) -> str:
-        facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
+        facts = "\n".join(f"- {name}{self.colon}{text}" for name, text in self.facts.items())
         danger = f"\n**Danger:** {sentence(self.danger)}\n" if self.danger else ""
         note = f" ({self.note})" if self.note else ""
         details = f"\n{sentence(self.details)}\n" if self.details else ""

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from docs.changes_reference import changes
-from docs.entries import LINK, Entry, page, sentence, table, unwrapped
+from docs.entries import LINK, Entry, linked, page, sentence, table, unwrapped
 from docs.environment_reference import environment_section
 from docs.error_messages import MESSAGES
 from docs.http_reference import http_page
@@ -815,7 +815,7 @@ CHINESE: Mapping[str, str] = {
     "no": "不能成功",
     "as for the upstream's status": "取决于上游的状态码",
     "yes, but not if the certificate is at fault": "能成功，除非证书有问题",
-    "## Errors of this process\n": "## 本进程的错误\n",
+    "## Errors of this process\n": "## gatepass 自身的错误\n",
     "## Errors of a token source\n": "## 令牌来源的错误\n",
     "## Errors of an upstream\n": "## 上游的错误\n",
 }
@@ -833,9 +833,11 @@ def in_chinese(part: Entry | str) -> Entry | str:
         return CHINESE[part]
     words = chinese_errors()[part.title]
     own = {"Action": words["action"], **{ACTIONS[case]: text for case, text in words.get("actions", {}).items()}}
-    chinese = {name: with_settings(text) for name, text in own.items()}
+    chinese = {name: linked(with_settings(text)) for name, text in own.items()}
     facts = {CHINESE[name]: chinese.get(name) or CHINESE.get(text, text) for name, text in part.facts.items()}
-    return Entry(part.title, with_settings(words["cause"]), facts, details=with_settings(words.get("more", "")))
+    return Entry(
+        part.title, with_settings(words["cause"]), facts, details=with_settings(words.get("more", "")), colon="："
+    )
 
 
 @functools.cache

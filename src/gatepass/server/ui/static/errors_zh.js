@@ -110,7 +110,7 @@ export const ERRORS = {
     "action": "使用 HTTP/1.1。"
   },
   "overloaded": {
-    "text": "进行中的请求或占用的内存过多。错误信息写明是哪个限制。涉及的限制：`limits.connections`、`limits.held_bytes`，以及某个上游的全部 `max_connections` 在 `timeouts.connect_s` 内没有空闲。gatepass 没有向上游发送任何内容。",
+    "text": "进行中的请求或占用的内存过多。错误信息写明是哪个限制。涉及的限制：`limits.connections`、`limits.held_bytes`，以及某个上游的 `max_connections` 个连接在 `timeouts.connect_s` 内都没有空闲。gatepass 没有向上游发送任何内容。",
     "action": "在 `retry-after` 之后重试；如果经常出现，提高该限制。"
   },
   "concurrency_limited": {
@@ -134,7 +134,7 @@ export const ERRORS = {
     "action": "在日志中搜索请求 id，并带上 traceback 报告缺陷。"
   },
   "token_unavailable": {
-    "text": "令牌来源没有返回有效的令牌。错误信息包含签发方的原因，不含密钥。gatepass 在后台继续尝试，签发方恢复之后 4 s 内恢复服务。被拒绝之后（例如 secret 不对），gatepass 很少重试，但 secret 的文件变化时立即重试。环境变量中的 secret 只在启动时读取。",
+    "text": "令牌来源没有返回有效的令牌。错误信息包含签发方的原因，不含 secret。gatepass 在后台继续尝试，签发方恢复之后 4 s 内恢复服务。被拒绝之后（例如 secret 不对），gatepass 很少重试，但 secret 的文件变化时立即重试。环境变量中的 secret 只在启动时读取。",
     "action": "运行 `gatepass token NAME`，单独检测该凭据。签发方修复之后，`gatepass reload` 或 `gatepass token --retry` 立即获取令牌。"
   },
   "upstream_connect": {
@@ -147,7 +147,7 @@ export const ERRORS = {
   },
   "upstream_tls": {
     "text": "与上游的 TLS 握手失败。错误信息写明可能的原因。常见原因：证书过期，证书属于另一个主机名，CA 未知，端口没有 TLS，或上游要求客户端证书。",
-    "action": "公司自有 CA 请设置 `network.ca_file`。`gatepass doctor` 显示证书。"
+    "action": "如果证书由公司的 CA 签发，设置 `network.ca_file`。`gatepass doctor` 显示证书。"
   },
   "upstream_closed": {
     "text": "回答尚未完成，连接就关闭了。在流中，错误是最后一个事件。",
