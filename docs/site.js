@@ -71,13 +71,16 @@ const CHINESE = {
   "On this page": "本页内容",
   "Back to top": "回到顶部",
   "Getting started": "入门",
-  Clients: "客户端（英文）",
-  "Upstreams and tokens": "上游与令牌（英文）",
-  Deploy: "部署（英文）",
-  Operate: "运维（英文）",
-  Concepts: "概念（英文）",
-  Reference: "参考（英文）",
-  Project: "项目（英文）",
+  Clients: "客户端",
+  "Upstreams and tokens": "上游与令牌",
+  Deploy: "部署",
+  Operate: "运维",
+  Concepts: "概念",
+  Reference: "参考",
+  Project: "项目",
+  "Skip to content": "跳到正文",
+  "Hide Search Matches": "取消标记",
+  "Made with": "网站主题：",
 };
 
 // The search page belongs to no language: it has that of the page before.
@@ -94,7 +97,8 @@ const showChinese = () => {
     const twin = twins.get(a.pathname.split("/").at(-2));
     if (twin) [a.href, a.textContent] = [twin.href, twin.textContent];
   }
-  for (const element of document.querySelectorAll(".caption-text, .context span, .toc-title, .back-to-top span"))
+  const ofTheme = ".caption-text, .context span, .toc-title, .back-to-top span, .skip-to-content, .highlight-link a";
+  for (const element of [...document.querySelectorAll(ofTheme), ...document.querySelector(".left-details").childNodes])
     element.textContent = CHINESE[element.textContent.trim()] ?? element.textContent;
   const box = document.querySelector(".sidebar-search");
   [box.placeholder, box.ariaLabel] = [CHINESE.Search, CHINESE.Search];

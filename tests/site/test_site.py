@@ -362,12 +362,17 @@ def test_the_words_of_the_theme_and_the_sidebar_are_chinese_beside_a_chinese_pag
     expect(tree.locator(".caption-text").first).to_have_text("中文")
     expect(page.locator(".next-page .context")).to_have_text("下一页")
     expect(page.locator(".prev-page .context")).to_have_text("上一页")
+    expect(tree).not_to_contain_text("（英文）")
+    expect(page.locator(".skip-to-content")).to_have_text("跳到正文")
+    expect(page.locator(".left-details")).to_contain_text("网站主题：")
     links = tree.locator("a").evaluate_all("(links) => links.map(({ pathname }) => pathname)")
     twins = {f"/{path.parent.name}/" for path in SITE.glob("zh/*/index.html")}
     assert "/zh/symptoms/" in links
     assert twins & set(links) == set()
     search(page, origin, "令牌 过期", "zh/")
     expect(page.locator(".search-summary")).to_contain_text("搜索完成，找到")
+    page.locator("#search-results li a").first.click()
+    expect(page.locator("body")).not_to_contain_text("Hide Search Matches")
     search(page, origin, "basilisk", "zh/")
     expect(page.locator(".search-summary")).to_contain_text("没有页面包含这些词")
     search(page, origin, "token")
