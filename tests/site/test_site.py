@@ -349,7 +349,7 @@ def test_a_search_leads_to_the_row_with_its_words(page: Page, origin: str, begin
 )
 def test_a_page_of_symptoms_says_that_no_row_has_the_words(page: Page, origin: str, path: str, text: str) -> None:
     page.goto(f"{origin}/")
-    page.evaluate("localStorage.setItem('sphinx_highlight_terms', 'basilisk cockatrice')")
+    page.evaluate("sessionStorage.clear(); localStorage.setItem('sphinx_highlight_terms', 'basilisk cockatrice')")
     page.goto(f"{origin}/{path}")
     expect(page.locator(".no-row")).to_contain_text(text)
     assert page.locator("tr.found").count() == 0
