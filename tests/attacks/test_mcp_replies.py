@@ -59,6 +59,41 @@ def test_a_request_with_any_names_is_checked_in_a_turn(attack: Attack, name: str
             check_message(text, (), LISTS)
 
 
+def unnamed(count: int) -> bytes:
+    return b"{%b}" % b",".join(b'"k%d":[]' % number for number in range(count))
+
+
+REQUESTS = {
+    "a URI with members": lambda: (b"resources/read", b'{"uri":%b}' % unnamed(310_000)),
+    "a name with members": lambda: (b"tools/call", b'{"name":%b}' % unnamed(310_000)),
+    "a type with members": lambda: (b"completion/complete", b'{"ref":{"type":%b}}' % unnamed(310_000)),
+    "a version of lists": lambda: (
+        b"tools/call",
+        b'{"name":"a","_meta":{"io.modelcontextprotocol/protocolVersion":[%b[]]}}' % (b"[]," * 1_300_000),
+    ),
+    "URIs of objects": lambda: (
+        b"subscriptions/listen",
+        b'{"notifications":{"resourceSubscriptions":[%b{}]}}' % (b"{}," * 1_300_000),
+    ),
+    "empty URIs": lambda: (
+        b"subscriptions/listen",
+        b'{"notifications":{"resourceSubscriptions":[%b""]}}' % (b'"",' * 1_300_000),
+    ),
+}
+
+
+@pytest.mark.attack("requests of a key with lists at an MCP server")
+@pytest.mark.parametrize("shape", REQUESTS)
+def test_a_request_with_any_value_is_checked_in_a_turn(attack: Attack, shape: str) -> None:
+    attack.cases += 1
+    body = b'{"jsonrpc":"2.0","id":1,"method":"%b","params":%b}' % REQUESTS[shape]()
+    # the values of the client are not built: there are only copies of parts of the body
+    with attack.memory(4 * len(body)), suppress(InvalidRequest, McpNotAllowed):
+        check_message(body, (), LISTS)
+    with attack.on_loop(), suppress(InvalidRequest, McpNotAllowed):
+        check_message(body, (), LISTS)
+
+
 @pytest.mark.attack("replies of MCP servers to a key with lists")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_message_of_any_shape_is_filtered_in_a_turn(attack: Attack, shape: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, McpHeaderMismatch, McpNotAllowed
-from gatepass.json_scan import folded, top_members
+from gatepass.json_scan import folded, has_more_values, top_members
 from gatepass.mcp.access import LONGEST_URI_CHARS, Kind, McpAllowed
 from gatepass.types import Headers, Hidden
 
@@ -63,6 +63,7 @@ _RESULT = msgspec.json.Decoder(_Result)
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _NAMED = msgspec.json.Decoder(_Named)
 _TEXT = msgspec.json.Decoder(str)
+_TEXTS = msgspec.json.Decoder(list[str] | None)
 _ANY = msgspec.json.Decoder()
 UNREADABLE = McpMessage("unreadable")
 _UNREADABLE_ERRORS = (ValueError, RecursionError)  # DecodeError and UnicodeDecodeError are ValueErrors
@@ -204,13 +205,13 @@ def _names(method: str, params: Mapping[bytes, bytes]) -> Iterator[tuple[Kind, s
             raise InvalidRequest("params.ref.type is neither ref/prompt nor ref/resource.", param="params.ref.type")
     elif method == LISTEN:
         wanted = _object(params.get(b"notifications"), "params.notifications", ("resourceSubscriptions",))
-        uris = _decoded(wanted.get(b"resourceSubscriptions", b"[]"))
-        if uris is None:
-            return
-        if not (isinstance(uris, list) and all(isinstance(uri, str) for uri in uris)):
-            raise InvalidRequest("params.notifications.resourceSubscriptions is not a list of texts.")
-        if len(uris) > MOST_URIS:
+        listed = wanted.get(b"resourceSubscriptions", b"[]")
+        if has_more_values(listed, MOST_URIS + 1):  # the commas between them and two brackets
             raise InvalidRequest(f"params.notifications.resourceSubscriptions has more than {MOST_URIS} URIs.")
+        try:
+            uris = _TEXTS.decode(listed) or ()
+        except _UNREADABLE_ERRORS:
+            raise InvalidRequest("params.notifications.resourceSubscriptions is not a list of texts.") from None
         if sum(map(len, uris)) > MOST_URI_CHARS:
             raise InvalidRequest(
                 f"params.notifications.resourceSubscriptions has more than {MOST_URI_CHARS} characters."
@@ -303,15 +304,10 @@ def _bounded(text: str, where: str) -> str:
 
 def _text(value: bytes | None) -> str | None:
     """Return the JSON text `value` as a string; None if it is not one."""
-    decoded = None if value is None else _decoded(value)
-    return decoded if isinstance(decoded, str) else None
-
-
-def _decoded(value: bytes) -> Any:
     try:
-        return _ANY.decode(value)
+        return None if value is None else _TEXT.decode(value)  # which stops at the first byte of another type
     except _UNREADABLE_ERRORS:
-        return ...
+        return None
 
 
 def _name_in(params: msgspec.Raw, member: str) -> str:
