@@ -37,6 +37,13 @@ SHAPES = {
     "many encoded names": lambda: listed(b"resources", b'{"uri":"file:///d/%%252e%d"}', MOST_ENTRIES),
     "long names": lambda: listed(b"resources", b'{"uri":"file:///d/%%d%b"}' % (b"%%25" * 2_700), 24),
     "names that grow": lambda: listed(b"resources", b'{"uri":"file:///d/%%d%b"}' % ("\ufdfa" * 2_700).encode(), 24),
+    "names in layers": lambda: listed(
+        b"resources", b'{"uri":"file:///d/%%d%b"}' % ("%%2541\ufdfa" * 4).encode(), 3_300
+    ),
+    "percent signs": lambda: listed(b"resources", b'{"uri":"file:///d/%%d%b"}' % (b"%%25" * 13), 3_400),
+    "short names that grow": lambda: listed(
+        b"resources", b'{"uri":"file:///d/%%d%b"}' % ("\ufdfa" * 12).encode(), 3_900
+    ),
     "names of marks": lambda: listed(
         b"resources", b'{"uri":"file:///d/%%d%b"}' % ("\u0315\u0300" * 2_000).encode(), 24
     ),

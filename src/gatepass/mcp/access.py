@@ -7,7 +7,7 @@ Replies are filtered by their shape. The request is not known in a stream that r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import translate
 from functools import lru_cache
 from itertools import compress
@@ -40,15 +40,18 @@ _STEPS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\?#;]|$)|[\x00-\x1f\x7f-\x9f\u200e\u
 characters, which then join two dots. U+FFFD stands for bytes that are not UTF-8, such as an overlong dot."""
 MOST_LAYERS = 3
 """Percent-encoding in several layers that is decoded to find `..`."""
+LAYER_CHARS = 32
+"""What decoding a layer costs of MOST_NAME_CHARS, in addition to the characters of the next one."""
 LONGEST_URI_CHARS = 8192
 """Of the name or the URI in a request of a key with lists, and in a list that it is shown."""
 PIECE_CHARS, LONGEST_PIECE_CHARS = 32, 128
 """A name is normalized in pieces, because the time is quadratic in the marks that follow each other. One character may
 become 18: a name with a piece that becomes longer matches no glob."""
 MOST_BYTES, MOST_ESCAPES, MOST_VALUES = 12 * 1024 * 1024, 1_500_000, 100_000
-MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS = 25_000, 4_000, 200_000
+MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS = 25_000, 4_000, 300_000
 """Bounds of one message to a key with lists: its size, its backslashes, its commas and brackets, the members that are
-read, the entries of its lists, and the length of their names. It is filtered in 50 ms."""
+read, the entries of its lists, and the length of their names with all layers and normal forms that are searched. It is
+filtered in 50 ms."""
 MOST_EVENT_BYTES = 4 * 1024 * 1024
 """Of an event, because it is filtered on the event loop. A whole reply above 32 KiB is filtered in a thread."""
 LONGEST_MEMBER = 32
@@ -75,13 +78,16 @@ class McpAllowed(msgspec.Struct, frozen=True, gc=False):
         """Whether the key may use everything of `kind`."""
         return self._listed(kind) is None
 
-    def allows(self, kind: Kind, name: str) -> bool:
-        """Whether the key may use `name`. The name of a resource is its URI, or its template."""
+    def allows(self, kind: Kind, name: str, spend: Callable[[int], None] = lambda _: None) -> bool:
+        """Whether the key may use `name`. The name of a resource is its URI, or its template.
+
+        `spend` receives the characters of each layer and normal form that is searched for `..`, and may raise.
+        """
         listed = self._listed(kind)
         if listed is None or name in listed:
             return True
         # docs/../secret is not below docs/
-        return len(name) <= LONGEST_URI_CHARS and not _climbs(name) and _any_of(listed).match(name) is not None
+        return len(name) <= LONGEST_URI_CHARS and not _climbs(name, spend) and _any_of(listed).match(name) is not None
 
 
 ALL = McpAllowed()
@@ -121,12 +127,13 @@ def refusal_of(key: AccessKey) -> str:
     return "because its `mcp` does not list it"
 
 
-def _climbs(uri: str) -> bool:
+def _climbs(uri: str, spend: Callable[[int], None]) -> bool:
     """Whether a server may find another resource than the text of `uri` says, because it has `..`."""
     for _ in range(MOST_LAYERS):
         plain = ""
         for at in () if uri.isascii() else range(0, len(uri), PIECE_CHARS):
             piece = normalize("NFKC", uri[at : at + PIECE_CHARS])  # a full-width dot becomes a dot
+            spend(len(piece))
             if len(piece) > LONGEST_PIECE_CHARS:
                 return True
             plain += piece
@@ -135,6 +142,7 @@ def _climbs(uri: str) -> bool:
         uri, before = unquote(uri), uri
         if uri == before:
             return False
+        spend(LAYER_CHARS + len(uri))
     return True
 
 
@@ -233,11 +241,16 @@ class _Filter:
         if bytes(memoryview(entry)[:1]) != b"{":
             return False
         values = [value for name, value in self._object.decode(entry).items() if _lower(name) == key]
-        self._chars_left -= sum(memoryview(value).nbytes for value in values)
+        self._spend(sum(memoryview(value).nbytes for value in values))
+        names = [_ANY.decode(value) for value in values]
+        return bool(names) and all(
+            isinstance(name, str) and self._allowed.allows(kind, name, self._spend) for name in names
+        )
+
+    def _spend(self, chars: int) -> None:
+        self._chars_left -= chars
         if self._chars_left < 0:
             raise ValueError("too long names")
-        names = [_ANY.decode(value) for value in values]
-        return bool(names) and all(isinstance(name, str) and self._allowed.allows(kind, name) for name in names)
 
 
 def _encoded(members: Mapping[MemberName, msgspec.Raw]) -> bytes:
