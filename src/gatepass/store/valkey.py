@@ -34,10 +34,9 @@ from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 CONNECTIONS = 4
 CLOSING_S = 5.0
 REPLY_BYTES = 4 * 1024 * 1024
-VALUE_BYTES = 128
-"""How much of REPLY_BYTES each value takes in addition, because an empty one also needs memory."""
 REPLY_DEPTH = 2
-"""The reply to TIME is an array of two values, and no command of gatepass has a deeper one."""
+ARRAY_VALUES = 2
+"""The reply to TIME is an array of two values, and no command of gatepass has a deeper or longer one."""
 
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -144,7 +143,7 @@ def _reason(error: Exception) -> str:
 
 
 class _BoundedParser(_AsyncRESP2Parser):
-    """Refuses a reply that is deeper than REPLY_DEPTH before it is read, and more than REPLY_BYTES for one request."""
+    """Refuses a deeper or longer array than TIME returns before it is read, and more than REPLY_BYTES for a request."""
 
     _depth = 0
     left_bytes = 0
@@ -155,7 +154,6 @@ class _BoundedParser(_AsyncRESP2Parser):
 
     async def _read_response(self, disable_decoding: bool = False) -> Any:
         self._depth += 1
-        self._take(VALUE_BYTES)
         if self._depth > REPLY_DEPTH:
             raise InvalidResponse("Protocol error: the server sent nested arrays")
         response = await super()._read_response(disable_decoding)
@@ -165,6 +163,8 @@ class _BoundedParser(_AsyncRESP2Parser):
     async def _readline(self) -> bytes:
         line: bytes = await super()._readline()
         self._take(len(line))
+        if line[:1] == b"*" and int(line[1:]) > ARRAY_VALUES:  # values that have arrived are parsed without a pause
+            raise InvalidResponse("Protocol error: the server sent a long array")
         return line
 
     async def _read(self, length: int) -> bytes:
