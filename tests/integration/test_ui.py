@@ -278,6 +278,8 @@ async def test_only_an_admin_sees_captured_bodies():
         curl = {role: (await get(gp, "/ui/api/curl/one", cookie=cookies[role])).json()["curl"] for role in cookies}
         assert "--data-raw" in curl["admin"]
         assert curl["viewer"].startswith("# Only admins see the captured body: ")
+        for nth in ("0", "2", "x", "9" * 5000):
+            assert (await get(gp, f"/ui/api/curl/one?nth={nth}", cookie=cookies["viewer"])).status == 400
         again = (await post(gp, "/ui/api/replay", {"id": "one"}, cookie=cookies["admin"])).json()
         assert (again["status"], again["replay_of"]) == (200, "one")
         assert "bodies" not in stories["viewer"][0]

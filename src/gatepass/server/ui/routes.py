@@ -484,7 +484,8 @@ async def _curl(call: UiRequest) -> ASGIApp:
     """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
     is_admin, nth = call.require("viewer").role == "admin", call.request.query_params.get("nth", "1")
     found = await stories(call.ui.collect, call.found, bodies=is_admin)
-    if not nth.isdecimal() or not 0 < int(nth) <= len(found):
+    # its length first: `int` refuses more than 4,300 digits
+    if not nth.isdecimal() or len(nth) > len(str(len(found))) or not 0 < int(nth) <= len(found):
         raise InvalidRequest("This request is not in memory any more.")
     return json_response({"curl": curl_command(found[int(nth) - 1], call.root_url)})
 
