@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gatepass.protocols.message_events import event_of, message_events
+from gatepass.protocols.client_protocol import event_of
+from gatepass.protocols.message_events import message_events
 from gatepass.sse.chunk import EnvelopeDefaults
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Send, reply, stream
 

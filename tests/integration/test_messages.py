@@ -14,7 +14,7 @@ from gatepass.cli.doctor import diagnose
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import StepOutcome
 from gatepass.config.model import Config
-from gatepass.protocols.message_events import event_of
+from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.messages import PING
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.gateway import JSON, gateway

@@ -1,9 +1,9 @@
-"""Chat completions: choices with messages, streamed as chunks. `Chat` is also the base of the older completions."""
+"""Chat completions: choices with messages, streamed as chunks; and completions of a text, the API before them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -11,7 +11,7 @@ from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import InvalidRequest
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -34,6 +34,9 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.synthesize import synthesize_stream
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
 from gatepass.types import Call, ClientRequest, Operation
+
+if TYPE_CHECKING:
+    from gatepass.proxy.response import ReplyContext
 
 
 class Chat(ClientProtocol):
@@ -60,7 +63,8 @@ class Chat(ClientProtocol):
         Cursor sends such a body for models that it knows by name (Soju06/codex-lb#833).
         """
         call = decode(client_request, operation, body, caller, most_values)
-        if b'"messages"' not in body and _ASKED.decode(body).has_input_alone:
+        asked = None if b'"messages"' in body else _ASKED.decode(body)
+        if asked is not None and asked.input is not msgspec.UNSET and asked.messages is msgspec.UNSET:
             raise InvalidRequest(
                 "The body has `input` instead of `messages`: it is a request of the Responses API. Send it to"
                 " /v1/responses. Cursor sends it here for models that it knows by name, such as gpt-5. Add the model"
@@ -87,7 +91,17 @@ class Chat(ClientProtocol):
             yield {"error": choices[0]["error"]}
 
     def fault(self, document: Any, mask: Mask) -> str | None:
-        return fault_of_list(document, self.entries, mask) or _fault_of_choice(next(iter(document["choices"]), None))
+        if (fault := fault_of_list(document, self.entries, mask)) is not None:
+            return fault
+        choice = next(iter(document["choices"]), None)
+        # the client would show a choice without a message as an empty answer, and a delta as a complete one
+        if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
+            return None
+        if isinstance(choice.get("text"), str):
+            return None
+        if not choice.get("delta") or not isinstance(choice["delta"], dict):
+            return "with a choice that has neither a message nor a text"
+        return None if choice.get("finish_reason") else "with a part of a stream instead of a whole answer"
 
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
@@ -106,7 +120,7 @@ class Chat(ClientProtocol):
         """Return the changes of chunks too."""
         return make_client_transform(profile)
 
-    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
+    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         """Return a stream with the upstream's conversion and the repair of choices, which ends with `[DONE]`."""
         call, profile, upstream = reply.call, reply.profile, reply.upstream
         requested = include_usage = requested_usage(call.body)
@@ -131,14 +145,14 @@ class Chat(ClientProtocol):
             client_transform=None if reply.last is None else reply.last.last_transform(profile),
         )
 
-    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
         body, include_usage = reply.call.body, requested_usage(reply.call.body)
         if include_usage is False and reply.profile.places_usage:
             include_usage = place_for_ragflow(body) == "alone"
         return synthesize_stream(document, include_usage is not False, defaults)
 
     def aggregator(
-        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> BodyAggregator:
         upstream = reply.upstream
         cumulative = upstream.settings.repair.cumulative
@@ -152,25 +166,9 @@ class Chat(ClientProtocol):
         return BodyAggregator(upstream.name, completions, LARGE_EVENT_BYTES, transform, limit)
 
 
-def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
-    """Describe why the first choice is invalid; None if it is valid."""
-    # the client would show a choice without a message as an empty answer, and a delta as a complete one
-    if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
-        return None
-    if isinstance(choice.get("text"), str):
-        return None
-    if not choice.get("delta") or not isinstance(choice["delta"], dict):
-        return "with a choice that has neither a message nor a text"
-    return None if choice.get("finish_reason") else "with a part of a stream instead of a whole answer"
-
-
 class _Asked(msgspec.Struct, gc=False):
     messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-    @property
-    def has_input_alone(self) -> bool:
-        return self.messages is msgspec.UNSET and self.input is not msgspec.UNSET
 
 
 _ASKED = msgspec.json.Decoder(_Asked)
@@ -249,4 +247,15 @@ class EmptyDeltaKeepAlive(msgspec.Struct, frozen=True):
         return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
 
 
-CHAT = Chat()
+class Completions(Chat):
+    """Choices with a text instead of a message."""
+
+    __slots__ = ()
+
+    name = "completions"
+    is_text = True
+    parse = staticmethod(decode)
+    samples = ({"prompt": "ping", "max_tokens": 1},)
+
+
+CHAT, COMPLETIONS = Chat(), Completions()

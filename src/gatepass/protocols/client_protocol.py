@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gatepass.config.access import Profile
 from gatepass.config.upstream import UpstreamConfig
@@ -13,13 +13,15 @@ from gatepass.normalize.rules import STRAY_PARAMS, Rule
 from gatepass.protocols.error_objects import error_body, stream_error
 from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import BodyAggregator
-from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
+from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, json_text
 from gatepass.sse.client_transforms import WithoutComments
-from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.sse.event import EventTransform
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.whole_reply import GoodReply
 from gatepass.types import Call, ClientRequest, Headers, Operation, StreamedResponse
+
+if TYPE_CHECKING:
+    from gatepass.proxy.response import ReplyContext
 
 COMMENT = b": keep-alive\n\n"
 """With its own blank line, so that clients that split a stream at blank lines discard the comment alone (Dify)."""
@@ -35,49 +37,6 @@ Ranking = Callable[[bytes, str], bytes]
 """Return the body of a whole reply, from the upstream of that name, as the client requested it."""
 
 _CHAT = {"messages": [{"role": "user", "content": "ping"}]}
-
-
-class Reply(Protocol):
-    """A reply that a ClientProtocol converts. Implemented by `ReplyContext` (proxy/response.py)."""
-
-    @property
-    def call(self) -> Call:
-        """The client's call."""
-        ...
-
-    @property
-    def profile(self) -> Profile:
-        """The settings of the caller's profile."""
-        ...
-
-    @property
-    def last(self) -> ClientProtocol | None:
-        """The protocol that makes the last change; None for no change."""
-        ...
-
-    @property
-    def upstream(self) -> ReplyUpstream:
-        """The sender."""
-        ...
-
-
-class ReplyUpstream(Protocol):
-    """The sender of a reply. Implemented by `Upstream` (proxy/app_state.py)."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the configuration."""
-        ...
-
-    @property
-    def settings(self) -> UpstreamConfig:
-        """Its settings."""
-        ...
-
-    @property
-    def transforms(self) -> RagflowTransforms | None:
-        """The conversion from its dialect; None if it needs none."""
-        ...
 
 
 Repair = Callable[[bytes, Callable[[], EnvelopeDefaults], str], tuple[bytes, tuple[str, ...], bool]]
@@ -248,7 +207,7 @@ class ClientProtocol:
         """Return the last change of a stream: comments are left out if the profile does not accept them."""
         return None if profile.keep_alive == "comment" else WithoutComments()
 
-    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
+    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
         del defaults
         transform = None if reply.last is None else reply.last.last_transform(reply.profile)
@@ -274,12 +233,12 @@ class ClientProtocol:
 
     # --- with `stream` in `members` ---
 
-    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterable[bytes]:
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterable[bytes]:
         """Yield the events of a stream with the content of `document`. Raises UpstreamInvalid and ValueError."""
         raise NotImplementedError  # called only with `stream` in `members`
 
     def aggregator(
-        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> BodyAggregator:
         """Return what makes a whole reply of a stream. `event_bytes` limits one event."""
         raise NotImplementedError  # called only with `stream` in `members`
@@ -287,3 +246,14 @@ class ClientProtocol:
 
 def comment_keep_alive(events: EventStream | None) -> bytes:
     return COMMENT_AFTER_ID if events is not None and events.has_ids else COMMENT
+
+
+def event_kind(payload: Object) -> str:
+    """Return the `type` of an event or a part of it; "" if it has none."""
+    kind = payload.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def event_of(payload: Object) -> bytes:
+    """Return `payload` as one event with the name of its type. Raises ValueError if it is nested too deep."""
+    return b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text(payload))

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec.structs import asdict
 
 from gatepass.errors import GatepassError, UpstreamInvalid
+from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
@@ -33,18 +34,7 @@ NAMES = (USAGE, STOP_REASON, EVENT_NAME)
 """
 
 
-def event_kind(payload: Object) -> str:
-    """Return the `type` of an event or a delta; "" if it has none."""
-    kind = payload.get("type")
-    return kind if isinstance(kind, str) else ""
-
-
 _COUNTS = ("input_tokens", "output_tokens")
-
-
-def event_of(payload: Object) -> bytes:
-    """Return `payload` as one event with the name of its type. Raises ValueError if it is nested too deep."""
-    return b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text(payload))
 
 
 def complete_usage(message: Object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from gatepass.dialects.hints import is_about_model
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, event_of
 from gatepass.protocols.error_objects import json_text, stream_message
 from gatepass.protocols.message_events import (
     STOP_REASON,
@@ -25,7 +25,6 @@ from gatepass.protocols.message_events import (
     MessageRepair,
     calls_tool,
     complete_usage,
-    event_of,
     message_events,
     stop_reason,
 )
@@ -36,6 +35,9 @@ from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event import read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, StreamedResponse
+
+if TYPE_CHECKING:
+    from gatepass.proxy.response import ReplyContext
 
 REQUEST_HEADERS = (
     # https://docs.claude.com/en/api/versioning, beta-headers; the third is of Anthropic's SDK for browsers
@@ -179,7 +181,7 @@ class Messages(_OfAnthropic):
             adapted.append(STOP_REASON)
         return chunk.json_text(document), tuple(adapted), is_empty
 
-    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: Reply) -> EventStream:
+    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         """Return a stream with the repair of messages, which ends with `message_stop`."""
         del defaults
         return EventStream(
@@ -190,12 +192,12 @@ class Messages(_OfAnthropic):
             client_transform=None if reply.last is None else reply.last.last_transform(reply.profile),
         )
 
-    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
         del reply
         return map(event_of, message_events(document, defaults))
 
     def aggregator(
-        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> BodyAggregator:
         del defaults
         return BodyAggregator(reply.upstream.name, MessageAggregator(source), event_bytes)

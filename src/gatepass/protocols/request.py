@@ -185,7 +185,6 @@ class _TopOfInputs(_Top, gc=False, kw_only=True):
 _TOP = msgspec.json.Decoder(_Top)
 _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
-_PLAIN = tuple(f'"{name}"'.encode() for name in ROUTING)
 _INITIALS = "".join(name[0] + name[0].upper() for name in ROUTING).encode()
 _NAMES = re.compile(rb'"[%b](?i:%b)' % (_INITIALS, "|".join(f'(?<={name[0]}){name[1:]}"' for name in ROUTING).encode()))
 """The names of ROUTING in any case. The initials come first, because most quotes precede another letter."""
@@ -323,19 +322,15 @@ def _check_routing_names(body: bytes, members: Iterable[Member]) -> None:
     for member in members:
         if (name := folded(member.name)) in listed:
             listed[name].append(member)
-    for name, plain in zip(ROUTING, _PLAIN, strict=True):
-        _check_spelling(body, name, plain, listed[name])
-
-
-def _check_spelling(body: bytes, name: str, plain: bytes, listed: list[Member]) -> None:
-    if other := next((member.name for member in listed if member.name != name), None):
-        raise InvalidRequest(
-            f"The body contains `{other}`, which some servers read as `{name}`. Send only `{name}`.", param=name
-        )
-    if len(listed) > 1:
-        raise InvalidRequest(f"The body contains `{name}` {len(listed)} times. Send it once.", param=name)
-    if listed and not body.startswith(plain, listed[0].start):
-        raise InvalidRequest(f"The body spells `{name}` with escapes. Send it in plain letters.", param=name)
+    for name, found in listed.items():
+        if other := next((member.name for member in found if member.name != name), None):
+            raise InvalidRequest(
+                f"The body contains `{other}`, which some servers read as `{name}`. Send only `{name}`.", param=name
+            )
+        if len(found) > 1:
+            raise InvalidRequest(f"The body contains `{name}` {len(found)} times. Send it once.", param=name)
+        if found and not body.startswith(f'"{name}"'.encode(), found[0].start):
+            raise InvalidRequest(f"The body spells `{name}` with escapes. Send it in plain letters.", param=name)
 
 
 FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect"))

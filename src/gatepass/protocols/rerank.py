@@ -78,8 +78,10 @@ def is_rerank(body: bytes) -> bool:
 
 def _documents(scanner: JsonScanner, member: Member, name: str) -> list[tuple[int, int]]:
     """Return the start and end of each document."""
-    start = _list_start(scanner, member)
-    if start is None:
+    start = member.value
+    if scanner.text.startswith(b"{", start):  # for images, vLLM accepts `{"content": [part, …]}` too
+        start = max((part.value for part in scanner.members(start) if part.name == "content"), default=start)
+    if not scanner.text.startswith(b"[", start):
         raise InvalidRequest(f"`{name}` must be a list of strings.", param=name)
     spans = list(scanner.elements(start))
     if not spans:
@@ -89,16 +91,6 @@ def _documents(scanner: JsonScanner, member: Member, name: str) -> list[tuple[in
             where = f"{name}[{index}]"
             raise InvalidRequest(f"`{where}` must be a string, or an object with a `text`.", param=where)
     return spans
-
-
-def _list_start(scanner: JsonScanner, member: Member) -> int | None:
-    """Return the position of the list's bracket. For images, vLLM accepts `{"content": [part, …]}` instead."""
-    if scanner.text.startswith(b"[", member.value):
-        return member.value
-    if not scanner.text.startswith(b"{", member.value):
-        return None
-    inner = [part.value for part in scanner.members(member.value) if part.name == "content"]
-    return inner[-1] if inner and scanner.text.startswith(b"[", inner[-1]) else None
 
 
 MOST_NUMBER_BYTES = 18
@@ -145,18 +137,13 @@ class ConvertRerank:
             if flag is not None:
                 changed |= top.set("return_documents", flag.lower().encode())
             changed |= top.drop("return_len")
-        changed |= self._plain_texts(top)
+        if not self._keeps_objects(top):
+            if (query := top.object("query")) is not None:
+                changed |= top.set("query", _text_member(query, "query"))
+            changed |= _set_texts(top, "texts" if self.shape == "tei" else "documents")
         if self.model is not None and "model" not in top:
             changed |= top.set("model", msgspec.json.encode(self.model))
         return changed
-
-    def _plain_texts(self, top: JsonObjectEditor) -> bool:
-        name = "texts" if self.shape == "tei" else "documents"
-        if self._keeps_objects(top):
-            return False
-        query = top.object("query")
-        changed = query is not None and top.set("query", _text_member(query, "query"))
-        return _set_texts(top, name) or changed
 
     def _keeps_objects(self, top: JsonObjectEditor) -> bool:
         """Whether the upstream accepts the documents as objects.
@@ -175,10 +162,8 @@ class ConvertRerank:
 
 
 def _into_tei(top: JsonObjectEditor) -> bool:
-    if "texts" in top:
+    if "texts" in top or top.kind("rank_fields") == "[":  # the next step rejects rank_fields
         return False
-    if top.kind("rank_fields") == "[":
-        return False  # rejected in the next step
     top.rename("documents", "texts")
     for name in OF_OTHERS:
         top.drop(name)
@@ -249,11 +234,7 @@ def client_ranking(reply: bytes, options: RerankOptions, upstream: str) -> bytes
     try:
         return _ranked(reply, options)
     except InvalidReply as fault:
-        raise _not_a_ranking(fault, upstream) from None
-
-
-def _not_a_ranking(reason: object, upstream: str) -> UpstreamInvalid:
-    return UpstreamInvalid(f"The upstream's reply is not a ranking: {reason}.", upstream=upstream)
+        raise UpstreamInvalid(f"The upstream's reply is not a ranking: {fault}.", upstream=upstream) from None
 
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -345,7 +326,6 @@ class Rerank(ClientProtocol):
     samples = ({"query": "ping", "documents": ["ping"]},)
 
     def own_rules(self, settings: UpstreamConfig, model: str | None) -> tuple[Rule, ...]:
-        """Return the conversion into the upstream's form."""
         return (ChangeRule("rerank", (ConvertRerank(settings.rerank_shape, model),)),)
 
     def ranking(self, body: bytes) -> Ranking:
@@ -356,7 +336,8 @@ class Rerank(ClientProtocol):
     def check_size(self, body: bytes, upstream: str) -> None:
         """Raise UpstreamInvalid for a reply that is too large for `client_ranking`."""
         if len(body) > MOST_BYTES:
-            raise _not_a_ranking(f"it has more than {MOST_BYTES} bytes. Request no documents in it", upstream)
+            reason = f"it has more than {MOST_BYTES} bytes. Request no documents in it"
+            raise UpstreamInvalid(f"The upstream's reply is not a ranking: {reason}.", upstream=upstream)
 
 
 RERANK = Rerank()

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -19,7 +19,13 @@ from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.hints import responses_hint, sentence
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Reply, comment_keep_alive
+from gatepass.protocols.client_protocol import (
+    ClientProtocol,
+    KeepAliveEncoder,
+    comment_keep_alive,
+    event_kind,
+    event_of,
+)
 from gatepass.protocols.error_objects import json_text as error_text
 from gatepass.protocols.error_objects import retry_after, stream_error
 from gatepass.protocols.raw import Raw
@@ -32,13 +38,15 @@ from gatepass.sse.chunk import (
     Object,
     StreamSource,
     argument_text,
-    json_text,
     text_of_id,
 )
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.fast_path import FastPath, NumberedPath
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
+
+if TYPE_CHECKING:
+    from gatepass.proxy.response import ReplyContext
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
@@ -65,7 +73,7 @@ def synthesize_response(document: Object, defaults: EnvelopeDefaults) -> Iterato
     Raises `Unfinished` for one without output, and ValueError if it is nested too deep or has more than MAX_ENTRIES.
     """
     for number, payload in enumerate(events(document, defaults)):
-        yield b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text({**payload, "sequence_number": number}))
+        yield event_of({**payload, "sequence_number": number})
 
 
 _LAST = MappingProxyType(
@@ -229,12 +237,6 @@ def _status_of(document: Object) -> str:
     if document.get("error"):
         return "failed"
     return "incomplete" if document.get("incomplete_details") else "completed"
-
-
-def event_kind(payload: Object) -> str:
-    """Return the `type` of an event, an item or a part; "" if it has none."""
-    kind = payload.get("type")
-    return kind if isinstance(kind, str) else ""
 
 
 def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
@@ -517,7 +519,7 @@ class Responses(ClientProtocol):
         is_response = document.get("object") == "response" or "output" in document
         return None if is_response else f"with JSON that is not a response ({shown_members(document, mask)})"
 
-    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: Reply) -> Iterator[bytes]:
+    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
         try:
             yield from synthesize_response(document, defaults)
         except Unfinished:
@@ -525,7 +527,7 @@ class Responses(ClientProtocol):
             raise UpstreamInvalid(reason, upstream=reply.upstream.name) from None
 
     def aggregator(
-        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: Reply
+        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> BodyAggregator:
         del defaults
         return BodyAggregator(reply.upstream.name, ResponseAggregator(source), event_bytes)

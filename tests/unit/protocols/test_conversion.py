@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from gatepass.config.access import PLAIN, Profile
 from gatepass.config.upstream import UpstreamConfig
@@ -12,6 +12,7 @@ from gatepass.dialects.error_body import read_error_body
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.responses import RESPONSES
+from gatepass.proxy.response import ReplyContext
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.sse.event import EventTransform
@@ -64,7 +65,8 @@ def relayed(protocol: ClientProtocol, last: ClientProtocol | None, *deltas: str)
     source, defaults = StreamSource("chat", 65536, read_error_body), EnvelopeDefaults(str, 1, "m")
     call = Call("id", CHAT_ROW, "caller", "m", b"{}", (), stream=True)
     sender = Sender("chat", UpstreamConfig(base_url="http://127.0.0.1:1/v1"))
-    events = protocol.event_stream(source, defaults, AChatReply(last, call, sender))
+    reply = cast(ReplyContext, AChatReply(last, call, sender))
+    events = protocol.event_stream(source, defaults, reply)
     choices: list[Any] = [{"index": 0, "delta": {"content": text}, "finish_reason": None} for text in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
     sent = b"".join(b"data: %b\n\n" % json.dumps({**CHUNK, "choices": [one]}).encode() for one in choices)

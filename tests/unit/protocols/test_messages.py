@@ -20,11 +20,11 @@ from gatepass.errors import (
     UpstreamErrorReply,
 )
 from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.message_events import (
     MessageAggregator,
     MessageProgress,
     MessageRepair,
-    event_of,
     message_events,
 )
 from gatepass.protocols.messages import COUNT_TOKENS, MESSAGES, PING, TOO_LONG
