@@ -15,7 +15,14 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError
 from gatepass.normalize import images, json_editor, messages
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
-from gatepass.normalize.messages import MergedRoles, Replayed, SchemaInWords, SystemIntoUser, TextContent, ToolIds
+from gatepass.normalize.messages import (
+    Replayed,
+    join_text_parts,
+    merge_roles,
+    schema_in_words,
+    shorten_tool_ids,
+    system_into_user,
+)
 from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
 from gatepass.protocols.request import decode
 from gatepass.protocols.rerank import RerankOptions
@@ -92,25 +99,25 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], bytes]]] = {
         lambda: chat(message(b"assistant", b"tool_calls", many(b"[]", 5_000_000))),
     ),
     "refusal of an answer": (changed_by(Replayed()), lambda: chat(message(b"assistant", b"refusal", escapes()))),
-    "a schema's text": (changed_by(SchemaInWords()), lambda: chat(USER, more=schema(escapes()))),
-    "a schema's objects": (changed_by(SchemaInWords()), lambda: chat(USER, more=schema(many(b'{"a":{}}', 120_000)))),
+    "a schema's text": (changed_by(schema_in_words), lambda: chat(USER, more=schema(escapes()))),
+    "a schema's objects": (changed_by(schema_in_words), lambda: chat(USER, more=schema(many(b'{"a":{}}', 120_000)))),
     "a system message before a schema": (
-        changed_by(SchemaInWords()),
+        changed_by(schema_in_words),
         lambda: chat(message(b"system", b"content", text(astral())), more=schema(b"{}")),
     ),
-    "a part's text": (changed_by(TextContent()), lambda: chat(message(b"user", b"content", part(b"text", astral())))),
-    "a part's type": (changed_by(TextContent()), lambda: chat(message(b"user", b"content", part(astral(), b"a")))),
-    "neighbours": (changed_by(MergedRoles()), lambda: chat(USER, message(b"user", b"content", text(astral())))),
-    "a role": (changed_by(MergedRoles()), lambda: chat(message(astral(), b"content", b'"u"'))),
+    "a part's text": (changed_by(join_text_parts), lambda: chat(message(b"user", b"content", part(b"text", astral())))),
+    "a part's type": (changed_by(join_text_parts), lambda: chat(message(b"user", b"content", part(astral(), b"a")))),
+    "neighbours": (changed_by(merge_roles), lambda: chat(USER, message(b"user", b"content", text(astral())))),
+    "a role": (changed_by(merge_roles), lambda: chat(message(astral(), b"content", b'"u"'))),
     "a system message": (
-        changed_by(SystemIntoUser()),
+        changed_by(system_into_user),
         lambda: chat(message(b"system", b"content", text(astral())), USER),
     ),
     "a name": (
         changed_by(Rename(JsonMemberPath.parse("x"), "y")),
         lambda: chat(USER, more=b',"x":1,%b:1' % text(astral())),
     ),
-    "an id": (changed_by(ToolIds()), lambda: chat(message(b"tool", b"tool_call_id", text(astral())))),
+    "an id": (changed_by(shorten_tool_ids), lambda: chat(message(b"tool", b"tool_call_id", text(astral())))),
 }
 
 

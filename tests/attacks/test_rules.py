@@ -15,8 +15,15 @@ from hypothesis import strategies as st
 from gatepass.dialects.ragflow import RagflowBody
 from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
-from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
-from gatepass.normalize.profiles import PlainTools
+from gatepass.normalize.messages import (
+    Replayed,
+    fill_empty_content,
+    join_text_parts,
+    merge_roles,
+    shorten_tool_ids,
+    system_into_user,
+)
+from gatepass.normalize.profiles import keep_plain_tools
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.protocols.rerank import ConvertRerank, RerankOptions
 from gatepass.proxy import body_threads
@@ -33,7 +40,15 @@ OPERATIONS = {
     "documents": RERANK,
 }
 CHANGES = (
-    *(TextContent(), EmptyContent(), Replayed(), SystemIntoUser(), MergedRoles(), ToolIds(), PlainTools()),
+    *(
+        join_text_parts,
+        fill_empty_content,
+        Replayed(),
+        system_into_user,
+        merge_roles,
+        shorten_tool_ids,
+        keep_plain_tools,
+    ),
     *(SplitInputs(2), ConvertRerank("cohere")),
 )
 RULES: tuple[Sequence[Rule], ...] = ((ChangeRule("rules", CHANGES), *BUILT_IN_RULES), (RagflowBody("drop"),))
@@ -133,5 +148,5 @@ def test_rules_that_run_on_the_loop_are_found(monkeypatch: pytest.MonkeyPatch) -
 async def test_neighbours_of_a_long_chat_are_merged_in_linear_time() -> None:
     raw = body("messages", '{"role":"user","content":"' + "x" * 2_000 + '"}', 16 << 20)
     began_s = time.process_time()
-    assert await changed("messages", raw, (ChangeRule("rules", (MergedRoles(),)),)) == "roles=merged"
+    assert await changed("messages", raw, (ChangeRule("rules", (merge_roles,)),)) == "roles=merged"
     assert time.process_time() - began_s < 10

@@ -8,7 +8,7 @@ from docs.changes_reference import REPLIES, REQUESTS
 
 from gatepass.cli import main
 from gatepass.normalize import embeddings_reply, rules
-from gatepass.normalize.profiles import PlainTools, UntypedModel
+from gatepass.normalize.profiles import keep_plain_tools, untype_model
 from gatepass.protocols import message_events
 from gatepass.protocols.rerank import ConvertRerank
 from gatepass.sse import client_transforms, event_stream
@@ -52,8 +52,8 @@ def test_every_entry_is_in_the_table():
     more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params", "drop=model_type"}
     made = {
         ConvertRerank().entry,
-        UntypedModel().entry,
-        PlainTools().entry,
+        untype_model.entry,
+        keep_plain_tools.entry,
         "extra_body=reference",
         rules.ADDED,
         *embeddings_reply.NAMES,

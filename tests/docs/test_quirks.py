@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.learning.learned_rule import SAFE
 from gatepass.normalize import embeddings_reply, rules
-from gatepass.normalize.profiles import PlainTools, UntypedModel
+from gatepass.normalize.profiles import keep_plain_tools, untype_model
 from gatepass.sse import event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
@@ -108,7 +108,7 @@ def row(model: str) -> Row:
 
 
 def test_every_change_that_gatepass_reports_has_an_entry():
-    by_profile = {*BY_PROFILE, UntypedModel().entry, PlainTools().entry}
+    by_profile = {*BY_PROFILE, untype_model.entry, keep_plain_tools.entry}
     reported = {*REPAIRS, *event_stream.NAMES, *by_profile, *RAGFLOW, *embeddings_reply.NAMES, rules.ADDED}
     reported |= {rule.entry for rule in RULES_OF_TABLE} | {"drop=replayed", "unwrap=data", "images=2", "rerank=tei"}
     assert sorted(entry for entry in reported if not is_shown(entry)) == []

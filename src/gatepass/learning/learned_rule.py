@@ -17,15 +17,24 @@ from msgspec.structs import replace
 from gatepass.config.routes import BETA
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs, SplitShare
-from gatepass.normalize.members import Clamp, Drop, JsonMemberPath, OrphanedOptions, Rename, Set, Streamed, Unstreamed
+from gatepass.normalize.members import (
+    Clamp,
+    Drop,
+    JsonMemberPath,
+    Rename,
+    Set,
+    drop_orphaned_options,
+    request_stream,
+    request_whole_reply,
+)
 from gatepass.normalize.messages import (
-    EmptyContent,
-    MergedRoles,
     Role,
-    SchemaInWords,
-    SystemIntoUser,
-    TextContent,
-    ToolIds,
+    fill_empty_content,
+    join_text_parts,
+    merge_roles,
+    schema_in_words,
+    shorten_tool_ids,
+    system_into_user,
 )
 from gatepass.normalize.rules import Change
 
@@ -172,14 +181,14 @@ UNSTREAMED = frozenset((("enable_thinking", "false"),))
 
 _FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
     {
-        ("stream", "synth"): Unstreamed(),
-        ("stream", "aggregate"): Streamed(),
-        ("stream_options", "orphaned"): OrphanedOptions(),
-        ("roles", "merged"): MergedRoles(),
-        ("content", "text"): TextContent(),
-        ("content", "empty"): EmptyContent(),
-        ("tool_ids", "short"): ToolIds(),
-        ("response_format", "json_object"): SchemaInWords(),
+        ("stream", "synth"): request_whole_reply,
+        ("stream", "aggregate"): request_stream,
+        ("stream_options", "orphaned"): drop_orphaned_options,
+        ("roles", "merged"): merge_roles,
+        ("content", "text"): join_text_parts,
+        ("content", "empty"): fill_empty_content,
+        ("tool_ids", "short"): shorten_tool_ids,
+        ("response_format", "json_object"): schema_in_words,
     }
 )
 STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
@@ -248,7 +257,7 @@ class LearnedRule:
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
             return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
         if self.action == "role" and self.to is not None:
-            return SystemIntoUser() if self.to == "user" else Role(self.field, self.to)
+            return system_into_user if self.to == "user" else Role(self.field, self.to)
         if self.action in ("beta", "betas"):
             return self._drop_betas()
         path = JsonMemberPath.parse(self.field)

@@ -117,7 +117,7 @@ class LearningSession:
     def revise(self, call: Call) -> Call:
         """Return `call` with all rules applied, or the same object if none changes it. It may run in a thread."""
         in_order = sorted(self._applied.items(), key=lambda item: item[1].rule.rank)
-        changes = {key: one.rule.change() for key, one in in_order if one.rule.entry not in call.without}
+        changes = {key: one.rule.change() for key, one in in_order}
         self.sent, made = apply_changes(call, changes.values()) if changes else (call, [])
         self._used = [key for key, change in changes.items() if change in made]
         return self.sent

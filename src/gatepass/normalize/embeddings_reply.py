@@ -245,8 +245,13 @@ def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOp
         ordered = _in_order(listed)
         if ordered is not listed:
             wrong.add(ORDER)
-        if _number_entries(ordered, len(entries)):
-            wrong.add(INDEX)
+        before = len(entries)
+        for position, entry in enumerate(ordered):
+            is_right = "index" in entry and bytes(entry["index"]) == b"%d" % position
+            if not is_right:
+                wrong.add(INDEX)
+            if before or not is_right:
+                entry["index"] = msgspec.Raw(b"%d" % (before + position))
         entries += ordered
     is_converted = yield from _convert_all(entries, options, limit_bytes)
     names = tuple(name for name in NAMES if name in wrong)
@@ -310,17 +315,6 @@ def _in_order(listed: list[Entry]) -> list[Entry]:
     return [entry for _, entry in sorted(zip(known, listed, strict=True), key=lambda pair: pair[0])]
 
 
-def _number_entries(ordered: list[Entry], before: int) -> bool:
-    """Set the `index` of each entry of one reply, after `before` entries; return whether one was wrong in its reply."""
-    was_wrong = False
-    for position, entry in enumerate(ordered):
-        is_right = "index" in entry and bytes(entry["index"]) == b"%d" % position
-        was_wrong = was_wrong or not is_right
-        if before or not is_right:
-            entry["index"] = msgspec.Raw(b"%d" % (before + position))
-    return was_wrong
-
-
 def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: int) -> Generator[None, None, bool]:
     """Check all vectors and convert them to the requested encoding; return whether one changed."""
     results, seen_bytes = list[tuple[int, bool]](), 0
@@ -339,16 +333,6 @@ def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: 
     return any(is_new for _, is_new in results)
 
 
-def _is_numbers(written: bytes) -> bool:
-    """Whether the JSON value `written` is a list of numbers that is not obviously empty."""
-    return (
-        written[:1] == b"["
-        and written[1:20].strip(b" \t\r\n]") != b""
-        and written.rfind(b"[") == 0
-        and _has_only_numbers(written, 0, len(written))
-    )
-
-
 def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
     """Check one vector and convert it to the requested encoding; return its length and whether it changed."""
     written = bytes(entry.get("embedding", b""))
@@ -357,7 +341,7 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
     if written.startswith(b"["):
         length = 0 if not written[1:-1].strip() else written.count(b",") + 1
         _check_length(length, options)
-        if not _is_numbers(b"[" + written[1:].lstrip()):
+        if written.rfind(b"[") != 0 or not _has_only_numbers(written, 0, len(written)):
             raise InvalidReply("a vector contains a value that is not a number")
         if options.base64:
             entry["embedding"] = msgspec.Raw(_in_base64(written))
@@ -457,17 +441,14 @@ def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         if all(isinstance(value, dict) for value in values):
             summed[name] = _summed(values)
+        elif not numbers:
+            summed[name] = values[0]
         else:
-            summed[name] = _total(numbers) if numbers else values[0]
+            try:
+                summed[name] = sum(numbers)
+                is_finite = isfinite(summed[name])
+            except OverflowError:  # an integer beyond any float
+                is_finite = False
+            if not is_finite:
+                raise InvalidReply('its "usage" cannot be added up')
     return summed
-
-
-def _total(numbers: list[int | float]) -> int | float:
-    try:
-        total = sum(numbers)
-        is_finite = isfinite(total)
-    except OverflowError:  # an integer beyond any float
-        is_finite = False
-    if not is_finite:
-        raise InvalidReply('its "usage" cannot be added up')
-    return total

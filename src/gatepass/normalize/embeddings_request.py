@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import Edit, JsonScanner, Member, edited
-from gatepass.normalize.json_editor import JsonEditor
+from gatepass.normalize.json_editor import JsonEditor, fixed_change
 from gatepass.types import Call, EmbeddingsOptions, Target
 
 _IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
@@ -24,20 +24,16 @@ _IDS_REASON = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FloatVectors:
+@fixed_change("set=encoding_format>float")
+def request_numbers(editor: JsonEditor) -> bool:
     """Request numbers if the client requests base64, to which gatepass converts them.
 
     Few upstreams support base64. Some return numbers anyway, which openai-node reads as an empty vector. Entry
     `set=encoding_format>float`.
     """
-
-    entry: str = "set=encoding_format>float"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        if "encoding_format" not in editor.members or editor.top.string("encoding_format") != "base64":
-            return False
-        return editor.top.set("encoding_format", b'"float"')
+    if "encoding_format" not in editor.members or editor.top.string("encoding_format") != "base64":
+        return False
+    return editor.top.set("encoding_format", b'"float"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +132,16 @@ class Parts:
 def split(call: Call) -> Parts | tuple[Call]:
     """Split `call` into requests of at most `call.max_inputs` inputs, in order; return it alone if it has no more."""
     limit = call.max_inputs
-    if limit is None or (inputs := _inputs(call)) is None:
+    if limit is None:
         return (call,)
-    scanner, member = inputs
+    scanner = JsonScanner(call.body)
+    found = [member for member in scanner.members() if member.name == "input"]
+    if not found or not call.body.startswith(b"[", found[-1].value):
+        return (call,)
+    member = found[-1]
+    first = next(scanner.elements(member.value), None)
+    if first is not None and call.body[first[0]] in b"-0123456789":  # a list of token ids is one input
+        return (call,)
     # eight bytes for each position: the integers of a list take five times as much (CPython 3.11)
     starts, ends, total = array("Q"), array("Q"), 0
     for start, end in scanner.elements(member.value):
@@ -155,14 +158,3 @@ def counts_of(parts: Parts | tuple[Call], options: EmbeddingsOptions) -> list[in
     if not isinstance(parts, Parts):
         return [options.count]
     return [min(parts.limit, parts.total - at) for at in range(0, parts.total, parts.limit)]
-
-
-def _inputs(call: Call) -> tuple[JsonScanner, Member] | None:
-    """Return the list of inputs, or None if there is a single input."""
-    scanner = JsonScanner(call.body)
-    found = [member for member in scanner.members() if member.name == "input"]
-    if not found or not call.body.startswith(b"[", found[-1].value):
-        return None
-    first = next(scanner.elements(found[-1].value), None)
-    is_one = first is not None and call.body[first[0]] in b"-0123456789"  # a list of token ids is one input
-    return None if is_one else (scanner, found[-1])

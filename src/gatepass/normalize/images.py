@@ -276,8 +276,8 @@ def _add_parts(message: JsonObjectEditor, parts: Sequence[Part], where: str) -> 
     content = message.get("content")
     if content is not None and content.array is not None:
         first_place = len(content.array)
-        for part in parts:
-            content.array.append(*part)
+        for at, part in enumerate(parts, first_place):
+            content.array.insert(at, *part)
         return first_place
     text: tuple[Piece, ...] = (b'""',) if content is None or content.kind == "n" else tuple(content.pieces())
     if content is not None and content.kind not in '"n':

@@ -7,7 +7,8 @@ change is written without blanks.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,9 +17,7 @@ from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
 from gatepass.types import Call, Headers, RuleEdit
 
-_EMPTY = re.compile(
-    rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?',
-)
+_EMPTY = re.compile(rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?')
 
 
 class JsonValue:
@@ -329,18 +328,11 @@ class JsonArrayEditor:
         self._elements = [element for index, element in enumerate(self._elements) if index not in dropped]
         self._has_changed = self._has_changed or bool(dropped)
 
-    def append(self, *new: Piece) -> None:
-        """Append the JSON text of `new`."""
+    def insert(self, index: int, *new: Piece) -> None:
+        """Insert the JSON text of `new` before the element at `index`, or at the end."""
         value = _new_value(new)
-        self._changes.append((f"[{len(self._elements)}]", None, value, ""))
-        self._elements.append(value)
-        self._has_changed = True
-
-    def insert(self, text: bytes) -> None:
-        """Insert the JSON `text` before all other elements."""
-        value = _new_value((text,))
-        self._changes.append(("[0]", None, value, ""))
-        self._elements.insert(0, value)
+        self._changes.append((f"[{index}]", None, value, ""))
+        self._elements.insert(index, value)
         self._has_changed = True
 
     def take_edits(self, rule: str, path: str) -> Iterator[RuleEdit]:
@@ -396,6 +388,19 @@ class JsonEditor:
     def written(self) -> bytes:
         """Return the body with all changes, or the same object if there are none."""
         return b"".join(self.top.pieces()) if self.top.is_changed else self._call.body
+
+
+@dataclass(frozen=True, slots=True)
+class FixedChange:
+    """A Change without settings."""
+
+    entry: str
+    apply_to: Callable[[JsonEditor], bool]
+
+
+def fixed_change(entry: str) -> Callable[[Callable[[JsonEditor], bool]], FixedChange]:
+    """Make a Change of the decorated function, which edits the body and returns whether it changed."""
+    return lambda apply_to: FixedChange(entry, apply_to)
 
 
 def _header_edits(rule: str, before: Headers, after: Headers) -> Iterator[RuleEdit]:

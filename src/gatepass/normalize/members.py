@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 
 from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH
-from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
+from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, fixed_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,44 +182,32 @@ class Clamp:
         return owner.set(self.path.name, msgspec.json.encode(int(bound) if is_integer else bound))
 
 
-@dataclass(frozen=True, slots=True)
-class Unstreamed:
+@fixed_change("stream=synth")
+def request_whole_reply(editor: JsonEditor) -> bool:
     """Request a whole reply where the client requests a stream. The stream is synthesized. Entry `stream=synth`."""
-
-    entry: str = "stream=synth"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        if not editor.stream or "stream" not in editor.members:
-            return False
-        editor.top.set("stream", b"false")
-        # OpenAI and vLLM reject `stream_options` without `stream: true`.
-        editor.top.drop("stream_options")
-        editor.stream = False
-        return True
+    if not editor.stream or "stream" not in editor.members:
+        return False
+    editor.top.set("stream", b"false")
+    # OpenAI and vLLM reject `stream_options` without `stream: true`.
+    editor.top.drop("stream_options")
+    editor.stream = False
+    return True
 
 
-@dataclass(frozen=True, slots=True)
-class Streamed:
+@fixed_change("stream=aggregate")
+def request_stream(editor: JsonEditor) -> bool:
     """Request a stream where the client requests a whole reply. The reply is aggregated. Entry `stream=aggregate`."""
-
-    entry: str = "stream=aggregate"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        if editor.stream or "stream" not in editor.members:
-            return False
-        editor.top.set("stream", b"true")
-        if "stream_options" in editor.members:
-            # An aggregated reply has usage only if the stream has it. The Responses API always sends it.
-            editor.top.set("stream_options", b'{"include_usage":true}')
-        editor.stream = True
-        return True
+    if editor.stream or "stream" not in editor.members:
+        return False
+    editor.top.set("stream", b"true")
+    if "stream_options" in editor.members:
+        # An aggregated reply has usage only if the stream has it. The Responses API always sends it.
+        editor.top.set("stream_options", b'{"include_usage":true}')
+    editor.stream = True
+    return True
 
 
-@dataclass(frozen=True, slots=True)
-class OrphanedOptions:
+@fixed_change("drop=stream_options")
+def drop_orphaned_options(editor: JsonEditor) -> bool:
     """Drop `stream_options` if `stream` is not true: OpenAI and vLLM reject it. Entry `drop=stream_options`."""
-
-    entry: str = "drop=stream_options"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        return not editor.stream and editor.top.drop("stream_options")
+    return not editor.stream and editor.top.drop("stream_options")

@@ -11,36 +11,28 @@ from hashlib import sha256
 
 import msgspec
 
-from gatepass.normalize.json_editor import JsonArrayEditor, JsonEditor, JsonObjectEditor
+from gatepass.normalize.json_editor import JsonArrayEditor, JsonEditor, JsonObjectEditor, fixed_change
 
 
-@dataclass(frozen=True, slots=True)
-class TextContent:
+@fixed_change("content=text")
+def join_text_parts(editor: JsonEditor) -> bool:
     """Join a list of text parts into one string, with an empty line between two. Entry `content=text`."""
-
-    entry: str = "content=text"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        changed = 0
-        for message in editor.messages:
-            if message.kind("content") == "[" and (text := message_text(message)) is not None:
-                changed += message.set("content", b'"', text, b'"')
-        return changed > 0
+    changed = 0
+    for message in editor.messages:
+        if message.kind("content") == "[" and (text := message_text(message)) is not None:
+            changed += message.set("content", b'"', text, b'"')
+    return changed > 0
 
 
-@dataclass(frozen=True, slots=True)
-class EmptyContent:
+@fixed_change("content=empty")
+def fill_empty_content(editor: JsonEditor) -> bool:
     """Replace `content: null` by `""`, and add it to assistant messages without `content`. Entry `content=empty`."""
-
-    entry: str = "content=empty"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        changed = 0
-        for message in editor.messages:
-            kind = message.kind("content")
-            if kind == "n" or (kind is None and message.string("role") == "assistant"):
-                changed += message.set("content", b'""')
-        return changed > 0
+    changed = 0
+    for message in editor.messages:
+        kind = message.kind("content")
+        if kind == "n" or (kind is None and message.string("role") == "assistant"):
+            changed += message.set("content", b'""')
+    return changed > 0
 
 
 _EMPTY_LINE = rb"\n\n"
@@ -108,46 +100,38 @@ class Role:
         return sum(message.set("role", msgspec.json.encode(self.new)) for message in found) > 0
 
 
-@dataclass(frozen=True, slots=True)
-class SystemIntoUser:
+@fixed_change("role=system>user")
+def system_into_user(editor: JsonEditor) -> bool:
     """Move the texts of system and developer messages to the beginning of the first user message.
 
     It requires a user message, and only text in the messages to move. Entry `role=system>user`.
     """
-
-    entry: str = "role=system>user"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        messages = editor.top.array("messages")
-        if messages is None:
-            return False
-        numbered = messages.numbered()
-        systems = {index: message for index, message in numbered if message.string("role") in SYSTEM_ROLES}
-        user = next((message for _, message in numbered if message.string("role") == "user"), None)
-        found = [message_text(message) for message in systems.values()]
-        texts = [text for text in found if text is not None]
-        if not systems or user is None or len(texts) < len(found) or not _prepend(user, _EMPTY_LINE.join(texts)):
-            return False
-        messages.drop(systems)
-        return True
+    messages = editor.top.array("messages")
+    if messages is None:
+        return False
+    numbered = messages.numbered()
+    systems = {index: message for index, message in numbered if message.string("role") in SYSTEM_ROLES}
+    user = next((message for _, message in numbered if message.string("role") == "user"), None)
+    found = [message_text(message) for message in systems.values()]
+    texts = [text for text in found if text is not None]
+    if not systems or user is None or len(texts) < len(found) or not _prepend(user, _EMPTY_LINE.join(texts)):
+        return False
+    messages.drop(systems)
+    return True
 
 
-@dataclass(frozen=True, slots=True)
-class MergedRoles:
+@fixed_change("roles=merged")
+def merge_roles(editor: JsonEditor) -> bool:
     """Merge neighbouring text messages of one role, and all system messages into a first one. Entry `roles=merged`."""
-
-    entry: str = "roles=merged"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        messages = editor.top.array("messages")
-        # a list, because `any` would skip the second step if the first one changes something
-        return messages is not None and any([_gather_system(messages), _merge_neighbours(messages)])
+    messages = editor.top.array("messages")
+    # a list, because `any` would skip the second step if the first one changes something
+    return messages is not None and any([_gather_system(messages), _merge_neighbours(messages)])
 
 
 def _prepend(message: JsonObjectEditor, text: bytes) -> bool:
     """Insert `text` before the content of `message`; return False if the content is neither a string nor a list."""
     if (parts := message.array("content")) is not None:
-        parts.insert(b'{"type":"text","text":"%b"}' % text)
+        parts.insert(0, b'{"type":"text","text":"%b"}' % text)
         return True
     content = message.raw_string("content")
     return content is not None and message.set("content", b'"', text, _EMPTY_LINE, content, b'"')
@@ -163,7 +147,7 @@ def _gather_system(messages: JsonArrayEditor) -> bool:
         return False
     text = _EMPTY_LINE.join(found.values())
     messages.drop(found)
-    messages.insert(b'{"role":"system","content":"%b"}' % text)
+    messages.insert(0, b'{"role":"system","content":"%b"}' % text)
     return True
 
 
@@ -196,24 +180,20 @@ CHARS = 9
 _FITS = re.compile(r"[A-Za-z0-9]{9}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class ToolIds:
+@fixed_change("tool_ids=short")
+def shorten_tool_ids(editor: JsonEditor) -> bool:
     """Shorten ids of tool calls, each to the same id in every request and process. Entry `tool_ids=short`.
 
     An id above SMALL_BYTES remains: no upstream created it.
     """
-
-    entry: str = "tool_ids=short"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        changed = 0
-        for message in editor.messages:
-            calls = message.array("tool_calls")
-            owners = [(call, "id") for call in calls.objects()] if calls is not None else []
-            for owner, name in (*owners, (message, "tool_call_id")):
-                if (id_ := owner.string(name)) is not None:
-                    changed += owner.set(name, f'"{short_id(id_)}"'.encode())  # no character of it needs an escape
-        return changed > 0
+    changed = 0
+    for message in editor.messages:
+        calls = message.array("tool_calls")
+        owners = [(call, "id") for call in calls.objects()] if calls is not None else []
+        for owner, name in (*owners, (message, "tool_call_id")):
+            if (id_ := owner.string(name)) is not None:
+                changed += owner.set(name, f'"{short_id(id_)}"'.encode())  # no character of it needs an escape
+    return changed > 0
 
 
 def short_id(id_: str) -> str:
@@ -233,28 +213,24 @@ SCHEMA_BYTES = 256 * 1024
 SCHEMA_PROMPT = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n"
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaInWords:
+@fixed_change("response_format=json_object")
+def schema_in_words(editor: JsonEditor) -> bool:
     """Replace `json_schema` by `json_object`, and add the schema to the system message.
 
     The upstream then does not enforce it. A `response_format` above SCHEMA_BYTES remains. Entry
     `response_format=json_object`.
     """
-
-    entry: str = "response_format=json_object"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        found = editor.top.get("response_format")
-        if found is None or found.kind != "{" or found.size_bytes > SCHEMA_BYTES:
-            return False
-        response_format = editor.top.value("response_format")
-        inner = response_format.get("json_schema")
-        if response_format.get("type") != "json_schema" or not isinstance(inner, dict):
-            return False
-        schema = msgspec.json.encode(inner.get("schema", {})).decode()
-        if not _add_to_system(editor, msgspec.json.encode(SCHEMA_PROMPT + schema)[1:-1]):
-            return False
-        return editor.top.set("response_format", b'{"type":"json_object"}')
+    found = editor.top.get("response_format")
+    if found is None or found.kind != "{" or found.size_bytes > SCHEMA_BYTES:
+        return False
+    response_format = editor.top.value("response_format")
+    inner = response_format.get("json_schema")
+    if response_format.get("type") != "json_schema" or not isinstance(inner, dict):
+        return False
+    schema = msgspec.json.encode(inner.get("schema", {})).decode()
+    if not _add_to_system(editor, msgspec.json.encode(SCHEMA_PROMPT + schema)[1:-1]):
+        return False
+    return editor.top.set("response_format", b'{"type":"json_object"}')
 
 
 def _add_to_system(editor: JsonEditor, text: bytes) -> bool:
@@ -265,7 +241,7 @@ def _add_to_system(editor: JsonEditor, text: bytes) -> bool:
     system = next((message for message in messages.objects() if message.string("role") in SYSTEM_ROLES), None)
     content = None if system is None else message_text(system)
     if system is None or content is None:
-        messages.insert(b'{"role":"system","content":"%b"}' % text)
+        messages.insert(0, b'{"role":"system","content":"%b"}' % text)
     else:
         system.set("content", b'"', content, _EMPTY_LINE, text, b'"')
     return True

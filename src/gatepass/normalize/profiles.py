@@ -12,7 +12,7 @@ import msgspec
 from gatepass.config.access import Profile, resolved
 from gatepass.config.routes import ModelKind
 from gatepass.config.upstream import DialectName
-from gatepass.normalize.json_editor import JsonEditor
+from gatepass.normalize.json_editor import JsonEditor, fixed_change
 from gatepass.normalize.members import Drop, JsonMemberPath
 from gatepass.normalize.rules import Change, ChangeRule
 
@@ -52,17 +52,13 @@ def untyped(model: str) -> str:
     return plain if mark and plain and suffix in _SUFFIXES.values() else model
 
 
-@dataclass(frozen=True, slots=True)
-class UntypedModel:
+@fixed_change("model=untyped")
+def untype_model(editor: JsonEditor) -> bool:
     """Remove the suffix from the model's name, for a client that does not remove it. Entry `model=untyped`."""
-
-    entry: str = "model=untyped"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        model = editor.top.string("model")
-        if model is None or untyped(model) == model:
-            return False
-        return editor.top.set("model", msgspec.json.encode(untyped(model)))
+    model = editor.top.string("model")
+    if model is None or untyped(model) == model:
+        return False
+    return editor.top.set("model", msgspec.json.encode(untyped(model)))
 
 
 NAME = "profile"
@@ -70,16 +66,12 @@ KNOWN = frozenset(("type", "function"))
 NULL = frozenset((b"null",))
 
 
-@dataclass(frozen=True, slots=True)
-class PlainTools:
+@fixed_change("tools=plain")
+def keep_plain_tools(editor: JsonEditor) -> bool:
     """Keep only `type` and `function` in entries of `tools` that have a `function`. Entry `tools=plain`."""
-
-    entry: str = "tools=plain"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        tools = editor.top.array("tools")
-        found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
-        return sum(tool.keep(KNOWN) for tool in found) > 0  # `any` would stop after the first tool that changes
+    tools = editor.top.array("tools")
+    found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
+    return sum(tool.keep(KNOWN) for tool in found) > 0  # `any` would stop after the first tool that changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +96,8 @@ def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
 def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:
     """Yield changes of the model's name, then of members, then of tools."""
     if profile.typed_ids:
-        yield UntypedModel()
+        yield untype_model
     yield from (Drop(JsonMemberPath.parse(path)) for path in (*profile.drop, *profile.drop_for.get(dialect, ())))
     yield from (Drop(JsonMemberPath.parse(path), NULL) for path in profile.drop_null)
     if profile.plain_tools:
-        yield PlainTools()
+        yield keep_plain_tools

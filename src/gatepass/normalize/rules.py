@@ -5,10 +5,9 @@ A rule is a named change of a call, and a `Change` edits its body. `normalize` a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -22,7 +21,7 @@ from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordere
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
 from gatepass.normalize.betas import DropBetas
-from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, TextsOnly
+from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import (
@@ -30,21 +29,21 @@ from gatepass.normalize.members import (
     Default,
     Drop,
     JsonMemberPath,
-    OrphanedOptions,
     Rename,
     Set,
-    Streamed,
-    Unstreamed,
+    drop_orphaned_options,
+    request_stream,
+    request_whole_reply,
 )
 from gatepass.normalize.messages import (
-    EmptyContent,
-    MergedRoles,
     Replayed,
     Role,
-    SchemaInWords,
-    SystemIntoUser,
-    TextContent,
-    ToolIds,
+    fill_empty_content,
+    join_text_parts,
+    merge_roles,
+    schema_in_words,
+    shorten_tool_ids,
+    system_into_user,
 )
 from gatepass.types import Call, RuleEdit, Target
 
@@ -73,7 +72,7 @@ class Change(Protocol):
         """The text in `x-gatepass-adapted`: short, ASCII, without a value from the client."""
         ...
 
-    def apply_to(self, editor: JsonEditor) -> bool:
+    def apply_to(self, editor: JsonEditor, /) -> bool:
         """Edit the body and return True, or return False and leave it unchanged."""
         ...
 
@@ -105,13 +104,16 @@ def would_change(change: Change, call: Call) -> bool:
 
 
 def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:
-    """Return `call` after `changes`, the same object if none applied, and the changes that applied."""
+    """Return `call` after `changes` without those that it leaves out, and the changes that applied.
+
+    It is the same object if none applied.
+    """
     if not call.body:
         return call, []
     editor = JsonEditor(call)
     made = []
     for change in changes:
-        if change.apply_to(editor):
+        if change.entry not in call.without and change.apply_to(editor):
             made.append(change)
             editor.note_edits(change.entry)
     if not made:
@@ -136,36 +138,13 @@ def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
 
 def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
     """Return `call` after each of `rules` that it does not leave out; raise CallerError."""
-    for rule in rules if not call.without else _remaining(rules, call.without):
-        call = rule.apply(call, target)
-    return call
-
-
-def _remaining(rules: Iterable[Rule], without: Collection[str]) -> Iterator[Rule]:
-    """Yield `rules` without those that `without` names, by the name of a rule or the entry of a change."""
     for rule in rules:
-        if rule.name in without:
+        if call.without and rule.name in call.without:
             continue
-        if isinstance(rule, ChangeRule | SearchedRule):
-            yield dataclasses.replace(rule, changes=tuple(one for one in rule.changes if one.entry not in without))
-        else:
-            yield _Unless(rule, without)
-
-
-@dataclass(frozen=True, slots=True)
-class _Unless:
-    """Apply `rule` unless it makes a change that `without` names."""
-
-    rule: Rule
-    without: Collection[str]
-
-    @property
-    def name(self) -> str:
-        return self.rule.name
-
-    def apply(self, call: Call, target: Target) -> Call:
-        changed = self.rule.apply(call, target)
-        return call if any(entry in self.without for entry in changed.adapted[len(call.adapted) :]) else changed
+        changed = rule.apply(call, target)
+        if not call.without or not any(entry in call.without for entry in changed.adapted[len(call.adapted) :]):
+            call = changed
+    return call
 
 
 def applicable_rules(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:
@@ -222,7 +201,7 @@ STREAM_OPTIONS = SearchedRule(
     "stream_options",
     ("stream_options",),
     "stream_options",
-    (OrphanedOptions(),),
+    (drop_orphaned_options,),
     "left out if no stream is requested",
     is_for_streams=False,
 )
@@ -230,7 +209,7 @@ FLOAT_VECTORS = SearchedRule(
     "vectors",
     ("base64",),
     "encoding_format",
-    (FloatVectors(),),
+    (request_numbers,),
     "requested as numbers; gatepass converts them to base64",
 )
 """Request embeddings as numbers. embeddings_reply.py converts them to base64 for the client."""
@@ -353,9 +332,9 @@ class DeclaredModels:
 def changes_of(model: Model) -> Iterator[Change]:
     """Yield changes of the stream, then of members (rename, drop, default, set, clamp), then of messages."""
     if model.stream == "emulate":
-        yield Unstreamed()
+        yield request_whole_reply
     elif model.stream == "aggregate":
-        yield Streamed()
+        yield request_stream
     yield from _changes_of_rules(model.rules)
 
 
@@ -370,21 +349,21 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
     yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
     yield from (DropBetas((name,), frozenset((name,))) for name in rules.drop_betas)
     if rules.schema_in_words:
-        yield SchemaInWords()
+        yield schema_in_words
     if rules.split is not None:
         yield SplitInputs(rules.split)
     for old, new in rules.roles.items():
-        yield SystemIntoUser() if new == "user" else Role(old, new)
+        yield system_into_user if new == "user" else Role(old, new)
     if rules.replayed != "keep":
         yield Replayed(keeps_reasoning=rules.replayed == "drop_but_reasoning")
     if rules.text_content:
-        yield TextContent()
+        yield join_text_parts
     if rules.empty_content:
-        yield EmptyContent()
+        yield fill_empty_content
     if rules.merge_roles:
-        yield MergedRoles()
+        yield merge_roles
     if rules.short_tool_ids:
-        yield ToolIds()
+        yield shorten_tool_ids
 
 
 def _json(value: object) -> bytes:

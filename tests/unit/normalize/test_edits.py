@@ -8,7 +8,7 @@ from gatepass.dialects.ragflow import RagflowBody
 from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.images import Images
 from gatepass.normalize.members import Default, Drop, JsonMemberPath, Rename, Set
-from gatepass.normalize.messages import MergedRoles, Replayed, SystemIntoUser, TextContent
+from gatepass.normalize.messages import Replayed, join_text_parts, merge_roles, system_into_user
 from gatepass.normalize.rules import ADDED, Change, apply_changes, with_model
 from gatepass.types import MOST_EDITS, NO_EDITS, Call, RuleEdit, Target
 from tests.rows import MESSAGES
@@ -57,16 +57,16 @@ def test_members_that_are_dropped_set_added_and_renamed():
 
 def test_messages_that_are_merged_and_moved():
     system, user = {"role": "system", "content": "be"}, {"role": "user", "content": "hi"}
-    assert edited({"messages": [system, user]}, SystemIntoUser()) == [
+    assert edited({"messages": [system, user]}, system_into_user) == [
         ("role=system>user", "messages[0]", ("{", 32), NONE, ""),
         ("role=system>user", "messages[0].content", ('"', 4), ('"', 10), ""),
     ]
-    assert edited({"messages": [user, user]}, MergedRoles()) == [
+    assert edited({"messages": [user, user]}, merge_roles) == [
         ("roles=merged", "messages[1]", ("{", 30), NONE, ""),
         ("roles=merged", "messages[0].content", ('"', 4), ('"', 10), ""),
     ]
     parts = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
-    assert edited({"messages": [parts]}, TextContent()) == [
+    assert edited({"messages": [parts]}, join_text_parts) == [
         ("content=text", "messages[0].content", ("[", 29), ('"', 4), "")
     ]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, SplitShare, TextsOnly, has_token_ids
+from gatepass.normalize.embeddings_request import SplitInputs, SplitShare, TextsOnly, has_token_ids, request_numbers
 from gatepass.normalize.rules import apply_changes
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
@@ -13,11 +13,11 @@ from tests.unit.normalize.calls import TARGET, a_call
 
 def test_base64_request_is_sent_as_a_request_for_numbers():
     call = a_call(b'{"input":"a","encoding_format": "base64"}', EMBEDDINGS)
-    changed, _ = apply_changes(call, [FloatVectors()])
+    changed, _ = apply_changes(call, [request_numbers])
     assert changed.body == b'{"input":"a","encoding_format":"float"}'
     assert changed.adapted == ("set=encoding_format>float",)
     for body, operation in ((b'{"encoding_format":"float"}', EMBEDDINGS), (b'{"encoding_format":"base64"}', CHAT)):
-        assert apply_changes(a_call(body, operation), [FloatVectors()])[1] == []
+        assert apply_changes(a_call(body, operation), [request_numbers])[1] == []
 
 
 def limit(inputs: object, *changes: SplitInputs | SplitShare) -> int | None:

@@ -126,11 +126,11 @@ def test_elements_of_a_list_go_and_come():
     assert elements is not None
     assert empty is not None
     elements.drop((0,))
-    elements.insert(b'"new"')
+    elements.insert(0, b'"new"')
     assert [element.kind for element in elements] == ['"', "{", "3"]
     (inner,) = elements.objects()
     inner.set("a", b"5")
-    empty.insert(b"1")
+    empty.insert(0, b"1")
     assert under_way.written() == b'{"l":["new",{"a":5},3],"e":[1]}'
     while len(elements) > 1:
         elements.drop((1,))

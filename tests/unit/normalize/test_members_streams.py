@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.normalize.members import OrphanedOptions, Streamed, Unstreamed
+from gatepass.normalize.members import drop_orphaned_options, request_stream, request_whole_reply
 from gatepass.normalize.rules import apply_changes
 from tests.rows import CHAT, EMBEDDINGS, RESPONSES
 from tests.unit.normalize.calls import a_call
@@ -12,41 +12,41 @@ from tests.unit.normalize.calls import a_call
 
 def test_unstreamed_requests_a_whole_reply():
     call = a_call(b'{"stream": true, "stream_options":{"include_usage":true},"n":1}', stream=True)
-    changed, _ = apply_changes(call, [Unstreamed()])
+    changed, _ = apply_changes(call, [request_whole_reply])
     assert (changed.body, changed.stream, changed.adapted) == (b'{"stream":false,"n":1}', False, ("stream=synth",))
     assert call.stream
 
 
 @pytest.mark.parametrize("body", [b'{"n":1}', b'{"n":1,"stream":false}', b'{"n":1,"stream":null}'])
 def test_streamed_requests_a_stream_with_usage(body):
-    changed, _ = apply_changes(a_call(body), [Streamed()])
+    changed, _ = apply_changes(a_call(body), [request_stream])
     assert json.loads(changed.body) == {"n": 1, "stream": True, "stream_options": {"include_usage": True}}
     assert (changed.stream, changed.adapted) == (True, ("stream=aggregate",))
 
 
 def test_responses_stream_and_have_their_usage_anyway():
     whole, _ = apply_changes(
-        a_call(b'{"stream":true,"stream_options":{},"n":1}', RESPONSES, stream=True), [Unstreamed()]
+        a_call(b'{"stream":true,"stream_options":{},"n":1}', RESPONSES, stream=True), [request_whole_reply]
     )
-    stream, _ = apply_changes(a_call(b'{"n":1}', RESPONSES), [Streamed()])
+    stream, _ = apply_changes(a_call(b'{"n":1}', RESPONSES), [request_stream])
     assert (whole.body, whole.stream, whole.adapted) == (b'{"stream":false,"n":1}', False, ("stream=synth",))
     assert (json.loads(stream.body), stream.stream) == ({"n": 1, "stream": True}, True)
 
 
 def test_request_with_the_right_stream_mode_is_unchanged():
     whole, stream = a_call(b'{"stream":false}'), a_call(b'{"stream":true,"stream_options":{}}', stream=True)
-    assert apply_changes(whole, [Unstreamed()])[0] is whole
-    assert apply_changes(stream, [Streamed(), OrphanedOptions()])[0] is stream
+    assert apply_changes(whole, [request_whole_reply])[0] is whole
+    assert apply_changes(stream, [request_stream, drop_orphaned_options])[0] is stream
 
 
 def test_options_without_a_stream_go():
-    changed, _ = apply_changes(a_call(b'{"stream":false,"stream_options":{}}'), [OrphanedOptions()])
+    changed, _ = apply_changes(a_call(b'{"stream":false,"stream_options":{}}'), [drop_orphaned_options])
     assert (changed.body, changed.adapted) == (b'{"stream":false}', ("drop=stream_options",))
-    assert apply_changes(a_call(b'{"stream":false}'), [OrphanedOptions()])[1] == []
+    assert apply_changes(a_call(b'{"stream":false}'), [drop_orphaned_options])[1] == []
 
 
-@pytest.mark.parametrize("change", [Unstreamed(), Streamed()])
+@pytest.mark.parametrize("change", [request_whole_reply, request_stream])
 def test_embeddings_have_no_stream(change):
     for stream in (False, True):
         assert apply_changes(a_call(b"{}", EMBEDDINGS, stream=stream), [change])[1] == []
-    assert apply_changes(a_call(b"{}", CHAT, stream=isinstance(change, Unstreamed)), [change])[1] == [change]
+    assert apply_changes(a_call(b"{}", CHAT, stream=change is request_whole_reply), [change])[1] == [change]

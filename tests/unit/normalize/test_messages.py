@@ -8,15 +8,15 @@ import pytest
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.messages import (
     SCHEMA_BYTES,
-    EmptyContent,
-    MergedRoles,
     Replayed,
     Role,
-    SchemaInWords,
-    SystemIntoUser,
-    TextContent,
-    ToolIds,
+    fill_empty_content,
+    join_text_parts,
+    merge_roles,
+    schema_in_words,
     short_id,
+    shorten_tool_ids,
+    system_into_user,
 )
 from gatepass.normalize.rules import Change, apply_changes, would_change
 from tests.rows import EMBEDDINGS
@@ -63,9 +63,9 @@ def test_the_system_text_precedes_the_first_user_text():
         message("user", "d"),
         message("user", "e"),
     )
-    assert after(SystemIntoUser(), *messages) == [message("user", "a\n\nb\n\nc\n\nd"), message("user", "e")]
+    assert after(system_into_user, *messages) == [message("user", "a\n\nb\n\nc\n\nd"), message("user", "e")]
     for parts in ([PICTURE], []):
-        assert after(SystemIntoUser(), message("user", parts), message("system", "s")) == [
+        assert after(system_into_user, message("user", parts), message("system", "s")) == [
             message("user", [text("s"), *parts])
         ]
 
@@ -81,7 +81,7 @@ def test_the_system_text_precedes_the_first_user_text():
     ],
 )
 def test_system_message_without_a_user_message_is_unchanged(messages):
-    assert unchanged(SystemIntoUser(), *messages)
+    assert unchanged(system_into_user, *messages)
 
 
 def test_neighbours_of_one_role_become_one_message():
@@ -91,13 +91,13 @@ def test_neighbours_of_one_role_become_one_message():
         message("assistant", "x"),
         message("assistant", "y"),
     )
-    assert after(MergedRoles(), *messages) == [message("user", "a\n\nb\n\nc"), message("assistant", "x\n\ny")]
+    assert after(merge_roles, *messages) == [message("user", "a\n\nb\n\nc"), message("assistant", "x\n\ny")]
 
 
 def test_system_messages_become_one_in_front():
     messages = (message("user", "a"), message("system", "s"), message("user", "b"), message("system", "t"))
-    assert after(MergedRoles(), *messages) == [message("system", "s\n\nt"), message("user", "a\n\nb")]
-    assert after(MergedRoles(), message("system", "s"), message("system", "t")) == [message("system", "s\n\nt")]
+    assert after(merge_roles, *messages) == [message("system", "s\n\nt"), message("user", "a\n\nb")]
+    assert after(merge_roles, message("system", "s"), message("system", "t")) == [message("system", "s\n\nt")]
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_system_messages_become_one_in_front():
     ],
 )
 def test_messages_that_are_more_than_text_are_not_joined(messages):
-    assert unchanged(MergedRoles(), *messages)
+    assert unchanged(merge_roles, *messages)
 
 
 def test_text_parts_become_one_string():
     messages = (message("user", [text("a"), text("é")]), message("system", [text("one")]), message("user", "plain"))
-    assert after(TextContent(), *messages) == [
+    assert after(join_text_parts, *messages) == [
         message("user", "a\n\né"),
         message("system", "one"),
         message("user", "plain"),
@@ -126,7 +126,7 @@ def test_text_parts_become_one_string():
 
 @pytest.mark.parametrize("content", [[], [text("a"), PICTURE], [{"type": "text"}], ["a"], [{"type": "x", "text": "a"}]])
 def test_lists_with_other_parts_are_unchanged(content):
-    assert unchanged(TextContent(), message("user", content))
+    assert unchanged(join_text_parts, message("user", content))
 
 
 def test_missing_content_becomes_an_empty_text():
@@ -136,12 +136,12 @@ def test_missing_content_becomes_an_empty_text():
         {"role": "assistant", "tool_calls": calls},
         message("user", None),
     )
-    assert after(EmptyContent(), *messages) == [
+    assert after(fill_empty_content, *messages) == [
         message("assistant", "", tool_calls=calls),
         {"role": "assistant", "tool_calls": calls, "content": ""},
         message("user", ""),
     ]
-    assert unchanged(EmptyContent(), message("assistant", ""), {"role": "user"})
+    assert unchanged(fill_empty_content, message("assistant", ""), {"role": "user"})
 
 
 ANSWER = message(
@@ -172,14 +172,14 @@ def test_tool_ids_become_short_in_both_places_and_always_the_same():
     calls = [{"id": "call_abc", "type": "function"}, {"id": "AbCdEf123"}, {"type": "function"}]
     messages = (message("assistant", None, tool_calls=calls), message("tool", "r", tool_call_id="call_abc"))
     short = short_id("call_abc")
-    assert after(ToolIds(), *messages) == [
+    assert after(shorten_tool_ids, *messages) == [
         message("assistant", None, tool_calls=[{"id": short, "type": "function"}, *calls[1:]]),
         message("tool", "r", tool_call_id=short),
     ]
     assert (short, short_id(short)) == ("uCUSbrUmq", "uCUSbrUmq")
     assert len({short_id(f"call_{at}") for at in range(10_000)}) == 10_000
     assert all(len(short_id(f"é{at}")) == 9 and short_id(f"é{at}").isalnum() for at in range(100))
-    assert unchanged(ToolIds(), message("assistant", None, tool_calls="x"), message("tool", "r", tool_call_id=5))
+    assert unchanged(shorten_tool_ids, message("assistant", None, tool_calls="x"), message("tool", "r", tool_call_id=5))
 
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
@@ -196,7 +196,7 @@ INSTRUCTION = 'Answer with one JSON object that fits this JSON Schema, and with 
 )
 def test_a_schema_is_added_as_text(messages, becomes):
     body = json.dumps({"response_format": SCHEMA, "messages": messages}).encode()
-    changed, _ = apply_changes(a_call(body), [SchemaInWords()])
+    changed, _ = apply_changes(a_call(body), [schema_in_words])
     assert json.loads(changed.body) == {"response_format": {"type": "json_object"}, "messages": becomes}
 
 
@@ -212,7 +212,7 @@ def test_a_schema_is_added_as_text(messages, becomes):
 )
 def test_without_a_schema_or_messages_nothing_is_added(document):
     call = a_call(json.dumps(document).encode())
-    assert apply_changes(call, [SchemaInWords()]) == (call, [])
+    assert apply_changes(call, [schema_in_words]) == (call, [])
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-" + b"9" * 5000])
@@ -220,8 +220,8 @@ def test_a_number_that_cannot_be_read_is_the_clients_to_fix(number):
     body = b'{"response_format":{"type":"json_schema","json_schema":{"schema":%b}},"messages":[{"role":"user"}]}'
     call = a_call(body % number)
     with pytest.raises(InvalidRequest, match="a number that is too large"):
-        apply_changes(call, [SchemaInWords()])
-    assert not would_change(SchemaInWords(), call)
+        apply_changes(call, [schema_in_words])
+    assert not would_change(schema_in_words, call)
 
 
 @pytest.mark.parametrize("value", [b"1e999", b'[{"id":1e999}]', b"true", b'"\\u0000"', b"[0]", b"0.01", b"-1"])
@@ -239,16 +239,16 @@ def test_a_member_with_an_empty_value_is_dropped(value):
 def test_a_schema_that_is_too_large_to_parse_remains():
     document = {"response_format": {**SCHEMA, "x": "a" * SCHEMA_BYTES}, "messages": [message("user", "u")]}
     call = a_call(json.dumps(document).encode())
-    assert apply_changes(call, [SchemaInWords()]) == (call, [])
+    assert apply_changes(call, [schema_in_words]) == (call, [])
 
 
 @pytest.mark.parametrize(
     ("change", "messages", "texts"),
     [
-        (TextContent(), [message("user", [text("%"), text("b")])], [b"%\\n\\nb"]),
-        (MergedRoles(), [message("user", "%"), message("user", "b")], [b"%\\n\\nb"]),
-        (SystemIntoUser(), [message("system", "%"), message("user", "b")], [b"%\\n\\nb"]),
-        (SystemIntoUser(), [message("system", "%"), message("user", [text("b")])], [b"%", b"b"]),
+        (join_text_parts, [message("user", [text("%"), text("b")])], [b"%\\n\\nb"]),
+        (merge_roles, [message("user", "%"), message("user", "b")], [b"%\\n\\nb"]),
+        (system_into_user, [message("system", "%"), message("user", "b")], [b"%\\n\\nb"]),
+        (system_into_user, [message("system", "%"), message("user", [text("b")])], [b"%", b"b"]),
     ],
 )
 def test_joined_texts_keep_their_bytes(change, messages, texts):
@@ -261,5 +261,12 @@ def test_joined_texts_keep_their_bytes(change, messages, texts):
 
 def test_embeddings_have_no_messages_to_change():
     call = a_call(b'{"input":["a"]}', EMBEDDINGS)
-    changes: list[Change] = [SystemIntoUser(), MergedRoles(), TextContent(), EmptyContent(), Replayed(), ToolIds()]
+    changes: list[Change] = [
+        system_into_user,
+        merge_roles,
+        join_text_parts,
+        fill_empty_content,
+        Replayed(),
+        shorten_tool_ids,
+    ]
     assert apply_changes(call, changes) == (call, [])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.config.routes import ModelKind
-from gatepass.normalize.profiles import NAME, PlainTools, UntypedModel, changes_of, guessed, typed, untyped
+from gatepass.normalize.profiles import NAME, changes_of, guessed, keep_plain_tools, typed, untype_model, untyped
 from gatepass.normalize.rules import ChangeRule, apply_changes, normalize
 from tests.rows import EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
@@ -103,7 +103,7 @@ def test_typed_model_name_is_sent_without_its_type():
 def test_the_changes_come_in_a_fixed_order():
     profile = Profile(typed_ids=True, drop=["a"], drop_for={"azure": ["b"]}, drop_null=["c"], plain_tools=True)
     entries = [change.entry for change in changes_of(profile, "azure")]
-    assert entries == ["model=untyped", "drop=a", "drop=b", "drop=c", PlainTools().entry]
+    assert entries == ["model=untyped", "drop=a", "drop=b", "drop=c", keep_plain_tools.entry]
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,4 @@ def test_a_name_without_a_suffix_of_ours_stays(model):
 @pytest.mark.parametrize("body", [b'{"model":"m"}', b"{}", b'{"model":1}'])
 def test_a_body_without_such_a_name_is_the_same_object(body):
     call = a_call(body)
-    assert apply_changes(call, [UntypedModel()])[0] is call
+    assert apply_changes(call, [untype_model])[0] is call
