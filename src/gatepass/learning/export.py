@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from gatepass.config.routes import Model, block_of_operation
 from gatepass.learning.learned_rule import WHERE_EMPTY, LearnedRuleRecord
 from gatepass.normalize.members import Set
 from gatepass.normalize.messages import Replayed
-from gatepass.normalize.rules import ChangeRule, DeclaredModels, Rule, changes_of
+from gatepass.normalize.rules import ChangeRule, DeclaredModels, changes_of
 
 ALWAYS = frozenset(("stream_options",))
 """Actions that are not exported, because no setting does the same."""
@@ -89,13 +89,14 @@ def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredMode
     """Return whether `config` makes the learned change itself, under every name of the model."""
     rule, operation = one.rule, one.scope.operation
     wanted = Replayed().entry if rule.action == "drop" and rule.field in WHERE_EMPTY else rule.entry
-    return all(wanted in _entries(declared.rules(operation, public)) for public in _public_names(one, config))
-
-
-def _entries(rules: Iterable[Rule]) -> Iterator[str]:
-    """Yield the entries of the declared changes as those of learned rules: with the value that `set` sets."""
-    for change in chain.from_iterable(rule.changes for rule in rules if isinstance(rule, ChangeRule)):
-        yield replace(change, is_shown=True).entry if isinstance(change, Set) else change.entry
+    for public in _public_names(one, config):
+        rules = declared.rules(operation, public)
+        changes = chain.from_iterable(rule.changes for rule in rules if isinstance(rule, ChangeRule))
+        # a learned rule names the value that `set` sets
+        shown = (replace(change, is_shown=True) if isinstance(change, Set) else change for change in changes)
+        if wanted not in (change.entry for change in shown):
+            return False
+    return True
 
 
 def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:

@@ -179,32 +179,23 @@ ONLY_WITH: Mapping[str, frozenset[str]] = MappingProxyType({"output_config": fro
 UNSTREAMED = frozenset((("enable_thinking", "false"),))
 """Values that a stored rule sets only in requests without a stream: DashScope supports thinking in streams."""
 
-_FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
+_FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
     {
-        ("stream", "synth"): request_whole_reply,
-        ("stream", "aggregate"): request_stream,
-        ("stream_options", "orphaned"): drop_orphaned_options,
-        ("roles", "merged"): merge_roles,
-        ("content", "text"): join_text_parts,
-        ("content", "empty"): fill_empty_content,
-        ("tool_ids", "short"): shorten_tool_ids,
-        ("response_format", "json_object"): schema_in_words,
+        ("stream", "synth"): (request_whole_reply, ""),
+        ("stream", "aggregate"): (request_stream, ""),
+        ("stream_options", "orphaned"): (drop_orphaned_options, ""),
+        ("roles", "merged"): (merge_roles, "merge_roles"),
+        ("content", "text"): (join_text_parts, "text_content"),
+        ("content", "empty"): (fill_empty_content, "empty_content"),
+        ("tool_ids", "short"): (shorten_tool_ids, "short_tool_ids"),
+        ("response_format", "json_object"): (schema_in_words, "schema_in_words"),
     }
 )
+"""By the action and the field of a rule: its change, and the switch in `rules` that does the same."""
 STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
-_SWITCHES: Mapping[tuple[str, str], str] = MappingProxyType(
-    {
-        ("roles", "merged"): "merge_roles",
-        ("content", "text"): "text_content",
-        ("content", "empty"): "empty_content",
-        ("tool_ids", "short"): "short_tool_ids",
-        ("response_format", "json_object"): "schema_in_words",
-    }
-)
-"""The setting to enable for the action and field of a rule."""
 _ORDER = (
     *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
@@ -253,13 +244,17 @@ class LearnedRule:
 
     def change(self) -> Change:
         if (fixed := _FIXED.get((self.action, self.field))) is not None:
-            return fixed
+            return fixed[0]
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
             return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
         if self.action == "role" and self.to is not None:
             return system_into_user if self.to == "user" else Role(self.field, self.to)
         if self.action in ("beta", "betas"):
-            return self._drop_betas()
+            # a `betas` rule names all that were sent (`field`), and those that remain (`to`)
+            sent, kept = self.field.split("+"), (self.to or "").split("+")
+            if any(BETA.match(name) is None for name in sent):
+                raise ValueError(f"{self.field} has a value that is not a beta")
+            return DropBetas(tuple(name for name in sent if name not in kept), frozenset(sent))
         path = JsonMemberPath.parse(self.field)
         match self.action, self.to:
             case "drop", None:
@@ -295,16 +290,9 @@ class LearnedRule:
                 rules = {"roles": {self.field: self.to}}
             case "split":
                 rules = {"split": int(self.to or "1")}
-            case action if (action, self.field) in _SWITCHES:
-                rules = {_SWITCHES[action, self.field]: True}
+            case action if switch := _FIXED.get((action, self.field), (None, ""))[1]:
+                rules = {switch: True}
         return {"rules": rules} if rules else {}
-
-    def _drop_betas(self) -> DropBetas:
-        """Return the change of a `beta` rule (`field`), or of a `betas` rule (all of `field` without those of `to`)."""
-        sent, kept = self.field.split("+"), (self.to or "").split("+")
-        if any(BETA.match(name) is None for name in sent):
-            raise ValueError(f"{self.field} has a value that is not a beta")
-        return DropBetas(tuple(name for name in sent if name not in kept), frozenset(sent))
 
     def reverses(self, other: LearnedRule) -> bool:
         """Whether this rule undoes `other`. Learning both would never end."""

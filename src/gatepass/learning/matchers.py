@@ -411,7 +411,8 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
         unknown.append(_NESTED_STRICT)
     enabling: list[str] = []
     if BETA_FIELD in rejection.members:
-        unknown = [_without_branches(path) for path in unknown]
+        plain = [".".join(step for step in path.split(".") if step not in _BRANCHES) for path in unknown]
+        unknown = [short if short in ENABLED else path for short, path in zip(plain, unknown, strict=True)]
         # A client that forgets the value teaches nothing about requests that have it.
         if any(_lacks_beta(path, rejection.betas) for path in (*unknown, *wrong)):
             return
@@ -427,12 +428,6 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
                 rules.append(LearnedRule("drop", top if top in _DROPPED_WHOLE else path))
         yield (*rules, *(LearnedRule("beta", beta) for beta in enabling))
     yield from ((LearnedRule("drop", path, ttl_s=ttl_s),) for path in wrong)
-
-
-def _without_branches(path: str) -> str:
-    """Return the path of a member of Anthropic's API without the names of pydantic's unions, if BETA_MEMBERS has it."""
-    plain = ".".join(step for step in path.split(".") if step not in _BRANCHES)
-    return plain if plain in ENABLED else path
 
 
 def _lacks_beta(path: str, sent: Collection[str]) -> bool:
@@ -543,9 +538,9 @@ def advice(
         if LearnedRule("content", "text") in step and any(name in sent.body for name in _IMAGES):
             advised = "This model accepts text only, and the request contains images."
             break
-    other = setting.suggest if any(steps) else None
-    suggested = "" if other is None else f"The model {other!r} may accept this request."
-    return f"{advised} {suggested}".strip()
+    if setting.suggest is not None and any(steps):
+        advised += f" The model {setting.suggest!r} may accept this request."
+    return advised.strip()
 
 
 def _setting_advice(

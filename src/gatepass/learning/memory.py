@@ -80,7 +80,12 @@ class Memory:
         self._stored[key] = stored
         self._stored.move_to_end(key)
         self.by_scope.setdefault(key[0], {})[key] = stored
-        self._evict(key)
+        others = {one: found.uses for one, found in self.by_scope[key[0]].items() if one != key}
+        if len(others) >= LIMIT_OF_SCOPE:
+            self.forget(min(others, key=others.__getitem__))
+        of_upstream = [one for one in self._stored if one[0].upstream == key[0].upstream]
+        if len(of_upstream) > self._limit:
+            self.forget(min(of_upstream, key=lambda one: self._standing(one[0])))
         return key in self._stored and (known is None or known.rule != rule)
 
     def forget(self, key: Key) -> None:
@@ -119,10 +124,7 @@ class Memory:
     def blocked_s(self, key: Key, now_s: float) -> float:
         """Return for how many seconds a rule that failed is not tried again; 0 if it did not fail within REFUTED_S."""
         found = self._refuted.get(key)
-        if found is not None and found.expires_s <= now_s:
-            del self._refuted[key]
-            return 0.0
-        return 0.0 if found is None else found.expires_s - now_s
+        return 0.0 if found is None else max(0.0, found.expires_s - now_s)
 
     def records(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
         """Return the valid rules, the last used at the end, then the rules that failed within REFUTED_S."""
@@ -146,15 +148,6 @@ class Memory:
         plain = scope.plain
         scopes = (plain, scope) if scope != plain else (plain,)
         return [entry for one in scopes for entry in self.by_scope.get(one, {}).items()]
-
-    def _evict(self, new: Key) -> None:
-        """Forget the least used rule of a full scope, but not `new`; then one of a full upstream, perhaps `new`."""
-        others = {key: stored.uses for key, stored in self.by_scope[new[0]].items() if key != new}
-        if len(others) >= LIMIT_OF_SCOPE:
-            self.forget(min(others, key=others.__getitem__))
-        of_upstream = [key for key in self._stored if key[0].upstream == new[0].upstream]
-        if len(of_upstream) > self._limit:
-            self.forget(min(of_upstream, key=lambda key: self._standing(key[0])))
 
     def _standing(self, scope: RuleScope) -> int:
         """Return how well the model is known: 2 if it is configured, 1 if a rule succeeded again, else 0."""

@@ -152,7 +152,17 @@ class LearningSession:
             self._done.add(key)
             self._applied.pop(key, None)  # so that the new rule is last in the order of receipt
             self._applied[key] = AppliedRule(rule, None if is_known else error, rejection.text)
-        return bool(rules) or self._revoke(rejection)
+        if rules:
+            return True
+        # forget the stored rules whose change the upstream rejects
+        known = {key: one.rule for key, one in self._applied.items() if one.answered is None}
+        wrong = [key for key, rule in known.items() if contradicts(rejection, rule)]
+        for key in wrong:
+            self.memory.forget(key)
+            self._record("revoked", known[key], rejection.text)
+            self._done.add(key)
+            del self._applied[key]
+        return bool(wrong)
 
     def _next_rules(self, rejection: UpstreamRejection, now_s: float, relevant: Relevant) -> tuple[LearnedRule, ...]:
         """Mark the own rules that helped, because `rejection` is about something else, and return those to try next."""
@@ -176,17 +186,6 @@ class LearningSession:
             )
 
         return next_rules(rejection, relevant, self.policy, is_excluded)
-
-    def _revoke(self, rejection: UpstreamRejection) -> bool:
-        """Forget the stored rules whose change the upstream rejects; return whether there were any."""
-        known = {key: one.rule for key, one in self._applied.items() if one.answered is None}
-        wrong = [key for key, rule in known.items() if contradicts(rejection, rule)]
-        for key in wrong:
-            self.memory.forget(key)
-            self._record("revoked", known[key], rejection.text)
-            self._done.add(key)
-            del self._applied[key]
-        return bool(wrong)
 
     def succeeded(self, now_s: float) -> None:
         """Store the rules of this request and count a success of each rule: the upstream accepted the last body."""
