@@ -21,6 +21,7 @@ from gatepass.types import Call, OutboundRequest, Target, Timeouts
 _TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")
 
 
+@lru_cache(maxsize=1024)  # building a URL costs 10 µs; a model has 512 characters at most
 def azure_url(base_url: str, deployment: str, path: str, azure: AzureConfig) -> str:
     """Return the URL of `path` (`/chat/completions`) for `deployment`.
 
@@ -66,11 +67,9 @@ class AzureDialect(Dialect):
         # a Responses request names its deployment in the body, in the classic API too (openai-python's lib/azure.py)
         has_none = not (operation.has_deployment_path and operation.names_model)
         deployment = "" if has_none else target.model or self.deployment or call.model
-        return build_request(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
+        url = azure_url(base_url, deployment, operation.path, self.settings)
+        return build_request(call, url, timeouts, forward_headers)
 
     def classify_error(self, reply: ReceivedReply) -> UpstreamError:
         """As in Dialect, with advice for an upstream that has this dialect already."""
         return classify_error(replace(reply, hints=AZURE_HINTS))
-
-
-_url = lru_cache(maxsize=1024)(azure_url)  # building a URL costs 10 µs; a model has 512 characters at most

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlsplit
 
 from msgspec.structs import replace
@@ -28,6 +28,9 @@ from gatepass.types import (
     header,
     named_by_connection,
 )
+
+if TYPE_CHECKING:
+    from gatepass.normalize.rules import Rule
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
 """Request fields of the client that are forwarded. gatepass sets content-type, accept… and x-request-id itself."""
@@ -145,26 +148,13 @@ def path_segment(name: str) -> str:
     return quote(name, safe="", errors="replace")
 
 
-class DialectRule(Protocol):
-    """A change of a call that the protocol requires, like a Rule of normalize/."""
-
-    @property
-    def name(self) -> str:
-        """The name in `adapted` and in the log."""
-        ...
-
-    def apply(self, call: Call, target: Target) -> Call:
-        """Return the changed call; raise GatepassError for a call that the protocol does not support."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """The OpenAI API: the body is sent unchanged. Other dialects override what differs."""
 
     lists_models: ClassVar[bool] = True
     """Whether the upstream's model list has the names that a request needs."""
-    rules: tuple[DialectRule, ...] = ()
+    rules: tuple[Rule, ...] = ()
     """Changes that run after all others, because their result must fit the protocol."""
 
     def encode(
@@ -191,10 +181,16 @@ class Dialect:
 
 def build_request(call: Call, url: str, timeouts: Timeouts, forward_headers: Collection[str]) -> OutboundRequest:
     """Return `call` as a request to `url`. A GET is sent without a body: RAGFlow's Go client puts `{}` into a GET."""
-    method = call.operation.method
-    has_body = method != "GET"
-    headers = _headers(call, forward_headers, _JSON_BODY if has_body else ())
-    return OutboundRequest(method, url, headers, call.body if has_body else b"", timeouts)
+    operation = call.operation
+    has_body = operation.method != "GET"
+    more = operation.request_headers  # nearly always empty
+    kept = forwarded(call.headers, (*forward_headers, *more) if more else forward_headers)
+    accept = _ACCEPT_STREAM if call.stream else _ACCEPT_JSON
+    of_body = _JSON_BODY if has_body else ()
+    agent = () if b"user-agent" in dict(kept) else _AGENT
+    # The call's id is the client's id if that is a plain word, so that one request has one id in every log.
+    headers = (*kept, *accept, *of_body, *agent, (b"x-request-id", call.id.encode("ascii", "replace")))
+    return OutboundRequest(operation.method, url, headers, call.body if has_body else b"", timeouts)
 
 
 @lru_cache(maxsize=1024)  # parsing a URL costs 4 µs; an upstream has one entry for each operation
@@ -203,15 +199,6 @@ def operation_url(base_url: str, path: str) -> str:
     parts = urlsplit(base_url)
     # two slashes in a row are a 404 `Resource not found` of Azure
     return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl()
-
-
-def _headers(call: Call, forward_headers: Collection[str], of_body: Headers) -> Headers:
-    more = call.operation.request_headers  # nearly always empty
-    kept = forwarded(call.headers, (*forward_headers, *more) if more else forward_headers)
-    accept = _ACCEPT_STREAM if call.stream else _ACCEPT_JSON
-    agent = () if b"user-agent" in dict(kept) else _AGENT
-    # The call's id is the client's id if that is a plain word, so that one request has one id in every log.
-    return (*kept, *accept, *of_body, *agent, (b"x-request-id", call.id.encode("ascii", "replace")))
 
 
 _IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the events of a stream

@@ -162,9 +162,7 @@ def is_about_model(code: str | None, message: str) -> bool:
 
 def model_hint(model: str, upstream: str, status: int, code: str | None, message: str) -> str | None:
     """Return the advice for an upstream that does not know the client's name `model`; None for other errors."""
-    if status not in (400, 404, 422):
-        return None
-    if not is_about_model(code, message):
+    if status not in (400, 404, 422) or not is_about_model(code, message):
         return None
     return (
         f"gatepass sent the client's model name {model[:100]!r} unchanged: if upstreams.{upstream} has another name for"

@@ -9,12 +9,12 @@ into an empty answer without an exception.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,6 +35,9 @@ from gatepass.errors import (
 )
 from gatepass.observability.redaction import decoded
 from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
+
+if TYPE_CHECKING:
+    from gatepass.protocols.client_protocol import ClientProtocol
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -105,24 +108,21 @@ def classify_head(
     if 300 <= status <= 399:
         location = header(headers, b"location")
         target = location.decode("latin-1").strip() if location is not None else None
+        place = "nowhere (no Location)"
+        if target is not None:
+            try:
+                # masked first, because `hostname` is a part in lower case, in which the mask does not find a secret
+                host = urlsplit(mask(target)).hostname
+                place = clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
+            except ValueError:
+                place = "an invalid URL"
         message = (
-            f"{reply.answered}, a redirect to {_describe_target(target, mask)}, which is invalid as a reply: gatepass"
+            f"{reply.answered}, a redirect to {place}, which is invalid as a reply: gatepass"
             f" does not follow redirects. Check upstreams.{upstream}.base_url (https instead of http, the whole path)"
             " and whether a login page is in front of it."
         )
         return UpstreamRedirect(message, upstream=upstream, target=target)
     return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
-
-
-def _describe_target(target: str | None, mask: Mask) -> str:
-    if target is None:
-        return "nowhere (no Location)"
-    try:
-        # masked first, because `hostname` is a part in lower case, in which the mask does not find a secret
-        host = urlsplit(mask(target)).hostname
-    except ValueError:
-        return "an invalid URL"
-    return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
 
 
 def classify_error(reply: ReceivedReply) -> UpstreamError:
@@ -193,7 +193,7 @@ def login_page(reply: ReceivedReply) -> UpstreamHtml | None:
     return UpstreamHtml(message, upstream=reply.upstream, status=status)
 
 
-def classify_document(reply: ReceivedReply, form: ReplyForm) -> bytes | GatepassError:
+def classify_document(reply: ReceivedReply, form: ClientProtocol) -> bytes | GatepassError:
     """Return the document of a whole reply of status 200 to 299, or the error that it contains.
 
     The same bytes are returned, or the inner document if a gateway wrapped the answer. Most replies take one of two
@@ -223,29 +223,7 @@ def not_json(reply: ReceivedReply, reason: str) -> GatepassError:
     return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
 
 
-class ReplyForm(Protocol):
-    """What a whole reply must have. Implemented by `ClientProtocol` (protocols/client_protocol.py)."""
-
-    @property
-    def entries(self) -> str:
-        """The member with the list of answers, or ""."""
-        ...
-
-    @property
-    def entry(self) -> str:
-        """What a reply with an empty list of answers lacks; "" if it may be empty."""
-        ...
-
-    def error_places(self, document: Any) -> Iterable[Any]:
-        """Yield each part of the document that is an error or contains one."""
-        ...
-
-    def fault(self, document: Any, mask: Mask) -> str | None:
-        """Describe why a document without an error is not an answer; None if it is one."""
-        ...
-
-
-def _classify_json(reply: ReceivedReply, form: ReplyForm, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
+def _classify_json(reply: ReceivedReply, form: ClientProtocol, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
     try:
         document = content.parse(reply.body)
     except ValueError as error:

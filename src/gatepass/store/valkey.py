@@ -62,9 +62,7 @@ class ValkeyStore:
     def __init__(self, settings: StoreSettings, clock: Clock) -> None:
         self._prefix = settings.key_prefix
         self._clock = clock
-        self._pool = ConnectionPool(
-            _TlsConnection if settings.tls else _BoundedConnection, **_connection_settings(settings)
-        )
+        self._pool = ConnectionPool(_Connection, **_connection_settings(settings))
         self._client = Valkey(connection_pool=self._pool)
         self._free = asyncio.Semaphore(CONNECTIONS)
 
@@ -178,20 +176,18 @@ class _BoundedParser(_AsyncRESP2Parser):
             raise InvalidResponse(f"Protocol error: the server sent more than {REPLY_BYTES >> 20} MiB")
 
 
-class _BoundedConnection(Connection):
+class _Connection(Connection):
+    """Bounds the replies. TLS has gatepass's `context`: by default the client does not check the host name."""
+
     _parser: _BoundedParser
+
+    def __init__(self, *, context: ssl.SSLContext | None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._context = context
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         self._parser.left_bytes = REPLY_BYTES  # for all commands of a pipeline together
         await super().send_packed_command(command, check_health)
-
-
-class _TlsConnection(_BoundedConnection):
-    """A TLS connection with gatepass's context: by default the client does not check the host name."""
-
-    def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._context = context
 
     def _connection_arguments(self) -> dict[str, Any]:
         return {"host": self.host, "port": self.port, "ssl": self._context}
@@ -213,6 +209,7 @@ def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "db": settings.database,
+        "context": _context(settings.network) if settings.tls else None,
         "client_name": "gatepass",
         "parser_class": _BoundedParser,
         # None: the client would otherwise send CLIENT SETINFO, which exists only since Redis 7.2.
@@ -225,8 +222,6 @@ def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
     }
     if settings.password is not None:
         arguments["credential_provider"] = _Password(settings)
-    if settings.tls:
-        arguments["context"] = _context(settings.network)
     return arguments
 
 
