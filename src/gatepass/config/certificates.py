@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.oauth2 import method_of
-from gatepass.config.document import SettingPath, matches
+from gatepass.config.document import SettingPath, lookup, matches
 from gatepass.config.references import UnresolvedReference, open_regular, read_file
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ def unusable_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Yield each setting whose file or key cannot be used for TLS or for tokens, with the reason."""
     for pattern in NETWORKS:
         for path, network in matches(tree, pattern):
-            given = network if isinstance(network, dict) else {}
-            files = {name: file for name in FILES if isinstance(file := given.get(name), str)}
+            files = {name: file for name in FILES if isinstance(file := lookup(network, (name,)), str)}
             for name, text in _faults(files):
                 yield (*path, name), text
     for path, block in matches(tree, ("credentials", "*")):
@@ -194,13 +193,6 @@ def _key_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _fault_of("algorithm", key.algorithm, wanted)
 
 
-def _read(file: str) -> str:
-    try:
-        return read_file(file)
-    except UnresolvedReference as error:
-        raise ValueError(str(error).removeprefix(f"the file {file} ")) from None
-
-
 def _check_refresh_token_file(file: str) -> None:
     # The target of a symbolic link is what gatepass replaces.
     path = FilePath(os.path.realpath(file))
@@ -210,7 +202,10 @@ def _check_refresh_token_file(file: str) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(UNWRITABLE)
     if path.exists():
-        _read(file)
+        try:
+            read_file(file)
+        except UnresolvedReference as error:
+            raise ValueError(str(error).removeprefix(f"the file {file} ")) from None
 
 
 def _fault_of(setting: str, check: Callable[..., object], *arguments: Any) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.kinds import chain_of
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves, lookup, matches
+from gatepass.config.document import SettingPath, SettingPattern, children, dotted, leaves, lookup, matches
 from gatepass.config.model import Config, ServerConfig, with_default_network
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
@@ -87,26 +87,17 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
             if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names):
                 yield path, _unknown(value, "models", names)
     own = lookup(tree, ("profiles",))
-    profiles = sorted(
-        {*BUILT_IN_PROFILES, *(str(name) for name in own)} if isinstance(own, dict) else BUILT_IN_PROFILES
-    )
+    profiles = sorted({*BUILT_IN_PROFILES, *map(str, own if isinstance(own, dict) else ())})
     for path, value in matches(tree, ("access", "keys", "*", "profile")):
         if isinstance(value, str) and value not in profiles:
             yield path, _unknown(value, "profiles", profiles)
-
-    yield from _unknown_servers(tree)
-
-
-def _unknown_servers(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     known = lookup(tree, ("mcp",))
     names = [str(name) for name in known] if isinstance(known, dict) else []
     for path, servers in matches(tree, ("access", "keys", "*", "mcp")):
-        if isinstance(servers, dict):
-            named = [((*path, name), name) for name in servers]
-        else:
-            listed = enumerate(servers if isinstance(servers, list) else ())
-            named = [((*path, at), name) for at, name in listed if isinstance(name, str)]
-        yield from ((at, _unknown(name, "mcp", names)) for at, name in named if name not in names)
+        for at, value in children(servers):
+            name = at if isinstance(servers, dict) else value
+            if isinstance(name, str) and name not in names:
+                yield (*path, at), _unknown(name, "mcp", names)
 
 
 def subject_circles(tree: Any) -> Iterator[tuple[SettingPath, str]]:
@@ -117,11 +108,8 @@ def subject_circles(tree: Any) -> Iterator[tuple[SettingPath, str]]:
         while isinstance(name := subjects.get(chain[-1]), str) and name not in chain:
             chain.append(name)
         if name == first:
-            shown = " → ".join(map(str, (*chain, first)))
-            yield (
-                ("credentials", first, "subject_credential"),
-                f"is a circle ({shown}): one of them needs another grant",
-            )
+            fault = f"is a circle ({' → '.join(map(str, (*chain, first)))}): one of them needs another grant"
+            yield ("credentials", first, "subject_credential"), fault
 
 
 def _unknown(value: str, block: str, names: list[str]) -> str:
@@ -220,8 +208,7 @@ def world_accessible_secrets(tree: Any) -> Iterator[str]:
     files = {file for pattern in SECRET_FILES for _, file in matches(tree, pattern) if isinstance(file, str)}
     for _, network in (found for pattern in NETWORKS for found in matches(tree, pattern)):
         # without client_key, client_cert contains the key
-        given = network if isinstance(network, dict) else {}
-        if isinstance(file := given.get("client_key") or given.get("client_cert"), str):
+        if isinstance(file := lookup(network, ("client_key",)) or lookup(network, ("client_cert",)), str):
             files.add(file)
     references = [value for _, value in leaves(tree) if isinstance(value, Reference)]
     files |= {source.name for value in references for source in value.sources if source.kind == "file"}

@@ -30,7 +30,8 @@ class Container:
 
 def memory_limit_bytes(read: Read) -> int | None:
     """Return the smallest memory limit of the cgroups that this process is in, None without one."""
-    found = [int(text) for name in _limit_files(read("/proc/self/cgroup") or "") if (text := _number(read(name)))]
+    texts = [(read(name) or "").strip() for name in _limit_files(read("/proc/self/cgroup") or "")]
+    found = [int(text) for text in texts if text.isdecimal()]  # and not `max`
     return min((limit for limit in found if limit < UNLIMITED_BYTES), default=None)
 
 
@@ -47,12 +48,6 @@ def _limit_files(cgroups: str) -> Iterator[str]:
         # in a container of version 1 the path is that of the host, and only the root exists
         own = PurePosixPath(root + path)
         yield from (str(folder / name) for folder in (own, *own.parents) if str(folder).startswith(root))
-
-
-def _number(text: str | None) -> str:
-    """Return the number in a limit file, "" for `max` or no number."""
-    stated = (text or "").strip()
-    return stated if stated.isdecimal() else ""
 
 
 def _text(name: str) -> str | None:

@@ -75,7 +75,6 @@ CLIENT_KEY_VARIABLE = "KEY"
 SOURCE = "environment"
 CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """The names of the blocks, which a file would choose itself."""
-_SEPARATORS = re.compile(r"[\s,]+")
 NO_CLIENTS_KEY = "is used only by `gatepass doctor --url`: set the clients' keys with GATEPASS_KEYS"
 OF_HASH = ("name", "role", "profile", "expires", "operations")
 NOT_OF_HASH = (
@@ -325,7 +324,7 @@ def _origin(name: str) -> ValueOrigin:
 
 
 def _listed(text: str) -> list[str]:
-    return [part for part in _SEPARATORS.split(text) if part]
+    return re.findall(r"[^\s,]+", text)
 
 
 def _text_at(json_text: str, path: SettingPath) -> str:

@@ -45,7 +45,12 @@ NAME_IT = "name the configuration file with --config"
 def read_document(name: str) -> ConfigDocument:
     """Parse a YAML or JSON file; raise ConfigError if it cannot be read or parsed."""
     version = read_version(name)
-    text = _text(name, version.content)
+    if len(version.content) > LARGEST_BYTES:
+        raise _unusable(name, f"is larger than {LARGEST_BYTES} bytes")
+    try:
+        text = version.content.decode("utf-8-sig")  # editors of Windows write a byte order mark
+    except UnicodeDecodeError:
+        raise _unusable(name, "is not UTF-8 text") from None
     if pathlib.Path(name).suffix.lower() not in (".yaml", ".yml", ".json"):
         raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")
     # imported here, because ruamel loads slowly and a health check with --host and --port reads no file
@@ -69,16 +74,6 @@ def read_version(name: str) -> FileVersion:
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
         raise _unusable(name, reason) from None
-
-
-def _text(name: str, data: bytes) -> str:
-    if len(data) > LARGEST_BYTES:
-        raise _unusable(name, f"is larger than {LARGEST_BYTES} bytes")
-    try:
-        # Editors of Windows write a byte order mark.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise _unusable(name, "is not UTF-8 text") from None
 
 
 def _unusable(name: str, text: str) -> ConfigError:

@@ -117,7 +117,10 @@ def load(
     own = own_variables(environment)
     for variable, setting in OVERRIDES.items():
         if (text := own.get(variable)) is not None:
-            _override(document, setting, _value_of(text, setting), f"environment {PREFIX}{variable}")
+            value: str | float = text
+            if setting[0] == "limits" or setting == OF_SERVER["PORT"]:  # the error for another text names the variable
+                value = int(text) if _NUMBER.match(text) else float(text) if _DECIMAL.match(text) else text
+            _override(document, setting, value, f"environment {PREFIX}{variable}")
     for name, flag in (("host", host), ("port", port)):
         _override(document, ("server", name), flag, f"--{name}")
     for name, word in log.items():
@@ -162,13 +165,6 @@ def _override(document: ConfigDocument, path: SettingPath, value: str | float | 
         put_proxy(document, str(value), origin)
     else:
         document.put(path, value, origin)
-
-
-def _value_of(text: str, path: SettingPath) -> str | float:
-    """Return the number in a variable. Another text is left to the validation, whose error names the variable."""
-    if path[0] == "network" or path in (("server", "host"), ("server", "control_socket")):
-        return text
-    return int(text) if _NUMBER.match(text) else float(text) if _DECIMAL.match(text) else text
 
 
 LEAST_HELD_BYTES = 32 * MIB
@@ -304,22 +300,19 @@ def is_same(one: Any, other: Any) -> bool:
 
 def changed_settings(one: Config, other: Config) -> list[str]:
     """Return the names of the settings that differ: `credentials.NAME`, `access.keys`, `server.port`."""
-    return [
-        name for block in Config.model_fields for name in _changed(block, getattr(one, block), getattr(other, block))
-    ]
-
-
-def _changed(block: str, one: Any, other: Any) -> Iterator[str]:
-    if is_same(one, other):
-        return
-    before, after = _members(one), _members(other)
-    names = [
-        name
-        for name in dict.fromkeys((*before, *after))
-        if name not in before or name not in after or not is_same(before[name], after[name])
-    ]
-    # only the order differs, or the block is absent in one of them
-    yield from [f"{block}.{name}" for name in names] or [block]
+    changed: list[str] = []
+    for block in Config.model_fields:
+        if is_same(getattr(one, block), getattr(other, block)):
+            continue
+        before, after = _members(getattr(one, block)), _members(getattr(other, block))
+        names = [
+            name
+            for name in dict.fromkeys((*before, *after))
+            if name not in before or name not in after or not is_same(before[name], after[name])
+        ]
+        # only the order differs, or the block is absent in one of them
+        changed += [f"{block}.{name}" for name in names] or [block]
+    return changed
 
 
 def _members(block: Any) -> Mapping[str, Any]:

@@ -184,14 +184,13 @@ def _host_without_proxy(text: str) -> str:
     return text.lower()
 
 
-def _listed(value: Any) -> Any:
-    return [part for part in re.split(r"[\s,]+", value) if part] if isinstance(value, str) else value
-
-
 class DefaultNetwork(Network):
     no_proxy: Annotated[
         list[Annotated[str, AfterValidator(_host_without_proxy)]],
-        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+        BeforeValidator(
+            lambda value: re.findall(r"[^\s,]+", value) if isinstance(value, str) else value,
+            json_schema_input_type=str | list[str],
+        ),
     ] = []
     """Hosts that use no proxy unless their own `network` names one: a name with all names below it, an address, a
     network or `*`. A text separates them by commas, as `${NO_PROXY}` does. This machine needs no entry. For a

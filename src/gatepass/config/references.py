@@ -82,7 +82,14 @@ def resolve(text: str, environment: Mapping[str, str]) -> str:
     if "$" not in text:
         return text
     names = [piece["name"] for piece in _PIECE.finditer(text) if piece["name"] is not None]
-    sources = [_source(name, environment) for name in names]
+    sources: list[ReferenceSource] = []
+    for name in names:
+        if not (is_file := name.startswith("file:")) and not _ENV_NAME.match(name):
+            raise UnresolvedReference("${…} holds neither the NAME of an environment variable nor file:/path")
+        if not is_file and name not in environment:
+            hint = "set it, or write $$ for a plain dollar"
+            raise UnresolvedReference(f"the environment variable {name} is not set: {hint}")
+        sources.append(ReferenceSource("file" if is_file else "environment", name.removeprefix("file:")))
     if "${" in _PIECE.sub("", text):
         raise UnresolvedReference("opens ${ and does not close it: write $$ for a plain dollar")
     if not sources:
@@ -104,16 +111,6 @@ def without_braces(text: str, environment: Mapping[str, str]) -> str | None:
         return None
     # `$ecret` is a password, and the warning prints the name
     return name if _UPPER_NAME.match(name) or name in environment else None
-
-
-def _source(name: str, environment: Mapping[str, str]) -> ReferenceSource:
-    if name.startswith("file:"):
-        return ReferenceSource("file", name.removeprefix("file:"))
-    if not _ENV_NAME.match(name):
-        raise UnresolvedReference("${…} holds neither the NAME of an environment variable nor file:/path")
-    if name not in environment:
-        raise UnresolvedReference(f"the environment variable {name} is not set: set it, or write $$ for a plain dollar")
-    return ReferenceSource("environment", name)
 
 
 def open_regular(path: str) -> BinaryIO:

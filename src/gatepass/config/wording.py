@@ -101,7 +101,9 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     kind = next((each for each in stated if isinstance(each, str)), None)
     siblings = {p[-1]: types for p, types in known.items() if p[:-1] == tuple(block)}
     usable = [sibling for sibling, types in siblings.items() if not types or kind in types]
-    near = _nearest(name, usable)
+    near = next((other for other in ALIASES.get(name, ()) if other in usable), None) or nearest(name, usable)
+    if near is None and len(parts := [sibling for sibling in usable if name in sibling.split("_")]) == 1:
+        near = parts[0]
     if name in siblings:
         hint = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
         return f"belongs to type {' or '.join(sorted(siblings[name]))}, not to {kind}{hint}"
@@ -117,16 +119,6 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
         place = "the top-level " if len(suggested) == 1 else ""  # `operations` alone could be read as this name here
         return f"is not a setting here; did you mean {place}{dotted(named(suggested))}?"
     return f"is not a setting; known here: {', '.join(usable)}"
-
-
-def _nearest(name: str, usable: list[str]) -> str | None:
-    """Return the setting of `usable` that has `name` as an alias, is spelled similarly, or alone contains it."""
-    if aliased := [other for other in ALIASES.get(name, ()) if other in usable]:
-        return aliased[0]
-    if near := nearest(name, usable):
-        return near
-    parts = [sibling for sibling in usable if name in sibling.split("_")]
-    return parts[0] if len(parts) == 1 else None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
