@@ -280,11 +280,11 @@ async def _ended_by_signal(work: Coroutine[Any, Any, None]) -> bool:
 
 
 OTHER_STEPS_S = 5
+"""The time of all steps but the wait for the end of a token."""
 NO_TEMPORARY_FILES = (
     "The demo writes its secrets into temporary files, and no folder for them can be written. In a read-only container"
     " add --tmpfs /tmp."
 )
-"""The time of all steps but the wait for the end of a token."""
 
 INTRODUCTION = """
    issuer         {0.issuer_url}   tokens live {lifetime_s:.0f} s

@@ -112,8 +112,8 @@ def classify_head(
         if target is not None:
             try:
                 # masked first, because `hostname` is a part in lower case, in which the mask does not find a secret
-                host = urlsplit(mask(target)).hostname
-                place = clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
+                named = urlsplit(mask(target)).hostname
+                place = clean(named, unmasked, TITLE_CHARS) if named else "another path of the same host"
             except ValueError:
                 place = "an invalid URL"
         message = (

@@ -124,7 +124,10 @@ class Memory:
     def blocked_s(self, key: Key, now_s: float) -> float:
         """Return for how many seconds a rule that failed is not tried again; 0 if it did not fail within REFUTED_S."""
         found = self._refuted.get(key)
-        return 0.0 if found is None else max(0.0, found.expires_s - now_s)
+        if found is not None and found.expires_s <= now_s:
+            del self._refuted[key]
+            return 0.0
+        return 0.0 if found is None else found.expires_s - now_s
 
     def records(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
         """Return the valid rules, the last used at the end, then the rules that failed within REFUTED_S."""

@@ -296,8 +296,11 @@ class FilteredEvents:
         if self._framer.large:
             run += self._framer.take_large()
         if b"data" in run:  # blank lines and comments pass at memory speed
-            # an event of many MiB is joined in one turn, and filtered in the next
-            end = _of_one_turn(run) if len(run) <= LARGE_EVENT_BYTES or not piece else 0
+            end = len(run)
+            if piece and end > LARGE_EVENT_BYTES:
+                end = 0  # an event of many MiB is joined in one turn, and filtered in the next
+            elif end > TURN_BYTES or count_lines(run) > TURN_LINES:
+                end = first_events(run[: first_events_within(run, TURN_BYTES)], TURN_LINES) or first_event(run)
             run, self.waiting = run[:end], run[end:]
             run = b"".join(map(self._event, split_events(run) if end <= TURN_BYTES else (run,)))
         if self._framer.overflowed and not self.waiting:
@@ -334,11 +337,3 @@ class FilteredEvents:
             f"The MCP server {self._upstream} {fault}, so gatepass cannot apply the lists of this key.",
             upstream=self._upstream,
         )
-
-
-def _of_one_turn(run: bytes) -> int:
-    """Return the size in bytes of the first events of `run` that may pass in one turn."""
-    if len(run) <= TURN_BYTES and count_lines(run) <= TURN_LINES:
-        return len(run)
-    end = first_events_within(run, TURN_BYTES)
-    return first_events(run[:end], TURN_LINES) or first_event(run)

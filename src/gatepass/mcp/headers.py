@@ -25,7 +25,8 @@ def request_headers(headers: Headers, forward_headers: Collection[str] = (), met
     """
     named = named_by_connection(headers)
     sent = tuple([field for field in headers if field[0] not in named])
-    own = [field for field in sent if field[0] in _OF_MCP or _is_of_mcp(field[0])]
+    # `_` could become `-` at a proxy behind gatepass, and the field another one that gatepass compared with the body
+    own = [field for field in sent if field[0] in _OF_MCP or (field[0].startswith(b"mcp-") and b"_" not in field[0])]
     single = [field[0] for field in own if field[0] != b"accept"]
     if len(set(single)) < len(single):
         twice = next(name for name in single if single.count(name) > 1)
@@ -36,8 +37,3 @@ def request_headers(headers: Headers, forward_headers: Collection[str] = (), met
     if method == "POST":
         missing += _JSON
     return (*forwarded(sent, forward_headers), *own, *missing, _IDENTITY)
-
-
-def _is_of_mcp(name: bytes) -> bool:
-    # `_` could become `-` at a proxy behind gatepass, and the field another one that gatepass compared with the body
-    return name.startswith(b"mcp-") and b"_" not in name

@@ -178,10 +178,12 @@ def check_message(body: bytes, headers: Headers, allowed: McpAllowed) -> McpMess
             param="method",
         )
     params = _object(top.get(b"params"), "params", ("name", "uri", "ref", "notifications", "_meta"))
-    _check_headers(headers, method, *_stated(method, params))
-    for kind, name in _names(method, params):
-        if not allowed.allows(kind, name):
-            shown, word = name[:LONGEST_NAME_CHARS], kind.removesuffix("s")
+    name = _text(params.get(_NAMED_BY[method][1].encode())) if method in _NAMED_BY else None
+    meta = _object(params.get(b"_meta"), "params._meta", (_VERSION,))
+    _check_headers(headers, method, name, _text(meta.get(_VERSION.encode())))
+    for kind, named in _names(method, params):
+        if not allowed.allows(kind, named):
+            shown, word = named[:LONGEST_NAME_CHARS], kind.removesuffix("s")
             raise McpNotAllowed(
                 f"This key may not use the {word} {shown!r}. Use another key, or add the {word} to access.keys[].mcp.",
                 param=kind,
@@ -218,13 +220,6 @@ def _names(method: str, params: Mapping[bytes, bytes]) -> Iterator[tuple[Kind, s
             )
         for uri in uris:
             yield "resources", _bounded(uri, "params.notifications.resourceSubscriptions")
-
-
-def _stated(method: str, params: Mapping[bytes, bytes]) -> tuple[str | None, str | None]:
-    """Return the name and the version that a request states in its body."""
-    name = _text(params.get(_NAMED_BY[method][1].encode())) if method in _NAMED_BY else None
-    meta = _object(params.get(b"_meta"), "params._meta", (_VERSION,))
-    return name, _text(meta.get(_VERSION.encode()))
 
 
 _VERSION = "io.modelcontextprotocol/protocolVersion"
