@@ -8,7 +8,7 @@ may raise ValueError or IndexError, or return meaningless positions.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import isinf
 from typing import Any
@@ -528,20 +528,6 @@ def place_of(text: bytes, quoted: bytes) -> int:
             if sum(map(brackets.count, _OPEN)) - sum(map(brackets.count, _CLOSE)) == depth:
                 return at
     return at if at >= 0 and at_most_once(text, quoted) else -1
-
-
-def removals(listed: Sequence[Member], removed: Collection[Member]) -> list[Edit]:
-    """Return the edits that remove the members `removed` and their commas from an object with the members `listed`."""
-    edits: list[Edit] = []
-    has_previous = False
-    for index, member in enumerate(listed):
-        if member not in removed:
-            has_previous = True
-        elif has_previous:  # remove the comma before the member, else the comma after it
-            edits.append(Edit(listed[index - 1].end, member.end))
-        else:
-            edits.append(Edit(member.start, listed[index + 1].start if index + 1 < len(listed) else member.end))
-    return edits
 
 
 def edited(text: bytes, edits: Iterable[Edit]) -> bytes:

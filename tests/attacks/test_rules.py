@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gatepass.dialects.ragflow import RagflowBody
 from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import (
@@ -24,6 +23,7 @@ from gatepass.normalize.messages import (
     system_into_user,
 )
 from gatepass.normalize.profiles import keep_plain_tools
+from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.protocols.rerank import ConvertRerank, RerankOptions
 from gatepass.proxy import body_threads

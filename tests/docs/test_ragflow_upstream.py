@@ -15,9 +15,10 @@ import trustme
 from ruamel.yaml import YAML
 
 from gatepass.config.load import LoadedConfig, load
-from gatepass.config.upstream import RagflowConfig
+from gatepass.config.upstream import RagflowConfig, RagflowPaths
 from gatepass.dialects.error_body import RAGFLOW_STATUS, ragflow_status
-from gatepass.dialects.ragflow import LIFTED, Paths, chat_url
+from gatepass.dialects.ragflow import chat_url
+from gatepass.normalize.ragflow_body import LIFTED
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
@@ -141,7 +142,7 @@ async def test_one_gatepass_serves_assistants_to_clients_and_models_to_ragflow(t
 def test_each_path_of_the_table_is_the_one_that_gatepass_uses(page):
     text = (Path(__file__).parents[2] / f"docs/{page}/ragflow_upstream.md").read_text()
     rows = re.findall(r"^\| `(/\S+)`\W+`(/\S+)` \| `(\w+)`.*\|$", text, re.MULTILINE)
-    assert [row[-1] for row in rows] == list(get_args(Paths))
+    assert [row[-1] for row in rows] == list(get_args(RagflowPaths))
     for *shown, paths in rows:
         used = [chat_url("https://h/api/v1", name, paths).partition("/api/v1")[2] for name in ("ID", "agent:ID")]
         assert [path.replace("…", "chat/completions") for path in shown] == used

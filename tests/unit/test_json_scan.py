@@ -25,7 +25,6 @@ from gatepass.json_scan import (
     may_name,
     occurrences,
     place_of,
-    removals,
     top_members,
     value_span,
 )
@@ -53,17 +52,6 @@ def test_elements_are_those_of_the_array_in_order(data):
 
 
 @given(st.data())
-def test_removing_members_is_removing_them_from_the_object(data):
-    value = data.draw(OBJECTS)
-    gone = data.draw(st.sets(st.sampled_from(sorted(value)))) if value else set()
-    text = data.draw(written(value)).encode()
-    listed = list(JsonScanner(text).members())
-    left = edited(text, removals(listed, [member for member in listed if member.name in gone]))
-    assert list(json.loads(left).items()) == [pair for pair in value.items() if pair[0] not in gone]
-    assert left == text or gone
-
-
-@given(st.data())
 def test_the_span_of_a_value_holds_the_value_alone(data):
     value = data.draw(OBJECTS)
     value["model"] = data.draw(VALUES)
@@ -85,26 +73,6 @@ def _names(value):
     if isinstance(value, dict):
         return set(value).union(*map(_names, value.values()))
     return set().union(*map(_names, value)) if isinstance(value, list) else set()
-
-
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        (b'{"x":1}', b"{}"),
-        (b'{ "x" : 1 }', b"{  }"),
-        (b'{"x":1,"a":2}', b'{"a":2}'),
-        (b'{ "x":1, "a":2 }', b'{ "a":2 }'),
-        (b'{"a":2,"x":1}', b'{"a":2}'),
-        (b'{"a":2 , "x":1 , "b":3}', b'{"a":2 , "b":3}'),
-        (b'{"x":1,"x":2,"a":3}', b'{"a":3}'),
-        (b'{"a":3,"x":1,"x":2}', b'{"a":3}'),
-        (b'{"x":[1],"a":3,"x":{}}', b'{"a":3}'),
-        (b'{"x":1,"x":2}', b"{}"),
-    ],
-)
-def test_a_member_is_removed_with_one_comma(text, left):
-    listed = list(JsonScanner(text).members())
-    assert edited(text, removals(listed, [member for member in listed if member.name == "x"])) == left
 
 
 @pytest.mark.parametrize(

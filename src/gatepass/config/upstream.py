@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -143,11 +144,32 @@ class AzureConfig(Block):
         return self.api_version is not None and _DATED.match(self.api_version) is not None
 
 
+RagflowPaths = Literal["current", "old"]
+"""`current`: `/openai/{chat_id}/…` since v0.25. `old`: `/chats_openai/{chat_id}/…` in v0.20 to v0.27."""
+RagflowImages = Literal["refuse", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assistant:
+    """A chat assistant or an agent of RAGFlow, by its id. The model name of a target names it."""
+
+    id: str
+    is_agent: bool
+
+
+def assistant(name: str) -> Assistant:
+    """Parse a model name: `agent:ID` is an agent, `chat:ID` and a bare `ID` a chat assistant."""
+    kind, colon, rest = name.partition(":")
+    if colon and kind in ("chat", "agent"):
+        return Assistant(rest, kind == "agent")
+    return Assistant(name, is_agent=False)
+
+
 class RagflowConfig(Block):
-    paths: Literal["current", "old"] = "current"
+    paths: RagflowPaths = "current"
     """`old` selects the paths of v0.20 to v0.24, `/chats_openai/…` and `/agents_openai/…`. Versions up to v0.27 accept
     them too."""
-    images: Literal["refuse", "drop"] = "refuse"
+    images: RagflowImages = "refuse"
     """RAGFlow ignores images: `refuse` returns a 400. `drop` leaves the images out and names that in
     `x-gatepass-adapted`.
 

@@ -27,13 +27,14 @@ from gatepass.config.model import Config, Limits
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
-from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
+from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S, Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.learning.memory import Memory
 from gatepass.normalize.profiles import ProfileRules, build_profiles
+from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import RefusedRequests
 from gatepass.observability.capture import Capture

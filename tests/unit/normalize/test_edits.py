@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from gatepass.dialects.ragflow import RagflowBody
 from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.images import Images
 from gatepass.normalize.members import Default, Drop, JsonMemberPath, Rename, Set
 from gatepass.normalize.messages import Replayed, join_text_parts, merge_roles, system_into_user
+from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import ADDED, Change, apply_changes, with_model
 from gatepass.types import MOST_EDITS, NO_EDITS, Call, RuleEdit, Target
 from tests.rows import MESSAGES
@@ -151,5 +151,5 @@ def test_the_dialect_of_ragflow():
     assert rows(call.edits.listed) == [
         ("content=text", "messages[0].content", ("[", 29), ('"', 4), ""),
         ("ragflow", "model", ('"', 8), ('"', 7), ""),
-        ("extra_body=reference", "reference", ("t", 4), ("t", 4), "extra_body.reference"),
+        ("extra_body=reference", "reference", ("true", 4), ("true", 4), "extra_body.reference"),
     ]

@@ -4,9 +4,10 @@ from gatepass.config.model import Config
 from gatepass.config.upstream import AzureConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect
 from gatepass.dialects.base import Dialect
-from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
+from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S
 from gatepass.http_client.tls import TLSContexts
+from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.proxy.app_state import (
     MOST_ABSENT,
     UpstreamState,
