@@ -393,10 +393,6 @@ class AccessKey(Block):
         return self.role != "caller"
 
     @property
-    def creates_batches(self) -> bool:
-        return not {"batches", "POST batches"}.isdisjoint(self.operations or ())
-
-    @property
     def uses_any_model(self) -> bool:
         """Whether it may create batches of either API: their requests name models that gatepass does not read."""
         return not OF_ANY_MODEL.isdisjoint(self.operations or ())

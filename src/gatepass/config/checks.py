@@ -320,7 +320,8 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:
             yield f"access.keys[{number}] {NAMED_LIKE_PROFILE.format(profile)}"
-        if key.creates_batches and {"files", "GET files"}.isdisjoint(key.operations or ()):
+        opened = key.operations or ()
+        if not {"batches", "POST batches"}.isdisjoint(opened) and {"files", "GET files"}.isdisjoint(opened):
             yield f"access.keys[{number}].operations {BATCH_WITHOUT_FILE}"
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return

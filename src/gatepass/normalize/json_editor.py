@@ -165,7 +165,6 @@ class JsonObjectEditor:
         return self._has_changed or any(value.is_changed for value in (self._members or {}).values())
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the object as JSON text."""
         sign = b"{"
         for name, value in self._read().items():
             yield sign + quoted(name) + b":"
@@ -300,7 +299,6 @@ class JsonArrayEditor:
         return self._has_changed or any(element.is_changed for element in self._elements)
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the array as JSON text."""
         sign = b"["
         for element in self._elements:
             yield sign
@@ -312,7 +310,6 @@ class JsonArrayEditor:
         return iter(self._elements)
 
     def objects(self) -> list[JsonObjectEditor]:
-        """Return the elements that are objects."""
         return [one for _, one in self.numbered()]
 
     def numbered(self) -> list[tuple[int, JsonObjectEditor]]:

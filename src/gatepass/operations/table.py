@@ -129,7 +129,6 @@ COHERE_V2 = "/v2/rerank"
 
 
 def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
-    """Return the match by path, then by method."""
     found: dict[str, dict[str, Match]] = {}
     for operation in OPERATIONS:
         if "{" not in operation.path:
@@ -229,7 +228,6 @@ def openapi_paths(base_path: str = "") -> dict[str, Any]:
 
 
 def _find(path: str, base_path: str) -> Mapping[str, Match] | None:
-    """Return the matches of `path` by method, or None."""
     if path.startswith(base_path):
         below = path[len(base_path) :]
         if found := _find_exact(below) or _find_exact(below.rstrip("/")):

@@ -12,7 +12,7 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.rules import STRAY_PARAMS, Rule
 from gatepass.protocols.error_objects import error_body, stream_error
 from gatepass.protocols.request import decode
-from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.aggregate import BodyAggregator, StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, json_text
 from gatepass.sse.client_transforms import WithoutComments
 from gatepass.sse.event import EventTransform
@@ -233,6 +233,9 @@ class ClientProtocol:
 
     # --- with `stream` in `members` ---
 
+    aggregate: type[StreamAggregator]
+    """What makes a whole reply of the events of a stream."""
+
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterable[bytes]:
         """Yield the events of a stream with the content of `document`. Raises UpstreamInvalid and ValueError."""
         raise NotImplementedError  # called only with `stream` in `members`
@@ -240,8 +243,9 @@ class ClientProtocol:
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> BodyAggregator:
-        """Return what makes a whole reply of a stream. `event_bytes` limits one event."""
-        raise NotImplementedError  # called only with `stream` in `members`
+        """Return what makes a whole reply of a stream: `aggregate`. `event_bytes` limits one event."""
+        del defaults
+        return BodyAggregator(reply.upstream.name, self.aggregate(source), event_bytes)
 
 
 def comment_keep_alive(events: EventStream | None) -> bytes:

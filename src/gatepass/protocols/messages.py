@@ -30,7 +30,6 @@ from gatepass.protocols.message_events import (
 )
 from gatepass.protocols.raw import Raw
 from gatepass.sse import chunk
-from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event import read_json
 from gatepass.sse.event_stream import EventStream
@@ -123,7 +122,7 @@ class Messages(_OfAnthropic):
     members = frozenset({"stream", BETA_FIELD})
     requires_model = True
     free_members = ("input",)  # of a tool's use
-    progress = MessageProgress
+    progress, aggregate = MessageProgress, MessageAggregator
     end_mark = b'"message_stop"'
     samples = ({"max_tokens": 1, "messages": [{"role": "user", "content": "ping"}]},)
 
@@ -144,7 +143,6 @@ class Messages(_OfAnthropic):
         return "" if any(known in message for known in _KNOWN_AS_TOO_LONG) else TOO_LONG
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        """Return the event `ping`."""
         del call, wall
         return None if profile.keep_alive == "off" else ping
 
@@ -195,12 +193,6 @@ class Messages(_OfAnthropic):
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
         del reply
         return map(event_of, message_events(document, defaults))
-
-    def aggregator(
-        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
-    ) -> BodyAggregator:
-        del defaults
-        return BodyAggregator(reply.upstream.name, MessageAggregator(source), event_bytes)
 
 
 class CountTokens(_OfAnthropic):

@@ -37,12 +37,10 @@ class Models(ClientProtocol):
         return CODEX_MODELS if b"client_version=" in client_request.query else self
 
     def model_list(self, entries: Sequence[Entry], query: bytes) -> bytes:
-        """Return OpenAI's list."""
         del query
         return msgspec.json.encode({"object": "list", "data": entries})
 
     def model(self, entry: Entry) -> bytes:
-        """Return the entry of OpenAI's list."""
         return msgspec.json.encode(entry)
 
 

@@ -329,12 +329,10 @@ class Rerank(ClientProtocol):
         return (ChangeRule("rerank", (ConvertRerank(settings.rerank_shape, model),)),)
 
     def ranking(self, body: bytes) -> Ranking:
-        """Return the conversion of the reply into the client's form. Raises InvalidRequest."""
         options = RerankOptions.of(body)
         return lambda reply, upstream: client_ranking(reply, options, upstream)
 
     def check_size(self, body: bytes, upstream: str) -> None:
-        """Raise UpstreamInvalid for a reply that is too large for `client_ranking`."""
         if len(body) > MOST_BYTES:
             reason = f"it has more than {MOST_BYTES} bytes. Request no documents in it"
             raise UpstreamInvalid(f"The upstream's reply is not a ranking: {reason}.", upstream=upstream)

@@ -30,7 +30,7 @@ from gatepass.protocols.error_objects import json_text as error_text
 from gatepass.protocols.error_objects import retry_after, stream_error
 from gatepass.protocols.raw import Raw
 from gatepass.sse import chunk
-from gatepass.sse.aggregate import BodyAggregator, StreamAggregator
+from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import (
     MAX_ENTRIES,
@@ -484,7 +484,7 @@ class Responses(ClientProtocol):
     requires_model = True
     has_items = True
     free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
-    progress = ResponseProgress
+    progress, aggregate = ResponseProgress, ResponseAggregator
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         return response_error(error, streamed, rewords=rewords)
@@ -498,7 +498,6 @@ class Responses(ClientProtocol):
         return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
 
     def hint(self, message: str, upstream: str, status: int) -> str | None:
-        """Return advice if the upstream has no Responses API."""
         return responses_hint(message, upstream, status)
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
@@ -525,12 +524,6 @@ class Responses(ClientProtocol):
         except Unfinished:
             reason = "The upstream returned a response that is not finished and has no output."
             raise UpstreamInvalid(reason, upstream=reply.upstream.name) from None
-
-    def aggregator(
-        self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
-    ) -> BodyAggregator:
-        del defaults
-        return BodyAggregator(reply.upstream.name, ResponseAggregator(source), event_bytes)
 
 
 class Compact(ClientProtocol):

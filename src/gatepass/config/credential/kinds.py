@@ -237,17 +237,12 @@ AnyCredential = Annotated[
     Field(discriminator="type"),
 ]
 
-KINDS: tuple[str, ...] = tuple(
-    get_args(block.model_fields["type"].annotation)[0] for block in get_args(get_args(AnyCredential)[0])
-)
+_BLOCKS: dict[str, type[Credential]] = {
+    get_args(block.model_fields["type"].annotation)[0]: block for block in get_args(get_args(AnyCredential)[0])
+}
+KINDS: tuple[str, ...] = tuple(_BLOCKS)
 """Every `type` of credential."""
-
-
-LOCAL_KINDS = frozenset(
-    get_args(block.model_fields["type"].annotation)[0]
-    for block in get_args(get_args(AnyCredential)[0])
-    if issubclass(block, LocalCredential)
-)
+LOCAL_KINDS = frozenset(kind for kind, block in _BLOCKS.items() if issubclass(block, LocalCredential))
 """The types for which gatepass opens no connection."""
 
 
