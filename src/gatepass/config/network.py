@@ -202,15 +202,15 @@ class DefaultNetwork(Network):
     def avoids_proxy(self, host: str) -> bool:
         """Whether `host`, without a port, uses no proxy by default."""
         host = host.strip("[]").rstrip(".").lower()
-        return is_loopback(host) or any(_includes(entry, host) for entry in self.no_proxy)
-
-
-def _includes(entry: str, host: str) -> bool:
-    try:
-        return ip_address(host) in ip_network(entry)
-    except ValueError:
-        name = entry.removeprefix("*").removeprefix(".")
-        return not name or host == name or host.endswith(f".{name}")
+        for entry in self.no_proxy:
+            try:
+                is_included = ip_address(host) in ip_network(entry)
+            except ValueError:
+                name = entry.removeprefix("*").removeprefix(".")
+                is_included = not name or host == name or host.endswith(f".{name}")
+            if is_included:
+                return True
+        return is_loopback(host)
 
 
 class TimeoutSettings(Block):

@@ -146,15 +146,11 @@ def _read_members(found: Any, members: Iterable[str]) -> dict[str, Any]:
             placeholders: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
             held[name] = placeholders.get(bytes(raw[:1]), "…")
         elif raw.nbytes:
-            held[name] = _small_value(bytes(raw))
+            try:
+                held[name] = json_value(bytes(raw))
+            except ValueError as strict:
+                held[name] = _parse_leniently(bytes(raw), str(strict))
     return held
-
-
-def _small_value(raw: bytes) -> Any:
-    try:
-        return json_value(raw)
-    except ValueError as strict:
-        return _parse_leniently(raw, str(strict))
 
 
 def _parse_leniently(body: bytes, reason: str) -> Any:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -100,7 +101,9 @@ def read_message(body: bytes) -> McpMessage:
     """Return the message in `body`. Of members with the same name the last one counts."""
     try:
         found = _ENVELOPE.decode(body)
-        identity = _short_id(found.id)
+        text = memoryview(found.id)
+        # a string or a number
+        identity = bytes(text) if 0 < text.nbytes <= LONGEST_ID_BYTES and text[0] in _IDS else None
         if not _size(found.method):
             is_reply = identity is not None and (_size(found.result) or _size(found.error))
             return McpMessage("response", id=identity or b"null") if is_reply else UNREADABLE
@@ -112,7 +115,11 @@ def read_message(body: bytes) -> McpMessage:
         return UNREADABLE
     if _size(found.id) > LONGEST_ID_BYTES:  # no error could answer it
         return McpMessage("unreadable", method[:LONGEST_NAME_CHARS])
-    name = _name_in(found.params, _NAMED_BY[method][1]) if method in _NAMED_BY else ""
+    name = ""
+    if method in _NAMED_BY:
+        with suppress(*_UNREADABLE_ERRORS):  # absent, or not a text
+            named = _NAMED.decode(found.params)
+            name = _TEXT.decode(named.name if _NAMED_BY[method][1] == "name" else named.uri)
     kind: Literal["request", "notification"] = "request" if _size(found.id) else "notification"
     return McpMessage(kind, method[:LONGEST_NAME_CHARS], name[:LONGEST_NAME_CHARS], identity or b"null")
 
@@ -305,22 +312,8 @@ def _text(value: bytes | None) -> str | None:
         return None
 
 
-def _name_in(params: msgspec.Raw, member: str) -> str:
-    try:
-        named = _NAMED.decode(params)
-        return _TEXT.decode(named.name if member == "name" else named.uri)
-    except _UNREADABLE_ERRORS:  # absent, or not a text
-        return ""
-
-
 def _size(raw: msgspec.Raw) -> int:
     return memoryview(raw).nbytes
 
 
 _IDS = frozenset(b'"-0123456789')
-
-
-def _short_id(raw: msgspec.Raw) -> bytes | None:
-    """Return the text of an id that is a string or a number, None for any other and for a long one."""
-    text = memoryview(raw)
-    return bytes(text) if 0 < text.nbytes <= LONGEST_ID_BYTES and text[0] in _IDS else None

@@ -15,7 +15,7 @@ import msgspec
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
-from gatepass.types import Call, Headers, RuleEdit
+from gatepass.types import Call, RuleEdit
 
 _EMPTY = re.compile(rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?')
 
@@ -378,8 +378,13 @@ class JsonEditor:
         """Add what changed since the last call to `edits`, as changes of `rule`. Call it after each change."""
         noted = self.edits.with_more(self.top.take_edits(rule))
         if self.headers is not self._noted_headers:
-            noted = noted.with_more(_header_edits(rule, self._noted_headers, self.headers))
-            self._noted_headers = self.headers
+            before, after = self._noted_headers, self.headers
+            for name in dict.fromkeys(name for name, _ in (*before, *after)):
+                old, new = (b"".join(value for key, value in fields if key == name) for fields in (before, after))
+                if old != new:  # with the size of all values of the field
+                    kinds = ('"' if old else "", len(old), '"' if new else "", len(new))
+                    noted = noted.with_more((RuleEdit(rule, name.decode("latin-1"), *kinds),))
+            self._noted_headers = after
         self.edits = noted
 
     def written(self) -> bytes:
@@ -398,12 +403,3 @@ class FixedChange:
 def fixed_change(entry: str) -> Callable[[Callable[[JsonEditor], bool]], FixedChange]:
     """Make a Change of the decorated function, which edits the body and returns whether it changed."""
     return lambda apply_to: FixedChange(entry, apply_to)
-
-
-def _header_edits(rule: str, before: Headers, after: Headers) -> Iterator[RuleEdit]:
-    """Yield the fields that differ, each with the size of all its values."""
-    for name in dict.fromkeys(name for name, _ in (*before, *after)):
-        old, new = (b"".join(value for key, value in fields if key == name) for fields in (before, after))
-        if old != new:
-            kinds = ('"' if old else "", len(old), '"' if new else "", len(new))
-            yield RuleEdit(rule, name.decode("latin-1"), *kinds)

@@ -247,13 +247,8 @@ def _find_exact(path: str) -> Mapping[str, Match] | None:
     for stem, operation in _BY_STEM:  # a model's id may contain slashes, such as `org/model`
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
             return {operation.method: Match(operation, model)}
-    return _with_id(path)
-
-
-def _with_id(path: str) -> Mapping[str, Match] | None:
-    """Return the operations of one file, batch or response. The id has no characters that change the path."""
-    parts = _SEGMENTS.match(path)
-    if parts is None:
+    # one file, batch or response: its id has no characters that change the path
+    if (parts := _SEGMENTS.match(path)) is None:
         return None
     shape = f"/{parts['name']}/{_ID}{parts['rest'] or ''}"
     own = f"/{parts['name']}/{parts['id']}{parts['rest'] or ''}"
