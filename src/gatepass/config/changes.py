@@ -141,8 +141,11 @@ _LATER = "A later minor version rejects the former name."
 
 def gone_setting(path: SettingPath, changes: Sequence[SettingChange] = CHANGES) -> str | None:
     """Return what became of the setting at `path`, if a version removed or renamed it."""
-    found = (change for change in changes if change.is_gone and _is_at(change.setting, path))
-    return next((gone(change, dotted(change.target(path))) for change in found), None)
+    for change in changes:
+        is_meant = change.is_gone and len(change.setting) == len(path)
+        if is_meant and all(given in ("*", str(part)) for given, part in zip(change.setting, path, strict=True)):
+            return gone(change, dotted(change.target(path)))
+    return None
 
 
 def accept_former_names(
@@ -205,9 +208,3 @@ def since(
         else:
             blocks = matches(tree, tuple(block))
             yield from (((*path, name), change) for path, found in blocks if name not in dict(children(found)))
-
-
-def _is_at(pattern: SettingPattern, path: SettingPath) -> bool:
-    return len(pattern) == len(path) and all(
-        given in ("*", str(part)) for given, part in zip(pattern, path, strict=True)
-    )

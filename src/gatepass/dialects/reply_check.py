@@ -310,9 +310,11 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
     if wait_s is None and should_retry(headers) is False:
         return None  # the upstream forbids a retry, so its text does not matter
     # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
-    if wait_s is None and (status in (408, 409, 425, 429) or status >= 500):
-        found = _IN_TEXT.search(text)
-        wait_s = _sum_s(found[1]) if found else None
+    if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := _IN_TEXT.search(text)):
+        wait_s = 0.0
+        for amount, unit in _EACH.findall(found[1].lower()):
+            is_milli = unit == "ms" or unit.startswith("milli")
+            wait_s += float(amount) * (0.001 if is_milli else _UNIT_S[unit[0]])
     return wait_s
 
 
@@ -329,11 +331,3 @@ def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:
 def _number(value: bytes | None) -> float | None:
     text = (value or b"").decode("latin-1").strip()
     return float(text) if text.isascii() and _NUMBER.match(text) else None
-
-
-def _sum_s(duration: str) -> float:
-    total_s = 0.0
-    for number, unit in _EACH.findall(duration.lower()):
-        is_milli = unit == "ms" or unit.startswith("milli")
-        total_s += float(number) * (0.001 if is_milli else _UNIT_S[unit[0]])
-    return total_s
