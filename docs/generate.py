@@ -61,7 +61,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
+from gatepass.observability.metrics import Labels, Metrics, Sample
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord, RuleChange
 from gatepass.protocols.error_objects import error_object
 from gatepass.sse.usage import Usage
@@ -265,14 +265,26 @@ UNITS: Mapping[str, str] = {
 
 def one_of_each() -> Metrics:
     """Return metrics with a value in each family."""
-    store = StoreSample(is_up=True, emptied=0, operations={("get", "ok"): 1})
-    credential = CredentialSample("corp", usable=True, age_s=60, life_left_s=240, fetches=2, failures=1)
-    pool = PoolSample("chat", busy=1, idle=1, waiting=0, limit=100)
     metrics = Metrics()
-    metrics.attach(
-        lambda: Sample([credential], [pool], (), 4000, {"chat": 1}, store, {"chat": False}, (3, 1000)),
-        lambda model: model,
-    )
+    values: dict[str, dict[Labels, float]] = {
+        "gatepass_token_expires_in_seconds": {("corp",): 240},
+        "gatepass_token_age_seconds": {("corp",): 60},
+        "gatepass_token_usable": {("corp",): 1},
+        "gatepass_token_fetches_total": {("corp",): 2},
+        "gatepass_token_fetch_failures_total": {("corp",): 1},
+        "gatepass_upstream_connections": {("chat", "busy"): 1, ("chat", "idle"): 1},
+        "gatepass_upstream_connections_limit": {("chat",): 100},
+        "gatepass_pool_waiting_requests": {("chat",): 0},
+        "gatepass_requests_in_flight_limit": {(): 4000},
+        "gatepass_learned_rules": {("chat",): 1},
+        "gatepass_upstream_rejects_token": {("chat",): 0},
+        "gatepass_store_up": {(): 1},
+        "gatepass_store_emptied_total": {(): 0},
+        "gatepass_store_operations_total": {("get", "ok"): 1},
+        "gatepass_mcp_streams": {(): 3},
+        "gatepass_mcp_streams_limit": {(): 1000},
+    }
+    metrics.attach(lambda: Sample(values), lambda model: model)
     attempt = AttemptRecord("id", "chat", "gpt-4o", "chat", requests=1, outcome="token_rejected", code="upstream_auth")
     for cause in ("new_token", "new_connection", "next_target"):
         metrics.attempt_repeats(AttemptRecord("id", "chat", "gpt-4o", "chat", cause=cause, after=attempt))
@@ -286,7 +298,7 @@ def one_of_each() -> Metrics:
     metrics.waited_for_connection("chat", 0.1)
     message = AccessRecord("id", "POST", "/mcp/search", "mcp", "ragflow", outcome="ok")
     message.mcp_method, message.mcp_tool = "tools/call", "find"
-    metrics.of_mcp().count(message, "mcp/search", exists=True)
+    metrics.count_mcp(message, "mcp/search", exists=True)
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)
     return metrics

@@ -366,7 +366,7 @@ def test_the_states_of_the_store_are_those_of_the_code() -> None:
 
 def test_reference_has_exactly_the_metrics_of_the_code() -> None:
     code = (SOURCES / "observability/metrics.py").read_text()
-    families = {name.removesuffix("_total") for name in re.findall(r'"(gatepass_\w+)"', code)}
+    families = {name.removesuffix("_total") for name in re.findall(r'"(gatepass_\w+)["{]', code)}
     page = METRICS_PAGE.read_text()
     assert {
         name.removesuffix("_total") for name in re.findall(r"^## `(gatepass_\w+)`$", page, re.MULTILINE)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
@@ -53,249 +56,236 @@ INLINE_SERIES = 50
 """Up to this many series are formatted on the event loop. That takes 10 ms."""
 MAX_KEY_CHARS = 200
 """A request whose caller and model are longer than this is not cached in `Metrics.series`. It costs 1 µs more."""
+MOST_MCP_NAMES = 200
+"""The methods and tools of one MCP server that have a label of their own."""
 LAG_EVERY_S = 0.5
 MAX_TOKENS = 10**9
 """A larger token count of one reply is a fault of the upstream, and would make the sum useless."""
 NONE, OTHER = "none", "other"
 """Label values. NONE: the request has no caller, model, upstream or operation. OTHER: the name is not configured."""
 OUTCOMES = ("ok", "error", "client_gone")
-
-METRICS: Mapping[str, str] = MappingProxyType(
+COUNTED: Mapping[str, str] = MappingProxyType(
     {
-        "gatepass_token_retries_total": (
+        "gatepass_requests_total{caller,model,upstream,operation,outcome}": (
+            "Finished requests, by outcome: ok, error, client_gone"
+        ),
+        "gatepass_attempts_total{caller,model,upstream,operation}": (
+            "Requests that finished requests sent to an upstream, with retries and failed connections"
+        ),
+        "gatepass_input_tokens_total{caller,model,upstream,operation}": (
+            "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them"
+        ),
+        "gatepass_output_tokens_total{caller,model,upstream,operation}": "Output tokens that upstreams reported",
+        "gatepass_cached_input_tokens_total{caller,model,upstream,operation}": (
+            "The part of the input tokens that the upstream read from its cache"
+        ),
+        "gatepass_reasoning_tokens_total{caller,model,upstream,operation}": (
+            "The part of the output tokens that the model used for reasoning"
+        ),
+        "gatepass_token_retries_total{upstream}": (
             "Requests sent again with a new token, after a 401 or another rejection of the token"
         ),
-        "gatepass_stale_connection_retries_total": (
+        "gatepass_stale_connection_retries_total{upstream}": (
             "Requests sent again because a reused connection closed without an answer"
         ),
-        "gatepass_empty_answers_total": "Chats that ended with finish reason stop and without content or a call",
-        "gatepass_failovers_total": (
+        "gatepass_empty_answers_total{upstream}": (
+            "Chats that ended with finish reason stop and without content or a call"
+        ),
+        "gatepass_failovers_total{upstream,code}": (
             "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
             " down, full, or without a token"
         ),
-        "gatepass_learned_rule_events_total": (
+        "gatepass_learned_rule_events_total{upstream,event}": (
             "Events of learned rules: learned, revoked (the changed request failed too), failed"
         ),
-        "gatepass_observer_failures_total": (
+        "gatepass_observer_failures_total{observer}": (
             "Events that an observer of requests, such as the access log, failed to handle"
         ),
-        "gatepass_reloads_total": "Reloads of the configuration: reloaded, unchanged, refused",
-        "gatepass_request_duration_seconds": "From the arrival of a request that succeeds to the response's end",
-        "gatepass_time_to_first_token_seconds": "From the request's arrival to the first event of a stream",
-        "gatepass_time_per_output_token_seconds": (
+        "gatepass_reloads_total{outcome}": "Reloads of the configuration: reloaded, unchanged, refused",
+        "gatepass_request_duration_seconds{model,upstream,operation}": (
+            "From the arrival of a request that succeeds to the response's end"
+        ),
+        "gatepass_time_to_first_token_seconds{model,upstream,operation}": (
+            "From the request's arrival to the first event of a stream"
+        ),
+        "gatepass_time_per_output_token_seconds{model,upstream,operation}": (
             "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
             " streams with reported tokens"
         ),
-        "gatepass_added_latency_seconds": (
+        "gatepass_added_latency_seconds{upstream,operation}": (
             "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
             " client's body and for the upstream. A wait for a token is included"
         ),
-        "gatepass_pool_wait_seconds": (
+        "gatepass_pool_wait_seconds{upstream}": (
             "Waits for a free connection (max_connections). A request that did not wait is not counted"
         ),
         "gatepass_event_loop_lag_seconds": (
             "Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine"
             " is overloaded"
         ),
-        "gatepass_errors_total": (
+        "gatepass_errors_total{caller,model,upstream,operation,code,hop}": (
             "Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them."
             " An upstream's own codes count as upstream_error"
         ),
-        "gatepass_client_bytes_total": "Body bytes received from clients (in) and sent to clients (out)",
+        "gatepass_client_bytes_total{direction}": "Body bytes received from clients (in) and sent to clients (out)",
+        "gatepass_mcp_messages_total{upstream,method,tool,outcome}": (
+            "Messages that were sent to MCP servers, by outcome. The method and the tool are `other` beyond the first"
+            " 200 names. An error inside a reply with status 200 counts as ok"
+        ),
+    }
+)
+"""The text of each metric that is counted when something happens, by its name with its labels."""
+SAMPLED: Mapping[str, str] = MappingProxyType(
+    {
         "gatepass_log_lines_dropped_total": (
             "Log lines that were dropped, because no process read the log or it could not be written"
         ),
         "gatepass_requests_in_flight_limit": "The value of limits.connections, for one process",
-        "gatepass_learned_rules": "Learned rules that gatepass applies now",
-        "gatepass_upstream_rejects_token": "1 after the upstream rejected its token, until it accepts one",
-        "gatepass_requests_total": "Finished requests, by outcome: ok, error, client_gone",
-        "gatepass_requests_in_flight": "Requests in progress",
-        "gatepass_attempts_total": (
-            "Requests that finished requests sent to an upstream, with retries and failed connections"
+        "gatepass_learned_rules{upstream}": "Learned rules that gatepass applies now",
+        "gatepass_upstream_rejects_token{upstream}": "1 after the upstream rejected its token, until it accepts one",
+        "gatepass_requests_in_flight{caller,model,upstream,operation}": "Requests in progress",
+        "gatepass_token_expires_in_seconds{credential}": (
+            "Time until the token expires; +Inf for a key that does not expire"
         ),
-        "gatepass_input_tokens_total": (
-            "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them"
-        ),
-        "gatepass_output_tokens_total": "Output tokens that upstreams reported",
-        "gatepass_cached_input_tokens_total": "The part of the input tokens that the upstream read from its cache",
-        "gatepass_reasoning_tokens_total": "The part of the output tokens that the model used for reasoning",
-        "gatepass_token_expires_in_seconds": "Time until the token expires; +Inf for a key that does not expire",
-        "gatepass_token_age_seconds": "Time since the token was requested",
-        "gatepass_token_usable": "1 while a valid token is held",
-        "gatepass_token_fetches": (
+        "gatepass_token_age_seconds{credential}": "Time since the token was requested",
+        "gatepass_token_usable{credential}": "1 while a valid token is held",
+        "gatepass_token_fetches_total{credential}": (
             "Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint"
         ),
-        "gatepass_token_fetch_failures": "Failed token fetches",
-        "gatepass_upstream_connections": "Connections to the upstream, by state: busy, idle",
-        "gatepass_upstream_connections_limit": "The value of max_connections of the upstream",
-        "gatepass_pool_waiting_requests": "Requests that wait for a free connection",
-        "gatepass_mcp_messages_total": (
-            "Messages that were sent to MCP servers, by outcome. The method and the tool are `other` beyond the first"
-            " 200 names. An error inside a reply with status 200 counts as ok"
-        ),
+        "gatepass_token_fetch_failures_total{credential}": "Failed token fetches",
+        "gatepass_upstream_connections{upstream,state}": "Connections to the upstream, by state: busy, idle",
+        "gatepass_upstream_connections_limit{upstream}": "The value of max_connections of the upstream",
+        "gatepass_pool_waiting_requests{upstream}": "Requests that wait for a free connection",
         "gatepass_mcp_streams": "Streams of MCP clients that wait for events",
         "gatepass_mcp_streams_limit": "The value of limits.mcp_streams, for one process",
         "gatepass_store_up": (
             "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
             " without a store"
         ),
-        "gatepass_store_emptied": "How often the shared store lost its data",
-        "gatepass_store_operations": (
+        "gatepass_store_emptied_total": "How often the shared store lost its data",
+        "gatepass_store_operations_total{operation,outcome}": (
             "Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure,"
             " or because the encryption key differs)"
         ),
     }
 )
-"""The documentation of each metric, by its name."""
+"""The text of each metric that is read at a scrape."""
+BOUNDS_S: Mapping[str, Sequence[float]] = MappingProxyType(
+    {
+        "gatepass_request_duration_seconds": DURATION_S,
+        "gatepass_time_to_first_token_seconds": FIRST_TOKEN_S,
+        "gatepass_time_per_output_token_seconds": PER_TOKEN_S,
+        "gatepass_added_latency_seconds": DELAY_S,
+        "gatepass_pool_wait_seconds": DELAY_S,
+        "gatepass_event_loop_lag_seconds": DELAY_S,
+    }
+)
+"""The bounds of each histogram."""
 
 REQUEST_LABELS = ("caller", "model", "upstream", "operation")
 Labels = tuple[str, ...]
 
 
-class Counter:
-    __slots__ = ("value",)
+class Cell:
+    """The value of one metric for one combination of labels. Of a histogram it is the sum of the durations.
 
-    def __init__(self) -> None:
-        self.value: float = 0
+    `counts[i]` is for durations up to `bounds_s[i]`, the last one for the longer.
+    """
 
+    __slots__ = ("_bounds_s", "counts", "value")
 
-class Counts:
-    """A family of counters, one for each combination of label values that was used."""
-
-    def __init__(self, registry: CollectorRegistry, name: str, labels: Labels) -> None:
-        self._name, self._labels = name, labels
-        self.by_labels: dict[Labels, Counter] = {}
-        registry.register(self)
-
-    def of(self, labels: Labels) -> Counter:
-        """Return the counter of these labels. It is exposed from now on. A caller that adds often keeps it."""
-        if (count := self.by_labels.get(labels)) is None:
-            count = self.by_labels[labels] = Counter()
-        return count
-
-    def add(self, labels: Labels) -> None:
-        (self.by_labels.get(labels) or self.of(labels)).value += 1
-
-    def collect(self) -> Iterator[Metric]:
-        counts = list(self.by_labels.items())  # a copy, as in `Metrics.scrape`
-        yield _counter(self._name, self._labels, ((labels, count.value) for labels, count in counts))
-
-
-class Histogram:
-    """Durations, counted by upper bound. `counts[i]` is for those up to `bounds_s[i]`, the last one for the longer."""
-
-    __slots__ = ("_bounds_s", "counts", "sum_s")
-
-    def __init__(self, bounds_s: Sequence[float]) -> None:
+    def __init__(self, bounds_s: Sequence[float] = (), value: float = 0) -> None:
+        """`bounds_s` are in ascending order."""
         self._bounds_s = bounds_s
         self.counts = [0] * (len(bounds_s) + 1)
-        self.sum_s = 0.0
+        self.value = value
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self._bounds_s, seconds)] += 1  # `le` includes its bound
-        self.sum_s += seconds
+        self.value += seconds
 
 
-class Times:
-    """A family of histograms. `bounds_s` are in ascending order."""
+class Family:
+    """One metric: its cells by their label values.
 
-    def __init__(self, registry: CollectorRegistry, name: str, labels: Labels, bounds_s: Sequence[float]) -> None:
-        self._name, self._labels = name, labels
-        self._bounds_s = bounds_s
-        self.by_labels: dict[Labels, Histogram] = {}
-        registry.register(self)
+    It is a histogram if it has bounds, a counter if its name ends with `_total`, else a gauge.
+    """
 
-    def of(self, labels: Labels) -> Histogram:
-        if (histogram := self.by_labels.get(labels)) is None:
-            histogram = self.by_labels[labels] = Histogram(self._bounds_s)
-        return histogram
+    def __init__(self, declared: str, text: str) -> None:
+        """`declared` is the name with the names of the labels: `name{label,label}`."""
+        self.name, _, labels = declared.rstrip("}").partition("{")
+        self.labels = tuple(labels.split(",")) if labels else ()
+        self.text = text
+        self.bounds_s = BOUNDS_S.get(self.name, ())
+        self.cells: dict[Labels, Cell] = {}
+
+    def of(self, labels: Labels) -> Cell:
+        """Return the cell of these labels. It is exposed from now on. A caller that adds often keeps it."""
+        if (cell := self.cells.get(labels)) is None:
+            cell = self.cells[labels] = Cell(self.bounds_s)
+        return cell
 
     def counts(self) -> tuple[int, ...]:
-        """Return the sum over all histograms of the family, as `Histogram.counts`."""
-        return tuple(map(sum, zip(*(one.counts for one in self.by_labels.values()), strict=True)))
+        """Return the sum over all cells of a histogram, as `Cell.counts`."""
+        return tuple(map(sum, zip(*(cell.counts for cell in self.cells.values()), strict=True)))
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the family. A histogram without a value has no lines, because it would have twenty."""
-        family = HistogramMetricFamily(self._name, METRICS[self._name], labels=self._labels)
-        bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
-        for labels, histogram in list(self.by_labels.items()):  # a copy, as in `Metrics.scrape`
-            if any(histogram.counts):
-                # Prometheus adds the counts of all smaller buckets to each bucket
-                buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
-                family.add_metric(labels, buckets, histogram.sum_s)
-        yield family
+    def collected(self) -> Metric:
+        """Return the family in the form of prometheus_client. A histogram without a value would have twenty lines."""
+        cells = list(self.cells.items())  # a copy: the event loop adds cells while a thread formats them
+        if self.bounds_s:
+            histogram = HistogramMetricFamily(self.name, self.text, labels=self.labels)
+            bounds = [*map(floatToGoString, self.bounds_s), "+Inf"]
+            for labels, cell in cells:
+                if any(cell.counts):
+                    # Prometheus adds the counts of all smaller buckets to each bucket
+                    buckets = list(zip(bounds, accumulate(cell.counts), strict=True))
+                    histogram.add_metric(labels, buckets, cell.value)
+            return histogram
+        is_counter = self.name.endswith("_total")
+        family = (CounterMetricFamily if is_counter else GaugeMetricFamily)(self.name, self.text, labels=self.labels)
+        hides_zeros = is_counter and self.labels == REQUEST_LABELS  # `Series` makes all of them, and most use few
+        for labels, cell in cells:
+            if cell.value or not hides_zeros:
+                family.add_metric(labels, cell.value)
+        return family
 
 
+@dataclass(slots=True)
 class Series:
-    """The metrics of one combination of caller, model, upstream and operation. All callers share its histograms."""
+    """The cells of one combination of caller, model, upstream and operation. All callers share its histograms."""
 
-    __slots__ = (
-        *("labels", "requests", "attempts", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
-        *("duration", "first_token", "per_token", "added", "ended_s"),
-    )
-
-    def __init__(self, labels: Labels, times: Sequence[Histogram]) -> None:
-        """`times` are the histograms `duration`, `first_token`, `per_token` and `added`."""
-        self.labels = labels
-        self.duration, self.first_token, self.per_token, self.added = times
-        self.requests = dict.fromkeys(OUTCOMES, 0)
-        self.attempts = self.input_tokens = self.output_tokens = self.cached_tokens = self.reasoning_tokens = 0
-        self.ended_s = 0.0
-        """When its last request ended."""
+    labels: Labels
+    requests: Mapping[str, Cell]
+    """By outcome."""
+    attempts: Cell
+    input_tokens: Cell
+    output_tokens: Cell
+    cached_tokens: Cell
+    reasoning_tokens: Cell
+    duration: Cell
+    first_token: Cell
+    per_token: Cell
+    added: Cell
 
     def add_tokens(self, prompt: int | None, completion: int | None, cached: int | None, reasoning: int | None) -> None:
         """Add the tokens that one reply reports. None: the upstream did not report this number."""
         if prompt and prompt <= MAX_TOKENS:
-            self.input_tokens += prompt
+            self.input_tokens.value += prompt
         if completion and completion <= MAX_TOKENS:
-            self.output_tokens += completion
+            self.output_tokens.value += completion
         if cached and cached <= MAX_TOKENS:
-            self.cached_tokens += cached
+            self.cached_tokens.value += cached
         if reasoning and reasoning <= MAX_TOKENS:
-            self.reasoning_tokens += reasoning
-
-
-class CredentialSample(NamedTuple):
-    """The state of one credential. `age_s` is None without a token."""
-
-    name: str
-    usable: bool
-    age_s: float | None
-    life_left_s: float
-    fetches: int
-    failures: int
-
-
-class PoolSample(NamedTuple):
-    upstream: str
-    busy: int
-    idle: int
-    waiting: int
-    limit: int
-
-
-class StoreSample(NamedTuple):
-    """The state of the shared store. `operations` has a count for each kind and outcome."""
-
-    is_up: bool
-    emptied: int
-    operations: Mapping[tuple[str, str], int]
+            self.reasoning_tokens.value += reasoning
 
 
 class Sample(NamedTuple):
-    """Values that a scrape reads from the objects of AppState. `store` is None if the process shares nothing."""
+    """What a scrape reads from the objects of AppState."""
 
-    credentials: Sequence[CredentialSample] = ()
-    pools: Sequence[PoolSample] = ()
+    values: Mapping[str, Mapping[Labels, float]] = MappingProxyType({})
+    """By metric. One that is missing is not exposed."""
     in_flight: Sequence[Labels] = ()
     """The key of each request in flight, as in `Metrics.series`."""
-    in_flight_limit: int = 0
-    learned_rules: Mapping[str, int] = MappingProxyType({})
-    store: StoreSample | None = None
-    rejects_token: Mapping[str, bool] = MappingProxyType({})
-    """For each upstream with a credential."""
-    mcp_streams: tuple[int, int] | None = None
-    """The idle streams of MCP clients, and their limit. None without MCP servers."""
 
 
 class Failures(NamedTuple):
@@ -311,7 +301,7 @@ class Failures(NamedTuple):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Sums since the start of a process, or in a time: of requests, and of all times of `Histogram.counts`.
+    """Sums since the start of a process, or in a time: of requests, and of all times of `Cell.counts`.
 
     `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
     followed. A replay of an operator counts at none. `by_caller` has the requests, errors and tokens of each caller.
@@ -328,31 +318,19 @@ class Totals(msgspec.Struct, frozen=True):
     by_caller: Mapping[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)
     by_code: Mapping[str, tuple[int]] = msgspec.field(default_factory=dict)
 
-    def plus(self, other: Totals) -> Totals:
-        return self._with(other, 1)
-
     def since(self, before: Totals) -> Totals:
         """Return what was added after `before`."""
-        return self._with(before, -1)
+        return self.plus(before, -1)
 
-    def _with(self, other: Totals, sign: int) -> Totals:
-        def combined(one: Sequence[int], two: Sequence[int]) -> tuple[int, ...]:
+    def plus(self, other: Totals, sign: int = 1) -> Totals:
+        def combined(one: Any, two: Any) -> Any:
+            if isinstance(one, int):
+                return one + sign * two
+            if isinstance(one, Mapping):
+                return {name: combined(one.get(name, ()), two.get(name, ())) for name in {**one, **two}}
             return tuple(a + sign * b for a, b in zip_longest(one, two, fillvalue=0))
 
-        def of_names(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: combined(one.get(name, ()), two.get(name, ())) for name in {**one, **two}}
-
-        return Totals(
-            self.requests + sign * other.requests,
-            self.errors + sign * other.errors,
-            self.tokens_in + sign * other.tokens_in,
-            self.tokens_out + sign * other.tokens_out,
-            combined(self.first_token_counts, other.first_token_counts),
-            combined(self.duration_counts, other.duration_counts),
-            of_names(self.by_upstream, other.by_upstream),
-            of_names(self.by_caller, other.by_caller),
-            of_names(self.by_code, other.by_code),
-        )
+        return Totals(*map(combined, astuple(self), astuple(other)))
 
 
 class Metrics(Observer):
@@ -364,40 +342,33 @@ class Metrics(Observer):
     def __init__(self, mask: Callable[[str], str] = str) -> None:
         self.series: dict[Labels, Series] = {}
         """By the caller, model, upstream and operation as a request has them. `of` finds those that are not here."""
+        self.last_used_s: dict[str, float] = {}
+        """When the last request of each caller ended, by `Clock.now`."""
         self._by_labels: dict[Labels, Series] = {}
         self._sample: Callable[[], Sample] = Sample
-        self._sampled = Sample()
+        self._taken = Sample()
         self._scraping = asyncio.Lock()
         self._configured_name: Callable[[str], str | None] = lambda _: None
-        registry = self._registry = CollectorRegistry()
-        self._renewals = Counts(registry, "gatepass_token_retries_total", ("upstream",))
-        self._stale = Counts(registry, "gatepass_stale_connection_retries_total", ("upstream",))
-        self._empty_answers = Counts(registry, "gatepass_empty_answers_total", ("upstream",))
-        self._failovers = Counts(registry, "gatepass_failovers_total", ("upstream", "code"))
-        self._learning = Counts(registry, "gatepass_learned_rule_events_total", ("upstream", "event"))
-        self._observer_failures = Counts(registry, "gatepass_observer_failures_total", ("observer",))
-        self._reloads = Counts(registry, "gatepass_reloads_total", ("outcome",))
-        for outcome in ("reloaded", "unchanged", "refused"):
-            self._reloads.of((outcome,))  # Prometheus sees an increase only of a series that it has seen before
-        shared = REQUEST_LABELS[1:]
-        self._duration = Times(registry, "gatepass_request_duration_seconds", shared, DURATION_S)
-        self._first_token = Times(registry, "gatepass_time_to_first_token_seconds", shared, FIRST_TOKEN_S)
-        self._per_token = Times(registry, "gatepass_time_per_output_token_seconds", shared, PER_TOKEN_S)
-        self._added = Times(registry, "gatepass_added_latency_seconds", REQUEST_LABELS[2:], DELAY_S)
-        self._pool_waits = Times(registry, "gatepass_pool_wait_seconds", ("upstream",), DELAY_S)
-        self._loop_lag = Times(registry, "gatepass_event_loop_lag_seconds", (), DELAY_S)
-        self._errors = Counts(registry, "gatepass_errors_total", (*REQUEST_LABELS, "code", "hop"))
-        client_bytes = Counts(registry, "gatepass_client_bytes_total", ("direction",))
-        self.bytes_in, self.bytes_out = client_bytes.of(("in",)), client_bytes.of(("out",))
-        registry.register(self)
-        ProcessCollector(registry=registry)
         self._mask = mask
-        self._by_upstream: dict[str, tuple[int, int]] = {}
+        self._mcp_names: dict[str, dict[str, str]] = {}
+        self._by_upstream: dict[str, list[int]] = {}
         self.failures: dict[str, Failures] = {}
         """By upstream. One whose last request succeeded has none."""
-        self._at_page: dict[str, int] = {}
+        self._at_page: Counter[str] = Counter()
         """The errors of the page by code, which are in `_errors` too."""
-        self._of_mcp: McpMetrics | None = None
+        families = self._families = {one.name: one for one in map(Family, COUNTED, COUNTED.values())}
+        self._sampled = {one.name: one for one in map(Family, SAMPLED, SAMPLED.values())}
+        self._errors = families["gatepass_errors_total"]
+        self._duration = families["gatepass_request_duration_seconds"]
+        self._first_token = families["gatepass_time_to_first_token_seconds"]
+        self._loop_lag = families["gatepass_event_loop_lag_seconds"]
+        for outcome in ("reloaded", "unchanged", "refused"):
+            # Prometheus sees an increase only of a series that it has seen before
+            families["gatepass_reloads_total"].of((outcome,))
+        self._bytes_in, self._bytes_out = map(families["gatepass_client_bytes_total"].of, (("in",), ("out",)))
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
         """Set the functions that depend on the configuration. A reload sets them again; all metrics keep their values.
@@ -407,12 +378,6 @@ class Metrics(Observer):
         """
         self._sample, self._configured_name = sample, configured_name
         self.series.clear()  # its labels come from the names of the old configuration
-
-    def of_mcp(self) -> McpMetrics:
-        """Return what counts the messages to MCP servers, the same one at each call."""
-        if self._of_mcp is None:
-            self._of_mcp = McpMetrics(self._registry, self._mask)
-        return self._of_mcp
 
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
@@ -425,78 +390,82 @@ class Metrics(Observer):
             series = self._by_labels.get(labels)
         if series is None:
             shared = labels[1:]
-            if len(self._duration.by_labels) >= MAX_HISTOGRAMS and shared not in self._duration.by_labels:
+            if len(self._duration.cells) >= MAX_HISTOGRAMS and shared not in self._duration.cells:
                 shared = (OTHER, *shared[1:])
-            times = [family.of(shared) for family in (self._duration, self._first_token, self._per_token)]
-            series = self._by_labels[labels] = Series(labels, (*times, self._added.of(labels[2:])))
+            families, of_outcome = self._families, self._families["gatepass_requests_total"]
+            series = self._by_labels[labels] = Series(
+                labels,
+                {outcome: of_outcome.of((*labels, outcome)) for outcome in OUTCOMES},
+                families["gatepass_attempts_total"].of(labels),
+                families["gatepass_input_tokens_total"].of(labels),
+                families["gatepass_output_tokens_total"].of(labels),
+                families["gatepass_cached_input_tokens_total"].of(labels),
+                families["gatepass_reasoning_tokens_total"].of(labels),
+                self._duration.of(shared),
+                self._first_token.of(shared),
+                families["gatepass_time_per_output_token_seconds"].of(shared),
+                families["gatepass_added_latency_seconds"].of(labels[2:]),
+            )
         if len(self.series) < MAX_SERIES and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
             self.series[key] = series
         return series
 
     def totals(self) -> Totals:
         """Return the sums over all callers, models, upstreams and operations."""
-        by_caller: dict[str, list[int]] = {}
-        by_code: dict[str, int] = {}
-        requests = errors = tokens_in = tokens_out = 0
+        by_caller: dict[str, tuple[int, int, int]] = {}
+        by_code: Counter[str] = Counter()
+        tokens_in = tokens_out = 0
         for one in self._by_labels.values():
-            ended, failed = sum(one.requests.values()), one.requests["error"]
-            requests, errors = requests + ended, errors + failed
-            tokens_in, tokens_out = tokens_in + one.input_tokens, tokens_out + one.output_tokens
-            of_caller = by_caller.setdefault(one.labels[0], [0, 0, 0])
-            of_caller[0] += ended
-            of_caller[1] += failed
-            of_caller[2] += one.input_tokens + one.output_tokens
-        for labels, count in self._errors.by_labels.items():
-            by_code[labels[-2]] = by_code.get(labels[-2], 0) + int(count.value)
-        for code, refused in self._at_page.items():
-            by_code[code] -= refused
+            ended, failed, tokens = by_caller.get(one.labels[0], (0, 0, 0))
+            by_caller[one.labels[0]] = (
+                ended + sum(int(cell.value) for cell in one.requests.values()),
+                failed + int(one.requests["error"].value),
+                tokens + int(one.input_tokens.value + one.output_tokens.value),
+            )
+            tokens_in, tokens_out = tokens_in + int(one.input_tokens.value), tokens_out + int(one.output_tokens.value)
+        for labels, cell in self._errors.cells.items():
+            by_code[labels[-2]] += int(cell.value)
+        by_code.subtract(self._at_page)
         return Totals(
-            requests,
-            errors,
+            sum(ended for ended, _, _ in by_caller.values()),
+            sum(failed for _, failed, _ in by_caller.values()),
             tokens_in,
             tokens_out,
             self._first_token.counts(),
             self._duration.counts(),
-            dict(self._by_upstream),
-            {name: (ended, failed, tokens) for name, (ended, failed, tokens) in by_caller.items()},
+            {name: (ended, failed) for name, (ended, failed) in self._by_upstream.items()},
+            by_caller,
             {code: (failed,) for code, failed in by_code.items()},
         )
-
-    def last_used_s(self) -> dict[str, float]:
-        """Return when the last request of each caller ended, by `Clock.now`."""
-        found: dict[str, float] = {}
-        for one in self._by_labels.values():
-            found[one.labels[0]] = max(found.get(one.labels[0], 0.0), one.ended_s)
-        return found
 
     def request_ended(self, request: RequestRecord) -> None:
         access, attempt, first_byte_s = request.access, request.attempt, request.first_byte_s
         outcome, usage = access.outcome, access.usage
         key = (access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
         series = self.series.get(key) or self.of(key)
-        series.requests[outcome] += 1
-        series.ended_s = request.arrived_s + request.duration_s
+        series.requests[outcome].value += 1
+        self.last_used_s[series.labels[0]] = request.arrived_s + request.duration_s
         if outcome == "ok":  # a request that fails at once would hide slow ones
             series.duration.observe(request.duration_s)
-        self.bytes_in.value += access.bytes_in
-        self.bytes_out.value += access.bytes_out
+        self._bytes_in.value += access.bytes_in
+        self._bytes_out.value += access.bytes_out
         if request.error is not None:
             self._count_error(request.error, series.labels)
         if attempt is None:
             return
-        series.attempts += attempt.requests
+        series.attempts.value += attempt.requests
         if access.mcp_method and attempt.requests:
-            self.of_mcp().count(access, attempt.upstream, exists=attempt.mcp_exists)
+            self.count_mcp(access, attempt.upstream, exists=attempt.mcp_exists)
         if not access.replay_of:
             self._ended_at(attempt.upstream, request)
         later, earlier = attempt, attempt.after
         while earlier is not None:
-            self.of((*key[:2], earlier.upstream, key[3])).attempts += earlier.requests
+            self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
             if later.cause == "next_target" and not access.replay_of:
-                self._count_at_upstream(earlier.upstream, True)
+                self._count_at_upstream(earlier.upstream, failed=True)
             later, earlier = earlier, earlier.after
         if access.empty_answer:
-            self._empty_answers.add((attempt.upstream,))
+            self._add("gatepass_empty_answers_total", attempt.upstream)
         if usage is not None:
             series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         if first_byte_s is None:
@@ -509,18 +478,23 @@ class Metrics(Observer):
             if later_tokens > 0 and outcome == "ok" and not request.is_synthesized:
                 series.per_token.observe((request.duration_s - first_byte_s) / later_tokens)
 
-    def _count_at_upstream(self, upstream: str, failed: bool) -> None:
-        of_upstream = self._by_upstream.get(upstream, (0, 0))
-        self._by_upstream[upstream] = (of_upstream[0] + 1, of_upstream[1] + failed)
+    def _add(self, name: str, *labels: str) -> None:
+        self._families[name].of(labels).value += 1
+
+    def _count_at_upstream(self, upstream: str, *, failed: bool) -> None:
+        if (counts := self._by_upstream.get(upstream)) is None:
+            counts = self._by_upstream[upstream] = [0, 0]
+        counts[0] += 1
+        counts[1] += failed
 
     def _ended_at(self, upstream: str, request: RequestRecord) -> None:
         error = request.error
         if error is None or error.hop != f"upstream:{upstream}":
-            self._count_at_upstream(upstream, False)
+            self._count_at_upstream(upstream, failed=False)
             if self.failures and request.access.outcome == "ok":
                 self.failures.pop(upstream, None)
             return
-        self._count_at_upstream(upstream, True)
+        self._count_at_upstream(upstream, failed=True)
         if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
             before, ended_s = self.failures.get(upstream), request.arrived_s + request.duration_s
             number = 1 if before is None else before.in_a_row + 1
@@ -545,35 +519,53 @@ class Metrics(Observer):
         shown = {"id": self._mask(found.id), "code": self._mask(found.code)}
         return {"in_a_row": found.in_a_row, **shown, "age_s": age_s}
 
+    def count_mcp(self, access: AccessRecord, upstream: str, *, exists: bool) -> None:
+        """Count a message that was sent to an MCP server.
+
+        Clients may invent methods and tools: they have the label OTHER until the server has executed them (`exists`).
+        """
+        names = self._mcp_names.setdefault(upstream, {})
+
+        def label(name: str) -> str:
+            """Return `name` without secrets and control characters; OTHER if it is unknown or one too many."""
+            if name not in names:
+                if not exists or len(names) >= MOST_MCP_NAMES:
+                    return OTHER
+                names[name] = "".join(char if char.isprintable() else "\ufffd" for char in self._mask(name))
+            return names[name]
+
+        method, tool = access.mcp_method, access.mcp_tool
+        labels = (method, label(tool)) if tool else (label(method), NONE)
+        self._add("gatepass_mcp_messages_total", upstream, *labels, access.outcome)
+
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         before = attempt.after
         if attempt.cause == "new_connection":
-            self._stale.add((attempt.upstream,))
+            self._add("gatepass_stale_connection_retries_total", attempt.upstream)
         elif before is not None and attempt.cause == "new_token" and before.outcome == "token_rejected":
-            self._renewals.add((attempt.upstream,))
+            self._add("gatepass_token_retries_total", attempt.upstream)
         elif before is not None and attempt.cause == "next_target":
-            self._failovers.add((before.upstream, before.code or NONE))
+            self._add("gatepass_failovers_total", before.upstream, before.code or NONE)
 
     def refused(self, refusal: Refusal) -> None:
         if refusal.at_page:
-            code = stable_code(refusal.error.public_code, refusal.error.hop)
-            self._at_page[code] = self._at_page.get(code, 0) + 1
+            self._at_page[stable_code(refusal.error.public_code, refusal.error.hop)] += 1
         self._count_error(refusal.error, (NONE,) * len(REQUEST_LABELS))
 
     def rule_changed(self, change: RuleChange) -> None:
-        self._learning.add((change.upstream, change.event))
+        self._add("gatepass_learned_rule_events_total", change.upstream, change.event)
 
     def observer_failed(self, observer: str) -> None:
-        self._observer_failures.add((observer,))
+        self._add("gatepass_observer_failures_total", observer)
 
     def _count_error(self, error: GatepassError, of_request: Labels) -> None:
         labels = (*of_request, stable_code(error.public_code, error.hop), error.hop)
-        if len(self._errors.by_labels) >= MAX_SERIES and labels not in self._errors.by_labels:
+        if len(self._errors.cells) >= MAX_SERIES and labels not in self._errors.cells:
             labels = (OTHER, OTHER, *labels[2:])
-        self._errors.add(labels)
+        self._errors.of(labels).value += 1
 
     def waited_for_connection(self, upstream: str, seconds: float) -> None:
-        self._pool_waits.of((upstream,)).observe(seconds)
+        self._families["gatepass_pool_wait_seconds"].of((upstream,)).observe(seconds)
 
     @contextmanager
     def loop_lag_sampled(self, every_s: float = LAG_EVERY_S) -> Iterator[None]:
@@ -598,10 +590,10 @@ class Metrics(Observer):
             timer.cancel()
 
     def reloaded(self, outcome: str) -> None:
-        self._reloads.add((outcome,))
+        self._add("gatepass_reloads_total", outcome)
 
     def exposition(self) -> bytes:
-        self._sampled = self._sample()
+        self._taken = self._sample()
         return generate_latest(self._registry)
 
     async def scrape(self) -> bytes:
@@ -610,7 +602,7 @@ class Metrics(Observer):
             return self.exposition()
         # one at a time, because a second scrape would replace the sample that the thread reads
         async with self._scraping:
-            self._sampled = self._sample()  # here, because the event loop changes what it reads
+            self._taken = self._sample()  # here, because the event loop changes what it reads
             return await asyncio.to_thread(generate_latest, self._registry)
 
     def _labels(self, key: Labels) -> Labels:
@@ -618,122 +610,27 @@ class Metrics(Observer):
         name = (self._configured_name(model) or OTHER) if model else NONE
         return (caller or NONE, name, upstream or NONE, operation)
 
-    def describe(self) -> Iterable[Metric]:
-        return []  # without this method, registration would call `collect` before there are credentials
-
     def collect(self) -> Iterator[Metric]:
-        """Yield the families that exist only at a scrape."""
-        sample = self._sampled
-        yield from self._request_families(sample)
-        yield from _credential_families(sample.credentials)
-        yield from _pool_families(sample.pools)
-        yield _counter("gatepass_log_lines_dropped_total", (), [((), dropped_lines())])
-        yield _gauge("gatepass_requests_in_flight_limit", (), [((), sample.in_flight_limit)])
-        learned, rejecting = sample.learned_rules.items(), sample.rejects_token.items()
-        yield _gauge("gatepass_learned_rules", ("upstream",), (((name,), rules) for name, rules in learned))
-        yield _gauge("gatepass_upstream_rejects_token", ("upstream",), (((name,), one) for name, one in rejecting))
-        if sample.store is not None:
-            yield from _store_families(sample.store)
-        if sample.mcp_streams is not None:
-            yield _gauge("gatepass_mcp_streams", (), [((), sample.mcp_streams[0])])
-            yield _gauge("gatepass_mcp_streams_limit", (), [((), sample.mcp_streams[1])])
+        """Yield each metric, those of AppState with the values of the last sample."""
+        for family in self._families.values():
+            yield family.collected()
+        own: dict[str, Mapping[Labels, float]] = {
+            "gatepass_requests_in_flight": self._in_flight(self._taken),
+            "gatepass_log_lines_dropped_total": {(): dropped_lines()},
+        }
+        for name, values in {**own, **self._taken.values}.items():
+            family = self._sampled[name]
+            family.cells = {labels: Cell(value=value) for labels, value in values.items()}
+            yield family.collected()
 
-    def _request_families(self, sample: Sample) -> Iterator[Metric]:
-        all_series = list(self._by_labels.values())  # a copy: the event loop adds series while a thread formats them
-        counts = [((*one.labels, outcome), n) for one in all_series for outcome, n in one.requests.items()]
-        yield _counter("gatepass_requests_total", (*REQUEST_LABELS, "outcome"), counts)
-        for name, attribute in _SERIES_COUNTS.items():
-            values = ((one.labels, count) for one in all_series if (count := getattr(one, attribute)))
-            yield _counter(name, REQUEST_LABELS, values)
-        in_flight = {series.labels: 0 for series in all_series}  # with zeros, so that a graph falls to 0
+    def _in_flight(self, sample: Sample) -> dict[Labels, int]:
+        found = dict.fromkeys(list(self._by_labels), 0)  # with zeros, so that a graph falls to 0
         for key in sample.in_flight:
             labels = self._labels(key)
-            if labels not in in_flight and len(in_flight) >= MAX_SERIES:
+            if labels not in found and len(found) >= MAX_SERIES:
                 labels = (OTHER, OTHER, *labels[2:])
-            in_flight[labels] = in_flight.get(labels, 0) + 1
-        yield _gauge("gatepass_requests_in_flight", REQUEST_LABELS, in_flight.items())
-
-
-MOST_MCP_NAMES = 200
-"""The methods and tools of one server that have a label of their own."""
-
-
-class McpMetrics:
-    """Counts the messages that were sent to MCP servers. Made for the first one.
-
-    Clients may invent methods and tools: they have the label OTHER until the server has executed them.
-    """
-
-    def __init__(self, registry: CollectorRegistry, mask: Callable[[str], str]) -> None:
-        self._mask = mask
-        self._messages = Counts(registry, "gatepass_mcp_messages_total", ("upstream", "method", "tool", "outcome"))
-        self._names: dict[str, dict[str, str]] = {}
-
-    def count(self, access: AccessRecord, upstream: str, *, exists: bool) -> None:
-        names, tool = self._names.setdefault(upstream, {}), access.mcp_tool
-        method = access.mcp_method if tool else self._shown(names, access.mcp_method, exists=exists)
-        self._messages.add(
-            (upstream, method, self._shown(names, tool, exists=exists) if tool else NONE, access.outcome)
-        )
-
-    def _shown(self, names: dict[str, str], name: str, *, exists: bool) -> str:
-        """Return `name` without secrets and control characters; OTHER if it is unknown, or above MOST_MCP_NAMES."""
-        if (shown := names.get(name)) is None:
-            if not exists or len(names) >= MOST_MCP_NAMES:
-                return OTHER
-            shown = names[name] = "".join(char if char.isprintable() else "\ufffd" for char in self._mask(name))
-        return shown
-
-
-def _counter(name: str, labels: Labels, values: Iterable[tuple[Labels, float]]) -> Metric:
-    return _filled(CounterMetricFamily(name, METRICS[name], labels=labels), values)
-
-
-def _gauge(name: str, labels: Labels, values: Iterable[tuple[Labels, float]]) -> Metric:
-    return _filled(GaugeMetricFamily(name, METRICS[name], labels=labels), values)
-
-
-def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Iterable[tuple[Labels, float]]) -> Metric:
-    for labels, value in values:
-        family.add_metric(labels, value)
-    return family
-
-
-_SERIES_COUNTS: Mapping[str, str] = MappingProxyType(
-    {
-        "gatepass_attempts_total": "attempts",
-        "gatepass_input_tokens_total": "input_tokens",
-        "gatepass_output_tokens_total": "output_tokens",
-        "gatepass_cached_input_tokens_total": "cached_tokens",
-        "gatepass_reasoning_tokens_total": "reasoning_tokens",
-    }
-)
-"""The attribute of Series that each of these metrics shows."""
-
-
-def _credential_families(samples: Iterable[CredentialSample]) -> Iterator[Metric]:
-    label, of = ("credential",), {(sample.name,): sample for sample in samples}
-    yield _gauge("gatepass_token_expires_in_seconds", label, ((name, one.life_left_s) for name, one in of.items()))
-    ages_s = ((name, one.age_s) for name, one in of.items() if one.age_s is not None)
-    yield _gauge("gatepass_token_age_seconds", label, ages_s)
-    yield _gauge("gatepass_token_usable", label, ((name, one.usable) for name, one in of.items()))
-    yield _counter("gatepass_token_fetches", label, ((name, one.fetches) for name, one in of.items()))
-    yield _counter("gatepass_token_fetch_failures", label, ((name, one.failures) for name, one in of.items()))
-
-
-def _pool_families(samples: Sequence[PoolSample]) -> Iterator[Metric]:
-    by_state = [((one.upstream, state), n) for one in samples for state, n in (("busy", one.busy), ("idle", one.idle))]
-    yield _gauge("gatepass_upstream_connections", ("upstream", "state"), by_state)
-    limits = (((one.upstream,), one.limit) for one in samples)
-    yield _gauge("gatepass_upstream_connections_limit", ("upstream",), limits)
-    waiting = (((one.upstream,), one.waiting) for one in samples)
-    yield _gauge("gatepass_pool_waiting_requests", ("upstream",), waiting)
-
-
-def _store_families(sample: StoreSample) -> Iterator[Metric]:
-    yield _gauge("gatepass_store_up", (), [((), sample.is_up)])
-    yield _counter("gatepass_store_emptied", (), [((), sample.emptied)])
-    yield _counter("gatepass_store_operations", ("operation", "outcome"), sample.operations.items())
+            found[labels] = found.get(labels, 0) + 1
+        return found
 
 
 MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(

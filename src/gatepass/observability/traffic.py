@@ -95,7 +95,7 @@ def _quantiles(counts: Sequence[Sequence[int]], bounds_s: Sequence[float]) -> Ma
 def quantile(counts: Sequence[int], bounds_s: Sequence[float], share: float) -> float | None:
     """Return the bound that `share` of the counted durations do not exceed: the upper one of a bucket.
 
-    `counts` are those of `metrics.Histogram`, or empty. The last bound stands for all durations above the one before.
+    `counts` are those of `metrics.Cell`, or empty. The last bound stands for all durations above the one before.
     None: no values.
     """
     total = sum(counts)

@@ -10,6 +10,7 @@ import gc
 import logging
 import math
 import ssl
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -39,7 +40,7 @@ from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import RefusedRequests
 from gatepass.observability.capture import Capture
 from gatepass.observability.inspector import Inspector
-from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
+from gatepass.observability.metrics import Labels, Metrics, Sample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
@@ -498,33 +499,36 @@ def _create_upstream(
 
 
 def _sample(state: AppState) -> Sample:
-    pools = [
-        PoolSample(name, *upstream.transport.counts, upstream.transport.max_connections)
-        for name, upstream in state.upstreams.items()
-    ]
-    learned = dict.fromkeys(state.upstreams, 0)
+    values: defaultdict[str, dict[Labels, float]] = defaultdict(dict)
+    values["gatepass_requests_in_flight_limit"][()] = state.config.limits.connections
+    rejections = state.rejection_ages_s()
+    for name, upstream in state.upstreams.items():
+        counts = upstream.transport.counts
+        values["gatepass_upstream_connections"] |= {(name, "busy"): counts.busy, (name, "idle"): counts.idle}
+        values["gatepass_upstream_connections_limit"][(name,)] = upstream.transport.max_connections
+        values["gatepass_pool_waiting_requests"][(name,)] = counts.waiting
+        values["gatepass_learned_rules"][(name,)] = 0
+        if upstream.holder is not None:
+            values["gatepass_upstream_rejects_token"][(name,)] = name in rejections
     for record in state.learned_rules():
         if record.state == "learned":
-            learned[record.scope.upstream] += 1
-    rejections = state.rejection_ages_s()
-    store = None
-    if state.store is not None:
-        health = state.store.health
-        store = StoreSample(health.state is StoreState.UP, health.emptied, dict(health.operations))
-    credentials = []
+            values["gatepass_learned_rules"][(record.scope.upstream,)] += 1
     for name, holder in state.holders.items():
-        status = holder.status()
+        status, labels = holder.status(), (name,)
         # a usable token without an expiry, such as a static key, never expires
         left_s = status.expires_in_s if status.expires_in_s is not None else (math.inf if holder.usable else 0.0)
-        sample = CredentialSample(name, holder.usable, status.age_s, left_s, status.fetches, status.failures)
-        credentials.append(sample)
-    return Sample(
-        credentials,
-        pools,
-        [request.response.metrics_key() for request in state.in_flight.requests],
-        state.config.limits.connections,
-        learned,
-        store,
-        {name: name in rejections for name, one in state.upstreams.items() if one.holder is not None},
-        None if state.mcp is None else (len(state.in_flight.open_idle_streams), state.limits.mcp_streams),
-    )
+        values["gatepass_token_expires_in_seconds"][labels] = left_s
+        values["gatepass_token_usable"][labels] = holder.usable
+        values["gatepass_token_fetches_total"][labels] = status.fetches
+        values["gatepass_token_fetch_failures_total"][labels] = status.failures
+        if status.age_s is not None:
+            values["gatepass_token_age_seconds"][labels] = status.age_s
+    if state.store is not None:
+        health = state.store.health
+        values["gatepass_store_up"][()] = health.state is StoreState.UP
+        values["gatepass_store_emptied_total"][()] = health.emptied
+        values["gatepass_store_operations_total"].update(health.operations.items())
+    if state.mcp is not None:
+        values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
+        values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams
+    return Sample(values, [request.response.metrics_key() for request in state.in_flight.requests])

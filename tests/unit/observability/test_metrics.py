@@ -1,7 +1,6 @@
 import asyncio
 from typing import Any
 
-import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gatepass.errors import GatepassError, RoleNotAllowed, TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
@@ -10,16 +9,12 @@ from gatepass.observability.metrics import (
     MAX_HISTOGRAMS,
     MAX_SERIES,
     MAX_TOKENS,
-    METRICS,
     MOST_MCP_NAMES,
-    Counts,
-    CredentialSample,
-    McpMetrics,
+    Family,
+    Labels,
     Metrics,
-    PoolSample,
     Sample,
     Series,
-    Times,
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
 from tests.unit.http_client.loop import DrivenLoop, advance
@@ -55,8 +50,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 def test_a_series_is_exposed_with_the_four_labels_and_zeros_for_the_other_outcomes():
     metrics = with_models(*CONFIGURED)
     series = series_of(metrics, "alice", "gpt", "azure", "chat")
-    series.requests["ok"] += 2
-    series.attempts += 3
+    series.requests["ok"].value += 2
+    series.attempts.value += 3
     labels = {"caller": "alice", "model": "gpt", "upstream": "azure", "operation": "chat"}
     assert value(metrics, "gatepass_requests_total", outcome="ok", **labels) == 2
     assert value(metrics, "gatepass_requests_total", outcome="error", **labels) == 0
@@ -73,8 +68,8 @@ def test_the_same_key_has_one_series_and_the_same_labels_too():
 
 def test_unknown_labels_are_none_and_unconfigured_names_are_other():
     metrics = with_models(*CONFIGURED)
-    series_of(metrics, "", "", "", "none").requests["error"] += 1
-    series_of(metrics, "alice", "made-up", "", "chat").requests["error"] += 1
+    series_of(metrics, "", "", "", "none").requests["error"].value += 1
+    series_of(metrics, "alice", "made-up", "", "chat").requests["error"].value += 1
     none = {"caller": "none", "model": "none", "upstream": "none", "operation": "none"}
     assert value(metrics, "gatepass_requests_total", outcome="error", **none) == 1
     assert value(metrics, "gatepass_requests_total", outcome="error", caller="alice", model="other") == 1
@@ -130,7 +125,7 @@ def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
 
     for number in range(4_000):
         key = (f"caller-{number}", models[number % len(models)], "azure", "chat")
-        series_of(metrics, *key).requests["ok"] += 1
+        series_of(metrics, *key).requests["ok"].value += 1
         series_of(metrics, *key).duration.observe(1.0)
         metrics.request_ended(ended(*key, error=TokenUnavailable("no token", credential="corp")))
     lines = shown(metrics)
@@ -148,18 +143,18 @@ def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
 
 def test_long_invented_names_are_not_kept():
     metrics = with_models(*CONFIGURED)
-    series_of(metrics, "alice", "x" * 1_000_000, "azure", "chat").requests["error"] += 1
+    series_of(metrics, "alice", "x" * 1_000_000, "azure", "chat").requests["error"].value += 1
     assert not metrics.series
     assert value(metrics, "gatepass_requests_total", model="other", outcome="error") == 1
 
 
 def test_a_reload_keeps_the_counts_and_names_the_new_models():
     metrics = with_models("old")
-    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"] += 1
-    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"] += 1
+    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"].value += 1
+    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"].value += 1
     metrics.attach(Sample, lambda model: model if model in ("old", "new") else None)
-    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"] += 1
-    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"] += 1
+    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"].value += 1
+    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"].value += 1
     for model, count in (("old", 2), ("new", 1), ("other", 1)):
         assert value(metrics, "gatepass_requests_total", model=model, outcome="ok") == count
 
@@ -207,28 +202,27 @@ def test_a_target_that_was_not_reached_is_counted_by_upstream_and_code():
 
 
 def test_credentials_connections_rules_and_requests_in_flight_are_read_at_the_scrape():
-    credential = CredentialSample("corp", usable=True, age_s=40.0, life_left_s=12.5, fetches=3, failures=1)
-    sample = Sample(
-        [credential],
-        [PoolSample("chat", busy=3, idle=2, waiting=1, limit=5)],
-        [("alice", "gpt", "chat", "chat"), ("alice", "gpt", "chat", "chat"), ("alice", "made-up", "chat", "chat")],
-        4_000,
-        {"chat": 7},
-    )
+    values: dict[str, dict[Labels, float]] = {
+        "gatepass_token_expires_in_seconds": {("corp",): 12.5},
+        "gatepass_upstream_connections": {("chat", "busy"): 3, ("chat", "idle"): 2},
+        "gatepass_token_fetches_total": {("corp",): 3},
+        "gatepass_requests_in_flight_limit": {(): 4_000},
+    }
+    in_flight = [
+        ("alice", "gpt", "chat", "chat"),
+        ("alice", "gpt", "chat", "chat"),
+        ("alice", "made-up", "chat", "chat"),
+    ]
+    sample = Sample(values, in_flight)
     samples = [sample]
     metrics = Metrics()
     metrics.attach(lambda: samples[-1], lambda model: model if model in CONFIGURED else None)
     series_of(metrics, "bob", "bge", "chat", "embeddings")
     lines = shown(metrics)
     assert 'gatepass_token_expires_in_seconds{credential="corp"} 12.5' in lines
-    assert 'gatepass_token_age_seconds{credential="corp"} 40.0' in lines
-    assert 'gatepass_token_usable{credential="corp"} 1.0' in lines
     assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
     assert 'gatepass_upstream_connections{state="busy",upstream="chat"} 3.0' in lines
     assert 'gatepass_upstream_connections{state="idle",upstream="chat"} 2.0' in lines
-    assert 'gatepass_upstream_connections_limit{upstream="chat"} 5.0' in lines
-    assert 'gatepass_pool_waiting_requests{upstream="chat"} 1.0' in lines
-    assert 'gatepass_learned_rules{upstream="chat"} 7.0' in lines
     assert "gatepass_requests_in_flight_limit 4000.0" in lines
     assert value(metrics, "gatepass_requests_in_flight", caller="alice", model="gpt") == 2
     assert value(metrics, "gatepass_requests_in_flight", caller="alice", model="other") == 1
@@ -275,63 +269,78 @@ def test_bounds_ascend_and_have_no_duplicates():
         assert list(bounds) == sorted(set(bounds))
 
 
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
+class OfFamily:
+    """What a registry collects of one family."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def collect(self):
+        return [self._family.collected()]
 
 
-def exposed(registry) -> list[str]:
+def exposed(family: Family) -> list[str]:
+    registry = CollectorRegistry()
+    registry.register(OfFamily(family))
     return generate_latest(registry).decode().splitlines()
 
 
-def test_counts_add_up_by_their_labels(registry):
-    counts = Counts(registry, "gatepass_client_bytes_total", ("direction",))
-    assert exposed(registry) == [
-        f"# HELP gatepass_client_bytes_total {METRICS['gatepass_client_bytes_total']}",
+def test_counts_add_up_by_their_labels():
+    counts = Family("gatepass_client_bytes_total{direction}", "Body bytes")
+    assert exposed(counts) == [
+        "# HELP gatepass_client_bytes_total Body bytes",
         "# TYPE gatepass_client_bytes_total counter",
     ]
-    counts.add(("in",))
-    counts.of(("in",)).value += 41
-    counts.add(("out",))
-    assert exposed(registry)[2:] == [
+    counts.of(("in",)).value += 42
+    counts.of(("out",)).value += 1
+    assert exposed(counts)[2:] == [
         'gatepass_client_bytes_total{direction="in"} 42.0',
         'gatepass_client_bytes_total{direction="out"} 1.0',
     ]
 
 
-def test_counter_of_labels_is_one_object_and_exposed_from_then_on(registry):
-    counts = Counts(registry, "gatepass_client_bytes_total", ("direction",))
+def test_counter_of_labels_is_one_object_and_exposed_from_then_on():
+    counts = Family("gatepass_client_bytes_total{direction}", "Body bytes")
     assert counts.of(("in",)) is counts.of(("in",))
-    assert exposed(registry)[2:] == ['gatepass_client_bytes_total{direction="in"} 0.0']
+    assert exposed(counts)[2:] == ['gatepass_client_bytes_total{direction="in"} 0.0']
 
 
-def test_a_histogram_is_shown_with_its_first_value(registry):
-    times = Times(registry, "gatepass_pool_wait_seconds", ("operation",), (0.1,))
+def test_every_metric_can_be_read_by_name_labels_and_value():
+    """As another exporter reads it."""
+    gauge = Family("gatepass_learned_rules{upstream}", "Rules")
+    gauge.of(("chat",)).value = 7
+    read = [(gauge.name, dict(zip(gauge.labels, of, strict=True)), cell.value) for of, cell in gauge.cells.items()]
+    assert read == [("gatepass_learned_rules", {"upstream": "chat"}, 7)]
+
+
+def test_a_histogram_is_shown_with_its_first_value():
+    times = Family("gatepass_pool_wait_seconds{upstream}", "Waits")
     assert times.of(("chat",)) is times.of(("chat",))
     assert times.of(("chat",)) is not times.of(("rerank",))
-    assert len(exposed(registry)) == 2
+    assert len(exposed(times)) == 2
     times.of(("chat",)).observe(0.2)
-    assert len(exposed(registry)) == 6
+    assert len(exposed(times)) == 4 + len(module.DELAY_S) + 1
 
 
-def test_histogram_counts_each_bound_and_smaller_values(registry):
-    times = Times(registry, "gatepass_pool_wait_seconds", ("operation",), (0.1, 1, 2.5))
+def test_histogram_counts_each_bound_and_smaller_values(monkeypatch):
+    monkeypatch.setattr(module, "BOUNDS_S", {"gatepass_pool_wait_seconds": (0.1, 1, 2.5)})
+    times = Family("gatepass_pool_wait_seconds{upstream}", "Waits")
     for seconds in (0.05, 0.1, 0.11, 2.5, 9):
         times.of(("chat",)).observe(seconds)
-    assert exposed(registry)[2:] == [
-        'gatepass_pool_wait_seconds_bucket{le="0.1",operation="chat"} 2.0',
-        'gatepass_pool_wait_seconds_bucket{le="1.0",operation="chat"} 3.0',
-        'gatepass_pool_wait_seconds_bucket{le="2.5",operation="chat"} 4.0',
-        'gatepass_pool_wait_seconds_bucket{le="+Inf",operation="chat"} 5.0',
-        'gatepass_pool_wait_seconds_count{operation="chat"} 5.0',
-        'gatepass_pool_wait_seconds_sum{operation="chat"} 11.76',
+    assert exposed(times)[2:] == [
+        'gatepass_pool_wait_seconds_bucket{le="0.1",upstream="chat"} 2.0',
+        'gatepass_pool_wait_seconds_bucket{le="1.0",upstream="chat"} 3.0',
+        'gatepass_pool_wait_seconds_bucket{le="2.5",upstream="chat"} 4.0',
+        'gatepass_pool_wait_seconds_bucket{le="+Inf",upstream="chat"} 5.0',
+        'gatepass_pool_wait_seconds_count{upstream="chat"} 5.0',
+        'gatepass_pool_wait_seconds_sum{upstream="chat"} 11.76',
     ]
 
 
 async def test_many_series_are_formatted_while_the_event_loop_runs():
     metrics = with_models("gpt")
     for number in range(MAX_SERIES):
-        metrics.of((f"caller-{number}", "gpt", "azure", "chat")).requests["ok"] += 1
+        metrics.of((f"caller-{number}", "gpt", "azure", "chat")).requests["ok"].value += 1
     iterations, scrape = 0, asyncio.create_task(metrics.scrape())
     while not scrape.done():
         await asyncio.sleep(0)  # one iteration of the loop: the test measures their number
@@ -342,11 +351,11 @@ async def test_many_series_are_formatted_while_the_event_loop_runs():
 
 
 def test_names_that_clients_choose_become_labels_after_the_server_has_executed_them():
-    messages = McpMetrics(registry := CollectorRegistry(), lambda name: name.replace("s3cret", "***"))
+    metrics = Metrics(lambda name: name.replace("s3cret", "***"))
 
     def count(method: str, tool: str = "", upstream: str = "mcp/s", *, exists: bool = True) -> None:
         access = AccessRecord("id", "POST", "/mcp/s", "mcp", mcp_method=method, mcp_tool=tool, outcome="ok")
-        messages.count(access, upstream, exists=exists)
+        metrics.count_mcp(access, upstream, exists=exists)
 
     for number in range(MOST_MCP_NAMES):
         count(f"invented-{number}", exists=False)
@@ -356,7 +365,7 @@ def test_names_that_clients_choose_become_labels_after_the_server_has_executed_t
     count("tools/call", "s3cret-0", exists=False)
     count("tools/list", upstream="mcp/t")
     count("tools/call", "\x1b[2J\0\u202edrop", "mcp/t")
-    text = generate_latest(registry).decode()
+    text = metrics.exposition().decode()
     assert "s3cret" not in text
     assert "invented" not in text
     assert text.isprintable() or all(char.isprintable() or char == "\n" for char in text)

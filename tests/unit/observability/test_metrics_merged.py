@@ -1,15 +1,22 @@
-from gatepass.observability.metrics import CredentialSample, Metrics, Sample, merge_expositions
+from gatepass.observability.metrics import Labels, Metrics, Sample, merge_expositions
 
 KEY = ("alice", "gpt", "azure", "chat")
 
 
 def one_worker(requests: int, life_left_s: float, *, usable: bool = True, age_s: float = 1.0, rules: int = 0) -> bytes:
-    credential = CredentialSample("c", usable=usable, age_s=age_s, life_left_s=life_left_s, fetches=2, failures=0)
+    values: dict[str, dict[Labels, float]] = {
+        "gatepass_token_expires_in_seconds": {("c",): life_left_s},
+        "gatepass_token_age_seconds": {("c",): age_s},
+        "gatepass_token_usable": {("c",): usable},
+        "gatepass_token_fetches_total": {("c",): 2},
+        "gatepass_requests_in_flight_limit": {(): 100},
+        "gatepass_learned_rules": {("azure",): rules},
+    }
     metrics = Metrics()
-    metrics.attach(lambda: Sample([credential], (), [KEY], 100, {"azure": rules}), lambda model: model)
+    metrics.attach(lambda: Sample(values, [KEY]), lambda model: model)
     series = metrics.of(KEY)
     for _ in range(requests):
-        series.requests["ok"] += 1
+        series.requests["ok"].value += 1
         series.duration.observe(0.2)
     return metrics.exposition()
 
@@ -64,7 +71,7 @@ def test_single_worker_is_unchanged_without_creation_times():
 
 def test_label_values_with_separators_are_kept():
     metrics = Metrics()
-    metrics.of(('a "b"\u2028{c} 7\n', "", "", "chat")).requests["ok"] += 1
+    metrics.of(('a "b"\u2028{c} 7\n', "", "", "chat")).requests["ok"].value += 1
     lines = merge_expositions([metrics.exposition()] * 2).decode().split("\n")
     (line,) = [line for line in lines if 'outcome="ok"' in line]
     assert line.startswith('gatepass_requests_total{caller="a \\"b\\"\u2028{c} 7\\n",')

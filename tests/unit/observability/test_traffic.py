@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamAuth, UpstreamClosed, UpstreamConnect, UpstreamError, UpstreamErrorReply
-from gatepass.observability.metrics import DURATION_S, Histogram, Metrics, Totals
+from gatepass.observability.metrics import DURATION_S, Cell, Metrics, Totals
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merged, quantile, series
 
@@ -99,7 +99,7 @@ def test_the_slices_of_two_workers_are_added_by_their_times():
 
 @given(st.lists(st.floats(0.0, 900.0), min_size=1, max_size=50), st.sampled_from([0.5, 0.95, 0.99]))
 def test_a_quantile_is_the_upper_bound_of_its_bucket(values: list[float], share: float):
-    histogram = Histogram(DURATION_S)
+    histogram = Cell(DURATION_S)
     for value in values:
         histogram.observe(value)
     found = quantile(histogram.counts, DURATION_S, share)
@@ -110,7 +110,7 @@ def test_a_quantile_is_the_upper_bound_of_its_bucket(values: list[float], share:
 
 
 def test_one_slow_request_is_not_spread_over_its_bucket():
-    histogram = Histogram(DURATION_S)
+    histogram = Cell(DURATION_S)
     histogram.observe(9.61)
     assert [quantile(histogram.counts, DURATION_S, share) for share in (0.5, 0.95, 0.99)] == [10.24] * 3
 

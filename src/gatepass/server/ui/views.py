@@ -179,7 +179,7 @@ def _upstream(
 
 def own_callers(state: AppState) -> dict[str, Any]:
     """Return what each caller uses in this process, has used since its start, and when its last request ended."""
-    by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s()
+    by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s
     in_flight = state.in_flight.concurrency.by_caller
     started_s = state.clock.wall() - state.clock.now()
     return {
