@@ -18,7 +18,7 @@ import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, McpHeaderMismatch, McpNotAllowed
 from gatepass.json_scan import folded, has_more_values, top_members
-from gatepass.mcp.access import LONGEST_URI_CHARS, Kind, McpAllowed
+from gatepass.mcp.access import LONGEST_URI_CHARS, MOST_VALUES, Kind, McpAllowed
 from gatepass.types import Headers, Hidden
 
 LONGEST_NAME_CHARS = 200
@@ -164,6 +164,8 @@ def check_message(body: bytes, headers: Headers, allowed: McpAllowed) -> McpMess
 
     Raises InvalidJson, InvalidRequest, McpHeaderMismatch and McpNotAllowed.
     """
+    if has_more_values(body, MOST_VALUES):
+        raise InvalidRequest(f"The message has more than {MOST_VALUES} values. A key with lists accepts no more.")
     top = _members(body.lstrip(_BLANKS), "the body", ("jsonrpc", "id", "method", "params", "result", "error"))
     message = read_message(body)
     if message.kind == "unreadable" or (b"id" in top and message.id in (b"null", b"")):

@@ -99,6 +99,7 @@ def test_never_raises(text: bytes) -> None:
         body(
             id=1, method="subscriptions/listen", params={"notifications": {"resourceSubscriptions": ["file:///docs/a"]}}
         ),
+        body(id=1, method="tools/call", params={"name": "find", "arguments": {"rows": [0] * 99_000}}),
         body(id="s-1", result={"role": "assistant", "content": {"type": "text", "text": "t"}}),
         body(id="s-1", error={"code": -1, "message": "declined"}),
         body(method="notifications/cancelled", params={"requestId": 1}),
@@ -176,6 +177,7 @@ def test_the_refusal_is_the_same_for_tools_that_exist_and_others() -> None:
         body(id="x" * 300, method="ping"),
         body(id=1, method="tools/call"),
         body(id=1, method="tools/call", params=["find"]),
+        body(id=1, method="tools/call", params={"name": "find", "arguments": {"rows": [0] * 100_001}}),
         call(["find"]),
         call(None),
         body(id=1, method="resources/read", params={"uri": "file:///docs/" + "a" * 9000}),
