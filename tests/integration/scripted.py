@@ -148,7 +148,8 @@ class Scripted:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        asyncio.get_running_loop().remove_reader(self._listener)
+        if self._server.is_serving():  # some tests have closed it
+            asyncio.get_running_loop().remove_reader(self._listener)
         for _turn in range(TURNS_OF_ACCEPT):
             await asyncio.sleep(0)
         self._server.close()
