@@ -57,7 +57,9 @@ class Fault:
 
 
 STAGED = (
-    Fault("issuer-refuses", "credential:issuer-refuses", "token_unavailable", "invalid_client"),
+    Fault(
+        "issuer-refuses", "credential:issuer-refuses", "token_unavailable", "credentials.issuer-refuses.client_secret"
+    ),
     Fault("issuer-page", "credential:issuer-page", "token_unavailable", "HTML"),
     Fault("issuer-hangs", "credential:issuer-hangs", "token_unavailable", "no complete answer"),
     Fault("dns", "upstream:dns", "upstream_dns", "llm.corp.invalid"),
