@@ -36,7 +36,7 @@ from gatepass.cli.options import (
     summary,
 )
 from gatepass.clock import Clock
-from gatepass.errors import CallerError, InvalidRequest
+from gatepass.errors import CallerError, InvalidRequest, McpServerNotAllowed
 from gatepass.types import MCP_UPSTREAM
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 @click.argument("model", required=False)
 @config_option
 @click.option("--call", is_flag=True, help="Also send one small real call per operation. It may be billed.")
-@click.option("--key", "caller", metavar="NAME", help="With --call or --as: the caller, as access.keys names it.")
+@click.option(
+    "--key", "caller", metavar="NAME", help="With --call, --as or --mcp: the caller, as access.keys names it."
+)
 @click.option(
     "--operation",
     type=click.Choice(CALL_OPERATIONS),
@@ -107,7 +109,7 @@ def doctor(
     others = model is not None or call or agent_host is not None or url is not None
     if mcp is not None and others:
         raise click.UsageError(NOT_WITH_MCP)
-    _check_options(model, caller, operation, agent_host, call=call)
+    _check_options(model, caller, operation, agent_host, mcp, call=call)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     if url is not None:
         report = Report(as_json=as_json)
@@ -140,7 +142,7 @@ def doctor(
             calls, settings = _calls_of_host(loaded.config, agent_host, model, allowed)
             model = None  # its other operations are not tested
         if mcp is not None:
-            settings = _settings_of_mcp(loaded.config, mcp)
+            settings = _settings_of_mcp(loaded.config, mcp, allowed)
         valid = f"{loaded.source} is valid: {summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
         if problem := _unknown_host(loaded.config.server.host):
@@ -161,12 +163,12 @@ def doctor(
 
 
 def _check_options(
-    model: str | None, caller: str | None, operation: str | None, agent_host: str | None, *, call: bool
+    model: str | None, caller: str | None, operation: str | None, agent_host: str | None, mcp: str | None, *, call: bool
 ) -> None:
     """Raise UsageError for options that do not fit together."""
     for option, given in (("--key", caller), ("--operation", operation)):
-        if given is not None and not (call or (agent_host and option == "--key")):
-            raise click.UsageError(f"{option} requires --call{' or --as' if option == '--key' else ''}.")
+        if given is not None and not (call or ((agent_host or mcp) and option == "--key")):
+            raise click.UsageError(f"{option} requires --call{', --as or --mcp' if option == '--key' else ''}.")
     if agent_host is not None and (model is None or call):
         raise click.UsageError(NO_MODEL_OF_HOST if model is None else "--as sends its own call: leave out --call.")
 
@@ -236,15 +238,26 @@ def _calls_of_host(config: Config, agent_host: str, model: str, key: AccessKey |
     return [ProbeCall(host.operation, model, profile, agent_host=host)], settings
 
 
-def _settings_of_mcp(config: Config, name: str) -> str:
-    """Return what the clients of the MCP server `name` set. Raises NoCall if there is none."""
+def _settings_of_mcp(config: Config, name: str, key: AccessKey | None) -> str:
+    """Return what the clients of the MCP server `name` set, and what `key` may use of it.
+
+    Raises NoCall if there is none, and McpServerNotAllowed.
+    """
     from gatepass.cli.mcp_probe import settings_of
+    from gatepass.mcp.access import allowed_of, refusal_of
 
     if name not in config.mcp:
         known = f". There is: {', '.join(config.mcp)}" if config.mcp else ": `mcp` is not configured."
         raise NoCall(f"--mcp: there is no MCP server {name!r}{known}")
     server = config.server
-    return settings_of(name, f"http://{reachable_host(server.host)}:{server.port}{server.base_path}")
+    settings = settings_of(name, f"http://{reachable_host(server.host)}:{server.port}{server.base_path}")
+    if key is None:
+        return settings
+    if (allowed := allowed_of(key, name)) is None:
+        raise McpServerNotAllowed(f"The key of {key.name!r} may not use the MCP server {name!r}, {refusal_of(key)}.")
+    lists = [("tools", allowed.tools), ("prompts", allowed.prompts), ("resources", allowed.resources)]
+    uses = [f"  {kind}: {'all' if one is None else ', '.join(one) or 'none'}" for kind, one in lists]
+    return "\n".join([settings, f"The key of {key.name} may use:", *uses, ""])
 
 
 KEY = "GATEPASS_KEY"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12
 """The digits of a hash that `list` shows."""
-_HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "STATE", "KEY")
+_HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "MCP", "STATE", "KEY")
+_MCP = _HEAD.index("MCP")
 
 Row = dict[str, Any]
 
@@ -287,42 +288,54 @@ def _check_profile(name: str, path: str | None) -> None:
 def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_json: bool) -> None:
     """List the configured keys: name, role, profile, expiry, models, operations, state and the beginning of the hash.
 
+    With MCP servers, also those that a key may use.
+
     Exit codes: 0 listed, 1 the running gatepass did not answer, 2 invalid command line or configuration.
     """
     if running and path is not None:
         raise click.UsageError("--running asks the running gatepass: leave --config out.")
     if running or socket_path is not None:
         page = json.loads(request("GET", "/status", socket_path))
-        found: list[Row] = next(iter(processes_of(page).values()))["keys"]  # all workers have the same keys
+        process = next(iter(processes_of(page).values()))  # all workers have the same keys
+        found, has_mcp = process["keys"], "mcp" in process
     else:
-        found = _configured_keys(path)
+        found, has_mcp = _configured_keys(path)
     if as_json:
         print_json(found)
     elif found:
         shares_objects = len({row["name"] for row in found if row["role"] != "viewer"}) > 1
-        lines = list(aligned([_HEAD, *(_cells(row, shares_objects=shares_objects) for row in found)]))
-        click.echo("\n".join(lines))
+        lines = [_HEAD, *(_cells(row, shares_objects=shares_objects) for row in found)]
+        if not has_mcp:
+            lines = [line[:_MCP] + line[_MCP + 1 :] for line in lines]
+        click.echo("\n".join(aligned(lines)))
     else:
         click.echo("There are no keys: gatepass serves only clients on the same machine.")
 
 
-def _configured_keys(path: str | None) -> list[Row]:
-    return [
+def _configured_keys(path: str | None) -> tuple[list[Row], bool]:
+    """Return the keys, and whether there are MCP servers."""
+    config = load_or_exit(path).config
+    rows = [
         {
             **key.as_row(time.time()),
             "hash": key.hash,
             "reference": None if key.key is None else key.key.reference,
         }
-        for key in load_or_exit(path).config.access.keys
+        for key in config.access.keys
     ]
+    return rows, bool(config.mcp)
 
 
 def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:
     models = "all" if row["models"] is None else ",".join(row["models"])
     operations = "all but stored objects" if shares_objects or row["models"] is not None else "all"
+    mcp = "all" if row["models"] is None and row["operations"] is None else "none"
+    if row["mcp"] is not None:
+        mcp = ",".join(name + " (limited)" * bool(lists) for name, lists in row["mcp"].items()) or "none"
     if row["role"] == "viewer":
-        operations = "none"
+        operations = mcp = "none"
     elif row["operations"] is not None:
         operations = ",".join(row["operations"])
     key = row.get("reference") or (row.get("hash") or "hidden")[: len("sha256:") + SHOWN_DIGITS]
-    return (row["name"], row["role"], row["profile"], row["expires"] or "never", models, operations, row["state"], key)
+    expires = row["expires"] or "never"
+    return row["name"], row["role"], row["profile"], expires, models, operations, mcp, row["state"], key

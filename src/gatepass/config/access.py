@@ -411,7 +411,9 @@ class AccessKey(Block):
             "expires": None if self.expires is None else moment_text(self.expires),
             "models": self.models,
             "operations": self.operations,
-            "mcp": None if self.mcp is None else sorted(self.mcp),
+            "mcp": None
+            if self.mcp is None
+            else {name: lists.model_dump(exclude_none=True) for name, lists in sorted(self.mcp.items())},
             "state": self.state(wall_s),
         }
 

@@ -181,6 +181,24 @@ def test_the_list_shows_each_key_with_its_state(tmp_path):
     assert rows[2]["models"] == ["gpt-*", "m"]
 
 
+def test_the_list_shows_the_mcp_servers_of_each_key(tmp_path):
+    limits = {
+        "": "all",
+        ", models: [m]": "none",
+        ", role: viewer": "none",
+        ", mcp: []": "none",
+        ", mcp: [search, wiki]": "search,wiki",
+        ", mcp: {search: {tools: [find]}, wiki: {}}": "search (limited),wiki",
+    }
+    servers = "mcp: {search: {url: 'https://x/mcp'}, wiki: {url: 'https://y/mcp'}}\n"
+    entries = [
+        f'  - {{name: key-{number}, hash: "sha256:{str(number) * 64}"{more}}}\n' for number, more in enumerate(limits)
+    ]
+    file = file_of(tmp_path, servers + HEAD + "".join(entries))
+    head, *lines = [re.split(" {2,}", line) for line in run("list", "--config", file).stdout.splitlines()]
+    assert [line[head.index("MCP")] for line in lines] == list(limits.values())
+
+
 def test_the_list_asks_the_running_gatepass_or_the_file_and_not_both(tmp_path):
     missing = run("list", "--running", "--socket", tmp_path / "none.sock")
     assert (missing.exit_code, missing.stdout) == (1, "")
