@@ -53,6 +53,7 @@ from gatepass.errors import (
     GatepassError,
     GatewayError,
     InternalError,
+    McpNotAllowed,
     TokenUnavailable,
     UpstreamAuth,
     UpstreamError,
@@ -752,6 +753,8 @@ ACTIONS: Mapping[str, str] = {"no_path": "Action if the upstream has no such pat
 """The labels of `UpstreamErrorReply.actions`."""
 OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
 """Errors with the upstream's own status."""
+STATUSES = {McpNotAllowed: "403; 200 with an error in JSON-RPC at `/mcp`"}
+"""Of an error whose status depends on the request."""
 
 
 def error_kinds(base: type[GatepassError] = GatepassError) -> Iterator[type[GatepassError]]:
@@ -778,7 +781,7 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
             cause = cause[0].upper() + cause[1:] if cause.startswith("the") else cause
         retry = RETRIES.get(kind, "yes" if kind.retryable else "no")
         facts = {
-            "Status": "the upstream's" if kind in OF_UPSTREAM else str(error.http_status),
+            "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
             "Hop": f"`{error.hop}`",
             "A retry can succeed": retry,
             "Action": with_settings(action),
@@ -823,6 +826,7 @@ CHINESE: Mapping[str, str] = {
     "Action for 429": "处理（429）",
     "Example": "示例",
     "the upstream's": "上游的状态码",
+    STATUSES[McpNotAllowed]: "403；在 `/mcp` 是 200 和 JSON-RPC 错误",
     "yes": "能成功",
     "no": "不能成功",
     "as for the upstream's status": "取决于上游的状态码",

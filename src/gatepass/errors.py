@@ -555,8 +555,8 @@ class UpstreamError(GatepassError):
 class UpstreamConnect(UpstreamError):
     """No server listens at the address, a firewall blocks the connection, or a proxy refuses it.
 
-    Action: Check `base_url`. If the proxy answers 407, set `network.proxy_auth`, or the user and password in
-    `GATEPASS_PROXY` without a configuration file.
+    Action: Start the server, or check `base_url`. If the proxy answers 407, set `network.proxy_auth`, or the user and
+    password in `GATEPASS_PROXY` without a configuration file.
     """
 
     code = "upstream_connect"

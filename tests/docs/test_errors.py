@@ -37,7 +37,7 @@ def codes() -> set[str]:
 
 def statuses() -> dict[str, str]:
     """The status of each code, as the reference has it."""
-    return dict(re.findall(r"^### `(\w+)`.*?^- Status: (.+?)$", REFERENCE, re.MULTILINE | re.DOTALL))
+    return dict(re.findall(r"^### `(\w+)`.*?^- Status: ([^;\n]+)", REFERENCE, re.MULTILINE | re.DOTALL))
 
 
 def test_every_code_has_its_heading_and_every_heading_its_code():

@@ -139,7 +139,7 @@ export const ERRORS = {
   },
   "upstream_connect": {
     "text": "该地址没有服务在监听，防火墙拦截了连接，或代理拒绝了它。",
-    "action": "检查错误信息写明的设置：`base_url` 或 `network.proxy`。如果代理返回 407，设置 `network.proxy_auth`；没有配置文件时，把用户名和密码写入 `GATEPASS_PROXY`。"
+    "action": "启动服务器，或检查错误信息写明的设置：`base_url` 或 `network.proxy`。如果代理返回 407，设置 `network.proxy_auth`；没有配置文件时，把用户名和密码写入 `GATEPASS_PROXY`。"
   },
   "upstream_dns": {
     "text": "`base_url` 的主机名无法解析。",
