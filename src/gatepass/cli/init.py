@@ -347,6 +347,12 @@ PASTE: Mapping[str, str] = {
 """Where the two values belong in each client, in the words of its interface."""
 
 
+def _gpt_version(name: str) -> tuple[int, ...]:
+    """Return `(5, 1)` for `gpt-5.1-codex`, `(0,)` for another name of Codex, else `()`. Azure has gpt-35 for 3.5."""
+    found = re.search(r"gpt-(?!35)(\d+(?:\.\d+)?)|codex", name.lower())
+    return () if found is None else tuple(map(int, (found[1] or "0").split(".")))
+
+
 @dataclass
 class Setup:
     """The answers so far. Options come first; the terminal is asked for the rest."""
@@ -363,6 +369,14 @@ class Setup:
     def chat_model(self) -> str:
         """The first model of the list whose name does not show another purpose; empty if there is none."""
         return next((name for name in self.models if "embed" not in name.lower()), "")
+
+    def model_of(self, client: str) -> str:
+        """Return the first Claude for Claude Code, the newest GPT for Codex, else `chat_model`."""
+        if client == "claude-code":
+            return next((name for name in self.models if "claude" in name.lower()), self.chat_model)
+        if client == "codex" and any(found := [_gpt_version(name) for name in self.models]):
+            return self.models[found.index(max(found))]
+        return self.chat_model
 
     def ask(self, name: str, *, again: bool = False) -> None:
         """Set the answer to the question `name`, unless it is known. `again` asks with the old answer as default."""
@@ -626,11 +640,12 @@ def init(
     keys = _keys(setup.answers["clients"])
     secret_path = _write(path, setup, [key for key, _ in keys])
 
-    url, model = f"http://{reachable_host(setup.answers['listen'])}:{port}", setup.chat_model
+    url = f"http://{reachable_host(setup.answers['listen'])}:{port}"
     written = " and ".join([output, *([secret_path] if secret_path else [])])
     click.echo(f"\nWrote {written}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
         name = key.name.replace("_", "-")
+        model = setup.model_of(name)
         if agent_host := AGENT_HOSTS.get(name):
             text = settings_of(agent_host, url, model or "MODEL", value)
             test = f"Test it with `gatepass doctor {model or 'MODEL'} --as {name} --key {key.name}`."
