@@ -753,7 +753,7 @@ ACTIONS: Mapping[str, str] = {"no_path": "Action if the upstream has no such pat
 """The labels of `UpstreamErrorReply.actions`."""
 OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
 """Errors with the upstream's own status."""
-STATUSES = {McpNotAllowed: "403; 200 with an error in JSON-RPC at `/mcp`"}
+STATUSES: Mapping[type[GatepassError], str] = {McpNotAllowed: "403; 200 with an error in JSON-RPC at `/mcp`"}
 """Of an error whose status depends on the request."""
 
 
