@@ -488,6 +488,20 @@ async def test_the_status_says_that_a_server_fails(status, code):
     assert (server["health"], server["last_failed"]["code"]) == ("failing", code)
 
 
+async def test_a_server_that_rejects_its_token_is_failing_at_once():
+    refused = [Send(reply({"error": "revoked"}, status=401))]
+    async with (
+        Scripted(minted("old-token-4711"), minted("new-token-4711")) as issuer,
+        Scripted([Send(reply(RESULT))], refused, refused) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        for _ in range(2):
+            await post(gp, CALL).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        (server,) = status_of(gp.state)["mcp"]["servers"].values()
+    assert (server["health"], server["last_failed"]["in_a_row"]) == ("failing", 1)
+
+
 async def test_the_log_has_the_time_of_the_first_event_of_a_stream():
     async with Scripted([Send(stream(event(RESULT)))]) as upstream, gateway(**servers(upstream)) as gp:
         with logged(gp.state) as out:

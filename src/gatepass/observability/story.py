@@ -208,7 +208,9 @@ def action_of(code: str, hop: str, case: str = "", *, model: str = "", credentia
             text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
         url_setting = url_setting_of(name)
         if url_setting not in message and (proxy := _PROXY_SETTING.search(message)):
-            url_setting = proxy[0]
+            url_setting, text = proxy[0], text.replace("Start the server", "Start the proxy")
+        elif "407" not in message:
+            text = text.partition(" If the proxy answers 407")[0]
         text = text.replace("`base_url`", f"`{url_setting}`").replace("the credential:", "its credential:")
     if credential := name if part == "credential" else credential:
         text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import chain
@@ -277,11 +277,11 @@ def status_of(state: AppState) -> dict[str, Any]:
         "ids_begin": ids_begin(REPLICA),
         "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
-        **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp)}),
+        **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp, rejections)}),
     }
 
 
-def _mcp_status(state: AppState, mcp: McpServers) -> dict[str, Any]:
+def _mcp_status(state: AppState, mcp: McpServers, rejections: Collection[str]) -> dict[str, Any]:
     sessions, upstreams = mcp.sessions.counts(), {name: state.upstreams[MCP_UPSTREAM + name] for name in mcp.by_name}
     return {
         "streams": len(state.in_flight.open_idle_streams),
@@ -290,7 +290,7 @@ def _mcp_status(state: AppState, mcp: McpServers) -> dict[str, Any]:
                 "host": upstream.host,
                 "credential": upstream.credential or None,
                 "usable": upstream.holder is None or upstream.holder.usable,
-                "health": state.metrics.health(upstream.name),
+                "health": "failing" if upstream.name in rejections else state.metrics.health(upstream.name),
                 "last_failed": state.metrics.last_failed(upstream.name, state.clock.now()),
                 "sessions": sessions[name],
             }

@@ -287,8 +287,13 @@ def test_the_action_names_the_parts_of_this_request():
         "No connection to the proxy p:3128 (refused). Check the host and port in network.proxy, and whether it is up."
     )
     assert action_of("upstream_connect", "upstream:chat", message=down).startswith(
-        "Check `network.proxy`. If the proxy"
+        "Start the proxy, or check `network.proxy`. If the proxy answers 407"
     )
+    refused = "No connection to 127.0.0.1:9 (refused). Check mcp.search.url, and whether it needs network.proxy."
+    start = "Start the server, or check `mcp.search.url`."
+    assert action_of("upstream_connect", "upstream:mcp/search", message=refused) == start
+    denied = "The proxy p:3128 answered 407. Check network.proxy_auth."
+    assert "If the proxy answers 407, set" in action_of("upstream_connect", "upstream:chat", message=denied)
     direct = "Check the host in upstreams.chat.base_url, the DNS, and whether this network needs network.proxy."
     assert "Check `upstreams.chat.base_url` and" in action_of("upstream_dns", "upstream:chat", message=direct)
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
