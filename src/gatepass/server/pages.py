@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import chain
@@ -281,7 +281,7 @@ def status_of(state: AppState) -> dict[str, Any]:
     }
 
 
-def _mcp_status(state: AppState, mcp: McpServers, rejections: Collection[str]) -> dict[str, Any]:
+def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float]) -> dict[str, Any]:
     sessions, upstreams = mcp.sessions.counts(), {name: state.upstreams[MCP_UPSTREAM + name] for name in mcp.by_name}
     return {
         "streams": len(state.in_flight.open_idle_streams),
