@@ -17,7 +17,7 @@ from tests.docs.test_readme import anchors
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^( *)```[^\n]*\n.*?^\1``` *$", re.MULTILINE | re.DOTALL)
-COMMENT = re.compile(r" +# .*|(?<=--clients )\S+")
+COMMENT = re.compile(r" *# .*|(?<=--clients )\S+")
 """What the blocks of the two README files may have of their own: comments, and the client of the example."""
 NAME = re.compile(r"`([\w./:-]{3,})`|(#\d{3,})|\b(v0\.\d+(?:\.\d+)?)")
 SETTING = re.compile(r"`([^`]+)`")
