@@ -784,7 +784,7 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
             "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
             "Hop": f"`{error.hop}`",
             "A retry can succeed": retry,
-            "Action": with_settings(action),
+            "Action": with_settings(UpstreamTimeout.actions_of_codes.get(error.public_code, action)),
             **{ACTIONS[case]: with_settings(text) for case, text in vars(kind).get("actions", {}).items()},
             "Example": code_span(json.dumps(error_object(error), ensure_ascii=False)),
         }

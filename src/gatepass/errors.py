@@ -676,6 +676,11 @@ class UpstreamTimeout(UpstreamError):
     """
 
     code, status = "upstream_timeout", 504
+    actions_of_codes: ClassVar[Mapping[str, str]] = {
+        "upstream_timeout_connect": "Check the host and port in `base_url`, a firewall between, and whether this"
+        " network needs `network.proxy`. If the network is slow, raise `timeouts.connect_s`.",
+    }
+    """What to do instead of the action above, by the code."""
 
     def __init__(self, message: str, *, upstream: str, phase: str, sent: bool = True) -> None:
         super().__init__(message, upstream=upstream, sent=sent)

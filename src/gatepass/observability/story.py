@@ -15,7 +15,15 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import TokenUnavailable, UpstreamErrorReply, case_of, documentation, kind_of, stable_code
+from gatepass.errors import (
+    TokenUnavailable,
+    UpstreamErrorReply,
+    UpstreamTimeout,
+    case_of,
+    documentation,
+    kind_of,
+    stable_code,
+)
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
@@ -198,7 +206,7 @@ def action_of(code: str, hop: str, case: str = "", *, model: str = "", credentia
     is the error's: if it blames the proxy, the action names the setting of the proxy. Returns "" under `python -OO`.
     """
     text = " ".join(inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2].split())
-    text = UpstreamErrorReply.actions.get(case, text)
+    text = UpstreamTimeout.actions_of_codes.get(code, UpstreamErrorReply.actions.get(case, text))
     text = text.replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
     part, _, name = hop.partition(":")
     if part == "upstream":

@@ -299,3 +299,6 @@ def test_the_action_names_the_parts_of_this_request():
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
         assert action_of(own, "upstream:chat", model="m").startswith("Follow the upstream's message. If it does not")
     assert action_of("upstream_timeout_idle", "upstream:chat", model="m").startswith("Raise the timeout")
+    action = action_of("upstream_timeout_connect", "upstream:chat", model="m")
+    assert action.startswith("Check the host and port in `upstreams.chat.base_url`")
+    assert "`network.proxy`" in action

@@ -171,7 +171,7 @@ export const ERRORS = {
   },
   "upstream_timeout_connect": {
     "text": "gatepass 在 `timeouts.connect_s` 内没有连接成功。",
-    "action": "检查 `base_url` 的主机和端口、防火墙，以及这个网络是否需要 `network.proxy`。"
+    "action": "检查 `base_url` 的主机和端口、防火墙，以及这个网络是否需要 `network.proxy`。如果网络较慢，增大 `timeouts.connect_s`。"
   },
   "upstream_timeout_first_byte": {
     "text": "请求的最后一个字节发送之后，上游在 `timeouts.first_byte_s` 内没有开始回复。",
