@@ -57,6 +57,8 @@ PART_BYTES, MOST_PART_BYTES = 256, 4096
 NAME_BYTES = 256
 """More than any searched name has, even with each letter written as an escape of six bytes."""
 
+SHORTENED_BYTES = 4 * 1024
+"""What `shortened` keeps of a long string."""
 WINDOW_BYTES = 64 * 1024
 """A text is searched in windows of this size, because no other thread runs during one search."""
 _ESCAPED_CHAR = re.compile(rb'\\["\\]')
@@ -141,6 +143,8 @@ class JsonScanner:
         while text[at] == _QUOTE:
             self._use_steps(MEMBER_STEPS)
             name_end = self._string_end(at)
+            if name_end - at > LONGEST_NAME_BYTES:
+                raise _too_long_name()
             value = _skip(_COLON, text, name_end)
             yield string(text[at:name_end]), value
             at = _skip(_COMMA, text, self.value_end(value))
@@ -446,34 +450,80 @@ def has_more_values(text: bytes | memoryview, most: int) -> bool:
     return False
 
 
-def signs_by_window(text: bytes | memoryview) -> Iterator[bytes]:
+def signs_by_window(text: bytes | memoryview, *, checks_names: bool = False) -> Iterator[bytes]:
     """Yield the commas and brackets in each window of the valid JSON `text`, without those in strings.
 
     Any other text has any signs. The window limits the memory. It takes 0.1 ns a byte in a long string, else 0.5.
+    With `checks_names`, raises TooManySteps for a name that fills a window: to decode one of 27 MiB takes 80 ms.
     """
-    for window, is_inside in _windows(text):
-        # the signs, and the quotes that open or close strings
-        marks = window.translate(None, _NO_MARK)
-        parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
-        yield b"".join(parts[::2])
+    end = 0
+    for start, window, is_inside in _windows(text):
+        if checks_names and start > end:
+            at = _end_of_run(_GAP, text, start + window.find(b'"') + 1)
+            if bytes(text[at : at + 1]) == b":":
+                raise _too_long_name()
+        end = start + len(window)
+        yield _signs(window, is_inside)
 
 
-def _windows(text: bytes | memoryview) -> Iterator[tuple[bytes, bool]]:
-    """Yield the windows of the JSON `text` without escaped quotes, and whether each begins in a string.
+def _signs(window: bytes, is_inside: bool) -> bytes:
+    # the signs, and the quotes that open or close strings
+    marks = window.translate(None, _NO_MARK)
+    parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
+    return b"".join(parts[::2])
+
+
+def shortened(text: bytes | memoryview, most_bytes: int, most_values: int) -> bytes | None:
+    """Return the JSON `text` with only the beginning of each string that fills a window.
+
+    None if the other windows have more than `most_bytes`, or more than `most_values` commas and brackets outside of
+    strings.
+    """
+    view, kept, begin, end, opened = memoryview(text), list[Piece](), 0, 0, 0
+    for start, window, is_inside in _windows(text):
+        if start > end:  # all between belongs to one string, which the window before opens
+            beginning = bytes(view[opened : min(end, opened + SHORTENED_BYTES)]).partition(b"\\")[0]
+            kept += (view[begin:opened], beginning.decode("utf-8", "ignore").encode(), "…".encode())
+            begin = start + window.find(b'"')
+        end, opened = start + len(window), start + window.rfind(b'"') + 1
+        most_bytes -= len(window)
+        most_values -= len(_signs(window, is_inside))
+        if most_bytes < 0 or most_values < 0:
+            return None
+    return b"".join((*kept, view[begin:end]))
+
+
+def has_more_escapes(text: bytes | memoryview, most: int) -> bool:
+    """Whether `text` has more than `most` backslashes."""
+    view, left = memoryview(text), most
+    for at in range(0, len(view) if len(view) > most else 0, WINDOW_BYTES):
+        window = bytes(view[at : at + WINDOW_BYTES])
+        if b"\\" in window:  # finds a rare byte at memory speed, `count` checks each byte
+            left -= window.count(b"\\")
+            if left < 0:
+                return True
+    return False
+
+
+def _windows(text: bytes | memoryview) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield each window of `text`, JSON: its start, its bytes without escaped quotes, whether it begins in a string.
 
     A window that is a part of one string is left out. None begins or ends inside an escape of two characters.
     """
-    view, at, is_inside = memoryview(text), 0, False
-    while at < len(view):
+    view, end, is_inside = memoryview(text), 0, False
+    while end < len(view):
+        at = end
         window = bytes(view[at : at + WINDOW_BYTES])
         if (len(window) - len(window.rstrip(b"\\"))) % 2:
             window = bytes(view[at : at + WINDOW_BYTES + 1])
-        at += len(window)
+        end += len(window)
         # nothing of a long string is read, and escapes only where there are quotes too
         if is_inside and (b'"' not in window or (_BACKSLASH in window and _is_within_string(window))):
             continue
         window = _unescaped(window)
-        yield window, is_inside
+        if is_inside and b'"' not in window:  # `_is_within_string` rejects the second half of a surrogate pair
+            continue
+        yield at, window, is_inside
         is_inside ^= window.count(b'"') % 2 == 1
 
 
@@ -554,7 +604,7 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
     return _end_of_run(_SCALAR if pattern is _SCALAR else _GAP, text, found.end())
 
 
-def _end_of_run(chars: re.Pattern[bytes], text: bytes, at: int) -> int:
+def _end_of_run(chars: re.Pattern[bytes], text: bytes | memoryview, at: int) -> int:
     while (found := chars.match(text, at, at + WINDOW_BYTES)) is not None and found.end() > at:
         at = found.end()
     return at
@@ -572,7 +622,7 @@ def parts_with_names(text: bytes) -> Iterable[bytes]:
 
 def _parts_by_window(text: bytes) -> Iterator[bytes]:
     begun = b""  # a string that continues in the next window
-    for window, _ in _windows(text):
+    for _, window, _ in _windows(text):
         whole = begun + window
         yield _thinned(whole)
         at = whole.rfind(b'"', -NAME_BYTES)

@@ -14,17 +14,21 @@ from gatepass.json_scan import (
     MOST_SLOW_NUMBERS,
     NAME_BYTES,
     PART_BYTES,
+    SHORTENED_BYTES,
     SMALL_BYTES,
+    WINDOW_BYTES,
     Edit,
     JsonScanner,
     any_of,
     at_most_once,
     edited,
+    has_more_escapes,
     has_more_values,
     has_slow_numbers,
     may_name,
     occurrences,
     place_of,
+    shortened,
     top_members,
     value_span,
 )
@@ -175,6 +179,46 @@ def test_the_values_of_a_long_string_do_not_count():
     assert has_more_values(image, 4)
 
 
+@given(st.data(), st.sampled_from([1, 7, 64]), st.integers(0, 9))
+def test_only_strings_that_fill_a_window_are_shortened(data, window_bytes, kept_bytes):
+    longer = st.builds(str.__mul__, SIGNS, st.integers(1, 12)) | SIGNS
+    value = data.draw(st.lists(st.one_of(longer, st.dictionaries(longer, VALUES | longer, max_size=3)), max_size=6))
+    text = data.draw(written(value)).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_scan, "WINDOW_BYTES", window_bytes)
+        patch.setattr(json_scan, "SHORTENED_BYTES", kept_bytes)
+        short = shortened(text, len(text), len(text)) or b""
+    assert _is_shortened(
+        json.loads(short, object_pairs_hook=list), json.loads(text, object_pairs_hook=list), window_bytes
+    )
+
+
+def _is_shortened(short, value, window_bytes):
+    if isinstance(value, str) and short != value:
+        is_long = 6 * len(value) > window_bytes  # at most six bytes for a character, 12 for two of UTF-16
+        return is_long and short.endswith("…") and value.startswith(short[:-1])
+    if isinstance(value, list | tuple):
+        pairs = zip(short, value, strict=True)
+        return type(short) is type(value) and all(_is_shortened(one, other, window_bytes) for one, other in pairs)
+    return short == value
+
+
+def test_texts_are_shortened_within_limits():
+    long, medium = b'"%b"' % (b"A" * 1_000_000), b'"%b"' % (b"B" * 1_000)
+    text = b"[%b,%b]" % (long, b",".join([medium] * 100))
+    short = b'["%b\xe2\x80\xa6",%b]' % (b"A" * SHORTENED_BYTES, b",".join([medium] * 100))
+    assert shortened(text, 4 * WINDOW_BYTES, 102) == short
+    assert shortened(text, 2 * WINDOW_BYTES, 102) is None
+    assert shortened(text, 4 * WINDOW_BYTES, 101) is None
+
+
+@pytest.mark.parametrize("filler", [b"", b"a" * 3 * WINDOW_BYTES])
+def test_backslashes_are_counted(filler):
+    text = b"".join((b"\\n\\\\", filler)) * 10
+    assert has_more_escapes(text, 29)
+    assert not has_more_escapes(text, 30)
+
+
 @given(st.data())
 def test_the_end_of_a_long_value_is_the_end_of_a_scan(data):
     value = data.draw(VALUES)
@@ -194,13 +238,13 @@ def test_a_long_value_ends_where_its_steps_end(inside, monkeypatch):
 
 
 @given(st.data())
-def test_members_of_one_pass_are_those_of_a_scan(data):
+def test_members_of_the_top_level_are_listed_with_duplicates(data):
     names = st.sampled_from(["a", "model", "é", 'q"', "\\"]) | STRINGS
     listed = data.draw(st.lists(st.tuples(names, VALUES), max_size=6))
     blank = data.draw(st.sampled_from(["", " ", "\n\t"]))
     inside = f"{blank},{blank}".join(f"{json.dumps(name)}{blank}:{blank}{json.dumps(value)}" for name, value in listed)
     text = f"{blank}{{{blank}{inside}{blank}}}{blank}".encode()
-    assert top_members(text) == list(JsonScanner(text).members())
+    assert [(one.name, json.loads(text[one.value : one.end])) for one in top_members(text)] == listed
 
 
 def test_a_top_level_of_many_members_is_refused():

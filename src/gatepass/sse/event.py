@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, has_more_values, json_value, slow_exponents
+from gatepass.json_scan import SMALL_BYTES, has_more_escapes, json_value, shortened, slow_exponents
 
 _LINE_FEEDS = b"\n\n"
 _BLANK_LINE_ENDS = (_LINE_FEEDS, b"\r\n\r\n", b"\r\r")
@@ -86,36 +86,36 @@ def first_event(run: bytes) -> int:
     return next((after for at, end, after in _lines(run) if at == end), len(run))
 
 
-_DATA = re.compile(rb"data:[ \t]*+")
-
-
 def split_large(run: bytes) -> tuple[bytes, memoryview, Event]:
-    """Return the first event of `run`, its data without leading blanks, and the event without its data.
+    """Return the first event of `run`, its data, and the event without its data.
 
     It has more than LARGE_EVENT_BYTES, and is not copied without need. Raises ValueError for one with more than
-    MOST_LINES lines, without data, with more than LARGE_EVENT_BYTES in its other lines, or whose outline takes long.
+    MOST_LARGE_LINES lines, without data, with more than LARGE_EVENT_BYTES in its other lines, or with more than
+    MOST_OUTLINED_ESCAPES.
     """
     block, view, values, others = run, memoryview(run), list[memoryview](), bytearray()
     for count, (at, end, after) in enumerate(_lines(run)):
         if at == end:
             block = run[:after]
             break
-        if (found := _DATA.match(run, at)) is not None:
-            values.append(view[found.end() : end])
+        if run.startswith(b"data:", at):
+            values.append(view[at + 5 : end])
         else:
             others += view[at:after]
-        if count >= MOST_LINES or len(others) > LARGE_EVENT_BYTES:
+        if count >= MOST_LARGE_LINES or len(others) > LARGE_EVENT_BYTES:
             raise ValueError("too many lines")
     if not values:
         raise ValueError("no data")
-    data = values[0] if len(values) == 1 else memoryview(b"\n".join(values).lstrip())
-    if is_beyond_outline(data):
-        raise ValueError("too many values")
+    data = values[0] if len(values) == 1 else memoryview(b"\n".join(values))
+    if has_more_escapes(data, MOST_OUTLINED_ESCAPES):
+        raise ValueError("too many escapes")
     return block, data, parse_event(bytes(others))
 
 
 LARGE_EVENT_BYTES = 1024 * 1024
 """To repair and transform an event of this size takes up to 45 ms. Of a larger one only `outline` is read."""
+MOST_LARGE_LINES = 1_000
+"""Line limit of a large event, whose lines are joined in the same turn: 10,000 take 25 ms more."""
 
 _BLANK_LINE = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
 
@@ -354,56 +354,29 @@ def read_json(data: bytes) -> Any:
         raise ValueError("nested too deep") from None
 
 
-OUTLINED_BYTES = 4 * 1024
-"""Larger values of a large event are not built. The beginning of a text remains, and nothing of a list or an object."""
-OUTLINED_LEVELS = 7
-"""Levels of a large event that are read. `choices[].delta.tool_calls[].function.arguments` are on the last."""
+MOST_OUTLINED_BYTES = 2 * 1024 * 1024
+"""What a large event may have beside its long texts. An event is large because of few long texts, such as images."""
 MOST_OUTLINED_VALUES, MOST_OUTLINED_ESCAPES = 100_000, 2_100_000
-"""A large event with more takes over 50 ms. An image of 32 MiB in base64 takes 30."""
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def is_beyond_outline(data: memoryview) -> bool:
-    """Whether to read the outline of the JSON `data` would occupy the event loop for too long."""
-    windows = (bytes(data[at : at + WINDOW_BYTES]) for at in range(0, len(data), WINDOW_BYTES))
-    # `in` finds a rare byte at memory speed, `count` checks each byte
-    escapes = sum(window.count(b"\\") for window in windows if b"\\" in window)
-    return escapes > MOST_OUTLINED_ESCAPES or has_more_values(data, MOST_OUTLINED_VALUES)
+"""A large event with more takes over 50 ms. An image of 32 MiB in base64 takes 20."""
+_VALUE = msgspec.json.Decoder(msgspec.Raw)
 
 
 def outline(data: memoryview) -> Any:
-    """Parse the JSON `data` of a large event without its large values. Raises ValueError as `read_json` does.
+    """Parse the JSON `data` of a large event without its long texts (`shortened`). None if it has too much beside them.
 
-    `data` comes from `split_large`. Large values are only passed over, so they may not be UTF-8.
+    `data` comes from `split_large`. Long texts are only passed over, so they may not be UTF-8. Raises ValueError if
+    `data` is not JSON or neither an object nor a list.
     """
-    if bytes(data[:1]) not in (b"{", b"["):
+    text = shortened(data, MOST_OUTLINED_BYTES, MOST_OUTLINED_VALUES)
+    if text is None:
+        return None
+    if text.lstrip()[:1] not in (b"{", b"["):
         raise ValueError("neither an object nor a list")
     try:
-        return _outline(data, OUTLINED_LEVELS)
+        _VALUE.decode(data)
+        return json_value(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
-
-
-def _outline(raw: memoryview, levels: int) -> Any:
-    if raw.nbytes <= OUTLINED_BYTES:
-        return msgspec.json.decode(raw)
-    first = bytes(raw[:1])
-    if first == b"{":
-        return _outline_members(_FIELDS.decode(raw), levels - 1) if levels else {}
-    if first == b"[":
-        if levels < 2:
-            return []
-        try:  # one pass less for a list of objects
-            return [_outline_members(one, levels - 2) for one in _OBJECTS.decode(raw)]
-        except msgspec.ValidationError:
-            return [_outline(memoryview(value), levels - 1) for value in _ITEMS.decode(raw)]
-    return bytes(raw[1:OUTLINED_BYTES]).partition(b"\\")[0].decode("utf-8", "ignore") + "…"
-
-
-def _outline_members(members: dict[str, msgspec.Raw], levels: int) -> dict[str, Any]:
-    return {name: _outline(memoryview(value), levels) for name, value in members.items()}
 
 
 def is_json(data: bytes) -> bool:

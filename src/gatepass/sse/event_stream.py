@@ -446,7 +446,10 @@ class EventStream:
             if name != b"error":
                 self.fail(chunk.event_not_json(self._upstream))
                 return b""
-            payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace")
+            payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
+        if payload is None:
+            self.fail(chunk.event_too_large(self._upstream))
+            return b""
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
             self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return self._finish_repair()
