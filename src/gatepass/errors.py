@@ -335,6 +335,7 @@ class InvalidRequest(CallerError):
     - `model` or `stream` has a wrong type.
     - `model`, `stream` or `n` appears twice, in another case (`Model`), or with escapes.
     - A number is too large (`1e999`).
+    - A member has a name of more than 16 KiB.
     - In a multipart form, `model` follows a file that is larger than gatepass holds. Send `model` before the file.
     - A multipart form can be read in more than one way.
     - A compressed body is invalid, incomplete or followed by other data.
@@ -380,7 +381,10 @@ class BodyTooLarge(CallerError):
 
 
 class BodyTooComplex(CallerError):
-    """A JSON body above 256 KiB has more values than `limits.body_values`, or more than 1,000 members at its top level.
+    """A JSON body above 256 KiB has too many values, backslashes or members.
+
+    - It has more values than `limits.body_values`.
+    - It has more than 6,000,000 backslashes, or more than 1,000 members at its top level.
 
     Action: Split the request, or raise `limits.body_values`.
     """
@@ -607,7 +611,8 @@ class UpstreamInvalid(UpstreamError):
     - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
     - It has more than 16 MiB or 2,000,000 values, and gatepass must convert it.
     - One of its vectors has more than 1 MiB.
-    - One of its events has more than 1 MiB, and it has more than 100,000 values or gatepass must convert it.
+    - One of its events has more than 1 MiB, and it has more than 100,000 values, 1,000 lines or 2 MiB beside its long
+      texts, or gatepass must convert it.
 
     Action: If the message names a limit, docs/operations/limits_and_memory.md#memory shows whether a setting raises it.
     Otherwise check that `base_url` is an OpenAI API and that `dialect` fits.

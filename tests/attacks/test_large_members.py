@@ -24,7 +24,7 @@ from gatepass.normalize.messages import (
     system_into_user,
 )
 from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
-from gatepass.protocols.request import decode
+from gatepass.protocols.request import MOST_ESCAPES, decode
 from gatepass.protocols.rerank import RerankOptions
 from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
@@ -151,6 +151,14 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
         lambda body: check_body_access(LIMITED, body),
         lambda: body_of(b'%b:1,"models":[]', text(astral())),
     ),
+    "a name with escapes": (
+        lambda body: decode(CLIENT, CHAT, body, "me"),
+        lambda: body_of(b"%b:1", text(b'aaa\\"' * (MOST_ESCAPES - 1))),
+    ),
+    "escaped quotes": (
+        lambda body: decode(CLIENT, CHAT, body, "me"),
+        lambda: body_of(b'"x":%b', text(b'\\"' * (31 * MIB // 2))),
+    ),
     "a list of models": (
         lambda body: check_body_access(LIMITED, body),
         lambda: body_of(b'"models":%b', text(b"g," * (15 * MIB) + b"gpt-a")),
@@ -205,7 +213,7 @@ def test_no_search_for_names_holds_the_interpreter(attack: Attack, name: str) ->
 @pytest.mark.attack("requests: names beside one large member")
 async def test_a_server_serves_others_while_it_searches_escaped_quotes_for_names(attack: Attack) -> None:
     keys = [{"name": "bot", "models": ["gpt-*"], "hash": hash_key(KEY)}]
-    raw = request(body_of(b'"x":%b', TEXTS["escaped quotes"]()), [("authorization", f"Bearer {KEY}")])
+    raw = request(body_of(b'"x":%b', text(b'\\"' * MOST_ESCAPES)), [("authorization", f"Bearer {KEY}")])
     async with (
         Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
         gateway(upstream=upstream.url, access={"keys": keys}) as served,
@@ -221,8 +229,22 @@ def test_a_text_of_escapes_that_is_searched_as_a_whole_is_found(monkeypatch: pyt
     assert asyncio.run(longest_pause_of_s(asyncio.to_thread(check))) > 0.05
 
 
+def test_a_name_that_is_decoded_before_its_size_is_checked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, body = READ["a name"]
+    raw = body()
+
+    def rejected() -> None:
+        with pytest.raises(GatepassError, match="name that is longer"):
+            read(raw)
+
+    checked_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(rejected)))
+    monkeypatch.setattr(json_scan, "WINDOW_BYTES", 64 * MIB)
+    assert asyncio.run(longest_pause_of_s(asyncio.to_thread(rejected))) > 2 * checked_s
+
+
 def test_a_name_that_is_folded_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_scan, "LONGEST_NAME_BYTES", 64 * MIB)
+    monkeypatch.setattr(json_scan, "WINDOW_BYTES", 64 * MIB)
     body = body_of(b'%b:1,"x":{"MODEL":1}', text(b"a" * (8 * MIB) + "\U0001f600".encode()))
     assert asyncio.run(longest_pause_of_s(asyncio.to_thread(READ["a name"][0], body))) > 0.05
 

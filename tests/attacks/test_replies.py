@@ -227,12 +227,20 @@ class Vectors:
     base64: bool
     wants_base64: bool
 
+    beside: str = ""
+    """A member of 62 MiB beside them."""
+
     @property
     def raw(self) -> bytes:
         numbers = array("f", [0.25, -1.5e-3, 0.125, 7.0] * (self.length // 4 + 1))[: self.length]
         vector = b'"%b"' % b64encode(numbers.tobytes()) if self.base64 else str(numbers.tolist()).encode()
         entries = (b'{"object":"embedding","index":%d,"embedding":%b}' % (index, vector) for index in range(self.count))
-        return b'{"object":"list","data":[%b],"model":"m"}' % b",".join(entries)
+        beside = b""
+        if self.beside == "name":
+            beside = b'"%b":1,' % (b"a" * (62 * MIB) + "\U0001f600".encode())
+        elif self.beside == "escapes":
+            beside = b'"x":"%b",' % (b'\\"' * (31 * MIB))
+        return b'{"object":"list",%b"data":[%b],"model":"m"}' % (beside, b",".join(entries))
 
     @property
     def asked(self) -> EmbeddingsOptions:
@@ -280,6 +288,14 @@ def test_vectors_are_converted_in_slices(attack: Attack, vectors: Vectors) -> No
     if vectors.count * vectors.length <= 200_000:
         with attack.memory(vectors.allowed_bytes()):
             converted(vectors)
+
+
+@pytest.mark.attack("replies: vectors")
+@pytest.mark.parametrize("beside", ["name", "escapes"])
+def test_vectors_beside_a_large_member_are_refused_before_it_is_read(attack: Attack, beside: str) -> None:
+    attack.cases += 1
+    attack.loop_s, code, _ = converted(Vectors(1, 100, base64=False, wants_base64=True, beside=beside))
+    attack.check(code == UpstreamInvalid.code, beside)
 
 
 def test_vectors_that_are_converted_at_once_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -440,6 +440,7 @@ async def test_server_serves_others_while_it_reads_large_bodies(attack: Attack) 
         Json("x", deep(60), 2 * MIB),
         Json("input", "1", 2 * MIB),
         Json("messages", '{"role":"user","content":"Hello, \\"world\\".\\n"}', 12 * MIB),
+        Json("x", '\\"', 31 * MIB, '"'),
     ]
     served = [
         Json("x", '\\"', 2 * MIB, '"'),

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import UpstreamInvalid
-from gatepass.json_scan import ONE_PASS_BYTES, JsonScanner, Piece, TooManySteps, has_slow_numbers
+from gatepass.json_scan import ONE_PASS_BYTES, JsonScanner, Piece, TooManySteps, has_more_escapes, has_slow_numbers
 from gatepass.types import EmbeddingsOptions, parse_count
 
 
@@ -52,6 +52,8 @@ OTHER_BRACKETS = 16
 """A reply has one more opening bracket than vectors. A few more may be in its texts."""
 VECTOR_BYTES = 1024 * 1024
 """Limit on the text of one vector: 50,000 numbers. No model has more than 20,000."""
+MOST_ESCAPES = 2_000_000
+"""Limit on the backslashes of a large reply. Base64 that escapes each slash has one in 64 letters."""
 OTHER_OBJECTS = 1_000
 """Most objects of a reply in addition to two for each input."""
 SLICE_BYTES = 256 * 1024
@@ -275,6 +277,9 @@ STEPS_OF_ENTRY, STEPS_OF_OTHERS = 200, 100_000
 
 def _read_large(reply: bytes, count: int) -> Generator[None, None, tuple[Entry, list[Entry]]]:
     """Read a large reply as `_read` does, entry by entry: at once it may take 60 ms. Returns `count` + 1 at most."""
+    if has_more_escapes(reply, MOST_ESCAPES):
+        raise InvalidReply(f"the reply has more than {MOST_ESCAPES} backslashes")
+    yield
     view, scanner = memoryview(reply), JsonScanner(reply, STEPS_OF_ENTRY * count + STEPS_OF_OTHERS)
     document, listed, read_bytes = Entry(), list[Entry](), 0
     for name, value in scanner.names_and_values():

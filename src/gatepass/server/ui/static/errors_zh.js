@@ -86,7 +86,7 @@ export const ERRORS = {
     "action": "减小请求，或提高限制。"
   },
   "body_too_complex": {
-    "text": "超过 256 KiB 的 JSON 请求体，其值的数量超过 `limits.body_values`，或顶层成员超过 1,000 个。",
+    "text": "超过 256 KiB 的 JSON 请求体，其值的数量超过 `limits.body_values`，或反斜杠超过 6,000,000 个，或顶层成员超过 1,000 个。",
     "action": "拆分请求，或提高 `limits.body_values`。"
   },
   "unsupported_encoding": {
