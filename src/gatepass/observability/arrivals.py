@@ -33,24 +33,29 @@ class Timeline(msgspec.Struct, frozen=True):
     """The longest times between two reads, the longest first, each with the moment at which it began."""
 
 
-class Arrivals:
-    """Collects the reads of one stream. Its size does not depend on their number."""
+class Arrivals(msgspec.Struct, gc=False, eq=False):
+    """Collects the reads of one stream. Its size does not depend on their number. The first read is at `first_s`."""
 
-    __slots__ = ("_counts", "_first_s", "_gaps", "_last_s", "_recent", "_width_s")
+    first_s: float
+    _last_s: float = 0.0
+    _width_s: float = FIRST_WIDTH_S
+    _recent: array[float] | bytes = b""
+    _counts: array[int] | bytes | None = None
+    """None for a short stream without a story yet."""
+    _gaps: tuple[tuple[float, float], ...] = ()
 
-    def __init__(self, now_s: float) -> None:
-        """The first read is at `now_s`."""
-        self._first_s = self._last_s = now_s
-        self._recent = array("d", (now_s,))
-        self._width_s = FIRST_WIDTH_S
-        self._gaps: tuple[tuple[float, float], ...] = ()
-        self._counts: array[int] | None = None
-        """None for a short stream without a story yet."""
+    def __post_init__(self) -> None:
+        self._last_s, self._recent = self.first_s, array("d", (self.first_s,))
+
+    def close(self) -> None:
+        """Hold the reads as bytes, which the garbage collector does not follow. No read comes after this."""
+        self._recent = bytes(self._recent)
+        self._counts = None if self._counts is None else bytes(self._counts)
 
     def note(self, now_s: float) -> None:
         """Note the next read, at `now_s`. Time does not go back."""
         recent = self._recent
-        recent.append(now_s)
+        recent.append(now_s)  # type: ignore[union-attr]  # it is bytes after the last read
         if len(recent) >= BATCH:
             self._count()
 
@@ -59,12 +64,13 @@ class Arrivals:
         counts = self._count().tolist()
         while len(counts) > 1 and not counts[-1]:
             counts.pop()
-        return Timeline(self._first_s, self._last_s, self._width_s, counts, list(self._gaps))
+        return Timeline(self.first_s, self._last_s, self._width_s, counts, list(self._gaps))
 
     def _count(self) -> array[int]:
         """Add the recent reads to the counts and the gaps, and return the counts."""
         # `map`, `max` and `bisect_left` do most of it, because each step in Python is paid for every read.
-        recent, first_s, counts = self._recent.tolist(), self._first_s, self._counts
+        recent, first_s = array("d", self._recent).tolist(), self.first_s
+        counts = None if self._counts is None else array("I", self._counts)
         if recent:
             before = [self._last_s, *recent]
             self._last_s, self._recent = recent[-1], array("d")

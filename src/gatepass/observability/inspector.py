@@ -26,7 +26,8 @@ ANONYMOUS = 100
 """The number of requests without a valid key that are kept. They are kept apart, so a flood evicts no others."""
 
 
-class InspectedRequest(msgspec.Struct, frozen=True, eq=False):
+# gc=False, as the records that it refers to: the garbage collector follows nothing that the ring keeps.
+class InspectedRequest(msgspec.Struct, frozen=True, gc=False, eq=False):
     """One request, as the ring keeps it: without its error, which may hold the upstream's reply."""
 
     access: AccessRecord
@@ -82,6 +83,8 @@ class Inspector(Observer):
             size_bytes = _size_bytes(access, attempt)
         elif attempt is not None and attempt.arrivals is not None:
             size_bytes += TIMELINE_BYTES
+        if attempt is not None and attempt.arrivals is not None:
+            attempt.arrivals.close()
         entry = InspectedRequest.of(request, size_bytes)
         if not access.caller:
             self._anonymous.append(entry)

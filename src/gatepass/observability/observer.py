@@ -82,7 +82,8 @@ class SentToken(msgspec.Struct, frozen=True, gc=False, eq=False):
     """None for one that does not expire."""
 
 
-class AttemptRecord(msgspec.Struct, eq=False):
+# gc=False: a record refers to earlier ones only, so there are no cycles. The inspector keeps thousands of them.
+class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """One attempt: one request to one target, or the part of a split call. `outcome` is "" until it has ended."""
 
     request_id: str

@@ -20,7 +20,7 @@ def noted(*moments: float) -> Arrivals:
 
 def size_bytes(arrivals: Arrivals) -> int:
     """Its size with all that it holds."""
-    held = [getattr(arrivals, name) for name in Arrivals.__slots__]
+    held = [getattr(arrivals, name) for name in Arrivals.__struct_fields__]
     inner = [one for gap in arrivals._gaps for one in (gap, *gap)]
     return sys.getsizeof(arrivals) + sum(map(sys.getsizeof, (*held, *inner)))
 
@@ -50,6 +50,13 @@ def test_the_three_longest_gaps_and_where_they_began():
 def test_a_gap_between_two_batches_counts():
     moments = [*(index / 1000 for index in range(BATCH)), 5.0]
     assert noted(*moments).timeline().gaps[0] == (5.0 - moments[-2], moments[-2])
+
+
+@given(st.lists(st.floats(0.0, 90.0), min_size=1, max_size=3 * BATCH).map(sorted))
+def test_a_closed_stream_has_the_same_timeline(moments: list[float]):
+    closed = noted(*moments)
+    closed.close()
+    assert closed.timeline() == noted(*moments).timeline()
 
 
 def test_one_read_is_a_timeline():
