@@ -172,7 +172,8 @@ def synthesised(document: bytes, surface: ClientProtocol) -> tuple[float, bool]:
     began_s = time.thread_time()
     try:
         found = read_json(document)
-        for _ in synthesize_response(found, origin) if surface is RESPONSES else synthesize_stream(found, True, origin):
+        is_response = surface is RESPONSES
+        for _ in synthesize_response(found, origin, "u") if is_response else synthesize_stream(found, True, origin):
             pass
     except ValueError:
         is_refused = True

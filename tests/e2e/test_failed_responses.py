@@ -23,7 +23,7 @@ from tests.unit.sse.responses import message, part, response
 
 BUSY = {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}}
 WHOLE = response(message(part("Hello", logprobs=[])))
-EVENTS = [*synthesize_response(WHOLE, EnvelopeDefaults("{}1".format, 7, "m"))]
+EVENTS = [*synthesize_response(WHOLE, EnvelopeDefaults("{}1".format, 7, "m"), "u")]
 PYTHON = {"try_openai.py": ("create", "stream"), "try_agents.py": ("agents",), "try_langchain.py": ("langchain",)}
 
 

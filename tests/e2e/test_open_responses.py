@@ -63,7 +63,7 @@ def answered(request: Received, *, streams: bool) -> Dialogue:
     document = response(item, **MEMBERS, tools=tools)
     if not (streams and asked.get("stream")):
         return [Send(reply(document))]
-    events = synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"))
+    events = synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"), "u")
     return [Send(stream(*events, end=LAST_CHUNK))]
 
 

@@ -90,7 +90,7 @@ class Responses:
 
     @staticmethod
     def events(document: Document) -> list[bytes]:
-        return [*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"))]
+        return [*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"), "u")]
 
 
 IDS = re.compile(rb'"(?:call_)?id": ?"call_[12]", ?')

@@ -79,7 +79,7 @@ MESSAGES = Api(
 )  # fmt: skip
 RESPONSES = Api(
     "/v1/responses", ASKED_RESPONSE, RESPONSE,
-    tuple(synthesize_response(RESPONSE, EnvelopeDefaults("{}1".format, 7, "m"))), response_of,
+    tuple(synthesize_response(RESPONSE, EnvelopeDefaults("{}1".format, 7, "m"), "u")), response_of,
     RESPONSE["output"], b'"response.completed"',
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ RESPONSE = response(reasoning("Hm"), message(part("Hi")), call())
 
 
 def streamed(document: Any) -> bytes:
-    return stream(*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m")), end=LAST_CHUNK)
+    return stream(*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"), "u"), end=LAST_CHUNK)
 
 
 async def test_whole_response_becomes_the_requested_stream():

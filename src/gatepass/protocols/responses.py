@@ -60,19 +60,15 @@ LAST_EVENTS = frozenset(("response.completed", FAILED, "response.incomplete"))
 # --- a stream from a response ---------------------------------------------------------------------
 
 
-class Unfinished(ValueError):
-    """A response without output that is not finished and not in the background. Its stream would have no end."""
-
-
-def synthesize_response(document: Object, defaults: EnvelopeDefaults) -> Iterator[bytes]:
+def synthesize_response(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Iterator[bytes]:
     """Yield the events of a stream with the content of `document`, a parsed and validated response.
 
     Members that strict clients require are filled in. The Responses API has no `[DONE]`. An unfinished response with
     output is sent as completed, because SDKs wait for a last event.
 
-    Raises `Unfinished` for one without output, and ValueError if it is nested too deep or has more than MAX_ENTRIES.
+    Raises UpstreamInvalid for one without output, and ValueError if it is nested too deep or has more than MAX_ENTRIES.
     """
-    for number, payload in enumerate(events(document, defaults)):
+    for number, payload in enumerate(events(document, defaults, upstream)):
         yield event_of({**payload, "sequence_number": number})
 
 
@@ -81,7 +77,7 @@ _LAST = MappingProxyType(
 )
 
 
-def events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
+def events(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Iterator[Object]:
     """Yield the events of that stream without their numbers."""
     if _count_entries(document) > MAX_ENTRIES:
         raise ValueError("too many items, parts and annotations")
@@ -90,7 +86,9 @@ def events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
     original_status = document.get("status")
     is_unfinished = isinstance(original_status, str) and original_status in UNFINISHED
     if is_unfinished and status == "completed" and not response["output"]:
-        raise Unfinished(original_status)
+        # its stream would have no end
+        reason = "The upstream returned a response that is not finished and has no output."
+        raise UpstreamInvalid(reason, upstream=upstream)
     yield {"type": "response.created", "response": _before_output(response)}
     if status in UNFINISHED:
         yield {"type": UNFINISHED[status], "response": response}
@@ -519,11 +517,7 @@ class Responses(ClientProtocol):
         return None if is_response else f"with JSON that is not a response ({shown_members(document, mask)})"
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
-        try:
-            yield from synthesize_response(document, defaults)
-        except Unfinished:
-            reason = "The upstream returned a response that is not finished and has no output."
-            raise UpstreamInvalid(reason, upstream=reply.upstream.name) from None
+        return synthesize_response(document, defaults, reply.upstream.name)
 
 
 class Compact(ClientProtocol):

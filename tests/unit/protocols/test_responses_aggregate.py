@@ -23,7 +23,7 @@ WHOLE = response(message(part("Hi")), call())
 
 
 def written(document: Any) -> bytes:
-    return b"".join(synthesize_response(document, origin()))
+    return b"".join(synthesize_response(document, origin(), "u"))
 
 
 def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from gatepass.protocols.responses import Unfinished, events, synthesize_response
+from gatepass.errors import UpstreamInvalid
+from gatepass.protocols.responses import events, synthesize_response
 from tests.unit.sse.documents import CREATED_S, origin
 from tests.unit.sse.peer import response_helper_reads, strict_events
 from tests.unit.sse.responses import ODD_RESPONSES, RESPONSES, USAGE, call, message, part, reasoning, response
@@ -17,7 +18,7 @@ AT = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 
 
 def events_of(document: Any) -> list[dict[str, Any]]:
-    return list(events(document, origin()))
+    return list(events(document, origin(), "u"))
 
 
 def inside(document: Any) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def names(document: Any) -> list[str]:
 
 
 def written(document: Any) -> bytes:
-    return b"".join(synthesize_response(document, origin()))
+    return b"".join(synthesize_response(document, origin(), "u"))
 
 
 def test_a_text_has_the_events_of_the_api():
@@ -166,7 +167,7 @@ def test_unfinished_response_ends_with_its_output_except_in_the_background(statu
 @pytest.mark.parametrize("output", [[], None, ""])
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
 def test_an_unfinished_response_without_output_is_not_an_answer(status, output):
-    with pytest.raises(Unfinished):
+    with pytest.raises(UpstreamInvalid, match="not finished and has no output"):
         events_of({**response(status=status), "output": output})
 
 
@@ -225,7 +226,7 @@ def test_the_sdks_helper_reads_the_response(document):
 def test_whatever_is_a_document_is_a_stream_that_ends(document):
     try:
         stream = written(document)
-    except Unfinished:
+    except UpstreamInvalid:
         assert document["status"] in ("queued", "in_progress")
         return
     payload = [json.loads(block.split(b"\n")[1][6:]) for block in stream.split(b"\n\n")[:-1]]
