@@ -232,6 +232,10 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
             return PATTERNS[context["pattern"]]
         case _ if kind in _BOUNDS:
             return _BOUNDS[kind].format(**context)
+        case "model_type" if type(value) is str and path[:-1] in (("models",), ("operations",)):
+            # another text than the name of an upstream may be a secret
+            upstream = "NAME" if lookup(tree, ("upstreams", value)) is None else value
+            return f"{_TYPES[kind]}, not a text: write {{upstream: {upstream}}}"
         case _:
             return _type(kind, value, path, detail["msg"])
 
