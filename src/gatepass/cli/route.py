@@ -62,6 +62,8 @@ STREAM_EFFECTS: Mapping[str, str] = {
 def route(model: str, path: str | None, caller: str | None, operation: str | None, as_json: bool) -> None:
     """Explain a request for MODEL: its targets in order, every change of it, and the URL. Nothing is sent.
 
+    It reads the configuration and asks no running gatepass, so learned rules are not included.
+
     Exit codes: 0 a target supports the request, 1 it is refused, 2 the configuration is not valid.
     """
     config = load_or_exit(path).config
