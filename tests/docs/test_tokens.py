@@ -31,7 +31,7 @@ from docs.symptom_table import SECTIONS
 from ruamel.yaml import YAML
 
 from gatepass.cli import COMMANDS
-from gatepass.cli.doctor import diagnose
+from gatepass.cli.steps import diagnose
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.credential.kinds import KINDS
 from gatepass.config.load import load

@@ -6,9 +6,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from gatepass.cli.doctor import diagnose
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Step, StepOutcome
+from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 

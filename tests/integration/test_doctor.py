@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN, diagnose
+from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN
 from gatepass.cli.probe import PROVE, ProbeCall
 from gatepass.cli.reach import StepOutcome
+from gatepass.cli.steps import diagnose
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
 from gatepass.config.model import Config

@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from gatepass.cli.doctor import diagnose, line_of
+from gatepass.cli.doctor import line_of
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Step, StepOutcome
+from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import Variable
 from gatepass.config.model import Config

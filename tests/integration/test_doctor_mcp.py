@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.cli.doctor import diagnose
 from gatepass.cli.mcp_probe import settings_of
+from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from tests.integration.findings import NETWORK
 from tests.integration.issuer import SECRET, minted

@@ -20,9 +20,9 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.cli.doctor import diagnose
 from gatepass.cli.init import PLACE, UPSTREAM, ClientKey, Setup, options_of, render
 from gatepass.cli.reach import Step, StepOutcome
+from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from tests.integration.answers import EVENTS

@@ -489,7 +489,7 @@ class Setup:
 
         If the issuer refuses the client, `client_auth` becomes the other way to send the secret, if that one works.
         """
-        from gatepass.cli.doctor import diagnose
+        from gatepass.cli.steps import diagnose
 
         def is_shown(step: Step) -> bool:
             return step.hop.startswith("credential:") or step.what == "models" or step.failed

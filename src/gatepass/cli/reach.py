@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,6 +62,11 @@ class Step:
     @property
     def failed(self) -> bool:
         return self.outcome is StepOutcome.FAILS
+
+    def described(self) -> dict[str, object]:
+        """Return the fields as JSON has them."""
+        fields = asdict(self) | {"outcome": self.outcome.name.lower(), "seconds": round(self.seconds, 3)}
+        return {name: value for name, value in fields.items() if name not in ("proves", "base_url")}
 
 
 Steps = AsyncGenerator[Step, None]

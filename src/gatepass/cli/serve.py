@@ -268,7 +268,7 @@ def doctor(
     config: Config, model: str | None, call: bool, begin: Callable[[str, str], object]
 ) -> AsyncGenerator[dict[str, object], None]:
     """Yield the steps of `gatepass doctor`, for the page at /ui."""
-    from gatepass.cli.doctor import diagnose_for_page
+    from gatepass.cli.steps import diagnose_for_page
 
     return diagnose_for_page(config, model, call, begin)
 

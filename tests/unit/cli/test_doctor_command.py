@@ -6,11 +6,12 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
-import gatepass.cli.doctor
+import gatepass.cli.steps
 from gatepass.cli import main
-from gatepass.cli.doctor import NO_MODEL, Report
+from gatepass.cli.doctor import Report
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Step, StepOutcome
+from gatepass.cli.steps import NO_MODEL
 from tests.unit.cli.command_line import FILE, run_on
 
 WORKING = Step("upstream:chat", "models", StepOutcome.WORKS, "answers")
@@ -37,7 +38,7 @@ class Doctor:
 @pytest.fixture
 def found(monkeypatch):
     found = Doctor()
-    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", found.diagnose)
+    monkeypatch.setattr(gatepass.cli.steps, "diagnose", found.diagnose)
     return found
 
 
@@ -229,7 +230,7 @@ def test_each_step_is_printed_as_soon_as_it_is_known(tmp_path, monkeypatch, caps
         seen.append(capsys.readouterr().out)
         yield Step("upstream:spare", "models", StepOutcome.WORKS, "answers")
 
-    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
+    monkeypatch.setattr(gatepass.cli.steps, "diagnose", diagnose)
     with pytest.raises(SystemExit):
         main(["doctor", "--config", str(tmp_path / "f.yaml")])
     assert [text.splitlines()[-1] for text in seen] == ["ok   upstream:chat models: answers"]
@@ -240,7 +241,7 @@ def test_no_log_line_is_printed_between_the_steps(doctor, monkeypatch):
         logging.getLogger("gatepass.tokens").warning("token_fetch_failed")
         yield WORKING
 
-    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
+    monkeypatch.setattr(gatepass.cli.steps, "diagnose", diagnose)
     for name in (None, "gatepass"):  # as in a separate process: then the last resort is stderr
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     result = doctor()

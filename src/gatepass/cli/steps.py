@@ -1,0 +1,228 @@
+"""What `gatepass doctor` tests: which hops in which order, and which real calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access, closed_objects
+from gatepass.cli import agent_hosts, mcp_probe
+from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_of, printable, reachable_host
+from gatepass.cli.probe import ProbeCall, check_call, check_models, check_store, check_token, hop_of, probes_of
+from gatepass.cli.reach import Begin, Step, StepOutcome, Steps, issuer_server, reach, timed, upstream_server
+from gatepass.clock import Clock
+from gatepass.config.access import AccessKey
+from gatepass.config.checks import has_unshared_refresh_token
+from gatepass.config.credential.kinds import chain_of
+from gatepass.config.model import Config
+from gatepass.errors import InvalidRequest, McpServerNotAllowed
+from gatepass.mcp.access import allowed_of, refusal_of
+from gatepass.operations.table import OPERATIONS
+from gatepass.protocols import PROTOCOLS
+from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.types import MCP_UPSTREAM
+
+NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
+NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
+
+
+class NoCall(Exception):
+    """doctor has no real call for what was asked."""
+
+
+def calls_of(config: Config, model: str | None, operation: str | None, key: AccessKey | None) -> list[ProbeCall]:
+    """Return the real calls: of `model`, or of the first declared model of each operation. Raises NoCall."""
+    if model is not None:
+        chosen = {operation or operation_of(config, model): model}
+        if (only := next(iter(chosen))) not in CALL_OPERATIONS:
+            raise NoCall(NO_CALL.format(operation=only))
+    else:
+        chosen = {}
+        for name in config.models:
+            # a pattern is not a name that a request can have
+            if not any(char in name for char in "*?["):
+                # one call proves the operation, and each further one may be billed
+                chosen.setdefault(operation_of(config, name), name)
+        # doctor has no sample request for the others
+        chosen = {found: name for found, name in chosen.items() if found in CALL_OPERATIONS}
+        if not chosen:
+            raise NoCall(NO_MODEL)
+    calls = []
+    for found, name in chosen.items():
+        row = next(row for row in OPERATIONS if row.name == found)
+        if key is not None:
+            check_operation_access(key, row)
+            check_model_access(key, name)
+        calls.append(ProbeCall(found, name, _profile(key)))
+        if "stream" in row.members:
+            calls.append(ProbeCall(found, name, _profile(key), stream=True))
+    return calls
+
+
+def calls_of_host(config: Config, agent_host: str, model: str, key: AccessKey | None) -> tuple[list[ProbeCall], str]:
+    """Return the request of an agent host for `model`, and what its user sets."""
+    host = agent_hosts.AGENT_HOSTS[agent_host]
+    if key is not None:
+        row = next(row for row in OPERATIONS if row.name == host.operation)
+        check_operation_access(key, row)
+        check_model_access(key, model)
+        body, protocol = host.call(model).body, PROTOCOLS[row.protocol]
+        closed = closed_objects(key, shares_objects=config.access.shares_objects)
+        items, free = protocol.has_items, protocol.free_members
+        check_body_access(key, body, names_model=True, closed=closed, has_items=items, free=free)
+    settings = agent_hosts.settings_of(host, _own_url(config), model)
+    return [ProbeCall(host.operation, model, _profile(key), agent_host=host)], settings
+
+
+def settings_of_mcp(config: Config, name: str, key: AccessKey | None) -> str:
+    """Return what the clients of the MCP server `name` set, and what `key` may use of it.
+
+    Raises NoCall if there is none, and McpServerNotAllowed.
+    """
+    if name not in config.mcp:
+        known = f". There is: {', '.join(config.mcp)}" if config.mcp else ": `mcp` is not configured."
+        raise NoCall(f"--mcp: there is no MCP server {name!r}{known}")
+    settings = mcp_probe.settings_of(name, _own_url(config))
+    if key is None:
+        return settings
+    if (allowed := allowed_of(key, name)) is None:
+        raise McpServerNotAllowed(f"The key of {key.name!r} may not use the MCP server {name!r}, {refusal_of(key)}.")
+    lists = [("tools", allowed.tools), ("prompts", allowed.prompts), ("resources", allowed.resources)]
+    uses = [f"  {kind}: {'all' if one is None else ', '.join(one) or 'none'}" for kind, one in lists]
+    return "\n".join([settings, f"The key of {key.name} may use:", *uses, ""])
+
+
+def _profile(key: AccessKey | None) -> str:
+    return (None if key is None else key.profile) or "plain"
+
+
+def _own_url(config: Config) -> str:
+    return f"http://{reachable_host(config.server.host)}:{config.server.port}{config.server.base_path}"
+
+
+def diagnose(
+    config: Config,
+    calls: Sequence[ProbeCall] = (),
+    clock: Clock | None = None,
+    *,
+    model: str | None = None,
+    mcp: str | None = None,
+    begin: Begin = lambda *_: None,
+) -> Steps:
+    """Test the store, the credentials, the upstreams and the MCP servers, and yield each step when it ends.
+
+    The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its
+    refresh token. The model list of an upstream is skipped if its credential has no token. With `model` or `calls`
+    only the upstreams of their routes are tested, and the store is not; with `mcp` only that MCP server. Raises
+    ModelNotFound if a model has no route.
+    """
+    return timed(_diagnose(config, calls, clock, model, mcp, begin), clock)
+
+
+async def _diagnose(
+    config: Config, calls: Sequence[ProbeCall], clock: Clock | None, model: str | None, mcp: str | None, begin: Begin
+) -> Steps:
+    async with open_state(config, clock) as state:
+        tested = _tested(state, calls, model) if mcp is None else {MCP_UPSTREAM + mcp: {}}
+        without, is_whole = dict[str | None, str](), model is None and mcp is None and not calls
+        if config.store is not None and is_whole:
+            begin("store", "store")
+            yield await check_store(state, config.store)
+        used = {state.upstreams[name].settings.credential for name in tested}
+        # credentials first: an upstream without a token cannot be tested, nor a credential that presents it
+        chains = [chain_of(name, config.credentials) for name in state.holders if is_whole or name in used]
+        for name in dict.fromkeys(name for chain in chains for name in reversed(chain)):
+            _, *presented = chain_of(name, config.credentials)
+            reason = without.get(presented[0]) if presented else None
+            async for step in _test_credential(state, name, begin, reason and f"{presented[0]} {reason}"):
+                yield step
+                if step.failed or step.outcome is StepOutcome.SKIPPED:
+                    without[name] = "failed" if step.failed else "was not tried"
+        for name, wanted in tested.items():
+            upstream = state.upstreams[name]
+            reason = without.get(upstream.settings.credential)
+            async for step in _test_upstream(state, upstream, (calls, wanted), begin, reason):
+                yield step
+
+
+async def diagnose_for_page(
+    config: Config, model: str | None, call: bool, begin: Begin
+) -> AsyncGenerator[dict[str, object], None]:
+    """Yield the steps of `diagnose` as JSON, for the page at /ui. With `call` also send real calls.
+
+    Raises InvalidRequest if there is no call, and ModelNotFound.
+    """
+    try:
+        calls = calls_of(config, model, None, None) if call else []
+    except NoCall as error:
+        raise InvalidRequest(str(error).replace("--call: ", "")) from None
+    async with aclosing(diagnose(config, calls, model=model, begin=begin)) as steps:
+        async for step in steps:
+            yield replace(step, why=printable(step.why), advice=printable(step.advice)).described()
+
+
+def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:
+    """Return the upstreams on the routes of `calls` and `model`, or all, each with its names of these models."""
+    asked = [(call.operation, call.model) for call in calls]
+    if model is not None and not asked:
+        asked.append((operation_of(state.config, model), model))
+    tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
+    for operation, name in asked:
+        for target in state.routes.resolve(operation, name):
+            tested[target.upstream][target.model or name] = None
+    return {name: wanted for name, wanted in tested.items() if wanted or not asked}
+
+
+async def _test_credential(state: AppState, name: str, begin: Begin, without: str | None) -> AsyncIterator[Step]:
+    """Yield the steps of a credential. `without` is why the credential that it presents has no token."""
+    if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
+        if (server := issuer_server(name, state.config.credentials[name])) is not None:
+            async for step in reach(server, state.clock, begin):
+                yield step
+                if step.failed:
+                    return
+        if without:
+            why = f"its subject_credential {without}"
+            yield Step(f"credential:{name}", "token", StepOutcome.SKIPPED, why)
+            return
+        state.start_holder(name)
+    begin(f"credential:{name}", "token")
+    yield await check_token(state, name, state.holders[name])
+
+
+async def _test_upstream(
+    state: AppState,
+    upstream: Upstream,
+    asked: tuple[Sequence[ProbeCall], Collection[str]],
+    begin: Begin,
+    without: str | None,
+) -> AsyncIterator[Step]:
+    """Yield the steps of an upstream: its network, its model list and the real calls.
+
+    `asked` has the calls, and the wanted names of its model list. `without` is why its credential has no token.
+    """
+    async for step in reach(upstream_server(upstream.name, upstream.settings), state.clock, begin):
+        yield step
+        if step.failed:
+            return
+    is_mcp = upstream.name.startswith(MCP_UPSTREAM)
+    if without:
+        yield Step(hop_of(upstream), "mcp" if is_mcp else "models", StepOutcome.SKIPPED, f"its credential {without}")
+        return
+    if is_mcp:
+        async for step in mcp_probe.check_mcp(state, upstream, begin):
+            yield step
+        return
+    calls, wanted = asked
+    probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
+    begin(hop_of(upstream), "models")
+    step = await check_models(state, upstream, wanted)
+    if probes and step.outcome in (StepOutcome.FAILS, StepOutcome.UNPROVEN):
+        # some upstreams have no model list, or a broken one: then the calls decide whether they work
+        advice = step.advice if step.failed else "The calls decide."
+        step = replace(step, outcome=StepOutcome.UNPROVEN, advice=advice)
+    yield step
+    for target_probe in probes:
+        begin(hop_of(upstream), "call")
+        yield await check_call(state, upstream, target_probe)
