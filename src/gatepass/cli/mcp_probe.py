@@ -6,8 +6,9 @@ They send with the same code as a client's request. The server executes no tool.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -19,7 +20,6 @@ from gatepass.dialects.reply_check import login_page
 from gatepass.errors import (
     GatepassError,
     TransportFault,
-    UpstreamError,
     UpstreamErrorReply,
     UpstreamHtml,
     UpstreamInvalid,
@@ -29,7 +29,7 @@ from gatepass.mcp.access import Kind, McpAllowed, allowed_of, refusal_of
 from gatepass.mcp.errors import name_settings
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import close_attempt, send, send_with_retries
+from gatepass.proxy.attempt import close_attempt, send, send_own_call
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.upstream_call import connection_error, received_reply
 from gatepass.sse.event import Framer, parse_event, split_events
@@ -44,6 +44,12 @@ HANDSHAKE = "2025-11-25"
 REPLY_BYTES = 4 * 1024 * 1024
 TOOLS_SHOWN = 12
 SESSION = b"mcp-session-id"
+CLIENT = {"name": "gatepass doctor", "version": "1"}
+META = {
+    "io.modelcontextprotocol/protocolVersion": NEWEST,
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": CLIENT,
+}
 
 SETTINGS = """\
 An MCP client sets, for the server {name}:
@@ -66,52 +72,105 @@ Without the option and the last line, `claude -p` and `codex exec` refuse each t
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Reply(Hidden):
-    """What a server answered. `message` is its JSON-RPC message; None if it sent none."""
+    """What a server answered. `message` is its JSON-RPC message; {} if it sent none."""
 
     status: int
     headers: Headers
-    message: Message | None
+    message: Message
 
     @property
-    def result(self) -> Message | None:
-        found = None if self.message is None else self.message.get("result")
-        return found if isinstance(found, dict) else None
+    def result(self) -> Message:
+        found = self.message.get("result")
+        return found if isinstance(found, dict) else {}
 
     @property
     def error(self) -> str:
         """The text of its JSON-RPC error, or its status."""
-        found = None if self.message is None else self.message.get("error")
+        found = self.message.get("error")
         if isinstance(found, dict) and isinstance(found.get("message"), str):
             return f"HTTP {self.status}, {found['message'][:200]}"
         return f"HTTP {self.status}"
 
+    def names(self, kind: Kind) -> list[str] | None:
+        """Return the names of the tools or prompts that it lists; None if it has no list."""
+        listed = self.result.get(kind)
+        return [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else None
+
+
+@dataclass(slots=True, repr=False)
+class Server(Hidden):
+    """An MCP server while it is tested."""
+
+    state: AppState
+    upstream: Upstream
+    session: Headers = ()
+    """Sent with each request after a handshake. Empty at a server of the newest revision, which has none."""
+    offered: dict[Kind, list[str]] = field(default_factory=dict)
+    """The names in its lists, if they have no second page."""
+
+    @property
+    def name(self) -> str:
+        return self.upstream.name.removeprefix(MCP_UPSTREAM)
+
+    @property
+    def usable(self) -> list[tuple[int, McpAllowed]]:
+        """The number of each key that may use the server, with what it may use of it."""
+        keys = enumerate(self.state.config.access.keys)
+        return [(number, allowed) for number, key in keys if (allowed := allowed_of(key, self.name)) is not None]
+
+    def step(self, what: str, outcome: StepOutcome, why: str, advice: str = "", *, proves: bool = True) -> Step:
+        return Step(hop_of(self.upstream), what, outcome, why, advice, proves=proves)
+
+    def failed(self, what: str, error: GatepassError) -> Step:
+        name_settings(error, self.name)
+        error.message = error.message.removesuffix(f" `gatepass doctor --mcp {self.name}` tries it.")
+        return failed_step(error, self.state.config, what, "")
+
+    async def ask(self, method: str, params: Message | None = None) -> Reply:
+        """Send a request: after a handshake, as a part of it with `params`, or with its revision in itself."""
+        fields = self.session
+        if params is None and not self.session:
+            fields = ((b"mcp-protocol-version", NEWEST.encode()), (b"mcp-method", method.encode()))
+            params = {"_meta": META}
+        return await self.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}, fields)
+
+    async def send(self, message: Message | None, fields: Headers) -> Reply:
+        """Send `message`, or a DELETE without one, and return the answer. Raises TokenUnavailable and UpstreamError."""
+        body = b"" if message is None else json.dumps(message).encode()
+        own = ((b"accept", b"application/json, text/event-stream"), (b"content-type", b"application/json"))
+        url, method = self.state.config.mcp[self.name].url, "DELETE" if message is None else "POST"
+        request = OutboundRequest(method, url, (*own, *fields), body, self.upstream.timeouts)
+        call = Call("doctor", _POST, "doctor", "", body, ())
+        attempt = Attempt.begin(self.state, (Target(self.upstream.name),), call)
+        attempt.upstream = self.upstream
+        return await send_own_call(attempt, _send, request)
+
 
 async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncIterator[Step]:
     """Yield what the server says without a token, its revision of MCP, its tools, and the keys that may use it."""
-    hop = hop_of(upstream)
+    server, hop = Server(state, upstream), hop_of(upstream)
     if upstream.holder is not None:
         begin(hop, "no token")
-        yield await _without_token(state, upstream)
+        yield await _without_token(Server(state, replace(upstream, holder=None)))
     begin(hop, "mcp")
     try:
-        version, fields = await within(state, upstream, _version(state, upstream))
+        revision = await within(state, upstream, _revision(server))
     except GatepassError as error:
-        yield _failed(error, state, "mcp")
+        yield server.failed("mcp", error)
         return
-    where = "in its headers" if version == NEWEST else "by its handshake"
-    yield Step(hop, "mcp", StepOutcome.WORKS, f"speaks MCP {version} {where}")
+    yield server.step("mcp", StepOutcome.WORKS, f"speaks MCP {revision}")
     begin(hop, "tools")
-    offered = dict[Kind, list[str]]()
     try:
-        yield await within(state, upstream, _tools(state, upstream, version, fields, offered))
-        if any(lists.prompts for _, lists in _lists(state, upstream)):
-            await within(state, upstream, _list(state, upstream, version, fields, "prompts", offered))
+        yield await within(state, upstream, _tools(server))
+        if any(allowed.prompts for _, allowed in server.usable):
+            await within(state, upstream, _list(server, "prompts"))
     except GatepassError as error:
-        yield _failed(error, state, "tools")
+        yield server.failed("tools", error)
     finally:
-        if (session := header(fields, SESSION)) is not None:
-            await _end_session(state, upstream, session)
-    for step in _keys(state, upstream, offered):
+        if server.session[1:]:
+            with suppress(GatepassError):  # the server ends an unused session by itself
+                await within(state, upstream, server.send(None, server.session[1:]))
+    for step in _keys(server):
         yield step
 
 
@@ -120,195 +179,112 @@ def settings_of(name: str, base_url: str) -> str:
     return SETTINGS.format(name=name, url=f"{base_url}/mcp/{name}")
 
 
-async def _without_token(state: AppState, upstream: Upstream) -> Step:
+async def _without_token(server: Server) -> Step:
     """Show how the server refuses a request: gatepass keeps that from clients, which would begin a login."""
-    hop = hop_of(upstream)
     try:
-        work = _ask(state, replace(upstream, holder=None), _discover(), _fields_of(NEWEST, "server/discover"))
-        reply = await within(state, upstream, work)
+        reply = await within(server.state, server.upstream, server.ask("server/discover"))
     except (UpstreamHtml, UpstreamRedirect) as error:
         shape = "an HTML page" if isinstance(error, UpstreamHtml) else "a redirect"
         why = f"answers a request without the token with {shape}, as a login does; clients never receive it"
-        return Step(hop, "no token", StepOutcome.WORKS, why, proves=False)
+        return server.step("no token", StepOutcome.WORKS, why, proves=False)
     except GatepassError as error:
-        return _failed(error, state, "no token")
-    if reply.status not in upstream.rejection_statuses:
+        return server.failed("no token", error)
+    if reply.status not in server.upstream.rejection_statuses:
         why = f"without the token it answers {reply.error}, so it is not proven that it accepts the token"
-        return Step(hop, "no token", StepOutcome.UNPROVEN, why)
+        return server.step("no token", StepOutcome.UNPROVEN, why)
     challenge = header(reply.headers, b"www-authenticate")
-    shape = "no WWW-Authenticate"
-    if challenge is not None:
-        begins_login = b"resource_metadata" in challenge.lower()
-        shape = "WWW-Authenticate with resource_metadata" if begins_login else "WWW-Authenticate"
+    shape = "no WWW-Authenticate" if challenge is None else "WWW-Authenticate"
+    if b"resource_metadata" in (challenge or b"").lower():  # it begins a login
+        shape += " with resource_metadata"
     why = f"refuses a request without the token: {reply.status}, {shape}; clients of gatepass receive neither"
-    return Step(hop, "no token", StepOutcome.WORKS, why, proves=False)
+    return server.step("no token", StepOutcome.WORKS, why, proves=False)
 
 
-async def _version(state: AppState, upstream: Upstream) -> tuple[str, Headers]:
-    """Return the revision of the server, and the fields of further requests. Raises UpstreamError."""
-    reply = await _ask(state, upstream, _discover(), _fields_of(NEWEST, "server/discover"))
-    if reply.status in upstream.rejection_statuses:
-        raise _rejected(upstream, reply)
-    if reply.result is not None and NEWEST in _texts(reply.result.get("supportedVersions")):
-        return NEWEST, ()
-    first = reply
-    client = {"name": "gatepass doctor", "version": "1"}
-    params = {"protocolVersion": HANDSHAKE, "capabilities": {}, "clientInfo": client}
-    reply = await _ask(state, upstream, _request("initialize", params))
-    version = None if reply.result is None else reply.result.get("protocolVersion")
+async def _revision(server: Server) -> str:
+    """Return the revision of MCP that the server speaks, and how, after its handshake. Raises UpstreamError."""
+    upstream = server.upstream
+    first = await server.ask("server/discover")
+    if first.status in upstream.rejection_statuses:
+        advice = f"Set mcp.{server.name}.credential."
+        if upstream.holder is not None:
+            advice = f"Check the audience and the scopes of the credential {upstream.credential}."
+        reason = f"The server rejects the token: {first.error}. {advice}"
+        raise UpstreamErrorReply(reason, upstream=upstream.name, status=first.status)
+    supported = first.result.get("supportedVersions")
+    if isinstance(supported, list) and NEWEST in supported:
+        return f"{NEWEST} in its headers"
+    reply = await server.ask("initialize", {"protocolVersion": HANDSHAKE, "capabilities": {}, "clientInfo": CLIENT})
+    version = reply.result.get("protocolVersion")
     if not isinstance(version, str):
         raise UpstreamInvalid(
             f"The server answers neither server/discover ({first.error}) nor initialize ({reply.error}): is"
-            f" mcp.{upstream.name.removeprefix(MCP_UPSTREAM)}.url its endpoint for Streamable HTTP?",
+            f" mcp.{server.name}.url its endpoint for Streamable HTTP?",
             upstream=upstream.name,
         )
-    fields: Headers = ((b"mcp-protocol-version", version[:40].encode("ascii", "replace")),)
-    if (session := header(reply.headers, SESSION)) is not None:
-        fields += ((SESSION, session),)
-    await _ask(state, upstream, {"jsonrpc": "2.0", "method": "notifications/initialized"}, fields)
-    return version[:40], fields
+    session = header(reply.headers, SESSION)
+    named = ((b"mcp-protocol-version", version[:40].encode("ascii", "replace")),)
+    server.session = named if session is None else (*named, (SESSION, session))
+    await server.send({"jsonrpc": "2.0", "method": "notifications/initialized"}, server.session)
+    return f"{version[:40]} by its handshake"
 
 
-async def _tools(
-    state: AppState,
-    upstream: Upstream,
-    version: str,
-    fields: Headers,
-    offered: dict[Kind, list[str]],
-) -> Step:
-    """Return the step of the tools, and add them to `offered`."""
-    hop = hop_of(upstream)
-    reply = await _list(state, upstream, version, fields, "tools", offered)
-    names = _names(reply, "tools")
+async def _tools(server: Server) -> Step:
+    reply = await _list(server, "tools")
+    names = reply.names("tools")
     if names is None:
         why = f"tools/list: {reply.error}: it may offer prompts or resources only"
-        return Step(hop, "tools", StepOutcome.UNPROVEN, why)
+        return server.step("tools", StepOutcome.UNPROVEN, why)
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
-    more += "" if "tools" in offered else "; more follow on further pages"
+    more += "" if "tools" in server.offered else "; more follow on further pages"
     shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
-    return Step(hop, "tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}")
+    return server.step("tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}")
 
 
-async def _list(
-    state: AppState,
-    upstream: Upstream,
-    version: str,
-    fields: Headers,
-    kind: Kind,
-    offered: dict[Kind, list[str]],
-) -> Reply:
-    """Return the reply with the first page of a list. Add its names to `offered` if there is no other page."""
-    method, is_newest = f"{kind}/list", version == NEWEST
-    message = _request(method, {"_meta": _meta()} if is_newest else {})
-    reply = await _ask(state, upstream, message, _fields_of(NEWEST, method) if is_newest else fields)
-    names = _names(reply, kind)
-    if names is not None and reply.result is not None and not reply.result.get("nextCursor"):
-        offered[kind] = names
+async def _list(server: Server, kind: Kind) -> Reply:
+    """Return the reply with the first page of a list, whose names are noted if there is no other page."""
+    reply = await server.ask(f"{kind}/list")
+    names = reply.names(kind)
+    if names is not None and not reply.result.get("nextCursor"):
+        server.offered[kind] = names
     return reply
 
 
-def _names(reply: Reply, kind: Kind) -> list[str] | None:
-    """Return the names of the tools or prompts in a reply; None if it has no list."""
-    listed = None if reply.result is None else reply.result.get(kind)
-    return [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else None
-
-
-def _lists(state: AppState, upstream: Upstream) -> Iterator[tuple[int, McpAllowed]]:
-    """Yield the number of each key that may use the server, with what it may use of it."""
-    server = upstream.name.removeprefix(MCP_UPSTREAM)
-    for number, key in enumerate(state.config.access.keys):
-        if (allowed := allowed_of(key, server)) is not None:
-            yield number, allowed
-
-
-def _keys(state: AppState, upstream: Upstream, offered: Mapping[Kind, list[str]]) -> Iterator[Step]:
+def _keys(server: Server) -> Iterator[Step]:
     """Yield which keys may use the server, which may not without saying so, and listed names that it does not offer."""
-    hop, server, keys = hop_of(upstream), upstream.name.removeprefix(MCP_UPSTREAM), state.config.access.keys
-    usable = list(_lists(state, upstream))
+    keys, usable = server.state.config.access.keys, server.usable
     if keys and not usable:
-        why, advice = "no key may use the server", f"Add {server} to access.keys[].mcp of a key."
-        yield Step(hop, "keys", StepOutcome.UNPROVEN, why, advice)
+        advice = f"Add {server.name} to access.keys[].mcp of a key."
+        yield server.step("keys", StepOutcome.UNPROVEN, "no key may use the server", advice)
     elif keys:
         names = dict.fromkeys(keys[number].name + (" (limited)" if one.is_limited else "") for number, one in usable)
-        yield Step(hop, "keys", StepOutcome.WORKS, f"may be used by {', '.join(names)}", proves=False)
+        yield server.step("keys", StepOutcome.WORKS, f"may be used by {', '.join(names)}", proves=False)
     closed = dict[str, dict[str, None]]()
-    for key in keys:
-        if key.mcp is None and key.role != "viewer" and allowed_of(key, server) is None:
+    for number, key in enumerate(keys):
+        if key.mcp is None and key.role != "viewer" and number not in dict(usable):
             closed.setdefault(refusal_of(key), {})[key.name] = None
     for reason, names in closed.items():
         why = f"may not be used by {', '.join(names)}, {reason}"
-        yield Step(hop, "keys", StepOutcome.UNPROVEN, why, f"Add `mcp: [{server}]` to a key that needs it.")
+        yield server.step("keys", StepOutcome.UNPROVEN, why, f"Add `mcp: [{server.name}]` to a key that needs it.")
     for number, allowed in usable:
-        for kind, known in offered.items():
+        for kind, known in server.offered.items():
             globs = (allowed.tools if kind == "tools" else allowed.prompts) or ()
             unused = [glob for glob in globs if not any(McpAllowed((glob,)).allows("tools", name) for name in known)]
             if unused:
                 hint = did_you_mean(", ".join(unused), known[:TOOLS_SHOWN])
-                why = f"access.keys[{number}].mcp.{server}.{kind}: the server lists no {', '.join(unused)}{hint}"
-                yield Step(hop, "keys", StepOutcome.UNPROVEN, why, f"Correct the list of {keys[number].name}.")
-
-
-async def _end_session(state: AppState, upstream: Upstream, session: bytes) -> None:
-    try:
-        await within(state, upstream, _ask(state, upstream, None, ((SESSION, session),)))
-    except GatepassError:
-        return  # the server ends an unused session by itself
-
-
-def _request(method: str, params: Mapping[str, object]) -> Message:
-    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-
-
-def _discover() -> Message:
-    return _request("server/discover", {"_meta": _meta()})
-
-
-def _meta() -> Message:
-    return {
-        "io.modelcontextprotocol/protocolVersion": NEWEST,
-        "io.modelcontextprotocol/clientCapabilities": {},
-        "io.modelcontextprotocol/clientInfo": {"name": "gatepass doctor", "version": "1"},
-    }
-
-
-def _fields_of(version: str, method: str) -> Headers:
-    return ((b"mcp-protocol-version", version.encode()), (b"mcp-method", method.encode()))
-
-
-def _texts(value: object) -> Sequence[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+                why = f"access.keys[{number}].mcp.{server.name}.{kind}: the server lists no {', '.join(unused)}{hint}"
+                yield server.step("keys", StepOutcome.UNPROVEN, why, f"Correct the list of {keys[number].name}.")
 
 
 _POST = next(row for row in OPERATIONS if row.name == "chat")
 
 
-async def _ask(state: AppState, upstream: Upstream, message: Message | None, fields: Headers = ()) -> Reply:
-    """Send `message`, or a DELETE without one, and return the answer. Raises TokenUnavailable and UpstreamError."""
-    body = b"" if message is None else json.dumps(message).encode()
-    own = ((b"accept", b"application/json, text/event-stream"), (b"content-type", b"application/json"))
-    url = state.config.mcp[upstream.name.removeprefix(MCP_UPSTREAM)].url
-    method = "DELETE" if message is None else "POST"
-    request = OutboundRequest(method, url, (*own, *fields), body, upstream.timeouts)
-    call = Call("doctor", _POST, "doctor", "", body, ())
-    attempt = Attempt.begin(state, (Target(upstream.name),), call)
-    attempt.upstream = upstream
-    last = attempt
-
-    async def once(tried: Attempt) -> Reply:
-        nonlocal last
-        last = tried
-        response = await send(tried, request)
-        try:
-            return await _answer(tried, response)
-        finally:
-            await response.aclose()
-
+async def _send(attempt: Attempt, request: OutboundRequest) -> Reply:
+    response = await send(attempt, request)
     try:
-        reply = await send_with_retries(attempt, once)
-    except BaseException as error:
-        close_attempt(last, error)
-        raise
-    close_attempt(last, None)
+        reply = await _answer(attempt, response)
+    finally:
+        await response.aclose()
+    close_attempt(attempt, None)
     return reply
 
 
@@ -334,36 +310,19 @@ async def _answer(attempt: Attempt, response: Response) -> Reply:
             pieces.append(piece)
             for block in split_events(framer.feed(piece)) if is_stream else ():
                 message = _parsed(parse_event(block).data or b"")
-                if message is not None and "id" in message and "method" not in message:
+                if "id" in message and "method" not in message:
                     return Reply(response.status, response.headers, message)
     except TransportFault as lost:
         raise connection_error(attempt, lost) from lost
     body = b"".join(pieces)
     if (page := login_page(received_reply(attempt, response, body))) is not None:
         raise page
-    return Reply(response.status, response.headers, None if is_stream else _parsed(body))
+    return Reply(response.status, response.headers, {} if is_stream else _parsed(body))
 
 
-def _parsed(data: bytes) -> Message | None:
+def _parsed(data: bytes) -> Message:
     try:
         message = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
-
-
-def _rejected(upstream: Upstream, reply: Reply) -> UpstreamError:
-    name = upstream.name.removeprefix(MCP_UPSTREAM)
-    reason = f"The server rejects the token: {reply.error}."
-    if upstream.holder is None:
-        reason += f" Set mcp.{name}.credential."
-    else:
-        reason += f" Check the audience and the scopes of the credential {upstream.credential}."
-    return UpstreamErrorReply(reason, upstream=upstream.name, status=reply.status)
-
-
-def _failed(error: GatepassError, state: AppState, what: str) -> Step:
-    name = error.hop.removeprefix(f"upstream:{MCP_UPSTREAM}")
-    name_settings(error, name)
-    error.message = error.message.removesuffix(f" `gatepass doctor --mcp {name}` tries it.")
-    return failed_step(error, state.config, what, "")
+        return {}
+    return message if isinstance(message, dict) else {}
