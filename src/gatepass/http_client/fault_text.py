@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.tls import TlsProblem, tls_advice, tls_problem
+from gatepass.http_client.tls import TlsProblem, tls_problem
 
 DETAIL_CHARS = 300
 
@@ -76,6 +76,25 @@ _AT_PROXY_TEXTS: Mapping[Fault, str] = MappingProxyType(
     }
 )
 """Those that differ on the way to the proxy."""
+_TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
+    {
+        TlsProblem.EXPIRED: "Renew the certificate of {host}, and check the clock of this machine.",
+        TlsProblem.NOT_YET_VALID: "Check the clock of this machine and the certificate of {host}.",
+        TlsProblem.WRONG_NAME: "Use a host name of the certificate in {url_setting}.",
+        TlsProblem.UNKNOWN_CA: "Set {ca_file} to a PEM file with the certificate of that CA.",
+        TlsProblem.OTHER_CA: (
+            "Add the certificate of the CA that signs {host} to {ca_file}, or let {host} send its"
+            " intermediate certificates."
+        ),
+        TlsProblem.PLAIN_HTTP: "Check the port in {url_setting}, or begin it with http://.",
+        TlsProblem.CLIENT_CERTIFICATE: "Set {client_cert} to a certificate that {host} trusts.",
+        TlsProblem.CLOSED: ("Check the port in {url_setting}, and whether {host} requires {client_cert}."),
+        TlsProblem.OTHER: (
+            "Check {url_setting}, {ca_file} and, if {host} requires a client certificate, {client_cert}."
+        ),
+    }
+)
+"""Of a failed handshake what to check, in place of `{tls}`."""
 _AT_PROXY = re.compile(r"proxy (\S+): ")
 """Begins the detail of a fault on the way to the proxy (`pool.dial`)."""
 
@@ -121,11 +140,12 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "detail": f" ({detail})" if detail else "",
         "limit": f"{limit} (" if has_both else limit,
         "end": ")" if has_both else "",
-        "tls": tls_advice(problem, host, names.settings, url_setting, names.network),
         "proxy": proxy,
+        "ca_file": member("ca_file"),
+        "client_cert": member("client_cert"),
         "proxy_advice": _proxy_advice(fault.detail[:3], proxy, member("proxy_auth")),
     }
-    why, _, advice = text.format_map(fields).partition("\n")
+    why, _, advice = text.replace("{tls}", _TLS_TEXTS[problem]).format_map(fields).partition("\n")
     return why, advice
 
 

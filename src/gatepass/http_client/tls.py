@@ -1,6 +1,6 @@
 """TLS contexts of upstreams: trusted CAs and client certificates, reloaded when their files change.
 
-`tls_detail` names the likely cause of a failed handshake, and `tls_advice` states the remedy.
+`tls_detail` names the likely cause of a failed handshake. `fault_text.py` states the remedy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from gatepass.config.network import NO_NETWORK, Network
+from gatepass.config.network import Network
 
 FileVersion = tuple[int, int, int, int]
 """What changes with a file: device, inode, size, mtime in nanoseconds."""
@@ -110,25 +110,6 @@ OF_CERTIFICATE = (
     TlsProblem.OTHER_CA,
 )
 """Faults of the server's certificate, which a retry cannot correct."""
-_ADVICE: Mapping[TlsProblem, str] = MappingProxyType(
-    {
-        TlsProblem.EXPIRED: "Renew the certificate of {host}, and check the clock of this machine.",
-        TlsProblem.NOT_YET_VALID: "Check the clock of this machine and the certificate of {host}.",
-        TlsProblem.WRONG_NAME: "Use a host name of the certificate in {url_setting}.",
-        TlsProblem.UNKNOWN_CA: "Set {ca_file} to a PEM file with the certificate of that CA.",
-        TlsProblem.OTHER_CA: (
-            "Add the certificate of the CA that signs {host} to {ca_file}, or let {host} send its"
-            " intermediate certificates."
-        ),
-        TlsProblem.PLAIN_HTTP: "Check the port in {url_setting}, or begin it with http://.",
-        TlsProblem.CLIENT_CERTIFICATE: "Set {client_cert} to a certificate that {host} trusts.",
-        TlsProblem.CLOSED: ("Check the port in {url_setting}, and whether {host} requires {client_cert}."),
-        TlsProblem.OTHER: (
-            "Check {url_setting}, {ca_file} and, if {host} requires a client certificate, {client_cert}."
-        ),
-    }
-)
-
 _PROBLEM_OF_CODE: Mapping[int, TlsProblem] = MappingProxyType(
     {
         **dict.fromkeys((9, 11), TlsProblem.NOT_YET_VALID),
@@ -164,12 +145,6 @@ def tls_problem(detail: str, *, has_ca_file: bool) -> TlsProblem:
     """Return the problem that `detail`, a result of `tls_detail`, ends with or names."""
     found = next((problem for problem in TlsProblem if problem in detail), TlsProblem.OTHER)
     return TlsProblem.OTHER_CA if found is TlsProblem.UNKNOWN_CA and has_ca_file else found
-
-
-def tls_advice(problem: TlsProblem, host: str, settings: str, url_setting: str, network: Network = NO_NETWORK) -> str:
-    """Return what to do. `settings` is such as `upstreams.chat`, `url_setting` the full name of the URL's setting."""
-    named = {name: network.setting(settings, name) for name in ("ca_file", "client_cert")}
-    return _ADVICE[problem].format(host=host, url_setting=url_setting, **named)
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
