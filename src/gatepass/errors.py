@@ -1,56 +1,11 @@
 """The tree of errors: every way that a request can fail, with a stable code and the hop that failed.
 
-::
+docs/reference/errors.md lists them with their codes, by the hop that failed:
 
-    GatepassError
-    ├── CallerError                 hop "client": the caller can fix it
-    │   ├── InvalidApiKey           401 invalid_api_key
-    │   ├── SessionRequired         401 session_required
-    │   ├── ForbiddenHost           403 forbidden_host
-    │   ├── ForbiddenOrigin         403 forbidden_origin
-    │   ├── ForbiddenPeer           403 forbidden_peer
-    │   ├── ModelNotAllowed         403 model_not_allowed
-    │   ├── OperationNotAllowed     403 operation_not_allowed
-    │   ├── McpNotAllowed           403 mcp_not_allowed
-    │   ├── RoleNotAllowed          403 role_not_allowed
-    │   ├── McpServerNotAllowed     403 mcp_server_not_allowed
-    │   ├── ModelNotFound           404 model_not_found
-    │   ├── McpSessionNotFound      404 mcp_session_not_found
-    │   ├── UnknownPath             404 unknown_path
-    │   ├── MethodNotAllowed        405 method_not_allowed
-    │   ├── ReceiveTimeout          408 receive_timeout
-    │   ├── UnsupportedUpgrade      426 unsupported_upgrade
-    │   ├── InvalidJson             400 invalid_json
-    │   ├── InvalidRequest          400 invalid_request
-    │   ├── InvalidImage            400 invalid_image
-    │   ├── McpHeaderMismatch       400 mcp_header_mismatch
-    │   ├── BodyTooLarge            413 body_too_large
-    │   ├── BodyTooComplex          413 body_too_complex
-    │   ├── UnsupportedEncoding     415 unsupported_encoding
-    │   ├── UnsupportedMediaType    415 unsupported_media_type
-    │   ├── HeadTooLarge            431 head_too_large
-    │   ├── UnsupportedTransferCoding  501 unsupported_transfer_coding
-    │   └── UnsupportedVersion      505 unsupported_version
-    ├── GatewayError                hop "gatepass": this process
-    │   ├── Overloaded              503 overloaded
-    │   ├── ConcurrencyLimited      429 concurrency_limited
-    │   ├── McpSessionsUnavailable  503 mcp_sessions_unavailable
-    │   ├── Draining                503 draining
-    │   ├── NotStarted              500 not_started
-    │   └── InternalError           500 internal_error
-    ├── TokenUnavailable            503 token_unavailable, hop "credential:NAME"
-    └── UpstreamError               hop "upstream:NAME"
-        ├── UpstreamConnect         502 upstream_connect
-        ├── UpstreamDns             502 upstream_dns
-        ├── UpstreamTls             502 upstream_tls
-        ├── UpstreamClosed          502 upstream_closed
-        ├── UpstreamInvalid         502 upstream_invalid
-        ├── UpstreamHtml            502 upstream_html
-        ├── UpstreamEmpty           502 upstream_empty
-        ├── UpstreamRedirect        502 upstream_redirect
-        ├── UpstreamTimeout         504 upstream_timeout_{connect,first_byte,idle,total}
-        └── UpstreamErrorReply      the upstream's status, its own code and text
-            └── UpstreamAuth        the upstream's status, upstream_auth
+- CallerError, hop `client`: the caller can fix it.
+- GatewayError, hop `gatepass`: this process.
+- TokenUnavailable, hop `credential:NAME`.
+- UpstreamError, hop `upstream:NAME`. UpstreamErrorReply has the upstream's own status, code and text.
 """
 
 from __future__ import annotations
