@@ -138,12 +138,14 @@ def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
 
 def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
     """Return `call` after each of `rules` that it does not leave out; raise CallerError."""
+    without = call.without
     for rule in rules:
-        if call.without and rule.name in call.without:
-            continue
-        changed = rule.apply(call, target)
-        if not call.without or not any(entry in call.without for entry in changed.adapted[len(call.adapted) :]):
-            call = changed
+        if not without:  # nearly always
+            call = rule.apply(call, target)
+        elif rule.name not in without:
+            changed = rule.apply(call, target)
+            if not any(entry in without for entry in changed.adapted[len(call.adapted) :]):
+                call = changed
     return call
 
 
