@@ -1,7 +1,7 @@
 """Mask known secrets by value in each text that leaves the process.
 
 The type `Secret` keeps gatepass's own code from printing a secret. The Redactor finds secrets in received texts: in an
-upstream's error that quotes the Authorization header, or in an issuer's traceback.
+upstream's error that quotes the Authorization header, or in an issuer's traceback. It searches a list of spellings.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from binascii import b2a_qp
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-from html.entities import html5
-from urllib.parse import quote_plus
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from html import escape
+from struct import unpack
+from typing import NamedTuple
+from urllib.parse import quote, quote_plus
 
 _VISIBLE = bytes(octet for octet in range(0x21, 0x100) if octet != 0x7F)
 MASK = "***"
@@ -23,46 +24,49 @@ SHORTEST_CHARS = 6
 KEPT = 8
 """Values kept for each owner. A request in progress may still carry a token that was renewed since."""
 ANCHOR_CHARS = 16
-DIGITS = 8
-"""The fewest digits of a hexadecimal anchor. Fewer occur in many texts without a secret."""
-HEAD_CHARS = 16
-"""The characters of a form that a pattern searches. The rest is compared from there on. So a search takes at most this
-many steps for each character of a text, also for a long and repetitive secret."""
-SPAN_BUDGET, SPAN_COST = 8192, 8
-"""A text is masked to its end after 1,024 repeats of a secret, or after 8,192 characters of beginnings of it. Without
-this limit a text of 64 KiB would take up to 70 ms."""
 LONG_CHARS = 40
-"""One scan for a run of this many letters and digits replaces the search for each form that contains one. Request ids,
-trace ids and 128-bit hashes are shorter, tokens and keys in base64 are longer."""
+"""One scan for a run of this many letters and digits replaces the search for each spelling that contains one. Request
+ids, trace ids and 128-bit hashes are shorter, tokens and keys in base64 are longer."""
 MANY_FORMS = 8
-"""The fewest long forms that justify the scan. A token has four, so it pays from two tokens on."""
+"""The fewest long searches that justify the scan. A token has six, so it pays from two tokens on."""
 SLICE_CHARS, AROUND_CHARS = 16 * 1024, 32 * 1024
 """`Redactor.slices` masks a text in slices of this size. It looks for secrets around the place between two of them."""
 _LONG = b"x" * LONG_CHARS
 _RUNS = bytes(120 if chr(byte).isalnum() and byte < 128 else 32 for byte in range(256))
-_BACKSLASHES = r"\\{1,4}+"
-_LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
-_AMPERSAND = rf"(?:&|{_BACKSLASHES}u0026)"
-"""Go's encoding/json writes `&` as `\\u0026`."""
-HTML_NAMES: dict[str, list[str]] = {"-": ["hyphen", "dash", "minus"], "~": ["tilde"], "^": ["circ"]}
-"""The names of each character in HTML 5. PHP writes `&sol;` for `/`. ASCII characters without a name of their own have
-the names of similar characters, because pages use them."""
-for _name, _char in html5.items():
-    if _name.endswith(";"):
-        HTML_NAMES.setdefault(_char, []).append(_name[:-1])
 _SOFT_BREAK = re.compile(r"=(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)")
 """A soft line break of quoted-printable text (RFC 2045, section 6.7), also inside a JSON text."""
 _BASE64_BREAK = re.compile(r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)[ \t]*+(?=[A-Za-z0-9+/_=-])")
 """A line break inside base64 (RFC 2045, section 6.8), also inside a JSON text."""
-_BASE64 = re.compile("[A-Za-z0-9+/_-]")
+_SPECIAL = re.compile("[^A-Za-z0-9]")
+_PERCENT = re.compile("%[0-9A-F]{2}")
+_GO = {ord(char): f"\\u{ord(char):04x}" for char in "&<>"}
+"""What Go's encoding/json escapes too."""
+
+
+class _Spelled(NamedTuple):
+    """Spellings that have the same letters and digits. A run of them, the anchor, is searched first."""
+
+    size: int
+    anchor: str
+    is_long: bool
+    """The anchor is a part of a run of LONG_CHARS letters and digits."""
+    literals: tuple[str, ...]
+    """The longest ones first."""
+
+    def __repr__(self) -> str:
+        return "_Spelled(***)"
 
 
 class Redactor:
     """Holds the secrets of this process by value and masks them in texts."""
 
     def __init__(self) -> None:
-        self._owned: dict[Hashable, dict[str, _Known]] = {}
-        self._forms: _Forms | None = None
+        self._owned: dict[Hashable, dict[str, tuple[_Spelled, ...]]] = {}
+        self._listed: list[_Spelled] | None = None
+        """All of them, the longest ones first: a secret may be a part of another one. Masked first, it would leave the
+        rest of the other one readable."""
+        self._scans = False
+        """Whether the scan for long runs saves more than it costs."""
 
     def learn(self, value: str, owner: Hashable = None) -> None:
         """Mask `value` from now on, also as JSON, HTML, URLs, quoted-printable, Python, base64 and hex write it.
@@ -74,9 +78,9 @@ class Redactor:
             return
         values = self._owned.setdefault(owner, {})
         known = values.pop(value, None)
-        values[value] = known or _Known(value)
+        values[value] = known or tuple(_spelled(value))
         if known is None:
-            self._forms = None
+            self._listed = None
         if owner is not None and len(values) > KEPT:
             del values[next(iter(values))]
 
@@ -90,21 +94,20 @@ class Redactor:
         return masked
 
     def _masked(self, text: str) -> str:
-        listed, short = self._forms or self._longest_first()
-        if short is not listed and text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) < 0:
-            listed = short
-        as_written, in_any_case = listed
-        for anchor in as_written:
-            if anchor in text:
-                for form in as_written[anchor]:
-                    text = form.masked(text)
-        if in_any_case:
-            lowered = text.lower()
-            for anchor in in_any_case:
-                if anchor in lowered:
-                    for form in in_any_case[anchor]:
-                        text = form.masked(text)
+        known = self._known()
+        may_be_long = not self._scans or text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) >= 0
+        for _, anchor, is_long, literals in known:
+            if (may_be_long or not is_long) and anchor in text:
+                for literal in literals:
+                    text = text.replace(literal, MASK)
         return text
+
+    def _known(self) -> list[_Spelled]:
+        if (listed := self._listed) is None:
+            by_value = {value: spelled for values in self._owned.values() for value, spelled in values.items()}
+            listed = sorted((one for spelled in by_value.values() for one in spelled), key=lambda one: -one.size)
+            self._listed, self._scans = listed, sum(one.is_long for one in listed) >= MANY_FORMS
+        return listed
 
     def holds(self, text: str) -> bool:
         return self.mask(text) != text
@@ -115,9 +118,11 @@ class Redactor:
             text = _SOFT_BREAK.sub("", text)
             joined = _BASE64_BREAK.sub("", text)
             text = text if self._masked(joined) == joined else joined
-        listed, _ = self._forms or self._longest_first()
-        forms = [form for part in listed for forms in part.values() for form in forms]
-        cut = min((form.cut(text, limit_chars) for form in forms), default=limit_chars)
+        cut = limit_chars
+        for known in self._known():
+            for literal in known.literals if known.anchor in text else ():
+                at = text.find(literal, max(0, limit_chars - len(literal) + 1), limit_chars + len(literal) - 1)
+                cut = cut if at < 0 else min(cut, at)
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK
 
     def slices(self, text: str) -> Iterator[str]:
@@ -137,9 +142,8 @@ class Redactor:
 
         A secret is found if `text` has it in at most AROUND_CHARS and in twice the longest spelling of any secret.
         """
-        listed, _ = self._forms or self._longest_first()
-        widths = (form.widest_chars for part in listed for forms in part.values() for form in forms)
-        around_chars = min(AROUND_CHARS, 2 * max(widths, default=0))
+        widest_chars = max((len(literal) for known in self._known() for literal in known.literals), default=0)
+        around_chars = min(AROUND_CHARS, 2 * widest_chars)
         begin = after_secret = max(0, limit_chars - around_chars)
         for kept in self._masked(text[begin : limit_chars + around_chars]).split(MASK)[:-1]:
             after_secret = max(after_secret, text.find(kept, after_secret, limit_chars) + len(kept))
@@ -151,241 +155,87 @@ class Redactor:
                 return at
         return None
 
-    def _longest_first(self) -> _Forms:
-        # A secret may be a part of another one. Masked first, it would leave the rest of the other one readable.
-        if (found := self._forms) is None:
-            known = {value: one for values in self._owned.values() for value, one in values.items()}
-            forms = sorted((form for one in known.values() for form in one.forms), key=lambda form: -len(form.value))
-            short = [form for form in forms if not form.is_long]
-            listed = _by_anchor(forms)
-            found = self._forms = (listed, listed if len(forms) - len(short) < MANY_FORMS else _by_anchor(short))
-        return found
+
+def _spelled(value: str) -> Iterator[_Spelled]:
+    """Yield the spellings of `value`, of its base64 and of its hexadecimal digits."""
+    yield _group(value, _texts(value))
+    # Base64 and hexadecimal of a request body contain the value as a URL-encoded form or JSON writes it.
+    in_bodies = (quote_plus(value, errors="surrogatepass"), json.dumps(value)[1:-1])
+    for text in dict.fromkeys((value, *in_bodies)):
+        data = text.encode("utf-8", "surrogatepass")
+        for shift in range(3):
+            yield _in_base64(data, shift)
+        for digits in dict.fromkeys((data.hex(), data.hex().upper())):
+            yield _group(digits, (digits,))
 
 
-def _by_anchor(forms: Iterable[_Form]) -> _ByAnchor:
-    as_written: dict[str, list[_Form]] = {}
-    in_any_case: dict[str, list[_Form]] = {}
-    for form in forms:
-        has_no_case = not form.is_hex or form.anchor.isdigit()
-        (as_written if has_no_case else in_any_case).setdefault(form.anchor, []).append(form)
-    return as_written, in_any_case
+def _group(value: str, literals: Iterable[str]) -> _Spelled:
+    longest = max(re.findall("[A-Za-z0-9]+", value), key=len, default="")
+    ordered = sorted(dict.fromkeys(literals), key=lambda one: -len(one))
+    return _Spelled(len(value), longest[-ANCHOR_CHARS:], len(longest) >= LONG_CHARS, tuple(ordered))
 
 
-@dataclass(frozen=True)
-class _Known:
-    value: str = field(repr=False)
-
-    @cached_property
-    def forms(self) -> tuple[_Form, ...]:
-        """The value, and its base64 and hexadecimal."""
-        # Base64 and hexadecimal of a request body contain the value as a URL-encoded form or JSON writes it.
-        in_bodies = (quote_plus(self.value, errors="surrogatepass"), json.dumps(self.value)[1:-1])
-        datas = [text.encode("utf-8", "surrogatepass") for text in dict.fromkeys((self.value, *in_bodies))]
-        encoded = dict.fromkeys(form for data in datas for form in _in_base64(data))
-        return (
-            _Form(self.value),
-            *(_Form(*form) for form in encoded),
-            *(_Form(data.hex(), is_hex=True) for data in datas),
-        )
+def _in_base64(data: bytes, shift: int) -> _Spelled:
+    """Return the base64 of `data` behind `shift` bytes of another text: up to its end, and what it alone decides."""
+    ended = b64encode(bytes(shift) + data).decode()[(0, 2, 3)[shift] :]
+    within = ended[: 8 * (shift + len(data)) // 6 - (0, 2, 3)[shift]]
+    found = [ended, ended.rstrip("="), within]
+    found += [one.replace("+", "-").replace("/", "_") for one in found]
+    found += [spell(one) for one in found for spell in (quote_plus, lambda text: text.replace("/", "\\/"))]
+    return _group(within, found)
 
 
-def _in_base64(data: bytes) -> Iterator[tuple[str, int, int]]:
-    """Yield the base64 characters that `data` alone decides, for each of its three alignments in a surrounding text.
-
-    Each text is followed by the numbers of characters before and behind it that also contain bits of `data`.
-    """
-    for shift in range(3):
-        drop, bits = (0, 2, 3)[shift], 8 * (shift + len(data))
-        certain = b64encode(bytes(shift) + data + bytes(2)).decode()[drop : bits // 6]
-        for text in (certain, certain.replace("+", "-").replace("/", "_")):
-            yield text, int(shift > 0), int(bits % 6 > 0)
-
-
-@dataclass(frozen=True)
-class _Form:
-    """A text to be masked in each spelling.
-
-    Each spelling has the same letters and digits. A run of them, the anchor, is searched first. `before` and `behind`
-    are the numbers of base64 characters on either side that belong to it.
-    """
-
-    value: str = field(repr=False)
-    before: int = 0
-    behind: int = 0
-    is_hex: bool = False
-
-    @cached_property
-    def anchor(self) -> str:
-        runs = re.findall("[A-Za-z0-9]+", self.value)
-        if self.is_hex:  # digits have no case, so their search needs no lower-case copy of the text
-            digits = re.findall("[0-9]+", self.value)
-            runs = [run for run in digits if len(run) >= DIGITS] or runs
-        return max(runs, key=len, default="")[-ANCHOR_CHARS:]
-
-    @cached_property
-    def is_long(self) -> bool:
-        """Whether each spelling has LONG_CHARS letters and digits in a row."""
-        return any(len(part) >= LONG_CHARS and _is_plain(part) for part in self.parts)
-
-    @cached_property
-    def parts(self) -> list[str]:
-        return _parts(self.value)
-
-    @cached_property
-    def spellings(self) -> dict[str, tuple[re.Pattern[str], ...]]:
-        others = {part for part in self.parts if not _is_plain(part)}
-        return {part: tuple(map(re.compile, _spellings(part))) for part in others}
-
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        head = "".join(
-            part if _is_plain(part) else f"(?:{'|'.join(_spellings(part))})" for part in _parts(self.value[:HEAD_CHARS])
-        )
-        return re.compile(head, re.IGNORECASE if self.is_hex else 0)
-
-    @cached_property
-    def widest_chars(self) -> int:
-        # The widest spelling of a character is four bytes as `\\\\xF0`: 28 characters.
-        return 4 + sum(1 if char.isascii() and char.isalnum() else 28 for char in self.value)
-
-    def masked(self, text: str) -> str:
-        pieces: list[str] = []
-        at = 0
-        for start, end in self.spans(text, 0, len(text)):
-            pieces += (text[at:start], MASK)
-            at = end
-        pieces.append(text[at:])
-        return "".join(pieces)
-
-    def spans(self, text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Yield the spans of the form in `text` between `first` and `last`."""
-        at, budget = first, len(self.value) + SPAN_BUDGET
-        while (found := self.pattern.search(text, at, last)) is not None:
-            start = found.start()
-            end, is_whole = self._end(text, start, last)
-            budget -= SPAN_COST if is_whole else end - start + 1
-            if budget <= 0:
-                yield start, last
-                return
-            if not is_whole:
-                at = start + 1
-                continue
-            if self.before and start > at and _BASE64.match(text, start - 1):
-                start -= 1
-            if self.behind and _BASE64.match(text, end):
-                end += 1
-            if self.before or self.behind:
-                end += text.startswith("==", end) + text.startswith("=", end)
-            yield start, end
-            at = end
-
-    def _end(self, text: str, start: int, last: int) -> tuple[int, bool]:
-        """Return how far `text` matches this form from `start`, and whether it matches all of it."""
-        # A spelling may begin like another one (`&` and `&amp;`), so all possible ends are followed at once: no text
-        # causes the same place to be tried twice.
-        ends = [start]
-        for part in self.parts:
-            if _is_plain(part):
-                size = len(part)
-                matching = [at for at in ends if text.startswith(part, at)] if not self.is_hex else ends
-                following = [at + size for at in matching if not self.is_hex or text[at : at + size].lower() == part]
-            else:
-                following = sorted({end for at in ends for end in _ends(part, self.spellings[part], text, at, last)})
-            if not following:
-                return ends[-1], False
-            ends = following
-        return ends[-1], True
-
-    def cut(self, text: str, limit_chars: int) -> int:
-        """Return the beginning of the secret that a cut at `limit_chars` would halve, else `limit_chars`."""
-        first, last = max(0, limit_chars - self.widest_chars), limit_chars + self.widest_chars
-        around = text[first:last]
-        if (around.lower() if self.is_hex else around).find(self.anchor) < 0:
-            return limit_chars
-        spans = self.spans(text, first, min(last, len(text)))
-        return next((start for start, end in spans if start < limit_chars < end), limit_chars)
+_ESCAPES: tuple[Callable[[str], str], ...] = (
+    lambda char: "".join(f"%{octet:02X}" for octet in _octets(char)),
+    lambda char: "".join(f"={octet:02X}" for octet in _octets(char)),
+    lambda char: "".join(f"\\x{octet:02X}" for octet in _octets(char)),
+    lambda char: "".join(f"\\{octet:03o}" for octet in _octets(char)),
+    lambda char: "".join(f"\\u{unit:04X}" for unit in _units(char)),
+    lambda char: "".join(f"%u{unit:04X}" for unit in _units(char)),
+    lambda char: f"&#{ord(char)};",
+    lambda char: f"&#{ord(char):05};",
+    lambda char: f"&#x{ord(char):X};",
+)
+"""Escapes of a character: of URLs (RFC 3986, section 2.1), quoted-printable (RFC 2045, section 6.7), Python, protobuf,
+JSON (RFC 8259, section 7), JavaScript and HTML."""
 
 
-_ByAnchor = tuple[dict[str, list[_Form]], dict[str, list[_Form]]]
-"""Forms by their anchors, longest first: those searched as written, and hexadecimal ones searched in any case."""
-_Forms = tuple[_ByAnchor, _ByAnchor]
-"""All forms, and those that are not long. The same object if the scan for long runs would cost more than it saves."""
+def _octets(char: str) -> bytes:
+    return char.encode("utf-8", "surrogatepass")
 
 
-def _ends(part: str, spellings: Iterable[re.Pattern[str]], text: str, at: int, last: int) -> Iterator[int]:
-    """Yield the end of each of the `spellings` of `part` that begins at `at`."""
-    for spelling in spellings:
-        if (found := spelling.match(text, at, last)) is None:
-            continue
-        yield found.end()
-        if part[0] == "\\":  # the last backslashes of a run may belong to the next character
-            yield from (end for end in range(found.end() - 1, found.end() - 5, -1) if end >= at + len(part))
+def _units(char: str) -> tuple[int, ...]:
+    data = char.encode("utf-16-be", "surrogatepass")
+    return unpack(f">{len(data) // 2}H", data)
 
 
-def _parts(value: str) -> list[str]:
-    """Split into runs of letters and digits, runs of backslashes, and other single characters."""
-    return re.findall(r"[A-Za-z0-9]+|\\+|.", value, re.DOTALL)
+def _escaped(value: str, spell: Callable[[str], str], case: Callable[[str], str]) -> str:
+    return _SPECIAL.sub(lambda found: case(spell(found[0])), value)
 
 
-def _is_plain(part: str) -> bool:
-    return part.isascii() and part.isalnum()
-
-
-def _spellings(part: str) -> list[str]:
-    """Return patterns for one character that is not an ASCII letter or digit, or for a run of backslashes.
-
-    The spellings, with hexadecimal digits in either case:
-
-    - The character itself, also after backslashes. PHP writes `\\/`, and a log line that quotes JSON `\\\\/`.
-    - Escapes of JSON (`\\u4e2d`, RFC 8259, section 7), JavaScript (`%u4e2d`) and Python (`\\xe4`, `\\U00004e2d`).
-    - The escape of URLs (`%XX`, RFC 3986, section 2.1), also escaped again (`%25XX`).
-    - The escape of e-mail (`=XX`, RFC 2045, section 6.7).
-    - A character reference of HTML.
-    - A quote twice (SQL, CSV).
-    - Octets of UTF-8 in octal (protobuf's text format), or decoded as Latin-1 or Windows-1252.
-    - For a character beyond ASCII, U+FFFD or `?`, once or for each octet. Decoders write them for unknown octets.
-
-    `\\xXX` and `%XX` are octets of UTF-8. From Python's `ascii` and JavaScript's `escape` they are code points of
-    Latin-1.
-    """
-    count = len(part)
-    if part[0] == "\\":
-        return [rf"\\{{{count},{4 * count}}}", *(f"(?:{escaped}){{{count}}}" for escaped in _escaped(part[0]))]
-    spellings = [*_escaped(part), rf"\\{{0,3}}{re.escape(part)}"]
-    if part == "&":
-        spellings.append(_AMPERSAND)
-    if part in _LETTERS:
-        spellings.append(_BACKSLASHES + _LETTERS[part])
-    if part == " ":
-        spellings += (r"\+", "_")
-    if part in ("'", '"'):
-        spellings.append(part * 2)
-    if not part.isascii():
-        octets = part.encode("utf-8", "surrogatepass")
-        misread = {octets.decode(charset, "replace") for charset in ("latin-1", "cp1252")}
-        spellings += map(re.escape, sorted(misread))
-        spellings += (f"[?\ufffd]{{{count}}}" for count in {1, len(octets)})
-    return spellings
-
-
-def _escaped(char: str) -> list[str]:
-    units = char.encode("utf-16-be", "surrogatepass").hex()
-    octets = [f"{octet:02x}" for octet in char.encode("utf-8", "surrogatepass")]
-    code = ord(char)
-    names = "".join(f"|{name}" for name in HTML_NAMES.get(char, ()))
-    reference = rf"(?:#0{{0,5}}{code}|#[xX]0{{0,5}}(?i:{code:x}){names});"
-    more = [rf"{_BACKSLASHES}x(?i:{code:02x})", rf"%(?:25)?(?i:{code:02x})"] if 0x80 <= code < 0x100 else []
-    return [
-        *more,
-        rf"{_BACKSLASHES}U(?i:{code:08x})",
-        "".join(rf"(?:{_BACKSLASHES}|%)u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4)),
-        "".join(rf"%(?:25)?(?i:{octet})" for octet in octets),
-        "".join(rf"{_BACKSLASHES}x(?i:{octet})" for octet in octets),
-        "".join(rf"=(?i:{octet})" for octet in octets),
-        "".join(rf"{_BACKSLASHES}{int(octet, 16):03o}" for octet in octets),
-        rf"\\{{0,3}}{_AMPERSAND}{reference}",
-        f"{_AMPERSAND}amp;{reference}",
-    ]
+def _texts(value: str) -> Iterator[str]:
+    """Yield `value` as programs write it: each of its encodings, and encodings of them."""
+    data = _octets(value)
+    in_html = [escape(value), escape(value, quote=False)]
+    in_html.append(in_html[0].replace("&#x27;", "&#39;").replace("&quot;", "&#34;"))  # as Go does
+    # Python, JavaScript and Go leave different characters as they are
+    in_urls = [quote(value, safe, errors="surrogatepass") for safe in ("", "/", "!*'()", "$&+,:=@")]
+    in_urls += [quote_plus(value, safe, errors="surrogatepass") for safe in ("", "*")]
+    in_urls += [_PERCENT.sub(lambda found: found[0].lower(), one) for one in in_urls]
+    escaped = [_escaped(value, spell, case) for spell in _ESCAPES for case in (str, str.lower)]
+    in_json = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
+    in_json += [one.replace("/", "\\/") for one in in_json]  # as PHP does
+    # of Python, SQL and CSV, and quoted-printable without its soft breaks
+    others = [ascii(value)[1:-1], repr(data)[2:-1], value.replace("'", "''"), value.replace('"', '""')]
+    others += [b2a_qp(data, quotetabs).decode().replace("=\n", "") for quotetabs in (False, True)]
+    # decoded as another charset
+    others += [data.decode(charset, "replace") for charset in ("latin-1", "cp1252", "ascii")]
+    others.append(value.encode("latin-1", "replace").decode("utf-8", "replace"))
+    found = dict.fromkeys((value, *in_html, *in_urls, *escaped, *in_json, *others))
+    yield from found
+    for one in found:
+        again = json.dumps(one)[1:-1]
+        yield from (again, again.translate(_GO), again.replace("/", "\\/"), escape(one), one.replace("%", "%25"))
 
 
 def decoded(body: bytes) -> str:

@@ -132,7 +132,6 @@ SPELLINGS = {
     "url, upper case": _each(lambda char: f"%{ord(char):02X}"),
     "url in a url": _each(lambda char: f"%25{ord(char):02x}"),
     "python": _each(lambda char: f"\\x{ord(char):02x}"),
-    "mixed": TOKEN.replace("/", "\\/").replace("+", "\\u002B").replace("=", "%3d"),
 }
 
 
@@ -179,8 +178,7 @@ def test_a_run_of_backslashes_is_searched_in_time():
 def test_a_text_full_of_a_secret_is_masked_to_its_end():
     redactor = Redactor()
     redactor.learn("s3cret-value")
-    assert redactor.mask("s3cret-value " * 5_000 + "the end") == " ".join([MASK] * 1_026)
-    assert redactor.mask("s3cret-value " * 1_000 + "the end") == f"{MASK} " * 1_000 + "the end"
+    assert redactor.mask("s3cret-value " * 5_000 + "the end") == f"{MASK} " * 5_000 + "the end"
 
 
 @pytest.mark.parametrize("before", range(0, 60, 7))
