@@ -615,7 +615,9 @@ class RenewalLimiter:
         if is_first:
             self.renew_at_s = now
             if has_worked:
-                self.renew_at_s = min(max(now, self._spaced_s + RENEWAL_SPACING_S), now + MAX_RENEWAL_WAIT_S)
+                wait_s = min(max(0.0, self._spaced_s + RENEWAL_SPACING_S - now), MAX_RENEWAL_WAIT_S)
+                # a request that waited already takes the earliest moment
+                self.renew_at_s = max(now + min(wait_s, max_wait_s), self._spaced_s + MAX_RENEWAL_WAIT_S)
         if self.renew_at_s > now + max_wait_s:
             return False
         if is_first:

@@ -106,6 +106,15 @@ def test_a_renewal_that_begins_too_late_for_a_request_is_left_to_others():
     assert rejections.reject(CHAT, 10.5, 0.5)
 
 
+def test_a_request_that_has_waited_takes_the_first_moment_a_second_after_the_last_renewal():
+    """Its second renewal was nearly always refused: it aimed at a spacing of two seconds."""
+    rejections = Renewing()
+    assert renewed_at(rejections, 10.0) == 10.0
+    rejections.accept(CHAT)
+    assert rejections.reject(CHAT, 11.0, 0.2)
+    assert rejections.renew_at_s == 11.2
+
+
 def test_tokens_end_early_after_two_that_worked_until_one_works_no_more():
     rejections, seen = Renewing(), []
     for now in (10.0, 20.0):
