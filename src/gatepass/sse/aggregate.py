@@ -15,7 +15,7 @@ from typing import Any
 from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM
 from gatepass.sse import chunk
-from gatepass.sse.choice_aggregate import ChatChoice, EntryCount, TextChoice, TooManyEntries
+from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyEntries
 from gatepass.sse.choice_repair import CumulativeTextRepair, PendingChunk
 from gatepass.sse.chunk import (
     CHAT,
@@ -160,9 +160,9 @@ class StreamAggregator(ABC):
     def _end(self) -> None:
         """End a stream that has not failed yet: fail if it was empty or was cut."""
 
-    @abstractmethod
     def _collected(self) -> Any:
         """Return what the reply will contain."""
+        return self._reply()
 
     @abstractmethod
     def _reply(self) -> Object:
@@ -302,7 +302,6 @@ class CompletionAggregator(StreamAggregator):
         "_envelope",
         "_expected_choices",
         "_extra",
-        "_missing",
         "_usage",
     )
 
@@ -318,10 +317,9 @@ class CompletionAggregator(StreamAggregator):
         self._defaults = defaults
         self._expected_choices = choices
         self._cumulative = CumulativeTextRepair(lambda _: None) if cumulative else None
-        self._choices: dict[int, ChatChoice | TextChoice] = {}
+        self._choices: dict[int, ChoiceAggregator] = {}
         self._entries = EntryCount()
         self._envelope: Object = {}
-        self._missing: tuple[str, ...] = ENVELOPE
         self._extra: Object = {}
         self._usage: Object | None = None
 
@@ -331,7 +329,7 @@ class CompletionAggregator(StreamAggregator):
 
     def _end(self) -> None:
         if self._cumulative is not None:
-            self._add_chunks((item.payload, item.payload.get("choices")) for item in self._cumulative.finish())
+            self._add_chunks(item.payload for item in self._cumulative.finish())
         if self.failure is not None:  # by one of these chunks
             return
         choices = self._choices.values()
@@ -347,31 +345,28 @@ class CompletionAggregator(StreamAggregator):
             self.fail(chunk.stream_closed(self._upstream))
 
     def _add(self, payload: Any, data: bytes) -> None:
-        fields = payload if isinstance(payload, dict) else {}
+        fields = unwrap(payload if isinstance(payload, dict) else {})
+        if not is_chunk(fields):
+            return
         choices = fields.get("choices")
-        if not choices:
-            fields = unwrap(fields)
-            choices = fields.get("choices")
-            if not is_chunk(fields):
-                return
         if len(data) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             self.fail(chunk.too_many_choices(self._upstream))
         elif len(data) > MOST_OBJECT_BYTES and has_large_objects(choices):
             self.fail(chunk.arguments_too_large(self._upstream))
         elif self._cumulative is None:
-            self._add_chunks(((fields, choices),))
+            self._add_chunks((fields,))
         else:
-            items = self._cumulative.feed(PendingChunk(data, fields))
-            self._add_chunks((item.payload, item.payload.get("choices")) for item in items)
+            self._add_chunks(item.payload for item in self._cumulative.feed(PendingChunk(data, fields)))
 
-    def _add_chunks(self, chunks: Iterable[tuple[Object, Any]]) -> None:
+    def _add_chunks(self, chunks: Iterable[Object]) -> None:
         try:
-            for fields, choices in chunks:
-                self._add_chunk(fields, choices)
+            for fields in chunks:
+                self._add_chunk(fields)
         except TooManyEntries:
             self.fail(chunk.too_many_choices(self._upstream))
 
-    def _add_chunk(self, fields: Object, choices: Any) -> None:
+    def _add_chunk(self, fields: Object) -> None:
+        choices = fields.get("choices")
         for position, payload in enumerate(choices if isinstance(choices, list) else ()):
             if not isinstance(payload, dict):
                 continue
@@ -382,30 +377,25 @@ class CompletionAggregator(StreamAggregator):
             choice = self._choices.get(index)
             if choice is None:
                 if len(self._choices) >= MAX_CHOICES:
-                    self.fail(chunk.too_many_choices(self._upstream))
-                    return
+                    raise TooManyEntries
                 # The first piece of a choice decides its kind
                 is_text = "text" in payload and "delta" not in payload and "message" not in payload
                 self._entries.add()
-                choice = self._choices[index] = TextChoice(self._entries) if is_text else ChatChoice(self._entries)
+                choice = self._choices[index] = ChoiceAggregator(self._entries, is_text=is_text)
             choice.add(payload)
         usage = fields.get("usage")
         if usage and isinstance(usage, dict):
             self._usage = usage  # the last one: vLLM, SGLang and DashScope can send a usage in every chunk
-        for name in self._missing:  # usually empty after the first chunk
-            if fields.get(name):
+        for name in ENVELOPE:
+            if name not in self._envelope and fields.get(name):
                 self._envelope[name] = fields[name]
-                self._missing = tuple(other for other in ENVELOPE if other not in self._envelope)
-        if not (fields.keys() <= _KNOWN_OF_CHUNK or self.is_over):
+        if not fields.keys() <= _KNOWN_OF_CHUNK:
             for name, value in fields.items():
                 if name not in _KNOWN_OF_CHUNK:
                     self._entries.keep_last(self._extra, name, value)
 
-    def _collected(self) -> Object:
-        return self._reply()
-
     def _reply(self) -> Object:
-        is_text = any(isinstance(choice, TextChoice) for choice in self._choices.values())
+        is_text = any(choice.is_text for choice in self._choices.values())
         object_name, id_prefix = (LEGACY, "cmpl-") if is_text else (CHAT, "chatcmpl-")
         envelope = complete_envelope(self._envelope, self._defaults, object_name, id_prefix)
         in_order = sorted(self._choices.items(), key=itemgetter(0))

@@ -7,6 +7,7 @@ from binascii import a2b_base64
 from typing import Any
 
 from gatepass.sse.chunk import (
+    ARGUMENTS,
     REASONING,
     EnvelopeDefaults,
     Object,
@@ -52,21 +53,30 @@ class EntryCount:
 
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
-_CHAT_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
 _IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *REASONING})
 
 
-class _Choice:
-    """The part that chat and text choices share: finish reason, logprobs and unknown members."""
+class ChoiceAggregator:
+    """One choice, from its pieces. `is_text`: it is one of `/v1/completions`."""
 
-    __slots__ = ("_entries", "_extra", "_has_content", "_logprobs", "_reason", "has_output")
+    __slots__ = (
+        *("_audio", "_audio_data", "_calls", "_entries", "_extra", "_function_call", "_has_content", "_has_deltas"),
+        *("_logprobs", "_message", "_reason", "_role", "_tracker", "has_output", "is_text"),
+    )
 
-    def __init__(self, entries: EntryCount) -> None:
-        self._entries = entries
+    def __init__(self, entries: EntryCount, *, is_text: bool) -> None:
+        self.is_text = is_text
         self.has_output = False
         """Whether the choice has any output or a finish reason. A role alone does not count."""
-        self._has_content = False
-        self._reason = ""
+        self._entries = entries
+        self._has_content = self._has_deltas = False
+        self._reason = self._role = ""
+        self._message = MemberAggregator(entries)
+        self._tracker = ToolCallTracker()
+        self._calls: list[_Call] = []
+        self._function_call: MemberAggregator | None = None
+        self._audio: MemberAggregator | None = None
+        self._audio_data: Base64Text | None = None
         self._logprobs: MemberAggregator | None = None
         self._extra: Object = {}
 
@@ -77,66 +87,35 @@ class _Choice:
     @property
     def is_cut(self) -> bool:
         """Whether the choice has no finish reason, and no content or incomplete arguments of a call."""
-        return not (self._reason or self._has_content)
+        if self._reason:
+            return False
+        function = "{}" if self._function_call is None else self._function_call.text("arguments") or ""
+        calls_complete = all(call.is_complete for call in self._calls)
+        return not (self._has_content and calls_complete and is_complete_json(function))
 
-    def _add_common(self, payload: Object, known: frozenset[str]) -> None:
+    def add(self, payload: Object) -> None:
+        if self.is_text:
+            text = payload.get("text")
+            self._message.add("text", text if isinstance(text, str) else "")
+        elif type(delta := payload.get("delta")) is dict:
+            self._has_deltas = True
+            self._add_delta(delta)
+        elif not (self._has_deltas or self._reason) and isinstance(message := payload.get("message"), dict):
+            self._add_delta(message)
         self.has_output = self.has_output or has_output(payload)
         self._has_content = self._has_content or has_content(payload)
         self._reason = finish_reason(payload) or self._reason
         logprobs = payload.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
             self._logprobs = self._logprobs or MemberAggregator(self._entries)
-            for name, value in logprobs.items():
-                self._logprobs.add(name, value)
-        if not payload.keys() <= known:
+            self._logprobs.add_all(logprobs)
+        if not payload.keys() <= _CHOICE:
             for name, value in payload.items():
                 if name not in _CHOICE:
                     self._entries.keep_last(self._extra, name, value)
 
-    def _built_logprobs(self, names: tuple[str, ...]) -> Object | None:
-        """Return the logprobs, with null for each of `names` that the upstream did not send."""
-        if self._logprobs is None:
-            return None
-        return {**dict.fromkeys(names), **self._logprobs.build()}
-
-
-class ChatChoice(_Choice):
-    """A choice of a chat, from its deltas."""
-
-    __slots__ = ("_audio", "_audio_data", "_calls", "_function_call", "_has_deltas", "_message", "_role", "_tracker")
-
-    def __init__(self, entries: EntryCount) -> None:
-        super().__init__(entries)
-        self._message = MemberAggregator(entries)
-        self._role = ""
-        self._tracker = ToolCallTracker()
-        self._calls: list[_Call] = []
-        self._function_call: MemberAggregator | None = None
-        self._audio: MemberAggregator | None = None
-        self._audio_data: Base64Text | None = None
-        self._has_deltas = False
-
-    @property
-    def is_cut(self) -> bool:
-        if self._reason:
-            return False
-        function = None if self._function_call is None else self._function_call.text("arguments") or ""
-        calls_complete = all(call.is_complete for call in self._calls)
-        return not (self._has_content and calls_complete and (function is None or is_complete_json(function)))
-
-    def add(self, payload: Object) -> None:
-        delta = payload.get("delta")
-        if type(delta) is dict:
-            self._has_deltas = True
-            self._add_delta(delta)
-        elif not (self._has_deltas or self._reason) and isinstance(message := payload.get("message"), dict):
-            self._add_delta(message)
-        self._add_common(payload, _CHAT_CHOICE)
-
     def _add_delta(self, delta: Object) -> None:
         for name, value in delta.items():
-            if value is None:
-                continue
             if name == "role":
                 # once, because RAGFlow sends the role in every delta
                 self._role = self._role or (value if isinstance(value, str) else "")
@@ -147,28 +126,31 @@ class ChatChoice(_Choice):
                         self._calls.append(_Call(part.call, self._entries))
                     self._calls[part.call.number].add(part.entry)
             elif name == "function_call" and isinstance(value, dict):
-                call = self._function_call = self._function_call or MemberAggregator(self._entries)
-                for key, part in value.items():
-                    if key != "name" or not call.text("name"):  # upstreams repeat the name
-                        call.add(key, part)
+                self._function_call = self._function_call or MemberAggregator(self._entries)
+                self._function_call.add_all(value, once="name")  # upstreams repeat the name
             elif name == "audio" and isinstance(value, dict):
-                audio = self._audio = self._audio or MemberAggregator(self._entries)
-                for key, part in value.items():
-                    if key == "data" and isinstance(part, str):
-                        self._audio_data = self._audio_data or Base64Text()
-                        self._audio_data.add(part)
-                    elif key != "id" or not audio.text("id"):  # every delta repeats the id
-                        audio.add(key, part)
+                self._audio = self._audio or MemberAggregator(self._entries)
+                if isinstance(data := value.get("data"), str):
+                    self._audio_data = self._audio_data or Base64Text()
+                    self._audio_data.add(data)
+                    value = {**value, "data": None}
+                self._audio.add_all(value, once="id")  # every delta repeats the id
             else:
                 self._message.add(name, value)
 
     def build(self, index: int, defaults: EnvelopeDefaults) -> Object:
         """Return the choice of a plain reply."""
+        logprobs = None if self._logprobs is None else self._logprobs.build()
+        if self.is_text:
+            text, reason = self._message.text("text"), self._reason or "stop"
+            return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason, **self._extra}
+        if logprobs is not None:
+            logprobs = {"content": None, "refusal": None, **logprobs}
         has_function = self._function_call is not None
         return {
             "index": index,
             "message": self._build_message(defaults),
-            "logprobs": self._built_logprobs(("content", "refusal")),
+            "logprobs": logprobs,
             "finish_reason": completed_reason(self._reason, has_tools=bool(self._calls), has_function=has_function),
             **self._extra,
         }
@@ -195,46 +177,18 @@ class ChatChoice(_Choice):
         return message
 
 
-class TextChoice(_Choice):
-    __slots__ = ("_texts",)
-
-    def __init__(self, entries: EntryCount) -> None:
-        super().__init__(entries)
-        self._texts: list[str] = []
-
-    def add(self, payload: Object) -> None:
-        text = payload.get("text")
-        if isinstance(text, str):
-            self._texts.append(text)
-        self._add_common(payload, _CHOICE)
-
-    def build(self, index: int, _defaults: EnvelopeDefaults) -> Object:
-        return {
-            "text": "".join(self._texts),
-            "index": index,
-            "logprobs": self._built_logprobs(()),
-            "finish_reason": self._reason or "stop",
-            **self._extra,
-        }
-
-
-_KNOWN_OF_CALL = frozenset({"index", "id", "type", "function", "custom"})
-_KNOWN_OF_FUNCTION = frozenset({"name", "arguments", "input"})
-
-
 class _Call:
     """One tool call, without `index`. Its first id, type and name count, because upstreams repeat them."""
 
-    __slots__ = ("_arguments", "_call", "_entries", "_extra", "_inner_extra", "_kind", "_name", "_type")
+    __slots__ = ("_arguments", "_call", "_entries", "_inner", "_kind", "_members")
 
     def __init__(self, call: ToolCall, entries: EntryCount) -> None:
         self._call = call
         self._entries = entries
         self._kind = "function"
-        self._type = self._name = ""
         self._arguments: list[str] = []
-        self._extra: Object = {}
-        self._inner_extra: Object = {}
+        self._members: Object = {}
+        self._inner: Object = {}
 
     @property
     def is_complete(self) -> bool:
@@ -243,36 +197,29 @@ class _Call:
         return arguments != "" if self._kind == "custom" else is_complete_json(arguments)
 
     def add(self, payload: Object) -> None:
-        kind = payload.get("type")
-        if isinstance(kind, str) and not self._type:
-            self._type = kind
         for name, value in payload.items():
-            if name in ("function", "custom") and isinstance(value, dict):
+            if name in ARGUMENTS and isinstance(value, dict):
                 self._kind = name
-                self._add_inner(value)
-            elif name not in _KNOWN_OF_CALL:
-                self._entries.keep_last(self._extra, name, value)
+                # some upstreams send an object
+                self._arguments.append(argument_text(value.get("arguments", value.get("input"))))
+                for key, part in value.items():
+                    if key not in ARGUMENTS.values():
+                        self._keep(self._inner, "name", key, part)
+            elif name not in ("index", "id", *ARGUMENTS):
+                self._keep(self._members, "type", name, value)
 
-    def _add_inner(self, payload: Object) -> None:
-        name = payload.get("name")
-        if isinstance(name, str) and not self._name:
-            self._name = name
-        arguments = payload.get("arguments", payload.get("input"))
-        if arguments is not None:
-            # some upstreams send an object where the API has its text
-            self._arguments.append(argument_text(arguments))
-        if payload.keys() - _KNOWN_OF_FUNCTION:
-            for key, value in payload.items():
-                if key not in _KNOWN_OF_FUNCTION:
-                    self._entries.keep_last(self._inner_extra, key, value)
+    def _keep(self, members: Object, once: str, name: str, value: Any) -> None:
+        if name != once:
+            self._entries.keep_last(members, name, value)
+        elif value and isinstance(value, str):
+            members.setdefault(name, value)
 
     def build(self, defaults: EnvelopeDefaults) -> Object:
-        arguments_name = "input" if self._kind == "custom" else "arguments"
         return {
             "id": self._call.id or defaults.new_id("call_"),
-            "type": self._type or self._kind,
-            self._kind: {"name": self._name, arguments_name: "".join(self._arguments), **self._inner_extra},
-            **self._extra,
+            "type": self._kind,
+            self._kind: {"name": "", ARGUMENTS[self._kind]: "".join(self._arguments), **self._inner},
+            **self._members,
         }
 
 
@@ -304,6 +251,12 @@ class MemberAggregator:
             self._lists.setdefault(name, []).extend(value)
         elif value is not None:
             self._entries.keep_last(self._values, name, value)
+
+    def add_all(self, payload: Object, once: str = "") -> None:
+        """Add each member; the text `once` only if there is none yet."""
+        for name, value in payload.items():
+            if name != once or not self.text(name):
+                self.add(name, value)
 
     def text(self, name: str) -> str | None:
         pieces = self._texts.get(name)
