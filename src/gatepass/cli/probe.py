@@ -203,9 +203,9 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
             problem = "the server closed the plain connection, and it requires TLS on this port"
             return step(StepOutcome.FAILS, problem, f"Begin {setting} with https://.")
-        if isinstance(error, UpstreamClosed) and server.destination.secure and server.network.client_cert is None:
+        if isinstance(error, UpstreamClosed) and server.destination.secure and server.names.network.client_cert is None:
             # in TLS 1.3 a server rejects a missing client certificate after the handshake
-            advice = f"If the server requires a client certificate, set {server.settings}.network.client_cert."
+            advice = f"If the server requires a client certificate, set {server.names.settings}.network.client_cert."
             return step(StepOutcome.FAILS, split_advice(error.message)[0], advice)
         if not isinstance(error, UpstreamErrorReply) or error.http_status not in NO_LIST:
             return failed_step(error, state.config, "models")

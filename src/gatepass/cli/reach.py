@@ -6,11 +6,10 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.credential.http_json import HttpJsonCredential
@@ -21,13 +20,12 @@ from gatepass.config.network import Network
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
-from gatepass.http_client.fault_text import ServerNames, fault_text
+from gatepass.http_client.fault_text import ServerNames, fault_text, host_of
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import dial
 from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, ssl_context, tls_problem
 from gatepass.tokens.failure import setting
-from gatepass.types import settings_of, url_setting_of
 
 
 class StepOutcome(StrEnum):
@@ -84,45 +82,26 @@ async def timed(steps: Steps, clock: Clock | None = None) -> Steps:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server to test: its hop, its URL, and its settings. `settings` is their path, such as `upstreams.chat`."""
+    """A server to test, with its settings as texts name them."""
 
     hop: str
     url: str
-    settings: str
-    url_setting: str
-    network: Network = field(default_factory=Network)
+    names: ServerNames
     connect_s: float = 5.0
-    connect_setting: str = ""
 
     @property
     def destination(self) -> Destination:
-        auth = None if self.network.proxy_auth is None else self.network.proxy_auth.reveal()
-        proxy = None if self.network.proxy is None else ProxyServer.of(self.network.proxy, auth)
-        return destination_of(self.url, proxy)
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).netloc.rpartition("@")[2]
-
-    @property
-    def names(self) -> ServerNames:
-        return ServerNames(self.host, self.settings, self.url_setting, self.connect_setting, self.network)
+        network = self.names.network
+        auth = None if network.proxy_auth is None else network.proxy_auth.reveal()
+        return destination_of(self.url, None if network.proxy is None else ProxyServer.of(network.proxy, auth))
 
     def step(self, what: str, outcome: StepOutcome, why: str, advice: str = "") -> Step:
         return Step(self.hop, what, outcome, why, advice, proves=False)
 
 
 def upstream_server(name: str, upstream: UpstreamConfig) -> Server:
-    settings = settings_of(name)
-    return Server(
-        f"upstream:{name}",
-        upstream.base_url,
-        settings,
-        url_setting_of(name),
-        upstream.network,
-        upstream.timeouts.connect_s,
-        f"{settings}.timeouts.connect_s",
-    )
+    names = ServerNames.of_upstream(name, upstream.base_url, upstream.network)
+    return Server(f"upstream:{name}", upstream.base_url, names, upstream.timeouts.connect_s)
 
 
 def issuer_server(name: str, credential: AnyCredential) -> Server | None:
@@ -136,9 +115,8 @@ def issuer_server(name: str, credential: AnyCredential) -> Server | None:
             url, url_setting = credential.authority_host, "authority_host"
         case _:
             return None
-    settings = f"credentials.{name}"
-    url_setting, limit_s = setting(name, url_setting), min(5.0, credential.timeout_s)
-    return Server(f"credential:{name}", url, settings, url_setting, credential.network, limit_s)
+    names = ServerNames(host_of(url), f"credentials.{name}", setting(name, url_setting), network=credential.network)
+    return Server(f"credential:{name}", url, names, min(5.0, credential.timeout_s))
 
 
 Begin = Callable[[str, str], object]
@@ -153,21 +131,23 @@ async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambd
     A failed step has the name of the phase that failed.
     """
     begin(server.hop, "connect")
+    names, wall_s = server.names, (clock or SystemClock()).wall()
     try:
-        yield await _reach(server, server.destination, ssl_context(server.network), (clock or SystemClock()).wall())
-    except TransportFault as fault:
-        yield server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {server.url_setting}.")
+        yield await _reach(server, ssl_context(names.network), wall_s)
+    except TransportFault as fault:  # the URL has no valid host
+        yield server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {names.url_setting}.")
     except OSError:
-        files = f"{server.settings}.network.ca_file, client_cert and client_key"
+        files = f"{names.settings}.network.ca_file, client_cert and client_key"
         yield server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")
 
 
-async def _reach(server: Server, destination: Destination, context: ssl.SSLContext, wall_s: float) -> Step:
+async def _reach(server: Server, context: ssl.SSLContext, wall_s: float) -> Step:
+    destination = first = server.destination
     try:
         opened = await _open(destination, context, server.connect_s)
     except TransportFault as fault:
         return await _failed(server, destination, fault, wall_s)
-    first, name = destination, destination.host
+    name = destination.host
     if destination.proxy is not None:
         first = destination.proxy.destination
         name = f"the proxy {first.host}"
@@ -175,7 +155,7 @@ async def _reach(server: Server, destination: Destination, context: ssl.SSLConte
     if not destination.secure:
         return server.step("connect", StepOutcome.WORKS, f"{where} accepts connections")
     if destination.proxy is not None:  # the certificate is of the server behind it
-        where = f"{server.host} by the proxy {first.authority.decode()}"
+        where = f"{server.names.host} by the proxy {first.authority.decode()}"
     certificate = opened.session.getpeercert() or {}
     described = describe_certificate(certificate, opened.session.version() or "TLS", wall_s)
     return server.step("tls", StepOutcome.WORKS, f"{where}, {described}")
@@ -214,32 +194,34 @@ async def _open(destination: Destination, context: ssl.SSLContext, limit_s: floa
 
 async def _failed(server: Server, destination: Destination, fault: TransportFault, wall_s: float) -> Step:
     """Explain a connection that failed. A second one without verification shows the certificate."""
-    problem = tls_problem(fault.detail, has_ca_file=server.network.ca_file is not None)
+    names, network = server.names, server.names.network
+    problem = tls_problem(fault.detail, has_ca_file=network.ca_file is not None)
     is_direct = destination.secure and destination.proxy is None
     if fault.kind is Fault.TIMEOUT_CONNECT and is_direct and await _answers(destination, b"", server.connect_s):
-        limit = server.connect_setting or "the timeout of this step"
-        why = f"{server.host} did not complete the TLS handshake within {server.connect_s:g} s"
-        advice = f"Check the port in {server.url_setting}; {limit} sets the time."
+        limit = names.connect_setting or "the timeout of this step"
+        why = f"{names.host} did not complete the TLS handshake within {server.connect_s:g} s"
+        advice = f"Check the port in {names.url_setting}; {limit} sets the time."
         return server.step("tls", StepOutcome.FAILS, why, advice)
     # some servers without TLS close the connection at a handshake instead of answering
     if fault.kind is Fault.TLS and is_direct and problem in (TlsProblem.CLOSED, TlsProblem.OTHER):
         get = b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority
         if await _answers(destination, get, server.connect_s):
             fault = TransportFault(Fault.TLS, TlsProblem.PLAIN_HTTP, sent=False)
-    why, advice = fault_text(fault, server.names)
+    why, advice = fault_text(fault, names)
     if problem in OF_CERTIFICATE and not fault.detail.startswith("proxy "):
-        context = ssl_context(server.network)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to read the certificate
-        try:
-            chain = certificate_chain((await _open(destination, context, server.connect_s)).session)
-        except TransportFault:
-            chain = []
-        if chain:
-            setting = server.network.setting(server.settings, "ca_file")
-            peer = Peer(server.host, setting, trusted_names(server.network.ca_file))
-            why, better = explain_certificate(chain, problem, peer, wall_s)
-            advice = better or advice
+        with suppress(TransportFault):
+            opened = await _open(destination, _unverified(network), server.connect_s)
+            if chain := certificate_chain(opened.session):
+                why, better = explain_certificate(chain, problem, names, trusted_names(network.ca_file), wall_s)
+                advice = better or advice
     return server.step(_STEPS.get(fault.kind, "connect"), StepOutcome.FAILS, why, advice)
+
+
+def _unverified(network: Network) -> ssl.SSLContext:
+    """Return a context for a handshake in which nothing is sent, only to see how the server answers."""
+    context = ssl_context(network)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def _answers(destination: Destination, request: bytes, limit_s: float) -> bool:
@@ -261,13 +243,12 @@ TLS_TRIAL_S = 2.0
 
 async def requires_tls(server: Server) -> bool:
     """Return whether the server of an http URL does a TLS handshake on this port. Always False with a proxy."""
-    if server.network.proxy or server.destination.secure:
+    destination, network = server.destination, server.names.network
+    if destination.proxy is not None or destination.secure:
         return False
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
     try:
         # a server without TLS may wait for the rest of a request
-        await _open(replace(server.destination, secure=True), context, min(server.connect_s, TLS_TRIAL_S))
+        await _open(replace(destination, secure=True), _unverified(network), min(server.connect_s, TLS_TRIAL_S))
     except TransportFault:
         return False
     return True
@@ -299,13 +280,9 @@ def trusted_names(ca_file: str | None) -> list[str]:
     return [name_of(certificate, "subject") for certificate in context.get_ca_certs()]
 
 
-def _fields(certificate: Certificate, whose: str) -> dict[str, str]:
-    return {field: value for part in certificate.get(whose, ()) for field, value in part}
-
-
 def name_of(certificate: Certificate, whose: str) -> str:
     """Return the common name of the `subject` or `issuer`, or the organization's."""
-    fields = _fields(certificate, whose)
+    fields = {field: value for part in certificate.get(whose, ()) for field, value in part}
     return fields.get("commonName") or fields.get("organizationalUnitName") or fields.get("organizationName") or "?"
 
 
@@ -326,20 +303,14 @@ def describe_certificate(certificate: Certificate, version: str, wall_s: float) 
     return f"{version}, certificate of {name_of(certificate, 'issuer')}, {end}"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The server of a chain: its host, the full name of its `ca_file`, and the names of the CAs in that file."""
-
-    host: str
-    ca_setting: str
-    known: Sequence[str] = ()
-
-
 def explain_certificate(
-    chain: Sequence[Certificate], problem: TlsProblem, peer: Peer, wall_s: float
+    chain: Sequence[Certificate], problem: TlsProblem, names: ServerNames, trusted: Sequence[str], wall_s: float
 ) -> tuple[str, str | None]:
-    """Return why the handshake failed, and what to do if the certificates say more than the problem."""
-    host, own = peer.host, chain[0]
+    """Return why the handshake failed, and what to do if the certificates say more than the problem.
+
+    `trusted` are the names of the CAs in `ca_file`.
+    """
+    host, own = names.host, chain[0]
     match problem:
         case TlsProblem.EXPIRED:
             # Not always the server's own certificate: an expired CA certificate fails with the same error.
@@ -350,20 +321,20 @@ def explain_certificate(
             early = next((each for each in chain if _moment_s(each, "notBefore") > wall_s), own)
             return f"the certificate of {_owner(early, own, host)} is valid from {_date(early, 'notBefore')}", None
         case TlsProblem.WRONG_NAME:
-            names = [name for _, name in own.get("subjectAltName", ())]
-            more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-            return f"the certificate is for {', '.join(names[:NAMES]) or 'no host name'}{more}, not for {host}", None
+            hosts = [name for _, name in own.get("subjectAltName", ())]
+            more = f" and {len(hosts) - NAMES} more" if len(hosts) > NAMES else ""
+            return f"the certificate is for {', '.join(hosts[:NAMES]) or 'no host name'}{more}, not for {host}", None
         case _:
-            return _unknown_ca(chain, peer)
+            return _unknown_ca(chain, host, names.network.setting(names.settings, "ca_file"), trusted)
 
 
 def _owner(certificate: Certificate, own: Certificate, host: str) -> str:
     return host if certificate is own else f"the CA {name_of(certificate, 'subject')}"
 
 
-def _unknown_ca(chain: Sequence[Certificate], peer: Peer) -> tuple[str, str]:
-    host, own, setting = peer.host, chain[0], peer.ca_setting
-    contained = f"; ca_file contains {' and '.join(peer.known)}" if peer.known else ""
+def _unknown_ca(chain: Sequence[Certificate], host: str, setting: str, trusted: Sequence[str]) -> tuple[str, str]:
+    own = chain[0]
+    contained = f"; ca_file contains {' and '.join(trusted)}" if trusted else ""
     if own.get("subject") == own.get("issuer"):
         why = f"the certificate of {host} is self-signed ({name_of(own, 'subject')}){contained}"
         return why, f"Set {setting} to a PEM file with this certificate, or install one that a CA signed."
@@ -373,10 +344,10 @@ def _unknown_ca(chain: Sequence[Certificate], peer: Peer) -> tuple[str, str]:
     if len(chain) == 1 and any(url.startswith("http") for url in own.get("caIssuers", ())):
         why = f"{host} sends an incomplete chain: its own certificate without that of the CA {issuer}{contained}"
         return why, f"Let {host} send its intermediate certificates, or add that of {issuer} to {setting}."
-    if issuer in peer.known:
+    if issuer in trusted:
         why = f"the certificate of {host} names the CA {issuer}, but another key than that in ca_file signed it"
         return why, f"Replace the certificate in {setting} with the current one of {issuer}."
     why = f"the certificate of {host} is signed by the CA {issuer}, which this machine does not trust{contained}"
-    if peer.known:
+    if trusted:
         return why, f"Add the certificate of {issuer} to {setting}."
     return why, f"Set {setting} to a PEM file with the certificate of {issuer}."

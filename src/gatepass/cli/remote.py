@@ -20,6 +20,7 @@ from gatepass.config.model import Config
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import GatepassError, OperationNotAllowed, TransportFault, UpstreamErrorReply
+from gatepass.http_client.fault_text import ServerNames, host_of
 from gatepass.http_client.response_body import read_whole
 from gatepass.normalize.profiles import untyped
 from gatepass.operations.table import OPERATIONS
@@ -51,7 +52,7 @@ class Asked:
 
 async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begin) -> Steps:
     """Yield the steps to a running gatepass: the network, its pages, its model list and on request real calls."""
-    async for step in reach(Server(HOP, base_url, "--url", "--url"), begin=begin):
+    async for step in reach(Server(HOP, base_url, ServerNames(host_of(base_url), "--url", "--url")), begin=begin):
         yield _as_client(step)
         if step.failed:
             return

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Self
+from urllib.parse import urlsplit
 
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TlsProblem, tls_problem
+from gatepass.types import settings_of, url_setting_of
 
 DETAIL_CHARS = 300
 
@@ -112,6 +115,16 @@ class ServerNames:
     """The settings with which it is called."""
     proxy_variable: str = ""
     """Follows the setting of the proxy, such as ` (GATEPASS_PROXY)`."""
+
+    @classmethod
+    def of_upstream(cls, name: str, base_url: str, network: Network = NO_NETWORK) -> Self:
+        settings = settings_of(name)
+        return cls(host_of(base_url), settings, url_setting_of(name), f"{settings}.timeouts.connect_s", network)
+
+
+def host_of(url: str) -> str:
+    """Return the host and port of `url`, without user and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], str] = str) -> tuple[str, str]:

@@ -49,7 +49,7 @@ from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.retry import MOST_RENEWALS
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
-from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, settings_of, url_setting_of
+from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, settings_of
 
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
@@ -338,11 +338,7 @@ def upstream_error(
     network: Network = NO_NETWORK,
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
-    settings = settings_of(upstream)
-    host = urlsplit(base_url).netloc.rpartition("@")[2]  # without user and password
-    limit = f"{settings}.timeouts.connect_s"
-    names = ServerNames(host, settings, url_setting_of(upstream), limit, network)
-    message = " ".join(fault_text(fault, names, mask))
+    message = " ".join(fault_text(fault, ServerNames.of_upstream(upstream, base_url, network), mask))
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)

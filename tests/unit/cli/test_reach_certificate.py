@@ -2,12 +2,13 @@ import time
 
 import pytest
 
-from gatepass.cli.reach import Peer, certificate_chain, describe_certificate, explain_certificate
+from gatepass.cli.reach import certificate_chain, describe_certificate, explain_certificate
+from gatepass.http_client.fault_text import ServerNames
 from gatepass.http_client.tls import TlsProblem
 
 NOW_S = 1_795_190_000.0
 DAY_S = 86_400.0
-PEER = Peer("llm.example", "upstreams.chat.network.ca_file")
+NAMES = ServerNames.of_upstream("chat", "https://llm.example/v1")
 
 
 def moment(at_s):
@@ -40,7 +41,7 @@ def test_a_good_certificate_is_described_with_its_end(days, expected):
 
 def test_many_host_names_are_cut():
     own = certificate(names=[f"h{number}.example" for number in range(7)])
-    why, advice = explain_certificate([own], TlsProblem.WRONG_NAME, PEER, NOW_S)
+    why, advice = explain_certificate([own], TlsProblem.WRONG_NAME, NAMES, (), NOW_S)
     assert why == (
         "the certificate is for h0.example, h1.example, h2.example, h3.example, h4.example and 2 more,"
         " not for llm.example"
@@ -49,22 +50,22 @@ def test_many_host_names_are_cut():
 
 
 def test_a_certificate_without_names_reports_it():
-    why, _ = explain_certificate([certificate()], TlsProblem.WRONG_NAME, PEER, NOW_S)
+    why, _ = explain_certificate([certificate()], TlsProblem.WRONG_NAME, NAMES, (), NOW_S)
     assert why == "the certificate is for no host name, not for llm.example"
 
 
 def test_the_last_certificate_of_the_chain_names_the_missing_ca():
     chain = [certificate(issuer="Issuing"), certificate("Issuing", issuer="Root")]
-    why, advice = explain_certificate(chain, TlsProblem.UNKNOWN_CA, PEER, NOW_S)
+    why, advice = explain_certificate(chain, TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)
     assert "signed by the CA Root, which this machine does not trust" in why
     assert advice == "Set upstreams.chat.network.ca_file to a PEM file with the certificate of Root."
 
 
 def test_single_certificate_with_an_issuer_url_is_an_incomplete_chain():
     alone = certificate(caIssuers=("http://pki.example/issuing.cer",))
-    assert "incomplete chain" in explain_certificate([alone], TlsProblem.UNKNOWN_CA, PEER, NOW_S)[0]
+    assert "incomplete chain" in explain_certificate([alone], TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)[0]
     by_directory = certificate(caIssuers=("ldap:///CN=Corp",))
-    assert "signed by the CA" in explain_certificate([by_directory], TlsProblem.UNKNOWN_CA, PEER, NOW_S)[0]
+    assert "signed by the CA" in explain_certificate([by_directory], TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)[0]
 
 
 def test_session_without_a_chain_has_no_certificates():
