@@ -442,14 +442,6 @@ def quotable(value: Any, mask: Mask) -> Any:
         return None
 
 
-def is_unmasked(value: Any, mask: Mask) -> bool:
-    """Whether no text of `value` contains a secret. False for more than RAW_DEPTH levels."""
-    try:
-        return bool(_masked(value, mask, RAW_DEPTH) == value)
-    except RecursionError:
-        return False
-
-
 PUBLIC_BYTES = 128 * 1024
 """A larger error is not relayed unchanged, because to search it for secrets would take too long."""
 
@@ -465,10 +457,10 @@ def public_object(body: bytes, mask: Mask) -> dict[str, Any] | None:
     try:
         text = body.decode()
         document = json.loads(text, object_pairs_hook=_with_each_name_once, parse_constant=_refuse_constant)
+        is_public = isinstance(document, dict) and mask(text) == text
+        return document if is_public and _masked(document, mask, RAW_DEPTH) == document else None
     except (ValueError, RecursionError):
         return None
-    is_public = isinstance(document, dict) and mask(text) == text and is_unmasked(document, mask)
-    return document if is_public else None
 
 
 def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

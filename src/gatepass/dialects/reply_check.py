@@ -73,12 +73,6 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
         return f"{self.sender} answered {self.status} {phrase}".rstrip()
 
     @property
-    def excerpt(self) -> str:
-        """The beginning of a body that is neither JSON nor HTML."""
-        text = clean(decoded(self.body), self.mask, EXCERPT_CHARS)
-        return text or f"{self.answered} with a body without text."
-
-    @property
     def page(self) -> str:
         """A description of an HTML page by its title, without its content."""
         title = content.title_of(decoded(self.body[: content.WHOLE_BYTES]))
@@ -141,7 +135,10 @@ def classify_error(reply: ReceivedReply) -> UpstreamError:
     error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
     if error_body is None and reply.is_cut and content.first_bytes(reply.body)[:1] in (b"{", b"["):
         error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
-    return _rejection(reply, error_body or UpstreamErrorBody(reply.excerpt))
+    if error_body is None:
+        excerpt = clean(decoded(reply.body), reply.mask, EXCERPT_CHARS)
+        error_body = UpstreamErrorBody(excerpt or f"{reply.answered} with a body without text.")
+    return _rejection(reply, error_body)
 
 
 def _document(body: bytes) -> Any:
@@ -218,16 +215,12 @@ WITHOUT_CONTENT = (204, 205)
 """Statuses of a success that never has a body (RFC 9110 15.3.5 and 15.3.6)."""
 
 
-def not_json(reply: ReceivedReply, reason: str) -> GatepassError:
-    """Return the error of a whole reply that is not JSON. `reason` must not contain a position."""
-    return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
-
-
 def _classify_json(reply: ReceivedReply, form: ClientProtocol, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
     try:
         document = content.parse(reply.body)
     except ValueError as error:
-        return not_json(reply, _AT_BYTE.sub("", str(error)))
+        reason = _AT_BYTE.sub("", str(error))
+        return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
     for place in form.error_places(document):
         error_body = read_error_body(place, mask=reply.mask)
         if error_body is not None:
