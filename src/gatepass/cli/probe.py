@@ -41,7 +41,6 @@ from gatepass.errors import (
     UpstreamTimeout,
     documentation,
 )
-from gatepass.normalize.profiles import ProfileRules
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
@@ -334,29 +333,23 @@ class TargetProbe:
     what: str
     target: Target
     calls: tuple[Call, ...]
-    profile: ProfileRules
+    profile: str
     query: bytes = field(default=b"", repr=False)
 
 
 def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> list[TargetProbe]:
     """Return the calls that `probe_call` sends to `upstream`, in the order of its route."""
-    host, named = probe_call.agent_host, f"{probe_call.operation}{' as a stream' if probe_call.stream else ''}"
-    if host is not None:
-        calls: tuple[Call, ...] = (host.call(probe_call.model),)
-        named = f"the request of {host.title} {host.version}"
+    model, host = probe_call.model, probe_call.agent_host
+    if host is None:
+        named, calls, query = probe_call.operation, samples(probe_call.operation, model), b""
     else:
-        calls = samples(probe_call.operation, probe_call.model)
-        if probe_call.stream:
-            calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
+        named, calls, query = f"the request of {host.title} {host.version}", (host.call(model),), host.query
+    if probe_call.stream:
+        named += " as a stream"
+        calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
     return [
-        TargetProbe(
-            f"{named} with {target.model or probe_call.model}",
-            target,
-            calls,
-            state.profiles[probe_call.profile],
-            b"" if host is None else host.query,
-        )
-        for target in state.routes.resolve(probe_call.operation, probe_call.model)
+        TargetProbe(f"{named} with {target.model or model}", target, calls, probe_call.profile, query)
+        for target in state.routes.resolve(probe_call.operation, model)
         if target.upstream == upstream.name
     ]
 
@@ -376,18 +369,17 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     """Send a small real call, which may be billed, as a client would."""
     what = "stream" if target_probe.calls[0].stream else "call"
     try:
-        status, learned = await within(state, upstream, real_call(state, target_probe), ANSWER_S)
+        result = await within(state, upstream, real_call(state, target_probe), ANSWER_S)
     except GatepassError as error:
-        result = f"{target_probe.what}: {error.http_status} {error.public_code}: "
-        step = failed_step(error, state.config, what, result)
+        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
+        step = failed_step(error, state.config, what, prefix)
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
-    rules = f"; {', '.join(learned)} {LEARNED}" if learned else ""
-    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {status}{rules}")
+    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {result}")
 
 
-async def real_call(state: AppState, target_probe: TargetProbe) -> tuple[str, tuple[str, ...]]:
-    """Return the status of the first variant that is accepted, and the rules learned; raise GatepassError."""
+async def real_call(state: AppState, target_probe: TargetProbe) -> str:
+    """Return what the first variant that is accepted returned; raise GatepassError."""
     *first, last = target_probe.calls
     for call in first:
         try:
@@ -399,23 +391,22 @@ async def real_call(state: AppState, target_probe: TargetProbe) -> tuple[str, tu
     return await _call(state, target_probe, last)
 
 
-async def _call(state: AppState, target_probe: TargetProbe, call: Call) -> tuple[str, tuple[str, ...]]:
+async def _call(state: AppState, target_probe: TargetProbe, call: Call) -> str:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
-    context = RequestContext.without_client(state, target_probe.profile, target_probe.query)
-    began_s = state.clock.now()
-    settings = target_probe.profile.settings
-    answer = await send_own_call(Attempt.begin(state, (target_probe.target,), call, settings), try_call, context)
-    attempt = context.attempt
-    assert attempt is not None  # noqa: S101 - `send_own_call` sets it
-    learned = attempt.learned
+    profile, began_s = state.profiles[target_probe.profile], state.clock.now()
+    context = RequestContext.without_client(state, profile, target_probe.query)
+    attempt = Attempt.begin(state, (target_probe.target,), call, profile.settings)
+    answer = await send_own_call(attempt, try_call, context)
+    attempt = context.attempt or attempt
+    learned = f"; {', '.join(attempt.learned)} {LEARNED}" if attempt.learned else ""
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
-        return f"first event after {first_s:.2f} s, {await _read_stream(state, attempt, answer)}", learned
+        return f"first event after {first_s:.2f} s, {await _read_stream(state, attempt, answer)}{learned}"
     if isinstance(answer, SynthesizedStream):
-        return "200, a whole reply of which gatepass makes a stream", learned
+        return f"200, a whole reply of which gatepass makes a stream{learned}"
     if not isinstance(answer, BufferedReply):
         raise TypeError("a call without stream got a stream")
-    return str(answer.status), learned
+    return f"{answer.status}{learned}"
 
 
 async def _read_stream(state: AppState, attempt: Attempt, reply: StreamingReply) -> str:

@@ -90,7 +90,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
             begin(HOP, what)
             (probe,) = probes_of(state, upstream, ProbeCall(operation, chosen, stream=stream))
             try:
-                result, _ = await within(state, upstream, real_call(state, probe), CALL_S)
+                result = await within(state, upstream, real_call(state, probe), CALL_S)
                 yield Step(HOP, what, StepOutcome.WORKS, f"{probe.what}: {result}")
             except GatepassError as error:
                 yield _failed(what, error, f"{probe.what}: ")

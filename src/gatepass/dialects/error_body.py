@@ -222,7 +222,7 @@ def _issue(found: Found) -> Object:
 
 def _code(found: Found, issue: Object) -> str | None:
     for part in (found.own, found.outer, issue):
-        label = code_of(part)
+        label = _first_label(part, ERROR_CODE_NAMES)
         if label is not None:
             return label
     if isinstance(found.own, str) and _IDENTIFIER.match(found.own) and text_of(found.outer):
@@ -230,11 +230,6 @@ def _code(found: Found, issue: Object) -> str | None:
     if "loc" in issue:
         return _label(issue.get("type"))
     return _label(found.own) if isinstance(found.own, int) else None
-
-
-def code_of(part: Any) -> str | None:
-    """Return the code that the object `part` holds under one of its usual names, as text; None without one."""
-    return _first_label(part, ERROR_CODE_NAMES)
 
 
 def _kind(found: Found) -> str | None:
