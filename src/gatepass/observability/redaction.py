@@ -49,7 +49,7 @@ class _Spelled(NamedTuple):
     size: int
     anchor: str
     is_long: bool
-    """The anchor is a part of a run of LONG_CHARS letters and digits."""
+    """They have a run of LONG_CHARS letters and digits."""
     literals: tuple[str, ...]
     """The longest ones first."""
 
@@ -165,14 +165,15 @@ def _spelled(value: str) -> Iterator[_Spelled]:
         data = text.encode("utf-8", "surrogatepass")
         for shift in range(3):
             yield _in_base64(data, shift)
-        for digits in dict.fromkeys((data.hex(), data.hex().upper())):
-            yield _group(digits, (digits,))
+        yield _group(data.hex(), (data.hex(), data.hex().upper()), "[0-9]+")  # digits are the same in either case
 
 
-def _group(value: str, literals: Iterable[str]) -> _Spelled:
-    longest = max(re.findall("[A-Za-z0-9]+", value), key=len, default="")
+def _group(value: str, literals: Iterable[str], runs: str = "[A-Za-z0-9]+") -> _Spelled:
+    """Return the `literals`, which have the same `runs` as `value`."""
+    anchor = max(re.findall(runs, value), key=len, default="")[-ANCHOR_CHARS:]
     ordered = sorted(dict.fromkeys(literals), key=lambda one: -len(one))
-    return _Spelled(len(value), longest[-ANCHOR_CHARS:], len(longest) >= LONG_CHARS, tuple(ordered))
+    is_long = any(len(run) >= LONG_CHARS for run in re.findall("[A-Za-z0-9]+", value))
+    return _Spelled(len(value), anchor, is_long, tuple(ordered))
 
 
 def _in_base64(data: bytes, shift: int) -> _Spelled:
