@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import dataclass, field
 
 from gatepass.errors import GatepassError
 from gatepass.observability.log import emit
-from gatepass.observability.observer import (
-    AccessRecord,
-    Observer,
-    Refusal,
-    RequestRecord,
-    RuleChange,
-)
+from gatepass.observability.observer import AccessRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR
 
 LOG = logging.getLogger("gatepass.access")
@@ -43,11 +38,9 @@ class AccessLog(Observer):
             and not self._refused.has_line(error, record.peer)
         ):
             return
-        level, status = logging.INFO, record.status or 0
-        if status >= SERVER_ERROR or (
-            error is not None and 0 < status < CLIENT_ERROR
-        ):  # failed after the head was sent
-            level = logging.WARNING
+        status = record.status or 0
+        failed_late = error is not None and 0 < status < CLIENT_ERROR  # after the head was sent
+        level = logging.WARNING if status >= SERVER_ERROR or failed_late else logging.INFO
         emit(LOG, level, "request", record, texts_of(record))
 
     def refused(self, refusal: Refusal) -> None:
@@ -97,7 +90,7 @@ class RefusedRequests:
         The first refusal of each address and code in an interval gets one, for up to `addresses`.
         """
         code = error.public_code
-        interval = self._intervals.get(code) or self._begin(code, _Interval())
+        interval = self._intervals.get(code) or self._begin(code)
         if peer not in interval.shown and len(interval.shown) < addresses:
             interval.shown.add(peer)
             return True
@@ -110,8 +103,8 @@ class RefusedRequests:
         if self.has_line(error, peer, 1):
             _log(error, Counter((peer,)))
 
-    def _begin(self, code: str, interval: _Interval) -> _Interval:
-        self._intervals[code] = interval
+    def _begin(self, code: str) -> _Interval:
+        interval = self._intervals[code] = _Interval()
         asyncio.get_running_loop().call_later(LOG_INTERVAL_S, self._end, code)
         return interval
 
@@ -119,19 +112,17 @@ class RefusedRequests:
         ended = self._intervals.pop(code)
         if ended.error is not None:
             _log(ended.error, ended.peers)
-            self._begin(code, _Interval()).shown.update(ended.peers)
+            self._begin(code).shown.update(ended.peers)
 
 
+@dataclass(slots=True)
 class _Interval:
-    __slots__ = ("error", "peers", "shown")
-
-    def __init__(self) -> None:
-        self.shown: set[str] = set()
-        """The addresses that get no further separate line."""
-        self.peers: Counter[str] = Counter()
-        """The number of refusals by address that the common line reports."""
-        self.error: GatepassError | None = None
-        """The last of these refusals."""
+    shown: set[str] = field(default_factory=set)
+    """The addresses that get no further separate line."""
+    peers: Counter[str] = field(default_factory=Counter)
+    """The number of refusals by address that the common line reports."""
+    error: GatepassError | None = None
+    """The last of these refusals."""
 
 
 def _log(error: GatepassError, peers: Counter[str]) -> None:

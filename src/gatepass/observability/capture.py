@@ -12,7 +12,8 @@ import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +23,9 @@ from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
 from gatepass.observability.redaction import AROUND_CHARS, Redactor, decoded, is_wide
 from gatepass.types import Hidden
+
+if TYPE_CHECKING:
+    from gatepass.proxy.observers import Observers
 
 LOG = logging.getLogger("gatepass.capture")
 
@@ -120,14 +124,6 @@ class CapturedRequest(Hidden, msgspec.Struct, eq=False):
         return None if self.request is None or self.request.is_cut else bytes(self.request.data)
 
 
-class SwitchObserver(Protocol):
-    """`Observers.switch` of proxy/observers.py, which this package must not import."""
-
-    def __call__(self, observer: Observer, *, on: bool) -> None:
-        """Let `observer` learn of events from now on, or of no more events."""
-        ...
-
-
 class Capture(Observer):
     """Captures requests from `start` until its time has passed, or until `stop`. Then nothing of them is kept.
 
@@ -135,13 +131,13 @@ class Capture(Observer):
     ones. A body that finds no older ones is cut.
     """
 
-    def __init__(self, clock: Clock, hold: Callable[[int], bool], switch: SwitchObserver) -> None:
-        """`hold` counts bytes in the budget, as `MemoryBudget.hold`. `switch` makes this object an observer, or not."""
+    def __init__(self, clock: Clock, hold: Callable[[int], bool], observers: Observers) -> None:
+        """`hold` counts bytes in the budget, as `MemoryBudget.hold`."""
         self.name = secrets.token_hex(8)
         """Tells the captures of several processes apart."""
         self._clock = clock
         self._hold = hold
-        self._switch = switch
+        self._observers = observers
         self._timer: Timer | None = None
         self._ends_s = 0.0
         self.settings: CaptureSettings | None = None
@@ -157,8 +153,8 @@ class Capture(Observer):
         """Capture from now on. A capture that runs ends, with what it holds."""
         self._end("replaced")
         self.settings, self._ends_s = settings, self._clock.now() + settings.for_s
-        self._timer = self._clock.call_later(settings.for_s, self._expire)
-        self._switch(self, on=True)
+        self._timer = self._clock.call_later(settings.for_s, partial(self._end, "expired"))
+        self._observers.switch(self, on=True)
         emit(LOG, logging.INFO, "capture_started", {**_names(settings), "for_s": settings.for_s})
 
     def stop(self) -> None:
@@ -288,16 +284,13 @@ class Capture(Observer):
 
     # its end
 
-    def _expire(self) -> None:
-        self._end("expired")
-
     def _end(self, reason: str) -> None:
         settings, timer = self.settings, self._timer
         if settings is None:
             return
         if timer is not None:
             timer.cancel()
-        self._switch(self, on=False)
+        self._observers.switch(self, on=False)
         self.settings = self._timer = None
         for access in list(self._requests):
             self._remove(access)

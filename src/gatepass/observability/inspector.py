@@ -96,7 +96,12 @@ class Inspector(Observer):
 
     def newest(self) -> Iterator[InspectedRequest]:
         """Return the requests, those that ended last first."""
-        return merge(reversed(self._requests), reversed(self._anonymous), key=_ended_s, reverse=True)
+        return merge(
+            reversed(self._requests),
+            reversed(self._anonymous),
+            key=lambda one: one.arrived_s + (one.duration_s or 0.0),
+            reverse=True,
+        )
 
     def limit(self, limit_bytes: int) -> None:
         """Keep at most `limit_bytes` from now on."""
@@ -109,10 +114,6 @@ class Inspector(Observer):
         while self._requests and self.held_bytes > self.limit_bytes:
             self.held_bytes -= self._requests.popleft().size_bytes
             self.evicted += 1
-
-
-def _ended_s(request: InspectedRequest) -> float:
-    return request.arrived_s + (request.duration_s or 0.0)
 
 
 def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:

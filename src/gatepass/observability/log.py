@@ -265,7 +265,10 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self.setFormatter(line)
         self._line = line
         self._heads: dict[tuple[int, str], str] = {}
-        self.writer = writer or _writer_of(stream)
+        self.writer = writer
+        if writer is None:
+            with suppress(OSError, ValueError, AttributeError):  # no descriptor, such as that of a text in memory
+                self.writer = LogWriter(stream.fileno(), stream.encoding or "utf-8")
         if self.writer is not None:
             own = copy(line)  # a formatter keeps state, and the writer's thread has its own
             head = own.head(logging.WARNING, "log_lines_dropped")
@@ -323,14 +326,6 @@ class LogHandler(logging.StreamHandler[TextIO]):
             self.stream.flush()
         except (OSError, ValueError):  # such as a closed stream
             self.handleError(logging.makeLogRecord({"msg": line}))
-
-
-def _writer_of(stream: TextIO) -> LogWriter | None:
-    """Return a LogWriter for the descriptor of `stream`. None if it has none, such as a text in memory."""
-    try:
-        return LogWriter(stream.fileno(), stream.encoding or "utf-8")
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def dropped_lines() -> int:

@@ -24,14 +24,7 @@ from prometheus_client.utils import floatToGoString
 
 from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
-from gatepass.observability.observer import (
-    AccessRecord,
-    AttemptRecord,
-    Observer,
-    Refusal,
-    RequestRecord,
-    RuleChange,
-)
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -615,7 +608,7 @@ class Metrics(Observer):
         for family in self._families.values():
             yield family.collected()
         own: dict[str, Mapping[Labels, float]] = {
-            "gatepass_requests_in_flight": self._in_flight(self._taken),
+            "gatepass_requests_in_flight": self._in_flight(),
             "gatepass_log_lines_dropped_total": {(): dropped_lines()},
         }
         for name, values in {**own, **self._taken.values}.items():
@@ -623,9 +616,9 @@ class Metrics(Observer):
             family.cells = {labels: Cell(value=value) for labels, value in values.items()}
             yield family.collected()
 
-    def _in_flight(self, sample: Sample) -> dict[Labels, int]:
+    def _in_flight(self) -> dict[Labels, int]:
         found = dict.fromkeys(list(self._by_labels), 0)  # with zeros, so that a graph falls to 0
-        for key in sample.in_flight:
+        for key in self._taken.in_flight:
             labels = self._labels(key)
             if labels not in found and len(found) >= MAX_SERIES:
                 labels = (OTHER, OTHER, *labels[2:])

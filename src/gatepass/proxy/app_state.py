@@ -312,7 +312,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         metrics=metrics,
         in_flight=in_flight,
         observers=observers,
-        capture=Capture(clock, budget.hold, observers.switch),
+        capture=Capture(clock, budget.hold, observers),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
     )

@@ -35,7 +35,7 @@ class Process:
         self.budget = MemoryBudget(budget_bytes)
         self.failed = list[str]()
         self.observers = Observers([], self.failed.append)
-        self.capture = Capture(self.clock, self.budget.hold, self.observers.switch)
+        self.capture = Capture(self.clock, self.budget.hold, self.observers)
         self.redactor = Redactor()
         self.redactor.learn(SECRET)
 
