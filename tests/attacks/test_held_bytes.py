@@ -19,7 +19,8 @@ from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
 from gatepass.http_client.response_body import read_whole
 from gatepass.proxy import handler, in_flight
 from gatepass.proxy.in_flight import SMALL_BYTES, MemoryBudget, RequestMemory
-from gatepass.server.cycle import CycleConnection, HttpRequestCycle
+from gatepass.server.connection import ClientConnection
+from gatepass.server.cycle import HttpRequestCycle
 from gatepass.types import Response
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -74,7 +75,7 @@ class Conversation:
 
     def __init__(self, held: MemoryBudget, caller: str, body_pieces: int, reply_pieces: int) -> None:
         self.holding = RequestMemory(held, caller)
-        self.cycle = HttpRequestCycle(cast(CycleConnection, None), "POST", "/", b"/", "1.1", (), "")
+        self.cycle = HttpRequestCycle(cast(ClientConnection, None), "POST", "/", b"/", "1.1", (), "")
         self.body_pieces = body_pieces
         self.upstream = Upstream(reply_pieces)
         self.refused_beside: RequestMemory | None = None

@@ -12,12 +12,14 @@ import asyncio
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
 from gatepass.errors import ConcurrencyLimited, Draining, Overloaded
-from gatepass.observability.inspector import InspectedRequest
+
+if TYPE_CHECKING:
+    from gatepass.proxy.client_response import ClientResponse
 
 CHECK_CURRENT_S = 1.0
 """How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
@@ -34,28 +36,6 @@ IDLE_STREAMS = "limits.mcp_streams"
 
 SMALL_BYTES = 64 * 1024
 """A request holding at most this much is not counted, so it never waits for clients that read large replies slowly."""
-
-
-class InFlightResponse(Protocol):
-    """The response of a request in flight: `ClientResponse`, whose module imports this one."""
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the client's connection has accepted all of its bytes."""
-        ...
-
-    @property
-    def connected_before_drain(self) -> bool:
-        """Whether the connection was open before gatepass began to refuse new ones."""
-        ...
-
-    def metrics_key(self) -> tuple[str, str, str, str]:
-        """Return the caller, model, upstream and operation of the request, each "" until it is known."""
-        ...
-
-    def inspected(self) -> InspectedRequest:
-        """Return what the request inspector shows of the request while it runs."""
-        ...
 
 
 class InFlightRequests:
@@ -86,7 +66,7 @@ class InFlightRequests:
     def busy(self) -> int:
         return len(self.requests)
 
-    def admit(self, response: InFlightResponse) -> InFlightRequest:
+    def admit(self, response: ClientResponse) -> InFlightRequest:
         """Register one request, and return a context manager that removes it at the end of its block.
 
         The limits apply to the request from `InFlightRequest.claim` on, when its caller is known.
@@ -162,7 +142,7 @@ class InFlightRequest(CancelScope):
     A request whose response was sent completely is not cancelled any more.
     """
 
-    def __init__(self, in_flight: InFlightRequests, response: InFlightResponse) -> None:
+    def __init__(self, in_flight: InFlightRequests, response: ClientResponse) -> None:
         self._in_flight = in_flight
         self.response = response
         self._caller: str | None = None

@@ -110,12 +110,13 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
         return False
 
     try:
+        if raw.beginning and not write(raw.beginning):
+            await client_response.send_events(held.pop())
         while not await response.stream_to(write):
-            await client_response.send_events(b"".join(held))
-            held.clear()
+            await client_response.send_events(held.pop())
         begin()
         attempt.end(COMPLETE)
-        await client_response.send_events(b"".join(held), last=True)
+        await client_response.send_events(b"", last=True)
     except TransportFault as fault:
         raise connection_error(attempt, fault) from fault
     finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -92,10 +91,11 @@ class StreamingReply(Hidden, msgspec.Struct, frozen=True):
 
 
 class RawReply(msgspec.Struct, frozen=True):
-    """A reply of which only the head was classified; the holder closes `response`."""
+    """A reply of which only the head and the `beginning` were read; the holder closes `response`."""
 
     upstream: Upstream
     response: Response
+    beginning: bytes = b""
 
 
 ClassifiedReply = BufferedReply | SynthesizedStream | StreamingReply | RawReply
@@ -262,50 +262,7 @@ async def _classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
         raise connection_error(context.attempt, fault) from fault
     if not beginning.strip() or _TEXT.match(beginning) is not None:
         return await buffer_reply(context, beginning)
-    return RawReply(context.upstream, _ReplayedResponse(context.response, beginning))
-
-
-class _ReplayedResponse:
-    """A Response that yields `beginning`, the part already read, before the rest of the body."""
-
-    def __init__(self, response: Response, beginning: bytes) -> None:
-        self._response = response
-        self._beginning = beginning
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Headers:
-        return self._response.headers
-
-    @property
-    def ended(self) -> bool:
-        return self._response.ended
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        beginning, self._beginning = self._beginning, b""
-        if beginning:
-            yield beginning
-        async for piece in self._response:
-            yield piece
-
-    async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
-        beginning, self._beginning = self._beginning, b""
-        if beginning and not write(beginning):
-            return False
-        return await self._response.stream_to(write)
-
-    def take_whole(self, limit_bytes: int) -> bytes | None:
-        del limit_bytes  # the beginning was read already
-        return None
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
-
-    def finish(self) -> None:
-        self._response.finish()
+    return RawReply(context.upstream, context.response, beginning)
 
 
 COMMENT_HOLD_S = 5.0

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from gatepass.config.model import Limits
@@ -32,14 +31,6 @@ Edit = tuple[int, int, bytes]
 """Start and end of a span of the form, and the bytes that replace it."""
 
 
-class PieceReader(Protocol):
-    """The part of `RequestCycle` that a form is read from. The module of RequestCycle imports this one."""
-
-    async def read_piece(self, limit_bytes: int) -> bytes:
-        """Return the next bytes of the body, see `RequestCycle.read_piece`."""
-        ...
-
-
 class MultipartUpload:
     """The form as the client sends it, read piece by piece. `model` is the model it names, None until it was read.
 
@@ -48,8 +39,14 @@ class MultipartUpload:
     """
 
     def __init__(
-        self, reader: PieceReader, operation: Operation, limits: Limits, scan: MultipartScan, length_bytes: int | None
+        self,
+        read_piece: Callable[[int], Awaitable[bytes]],
+        operation: Operation,
+        limits: Limits,
+        scan: MultipartScan,
+        length_bytes: int | None,
     ) -> None:
+        """`read_piece` is that of the `RequestCycle`."""
         self.length_bytes = length_bytes
         self.memory: RequestMemory | None = None
         """Counts the bytes that are kept; None: nothing does."""
@@ -57,7 +54,7 @@ class MultipartUpload:
         self.routed_model: str | None = None
         """The model that the call was routed by, if it differs from the form's. "" if the call has no model."""
         self.is_whole = self.has_begun = self.model_is_late = False
-        self._reader = reader
+        self._read_piece = read_piece
         self._operation = operation
         self._limit_bytes = limits.upload_bytes
         self._scan = scan
@@ -94,7 +91,7 @@ class MultipartUpload:
         Raises: the errors of `RequestCycle.read_piece` and MultipartScan, InvalidRequest for a `model` that arrives
         after the form was routed without it, and Overloaded if the piece must be kept and does not fit.
         """
-        piece = await self._reader.read_piece(self._limit_bytes)
+        piece = await self._read_piece(self._limit_bytes)
         self.is_whole = not piece
         self.bytes_in += len(piece)
         for at in range(0, len(piece), SCANNED_BYTES):

@@ -209,6 +209,7 @@ class ClientConnection(asyncio.Protocol):
     # called by the parser
 
     def hold_head(self, size_bytes: int) -> None:
+        """Count `size_bytes` of an incomplete head in memory. 0: the head is complete."""
         heads = self._context.heads
         if not size_bytes:
             heads.end(self)
@@ -233,15 +234,18 @@ class ClientConnection(asyncio.Protocol):
             self._pause_reading()  # bounds the pipelined requests in memory
 
     def last_cycle(self) -> HttpRequestCycle:
+        """Return the cycle of the last `begin_cycle`, whose task has not run yet."""
         return self._queue[-1] if self._queue else cast(HttpRequestCycle, self._current)
 
     # called by a cycle
 
     @property
     def closes_after_response(self) -> bool:
+        """Whether it closes after the response that begins."""
         return self._is_ending and not self._queue
 
     def common_fields(self) -> bytes:
+        """Return the header lines of every response, with the last line break."""
         fields = self._server_state.default_headers  # uvicorn makes a new list with the date each second
         if fields is not self._default_fields:
             self._default_fields = fields
@@ -249,6 +253,7 @@ class ClientConnection(asyncio.Protocol):
         return self._default_lines
 
     def pause_reading(self) -> None:
+        """Stop reading the body until `resume_reading`."""
         self._pause_reading()
         self._timeouts.suspend()
 
@@ -271,6 +276,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.writelines(pieces)
 
     def send_batched(self, response: bytes) -> None:
+        """Write a complete small response, together with others of this loop iteration (see WriteBatcher)."""
         if self._deferred:
             self.flush()
         # each request in progress has a task in `tasks`
@@ -286,6 +292,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(deferred)
 
     def abort(self) -> None:
+        """Close at once, because the client does not read, and drop the bytes that it has not read."""
         self.gave_up = True
         self._transport.abort()
 

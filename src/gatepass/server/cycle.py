@@ -13,11 +13,14 @@ from http import HTTPStatus
 from io import BytesIO
 from itertools import count
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.types import Headers, header
+
+if TYPE_CHECKING:
+    from gatepass.server.connection import ClientConnection
 
 Fields = Iterable[tuple[bytes, bytes]]
 
@@ -71,70 +74,6 @@ class RequestIds:
         return self._process + f"{next(self._numbers):08x}".translate(CONSONANTS)
 
 
-class CycleConnection(Protocol):
-    """The part of `ClientConnection` that a cycle uses. The module of ClientConnection imports this one."""
-
-    def common_fields(self) -> bytes:
-        """Return the header lines of every response, with the last line break."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Stop reading the body until `resume_reading`."""
-        ...
-
-    def resume_reading(self) -> None:
-        """Continue to read the body."""
-        ...
-
-    def send(self, data: bytes) -> None:
-        """Write `data`, after a deferred response."""
-        ...
-
-    def send_all(self, pieces: list[bytes]) -> None:
-        """Write `pieces` without joining them."""
-        ...
-
-    def send_batched(self, response: bytes) -> None:
-        """Write a complete small response, together with others of this loop iteration (see WriteBatcher)."""
-        ...
-
-    @property
-    def connected_before_drain(self) -> bool:
-        """Whether it was open before the drain rejected new connections."""
-        ...
-
-    @property
-    def gave_up(self) -> bool:
-        """Whether gatepass closed it because the client did not read."""
-        ...
-
-    @property
-    def closes_after_response(self) -> bool:
-        """Whether it closes after the response that begins."""
-        ...
-
-    @property
-    def is_write_paused(self) -> bool:
-        """Whether the client must read before more is sent."""
-        ...
-
-    def abort(self) -> None:
-        """Close at once, because the client does not read, and drop the bytes that it has not read."""
-        ...
-
-    async def wait_writable(self) -> None:
-        """Return when writing is not paused, or the client has disconnected."""
-        ...
-
-    def set_caller(self, caller: str) -> None:
-        """The request is authenticated as `caller` and accepted."""
-        ...
-
-    def response_complete(self) -> None:
-        """The response of the current cycle is complete."""
-        ...
-
-
 class HttpRequestCycle:
     """One request and its response. The connection feeds the body, the proxy reads it and writes the response.
 
@@ -150,7 +89,7 @@ class HttpRequestCycle:
 
     def __init__(
         self,
-        connection: CycleConnection,
+        connection: ClientConnection,
         method: str,
         path: str,
         target: bytes,

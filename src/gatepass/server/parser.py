@@ -7,31 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
 import httptools
 
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
-from gatepass.server.cycle import CycleConnection, HttpRequestCycle
+from gatepass.server.cycle import HttpRequestCycle
+
+if TYPE_CHECKING:
+    from gatepass.server.connection import ClientConnection
 
 _CHECKED_FIELDS = frozenset((b"host", b"expect", b"transfer-encoding"))
-
-
-class ParserConnection(CycleConnection, Protocol):
-    """The part of `ClientConnection` that its parser uses."""
-
-    def begin_cycle(self, cycle: HttpRequestCycle) -> None:
-        """The head of `cycle` is complete."""
-        ...
-
-    def hold_head(self, size_bytes: int) -> None:
-        """`size_bytes` of an incomplete head are in memory. 0: the head is complete."""
-        ...
-
-    def last_cycle(self) -> HttpRequestCycle:
-        """Return the cycle of the last `begin_cycle`, whose task has not run yet."""
-        ...
 
 
 class RequestParser:
@@ -43,7 +30,7 @@ class RequestParser:
         *("_error", "_is_head_held", "_on_cycle", "_received_head", "_target"),
     )
 
-    def __init__(self, connection: ParserConnection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._on_cycle: Callable[[HttpRequestCycle], None] = connection.begin_cycle
         self._parser = self._new_parser()

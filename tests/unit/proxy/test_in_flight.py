@@ -9,11 +9,12 @@ import pytest
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord
+from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.in_flight import Concurrency, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
 
 
-class Response:
+class Response(ClientResponse):
     """A response; `is_sent`: all of it was sent."""
 
     connected_before_drain = False

@@ -32,7 +32,9 @@ def form(*pieces, operation="transcriptions"):
 
 def over(pieces, length, held=KEPT_BYTES, *, operation="transcriptions", names_model=True):
     one = Operation(operation, "POST", "/x", "raw", "", takes_form=True, names_model=names_model)
-    return MultipartUpload(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), MultipartScan(b"b"), length)
+    return MultipartUpload(
+        Sender(*pieces).read_piece, one, Limits(upload_bytes=9, body_bytes=held), MultipartScan(b"b"), length
+    )
 
 
 def counted(budget, *pieces, caller="a"):
