@@ -314,6 +314,13 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             state.observers.tell(told, access)
         return cls(client_request, state, state.profiles["plain"], access)
 
+    def authenticate(self, path_profile: str | None = None, *, takes_form: bool = False) -> AccessKey:
+        """Return the caller, who is named in the log from now on. Arguments and errors: `Authenticator`."""
+        request, state, access = self.client_request, self.state, self.access
+        caller = state.authenticator.authenticate(request, state.clock.wall(), path_profile, takes_form=takes_form)
+        self.caller, access.caller, access.peer = caller, caller.name, ""
+        return caller
+
     @classmethod
     def without_client(cls, state: AppState, profile_rules: ProfileRules, query: bytes = b"") -> Self:
         """Return the context of a request that gatepass itself makes, without a client. It does not end."""

@@ -101,6 +101,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
     cause: BaseException | None = None
     try:
         with state.in_flight.admit(client_response) as in_flight_request:
+            context.memory = in_flight_request.memory
             if state.mcp is not None and (server := state.mcp.name_at(client_request.path)) is not None:
                 from gatepass.proxy.mcp import serve_mcp  # `ApiEndpoint` has imported it
 
@@ -154,15 +155,9 @@ async def _serve(
     if protocol.is_answered_here:
         protocol = protocol.of_request(client_request)
     context.protocol = protocol
-    access.operation, context.memory = operation.name, in_flight_request.memory
-    caller = context.caller = state.authenticator.authenticate(
-        client_request, state.clock.wall(), path_profile, takes_form=operation.takes_form
-    )
-    name = access.caller = caller.name
-    access.peer = ""
-    in_flight_request.claim(name, caller.max_concurrent)
-    cycle.set_caller(name)  # after `claim`: a refused request must not use a connection of the caller's share
-    cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
+    access.operation = operation.name
+    caller = context.authenticate(path_profile, takes_form=operation.takes_form)
+    in_flight_request.begin(caller)
     # otherwise the profile stays `plain`, which lists no origins
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
@@ -264,8 +259,7 @@ def _no_operation(
     state.authenticator.check_without_key(client_request)
     if state.authenticator.requires_key:
         with suppress(GatepassError):  # only for the log and the metrics: the path alone decides the response
-            caller = context.caller = state.authenticator.authenticate(client_request, state.clock.wall(), path_profile)
-            context.access.caller, context.access.peer = caller.name, ""
+            context.authenticate(path_profile)
     if isinstance(error, UnknownPath):
         return _unknown_path(context, path_profile)
     if not is_preflight(client_request.method, client_request.headers):

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Self
 
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
-from gatepass.errors import ConcurrencyLimited, Draining, Overloaded
+from gatepass.config.access import AccessKey
+from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
 
 if TYPE_CHECKING:
     from gatepass.proxy.client_response import ClientResponse
@@ -69,7 +70,7 @@ class InFlightRequests:
     def admit(self, response: ClientResponse) -> InFlightRequest:
         """Register one request, and return a context manager that removes it at the end of its block.
 
-        The limits apply to the request from `InFlightRequest.claim` on, when its caller is known.
+        The limits apply to the request from `InFlightRequest.begin` on, when its caller is known.
         Raises: Draining if this process refuses new requests.
         """
         # on an open connection, the client may have sent the request before the drain
@@ -148,13 +149,19 @@ class InFlightRequest(CancelScope):
         self._caller: str | None = None
         self.memory = RequestMemory(in_flight.held)
 
-    def claim(self, caller: str, max_concurrent: int | None) -> None:
-        """Count the request for `caller` until it ends.
+    def begin(self, caller: AccessKey, *, is_idle_stream: bool = False) -> None:
+        """Count the request for `caller`, who was authenticated, until it ends or its client disconnects.
 
-        Raises: ConcurrencyLimited, Overloaded.
+        Raises: ConcurrencyLimited, and the errors of `claim_idle_stream`.
         """
-        self._in_flight.concurrency.claim(caller, max_concurrent)
-        self._caller = self.memory.caller = caller
+        name, cycle = caller.name, self.response.cycle
+        if is_idle_stream:
+            self.claim_idle_stream(name)
+        else:
+            self._in_flight.concurrency.claim(name, caller.max_concurrent)
+            self._caller = self.memory.caller = name
+        cycle.set_caller(name)  # at last: a refused request must not use a connection of the caller's share
+        cycle.on_disconnect(lambda: self.cancel(ClientGone()))
 
     @property
     def is_idle_stream(self) -> bool:

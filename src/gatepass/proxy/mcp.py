@@ -126,7 +126,7 @@ async def serve_mcp(
     Raises every error that the client receives, and ClientGone.
     """
     state, client_request, access = context.state, context.client_request, context.access
-    access.operation, context.protocol, context.memory = MCP, McpProtocol(UNREADABLE), in_flight_request.memory
+    access.operation, context.protocol = MCP, McpProtocol(UNREADABLE)
     server = servers.by_name.get(name)
     origins = () if server is None else server.allowed_origins
     if origins:
@@ -139,8 +139,7 @@ async def serve_mcp(
         access.upstream = server.target.upstream
 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
-    caller = context.caller = state.authenticator.authenticate(client_request, state.clock.wall())
-    access.caller, access.peer = caller.name, ""
+    caller = context.authenticate()
     allowed = allowed_of(caller, name)
     if server is None or allowed is None:
         usable = servers.usable_by(caller)
@@ -158,11 +157,7 @@ async def serve_mcp(
     try:
         if method == "GET":
             access.operation = IDLE_STREAM
-            in_flight_request.claim_idle_stream(caller.name)
-        else:
-            in_flight_request.claim(caller.name, caller.max_concurrent)
-        client_response.cycle.set_caller(caller.name)
-        client_response.cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
+        in_flight_request.begin(caller, is_idle_stream=method == "GET")
         await _read_message(exchange, client_response)
         if exchange.message.method == LISTEN:
             access.operation = IDLE_STREAM

@@ -28,6 +28,7 @@ from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.pages import page_routes
+from gatepass.server.peers import Peers
 from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
 from gatepass.store.guarded import open_store
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("gatepass.serve")
 
 
+SESSIONS = "sessions"
+"""The folder of the page's sessions, inside the supervisor's folder."""
+
 ENTER_LIFESPAN = "Enter its lifespan in the event loop that serves the requests."
 
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
@@ -45,13 +49,21 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 
 
 class Service:
-    """The ApiEndpoint of one application and its AppState, while its lifespan runs."""
+    """The ApiEndpoint of one application and its AppState, while its lifespan runs, and the routes of its pages.
 
-    def __init__(self, make_endpoint: Callable[[], ApiEndpoint]) -> None:
+    `peers` are the other workers, which share the sessions of the page.
+    """
+
+    def __init__(self, make_endpoint: Callable[[], ApiEndpoint], config: Config, peers: Peers | None = None) -> None:
         self._make_endpoint = make_endpoint
         self._ids = RequestIds()
-        self.ui: Ui | None = None
+        self.base_path = config.server.base_path
+        self.routes: list[Route] = [*page_routes(lambda: self.state, self.base_path, peers)]
+        sessions = Sessions(None if peers is None else peers.folder / SESSIONS)
+        self.ui = Ui(lambda: self.state, sessions, peers) if config.serves_ui else None
         """The page at /ui, if it is served."""
+        if self.ui is not None:
+            self.routes += self.ui.routes(self.base_path)
         self._endpoint: ApiEndpoint | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
@@ -134,7 +146,7 @@ def create_app(config: Config) -> FastAPI:
         clock = SystemClock()
         return ApiEndpoint(create_app_state(config, clock, open_store(config.store, None, clock)))
 
-    return build_app(make_endpoint, config.server.base_path, has_ui=config.serves_ui)
+    return build_app(make_endpoint, config)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -159,10 +171,10 @@ def drain(app: FastAPI) -> None:
     service.drain()
 
 
-def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str, *, has_ui: bool = False) -> FastAPI:
+def build_app(make_endpoint: Callable[[], ApiEndpoint], config: Config) -> FastAPI:
     from fastapi import FastAPI  # takes 0.1 s and 6 MB; `gatepass serve` does not need it
 
-    service = Service(make_endpoint)
+    service = Service(make_endpoint, config)
     app = FastAPI(
         title="gatepass",
         version=__version__,
@@ -175,13 +187,10 @@ def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str, *, has_u
         exception_handlers=ERRORS,
     )
     app.state.gatepass = service
-    app.router.routes.extend(page_routes(lambda: service.state, base_path))
-    if has_ui:
-        service.ui = Ui(lambda: service.state, Sessions())
-        app.router.routes.extend(service.ui.routes(base_path))
+    app.router.routes.extend(service.routes)
     methods: dict[str, list[str]] = {}
     for operation in OPERATIONS:
-        methods.setdefault(base_path + PREFIXES[0] + operation.path, []).append(operation.method)
+        methods.setdefault(service.base_path + PREFIXES[0] + operation.path, []).append(operation.method)
     app.router.routes.extend(ApiRoute(path, service, methods=methods[path], name=path) for path in methods)
     not_http = app.router.default
 
@@ -194,7 +203,7 @@ def build_app(make_endpoint: Callable[[], ApiEndpoint], base_path: str, *, has_u
     def openapi() -> dict[str, Any]:
         # FastAPI's schema omits plain routes, so the operation table adds them
         info = {"title": app.title, "version": app.version}
-        return {"openapi": "3.1.0", "info": info, "paths": openapi_paths(base_path)}
+        return {"openapi": "3.1.0", "info": info, "paths": openapi_paths(service.base_path)}
 
     app.router.default = serve_unrouted
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema

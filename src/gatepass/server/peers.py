@@ -39,7 +39,7 @@ class Peers:
     """
 
     def __init__(self, folder: Path, name: str, own: Own) -> None:
-        self._folder = folder
+        self.folder = folder
         self._socket = folder / f"{name}.sock"
         self._own = own
         self._server: asyncio.Server | None = None
@@ -55,7 +55,7 @@ class Peers:
     async def reload(self) -> list[dict[str, Any]]:
         """Let each worker reload its configuration, and return their results. A worker that does not answer refused."""
         # listed before the requests, so that a worker that ends meanwhile is reported
-        workers = [path.stem for path in self._folder.glob("*.sock")]
+        workers = [path.stem for path in self.folder.glob("*.sock")]
         pages = await self.collect(RELOAD)
         silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
         none = dict.fromkeys(("changed", "needs_restart", "retried", "warnings"), ())
@@ -68,7 +68,7 @@ class Peers:
 
     async def collect(self, page: str) -> dict[str, bytes]:
         """Return the part of each worker for the path `page`, by its name."""
-        paths = sorted(self._folder.glob("*.sock"))
+        paths = sorted(self.folder.glob("*.sock"))
         found = await asyncio.gather(*(self._request(path, page) for path in paths))
         return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
 

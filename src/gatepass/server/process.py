@@ -55,8 +55,7 @@ from gatepass.server.pages import OPERATOR, asks_for_home, own_part, page_paths,
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
-from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, Ui, ui_paths
-from gatepass.server.ui.sessions import Sessions
+from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, ui_paths
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
@@ -284,10 +283,6 @@ class WorkerChannel:
     connection_counts: ConnectionCounts
 
 
-SESSIONS = "sessions"
-"""The folder of the page's sessions, inside the supervisor's folder."""
-
-
 class DrainingServer(uvicorn.Server):
     """uvicorn with a drain: /readyz returns 503 at once, streams may finish, then the rest receive an error event."""
 
@@ -305,7 +300,6 @@ class DrainingServer(uvicorn.Server):
         `doctor` tests each hop, for the page at /ui.
         """
         endpoint = ApiEndpoint(state)
-        service = Service(lambda: endpoint)
         reloader = None if source is None else Reloader(endpoint, source, self._on_change)
 
         async def reload_own() -> dict[str, Any]:
@@ -322,16 +316,13 @@ class DrainingServer(uvicorn.Server):
                 return await (own_part(page, endpoint.state) if service.ui is None else service.ui.own(page))
 
             peers = Peers(channel.folder, channel.name, own)
-        routes: list[Route] = [*page_routes(lambda: service.state, state.config.server.base_path, peers)]
-        if state.config.serves_ui:
-            sessions = Sessions(None if channel is None else channel.folder / SESSIONS)
-            service.ui = Ui(lambda: service.state, sessions, peers)
+        service = Service(lambda: endpoint, state.config, peers)
+        if service.ui is not None:
             service.ui.doctor = doctor
             if reloader is not None:
                 service.ui.loaded, service.ui.last_reload = lambda: reloader.loaded, lambda: reloader.last
-            routes += service.ui.routes(state.config.server.base_path)
         # only lifespan and pages: ClientConnection serves every other path
-        app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)
+        app = Starlette(routes=service.routes, lifespan=service.lifespan, exception_handlers=ERRORS)
         context = connection_context(app, endpoint)
         super().__init__(
             uvicorn.Config(

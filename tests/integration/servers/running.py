@@ -331,7 +331,7 @@ async def served(name: str, clock: Clock | None = None, **blocks: Any) -> AsyncI
         return
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
     state = create_app_state(config, None if name == TEST_CLIENT else clock)
-    app = build_app(lambda: ApiEndpoint(state), state.base_path, has_ui=config.serves_ui)
+    app = build_app(lambda: ApiEndpoint(state), config)
     if name == TEST_CLIENT:
         client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
         await asyncio.to_thread(client.__enter__)

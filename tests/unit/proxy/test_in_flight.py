@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import cast
 
 import pytest
 
+from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord
-from gatepass.proxy.client_response import ClientResponse
+from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.in_flight import Concurrency, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
 
+APP = AccessKey(name="app", hash="sha256:" + "0" * 64)
+
 
 class Response(ClientResponse):
-    """A response; `is_sent`: all of it was sent."""
+    """A response; `is_sent`: all of it was sent. It is its own cycle, which notes the caller."""
 
     connected_before_drain = False
 
     def __init__(self, *, is_sent: bool = False) -> None:
         self.is_sent = is_sent
+        self.cycle = cast(RequestCycle, self)
+        self.caller = ""
+
+    def set_caller(self, caller: str) -> None:
+        self.caller = caller
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        self.disconnect = callback
 
     def metrics_key(self) -> tuple[str, str, str, str]:
         return ("alice", "gpt", "azure", "chat")
@@ -69,12 +82,13 @@ async def test_a_request_without_a_sent_response_ends_with_the_reason():
 
 async def test_a_request_counts_for_its_caller_until_it_ends():
     in_flight = InFlightRequests(1)
+    with in_flight.admit(response := Response()) as request:
+        request.begin(APP)
+        with in_flight.admit(refused := Response()) as second, pytest.raises(Overloaded):
+            second.begin(APP)
+        assert (response.caller, refused.caller) == ("app", "")
     with in_flight.admit(Response()) as request:
-        request.claim("app", None)
-        with in_flight.admit(Response()) as second, pytest.raises(Overloaded):
-            second.claim("app", None)
-    with in_flight.admit(Response()) as request:
-        request.claim("app", None)
+        request.begin(APP)
 
 
 async def test_drain_delay_goes_on_after_a_pause_of_the_machine():
