@@ -354,8 +354,17 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         before = None if previous is None else previous.mcp
         mcp = McpServers(config, McpSessions(parts.store, parts.clock) if before is None else before.sessions)
     upstreams = {
-        name: _create_upstream(
-            name, one, config, holders, _transport(name, one, config, tls_contexts, parts, previous), parts
+        name: Upstream(
+            name=name,
+            settings=one,
+            dialect=dialect_of(one),
+            transport=_transport(name, one, config, tls_contexts, parts, previous),
+            holder=holders[one.credential] if one.credential else None,
+            timeouts=one.timeouts.value(),
+            injector=CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name),
+            transforms=dialect_transforms(one.dialect),
+            response_headers=ResponseHeaders(one.forward_response_headers, parts.redactor.holds),
+            state=parts.upstream_states.setdefault((name, one.base_url), UpstreamState()),
         )
         for name, one in settings.items()
     }
@@ -476,28 +485,6 @@ def _create_holder(
     return holder
 
 
-def _create_upstream(
-    name: str,
-    settings: UpstreamConfig,
-    config: Config,
-    holders: Mapping[str, TokenHolder],
-    transport: Http1Transport,
-    parts: ProcessParts,
-) -> Upstream:
-    return Upstream(
-        name=name,
-        settings=settings,
-        dialect=dialect_of(settings),
-        transport=transport,
-        holder=holders[settings.credential] if settings.credential else None,
-        timeouts=settings.timeouts.value(),
-        injector=CredentialInjector(placement_of(settings, config), settings.headers, parts.redactor, name),
-        transforms=dialect_transforms(settings.dialect),
-        response_headers=ResponseHeaders(settings.forward_response_headers, parts.redactor.holds),
-        state=parts.upstream_states.setdefault((name, settings.base_url), UpstreamState()),
-    )
-
-
 def _sample(state: AppState) -> Sample:
     values: defaultdict[str, dict[Labels, float]] = defaultdict(dict)
     values["gatepass_requests_in_flight_limit"][()] = state.config.limits.connections
@@ -531,4 +518,4 @@ def _sample(state: AppState) -> Sample:
     if state.mcp is not None:
         values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
         values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams
-    return Sample(values, [request.response.metrics_key() for request in state.in_flight.requests])
+    return Sample(values, [request.response.context.metrics_key() for request in state.in_flight.requests])

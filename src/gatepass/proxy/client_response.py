@@ -12,14 +12,10 @@ from typing import Protocol
 
 import msgspec
 
-from gatepass.clock import Clock
 from gatepass.errors import GatepassError
-from gatepass.observability.inspector import InspectedRequest
-from gatepass.observability.observer import AttemptRecord
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE, error_headers
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.in_flight import PeriodicChecks
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK
 
@@ -58,7 +54,7 @@ class ClientResponse:
 
     def __init__(self, cycle: RequestCycle, context: RequestContext) -> None:
         self.cycle = cycle
-        self._context = context
+        self.context = context
         self._clock = context.state.clock
         self._is_raw = False
         self.begun = False
@@ -67,25 +63,10 @@ class ClientResponse:
         self.is_sent = False
         """The client's connection has accepted all of its bytes."""
 
-    @property
-    def connected_before_drain(self) -> bool:
-        return self.cycle.connected_before_drain
-
-    def metrics_key(self) -> tuple[str, str, str, str]:
-        return self._context.metrics_key()
-
-    def inspected(self) -> InspectedRequest:
-        return self._context.inspected()
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes of the body that were sent so far."""
-        return self._context.access.bytes_out
-
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         # a 204 has no content-length (RFC 9110 8.6)
         self._begin(status, (*headers, NO_STORE), None if status == NO_CONTENT else len(body))
-        context = self._context
+        context = self.context
         context.first_byte_s = context.head_s  # the body is written together with its head
         context.access.bytes_out += len(body)
         self.ended = True  # before the write: no keep-alive may follow while it waits for the client
@@ -111,7 +92,7 @@ class ClientResponse:
         if data:
             self.mark_first_byte()
         self.ended = last
-        self._context.access.bytes_out += len(data)
+        self.context.access.bytes_out += len(data)
         if len(data) > WHOLE_BYTES:
             data = await self._send_slices(data)
         await self.cycle.write(data, last=last)
@@ -121,7 +102,7 @@ class ClientResponse:
         """Send all events of a stream, in pieces that may be cut anywhere, and end it."""
         self.mark_first_byte()
         self.ended = True
-        self._context.access.bytes_out += sum(map(len, pieces))
+        self.context.access.bytes_out += sum(map(len, pieces))
         run = b""
         for piece in pieces:
             run += piece
@@ -134,7 +115,7 @@ class ClientResponse:
         """Send the next piece of a begun body, and return True, if the client accepts it at once."""
         if not self.cycle.try_write(data):
             return False
-        context = self._context
+        context = self.context
         if context.first_byte_s is None:
             self.mark_first_byte()
         context.access.bytes_out += len(data)
@@ -144,7 +125,7 @@ class ClientResponse:
         """Send a keep-alive in a begun stream, and return whether it was sent."""
         if not self.cycle.try_write(keep_alive):  # a client that does not read gets none: more bytes would only queue
             return False
-        self._context.access.bytes_out += len(keep_alive)
+        self.context.access.bytes_out += len(keep_alive)
         return True
 
     async def send_error(self, error: GatepassError) -> None:
@@ -152,7 +133,7 @@ class ClientResponse:
 
         A begun raw response stays incomplete, and the connection is closed.
         """
-        context = self._context
+        context = self.context
         context.error = error
         if self.ended or self._is_raw:  # an error inside a file would look like its content
             return
@@ -169,7 +150,7 @@ class ClientResponse:
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True
-        context = self._context
+        context = self.context
         context.access.status = status
         context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
         timing = server_timing(head_s, context.token_wait_s())
@@ -177,7 +158,12 @@ class ClientResponse:
         fields = [*headers, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = None if context.attempt is None else context.attempt.record
         if attempt is not None and (attempt.adapted or attempt.after is not None or attempt.requests > 1):
-            _add_changes(fields, context, attempt)
+            if attempt.adapted:
+                fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
+            if attempt.tried and context.error is not None:
+                fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
+            if (requests := context.requests()) > 1:
+                fields.append((b"x-gatepass-attempts", str(requests).encode()))
         self.cycle.start(status, fields, length_bytes)
 
     async def _send_slices(self, data: bytes) -> bytes:
@@ -194,20 +180,9 @@ class ClientResponse:
 
     def mark_first_byte(self) -> None:
         """Note that the body begins, unless it has."""
-        context = self._context
+        context = self.context
         if context.first_byte_s is None:
             context.first_byte_s = self._clock.now() - context.client_request.arrived_s
-
-
-def _add_changes(fields: list[tuple[bytes, bytes]], context: RequestContext, attempt: AttemptRecord) -> None:
-    """Add the `x-gatepass-*` fields: changes made, changes that did not help, number of requests sent."""
-    requests = context.requests()
-    if attempt.adapted:
-        fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
-    if attempt.tried and context.error is not None:
-        fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
-    if requests > 1:
-        fields.append((b"x-gatepass-attempts", str(requests).encode()))
 
 
 def server_timing(head_s: float, token_wait_s: float) -> bytes:
@@ -226,10 +201,9 @@ class KeepAlive(msgspec.Struct, eq=False):
     """
 
     _client_response: ClientResponse
-    _clock: Clock
-    _checks: PeriodicChecks
     _encoder: KeepAliveEncoder | None = None
-    _events: EventStream | None = None
+    events: EventStream | None = None
+    """The stream that the keep-alives are written into, once it has begun."""
     _hold_s: float = STREAM_HOLD_S
     _since_s: float = 0.0
     _seen_bytes: int = 0
@@ -237,31 +211,29 @@ class KeepAlive(msgspec.Struct, eq=False):
     def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
         """Start the hold time. It spans all attempts, so a second call can only shorten it."""
         if self._encoder is None:
-            self._encoder, self._hold_s, self._since_s = encoder, hold_s, self._clock.now()
-            self._checks.add(self.check)
+            state = self._client_response.context.state
+            self._encoder, self._hold_s, self._since_s = encoder, hold_s, state.clock.now()
+            state.periodic_checks.add(self.check)
         self._hold_s = min(hold_s, self._hold_s)
-
-    def watch_stream(self, events: EventStream) -> None:
-        """Write the following keep-alives into the stream of `events`."""
-        self._events = events
 
     def stop(self) -> None:
         if self._encoder is not None:
-            self._checks.remove(self.check)
+            self._client_response.context.state.periodic_checks.remove(self.check)
 
     def check(self) -> None:
-        client_response, now = self._client_response, self._clock.now()
+        client_response, context = self._client_response, self._client_response.context
         if client_response.ended:
             return
-        if client_response.sent_bytes != self._seen_bytes:
-            self._seen_bytes, self._since_s = client_response.sent_bytes, now
+        now = context.state.clock.now()
+        if context.access.bytes_out != self._seen_bytes:
+            self._seen_bytes, self._since_s = context.access.bytes_out, now
         elif now - self._since_s >= (EVERY_S if client_response.begun else self._hold_s):
             if not client_response.begun:
                 client_response.begin_stream(OK, ())
-            keep_alive = (self._encoder or comment_keep_alive)(self._events)
-            if keep_alive and client_response.send_keep_alive(keep_alive) and self._events is not None:
-                self._events.note_own_event(keep_alive)
-            self._seen_bytes, self._since_s = client_response.sent_bytes, now
+            keep_alive = (self._encoder or comment_keep_alive)(self.events)
+            if keep_alive and client_response.send_keep_alive(keep_alive) and self.events is not None:
+                self.events.note_own_event(keep_alive)
+            self._seen_bytes, self._since_s = context.access.bytes_out, now
 
 
 class RequestCycle(Protocol):

@@ -163,18 +163,15 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             if isinstance(error, GatepassError):
                 record.code, record.reason = error.public_code, error.message
                 record.retry_after_s = error.retry_after_s
-            self._discard(outcome)
+            for part in (self.parts or {}).values():
+                if not part.record.outcome:  # it was cancelled with the others
+                    part.end(outcome)
+                part.give_back()
+            self.give_back()
+            if self.memory is not None:
+                self.memory.hold_of_stream(0)
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)
-
-    def _discard(self, outcome: Outcome) -> None:
-        for part in (self.parts or {}).values():
-            if not part.record.outcome:  # it was cancelled with the others
-                part.end(outcome)
-            part.give_back()
-        self.give_back()
-        if self.memory is not None:
-            self.memory.hold_of_stream(0)
 
     def give_back(self) -> None:
         if self.memory is not None and self.held_bytes:

@@ -206,7 +206,7 @@ async def _serve(
         total_timeout = state.clock.call_later(
             total_s, lambda: in_flight_request.cancel(_total_timeout(context, total_s, first))
         )
-    keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
+    keep_alive = KeepAlive(client_response)
     try:
         classified = await send_with_retries(attempt, try_call, context, keep_alive)
         await relay(classified, context.attempt or attempt, context, client_response, keep_alive)

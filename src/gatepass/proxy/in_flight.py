@@ -74,7 +74,7 @@ class InFlightRequests:
         Raises: Draining if this process refuses new requests.
         """
         # on an open connection, the client may have sent the request before the drain
-        if self.refusing and not response.connected_before_drain:
+        if self.refusing and not response.cycle.connected_before_drain:
             raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
         if self.loop is None:
             self.loop = asyncio.get_running_loop()

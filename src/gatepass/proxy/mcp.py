@@ -15,7 +15,7 @@ from types import MappingProxyType
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
 from gatepass.config.access import PLAIN
 from gatepass.dialects.content import content_type, first_bytes
-from gatepass.dialects.error_body import Mask, is_error
+from gatepass.dialects.error_body import is_error
 from gatepass.errors import (
     BodyTooLarge,
     ClientGone,
@@ -130,7 +130,10 @@ async def serve_mcp(
     server = servers.by_name.get(name)
     origins = () if server is None else server.allowed_origins
     if origins:
-        context.cors_headers = _cors(client_request.headers, origins)
+        context.cors_headers = tuple(
+            (name, value + _EXPOSED if name == b"access-control-expose-headers" else value)
+            for name, value in cors_headers(client_request.headers, origins)
+        )
     if client_request.method == "OPTIONS" and is_preflight(client_request.method, client_request.headers):
         await _answer_preflight(name, context, client_response, origins)
         return
@@ -171,12 +174,6 @@ async def serve_mcp(
         raise
     finally:
         in_flight_request.release_idle_stream()
-
-
-def _cors(headers: Headers, origins: tuple[str, ...]) -> Headers:
-    fields = cors_headers(headers, origins)
-    exposed = b"access-control-expose-headers"
-    return tuple((name, value + _EXPOSED if name == exposed else value) for name, value in fields)
 
 
 async def _answer_preflight(
@@ -254,13 +251,8 @@ async def _relay_message(
         if reply.is_stream:
             await _relay_stream(exchange, attempt, response, headers, client_response, in_flight_request)
         elif reply.body is None:
-            await relay(
-                RawReply(attempt.upstream, response),
-                attempt,
-                context,
-                client_response,
-                _keep_alive_of(client_response, context),
-            )
+            raw = RawReply(attempt.upstream, response)
+            await relay(raw, attempt, context, client_response, KeepAlive(client_response))
         else:
             await _relay_whole(exchange, attempt, reply, headers, client_response)
     except BaseException:  # a client that disconnects arrives here as a cancellation
@@ -309,7 +301,9 @@ async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
 async def _check_head(attempt: Attempt, response: Response) -> None:
     """Raise the error of a rejection, a redirect, and of a failure after which the call is repeated."""
     upstream, status = attempt.upstream, response.status
-    if status in upstream.rejection_statuses and not (status == FORBIDDEN and _lacks_scope(response.headers)):
+    # then the token is valid, and another one of the same credential would not help
+    lacks_scope = status == FORBIDDEN and _challenge(response.headers).get(b"error") == b"insufficient_scope"
+    if status in upstream.rejection_statuses and not lacks_scope:
         if attempt.token is not None and not attempt.record.renewed:
             attempt.is_rejected = True
             raise await read_error(attempt, response, within_s=REJECTION_S)
@@ -369,11 +363,6 @@ def _challenge(headers: Headers) -> dict[bytes, bytes]:
     return dict(_CHALLENGE.findall(values))
 
 
-def _lacks_scope(headers: Headers) -> bool:
-    """Return whether the token is valid and another one of the same credential would not help."""
-    return _challenge(headers).get(b"error") == b"insufficient_scope"
-
-
 async def _relay_whole(
     exchange: _McpRequest,
     attempt: Attempt,
@@ -413,7 +402,10 @@ async def _relay_error(
         if len(body) <= ERROR_BYTES:
             if exchange.allowed is not None:  # some clients read a result under any status
                 body = filter_reply(body, exchange.allowed, attempt.upstream.name)
-            body = _masked(body, context.state.redactor.mask)
+            # itself unless it quotes a secret, such as the token that the server received
+            text = body.decode("utf-8", "surrogateescape")
+            if (masked := context.state.redactor.mask(text)) != text:
+                body = masked.encode("utf-8", "surrogateescape")
         else:  # masking would occupy the event loop for too long
             body = context.protocol.error_body(error, context.client_request.id)
     else:
@@ -430,17 +422,6 @@ async def _relay_error(
     context.error = error
     attempt.end(Outcome.ERROR_REPLY, error)
     await client_response.send(status, headers, body)
-
-
-def _masked(body: bytes, mask: Mask) -> bytes:
-    """Return `body` itself unless it quotes a secret, such as the token that the server received."""
-    text = body.decode("utf-8", "surrogateescape")
-    masked = mask(text)
-    return body if masked == text else masked.encode("utf-8", "surrogateescape")
-
-
-def _keep_alive_of(client_response: ClientResponse, context: RequestContext) -> KeepAlive:
-    return KeepAlive(client_response, context.state.clock, context.state.periodic_checks)
 
 
 async def _relay_stream(
@@ -461,7 +442,7 @@ async def _relay_stream(
     is_idle, limit_bytes = in_flight_request.is_idle_stream, state.limits.event_bytes
     request = None if is_idle else exchange.message
     events = PassedEvents(attempt.upstream.name, limit_bytes, filtered, client_response.mark_first_byte, request)
-    keep_alive = _keep_alive_of(client_response, context)
+    keep_alive = KeepAlive(client_response)
     context.access.stream = True
     try:
         client_response.begin_stream(OK, headers)

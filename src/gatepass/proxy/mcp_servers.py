@@ -179,16 +179,11 @@ class McpSessions:
                 raise _not_found()
             owner = caller
         session = self._keep(name, _Session(owner))
-        if owner == caller:
-            await self._share(name, session)
-        return session
-
-    async def _share(self, name: str, session: _Session) -> None:
-        """Write the session to the store, for SESSION_S from now on."""
-        if self._store is not None:
+        if owner == caller and self._store is not None:
             with suppress(StoreUnavailable):  # GuardedStore logs it, and the next use tries again
-                await self._store.put(name, session.caller.encode(), SESSION_S)
+                await self._store.put(name, owner.encode(), SESSION_S)
                 session.shared_s = self._clock.now()
+        return session
 
 
 _PREFIX = "mcp-session/v1/"

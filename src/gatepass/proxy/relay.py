@@ -43,7 +43,7 @@ def relay(
         _note(attempt, context, classified)
         return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
-        keep_alive.watch_stream(classified.events)
+        keep_alive.events = classified.events
         return _relay_stream(classified, attempt, context, client_response)
     if isinstance(classified, RawReply):
         return _relay_raw(classified, attempt, client_response)

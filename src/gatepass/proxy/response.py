@@ -190,7 +190,10 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
         if "stream" in protocol.members:
             if call.stream:
                 return await classify_stream(context)
-            return await (aggregate_reply(context) if _is_labelled_stream(context) else buffer_reply(context))
+            # the most frequent values first: they need no parsing
+            if kind in (None, b"application/json") or content_type(response.headers) != "text/event-stream":
+                return await buffer_reply(context)
+            return await aggregate_reply(context)
         return await (_classify_raw(context) if protocol.is_raw else buffer_reply(context))
     except UpstreamError as error:
         attempt.add_upstream_wait()
@@ -554,13 +557,6 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     reply = await _aggregated(context, aggregator)
     context.response.finish()
     return reply
-
-
-def _is_labelled_stream(context: ReplyContext) -> bool:
-    # the most frequent values first: they need no parsing
-    if context.content_type in (None, b"application/json"):
-        return False
-    return content_type(context.response.headers) == "text/event-stream"
 
 
 def _body_aggregator(context: ReplyContext) -> BodyAggregator:

@@ -128,8 +128,14 @@ class HttpRequestCycle:
         self._size_bytes += len(piece)  # also of dropped pieces: `start` computes the rest from it
         if self.has_ended or self._is_dropping:
             return
-        if self._claim is not None and not self._has_room(self._claim, len(piece)):
-            return
+        if self._claim is not None:
+            try:
+                self._claim(len(piece))
+            except Overloaded as error:  # `read_body` raises it
+                self._fault = error
+                self._drop()
+                self._wake()
+                return
         if self._pieces:
             add_piece(self._pieces, piece)
         else:  # nearly always the whole body: saves the call
@@ -139,17 +145,6 @@ class HttpRequestCycle:
                 self._wake()
             if self.is_streamed and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
                 self._connection.pause_reading()
-
-    def _has_room(self, claim: Callable[[int], None], size_bytes: int) -> bool:
-        """Return whether a piece of this size may be buffered. If not, `read_body` raises, and no more is buffered."""
-        try:
-            claim(size_bytes)
-        except Overloaded as error:
-            self._fault = error
-            self._drop()
-            self._wake()
-            return False
-        return True
 
     def _drop(self) -> None:
         """Buffer no more of the body, because the proxy does not read it."""
@@ -267,7 +262,17 @@ class HttpRequestCycle:
                 self.persists = False
         # the reason may be empty, but the space before it must be sent (RFC 9112 4)
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        framing = self._framing_lines(status, length_bytes)
+        # the end of the body (RFC 9112 6); HTTP/1.0 does not support chunks
+        self._is_bodiless = self.method == "HEAD" or status in BODILESS
+        framing = b""
+        if length_bytes is not None:
+            framing = b"content-length: %d\r\n" % length_bytes
+        elif self.version == "1.0":
+            self.persists = False
+        elif status not in BODILESS:
+            framing, self._is_chunked = b"transfer-encoding: chunked\r\n", not self._is_bodiless
+        if not self.persists:
+            framing += b"connection: close\r\n"
         self._head = b"".join((line, self._connection.common_fields(), framing, header_lines(headers), b"\r\n"))
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
@@ -298,18 +303,6 @@ class HttpRequestCycle:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-    def _framing_lines(self, status: int, length_bytes: int | None) -> bytes:
-        """Return the header lines that define the end of the body (RFC 9112 6). HTTP/1.0 does not support chunks."""
-        self._is_bodiless = self.method == "HEAD" or status in BODILESS
-        lines = b""
-        if length_bytes is not None:
-            lines = b"content-length: %d\r\n" % length_bytes
-        elif self.version == "1.0":
-            self.persists = False
-        elif status not in BODILESS:
-            lines, self._is_chunked = b"transfer-encoding: chunked\r\n", not self._is_bodiless
-        return lines if self.persists else lines + b"connection: close\r\n"
 
     def _send(self, data: bytes, last: bool) -> None:
         """Send `data` with its framing, after the head if that is not sent yet."""

@@ -48,15 +48,11 @@ async def own_requests(target: str, state: AppState) -> bytes:
             await asyncio.sleep(0)
         listed = found["running" if one.duration_s is None else "requests"]
         if len(listed) < limit:
-            summary = _summary(one, state, now_s, wall_s)
+            summary = summary_of(one, now_s, wall_s, state.redactor.mask)
+            summary["captured"] = state.capture.of(one.access) is not None
             if (one.duration_s is None or summary["ended"] >= after) and matches(summary, fields):
                 listed.append(summary)
     return json.dumps({"now": now_s, **found, "dropped": state.inspector.evicted}).encode()
-
-
-def _summary(request: InspectedRequest, state: AppState, now_s: float, wall_s: float) -> dict[str, Any]:
-    summary = summary_of(request, now_s, wall_s, state.redactor.mask)
-    return {**summary, "captured": state.capture.of(request.access) is not None}
 
 
 def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedRequest | None]]:
@@ -103,7 +99,7 @@ async def own_stories(target: str, state: AppState) -> bytes:
 
 def running(state: AppState) -> Iterator[InspectedRequest]:
     """Yield the requests in progress, the newest first."""
-    requests = [one.response.inspected() for one in state.in_flight.requests]
+    requests = [one.response.context.inspected() for one in state.in_flight.requests]
     yield from sorted(requests, key=lambda one: -one.arrived_s)
 
 

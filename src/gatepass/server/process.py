@@ -300,7 +300,11 @@ class DrainingServer(uvicorn.Server):
         `doctor` tests each hop, for the page at /ui.
         """
         endpoint = ApiEndpoint(state)
-        reloader = None if source is None else Reloader(endpoint, source, self._on_change)
+
+        def on_change(config: Config) -> None:
+            context.shares.set_callers(config.limits.connections, config.access.callers)
+
+        reloader = None if source is None else Reloader(endpoint, source, on_change)
 
         async def reload_own() -> dict[str, Any]:
             return {} if reloader is None else asdict(await reloader.reload("command"))
@@ -497,9 +501,6 @@ class DrainingServer(uvicorn.Server):
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
             await reloader.reload("signal")
-
-    def _on_change(self, config: Config) -> None:
-        self._context.shares.set_callers(config.limits.connections, config.access.callers)
 
     def handle_exit(self, _: int, __: FrameType | None) -> None:
         """Drain at the first signal, end all streams with an error event at the second, exit at the third."""

@@ -133,16 +133,12 @@ class Reloader:
         self._endpoint = endpoint
         self._source = source
         self._on_change = on_change
-        self._loaded = source.loaded
+        self.loaded = source.loaded
+        """The file of the configuration in use, and what it says."""
         self._replacement = Replacement()
         self._lock = asyncio.Lock()
         self.last: tuple[float, ReloadResult] | None = None
         """The last reload that changed, refused or was asked for, and its time in seconds since the epoch."""
-
-    @property
-    def loaded(self) -> LoadedConfig:
-        """The file of the configuration in use, and what it says."""
-        return self._loaded
 
     async def watch(self, clock: Clock) -> NoReturn:
         """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart."""
@@ -158,14 +154,14 @@ class Reloader:
 
     def _digest(self) -> bytes:
         """Return a digest of all files of the configuration, and of which file it is. Take note of that file."""
-        source, identity = self._loaded.source, b""
+        source, identity = self.loaded.source, b""
         if source != "environment":
             with suppress(ConfigError):  # the reload reports it
                 version = read_version(source)
                 self._replacement.seen(version)
                 # a new file with the content of one that waits applies
                 identity = repr(version.identity).encode()
-        return identity + _digest(_files(self._loaded))
+        return identity + _digest(_files(self.loaded))
 
     async def reload(self, trigger: Trigger) -> ReloadResult:
         """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
@@ -209,8 +205,8 @@ class Reloader:
         loaded = self._source.read()
         config = loaded.config
         if trigger == "watch":
-            is_replaced = self._replacement.is_replaced(self._loaded.document.version, loaded.document.version)
-            if problems := unattended_problems(self._loaded, loaded, is_replaced=is_replaced):
+            is_replaced = self._replacement.is_replaced(self.loaded.document.version, loaded.document.version)
+            if problems := unattended_problems(self.loaded, loaded, is_replaced=is_replaced):
                 raise _Refused(*problems)
         if state.config.access.keys and not config.access.keys:
             raise _Refused(KEYS_LOST)
@@ -225,11 +221,11 @@ class Reloader:
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = [*read.changed, *_reopened(state, successor)]
-        changed, known = tuple(dict.fromkeys(names)), set(self._loaded.warnings)
+        changed, known = tuple(dict.fromkeys(names)), set(self.loaded.warnings)
         warnings = tuple(warning for warning in read.loaded.warnings if warning not in known)
         for warning in warnings:
             LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
-        self._loaded = read.loaded
+        self.loaded = read.loaded
         if not changed:
             return ReloadResult("unchanged", needs_restart=read.needs_restart, warnings=warnings)
         if self._source.keys_marker is not None and read.config.access.keys:
@@ -242,7 +238,7 @@ class Reloader:
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
     def _log(self, result: ReloadResult, trigger: Trigger) -> None:
-        fields: dict[str, Any] = {"file": self._loaded.source, "trigger": trigger}
+        fields: dict[str, Any] = {"file": self.loaded.source, "trigger": trigger}
         if result.retried:
             fields["retried"] = list(result.retried)
         if result.outcome == "refused":

@@ -10,8 +10,6 @@ import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
-from gatepass.observability.inspector import InspectedRequest
-from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.in_flight import Concurrency, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
@@ -34,12 +32,6 @@ class Response(ClientResponse):
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         self.disconnect = callback
-
-    def metrics_key(self) -> tuple[str, str, str, str]:
-        return ("alice", "gpt", "azure", "chat")
-
-    def inspected(self) -> InspectedRequest:
-        return InspectedRequest(AccessRecord("id", "POST", "/", "chat"), None, 0.0, 0.0, None, None, None)
 
 
 async def served(in_flight: InFlightRequests, reply: Response, go_on: asyncio.Event) -> str:

@@ -12,7 +12,6 @@ from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, commen
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S, ClientResponse, KeepAlive
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.in_flight import PeriodicChecks
 from gatepass.types import ClientRequest
 from tests.unit.clock import DrivenClock
 
@@ -79,7 +78,7 @@ class Scene:
         request = ClientRequest("id", "POST", "/", (), "", self.clock.now())
         self.context = RequestContext.begin(request, state)
         self.reply = ClientResponse(self.client, self.context)
-        self.keep_alive = KeepAlive(self.reply, self.clock, PeriodicChecks(self.clock, CHECK_S))
+        self.keep_alive = KeepAlive(self.reply)
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ async def test_another_encoder_receives_the_state_of_the_stream(scene):
 
     scene.keep_alive.start(keep_alive, SYNTHESIZED_HOLD_S)
     await scene.clock.advance(SYNTHESIZED_HOLD_S)
-    scene.keep_alive.watch_stream(events)
+    scene.keep_alive.events = events
     await scene.clock.advance(EVERY_S)
     assert scene.client.data == b"data: {}\n\n" * 2
     assert seen == [None, events]
@@ -137,7 +136,7 @@ async def test_another_encoder_receives_the_state_of_the_stream(scene):
 async def test_empty_keep_alive_is_not_written(scene):
     scene.keep_alive.start(lambda events: b": here\n\n" if events is None else b"", SYNTHESIZED_HOLD_S)
     await scene.clock.advance(SYNTHESIZED_HOLD_S)
-    scene.keep_alive.watch_stream(Events())
+    scene.keep_alive.events = Events()
     await scene.clock.advance(10 * EVERY_S)
     assert (scene.client.data, scene.context.access.bytes_out) == (b": here\n\n", 8)
 
@@ -147,7 +146,7 @@ async def test_keep_alives_are_sent_between_the_events_of_a_stream_that_pauses(s
     scene.keep_alive.start(comment_keep_alive, STREAM_HOLD_S)
     await scene.clock.advance(1)
     scene.reply.begin_stream(200, ())
-    scene.keep_alive.watch_stream(Events(has_ids=has_ids))
+    scene.keep_alive.events = Events(has_ids=has_ids)
     for _ in range(30):
         await scene.clock.advance(EVERY_S - 2 * CHECK_S)
         assert scene.reply.try_send_events(EVENT)

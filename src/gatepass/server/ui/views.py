@@ -43,7 +43,7 @@ FAILING_IN_A_ROW requests."""
 def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
     """Return the credentials, upstreams, callers and traffic of this process."""
     now_s, wall_s = state.clock.now(), state.clock.wall()
-    in_flight = Counter(request.response.metrics_key()[2] for request in state.in_flight.requests)
+    in_flight = Counter(request.response.context.metrics_key()[2] for request in state.in_flight.requests)
     credentials = {}
     rejections = state.rejection_ages_s()
     for name, holder in state.holders.items():
