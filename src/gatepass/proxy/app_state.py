@@ -102,7 +102,7 @@ class UpstreamState:
         self.absent_until_s[key] = until_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """One configured upstream with its dialect, connections and credential."""
 
@@ -116,31 +116,17 @@ class Upstream:
     transforms: RagflowTransforms | None
     response_headers: ResponseHeaders
     state: UpstreamState
-    host: str = field(init=False)
     # values of `settings` that each request reads: an attribute of a model of pydantic takes ten times as long
-    base_url: str = field(init=False)
-    dialect_name: DialectName = field(init=False)
-    forward_headers: list[str] = field(init=False)
-    credential: str = field(init=False)
+    host: str
+    base_url: str
+    dialect_name: DialectName
+    forward_headers: list[str]
+    credential: str
     """"" without one."""
-    learns: bool = field(init=False)
+    learns: bool
     """Whether gatepass learns rules from its errors."""
-    rejection_statuses: frozenset[int] = field(init=False)
+    rejection_statuses: frozenset[int]
     """The HTTP statuses that reject the token."""
-
-    def __post_init__(self) -> None:
-        settings = self.settings
-        derived = {
-            "host": urlsplit(settings.base_url).netloc,
-            "base_url": settings.base_url,
-            "dialect_name": settings.dialect,
-            "forward_headers": settings.forward_headers,
-            "credential": settings.credential or "",
-            "learns": settings.learn == "on",
-            "rejection_statuses": frozenset((UNAUTHORIZED, *settings.rejection.statuses)),
-        }
-        for name, value in derived.items():
-            object.__setattr__(self, name, value)  # the only way to set a derived field of a frozen dataclass
 
 
 IssuerConnection = tuple[ssl.SSLContext | None, int]
@@ -251,8 +237,7 @@ class AppState(ProcessParts):
         servers = {(one.name, one.base_url) for one in successor.upstreams.values()}
         for server in self.upstream_states.keys() - servers:
             del self.upstream_states[server]  # requests in progress keep theirs
-        attach_metrics(successor)
-        limit_inspector(successor)
+        _take_over(successor)
         self.in_flight.set_callers(successor.config.access.callers)
         for holder in successor.holders.values():
             if holder not in self.holders.values():
@@ -317,8 +302,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         store=store,
     )
     state = _assemble(config, parts, TLSContexts(), None)
-    attach_metrics(state)
-    limit_inspector(state)
+    _take_over(state)
     return state
 
 
@@ -365,6 +349,13 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             transforms=dialect_transforms(one.dialect),
             response_headers=ResponseHeaders(one.forward_response_headers, parts.redactor.holds),
             state=parts.upstream_states.setdefault((name, one.base_url), UpstreamState()),
+            host=urlsplit(one.base_url).netloc,
+            base_url=one.base_url,
+            dialect_name=one.dialect,
+            forward_headers=one.forward_headers,
+            credential=one.credential or "",
+            learns=one.learn == "on",
+            rejection_statuses=frozenset((UNAUTHORIZED, *one.rejection.statuses)),
         )
         for name, one in settings.items()
     }
@@ -445,17 +436,12 @@ def _transport(
     return before.transport
 
 
-def attach_metrics(state: AppState) -> None:
-    """Let the metrics of `state` read its objects at a scrape, and its configured model names."""
-    metrics = state.metrics
+def _take_over(state: AppState) -> None:
+    """Let the metrics read the objects and model names of `state`, and the inspector keep what `state` allows."""
+    metrics, limit_bytes = state.metrics, state.limits.ring_bytes
     metrics.attach(partial(_sample, state), state.routes.configured_name)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
-
-
-def limit_inspector(state: AppState) -> None:
-    """Let the inspector keep what the configuration of `state` allows, and observe no requests if that is nothing."""
-    limit_bytes = state.limits.ring_bytes
     state.inspector.limit(limit_bytes)
     state.observers.switch(state.inspector, on=limit_bytes > 0)
 

@@ -69,17 +69,36 @@ def _note(attempt: Attempt, context: RequestContext, reply: BufferedReply | Synt
 async def _relay_stream(
     stream: StreamingReply, attempt: Attempt, context: RequestContext, client_response: ClientResponse
 ) -> None:
-    """Relay the events, and close `stream.response`."""
-    events = stream.events
+    """Send each run of complete events as soon as it arrives, and close `stream.response`."""
+    events, response, turns = stream.events, stream.response, context.state.turns
     try:
-        headers = stream.upstream.response_headers.select(stream.response.headers)
+        headers = stream.upstream.response_headers.select(response.headers)
         if adapted := events.adapted:
             attempt.add_changes(adapted)
         client_response.begin_stream(OK, headers)
-        await _relay_events(stream, attempt, context, client_response)
+        writer, at_end = _EventWriter(stream, attempt, context, client_response), stream.body_ended
+        while not (at_end or events.done or events.failure is not None):
+            await writer.flush()
+            if events.waiting:
+                await turns.wait()  # a large piece is parsed in slices: other requests run in between
+                writer.relay_piece(b"")  # the next slice of the waiting bytes
+                continue
+            try:
+                at_end = await response.stream_to(writer.relay_piece)
+                if at_end:
+                    writer.held = await last_events(events, turns)
+            except TransportFault as fault:
+                events.fail(connection_error(attempt, fault))
+                at_end = True
+        if events.failure is not None:
+            await client_response.send_events(writer.held)
+            raise events.failure  # noqa: TRY301 - the response is closed below
+        response.finish()
+        attempt.end(COMPLETE)
+        await client_response.send_events(writer.held, last=True)
     except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation
         context.streamed = events.streamed  # for the error event
-        await stream.response.aclose()
+        await response.aclose()
         raise
     finally:
         _note(attempt, context, events)
@@ -121,33 +140,6 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
         raise connection_error(attempt, fault) from fault
     finally:
         await response.aclose()
-
-
-async def _relay_events(
-    stream: StreamingReply, attempt: Attempt, context: RequestContext, client_response: ClientResponse
-) -> None:
-    """Send each run of complete events as soon as it arrives; raise the error that ended the stream."""
-    events, writer = stream.events, _EventWriter(stream, attempt, context, client_response)
-    at_end = stream.body_ended
-    while not (at_end or events.done or events.failure is not None):
-        await writer.flush()
-        if events.waiting:
-            await context.state.turns.wait()  # a large piece is parsed in slices: other requests run in between
-            writer.relay_piece(b"")  # the next slice of the waiting bytes
-            continue
-        try:
-            at_end = await stream.response.stream_to(writer.relay_piece)
-            if at_end:
-                writer.held = await last_events(events, context.state.turns)
-        except TransportFault as fault:
-            events.fail(connection_error(attempt, fault))
-            at_end = True
-    if events.failure is not None:
-        await client_response.send_events(writer.held)
-        raise events.failure
-    stream.response.finish()
-    attempt.end(COMPLETE)
-    await client_response.send_events(writer.held, last=True)
 
 
 class _EventWriter:
@@ -215,5 +207,5 @@ class _EventWriter:
                 self._record.client_wait_s += self._now() - began_s
                 if memory is not None:
                     memory.end_stall()
-        if memory is not None:
+        if memory is not None and memory.is_full():
             await memory.wait_for_room()

@@ -107,21 +107,18 @@ class MultipartUpload:
             )
         self._kept_bytes += len(piece)
         if not self.has_begun or self._kept_bytes <= self._keep_bytes:
-            self._keep(piece)
+            try:
+                if self.memory is not None:
+                    self.memory.claim(len(piece))
+            except Overloaded:
+                if not self.has_begun:
+                    raise
+                self._drop()  # the upstream has the beginning, so the rest is sent without being kept
+            else:
+                self._kept.append(piece)
         elif self._kept:
             self._drop()
         return piece
-
-    def _keep(self, piece: bytes) -> None:
-        try:
-            if self.memory is not None:
-                self.memory.claim(len(piece))
-        except Overloaded:
-            if not self.has_begun:
-                raise
-            self._drop()  # the upstream has the beginning, so the rest is sent without being kept
-        else:
-            self._kept.append(piece)
 
     def _drop(self) -> None:
         self._kept.clear()  # a beginning alone cannot be sent again

@@ -260,9 +260,15 @@ class AsgiRequestCycle:
                 if self.has_begun or self._overload is not None:
                     continue
                 piece = bytes(message.get("body", b""))  # ASGI: `body` and `more_body` are optional
-                if piece and self._has_room(len(piece)):
-                    add_piece(self._pieces, piece)
-                    self._size_bytes += len(piece)
+                if piece:
+                    try:
+                        if self._claim is not None:
+                            self._claim(len(piece))
+                        add_piece(self._pieces, piece)
+                        self._size_bytes += len(piece)
+                    except Overloaded as error:  # `read_body` raises it, and no more is buffered
+                        self._overload = error
+                        self._pieces.clear()
                 self._is_whole = self._is_whole or not message.get("more_body", False)
                 self._received.set()
                 while (
@@ -272,17 +278,6 @@ class AsgiRequestCycle:
         finally:
             if not self._is_ending:
                 self._disconnect()
-
-    def _has_room(self, size_bytes: int) -> bool:
-        """Return whether a piece of this size may be buffered. If not, `read_body` raises, and no more is buffered."""
-        try:
-            if self._claim is not None:
-                self._claim(size_bytes)
-        except Overloaded as error:
-            self._overload = error
-            self._pieces.clear()
-            return False
-        return True
 
     async def _until(self, has_come: Callable[[], bool]) -> None:
         while not (has_come() or self.is_disconnected):

@@ -194,7 +194,8 @@ class HttpRequestCycle:
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if not self.is_whole and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
-        self._request_body()
+        if not self._is_body_requested:
+            self._request_body()
         self._limit_bytes, self._claim = limit_bytes, claim
         try:
             if claim is not None and self._size_bytes:
@@ -225,7 +226,8 @@ class HttpRequestCycle:
             if announced_bytes(self.headers) > limit_bytes:
                 raise too_large(limit_bytes, "limits.upload_bytes")
             self.is_streamed, self._limit_bytes = True, 0  # 0: `feed` wakes this task for every piece
-            self._request_body()
+            if not self._is_body_requested:
+                self._request_body()
         while not (self._pieces or self.is_whole) and self._fault is None:
             self._connection.resume_reading()
             loop = asyncio.get_running_loop()
@@ -246,10 +248,9 @@ class HttpRequestCycle:
         return self._size_bytes / bytes_per_s - self._waited_s - waits_s
 
     def _request_body(self) -> None:
-        """Send 100 Continue if the client waits for it (RFC 9110 10.1.1)."""
-        if not self._is_body_requested:
-            self._is_body_requested = True
-            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        """Send 100 Continue, for which the client waits (RFC 9110 10.1.1)."""
+        self._is_body_requested = True
+        self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True

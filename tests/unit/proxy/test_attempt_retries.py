@@ -180,7 +180,10 @@ class Scenario:
             held: Any = holder if name == "chat" else None
             settings = replaced[name].settings.model_copy(update={"credential": held and "corp"})
             transport: Any = upstream  # a fake with the same methods
-            replaced[name] = replace(replaced[name], transport=transport, holder=held, settings=settings)
+            credential = settings.credential or ""
+            replaced[name] = replace(
+                replaced[name], transport=transport, holder=held, settings=settings, credential=credential
+            )
         self.state: AppState = replace(state, upstreams=replaced)
         self.context = RequestContext.without_client(self.state, self.state.profiles["plain"])
 

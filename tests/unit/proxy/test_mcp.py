@@ -66,8 +66,9 @@ def state_of(upstream: Upstream, holder: Holder | None = None, **blocks: Any) ->
     state = create_app_state(Config.model_validate(config), DrivenClock())
     name, one = "mcp/tools", state.upstreams["mcp/tools"]
     settings = one.settings.model_copy(update={"credential": holder and "corp"})
-    fakes: Any = {"transport": upstream, "holder": holder, "settings": settings}  # with the same methods
-    return replace(state, upstreams={**state.upstreams, name: replace(one, **fakes)})
+    fakes: Any = {"transport": upstream, "holder": holder}  # with the same methods
+    one = replace(one, settings=settings, credential=settings.credential or "", **fakes)
+    return replace(state, upstreams={**state.upstreams, name: one})
 
 
 def request(state: AppState, method: str = "POST", more: Headers = ()) -> ClientRequest:
