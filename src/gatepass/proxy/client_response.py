@@ -7,7 +7,7 @@ below, which `server` implements for HTTP/1.1 and for ASGI.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -97,19 +97,6 @@ class ClientResponse:
             data = await self._send_slices(data)
         await self.cycle.write(data, last=last)
         self.is_sent = last
-
-    async def send_pieces(self, pieces: Sequence[bytes]) -> None:
-        """Send all events of a stream, in pieces that may be cut anywhere, and end it."""
-        self.mark_first_byte()
-        self.ended = True
-        self.context.access.bytes_out += sum(map(len, pieces))
-        run = b""
-        for piece in pieces:
-            run += piece
-            if len(run) > WHOLE_BYTES:
-                run = await self._send_slices(run)
-        await self.cycle.write(run, last=True)
-        self.is_sent = True
 
     def try_send_events(self, data: bytes) -> bool:
         """Send the next piece of a begun body, and return True, if the client accepts it at once."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
+import msgspec
+
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
 from gatepass.config.access import PLAIN
 from gatepass.dialects.content import content_type, first_bytes
@@ -101,17 +103,15 @@ LAST_EVENTS_BYTES = 32 * 1024
 """How much of the last events a stream keeps, to know whether it ended after its response."""
 
 
-class _McpRequest(Hidden):
+class _McpRequest(Hidden, msgspec.Struct, eq=False):
     """One request to a server, with what each of its attempts needs."""
 
-    __slots__ = ("allowed", "context", "message", "request", "server")
-
-    def __init__(self, server: McpRoute, context: RequestContext, allowed: McpAllowed) -> None:
-        self.server, self.context = server, context
-        self.allowed = allowed if allowed.is_limited else None
-        """What a key with lists may use. None for a key without."""
-        self.message = UNREADABLE
-        self.request = OutboundRequest("", "")
+    server: McpRoute
+    context: RequestContext
+    allowed: McpAllowed | None
+    """What a key with lists may use. None for a key without."""
+    message: McpMessage = UNREADABLE
+    request: OutboundRequest = OutboundRequest("", "")
 
 
 async def serve_mcp(
@@ -156,7 +156,7 @@ async def serve_mcp(
     if method not in _OPERATIONS:
         raise MethodNotAllowed(f"{method[:20]} is not possible for MCP; use POST.", allow=", ".join(_OPERATIONS))
 
-    exchange = _McpRequest(server, context, allowed)
+    exchange = _McpRequest(server, context, allowed if allowed.is_limited else None)
     try:
         if method == "GET":
             access.operation = IDLE_STREAM
@@ -260,20 +260,13 @@ async def _relay_message(
         raise
 
 
-class _McpReply(Hidden):
+class _McpReply(Hidden, msgspec.Struct, frozen=True):
     """A reply whose head was checked. `body` is the whole body, if it was read, or `error` what it says."""
 
-    __slots__ = ("body", "error", "is_stream", "response")
-
-    def __init__(
-        self,
-        response: Response,
-        body: bytes | None = None,
-        *,
-        is_stream: bool = False,
-        error: GatepassError | None = None,
-    ) -> None:
-        self.response, self.body, self.is_stream, self.error = response, body, is_stream, error
+    response: Response
+    body: bytes | None = None
+    is_stream: bool = False
+    error: GatepassError | None = None
 
 
 async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:

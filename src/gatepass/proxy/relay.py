@@ -50,7 +50,7 @@ def relay(
     # a SynthesizedStream
     _note(attempt, context, classified)
     client_response.begin_stream(OK, classified.headers)
-    return client_response.send_pieces(classified.pieces)
+    return client_response.send_events(classified.body, last=True)
 
 
 def _note(attempt: Attempt, context: RequestContext, reply: BufferedReply | SynthesizedStream | EventStream) -> None:

@@ -63,14 +63,13 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
 
 
 class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
-    """A stream made from a whole reply.
+    """A stream made from a whole reply: `body` is all of its events and `[DONE]`, `events` their number without it.
 
-    `pieces` joined are all of its events and `[DONE]`. Long texts in it are one object, however often they occur.
-    `events` is the number of events without `[DONE]`. The reply itself is not kept: it is as large as its events.
+    The reply itself is not kept: it is as large as its events.
     """
 
     headers: Headers
-    pieces: tuple[bytes, ...]
+    body: bytes
     events: int
     usage: Usage | None
     adapted: tuple[str, ...] = ()
@@ -368,7 +367,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     usage = reply.usage or usage_of(reply.body)
-    return SynthesizedStream(headers, (run,), events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
+    return SynthesizedStream(headers, run, events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
 
 
 def _synthesized_events(

@@ -219,7 +219,7 @@ async def test_missing_vector_is_an_error_in_every_form():
 
 async def test_stream_as_an_embeddings_reply_is_an_error():
     async def ask(share: Attempt, part: Call) -> SynthesizedStream:
-        return SynthesizedStream((), (b"data: [DONE]\n\n",), 0, None)
+        return SynthesizedStream((), b"data: [DONE]\n\n", 0, None)
 
     with pytest.raises(TypeError):
         await asked(a_request(1, 5), ask)
