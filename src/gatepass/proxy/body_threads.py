@@ -84,7 +84,6 @@ class BodyThreads:
         return await asyncio.wrap_future(future)
 
     def _end_turn(self) -> None:
-        """Give the next caller its turn."""
         self._is_working = False
         while self._turns and not self._is_working:
             caller = next(iter(self._turns))

@@ -166,7 +166,6 @@ class ClientResponse:
         return data[at:]
 
     def mark_first_byte(self) -> None:
-        """Note that the body begins, unless it has."""
         context = self.context
         if context.first_byte_s is None:
             context.first_byte_s = self._clock.now() - context.client_request.arrived_s

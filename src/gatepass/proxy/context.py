@@ -179,7 +179,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         self.held_bytes = 0
 
     def end_by(self, error: BaseException) -> None:
-        """End the attempt that `error` ended."""
         self.end(outcome_of(error, sent=self.sent, has_head=self.record.status is not None), error)
 
     def use_token(self, token: Token, now_s: float) -> None:
@@ -209,7 +208,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             record.arrivals = Arrivals(self.state.clock.now())
 
     def add_changes(self, adapted: tuple[str, ...]) -> None:
-        """Add the names of changes, each once."""
         if adapted:
             self.record.adapted = tuple(dict.fromkeys((*self.record.adapted, *adapted)))
 
@@ -294,7 +292,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
 
     @classmethod
     def begin(cls, client_request: ClientRequest, state: AppState) -> Self:
-        """Return the context of a request that was received."""
         access = AccessRecord(
             client_request.id,
             client_request.method,

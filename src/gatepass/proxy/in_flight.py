@@ -246,7 +246,6 @@ class Concurrency:
         self._total += 1
 
     def release(self, caller: str) -> None:
-        """Remove one request that `claim` counted."""
         self._total -= 1
         self.by_caller[caller] -= 1
 

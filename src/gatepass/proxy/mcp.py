@@ -253,8 +253,20 @@ async def _relay_message(
         elif reply.body is None:
             raw = RawReply(attempt.upstream, response)
             await relay(raw, attempt, context, client_response, KeepAlive(client_response))
+        elif is_error(response.status):
+            await _relay_error(exchange, attempt, reply, headers, client_response)
         else:
-            await _relay_whole(exchange, attempt, reply, headers, client_response)
+            body = reply.body
+            if exchange.allowed is not None and body:
+                work = partial(filter_reply, body, exchange.allowed, attempt.upstream.name)
+                body = await state.body_threads.run(caller, body, work)
+            if not body:
+                headers = [field for field in headers if field[0] != b"content-type"]
+                response.finish()  # a 202 may have a text, which no client reads
+            record = attempt.record
+            record.mcp_exists = record.mcp_exists or len(body) > LAST_EVENTS_BYTES or has_result(body)
+            attempt.end(COMPLETE)
+            await client_response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
         raise
@@ -354,29 +366,6 @@ def _challenge(headers: Headers) -> dict[bytes, bytes]:
     """Return what the challenge of a reply says (RFC 6750 section 3), which the client does not receive."""
     values = b" ".join(value for name, value in headers if name == b"www-authenticate")
     return dict(_CHALLENGE.findall(values))
-
-
-async def _relay_whole(
-    exchange: _McpRequest,
-    attempt: Attempt,
-    reply: _McpReply,
-    headers: list[tuple[bytes, bytes]],
-    client_response: ClientResponse,
-) -> None:
-    response, body = reply.response, reply.body or b""
-    status = response.status
-    if is_error(status):
-        await _relay_error(exchange, attempt, reply, headers, client_response)
-        return
-    if exchange.allowed is not None and body:
-        work = partial(filter_reply, body, exchange.allowed, attempt.upstream.name)
-        body = await exchange.context.state.body_threads.run(exchange.context.caller.name, body, work)
-    if not body:
-        headers = [field for field in headers if field[0] != b"content-type"]
-        response.finish()  # a 202 may have a text, which no client reads
-    attempt.record.mcp_exists = attempt.record.mcp_exists or len(body) > LAST_EVENTS_BYTES or has_result(body)
-    attempt.end(COMPLETE)
-    await client_response.send(status, headers, body)
 
 
 async def _relay_error(

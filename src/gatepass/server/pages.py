@@ -111,8 +111,6 @@ class Page:
 
 
 class PageRequest:
-    """One request of a page."""
-
     def __init__(self, page: Page, request: Request, state: AppState, peers: Peers | None) -> None:
         self.request = request
         self.state = state

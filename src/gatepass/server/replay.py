@@ -43,7 +43,6 @@ class _Order(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def replay_id() -> str:
-    """Return the id of a new replay."""
     return f"replay-{secrets.token_hex(8)}"
 
 

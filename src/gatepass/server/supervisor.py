@@ -59,10 +59,8 @@ def own_folder(shared_memory: str = SHARED_MEMORY) -> Iterator[Path]:
 
 
 def _temporary_directory(shared_memory: str) -> tempfile.TemporaryDirectory[str]:
-    try:
+    with suppress(OSError):
         return tempfile.TemporaryDirectory(prefix=PREFIX, dir=shared_memory)
-    except OSError:
-        pass
     try:
         return tempfile.TemporaryDirectory(prefix=PREFIX)
     except OSError as error:  # tempfile raises FileNotFoundError if no folder is usable, a read-only root included
