@@ -6,7 +6,7 @@ unchanged. A large completion is read without building the values that gatepass 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -224,7 +224,7 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
         return body, ()
     names: list[str] = []
     try:
-        edits = list(_ReplyRepair(defaults(), names.append).edits(JsonScanner(body, MAX_STEPS)))
+        edits = _ReplyRepair(defaults(), names.append).edits(JsonScanner(body, MAX_STEPS))
     except (InvalidRequest, ValueError, IndexError):
         return body, ()  # too many small values, nested too deep, or JSON that the scanner does not accept
     return (edited(body, edits), tuple(dict.fromkeys(names))) if edits else (body, ())
@@ -240,25 +240,24 @@ class _ReplyRepair:
         self._on_repair = on_repair
         self._object_bytes = 0
 
-    def edits(self, scanner: JsonScanner) -> Iterator[Edit]:
-        text = scanner.text
+    def edits(self, scanner: JsonScanner) -> list[Edit]:
+        text, edits = scanner.text, list[Edit]()
         # DeepSeek sends empty lines before a slow reply
         start = len(text) - len(text.lstrip())
-        top = Fields.at(scanner, start)
+        top = Fields.at(scanner, start, edits)
         choices = [] if top is None else top.objects("choices")
         if top is None or not 0 < len(choices) <= MAX_ENTRIES:
-            return
+            return []
         is_text = "text" in choices[0] and "message" not in choices[0]
         for position, choice in enumerate(choices):
             if is_text:
                 original = choice.value("finish_reason")
                 self._repair_reason(choice, original, text_reason(original), is_text=True)
             else:
-                yield from self._chat_edits(choice)
+                self._repair_message(choice)
             if type(choice.value("index")) is not int:
                 choice.put("index", position)
                 self._on_repair(INDEX)
-            yield from choice.edits()
         original = {name: top.value(name) for name in REQUIRED}
         object_name, id_prefix = (LEGACY, "cmpl-") if is_text else (CHAT, "chatcmpl-")
         for name, value in complete_envelope(original, self._defaults, object_name, id_prefix).items():
@@ -266,9 +265,9 @@ class _ReplyRepair:
                 top.put(name, value)
                 self._on_repair(ENVELOPE)
         self._repair_usage(top)
-        yield from top.edits()
+        return edits
 
-    def _chat_edits(self, choice: Fields) -> Iterator[Edit]:
+    def _repair_message(self, choice: Fields) -> None:
         name = "message" if "message" in choice else "delta"
         message = choice.object(name)
         if message is None:
@@ -286,15 +285,14 @@ class _ReplyRepair:
         function = function if function is not None and function.value("name") else None
         if len(calls) > MAX_ENTRIES:
             raise ValueError("too many tool calls")
-        yield from message.edits()
-        yield from self._call_edits(calls)
-        yield from self._function_edits(function, "arguments")
+        self._repair_calls(calls)
+        self._repair_function(function, "arguments")
         original = choice.value("finish_reason")
         reason = chat_reason(original, has_tools=bool(calls), has_function=function is not None)
         self._repair_reason(choice, original, reason, is_text=False)
 
-    def _call_edits(self, calls: list[Fields]) -> Iterator[Edit]:
-        """Yield the edits of the tool calls of one choice. Unlike in a stream, each entry is a separate call."""
+    def _repair_calls(self, calls: list[Fields]) -> None:
+        """Repair the tool calls of one choice. Unlike in a stream, each entry is a separate call."""
         ids: set[str] = set()
         for call in calls:
             original_id = call.value("id")
@@ -314,29 +312,29 @@ class _ReplyRepair:
             if original_type != kind:
                 call.put("type", kind)
                 self._on_repair(TOOL_TYPE)
-            yield from call.edits()
             if kind in ARGUMENTS:
-                yield from self._function_edits(call.object(kind), ARGUMENTS[kind])
+                self._repair_function(call.object(kind), ARGUMENTS[kind])
 
-    def _function_edits(self, function: Fields | None, arguments_name: str) -> Iterator[Edit]:
-        """Yield the edits of the name and the arguments of a function or a custom tool."""
+    def _repair_function(self, function: Fields | None, arguments_name: str) -> None:
+        """Repair the name and the arguments of a function or a custom tool."""
         if function is None:
             return
         if not isinstance(function.value("name"), str):
             function.put("name", "")
             self._on_repair(TOOL_NAME)
-        if not function.has_text(arguments_name):
-            self._object_bytes += function.size_bytes(arguments_name)
-            if self._object_bytes > MOST_OBJECT_BYTES:
-                raise ArgumentsTooLarge
-            arguments = function.value(arguments_name)
-            text = argument_text(arguments)
-            if arguments is not None and read_json(text.encode()) != arguments:
-                # Numbers such as NaN, which only Python reads: the tool must get them unchanged
-                text = function.text(arguments_name)
-            function.put(arguments_name, text)
-            self._on_repair(TOOL_ARGUMENTS)
-        yield from function.edits()
+        sent = function.text(arguments_name)
+        if sent.startswith(b'"'):
+            return
+        self._object_bytes += len(sent)
+        if self._object_bytes > MOST_OBJECT_BYTES:
+            raise ArgumentsTooLarge
+        arguments = function.value(arguments_name)
+        text = argument_text(arguments)
+        if arguments is not None and read_json(text.encode()) != arguments:
+            # Numbers such as NaN, which only Python reads: the tool must get them unchanged
+            text = sent.decode("utf-8", "replace")
+        function.put(arguments_name, text)
+        self._on_repair(TOOL_ARGUMENTS)
 
     def _repair_reason(self, choice: Fields, original: object, reason: str, *, is_text: bool) -> None:
         if original == reason:
@@ -356,75 +354,62 @@ class _ReplyRepair:
 
 
 class Fields:
-    """One JSON object in a text, and its edits. The last of several members with one name is used."""
+    """One JSON object in a text. The last of several members with one name is used. Changes are added to `edits`."""
 
-    __slots__ = ("_at", "_members", "_new_names", "_new_values", "_scanner")
+    __slots__ = ("_at", "_edits", "_has_new", "_members", "_scanner")
 
-    def __init__(self, scanner: JsonScanner, at: int) -> None:
+    def __init__(self, scanner: JsonScanner, at: int, edits: list[Edit]) -> None:
         self._scanner = scanner
         self._at = at
+        self._edits = edits
         self._members: dict[str, Member] = {member.name: member for member in scanner.members(at)}
-        self._new_names: dict[str, str] = {}
-        self._new_values: dict[str, Any] = {}
+        self._has_new = False
 
     @classmethod
-    def at(cls, scanner: JsonScanner, at: int) -> Self | None:
+    def at(cls, scanner: JsonScanner, at: int, edits: list[Edit]) -> Self | None:
         """Return the object that begins at `at`, None if there is none."""
-        return cls(scanner, at) if scanner.text.startswith(b"{", at) else None
+        return cls(scanner, at, edits) if scanner.text.startswith(b"{", at) else None
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
+    def text(self, name: str) -> bytes:
+        """Return the JSON text of a member, b"" if it is missing."""
+        member = self._members.get(name)
+        return b"" if member is None else self._scanner.text[member.value : member.end]
+
     def value(self, name: str) -> Any:
         """Return the parsed value of a member, or None; raise ValueError above BUILT_BYTES."""
-        if self.size_bytes(name) > BUILT_BYTES:
+        text = self.text(name)
+        if len(text) > BUILT_BYTES:
             raise ValueError("too large")
-        member = self._members.get(name)
-        return None if member is None else read_json(self._scanner.text[member.value : member.end])
-
-    def size_bytes(self, name: str) -> int:
-        """Return the size of the member's value, 0 if it is missing."""
-        member = self._members.get(name)
-        return 0 if member is None else member.end - member.value
-
-    def has_text(self, name: str) -> bool:
-        """Return whether the value of a member is a string, without parsing it."""
-        member = self._members.get(name)
-        return member is not None and self._scanner.text[member.value] == _DOUBLE_QUOTE
-
-    def text(self, name: str) -> str:
-        """Return the JSON text of an existing member."""
-        member = self._members[name]
-        return self._scanner.text[member.value : member.end].decode("utf-8", "replace")
+        return read_json(text) if text else None
 
     def object(self, name: str) -> Fields | None:
         member = self._members.get(name)
-        return None if member is None else Fields.at(self._scanner, member.value)
+        return None if member is None else Fields.at(self._scanner, member.value, self._edits)
 
     def objects(self, name: str) -> list[Fields]:
         member = self._members.get(name)
         if member is None or not self._scanner.text.startswith(b"[", member.value):
             return []
-        entries = [Fields.at(self._scanner, at) for at, _ in self._scanner.elements(member.value)]
+        entries = [Fields.at(self._scanner, at, self._edits) for at, _ in self._scanner.elements(member.value)]
         return [entry for entry in entries if entry is not None]
 
     def put(self, name: str, value: Any) -> None:
-        self._new_values[name] = value
+        """Replace the value of a member, or add the member. Raises ValueError if the value is nested too deep."""
+        if (member := self._members.get(name)) is not None:
+            self._edits.append(Edit(member.value, member.end, (json_text(value),)))
+            return
+        start, new = self._at + 1, json_text({name: value})[1:-1]
+        # edits at one place are applied in their order
+        pieces = (new, b",") if self._members else (b"," if self._has_new else b"", new)
+        self._edits.append(Edit(start, start, pieces))
+        self._has_new = True
 
     def rename(self, name: str, new_name: str) -> None:
-        self._new_names[name] = new_name
-
-    def edits(self) -> Iterator[Edit]:
-        """Yield the edits of the text. Raises ValueError if a value is nested too deep."""
-        for name, new_name in self._new_names.items():
-            member = self._members[name]
-            yield Edit(member.start, member.value, (b"%b:" % json_text(new_name),))
-        for name in self._new_values.keys() & self._members.keys():
-            member = self._members[name]
-            yield Edit(member.value, member.end, (json_text(self._new_values[name]),))
-        if new := {name: value for name, value in self._new_values.items() if name not in self._members}:
-            start = self._at + 1
-            yield Edit(start, start, (json_text(new)[1:-1], b"," if self._members else b""))
+        member = self._members[name]
+        self._edits.append(Edit(member.start, member.value, (b"%b:" % json_text(new_name),)))
 
 
 # --- read a large completion ----------------------------------------------------------------------
