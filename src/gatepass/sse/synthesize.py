@@ -12,7 +12,7 @@ helpers:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
 
 from gatepass.sse.chunk import (
     ARGUMENTS,
@@ -70,14 +70,12 @@ def chunks(
     envelope = complete_envelope(document, defaults, object_name, id_prefix)
     extra = _unknown_members(document, _DOCUMENT)
     usage: Object = {"usage": None} if include_usage else {}
-    synthesis = _TextSynthesis if is_legacy else _ChatSynthesis
-    syntheses = [synthesis(index, choice, defaults, piece_chars) for index, choice in choices]
+    pieces = _text_pieces if is_legacy else _chat_pieces
+    texts = (piece for index, choice in choices for piece in pieces(index, choice, defaults, piece_chars))
     # The text of all choices comes before the first finish reason
-    for parts in ([one.pieces() for one in syntheses], [one.end() for one in syntheses]):
-        for pieces in parts:
-            for piece in pieces:
-                yield {**envelope, "choices": [piece], **usage, **extra}
-                extra = {}  # only in the first chunk
+    for piece in chain(texts, (_end(index, choice, is_legacy=is_legacy) for index, choice in choices)):
+        yield {**envelope, "choices": [piece], **usage, **extra}
+        extra = {}  # only in the first chunk
     if include_usage and isinstance(counts := document.get("usage"), dict):
         tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
         if counts.get("total_tokens") is None and all(type(count) is int for count in tokens):
@@ -95,88 +93,68 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
     return sorted(((entry["index"], entry) for entry in entries), key=lambda pair: pair[0])
 
 
-class _ChatSynthesis:
-    def __init__(self, index: int, choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> None:
-        self._index = index
-        self._choice = choice
-        self._defaults = defaults
-        self._piece_chars = piece_chars
-        message = choice.get("message")
-        message = message if isinstance(message, dict) else choice.get("delta")
-        self._message: Object = message if isinstance(message, dict) else {}
-        calls = self._message.get("tool_calls")
-        self._calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-        logprobs = choice.get("logprobs")
-        self._logprobs: Object = logprobs if isinstance(logprobs, dict) else {}
+def _message(choice: Object) -> tuple[Object, list[Object]]:
+    """Return the message of a choice, and its tool calls."""
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else choice.get("delta")
+    message = message if isinstance(message, dict) else {}
+    calls = message.get("tool_calls")
+    return message, [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
-    def pieces(self) -> Iterator[Object]:
-        message = self._message
-        # As OpenAI does: content is null if the message has something else instead
-        has_other = self._calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))
-        content = None if message.get("content") is None and has_other else ""
-        # with content, because Spring AI fails at a first delta without it
-        yield self._piece({"role": message.get("role") or "assistant", "content": content})
-        for name in REASONING:
-            yield from self._texts(name)
-        logprobs = {name: value for name, value in self._logprobs.items() if name != "refusal"}
-        yield from self._text_with_logprobs("content", logprobs)
-        yield from self._text_with_logprobs("refusal", {"refusal": self._logprobs.get("refusal")})
-        for number, call in enumerate(self._calls):
-            for delta in _call_deltas(number, call, self._defaults, self._piece_chars):
-                yield self._piece({"tool_calls": [delta]})
-        if isinstance(function := message.get("function_call"), dict):
-            yield self._piece({"function_call": {**function, "arguments": argument_text(function.get("arguments"))}})
-        if isinstance(message.get("audio"), dict):
-            yield self._piece({"audio": message["audio"]})
-        if extra := _unknown_members(message, _MESSAGE):
-            yield self._piece(extra)
 
-    def end(self) -> Iterator[Object]:
-        has_function = isinstance(self._message.get("function_call"), dict)
-        reason = finish_reason(self._choice)
-        reason = completed_reason(reason, has_tools=bool(self._calls), has_function=has_function)
-        yield self._piece({}, finish_reason=reason, **_unknown_members(self._choice, _CHOICE))
+def _chat_pieces(index: int, choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
+    for delta, logprobs in _deltas(choice, defaults, piece_chars):
+        yield {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
-    def _piece(self, delta: Object, **more: Any) -> Object:
-        return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
 
-    def _texts(self, name: str) -> Iterator[Object]:
-        value = self._message.get(name)
-        if isinstance(value, str):
-            yield from (self._piece({name: part}) for part in split_text(value, self._piece_chars))
+def _deltas(choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[tuple[Object, Object | None]]:
+    """Yield the deltas of a choice, each with its logprobs."""
+    message, calls = _message(choice)
+    # As OpenAI does: content is null if the message has something else instead
+    has_other = calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))
+    content = None if message.get("content") is None and has_other else ""
+    # with content, because Spring AI fails at a first delta without it
+    yield {"role": message.get("role") or "assistant", "content": content}, None
+    sent = choice.get("logprobs")
+    logprobs: Object = {"content": None, "refusal": None, **(sent if isinstance(sent, dict) else {})}
+    by_text = {
+        "content": {**logprobs, "refusal": None},
+        "refusal": {"content": None, "refusal": logprobs["refusal"]},
+    }
+    for name in (*REASONING, "content", "refusal"):
+        value, logprobs = message.get(name), by_text.get(name, {})
+        if any(logprobs.values()):  # a text with logprobs is not cut
+            yield {name: value} if value else {}, logprobs
+        elif isinstance(value, str):
+            yield from (({name: part}, None) for part in split_text(value, piece_chars))
         elif value:
-            yield self._piece({name: value})
+            yield {name: value}, None
+    for number, call in enumerate(calls):
+        for delta in _call_deltas(number, call, defaults, piece_chars):
+            yield {"tool_calls": [delta]}, None
+    if isinstance(function := message.get("function_call"), dict):
+        yield {"function_call": {**function, "arguments": argument_text(function.get("arguments"))}}, None
+    if isinstance(message.get("audio"), dict):
+        yield {"audio": message["audio"]}, None
+    if extra := _unknown_members(message, _MESSAGE):
+        yield extra, None
 
-    def _text_with_logprobs(self, name: str, logprobs: Object) -> Iterator[Object]:
-        """Yield a text in pieces, or in one piece with its logprobs."""
-        if not any(logprobs.values()):
-            yield from self._texts(name)
-            return
-        value = self._message.get(name)
-        yield self._piece({name: value} if value else {}, logprobs={"content": None, "refusal": None, **logprobs})
+
+def _text_pieces(index: int, choice: Object, _: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
+    text = choice.get("text")
+    text = text if isinstance(text, str) else ""
+    logprobs = choice.get("logprobs")
+    # the offsets in the logprobs count from the beginning of the whole text
+    for part in [text] if logprobs is not None else split_text(text, piece_chars):
+        yield {"text": part, "index": index, "logprobs": logprobs, "finish_reason": None}
 
 
-class _TextSynthesis:
-    """The pieces of one choice of `/v1/completions`."""
-
-    def __init__(self, index: int, choice: Object, _defaults: EnvelopeDefaults, piece_chars: int) -> None:
-        self._index = index
-        self._choice = choice
-        self._piece_chars = piece_chars
-
-    def pieces(self) -> Iterator[Object]:
-        text = self._choice.get("text")
-        text = text if isinstance(text, str) else ""
-        logprobs = self._choice.get("logprobs")
-        # the offsets in the logprobs count from the beginning of the whole text
-        parts = [text] if logprobs is not None else split_text(text, self._piece_chars)
-        for part in parts:
-            yield {"text": part, "index": self._index, "logprobs": logprobs, "finish_reason": None}
-
-    def end(self) -> Iterator[Object]:
-        reason = finish_reason(self._choice) or "stop"
-        extra = _unknown_members(self._choice, _CHOICE)
-        yield {"text": "", "index": self._index, "logprobs": None, "finish_reason": reason, **extra}
+def _end(index: int, choice: Object, *, is_legacy: bool) -> Object:
+    head: Object = {"text": "", "index": index} if is_legacy else {"index": index, "delta": {}}
+    message, calls = _message({} if is_legacy else choice)
+    has_function = isinstance(message.get("function_call"), dict)
+    reason = completed_reason(finish_reason(choice), has_tools=bool(calls), has_function=has_function)
+    return {**head, "logprobs": None, "finish_reason": reason, **_unknown_members(choice, _CHOICE)}
 
 
 def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
