@@ -112,15 +112,16 @@ def doctor(
             raise click.UsageError(problem)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     if url is not None:
-        from gatepass.cli.reach import timed
-        from gatepass.cli.remote import Asked, checked_url, diagnose_url
+        from gatepass.cli.remote import Asked, diagnose_url
+        from gatepass.config.block import checked_base_url
 
-        base_url = checked_url(url)
-        if base_url is None:
+        try:
+            checked_base_url(url)
+        except ValueError:
             exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
         report = Report(as_json=as_json)
         key, asked = _remote_key(from_stdin=key_stdin), Asked(model, operation, call)
-        asyncio.run(report.show(timed(diagnose_url(base_url, key, asked, report.begin))))
+        asyncio.run(report.show(diagnose_url(url.rstrip("/"), key, asked, report.begin)))
         sys.exit(report.finish())
     from gatepass.cli import steps
     from gatepass.cli.reach import Step, StepOutcome
@@ -213,10 +214,12 @@ class Report:
         click.echo(line)
 
     async def show(self, steps: Steps, is_shown: Callable[[Step], bool] = lambda _: True) -> None:
+        from gatepass.cli.reach import timed
+
         # closed at once, also after an exception, because the generator owns connections
         with self._progress:
-            async with aclosing(steps):
-                async for step in steps:
+            async with aclosing(timed(steps)) as taken:
+                async for step in taken:
                     if is_shown(step):
                         self.add(step)
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -169,15 +168,3 @@ def _as_client(step: Step) -> Step:
     for setting, text in ADVICE_WORDS.items():
         why, advice = why.replace(setting, text), advice.replace(setting, text)
     return replace(step, why=why, advice=advice)
-
-
-def checked_url(url: str) -> str | None:
-    """Return `url` without a final slash, None if it is not an http or https URL of printable ASCII."""
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    if not is_url or parts.username or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
-        return None
-    return url.rstrip("/")

@@ -101,7 +101,7 @@ def _own_url(config: Config) -> str:
     return f"http://{reachable_host(config.server.host)}:{config.server.port}{config.server.base_path}"
 
 
-def diagnose(
+async def diagnose(
     config: Config,
     calls: Sequence[ProbeCall] = (),
     clock: Clock | None = None,
@@ -117,12 +117,6 @@ def diagnose(
     only the upstreams of their routes are tested, and the store is not; with `mcp` only that MCP server. Raises
     ModelNotFound if a model has no route.
     """
-    return timed(_diagnose(config, calls, clock, model, mcp, begin), clock)
-
-
-async def _diagnose(
-    config: Config, calls: Sequence[ProbeCall], clock: Clock | None, model: str | None, mcp: str | None, begin: Begin
-) -> Steps:
     async with open_state(config, clock) as state:
         tested = _tested(state, calls, model) if mcp is None else {MCP_UPSTREAM + mcp: {}}
         without, is_whole = dict[str | None, str](), model is None and mcp is None and not calls
@@ -157,7 +151,7 @@ async def diagnose_for_page(
         calls = calls_of(config, model, None, None) if call else []
     except NoCall as error:
         raise InvalidRequest(str(error).replace("--call: ", "")) from None
-    async with aclosing(diagnose(config, calls, model=model, begin=begin)) as steps:
+    async with aclosing(timed(diagnose(config, calls, model=model, begin=begin))) as steps:
         async for step in steps:
             yield replace(step, why=printable(step.why), advice=printable(step.advice)).described()
 
