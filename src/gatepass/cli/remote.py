@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_by_name
-from gatepass.cli.probe import MODELS_SHOWN, UNLISTED, ProbeCall, probes_of, real_call, split_advice, within
+from gatepass.cli.probe import MODELS_SHOWN, UNLISTED, probes_of, real_call, split_advice, within
 from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
+from gatepass.cli.steps import calls_of
 from gatepass.config.model import Config
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.error_body import read_error_body
@@ -22,7 +23,6 @@ from gatepass.errors import GatepassError, OperationNotAllowed, TransportFault, 
 from gatepass.http_client.fault_text import ServerNames, host_of
 from gatepass.http_client.response_body import read_whole
 from gatepass.normalize.profiles import untyped
-from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.models import parse_list, request_list
 from gatepass.proxy.upstream_call import upstream_error
@@ -83,11 +83,10 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
             return
         by_name = operation_by_name(chosen)
         operation = asked.operation or (by_name if by_name in CALL_OPERATIONS else "chat")
-        row = next(row for row in OPERATIONS if row.name == operation)
-        for stream in (False, True)[: 1 + ("stream" in row.members)]:
-            what = "stream" if stream else "call"
+        for probe_call in calls_of(state.config, chosen, operation, None):
+            what = "stream" if probe_call.stream else "call"
             begin(HOP, what)
-            (probe,) = probes_of(state, upstream, ProbeCall(operation, chosen, stream=stream))
+            (probe,) = probes_of(state, upstream, probe_call)
             try:
                 result = await within(state, upstream, real_call(state, probe), CALL_S)
                 yield Step(HOP, what, StepOutcome.WORKS, f"{probe.what}: {result}")
