@@ -57,16 +57,18 @@ class _Spelled(NamedTuple):
         return "_Spelled(***)"
 
 
+_Searches = dict[str, list[str]]
+"""The literals of each anchor, the longest ones first."""
+
+
 class Redactor:
     """Holds the secrets of this process by value and masks them in texts."""
 
     def __init__(self) -> None:
         self._owned: dict[Hashable, dict[str, tuple[_Spelled, ...]]] = {}
-        self._listed: list[_Spelled] | None = None
-        """All of them, the longest ones first: a secret may be a part of another one. Masked first, it would leave the
-        rest of the other one readable."""
-        self._scans = False
-        """Whether the scan for long runs saves more than it costs."""
+        self._searches: tuple[_Searches, _Searches] | None = None
+        """All searches, and those of spellings that are not long. The same object if the scan for long runs would cost
+        more than it saves."""
 
     def learn(self, value: str, owner: Hashable = None) -> None:
         """Mask `value` from now on, also as JSON, HTML, URLs, quoted-printable, Python, base64 and hex write it.
@@ -80,7 +82,7 @@ class Redactor:
         known = values.pop(value, None)
         values[value] = known or tuple(_spelled(value))
         if known is None:
-            self._listed = None
+            self._searches = None
         if owner is not None and len(values) > KEPT:
             del values[next(iter(values))]
 
@@ -94,20 +96,23 @@ class Redactor:
         return masked
 
     def _masked(self, text: str) -> str:
-        known = self._known()
-        may_be_long = not self._scans or text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) >= 0
-        for _, anchor, is_long, literals in known:
-            if (may_be_long or not is_long) and anchor in text:
-                for literal in literals:
+        listed, short = self._searches or self._longest_first()
+        if short is not listed and text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) < 0:
+            listed = short
+        for anchor in listed:
+            if anchor in text:
+                for literal in listed[anchor]:
                     text = text.replace(literal, MASK)
         return text
 
-    def _known(self) -> list[_Spelled]:
-        if (listed := self._listed) is None:
-            by_value = {value: spelled for values in self._owned.values() for value, spelled in values.items()}
-            listed = sorted((one for spelled in by_value.values() for one in spelled), key=lambda one: -one.size)
-            self._listed, self._scans = listed, sum(one.is_long for one in listed) >= MANY_FORMS
-        return listed
+    def _longest_first(self) -> tuple[_Searches, _Searches]:
+        # A secret may be a part of another one. Masked first, it would leave the rest of the other one readable.
+        by_value = {value: spelled for values in self._owned.values() for value, spelled in values.items()}
+        known = sorted((one for spelled in by_value.values() for one in spelled), key=lambda one: -one.size)
+        listed = _by_anchor(known)
+        short = [one for one in known if not one.is_long]
+        found = self._searches = (listed, listed if len(known) - len(short) < MANY_FORMS else _by_anchor(short))
+        return found
 
     def holds(self, text: str) -> bool:
         return self.mask(text) != text
@@ -119,8 +124,9 @@ class Redactor:
             joined = _BASE64_BREAK.sub("", text)
             text = text if self._masked(joined) == joined else joined
         cut = limit_chars
-        for known in self._known():
-            for literal in known.literals if known.anchor in text else ():
+        listed, _ = self._searches or self._longest_first()
+        for anchor, literals in listed.items():
+            for literal in literals if anchor in text else ():
                 at = text.find(literal, max(0, limit_chars - len(literal) + 1), limit_chars + len(literal) - 1)
                 cut = cut if at < 0 else min(cut, at)
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK
@@ -142,7 +148,8 @@ class Redactor:
 
         A secret is found if `text` has it in at most AROUND_CHARS and in twice the longest spelling of any secret.
         """
-        widest_chars = max((len(literal) for known in self._known() for literal in known.literals), default=0)
+        listed, _ = self._searches or self._longest_first()
+        widest_chars = max((len(literal) for literals in listed.values() for literal in literals), default=0)
         around_chars = min(AROUND_CHARS, 2 * widest_chars)
         begin = after_secret = max(0, limit_chars - around_chars)
         for kept in self._masked(text[begin : limit_chars + around_chars]).split(MASK)[:-1]:
@@ -154,6 +161,13 @@ class Redactor:
             if self.mask(before + behind) == self.mask(before) + self.mask(behind):
                 return at
         return None
+
+
+def _by_anchor(known: Iterable[_Spelled]) -> _Searches:
+    found: _Searches = {}
+    for one in known:
+        found.setdefault(one.anchor, []).extend(one.literals)
+    return found
 
 
 def _spelled(value: str) -> Iterator[_Spelled]:
