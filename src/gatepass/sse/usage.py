@@ -81,17 +81,6 @@ def read_details(text: msgspec.Raw) -> UsageDetails:
         return _NO_DETAILS
 
 
-class _ChatUsage(msgspec.Struct, gc=False):
-    """The usage of chat, completions and embeddings, where `prompt_tokens` is required."""
-
-    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
-    completion_tokens: Count = None
-    total_tokens: Count = None
-    prompt_tokens_details: UsageDetails | None = None
-    completion_tokens_details: UsageDetails | None = None
-
-
-_CHAT_USAGE = msgspec.json.Decoder(_ChatUsage)
 _NO_COUNTS = Usage()
 
 
@@ -105,22 +94,10 @@ def usage_of(body: bytes) -> Usage | None:
     first = max(0, len(body) - TAIL_BYTES)
     at = body.rfind(_NAME, first)  # three times as fast as a search with the pattern
     found = _USAGE.match(body, at) or _USAGE.search(body, first) if at >= 0 else None
-    if found is None:
-        return None
     try:
-        usage = _CHAT_USAGE.decode(found[1])
-    except msgspec.DecodeError:  # usage of the Responses API, or one invalid count: the valid ones are still read
-        try:
-            return Usage.read(msgspec.json.decode(found[1]))
-        except ValueError:  # neither JSON nor UTF-8
-            return None
-    return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        (usage.prompt_tokens_details or _NO_DETAILS).cached_tokens,
-        (usage.completion_tokens_details or _NO_DETAILS).reasoning_tokens,
-    )
+        return None if found is None else Usage.read(msgspec.json.decode(found[1]))
+    except ValueError:  # neither JSON nor UTF-8
+        return None
 
 
 _DIGITS = re.compile(r"[0-9]{1,15}(?:\.0{1,15})?")
