@@ -132,7 +132,7 @@ class ChoiceRepair:
         """
         if not self._has_content or not self._arguments.are_complete(self._index):
             return None
-        if self._tools and not self._tools.are_complete:
+        if self._tools and self._tools.without_input:
             return None
         return completed_reason("", has_tools=bool(self._tools), has_function=self._has_function)
 
@@ -146,8 +146,11 @@ class ChoiceRepair:
             delta = self._add_delta(payload, on_repair)
             self._has_content = had_content or has_content(payload)
         is_plain = delta is None or self._repair_delta(delta, on_repair)
-        if not self._has_content:
-            is_plain = is_plain and _has_no_text(payload, delta)
+        if is_plain and not self._has_content:  # a text member could bring content in a similar choice
+            texts = (
+                [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]
+            )
+            is_plain = not any(isinstance(text, str) for text in texts)
         # Ollama and SGLang send it in chunks that do not end the choice
         if payload.get("finish_reason") == "":
             payload["finish_reason"] = None
@@ -226,12 +229,6 @@ class ChoiceRepair:
         return False
 
 
-def _has_no_text(payload: Object, delta: Object | None) -> bool:
-    """Return whether a choice without content has no text member that could bring content in a similar choice."""
-    texts = [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]
-    return not any(isinstance(text, str) for text in texts)
-
-
 # --- finish reasons -------------------------------------------------------------------------------
 
 TEXT_REASONS = frozenset({"stop", "length", "content_filter"})
@@ -286,7 +283,7 @@ def native_of(payload: Any, *, is_text: bool) -> str | None:
 
 
 class ToolRepair:
-    __slots__ = ("_arguments", "_choice", "_defaults", "_named", "_tracker", "_without_input")
+    __slots__ = ("_arguments", "_choice", "_defaults", "_named", "_tracker", "without_input")
 
     def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int) -> None:
         self._defaults = defaults
@@ -294,16 +291,11 @@ class ToolRepair:
         self._choice = choice
         self._tracker = ToolCallTracker()
         self._named: set[int] = set()
-        # Custom calls without input. Their input is free text, so only an empty one is known to be incomplete.
-        self._without_input: set[int] = set()
+        self.without_input: set[int] = set()
+        """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
 
     def __len__(self) -> int:
         return len(self._tracker)
-
-    @property
-    def are_complete(self) -> bool:
-        """Whether all calls have complete arguments, as far as gatepass can check it."""
-        return not self._without_input and self._arguments.are_complete(self._choice)
 
     def repair(self, entries: list[Any], on_repair: OnRepair) -> None:
         """Repair the entries of one delta in place."""
@@ -322,9 +314,9 @@ class ToolRepair:
                 self._repair_function(inner, number, on_repair)
             elif isinstance(inner := payload.get("custom"), dict):
                 if inner.get("input"):
-                    self._without_input.discard(number)
+                    self.without_input.discard(number)
                 elif delta.is_first:
-                    self._without_input.add(number)
+                    self.without_input.add(number)
             elif delta.is_first:
                 self._arguments.add(self._choice, number, "")
 
@@ -503,7 +495,8 @@ class WatchedText:
     def take(self, item: PendingChunk, delta: Object, value: str) -> bool:
         """Take the next value. Cut it, and the held ones, if the text is cumulative. Return whether any was cut."""
         if self.kind is TextKind.CUMULATIVE:
-            return self._cut(item, delta, self._new_part(value))
+            item.has_changed, delta[self.name] = True, self._new_part(value)
+            return True
         if self.so_far and not (len(value) > len(self.so_far) and value.startswith(self.so_far)):
             return self.decide(TextKind.PLAIN)
         if self.so_far:
@@ -520,12 +513,7 @@ class WatchedText:
             self.so_far = ""
             return False
         for item, delta, part in waiting:
-            self._cut(item, delta, part)
-        return True
-
-    def _cut(self, item: PendingChunk, delta: Object, part: str) -> bool:
-        item.has_changed = True
-        delta[self.name] = part
+            item.has_changed, delta[self.name] = True, part
         return True
 
     def _new_part(self, value: str) -> str:

@@ -232,33 +232,26 @@ class ArgumentsTooLarge(Exception):
 
 def has_objects(choices: Any) -> bool:
     """Return whether the arguments of a tool call are an object."""
-    return any(
-        isinstance(value, dict | list)
-        for choice in (choices if isinstance(choices, list) else ())
-        for name in ("delta", "message")
-        if isinstance(choice, dict) and isinstance(message := choice.get(name), dict)
-        for value in _argument_values(message)
-    )
+    return any(isinstance(value, dict | list) for value in _argument_values(choices))
 
 
 def has_large_objects(choices: Any) -> bool:
     """Return whether the tool arguments that are objects have more than MOST_OBJECT_BYTES."""
-    size_bytes = 0
-    for choice in choices if isinstance(choices, list) else ():
-        for name in ("delta", "message"):
-            message = choice.get(name) if isinstance(choice, dict) else None
-            size_bytes += sum(map(_object_bytes, _argument_values(message))) if isinstance(message, dict) else 0
-    return size_bytes > MOST_OBJECT_BYTES
+    return sum(map(_object_bytes, _argument_values(choices))) > MOST_OBJECT_BYTES
 
 
-def _argument_values(message: Object) -> Iterator[Any]:
-    """Yield the arguments of each tool call of a message."""
-    calls = message.get("tool_calls")
-    for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
-        for kind, arguments_name in ARGUMENTS.items() if isinstance(call, dict) else ():
-            inner = call.get(kind)
-            if isinstance(inner, dict):
-                yield inner.get(arguments_name)
+def _argument_values(choices: Any) -> Iterator[Any]:
+    """Yield the arguments of each tool call in the deltas and messages of choices."""
+    entries = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    for message in (choice.get(name) for choice in entries for name in ("delta", "message")):
+        if not isinstance(message, dict):
+            continue
+        calls = message.get("tool_calls")
+        for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
+            for kind, arguments_name in ARGUMENTS.items() if isinstance(call, dict) else ():
+                inner = call.get(kind)
+                if isinstance(inner, dict):
+                    yield inner.get(arguments_name)
 
 
 def _object_bytes(value: Any) -> int:
