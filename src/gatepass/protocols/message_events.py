@@ -107,17 +107,12 @@ class MessageProgress(Progress):
 class MessageRepair(EventRepair):
     """Makes the repairs of NAMES. A repaired event is written again and loses its `id:` and its comments."""
 
-    __slots__ = ("_adapted", "_calls_tool", "_has_reason", "_output_tokens")
+    __slots__ = ("_calls_tool", "_has_reason", "_output_tokens")
 
     def __init__(self) -> None:
         super().__init__()
-        self._adapted: list[str] = []
         self._calls_tool = self._has_reason = False
         self._output_tokens = 0
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return tuple(self._adapted)
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
         self.skips_similar = True

@@ -40,30 +40,25 @@ _SHARED = -1
 class EventRepair:
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    __slots__ = ("skips_similar",)
+    __slots__ = ("_adapted", "envelope", "needs_texts", "skips_similar")
 
     def __init__(self) -> None:
+        self._adapted: list[str] = []
+        self.envelope: Object = {}
+        """The members of `chunk.ENVELOPE` that the chunks had so far."""
         self.skips_similar = False
         """Whether an event that differs from the last one only in its text may pass without a look."""
+        self.needs_texts = False
+        """Whether the repair compares the texts of events, so that it needs each of them whole."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
         """The names of the repairs that were made."""
-        return ()
-
-    @property
-    def envelope(self) -> Object:
-        """The members of `chunk.ENVELOPE` that the chunks had so far."""
-        return {}
+        return tuple(self._adapted)
 
     @property
     def is_empty(self) -> bool:
         """Whether the stream so far has its end and no content."""
-        return False
-
-    @property
-    def needs_texts(self) -> bool:
-        """Whether the repair compares the texts of events, so that it needs each of them whole."""
         return False
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
@@ -91,7 +86,6 @@ class StreamRepair(EventRepair):
     """
 
     __slots__ = (
-        "_adapted",
         "_arguments",
         "_choices",
         "_cumulative",
@@ -108,26 +102,17 @@ class StreamRepair(EventRepair):
         super().__init__()
         self._options = options
         self._defaults = defaults
-        self._adapted: list[str] = []
         self._arguments = ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
-        self._envelope = Envelope(one_id=options.one_id)
+        self._envelope = Envelope(self.envelope, one_id=options.one_id)
         self._deferred = DeferredMembers(options.without_choices)
         self._usage = UsageRepair(options.include_usage)
         if options.drops_usage:
             self._usage.close()
+        self.needs_texts = options.cumulative
         self._cumulative = CumulativeTextRepair(self._note) if options.cumulative else None
         self._has_changed = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return tuple(self._adapted)
-
-    @property
-    def envelope(self) -> Object:
-        """The members of `chunk.ENVELOPE` that the chunks had so far."""
-        return self._envelope.members
 
     @property
     def is_empty(self) -> bool:
@@ -143,7 +128,7 @@ class StreamRepair(EventRepair):
         if self._ends:
             ends, self._ends = self._ends, []
             items += [PendingChunk(b"", end, has_changed=True) for end in ends]
-        last: Object = {"object": CHAT_CHUNK, **self._envelope.members, "choices": []}
+        last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
         has_members, usage = self._deferred.move_to(last), self._usage.take()
         if usage is not None:
             last["usage"] = usage
@@ -158,7 +143,7 @@ class StreamRepair(EventRepair):
         reasons = {index: choice.reason_at_end() for index, choice in self._choices.items() if not choice.has_finished}
         if None in reasons.values() or _SHARED in reasons:
             return False
-        envelope = self._envelope.members
+        envelope = self.envelope
         empty: Object = {"text": ""} if envelope.get("object") == LEGACY else {"delta": {}}
         for index, reason in sorted(reasons.items()):
             end = {"index": index, **empty, "logprobs": None, "finish_reason": reason}
@@ -176,10 +161,6 @@ class StreamRepair(EventRepair):
             return self._repair_chunk(block, payload)
         except ValueError:  # nested too deep to write again
             return block
-
-    @property
-    def needs_texts(self) -> bool:
-        return self._cumulative is not None
 
     def note_unchanged(self, payload: Object) -> None:
         """Note an event that passes unchanged, because it is too large to be repaired. It carries its own usage.
@@ -303,12 +284,12 @@ _REQUIRED_SET = frozenset(REQUIRED)
 
 
 class Envelope:
-    """The envelope of one stream. Each member has its first value that is not empty."""
+    """The envelope of one stream, in `members`. Each has its first value that is not empty."""
 
     __slots__ = ("_has_one_id", "_is_known", "members")
 
-    def __init__(self, *, one_id: bool) -> None:
-        self.members: Object = {}
+    def __init__(self, members: Object, *, one_id: bool) -> None:
+        self.members = members
         self._has_one_id = one_id
         self._is_known = False
 
