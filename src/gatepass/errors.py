@@ -665,8 +665,9 @@ class UpstreamErrorReply(UpstreamError):
 
     code = "upstream_error"
     actions: ClassVar[Mapping[str, str]] = {
-        "no_path": "The upstream does not support this operation, or `base_url` does not end with a version such as"
-        " `/v1`.",
+        "no_path": "If all operations fail, correct `base_url`: it ends with a version such as `/v1`. If only this one"
+        " fails, the upstream does not have it: set `operations.NAME.upstream` to one that has it, as in `operations:"
+        " {rerank: {upstream: OTHER}}`, or correct `upstream` of the model under `models`.",
         "429": "The upstream limits the rate: ask its owner for a higher limit.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""

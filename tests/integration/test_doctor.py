@@ -652,6 +652,31 @@ async def test_a_model_with_a_host_of_its_own_is_called_there_alone(tmp_path, op
         assert [request.target for request in posted(vectors)] == ["/v1/embeddings"]
 
 
+@pytest.mark.parametrize(
+    ("options", "models", "advises"),
+    [
+        ((), {}, True),
+        (("--operation", "embeddings"), {}, False),
+        ((), {"bge": {"capabilities": {"kind": "embedding"}}}, False),
+    ],
+)
+async def test_doctor_says_that_it_has_guessed_embeddings_and_does_not_advise_itself(
+    tmp_path, options, models, advises
+):
+    missing = with_list(lambda _: [Send(reply({"detail": "Not Found"}, 404))])
+    async with Scripted(answer=missing) as upstream:
+        file = tmp_path / "gatepass.json"
+        models = {name: {**entry, "upstream": "chat"} for name, entry in models.items()}
+        file.write_text(json.dumps({**one(upstream), "models": {"*": {"upstream": "chat"}, **models}}))
+        command = ["doctor", "bge", "--call", *options, "--config", str(file)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, command)
+    failed = result.stdout.splitlines()[-1]
+    assert failed.startswith("FAIL upstream:chat call: embeddings with bge: 404 ")
+    assert ("Add --operation rerank if it is a reranker." in failed) is advises
+    assert "The upstream has no such path" in failed
+    assert "tries it" not in failed
+
+
 async def test_the_time_of_a_call_stands_once_in_its_line(tmp_path):
     async with Scripted(answer=with_list(lambda _: [Pause(0.05), Send(reply(COMPLETION))])) as upstream:
         file = tmp_path / "gatepass.json"

@@ -123,7 +123,6 @@ class Server(Hidden):
 
     def failed(self, what: str, error: GatepassError) -> Step:
         name_settings(error, self.name)
-        error.message = error.message.removesuffix(f" `gatepass doctor --mcp {self.name}` tries it.")
         return failed_step(error, self.state.config, what, "")
 
     async def ask(self, method: str, params: Message | None = None) -> Reply:

@@ -150,13 +150,18 @@ def find_key(config: Config, name: str | None) -> AccessKey | None:
 
 
 def operation_of(config: Config, model: str) -> str:
-    """Return the operation of `model`: by its entry (or a glob), an `operations.NAME.model`, or else by its name."""
+    """Return the operation of `model`: the declared one, or else that of its name."""
+    return declared_operation(config, model) or operation_by_name(model)
+
+
+def declared_operation(config: Config, model: str) -> str | None:
+    """Return the operation of `model` by its entry (or a glob) or an `operations.NAME.model`; None without one."""
     from gatepass.normalize.rules import DeclaredModels
     from gatepass.proxy.models import Kinds, declared_kind
 
     entry = DeclaredModels(config).model("chat", model)
     kind = (None if entry is None else declared_kind(entry)) or Kinds(config).of(model)
-    return OPERATION_OF_KIND[kind] if kind else operation_by_name(model)
+    return OPERATION_OF_KIND[kind] if kind else None
 
 
 def operation_by_name(model: str) -> str:

@@ -269,7 +269,7 @@ def failed_step(error: GatepassError, config: Config, what: str, prefix: str | N
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
-    why, advice = split_advice(error.message)
+    why, advice = split_advice(_OWN_COMMAND.sub("", error.message))
     return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice or default_advice(error, config))
 
 
@@ -295,6 +295,10 @@ def default_advice(error: GatepassError, config: Config) -> str:
 _ADVICE = re.compile(
     r"(?:(?<=[.!?…。]) |; )(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Set|Tried|Try|Use|check|set|use)\b)"
 )
+
+
+_OWN_COMMAND = re.compile(r" `gatepass doctor [^`]+` tries it\.$")
+"""The end of an error that advises what runs already."""
 
 
 def split_advice(message: str) -> tuple[str, str]:
@@ -324,6 +328,8 @@ class ProbeCall:
     stream: bool = False
     agent_host: AgentHost | None = None
     """The program whose request is sent instead."""
+    advice: str = ""
+    """What the step says beside its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +341,7 @@ class TargetProbe:
     calls: tuple[Call, ...]
     profile: str
     query: bytes = field(default=b"", repr=False)
+    advice: str = ""
 
 
 def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> list[TargetProbe]:
@@ -348,7 +355,9 @@ def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> lis
         named += " as a stream"
         calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
     return [
-        TargetProbe(f"{named} with {target.model or model}", target, calls, probe_call.profile, query)
+        TargetProbe(
+            f"{named} with {target.model or model}", target, calls, probe_call.profile, query, probe_call.advice
+        )
         for target in state.routes.resolve(probe_call.operation, model)
         if target.upstream == upstream.name
     ]
@@ -373,9 +382,10 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     except GatepassError as error:
         prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
         step = failed_step(error, state.config, what, prefix)
+        step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.advice))))
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
-    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {result}")
+    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {result}", target_probe.advice)
 
 
 async def real_call(state: AppState, target_probe: TargetProbe) -> str:

@@ -8,7 +8,14 @@ from dataclasses import replace
 
 from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access, closed_objects
 from gatepass.cli import agent_hosts, mcp_probe
-from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_of, printable, reachable_host
+from gatepass.cli.options import (
+    CALL_OPERATIONS,
+    declared_operation,
+    open_state,
+    operation_of,
+    printable,
+    reachable_host,
+)
 from gatepass.cli.probe import ProbeCall, check_call, check_models, check_store, check_token, hop_of, probes_of
 from gatepass.cli.reach import Begin, Step, StepOutcome, Steps, issuer_server, reach, timed, upstream_server
 from gatepass.clock import Clock
@@ -24,6 +31,8 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.types import MCP_UPSTREAM
 
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
+GUESSED = "Add --operation rerank if it is a reranker."
+"""The advice for an embedding model that only its name suggests."""
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
 
 
@@ -33,10 +42,13 @@ class NoCall(Exception):
 
 def calls_of(config: Config, model: str | None, operation: str | None, key: AccessKey | None) -> list[ProbeCall]:
     """Return the real calls: of `model`, or of the first declared model of each operation. Raises NoCall."""
+    advice = ""
     if model is not None:
         chosen = {operation or operation_of(config, model): model}
         if (only := next(iter(chosen))) not in CALL_OPERATIONS:
             raise NoCall(NO_CALL.format(operation=only))
+        if only == "embeddings" and operation is None and declared_operation(config, model) is None:
+            advice = GUESSED
     else:
         chosen = {}
         for name in config.models:
@@ -54,7 +66,7 @@ def calls_of(config: Config, model: str | None, operation: str | None, key: Acce
         if key is not None:
             check_operation_access(key, row)
             check_model_access(key, name)
-        calls.append(ProbeCall(found, name, _profile(key)))
+        calls.append(ProbeCall(found, name, _profile(key), advice=advice))
         if "stream" in row.members:
             calls.append(ProbeCall(found, name, _profile(key), stream=True))
     return calls

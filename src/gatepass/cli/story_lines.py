@@ -6,7 +6,6 @@ The documents are those of `observability/story.py`. Each text in them may come 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -14,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
 from gatepass.cli.options import coloured, printable
-from gatepass.types import MCP_UPSTREAM
 
 Story = Mapping[str, Any]
 WIDTH = 80
@@ -192,27 +190,16 @@ def way_lines(hops: Sequence[Hop]) -> Iterator[str]:
 # --- what to do
 
 
-def next_command(hop: str, model: str) -> str:
-    """Return the command that tests the hop alone, "" if there is none."""
-    part, _, name = hop.partition(":")
-    if part == "credential":
-        return f"gatepass token {shlex.quote(name)}"
-    if part == "upstream" and name.startswith(MCP_UPSTREAM):
-        return f"gatepass doctor --mcp {shlex.quote(name.removeprefix(MCP_UPSTREAM))}"
-    return f"gatepass doctor {shlex.quote(model)} --call" if part == "upstream" and model else ""
-
-
 def error_lines(story: Story) -> Iterator[str]:
     error, attempts = story["error"], story["attempts"]
     if error is None:
         if story["outcome"] == "client_gone":
             yield from _gone(story)
         return
-    hop = error["hop"] or "gatepass"
     yield from wrapped(error["message"] or "No message.")
     if (retry_after_s := error.get("retry_after_s")) is not None:
         yield f"  It asks the client to wait {retry_after_s:.3g} s."
-    action, command = error.get("action") or "", next_command(hop, story["model"])
+    action, command = error.get("action") or "", error.get("test") or ""
     if action:
         yield from wrapped(action, "  What to do: ", "    ")
     if command and command not in action:

@@ -111,7 +111,8 @@ HINTS = (
         r"|no static resource|with an empty body\.$"
         r"|with an HTML page(?: titled .*(?:40[45]|not (?:found|allowed)).*)?\.$",
         "The upstream has no such path: it does not support this operation, or upstreams.{upstream}.base_url does not"
-        " end with the version, such as https://host/v1. `gatepass doctor` tries it.",
+        " end with the version, such as https://host/v1. `gatepass doctor MODEL"
+        " --operation OPERATION --call` tries it.",
         *(404, 405),
     ),
 )

@@ -96,4 +96,6 @@ def name_settings(error: GatepassError, name: str) -> None:
             f" is not an MCP endpoint. Check {mcp}.url.",
         )
         message = message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)
-        error.message = message.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {name}")
+        for command in ("gatepass doctor MODEL --call", "gatepass doctor MODEL --operation OPERATION --call"):
+            message = message.replace(command, f"gatepass doctor --mcp {name}")
+        error.message = message

@@ -45,6 +45,8 @@ UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
 """The outcomes of an attempt that the upstream ended. Of a complete reply see `closed_by`."""
 MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
+CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
+"""The operations besides chat that `gatepass doctor --operation` calls."""
 DIGITS = 4
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy\b")
 
@@ -187,10 +189,12 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
         "retry_after_s": _rounded(request.retry_after_s),
         "kind": kind,
         "case": case,
+        "test": test_command(access.hop or "", mask(access.model), access.operation),
         "action": action_of(
             access.code,
             access.hop or "",
             case,
+            operation=access.operation,
             model=mask(access.model),
             credential=credential,
             message=mask(access.reason or ""),
@@ -199,7 +203,34 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
     }
 
 
-def action_of(code: str, hop: str, case: str = "", *, model: str = "", credential: str = "", message: str = "") -> str:
+def test_command(hop: str, model: str, operation: str) -> str:
+    """Return the command that tests the hop alone, "" if there is none."""
+    part, _, name = hop.partition(":")
+    if part == "credential":
+        return f"gatepass token {shlex.quote(name)}"
+    if part == "upstream" and name.startswith(MCP_UPSTREAM):
+        return f"gatepass doctor --mcp {shlex.quote(name.removeprefix(MCP_UPSTREAM))}"
+    if part != "upstream" or not model:
+        return ""
+    # doctor has no call for the other operations, and tests the way to the upstream
+    option = _option_of(operation) if operation in ("chat", *CALL_OPERATIONS) else ""
+    return f"gatepass doctor {shlex.quote(model)}{option}"
+
+
+def _option_of(operation: str) -> str:
+    return f" --operation {operation} --call" if operation in CALL_OPERATIONS else " --call"
+
+
+def action_of(
+    code: str,
+    hop: str,
+    case: str = "",
+    *,
+    operation: str = "",
+    model: str = "",
+    credential: str = "",
+    message: str = "",
+) -> str:
     """Return the action of an error's documentation, with the names of the request in its commands and settings.
 
     `case` is that of `case_of`, "" for none. `credential` is that of the last attempt, "" if it is not known. `message`
@@ -214,6 +245,7 @@ def action_of(code: str, hop: str, case: str = "", *, model: str = "", credentia
             server = shlex.quote(name.removeprefix(MCP_UPSTREAM))
             text = text.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {server}")
             text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
+            text = "Check `base_url`." if case == "no_path" else text
         url_setting = url_setting_of(name)
         if url_setting not in message and (proxy := _PROXY_SETTING.search(message)):
             url_setting, text = proxy[0], text.replace("Start the server", "Start the proxy")
@@ -222,7 +254,10 @@ def action_of(code: str, hop: str, case: str = "", *, model: str = "", credentia
         text = text.replace("`base_url`", f"`{url_setting}`").replace("the credential:", "its credential:")
     if credential := name if part == "credential" else credential:
         text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
-    return text.replace("doctor MODEL", f"doctor {shlex.quote(model)}") if model else text
+    if operation:
+        text = text.replace("operations.NAME", f"operations.{operation}").replace("{rerank:", f"{{{operation}:")
+    command = f"doctor {shlex.quote(model)}{_option_of(operation)}"
+    return text.replace("doctor MODEL --call", command) if model else text
 
 
 def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) -> dict[str, Any]:

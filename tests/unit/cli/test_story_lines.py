@@ -20,7 +20,6 @@ from gatepass.cli.story_lines import (
     duration,
     error_lines,
     list_line,
-    next_command,
     size,
     sparkline,
     story_lines,
@@ -39,6 +38,7 @@ CUT = {
     "hop": "upstream:chat",
     "message": "The upstream ended its stream before the answer was complete.",
     "action": "Check the upstream's log, and the timeouts of proxies on the way.",
+    "test": "gatepass doctor gpt-4o --call",
     "page": "docs/reference/errors.md#upstream_closed",
 }
 
@@ -330,10 +330,6 @@ def test_a_story_fits_80_columns(text: str):
     # a single word is not broken, so that it can be copied
     limit = WIDTH if " " in text or not text.isascii() else WIDTH + 20
     assert max(columns(click.unstyle(line)) for line in story_lines(cleaned(long), NOW_S)) <= limit
-
-
-def test_the_command_that_tests_an_mcp_server_names_it():
-    assert next_command("upstream:mcp/search", "") == "gatepass doctor --mcp search"
 
 
 def test_an_error_of_the_token_names_the_command_that_tests_it_once():

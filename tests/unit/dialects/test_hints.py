@@ -48,7 +48,7 @@ DOUBLED = (
 )
 PATH = (
     " The upstream has no such path: it does not support this operation, or upstreams.chat.base_url does not end with"
-    " the version, such as https://host/v1. `gatepass doctor` tries it."
+    " the version, such as https://host/v1. `gatepass doctor MODEL --operation OPERATION --call` tries it."
 )
 
 REJECTION = (

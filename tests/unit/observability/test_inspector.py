@@ -5,10 +5,22 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from gatepass.cli import options
 from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
-from gatepass.observability.story import action_of, closed_by, has_id, matches, story_of, summary_of
+from gatepass.observability.story import (
+    CALL_OPERATIONS,
+    action_of,
+    closed_by,
+    has_id,
+    matches,
+    story_of,
+    summary_of,
+)
+from gatepass.observability.story import (
+    test_command as command_of,
+)
 from gatepass.types import RuleEdit, RuleEdits, Target
 
 
@@ -153,6 +165,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "message": "the token *** was refused",
         "kind": "upstream_auth",
         "case": "",
+        "test": "gatepass doctor m --call",
         "page": "docs/reference/errors.md#upstream_auth",
         "retry_after_s": None,
     }
@@ -165,7 +178,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         (
             404,
             "Not Found. The upstream has no such path: it does not support this operation",
-            "The upstream does not support this operation, or `upstreams.b.base_url` does not end with a version",
+            "If all operations fail, correct `upstreams.b.base_url`: it ends with a version such as `/v1`.",
         ),
         (429, "slow down", "The upstream limits the rate: ask its owner"),
         (404, "The model does not exist", "Follow the upstream's message. If it does not know the model"),
@@ -272,6 +285,37 @@ def test_the_method_and_the_tool_of_an_mcp_message_are_masked_and_searched():
     assert (shown["mcp_method"], shown["mcp_tool"]) == ("tools/call", "find-***")
     assert matches(shown, {"text": "FIND"})
     assert not matches(shown, {"text": "s3cret"})
+
+
+@pytest.mark.parametrize(
+    ("operation", "command"),
+    [
+        ("chat", "gatepass doctor bge --call"),
+        ("rerank", "gatepass doctor bge --operation rerank --call"),
+        ("messages", "gatepass doctor bge --operation messages --call"),
+        ("speech", "gatepass doctor bge"),  # doctor has no call for it
+    ],
+)
+def test_the_command_that_tests_the_hop_sends_the_operation_of_the_request(operation: str, command: str):
+    record = access(code="102", hop="upstream:b", status=404, outcome="error", model="bge", operation=operation)
+    assert story_of(request(record), 110.0, 0.0, str)["error"]["test"] == command
+
+
+def test_the_operations_of_the_command_are_those_of_doctor():
+    assert {"chat", *CALL_OPERATIONS} == set(options.CALL_OPERATIONS)
+
+
+def test_the_command_that_tests_another_hop_names_it():
+    assert command_of("upstream:mcp/search", "", "mcp") == "gatepass doctor --mcp search"
+    assert command_of("credential:corp", "m", "chat") == "gatepass token corp"
+    assert command_of("client", "m", "chat") == ""
+
+
+def test_the_action_for_a_path_that_is_missing_names_the_operation():
+    action = action_of("102", "upstream:b", "no_path", operation="embeddings", model="bge")
+    assert "set `operations.embeddings.upstream` to one" in action
+    assert "`operations: {embeddings: {upstream: OTHER}}`" in action
+    assert action_of("102", "upstream:mcp/search", "no_path", operation="mcp") == "Check `mcp.search.url`."
 
 
 def test_the_action_names_the_parts_of_this_request():

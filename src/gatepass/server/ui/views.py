@@ -328,7 +328,14 @@ def documented(code: str) -> dict[str, Any]:
     text, _, action = inspect.cleandoc(kind.__doc__ or "").partition("Action: ")
     # the reply of an upstream has its own status
     status = None if issubclass(kind, UpstreamErrorReply) else kind.status
-    return {"code": code, "kind": kind.code, "status": status, "text": text.strip(), "action": " ".join(action.split())}
+    return {
+        "code": code,
+        "kind": kind.code,
+        "status": status,
+        "text": text.strip(),
+        "action": " ".join(action.split()),
+        "actions": dict(kind.actions) if kind is UpstreamErrorReply else {},
+    }
 
 
 def _rounded(seconds: float | None) -> float | None:

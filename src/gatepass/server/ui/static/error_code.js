@@ -3,8 +3,10 @@
 import { el } from "./dom.js";
 import { action as actionOf, meaning, t } from "./texts.js";
 
+const CASES = { no_path: t("If the upstream has no such path:"), 429: t("For 429:") };
+
 export async function errorCode(page) {
-  const { code, kind, status, text, action } = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);
+  const { code, kind, status, text, action, actions = {} } = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);
   page.title(code);
   page.main.append(...[
     el("p.back", {}, el("a", { href: "#/requests" }, t("Requests"))),
@@ -12,6 +14,7 @@ export async function errorCode(page) {
     el("p.muted", {}, t("Status {status}", { status: status ?? t("as the upstream's reply") })),
     el("div.prose", {}, meaning(code, meaning(kind, text)).replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
     action && el("p.advice", {}, inline(actionOf(code, actionOf(kind, action)))),
+    ...Object.entries(actions).map(([name, special]) => el("p.advice", {}, el("b", {}, CASES[name] ?? name), " ", inline(actionOf(name, special)))),
     el("p", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}` }, t("Requests with this error"))),
   ].filter(Boolean));
 }

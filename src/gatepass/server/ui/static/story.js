@@ -196,12 +196,13 @@ function way(page, data) {
 }
 
 /** The error, with what to do. */
-function fault({ code, kind = code, case: special, hop, message, action: advice, retry_after_s: wait = null }) {
+function fault({ code, kind = code, case: special, hop, message, action: advice, test, retry_after_s: wait = null }) {
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
     el("p", {}, message),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && el("p", {}, inline(action(special || kind, advice))),
+    test && !advice?.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
     el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, t("What {code} means", { code: kind }))));
 }
 
