@@ -27,7 +27,7 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
-from gatepass.server.pages import page_routes
+from gatepass.server.pages import own_part, page_routes
 from gatepass.server.peers import Peers
 from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
@@ -58,9 +58,10 @@ class Service:
         self._make_endpoint = make_endpoint
         self._ids = RequestIds()
         self.base_path = config.server.base_path
-        self.routes: list[Route] = [*page_routes(lambda: self.state, self.base_path, peers)]
+        self._peers = peers
+        self.routes: list[Route] = [*page_routes(lambda: self.state, self.base_path, self.collect)]
         sessions = Sessions(None if peers is None else peers.folder / SESSIONS)
-        self.ui = Ui(lambda: self.state, sessions, peers) if config.serves_ui else None
+        self.ui = Ui(lambda: self.state, sessions, self.collect) if config.serves_ui else None
         """The page at /ui, if it is served."""
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)
@@ -71,6 +72,17 @@ class Service:
     @property
     def state(self) -> AppState:
         return self._running().state
+
+    async def own(self, target: str) -> bytes:
+        """Return what this process contributes to `collect`, b"" for an unknown target."""
+        return await (own_part(target, self.state) if self.ui is None else self.ui.own(target))
+
+    async def collect(self, target: str) -> dict[str, bytes]:
+        """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
+        if self._peers is not None:
+            return await self._peers.collect(target)
+        part = await self.own(target)
+        return {"": part} if part else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve any API request. The operation table does the routing: 404, 405, CORS, profiles."""

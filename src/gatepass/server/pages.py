@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
@@ -37,13 +38,15 @@ from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.capturing import CAPTURE, own_capture
 from gatepass.server.cycle import ids_begin
-from gatepass.server.inspection import REPLICA, REQUESTS, own_requests, own_stories
-from gatepass.server.peers import REPLAY, STORY, Peers
+from gatepass.server.inspection import REPLICA, REQUESTS, Collect, own_requests, own_stories
+from gatepass.server.peers import REPLAY, RETRY, STORY
 from gatepass.server.replay import own_replay
 from gatepass.types import MCP_UPSTREAM, ClientRequest
 
 if TYPE_CHECKING:
     from gatepass.proxy.mcp_servers import McpServers
+
+LOG = logging.getLogger("gatepass.serve")
 
 UNREADY = 503
 
@@ -111,11 +114,11 @@ class Page:
 
 
 class PageRequest:
-    def __init__(self, page: Page, request: Request, state: AppState, peers: Peers | None) -> None:
+    def __init__(self, page: Page, request: Request, state: AppState, collect: Collect) -> None:
         self.request = request
         self.state = state
         self._page = page
-        self._peers = peers
+        self._collect = collect
 
     @property
     def client_request(self) -> ClientRequest:
@@ -136,9 +139,7 @@ class PageRequest:
 
     async def parts(self) -> dict[str, bytes]:
         """Return the part of each worker by its name, or the part of this process as ""."""
-        if self._peers is not None:
-            return await self._peers.collect(self._page.path)
-        return {"": await own_part(self._page.path, self.state)}
+        return await self._collect(self._page.path)
 
 
 async def _healthz(call: PageRequest) -> Response:
@@ -237,12 +238,12 @@ def asks_for_home(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def page_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
-    """Return the routes of the pages, which cover all workers if there are `peers`. `current` may raise NotStarted."""
+def page_routes(current: Callable[[], AppState], base_path: str, collect: Collect) -> list[PageRoute]:
+    """Return the routes of the pages. `collect` asks all workers, and `current` may raise NotStarted."""
 
     def route(page: Page, path: str) -> PageRoute:
         async def respond(request: Request) -> Response:
-            return await page.respond(PageRequest(page, request, current(), peers))
+            return await page.respond(PageRequest(page, request, current(), collect))
 
         route_class = HomeRoute if page.is_home else PageRoute
         return route_class(path, respond, methods=["GET"])
@@ -357,7 +358,7 @@ def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessK
 
 
 async def own_part(target: str, state: AppState) -> bytes:
-    """Return what this process contributes to the page at `target`, b"" if there is no such page."""
+    """Return what this process contributes to the page or command at `target`, b"" if there is none."""
     path = target.partition("?")[0]
     if path == REQUESTS:
         return await own_requests(target, state)
@@ -367,5 +368,9 @@ async def own_part(target: str, state: AppState) -> bytes:
         return own_capture(target, state)
     if path.startswith(REPLAY):
         return await own_replay(target, state)
+    if path == RETRY:
+        names = state.retry_failing()
+        LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
+        return json.dumps(names).encode()
     own = next((page.own for page in PAGES if page.path == path), None)
     return b"" if own is None else await own(state)

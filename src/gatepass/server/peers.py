@@ -62,10 +62,6 @@ class Peers:
         refused = {"outcome": "refused", "problems": silent, **none}
         return [*map(json.loads, pages.values()), *([refused] if silent else [])]
 
-    async def retry(self) -> list[list[str]]:
-        """Let the failing credentials of each worker fetch now, and return their names by worker."""
-        return [json.loads(page) for page in (await self.collect(RETRY)).values()]
-
     async def collect(self, page: str) -> dict[str, bytes]:
         """Return the part of each worker for the path `page`, by its name."""
         paths = sorted(self.folder.glob("*.sock"))

@@ -51,7 +51,7 @@ from gatepass.server.listening import (
     ignore_new_connections,
     url_of,
 )
-from gatepass.server.pages import OPERATOR, asks_for_home, own_part, page_paths, page_routes
+from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
@@ -147,12 +147,6 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     return ConnectionContext(serve, refused, config.limits, IDLE_TIMEOUT_S, proxies, shares, heads, state.in_flight)
 
 
-def _retry(state: AppState) -> list[str]:
-    names = state.retry_failing()
-    LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
-    return names
-
-
 CONFLICT = 409
 CONTROL_CONNECTIONS = 64
 """Above this number the oldest connection of the control socket closes, even during a reload."""
@@ -166,24 +160,20 @@ class ControlServer:
         self,
         listening: socket.socket,
         context: ConnectionContext,
-        current: Callable[[], AppState],
+        service: Service,
         reload_own: Callable[[], Awaitable[dict[str, Any]]],
         peers: Peers | None,
     ) -> None:
+        collect = service.collect
+
         async def reload(_: Request) -> Response:
             result = merged_results([await reload_own()] if peers is None else await peers.reload())
             return JSONResponse(result, CONFLICT if result["outcome"] == "refused" else 200)
 
         async def retry(_: Request) -> Response:
-            found = [_retry(current())] if peers is None else await peers.retry()
+            found = [json.loads(part) for part in (await collect(RETRY)).values()]
             names = dict.fromkeys(name for one in found for name in one)
             return JSONResponse({"processes": len(found), "retried": list(names)})
-
-        async def collect(target: str) -> dict[str, bytes]:
-            if peers is not None:
-                return await peers.collect(target)
-            part = await own_part(target, current())
-            return {"": part} if part else {}
 
         async def requests(request: Request) -> Response:
             return JSONResponse(await requests_listing(collect, dict(request.query_params)))
@@ -197,7 +187,7 @@ class ControlServer:
 
         async def capture(request: Request) -> Response:
             if request.method == "POST":
-                return JSONResponse(await start_capture(collect, await request.body(), current().config))
+                return JSONResponse(await start_capture(collect, await request.body(), service.state.config))
             is_stop = request.method == "DELETE"
             return JSONResponse(await (stop_capture(collect) if is_stop else capture_state(collect)))
 
@@ -213,7 +203,7 @@ class ControlServer:
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
             Route("/replay", replay_one, methods=["POST"]),
         )
-        routes = [*page_routes(current, "", peers), *own_routes]
+        routes = [*page_routes(lambda: service.state, "", collect), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
 
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
@@ -315,9 +305,7 @@ class DrainingServer(uvicorn.Server):
             async def own(page: str) -> bytes:
                 if page == RELOAD:
                     return json.dumps(await reload_own()).encode()
-                if page == RETRY:
-                    return json.dumps(_retry(endpoint.state)).encode()
-                return await (own_part(page, endpoint.state) if service.ui is None else service.ui.own(page))
+                return await service.own(page)
 
             peers = Peers(channel.folder, channel.name, own)
         service = Service(lambda: endpoint, state.config, peers)
@@ -346,7 +334,7 @@ class DrainingServer(uvicorn.Server):
         self.reloader = reloader
         self._control: ControlServer | None = None
         if control is not None:
-            self._control = ControlServer(control, context, lambda: service.state, reload_own, peers)
+            self._control = ControlServer(control, context, service, reload_own, peers)
         self._reload_wanted = asyncio.Event()
         self._peers = peers
         self._context = context

@@ -46,7 +46,7 @@ async def test_each_worker_is_reported_by_its_name_and_metrics_are_added_up(tmp_
         await two.open()
         statuses, expositions = await one.collect("/status"), await two.collect("/metrics")
         assert await one.reload() == [{"outcome": "worker-1"}, {"outcome": "worker-2"}]
-        assert await two.retry() == [["worker-1"], ["worker-2"]]
+        assert await two.collect(RETRY) == {"worker-1": b'["worker-1"]', "worker-2": b'["worker-2"]'}
     names = ("worker-1", "worker-2")
     assert {name: json.loads(part) for name, part in statuses.items()} == {
         name: {"ready": True, "name": name} for name in names

@@ -63,9 +63,8 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.capturing import capture_state, start_capture, stop_capture
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.inspection import REPLICA, body_piece, requests_listing, stories
+from gatepass.server.inspection import REPLICA, Collect, body_piece, requests_listing, stories
 from gatepass.server.pages import learned_rules, own_part, pinned, shown
-from gatepass.server.peers import Peers
 from gatepass.server.reload import ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
@@ -136,9 +135,9 @@ class UiRoute:
 
 
 class Ui:
-    """The page of one process, an ASGI application. `current` may raise NotStarted. `peers` are the other workers."""
+    """The page of one process, an ASGI application. `current` may raise NotStarted. `collect` asks all workers."""
 
-    def __init__(self, current: Callable[[], AppState], sessions: Sessions, peers: Peers | None = None) -> None:
+    def __init__(self, current: Callable[[], AppState], sessions: Sessions, collect: Collect) -> None:
         self.current = current
         self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
@@ -148,7 +147,7 @@ class Ui:
         self.doctor: Doctor | None = None
         self.doctor_turn = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._peers = peers
+        self.collect = collect
         self._traffic: Traffic | None = None
         self._catalog: ModelCatalog | None = None
 
@@ -176,13 +175,6 @@ class Ui:
             return [entry["id"] for entry in json.loads(await self._catalog.listing(context))["data"]], None
         except GatepassError as error:
             return [], state.redactor.mask(error.message)
-
-    async def collect(self, target: str) -> dict[str, bytes]:
-        """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
-        if self._peers is not None:
-            return await self._peers.collect(target)
-        part = await self.own(target)
-        return {"": part} if part else {}
 
     async def collect_json(self, target: str) -> list[Any]:
         return [json.loads(part) for part in (await self.collect(target)).values()]
