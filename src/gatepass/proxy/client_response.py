@@ -49,19 +49,17 @@ earlier."""
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
 
-class ClientResponse:
+class ClientResponse(msgspec.Struct, eq=False):
     """The response to one request. Its states: not begun, `begun`, `ended`, `is_sent`."""
 
-    def __init__(self, cycle: RequestCycle, context: RequestContext) -> None:
-        self.cycle = cycle
-        self.context = context
-        self._clock = context.state.clock
-        self._is_raw = False
-        self.begun = False
-        self.ended = False
-        """No more bytes are added to it."""
-        self.is_sent = False
-        """The client's connection has accepted all of its bytes."""
+    cycle: RequestCycle
+    context: RequestContext
+    begun: bool = False
+    ended: bool = False
+    """No more bytes are added to it."""
+    is_sent: bool = False
+    """The client's connection has accepted all of its bytes."""
+    _is_raw: bool = False
 
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         # a 204 has no content-length (RFC 9110 8.6)
@@ -139,7 +137,7 @@ class ClientResponse:
         self.begun = True
         context = self.context
         context.access.status = status
-        context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
+        context.head_s = head_s = context.state.clock.now() - context.client_request.arrived_s
         timing = server_timing(head_s, context.token_wait_s())
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
@@ -168,7 +166,7 @@ class ClientResponse:
     def mark_first_byte(self) -> None:
         context = self.context
         if context.first_byte_s is None:
-            context.first_byte_s = self._clock.now() - context.client_request.arrived_s
+            context.first_byte_s = context.state.clock.now() - context.client_request.arrived_s
 
 
 def server_timing(head_s: float, token_wait_s: float) -> bytes:

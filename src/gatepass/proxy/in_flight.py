@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
 from gatepass.config.access import AccessKey
@@ -348,16 +350,14 @@ class MemoryBudget:
                 wait.set_result(None)
 
 
-class RequestMemory:
+class RequestMemory(msgspec.Struct, eq=False):
     """The bytes that one request holds. Set `caller` before the first call of a method."""
 
-    __slots__ = ("_budget", "_is_reserved", "caller", "held_bytes", "stream_bytes")
-
-    def __init__(self, budget: MemoryBudget, caller: str = "") -> None:
-        self._budget = budget
-        self.caller = caller
-        self.held_bytes = self.stream_bytes = 0
-        self._is_reserved = False
+    _budget: MemoryBudget
+    caller: str = ""
+    held_bytes: int = 0
+    stream_bytes: int = 0
+    _is_reserved: bool = False
 
     def claim(self, size_bytes: int) -> None:
         """Count a received piece of the request body, or a copy of the body.

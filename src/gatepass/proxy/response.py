@@ -105,14 +105,11 @@ ID_BYTES = 12
 in the id of a tool call that a client sends back (Portkey-AI/gateway#1062)."""
 
 
-class IdGenerator:
+class IdGenerator(msgspec.Struct, gc=False):
     """Generate the ids that one reply lacks, each different: clients treat two tool calls with one id as one call."""
 
-    __slots__ = ("_count", "_name")
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._count = 0
+    _name: str = ""
+    _count: int = 0
 
     def __call__(self, prefix: str) -> str:
         # Drawn late: most replies have all their ids. Not derived from the request id, because a client may send one

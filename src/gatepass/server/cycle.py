@@ -15,9 +15,11 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
 from gatepass.http_client.response_body import add_piece, taken
-from gatepass.types import Headers, header
+from gatepass.types import Headers, Hidden, header
 
 if TYPE_CHECKING:
     from gatepass.server.connection import ClientConnection
@@ -74,49 +76,40 @@ class RequestIds:
         return self._process + f"{next(self._numbers):08x}".translate(CONSONANTS)
 
 
-class HttpRequestCycle:
+class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     """One request and its response. The connection feeds the body, the proxy reads it and writes the response.
 
     `persists`: the connection serves further requests after this response.
     """
 
-    __slots__ = (
-        *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun"),
-        *("has_ended", "_connection", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head"),
-        *("_on_disconnect", "_is_body_requested", "_is_chunked", "_is_bodiless", "is_disconnected"),
-        *("is_streamed", "_taken_bytes", "_waited_s", "_waits_since_s", "_claim", "_is_dropping"),
-    )
-
-    def __init__(
-        self,
-        connection: ClientConnection,
-        method: str,
-        path: str,
-        target: bytes,
-        version: str,
-        headers: Headers,
-        peer: str,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.target = target
-        self.version = version
-        self.headers = headers
-        self.peer = peer
-        self.persists = True
-        self.is_whole = self.has_begun = self.has_ended = False
-        self._connection = connection
-        self._pieces: list[bytes | BytesIO] = []
-        self._size_bytes = self._limit_bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._fault: GatepassError | ClientGone | None = None
-        self._claim: Callable[[int], None] | None = None
-        self._head = b""
-        self._on_disconnect: Callable[[], None] | None = None
-        self._is_body_requested = True
-        self.is_disconnected = self._is_chunked = self._is_bodiless = self.is_streamed = self._is_dropping = False
-        self._taken_bytes = 0
-        self._waited_s, self._waits_since_s = 0.0, NEVER_S
+    _connection: ClientConnection
+    method: str
+    path: str
+    target: bytes
+    version: str
+    headers: Headers
+    peer: str
+    persists: bool = True
+    is_whole: bool = False
+    has_begun: bool = False
+    has_ended: bool = False
+    is_disconnected: bool = False
+    is_streamed: bool = False
+    _is_body_requested: bool = True
+    _is_chunked: bool = False
+    _is_bodiless: bool = False
+    _is_dropping: bool = False
+    _pieces: list[bytes | BytesIO] = msgspec.field(default_factory=list)
+    _size_bytes: int = 0
+    _taken_bytes: int = 0
+    _limit_bytes: int = 0
+    _waited_s: float = 0.0
+    _waits_since_s: float = NEVER_S
+    _waiter: asyncio.Future[None] | None = None
+    _fault: GatepassError | ClientGone | None = None
+    _claim: Callable[[int], None] | None = None
+    _head: bytes = b""
+    _on_disconnect: Callable[[], None] | None = None
 
     # called by the connection
 

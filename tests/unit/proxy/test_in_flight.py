@@ -11,30 +11,32 @@ import pytest
 from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
 from gatepass.proxy.client_response import ClientResponse, RequestCycle
+from gatepass.proxy.context import RequestContext
 from gatepass.proxy.in_flight import Concurrency, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
 
 APP = AccessKey(name="app", hash="sha256:" + "0" * 64)
 
 
-class Response(ClientResponse):
-    """A response; `is_sent`: all of it was sent. It is its own cycle, which notes the caller."""
+class Client:
+    """A client that stays; `caller` is who was named last."""
 
     connected_before_drain = False
-
-    def __init__(self, *, is_sent: bool = False) -> None:
-        self.is_sent = is_sent
-        self.cycle = cast(RequestCycle, self)
-        self.caller = ""
+    caller = ""
 
     def set_caller(self, caller: str) -> None:
         self.caller = caller
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        self.disconnect = callback
+        """Never disconnect."""
 
 
-async def served(in_flight: InFlightRequests, reply: Response, go_on: asyncio.Event) -> str:
+def response(client: Client | None = None, *, is_sent: bool = False) -> ClientResponse:
+    cycle, context = cast(RequestCycle, client or Client()), cast(RequestContext, None)
+    return ClientResponse(cycle, context, is_sent=is_sent)
+
+
+async def served(in_flight: InFlightRequests, reply: ClientResponse, go_on: asyncio.Event) -> str:
     try:
         with in_flight.admit(reply):
             await go_on.wait()
@@ -45,7 +47,7 @@ async def served(in_flight: InFlightRequests, reply: Response, go_on: asyncio.Ev
 
 async def test_a_drain_cancels_and_counts_only_requests_without_a_sent_response():
     in_flight, clock, go_on = InFlightRequests(9), DrivenClock(), asyncio.Event()
-    answered, waiting = (asyncio.create_task(served(in_flight, Response(is_sent=out), go_on)) for out in (True, False))
+    answered, waiting = (asyncio.create_task(served(in_flight, response(is_sent=out), go_on)) for out in (True, False))
     await settle()
     draining = asyncio.create_task(in_flight.drain(clock, 5.0))
     await clock.advance(5.0)
@@ -55,7 +57,7 @@ async def test_a_drain_cancels_and_counts_only_requests_without_a_sent_response(
 
 
 async def test_a_request_with_a_sent_response_is_not_cancelled():
-    in_flight, reply = InFlightRequests(9), Response()
+    in_flight, reply = InFlightRequests(9), response()
     with in_flight.admit(reply) as request:
         reply.is_sent = True
         request.cancel(ClientGone())
@@ -65,7 +67,7 @@ async def test_a_request_with_a_sent_response_is_not_cancelled():
 
 async def test_a_request_without_a_sent_response_ends_with_the_reason():
     in_flight, go_on = InFlightRequests(9), asyncio.Event()
-    waiting = asyncio.create_task(served(in_flight, Response(), go_on))
+    waiting = asyncio.create_task(served(in_flight, response(), go_on))
     await settle()
     (request,) = in_flight.requests
     request.cancel(ClientGone())
@@ -74,12 +76,13 @@ async def test_a_request_without_a_sent_response_ends_with_the_reason():
 
 async def test_a_request_counts_for_its_caller_until_it_ends():
     in_flight = InFlightRequests(1)
-    with in_flight.admit(response := Response()) as request:
+    admitted, refused = Client(), Client()
+    with in_flight.admit(response(admitted)) as request:
         request.begin(APP)
-        with in_flight.admit(refused := Response()) as second, pytest.raises(Overloaded):
+        with in_flight.admit(response(refused)) as second, pytest.raises(Overloaded):
             second.begin(APP)
-        assert (response.caller, refused.caller) == ("app", "")
-    with in_flight.admit(Response()) as request:
+        assert (admitted.caller, refused.caller) == ("app", "")
+    with in_flight.admit(response()) as request:
         request.begin(APP)
 
 
@@ -98,7 +101,7 @@ async def test_nothing_is_admitted_while_draining():
     in_flight = InFlightRequests(1)
     assert await in_flight.drain(DrivenClock(), 5.0) == 0
     with pytest.raises(Draining):
-        in_flight.admit(Response())
+        in_flight.admit(response())
 
 
 def test_a_caller_without_requests_in_flight_is_admitted_above_the_limit():
