@@ -143,7 +143,6 @@ KEEPS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What gatepass does with the token, by the answer to `auth`."""
-OTHER_CLIENT_AUTH: Mapping[str, str] = MappingProxyType({"basic": "form", "form": "basic"})
 NO_ANSWER = "-"
 """What an operator types to remove an earlier answer to an optional question."""
 
@@ -325,15 +324,6 @@ REFUSED_CLIENT = re.compile(r"\b(invalid_client|answered 401)\b")
 """How the step `token` words that the token endpoint does not accept the client (RFC 6749 5.2)."""
 
 
-def _ended_at(secret: str) -> str:
-    """Return when a secret that is a JWT ended; empty if it has not ended, and for other secrets."""
-    from gatepass.clock import SystemClock
-    from gatepass.tokens.lifetime import ended_at
-    from gatepass.tokens.token_reply import strip_bearer
-
-    return ended_at(strip_bearer(secret), SystemClock().wall())
-
-
 PASTE: Mapping[str, str] = {
     "ragflow": "provider OpenAI-API-Compatible\n    Base url: {url}\n    API-Key:  {key}",
     "open_webui": "Admin Settings > Connections > OpenAI\n    URL: {url}\n    Key: {key}",
@@ -417,13 +407,16 @@ class Setup:
             return
         if not self.is_interactive:
             exit_unusable("--secret-file or --secret-env: is missing, and --yes asks no question")
+        from gatepass.clock import SystemClock
+        from gatepass.tokens.lifetime import ended_at
+        from gatepass.tokens.token_reply import strip_bearer
+
         label = {"key": "API key", "oauth2": "Client secret", "login": "Secret"}[self.answers["auth"]]
-        text = f"{label} of the LLM gateway (hidden)"
-        if again:
-            text += ", empty: unchanged"
+        text = f"{label} of the LLM gateway (hidden){', empty: unchanged' if again else ''}"
         while True:
             answer = click.prompt(text, hide_input=True, default="" if again else None, show_default=False)
-            if not (self.answers["auth"] == "key" and (ended := _ended_at(answer))):
+            ended = ended_at(strip_bearer(answer), SystemClock().wall()) if self.answers["auth"] == "key" else ""
+            if not ended:
                 break
             click.echo(f"The answer is a token that ended at {ended}. Enter one that is valid.")
         self.secret = answer or self.secret
@@ -465,17 +458,18 @@ class Setup:
                 extra = tuple(name for name in ("ca_file", "proxy") if self.answers.get(name))
             names = tuple(dict.fromkeys((*names, *extra)))
 
-    def load(self, folder: Path) -> Config:
+    def load(self) -> Config:
         """Return the configuration of the answers so far; raise ConfigError."""
         from gatepass.config.load import load
 
-        path = folder / "gatepass.yaml"
-        text = render(self.answers, self.secret_reference or f"${{{SECRET_VARIABLE}}}")
-        path.write_text(text, encoding="utf-8")
         # as a variable, so that no file holds the secret before the tests accept it
         environment = {**os.environ, SECRET_VARIABLE: self.secret}
         environment.pop(HOST_VARIABLE, None)  # the image sets it, and it requires keys, which a trial does not have
-        return load(str(path), environment).config
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "gatepass.yaml"
+            text = render(self.answers, self.secret_reference or f"${{{SECRET_VARIABLE}}}")
+            path.write_text(text, encoding="utf-8")
+            return load(str(path), environment).config
 
     async def reach_upstream(self) -> Step | None:
         from gatepass.cli.reach import reach, upstream_server
@@ -485,10 +479,11 @@ class Setup:
         return await setup.first_failed(lambda config: reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])))
 
     async def test_token(self) -> Step | None:
-        """Fetch a token and the model list. Return the step that failed.
+        """Run doctor. Return the step that failed.
 
         If the issuer refuses the client, `client_auth` becomes the other way to send the secret, if that one works.
         """
+        from gatepass.cli.doctor import Report
         from gatepass.cli.steps import diagnose
 
         def is_shown(step: Step) -> bool:
@@ -498,37 +493,29 @@ class Setup:
         is_refused = failed is not None and failed.what == "token" and REFUSED_CLIENT.search(failed.why)
         if is_refused and self.answers["auth"] == "oauth2" and not self.answers.get("assertion_file"):
             refused = self.answers.get("client_auth") or QUESTIONS["client_auth"].default
-            self.answers["client_auth"] = OTHER_CLIENT_AUTH[refused]
-            click.echo(f"client_auth {refused} was refused. Trying {OTHER_CLIENT_AUTH[refused]}.")
-            if await self.fetches_token():
-                click.echo(f"client_auth {OTHER_CLIENT_AUTH[refused]} works, and {refused} does not.")
-                failed = await self.first_failed(diagnose, is_shown)
+            other = "form" if refused == "basic" else "basic"
+            self.answers["client_auth"] = other
+            click.echo(f"client_auth {refused} was refused. Trying {other}.")
+            steps = [step async for step in diagnose(self.load())]
+            if any(step.what == "token" and not step.failed for step in steps):
+                click.echo(f"client_auth {other} works, and {refused} does not.")
+                report = Report(as_json=False, wording=with_options)
+                for step in filter(is_shown, steps):
+                    report.add(step)
+                failed = next((step for step in report.steps if step.failed), None)
             else:
-                click.echo(f"client_auth {OTHER_CLIENT_AUTH[refused]} does not work either.")
+                click.echo(f"client_auth {other} does not work either.")
                 self.answers["client_auth"] = refused
         if failed is None:
             self.models = await self.read_models()
         return failed
-
-    async def fetches_token(self) -> bool:
-        """Return whether the issuer returns a token for the answers so far. Prints nothing."""
-        from gatepass.cli.probe import check_token
-
-        with tempfile.TemporaryDirectory() as folder:
-            config = self.load(Path(folder))
-        async with open_state(config) as state:
-            holder = state.holders[UPSTREAM]
-            holder.start()
-            return not (await check_token(state, UPSTREAM, holder)).failed
 
     async def read_models(self) -> list[str]:
         from gatepass.cli.probe import LIST_S
         from gatepass.errors import GatepassError
         from gatepass.proxy.models import fetch_models
 
-        with tempfile.TemporaryDirectory() as folder:
-            config = self.load(Path(folder))
-        async with open_state(config) as state:
+        async with open_state(self.load()) as state:
             for holder in state.holders.values():
                 holder.start()
             try:
@@ -564,8 +551,7 @@ class Setup:
 
         report = Report(as_json=False, wording=with_options)
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                config = self.load(Path(folder))
+            config = self.load()
         except ConfigError as error:
             texts = "; ".join(f"{dotted(problem.path)}: {problem.text}" for problem in error.problems)
             report.add(Step("gatepass", "configuration", StepOutcome.FAILS, texts))
