@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
+from gatepass.cli.control import span
 from gatepass.cli.options import coloured, printable
 
 Story = Mapping[str, Any]
@@ -180,10 +181,9 @@ def way_lines(hops: Sequence[Hop]) -> Iterator[str]:
         mark, colour = _MARKS[hop.state]
         if number:
             yield "  ┊" if hop.state == "unreached" else "  │"
-        note = hop.note
         end = {"failed": "  ◀ failed here", "gone": "  ◀ closed first"}.get(hop.state, "")
         line = f"  {mark} {padded(hop.name, name_width)}  "
-        line = (line + cut(note, WIDTH - columns(line) - columns(end))).rstrip() + end
+        line = (line + cut(hop.note, WIDTH - columns(line) - columns(end))).rstrip() + end
         yield coloured(line, colour) if colour and hop.state != "passed" else line
 
 
@@ -326,37 +326,27 @@ class Phase(NamedTuple):
 
 
 def phases(story: Story) -> Iterator[Phase]:
-    """Yield where the time went, in order of time. Phases that are unknown or took no time are left out."""
-    timings, attempts = story["timings"], story["attempts"]
-    if timings["body_s"]:
-        yield Phase("client sends the body", 0.0, timings["body_s"])
+    """Yield where the time went, in order of time. A phase that is unknown or took no time has no positive length."""
+    attempts = story["attempts"]
+    yield Phase("client sends the body", 0.0, story["timings"]["body_s"] or 0.0)
     for attempt in attempts:
         label = f"{attempt['number']}. " if len(attempts) > 1 else ""
-        at_s, end_s = attempt["began_s"] or 0.0, None
-        if attempt["duration_s"] is not None:
-            end_s = at_s + attempt["duration_s"]
-        wait_s = (attempt["token"] or {}).get("wait_s") or 0.0
-        if wait_s:
-            yield Phase(f"{label}token", at_s, wait_s)
-        at_s += wait_s
-        if pool_s := attempt.get("pool_wait_s"):
-            yield Phase(f"{label}free connection", at_s, pool_s)
-            at_s += pool_s
-        if connect_s := attempt["connect_s"]:
-            yield Phase(f"{label}connect", at_s, connect_s)
-            at_s += connect_s
-        head_s, upstream_s = attempt["head_s"], attempt["upstream_s"]
-        if head_s is not None:
-            until_s = (attempt["began_s"] or 0.0) + head_s
-            yield Phase(f"{label}upstream, until head", at_s, max(0.0, until_s - at_s))
-            if renewal_s := (attempt["token"] or {}).get("renewal_s"):
-                yield Phase(f"{label}new token", until_s, renewal_s)
-                until_s += renewal_s
-            if end_s is not None and end_s > until_s:
-                yield Phase(f"{label}upstream, rest", until_s, end_s - until_s)
-        elif upstream_s:
+        token: Story = attempt["token"] or {}
+        began_s = at_s = attempt["began_s"] or 0.0
+        connect_s = attempt["connect_s"] or 0.0
+        waits = {"token": token.get("wait_s"), "free connection": attempt.get("pool_wait_s"), "connect": connect_s}
+        for name, wait_s in waits.items():
+            yield Phase(f"{label}{name}", at_s, wait_s or 0.0)
+            at_s += wait_s or 0.0
+        if attempt["head_s"] is None:
             # the waits for a connection are a part of upstream_s
-            yield Phase(f"{label}upstream", at_s, upstream_s - (connect_s or 0.0))
+            yield Phase(f"{label}upstream", at_s, (attempt["upstream_s"] or 0.0) - connect_s)
+            continue
+        until_s, renewal_s = began_s + attempt["head_s"], token.get("renewal_s") or 0.0
+        yield Phase(f"{label}upstream, until head", at_s, until_s - at_s)
+        yield Phase(f"{label}new token", until_s, renewal_s)
+        until_s += renewal_s
+        yield Phase(f"{label}upstream, rest", until_s, began_s + (attempt["duration_s"] or 0.0) - until_s)
 
 
 def time_lines(story: Story) -> Iterator[str]:
@@ -447,13 +437,11 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     colour = "cyan" if is_running else "green" if story["outcome"] == "ok" else "red"
     for line in wrapped(f"{result}{took}", ""):
         yield coloured(line, colour)
-    what = f"{story['method']} {story['path']}"
     asked = asked_for(story)
     if asked != "stream":
         asked = f"{story['operation']} {asked}".rstrip() if story["operation"] != "none" else ""
-    what += f", {asked}" if asked else ""
-    what += ", stream" if story["stream"] and asked != "stream" else ""
-    yield from wrapped(what, "")
+    stream = "stream" if story["stream"] and asked != "stream" else ""
+    yield from wrapped(", ".join(filter(None, (f"{story['method']} {story['path']}", asked, stream))), "")
     if story.get("replay_of"):
         without = ", ".join(story["replayed_without"])
         yield from wrapped(
@@ -461,7 +449,7 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
         )
     place = " ".join(filter(None, (story.get("worker"), f"on {story['replica']}" if story.get("replica") else "")))
     arrived = datetime.fromisoformat(story["arrived_at"])
-    age = ago(now_s - arrived.timestamp())
+    age = f"{span(max(0.0, now_s - arrived.timestamp()))} ago"
     yield from wrapped(f"{arrived.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {age}{', ' if place else ''}{place}", "")
 
 
@@ -471,12 +459,6 @@ def asked_for(summary: Story) -> str:
     message = (summary.get("mcp_method"), summary.get("mcp_tool"))  # an older replica has neither
     idle = "stream" if summary["operation"] == "mcp_stream" else ""
     return summary["model"] or " ".join(filter(None, message)) or idle
-
-
-def ago(seconds: float) -> str:
-    from gatepass.cli.control import span
-
-    return f"{span(max(0.0, seconds))} ago"
 
 
 def _sizes(story: Story) -> Iterator[str]:
@@ -558,14 +540,10 @@ def summary_line(summary: Story, width: int | None = LIST_WIDTH) -> str:
         end = " ".join(filter(None, (summary["upstream"] or "", gone, tries, ",".join(summary["adapted"]))))
     server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
-    cells = (f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, _short(summary), end)
-    line = list_line(cells, width)
+    took = duration(summary["duration_s"]).rjust(7)
+    line = list_line((f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, took, end), width)
     colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
     return coloured(line, colour or "cyan") if colour or state == "running" else line
-
-
-def _short(summary: Story) -> str:
-    return duration(summary["duration_s"]).rjust(7)
 
 
 def candidate_lines(stories: Iterable[Story]) -> Iterator[str]:
