@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -77,7 +78,10 @@ def request(method: str, target: str, socket_path: str | None = None, body: byte
         connection.close()
     # a refused reload is a 409 with its problems in the body
     if response.status not in (HTTPStatus.OK, HTTPStatus.CONFLICT):
-        raise click.ClickException(_message_of(page) or f"the gatepass at {path} answered {response.status}")
+        message = ""
+        with suppress(ValueError, LookupError, TypeError):
+            message = str(json.loads(page)["error"]["message"])
+        raise click.ClickException(message or f"the gatepass at {path} answered {response.status}")
     return page
 
 
@@ -152,13 +156,6 @@ class _UnixConnection(HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)  # for each read: a reload sends nothing until all workers have answered
         self.sock.connect(self._path)
-
-
-def _message_of(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 @click.command()
@@ -237,7 +234,10 @@ def processes_of(page: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     processes = processes_of(page)
-    yield from aligned([_PROCESS_HEAD, *(_process(name, one) for name, one in processes.items())])
+    rows = [_PROCESS_HEAD]
+    for name, one in processes.items():
+        rows.append((name, "draining" if one["draining"] else "yes" if one["ready"] else "no", str(one["in_flight"])))
+    yield from aligned(rows)
     for name, one in processes.items():
         # a line only if there is something to do
         if (store := one.get("store")) is not None and store["state"] != "up":
@@ -268,11 +268,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _process(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
-    ready = "draining" if one["draining"] else "yes" if one["ready"] else "no"
-    return name, ready, str(one["in_flight"])
 
 
 def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[str, ...]:

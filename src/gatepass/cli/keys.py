@@ -299,7 +299,12 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         process = next(iter(processes_of(page).values()))  # all workers have the same keys
         found, has_mcp = process["keys"], "mcp" in process
     else:
-        found, has_mcp = _configured_keys(path)
+        config = load_or_exit(path).config
+        has_mcp = bool(config.mcp)
+        found = [
+            key.as_row(time.time()) | {"hash": key.hash, "reference": None if key.key is None else key.key.reference}
+            for key in config.access.keys
+        ]
     if as_json:
         print_json(found)
     elif found:
@@ -310,20 +315,6 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         click.echo("\n".join(aligned(lines)))
     else:
         click.echo("There are no keys: gatepass serves only clients on the same machine.")
-
-
-def _configured_keys(path: str | None) -> tuple[list[Row], bool]:
-    """Return the keys, and whether there are MCP servers."""
-    config = load_or_exit(path).config
-    rows = [
-        {
-            **key.as_row(time.time()),
-            "hash": key.hash,
-            "reference": None if key.key is None else key.key.reference,
-        }
-        for key in config.access.keys
-    ]
-    return rows, bool(config.mcp)
 
 
 def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:

@@ -201,7 +201,9 @@ def show(request_id: str, number: int | None, socket_path: str | None, *, as_cur
     if as_json:
         print_json(story)
     elif as_curl:
-        click.echo(curl_command(story, _reachable_url(page["url"])))
+        parts = urlsplit(page["url"])
+        host = reachable(parts.hostname or "")  # the server may listen on all interfaces
+        click.echo(curl_command(story, f"http://{f'[{host}]' if ':' in host else host}:{parts.port}"))
     else:
         click.echo("\n".join(story_lines(cleaned(story), time.time())))
 
@@ -222,10 +224,3 @@ def _unknown(request_id: str, path: str) -> str:
         f"the gatepass on {printable(page['replica'])} does not know the request {printable(request_id)}: {reach}."
         f" {other}. The log keeps every request."
     )
-
-
-def _reachable_url(listens: str) -> str:
-    """Return the URL at which this machine reaches the server that listens at `listens`, perhaps on all interfaces."""
-    parts = urlsplit(listens)
-    host = reachable(parts.hostname or "")
-    return f"http://[{host}]:{parts.port}" if ":" in host else f"http://{host}:{parts.port}"

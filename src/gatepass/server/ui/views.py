@@ -6,7 +6,6 @@ The functions with `own_` return what one process contributes. All others are pu
 from __future__ import annotations
 
 import inspect
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -115,12 +114,8 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
         "errors_15m": {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed},
         "capture": merged_states(part["capture"] for part in parts),
         # of the process that sees the worst, because one may lose the store alone
-        "store": min((part["store"] for part in parts), key=_is_well, default=None),
+        "store": min((part["store"] for part in parts), key=lambda one: not one or one["state"] == "up", default=None),
     }
-
-
-def _is_well(store: Mapping[str, Any] | None) -> bool:
-    return store is None or store["state"] == "up"
 
 
 def _grouped(found: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
@@ -134,7 +129,8 @@ def _grouped(found: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
 def _credential(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one credential of several processes: the life of the token that ends first, and the sums of the counts."""
     without = [one for one in ones if one["state"] == "none"]
-    shown = without[0] if without else min(ones, key=_left_s)
+    limited = [one for one in ones if one["expires_in_s"] is not None]
+    shown = without[0] if without else min(limited, key=lambda one: one["expires_in_s"], default=ones[0])
     errors = [one["last_error"] for one in ones if one["last_error"] is not None]
     renewals = sorted((renewal for one in ones for renewal in one["renewals"]), key=lambda one: one["at"])
     return {
@@ -146,11 +142,6 @@ def _credential(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "rejected_by": {name: age_s for one in ones for name, age_s in one["rejected_by"].items()},
         "last_error": shown["last_error"] or next(iter(errors), None),
     }
-
-
-def _left_s(credential: Mapping[str, Any]) -> float:
-    left_s = credential["expires_in_s"]
-    return math.inf if left_s is None else float(left_s)
 
 
 def _upstream(
@@ -224,18 +215,17 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
                 "tokens": tokens,
                 "last_used": None if last is None else moment(last),
                 "keys": [
-                    {"id": _short_id(one), "expires_at": moment_text(one.expires) if one.expires else None}
+                    {
+                        # as `gatepass keys list` shows them
+                        "id": one.key.reference if one.key is not None else (one.hash or "")[: len("sha256:") + 8],
+                        "expires_at": moment_text(one.expires) if one.expires else None,
+                    }
                     for one in keys
                     if one is not LOCAL
                 ],
             }
         )
     return rows
-
-
-def _short_id(key: AccessKey) -> str:
-    """Return the reference of `key`, else the beginning of its hash, as `gatepass keys list` shows them."""
-    return key.key.reference if key.key is not None else (key.hash or "")[: len("sha256:") + 8]
 
 
 def own_use(state: AppState) -> list[list[Any]]:
