@@ -255,9 +255,8 @@ async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | N
     """Return `base_url` with `/v1` if the upstream has a model list there, or rejects a request for it."""
     if (base_url := url_with_version(upstream.settings.dialect, upstream.settings.base_url)) is None:
         return None
-    versioned = replace(upstream, settings=upstream.settings.model_copy(update={"base_url": base_url}))
     try:
-        await within(state, upstream, request_list(state, versioned))
+        await within(state, upstream, request_list(state, replace(upstream, base_url=base_url)))
     except GatepassError as error:
         # a server that rejects the token there has an API there
         return base_url if isinstance(error, UpstreamAuth) else None
