@@ -16,12 +16,13 @@ from gatepass.cli import main
 from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN
 from gatepass.cli.probe import PROVE, ProbeCall
 from gatepass.cli.reach import StepOutcome
-from gatepass.cli.steps import diagnose
+from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotFound
+from gatepass.errors import InvalidRequest, ModelNotFound
 from gatepass.operations.table import samples
+from gatepass.server.ui.routes import DoctorTask
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import gateway
@@ -675,6 +676,18 @@ async def test_doctor_says_that_it_has_guessed_embeddings_and_does_not_advise_it
     assert ("Add --operation rerank if it is a reranker." in failed) is advises
     assert "The upstream has no such path" in failed
     assert "tries it" not in failed
+
+
+async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for():
+    ranked = with_list(lambda _: [Send(reply({"results": [{"index": 0, "relevance_score": 0.5}]}))])
+    async with Scripted(answer=ranked) as upstream:
+        config = Config.model_validate(one(upstream))
+        task = DoctorTask("bge", call=True, operation="rerank")
+        steps = [step async for step in diagnose_for_page(config, task, lambda *_: None)]
+        assert str(steps[-1]["why"]).startswith("rerank with bge: 200")
+        assert [request.target for request in posted(upstream)] == ["/v1/rerank"]
+        with pytest.raises(InvalidRequest, match="doctor has no call for speech"):
+            await anext(diagnose_for_page(config, DoctorTask("bge", call=True, operation="speech"), lambda *_: None))
 
 
 async def test_the_time_of_a_call_stands_once_in_its_line(tmp_path):

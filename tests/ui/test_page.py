@@ -654,7 +654,7 @@ def test_a_request_without_a_caller_says_whether_it_had_a_key(
 
 
 @pytest.mark.parametrize(
-    ("case", "shown"), [("no_path", "上游没有这个路径："), ("429", "上游限流："), ("", "按上游的信息处理。")]
+    ("case", "shown"), [("no_path", "上游没有这个路径。"), ("429", "上游限流："), ("", "按上游的信息处理。")]
 )
 def test_the_advice_for_an_upstreams_error_is_that_of_its_case(
     open_page: OpenPage, signed_in: str, fake: Fake, case: str, shown: str
@@ -827,6 +827,16 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
     expect(page.locator(".steps li[data-outcome=fails]")).to_contain_text("Set upstreams.corp.network.ca_file")
     expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
+
+
+def test_doctor_calls_the_chosen_operation(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(f"{signed_in}#/doctor")
+    page.get_by_label("model", exact=True).fill("bge")
+    page.get_by_label("operation").select_option("rerank")
+    expect(page.get_by_label("with a real call")).to_be_checked()
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
+    assert fake.received[-1] == ("POST", "doctor", {"model": "bge", "operation": "rerank", "call": True})
 
 
 def test_a_chat_of_the_playground_is_streamed_and_remembered(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gatepass.config.model import Config
     from gatepass.proxy.app_state import AppState
     from gatepass.server.supervisor import WorkerOptions
+    from gatepass.server.ui.routes import DoctorTask
     from gatepass.store.guarded import WorkerStore
 
 
@@ -265,12 +266,12 @@ def _log_start(loaded: LoadedConfig) -> None:
 
 
 def doctor(
-    config: Config, model: str | None, call: bool, begin: Callable[[str, str], object]
+    config: Config, task: DoctorTask, begin: Callable[[str, str], object]
 ) -> AsyncGenerator[dict[str, object], None]:
     """Yield the steps of `gatepass doctor`, for the page at /ui."""
     from gatepass.cli.steps import diagnose_for_page
 
-    return diagnose_for_page(config, model, call, begin)
+    return diagnose_for_page(config, task, begin)
 
 
 KEYS_MARKER = "keyed"

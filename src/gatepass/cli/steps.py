@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access, closed_objects
 from gatepass.cli import agent_hosts, mcp_probe
@@ -29,6 +30,9 @@ from gatepass.operations.table import OPERATIONS
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.types import MCP_UPSTREAM
+
+if TYPE_CHECKING:
+    from gatepass.server.ui.routes import DoctorTask
 
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 GUESSED = "Add --operation rerank if it is a reranker."
@@ -152,18 +156,18 @@ async def diagnose(
                 yield step
 
 
-async def diagnose_for_page(
-    config: Config, model: str | None, call: bool, begin: Begin
-) -> AsyncGenerator[dict[str, object], None]:
-    """Yield the steps of `diagnose` as JSON, for the page at /ui. With `call` also send real calls.
+async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> AsyncGenerator[dict[str, object], None]:
+    """Yield the steps of `diagnose` as JSON, for the page at /ui.
 
     Raises InvalidRequest if there is no call, and ModelNotFound.
     """
+    if task.operation not in (None, *CALL_OPERATIONS):
+        raise InvalidRequest(NO_CALL.format(operation=task.operation).replace("--call: ", ""))
     try:
-        calls = calls_of(config, model, None, None) if call else []
+        calls = calls_of(config, task.model, task.operation, None) if task.call else []
     except NoCall as error:
         raise InvalidRequest(str(error).replace("--call: ", "")) from None
-    async with aclosing(timed(diagnose(config, calls, model=model, begin=begin))) as steps:
+    async with aclosing(timed(diagnose(config, calls, model=task.model, begin=begin))) as steps:
         async for step in steps:
             yield replace(step, why=printable(step.why), advice=printable(step.advice)).described()
 

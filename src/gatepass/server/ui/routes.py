@@ -104,9 +104,20 @@ DOCTOR_S = 180.0
 """Limit on one run of doctor. Each of its steps has a limit of its own."""
 
 Role = Literal["anyone", "viewer", "admin"]
-Doctor = Callable[[Config, str | None, bool, Callable[[str, str], object]], AsyncGenerator[dict[str, object], None]]
-"""Yields the steps of `gatepass doctor` as JSON: for a configuration, a model or None, and whether to send real calls.
-The last argument is called with the hop and the name of each step that begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorTask:
+    """What `gatepass doctor` tests: all hops, or those of `model`; with `call` also by real calls of `operation`."""
+
+    model: str | None = None
+    call: bool = False
+    operation: str | None = None
+
+
+Doctor = Callable[[Config, DoctorTask, Callable[[str, str], object]], AsyncGenerator[dict[str, object], None]]
+"""Yields the steps of `gatepass doctor` as JSON. The last argument is called with the hop and the name of each step
+that begins."""
 
 
 def ui_paths(base_path: str) -> tuple[str, ...]:
@@ -557,19 +568,20 @@ async def _forget(call: UiRequest) -> ASGIApp:
 async def _doctor(call: UiRequest) -> ASGIApp:
     """Test each hop, and send its steps as they end."""
     caller, ui, model, calls = call.require("admin"), call.ui, call.body.get("model"), call.body.get("call", False)
-    if not (model is None or isinstance(model, str)) or not isinstance(calls, bool):
-        raise InvalidRequest("Expects `model`, a text or null, and `call`, true or false.")
+    operation = call.body.get("operation")
+    if not all(one is None or isinstance(one, str) for one in (model, operation)) or not isinstance(calls, bool):
+        raise InvalidRequest("Expects `model` and `operation`, each a text or null, and `call`, true or false.")
     if ui.doctor is None:
         raise UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
     if ui.doctor_turn.locked():
         raise Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
     call.log("doctor", caller, model=model, call=calls)
-    events = _doctor_events(ui.doctor, ui.doctor_turn, call.state, model or None, calls)
+    events = _doctor_events(ui.doctor, ui.doctor_turn, call.state, DoctorTask(model or None, calls, operation or None))
     return StreamingResponse(events, headers={**HEADERS, **NO_STORE}, media_type="text/event-stream")
 
 
 async def _doctor_events(
-    doctor: Doctor, turn: asyncio.Lock, state: AppState, model: str | None, calls: bool
+    doctor: Doctor, turn: asyncio.Lock, state: AppState, task: DoctorTask
 ) -> AsyncGenerator[bytes, None]:
     """Yield `begin` and `step` for each step, and `end` with the number of failures, perhaps with an error."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -581,7 +593,7 @@ async def _doctor_events(
     async def run() -> None:
         failed, ending = 0, {}
         try:
-            async with turn, asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, model, calls, begin)) as steps:
+            async with turn, asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, task, begin)) as steps:
                 async for step in steps:
                     failed += step["outcome"] == "fails"
                     texts = {name: mask(str(step[name])) for name in ("hop", "what", "why", "advice")}

@@ -9,16 +9,23 @@ import { known, t } from "./texts.js";
 const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
 const WORDS = { works: t("works"), fails: t("fails"), unproven: t("not proven"), skipped: t("skipped") };
 
+/** The operations that `gatepass doctor --operation` calls. */
+const OPERATIONS = ["chat", "completions", "embeddings", "rerank", "messages"];
+
 export async function doctor(page) {
   const hops = el("div.hops", { "aria-live": "polite" });
   const end = el("p", { role: "status" });
   const list = el("datalist", { id: "doctor-models" });
+  const call = el("input", { type: "checkbox", name: "call" });
+  // an operation is called, so that its choice ticks the checkbox
+  const operation = el("select", { name: "operation", onchange: () => { call.checked ||= operation.value !== ""; } },
+    el("option", { value: "" }, t("by the model")), OPERATIONS.map((name) => el("option", { value: name }, name)));
   const button = el("button", { type: "submit" }, t("Test every hop"));
   const stop = el("button.quiet", { type: "button", hidden: true }, t("Stop"));
   let hasModels = true;
   const submit = async (event) => {
     event.preventDefault();
-    const { model, call } = Object.fromEntries(new FormData(form));
+    const { model, operation, call } = Object.fromEntries(new FormData(form));
     if (call !== undefined && !model && !hasModels) {
       write(end, t("Name the model of the real call. The configuration names none."));
       form.querySelector("input").focus();
@@ -32,7 +39,7 @@ export async function doctor(page) {
     write(end, "");
     let last = { error: { message: t("The connection ended before the doctor did.") } };
     try {
-      for await (const { event: name, data } of events("doctor", { ...(model && { model }), call: call !== undefined }, leaving.signal)) {
+      for await (const { event: name, data } of events("doctor", { ...(model && { model }), ...(operation && { operation }), call: call !== undefined }, leaving.signal)) {
         if (name === "begin") begin(hops, data);
         if (name === "step") finish(hops, data);
         if (name === "end") last = data;
@@ -49,7 +56,8 @@ export async function doctor(page) {
   };
   const form = el("form.filters", { onsubmit: submit, "aria-label": t("Doctor") },
     el("label", {}, el("span", {}, t("model")), el("input", { name: "model", placeholder: t("all hops"), list: "doctor-models", autocomplete: "off" })),
-    el("label.check", {}, el("input", { type: "checkbox", name: "call" }), t(" with a real call of the model")),
+    el("label", {}, el("span", {}, t("operation")), operation),
+    el("label.check", {}, call, t(" with a real call of the model")),
     button, stop, list);
   page.main.append(el("h1", {}, t("Doctor")),
     page.isAdmin ? form : el("p.muted", {}, t("The doctor requires the key of an admin.")), end, hops);
@@ -70,7 +78,7 @@ function hopOf(hops, name) {
 
 /** Advice of doctor, which names an option of its command where this page has a checkbox. */
 function onPage(advice) {
-  return known(advice).replace(/(Run )?`(gatepass doctor \S+ )?--call`/, (_, run) => `${run ? "Tick " : ""}${t("the checkbox “with a real call of the model”")}`);
+  return known(advice).replace("--operation rerank", t("the operation rerank")).replace(/(Run )?`(gatepass doctor \S+ )?--call`/, (_, run) => `${run ? "Tick " : ""}${t("the checkbox “with a real call of the model”")}`);
 }
 
 function begin(hops, { hop, what }) {
