@@ -496,7 +496,7 @@ class Metrics(Observer):
     def health(self, upstream: str) -> str:
         """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.
 
-        `unknown`: none has ended there.
+        A 4xx that the client or a limit caused does not count. `unknown`: none has ended there.
         """
         requests, _ = self._by_upstream.get(upstream, (0, 0))
         if not requests:

@@ -34,9 +34,6 @@ MOST_RENEWALS = 20
 MOST_CODES = 12
 MOST_USED = 500
 HIDDEN = "(hidden)"
-FAILING_SHARE = 0.5
-"""An upstream is `failing` if this share of the requests in its last slice with requests failed at it, or the last
-FAILING_IN_A_ROW requests."""
 
 
 def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
@@ -77,6 +74,7 @@ def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
             "credential": upstream.credential or None,
             "in_flight": in_flight[name],
             "open_connections": counts.busy + counts.idle,
+            "health": state.metrics.health(name),
             "last_failed": state.metrics.last_failed(name, now_s),
         }
     return {
@@ -147,15 +145,19 @@ def _credential(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _upstream(
     ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, tuple[int, int]]], rejecting: Collection[str]
 ) -> dict[str, Any]:
-    """Return one upstream of several processes. One that rejects its token is failing, whatever the last slice has."""
+    """Return one upstream of several processes. It is failing by the rule of `Metrics.health`, or if it rejects its
+    token.
+    """
     name = ones[0]["name"]
     counts = [one.get(name, (0, 0)) for one in slices]
     last = next((one for one in reversed(counts) if one[0]), None)
-    health = "unknown" if last is None else "failing" if last[1] >= FAILING_SHARE * last[0] else "ok"
     failing = [one["last_failed"] for one in ones if one["last_failed"] is not None]
-    # another process may have had an answer since
     in_a_row = sum(one["in_a_row"] for one in failing)
-    if name in rejecting or (in_a_row >= FAILING_IN_A_ROW and (last is None or last[1])):
+    seen = {one["health"] for one in ones} - {"unknown"}
+    health = "ok" if seen else "unknown"
+    # another process may have had an answer since
+    is_answered = len(ones) > 1 and last is not None and not last[1]
+    if name in rejecting or ((seen == {"failing"} or in_a_row >= FAILING_IN_A_ROW) and not is_answered):
         health = "failing"
     return {
         **ones[0],

@@ -57,15 +57,12 @@ def test_a_worker_without_a_token_is_shown():
     assert (shown["state"], shown["failing"], shown["expires_in_s"]) == ("none", True, None)
 
 
-@pytest.mark.parametrize(
-    ("counts", "health"), [([], "unknown"), ([(4, 1)], "ok"), ([(4, 2)], "failing"), ([(4, 4), (3, 0)], "ok")]
-)
-def test_the_health_of_an_upstream_is_that_of_its_last_slice_with_requests(counts: list[Any], health: str):
-    slices = [
-        {"number": 60 + number, "traffic": {"requests": one[0], "by_upstream": {"chat": one}}}
-        for number, one in enumerate(counts)
-    ]
-    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None}
+@pytest.mark.parametrize("counts", [None, (4, 1), (4, 4)])
+@pytest.mark.parametrize("health", ["unknown", "ok", "failing"])
+def test_the_health_of_an_upstream_is_that_of_status(counts: Any, health: str):
+    """Errors of the client or of a limit, as a 404 and a 429, count in the slices and do not make it failing."""
+    slices = [{"number": 60, "traffic": {"requests": counts[0], "by_upstream": {"chat": counts}}}] if counts else []
+    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None, "health": health}
     parts = [part(upstreams={"chat": upstream}, slices=slices), part(upstreams={"chat": upstream})]
     shown = views.overview(parts, 15.0 * 70)
     (found,) = shown["upstreams"]
@@ -81,7 +78,7 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     rows: tuple[int, ...], counts: Any, health: str
 ):
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0}
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok"}
     failed = [{"in_a_row": row, "id": f"of-{row}", "code": "c", "age_s": 9.0 / row} if row else None for row in rows]
     parts = [part(upstreams={"chat": {**upstream, "last_failed": one}}, slices=slices) for one in failed]
     parts[1]["slices"] = []
@@ -91,7 +88,7 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
 
 def test_an_upstream_that_rejects_its_token_is_failing():
     slices = [{"number": 60, "traffic": {"requests": 4, "by_upstream": {"chat": (4, 0)}}}]
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": None}
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": None, "health": "ok"}
     for rejected_by, health in (({"other": 1.0}, "ok"), ({"chat": 1.0}, "failing")):
         credentials = {"corp": credential(rejected_by=rejected_by)}
         shown = views.overview([part(upstreams={"chat": upstream}, credentials=credentials, slices=slices)], 15.0 * 60)
