@@ -690,6 +690,12 @@ def test_a_caller_shows_the_mcp_servers_and_tools_of_its_key(open_page: OpenPage
     expect(row.locator("td").nth(7)).to_have_text("no model; mcp/search (tools find, read_*)")
 
 
+def test_a_viewer_may_use_nothing(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.callers["callers"][0].update(name="prometheus", role="viewer", models=None)
+    page = open_page(f"{signed_in}#/callers", locale="zh-CN")
+    expect(page.locator("tbody tr", has_text="prometheus").locator("td").nth(7)).to_have_text("无")
+
+
 def test_a_running_request_is_shown_until_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     running = documents.story()
     running.update(state="running", status=None, outcome=None, bodies=None)

@@ -324,7 +324,7 @@ def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:
     if row["mcp"] is not None:
         mcp = ",".join(name + " (limited)" * bool(lists) for name, lists in row["mcp"].items()) or "none"
     if row["role"] == "viewer":
-        operations = mcp = "none"
+        models = operations = mcp = "none"
     elif row["operations"] is not None:
         operations = ",".join(row["operations"])
     key = row.get("reference") or (row.get("hash") or "hidden")[: len("sha256:") + SHOWN_DIGITS]

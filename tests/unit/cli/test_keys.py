@@ -161,6 +161,11 @@ def test_the_list_shows_the_operations_of_each_key(tmp_path, settings, shown):
     assert [re.split(" {2,}", line)[5] for line in result.stdout.splitlines()[1:]] == shown
 
 
+def test_the_list_shows_that_a_viewer_may_call_no_model(tmp_path):
+    text = HEAD + f'  - {{name: a, hash: "{ONES}", role: viewer}}\n'
+    assert re.split(" {2,}", run("list", "--config", file_of(tmp_path, text)).stdout.splitlines()[1])[4] == "none"
+
+
 def test_the_list_shows_each_key_with_its_state(tmp_path):
     soon = days_ahead(3)
     file = file_of(tmp_path, SEVERAL.replace("{soon}", str(soon)))

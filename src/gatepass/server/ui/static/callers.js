@@ -45,7 +45,8 @@ function keyLine({ id, expires_at: end }) {
   return el("li", {}, el("code", {}, id), " ", el(left < SOON_S ? "b.failed" : "span", {}, text));
 }
 
-function mayUse({ models, operations, mcp }) {
+function mayUse({ role, models, operations, mcp }) {
+  if (role === "viewer") return t("none");
   const servers = Object.entries(mcp ?? {}).map(([name, kinds]) => {
     const limits = Object.entries(kinds).filter(([, names]) => names?.length).map(([kind, names]) => `${t(kind)} ${names.join(", ")}`);
     const isAll = Object.values(kinds).every((names) => !names);
