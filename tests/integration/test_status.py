@@ -52,6 +52,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
         "replica": os.uname().nodename,
         "ids_begin": ids_begin(os.uname().nodename),
         "reload_problems": [],
+        "failing_upstreams": {},
         "store": None,
         "keys": [],
         "credentials": {
@@ -213,3 +214,18 @@ async def test_an_upstream_that_rejects_a_token_which_another_accepts_is_reporte
             while await asked("m") != 200:
                 pass
             assert await rejected_by() == {}
+
+
+async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
+    """A missing path is the fault of the request: it makes no upstream failing."""
+    missing, down = [Send(reply({"detail": "Not Found"}, 404))], [Send(reply({"error": "down"}, 503))]
+    async with Scripted(missing) as upstream, gateway(upstream=upstream.url) as gp:
+        chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        await gp.ask(chat).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        assert (await status(gp)).json()["failing_upstreams"] == {}
+    async with Scripted(down) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask(chat).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        (failed,) = (await status(gp)).json()["failing_upstreams"].values()
+    assert (failed["code"], failed["in_a_row"]) == ("upstream_error", 1)

@@ -690,6 +690,11 @@ def test_a_caller_shows_the_mcp_servers_and_tools_of_its_key(open_page: OpenPage
     expect(row.locator("td").nth(7)).to_have_text("no model; mcp/search (tools find, read_*)")
 
 
+def test_a_list_of_an_error_whose_items_have_several_lines_is_a_list(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/errors/upstream_closed")
+    expect(page.locator(".prose li")).to_have_text([re.compile("never marks"), re.compile(r"a stream after \[DONE\]")])
+
+
 def test_a_viewer_may_use_nothing(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.callers["callers"][0].update(name="prometheus", role="viewer", models=None)
     page = open_page(f"{signed_in}#/callers", locale="zh-CN")

@@ -242,6 +242,8 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
         # a line only if there is something to do
         if (store := one.get("store")) is not None and store["state"] != "up":
             yield f"{name} store {store['state']}: {printable(store['reason'])}"
+        for upstream, failed in one.get("failing_upstreams", {}).items():
+            yield f"{name} upstream {upstream}: failing, {printable(failed['code'])} {span(failed['age_s'])} ago"
         for problem in one.get("reload_problems", ()):
             yield f"{name} configuration not reloaded: {printable(problem)}"
     credentials = [

@@ -373,6 +373,10 @@ def _streamed(body: bytes) -> bytes:
     return msgspec.json.encode({**members, limit: STREAM_TOKENS, "stream": True})
 
 
+NO_MESSAGES = "If chat completions work at it, it has no Messages API: use an upstream that has one."
+"""What a missing path of Anthropic's API means. The hint of the Responses API says it itself."""
+
+
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
     """Send a small real call, which may be billed, as a client would."""
     what = "stream" if target_probe.calls[0].stream else "call"
@@ -381,7 +385,9 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     except GatepassError as error:
         prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
         step = failed_step(error, state.config, what, prefix)
-        step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.advice))))
+        is_messages = target_probe.calls[0].operation.name == "messages"
+        no_api = NO_MESSAGES if is_messages and "has no such path" in step.why else ""
+        step = replace(step, advice=" ".join(filter(None, (step.advice, no_api, target_probe.advice))))
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
     return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {result}", target_probe.advice)

@@ -271,6 +271,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "draining": in_flight.draining,
         "in_flight": in_flight.busy,
         "credentials": credentials,
+        "failing_upstreams": _failing_upstreams(state),
         "keys": [key.as_row(state.clock.wall()) for key in state.config.access.keys],
         "replica": REPLICA,
         "ids_begin": ids_begin(REPLICA),
@@ -278,6 +279,13 @@ def status_of(state: AppState) -> dict[str, Any]:
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
         **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp, rejections)}),
     }
+
+
+def _failing_upstreams(state: AppState) -> dict[str, Any]:
+    """Return the last failure of each upstream that fails now; `mcp` has those of the MCP servers."""
+    now_s, metrics = state.clock.now(), state.metrics
+    names = [name for name in state.upstreams if not name.startswith(MCP_UPSTREAM)]
+    return {name: metrics.last_failed(name, now_s) for name in names if metrics.health(name) == "failing"}
 
 
 def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float]) -> dict[str, Any]:

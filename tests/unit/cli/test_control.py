@@ -87,6 +87,12 @@ def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
     assert line == "worker-2 store down: refused by it"
 
 
+def test_an_upstream_that_fails_has_a_line_with_its_last_error():
+    failed = {"chat": {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}}
+    *_, line = status_lines({**page(), "failing_upstreams": failed})
+    assert line == "gatepass upstream chat: failing, upstream_connect 1 min ago"
+
+
 def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
     well = {"usable": True, "sessions": 0, "health": "ok", "last_failed": None}
     dead = {"health": "failing", "last_failed": {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}}

@@ -39,7 +39,7 @@ function lastReload(reload) {
   const { problems, warnings, changed = [], needs_restart: waiting = [] } = reload;
   return el(problems.length ? "section.problem" : "section", {},
     el("h2", {}, t("The last reload")),
-    el("p", {}, `${moment(reload.at)}: ${t(reload.outcome)}.`),
+    el("p", {}, t("{at}: {outcome}.", { at: moment(reload.at), outcome: t(reload.outcome) })),
     changed.length > 0 && el("p", {}, t("Changed: {names}.", { names: changed.join(", ") })),
     waiting.length > 0 && el("p", {}, t("These need a restart: {names}.", { names: waiting.join(", ") })),
     problems.length > 0 && el("ul", {}, problems.map((text) => el("li", {}, text))),

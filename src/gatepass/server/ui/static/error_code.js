@@ -26,7 +26,7 @@ export function documentedCode(code, hop) {
 
 /** A paragraph or a list of the text. */
 function paragraph(block) {
-  const lines = block.split("\n").filter((line) => line.trim());
+  const lines = block.replace(/\n +/g, " ").split("\n").filter((line) => line.trim());
   if (lines.length && lines.every((line) => /^[-*] /.test(line))) return el("ul", {}, lines.map((line) => el("li", {}, inline(line.slice(2)))));
   return el("p", {}, inline(block));
 }
