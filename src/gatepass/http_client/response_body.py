@@ -9,12 +9,14 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from io import BytesIO
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.deadline import Deadline
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.types import Headers, Response
+
+if TYPE_CHECKING:
+    from gatepass.http_client.connection import Connection
 
 JOINED_BYTES = 64 * 1024
 """Small pieces are joined up to this size. A paused connection reads on when no more than this is buffered."""
@@ -42,20 +44,6 @@ CODING_BYTES = 40
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
-class ResponseConnection(Protocol):
-    """The part of `Connection` that its reply uses. The module of Connection imports this one."""
-
-    deadline: Deadline
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        ...
-
-    def resume(self) -> None:
-        """Read on if reading is paused."""
-        ...
-
-
 class UpstreamResponse:
     """The Response on an HTTP/1.1 connection. The connection sets `status`, `headers` and `pieces`, and calls `end`.
 
@@ -68,14 +56,14 @@ class UpstreamResponse:
         *("_connection", "_loop", "_idle_s", "_fault", "_waiter", "_write"),
     )
 
-    def __init__(self, connection: ResponseConnection, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
         self.status = 0
         self.headers: Headers = ()
         self.named: dict[bytes, bytes] = {}
         self.pieces: list[bytes] = []
         self.size = 0
         self.ended = False
-        self._connection: ResponseConnection | None = connection
+        self._connection: Connection | None = connection
         self._loop = loop
         self._idle_s = idle_s
         self._fault: TransportFault | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamInvalid
+from gatepass.http_client.connection import Connection
 from gatepass.http_client.deadline import Deadline
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.proxy import in_flight
@@ -37,7 +39,8 @@ class ReleasedConnection:
 
 
 def arrived(body: bytes) -> UpstreamResponse:
-    response = UpstreamResponse(ReleasedConnection(), asyncio.get_running_loop(), 1.0)
+    connection = cast(Connection, ReleasedConnection())
+    response = UpstreamResponse(connection, asyncio.get_running_loop(), 1.0)
     response.status, response.headers = 200, ((b"content-type", b"application/json"), (b"x-request-id", b"req-7"))
     response.pieces, response.size = [body], len(body)
     response.end()
