@@ -316,14 +316,16 @@ class Totals(msgspec.Struct, frozen=True):
         return self.plus(before, -1)
 
     def plus(self, other: Totals, sign: int = 1) -> Totals:
-        def combined(one: Any, two: Any) -> Any:
-            if isinstance(one, int):
-                return one + sign * two
-            if isinstance(one, Mapping):
-                return {name: combined(one.get(name, ()), two.get(name, ())) for name in {**one, **two}}
-            return tuple(a + sign * b for a, b in zip_longest(one, two, fillvalue=0))
+        return Totals(*(_combined(one, two, sign) for one, two in zip(astuple(self), astuple(other), strict=True)))
 
-        return Totals(*map(combined, astuple(self), astuple(other)))
+
+def _combined(one: Any, two: Any, sign: int) -> Any:
+    # not inside `plus`: a function that names itself is a reference cycle, which each request would leave behind
+    if isinstance(one, int):
+        return one + sign * two
+    if isinstance(one, Mapping):
+        return {name: _combined(one.get(name, ()), two.get(name, ()), sign) for name in {**one, **two}}
+    return tuple(a + sign * b for a, b in zip_longest(one, two, fillvalue=0))
 
 
 class Metrics(Observer):
