@@ -482,8 +482,11 @@ def shortened(text: bytes | memoryview, most_bytes: int, most_values: int) -> by
     view, kept, begin, end, opened = memoryview(text), list[Piece](), 0, 0, 0
     for start, window, is_inside in _windows(text):
         if start > end:  # all between belongs to one string, which the window before opens
-            beginning = bytes(view[opened : min(end, opened + SHORTENED_BYTES)]).partition(b"\\")[0]
-            kept += (view[begin:opened], beginning.decode("utf-8", "ignore").encode(), "…".encode())
+            kept += (
+                view[begin:opened],
+                _beginning(bytes(view[opened : min(end, opened + SHORTENED_BYTES)])),
+                "…".encode(),
+            )
             begin = start + window.find(b'"')
         end, opened = start + len(window), start + window.rfind(b'"') + 1
         most_bytes -= len(window)
@@ -491,6 +494,21 @@ def shortened(text: bytes | memoryview, most_bytes: int, most_values: int) -> by
         if most_bytes < 0 or most_values < 0:
             return None
     return b"".join((*kept, view[begin:end]))
+
+
+def _beginning(text: bytes) -> bytes:
+    """Return `text`, the beginning of a JSON string, without the part of an escape or of a character at its end.
+
+    Escapes stay: a secret with one is masked only if it is whole.
+    """
+    text = text.decode("utf-8", "ignore").encode()
+    for end in range(len(text), len(text) - len(r"\ud83d\ude00"), -1):
+        try:
+            _VALUE.decode(b'"%b"' % text[:end])
+        except msgspec.DecodeError:
+            continue
+        return text[:end]
+    return b""
 
 
 def has_more_escapes(text: bytes | memoryview, most: int) -> bool:

@@ -354,3 +354,12 @@ def test_slow_numbers_are_detected_as_by_counting_all(numbers, count):
     text = b"[%b]" % b",".join(numbers * (count // len(numbers) + 1))
     is_slow = text.count(b",") >= MOST_SLOW_NUMBERS and len(re.findall(rb"[eE][+-]?\d{3}", text)) > MOST_SLOW_NUMBERS
     assert has_slow_numbers(text) == is_slow
+
+
+@pytest.mark.parametrize("escape", [r"\/", r"é", r"\ud83d\ude00", r"\\", r"\""])
+def test_a_shortened_text_keeps_its_escapes_and_cuts_none(escape):
+    """A secret with an escape that was cut before it was not masked."""
+    text = f'["{escape}{"x" * (SHORTENED_BYTES - 20)}{escape * 20}{"y" * 4 * WINDOW_BYTES}"]'.encode()
+    (value,), (whole,) = json.loads(shortened(text, len(text), 10) or b""), json.loads(text)
+    assert len(value) > SHORTENED_BYTES - 40
+    assert whole.startswith(value.removesuffix("…"))
