@@ -31,6 +31,7 @@ SHOWN = {
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.VariableValue": {"value"},  # a secret is a Reference
     "http_client.message_head.Destination": {"authority"},  # host and port
+    "observability.arrivals.Arrivals": {"_counts"},  # numbers
     "normalize.json_editor._Slot": {"text"},  # rules write no credential
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones
     "normalize.members.Set": {"text"},
@@ -61,6 +62,9 @@ class Planted:
 
     def __repr__(self) -> str:
         return f"<planted {self.name}>"
+
+    def __float__(self) -> float:
+        return 0.0
 
 
 def field_names(cls: Any) -> tuple[str, ...]:

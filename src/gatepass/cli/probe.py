@@ -373,8 +373,8 @@ def _streamed(body: bytes) -> bytes:
     return msgspec.json.encode({**members, limit: STREAM_TOKENS, "stream": True})
 
 
-NO_MESSAGES = "If chat completions work at it, it has no Messages API: use an upstream that has one."
-"""What a missing path of Anthropic's API means. The hint of the Responses API says it itself."""
+NO_API = {"messages": "If chat completions work at it, it has no Messages API: use an upstream that has one."}
+"""What a missing path of Anthropic's API means, by operation. The hint of the Responses API says it itself."""
 
 
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
@@ -385,8 +385,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     except GatepassError as error:
         prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
         step = failed_step(error, state.config, what, prefix)
-        is_messages = target_probe.calls[0].operation.name == "messages"
-        no_api = NO_MESSAGES if is_messages and "has no such path" in step.why else ""
+        no_api = NO_API.get(target_probe.calls[0].operation.name, "") if "has no such path" in step.why else ""
         step = replace(step, advice=" ".join(filter(None, (step.advice, no_api, target_probe.advice))))
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step

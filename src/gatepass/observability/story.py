@@ -47,6 +47,8 @@ MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
 CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
 """The operations besides chat that `gatepass doctor --operation` calls."""
+CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for name in CALL_OPERATIONS}}
+"""The options with which doctor calls each operation that it can call."""
 DIGITS = 4
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy\b")
 
@@ -213,12 +215,8 @@ def test_command(hop: str, model: str, operation: str) -> str:
     if part != "upstream" or not model:
         return ""
     # doctor has no call for the other operations, and tests the way to the upstream
-    option = _option_of(operation) if operation in ("chat", *CALL_OPERATIONS) else ""
+    option = CALL_OPTIONS.get(operation, "")
     return f"gatepass doctor {shlex.quote(model)}{option}"
-
-
-def _option_of(operation: str) -> str:
-    return f" --operation {operation} --call" if operation in CALL_OPERATIONS else " --call"
 
 
 def action_of(
@@ -256,7 +254,7 @@ def action_of(
         text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
     if operation:
         text = text.replace("operations.NAME", f"operations.{operation}").replace("{rerank:", f"{{{operation}:")
-    command = f"doctor {shlex.quote(model)}{_option_of(operation)}"
+    command = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
     return text.replace("doctor MODEL --call", command) if model else text
 
 

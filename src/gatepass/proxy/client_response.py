@@ -17,7 +17,7 @@ from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_al
 from gatepass.protocols.error_objects import NO_STORE, error_headers
 from gatepass.proxy.context import RequestContext
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import OK
+from gatepass.types import OK, Hidden
 
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
@@ -49,7 +49,7 @@ earlier."""
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
 
-class ClientResponse(msgspec.Struct, eq=False):
+class ClientResponse(Hidden, msgspec.Struct, eq=False):
     """The response to one request. Its states: not begun, `begun`, `ended`, `is_sent`."""
 
     cycle: RequestCycle

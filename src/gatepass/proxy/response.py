@@ -89,7 +89,7 @@ class StreamingReply(Hidden, msgspec.Struct, frozen=True):
     body_ended: bool = False
 
 
-class RawReply(msgspec.Struct, frozen=True):
+class RawReply(Hidden, msgspec.Struct, frozen=True):
     """A reply of which only the head and the `beginning` were read; the holder closes `response`."""
 
     upstream: Upstream
