@@ -667,7 +667,8 @@ class UpstreamErrorReply(UpstreamError):
     actions: ClassVar[Mapping[str, str]] = {
         "no_path": "If all operations fail, correct `base_url`: it ends with a version such as `/v1`. If only this one"
         " fails, the upstream does not have it: set `operations.NAME.upstream` to one that has it, as in `operations:"
-        " {rerank: {upstream: OTHER}}`, or correct `upstream` of the model under `models`.",
+        ' {rerank: {upstream: OTHER}}` beside `models: {"*": {upstream: NAME}}`, or correct `upstream` of the model'
+        " under `models`.",
         "429": "The upstream limits the rate: ask its owner for a higher limit.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
