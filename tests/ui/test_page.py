@@ -654,7 +654,7 @@ def test_a_request_without_a_caller_says_whether_it_had_a_key(
 
 
 @pytest.mark.parametrize(
-    ("case", "shown"), [("no_path", "上游没有这个路径。"), ("429", "上游限流："), ("", "按上游的信息处理。")]
+    ("case", "shown"), [("no_path", "如果所有操作都失败"), ("429", "请上游的负责人"), ("", "按上游的信息处理。")]
 )
 def test_the_advice_for_an_upstreams_error_is_that_of_its_case(
     open_page: OpenPage, signed_in: str, fake: Fake, case: str, shown: str

@@ -194,9 +194,9 @@ export const ERRORS = {
     "action": "检查凭据的 scope 或 audience：`gatepass doctor MODEL --call` 发送一次小的调用，`gatepass token NAME --reveal` 获取并打印新令牌。修复之后运行 `gatepass token --retry`。"
   },
   "no_path": {
-    "action": "上游没有这个路径。如果所有操作都失败，改正 `base_url`，它以 `/v1` 等版本结尾。如果只有此操作失败，说明上游不提供它：把 `operations.NAME.upstream` 设为提供它的上游，例如在 `models: {\"*\": {upstream: NAME}}` 旁边写 `operations: {rerank: {upstream: OTHER}}`，或改正 `models` 下该模型的 `upstream`。"
+    "action": "如果所有操作都失败，改正 `base_url`，它以 `/v1` 等版本结尾。如果只有此操作失败，说明上游不提供它：把 `operations.NAME.upstream` 设为提供它的上游，例如在 `models: {\"*\": {upstream: NAME}}` 旁边写 `operations: {rerank: {upstream: OTHER}}`，或改正 `models` 下该模型的 `upstream`。"
   },
   "429": {
-    "action": "上游限流：请上游的负责人提高限额。"
+    "action": "请上游的负责人提高限额。"
   }
 };
