@@ -508,7 +508,7 @@ class Oauth2Source:
                     # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
                     return FetchFailure(f"{failure.reason.rstrip('.')}; {words}. Check its clock, {clock}", quick=False)
         code, own = code_of(reply), self._settings.client_auth
-        if code == "invalid_client" and self._has_worked:
+        if code == "invalid_client" and self._has_worked and self._client.file is None:
             secret = f"; check {setting(self._issuer.name, 'client_secret')}" if self._settings.client_secret else ""
             return failure.with_reason(
                 f"{failure.reason.rstrip('.')}; it accepted this client before, so the client was changed there{secret}"
