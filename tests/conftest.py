@@ -21,9 +21,9 @@ from hypothesis.internal.conjecture import engine
 
 httpx2.alias_httpx()  # before anything imports httpx: respx patches httpx2 then
 
-settings.register_profile("few", deadline=None, max_examples=25)
+settings.register_profile("few", deadline=None, max_examples=25, derandomize=True)  # a commit passes always or never
 settings.register_profile("many", deadline=None, max_examples=500, print_blob=True)
-settings.load_profile("few")  # `--hypothesis-profile=many` takes its place in `make stress`
+settings.load_profile("few")  # `make stress` searches at random, with `--hypothesis-profile=many`
 
 AGAIN_S = 1.0
 """A test past its time is interrupted this often until it ends: Hypothesis replays a hanging example."""

@@ -195,7 +195,7 @@ def test_only_strings_that_fill_a_window_are_shortened(data, window_bytes, kept_
 
 def _is_shortened(short, value, window_bytes):
     if isinstance(value, str) and short != value:
-        is_long = 6 * len(value) > window_bytes  # at most six bytes for a character, 12 for two of UTF-16
+        is_long = 3 * len(value.encode("utf-16-le", "surrogatepass")) > window_bytes  # an escape: six bytes for two
         return is_long and short.endswith("…") and value.startswith(short[:-1])
     if isinstance(value, list | tuple):
         pairs = zip(short, value, strict=True)
