@@ -93,10 +93,10 @@ class RepairConfig(Block):
     """Repairs of streams that gatepass cannot choose by the first events alone."""
 
     cumulative: bool = False
-    """Events may repeat all text so far, as some DashScope paths and agents of an old RAGFlow do: relay only the new
-    part, as soon as two events have shown it.
+    """Events repeat all text so far, as those of some DashScope paths and of agents of an old RAGFlow do: relay only
+    the new part.
 
-    Danger: An answer that begins with one phrase three times, each time longer, loses the repetitions.
+    Danger: A plain answer loses what its first events repeat, such as the second `ha` of `ha`, `ha`.
     """
     one_id: bool = False
     """Give all chunks of a stream the id of the first."""

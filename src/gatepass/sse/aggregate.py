@@ -8,7 +8,7 @@ in protocols/responses.py.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -16,7 +16,7 @@ from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM
 from gatepass.sse import chunk
 from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyEntries
-from gatepass.sse.choice_repair import CumulativeTextRepair, PendingChunk
+from gatepass.sse.choice_repair import CumulativeTexts
 from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
@@ -316,7 +316,7 @@ class CompletionAggregator(StreamAggregator):
         super().__init__(source)
         self._defaults = defaults
         self._expected_choices = choices
-        self._cumulative = CumulativeTextRepair(lambda _: None) if cumulative else None
+        self._cumulative = CumulativeTexts() if cumulative else None
         self._choices: dict[int, ChoiceAggregator] = {}
         self._entries = EntryCount()
         self._envelope: Object = {}
@@ -328,10 +328,6 @@ class CompletionAggregator(StreamAggregator):
         self._choices, self._extra = {}, {}  # frees the answer, because an error replaces it
 
     def _end(self) -> None:
-        if self._cumulative is not None:
-            self._add_chunks(item.payload for item in self._cumulative.finish())
-        if self.failure is not None:  # by one of these chunks
-            return
         choices = self._choices.values()
         finished = [choice.has_finished for choice in choices]
         # TGI before 2.2 sends no `[DONE]`. Without it every requested choice must have its finish reason.
@@ -353,17 +349,13 @@ class CompletionAggregator(StreamAggregator):
             self.fail(chunk.too_many_choices(self._upstream))
         elif len(data) > MOST_OBJECT_BYTES and has_large_objects(choices):
             self.fail(chunk.arguments_too_large(self._upstream))
-        elif self._cumulative is None:
-            self._add_chunks((fields,))
         else:
-            self._add_chunks(item.payload for item in self._cumulative.feed(PendingChunk(data, fields)))
-
-    def _add_chunks(self, chunks: Iterable[Object]) -> None:
-        try:
-            for fields in chunks:
+            if self._cumulative is not None:
+                self._cumulative.cut(fields)
+            try:
                 self._add_chunk(fields)
-        except TooManyEntries:
-            self.fail(chunk.too_many_choices(self._upstream))
+            except TooManyEntries:
+                self.fail(chunk.too_many_choices(self._upstream))
 
     def _add_chunk(self, fields: Object) -> None:
         choices = fields.get("choices")

@@ -5,9 +5,7 @@ repair.py applies these repairs to a whole stream, whole_reply.py applies the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -397,145 +395,46 @@ class ArgumentBuffer:
 
 
 # --- cumulative texts -----------------------------------------------------------------------------
-#
-# DashScope's Coding Plan (qwen-code#3896) and older agents of RAGFlow send the whole text so far in every chunk. A
-# chunk is evidence of this if its text begins with all earlier text, is longer, and the earlier text has MIN_CHARS. A
-# plain stream may repeat a syllable, but not twice a phrase in growing form.
 
-EVIDENCE = 2
-MIN_CHARS = 8
-
-# The memory limits: watched texts, held chunks (one text needs ten), and the remembered length of one text that once
-# did not begin with all earlier text
 MAX_TEXTS = 64
-MAX_HELD = 64
-MAX_HELD_BYTES = 1_048_576
-MAX_CHARS = 16_777_216
+"""Limit of the texts of one stream that are remembered. An event above 1 MiB is refused, which limits each."""
 
 _TEXT_MEMBERS = ("content", *REASONING)
 
 
-class TextKind(Enum):
-    UNKNOWN = "unknown"
-    PLAIN = "plain"
-    CUMULATIVE = "cumulative"
+class CumulativeTexts:
+    """Cuts the texts of events that repeat all text so far to their new part, each text of each choice separately.
 
-
-@dataclass(slots=True)
-class PendingChunk:
-    """A chunk that is not sent yet. `has_changed`: it must be written again, because it differs from its event."""
-
-    block: bytes = field(repr=False)
-    payload: Object = field(repr=False)
-    has_changed: bool = False
-
-
-class CumulativeTextRepair:
-    """Cuts cumulative texts to their new part, each text of each choice separately.
-
-    It starts only after EVIDENCE matches. Until then it holds a chunk that may be the second, third or fourth of a
-    cumulative text. At the end of a stream one match is enough if no chunk contradicted it.
+    DashScope's Coding Plan (qwen-code#3896) and older agents of RAGFlow send them. A text that does not begin with all
+    text so far is plain, and passes unchanged from there on.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_on_repair", "_texts")
+    __slots__ = ("_so_far",)
 
-    def __init__(self, on_repair: OnRepair) -> None:
-        self._on_repair = on_repair
-        self._texts: dict[tuple[int, str], WatchedText] = {}
-        self._held: list[PendingChunk] = []
-        self._held_bytes = 0
+    def __init__(self) -> None:
+        self._so_far: dict[tuple[int, str], str | None] = {}
+        """By the index of a choice and the member. None for a plain text."""
 
     @property
-    def is_settled(self) -> bool:
-        """Whether every text so far is known to be plain."""
-        return all(text.kind is TextKind.PLAIN for text in self._texts.values())
+    def are_plain(self) -> bool:
+        return not any(self._so_far.values())
 
-    def feed(self, item: PendingChunk) -> list[PendingChunk]:
-        """Take the next chunk and return the chunks that may be sent, in order."""
-        for index, delta, name in _texts(item.payload):
-            text = self._texts.get((index, name))
-            if text is None:
-                if len(self._texts) >= MAX_TEXTS:
-                    continue
-                text = self._texts[index, name] = WatchedText(name)
-            if text.kind is not TextKind.PLAIN and text.take(item, delta, delta[name]):
-                self._on_repair(CUMULATIVE)
-        self._held.append(item)
-        self._held_bytes += len(item.block)
-        if len(self._held) > MAX_HELD or self._held_bytes > MAX_HELD_BYTES:
-            self._settle(EVIDENCE)
-        return [] if any(text.waiting for text in self._texts.values()) else self._release()
-
-    def finish(self) -> list[PendingChunk]:
-        """Return all held chunks."""
-        self._settle(evidence=1)
-        return self._release()
-
-    def _settle(self, evidence: int) -> None:
-        for text in self._texts.values():
-            if text.waiting and text.decide(TextKind.CUMULATIVE if text.matches >= evidence else TextKind.PLAIN):
-                self._on_repair(CUMULATIVE)
-
-    def _release(self) -> list[PendingChunk]:
-        held, self._held, self._held_bytes = self._held, [], 0
-        return held
-
-
-@dataclass(slots=True)
-class WatchedText:
-    """One text of one choice: what came so far, and its kind."""
-
-    name: str
-    so_far: str = ""
-    kind: TextKind = TextKind.UNKNOWN
-    matches: int = 0
-    waiting: list[tuple[PendingChunk, Object, str]] = field(default_factory=list)
-    """Held deltas, each with its new part in case the text is cumulative."""
-
-    def take(self, item: PendingChunk, delta: Object, value: str) -> bool:
-        """Take the next value. Cut it, and the held ones, if the text is cumulative. Return whether any was cut."""
-        if self.kind is TextKind.CUMULATIVE:
-            item.has_changed, delta[self.name] = True, self._new_part(value)
-            return True
-        if self.so_far and not (len(value) > len(self.so_far) and value.startswith(self.so_far)):
-            return self.decide(TextKind.PLAIN)
-        if self.so_far:
-            self.waiting.append((item, delta, value[len(self.so_far) :]))
-            self.matches += len(self.so_far) >= MIN_CHARS
-        self.so_far = value
-        return self.matches >= EVIDENCE and self.decide(TextKind.CUMULATIVE)
-
-    def decide(self, kind: TextKind) -> bool:
-        """Set the kind, and cut the held deltas if the text is cumulative. Return whether any was cut."""
-        self.kind = kind
-        waiting, self.waiting = self.waiting, []
-        if kind is TextKind.PLAIN:
-            self.so_far = ""
-            return False
-        for item, delta, part in waiting:
-            item.has_changed, delta[self.name] = True, part
-        return True
-
-    def _new_part(self, value: str) -> str:
-        """Return the part of `value` that is new."""
-        if value.startswith(self.so_far):
-            part, self.so_far = value[len(self.so_far) :], value
-            return part
-        if self.so_far.startswith(value):
-            return ""
-        self.so_far += value  # a value that does not repeat the text adds to it: sent text cannot be changed
-        if len(self.so_far) > MAX_CHARS:
-            self.decide(TextKind.PLAIN)
-        return value
-
-
-def _texts(payload: Object) -> Iterator[tuple[int, Object, str]]:
-    """Yield choice index, delta and member name of each text in a chunk."""
-    choices = payload.get("choices")
-    for position, choice in enumerate(choices if isinstance(choices, list) else ()):
-        delta = choice.get("delta") if isinstance(choice, dict) else None
-        if isinstance(delta, dict):
-            index = choice.get("index")
+    def cut(self, payload: Object) -> bool:
+        """Cut the texts of a chunk in place, and return whether one repeated the text before it."""
+        has_cut, choices = False, payload.get("choices")
+        for position, choice in enumerate(choices if isinstance(choices, list) else ()):
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if not isinstance(delta, dict):
+                continue
+            index = choice["index"] if type(choice.get("index")) is int else position
             for name in _TEXT_MEMBERS:
-                if delta.get(name) and isinstance(delta[name], str):
-                    yield index if type(index) is int else position, delta, name
+                text, before = delta.get(name), self._so_far.get((index, name), "")
+                if not text or not isinstance(text, str) or before is None:
+                    continue
+                if not text.startswith(before):
+                    self._so_far[index, name] = None
+                elif before or len(self._so_far) < MAX_TEXTS:
+                    self._so_far[index, name] = text
+                    delta[name] = text[len(before) :]
+                    has_cut = has_cut or before != ""
+        return has_cut

@@ -5,15 +5,15 @@ choice_repair.py repairs the choices; this module repairs the envelope, the usag
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Literal
 
 from gatepass.sse import choice_repair
 from gatepass.sse.choice_repair import (
     ArgumentBuffer,
     ChoiceRepair,
-    CumulativeTextRepair,
+    CumulativeTexts,
     OnRepair,
-    PendingChunk,
     RepairOptions,
 )
 from gatepass.sse.chunk import (
@@ -111,7 +111,7 @@ class StreamRepair(EventRepair):
         if options.drops_usage:
             self._usage.close()
         self.needs_texts = options.cumulative
-        self._cumulative = CumulativeTextRepair(self._note) if options.cumulative else None
+        self._cumulative = CumulativeTexts() if options.cumulative else None
         self._has_changed = False
 
     @property
@@ -123,18 +123,16 @@ class StreamRepair(EventRepair):
         return bool(self._choices)
 
     def finish(self) -> bytes:
-        """Return all held events: chunks that could be cumulative, added ends, deferred members, requested usage."""
-        items = self._cumulative.finish() if self._cumulative is not None else []
-        if self._ends:
-            ends, self._ends = self._ends, []
-            items += [PendingChunk(b"", end, has_changed=True) for end in ends]
+        """Return all held events: added ends, deferred members, requested usage."""
+        events, self._ends = [encode_event(end) for end in self._ends], []
         last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
         has_members, usage = self._deferred.move_to(last), self._usage.take()
         if usage is not None:
             last["usage"] = usage
         if has_members or usage is not None:
-            items.append(PendingChunk(b"", last, has_changed=True))
-        return _written(items)
+            with suppress(ValueError):  # nested too deep to write
+                events.append(encode_event(last))
+        return b"".join(events)
 
     def end_choices(self) -> bool:
         """Make `finish` add a finish reason to each open choice at `[DONE]`; return False if a choice was cut."""
@@ -197,8 +195,7 @@ class StreamRepair(EventRepair):
             return self._synthesize(chunk)
         is_plain = self._repair_choices(chunk)
         repaired = self._send(block, chunk)
-        is_settled = self._cumulative is None or self._cumulative.is_settled
-        self.skips_similar = is_plain and repaired is block and is_settled
+        self.skips_similar = is_plain and repaired is block
         return repaired
 
     def _repair_without_choices(self, block: bytes, chunk: Object) -> bytes:
@@ -212,18 +209,10 @@ class StreamRepair(EventRepair):
         return b""
 
     def _send(self, block: bytes, chunk: Object) -> bytes:
-        """Return the events of `chunk` and of the chunks that were held before it."""
         parts = split_finish(chunk) if self._options.splits_finish else (chunk,)
         if len(parts) > 1:
             self._note(choice_repair.SPLIT)
-        if self._cumulative is None:
-            return b"".join([encode_event(part) for part in parts]) if self._has_changed else block
-        has_changed = self._has_changed
-        items: list[PendingChunk] = []
-        for part in parts:
-            # MAX_HELD_BYTES also limits the blocks, so only one part has the block
-            items += self._cumulative.feed(PendingChunk(block if part is parts[0] else b"", part, has_changed))
-        return _written(items)
+        return b"".join([encode_event(part) for part in parts]) if self._has_changed else block
 
     def _synthesize(self, document: Object) -> bytes:
         """Return the chunks of a whole completion that came in one event."""
@@ -252,6 +241,10 @@ class StreamRepair(EventRepair):
         self._envelope.fill(chunk, self._note)
         if self._deferred.move_to(chunk):
             self._note(choice_repair.EMPTY_CHOICES)
+        if self._cumulative is not None:
+            if self._cumulative.cut(chunk):
+                self._note(choice_repair.CUMULATIVE)
+            is_plain = is_plain and self._cumulative.are_plain
         return is_plain
 
     def _state(self, index: int) -> ChoiceRepair:
@@ -268,16 +261,6 @@ class StreamRepair(EventRepair):
             if not state.has_finished:
                 return False
         return bool(states)
-
-
-def _written(items: list[PendingChunk]) -> bytes:
-    events = []
-    for item in items:
-        try:
-            events.append(encode_event(item.payload) if item.has_changed else item.block)
-        except ValueError:  # nested too deep to write: send it as received
-            events.append(item.block)
-    return b"".join(events)
 
 
 _REQUIRED_SET = frozenset(REQUIRED)

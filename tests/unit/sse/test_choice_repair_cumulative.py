@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse import choice_repair
-from gatepass.sse.choice_repair import EVIDENCE, MAX_HELD, MAX_HELD_BYTES, MAX_TEXTS, MIN_CHARS
+from gatepass.sse.choice_repair import MAX_TEXTS
 from tests.unit.sse.repair_streams import ROLE, STOP, new_repair, payloads, repaired
 from tests.unit.sse.streams import DONE, chunk, data
 
@@ -49,24 +48,24 @@ def test_growing_texts_stay_unchanged_without_the_option():
 
 
 def test_repetition_in_the_last_chunk_adds_nothing():
-    out, _ = repaired(*texts(*growing(SENTENCE), SENTENCE, SENTENCE[:4]), STOP, cumulative=True)
+    out, _ = repaired(*texts(*growing(SENTENCE), SENTENCE), STOP, cumulative=True)
     assert read(out) == SENTENCE
 
 
 @pytest.mark.parametrize(
-    "parts",
+    ("parts", "read_as"),
     [
-        ["ha", "ha", "ha"],
-        ["a", "aa", "aaa", "b"],
-        ["1", "12", "123", "x", "1234"],
-        ["The quick brown", "The quick brown fox", "The end"],
-        ["", "a", "", "ab", "b"],
-        ["once"],
+        (["The", " quick", " brown", "The quick"], "The quick brownThe quick"),
+        (["1", "12", "123", "x", "1234"], "123x1234"),
+        (["The quick brown", "The quick brown fox", "The end"], "The quick brown foxThe end"),
+        (["", "a", "", "ab", "b"], "abb"),
+        (["ha", "ha", " ha"], "ha ha"),
+        (["once"], "once"),
     ],
 )
-def test_plain_texts_that_repeat_a_little_pass_unchanged(parts):
-    chunks = [ROLE, *texts(*parts), STOP]
-    assert repaired(*chunks, cumulative=True) == (chunks, ())
+def test_text_is_plain_from_its_first_part_that_does_not_repeat_all_before(parts, read_as):
+    out, _ = repaired(ROLE, *texts(*parts), STOP, cumulative=True)
+    assert read(out) == read_as
 
 
 def test_plain_stream_passes_as_the_same_bytes():
@@ -76,43 +75,10 @@ def test_plain_stream_passes_as_the_same_bytes():
     assert (repair.finish(), repair.adapted) == (b"", ())
 
 
-def test_chunk_waits_only_while_it_may_be_a_repetition():
+def test_no_event_waits():
     repair = new_repair(cumulative=True)
-    first, second, third, other = map(
-        data, texts("The quick brown", "The quick brown fox", "The quick brown fox!", " x")
-    )
-    assert repair.feed(first) == first
-    assert repair.feed(second) == b""
-    assert repair.feed(other) == second + other
-
-    repair = new_repair(cumulative=True)
-    assert repair.feed(first) == first
-    assert repair.feed(second) == b""
-    assert payloads(repair.feed(third)) == texts(" fox", "!")
-
-
-def test_evidence_is_needed_twice_and_of_some_length():
-    assert EVIDENCE == 2
-    short = [SENTENCE[:end] for end in range(1, MIN_CHARS + 1)]
-    repair = new_repair(cumulative=True)
-    out = [repair.feed(event) for event in map(data, texts(*short))]
-    assert [bool(block) for block in out] == [True] + [False] * (MIN_CHARS - 1)
-    [event] = map(data, texts("no such text"))
-    assert payloads(repair.feed(event)) == texts(*short[1:], "no such text")
-
-
-@pytest.mark.parametrize(
-    ("parts", "read_as", "adapted"),
-    [
-        ([SENTENCE[:MIN_CHARS], SENTENCE], SENTENCE, NAME),
-        ([SENTENCE[: MIN_CHARS - 1], SENTENCE], SENTENCE[: MIN_CHARS - 1] + SENTENCE, ()),
-    ],
-)
-def test_one_match_is_enough_at_the_end_without_a_contradiction(parts, read_as, adapted):
-    out, names = repaired(ROLE, *texts(*parts), cumulative=True)
-    assert (read(out), names) == (read_as, adapted)
-    out, names = repaired(ROLE, *texts(*parts), cumulative=True, done=False)
-    assert (read(out), names) == (read_as, adapted)
+    sent = [repair.feed(event) for event in map(data, texts("The", "The quick", "The quick brown"))]
+    assert [payloads(block) for block in sent] == [[one] for one in texts("The", " quick", " brown")]
 
 
 def test_each_text_of_each_choice_is_watched_separately():
@@ -134,52 +100,7 @@ def test_each_text_of_each_choice_is_watched_separately():
     assert adapted == NAME
 
 
-def test_chunks_keep_their_order_while_one_waits():
-    first, second, third = texts("The quick brown", "The quick brown fox", "The quick brown fox!")
-    other = chunk({"content": "other"}, index=1)
-    out, _ = repaired(first, second, other, third, STOP, cumulative=True)
-    assert out == [first, *texts(" fox"), other, *texts("!"), STOP]
-
-
-def test_comments_do_not_wait():
-    repair = new_repair(cumulative=True)
-    first, second = map(data, texts("The quick brown", "The quick brown fox"))
-    assert repair.feed(first + second + b": ping\n\n") == first + b": ping\n\n"
-
-
-def test_text_that_stops_repeating_is_sent_whole():
-    out, _ = repaired(*texts(*growing(SENTENCE), "New start", SENTENCE + "New start and more"), cumulative=True)
-    assert read(out) == SENTENCE + "New start" + " and more"
-
-
-def test_error_event_releases_held_chunks():
-    repair = new_repair(cumulative=True)
-    first, second = map(data, texts("The quick brown", "The quick brown fox"))
-    error = data({"error": {"message": "boom"}})
-    out = repair.feed(first) + repair.feed(second) + repair.feed(error)
-    assert payloads(out) == [*texts("The quick brown", " fox"), {"error": {"message": "boom"}}]
-    assert out.endswith(error)
-
-
 # --- bounds ---------------------------------------------------------------------------------------
-
-
-def test_no_more_chunks_wait_than_may():
-    repair = new_repair(cumulative=True)
-    out = [repair.feed(event) for event in map(data, texts("The quick brown", "The quick brown fox"))]
-    others = [data(chunk({"x": number})) for number in range(3 * MAX_HELD)]
-    out += [repair.feed(event) for event in others]
-    held = [bool(block) for block in out].index(True, 1)
-    assert held <= MAX_HELD + 1
-    assert b"".join(out).endswith(b"".join(others[MAX_HELD:]))
-
-
-def test_no_more_bytes_wait_than_may():
-    repair = new_repair(cumulative=True)
-    for event in map(data, texts("The quick brown", "The quick brown fox")):
-        repair.feed(event)
-    large = data(chunk({"x": "x" * MAX_HELD_BYTES}))
-    assert repair.feed(large).endswith(large)
 
 
 def test_no_more_texts_are_watched_than_may():
@@ -189,18 +110,8 @@ def test_no_more_texts_are_watched_than_may():
     assert read(out, index=MAX_TEXTS) == "".join(growing(SENTENCE, 12))
 
 
-def test_no_more_of_a_text_is_remembered_than_may_be(monkeypatch):
-    monkeypatch.setattr(choice_repair, "MAX_CHARS", 200)
-    repeated = growing(SENTENCE, 12)
-    added = "-" * 201
-    out, _ = repaired(*texts(*repeated, added, SENTENCE + added), cumulative=True)
-    assert read(out) == SENTENCE + added + SENTENCE + added
-
-
 @given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 60), min_size=3, max_size=8), st.booleans())
-def test_any_cumulative_text_is_read_once_if_it_shows_itself(text, cuts, is_done):
-    text = SENTENCE + text
-    ends = [MIN_CHARS, MIN_CHARS + 4, MIN_CHARS + 9, *sorted(len(SENTENCE) + cut for cut in cuts), len(text)]
-    parts = [text[:end] for end in ends]
+def test_any_cumulative_text_is_read_once(text, cuts, is_done):
+    parts = [text[:end] for end in (*sorted(cuts), len(text))]
     out, _ = repaired(*texts(*parts), cumulative=True, done=is_done)
     assert read(out) == text

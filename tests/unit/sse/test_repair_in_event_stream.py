@@ -14,7 +14,7 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from tests.unit.sse.documents import clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads
-from tests.unit.sse.repair_streams import new_repair, payloads
+from tests.unit.sse.repair_streams import new_repair
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, code, data, read_error, text
 from tests.unit.sse.test_repair_defects import MISREAD, OTHERS, SAMPLE, named, read_by_helper
 
@@ -27,7 +27,7 @@ WHOLE = {
 
 
 def repaired(blocks: list[bytes], draw: Any = None, **more: Any) -> tuple[bytes, EventStream]:
-    repair = StreamRepair(RepairOptions(include_usage=True, cumulative=bool(more.pop("cumulative", False))), origin())
+    repair = StreamRepair(RepairOptions(include_usage=True), origin())
     stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error), repair=repair, **more)
     return b"".join(fed(stream.feed, blocks, draw)) + stream.finish(), stream
 
@@ -75,14 +75,6 @@ def test_whole_completion_in_a_stream_is_an_answer_with_a_repair():
     out, stream = repaired([data(WHOLE)])
     assert (stream.done, stream.failure) == (True, None)
     assert helper_reads(out)["choices"][0]["message"]["content"] == "Hi"
-
-
-def test_held_events_are_sent_before_an_error():
-    parts = [data(chunk({"content": content})) for content in ("The quick brown", "The quick brown fox")]
-    error = data({"error": {"message": "boom", "type": "x", "code": None, "param": None}})
-    out, stream = repaired([*parts, error], cumulative=True)
-    assert payloads(out) == [chunk({"content": "The quick brown"}), chunk({"content": " fox"})]
-    assert str(stream.failure) == "boom"
 
 
 def test_usage_that_the_repair_moves_is_noted():
