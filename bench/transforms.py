@@ -102,7 +102,7 @@ def _repair(options: RepairOptions, blocks: list[bytes]) -> StreamRepair:
 
 
 def _aggregate(blocks: list[bytes]) -> bytes:
-    aggregator = CompletionAggregator(StreamSource("bench", LIMIT_BYTES, _read_error), ORIGIN)
+    aggregator = CompletionAggregator(StreamSource("bench", LIMIT_BYTES, _read_error), LIMIT_BYTES, ORIGIN)
     for block in blocks:
         aggregator.feed(block)
     return aggregator.finish()

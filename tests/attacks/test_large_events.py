@@ -19,7 +19,7 @@ from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM
 from gatepass.sse import event, event_stream
-from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
 from gatepass.sse.client_transforms import make_client_transform
@@ -135,8 +135,7 @@ def relayed(raw: bytes, cuts: list[int] | None = None) -> tuple[bytes, str, bool
 
 def aggregated(raw: bytes, step_bytes: int) -> object:
     """The whole reply, or the error."""
-    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), DEFAULTS)
-    body = BodyAggregator("chat", aggregator, LIMIT_BYTES)
+    body = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES, DEFAULTS)
     for at in range(0, len(raw), step_bytes):
         body.feed(raw[at : at + step_bytes])
     try:

@@ -155,7 +155,7 @@ def judged(raw: bytes) -> tuple[float, bool, bool]:
     stream = EventStream(
         StreamSource("chat", 256 * KIB, read_error), repair=StreamRepair(RepairOptions(None, "keep"), origin)
     )
-    aggregator = CompletionAggregator(StreamSource("chat", 256 * KIB, read_error), origin)
+    aggregator = CompletionAggregator(StreamSource("chat", 256 * KIB, read_error), 256 * KIB, origin)
     began_s = time.thread_time()
     stream.feed(raw)
     took_s, began_s = time.thread_time() - began_s, time.thread_time()

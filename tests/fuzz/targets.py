@@ -45,7 +45,7 @@ def validated_repaired_and_aggregated(body: bytes, random: Random) -> None:
     """A stream in pieces of random sizes is validated, repaired and aggregated."""
     repair = StreamRepair(random.choice(REPAIR_OPTIONS), origin())
     stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error), repair=repair)
-    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin())
+    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES, origin())
     out = b""
     for piece in pieces(body, random):
         output = stream.feed(piece)
@@ -93,7 +93,9 @@ def _ends_with_comments(relayed: bytes, blocks: list[bytes]) -> bool:
 def aggregation_ignores_chunking(body: bytes, random: Random) -> None:
     """An aggregation returns the same reply or error for any chunks."""
     blocks = split_events(Framer(LIMIT_BYTES).feed(body))
-    single, merged = (CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin()) for _ in range(2))
+    single, merged = (
+        CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES, origin()) for _ in range(2)
+    )
     for block in blocks:
         single.feed(block)
     for run in _runs(blocks, random):
@@ -115,7 +117,7 @@ def synthesis_round_trip(body: bytes, random: Random) -> None:
         return
     assert blocks[-1] == DONE
     _check_complete_events(b"".join(blocks))
-    aggregator = CompletionAggregator(StreamSource("chat", 1 << 26, read_error), origin())
+    aggregator = CompletionAggregator(StreamSource("chat", 1 << 26, read_error), LIMIT_BYTES, origin())
     for block in blocks:
         aggregator.feed(block)
     has_choices = len(blocks) > 2

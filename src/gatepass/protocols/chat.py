@@ -13,10 +13,11 @@ from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import InvalidRequest
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.request import decode
-from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
+    EVENT_BYTES,
     LEGACY,
     ArgumentsTooLarge,
     EnvelopeDefaults,
@@ -153,17 +154,22 @@ class Chat(ClientProtocol):
 
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
-    ) -> BodyAggregator:
-        upstream = reply.upstream
-        cumulative = upstream.settings.repair.cumulative
-        completions = CompletionAggregator(source, defaults, choices=reply.call.choices, cumulative=cumulative)
-        transforms = upstream.transforms
-        transform = None if transforms is None else transforms.stream(defaults, wants_usage=True)
-        if transform is None or event_bytes <= LARGE_EVENT_BYTES:
-            return BodyAggregator(upstream.name, completions, event_bytes, transform)
-        # a larger event would take too long to convert
-        limit = converted_limit(f"the dialect {upstream.settings.dialect} converts it")
-        return BodyAggregator(upstream.name, completions, LARGE_EVENT_BYTES, transform, limit)
+    ) -> CompletionAggregator:
+        upstream, limit, transform = reply.upstream, EVENT_BYTES, None
+        if upstream.transforms is not None:
+            transform = upstream.transforms.stream(defaults, wants_usage=True)
+            if event_bytes > LARGE_EVENT_BYTES:  # a larger event would take too long to convert
+                event_bytes = LARGE_EVENT_BYTES
+                limit = converted_limit(f"the dialect {upstream.settings.dialect} converts it")
+        return CompletionAggregator(
+            source,
+            event_bytes,
+            defaults,
+            choices=reply.call.choices,
+            cumulative=upstream.settings.repair.cumulative,
+            transform=transform,
+            limit=limit,
+        )
 
 
 class _Asked(msgspec.Struct, gc=False):

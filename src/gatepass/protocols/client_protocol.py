@@ -12,7 +12,7 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.rules import STRAY_PARAMS, Rule
 from gatepass.protocols.error_objects import error_body, stream_error
 from gatepass.protocols.request import decode
-from gatepass.sse.aggregate import BodyAggregator, StreamAggregator
+from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, json_text
 from gatepass.sse.client_transforms import WithoutComments
 from gatepass.sse.event import EventTransform
@@ -242,10 +242,10 @@ class ClientProtocol:
 
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
-    ) -> BodyAggregator:
+    ) -> StreamAggregator:
         """Return what makes a whole reply of a stream: `aggregate`. `event_bytes` limits one event."""
-        del defaults
-        return BodyAggregator(reply.upstream.name, self.aggregate(source), event_bytes)
+        del defaults, reply
+        return self.aggregate(source, event_bytes)
 
 
 def comment_keep_alive(events: EventStream | None) -> bytes:

@@ -225,8 +225,8 @@ class MessageAggregator(StreamAggregator):
 
     __slots__ = ("_blocks", "_entries", "_message", "_texts", "_usage")
 
-    def __init__(self, source: StreamSource) -> None:
-        super().__init__(source)
+    def __init__(self, source: StreamSource, event_bytes: int) -> None:
+        super().__init__(source, event_bytes)
         self._message: Object | None = None
         self._usage: Object = {}
         self._blocks: dict[int, Object] = {}

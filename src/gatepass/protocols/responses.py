@@ -289,8 +289,8 @@ class ResponseAggregator(StreamAggregator):
 
     __slots__ = ("_has_started", "_items", "_items_without_index", "_response", "_started_items")
 
-    def __init__(self, source: StreamSource) -> None:
-        super().__init__(source)
+    def __init__(self, source: StreamSource, event_bytes: int) -> None:
+        super().__init__(source, event_bytes)
         self._items: dict[int, Object] = {}
         self._items_without_index: list[Object] = []
         self._started_items: set[int] = set()

@@ -36,7 +36,7 @@ from gatepass.proxy.upstream_call import (
     received_reply,
     relayed_fields,
 )
-from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream
@@ -431,7 +431,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         validated = BufferedReply(response.status, context.headers(), body, is_validated=True)
         return await _repaired(context, validated)
     if "stream" in protocol.members and body[:1] != b"{" and is_event_stream(response.headers, body):
-        aggregator = _body_aggregator(context)
+        aggregator = _aggregator(context)
         await _feed_slices(context, aggregator, body)
         return await _aggregated(context, aggregator)
     if len(body) > LARGE_REPLY_BYTES:
@@ -529,7 +529,7 @@ AGGREGATED_BYTES = 4 * 1024
 
 async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     """Make a whole reply from a stream, read up to its last event. A document labelled as a stream is buffered."""
-    aggregator = _body_aggregator(context)
+    aggregator = _aggregator(context)
     kind, beginning = ContentKind.UNDECIDED, b""
     try:
         async for piece in context.response:
@@ -555,13 +555,13 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     return reply
 
 
-def _body_aggregator(context: ReplyContext) -> BodyAggregator:
+def _aggregator(context: ReplyContext) -> StreamAggregator:
     limits = context.state.limits
     source, defaults = context.source(limits.reply_bytes), context.envelope_defaults()
     return context.protocol.aggregator(source, limits.event_bytes, defaults, context)
 
 
-async def _feed_slices(context: ReplyContext, aggregator: BodyAggregator, run: bytes) -> bool:
+async def _feed_slices(context: ReplyContext, aggregator: StreamAggregator, run: bytes) -> bool:
     """Feed `run` in slices and take a turn of the event loop for each. Return whether the aggregator needs more."""
     needs_more = True
     for at in range(0, len(run), AGGREGATED_BYTES):
@@ -580,7 +580,7 @@ async def _feed_slices(context: ReplyContext, aggregator: BodyAggregator, run: b
     return needs_more
 
 
-async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedReply:
+async def _aggregated(context: ReplyContext, aggregator: StreamAggregator) -> BufferedReply:
     try:
         for step in (aggregator.take_tail, aggregator.end):
             step()

@@ -1,8 +1,7 @@
 """Build an aggregated reply: one whole reply from the events of a stream.
 
-gatepass does this for an upstream that only streams, or that streams without being asked. `BodyAggregator` frames the
-body. `CompletionAggregator` joins the chunks of a chat or of `/v1/completions`; the aggregator of the Responses API is
-in protocols/responses.py.
+gatepass does this for an upstream that only streams, or that streams without being asked. `CompletionAggregator` joins
+the chunks of a chat or of `/v1/completions`. The aggregators of the other APIs are in `protocols`.
 """
 
 from __future__ import annotations
@@ -17,25 +16,7 @@ from gatepass.json_scan import BOM
 from gatepass.sse import chunk
 from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyEntries
 from gatepass.sse.choice_repair import CumulativeTexts
-from gatepass.sse.chunk import (
-    CHAT,
-    ENVELOPE,
-    LEGACY,
-    MAX_CHOICES,
-    MAX_ENTRIES_MIN_BYTES,
-    MOST_OBJECT_BYTES,
-    EnvelopeDefaults,
-    Object,
-    StreamSource,
-    complete_envelope,
-    error_in_event,
-    event_value,
-    has_large_objects,
-    has_too_many_entries,
-    is_chunk,
-    json_text,
-    unwrap,
-)
+from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event import (
     LARGE_EVENT_BYTES,
     EventTransform,
@@ -55,34 +36,60 @@ CHECK_BYTES = 1024 * 1024
 
 
 class StreamAggregator(ABC):
-    """Builds one reply from the events of a stream: of a completion (below), or of a response (protocols/responses.py).
+    """Builds one reply from the body of a stream: of a completion (below), or of another API (protocols/).
 
     `failure` is set as soon as the stream cannot give a reply: after an error event of the upstream, after an event
     that is not JSON, or after more than `source.limit_bytes` of events. `finish` raises it. After the last event or a
-    failure `is_over` is True, and further events are ignored. While `is_check_due`, the caller runs `check_size`.
+    failure `is_over` is True, and further events are ignored.
+
+    Memory is bounded: one event of `event_bytes`, at most MOST_BYTES, what `transform` holds, and the answer. The next
+    call takes an event above LARGE_EVENT_BYTES: while `has_large`, the caller calls `feed` outside of the event loop.
+    While `is_check_due`, it runs `check_size`. After the last piece it calls `take_tail`, `end` and `finish`. The event
+    loop runs between them. `limit` is the setting of `event_bytes`, or its size and the reason.
     """
 
     __slots__ = (
         "_bytes_left",
+        "_framer",
+        "_has_begun",
         "_has_done",
         "_has_ended",
         "_keep_original",
+        "_limit",
         "_read_error",
+        "_transform",
         "_unchecked_bytes",
         "_upstream",
         "failure",
         "is_over",
     )
 
-    def __init__(self, source: StreamSource) -> None:
+    def __init__(
+        self,
+        source: StreamSource,
+        event_bytes: int,
+        transform: EventTransform | None = None,
+        limit: str = chunk.EVENT_BYTES,
+    ) -> None:
         self.failure: GatepassError | None = None
         self.is_over = False
         self._upstream = source.upstream
         self._bytes_left = source.limit_bytes
         self._read_error = source.read_error
         self._keep_original = source.keep_original
-        self._has_done = self._has_ended = False
+        self._framer = Framer(min(event_bytes, MOST_BYTES))
+        self._limit = limit if event_bytes <= MOST_BYTES else _WHOLE_REPLY
+        self._transform = transform
+        self._has_begun = self._has_done = self._has_ended = False
         self._unchecked_bytes = 0
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        return () if self._transform is None else self._transform.adapted
+
+    @property
+    def has_large(self) -> bool:
+        return bool(self._framer.large)
 
     @property
     def is_check_due(self) -> bool:
@@ -96,7 +103,7 @@ class StreamAggregator(ABC):
         collected = self._collected()
         yield
         try:
-            reply = json_text(collected)
+            reply = chunk.json_text(collected)
         except ValueError:
             self.fail(chunk.event_not_json(self._upstream))
             return
@@ -105,26 +112,28 @@ class StreamAggregator(ABC):
             self.fail(chunk.answer_too_large(self._upstream))
         yield
 
-    def feed(self, run: bytes) -> None:
-        """Take whole events, with any line ends."""
-        if self.is_over:
-            return
-        self._unchecked_bytes += len(run)
-        self._bytes_left -= len(run)
-        if self._bytes_left < 0:
-            self.fail(chunk.reply_too_large(self._upstream))
-            return
-        if (data := single_line_data(run)) is not None:
-            self._add_data(data.strip(), b"")
-            return
-        for block in split_events(run):
-            if len(block) <= len(b"\r\n"):  # a blank line
-                continue
-            data, name = single_line_data(block), b""
-            if data is None:
-                event = parse_event(block)
-                data, name = event.data or b"", event.name
-            self._add_data(data.strip(), name)
+    def feed(self, piece: bytes = b"") -> bool:
+        """Take the next bytes of the body. Return False after the last event or the first error."""
+        if self._framer.large:
+            self._add_run(self._framer.take_large())
+        if run := self._framer.feed(piece):
+            self._add_run(run)
+        if self._framer.is_blocked and not self._framer.large:
+            self.fail(chunk.event_too_large(self._upstream, self._limit))
+        return not self.is_over
+
+    def take_tail(self) -> None:
+        """Take a last event without its blank line, and the events that the transform held back.
+
+        A large one without it is a cut stream, as in EventStream.
+        """
+        self.feed()
+        tail = self._framer.tail if self._framer.tail_bytes <= LARGE_EVENT_BYTES else b""
+        data = (parse_event(tail + b"\n\n").data or b"").strip()
+        if is_json(data) or data == b"[DONE]":  # a complete last event that only lacks its blank line
+            self._add_run(tail + b"\n\n")
+        if self._transform is not None:
+            self._add_events(self._transform.finish())
 
     def fail(self, error: GatepassError) -> None:
         """Drop the collected events, and ignore further ones. `finish` raises `error`."""
@@ -145,7 +154,7 @@ class StreamAggregator(ABC):
         if self.failure is not None:
             raise self.failure
         try:
-            reply = json_text(self._reply())
+            reply = chunk.json_text(self._reply())
         except ValueError:
             raise chunk.event_not_json(self._upstream) from None
         if _is_too_large(reply):
@@ -168,6 +177,33 @@ class StreamAggregator(ABC):
     def _reply(self) -> Object:
         """Return the reply of a complete stream."""
 
+    def _add_run(self, run: bytes) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            run = run.removeprefix(BOM)
+        self._add_events(run if self._transform is None else self._transform.feed(run))
+
+    def _add_events(self, run: bytes) -> None:
+        """Take whole events, with any line ends."""
+        if self.is_over:
+            return
+        self._unchecked_bytes += len(run)
+        self._bytes_left -= len(run)
+        if self._bytes_left < 0:
+            self.fail(chunk.reply_too_large(self._upstream))
+            return
+        if (data := single_line_data(run)) is not None:
+            self._add_data(data.strip(), b"")
+            return
+        for block in split_events(run):
+            if len(block) <= len(b"\r\n"):  # a blank line
+                continue
+            data, name = single_line_data(block), b""
+            if data is None:
+                event = parse_event(block)
+                data, name = event.data or b"", event.name
+            self._add_data(data.strip(), name)
+
     def _add_data(self, data: bytes, name: bytes) -> None:
         if self.is_over or not data or data.startswith(b":"):  # some upstreams send comments as data
             return
@@ -175,11 +211,11 @@ class StreamAggregator(ABC):
             self._has_done = self.is_over = True
             return
         try:
-            payload = event_value(data, name)
+            payload = chunk.event_value(data, name)
         except ValueError:
             self.fail(chunk.event_not_json(self._upstream))
             return
-        error_body = error_in_event(payload, name, self._read_error)
+        error_body = chunk.error_in_event(payload, name, self._read_error)
         if error_body is not None:
             failure = chunk.upstream_error_event(self._upstream, error_body)
             self._keep_original(failure, data)
@@ -192,94 +228,7 @@ def _is_too_large(reply: bytes) -> bool:
     return len(reply) > MOST_BYTES or takes_long(reply)
 
 
-class BodyAggregator:
-    """Frames a body, runs its events through `transform`, and feeds them to `aggregator`.
-
-    Memory is bounded: one event of `event_limit_bytes`, at most MOST_BYTES, what the transform holds, and the answer,
-    which the aggregator bounds. The next call takes an event above LARGE_EVENT_BYTES: while `has_large`, the caller
-    calls `feed` outside of the event loop. While `is_check_due`, it runs `check_size`. After the last piece it calls
-    `take_tail`, `end` and `finish`. The event loop runs between them.
-    """
-
-    __slots__ = (
-        "_aggregator",
-        "_framer",
-        "_has_started",
-        "_limit",
-        "_transform",
-        "_upstream",
-    )
-
-    def __init__(
-        self,
-        upstream: str,
-        aggregator: StreamAggregator,
-        event_limit_bytes: int,
-        transform: EventTransform | None = None,
-        limit: str = chunk.EVENT_BYTES,
-    ) -> None:
-        self._upstream = upstream
-        self._aggregator = aggregator
-        self._framer = Framer(min(event_limit_bytes, MOST_BYTES))
-        self._limit = limit if event_limit_bytes <= MOST_BYTES else _WHOLE_REPLY
-        self._transform = transform
-        self._has_started = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return () if self._transform is None else self._transform.adapted
-
-    @property
-    def has_large(self) -> bool:
-        return bool(self._framer.large)
-
-    @property
-    def is_check_due(self) -> bool:
-        return self._aggregator.is_check_due
-
-    def check_size(self) -> Iterator[None]:
-        """Fail if the reply so far is too large to build within 50 ms. The event loop may run after each step."""
-        return self._aggregator.check_size()
-
-    def feed(self, piece: bytes = b"") -> bool:
-        """Take the next bytes of the body. Return False after the last event or the first error."""
-        if self._framer.large:
-            self._add(self._framer.take_large())
-        if run := self._framer.feed(piece):
-            self._add(run)
-        if self._framer.is_blocked and not self._framer.large:
-            self._aggregator.fail(chunk.event_too_large(self._upstream, self._limit))
-        return not self._aggregator.is_over
-
-    def take_tail(self) -> None:
-        """Take a last event without its blank line, and the events that the transform held back.
-
-        A large one without it is a cut stream, as in EventStream.
-        """
-        self.feed()
-        tail = self._framer.tail if self._framer.tail_bytes <= LARGE_EVENT_BYTES else b""
-        data = (parse_event(tail + b"\n\n").data or b"").strip()
-        if is_json(data) or data == b"[DONE]":  # a complete last event that only lacks its blank line
-            self._add(tail + b"\n\n")
-        if self._transform is not None:
-            self._aggregator.feed(self._transform.finish())
-
-    def end(self) -> None:
-        """End the stream: it fails if it was empty or was cut."""
-        self._aggregator.end()
-
-    def finish(self) -> bytes:
-        """Return the reply as JSON. Raises as the aggregator does."""
-        return self._aggregator.finish()
-
-    def _add(self, run: bytes) -> None:
-        if not self._has_started:
-            self._has_started = True
-            run = run.removeprefix(BOM)
-        self._aggregator.feed(run if self._transform is None else self._transform.feed(run))
-
-
-_KNOWN_OF_CHUNK = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
+_KNOWN_OF_CHUNK = frozenset({*chunk.ENVELOPE, "choices", "usage", "obfuscation"})
 """OpenAI pads each event with a random `obfuscation`; a plain reply has none."""
 
 
@@ -308,12 +257,15 @@ class CompletionAggregator(StreamAggregator):
     def __init__(
         self,
         source: StreamSource,
+        event_bytes: int,
         defaults: EnvelopeDefaults,
         *,
         choices: int = 1,
         cumulative: bool = False,
+        transform: EventTransform | None = None,
+        limit: str = chunk.EVENT_BYTES,
     ) -> None:
-        super().__init__(source)
+        super().__init__(source, event_bytes, transform, limit)
         self._defaults = defaults
         self._expected_choices = choices
         self._cumulative = CumulativeTexts() if cumulative else None
@@ -341,13 +293,13 @@ class CompletionAggregator(StreamAggregator):
             self.fail(chunk.stream_closed(self._upstream))
 
     def _add(self, payload: Any, data: bytes) -> None:
-        fields = unwrap(payload if isinstance(payload, dict) else {})
-        if not is_chunk(fields):
+        fields = chunk.unwrap(payload if isinstance(payload, dict) else {})
+        if not chunk.is_chunk(fields):
             return
         choices = fields.get("choices")
-        if len(data) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
+        if len(data) > chunk.MAX_ENTRIES_MIN_BYTES and chunk.has_too_many_entries(choices):
             self.fail(chunk.too_many_choices(self._upstream))
-        elif len(data) > MOST_OBJECT_BYTES and has_large_objects(choices):
+        elif len(data) > chunk.MOST_OBJECT_BYTES and chunk.has_large_objects(choices):
             self.fail(chunk.arguments_too_large(self._upstream))
         else:
             if self._cumulative is not None:
@@ -368,7 +320,7 @@ class CompletionAggregator(StreamAggregator):
                 index = position
             choice = self._choices.get(index)
             if choice is None:
-                if len(self._choices) >= MAX_CHOICES:
+                if len(self._choices) >= chunk.MAX_CHOICES:
                     raise TooManyEntries
                 # The first piece of a choice decides its kind
                 is_text = "text" in payload and "delta" not in payload and "message" not in payload
@@ -378,7 +330,7 @@ class CompletionAggregator(StreamAggregator):
         usage = fields.get("usage")
         if usage and isinstance(usage, dict):
             self._usage = usage  # the last one: vLLM, SGLang and DashScope can send a usage in every chunk
-        for name in ENVELOPE:
+        for name in chunk.ENVELOPE:
             if name not in self._envelope and fields.get(name):
                 self._envelope[name] = fields[name]
         if not fields.keys() <= _KNOWN_OF_CHUNK:
@@ -388,8 +340,8 @@ class CompletionAggregator(StreamAggregator):
 
     def _reply(self) -> Object:
         is_text = any(choice.is_text for choice in self._choices.values())
-        object_name, id_prefix = (LEGACY, "cmpl-") if is_text else (CHAT, "chatcmpl-")
-        envelope = complete_envelope(self._envelope, self._defaults, object_name, id_prefix)
+        object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
+        envelope = chunk.complete_envelope(self._envelope, self._defaults, object_name, id_prefix)
         in_order = sorted(self._choices.items(), key=itemgetter(0))
         choices = [choice.build(index, self._defaults) for index, choice in in_order]
         usage: Object = {} if self._usage is None else {"usage": self._usage}

@@ -28,7 +28,6 @@ from gatepass.protocols.message_events import (
     message_events,
 )
 from gatepass.protocols.messages import COUNT_TOKENS, MESSAGES, PING, TOO_LONG
-from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
@@ -77,7 +76,7 @@ def written(document: Any) -> bytes:
 
 
 def assembled(*pieces: bytes) -> Any:
-    one = BodyAggregator("chat", MessageAggregator(SOURCE), LIMIT_BYTES)
+    one = MessageAggregator(SOURCE, LIMIT_BYTES)
     for piece in pieces:
         one.feed(piece)
     return json.loads(finished(one))

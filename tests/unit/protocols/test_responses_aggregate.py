@@ -10,8 +10,6 @@ from hypothesis import given
 
 from gatepass.errors import GatepassError
 from gatepass.protocols.responses import ResponseAggregator, synthesize_response
-from gatepass.sse import aggregate
-from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.chunk import StreamSource
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
@@ -27,7 +25,7 @@ def written(document: Any) -> bytes:
 
 
 def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:
-    one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", limit_bytes, read_error)), LIMIT_BYTES)
+    one = ResponseAggregator(StreamSource("chat", limit_bytes, read_error), LIMIT_BYTES)
     one.feed(stream)
     return json.loads(finished(one))
 
@@ -49,7 +47,7 @@ LAST = event("response.completed", response=WHOLE)
 def test_a_stream_cut_anywhere_is_the_same_response(ends):
     lines = written(WHOLE).replace(b"\n", ends)
     for at in range(0, len(lines) + 1, 7):
-        one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error)), LIMIT_BYTES)
+        one = ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES)
         one.feed(lines[:at])
         one.feed(lines[at:])
         assert json.loads(finished(one)) == WHOLE
@@ -64,7 +62,7 @@ def test_the_stream_of_a_response_is_that_response_again(document):
 
 @pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])
 def test_the_last_event_has_the_response_and_after_it_no_more_is_wanted(end):
-    one = BodyAggregator("chat", ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error)), LIMIT_BYTES)
+    one = ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES)
     assert one.feed(event("response.created", response={}))
     assert not one.feed(event(f"response.{end}", response=WHOLE))
     assert not one.feed(event("error", message="late"))
@@ -175,5 +173,5 @@ def test_more_than_the_limit_is_an_error():
 
 
 def test_a_response_nested_too_deep_to_be_written_is_an_error(monkeypatch):
-    monkeypatch.setattr(aggregate, "json_text", refuse_to_write)
+    monkeypatch.setattr("gatepass.sse.chunk.json_text", refuse_to_write)
     assert "not JSON" in failed(written(WHOLE))[1]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from gatepass.sse.aggregate import BodyAggregator
+from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import UpstreamErrorBody
@@ -36,7 +36,7 @@ def text(content: str, **more: Any) -> bytes:
     return data(chunk({"content": content}, **more))
 
 
-def finished(body: BodyAggregator) -> bytes:
+def finished(body: StreamAggregator) -> bytes:
     """The whole reply after the last piece."""
     body.take_tail()
     return body.finish()

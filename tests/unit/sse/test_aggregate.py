@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError, UpstreamClosed
-from gatepass.sse import aggregate
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.chunk import MAX_CHOICES, StreamSource
 from tests.memory import traced_memory
@@ -22,7 +21,7 @@ HEAD = {"id": "chatcmpl-7", "created": 1_700_000_000, "model": "gpt-4o-240806-de
 
 
 def aggregator(limit_bytes: int = LIMIT_BYTES, **more: Any) -> CompletionAggregator:
-    return CompletionAggregator(StreamSource("chat", limit_bytes, read_error), origin(), **more)
+    return CompletionAggregator(StreamSource("chat", limit_bytes, read_error), LIMIT_BYTES, origin(), **more)
 
 
 def aggregated(*blocks: bytes, **more: Any) -> dict[str, Any]:
@@ -489,7 +488,7 @@ def test_too_many_choices_are_an_error():
 def test_nested_too_deep_to_be_written_is_an_error(monkeypatch):
     one = aggregator()
     one.feed(text("a") + STOP)
-    monkeypatch.setattr(aggregate, "json_text", refuse_to_write)
+    monkeypatch.setattr("gatepass.sse.chunk.json_text", refuse_to_write)
     with pytest.raises(GatepassError, match="not JSON"):
         one.finish()
 

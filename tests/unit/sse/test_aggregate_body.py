@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregate import MOST_BYTES, BodyAggregator, CompletionAggregator
+from gatepass.sse.aggregate import MOST_BYTES, CompletionAggregator
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import LARGE_EVENT_BYTES
@@ -18,12 +18,12 @@ STOP = data(chunk({}, finish="stop"))
 LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
 
 
-def assembly(limit_bytes: int = LIMIT_BYTES) -> BodyAggregator:
+def assembly(limit_bytes: int = LIMIT_BYTES) -> CompletionAggregator:
     source = StreamSource("chat", max(limit_bytes, LIMIT_BYTES), read_error)
-    return BodyAggregator("chat", CompletionAggregator(source, origin()), limit_bytes)
+    return CompletionAggregator(source, limit_bytes, origin())
 
 
-def content(one: BodyAggregator) -> str:
+def content(one: CompletionAggregator) -> str:
     payload: str = json.loads(finished(one))["choices"][0]["message"]["content"]
     return payload
 
@@ -136,8 +136,8 @@ TEXTS = ("The answer", "The answer is", "The answer is forty")
 
 @pytest.mark.parametrize("end", [DONE, b""])
 def test_chunks_that_a_transform_and_the_repair_hold_are_part_of_the_reply(end):
-    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin(), cumulative=True)
-    one = BodyAggregator("chat", aggregator, LIMIT_BYTES, RagflowStream(origin(), wants_usage=True))
+    source, transform = StreamSource("chat", LIMIT_BYTES, read_error), RagflowStream(origin(), wants_usage=True)
+    one = CompletionAggregator(source, LIMIT_BYTES, origin(), cumulative=True, transform=transform)
     for payload in TEXTS:
         assert one.feed(text(payload))
     one.feed(STOP + end)

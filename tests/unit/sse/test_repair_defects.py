@@ -208,7 +208,7 @@ def test_repaired_stream_is_clean_to_a_second_repair(defect):
 
 def joined(blocks: list[bytes]) -> Any:
     """The meaning of the aggregated stream."""
-    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin())
+    aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES, origin())
     fed(aggregator.feed, blocks)
     return without_filters(meaning(json.loads(aggregator.finish())))
 

@@ -16,7 +16,7 @@ from tests.unit.sse.streams import LIMIT_BYTES, read_error
 
 
 def aggregated(blocks: list[bytes], choices: int = 1) -> bytes:
-    one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), origin(), choices=choices)
+    one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES, origin(), choices=choices)
     fed(one.feed, blocks)
     return one.finish()
 
