@@ -43,6 +43,8 @@ async def test_a_request_is_listed_and_told_by_any_of_its_ids(tmp_path: Path, wo
             assert [one["id"] for one in listing(path, "?text=FIRST")["requests"]] == ["first"]
             cursor = page["requests"][0]["ended"]
             assert [one["id"] for one in listing(path, f"?ended_after={cursor}")["requests"]] == ["second"]
+            for within_s, ids in ((600, ["second", "first"]), (0, [])):
+                assert [one["id"] for one in listing(path, f"?within_s={within_s}")["requests"]] == ids
             for wanted, found in (("first", 1), ("up-7", 2), ("other", 0), ("a%2Fb", 0)):
                 told = json.loads(request("GET", f"/requests/{wanted}", str(path)))["stories"]
                 assert len(told) == found

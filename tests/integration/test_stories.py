@@ -62,7 +62,8 @@ async def test_one_failure_has_one_code_in_the_response_the_story_and_the_attemp
     async with Scripted([Send(data)]) as upstream, gateway(upstream=upstream.url) as gp:
         code = (await gp.ask(headers=NAMED).answer()).error["code"]
         shown = story(gp)
-        assert {**gp.state.metrics.totals().by_code} == {label: (1,)}
+        assert {**gp.state.metrics.totals().by_code} == {code: (1,)}
+        assert f'code="{label}"' in gp.state.metrics.exposition().decode()
     assert [shown["error"]["code"], shown["code"], shown["attempts"][0]["code"]] == [code] * 3
     assert shown["error"]["kind"] == label
     assert matches(shown, {"code": label})

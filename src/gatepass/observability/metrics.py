@@ -51,6 +51,8 @@ MAX_KEY_CHARS = 200
 """A request whose caller and model are longer than this is not cached in `Metrics.series`. It costs 1 µs more."""
 MOST_MCP_NAMES = 200
 """The methods and tools of one MCP server that have a label of their own."""
+MOST_CODES = 200
+"""The codes that `Totals.by_code` tells apart. Beyond them an upstream's own code counts as `upstream_error`."""
 LAG_EVERY_S = 0.5
 MAX_TOKENS = 10**9
 """A larger token count of one reply is a fault of the upstream, and would make the sum useless."""
@@ -298,7 +300,7 @@ class Totals(msgspec.Struct, frozen=True):
 
     `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
     followed. A replay of an operator counts at none. `by_caller` has the requests, errors and tokens of each caller.
-    `by_code` has the errors of each code, with those of requests that had no caller yet, without those of the page.
+    `by_code` has the errors of each code as the list of requests shows it, with those of refused connections.
     """
 
     requests: int = 0
@@ -349,8 +351,8 @@ class Metrics(Observer):
         self._by_upstream: dict[str, list[int]] = {}
         self.failures: dict[str, Failures] = {}
         """By upstream. One whose last request succeeded has none."""
-        self._at_page: Counter[str] = Counter()
-        """The errors of the page by code, which are in `_errors` too."""
+        self._by_code: Counter[str] = Counter()
+        """The errors by the code that the client received, without those of the page. An upstream may invent codes."""
         families = self._families = {one.name: one for one in map(Family, COUNTED, COUNTED.values())}
         self._sampled = {one.name: one for one in map(Family, SAMPLED, SAMPLED.values())}
         self._errors = families["gatepass_errors_total"]
@@ -408,7 +410,6 @@ class Metrics(Observer):
     def totals(self) -> Totals:
         """Return the sums over all callers, models, upstreams and operations."""
         by_caller: dict[str, tuple[int, int, int]] = {}
-        by_code: Counter[str] = Counter()
         tokens_in = tokens_out = 0
         for one in self._by_labels.values():
             ended, failed, tokens = by_caller.get(one.labels[0], (0, 0, 0))
@@ -418,9 +419,6 @@ class Metrics(Observer):
                 tokens + int(one.input_tokens.value + one.output_tokens.value),
             )
             tokens_in, tokens_out = tokens_in + int(one.input_tokens.value), tokens_out + int(one.output_tokens.value)
-        for labels, cell in self._errors.cells.items():
-            by_code[labels[-2]] += int(cell.value)
-        by_code.subtract(self._at_page)
         return Totals(
             sum(ended for ended, _, _ in by_caller.values()),
             sum(failed for _, failed, _ in by_caller.values()),
@@ -430,7 +428,7 @@ class Metrics(Observer):
             self._duration.counts(),
             {name: (ended, failed) for name, (ended, failed) in self._by_upstream.items()},
             by_caller,
-            {code: (failed,) for code, failed in by_code.items()},
+            {code: (failed,) for code, failed in self._by_code.items()},
         )
 
     def request_ended(self, request: RequestRecord) -> None:
@@ -451,7 +449,7 @@ class Metrics(Observer):
         series.attempts.value += attempt.requests
         if access.mcp_method and attempt.requests:
             self.count_mcp(access, attempt.upstream, exists=attempt.mcp_exists)
-        if not access.replay_of:
+        if not access.replay_of and attempt.requests:
             self._ended_at(attempt.upstream, request)
         later, earlier = attempt, attempt.after
         while earlier is not None:
@@ -543,9 +541,7 @@ class Metrics(Observer):
             self._add("gatepass_failovers_total", before.upstream, before.code or NONE)
 
     def refused(self, refusal: Refusal) -> None:
-        if refusal.at_page:
-            self._at_page[stable_code(refusal.error.public_code, refusal.error.hop)] += 1
-        self._count_error(refusal.error, (NONE,) * len(REQUEST_LABELS))
+        self._count_error(refusal.error, (NONE,) * len(REQUEST_LABELS), at_page=refusal.at_page)
 
     def rule_changed(self, change: RuleChange) -> None:
         self._add("gatepass_learned_rule_events_total", change.upstream, change.event)
@@ -553,8 +549,12 @@ class Metrics(Observer):
     def observer_failed(self, observer: str) -> None:
         self._add("gatepass_observer_failures_total", observer)
 
-    def _count_error(self, error: GatepassError, of_request: Labels) -> None:
-        labels = (*of_request, stable_code(error.public_code, error.hop), error.hop)
+    def _count_error(self, error: GatepassError, of_request: Labels, *, at_page: bool = False) -> None:
+        code, stable = self._mask(error.public_code), stable_code(error.public_code, error.hop)
+        if not at_page:
+            is_kept = code in self._by_code or len(self._by_code) < MOST_CODES
+            self._by_code[code if is_kept else stable] += 1
+        labels = (*of_request, stable, error.hop)
         if len(self._errors.cells) >= MAX_SERIES and labels not in self._errors.cells:
             labels = (OTHER, OTHER, *labels[2:])
         self._errors.of(labels).value += 1

@@ -38,7 +38,8 @@ async def own_requests(target: str, state: AppState) -> bytes:
     """Return the summaries that this process knows for `/requests?FILTERS`. Others are served between them."""
     fields = {name: values[-1] for name, values in parse_qs(target.partition("?")[2]).items()}
     now_s, wall_s = state.clock.now(), state.clock.wall()
-    limit, after = min(_number(fields, "limit", LISTED), MOST_LISTED), _number(fields, "ended_after", 0.0)
+    limit = min(_number(fields, "limit", LISTED), MOST_LISTED)
+    after = max(_number(fields, "ended_after", 0.0), now_s - _number(fields, "within_s", now_s))
     # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
     least_s = after - 1e-5
     newer = [one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s]

@@ -9,6 +9,7 @@ from gatepass.observability.metrics import (
     MAX_HISTOGRAMS,
     MAX_SERIES,
     MAX_TOKENS,
+    MOST_CODES,
     MOST_MCP_NAMES,
     Family,
     Labels,
@@ -173,6 +174,16 @@ def test_an_upstreams_own_code_is_no_label_value():
     metrics.request_ended(ended("alice", "", "chat", "files", error=error))
     labels = {"caller": "alice", "model": "none", "upstream": "chat", "operation": "files", "code": "upstream_error"}
     assert value(metrics, "gatepass_errors_total", hop="upstream:chat", **labels) == 1
+    assert metrics.totals().by_code == {"made-up-by-the-upstream": (1,)}
+
+
+def test_the_page_tells_a_limited_number_of_codes_of_upstreams_apart():
+    metrics = Metrics()
+    for i in range(MOST_CODES + 5):
+        error = UpstreamErrorReply("no", upstream="chat", status=400, upstream_code=f"code-{i}")
+        metrics.request_ended(ended("alice", "", "chat", "files", error=error))
+    by_code = metrics.totals().by_code
+    assert (len(by_code), by_code["upstream_error"]) == (MOST_CODES + 1, (5,))
 
 
 def test_an_error_is_counted_by_the_code_that_the_documentation_has():

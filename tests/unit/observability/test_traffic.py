@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.errors import UpstreamAuth, UpstreamClosed, UpstreamConnect, UpstreamError, UpstreamErrorReply
+from gatepass.errors import (
+    TokenUnavailable,
+    UpstreamAuth,
+    UpstreamClosed,
+    UpstreamConnect,
+    UpstreamError,
+    UpstreamErrorReply,
+)
 from gatepass.observability.metrics import DURATION_S, Cell, Metrics, Totals
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merged, quantile, series
@@ -17,7 +24,7 @@ from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merg
 
 def ended(metrics: Metrics, duration_s: float = 0.5, outcome: str = "ok") -> None:
     access = AccessRecord("one", "POST", "/v1/chat/completions", "chat", "app", model="m", outcome=outcome)
-    attempt = AttemptRecord("one", "chat", "m", "up")
+    attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
     metrics.request_ended(RequestRecord(access, attempt, None, 0.0, 0.0, duration_s, None, 0.0, is_synthesized=False))
 
 
@@ -43,10 +50,19 @@ def test_a_replay_does_not_count_at_an_upstream():
     for replay_of in ("", "captured", "captured"):
         access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error", replay_of=replay_of)
         first = AttemptRecord("one", "chat", "m", "first")
-        attempt = AttemptRecord("one", "chat", "m", "up", cause="next_target", after=first)
+        attempt = AttemptRecord("one", "chat", "m", "up", cause="next_target", after=first, requests=1)
         metrics.request_ended(RequestRecord(access, attempt, error, 0.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
     assert metrics.totals().by_upstream == {"up": (1, 1), "first": (1, 1)}
     assert metrics.totals().requests == 3
+
+
+def test_a_request_without_a_token_does_not_count_at_its_upstream():
+    """The page called an upstream healthy that no request had reached."""
+    metrics = Metrics()
+    access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error")
+    error, attempt = TokenUnavailable("no token", credential="corp"), AttemptRecord("one", "chat", "m", "up")
+    metrics.request_ended(RequestRecord(access, attempt, error, 0.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+    assert metrics.health("up") == "unknown"
 
 
 def test_an_upstream_is_failing_after_three_failures_in_a_row():
@@ -55,7 +71,7 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
 
     def request(error: UpstreamError | None = None, **fields: Any) -> str:
         access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error" if error else "ok", **fields)
-        attempt = AttemptRecord("one", "chat", "m", "up")
+        attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
         metrics.request_ended(RequestRecord(access, attempt, error, 5.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
         return metrics.health("up")
 

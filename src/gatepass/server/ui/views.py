@@ -31,7 +31,7 @@ from gatepass.server.reload import ReloadResult
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
-MOST_CODES = 12
+MOST_CODES = 20
 MOST_USED = 500
 HIDDEN = "(hidden)"
 
