@@ -407,10 +407,26 @@ def test_the_stream_of_an_mcp_client_is_named(open_page: OpenPage, signed_in: st
     expect(page.locator("tbody tr td").nth(3)).to_have_text("stream")
 
 
-def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signed_in: str) -> None:
+def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(signed_in)
+    expect(page.locator("main")).to_contain_text("Errors in 15 minutes, by code")
     page.get_by_role("link", name="4 upstream_closed").click()
-    expect(page).to_have_url(re.compile(r"#/requests\?code=upstream_closed$"))
+    expect(page).to_have_url(re.compile(r"#/requests\?code=upstream_closed&within_s=900$"))
+    expect(page.get_by_role("button", name="last 15 minutes")).to_have_attribute("aria-pressed", "true")
+    assert fake.polled[-1] == ("requests", {"limit": "200", "code": "upstream_closed", "within_s": "900"})
+
+
+@pytest.mark.parametrize(("errors", "said"), [(4, "healthy"), (150, "many errors")])
+def test_an_upstream_with_many_errors_is_not_called_healthy(
+    open_page: OpenPage, signed_in: str, fake: Fake, errors: int, said: str
+) -> None:
+    fake.overview["upstreams"][0].update(requests_15m=412, errors_15m=errors)
+    card = open_page(signed_in).locator("[data-upstream=corp]")
+    expect(card.locator(".health")).to_have_text(f"{said} · 3 in flight")
+    expect(card.locator(".facts a")).to_have_text(re.compile("% errors of 412 requests in 15 min$"))
+    expect(card.locator(".facts a")).to_have_attribute(
+        "href", "#/requests?outcome=error&hop=upstream%3Acorp&within_s=900"
+    )
 
 
 def test_a_lost_store_is_named_on_the_overview(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
@@ -430,14 +446,17 @@ def test_a_failing_credential_says_when_it_tries_again(open_page: OpenPage, sign
 
 def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     server = documents.upstream("mcp/tools", "tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
-    failed = {"in_a_row": 3, "id": "req-9", "code": "upstream_connect", "age_s": 12.3}
+    failed = {"in_a_row": 3, "id": "req-2", "code": "upstream_connect", "age_s": 12.3}
     fake.overview["upstreams"].append({**server, "health": "failing", "last_failed": failed})
+    error = fake.stories["req-2"]["error"]
+    error.update(message="tools.corp refused the connection.", action="Start the server.")
     fake.callers["callers"][2]["mcp"] = {"tools": {"tools": ["find"], "prompts": None, "resources": []}}
     page = open_page(f"{signed_in}#/mcp")
     main = page.locator("main")
     expect(main).to_contain_text("https://llm.corp.example/mcp/tools")
     expect(main.locator(".health.failed")).to_have_text("failing, upstream_connect, 12 s ago")
-    expect(main.locator(".health a")).to_have_attribute("href", "#/requests/req-9")
+    expect(main.locator(".health a")).to_have_attribute("href", "#/requests/req-2")
+    expect(main.locator(".health + p")).to_have_text("tools.corp refused the connection. Start the server.")
     expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("claude-codefindallnone")
     expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("find121 (8.3 %)")
 
@@ -695,6 +714,34 @@ def test_a_list_of_an_error_whose_items_have_several_lines_is_a_list(open_page: 
     expect(page.locator(".prose li")).to_have_text([re.compile("never marks"), re.compile(r"a stream after \[DONE\]")])
 
 
+@pytest.mark.parametrize(
+    ("locale", "told"),
+    [
+        ("en-GB", ["3 (25 %)", "a, b; mcp/search (tools find)", "sha256:0 never expires"]),
+        ("zh-CN", ["3（25 %）", "a，b；mcp/search（工具 find）", "sha256:0 不过期"]),
+    ],
+)
+def test_a_caller_is_punctuated_in_the_language_of_the_page(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, told: list[str]
+) -> None:
+    keys = [{"id": "sha256:0", "expires_at": None}]
+    mcp = {"search": {"tools": ["find"], "prompts": [], "resources": []}}
+    fake.callers["callers"] = [
+        {**fake.callers["callers"][0], "requests": 12, "errors": 3, "models": ["a", "b"], "mcp": mcp, "keys": keys}
+    ]
+    page = open_page(f"{signed_in}#/callers", locale=locale)
+    assert [page.locator("tbody td").nth(i).inner_text() for i in (4, 7, 9)] == told
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str
+) -> None:
+    fake.stories["req-2"]["error"]["message"] = "The issuer refused the client. " * 12
+    page = open_page(f"{signed_in}#/requests/req-2", phone=True, locale=locale)
+    expect(page.locator(".problem p").nth(1)).to_be_in_viewport(ratio=1)
+
+
 def test_a_viewer_may_use_nothing(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.callers["callers"][0].update(name="prometheus", role="viewer", models=None)
     page = open_page(f"{signed_in}#/callers", locale="zh-CN")
@@ -913,6 +960,22 @@ def test_a_refused_answer_of_the_playground_leads_to_its_request(
     expect(page.locator("#said")).to_have_text("The request failed.")
     page.get_by_role("link", name="Show the request").click()
     expect(page).to_have_url(re.compile("#/requests/req-2$"))
+
+
+@pytest.mark.parametrize(
+    ("locale", "told"), [("en-GB", "wait 20.0 s.Wait for a higher limit."), ("zh-CN", "等待 20.0 s。请上游的负责人")]
+)
+def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, told: str
+) -> None:
+    fake.answer_refused = (429, error("rate_limit_exceeded", "Too many.", "upstream:corp"))
+    known = {"kind": "upstream_error", "case": "429", "retry_after_s": 20.0, "action": "Wait for a higher limit."}
+    fake.stories["req-2"]["error"].update(known)
+    page = open_page(f"{signed_in}#/playground", locale=locale)
+    expect(page.locator("input[name=model]")).not_to_have_value("")
+    page.locator("textarea").fill("Where?")
+    page.locator("button[type=submit]").click()
+    expect(page.locator(".answered .failed")).to_contain_text(told)
 
 
 def test_a_code_of_an_upstream_itself_is_explained_as_one(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

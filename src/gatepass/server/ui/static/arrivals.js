@@ -25,7 +25,7 @@ export function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAtt
       const bar = { x: (from + (to - from) * 0.1).toFixed(2), width: ((to - from) * 0.8).toFixed(2) };
       return number > 0 && svg("rect.bars.first", { ...bar, y: (100 - (96 * number) / highest).toFixed(2), height: ((96 * number) / highest).toFixed(2) });
     }));
-  const longest = gaps.map(({ at_s: at, length_s: length }) => t("{length} at {at}", { length: duration(length), at: duration(at) })).join(", ");
+  const longest = gaps.map(({ at_s: at, length_s: length }) => t("{length} at {at}", { length: duration(length), at: duration(at) })).join(t(", "));
   return el("figure.plot.arrivals", {},
     el("div.area", {}, plot),
     el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, plural(reads, "read") + (counts.length > 1 ? t(", at most {n} in a bar of {width}", { n: highest, width: duration(width) }) : "")), el("span", {}, silence ? t("now, {s}", { s: duration(end) }) : duration(end))),

@@ -27,7 +27,7 @@ function list(found) {
     caller.role,
     inFlight(caller),
     count(caller.requests),
-    caller.errors ? el("a.failed", { href: `#/requests?outcome=error&caller=${encodeURIComponent(caller.name)}` }, `${count(caller.errors)} (${share(caller.errors, caller.requests)})`) : "0",
+    caller.errors ? el("a.failed", { href: `#/requests?outcome=error&caller=${encodeURIComponent(caller.name)}` }, t("{n} ({more})", { n: count(caller.errors), more: share(caller.errors, caller.requests) })) : "0",
     count(caller.tokens),
     caller.last_used ? moment(caller.last_used) : t("not since the start"),
     mayUse(caller),
@@ -41,18 +41,18 @@ function list(found) {
 /** A key by the beginning of its hash, or its variable, with its end. What ends soon is marked. */
 function keyLine({ id, expires_at: end }) {
   const left = end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infinity;
-  const text = !end ? t("does not end") : left <= 0 ? t("ended {at}", { at: moment(end) }) : left < SOON_S ? t("ends in {s}", { s: span(left) }) : t("ends {at}", { at: moment(end) });
+  const text = !end ? t("never expires") : left <= 0 ? t("expired {at}", { at: moment(end) }) : left < SOON_S ? t("expires in {s}", { s: span(left) }) : t("expires {at}", { at: moment(end) });
   return el("li", {}, el("code", {}, id), " ", el(left < SOON_S ? "b.failed" : "span", {}, text));
 }
 
 function mayUse({ role, models, operations, mcp }) {
   if (role === "viewer") return t("none");
   const servers = Object.entries(mcp ?? {}).map(([name, kinds]) => {
-    const limits = Object.entries(kinds).filter(([, names]) => names?.length).map(([kind, names]) => `${t(kind)} ${names.join(", ")}`);
+    const limits = Object.entries(kinds).filter(([, names]) => names?.length).map(([kind, names]) => `${t(kind)} ${names.join(t(", "))}`);
     const isAll = Object.values(kinds).every((names) => !names);
-    return `mcp/${name}${isAll ? "" : ` (${limits.join("; ") || t("nothing of it")})`}`;
+    return isAll ? `mcp/${name}` : t("{n} ({more})", { n: `mcp/${name}`, more: limits.join(t("; ")) || t("nothing of it") });
   });
-  return [models ? models.join(", ") || t("no model") : t("all models"), operations?.join(", "), servers.join(", ")].filter(Boolean).join("; ");
+  return [models ? models.join(t(", ")) || t("no model") : t("all models"), operations?.join(t(", ")), servers.join(t(", "))].filter(Boolean).join(t("; "));
 }
 
 function inFlight({ in_flight: now, max_concurrent: most }) {

@@ -28,7 +28,7 @@ export async function capture(page, place, filters) {
     if (!place.querySelector(".running")) {
       place.replaceChildren(el("h2.unseen", {}, t("Capture")), el("p.running", {}, el("span"), " ", el("button.quiet", { type: "button", onclick: () => change("DELETE") }, t("End the capture"))));
     }
-    const what = [state.model && t("model {name}", { name: state.model }), state.caller && t("caller {name}", { name: state.caller })].filter(Boolean).join(", ") || t("all requests");
+    const what = [state.model && t("model {name}", { name: state.model }), state.caller && t("caller {name}", { name: state.caller })].filter(Boolean).join(t(", ")) || t("all requests");
     write(place.querySelector(".running span"), t("Bodies of {what} are captured until {until}: {requests}, {size}.", { what, until: `${time(state.until)} ${zone(state.until)}`, requests: plural(state.captured, "request"), size: size(state.held_bytes) }));
     timer = setTimeout(() => load().catch(page.fail), AGAIN_MS);
   };

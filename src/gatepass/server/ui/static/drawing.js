@@ -6,11 +6,13 @@ import { t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const HISTORY_S = 900;
+/** The share of errors above which an upstream is not called healthy. */
+const OFTEN = 0.1;
 
 /** Returns `{node, show(overview)}`. */
 export function drawing(signal) {
   const clients = el("article.card", {},
-    el("h3", {}, t("Clients")), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, t("requests a minute"))), el("p.muted.total", {}, el("span"), el("a", { href: "#/requests?outcome=error" })));
+    el("h3", {}, t("Clients")), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, t("requests a minute"))), el("p.muted.total", {}, el("span"), el("a", { href: `#/requests?outcome=error&within_s=${HISTORY_S}` })));
   const gate = el("article.card.own", {},
     el("h3", {}, "gatepass"), el("p.big", {}, el("b.flight"), " ", el("span.muted", {}, t("in flight"))), el("p.standing"));
   const branches = el("ul.branches");
@@ -107,7 +109,7 @@ function showCredential(card, credential, now) {
   keyed(history.lastChild, recent, ({ at, ok }) => `${at} ${ok}`, () => svg("line", {}, svg("title")), (mark, { at, ok, reason }) => {
     const x = percent(1 - (now - epoch(at)) / HISTORY_S);
     set(mark, { class: ok ? "mark" : "mark bad", x1: x, x2: x, y1: ok ? 4 : 0, y2: 12 });
-    write(mark.firstChild, `${time(at)} ${ok ? t("renewed") : t("failed")}${reason ? `: ${reason}` : ""}`);
+    write(mark.firstChild, `${time(at)} ${ok ? t("renewed") : t("failed")}${reason ? `${t(": ")}${reason}` : ""}`);
   });
 
   const facts = [plural(credential.fetches, "fetch", "fetches")];
@@ -115,7 +117,7 @@ function showCredential(card, credential, now) {
   if (refresh !== null && !lasts) facts.unshift(refresh <= 0 ? t("renewal is due") : failing || !isUsable ? t("next try in {s}", { s: countdown(refresh) }) : t("renews in {s}", { s: countdown(refresh) }));
   write(card.querySelector(".facts"), facts.join(" · "));
   const rejections = Object.keys(credential.rejected_by ?? {});
-  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(", ") }), failing && (credential.last_error ?? t("the last fetch failed"))];
+  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(t(", ")) }), failing && (credential.last_error ?? t("the last fetch failed"))];
   write(card.querySelector(".fault"), faults.filter(Boolean).join(" · "));
 }
 
@@ -126,7 +128,7 @@ function makeUpstream({ name, host, dialect }) {
     healthLine(),
     svg("svg.errors", { width: "100%", height: 4, "aria-hidden": "true" },
       svg("rect.track", { width: "100%", height: 4, rx: 2 }), svg("rect.part", { height: 4, rx: 2 })),
-    el("p.small.facts", {}, el("a", { href: `#/requests?outcome=error&upstream=${encodeURIComponent(name)}` }), el("span")));
+    el("p.small.facts", {}, el("a", { href: `#/requests?outcome=error&hop=upstream%3A${encodeURIComponent(name)}&within_s=${HISTORY_S}` }), el("span")));
 }
 
 function showUpstream(card, upstream) {
@@ -134,7 +136,7 @@ function showUpstream(card, upstream) {
   set(card, { class: health === "failing" ? "card upstream bad" : "card upstream", "data-health": health });
   write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}`);
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
-  const rate = requests ? t("{share} errors of {n}", { share: share(errors, requests), n: count(requests) }) : t("no requests in 15 minutes");
+  const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("no requests in 15 minutes");
   write(card.querySelector(".facts a"), rate);
   write(card.querySelector(".facts span"), ` · ${plural(upstream.open_connections, "connection")}`);
 }
@@ -145,12 +147,13 @@ export function healthLine() {
 }
 
 /** Show the health of an upstream, and the last request that failed at it while it is failing. */
-export function showHealth(line, { health, last_failed: last }) {
+export function showHealth(line, { health, last_failed: last, errors_15m: errors, requests_15m: requests }) {
   const failed = health === "failing" ? last : null;
   const [state, link] = line.children;
   set(line, { class: health === "failing" ? "health failed" : "health" });
-  write(state, ({ ok: t("healthy"), failing: t("failing"), unknown: t("no request yet") }[health] ?? health) + (failed ? ", " : ""));
-  write(link, failed ? `${failed.code}, ${t("{s} ago", { s: span(failed.age_s) })}` : "");
+  const working = errors > OFTEN * requests ? t("many errors") : t("healthy");
+  write(state, ({ ok: working, failing: t("failing"), unknown: t("no request yet") }[health] ?? health) + (failed ? t(", ") : ""));
+  write(link, failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : "");
   set(link, { href: failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });
   return line;
 }

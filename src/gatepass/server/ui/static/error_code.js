@@ -24,6 +24,13 @@ export function documentedCode(code, hop) {
   return hop?.startsWith("upstream:") && !code.startsWith("upstream_") ? "upstream_error" : code;
 }
 
+/** The error of the request `id` with its next action, as its own view has them. Nothing if it is not in memory. */
+export async function reasonOf(page, id) {
+  const { stories } = await page.call("GET", `requests/${encodeURIComponent(id)}`).catch(() => ({ stories: [] }));
+  const error = stories[0]?.error;
+  return error && { ...error, advice: inline(actionOf(error.case || error.kind, error.action)) };
+}
+
 /** A paragraph or a list of the text. */
 function paragraph(block) {
   const lines = block.replace(/\n +/g, " ").split("\n").filter((line) => line.trim());

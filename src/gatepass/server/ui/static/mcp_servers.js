@@ -2,6 +2,7 @@
 
 import { copyButton, el, table } from "./dom.js";
 import { healthLine, showHealth } from "./drawing.js";
+import { reasonOf } from "./error_code.js";
 import { count, plural, share } from "./format.js";
 import { t } from "./texts.js";
 
@@ -10,10 +11,11 @@ export async function mcpServers(page) {
   const servers = upstreams.filter(({ dialect }) => dialect === "mcp");
   page.main.append(el("h1", {}, t("MCP servers")));
   if (!servers.length) page.main.append(el("p.muted", {}, t("None is configured. The section mcp of the configuration names them.")));
-  for (const server of servers) page.main.append(section(page, server, callers, use.filter(({ upstream }) => upstream === server.name)));
+  const reasons = await Promise.all(servers.map(({ health, last_failed: last }) => health === "failing" && last && reasonOf(page, last.id)));
+  servers.forEach((server, i) => page.main.append(section(page, server, callers, use.filter(({ upstream }) => upstream === server.name), reasons[i])));
 }
 
-function section(page, server, callers, use) {
+function section(page, server, callers, use, reason) {
   const name = server.name.replace(/^mcp\//, "");
   const url = `${page.session.base_url.replace(/\/v1$/, "")}/mcp/${name}`;
   const allowed = callers.filter(({ mcp }) => mcp?.[name] !== undefined);
@@ -24,16 +26,16 @@ function section(page, server, callers, use) {
       fact(t("URL for hosts"), el("code", {}, url)),
       fact(t("server"), server.host),
       fact(t("credential"), server.credential ?? t("none")),
-      fact(t("health"), showHealth(healthLine(), server)),
-      fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}` }, `${plural(server.requests_15m, "message")}${t(", ")}${plural(server.errors_15m, "error")}`))),
+      fact(t("health"), [showHealth(healthLine(), server), reason && el("p.small", {}, reason.message, " ", reason.advice)]),
+      fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}&within_s=900` }, `${plural(server.requests_15m, "message")}${t(", ")}${plural(server.errors_15m, "error")}`))),
     table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),
-      ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind] ? mcp[name][kind].join(", ") || t("none") : t("all")),
+      ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind] ? mcp[name][kind].join(t(", ")) || t("none") : t("all")),
     ])),
     called.length > 0 && table(t("Tools of {name}", { name }), [t("Tool"), t("Calls"), t("Errors")], called.map(({ tool, requests, errors }) => [
       el("a", { href: `#/requests?text=${encodeURIComponent(tool)}&upstream=${encodeURIComponent(server.name)}` }, tool),
       count(requests),
-      errors ? el("span.failed", {}, `${count(errors)} (${share(errors, requests)})`) : "0",
+      errors ? el("span.failed", {}, t("{n} ({more})", { n: count(errors), more: share(errors, requests) })) : "0",
     ])));
 }
 

@@ -45,9 +45,9 @@ function listed({ listed: names, list_error: fault }, use) {
       return [
         el("a", { href: `#/requests?model=${encodeURIComponent(model)}` }, model),
         names.includes(model) ? t("yes") : t("no"),
-        [...upstreams].join(", ") || "–",
+        [...upstreams].join(t(", ")) || "–",
         count(requests),
-        errors ? el("a.failed", { href: `#/requests?outcome=error&model=${encodeURIComponent(model)}` }, `${count(errors)} (${share(errors, requests)})`) : "0",
+        errors ? el("a.failed", { href: `#/requests?outcome=error&model=${encodeURIComponent(model)}` }, t("{n} ({more})", { n: count(errors), more: share(errors, requests) })) : "0",
         count(tokens),
       ];
     })) : el("p.muted", {}, t("No model is listed, and none was used.")),
@@ -59,15 +59,15 @@ function routes(list) {
   if (!list.length) return el("p.muted", {}, t("No model has a route."));
   return table(t("Routes"), [t("Model"), t("Targets, in order"), t("Operations"), t("Capabilities")], list.map(({ model, targets, operations, capabilities }) => [
     el("a", { href: model === "*" ? "#/requests" : `#/requests?model=${encodeURIComponent(model)}` }, model === "*" ? t("each other model") : model),
-    targets.map((target) => target.model === null || target.model === model ? target.upstream : `${target.upstream} (${target.model})`).join(t(", then ")),
-    operations.join(", ") || t("all"),
+    targets.map((target) => target.model === null || target.model === model ? target.upstream : t("{n} ({more})", { n: target.upstream, more: target.model })).join(t(", then ")),
+    operations.join(t(", ")) || t("all"),
     capabilitiesOf(capabilities),
   ]));
 }
 
 function capabilitiesOf(capabilities) {
   const known = Object.entries(capabilities ?? {}).filter(([, value]) => value !== null && value !== undefined);
-  return known.map(([name, value]) => value === true ? name : value === false ? t("no {name}", { name }) : `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ") || "–";
+  return known.map(([name, value]) => value === true ? name : value === false ? t("no {name}", { name }) : `${name}${t(": ")}${typeof value === "object" ? JSON.stringify(value) : value}`).join(t(", ")) || "–";
 }
 
 function rules(page, list, load) {
@@ -85,7 +85,7 @@ function rules(page, list, load) {
   };
   return table(t("Learned rules"), heads, list.map((rule) => [
     el("code", {}, rule.adapted),
-    `${rule.upstream} ${rule.model}, ${rule.operation}`,
+    `${rule.upstream} ${rule.model}${t(", ")}${rule.operation}`,
     rule.state === "failed" ? el("span.failed", {}, t(rule.state)) : t(rule.state),
     count(rule.uses),
     t("{s} ago", { s: span(rule.age_s) }),

@@ -19,12 +19,13 @@ export function overview(page) {
   const captured = el("p.muted.captured", { hidden: true });
   const lost = el("p.problem.store", { hidden: true });
   const codes = el("ul.codes", { "aria-label": t("Errors in 15 minutes, by code") });
+  const failures = el("div", { hidden: true }, el("p.muted.small.since", { "aria-hidden": "true" }, t("Errors in 15 minutes, by code")), codes);
   const body = el("div", { hidden: true },
     lost,
     el("h2.unseen", {}, t("Now")),
     map.node,
-    codes,
-    el("p.muted.small.key", {}, t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes.")),
+    failures,
+    el("p.muted.small.key", {}, t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass.")),
     captured,
     el("h2", {}, t("The last 15 minutes")),
     el("div.plots", {}, Object.values(plots).map(({ node }) => node)));
@@ -37,8 +38,8 @@ export function overview(page) {
     lost.hidden = !store || ["up", "unchecked"].includes(store.state);
     if (!lost.hidden) write(lost, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: store.reason ?? "" }));
     const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a);
-    codes.hidden = !failed.length;
-    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}` }, el("b"), " ", el("code", {}, code))), (item, [, number]) => write(item.querySelector("b"), count(number)));
+    failures.hidden = !failed.length;
+    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code))), (item, [, number]) => write(item.querySelector("b"), count(number)));
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];
     plots.requests.show([series.requests, series.errors], series.ended_at, series.width_s);
     plots.tokens.show([series.tokens_in, series.tokens_out], series.ended_at, series.width_s);

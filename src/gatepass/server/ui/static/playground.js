@@ -3,7 +3,7 @@
 import { ApiError, events, query } from "./api.js";
 import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
 import { el, write } from "./dom.js";
-import { documentedCode } from "./error_code.js";
+import { documentedCode, reasonOf } from "./error_code.js";
 import { duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
 import { t } from "./texts.js";
@@ -42,7 +42,7 @@ export async function playground(page) {
     button.disabled = true;
     stop.hidden = false;
     const route = `playground${query({ profile: profile.value })}`;
-    const answer = await receive(talk, route, { model: model.value, stream: true, messages: [...messages, asked] }, leaving.signal);
+    const answer = await receive(page, talk, route, { model: model.value, stream: true, messages: [...messages, asked] }, leaving.signal);
     if (answer) messages.push(asked, { role: "assistant", content: answer });
     button.disabled = false;
     stop.hidden = true;
@@ -66,7 +66,7 @@ export async function playground(page) {
   const clients = callers.filter((caller) => caller.profile !== "plain");
   profile.append(
     el("option", { value: "" }, t("yourself")),
-    ...profiles.map((name) => el("option", { value: name }, t("profile {name}", { name }) + clients.filter((caller) => caller.profile === name).map((caller) => `, ${caller.name}`).join(""))));
+    ...profiles.map((name) => el("option", { value: name }, t("profile {name}", { name }) + clients.filter((caller) => caller.profile === name).map((caller) => `${t(", ")}${caller.name}`).join(""))));
   models.append(...names.map((name) => el("option", { value: name })));
   model.value = names[0] ?? "";
   page.main.append(talk, form); // not before, because the name of a model would replace a typed one
@@ -83,7 +83,7 @@ async function imagePart(file) {
 }
 
 /** Show the answer in `talk` as it arrives, with its times. Returns its text, or null if it failed. */
-async function receive(talk, route, body, signal) {
+async function receive(page, talk, route, body, signal) {
   const said = el("p.said");
   const facts = el("p.muted.small", { role: "status" }, t("Waiting for the first token."));
   const item = el("li.answered", {}, said, facts);
@@ -115,14 +115,16 @@ async function receive(talk, route, body, signal) {
     t("in all {s}", { s: duration(all) }),
   ].filter(Boolean).join(" · "), " ", link ?? "");
   if (times.length > 2) item.append(arrivalsPlot(arrivalsOf(times), 0, all));
-  if (failure) item.append(failed(failure));
+  if (failure) item.append(failed(failure, failure.code && id && await reasonOf(page, id)));
   return failure ? null : said.textContent;
 }
 
-/** The error of an answer: its status, code and hop, and what the code means. */
-function failed({ status, code, hop, message }) {
+/** The error of an answer: its status, code and hop, what to do, and what the code means. */
+function failed({ status, code, hop, message }, reason) {
   const what = [status, code].filter(Boolean).join(" ");
   return el("div.failed", { role: "alert" },
     what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), el("p", {}, message),
+    reason?.retry_after_s && el("p", {}, t("It asks the client to wait {s}.", { s: duration(reason.retry_after_s) })),
+    reason && el("p.advice", {}, reason.advice),
     code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(documentedCode(code, hop))}` }, t("What {code} means", { code: documentedCode(code, hop) }))));
 }

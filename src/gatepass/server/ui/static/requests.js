@@ -14,10 +14,11 @@ const CHIPS = [
   ["outcome", "error", t("failed"), ""],
   ["slow", "1", t("slow"), t("The first byte took 5 s or more")],
   ["changed", "1", t("changed"), t("A rule changed the request")],
+  ["within_s", "900", t("last 15 minutes"), ""],
 ];
 
 export async function requests(page) {
-  const names = ["text", "outcome", "slow", "changed", ...EXACT];
+  const names = ["text", "outcome", "slow", "changed", "within_s", ...EXACT];
   const filters = Object.fromEntries(names.map((name) => [name, page.filters[name] ?? ""]));
   const opened = new Set();
   let latest = { requests: [], running: [] };
@@ -50,7 +51,7 @@ export async function requests(page) {
     list.hidden = !known.length;
     empty.hidden = Boolean(known.length);
     write(empty, Object.values(filters).some(Boolean) ? t("No request in memory matches the filters.") : t("No request yet. Send one, and it appears here."));
-    write(tally, [plural(known.length, "request"), running.length && t("{n} running", { n: count(running.length) }), known.length === ROWS && t("older ones are not shown")].filter(Boolean).join(", "));
+    write(tally, [plural(known.length, "request"), running.length && t("{n} running", { n: count(running.length) }), known.length === ROWS && t("older ones are not shown")].filter(Boolean).join(t(", ")));
     for (const link of body.querySelectorAll("a")) set(link, { tabindex: link === current(body) ? 0 : -1 });
   };
   const toggle = (key) => {
@@ -114,7 +115,7 @@ function form(filters) {
     el("label", {}, el("span", {}, t("search")), el("input", { type: "search", name: "text", value: filters.text, placeholder: t("id, caller, model, code, … and Enter"), autocomplete: "off" })),
     el("div.chips", {},
       CHIPS.map((one) => chip(...one)),
-      exact.map((name) => el("button.quiet", { type: "button", "aria-pressed": "true", "aria-label": t("Remove the filter {name}", { name: `${t(name)} ${filters[name]}` }), onclick: () => go({ [name]: "" }) }, `${t(name)}: ${filters[name]} ×`)),
+      exact.map((name) => el("button.quiet", { type: "button", "aria-pressed": "true", "aria-label": t("Remove the filter {name}", { name: `${t(name)} ${filters[name]}` }), onclick: () => go({ [name]: "" }) }, `${t(name)}${t(": ")}${filters[name]} ×`)),
       Object.values(filters).some(Boolean) && el("a.button.quiet", { href: "#/requests" }, t("Clear"))));
 }
 
