@@ -144,7 +144,7 @@ class Messages(_OfAnthropic):
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
         del call, wall
-        return None if profile.keep_alive == "off" else ping
+        return None if profile.keep_alive == "off" else lambda _: PING
 
     def error_places(self, document: Any) -> Iterator[Any]:
         """Yield the document, and an error that only its type marks."""
@@ -235,11 +235,6 @@ class _Whole(msgspec.Struct, gc=False):
 
 
 _WHOLE = msgspec.json.Decoder(_Whole)
-
-
-def ping(events: EventStream | None) -> bytes:
-    del events
-    return PING
 
 
 MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES = Messages(), CountTokens(), MessageBatches()

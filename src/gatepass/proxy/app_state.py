@@ -46,7 +46,7 @@ from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.observers import Observers, observers_of
 from gatepass.proxy.routing import RouteTable
-from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
+from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
@@ -346,7 +346,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             holder=holders[one.credential] if one.credential else None,
             timeouts=one.timeouts.value(),
             injector=CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name),
-            transforms=dialect_transforms(one.dialect),
+            transforms=RagflowTransforms() if one.dialect == "ragflow" else None,
             response_headers=ResponseHeaders(one.forward_response_headers, parts.redactor.holds),
             state=parts.upstream_states.setdefault((name, one.base_url), UpstreamState()),
             host=urlsplit(one.base_url).netloc,

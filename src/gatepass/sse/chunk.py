@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -132,11 +133,6 @@ KeepOriginal = Callable[[UpstreamErrorReply, bytes], None]
 """Sets `original` of an upstream's error if the client may receive its data: the JSON text of the event."""
 
 
-def without_original(error: UpstreamErrorReply, data: bytes) -> None:
-    """The KeepOriginal of a protocol that writes each error anew."""
-    del error, data
-
-
 EVENT_BYTES = "limits.event_bytes"
 
 
@@ -146,7 +142,7 @@ class StreamSource(msgspec.Struct, frozen=True, gc=False):
     upstream: str
     limit_bytes: int
     read_error: ReadError
-    keep_original: KeepOriginal = without_original
+    keep_original: KeepOriginal = lambda _error, _data: None  # of a protocol that writes each error anew
     limit: str = EVENT_BYTES
     """The setting of `limit_bytes`, or its size and the reason, for the error."""
 
@@ -237,7 +233,12 @@ def has_objects(choices: Any) -> bool:
 
 def has_large_objects(choices: Any) -> bool:
     """Return whether the tool arguments that are objects have more than MOST_OBJECT_BYTES."""
-    return sum(map(_object_bytes, _argument_values(choices))) > MOST_OBJECT_BYTES
+    size_bytes = 0
+    for value in _argument_values(choices):
+        if isinstance(value, dict | list):
+            with suppress(ValueError):  # nested too deep: it is not converted either
+                size_bytes += len(json_text(value))
+    return size_bytes > MOST_OBJECT_BYTES
 
 
 def _argument_values(choices: Any) -> Iterator[Any]:
@@ -252,15 +253,6 @@ def _argument_values(choices: Any) -> Iterator[Any]:
                 inner = call.get(kind)
                 if isinstance(inner, dict):
                     yield inner.get(arguments_name)
-
-
-def _object_bytes(value: Any) -> int:
-    if not isinstance(value, dict | list):
-        return 0
-    try:
-        return len(json_text(value))
-    except ValueError:  # nested too deep: it is not converted either
-        return 0
 
 
 ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": "arguments"})

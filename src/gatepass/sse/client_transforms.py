@@ -279,13 +279,9 @@ class WithoutComments(_ClientTransform):
         if not block.startswith(b":") and block.find(_MARKS[0]) < 0 and block.find(_MARKS[1]) < 0:
             return block
         self._has_changed = True
-        run, _ = split_comments(block)
-        return b"".join(map(_without_comments, split_events(run)))
-
-
-def _without_comments(block: bytes) -> bytes:
-    kept = _COMMENT.sub(b"", block)
-    return b"" if len(kept) < len(block) and not kept.strip(b"\r\n") else kept
+        events = split_events(split_comments(block)[0])
+        kept = [_COMMENT.sub(b"", event) for event in events]
+        return b"".join([one for event, one in zip(events, kept, strict=True) if one == event or one.strip(b"\r\n")])
 
 
 NUMBERS = "sse=numbers"

@@ -9,11 +9,6 @@ from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object
 from gatepass.sse.event import EventTransform, parse_event, read_json, split_events
 
 
-def dialect_transforms(dialect: str) -> RagflowTransforms | None:
-    """Return the changes for `dialect`; None for a dialect whose replies are validated unchanged."""
-    return RagflowTransforms() if dialect == "ragflow" else None
-
-
 class RagflowTransforms:
     """The changes of RAGFlow's streams and whole replies: see NAMES."""
 

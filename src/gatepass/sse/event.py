@@ -43,11 +43,6 @@ def split_comments(run: bytes) -> tuple[bytes, bytes]:
     return run[:end], run[end:]
 
 
-def has_too_many_lines(block: bytes) -> bool:
-    """Whether an event has more than MOST_LINES lines."""
-    return len(block) > MOST_LINES and count_lines(block) > MOST_LINES
-
-
 def count_lines(run: bytes, end: int | None = None) -> int:
     """Return the number of line ends in `run` before `end`. A CRLF counts twice."""
     return run.count(b"\n", 0, end) + (run.count(b"\r", 0, end) if _CR in run else 0)

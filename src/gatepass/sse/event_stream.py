@@ -27,6 +27,7 @@ from gatepass.sse.client_transforms import LaterNumbers
 from gatepass.sse.event import (
     DONE,
     LARGE_EVENT_BYTES,
+    MOST_LINES,
     EventTransform,
     Framer,
     TransformChain,
@@ -34,7 +35,6 @@ from gatepass.sse.event import (
     first_event,
     first_events,
     first_events_within,
-    has_too_many_lines,
     is_json,
     outline,
     parse_event,
@@ -370,7 +370,7 @@ class EventStream:
             return self._validate_data(block, data.strip(), b"")
         if block in _BLANK_LINES and not self.has_ids:
             return b"" if self._is_idle_too_long(block) else block
-        if has_too_many_lines(block):
+        if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
             self.fail(chunk.event_too_large(self._upstream))
             return b""
         event = parse_event(block)

@@ -69,18 +69,6 @@ class UsageDetails(msgspec.Struct, frozen=True, gc=False):
     reasoning_tokens: Count = None
 
 
-_DETAILS = msgspec.json.Decoder(UsageDetails | None)
-_NO_DETAILS = UsageDetails()
-
-
-def read_details(text: msgspec.Raw) -> UsageDetails:
-    """Read details from their JSON text. Invalid ones have no numbers."""
-    try:
-        return _DETAILS.decode(text) or _NO_DETAILS
-    except msgspec.DecodeError:
-        return _NO_DETAILS
-
-
 _NO_COUNTS = Usage()
 
 

@@ -47,7 +47,7 @@ from gatepass.sse.chunk import (
     text_of_id,
 )
 from gatepass.sse.event import read_json, takes_long
-from gatepass.sse.usage import Usage, complete_usage, read_details
+from gatepass.sse.usage import Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
 """The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
@@ -56,7 +56,6 @@ BUILT_BYTES = 1024 * 1024
 
 _NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
-_ABSENT = msgspec.Raw(b"null")
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -103,8 +102,8 @@ class _Usage(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: _Count
     completion_tokens: _Count
     total_tokens: _Count
-    prompt_tokens_details: msgspec.Raw = _ABSENT  # not typed, because a fault in them needs no repair
-    completion_tokens_details: msgspec.Raw = _ABSENT
+    prompt_tokens_details: UsageDetails | None = None
+    completion_tokens_details: UsageDetails | None = None
 
 
 class _Completion(msgspec.Struct, frozen=True, gc=False):
@@ -173,11 +172,9 @@ def read_good(body: bytes) -> GoodReply | None:
     usage = completion.usage
     if usage is None:
         return _WITHOUT_USAGE
-    cached = reasoning = None
-    if usage.prompt_tokens_details is not _ABSENT:
-        cached = read_details(usage.prompt_tokens_details).cached_tokens
-    if usage.completion_tokens_details is not _ABSENT:
-        reasoning = read_details(usage.completion_tokens_details).reasoning_tokens
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = None if prompt is None else prompt.cached_tokens
+    reasoning = None if completion is None else completion.reasoning_tokens
     return GoodReply(Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
 
 
@@ -264,7 +261,11 @@ class _ReplyRepair:
             if (type(original[name]), original[name]) != (type(value), value):
                 top.put(name, value)
                 self._on_repair(ENVELOPE)
-        self._repair_usage(top)
+        usage = top.value("usage")
+        has_counts = isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)
+        if usage is not None and not has_counts:  # an empty usage becomes null
+            top.put("usage", complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None)
+            self._on_repair(USAGE)
         return edits
 
     def _repair_message(self, choice: Fields) -> None:
@@ -343,14 +344,6 @@ class _ReplyRepair:
         self._on_repair(FINISH)
         if (native := native_of(original, is_text=is_text)) is not None and NATIVE not in choice:
             choice.put(NATIVE, native)
-
-    def _repair_usage(self, top: Fields) -> None:
-        """Replace invalid counts by zero or by the sum of the others, and an empty usage by null."""
-        usage = top.value("usage")
-        if usage is None or (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)):
-            return
-        top.put("usage", complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None)
-        self._on_repair(USAGE)
 
 
 class Fields:
@@ -441,9 +434,9 @@ def _choice(members: dict[str, msgspec.Raw]) -> Object:
     choice = {name: read_json(bytes(value)) for name, value in members.items()}
     if not logprobs.startswith(b"{"):
         return {**choice, "logprobs": read_json(logprobs)}
-    return {**choice, "logprobs": {name: _unread(bytes(value)) for name, value in _FIELDS.decode(logprobs).items()}}
-
-
-def _unread(text: bytes) -> Any:
-    # a line end in the text would end the event
-    return read_json(text) if len(text) <= UNREAD_BYTES else msgspec.Raw(text.translate(None, b"\r\n"))
+    texts = {name: bytes(value) for name, value in _FIELDS.decode(logprobs).items()}
+    unread = {  # a line end in a text would end the event
+        name: read_json(text) if len(text) <= UNREAD_BYTES else msgspec.Raw(text.translate(None, b"\r\n"))
+        for name, text in texts.items()
+    }
+    return {**choice, "logprobs": unread}

@@ -2,13 +2,8 @@
 
 import json
 
-from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
+from gatepass.sse.dialect_transforms import RagflowTransforms
 from tests.unit.sse.documents import origin
-
-
-def test_only_ragflow_needs_changes():
-    made = [dialect_transforms(dialect) for dialect in ("openai", "azure", "ragflow")]
-    assert [type(transforms) for transforms in made] == [type(None), type(None), RagflowTransforms]
 
 
 def test_ragflows_streams_and_documents_are_changed():
