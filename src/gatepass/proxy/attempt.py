@@ -233,14 +233,14 @@ async def send_whole(attempt: Attempt, call: Call) -> ClassifiedReply:
 
 async def _send_part(call_attempt: Attempt, at: int, part_call: Call) -> ClassifiedReply:
     """Send the part `at` of a split call. Each part is repeated for itself."""
-    return await send_with_retries(call_attempt.begin_part(), _try_part, call_attempt, at, part_call)
 
+    async def once(part: Attempt) -> ClassifiedReply:
+        if call_attempt.parts is None:
+            call_attempt.parts = {}
+        call_attempt.parts[at] = part
+        return await send_whole(part, part_call)
 
-async def _try_part(part: Attempt, call_attempt: Attempt, at: int, part_call: Call) -> ClassifiedReply:
-    if call_attempt.parts is None:
-        call_attempt.parts = {}
-    call_attempt.parts[at] = part
-    return await send_whole(part, part_call)
+    return await send_with_retries(call_attempt.begin_part(), once)
 
 
 async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailable | Overloaded) -> Attempt:
@@ -249,7 +249,10 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     If there is none, raises the error for the client.
     """
     drop_tracebacks(error)
-    is_rejected, has_token = _is_rejected(attempt, error), False
+    upstream, is_rejected, has_token = attempt.upstream, False, False
+    # each part of a split call decides for itself whether its token was rejected
+    if upstream.holder is not None and attempt.token is not None and attempt.parts is None:
+        is_rejected = attempt.is_rejected or is_rejection(error, upstream.settings.rejection, upstream.host)
     outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.record.status is not None)
     if is_rejected or attempt.stale:  # a stale connection may also have sent bytes before the request
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
@@ -264,7 +267,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         resendable=upload is None or upload.can_restart(),
         learns=base is not None and bool(base.body),
         stale=attempt.stale,
-        repeats_stale=attempt.repeats_stale and attempt.upstream.settings.repeat_stale,
+        repeats_stale=attempt.repeats_stale and upstream.settings.repeat_stale,
         repeats_failed=attempt.repeats_failed,
         token_expired=isinstance(error, TokenExpired),
         has_token=has_token,
@@ -279,20 +282,12 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         repeat = None
     if repeat is None:
         if has_token and not tried.resendable:
-            raise renewed_during_upload(attempt.upstream) from error
+            raise renewed_during_upload(upstream) from error
         # it may be an earlier error, so `error` must not become its cause
         raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
     if repeat is Repeat.NEXT_TARGET:
         leave_target(attempt)
     return attempt.again(repeat)
-
-
-def _is_rejected(attempt: Attempt, error: GatepassError) -> bool:
-    """Return whether the upstream rejected the token of `attempt`. Each part of a split call decides for itself."""
-    upstream = attempt.upstream
-    if upstream.holder is None or attempt.token is None or attempt.parts is not None:
-        return False
-    return attempt.is_rejected or is_rejection(error, upstream.settings.rejection, upstream.host)
 
 
 async def send_own_call(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -79,8 +79,12 @@ class BodyThreads:
                 raise
         self._is_working = True
         future = self._executor.submit(work)
-        # not before the work has ended: a cancelled request leaves it to run
-        future.add_done_callback(lambda _: _call_soon(loop, self._end_turn))
+
+        def end(_: Future[Result]) -> None:
+            with suppress(RuntimeError):  # the loop was closed while the work of a cancelled request ran
+                loop.call_soon_threadsafe(self._end_turn)
+
+        future.add_done_callback(end)  # not before the work has ended: a cancelled request leaves it to run
         return await asyncio.wrap_future(future)
 
     def _end_turn(self) -> None:
@@ -111,8 +115,3 @@ async def normalize_large(call: Call, target: Target, rules: Sequence[Rule], thr
     if rules is MODEL_NAME_ONLY and place_of(call.body, MODEL) >= 0:
         return apply_rules(call, target, rules)
     return await threads.run(call.caller, call.body, partial(apply_rules, call, target, rules))
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop was closed while the work of a cancelled request ran
-        loop.call_soon_threadsafe(callback)

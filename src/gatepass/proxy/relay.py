@@ -10,7 +10,6 @@ from collections.abc import Awaitable
 from gatepass.errors import TransportFault
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.response import (
     EVENT_COPIES,
     BufferedReply,
@@ -169,9 +168,11 @@ class _EventWriter:
         if arrivals is not None and piece:
             arrivals.note(self._now())
         ready = events.feed(piece)
-        if (not ready or self._counts_event) and self._memory is not None:
-            is_full = self._count_event(self._memory)
-            if is_full and not ready:
+        if (not ready or self._counts_event) and (memory := self._memory) is not None:
+            unfinished_bytes = events.unfinished_bytes
+            self._counts_event = unfinished_bytes > 0
+            memory.hold_of_stream(EVENT_COPIES * unfinished_bytes)
+            if not ready and memory.is_full():  # the rest of the event must wait
                 return False
         size_bytes = len(ready)
         if (
@@ -185,13 +186,6 @@ class _EventWriter:
             return False
         self._access.bytes_out += size_bytes
         return True
-
-    def _count_event(self, memory: RequestMemory) -> bool:
-        """Count the unfinished event, and return whether the rest of it must wait."""
-        unfinished_bytes = self._events.unfinished_bytes
-        self._counts_event = unfinished_bytes > 0
-        memory.hold_of_stream(EVENT_COPIES * unfinished_bytes)
-        return memory.is_full()
 
     async def flush(self) -> None:
         """Send the events that are held. Return when gatepass may read the next piece."""

@@ -172,9 +172,9 @@ def read_good(body: bytes) -> GoodReply | None:
     usage = completion.usage
     if usage is None:
         return _WITHOUT_USAGE
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    cached = None if prompt is None else prompt.cached_tokens
-    reasoning = None if completion is None else completion.reasoning_tokens
+    of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = None if of_prompt is None else of_prompt.cached_tokens
+    reasoning = None if of_completion is None else of_completion.reasoning_tokens
     return GoodReply(Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
 
 
