@@ -110,7 +110,6 @@ def _long_model() -> InvalidRequest:
     return InvalidRequest(f"`model` is longer than {MAX_MODEL_CHARS} characters.", param="model")
 
 
-_OPENERS = b"{", b"["
 _TO_ARRAYS = bytes.maketrans(b"{}", b"[]")
 _STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 _PASSES = 6
@@ -119,19 +118,9 @@ _PASSES = 6
 
 def is_deeper(text: bytes, limit: int) -> bool:
     """Whether arrays and objects in the valid JSON `text` are nested deeper than `limit`."""
-    # A text with at most `limit` opening brackets is not. For most requests a few searches for one byte show that.
-    find, left = text.find, limit
-    for opener in _OPENERS:
-        at = find(opener)
-        while at >= 0:
-            left -= 1
-            if left < 0:
-                return _is_deeper(text, limit)
-            at = find(opener, at + 1)
-    return False
-
-
-def _is_deeper(text: bytes, limit: int) -> bool:
+    # Most requests have at most `limit` opening brackets. Without them a text shows their number faster than `count`.
+    if 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b"")) <= limit:
+        return False
     level = 0
     for signs in signs_by_window(text):
         level, is_deeper = _level_after(signs, level, limit)
