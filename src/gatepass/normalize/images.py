@@ -112,7 +112,6 @@ def _object_url(image: JsonObjectEditor, where: str) -> Part:
 
 
 def _mime_type(image: JsonObjectEditor, where: str) -> bytes | None:
-    """Return the type that the object declares, or None."""
     declared = image.get("mime_type") or image.get("media_type")
     if declared is None or declared.kind == "n":
         return None

@@ -391,7 +391,6 @@ def rules_for(
 
 
 async def _run(attempt: Attempt, call: Call, work: Callable[[], Result]) -> Result:
-    """Return the result of `work`, which reads the body of `call`."""
     return await attempt.state.body_threads.run(call.caller, call.body, work)
 
 

@@ -304,7 +304,6 @@ def declared_kind(entry: Model) -> ModelKind | None:
 
 
 def _of_upstream(config: Config) -> Mapping[str, ModelKind]:
-    """Return the kinds by upstream, from the upstreams of `operations`."""
     routed = {target.upstream for entry in config.models.values() for target in entry.ordered_targets()}
     if not config.models and len(config.upstreams) == 1:
         return {}  # all operations are routed to the only upstream, so its kind is not known

@@ -94,7 +94,6 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
 
 
 def _message(choice: Object) -> tuple[Object, list[Object]]:
-    """Return the message of a choice, and its tool calls."""
     message = choice.get("message")
     message = message if isinstance(message, dict) else choice.get("delta")
     message = message if isinstance(message, dict) else {}
@@ -108,7 +107,6 @@ def _chat_pieces(index: int, choice: Object, defaults: EnvelopeDefaults, piece_c
 
 
 def _deltas(choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[tuple[Object, Object | None]]:
-    """Yield the deltas of a choice, each with its logprobs."""
     message, calls = _message(choice)
     # As OpenAI does: content is null if the message has something else instead
     has_other = calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))

@@ -228,8 +228,6 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
 
 
 class _ReplyRepair:
-    """The edits of one reply."""
-
     __slots__ = ("_defaults", "_object_bytes", "_on_repair")
 
     def __init__(self, defaults: EnvelopeDefaults, on_repair: OnRepair) -> None:
@@ -317,7 +315,6 @@ class _ReplyRepair:
                 self._repair_function(call.object(kind), ARGUMENTS[kind])
 
     def _repair_function(self, function: Fields | None, arguments_name: str) -> None:
-        """Repair the name and the arguments of a function or a custom tool."""
         if function is None:
             return
         if not isinstance(function.value("name"), str):
