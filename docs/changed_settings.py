@@ -8,8 +8,8 @@ from pathlib import Path
 
 from docs.generate import setting_links
 
-from gatepass.config.changes import CHANGES, SettingChange, gone
-from gatepass.config.document import SettingPattern, dotted
+from gatepass.config.changes import CHANGES, SettingChange
+from gatepass.config.document import dotted
 from gatepass.config.wording import named
 
 PAGE = Path(__file__).parent / "upgrade.md"
@@ -27,15 +27,10 @@ def with_changes(page: str, changes: tuple[SettingChange, ...] = CHANGES) -> str
 
 
 def _line(change: SettingChange) -> str:
-    setting = _shown(change.setting)
+    setting = dotted(named(change.setting)).replace("keys.NAME", "keys[]")
     target = setting_links().get(setting)
     link = f"[`{setting}`](reference/{target})" if target else f"`{setting}`"
-    text = f"It {gone(change, _shown(change.replacement))}." if change.kind == "renamed" else change.text
-    return f"- **{link}** ({change.kind}): {text}"
-
-
-def _shown(pattern: SettingPattern) -> str:
-    return dotted(named(pattern)).replace("keys.NAME", "keys[]")
+    return f"- **{link}** ({change.kind}): {change.text}"
 
 
 def write() -> None:

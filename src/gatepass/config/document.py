@@ -93,14 +93,6 @@ class ConfigDocument:
         self.tree = with_value(self.tree, path, value)
         self.origins[path] = ValueOrigin(origin)
 
-    def move(self, path: SettingPath, target: SettingPath, value: Any) -> None:
-        """Move the value at `path` to `target` with the origins of its parts; remove it if `target` is empty."""
-        self.tree = _without(self.tree, path)
-        moved = {origin: self.origins.pop(origin) for origin in list(self.origins) if origin[: len(path)] == path}
-        if target:
-            self.tree = with_value(self.tree, target, value)
-            self.origins |= {(*target, *origin[len(path) :]): line for origin, line in moved.items()}
-
     def add_problem(self, path: SettingPath, text: str) -> None:
         self.problems.append(ConfigProblem(path, text, self.origin(path)))
 
@@ -182,11 +174,3 @@ def with_value(tree: Any, path: SettingPath, value: Any) -> Any:
         return [with_value(old, path[1:], value) if index == path[0] else old for index, old in enumerate(tree)]
     block = tree if isinstance(tree, dict) else {}
     return {**block, path[0]: with_value(block.get(path[0]), path[1:], value)}
-
-
-def _without(tree: Any, path: SettingPath) -> Any:
-    """Return a copy of `tree` without the member of a block at `path`."""
-    block = dict(children(tree))
-    if len(path) == 1:
-        return {name: value for name, value in block.items() if name != path[0]}
-    return with_value(tree, path[:1], _without(block[path[0]], path[1:]))

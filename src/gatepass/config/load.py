@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
-from gatepass.config.changes import accept_former_names, with_new_variables
+from gatepass.config.changes import drop_removed
 from gatepass.config.checks import (
     conflicts,
     exposed,
@@ -109,11 +109,8 @@ def load(
     The flags `host`, `port` and `log` override the variables, which override the file. Raises ConfigError with all
     problems. With a `container`, the default of `limits.held_bytes` fits its memory.
     """
-    environment, former, both_names = with_new_variables(environment)
     document = _document(path, environment)
-    document.warnings += former
-    document.problems += both_names
-    accept_former_names(document)
+    drop_removed(document)
     own = own_variables(environment)
     for variable, setting in OVERRIDES.items():
         if (text := own.get(variable)) is not None:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from gatepass.config.access import ORIGIN
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
-from gatepass.config.changes import gone_setting
+from gatepass.config.changes import CHANGES, removal
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup
 from gatepass.config.model import HOST_NAME, KEY_PREFIX, Config
@@ -92,10 +92,11 @@ def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPat
 
 def unknown_setting(path: SettingPath, tree: Any) -> str:
     """Return the problem of an unknown name: what became of it, the nearest name, or the block that has it."""
-    if former := gone_setting(path) or FOREIGN.get(str(path[-1])):
-        return former
     known = all_settings()
-    *block, name = pattern_of(path, known)
+    *block, name = pattern = pattern_of(path, known)
+    removed = [change for change in CHANGES if change.kind == "removed" and change.setting == pattern]
+    if removed or name in FOREIGN:
+        return removal(removed[-1]) if removed else FOREIGN[name]
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
     stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
     kind = next((each for each in stated if isinstance(each, str)), None)
