@@ -11,16 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gatepass.cli.control import aligned, processes_of, request, socket_option
 from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json
-
-if TYPE_CHECKING:
-    from gatepass.config.access import AccessKey
 
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12
@@ -228,9 +225,7 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
 
 def _problems(name: str, text: str) -> set[str]:
     """Return the problems of a configuration with this text. A variable may be set only for the running gatepass."""
-    from gatepass.config.checks import different_keys
-    from gatepass.config.document import ConfigError, dotted, lookup
-    from gatepass.config.file import read_document
+    from gatepass.config.document import ConfigError, dotted
     from gatepass.config.load import load
 
     with tempfile.TemporaryDirectory() as folder:
@@ -239,25 +234,8 @@ def _problems(name: str, text: str) -> set[str]:
         try:
             load(str(file), os.environ)
         except ConfigError as error:
-            found = [(problem.path, problem.text) for problem in error.problems]
-            # `load` compares the keys only if there is no other problem, such as a variable that is not set here
-            found += different_keys(_readable_keys(lookup(read_document(str(file)).tree, KEYS)))
-            return {f"{dotted(setting)}: {problem}" for setting, problem in found}
+            return {f"{dotted(problem.path)}: {problem.text}" for problem in error.problems}
     return set()
-
-
-def _readable_keys(entries: Any) -> Iterator[tuple[int, AccessKey]]:
-    """Yield the valid entries of access.keys with their numbers. Skip those whose settings refer to a variable."""
-    from pydantic import ValidationError
-
-    from gatepass.config.access import AccessKey
-
-    any_hash = "sha256:" + "0" * 64
-    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
-        settings = {name: value for name, value in entry.items() if name != "key"} if isinstance(entry, dict) else {}
-        if "${" not in str(settings):
-            with suppress(ValidationError):
-                yield number, AccessKey.model_validate({**settings, "hash": any_hash})
 
 
 def _check_profile(name: str, path: str | None) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, keys_in, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in, resolved
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.kinds import chain_of
@@ -34,6 +34,7 @@ LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
     (("models", "*", "targets", "*", "upstream"), "upstreams"),
+    (("access", "keys", "*", "profile"), "profiles"),
 )
 """Settings that hold a name, each with the block that must define it."""
 
@@ -73,31 +74,23 @@ def serves_only_named(config: Config) -> bool:
 
 
 def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+    blocks = {block: lookup(tree, (block,)) for block in Config.model_fields}
+    names = {block: [str(name) for name in found] for block, found in blocks.items() if isinstance(found, dict)}
+    names["profiles"] = sorted({*BUILT_IN_PROFILES, *names.get("profiles", ())})
     for pattern, block in LINKS:
-        known = lookup(tree, (block,))
-        names = [str(name) for name in known] if isinstance(known, dict) else []
         for path, value in matches(tree, pattern):
-            if isinstance(value, str) and value not in names:
-                yield path, _unknown(value, block, names)
-    models = lookup(tree, ("models",))
-    if isinstance(models, dict) and not _has_operation_upstream(tree):  # that upstream may serve any model
-        names = [str(name) for name in models]
+            if isinstance(value, str) and value not in (known := names.get(block, [])):
+                yield path, _unknown(value, block, known)
+    if "models" in names and not _has_operation_upstream(tree):  # that upstream may serve any model
         for path, value in matches(tree, ("models", "*", "suggest")):
             # an entry with a glob is a route of the suggested model too
-            if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names):
-                yield path, _unknown(value, "models", names)
-    own = lookup(tree, ("profiles",))
-    profiles = sorted({*BUILT_IN_PROFILES, *map(str, own if isinstance(own, dict) else ())})
-    for path, value in matches(tree, ("access", "keys", "*", "profile")):
-        if isinstance(value, str) and value not in profiles:
-            yield path, _unknown(value, "profiles", profiles)
-    known = lookup(tree, ("mcp",))
-    names = [str(name) for name in known] if isinstance(known, dict) else []
+            if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names["models"]):
+                yield path, _unknown(value, "models", names["models"])
     for path, servers in matches(tree, ("access", "keys", "*", "mcp")):
         for at, value in children(servers):
             name = at if isinstance(servers, dict) else value
-            if isinstance(name, str) and name not in names:
-                yield (*path, at), _unknown(name, "mcp", names)
+            if isinstance(name, str) and name not in (known := names.get("mcp", [])):
+                yield (*path, at), _unknown(name, "mcp", known)
 
 
 def subject_circles(tree: Any) -> Iterator[tuple[SettingPath, str]]:
@@ -240,13 +233,8 @@ def api_key_weakness(key: str) -> str | None:
     return None
 
 
-NAMED_LIKE_PROFILE = "is named like the profile {0} and does not use it: set profile: {0}, or profile: plain"
 OF_CALLER = ("role", "models", "operations", "mcp", "profile", "max_concurrent")
-DIFFERENT_KEY = (
-    "differs from access.keys[{}], which is a key of the same caller {!r}: repeat the value there, or use another name"
-)
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
-BATCH_WITHOUT_FILE = 'creates batches, but may not name the file of a batch: add "GET files"'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 NOT_AZURE = "is Azure: deployments need dialect: azure, and with dialect: openai the URL ends in /openai/v1"
 UNUSED_UPSTREAM = (
@@ -283,9 +271,9 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         if operation in UNCHANGED_BODIES and "rules" in names:
             yield (*block, "rules"), RULES_NEVER_USED.format(operation)
         if operation in OF_LIST:
-            unused = [(*block, one) for one in ("rules", "model", "timeouts") if one in names]
-            yield from ((path, SETTING_OF_MODEL_LIST) for path in unused)
-    yield from different_keys(enumerate(config.access.keys))
+            yield from (
+                ((*block, one), SETTING_OF_MODEL_LIST) for one in ("rules", "model", "timeouts") if one in names
+            )
     for number, key in enumerate(config.access.keys):
         if key.models is not None and key.uses_any_model:
             yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
@@ -295,17 +283,33 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
             token_headers = {field.lower() for field in placement_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in token_headers:
-                    yield (block_name, name, "headers", field), HEADER_SET_TWICE.format(field)
+                    yield (
+                        (block_name, name, "headers", field),
+                        HEADER_SET_TWICE.format(field),
+                    )
 
 
-def different_keys(keys: Iterable[tuple[int, AccessKey]]) -> Iterator[tuple[SettingPath, str]]:
-    """Yield the settings in which a key differs from the first key of the same caller. `keys` have their numbers."""
-    first: dict[str, tuple[int, AccessKey]] = {}
-    for number, key in keys:
-        earlier, other = first.setdefault(key.name, (number, key))
+def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+    """Yield the settings in which a key differs from the first key of the same caller."""
+    first: dict[str, tuple[int, Any]] = {}
+    for (*_, number), key in matches(tree, ("access", "keys", "*")):
+        if not isinstance(key, dict) or not isinstance(name := key.get("name"), str):
+            continue
+        earlier, other = first.setdefault(name, (int(number), key))
         for setting in OF_CALLER:
-            if getattr(key, setting) != getattr(other, setting):
-                yield ("access", "keys", number, setting), DIFFERENT_KEY.format(earlier, key.name)
+            one, two = (_meant(setting, entry.get(setting)) for entry in (key, other))
+            # `keys new --write` checks files with references that cannot be resolved here
+            is_known = all(isinstance(leaf, Reference) or "${" not in str(leaf) for _, leaf in leaves([one, two]))
+            if one != two and is_known:
+                fault = f"differs from access.keys[{earlier}], which is a key of the same caller {name!r}"
+                yield ("access", "keys", number, setting), f"{fault}: repeat the value there, or use another name"
+
+
+def _meant(setting: str, value: Any) -> Any:
+    """Return what the value of a key's setting means: a list of servers is a mapping without lists of tools."""
+    if setting == "mcp" and isinstance(value, list):
+        return {str(name): {} for name in value}
+    return "caller" if setting == "role" and value is None else value
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:
@@ -319,10 +323,12 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     for number, key in enumerate(config.access.keys):
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:
-            yield f"access.keys[{number}] {NAMED_LIKE_PROFILE.format(profile)}"
+            what = f"is named like the profile {profile} and does not use it"
+            yield f"access.keys[{number}] {what}: set profile: {profile}, or profile: plain"
         opened = key.operations or ()
         if not {"batches", "POST batches"}.isdisjoint(opened) and {"files", "GET files"}.isdisjoint(opened):
-            yield f"access.keys[{number}].operations {BATCH_WITHOUT_FILE}"
+            fault = 'creates batches, but may not name the file of a batch: add "GET files"'
+            yield f"access.keys[{number}].operations {fault}"
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}

@@ -138,8 +138,8 @@ def matches(tree: Any, pattern: SettingPattern, prefix: SettingPath = ()) -> Ite
 
 
 def leaves(tree: Any, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
-    """Yield each value that is neither a mapping nor a list, with its path."""
-    if not isinstance(tree, Mapping | list | tuple):
+    """Yield each value that has no members, with its path: empty blocks and lists too."""
+    if not (isinstance(tree, Mapping | list | tuple) and tree):
         yield prefix, tree
         return
     for key, value in children(tree):

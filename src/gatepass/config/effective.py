@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from gatepass.config.credential.http_json import PRESETS
-from gatepass.config.document import SettingPath, children, lookup
+from gatepass.config.document import SettingPath, leaves, lookup
 from gatepass.config.load import LoadedConfig
 
 _QUERY = re.compile(r"(?<=://)([^?]*)\?.*")
@@ -17,7 +16,7 @@ DEFAULT = "default"
 def effective(loaded: LoadedConfig) -> tuple[Any, dict[SettingPath, str]]:
     """Return the tree of all values, and the origin of each by its path: a line, a variable, a preset or `default`."""
     tree = loaded.config.model_dump(mode="json", by_alias=True)
-    return tree, {path: origin_of(loaded, tree, path) for path in _places(tree, ())}
+    return tree, {path: origin_of(loaded, tree, path) for path, _ in leaves(tree)}
 
 
 def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
@@ -30,16 +29,6 @@ def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
     name = lookup(tree, (*path[:2], "preset"))
     filled = lookup(PRESETS[name].settings, path[2:]) if name in PRESETS else None
     return DEFAULT if filled is None else f"preset {name}"
-
-
-def _places(node: Any, path: SettingPath) -> Iterator[SettingPath]:
-    """Yield the path of each value that has a line: leaves and empty blocks."""
-    # an empty block has a line too, because nothing else would show that it was written
-    if not (isinstance(node, dict | list) and node):
-        yield path
-        return
-    for key, value in children(node):
-        yield from _places(value, (*path, key))
 
 
 def without_query(value: Any) -> Any:

@@ -17,6 +17,7 @@ from gatepass.config.certificates import unusable_files
 from gatepass.config.changes import drop_removed
 from gatepass.config.checks import (
     conflicts,
+    different_keys,
     exposed,
     likely_mistakes,
     subject_circles,
@@ -57,7 +58,10 @@ OF_NETWORK: Mapping[str, SettingPath] = {name.upper(): ("network", name) for nam
 OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIABLES}
 """The variables that override a file, each with its setting."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-TREE_CHECKS = (unknown_names, subject_circles, unreachable_settings, unusable_files, unsafe_settings)
+TREE_CHECKS = (
+    *(unknown_names, subject_circles, unreachable_settings, unusable_files, unsafe_settings),
+    different_keys,
+)
 """Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")

@@ -17,7 +17,7 @@ def test_a_pattern_matches_names_and_indexes():
 
 
 def test_leaves_have_their_paths():
-    assert list(leaves({"a": [1, {"b": None}], "c": {}})) == [(("a", 0), 1), (("a", 1, "b"), None)]
+    assert list(leaves({"a": [1, {"b": None}], "c": {}})) == [(("a", 0), 1), (("a", 1, "b"), None), (("c",), {})]
 
 
 def test_lookup_finds_a_value_or_nothing():

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.access import AccessKey, McpLists
-from gatepass.config.checks import conflicts, secrets_over_plain_http, unknown_names
+from gatepass.config.checks import conflicts, different_keys, secrets_over_plain_http, unknown_names
 from gatepass.config.mcp import McpServer
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
@@ -87,8 +87,9 @@ def test_a_header_that_carries_the_token_cannot_be_static_too() -> None:
 
 def test_keys_of_one_caller_agree_about_servers() -> None:
     keys = [{"name": "a", "hash": HASH, "mcp": ["wiki"]}, {"name": "a", "hash": HASH.replace("a" * 64, "b" * 64)}]
-    config = Config.model_validate({**TREE, "access": {"keys": keys}})
-    assert [path for path, _ in conflicts(config)] == [("access", "keys", 1, "mcp")]
+    assert [path for path, _ in different_keys({"access": {"keys": keys}})] == [("access", "keys", 1, "mcp")]
+    same = [{"name": "a", "mcp": ["wiki"], "role": "caller"}, {"name": "a", "mcp": {"wiki": {}}}]
+    assert list(different_keys({"access": {"keys": same}})) == []
 
 
 def test_a_key_names_servers_or_lists() -> None:
