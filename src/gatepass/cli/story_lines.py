@@ -22,9 +22,6 @@ BARS = 30
 """The columns of a bar as long as the request."""
 SHORTEST_S = 0.00005
 """Shorter phases would be shown as 0.0 ms."""
-SPARKS = "▁▂▃▄▅▆▇█"
-SILENCE = "·"
-SPARK_WIDTH = 72
 KIB = 1024
 ERROR_STATUS = 400
 UNCONNECTED = ("upstream_connect", "upstream_dns", "upstream_tls", "upstream_timeout_connect")
@@ -194,7 +191,13 @@ def error_lines(story: Story) -> Iterator[str]:
     error, attempts = story["error"], story["attempts"]
     if error is None:
         if story["outcome"] == "client_gone":
-            yield from _gone(story)
+            what = "The client closed the connection before it had the whole response."
+            action = "Compare the client's timeout with the times below."
+            if story["closed_by"] == "gatepass":
+                what = "gatepass closed the connection, because the client did not read the response."
+                action = "Check the client, and limits.send_stall_s."
+            yield from wrapped(what)
+            yield from wrapped(action, "  What to do: ", "    ")
         return
     yield from wrapped(error["message"] or "No message.")
     if (retry_after_s := error.get("retry_after_s")) is not None:
@@ -207,15 +210,6 @@ def error_lines(story: Story) -> Iterator[str]:
     if attempts and (attempts[-1]["status"] or ERROR_STATUS) < ERROR_STATUS <= (story["status"] or 0):
         yield f"  The upstream hid the error in a {attempts[-1]['status']}; the client got {story['status']}."
     yield f"  Page: {error['page']}"
-
-
-def _gone(story: Story) -> Iterator[str]:
-    if story["closed_by"] == "gatepass":
-        yield from wrapped("gatepass closed the connection, because the client did not read the response.")
-        yield from wrapped("Check the client, and limits.send_stall_s.", "  What to do: ", "    ")
-    else:
-        yield from wrapped("The client closed the connection before it had the whole response.")
-        yield from wrapped("Compare the client's timeout with the times below.", "  What to do: ", "    ")
 
 
 # --- attempts and changes
@@ -375,27 +369,14 @@ def bar(phase: Phase, total_s: float) -> str:
 # --- the stream
 
 
-def sparkline(counts: Sequence[int], width: int = SPARK_WIDTH) -> str:
-    """Return one character for each slice, higher for more reads, `·` for none. Long rows are joined to `width`."""
-    per = -(-len(counts) // width) or 1
-    sums = [sum(counts[begin : begin + per]) for begin in range(0, len(counts), per)]
-    most = max(sums, default=0)
-    return "".join(SPARKS[-(-count * len(SPARKS) // most) - 1] if count else SILENCE for count in sums)
-
-
 def stream_lines(story: Story) -> Iterator[str]:
     """Yield when the pieces of the last attempt's reply arrived."""
     found = [one["arrivals"] for one in story["attempts"] if one.get("arrivals")]
     if not found or not found[-1]["reads"]:
         return
     arrivals = found[-1]
-    first_s, last_s = arrivals["first_s"], arrivals["last_s"]
-    spark = sparkline(arrivals["counts"])
-    yield f"  {coloured(spark, 'cyan')}"
-    begin, end = duration(first_s), duration(last_s)
-    yield f"  {begin}{end.rjust(max(columns(spark) - len(begin), len(end) + 1))}"
     events = f", {story['events']} events" if story["events"] else ""
-    yield f"  {arrivals['reads']} reads{events} in {duration(last_s - first_s)}"
+    yield f"  {arrivals['reads']} reads{events} from {duration(arrivals['first_s'])} to {duration(arrivals['last_s'])}"
     if gaps := [gap for gap in arrivals["gaps"] if gap["length_s"]]:
         listed = ", ".join(f"{duration(gap['length_s'])} at {duration(gap['at_s'])}" for gap in gaps)
         yield from wrapped(f"longest gaps: {listed}")

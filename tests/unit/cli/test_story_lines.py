@@ -21,7 +21,6 @@ from gatepass.cli.story_lines import (
     error_lines,
     list_line,
     size,
-    sparkline,
     story_lines,
     stream_lines,
     summary_line,
@@ -218,9 +217,7 @@ def test_the_story_of_a_failed_request():
         "  first byte to the client after 500 ms, gatepass added 2.0 ms",
         "",
         "Stream",
-        "  ▃▅·█▁▂▃··█",
-        "  300 ms 750 ms",
-        "  22 reads, 118 events in 450 ms",
+        "  22 reads, 118 events from 300 ms to 750 ms",
         "  longest gaps: 200 ms at 400 ms",
         "",
         "Sizes",
@@ -426,25 +423,10 @@ def test_the_wait_for_a_token_has_a_bar_of_its_own():
     ]
 
 
-@pytest.mark.parametrize(
-    ("counts", "spark"),
-    [([], ""), ([0, 1], "·█"), ([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"), ([1000, 1], "█▁")],
-)
-def test_a_sparkline_has_a_level_for_each_slice(counts: list[int], spark: str):
-    assert sparkline(counts) == spark
-
-
-def test_a_long_sparkline_is_joined():
-    assert sparkline([1] * 150, 60) == "█" * 50
-    assert sparkline([0, 0, 4, 0], 2) == "·█"
-
-
 def test_a_stream_without_a_gap():
     arrivals = {"reads": 1, "first_s": 0.3, "last_s": 0.3, "width_s": 0.0, "counts": [1], "gaps": []}
     assert plain(stream_lines(story(attempt(arrivals=arrivals), events=0))) == [
-        "  █",
-        "  300 ms 300 ms",
-        "  1 reads in 0.0 ms",
+        "  1 reads from 300 ms to 300 ms",
     ]
     assert plain(stream_lines(story(attempt()))) == []
 
