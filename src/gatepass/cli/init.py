@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from textwrap import indent
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,15 +115,10 @@ QUESTIONS: Mapping[str, Question] = {
     )
 }
 OF_AUTH: Mapping[str, tuple[str, ...]] = {
-    "none": (),
-    "key": (),
     "oauth2": ("token_url", "client_id", "scope"),
     "login": ("login_url", "login_body"),
-    "other": (),
 }
-AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"oauth2": ("client_auth",), "login": ("login_token",), "none": (), "key": (), "other": ()}
-)
+AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = {"oauth2": ("client_auth",), "login": ("login_token",)}
 """Questions about the credential that are asked only after a fetch failed."""
 RELATED: Mapping[str, tuple[str, ...]] = {
     "tls": ("ca_file",),
@@ -135,14 +129,6 @@ RELATED: Mapping[str, tuple[str, ...]] = {
 }
 """Questions about the network that are asked only after this step failed."""
 _NETWORK_SETTING = re.compile(rf"\b(?:upstreams|credentials)\.{UPSTREAM}\.network\.(ca_file|proxy)\b")
-KEEPS: Mapping[str, str] = MappingProxyType(
-    {
-        "key": "does not renew this token. It sends it as",
-        "oauth2": "keeps this token valid and sends it as",
-        "login": "keeps this token valid and sends it as",
-    }
-)
-"""What gatepass does with the token, by the answer to `auth`."""
 NO_ANSWER = "-"
 """What an operator types to remove an earlier answer to an optional question."""
 
@@ -232,10 +218,12 @@ def render(
         ]
     elif answers["auth"] != "none":
         credential = _credential(answers, secret)
+        keeps = "does not renew this token. It sends it as"
         if answers["auth"] != "key":
             credential |= plain
+            keeps = "keeps this token valid and sends it as"
         lines += [
-            f"# gatepass {KEEPS[answers['auth']]} `Authorization: Bearer …`.",
+            f"# gatepass {keeps} `Authorization: Bearer …`.",
             *yaml_lines({"credentials": {UPSTREAM: credential}}),
         ]
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
@@ -453,7 +441,7 @@ class Setup:
             again = True
             extra = RELATED.get(failed.what, ())
             if failed.what == "token":
-                extra = AFTER_A_FAULT[self.answers["auth"]]
+                extra = AFTER_A_FAULT.get(self.answers["auth"], ())
             elif failed.what == "configuration":  # options may have given these
                 extra = tuple(name for name in ("ca_file", "proxy") if self.answers.get(name))
             names = tuple(dict.fromkeys((*names, *extra)))
@@ -615,7 +603,7 @@ def init(
 
     setup.settle(("base_url",), setup.reach_upstream)
     setup.ask("auth")
-    names = OF_AUTH[setup.answers["auth"]]
+    names = OF_AUTH.get(setup.answers["auth"], ())
     if setup.answers["auth"] != "other":
         setup.settle(names, setup.test_token, has_secret=True)
     if setup.models:
@@ -649,7 +637,9 @@ def init(
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
     click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
     secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
-    if os.geteuid() == 0 and (closed := _closed_to_others(path.parent, path, *secrets)):
+    files = [name for file in (path, *secrets) if file and os.path.exists(name := path_in_file(file, path.parent))]
+    closed = shlex.join(name for name in files if not os.stat(name).st_mode & stat.S_IROTH)
+    if os.geteuid() == 0 and closed:
         click.echo(
             f"\nThe image runs as user {IMAGE_USER}. Run `chown {IMAGE_USER} {closed}` so that it can read them."
         )
@@ -690,12 +680,6 @@ def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> 
         f"volumes: {json.dumps(mounts)}",
         *([f"environment: {json.dumps(variables)}"] if variables else []),
     ]
-
-
-def _closed_to_others(folder: Path, *paths: str | Path) -> str:
-    """Return those of `paths` that other users may not read, as arguments of a shell command."""
-    found = [name for path in paths if path and os.path.exists(name := path_in_file(path, folder))]
-    return shlex.join(name for name in found if not os.stat(name).st_mode & stat.S_IROTH)
 
 
 def _check_writable(path: Path) -> None:

@@ -240,9 +240,9 @@ def _problems(name: str, text: str) -> set[str]:
 
 def _check_profile(name: str, path: str | None) -> None:
     from gatepass.config.access import BUILT_IN_PROFILES
+    from gatepass.config.checks import unknown_names
     from gatepass.config.document import ConfigError, lookup
     from gatepass.config.file import read_document
-    from gatepass.config.wording import did_you_mean
 
     if name in BUILT_IN_PROFILES:
         return
@@ -251,11 +251,8 @@ def _check_profile(name: str, path: str | None) -> None:
         own = None if path is None else lookup(read_document(path).tree, ("profiles",))
     except ConfigError as error:
         exit_unusable(str(error))
-    known = [*BUILT_IN_PROFILES, *(str(profile) for profile in (own if isinstance(own, dict) else ()))]
-    if name in known:
-        return
-    where = f"in {path}" if path is not None else "(--config names the file that declares one)"
-    raise click.BadParameter(f"{name!r} is not a profile {where}{did_you_mean(name, known)}", param_hint="--profile")
+    for _, fault in unknown_names({"profiles": own, "access": {"keys": [{"profile": name}]}}):
+        raise click.BadParameter(fault, param_hint="--profile")
 
 
 @keys.command(name="list", short_help="List the configured keys.")

@@ -183,7 +183,12 @@ def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
         elif any("input" in row.members for row in _rows(operation)):
             changes.append(NO_IDS)
     if changes := [change for change in changes if not change.startswith("stream=")]:  # has a line already
-        yield f"rules of {' and '.join(_rule_blocks(config, operation, name))}: {', '.join(changes)}"
+        route, blocks = block_of_operation(config.operations, operation), list[str]()
+        if name is not None and ((own := config.models[name]).rules is not None or own.capabilities.token_ids is False):
+            blocks.append(f"models.{name}")
+        if route is not None and route.rules is not None:
+            blocks.append(f"operations.{operation}")
+        yield f"rules of {' and '.join(blocks)}: {', '.join(changes)}"
 
 
 def _unused_upstream(config: Config, operation: str, model: str) -> Iterator[str]:
@@ -200,15 +205,6 @@ def _described(change: Change) -> str:
     # several blocks may declare a clamp of this member: the bounds show which of them is in effect
     bounds = (("at least", change.least), ("at most", change.most))
     return f"{change.entry} ({', '.join(f'{word} {bound:.15g}' for word, bound in bounds if bound is not None)})"
-
-
-def _rule_blocks(config: Config, operation: str, name: str | None) -> Iterator[str]:
-    """Yield the blocks that declare rules for this route, the most specific first."""
-    entry, route = None if name is None else config.models[name], block_of_operation(config.operations, operation)
-    if entry is not None and (entry.rules is not None or entry.capabilities.token_ids is False):
-        yield f"models.{name}"
-    if route is not None and route.rules is not None:
-        yield f"operations.{operation}"
 
 
 def _requests(upstream: UpstreamConfig, operation: str, model: str, target: Target) -> Iterator[str]:

@@ -116,16 +116,13 @@ class McpServer(Block):
 
     def as_upstream(self) -> UpstreamConfig:
         """Return the settings as those of an upstream. Its `base_url` is `url` without a query."""
-        timeouts = self.timeouts
         return UpstreamConfig(
             base_url=urlsplit(self.url)._replace(query="").geturl(),
             credential=self.credential,
             token_placement=self.token_placement,
             rejection=self.rejection,
             network=self.network,
-            timeouts=TimeoutSettings(
-                connect_s=timeouts.connect_s, first_byte_s=timeouts.first_byte_s, idle_s=timeouts.idle_s
-            ),
+            timeouts=TimeoutSettings(**self.timeouts.model_dump()),
             forward_headers=self.forward_headers,
             forward_response_headers=["mcp-*", "allow"],
             learn="off",

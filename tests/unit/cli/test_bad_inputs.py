@@ -92,7 +92,7 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "no credential at all": (text(VALID), "token --config FILE", "there are none"),
     "YAML and JSON at once": (None, "learned --as-config --json", "leave --json out"),
     "a profile that is not there": (None, "keys new --profile ragflwo", "did you mean ragflow?"),
-    "a profile that the file has not": (text(VALID), "keys new --profile own --config FILE", "not a profile in"),
+    "a profile that the file has not": (text(VALID), "keys new --profile own --config FILE", "under profiles"),
     "an output in a missing folder": (None, "init --yes --output FILE/x.yaml", "No such file or directory"),
     "an output that is a folder": (folder, "init --yes --force --output FILE", "is a folder: name a file in it"),
     "a secret's path that ends a reference": (None, "init --yes --secret-file a}b", "a path with } cannot stand in"),

@@ -273,26 +273,6 @@ def with_values_in(document: Any, values: Mapping[str, str]) -> Any:
     return with_leaves(document, filled)
 
 
-def unsigned(sign: Sign, members: Iterable[str], signed: Iterable[str], bodies: Iterable[str]) -> Iterator[str]:
-    """Yield why `sign` cannot work.
-
-    `members` are the names that its text may use in addition to the built-in ones, `signed` are all texts of the
-    request, `bodies` are those of its body.
-    """
-    names = names_in(sign.text)
-    known = {*PER_REQUEST, *OF_REQUEST, *members}
-    for name in dict.fromkeys(names):
-        if name == SIGNATURE:
-            yield "holds {signature}, but it is the text that is signed"
-        elif name not in known:
-            listed = ", ".join(f"{{{it}}}" for it in sorted(known))
-            yield f"contains {{{name}}}, which is neither a member of query, form, json or headers nor one of {listed}"
-    if not any(SIGNATURE in names_in(text) for text in signed):
-        yield "is never sent: put {signature} into headers, query, form or json"
-    elif any(name in BODIES for name in names) and any(SIGNATURE in names_in(text) for text in bodies):
-        yield "signs a body that holds {signature}: put {signature} into headers or query"
-
-
 SHOWN = frozenset(("grant_type", "response_type", "scope", "accept", "content-type", "nocatalog"))
 """Members that never hold a secret: `gatepass check` shows their values."""
 
@@ -471,14 +451,26 @@ class HttpJsonCredential(Credential):
         bodies = [*_texts(self.form or {}), *_texts(self.json_body)]
         signed = [*_texts(self.headers), *_texts(self.query), *bodies]
         document = self.json_body if isinstance(self.json_body, Mapping) else {}
-        members = [
+        members = {
             name
             for block in (self.query, self.form or {}, document, self.headers)
             for name, value in block.items()
             if all(SIGNATURE not in names_in(text) for text in _texts(value))  # the text cannot contain its signature
-        ]
-        if found := [("sign.text", text) for text in unsigned(self.sign, members, signed, bodies)]:
-            raise settings_error(type(self).__name__, found)
+        }
+        faults, names, known = [], names_in(self.sign.text), {*PER_REQUEST, *OF_REQUEST, *members}
+        for name in dict.fromkeys(names):
+            if name == SIGNATURE:
+                faults.append("holds {signature}, but it is the text that is signed")
+            elif name not in known:
+                listed = ", ".join(f"{{{it}}}" for it in sorted(known))
+                what = "neither a member of query, form, json or headers nor one of"
+                faults.append(f"contains {{{name}}}, which is {what} {listed}")
+        if not any(SIGNATURE in names_in(text) for text in signed):
+            faults.append("is never sent: put {signature} into headers, query, form or json")
+        elif not {*names}.isdisjoint(BODIES) and any(SIGNATURE in names_in(text) for text in bodies):
+            faults.append("signs a body that holds {signature}: put {signature} into headers or query")
+        if faults:
+            raise settings_error(type(self).__name__, [("sign.text", fault) for fault in faults])
         return self
 
     @field_serializer("headers", "query", "form", mode="wrap")
