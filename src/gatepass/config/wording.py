@@ -103,8 +103,6 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     siblings = {p[-1]: types for p, types in known.items() if p[:-1] == tuple(block)}
     usable = [sibling for sibling, types in siblings.items() if not types or kind in types]
     near = next((other for other in ALIASES.get(name, ()) if other in usable), None) or nearest(name, usable)
-    if near is None and len(parts := [sibling for sibling in usable if name in sibling.split("_")]) == 1:
-        near = parts[0]
     if name in siblings:
         hint = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
         return f"belongs to type {' or '.join(sorted(siblings[name]))}, not to {kind}{hint}"
@@ -181,16 +179,7 @@ _BOUNDS: Mapping[str, str] = {
     "greater_than_equal": "expects {ge:g} or more",
     "less_than_equal": "expects {le:g} or less",
 }
-_LISTS: Mapping[str, str] = {"command": "[program, argument]"}
 _UNITS: Mapping[str, str] = {"_s": " of seconds", "_bytes": " of bytes"}
-_UNQUOTED: Mapping[str, re.Pattern[str]] = {
-    "int_type": re.compile(r"-?[0-9]{1,300}\Z"),
-    "float_type": re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?\Z"),
-    "bool_type": re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"),
-}
-"""Texts that would be valid without their quotes."""
-_YAML_1_1 = frozenset(("yes", "no", "on", "off", "y", "n"))
-"""Words, in any case, that are booleans in YAML 1.1. The list is closed, so that quoting one reveals no secret."""
 _EMPTY = "is empty: set it, or remove the line"
 
 
@@ -252,24 +241,18 @@ def _type(kind: str, value: Any, path: SettingPath, default: str) -> str:
     text = f"{_TYPES[kind]}{unit}"
     if isinstance(value, Reference):
         return f"{text}, but a reference is always a text: write the value itself"
-    if isinstance(value, str) and kind == "list_type":
-        return f"{text}, not a text: write {_LISTS.get(str(path[-1]), '[one, two]')}"
-    if isinstance(value, str) and kind == "bool_type" and value.lower() in _YAML_1_1:
-        return f"{text}; in YAML 1.2 {value} is a text"
-    if isinstance(value, str):
-        is_quoted = kind in _UNQUOTED and _UNQUOTED[kind].match(value)
-        return f"{text}, not a text{': remove the quotes' if is_quoted else ''}"
-    quotable = kind == "string_type" and isinstance(value, int | float)
-    return f"{text}, not {_shape(kind, value)}{': put quotes around it' if quotable else ''}"
+    return f"{text}, not {_shape(value)}"
 
 
-def _shape(kind: str, value: Any) -> str:
+def _shape(value: Any) -> str:
     match value:
+        case str():
+            return "a text"
         case bool():
             return "true or false"
-        case float() if kind == "int_type":
-            return "one with a point or an exponent"
-        case int() | float():
+        case float():
+            return "a number with a point or an exponent"
+        case int():
             return "a number"
         case list():
             return "a list"
@@ -285,7 +268,7 @@ def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[
     if isinstance(word, Reference):
         return f"expects {' or '.join(expected)}"
     if not isinstance(word, str):
-        return f"expects {' or '.join(expected)}, not {_shape(detail['type'], word)}"
+        return f"expects {' or '.join(expected)}, not {_shape(word)}"
     return f"{word!r} is not known here{did_you_mean(word, expected)}"
 
 

@@ -72,7 +72,7 @@ EXPECTED = {
     "upstreams.chat.rejection.statuses[0]": "expects 400 or more",
     "upstreams.chat.rejection.codes[0]": "expects a code as the upstream writes it: letters, digits and . _ : -",
     "upstreams.chat.rejection.login_hosts[0]": "expects the name of a host, or a glob of one: *.sso.corp.example",
-    "upstreams.chat.rejection.login_page": "expects true or false; in YAML 1.2 no is a text",
+    "upstreams.chat.rejection.login_page": "expects true or false, not a text",
 }
 
 

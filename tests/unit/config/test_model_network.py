@@ -145,7 +145,7 @@ def test_a_configuration_of_a_program_inherits_too():
     ("network", "expected"),
     [
         ({"proxy": "proxy:3128"}, ["network.proxy: expects http://host… or https://host…"]),
-        ({"proxy": 5}, ["network.proxy: expects a text, not a number: put quotes around it"]),
+        ({"proxy": 5}, ["network.proxy: expects a text, not a number"]),
         ({"ca_file": "/nowhere"}, ["network.ca_file: cannot be read: No such file or directory"]),
         (
             {"no_proxy": ["a:80"]},
