@@ -10,16 +10,7 @@ import click
 from msgspec.structs import replace
 
 from gatepass.auth.model_access import check_model_access, check_operation_access
-from gatepass.cli.options import (
-    CHECK_FAILED,
-    ROUTED_OPERATIONS,
-    config_option,
-    find_key,
-    json_option,
-    load_or_exit,
-    operation_of,
-    print_json,
-)
+from gatepass.cli import options
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
@@ -51,14 +42,14 @@ STREAM_EFFECTS: Mapping[str, str] = {
 
 @click.command()
 @click.argument("model")
-@config_option
+@options.config_option
 @click.option("--key", "caller", metavar="NAME", help="The caller, a name of an entry of access.keys.")
 @click.option(
     "--operation",
-    type=click.Choice(ROUTED_OPERATIONS),
+    type=click.Choice(options.ROUTED_OPERATIONS),
     help="The operation. Default: the one that the model is declared for, else chat.",
 )
-@json_option
+@options.json_option
 def route(model: str, path: str | None, caller: str | None, operation: str | None, as_json: bool) -> None:
     """Explain a request for MODEL: its targets in order, every change of it, and the URL. Nothing is sent.
 
@@ -66,11 +57,11 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
 
     Exit codes: 0 a target supports the request, 1 it is refused, 2 the configuration is not valid.
     """
-    config = load_or_exit(path).config
-    key = find_key(config, caller)
+    config = options.load_or_exit(path).config
+    key = options.find_key(config, caller)
     if _profile_of(config, key).settings.typed_ids:  # as in a request
         model = untyped(model)
-    operation = operation or operation_of(config, model)
+    operation = operation or options.operation_of(config, model)
     document: dict[str, object] = {"operation": operation, "model": model, "caller": caller}
     try:
         if key is not None:
@@ -86,10 +77,10 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
         lines = [f"{operation} with the model {model}, as {caller or 'any caller'}", *target_lines(targets)]
         is_accepted = all(target.refused is None for target in targets)
     if as_json:
-        print_json(document)
+        options.print_json(document)
     else:
         click.echo("\n".join(lines))
-    sys.exit(0 if is_accepted else CHECK_FAILED)
+    sys.exit(0 if is_accepted else options.CHECK_FAILED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gatepass.cli import options
 from gatepass.cli.control import processes_of, request, socket_option
-from gatepass.cli.options import (
-    CHECK_FAILED,
-    coloured,
-    config_option,
-    exit_unusable,
-    json_option,
-    load_or_exit,
-    open_state,
-    print_json,
-    printable,
-    progress,
-)
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -50,8 +39,8 @@ LIFETIME_ORIGINS: Mapping[str, str] = {
 
 @click.command()
 @click.argument("name", required=False)
-@config_option
-@json_option
+@options.config_option
+@options.json_option
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
 @click.option("--retry", is_flag=True, help="Let the running gatepass fetch each failing credential now.")
 @socket_option
@@ -90,36 +79,36 @@ def token(
         raise click.UsageError("--socket goes with --retry only.")
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
-    config = load_or_exit(path).config
+    config = options.load_or_exit(path).config
     name = _credential_name(config, name)
     if not force and has_unshared_refresh_token(config, name):
-        exit_unusable(
+        options.exit_unusable(
             f"credentials.{name}: {UNSHARED_REFRESH_LOGIN}. If no gatepass runs with it, --force uses it; "
             "the next refresh token is then lost."
         )
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
-    sys.exit(0 if asyncio.run(_run(config, name, as_json=as_json, reveal=reveal)) else CHECK_FAILED)
+    sys.exit(0 if asyncio.run(_run(config, name, as_json=as_json, reveal=reveal)) else options.CHECK_FAILED)
 
 
 def _retry(socket_path: str | None, *, as_json: bool) -> None:
     """Let all processes fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
     result = json.loads(request("POST", "/retry", socket_path))
     names, failed, until_s = result["retried"], dict.fromkeys(result["retried"], ""), time.monotonic() + RETRY_S
-    with progress("the tokens"):
+    with options.progress("the tokens"):
         while "" in failed.values() and time.monotonic() < until_s:
             time.sleep(LOOK_S)
             processes = processes_of(json.loads(request("GET", "/status", socket_path))).values()
             failed = {name: error for name in names if (error := _retry_error(name, processes)) is not None}
     failed = {name: error or f"no result in {RETRY_S:g} s, see `gatepass status`" for name, error in failed.items()}
     if as_json:
-        print_json({**result, "failed": failed})
+        options.print_json({**result, "failed": failed})
     else:
         for name in names:
-            click.echo(f"{name}: {printable(failed[name])}" if name in failed else f"{name}: fetched a token")
+            click.echo(f"{name}: {options.printable(failed[name])}" if name in failed else f"{name}: fetched a token")
         if not names:
             click.echo("No credential is failing.")
     if failed:
-        sys.exit(CHECK_FAILED)
+        sys.exit(options.CHECK_FAILED)
 
 
 def _retry_error(name: str, processes: Iterable[Mapping[str, Any]]) -> str | None:
@@ -137,10 +126,12 @@ def _credential_name(config: Config, name: str | None) -> str:
     names = list(config.credentials)
     if name is None:
         if len(names) != 1:
-            exit_unusable(f"name a credential: {', '.join(names)}" if names else "name a credential; there are none")
+            options.exit_unusable(
+                f"name a credential: {', '.join(names)}" if names else "name a credential; there are none"
+            )
         return names[0]
     if name not in names:
-        exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
+        options.exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
     return name
 
 
@@ -149,17 +140,17 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
     from gatepass.config.credential.kinds import token_location
     from gatepass.errors import TokenUnavailable
 
-    async with open_state(config) as state:
+    async with options.open_state(config) as state:
         holder, began_s = state.holders[name], state.clock.now()
         state.start_holder(name)
         try:
-            with progress(token_location(config.credentials[name])):
+            with options.progress(token_location(config.credentials[name])):
                 fetched = await holder.token()
         except TokenUnavailable as error:
             # the error's own message announces a next try, which this command does not wait for
             reason = holder.status().last_error or error.message
             if as_json:
-                print_json({"credential": name, "error": reason, **_presented(state, name)})
+                options.print_json({"credential": name, "error": reason, **_presented(state, name)})
             else:
                 from gatepass.cli.probe import split_advice, with_presented
                 from gatepass.tokens.issuer_error import refusal_advice
@@ -168,13 +159,13 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
                 advice = advice or refusal_advice(why, name, config.credentials[name])
                 why = with_presented(why, state, name, has_failed=True)
                 text = f"{why.rstrip('.')}. {advice.rstrip('.')}." if advice else why
-                click.echo(f"{coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
+                click.echo(f"{options.coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
             return False
         took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
         status = holder.status()
         if as_json:
             shown = described(config, name, status, fetched, wall_s) | _presented(state, name)
-            print_json(shown | ({"token": fetched.text} if reveal else {}))
+            options.print_json(shown | ({"token": fetched.text} if reveal else {}))
             return True
         from gatepass.cli.probe import presented
 

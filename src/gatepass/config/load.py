@@ -11,21 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gatepass.config import checks
 from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.changes import drop_removed
-from gatepass.config.checks import (
-    conflicts,
-    different_keys,
-    exposed,
-    likely_mistakes,
-    subject_circles,
-    unknown_names,
-    unreachable_settings,
-    unsafe_settings,
-    world_accessible_secrets,
-)
 from gatepass.config.container import Container
 from gatepass.config.document import (
     ConfigDocument,
@@ -59,8 +49,12 @@ OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIA
 """The variables that override a file, each with its setting."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TREE_CHECKS = (
-    *(unknown_names, subject_circles, unreachable_settings, unusable_files, unsafe_settings),
-    different_keys,
+    checks.unknown_names,
+    checks.subject_circles,
+    checks.unreachable_settings,
+    checks.unsafe_settings,
+    checks.different_keys,
+    unusable_files,
 )
 """Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
@@ -129,7 +123,7 @@ def load(
     if container is not None:
         _put_held_bytes(document, container)
     config = _checked(document)
-    warnings = [*document.warnings, *likely_mistakes(config), *_exposed(document, config)]
+    warnings = [*document.warnings, *checks.likely_mistakes(config), *_exposed(document, config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
     if container is not None:
         warnings += memory_warnings(config, container)
@@ -238,7 +232,7 @@ def _checked(document: ConfigDocument) -> Config:
         document.refuse_all(explained_errors(error, tree), known - unknown_paths(error))
         raise ConfigError(document.problems) from None  # pydantic's error quotes values, which may be secrets
     if not document.problems:
-        document.refuse_all(conflicts(config), known)
+        document.refuse_all(checks.conflicts(config), known)
     if document.problems:
         raise ConfigError(document.problems)
     return config
@@ -247,7 +241,7 @@ def _checked(document: ConfigDocument) -> Config:
 def check(config: Config) -> None:
     """Check a Config that was made in code with the checks that `load` applies to a file; raise ConfigError."""
     tree = plain(config)
-    found = [problem for find in TREE_CHECKS for problem in find(tree)] or list(conflicts(config))
+    found = [problem for find in TREE_CHECKS for problem in find(tree)] or list(checks.conflicts(config))
     if found:
         raise ConfigError([ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found])
 
@@ -260,9 +254,9 @@ def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
         # not isinstance: a Reference is a str too, but its secret is elsewhere
         written = next((path for path in secrets if type(lookup(document.tree, path)) is str), None)
         what = f"holds a secret ({dotted(written)}) and " if written is not None else ""
-        if warning := exposed(document.source, holds_secret=written is not None, what=what):
+        if warning := checks.exposed(document.source, holds_secret=written is not None, what=what):
             yield warning
-    yield from world_accessible_secrets(document.tree)
+    yield from checks.world_accessible_secrets(document.tree)
 
 
 def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) -> Iterator[str]:
