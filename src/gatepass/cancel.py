@@ -86,6 +86,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=name)
@@ -100,14 +101,14 @@ class Tasks:
         on_fault: Callable[[BaseException], object],
         pause: Callable[[], Awaitable[object]],
     ) -> None:
-        """Run `work`. If an exception ends it, call `on_fault`, and run it again after `pause`."""
+        """Run `work`. If an exception ends it before `aclose`, call `on_fault`, and run it again after `pause`."""
 
         async def again() -> None:
             await pause()
             await work()
 
         def ended(task: asyncio.Task[object]) -> None:
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if not (task.cancelled() or self._closed) and (error := task.exception()) is not None:
                 on_fault(error)
                 self.spawn(again(), name).add_done_callback(ended)
 
@@ -115,6 +116,7 @@ class Tasks:
 
     async def aclose(self) -> None:
         """Cancel the running tasks and wait until they have ended."""
+        self._closed = True
         running = list(self._running)  # a copy, because a task that ends leaves the set
         for task in running:
             task.cancel()

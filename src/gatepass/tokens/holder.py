@@ -1,7 +1,7 @@
 """Keep one valid token per credential, and never return an expired one.
 
-`TokenHolder` shares one fetch of its `TokenSource` between all requests. `RefreshTask` fetches without traffic.
-`RenewalLimiter` bounds the renewals that rejections by upstreams cause.
+`TokenHolder` shares one fetch of its `TokenSource` between all requests, and fetches without traffic. `RenewalLimiter`
+bounds the renewals that rejections by upstreams cause.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NoReturn, Protocol
 from weakref import WeakSet
 
@@ -180,7 +179,7 @@ class TokenHolder:
         self._tasks: Tasks | None = None
         self._subject: TokenHolder | None = None
         self._dependants = WeakSet[TokenHolder]()  # a reload replaces some, and keeps this holder
-        self._refresh_task = RefreshTask(name, clock, self._run_due, self._fail)
+        self._wake = asyncio.Event()
         self._closed = False
 
     def start(self) -> None:
@@ -188,7 +187,7 @@ class TokenHolder:
         if self._tasks is not None:
             raise RuntimeError(f"the holder of credential {self.name} has been started already")
         self._tasks = Tasks()
-        self._refresh_task.start(self._tasks)
+        self._tasks.keep(self._refresh, f"refresh of {self.name}", self._fail, lambda: self._sleep(MAX_SLEEP_S))
 
     def precede(self, dependant: TokenHolder) -> None:
         """Let `dependant`, which presents this holder's tokens, fetch at once after a failure if a new one arrives."""
@@ -210,7 +209,6 @@ class TokenHolder:
         self._closed = True
         self._fetch = None
         self.on_close()
-        self._refresh_task.stop()
         if self._tasks is not None:
             await self._tasks.aclose()
         self._wake_requests()
@@ -270,7 +268,7 @@ class TokenHolder:
         self._refresh_at_s = now
         self.on_retry()
         self._fetch_if_due(now)
-        self._refresh_task.wake()
+        self._wake.set()
         return True
 
     def retry_with_subject(self) -> None:
@@ -310,7 +308,7 @@ class TokenHolder:
             self._refresh_at_s = min(self._refresh_at_s, self._rejections.renew_at_s)
             self._not_before_s = -math.inf  # without SPACING_S: a client waits
             self._fetch_if_due(now)
-            self._refresh_task.wake()
+            self._wake.set()
         return True
 
     def denial_reason(self, by: TokenUser = ANY_USER) -> str:
@@ -467,7 +465,7 @@ class TokenHolder:
         self._history = self._history.after_token(self._secret_hash)
         self._rejections.set_current(token, now)
         self._wake_requests()
-        self._refresh_task.wake()
+        self._wake.set()
         for dependant in [*self._dependants]:
             dependant.retry_with_subject()
 
@@ -483,7 +481,7 @@ class TokenHolder:
             self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()
         )
         self._wake_requests()
-        self._refresh_task.wake()
+        self._wake.set()
 
     def _wake_requests(self) -> None:
         # A woken request may wait again at once, for the new event.
@@ -514,6 +512,16 @@ class TokenHolder:
         if self._failure_state is not None and self._failure_state.is_refused:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error
+
+    async def _refresh(self) -> NoReturn:
+        """Start each fetch when it is due, with and without traffic."""
+        while True:
+            await self._sleep(min(MAX_SLEEP_S, self._run_due()))
+
+    async def _sleep(self, sleep_s: float) -> None:
+        # One event for the timer and for `_wake.set`, so that neither is missed.
+        await wait_at_most(self._wake, sleep_s, self._clock)
+        self._wake.clear()
 
     def _run_due(self) -> float:
         """Start a fetch if one is due. Return the seconds until the next call."""
@@ -680,50 +688,3 @@ def _upstream_of(user: TokenUser) -> TokenUser:
 
 def _is_full(moments: deque[float], now: float) -> bool:
     return len(moments) == moments.maxlen and now < moments[0] + WINDOW_S
-
-
-class RefreshTask:
-    """Keeps a token valid in the background.
-
-    Calls `run_due` repeatedly: it starts a due fetch and returns the seconds until its next call. `wake` calls it
-    earlier. If it raises because of a bug in a source, `on_error` receives the exception, and the next call follows
-    MAX_SLEEP_S later.
-    """
-
-    def __init__(
-        self, name: str, clock: Clock, run_due: Callable[[], float], on_error: Callable[[BaseException], object]
-    ) -> None:
-        self._name = name
-        self._clock = clock
-        self._run_due = run_due
-        self._on_error = on_error
-        self._wake = asyncio.Event()
-        self._is_stopped = False
-
-    def start(self, tasks: Tasks, pause_s: float = 0.0) -> None:
-        work = tasks.spawn(self._run(pause_s), f"refresh of {self._name}")
-        work.add_done_callback(partial(self._on_end, tasks))
-
-    def wake(self) -> None:
-        self._wake.set()
-
-    def stop(self) -> None:
-        """Do not begin again. The owner of the tasks ends the running one."""
-        self._is_stopped = True
-
-    def _on_end(self, tasks: Tasks, work: asyncio.Task[NoReturn]) -> None:
-        if self._is_stopped or work.cancelled() or (error := work.exception()) is None:
-            return
-        self._on_error(error)
-        self.start(tasks, MAX_SLEEP_S)
-
-    async def _run(self, pause_s: float) -> NoReturn:
-        if pause_s > 0:
-            await self._sleep(pause_s)
-        while True:
-            await self._sleep(min(MAX_SLEEP_S, self._run_due()))
-
-    async def _sleep(self, sleep_s: float) -> None:
-        # One event for the timer and for `wake`, so that neither is missed.
-        await wait_at_most(self._wake, sleep_s, self._clock)
-        self._wake.clear()
