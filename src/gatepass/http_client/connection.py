@@ -175,7 +175,9 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or not self.is_open():
             raise TransportFault(*self._close_reason, sent=False, stale=self.kept)
         self._reset()
-        self._note_id(head)
+        if self._id:
+            self._earlier_ids = (*self._earlier_ids[1 - KNOWN_IDS :], self._id)
+        self._id = head.partition(ID_LINE)[2].partition(b"\r")[0]
         self._bounds = bounds
         reply = self._reply = UpstreamResponse(self, self._loop, bounds.idle_s)
         self._to_head = to_head
@@ -268,11 +270,6 @@ class Connection(asyncio.BufferedProtocol):
             return False
         self.abort(Fault.INVALID, EARLY, stale=True)
         return True
-
-    def _note_id(self, head: bytes) -> None:
-        if self._id:
-            self._earlier_ids = (*self._earlier_ids[1 - KNOWN_IDS :], self._id)
-        self._id = head.partition(ID_LINE)[2].partition(b"\r")[0]
 
     def _on_timeout(self) -> None:
         if self._reply is not None and self._reply.status:

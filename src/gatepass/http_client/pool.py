@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
@@ -25,6 +25,9 @@ from gatepass.http_client.message_head import HEAD_BYTES, Destination, ProxyServ
 from gatepass.http_client.response_body import decode_response
 from gatepass.http_client.tls import tls_detail
 from gatepass.types import OutboundRequest, Response
+
+if TYPE_CHECKING:
+    from gatepass.observability.observer import AttemptRecord
 
 # possessive quantifiers (`*+`, `++`): a proxy's bytes must not cause backtracking
 _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
@@ -215,13 +218,6 @@ class PoolCounts(NamedTuple):
     waiting: int
 
 
-class ConnectionTimes(Protocol):
-    """Where the pool notes what a request waited for: `AttemptRecord` (observability/observer.py)."""
-
-    pool_wait_s: float
-    connect_s: float | None
-
-
 class ConnectionPool:
     """The connections to one server, at most `limit` of them.
 
@@ -277,7 +273,7 @@ class ConnectionPool:
                 return connection
         return None
 
-    async def take(self, bound_s: float, times: ConnectionTimes | None = None, *, fresh: bool = False) -> Connection:
+    async def take(self, bound_s: float, times: AttemptRecord | None = None, *, fresh: bool = False) -> Connection:
         """Return an open connection; with `fresh` one that has not been used.
 
         The wait for a slot and the dialing are bounded by `bound_s` each, and noted in `times`. Raises TransportFault,
@@ -380,7 +376,7 @@ class ConnectionPool:
         self._slots.add(connection)
         return connection
 
-    async def _dialed(self, connection: Connection, bound_s: float, times: ConnectionTimes | None = None) -> Connection:
+    async def _dialed(self, connection: Connection, bound_s: float, times: AttemptRecord | None = None) -> Connection:
         began_s = self._loop.time()
         try:
             await self._dial(connection, bound_s)
@@ -392,7 +388,7 @@ class ConnectionPool:
                 times.connect_s = self._loop.time() - began_s
         return connection
 
-    async def _wait_for_slot(self, bound_s: float, times: ConnectionTimes | None) -> Connection:
+    async def _wait_for_slot(self, bound_s: float, times: AttemptRecord | None) -> Connection:
         began_s = self._loop.time()
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = None
@@ -485,7 +481,7 @@ class Http1Transport:
         counts = [pool.counts for pool in self._pools.values()]
         return PoolCounts(*map(sum, zip(*counts, strict=True))) if counts else PoolCounts(0, 0, 0)
 
-    async def send(self, request: OutboundRequest, times: ConnectionTimes | None = None) -> Response:
+    async def send(self, request: OutboundRequest, times: AttemptRecord | None = None) -> Response:
         """Send `request` and return its reply once the head has arrived. Raises TransportFault.
 
         A wait for a connection is noted in `times`. Follows no redirect and never retries. A cancelled call leaves no
