@@ -53,7 +53,7 @@ from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.sharing import SharedSource, is_shared, shared_refresh_token_store
-from gatepass.tokens.source import Local, build_source, open_client
+from gatepass.tokens.source import Local, build_source, transport_of
 from gatepass.types import MCP_UPSTREAM, Timeouts
 
 if TYPE_CHECKING:
@@ -457,9 +457,9 @@ def _create_holder(
     settings, *subjects = chain = chain_of(name, credentials).values()
     advice = partial(refusal_advice, credential=name, settings=settings)
     waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
-    client = open_client(settings, tls_contexts)
+    connect = transport_of(settings, tls_contexts)
     refresh_token_store = None if store is None else shared_refresh_token_store(settings, store, clock)
-    source = build_source(name, settings, client, clock, refresh_token_store, subject)
+    source = build_source(name, settings, connect, clock, refresh_token_store, subject)
     if store is None or not is_shared(chain, store.scope):
         holder = TokenHolder(name, source, clock, parts.redactor, waits)
     else:

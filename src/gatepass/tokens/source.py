@@ -26,33 +26,32 @@ from gatepass.tokens.token_reply import ReadTimes, fits_a_header, parse_token_te
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
-    import httpx2
-
     from gatepass.tokens.sources.refresh_token import RefreshTokenStore
+    from gatepass.tokens.token_endpoint import Connect
 
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
 """Credentials whose source sends no request over a network."""
 
 
-def open_client(settings: AnyCredential, tls_contexts: TLSContexts) -> httpx2.AsyncClient | None:
-    """Return the HTTP client of one credential, None for a Local one; raise OSError if a TLS file is unusable."""
+def transport_of(settings: AnyCredential, tls_contexts: TLSContexts) -> Connect | None:
+    """Return the HTTP transport of one credential, None for a Local one; raise OSError if a TLS file is unusable."""
     if isinstance(settings, Local):
         return None
     # imported here, because the import of httpx2 takes 0.1 s
-    from gatepass.tokens.token_endpoint import issuer_client
+    from gatepass.tokens.token_endpoint import issuer_transport
 
-    return issuer_client(settings, tls_contexts.context_for(settings.network))
+    return issuer_transport(settings, tls_contexts.context_for(settings.network))
 
 
 def build_source(
     name: str,
     settings: AnyCredential,
-    client: httpx2.AsyncClient | None,
+    connect: Connect | None,
     clock: Clock,
     refresh_token_store: RefreshTokenStore | None = None,
     subject: TokenHolder | None = None,
 ) -> TokenSource:
-    """Return the token source of `credentials.NAME`. `client` is the result of `open_client`.
+    """Return the token source of `credentials.NAME`. `connect` is the result of `transport_of`.
 
     `refresh_token_store` keeps refresh tokens if processes share a store. `subject` holds the token of
     `subject_credential`. Only the configured source is imported.
@@ -72,29 +71,29 @@ def build_source(
             return FileSource(name, settings, clock)
         case EnvCredential():
             return EnvSource(settings, clock)
-    if client is None:
-        raise ValueError(f"a credential of type {settings.type} needs an HTTP client")
+    if connect is None:
+        raise ValueError(f"a credential of type {settings.type} needs an HTTP transport")
     match settings:
         case Oauth2Credential():
             from gatepass.tokens.sources.oauth2 import Oauth2Source
 
-            return Oauth2Source(name, settings, client, clock, refresh_token_store, subject)
+            return Oauth2Source(name, settings, connect, clock, refresh_token_store, subject)
         case HttpJsonCredential():
             from gatepass.tokens.sources.http_json import HttpJsonSource
 
-            return HttpJsonSource(name, settings, client, clock)
+            return HttpJsonSource(name, settings, connect, clock)
         case EntraCredential():
             from gatepass.tokens.vendor.entra import EntraSource
 
-            return EntraSource(name, settings, client, clock)
+            return EntraSource(name, settings, connect, clock)
         case GoogleCredential():
             from gatepass.tokens.vendor.google import GoogleSource
 
-            return GoogleSource(name, settings, client, clock, settings.environment())
+            return GoogleSource(name, settings, connect, clock, settings.environment())
         case AwsBedrockCredential():
             from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
 
-            return AwsBedrockSource(name, settings, client, clock)
+            return AwsBedrockSource(name, settings, connect, clock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,7 +68,7 @@ class TokenEndpointClient:
     name: str
     settings: Credential
     reply_format: TokenReplyFormat
-    client: httpx2.AsyncClient
+    connect: Connect
     clock: Clock
 
     async def fetch_token(self, request: OutboundRequest, secrets: Iterable[Secret]) -> Token:
@@ -109,7 +109,7 @@ class TokenEndpointClient:
         if limit_s <= 0:
             raise late
         try:
-            return await timeout(self.clock, limit_s, send_request(self.client, request), late)
+            return await timeout(self.clock, limit_s, send_request(self.connect, request, bound_s), late)
         except TransportFault as fault:
             if fault.kind in _SLOW:
                 raise late from fault
@@ -150,62 +150,21 @@ class TokenEndpointClient:
         return f"{why} {advice}".rstrip(".") if is_known else why.rstrip(".")
 
 
-def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:
-    """Return the HTTP client of one credential. It follows no redirect, keeps no cookie, reads no environment variable.
-
-    It requires no closing. Its timeouts bound each phase. The code that awaits the request bounds the total.
-    """
-    quiet_loggers("httpcore2")  # at DEBUG it logs response headers, which may contain a token
-    limit_s = settings.timeout_s
-    return httpx2.AsyncClient(
-        transport=IssuerTransport(settings.network, context),
-        # Limits per phase do not suffice: an issuer that sends byte by byte exceeds none (ThalesGroup/fred#2309).
-        timeout=httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # accepts no cookie
-        # A redirect would take the secret to another address.
-        follow_redirects=False,
-        trust_env=False,
-    )
+Connect = Callable[[], httpx2.AsyncBaseTransport]
+"""Returns the HTTP transport of one request. Tests pass one without a network."""
 
 
-class IssuerTransport(httpx2.AsyncBaseTransport):
-    """Opens a connection for each request and closes it with the response.
+def issuer_transport(settings: Credential, context: ssl.SSLContext) -> Connect:
+    """Return what opens a connection to the issuers of one credential, for each request a new one.
 
     So a renewed client certificate and a changed DNS record apply to the next request. A cancelled request leaves no
     slot of a pool occupied: httpx2 2.16 never frees the slot of a tunnel whose TLS handshake failed
-    (pydantic/httpx2#1175).
+    (pydantic/httpx2#1175). A transport follows no redirect, which would take the secret to another address, keeps no
+    cookie, and reads no environment variable.
     """
-
-    def __init__(self, network: Network, context: ssl.SSLContext) -> None:
-        self._context = context
-        self._proxy = _proxy(network, context)
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        connection = httpx2.AsyncHTTPTransport(verify=self._context, trust_env=False, proxy=self._proxy)
-        request.extensions["trace"] = _Handshake()
-        try:
-            response = await connection.handle_async_request(request)
-        except BaseException:  # a cancellation too
-            await connection.aclose()
-            raise
-        return httpx2.Response(
-            response.status_code, headers=response.headers, stream=_Body(response, connection), request=request
-        )
-
-
-class _Body(httpx2.AsyncByteStream):
-    """The body of a response as received. Closing it closes the connection too."""
-
-    def __init__(self, response: httpx2.Response, connection: httpx2.AsyncHTTPTransport) -> None:
-        self._response, self._connection = response, connection
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._response.aiter_raw():
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
-        await self._connection.aclose()
+    quiet_loggers("httpcore2")  # at DEBUG it logs response headers, which may contain a token
+    proxy = _proxy(settings.network, context)
+    return partial(httpx2.AsyncHTTPTransport, verify=context, trust_env=False, proxy=proxy)
 
 
 class _Handshake:
@@ -233,40 +192,42 @@ def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
     )
 
 
-async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> TokenResponse:
-    """Send `request` and return its reply; raise TransportFault.
+async def send_request(connect: Connect, request: OutboundRequest, limit_s: float) -> TokenResponse:
+    """Send `request` and return its reply; raise TransportFault. `limit_s` bounds each wait for the issuer.
 
     The body of a success is read to its end, up to REPLY_BYTES. If an error's body breaks off, the reply has its status
     and an empty body. The body of a redirect is not read, because it may never end.
     """
     if has_line_break(value for _, value in request.headers):
         raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
+    # These limits do not suffice: an issuer that sends byte by byte exceeds none (ThalesGroup/fred#2309).
+    limits = httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)).as_dict()
     sent = httpx2.Request(
         request.method,
         urlsplit(request.url)._replace(query="", fragment="").geturl(),
         headers=[*request.headers],
         content=request.body,
-        # The query is in the target alone, because httpx2 logs the URL.
-        extensions={"timeout": client.timeout.as_dict(), "target": destination_of(request.url).target},
+        # the target byte for byte, which httpx2 would normalize
+        extensions={"timeout": limits, "target": destination_of(request.url).target, "trace": _Handshake()},
     )
-    try:
-        # A streamed body can be bounded. httpx2 would read all of it.
-        response = await client.send(sent, stream=True)
-    except (httpx2.TransportError, ssl.SSLError) as error:
-        raise _fault(error) from error
-    body = bytearray()
-    try:
-        if not 300 <= response.status_code < 400:
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > REPLY_BYTES:
-                    break
-    except (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError) as error:
-        if response.is_success:
-            raise _fault(error, slow=Fault.TIMEOUT_IDLE) from error
-        body.clear()  # a part of an error object could be misread
-    finally:
-        await response.aclose()
+    async with connect() as transport:
+        try:
+            response = await transport.handle_async_request(sent)
+        except (httpx2.TransportError, ssl.SSLError) as error:
+            raise _fault(error) from error
+        body = bytearray()
+        try:
+            if not 300 <= response.status_code < 400:
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    if len(body) > REPLY_BYTES:
+                        break
+        except (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError) as error:
+            if response.is_success:
+                raise _fault(error, slow=Fault.TIMEOUT_IDLE) from error
+            body.clear()  # a part of an error object could be misread
+        finally:
+            await response.aclose()
     if len(body) > REPLY_BYTES and response.is_success:
         raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {REPLY_BYTES} bytes")
     headers = tuple((name.lower(), value) for name, value in response.headers.raw)

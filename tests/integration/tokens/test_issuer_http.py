@@ -24,8 +24,8 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TLSContexts, ssl_context
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
-from gatepass.tokens.source import build_source, open_client
-from gatepass.tokens.token_endpoint import issuer_client, send_request
+from gatepass.tokens.source import build_source, transport_of
+from gatepass.tokens.token_endpoint import issuer_transport, send_request
 from gatepass.types import OutboundRequest, Secret
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
@@ -45,8 +45,8 @@ def oauth2(url: str, **settings: Any) -> Oauth2Credential:
 
 async def reply_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> Any:
     settings = oauth2(url, network=network)
-    client = issuer_client(settings, context or ssl_context(settings.network))
-    return await send_request(client, OutboundRequest("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"))
+    connect = issuer_transport(settings, context or ssl_context(settings.network))
+    return await send_request(connect, OutboundRequest("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"), 10.0)
 
 
 async def fault_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> TransportFault:
@@ -58,7 +58,7 @@ async def fault_of(url: str, context: ssl.SSLContext | None = None, **network: A
 async def failure_of(url: str, **settings: Any) -> FetchFailure:
     own = oauth2(url, **settings)
     with pytest.raises(FetchFailure) as caught:
-        await build_source("corp", own, open_client(own, TLSContexts()), SystemClock()).fetch()
+        await build_source("corp", own, transport_of(own, TLSContexts()), SystemClock()).fetch()
     return caught.value
 
 
@@ -137,8 +137,8 @@ async def test_more_failed_handshakes_than_a_pool_holds_do_not_end_the_fetches()
         request = OutboundRequest("POST", issuer.url)
         for _ in range(12):
             with pytest.raises(TransportFault, match="signed by a CA that this machine does not trust"):
-                await send_request(issuer_client(settings, unknowing), request)
-        assert (await send_request(issuer_client(settings, trusting), request)).status == 200
+                await send_request(issuer_transport(settings, unknowing), request, 10.0)
+        assert (await send_request(issuer_transport(settings, trusting), request, 10.0)).status == 200
     assert len(tunnel.asked) == 13
 
 
@@ -153,7 +153,7 @@ async def test_clients_with_the_same_files_share_a_context():
 
     trust = Counting()
     for name in ("one", "two"):
-        open_client(oauth2(f"https://{name}.example/token"), trust)
+        transport_of(oauth2(f"https://{name}.example/token"), trust)
     assert made[0] is made[1]
 
 
@@ -170,7 +170,7 @@ async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch
     network = {"client_cert": str(cert), "client_key": str(key), "ca_file": str(ca)}
     async with Scripted(TOKEN, tls=server_context(asks=True)) as issuer:
         settings = oauth2(issuer.url, network=network)
-        source = build_source("corp", settings, open_client(settings, TLSContexts()), SystemClock())
+        source = build_source("corp", settings, transport_of(settings, TLSContexts()), SystemClock())
         with pytest.raises(FetchFailure, match=r"secure connection|closed the connection"):
             await source.fetch()
         put(AUTHORITY)
@@ -231,9 +231,9 @@ async def test_a_compressed_reply_is_unpacked_and_a_bomb_is_not():
 async def test_a_request_arrives_byte_for_byte_and_its_connection_ends_with_the_reply():
     async with Scripted([Send(reply(b"{}", set_cookie="session=1; Path=/"))]) as server:
         url, headers = f'{server.url}/a/../token?a="|b&c=%7e', ((b"x-sign", b"a=b"), (b"accept-encoding", b"identity"))
-        client = issuer_client(oauth2(url), ssl_context(Network()))
+        connect = issuer_transport(oauth2(url), ssl_context(Network()))
         for _ in range(2):
-            await send_request(client, OutboundRequest("POST", url, headers, b"x=1"))
+            await send_request(connect, OutboundRequest("POST", url, headers, b"x=1"), 10.0)
         await server.left()
     asked = server.received[1]
     assert (asked.target, asked.body) == ('/a/../token?a="|b&c=%7e', b"x=1")
@@ -251,8 +251,9 @@ async def test_a_header_with_a_line_break_is_not_sent(value):
     async with Scripted(TOKEN) as server:
         with pytest.raises(TransportFault, match="line break"):
             await send_request(
-                issuer_client(oauth2(server.url), ssl_context(Network())),
+                issuer_transport(oauth2(server.url), ssl_context(Network())),
                 OutboundRequest("GET", server.url, ((b"x", value),)),
+                10.0,
             )
     assert server.connections == 0
 

@@ -16,7 +16,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import create_app_state
 from gatepass.tokens import TokenSource
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.source import build_source, open_client
+from gatepass.tokens.source import build_source, transport_of
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.tokens.cloud import ENTRA, GOOGLE, STS, Cloud, Wire
 from tests.unit.tokens.keys import certificate_pem, private_pem
@@ -79,7 +79,7 @@ def named(tmp_path) -> dict[str, AnyCredential]:
 @asynccontextmanager
 async def token_source(settings: AnyCredential, **network: str) -> AsyncIterator[TokenSource]:
     own = settings.model_copy(update={"network": Network.model_validate(network)})
-    yield build_source("corp", own, open_client(own, TLSContexts()), SystemClock())
+    yield build_source("corp", own, transport_of(own, TLSContexts()), SystemClock())
 
 
 def only_over(cloud: Cloud, wire: Wire) -> bool:

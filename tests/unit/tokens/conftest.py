@@ -11,7 +11,7 @@ import pytest
 import respx
 
 from gatepass.tokens import TokenSource, build_source
-from gatepass.tokens.token_endpoint import issuer_client
+from gatepass.tokens.token_endpoint import issuer_transport
 from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Answer
@@ -31,7 +31,7 @@ class Endpoint:
         self._replies = [httpx2.Response(each.status, headers=[*each.headers], content=each.body) for each in replies]
 
     def source(self, settings: Any, name: str = "corp") -> TokenSource:
-        return build_source(name, settings, issuer_client(settings, CONTEXT), self.clock)
+        return build_source(name, settings, issuer_transport(settings, CONTEXT), self.clock)
 
     @property
     def requests(self) -> list[OutboundRequest]:

@@ -685,7 +685,7 @@ async def test_process_whose_fetch_failed_leads_again_if_it_is_the_only_one():
 async def test_a_process_that_cannot_reach_the_issuer_leads_every_second_time_at_most():
     async with Fleet(scripted(), count=3, jitter=0.0) as fleet:
         lost = fleet.replicas[0]
-        lost.issuer_client.send = fails  # type: ignore[method-assign,assignment]  # raises, so its result has no type
+        lost.issuer_client.play = fails  # type: ignore[method-assign,assignment]  # raises, so its result has no type
         await fleet.clock.advance(2 * PROBE_S + 1.0)
         assert fleet.texts == ["token-1"] * 3
         assert fleet.issuer.calls == 1

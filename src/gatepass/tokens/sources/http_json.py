@@ -14,8 +14,6 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import httpx2
-
 from gatepass.clock import Clock
 from gatepass.config.credential.http_json import (
     PER_REQUEST,
@@ -31,7 +29,7 @@ from gatepass.config.references import Reference
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves, secret_values
-from gatepass.tokens.token_endpoint import HEADERS, TokenEndpointClient, display_host
+from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient, display_host
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import OutboundRequest, Secret
 
@@ -148,7 +146,7 @@ class HttpJsonSource:
         self,
         name: str,
         settings: HttpJsonCredential,
-        client: httpx2.AsyncClient,
+        connect: Connect,
         clock: Clock,
         nonce: Callable[[], str] = fresh_nonce,
     ) -> None:
@@ -166,7 +164,7 @@ class HttpJsonSource:
         self._settings = settings
         self._clock = clock
         self._nonce = nonce
-        self._issuer = TokenEndpointClient(name, settings, reply_format, client, clock)
+        self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
         self._secrets = tuple(
             secret for secret in _secrets(settings) if settings.sign is None or not _is_placeholder(secret)
         )

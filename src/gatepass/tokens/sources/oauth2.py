@@ -16,8 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-import httpx2
-
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.block import checked_url
@@ -40,7 +38,7 @@ from gatepass.tokens.sources.refresh_token import (
     is_bare,
     new_login_advice,
 )
-from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
+from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient, display_host
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import Headers, OutboundRequest, Secret
 
@@ -396,7 +394,7 @@ class Oauth2Source:
         self,
         name: str,
         settings: Oauth2Credential,
-        client: httpx2.AsyncClient,
+        connect: Connect,
         clock: Clock,
         refresh_token_store: RefreshTokenStore | None = None,
         subject: TokenHolder | None = None,
@@ -416,7 +414,7 @@ class Oauth2Source:
         self._settings = settings
         self._clock = clock
         self._has_worked = False
-        self._issuer = TokenEndpointClient(name, settings, reply_format, client, clock)
+        self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
         self._client = ClientAuthenticator(name, settings, clock)
         self._login = LoginGrant(name, settings, clock, subject)
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None

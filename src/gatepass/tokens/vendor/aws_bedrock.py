@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import urlencode
 
-import httpx2
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -24,7 +23,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_endpoint import display_host, quiet_loggers
+from gatepass.tokens.token_endpoint import Connect, display_host, quiet_loggers
 from gatepass.tokens.vendor.fetch import VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
@@ -102,10 +101,10 @@ def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
 class AwsBedrockSource:
     """Signs a key for each fetch with the current AWS keys. Without a role it sends no request."""
 
-    def __init__(self, name: str, settings: AwsBedrockCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
+    def __init__(self, name: str, settings: AwsBedrockCredential, connect: Connect, clock: Clock) -> None:
         quiet_loggers("botocore", "urllib3")
         self._settings = settings
-        self._endpoints = VendorEndpoints(name, settings, client, clock)
+        self._endpoints = VendorEndpoints(name, settings, connect, clock)
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return the secret parts of the AWS keys. A key's id is not a secret."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx2
 import jwt
 from azure.core.credentials_async import AsyncSupportsTokenInfo
 from azure.core.exceptions import AzureError
@@ -33,7 +32,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_endpoint import quiet_loggers
+from gatepass.tokens.token_endpoint import Connect, quiet_loggers
 from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
@@ -168,11 +167,11 @@ def certificate(data: bytes, password: str | None) -> EntraCertificate:
 class EntraSource:
     """Fetches through a new azure-identity object each time, so that no token is cached and a changed file applies."""
 
-    def __init__(self, name: str, settings: EntraCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
+    def __init__(self, name: str, settings: EntraCredential, connect: Connect, clock: Clock) -> None:
         quiet_loggers("azure", "msal")
         self._settings = settings
         metadata = frozenset[str]() if settings.managed_identity else None  # these services are reached over plain HTTP
-        self._endpoints = VendorEndpoints(name, settings, client, clock, metadata)
+        self._endpoints = VendorEndpoints(name, settings, connect, clock, metadata)
         path, proof = settings.certificate_file, settings.federated_token_file
         self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
         self._federated = None if proof is None else Secret(lambda: read_file(proof).strip())

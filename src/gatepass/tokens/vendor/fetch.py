@@ -8,8 +8,6 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-import httpx2
-
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
@@ -17,7 +15,7 @@ from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import TokenResponse, one_line
 from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, jwt_lifetime_s, token_kind
 from gatepass.tokens.secrets import mask_of
-from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
+from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient, display_host
 from gatepass.tokens.token_reply import TokenReplyFormat, checked_token
 from gatepass.types import OutboundRequest, Secret, header
 
@@ -44,7 +42,7 @@ class VendorEndpoints:
 
     name: str
     settings: Credential
-    client: httpx2.AsyncClient
+    connect: Connect
     clock: Clock
     metadata: frozenset[str] | None = None
 
@@ -83,7 +81,7 @@ class VendorFetch:
         if may_be_metadata and endpoints.metadata is not None and _is_metadata(url, endpoints.metadata):
             settings = settings.model_copy(update={"allow_plain_http": True})
         reply_format = TokenReplyFormat(display_host(url), settings.default_ttl_s, settings.max_ttl_s)
-        issuer = TokenEndpointClient(endpoints.name, settings, reply_format, endpoints.client, endpoints.clock)
+        issuer = TokenEndpointClient(endpoints.name, settings, reply_format, endpoints.connect, endpoints.clock)
         library_fields = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
         fields = dict(HEADERS) | {name: value for name, value in library_fields.items() if name not in _OURS}
         request = OutboundRequest(method, url, tuple(fields.items()), body)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
 from google.auth import identity_pool, impersonated_credentials
 from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError
@@ -22,7 +21,7 @@ from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_text
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.token_endpoint import quiet_loggers
+from gatepass.tokens.token_endpoint import Connect, quiet_loggers
 from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
@@ -120,7 +119,7 @@ class GoogleSource:
         self,
         name: str,
         settings: GoogleCredential,
-        client: httpx2.AsyncClient,
+        connect: Connect,
         clock: Clock,
         environment: Mapping[str, str],
     ) -> None:
@@ -128,7 +127,7 @@ class GoogleSource:
         self._settings = settings
         self._environment = environment
         self._service_account: tuple[Mapping[str, Any], service_account.Credentials] | None = None
-        self._endpoints = VendorEndpoints(name, settings, client, clock, frozenset({METADATA_HOST}))
+        self._endpoints = VendorEndpoints(name, settings, connect, clock, frozenset({METADATA_HOST}))
 
     def secrets(self) -> tuple[Secret, ...]:
         path = self._path()
