@@ -80,7 +80,7 @@ MESSAGES: Mapping[str, str] = {
     "upstream_timeout_total": "The answer was not complete after 600 s (timeouts.total_s).",
     "upstream_auth": "Token has expired. Tried with the token of the credential 'corp', and once more with a new one,"
     " fetched 5 s ago. `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope"
-    " with what this upstream requires. `gatepass doctor MODEL --call` tries it.",
+    " with what this upstream requires. `gatepass doctor gpt-4o --call` tries it.",
     "upstream_error": "The model `gpt-5` does not exist.",
     **{code: upstream_error(fault, "chat", HOST).message for code, fault in FAULTS.items()},
 }

@@ -514,8 +514,10 @@ class UpstreamError(GatepassError):
 class UpstreamConnect(UpstreamError):
     """No server listens at the address, a firewall blocks the connection, or a proxy refuses it.
 
-    Action: Start the server, or check `base_url`. If the proxy answers 407, set `network.proxy_auth`, or the user and
-    password in `GATEPASS_PROXY` without a configuration file.
+    If the proxy answers 407, set `network.proxy_auth`. Without a configuration file, `GATEPASS_PROXY` has the user and
+    the password.
+
+    Action: Check `base_url`, and whether that server is up.
     """
 
     code = "upstream_connect"
@@ -669,7 +671,7 @@ class UpstreamErrorReply(UpstreamError):
         " fails, the upstream does not have it: set `operations.NAME.upstream` to one that has it, as in `operations:"
         ' {rerank: {upstream: OTHER}}` beside `models: {"*": {upstream: NAME}}`, or correct `upstream` of the model'
         " under `models`.",
-        "429": "The upstream limits the rate: ask its owner for a higher limit.",
+        "429": "Wait, or ask the owner of the upstream for a higher limit.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 
@@ -795,7 +797,7 @@ def case_of(kind: str, status: int, message: str) -> str:
     """Return the key of `UpstreamErrorReply.actions` for an error; "" if its own action applies."""
     if kind != UpstreamErrorReply.code:
         return ""
-    if status == 404 and "has no such path" in message:  # gatepass adds this to the upstream's text
+    if "has no such path" in message:  # gatepass adds this to the upstream's text
         return "no_path"
     return str(status) if str(status) in UpstreamErrorReply.actions else ""
 

@@ -20,7 +20,7 @@ from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
 from gatepass.config.model import Config
-from gatepass.errors import InvalidRequest, ModelNotFound
+from gatepass.errors import InvalidRequest, ModelNotFound, UpstreamErrorReply
 from gatepass.operations.table import samples
 from gatepass.server.ui.routes import DoctorTask
 from tests.integration.answers import COMPLETION, VECTORS
@@ -524,7 +524,7 @@ async def test_a_trial_finds_what_a_client_would_receive(operation, body):
         (hop,) = await found(one(upstream), ProbeCall(operation, "m"))
     assert hop.outcome is FAILS
     assert f" {refused['code']}: " in hop.finding
-    assert hop.finding.endswith(refused["message"])
+    assert refused["message"] in hop.finding
 
 
 async def test_doctor_renews_a_rejected_token_as_for_a_client():
@@ -676,6 +676,52 @@ async def test_doctor_says_that_it_has_guessed_embeddings_and_does_not_advise_it
     assert ("Add --operation rerank if it is a reranker." in failed) is advises
     assert "The upstream has no such path" in failed
     assert "tries it" not in failed
+
+
+@pytest.mark.parametrize("operation", ["rerank", "messages"])
+async def test_doctor_says_which_setting_gives_an_operation_to_another_upstream(operation):
+    """The words of `gatepass show`, with the line of the configuration."""
+    missing = with_list(lambda _: [Send(reply({"detail": "Not Found"}, 404))])
+    async with Scripted(answer=missing) as upstream:
+        (*_, hop) = await found(one(upstream), ProbeCall(operation, "bge"))
+    action = UpstreamErrorReply.actions["no_path"].replace("`base_url`", "`upstreams.chat.base_url`")
+    action = action.replace("operations.NAME", f"operations.{operation}").replace("{rerank:", f"{{{operation}:")
+    assert hop.finding.endswith(f". {action.replace('{upstream: NAME}', '{upstream: chat}')}")
+
+
+async def test_a_client_receives_the_command_that_tests_a_missing_path():
+    missing = [Send(reply({"detail": "Not Found"}, 404))]
+    async with Scripted(missing) as upstream, gateway(**one(upstream)) as served:
+        error = (await served.ask({"model": "bge 3", "query": "q", "documents": ["d"]}, "/v1/rerank").answer()).error
+    assert error["message"].endswith(" `gatepass doctor 'bge 3' --operation rerank --call` tries it.")
+
+
+async def test_the_advice_for_a_full_upstream_is_that_of_its_error():
+    full = with_list(lambda _: [Send(reply({"error": {"message": "slow down"}}, 429))])
+    async with Scripted(answer=full) as upstream:
+        (*_, hop) = await found(one(upstream), ProbeCall("chat", "m"))
+    assert hop.finding.endswith(f"slow down {UpstreamErrorReply.actions['429']}")
+
+
+@pytest.mark.parametrize("call", [None, ProbeCall("chat", "gpt-5")])
+async def test_a_model_that_the_list_lacks_is_to_be_called_unless_it_is(call):
+    async with Scripted(answer=with_list(lambda _: [Send(reply(COMPLETION))])) as upstream:
+        config = Config.model_validate(one(upstream))
+        steps = [step async for step in diagnose(config, [] if call is None else [call], model="gpt-5")]
+    listed = next(step for step in steps if step.what == "models")
+    assert listed.advice.startswith("Correct the name of the model.")
+    assert ("`--call`" in listed.advice) is (call is None)
+
+
+async def test_the_page_words_the_action_of_a_failed_call_by_its_code():
+    async with Scripted(answer=with_list(lambda _: [Send(reply({"detail": "Not Found"}, 404))])) as upstream:
+        task = DoctorTask("bge", call=True, operation="rerank")
+        config = Config.model_validate(one(upstream))
+        steps = [step async for step in diagnose_for_page(config, task, lambda *_: None)]
+    action = steps[-1]["action"]
+    assert isinstance(action, dict)
+    assert (action["code"], action["text"]) == ("no_path", steps[-1]["advice"])
+    assert action["names"]["operations.NAME"] == "operations.rerank"
 
 
 async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for():

@@ -222,7 +222,7 @@ async def test_an_unreachable_server_names_its_url():
         told = (await own_part("/story?id=asked", gp.state)).decode()
     error = got.json()["error"]
     assert "mcp.tools.url" in error["message"]
-    assert error["data"]["action"].startswith("Start the server, or check `mcp.tools.url`.")
+    assert error["data"]["action"].startswith("Check `mcp.tools.url`, and")
     assert "mcp.tools.url" in told
     assert "upstreams." not in told
 

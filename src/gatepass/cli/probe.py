@@ -39,8 +39,11 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
     UpstreamTimeout,
+    case_of,
     documentation,
+    stable_code,
 )
+from gatepass.observability.story import action_of, names_of
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
@@ -179,7 +182,8 @@ RENEWAL: Mapping[str, str] = {
 MODELS_SHOWN = 20
 
 PROVE = "Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed."
-UNLISTED = "Correct the name of the model. Some servers serve models that they do not list: `--call` tests them."
+WRONG_NAME = "Correct the name of the model."
+UNLISTED = f"{WRONG_NAME} Some servers serve models that they do not list: `--call` tests them."
 
 NO_LIST = (404, 405)
 """Statuses of GET /models at an upstream without a model list, or with a wrong base_url."""
@@ -187,7 +191,9 @@ NO_LIST = (404, 405)
 BUSY = (408, 429)
 
 
-async def check_models(state: AppState, upstream: Upstream, wanted: Collection[str] = ()) -> Step:
+async def check_models(
+    state: AppState, upstream: Upstream, wanted: Collection[str] = (), *, is_called: bool = False
+) -> Step:
     """Request the model list, which should have the `wanted` names, with the token and once more without it."""
 
     def step(outcome: StepOutcome, why: str, advice: str = "", base_url: str = "") -> Step:
@@ -218,7 +224,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         )
         return step(StepOutcome.UNPROVEN, why, PROVE)
     if missing := _missing(upstream, body, wanted):
-        return step(StepOutcome.FAILS, missing, UNLISTED)
+        return step(StepOutcome.FAILS, missing, WRONG_NAME if is_called else UNLISTED)
     if upstream.holder is None:
         return step(StepOutcome.WORKS, "answers; no credential is configured")
     try:
@@ -263,13 +269,24 @@ async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | N
     return base_url
 
 
-def failed_step(error: GatepassError, config: Config, what: str, prefix: str | None = None) -> Step:
-    """Return the step of an error of the runtime: its hop, its reason after `prefix`, and its advice."""
+def failed_step(
+    error: GatepassError, config: Config, what: str, prefix: str | None = None, operation: str = "", model: str = ""
+) -> Step:
+    """Return the step of an error of the runtime: its hop, its reason after `prefix`, and its advice.
+
+    Without advice of its own, it has the action of the error's documentation, as `gatepass show` prints it.
+    """
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(_OWN_COMMAND.sub("", error.message))
-    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice or default_advice(error, config))
+    advice, action = advice or default_advice(error, config), None
+    if not advice and not isinstance(error, CallerError | UpstreamAuth):
+        kind = stable_code(error.public_code, error.hop)
+        case, names = case_of(kind, error.http_status, why), names_of(error.hop, operation, model, "", why)
+        advice = action_of(error.public_code, error.hop, case, names)
+        action = {"code": case or kind, "text": advice, "names": names}
+    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action)
 
 
 def default_advice(error: GatepassError, config: Config) -> str:
@@ -283,8 +300,6 @@ def default_advice(error: GatepassError, config: Config) -> str:
                 # gatepass cannot renew it, so that rejection.statuses has no effect
                 return f"Check the rights of the key, or replace it: {setting(credential, secret)}."
             return f"Check the rights of the token. If it was rejected, add 403 to upstreams.{name}.rejection.statuses."
-        case UpstreamErrorReply(http_status=429):
-            return "Wait, or ask the owner of the upstream for a higher limit."
         case UpstreamTimeout():
             return "Check whether the server is overloaded, or whether a proxy or firewall between holds the reply."
         case _:
@@ -373,10 +388,6 @@ def _streamed(body: bytes) -> bytes:
     return msgspec.json.encode({**members, limit: STREAM_TOKENS, "stream": True})
 
 
-NO_API = {"messages": "If chat completions work at it, it has no Messages API: use an upstream that has one."}
-"""What a missing path of Anthropic's API means, by operation. The hint of the Responses API says it itself."""
-
-
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
     """Send a small real call, which may be billed, as a client would."""
     what = "stream" if target_probe.calls[0].stream else "call"
@@ -384,9 +395,9 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         result = await within(state, upstream, real_call(state, target_probe), ANSWER_S)
     except GatepassError as error:
         prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
-        step = failed_step(error, state.config, what, prefix)
-        no_api = NO_API.get(target_probe.calls[0].operation.name, "") if "has no such path" in step.why else ""
-        step = replace(step, advice=" ".join(filter(None, (step.advice, no_api, target_probe.advice))))
+        call = target_probe.calls[0]
+        step = failed_step(error, state.config, what, prefix, call.operation.name, call.model)
+        step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.advice))))
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
     return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {result}", target_probe.advice)

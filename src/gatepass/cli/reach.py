@@ -46,6 +46,7 @@ class Step:
     - `advice`: empty if no action is necessary, or if `why` contains it.
     - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
     - `base_url`: the URL of the upstream that works instead, if the configured one lacks the version.
+    - `action`: the error's action in `advice`, with its code and names, from which the page words it in Chinese.
     """
 
     hop: str
@@ -56,6 +57,7 @@ class Step:
     seconds: float = field(default=0.0, compare=False)
     proves: bool = True
     base_url: str = ""
+    action: Mapping[str, object] | None = None
 
     @property
     def failed(self) -> bool:
@@ -64,7 +66,7 @@ class Step:
     def described(self) -> dict[str, object]:
         """Return the fields as JSON has them."""
         fields = asdict(self) | {"outcome": self.outcome.name.lower(), "seconds": round(self.seconds, 3)}
-        return {name: value for name, value in fields.items() if name not in ("proves", "base_url")}
+        return {name: value for name, value in fields.items() if name not in ("proves", "base_url", "action")}
 
 
 Steps = AsyncGenerator[Step, None]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_by_name
-from gatepass.cli.probe import MODELS_SHOWN, UNLISTED, probes_of, real_call, split_advice, within
+from gatepass.cli.probe import MODELS_SHOWN, UNLISTED, WRONG_NAME, probes_of, real_call, split_advice, within
 from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
 from gatepass.cli.steps import calls_of
 from gatepass.config.model import Config
@@ -143,8 +143,8 @@ async def _list_step(state: AppState, upstream: Upstream, asked: Asked) -> tuple
         return step, []
     if (model := asked.model) and untyped(model) not in listed:
         missing = f"the list has no model {model}{did_you_mean(model, listed[:MODELS_SHOWN])}"
-        outcome = StepOutcome.UNPROVEN if asked.call else StepOutcome.FAILS
-        return Step(HOP, "models", outcome, missing, UNLISTED), listed
+        outcome, advice = (StepOutcome.UNPROVEN, WRONG_NAME) if asked.call else (StepOutcome.FAILS, UNLISTED)
+        return Step(HOP, "models", outcome, missing, advice), listed
     count = "1 model" if len(listed) == 1 else f"{len(listed)} models"
     accepted = "no key was required" if upstream.holder is None else "the key is accepted"
     return Step(HOP, "models", StepOutcome.WORKS, f"{count}, and {accepted}"), listed

@@ -169,7 +169,8 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> A
         raise InvalidRequest(str(error).replace("--call: ", "")) from None
     async with aclosing(timed(diagnose(config, calls, model=task.model, begin=begin))) as steps:
         async for step in steps:
-            yield replace(step, why=printable(step.why), advice=printable(step.advice)).described()
+            shown = replace(step, why=printable(step.why), advice=printable(step.advice)).described()
+            yield {**shown, "action": step.action}
 
 
 def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:
@@ -227,7 +228,7 @@ async def _test_upstream(
     calls, wanted = asked
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
     begin(hop_of(upstream), "models")
-    step = await check_models(state, upstream, wanted)
+    step = await check_models(state, upstream, wanted, is_called=bool(probes))
     if probes and step.outcome in (StepOutcome.FAILS, StepOutcome.UNPROVEN):
         # some upstreams have no model list, or a broken one: then the calls decide whether they work
         advice = step.advice if step.failed else "The calls decide."

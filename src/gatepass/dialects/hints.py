@@ -111,8 +111,7 @@ HINTS = (
         r"|no static resource|with an empty body\.$"
         r"|with an HTML page(?: titled .*(?:40[45]|not (?:found|allowed)).*)?\.$",
         "The upstream has no such path: it does not support this operation, or upstreams.{upstream}.base_url does not"
-        " end with the version, such as https://host/v1. `gatepass doctor MODEL"
-        " --operation OPERATION --call` tries it.",
+        " end with the version, such as https://host/v1.{test}",
         *(404, 405),
     ),
 )
@@ -166,17 +165,17 @@ def model_hint(model: str, upstream: str, status: int, code: str | None, message
     if status not in (400, 404, 422) or not is_about_model(code, message):
         return None
     return (
-        f"gatepass sent the client's model name {model[:100]!r} unchanged: if upstreams.{upstream} has another name for"
+        f"gatepass sent the client's model name {model[:100]!r} unchanged. If upstreams.{upstream} has another name for"
         f" this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`, beside"
         f' `"*": {{upstream: {upstream}}}` for all other models).'
     )
 
 
-def token_hint(upstream: str, credential: str | None, age_s: float | None, not_renewed: str | None) -> str:
+def token_hint(upstream: str, credential: str | None, age_s: float | None, not_renewed: str | None, test: str) -> str:
     """Describe the attempts at an upstream that rejects the token, and what to do.
 
     `age_s` is the age of the token that was rejected last; None for a key that does not expire. `not_renewed` is the
-    reason why no new token was tried; None if a new one was rejected too.
+    reason why no new token was tried; None if a new one was rejected too. `test` is that of `with_hint`.
     """
     if credential is None:
         return (
@@ -195,8 +194,12 @@ def token_hint(upstream: str, credential: str | None, age_s: float | None, not_r
         tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
     return (
         f"{tried} `gatepass token {credential} --reveal` fetches and shows a new one: compare its audience and scope"
-        " with what this upstream requires. `gatepass doctor MODEL --call` tries it."
+        f" with what this upstream requires.{_tries(test)}"
     )
+
+
+def _tries(test: str) -> str:
+    return f" `{test}` tries it." if test else ""
 
 
 def _ago(age_s: float) -> str:
@@ -207,12 +210,15 @@ def _ago(age_s: float) -> str:
     return f"{age_s:.0f} s ago"
 
 
-def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = HINTS) -> str:
-    """Return `message` followed by the advice of the first of `hints` that matches, if any."""
+def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = HINTS, test: str = "") -> str:
+    """Return `message` followed by the advice of the first of `hints` that matches, if any.
+
+    `test` is the command that tests the upstream with this request, "" if there is none.
+    """
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     for hint in hints:
         if (not hint.statuses or status in hint.statuses) and hint.pattern.search(message[:MESSAGE_CHARS]):
-            return f"{sentence(message)} {hint.advice.format(upstream=upstream)}"
+            return f"{sentence(message)} {hint.advice.format(upstream=upstream, test=_tries(test))}"
     return message
 
 

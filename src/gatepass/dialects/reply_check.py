@@ -34,6 +34,7 @@ from gatepass.errors import (
     UpstreamRedirect,
 )
 from gatepass.observability.redaction import decoded
+from gatepass.observability.story import test_command
 from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     """Whether the request was sent with the token of a credential."""
     is_cut: bool = False
     """Whether `body` is only the beginning of an error."""
+    model: str = ""
+    operation: str = ""
+    """What the client requested."""
 
     @property
     def sender(self) -> str:
@@ -152,7 +156,8 @@ def _document(body: bytes) -> Any:
 
 def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
-    message = with_hint(error_body.message, reply.upstream, status, reply.hints)
+    test = test_command(f"upstream:{reply.upstream}", reply.model, reply.operation)
+    message = with_hint(error_body.message, reply.upstream, status, reply.hints, test)
     kind = error_body.kind or error_kind(status)
     if status == 401:
         # a key under `upstreams.NAME.headers` does not count as a credential: gatepass does not know its meaning

@@ -15,7 +15,7 @@ from gatepass.errors import (
     UnknownPath,
 )
 from gatepass.mcp.message import McpMessage
-from gatepass.observability.story import action_of
+from gatepass.observability.story import action_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.error_objects import json_text, retry_after
 from gatepass.types import MCP_UPSTREAM, StreamedResponse
@@ -46,7 +46,7 @@ class McpProtocol(ClientProtocol):
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
         if isinstance(error, UnknownPath):  # its documentation names the base URL of models
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
-        elif action := action_of(error.code, error.hop, message=error.message):
+        elif action := action_of(error.code, error.hop, "", names_of(error.hop, "", "", "", error.message)):
             data["action"] = action
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s
@@ -95,7 +95,4 @@ def name_settings(error: GatepassError, name: str) -> None:
             f" does not support this operation, or {prefix}.base_url does not end with the version, such as https://host/v1.",
             f" is not an MCP endpoint. Check {mcp}.url.",
         )
-        message = message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)
-        for command in ("gatepass doctor MODEL --call", "gatepass doctor MODEL --operation OPERATION --call"):
-            message = message.replace(command, f"gatepass doctor --mcp {name}")
-        error.message = message
+        error.message = message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)

@@ -27,7 +27,7 @@ from gatepass.errors import (
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
-from gatepass.types import MCP_UPSTREAM, RuleEdit, url_setting_of
+from gatepass.types import MCP_UPSTREAM, RuleEdit, settings_of, url_setting_of
 
 SUMMARY_FIELDS = (
     *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
@@ -50,7 +50,7 @@ CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
 CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for name in CALL_OPERATIONS}}
 """The options with which doctor calls each operation that it can call."""
 DIGITS = 4
-_PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy\b")
+_PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
 
 Mask = Callable[[str], str]
 
@@ -181,26 +181,20 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
     access, last = request.access, request.attempt
     if access.code is None:
         return None
-    credential = "" if last is None or last.token is None else last.token.credential
-    kind = stable_code(access.code, access.hop or "")
+    kind, hop, message = stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
     case = case_of(kind, access.status or 0, access.reason or "")
+    credential = "" if last is None or last.token is None else last.token.credential
+    names = names_of(hop, access.operation, mask(access.model), credential, message)
     return {
         "code": mask(access.code),
         "hop": access.hop,
-        "message": mask(access.reason or ""),
+        "message": message,
         "retry_after_s": _rounded(request.retry_after_s),
         "kind": kind,
         "case": case,
-        "test": test_command(access.hop or "", mask(access.model), access.operation),
-        "action": action_of(
-            access.code,
-            access.hop or "",
-            case,
-            operation=access.operation,
-            model=mask(access.model),
-            credential=credential,
-            message=mask(access.reason or ""),
-        ),
+        "names": names,
+        "test": test_command(hop, mask(access.model), access.operation),
+        "action": action_of(access.code, hop, case, names),
         "page": documentation(f"docs/reference/errors.md#{kind}"),
     }
 
@@ -219,43 +213,49 @@ def test_command(hop: str, model: str, operation: str) -> str:
     return f"gatepass doctor {shlex.quote(model)}{option}"
 
 
-def action_of(
-    code: str,
-    hop: str,
-    case: str = "",
-    *,
-    operation: str = "",
-    model: str = "",
-    credential: str = "",
-    message: str = "",
-) -> str:
-    """Return the action of an error's documentation, with the names of the request in its commands and settings.
+def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
+    """Return the action of an error's documentation, with `names` of `names_of`. Returns "" under `python -OO`.
 
-    `case` is that of `case_of`, "" for none. `credential` is that of the last attempt, "" if it is not known. `message`
-    is the error's: if it blames the proxy, the action names the setting of the proxy. Returns "" under `python -OO`.
+    `case` is that of `case_of`, "" for none.
     """
     text = " ".join(inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2].split())
     text = UpstreamTimeout.actions_of_codes.get(code, UpstreamErrorReply.actions.get(case, text))
-    text = text.replace("gatepass route NAME", f"gatepass route {shlex.quote(model or 'MODEL')}")
+    if hop.startswith(f"upstream:{MCP_UPSTREAM}"):
+        text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
+        text = "Check `base_url`." if case == "no_path" else text
+    if "models.NAME.name" not in names:
+        text = text.partition(" If it does not know the model")[0]
+    for placeholder, name in names.items():
+        text = text.replace(placeholder, name)
+    return text
+
+
+def names_of(hop: str, operation: str, model: str, credential: str, message: str) -> dict[str, str]:
+    """Return what replaces the placeholders of an action, in any language, one after the other.
+
+    `credential` is that of the last attempt, and each value is "" if it is not known. `message` is the error's: if it
+    blames the proxy, the action names the setting of the proxy.
+    """
     part, _, name = hop.partition(":")
+    names = {"gatepass route NAME": f"gatepass route {shlex.quote(model or 'MODEL')}"}
     if part == "upstream":
         if name.startswith(MCP_UPSTREAM):
-            server = shlex.quote(name.removeprefix(MCP_UPSTREAM))
-            text = text.replace("gatepass doctor MODEL --call", f"gatepass doctor --mcp {server}")
-            text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
-            text = "Check `base_url`." if case == "no_path" else text
+            names["gatepass doctor MODEL --call"] = test_command(hop, model, operation)
         url_setting = url_setting_of(name)
-        if url_setting not in message and (proxy := _PROXY_SETTING.search(message)):
-            url_setting, text = proxy[0], text.replace("Start the server", "Start the proxy")
-        elif "407" not in message:
-            text = text.partition(" If the proxy answers 407")[0]
-        text = text.replace("`base_url`", f"`{url_setting}`").replace("the credential:", "its credential:")
+        proxy = None if url_setting in message else _PROXY_SETTING.search(message)
+        names |= {
+            "`base_url`": f"`{proxy[0] if proxy else url_setting}`",
+            "`network.ca_file`": f"`{settings_of(name)}.network.ca_file`",
+            "{upstream: NAME}": f"{{upstream: {name}}}",
+        }
     if credential := name if part == "credential" else credential:
-        text = text.replace("gatepass token NAME", f"gatepass token {shlex.quote(credential)}")
+        names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
     if operation:
-        text = text.replace("operations.NAME", f"operations.{operation}").replace("{rerank:", f"{{{operation}:")
-    command = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
-    return text.replace("doctor MODEL --call", command) if model else text
+        names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
+    if model:
+        command = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
+        names |= {"models.NAME.name": f"models.{model}.name", "doctor MODEL --call": command}
+    return names
 
 
 def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from gatepass.http_client.tls import OF_CERTIFICATE, tls_problem
 from gatepass.learning.rejection import is_too_long
 from gatepass.observability.observer import SentToken
 from gatepass.observability.redaction import whole_words
+from gatepass.observability.story import test_command
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
@@ -207,7 +208,8 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     is_untried = upstream.holder is not None and not attempt.record.renewed
     reason = upstream.holder.denial_reason(attempt.user()) if upstream.holder is not None and is_untried else None
-    hint = token_hint(upstream.name, upstream.settings.credential, age_s, not_renewed=reason)
+    test = test_command(rejection.hop, attempt.call.model, attempt.call.operation.name)
+    hint = token_hint(upstream.name, upstream.settings.credential, age_s, reason, test)
     rejection.message = f"{sentence(rejection.message)} {hint}"
     if attempt.renewals and rejection.http_status in REFUSED:
         rejection.should_retry = False
@@ -288,6 +290,8 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         state.clock.wall(),
         state.redactor.mask,
         has_credential=upstream.holder is not None,
+        model=attempt.call.model,
+        operation=attempt.call.operation.name,
     )
 
 

@@ -48,8 +48,9 @@ DOUBLED = (
 )
 PATH = (
     " The upstream has no such path: it does not support this operation, or upstreams.chat.base_url does not end with"
-    " the version, such as https://host/v1. `gatepass doctor MODEL --operation OPERATION --call` tries it."
+    " the version, such as https://host/v1. `gatepass doctor m --operation rerank --call` tries it."
 )
+TEST = "gatepass doctor m --operation rerank --call"
 
 REJECTION = (
     " If the upstream rejects the token, set upstreams.chat.rejection.statuses: [403], which renews it (if it is set, a"
@@ -61,13 +62,14 @@ REJECTION = (
     "message", ["404: Not Found", "404 Not Found", "404 page not found", "Page not found", "405: Method Not Allowed"]
 )
 def test_the_words_of_a_framework_for_an_unknown_path_name_the_version_in_base_url(message):
-    assert with_hint(message, "chat", int(message[:3]) if message[0] == "4" else 404) == f"{message}.{PATH}"
+    assert with_hint(message, "chat", int(message[:3]) if message[0] == "4" else 404, test=TEST) == f"{message}.{PATH}"
 
 
 @pytest.mark.parametrize("body", ["an empty body", "an HTML page", 'an HTML page titled "404 Not Found"'])
 def test_a_404_without_the_apis_own_words_names_the_version_in_base_url(body):
     message = f"llm.example answered 404 with {body}."
-    assert with_hint(message, "chat", 404) == f"{message}{PATH}"
+    assert with_hint(message, "chat", 404, test=TEST) == f"{message}{PATH}"
+    assert with_hint(message, "chat", 404) == f"{message}{PATH}".partition(" `gatepass")[0]
     assert with_hint(message, "chat", 500) == message
 
 
@@ -165,7 +167,7 @@ def test_plain_http_at_a_tls_port_is_reported_with_https(message):
     ],
 )
 def test_known_text_gets_one_sentence_of_advice(status, message, hint):
-    assert with_hint(message, "chat", status) == message + hint
+    assert with_hint(message, "chat", status, test=TEST) == message + hint
 
 
 def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
@@ -179,7 +181,9 @@ def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
 
 def test_advice_is_one_sentence_each():
     assert [
-        hint.advice for hint in AZURE_HINTS + HINTS if re.search(r"[.!?] [A-Z]", hint.advice) or hint.advice[-1] != "."
+        hint.advice
+        for hint in AZURE_HINTS + HINTS
+        if re.search(r"[.!?] [A-Z]", hint.advice) or not hint.advice.endswith((".", ".{test}"))
     ] == []
 
 
@@ -224,7 +228,7 @@ AGAIN = "its issuer returned the same token again"
 SHOWS = (
     " `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope with what this"
     " upstream requires."
-    " `gatepass doctor MODEL --call` tries it."
+    " `gatepass doctor m --operation rerank --call` tries it."
 )
 
 
@@ -241,11 +245,11 @@ SHOWS = (
     ],
 )
 def test_a_refused_token_is_reported_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
-    assert token_hint("chat", "corp", age_s, not_renewed) == tried + SHOWS
+    assert token_hint("chat", "corp", age_s, not_renewed, TEST) == tried + SHOWS
 
 
 def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():
-    reported = token_hint("chat", "corp", None, AGAIN)
+    reported = token_hint("chat", "corp", None, AGAIN, TEST)
     assert reported == (
         "Tried once, with the only key of the credential 'corp'. Replace credentials.corp by a key that"
         " this upstream issued and that has not been revoked."
@@ -257,7 +261,7 @@ def test_an_upstream_without_a_credential_is_reported_to_have_none():
         "gatepass has no credential for it: set upstreams.chat.credential, or correct the key in"
         " upstreams.chat.headers."
     )
-    assert token_hint("chat", None, None, None) == hinted
+    assert token_hint("chat", None, None, None, TEST) == hinted
 
 
 @pytest.mark.parametrize(
@@ -265,7 +269,7 @@ def test_an_upstream_without_a_credential_is_reported_to_have_none():
     [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
 )
 def test_no_age_looks_like_a_status(age_s, age):
-    assert f"fetched {age} ago" in token_hint("chat", "corp", age_s, None)
+    assert f"fetched {age} ago" in token_hint("chat", "corp", age_s, None, TEST)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +292,7 @@ def test_no_age_looks_like_a_status(age_s, age):
 )
 def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code, message):
     assert model_hint("m", "chat", status, code, message) == (
-        "gatepass sent the client's model name 'm' unchanged: if upstreams.chat has another name for this model, set"
+        "gatepass sent the client's model name 'm' unchanged. If upstreams.chat has another name for this model, set"
         ' models.m.name to it (with `upstream: chat`, beside `"*": {upstream: chat}` for all other models).'
     )
 

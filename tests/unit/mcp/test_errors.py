@@ -84,7 +84,7 @@ def test_the_action_names_the_settings_of_the_server() -> None:
     connect, auth, invalid, unknown = actions
     assert "check that `mcp.wiki.url` is the endpoint of an MCP server." in invalid
     assert unknown == "Use a URL `http://HOST/mcp/NAME`."
-    assert connect.startswith("Start the server, or check `mcp.wiki.url`.")
+    assert connect == "Check `mcp.wiki.url`, and whether that server is up."
     assert "`gatepass doctor --mcp wiki`" in auth
     assert "MODEL" not in auth
 

@@ -15,6 +15,7 @@ from gatepass.observability.story import (
     closed_by,
     has_id,
     matches,
+    names_of,
     story_of,
     summary_of,
 )
@@ -157,8 +158,10 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         ("a", 0.5, "connection_failed"),
         ("b", 1.0, "complete"),
     ]
-    action = story["error"].pop("action")
-    assert action.startswith("Check the scope or audience of its credential: `gatepass doctor m --call`")
+    error = story["error"]
+    assert error.pop("action").startswith("Check the scope or audience of the credential: `gatepass doctor m --call`")
+    names = {"{upstream: NAME}": "{upstream: b}", "doctor MODEL --call": "doctor m --call"}
+    assert names.items() <= error.pop("names").items()
     assert story["error"] == {
         "code": "upstream_auth",
         "hop": "upstream:b",
@@ -180,7 +183,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
             "Not Found. The upstream has no such path: it does not support this operation",
             "If all operations fail, correct `upstreams.b.base_url`: it ends with a version such as `/v1`.",
         ),
-        (429, "slow down", "The upstream limits the rate: ask its owner"),
+        (429, "slow down", "Wait, or ask the owner of the upstream"),
         (404, "The model does not exist", "Follow the upstream's message. If it does not know the model"),
         (400, "out of credit", "Follow the upstream's message."),
     ],
@@ -311,38 +314,44 @@ def test_the_command_that_tests_another_hop_names_it():
     assert command_of("client", "m", "chat") == ""
 
 
+def action(code: str, hop: str, case: str = "", *, message: str = "", **known: str) -> str:
+    operation, model, credential = (known.get(name, "") for name in ("operation", "model", "credential"))
+    names = names_of(hop, operation, model, credential, message)
+    return action_of(code, hop, case, names)
+
+
 def test_the_action_for_a_path_that_is_missing_names_the_operation():
-    action = action_of("102", "upstream:b", "no_path", operation="embeddings", model="bge")
-    assert "set `operations.embeddings.upstream` to one" in action
-    assert "`operations: {embeddings: {upstream: OTHER}}`" in action
-    assert action_of("102", "upstream:mcp/search", "no_path", operation="mcp") == "Check `mcp.search.url`."
+    found = action("102", "upstream:b", "no_path", operation="embeddings", model="bge")
+    assert "set `operations.embeddings.upstream` to one" in found
+    assert '`operations: {embeddings: {upstream: OTHER}}` beside `models: {"*": {upstream: b}}`' in found
+    assert action("102", "upstream:mcp/search", "no_path", operation="mcp") == "Check `mcp.search.url`."
 
 
 def test_the_action_names_the_parts_of_this_request():
-    assert action_of("token_unavailable", "credential:corp", model="m").startswith(
+    assert action("token_unavailable", "credential:corp", model="m").startswith(
         "Run `gatepass token corp`, which tests"
     )
-    assert "`upstreams.chat.base_url`" in action_of("upstream_dns", "upstream:chat")
-    assert "`gatepass route 'a b'`" in action_of("model_not_found", "client", model="a b")
-    assert "Check `mcp.search.url`" in action_of("upstream_dns", "upstream:mcp/search")
-    assert "`gatepass doctor --mcp search` makes" in action_of("upstream_auth", "upstream:mcp/search")
-    assert "`gatepass token corp --reveal`" in action_of("upstream_auth", "upstream:chat", credential="corp")
+    assert "`upstreams.chat.base_url`" in action("upstream_dns", "upstream:chat")
+    assert "`gatepass route 'a b'`" in action("model_not_found", "client", model="a b")
+    assert "Check `mcp.search.url`" in action("upstream_dns", "upstream:mcp/search")
+    assert "`gatepass doctor --mcp search` makes" in action("upstream_auth", "upstream:mcp/search")
+    assert "`gatepass token corp --reveal`" in action("upstream_auth", "upstream:chat", credential="corp")
     down = (
         "No connection to the proxy p:3128 (refused). Check the host and port in network.proxy, and whether it is up."
     )
-    assert action_of("upstream_connect", "upstream:chat", message=down).startswith(
-        "Start the proxy, or check `network.proxy`. If the proxy answers 407"
+    assert action("upstream_connect", "upstream:chat", message=down).startswith(
+        "Check `network.proxy`, and whether that server is up."
     )
     refused = "No connection to 127.0.0.1:9 (refused). Check mcp.search.url, and whether it needs network.proxy."
-    start = "Start the server, or check `mcp.search.url`."
-    assert action_of("upstream_connect", "upstream:mcp/search", message=refused) == start
+    start = "Check `mcp.search.url`, and whether that server is up."
+    assert action("upstream_connect", "upstream:mcp/search", message=refused) == start
     denied = "The proxy p:3128 answered 407. Check network.proxy_auth."
-    assert "If the proxy answers 407, set" in action_of("upstream_connect", "upstream:chat", message=denied)
+    assert "Check `network.proxy_auth`" in action("upstream_connect", "upstream:chat", message=denied)
     direct = "Check the host in upstreams.chat.base_url, the DNS, and whether this network needs network.proxy."
-    assert "Check `upstreams.chat.base_url` and" in action_of("upstream_dns", "upstream:chat", message=direct)
+    assert "Check `upstreams.chat.base_url` and" in action("upstream_dns", "upstream:chat", message=direct)
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
-        assert action_of(own, "upstream:chat", model="m").startswith("Follow the upstream's message. If it does not")
-    assert action_of("upstream_timeout_idle", "upstream:chat", model="m").startswith("Raise the timeout")
-    action = action_of("upstream_timeout_connect", "upstream:chat", model="m")
-    assert action.startswith("Check the host and port in `upstreams.chat.base_url`")
-    assert "`network.proxy`" in action
+        assert action(own, "upstream:chat", model="m").startswith("Follow the upstream's message. If it does not")
+    assert action("upstream_timeout_idle", "upstream:chat", model="m").startswith("Raise the timeout")
+    found = action("upstream_timeout_connect", "upstream:chat", model="m")
+    assert found.startswith("Check the host and port in `upstreams.chat.base_url`")
+    assert "`network.proxy`" in found

@@ -138,12 +138,12 @@ export const ERRORS = {
     "action": "运行 `gatepass token NAME`，单独检测该凭据。签发方修复之后，`gatepass reload` 或 `gatepass token --retry` 立即获取令牌。"
   },
   "upstream_connect": {
-    "text": "该地址没有服务在监听，防火墙拦截了连接，或代理拒绝了它。",
-    "action": "启动服务器，或检查错误信息写明的设置：`base_url` 或 `network.proxy`。如果代理返回 407，设置 `network.proxy_auth`；没有配置文件时，把用户名和密码写入 `GATEPASS_PROXY`。"
+    "text": "该地址没有服务在监听，防火墙拦截了连接，或代理拒绝了它。如果代理返回 407，设置 `network.proxy_auth`；没有配置文件时，把用户名和密码写入 `GATEPASS_PROXY`。",
+    "action": "检查 `base_url`，以及该服务器是否在运行。"
   },
   "upstream_dns": {
     "text": "`base_url` 的主机名无法解析。",
-    "action": "检查 `base_url`（错误信息指出代理时检查代理的地址）和本机的 DNS。"
+    "action": "检查 `base_url` 和本机的 DNS。"
   },
   "upstream_tls": {
     "text": "与上游的 TLS 握手失败。错误信息写明可能的原因。常见原因：证书过期，证书属于另一个主机名，CA 未知，端口没有 TLS，或上游要求客户端证书。",
@@ -197,6 +197,6 @@ export const ERRORS = {
     "action": "如果所有操作都失败，改正 `base_url`，它以 `/v1` 等版本结尾。如果只有此操作失败，说明上游不提供它：把 `operations.NAME.upstream` 设为提供它的上游，例如在 `models: {\"*\": {upstream: NAME}}` 旁边写 `operations: {rerank: {upstream: OTHER}}`，或改正 `models` 下该模型的 `upstream`。"
   },
   "429": {
-    "action": "请上游的负责人提高限额。"
+    "action": "等待，或请上游的负责人提高限额。"
   }
 };
