@@ -673,7 +673,8 @@ def test_a_request_without_a_caller_says_whether_it_had_a_key(
 
 
 @pytest.mark.parametrize(
-    ("case", "shown"), [("no_path", "如果所有操作都失败"), ("429", "请上游的负责人"), ("", "按上游的信息处理。")]
+    ("case", "shown"),
+    [("no_path", "如果所有操作都失败"), ("429", "等待，或请上游的负责人"), ("", "按上游的信息处理。")],
 )
 def test_the_advice_for_an_upstreams_error_is_that_of_its_case(
     open_page: OpenPage, signed_in: str, fake: Fake, case: str, shown: str
@@ -682,6 +683,31 @@ def test_the_advice_for_an_upstreams_error_is_that_of_its_case(
     fake.stories["req-2"].update(error=error)
     page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
     expect(page.locator(".problem")).to_contain_text(shown)
+
+
+def test_the_advice_for_a_missing_path_names_the_parts_of_the_request_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    names = {
+        "`base_url`": "`upstreams.corp.base_url`",
+        "{upstream: NAME}": "{upstream: corp}",
+        "operations.NAME": "operations.embeddings",
+        "{rerank:": "{embeddings:",
+    }
+    message = (
+        "Not Found. The upstream has no such path: it does not support this operation, or upstreams.corp.base_url does"
+        " not end with the version, such as https://host/v1. `gatepass doctor bge --call` tries it."
+    )
+    error = {**fake.stories["req-2"]["error"], "kind": "upstream_error", "case": "no_path", "action": "Wait."}
+    fake.stories["req-2"].update(error={**error, "message": message, "names": names})
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    problem = page.locator(".problem")
+    expect(problem).to_contain_text("上游没有这个路径：它不支持此操作，或 upstreams.corp.base_url 没有以版本结尾")
+    expect(problem).to_contain_text(
+        'models: {"*": {upstream: corp}} 旁边写 operations: {embeddings: {upstream: OTHER}}'
+    )
+    expect(problem).not_to_contain_text("NAME")
+    expect(problem).not_to_contain_text("tries it")
 
 
 @pytest.mark.parametrize(
@@ -887,6 +913,60 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
 
 
+FAILED_CALL = {
+    "hop": "upstream:corp",
+    "what": "call",
+    "outcome": "fails",
+    "why": "chat with gpt-4o: 429 upstream_error: Rate limit reached",
+    "advice": "Wait, or ask the owner of the upstream for a higher limit. Add --operation rerank if it is a reranker.",
+    "seconds": 0.1,
+    "action": {"code": "429", "text": "Wait, or ask the owner of the upstream for a higher limit.", "names": {}},
+}
+
+
+def test_a_failed_call_of_doctor_has_its_action_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.doctor = [("step", FAILED_CALL), ("end", {"failed": 1})]
+    page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
+    page.get_by_role("button", name="测试每一跳").click()
+    step = page.locator(".steps .bad")
+    expect(step).to_contain_text("用 gpt-4o 调用 chat：429 upstream_error：Rate limit reached")
+    expect(step.locator(".advice")).to_have_text(
+        ["等待，或请上游的负责人提高限额。", "如果它是重排模型，选择操作 rerank。"]
+    )
+
+
+def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    hops = ("credential:corp", "upstream:corp", "upstream:eu")
+    good = {"what": "connect", "outcome": "works", "why": "It accepts.", "advice": "", "seconds": 0.25, "action": None}
+    models = {**good, "what": "models", "outcome": "skipped", "hop": "upstream:eu"}
+    fake.doctor = [("step", {**good, "hop": hop}) for hop in (*hops, "credential:corp")]
+    fake.doctor += [("step", models), ("end", {"failed": 0})]
+    page = open_page(f"{signed_in}#/doctor")
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.get_by_text("No step failed.")).to_be_visible()
+    expect(page.locator(".hop summary")).to_have_text(
+        ["✓ credential:corp works, 500 ms", "✓ upstream:corp works, 250 ms", "– upstream:eu skipped, 500 ms"]
+    )
+    expect(page.locator(".steps li:visible")).to_have_count(0)
+
+
+def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    good = {**FAILED_CALL, "outcome": "works", "action": None}
+    steps = [{**good, "what": f"step {number}"} for number in range(20)]
+    others = [{**good, "hop": f"upstream:u{number}"} for number in range(20)]
+    fake.doctor = [("step", step) for step in (*others, *steps, FAILED_CALL, {**FAILED_CALL, "what": "stream"})]
+    fake.doctor.append(("end", {"failed": 2}))
+    page = open_page(f"{signed_in}#/doctor", phone=True)
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.get_by_text("2 of 42 steps failed.")).to_be_visible()
+    assert page.locator(".steps li").first.text_content().startswith("✕call")
+    expect(page.locator(".steps li").first).to_be_in_viewport(ratio=1)
+
+
 def test_doctor_calls_the_chosen_operation(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(f"{signed_in}#/doctor")
     page.get_by_label("model", exact=True).fill("bge")
@@ -963,7 +1043,8 @@ def test_a_refused_answer_of_the_playground_leads_to_its_request(
 
 
 @pytest.mark.parametrize(
-    ("locale", "told"), [("en-GB", "wait 20.0 s.Wait for a higher limit."), ("zh-CN", "等待 20.0 s。请上游的负责人")]
+    ("locale", "told"),
+    [("en-GB", "wait 20.0 s.Wait for a higher limit."), ("zh-CN", "等待 20.0 s。等待，或请上游的负责人")],
 )
 def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(
     open_page: OpenPage, signed_in: str, fake: Fake, locale: str, told: str

@@ -272,10 +272,7 @@ async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | N
 def failed_step(
     error: GatepassError, config: Config, what: str, prefix: str | None = None, operation: str = "", model: str = ""
 ) -> Step:
-    """Return the step of an error of the runtime: its hop, its reason after `prefix`, and its advice.
-
-    Without advice of its own, it has the action of the error's documentation, as `gatepass show` prints it.
-    """
+    """Return the step of an error: its hop, its reason after `prefix`, and its advice, else what `show` advises."""
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""

@@ -214,10 +214,7 @@ def test_command(hop: str, model: str, operation: str) -> str:
 
 
 def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
-    """Return the action of an error's documentation, with `names` of `names_of`. Returns "" under `python -OO`.
-
-    `case` is that of `case_of`, "" for none.
-    """
+    """Return the action of an error's documentation, with the `case` and `names` of its request; "" under -OO."""
     text = " ".join(inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2].split())
     text = UpstreamTimeout.actions_of_codes.get(code, UpstreamErrorReply.actions.get(case, text))
     if hop.startswith(f"upstream:{MCP_UPSTREAM}"):

@@ -2,9 +2,10 @@
 
 import { events } from "./api.js";
 import { el, set, write } from "./dom.js";
+import { inline } from "./error_code.js";
 import { duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
-import { known, t } from "./texts.js";
+import { action, known, t } from "./texts.js";
 
 const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
 const WORDS = { works: t("works"), fails: t("fails"), unproven: t("not proven"), skipped: t("skipped") };
@@ -71,7 +72,7 @@ export async function doctor(page) {
 function hopOf(hops, name) {
   const found = [...hops.children].find((section) => section.dataset.hop === name);
   if (found) return found;
-  const made = el("details.hop", { open: true, "data-hop": name }, el("summary", {}, el("b", {}, name), " ", el("span.muted.sum")), el("ol.steps"));
+  const made = el("details.hop", { open: true, "data-hop": name }, el("summary", {}, el("i", { "aria-hidden": "true" }), " ", el("b", {}, name), " ", el("span.muted.sum")), el("ol.steps"));
   hops.append(made);
   return made;
 }
@@ -83,34 +84,48 @@ function onPage(advice) {
 
 function begin(hops, { hop, what }) {
   forgetBegun(hops);
-  hopOf(hops, hop).querySelector("ol").append(el("li.begun", { "data-what": what }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, known(what))));
+  const section = hopOf(hops, hop);
+  write(section.querySelector("i"), "…");
+  write(section.querySelector(".sum"), known(what));
+  section.querySelector("ol").append(el("li.begun", { "data-what": what }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, known(what))));
 }
 
 /** Remove the steps that began and were not necessary after all, as TLS for plain HTTP. */
 function forgetBegun(hops) {
-  for (const step of hops.querySelectorAll(".begun")) step.remove();
-  for (const section of hops.querySelectorAll(".hop")) if (!section.querySelector("li")) section.remove();
+  for (const step of hops.querySelectorAll(".begun")) {
+    const section = step.closest(".hop");
+    step.remove();
+    if (section.querySelector("li")) sumUp(section);
+    else section.remove();
+  }
 }
 
-/** Show how a step ended. A hop that fails moves to the top, one that works is folded. */
-function finish(hops, { hop, what, outcome, why, advice, seconds }) {
+/** Show how a step ended. A hop that fails moves to the top, its failed step first. One that works is folded. */
+function finish(hops, { hop, what, outcome, why, advice, seconds, action: documented }) {
   const section = hopOf(hops, hop);
-  const begun = [...section.querySelectorAll(".begun")].find((step) => step.dataset.what === what);
-  const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome },
+  const { code, text = "", names } = documented ?? {};
+  const more = onPage(advice?.replace(text, "").trim() ?? "");
+  const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome, "data-seconds": seconds },
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
-      known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(", ")),
-      why && el("p", {}, known(why)), advice && el("p.advice", {}, onPage(advice))));
-  if (begun) begun.replaceWith(done);
-  else section.querySelector("ol").append(done);
+      known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
+      why && el("p", {}, known(why)), code && el("p.advice", {}, inline(action(code, text, names))), more && el("p.advice", {}, inline(more))));
+  for (const step of section.querySelectorAll(".begun")) if (step.dataset.what === what) step.remove();
+  const list = section.querySelector("ol");
+  list.insertBefore(done, outcome === "fails" ? list.querySelector("li:not(.bad)") : null);
+  sumUp(section);
+  if (outcome !== "fails") return;
+  const before = [...hops.children].find((other) => !other.classList.contains("bad"));
+  if (before?.compareDocumentPosition(section) & Node.DOCUMENT_POSITION_FOLLOWING) hops.insertBefore(section, before);
+  hops.querySelector("li.bad").scrollIntoView({ block: "nearest" });
+}
+
+/** The line of a hop: its worst outcome, and the time of its steps. */
+function sumUp(section) {
   const steps = [...section.querySelectorAll("li:not(.begun)")];
-  const failed = section.querySelectorAll(".bad").length;
-  const isGood = steps.every(({ dataset }) => dataset.outcome === "works" || dataset.outcome === "skipped");
-  set(section, { class: failed ? "hop bad" : "hop", open: !isGood });
-  write(section.querySelector(".sum"), failed ? t("{n} of {steps} failed.", { n: failed, steps: plural(steps.length, "step") }) : plural(steps.length, "step"));
-  if (outcome === "fails") {
-    const before = [...hops.children].find((other) => !other.classList.contains("bad"));
-    if (before && before !== section && before.compareDocumentPosition(section) & Node.DOCUMENT_POSITION_FOLLOWING) hops.insertBefore(section, before);
-    section.scrollIntoView({ block: "nearest" });
-  }
+  const outcome = ["fails", "unproven", "skipped", "works"].find((one) => steps.some(({ dataset }) => dataset.outcome === one));
+  const seconds = steps.reduce((sum, { dataset }) => sum + Number(dataset.seconds), 0);
+  set(section, { class: outcome === "fails" ? "hop bad" : "hop", open: !["works", "skipped"].includes(outcome) || section.querySelector(".advice") !== null });
+  write(section.querySelector("i"), MARKS[outcome]);
+  write(section.querySelector(".sum"), [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", ")));
 }

@@ -6,7 +6,7 @@ import { inline } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
-import { action, t } from "./texts.js";
+import { action, known, t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const AGAIN_MS = 1000;
@@ -196,13 +196,14 @@ function way(page, data) {
 }
 
 /** The error, with what to do. */
-function fault({ code, kind = code, case: special, hop, message, action: advice, test, retry_after_s: wait = null }) {
+function fault({ code, kind = code, case: special, hop, message, action: advice, test, names, retry_after_s: wait = null }) {
+  const said = known(message);
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
-    el("p", {}, message),
+    el("p", {}, said),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
-    advice && el("p", {}, inline(action(special || kind, advice))),
-    test && !advice?.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
+    advice && el("p.advice", {}, inline(action(special || kind, advice, names))),
+    test && !`${said} ${advice}`.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
     el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, t("What {code} means", { code: kind }))));
 }
 

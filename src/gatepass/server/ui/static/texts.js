@@ -28,9 +28,10 @@ export function t(text, values = {}) {
   return (TEXTS[text] ?? text).replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
 }
 
-/** Return what to do after an error: `english`, or the Chinese text of the documentation. */
-export function action(code, english) {
-  return ERRORS[code]?.action ?? english;
+/** Return what to do after an error: `english`, or the Chinese text of the documentation with the `names` of a request. */
+export function action(code, english, names = {}) {
+  const chinese = ERRORS[code]?.action;
+  return chinese ? Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese) : english;
 }
 
 /** Return what an error code means, like `action`. */
@@ -42,7 +43,7 @@ export function meaning(code, english) {
 export function known(english) {
   for (const [pattern, chinese] of ADVICE) {
     const found = pattern.exec(english ?? "");
-    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => found[place]);
+    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => (/ /.test(found[place]) ? known(found[place]) : found[place]));
   }
   return english && t(english);
 }

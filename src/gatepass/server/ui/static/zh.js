@@ -422,6 +422,10 @@ export const TEXTS = {
 
 /** The forms of what doctor finds and advises, and the sentences that follow. Other texts stay English. */
 export const ADVICE = [
+  [/^(\S+)( as a stream)? with (\S+): (\d{3}) (\w+): (.+)$/, "用 {3} 调用 {1}：{4} {5}：{6}"],
+  [/^(\S+)( as a stream)? with (\S+): (.+)$/, "用 {3} 调用 {1}：{4}"],
+  [/^first event after (\S+) s, (\d+) events, longest gap (\S+) s, complete$/, "{1} s 后收到首个事件，共 {2} 个，最长间隔 {3} s，完整"],
+  [/^(.+) The upstream has no such path: it does not support this operation, or (\S+) does not end with the version, such as (\S+)\.(?: `.+` tries it\.)?$/, "{1} 上游没有这个路径：它不支持此操作，或 {2} 没有以版本结尾，例如 {3}。"],
   [/^Check the host in (\S+) and the DNS of the machine that gatepass runs on\.$/, "检查 {1} 中的主机名，以及运行 gatepass 的机器的 DNS。"],
   [/^Check the host and port in (\S+), whether it is up, and whether this network needs (\S+)\.$/, "检查 {1} 中的主机和端口、服务器是否在运行，以及这个网络是否需要 {2}。"],
   [/^Check the host and port in (\S+), a firewall between, and whether this network needs (\S+)\.$/, "检查 {1} 中的主机和端口、途中的防火墙，以及这个网络是否需要 {2}。"],
@@ -444,9 +448,14 @@ export const ADVICE = [
   [/^Replace it, or configure a source that renews it\..*$/, "更换它，或配置会自动刷新的令牌来源。"],
   [/^Set ([a-z_]+\.\S+) to (\S+)\.$/, "把 {1} 设为 {2}。"],
   [/^Set ([a-z_]+\.\S+)\.$/, "设置 {1}。"],
-  [/^Wait, or ask the owner of the upstream for a higher limit\.$/, "等待，或请上游的负责人提高限额。"],
   [/^Try again where that does no harm\.$/, "如果重复执行没有害处，请重试。"],
   [/^Check whether the server is overloaded, or whether a proxy or firewall between holds the reply\.$/, "检查服务器是否过载，或途中的代理或防火墙是否扣住了回复。"],
+  [/^answers, but GET (\S+) returns (\d+): it has no model list, or base_url is wrong, so neither base_url nor the token is proven$/, "有响应，但 GET {1} 返回 {2}：它没有模型列表，或 base_url 不对，因此 base_url 和令牌都没有验证。"],
+  [/^answers; its model list is public, so it is not proven that it accepts the token$/, "响应正常；模型列表是公开的，因此没有验证令牌。"],
+  [/^The calls decide\.$/, "由真实调用决定。"],
+  [/^Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed\.$/, "勾选“真实调用一次模型”再测试：它发送小的真实调用，可能会计费。"],
+  [/^If (\S+) has another name for this model, set (\S+) to it \(with `(.+?)`, beside `(.+)` for all other models\)\.$/, "如果 {1} 中该模型的名称不同，把 {2} 设为该名称（写 `{3}`，并为其他所有模型保留 `{4}`）。"],
+  [/^Correct the name of the model\.$/, "修正模型的名称。"],
   [/^Correct the name of the model\. Some servers serve models that they do not list: `--call` tests them\.$/, "修正模型的名称。有些服务器提供未列出的模型：勾选真实调用可以测试。"],
   [/^Add --operation rerank if it is a reranker\.$/, "如果它是重排模型，选择操作 rerank。"],
   [/^Correct (server\.\S+)\.$/, "修正 {1}。"],
