@@ -27,7 +27,7 @@ from gatepass.protocols.responses import RESPONSES, synthesize_response
 from gatepass.proxy import response
 from gatepass.proxy.body_threads import is_heavy
 from gatepass.server.process import COLLECT_AFTER
-from gatepass.sse import event, synthesize
+from gatepass.sse import chunk, event
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.synthesize import synthesize_stream
@@ -206,7 +206,7 @@ def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: st
 
 
 def test_a_stream_made_of_any_number_of_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthesize, "has_too_many_entries", lambda _: False)
+    monkeypatch.setattr(chunk, "has_too_many_entries", lambda _: False)
     took_s, is_refused = synthesised(listed(*WIDE["calls"], 80_000), CHAT)
     assert took_s > 0.1
     assert not is_refused

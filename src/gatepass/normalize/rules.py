@@ -20,6 +20,7 @@ from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
+from gatepass.normalize import messages
 from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images
@@ -34,16 +35,6 @@ from gatepass.normalize.members import (
     drop_orphaned_options,
     request_stream,
     request_whole_reply,
-)
-from gatepass.normalize.messages import (
-    Replayed,
-    Role,
-    fill_empty_content,
-    join_text_parts,
-    merge_roles,
-    schema_in_words,
-    shorten_tool_ids,
-    system_into_user,
 )
 from gatepass.types import Call, RuleEdit, Target
 
@@ -351,21 +342,21 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
     yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
     yield from (DropBetas((name,), frozenset((name,))) for name in rules.drop_betas)
     if rules.schema_in_words:
-        yield schema_in_words
+        yield messages.schema_in_words
     if rules.split is not None:
         yield SplitInputs(rules.split)
     for old, new in rules.roles.items():
-        yield system_into_user if new == "user" else Role(old, new)
+        yield messages.system_into_user if new == "user" else messages.Role(old, new)
     if rules.replayed != "keep":
-        yield Replayed(keeps_reasoning=rules.replayed == "drop_but_reasoning")
+        yield messages.Replayed(keeps_reasoning=rules.replayed == "drop_but_reasoning")
     if rules.text_content:
-        yield join_text_parts
+        yield messages.join_text_parts
     if rules.empty_content:
-        yield fill_empty_content
+        yield messages.fill_empty_content
     if rules.merge_roles:
-        yield merge_roles
+        yield messages.merge_roles
     if rules.short_tool_ids:
-        yield shorten_tool_ids
+        yield messages.shorten_tool_ids
 
 
 def _json(value: object) -> bytes:

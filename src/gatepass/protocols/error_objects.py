@@ -8,15 +8,8 @@ import re
 from types import MappingProxyType
 from typing import Any
 
-from gatepass.errors import (
-    GatepassError,
-    InvalidApiKey,
-    MethodNotAllowed,
-    UnsupportedEncoding,
-    UnsupportedUpgrade,
-    UpstreamAuth,
-    UpstreamErrorReply,
-)
+from gatepass import errors
+from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.types import FINAL_CODES
 
 REPLAYED = re.compile(
@@ -107,13 +100,13 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-should-retry", b"false"))
     elif should_retry:
         headers.append((b"x-should-retry", b"true"))
-    if isinstance(error, MethodNotAllowed):
+    if isinstance(error, errors.MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1", "replace")))  # RFC 9110, section 15.5.6
-    if isinstance(error, UnsupportedEncoding):
+    if isinstance(error, errors.UnsupportedEncoding):
         headers.append((b"accept-encoding", error.accepted.encode("latin-1", "replace")))  # RFC 9110, section 15.5.16
-    if isinstance(error, InvalidApiKey):
+    if isinstance(error, errors.InvalidApiKey):
         headers.append((b"www-authenticate", b"Bearer"))  # a 401 must have it (RFC 9110, section 15.5.2)
-    if isinstance(error, UnsupportedUpgrade):  # RFC 9110, sections 15.5.22 and 7.8
+    if isinstance(error, errors.UnsupportedUpgrade):  # RFC 9110, sections 15.5.22 and 7.8
         headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
     return headers
 
@@ -147,7 +140,7 @@ def stream_message(error: GatepassError) -> str:
     RAGFlow searches the message for the words of REPLAYED, which a name may contain. An upstream's own message is used
     if it contains none of them.
     """
-    if isinstance(error, UpstreamErrorReply) and not isinstance(error, UpstreamAuth):
+    if isinstance(error, UpstreamErrorReply) and not isinstance(error, errors.UpstreamAuth):
         if error.message and not REPLAYED.search(error.message.lower()):
             return error.message
         return _ENDS + _STREAM_TEXTS[UpstreamErrorReply.code]

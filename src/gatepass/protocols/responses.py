@@ -32,14 +32,7 @@ from gatepass.protocols.raw import Raw
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
-from gatepass.sse.chunk import (
-    MAX_ENTRIES,
-    EnvelopeDefaults,
-    Object,
-    StreamSource,
-    argument_text,
-    text_of_id,
-)
+from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.fast_path import FastPath, NumberedPath
 from gatepass.sse.usage import Usage
@@ -79,7 +72,7 @@ _LAST = MappingProxyType(
 
 def events(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Iterator[Object]:
     """Yield the events of that stream without their numbers."""
-    if _count_entries(document) > MAX_ENTRIES:
+    if _count_entries(document) > chunk.MAX_ENTRIES:
         raise ValueError("too many items, parts and annotations")
     response = complete_response(document, defaults)
     status = response["status"]
@@ -214,7 +207,7 @@ def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
     return {
         **document,
         **missing,
-        "id": text_of_id(document.get("id")) or defaults.new_id("resp_"),
+        "id": chunk.text_of_id(document.get("id")) or defaults.new_id("resp_"),
         "object": "response",
         "created_at": created if is_time else defaults.created_s,
         "model": model if isinstance(model, str) and model else defaults.model,
@@ -239,21 +232,23 @@ def _status_of(document: Object) -> str:
 
 def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
     kind = event_kind(item)
-    item = {**item, "id": text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
+    item = {**item, "id": chunk.text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
     if kind == "message":
         own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
         return {**item, **own, "content": _complete_parts(item.get("content"))}
     if kind == "reasoning":
         summary = item.get("summary")
         parts = [part for part in summary if isinstance(part, dict)] if isinstance(summary, list) else []
-        item["summary"] = [{"type": "summary_text", **part, "text": argument_text(part.get("text"))} for part in parts]
+        item["summary"] = [
+            {"type": "summary_text", **part, "text": chunk.argument_text(part.get("text"))} for part in parts
+        ]
         if isinstance(item.get("content"), list):
             item["content"] = _complete_parts(item["content"])
     elif kind in _CALLS:
         arguments = _CALLS[kind][0]
-        item |= {"name": argument_text(item.get("name")), arguments: argument_text(item.get(arguments))}
+        item |= {"name": chunk.argument_text(item.get("name")), arguments: chunk.argument_text(item.get(arguments))}
         if kind != "mcp_call":
-            item["call_id"] = text_of_id(item.get("call_id")) or defaults.new_id("call_")
+            item["call_id"] = chunk.text_of_id(item.get("call_id")) or defaults.new_id("call_")
     return item
 
 
@@ -269,7 +264,7 @@ def _complete_part(part: Object) -> Object:
     if kind not in _TEXTS:
         return part
     name = _TEXTS[kind][0]
-    part = {**part, name: argument_text(part.get(name))}
+    part = {**part, name: chunk.argument_text(part.get(name))}
     if kind == "output_text" and not isinstance(part.get("annotations"), list):
         part["annotations"] = []
     return part

@@ -14,23 +14,12 @@ from types import MappingProxyType
 
 import msgspec
 
+from gatepass import errors
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
 from gatepass.config.access import PLAIN
 from gatepass.dialects.content import content_type, first_bytes
 from gatepass.dialects.error_body import is_error
-from gatepass.errors import (
-    BodyTooLarge,
-    ClientGone,
-    Draining,
-    ForbiddenOrigin,
-    GatepassError,
-    McpServerNotAllowed,
-    MethodNotAllowed,
-    UnknownPath,
-    UpstreamError,
-    UpstreamErrorReply,
-    UpstreamHtml,
-)
+from gatepass.errors import GatepassError
 from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 from gatepass.mcp.errors import McpProtocol, name_settings
 from gatepass.mcp.headers import request_headers
@@ -50,6 +39,7 @@ from gatepass.mcp.message import (
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.raw import RAW
+from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import UNAUTHORIZED
 from gatepass.proxy.attempt import send, send_with_retries, succeeded
 from gatepass.proxy.client_response import NO_CONTENT, STREAM_HOLD_S, ClientResponse, KeepAlive
@@ -60,14 +50,6 @@ from gatepass.proxy.mcp_servers import McpRoute, McpServers
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
-from gatepass.proxy.upstream_call import (
-    ERROR_BYTES,
-    REJECTION_S,
-    as_rejection,
-    read_body,
-    read_error,
-    received_reply,
-)
 from gatepass.sse.chunk import StreamSource, stream_closed
 from gatepass.sse.event import parse_event, split_events
 from gatepass.sse.event_stream import EventStream
@@ -148,13 +130,13 @@ async def serve_mcp(
         usable = servers.usable_by(caller)
         if server is not None:
             what = f"The key of {caller.name!r} may not use the MCP server {name!r}, {refusal_of(caller)}."
-            raise McpServerNotAllowed(f"{what}{usable}")
+            raise errors.McpServerNotAllowed(f"{what}{usable}")
         what = f"There is no MCP server {name[:100]!r} here." if name else "The path of an MCP server is /mcp/NAME."
-        raise UnknownPath(f"{what}{usable}")
+        raise errors.UnknownPath(f"{what}{usable}")
     state.authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")
     method = client_request.method
     if method not in _OPERATIONS:
-        raise MethodNotAllowed(f"{method[:20]} is not possible for MCP; use POST.", allow=", ".join(_OPERATIONS))
+        raise errors.MethodNotAllowed(f"{method[:20]} is not possible for MCP; use POST.", allow=", ".join(_OPERATIONS))
 
     exchange = _McpRequest(server, context, allowed if allowed.is_limited else None)
     try:
@@ -186,7 +168,7 @@ async def _answer_preflight(
     allowed = preflight(client_request.method, client_request.headers, origins)
     if allowed is None:
         origin = shown_origin(header(client_request.headers, b"origin") or b"")
-        raise ForbiddenOrigin(f"CORS: the origin {origin} is not in mcp.{name}.allowed_origins.")
+        raise errors.ForbiddenOrigin(f"CORS: the origin {origin} is not in mcp.{name}.allowed_origins.")
     context.cors_headers = allowed
     await client_response.send(NO_CONTENT, (), b"")
 
@@ -201,9 +183,9 @@ async def _read_message(exchange: _McpRequest, client_response: ClientResponse) 
     try:
         # also for a GET: under ASGI a disconnect is noticed only after the body was read
         body = await client_response.cycle.read_body(server.body_bytes, None if memory is None else memory.claim)
-    except BodyTooLarge:
+    except errors.BodyTooLarge:
         setting = f"mcp.{exchange.server.name}.body_bytes"
-        raise BodyTooLarge(f"The request body is larger than {server.body_bytes} bytes ({setting}).") from None
+        raise errors.BodyTooLarge(f"The request body is larger than {server.body_bytes} bytes ({setting}).") from None
     context.access.bytes_in = len(body)
     context.body_s = state.clock.now() - client_request.arrived_s
     if client_request.method == "POST":
@@ -311,15 +293,15 @@ async def _check_head(attempt: Attempt, response: Response) -> None:
     if status in upstream.rejection_statuses and not lacks_scope:
         if attempt.token is not None and not attempt.record.renewed:
             attempt.is_rejected = True
-            raise await read_error(attempt, response, within_s=REJECTION_S)
+            raise await upstream_call.read_error(attempt, response, within_s=upstream_call.REJECTION_S)
         if status == UNAUTHORIZED:  # a 401 would make the client begin a login
-            raise await read_error(attempt, response, within_s=ERROR_S)
+            raise await upstream_call.read_error(attempt, response, within_s=ERROR_S)
     mask = attempt.state.redactor.mask
     error = upstream.dialect.classify_head(upstream.name, status, response.headers, host=upstream.host, mask=mask)
     if error is not None:
         raise error
     if status >= SERVER_ERROR and attempt.repeats_failed and not attempt.record.repeated_stale:
-        raise await read_error(attempt, response, within_s=ERROR_S)
+        raise await upstream_call.read_error(attempt, response, within_s=ERROR_S)
 
 
 async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Response) -> _McpReply:
@@ -336,8 +318,8 @@ async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Respons
         attempt.add_upstream_wait()
         return _McpReply(response, b"")
     if is_error(status) and not is_json:
-        error = await read_error(attempt, response, within_s=ERROR_S)
-        if isinstance(error, UpstreamHtml):  # a login page
+        error = await upstream_call.read_error(attempt, response, within_s=ERROR_S)
+        if isinstance(error, errors.UpstreamHtml):  # a login page
             raise error
         return _McpReply(response, b"", error=error)
     rejection = attempt.upstream.settings.rejection
@@ -348,12 +330,12 @@ async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Respons
         if body is not None:
             attempt.add(len(body))
         return _McpReply(response, body)
-    body = await read_body(attempt, response, attempt.limit_bytes)
+    body = await upstream_call.read_body(attempt, response, attempt.limit_bytes)
     is_json = is_json or first_bytes(body)[:1] in (b"{", b"[")
     if body and not is_error(status) and (reads_codes or not is_json):
-        found = attempt.upstream.dialect.classify_document(received_reply(attempt, response, body), RAW)
-        if isinstance(found, UpstreamErrorReply) and found.upstream_code in rejection.codes:
-            raise as_rejection(found, rejection)
+        found = attempt.upstream.dialect.classify_document(upstream_call.received_reply(attempt, response, body), RAW)
+        if isinstance(found, errors.UpstreamErrorReply) and found.upstream_code in rejection.codes:
+            raise upstream_call.as_rejection(found, rejection)
         if isinstance(found, GatepassError) and not is_json:
             raise found
     return _McpReply(response, body)
@@ -379,9 +361,11 @@ async def _relay_error(
     context, response, body = exchange.context, reply.response, reply.body
     status = response.status
     if body:
-        error: GatepassError = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
+        error: GatepassError = attempt.upstream.dialect.classify_error(
+            upstream_call.received_reply(attempt, response, body)
+        )
         name_settings(error, exchange.server.name)
-        if len(body) <= ERROR_BYTES:
+        if len(body) <= upstream_call.ERROR_BYTES:
             if exchange.allowed is not None:  # some clients read a result under any status
                 body = filter_reply(body, exchange.allowed, attempt.upstream.name)
             # itself unless it quotes a secret, such as the token that the server received
@@ -391,7 +375,7 @@ async def _relay_error(
         else:  # masking would occupy the event loop for too long
             body = context.protocol.error_body(error, context.client_request.id)
     else:
-        error = reply.error or await read_error(attempt, response, within_s=ERROR_S)
+        error = reply.error or await upstream_call.read_error(attempt, response, within_s=ERROR_S)
         name_settings(error, exchange.server.name)
         told = _challenge(response.headers)
         if told:
@@ -432,7 +416,7 @@ async def _relay_stream(
         keep_alive.start(_keep_alive, STREAM_HOLD_S)
         stream = StreamingReply(attempt.upstream, response, events, b"")
         await relay(stream, attempt, context, client_response, keep_alive)
-    except UpstreamError as error:
+    except errors.UpstreamError as error:
         # A client that knows the id of an event resumes the stream, and an error would be the answer to its request.
         error.is_told = error.is_told or events.has_ids
         if not (error.is_told or events.is_between_events):  # otherwise the cut event would swallow the error
@@ -440,10 +424,10 @@ async def _relay_stream(
         raise
     except asyncio.CancelledError:
         reason = in_flight_request.reason
-        if is_idle and isinstance(reason, Draining):
+        if is_idle and isinstance(reason, errors.Draining):
             attempt.end(Outcome.DRAINED)
             await client_response.send_events(b"", last=True)
-        elif not (isinstance(reason, ClientGone) and (is_idle or events.has_response)):
+        elif not (isinstance(reason, errors.ClientGone) and (is_idle or events.has_response)):
             raise
         elif not attempt.record.outcome:  # the client ended a stream that it does not need any more
             attempt.end(COMPLETE)

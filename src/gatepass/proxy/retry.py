@@ -10,20 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gatepass.errors import (
-    CallerError,
-    ClientGone,
-    Draining,
-    Overloaded,
-    TokenUnavailable,
-    UpstreamClosed,
-    UpstreamConnect,
-    UpstreamDns,
-    UpstreamError,
-    UpstreamErrorReply,
-    UpstreamTimeout,
-    UpstreamTls,
-)
+from gatepass import errors
 from gatepass.learning.rejection import OF_BATCHES, TEACHING
 
 MOST_RENEWALS = 2
@@ -138,23 +125,23 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
 def outcome_of(error: BaseException, *, sent: bool, has_head: bool) -> Outcome:
     """Return how an attempt ended that `error` ended. `has_head`: the head of the reply had arrived."""
     match error:
-        case UpstreamTimeout():
+        case errors.UpstreamTimeout():
             return Outcome.TIMED_OUT
-        case UpstreamErrorReply():
+        case errors.UpstreamErrorReply():
             return Outcome.ERROR_REPLY
-        case UpstreamConnect() | UpstreamDns() | UpstreamTls():
+        case errors.UpstreamConnect() | errors.UpstreamDns() | errors.UpstreamTls():
             return Outcome.CONNECTION_FAILED
-        case UpstreamClosed():
+        case errors.UpstreamClosed():
             return Outcome.CUT if has_head else Outcome.CONNECTION_FAILED
-        case ClientGone():
+        case errors.ClientGone():
             return Outcome.CLIENT_GONE
-        case Draining() | asyncio.CancelledError():
+        case errors.Draining() | asyncio.CancelledError():
             return Outcome.DRAINED
-        case UpstreamError():
+        case errors.UpstreamError():
             return Outcome.INVALID
-        case TokenUnavailable() | Overloaded() | CallerError() if not sent:
+        case errors.TokenUnavailable() | errors.Overloaded() | errors.CallerError() if not sent:
             return Outcome.NOTHING_WRITTEN
-        case CallerError():
+        case errors.CallerError():
             return Outcome.CLIENT_GONE
         case _:
             return Outcome.INVALID

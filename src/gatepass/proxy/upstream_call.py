@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
+from gatepass import errors
 from gatepass.cancel import timeout
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.upstream import RejectionConfig
@@ -19,24 +20,7 @@ from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIX
 from gatepass.dialects.error_body import Mask, error_kind, unmasked
 from gatepass.dialects.hints import sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
-from gatepass.errors import (
-    Fault,
-    GatepassError,
-    Overloaded,
-    TokenUnavailable,
-    TransportFault,
-    UpstreamAuth,
-    UpstreamClosed,
-    UpstreamConnect,
-    UpstreamDns,
-    UpstreamError,
-    UpstreamErrorReply,
-    UpstreamHtml,
-    UpstreamInvalid,
-    UpstreamRedirect,
-    UpstreamTimeout,
-    UpstreamTls,
-)
+from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import OF_CERTIFICATE, tls_problem
@@ -59,7 +43,7 @@ REJECTION_S = 1.0
 """The longest wait for the body of a rejection. The status is enough to renew the token, and other requests need it."""
 
 
-class TokenExpired(TokenUnavailable):
+class TokenExpired(errors.TokenUnavailable):
     """The token expired while its request waited for a connection, and the holder has no other one."""
 
 
@@ -122,9 +106,9 @@ async def renew_token(attempt: Attempt) -> bool:
     return True
 
 
-def renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
+def renewed_during_upload(upstream: Upstream) -> errors.TokenUnavailable:
     """The error that asks the client to repeat an upload, because gatepass does not keep it."""
-    error = TokenUnavailable(
+    error = errors.TokenUnavailable(
         "The upstream rejected the token during the upload. gatepass has a new token now: send the request again.",
         credential=upstream.settings.credential or "",
         retry_after_s=1,
@@ -133,12 +117,12 @@ def renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
     return error
 
 
-def send_error(attempt: Attempt, fault: TransportFault) -> UpstreamError | Overloaded:
+def send_error(attempt: Attempt, fault: TransportFault) -> UpstreamError | errors.Overloaded:
     """Return the error for `fault`, which ended a request before the head of its reply."""
     if fault.kind is Fault.TIMEOUT_POOL:
         name = attempt.upstream.name
         busy = f"Every connection to the upstream {name!r} is in use ({settings_of(name)}.max_connections)."
-        return Overloaded(busy, retry_after_s=1)
+        return errors.Overloaded(busy, retry_after_s=1)
     attempt.sent, attempt.stale = fault.sent, fault.stale
     return connection_error(attempt, fault)
 
@@ -154,9 +138,9 @@ def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bo
     if isinstance(error, UpstreamErrorReply):
         status = error.upstream_status
         return status == UNAUTHORIZED or status in config.statuses or error.upstream_code in config.codes
-    if isinstance(error, UpstreamRedirect):
+    if isinstance(error, errors.UpstreamRedirect):
         return config.login_page and leads_to_login(error.target, host, config.login_hosts)
-    return isinstance(error, UpstreamHtml) and config.login_page
+    return isinstance(error, errors.UpstreamHtml) and config.login_page
 
 
 def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError:
@@ -164,12 +148,12 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
 
     An error in a 200 has the status 502. It becomes 401 here.
     """
-    if not isinstance(error, UpstreamErrorReply) or isinstance(error, UpstreamAuth):
+    if not isinstance(error, UpstreamErrorReply) or isinstance(error, errors.UpstreamAuth):
         return error
     if error.upstream_code is None or error.upstream_code not in config.codes:
         return error
     status = error.upstream_status if error.upstream_status < SERVER_ERROR else UNAUTHORIZED
-    rejection = UpstreamAuth(
+    rejection = errors.UpstreamAuth(
         error.message,
         upstream=error.hop.partition(":")[2],
         status=status,
@@ -308,13 +292,13 @@ async def read_body(attempt: Attempt, response: Response, limit_bytes: int, begi
 
 _ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
     {
-        Fault.DNS: UpstreamDns,
-        Fault.CONNECT: UpstreamConnect,
-        Fault.PROXY: UpstreamConnect,
-        Fault.TLS: UpstreamTls,
-        Fault.CLOSED: UpstreamClosed,
-        Fault.INVALID: UpstreamInvalid,
-        Fault.TOO_LARGE: UpstreamInvalid,
+        Fault.DNS: errors.UpstreamDns,
+        Fault.CONNECT: errors.UpstreamConnect,
+        Fault.PROXY: errors.UpstreamConnect,
+        Fault.TLS: errors.UpstreamTls,
+        Fault.CLOSED: errors.UpstreamClosed,
+        Fault.INVALID: errors.UpstreamInvalid,
+        Fault.TOO_LARGE: errors.UpstreamInvalid,
     }
 )
 
@@ -345,7 +329,7 @@ def upstream_error(
     message = " ".join(fault_text(fault, ServerNames.of_upstream(upstream, base_url, network), mask))
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
-        return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
+        return errors.UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
     error = _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent)
     if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=network.ca_file is not None) in OF_CERTIFICATE:
         error.should_retry = False

@@ -6,17 +6,8 @@ from base64 import b64encode
 from binascii import a2b_base64
 from typing import Any
 
-from gatepass.sse.chunk import (
-    ARGUMENTS,
-    REASONING,
-    EnvelopeDefaults,
-    Object,
-    argument_text,
-    completed_reason,
-    finish_reason,
-    has_content,
-    has_output,
-)
+from gatepass.sse import chunk
+from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
 
 MAX_REPLY_ENTRIES = 8 * 1024
@@ -53,7 +44,7 @@ class EntryCount:
 
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
-_IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *REASONING})
+_IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *chunk.REASONING})
 
 
 class ChoiceAggregator:
@@ -101,9 +92,9 @@ class ChoiceAggregator:
             self._add_delta(delta)
         elif not (self._has_deltas or self._reason) and isinstance(message := payload.get("message"), dict):
             self._add_delta(message)
-        self.has_output = self.has_output or has_output(payload)
-        self._has_content = self._has_content or has_content(payload)
-        self._reason = finish_reason(payload) or self._reason
+        self.has_output = self.has_output or chunk.has_output(payload)
+        self._has_content = self._has_content or chunk.has_content(payload)
+        self._reason = chunk.finish_reason(payload) or self._reason
         logprobs = payload.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
             self._logprobs = self._logprobs or MemberAggregator(self._entries)
@@ -146,7 +137,9 @@ class ChoiceAggregator:
             "index": index,
             "message": self._build_message(defaults),
             "logprobs": logprobs,
-            "finish_reason": completed_reason(self._reason, has_tools=bool(self._calls), has_function=has_function),
+            "finish_reason": chunk.completed_reason(
+                self._reason, has_tools=bool(self._calls), has_function=has_function
+            ),
             **self._extra,
         }
 
@@ -157,7 +150,7 @@ class ChoiceAggregator:
             "content": None,
             "refusal": members.get("refusal") or None,
         }
-        message.update({name: members[name] for name in REASONING if name in members})
+        message.update({name: members[name] for name in chunk.REASONING if name in members})
         if self._calls:
             message["tool_calls"] = [call.build(defaults) for call in self._calls]
         if self._function_call is not None:
@@ -193,14 +186,14 @@ class _Call:
 
     def add(self, payload: Object) -> None:
         for name, value in payload.items():
-            if name in ARGUMENTS and isinstance(value, dict):
+            if name in chunk.ARGUMENTS and isinstance(value, dict):
                 self._kind = name
                 # some upstreams send an object
-                self._arguments.append(argument_text(value.get("arguments", value.get("input"))))
+                self._arguments.append(chunk.argument_text(value.get("arguments", value.get("input"))))
                 for key, part in value.items():
-                    if key not in ARGUMENTS.values():
+                    if key not in chunk.ARGUMENTS.values():
                         self._keep(self._inner, "name", key, part)
-            elif name not in ("index", "id", *ARGUMENTS):
+            elif name not in ("index", "id", *chunk.ARGUMENTS):
                 self._keep(self._members, "type", name, value)
 
     def _keep(self, members: Object, once: str, name: str, value: Any) -> None:
@@ -213,7 +206,7 @@ class _Call:
         return {
             "id": self._call.id or defaults.new_id("call_"),
             "type": self._kind,
-            self._kind: {"name": "", ARGUMENTS[self._kind]: "".join(self._arguments), **self._inner},
+            self._kind: {"name": "", chunk.ARGUMENTS[self._kind]: "".join(self._arguments), **self._inner},
             **self._members,
         }
 

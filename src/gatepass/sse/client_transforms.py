@@ -12,18 +12,8 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.errors import GatepassError
 from gatepass.json_scan import SMALL_BYTES, json_value, top_members
-from gatepass.sse import choice_repair
-from gatepass.sse.chunk import (
-    CHAT,
-    ENVELOPE,
-    LEGACY,
-    REASONING,
-    Object,
-    empty_choice,
-    encode_event,
-    is_short,
-    split_end,
-)
+from gatepass.sse import choice_repair, chunk
+from gatepass.sse.chunk import Object
 from gatepass.sse.event import (
     EventTransform,
     TransformChain,
@@ -114,7 +104,7 @@ BYTES_PER_CHAR = 6
 OVERHEAD_BYTES = 4096
 """Reserve for the JSON around a text in its chunk."""
 
-_TEXTS = ("content", *REASONING, "refusal")
+_TEXTS = ("content", *chunk.REASONING, "refusal")
 
 
 class ShortLines(_ChunkTransform):
@@ -149,12 +139,12 @@ class ShortLines(_ChunkTransform):
             for choice in choices
             if choice.get("finish_reason")
         ]
-        first, last = split_end(payload, ends)
-        envelope = {name: payload[name] for name in ENVELOPE if name in payload and is_short(payload[name])}
+        first, last = chunk.split_end(payload, ends)
+        envelope = {name: payload[name] for name in chunk.ENVELOPE if name in payload and chunk.is_short(payload[name])}
         parts = [first, *({**envelope, "choices": [piece]} for piece in later)]
         if ends or payload.get("usage"):
             parts.append(last)
-        return b"".join(map(encode_event, parts))
+        return b"".join(map(chunk.encode_event, parts))
 
     def _later(self, choice: Object) -> Iterable[Object]:
         """Shorten the texts of the choice's delta, and yield the rest of them as choices of later chunks."""
@@ -231,7 +221,9 @@ class EmptyChoice(_ChunkTransform):
     def _change(self, payload: Any) -> bytes | None:
         if not isinstance(payload, dict) or payload.get("choices") != []:
             return None
-        return encode_event({**payload, "choices": [empty_choice(0, is_text=payload.get("object") == LEGACY)]})
+        return chunk.encode_event(
+            {**payload, "choices": [chunk.empty_choice(0, is_text=payload.get("object") == chunk.LEGACY)]}
+        )
 
 
 PLAIN = "sse=plain"
@@ -339,7 +331,7 @@ class WholeUsage(_ChunkTransform):
         usage = payload.get("usage") if isinstance(payload, dict) and "choices" in payload else None
         if not isinstance(usage, dict) or is_identical(completed := complete_usage(usage, is_chat=True), usage):
             return None
-        return encode_event({**payload, "usage": completed})
+        return chunk.encode_event({**payload, "usage": completed})
 
 
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -375,7 +367,9 @@ def _add_envelope(top: dict[str, Any], model: str) -> bool:
         choices: Any = json_value(bytes(top.get("choices", b"null")))
         first = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(first, dict):
-            kind = CHAT if "message" in first else LEGACY  # a choice of a chat has a message, others have a text
+            kind = (
+                chunk.CHAT if "message" in first else chunk.LEGACY
+            )  # a choice of a chat has a message, others have a text
     envelope = {"object": kind, "model": model} if kind else {}
     lacking = {name: value for name, value in envelope.items() if value and top.get(name) in (None, *_UNNAMED)}
     top.update(lacking)

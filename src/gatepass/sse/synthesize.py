@@ -14,22 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from gatepass.sse.chunk import (
-    ARGUMENTS,
-    CHAT_CHUNK,
-    ENVELOPE,
-    LEGACY,
-    REASONING,
-    EnvelopeDefaults,
-    Object,
-    argument_text,
-    complete_envelope,
-    completed_reason,
-    encode_event,
-    finish_reason,
-    has_too_many_entries,
-    text_of_id,
-)
+from gatepass.sse import chunk
+from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import DONE
 
 SYNTHESIZED = "stream=synth"
@@ -39,9 +25,9 @@ PIECE_CHARS = 131_072
 """Longer texts are cut between characters. RAGFlow's Go client rejects lines of 1 MiB (`bufio.Scanner`), and JSON
 may need six bytes for a character."""
 
-_MESSAGE = frozenset({"role", "content", *REASONING, "refusal", "tool_calls", "function_call", "audio"})
+_MESSAGE = frozenset({"role", "content", *chunk.REASONING, "refusal", "tool_calls", "function_call", "audio"})
 _CHOICE = frozenset({"index", "message", "delta", "text", "logprobs", "finish_reason"})
-_DOCUMENT = frozenset({*ENVELOPE, "choices", "usage"})
+_DOCUMENT = frozenset({*chunk.ENVELOPE, "choices", "usage"})
 
 
 def synthesize_stream(
@@ -53,8 +39,8 @@ def synthesize_stream(
     message in a separate delta, those of a choice with its finish reason, those of the document in the first chunk.
     Raises ValueError if `document` is nested too deep, or has too many choices or tool calls.
     """
-    for chunk in chunks(document, include_usage, defaults, piece_chars):
-        yield encode_event(chunk)
+    for one in chunks(document, include_usage, defaults, piece_chars):
+        yield chunk.encode_event(one)
     yield DONE
 
 
@@ -62,12 +48,12 @@ def chunks(
     document: Object, include_usage: bool, defaults: EnvelopeDefaults, piece_chars: int = PIECE_CHARS
 ) -> Iterator[Object]:
     """Yield the chunks of that stream as objects."""
-    if has_too_many_entries(document.get("choices")):
+    if chunk.has_too_many_entries(document.get("choices")):
         raise ValueError("too many choices or tool calls")
     choices = _choices(document)
     is_legacy = any("text" in choice for _, choice in choices)
-    object_name, id_prefix = (LEGACY, "cmpl-") if is_legacy else (CHAT_CHUNK, "chatcmpl-")
-    envelope = complete_envelope(document, defaults, object_name, id_prefix)
+    object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_legacy else (chunk.CHAT_CHUNK, "chatcmpl-")
+    envelope = chunk.complete_envelope(document, defaults, object_name, id_prefix)
     extra = _unknown_members(document, _DOCUMENT)
     usage: Object = {"usage": None} if include_usage else {}
     pieces = _text_pieces if is_legacy else _chat_pieces
@@ -119,7 +105,7 @@ def _deltas(choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Ite
         "content": {**logprobs, "refusal": None},
         "refusal": {"content": None, "refusal": logprobs["refusal"]},
     }
-    for name in (*REASONING, "content", "refusal"):
+    for name in (*chunk.REASONING, "content", "refusal"):
         value, logprobs = message.get(name), by_text.get(name, {})
         if any(logprobs.values()):  # a text with logprobs is not cut
             yield {name: value} if value else {}, logprobs
@@ -131,7 +117,7 @@ def _deltas(choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Ite
         for delta in _call_deltas(number, call, defaults, piece_chars):
             yield {"tool_calls": [delta]}, None
     if isinstance(function := message.get("function_call"), dict):
-        yield {"function_call": {**function, "arguments": argument_text(function.get("arguments"))}}, None
+        yield {"function_call": {**function, "arguments": chunk.argument_text(function.get("arguments"))}}, None
     if isinstance(message.get("audio"), dict):
         yield {"audio": message["audio"]}, None
     if extra := _unknown_members(message, _MESSAGE):
@@ -151,7 +137,7 @@ def _end(index: int, choice: Object, *, is_legacy: bool) -> Object:
     head: Object = {"text": "", "index": index} if is_legacy else {"index": index, "delta": {}}
     message, calls = _message({} if is_legacy else choice)
     has_function = isinstance(message.get("function_call"), dict)
-    reason = completed_reason(finish_reason(choice), has_tools=bool(calls), has_function=has_function)
+    reason = chunk.completed_reason(chunk.finish_reason(choice), has_tools=bool(calls), has_function=has_function)
     return {**head, "logprobs": None, "finish_reason": reason, **_unknown_members(choice, _CHOICE)}
 
 
@@ -160,15 +146,15 @@ def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_ch
     kind = "custom" if isinstance(call.get("custom"), dict) else "function"
     payload = call.get(kind)
     inner: Object = payload if isinstance(payload, dict) else {}
-    arguments = ARGUMENTS[kind]
+    arguments = chunk.ARGUMENTS[kind]
     yield {
         **_unknown_members(call, frozenset({"index", "id", "type", kind})),
         "index": number,
-        "id": text_of_id(call.get("id")) or defaults.new_id("call_"),
+        "id": chunk.text_of_id(call.get("id")) or defaults.new_id("call_"),
         "type": call.get("type") or kind,
         kind: {**inner, "name": inner.get("name") or "", arguments: ""},
     }
-    for part in split_text(argument_text(inner.get(arguments)), piece_chars):
+    for part in split_text(chunk.argument_text(inner.get(arguments)), piece_chars):
         yield {"index": number, kind: {arguments: part}}
 
 

@@ -13,39 +13,9 @@ import msgspec
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
-from gatepass.sse.choice_repair import (
-    ENVELOPE,
-    FINISH,
-    INDEX,
-    MESSAGE,
-    NATIVE,
-    ROLE,
-    TOOL_ARGUMENTS,
-    TOOL_ID,
-    TOOL_NAME,
-    TOOL_TYPE,
-    USAGE,
-    OnRepair,
-    chat_reason,
-    native_of,
-    text_reason,
-)
-from gatepass.sse.chunk import (
-    ARGUMENTS,
-    CHAT,
-    LEGACY,
-    MAX_ENTRIES,
-    MOST_OBJECT_BYTES,
-    REQUIRED,
-    ArgumentsTooLarge,
-    EnvelopeDefaults,
-    Object,
-    argument_text,
-    complete_envelope,
-    has_content,
-    json_text,
-    text_of_id,
-)
+from gatepass.sse import choice_repair, chunk
+from gatepass.sse.choice_repair import NATIVE, OnRepair, native_of
+from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import read_json, takes_long
 from gatepass.sse.usage import Usage, UsageDetails, complete_usage
 
@@ -114,11 +84,11 @@ class _Completion(msgspec.Struct, frozen=True, gc=False):
     error: None = None
 
 
-class _ChatCompletion(_Completion, frozen=True, gc=False, tag_field="object", tag=CHAT, kw_only=True):
+class _ChatCompletion(_Completion, frozen=True, gc=False, tag_field="object", tag=chunk.CHAT, kw_only=True):
     choices: list[_StrictChatChoice]
 
 
-class _TextCompletion(_Completion, frozen=True, gc=False, tag_field="object", tag=LEGACY, kw_only=True):
+class _TextCompletion(_Completion, frozen=True, gc=False, tag_field="object", tag=chunk.LEGACY, kw_only=True):
     choices: list[_StrictTextChoice]
 
 
@@ -190,7 +160,7 @@ def is_empty_answer(body: bytes) -> bool:
     if not isinstance(choices, list) or not choices:
         return False
     return all(
-        isinstance(choice, dict) and choice.get("finish_reason") == "stop" and not has_content(choice)
+        isinstance(choice, dict) and choice.get("finish_reason") == "stop" and not chunk.has_content(choice)
         for choice in choices
     )
 
@@ -241,29 +211,29 @@ class _ReplyRepair:
         start = len(text) - len(text.lstrip())
         top = Fields.at(scanner, start, edits)
         choices = [] if top is None else top.objects("choices")
-        if top is None or not 0 < len(choices) <= MAX_ENTRIES:
+        if top is None or not 0 < len(choices) <= chunk.MAX_ENTRIES:
             return []
         is_text = "text" in choices[0] and "message" not in choices[0]
         for position, choice in enumerate(choices):
             if is_text:
                 original = choice.value("finish_reason")
-                self._repair_reason(choice, original, text_reason(original), is_text=True)
+                self._repair_reason(choice, original, choice_repair.text_reason(original), is_text=True)
             else:
                 self._repair_message(choice)
             if type(choice.value("index")) is not int:
                 choice.put("index", position)
-                self._on_repair(INDEX)
-        original = {name: top.value(name) for name in REQUIRED}
-        object_name, id_prefix = (LEGACY, "cmpl-") if is_text else (CHAT, "chatcmpl-")
-        for name, value in complete_envelope(original, self._defaults, object_name, id_prefix).items():
+                self._on_repair(choice_repair.INDEX)
+        original = {name: top.value(name) for name in chunk.REQUIRED}
+        object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
+        for name, value in chunk.complete_envelope(original, self._defaults, object_name, id_prefix).items():
             if (type(original[name]), original[name]) != (type(value), value):
                 top.put(name, value)
-                self._on_repair(ENVELOPE)
+                self._on_repair(choice_repair.ENVELOPE)
         usage = top.value("usage")
         has_counts = isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)
         if usage is not None and not has_counts:  # an empty usage becomes null
             top.put("usage", complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None)
-            self._on_repair(USAGE)
+            self._on_repair(choice_repair.USAGE)
         return edits
 
     def _repair_message(self, choice: Fields) -> None:
@@ -273,21 +243,21 @@ class _ReplyRepair:
             return
         if name == "delta":
             choice.rename(name, "message")
-            self._on_repair(MESSAGE)
+            self._on_repair(choice_repair.MESSAGE)
         if message.value("role") != "assistant":
             message.put("role", "assistant")
-            self._on_repair(ROLE)
+            self._on_repair(choice_repair.ROLE)
         # An empty entry is not a call, and neither is a legacy function without a name
         entries = message.objects("tool_calls")
-        calls = [entry for entry in entries if "type" in entry or any(kind in entry for kind in ARGUMENTS)]
+        calls = [entry for entry in entries if "type" in entry or any(kind in entry for kind in chunk.ARGUMENTS)]
         function = message.object("function_call")
         function = function if function is not None and function.value("name") else None
-        if len(calls) > MAX_ENTRIES:
+        if len(calls) > chunk.MAX_ENTRIES:
             raise ValueError("too many tool calls")
         self._repair_calls(calls)
         self._repair_function(function, "arguments")
         original = choice.value("finish_reason")
-        reason = chat_reason(original, has_tools=bool(calls), has_function=function is not None)
+        reason = choice_repair.chat_reason(original, has_tools=bool(calls), has_function=function is not None)
         self._repair_reason(choice, original, reason, is_text=False)
 
     def _repair_calls(self, calls: list[Fields]) -> None:
@@ -295,50 +265,50 @@ class _ReplyRepair:
         ids: set[str] = set()
         for call in calls:
             original_id = call.value("id")
-            call_id = text_of_id(original_id)
+            call_id = chunk.text_of_id(original_id)
             # clients send each result back with the id of its call
             if not call_id or call_id in ids:
                 call_id = self._defaults.new_id("call_")
             if call_id != original_id:
                 call.put("id", call_id)
-                self._on_repair(TOOL_ID)
+                self._on_repair(choice_repair.TOOL_ID)
             ids.add(call_id)
             # The content decides the type; an unknown type stays, because there may be new ones
             original_type = call.value("type")
             is_type = original_type and isinstance(original_type, str)
-            kind = next((kind for kind in ARGUMENTS if call.object(kind) is not None), None)
+            kind = next((kind for kind in chunk.ARGUMENTS if call.object(kind) is not None), None)
             kind = kind or (original_type if is_type else "function")
             if original_type != kind:
                 call.put("type", kind)
-                self._on_repair(TOOL_TYPE)
-            if kind in ARGUMENTS:
-                self._repair_function(call.object(kind), ARGUMENTS[kind])
+                self._on_repair(choice_repair.TOOL_TYPE)
+            if kind in chunk.ARGUMENTS:
+                self._repair_function(call.object(kind), chunk.ARGUMENTS[kind])
 
     def _repair_function(self, function: Fields | None, arguments_name: str) -> None:
         if function is None:
             return
         if not isinstance(function.value("name"), str):
             function.put("name", "")
-            self._on_repair(TOOL_NAME)
+            self._on_repair(choice_repair.TOOL_NAME)
         sent = function.text(arguments_name)
         if sent.startswith(b'"'):
             return
         self._object_bytes += len(sent)
-        if self._object_bytes > MOST_OBJECT_BYTES:
-            raise ArgumentsTooLarge
+        if self._object_bytes > chunk.MOST_OBJECT_BYTES:
+            raise chunk.ArgumentsTooLarge
         arguments = function.value(arguments_name)
-        text = argument_text(arguments)
+        text = chunk.argument_text(arguments)
         if arguments is not None and read_json(text.encode()) != arguments:
             # Numbers such as NaN, which only Python reads: the tool must get them unchanged
             text = sent.decode("utf-8", "replace")
         function.put(arguments_name, text)
-        self._on_repair(TOOL_ARGUMENTS)
+        self._on_repair(choice_repair.TOOL_ARGUMENTS)
 
     def _repair_reason(self, choice: Fields, original: object, reason: str, *, is_text: bool) -> None:
         if original == reason:
             return
         choice.put("finish_reason", reason)
-        self._on_repair(FINISH)
+        self._on_repair(choice_repair.FINISH)
         if (native := native_of(original, is_text=is_text)) is not None and NATIVE not in choice:
             choice.put(NATIVE, native)
 
@@ -389,9 +359,9 @@ class Fields:
     def put(self, name: str, value: Any) -> None:
         """Replace the value of a member, or add the member. Raises ValueError if the value is nested too deep."""
         if (member := self._members.get(name)) is not None:
-            self._edits.append(Edit(member.value, member.end, (json_text(value),)))
+            self._edits.append(Edit(member.value, member.end, (chunk.json_text(value),)))
             return
-        start, new = self._at + 1, json_text({name: value})[1:-1]
+        start, new = self._at + 1, chunk.json_text({name: value})[1:-1]
         # edits at one place are applied in their order
         pieces = (new, b",") if self._members else (b"," if self._has_new else b"", new)
         self._edits.append(Edit(start, start, pieces))
@@ -399,7 +369,7 @@ class Fields:
 
     def rename(self, name: str, new_name: str) -> None:
         member = self._members[name]
-        self._edits.append(Edit(member.start, member.value, (b"%b:" % json_text(new_name),)))
+        self._edits.append(Edit(member.start, member.value, (b"%b:" % chunk.json_text(new_name),)))
 
 
 # --- read a large completion ----------------------------------------------------------------------
