@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gatepass.config.routes import BETA
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
-from gatepass.normalize.embeddings_request import SplitInputs, SplitShare
+from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.members import (
     Clamp,
     Drop,
@@ -246,7 +246,7 @@ class LearnedRule:
         if (fixed := _FIXED.get((self.action, self.field))) is not None:
             return fixed[0]
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
-            return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
+            return SplitInputs(int(found[1]), is_share=bool(found[2]))
         if self.action == "role" and self.to is not None:
             return system_into_user if self.to == "user" else Role(self.field, self.to)
         if self.action in ("beta", "betas"):

@@ -27,16 +27,9 @@ from typing import Any
 
 import msgspec
 
+from gatepass import json_scan
 from gatepass.errors import UpstreamInvalid
-from gatepass.json_scan import (
-    ONE_PASS_BYTES,
-    WINDOW_BYTES,
-    JsonScanner,
-    Piece,
-    TooManySteps,
-    has_more_escapes,
-    has_slow_numbers,
-)
+from gatepass.json_scan import ONE_PASS_BYTES, JsonScanner, Piece
 from gatepass.types import EmbeddingsOptions, parse_count
 
 
@@ -248,7 +241,7 @@ def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOp
     for reply, count in zip(replies, counts, strict=True):
         try:
             document, listed = yield from (_read if len(reply) <= ONE_PASS_BYTES else _read_large)(reply, count)
-        except (ValueError, IndexError, RecursionError, TooManySteps):
+        except (ValueError, IndexError, RecursionError, json_scan.TooManySteps):
             raise InvalidReply('the reply is not a JSON object, or has no list "data" of objects') from None
         if len(listed) != count:
             raise InvalidReply(f"there are {len(listed)} vectors for {count} inputs")
@@ -287,10 +280,10 @@ STEPS_OF_ENTRY, STEPS_OF_OTHERS = 200, 100_000
 
 def _read_large(reply: bytes, count: int) -> Generator[None, None, tuple[Entry, list[Entry]]]:
     """Read a large reply as `_read` does, entry by entry: at once it may take 60 ms. Returns `count` + 1 at most."""
-    if has_more_escapes(reply, MOST_ESCAPES):
+    if json_scan.has_more_escapes(reply, MOST_ESCAPES):
         raise InvalidReply(f"the reply has more than {MOST_ESCAPES} backslashes")
     yield
-    windows = (reply[at : at + WINDOW_BYTES] for at in range(0, len(reply), WINDOW_BYTES))
+    windows = (reply[at : at + json_scan.WINDOW_BYTES] for at in range(0, len(reply), json_scan.WINDOW_BYTES))
     if next(islice(filter(bytes.isspace, windows), MOST_BLANK_WINDOWS, None), None) is not None:
         raise InvalidReply("the reply has more than 4 MiB of blanks")
     yield
@@ -388,7 +381,7 @@ def _check_length(length: int, options: EmbeddingsOptions) -> None:
 
 def _in_base64(written: bytes) -> bytes:
     """Return the vector as base64 of little-endian float32, as the OpenAI API writes it."""
-    if has_slow_numbers(written):
+    if json_scan.has_slow_numbers(written):
         raise InvalidReply("a vector contains a number beyond float32")
     try:
         numbers = _NUMBERS.decode(written)

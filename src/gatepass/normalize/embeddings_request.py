@@ -38,31 +38,30 @@ def request_numbers(editor: JsonEditor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SplitInputs:
-    """Send at most `limit` inputs in one request. With a limit of 1, the input is not a list. Entry `split=N`."""
+    """Send at most `limit` inputs in one request. With a limit of 1, the input is not a list. Entry `split=N`.
+
+    `is_share`: the limit is a percentage of the inputs, whose tokens exceed a limit. Entry `split=N%`.
+    """
 
     limit: int
+    is_share: bool = False
 
     @property
     def entry(self) -> str:
-        return f"split={self.limit}"
+        return f"split={self.limit}{'%' if self.is_share else ''}"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        return _set_limit(editor, self.limit)
-
-
-@dataclass(frozen=True, slots=True)
-class SplitShare:
-    """Send at most `percent` of the inputs in one request, because their tokens exceed a limit. Entry `split=N%`."""
-
-    percent: int
-
-    @property
-    def entry(self) -> str:
-        return f"split={self.percent}%"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        count = _count(editor)
-        return count > 1 and _set_limit(editor, max(1, count * self.percent // 100))
+        count, limit = _count(editor), self.limit
+        if self.is_share:
+            if count <= 1:
+                return False
+            limit = max(1, count * limit // 100)
+        # With a limit of 1, even a list with one input changes: into a string.
+        is_met = (limit > 1 and count <= limit) or (editor.max_inputs is not None and editor.max_inputs <= limit)
+        if not count or is_met:
+            return False
+        editor.max_inputs = limit
+        return True
 
 
 class TextsOnly:
@@ -87,16 +86,6 @@ def has_token_ids(call: Call) -> bool:
         return False
     inputs = [member.value for member in JsonScanner(body).members() if member.name == "input"]
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None
-
-
-def _set_limit(editor: JsonEditor, limit: int) -> bool:
-    """Set the limit and return True, unless it changes nothing."""
-    count = _count(editor)
-    # With a limit of 1, even a list with one input changes: into a string.
-    if not count or (limit > 1 and count <= limit) or (editor.max_inputs is not None and editor.max_inputs <= limit):
-        return False
-    editor.max_inputs = limit
-    return True
 
 
 def _count(editor: JsonEditor) -> int:

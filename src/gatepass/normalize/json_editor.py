@@ -231,13 +231,6 @@ class JsonObjectEditor:
             self._note(name, dropped)
         return dropped is not None
 
-    def keep(self, names: Collection[str]) -> bool:
-        """Drop every other member; return whether there was one."""
-        others = [name for name in self._read() if name not in names]
-        for name in others:
-            self.drop(name)
-        return bool(others)
-
     def set(self, name: str, *new: Piece) -> bool:
         """Set the member to the JSON text of `new`, or add it at the end; return whether that changes it."""
         if len(new) == 1 and self.text(name) == new[0]:

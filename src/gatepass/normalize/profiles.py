@@ -71,7 +71,8 @@ def keep_plain_tools(editor: JsonEditor) -> bool:
     """Keep only `type` and `function` in entries of `tools` that have a `function`. Entry `tools=plain`."""
     tools = editor.top.array("tools")
     found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
-    return sum(tool.keep(KNOWN) for tool in found) > 0  # `any` would stop after the first tool that changes
+    others = [(tool, name) for tool in found for name in tool.names if name not in KNOWN]
+    return sum(tool.drop(name) for tool, name in others) > 0  # `any` would stop after the first one
 
 
 @dataclass(frozen=True, slots=True)

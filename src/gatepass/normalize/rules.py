@@ -225,9 +225,7 @@ class ModelName:
     name = "model"
 
     def apply(self, call: Call, target: Target) -> Call:
-        if target.model is None or target.model == call.model:
-            return call
-        if not call.body:
+        if target.model is None or target.model == call.model or not call.body:
             return call
         is_named = bool(call.model) and call.operation.names_model
         # Without a known model, the body may still name one that gatepass did not read.

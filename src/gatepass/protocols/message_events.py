@@ -252,9 +252,7 @@ class MessageAggregator(StreamAggregator):
         fields = payload if isinstance(payload, dict) else {}
         kind, index = fields.get("type"), fields.get("index")
         if kind == "error":  # only its type marks it as an error
-            self.fail(
-                chunk.upstream_error_event(self._upstream, self._read_error({"error": fields}) or chunk.UNREADABLE)
-            )
+            self._fail_by(fields)
         elif kind == "message_start" and isinstance(fields.get("message"), dict):
             self._message = fields["message"]
             self._add_usage(self._message.get("usage"))

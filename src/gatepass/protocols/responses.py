@@ -311,7 +311,7 @@ class ResponseAggregator(StreamAggregator):
         fields = payload if isinstance(payload, dict) else {}
         kind = event_kind(fields)
         if kind == "error":  # only its type marks it as an error
-            self._fail_with(payload)
+            self._fail_by(payload)
             return
         self._has_started = True
         index = fields.get("output_index")
@@ -324,17 +324,13 @@ class ResponseAggregator(StreamAggregator):
                     self._items_without_index.append(item)
         elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
             if fields["response"].get("error"):
-                self._fail_with(fields["response"]["error"])
+                self._fail_by(fields["response"]["error"])
                 return
             self._add_response(fields["response"])
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
             self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
             if len(self._started_items) > MAX_REPLY_ENTRIES:
                 self.fail(chunk.too_many_choices(self._upstream))
-
-    def _fail_with(self, error: Any) -> None:
-        error_body = self._read_error({"error": error}) or chunk.UNREADABLE
-        self.fail(chunk.upstream_error_event(self._upstream, error_body))
 
     def _add_response(self, response: Object) -> None:
         if not response.get("output"):

@@ -13,20 +13,11 @@ from typing import Any
 
 from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM
-from gatepass.sse import chunk
+from gatepass.sse import chunk, event
 from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyEntries
 from gatepass.sse.choice_repair import CumulativeTexts
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
-from gatepass.sse.event import (
-    LARGE_EVENT_BYTES,
-    EventTransform,
-    Framer,
-    is_json,
-    parse_event,
-    single_line_data,
-    split_events,
-    takes_long,
-)
+from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, Framer
 
 MOST_BYTES = 12 * 1024 * 1024
 """Limit of an aggregated reply, and of each of its events. The text of the longest answers has 0.5 MiB."""
@@ -129,8 +120,8 @@ class StreamAggregator(ABC):
         """
         self.feed()
         tail = self._framer.tail if self._framer.tail_bytes <= LARGE_EVENT_BYTES else b""
-        data = (parse_event(tail + b"\n\n").data or b"").strip()
-        if is_json(data) or data == b"[DONE]":  # a complete last event that only lacks its blank line
+        data = (event.parse_event(tail + b"\n\n").data or b"").strip()
+        if event.is_json(data) or data == b"[DONE]":  # a complete last event that only lacks its blank line
             self._add_run(tail + b"\n\n")
         if self._transform is not None:
             self._add_events(self._transform.finish())
@@ -138,6 +129,11 @@ class StreamAggregator(ABC):
     def fail(self, error: GatepassError) -> None:
         """Drop the collected events, and ignore further ones. `finish` raises `error`."""
         self.failure, self.is_over = error, True
+
+    def _fail_by(self, error: Any) -> None:
+        """Fail with an error that only its place marks as one."""
+        error_body = self._read_error({"error": error}) or chunk.UNREADABLE
+        self.fail(chunk.upstream_error_event(self._upstream, error_body))
 
     def end(self) -> None:
         """End the stream: it fails if it was empty or was cut."""
@@ -192,16 +188,16 @@ class StreamAggregator(ABC):
         if self._bytes_left < 0:
             self.fail(chunk.reply_too_large(self._upstream))
             return
-        if (data := single_line_data(run)) is not None:
+        if (data := event.single_line_data(run)) is not None:
             self._add_data(data.strip(), b"")
             return
-        for block in split_events(run):
+        for block in event.split_events(run):
             if len(block) <= len(b"\r\n"):  # a blank line
                 continue
-            data, name = single_line_data(block), b""
+            data, name = event.single_line_data(block), b""
             if data is None:
-                event = parse_event(block)
-                data, name = event.data or b"", event.name
+                parsed = event.parse_event(block)
+                data, name = parsed.data or b"", parsed.name
             self._add_data(data.strip(), name)
 
     def _add_data(self, data: bytes, name: bytes) -> None:
@@ -225,7 +221,7 @@ class StreamAggregator(ABC):
 
 
 def _is_too_large(reply: bytes) -> bool:
-    return len(reply) > MOST_BYTES or takes_long(reply)
+    return len(reply) > MOST_BYTES or event.takes_long(reply)
 
 
 _KNOWN_OF_CHUNK = frozenset({*chunk.ENVELOPE, "choices", "usage", "obfuscation"})

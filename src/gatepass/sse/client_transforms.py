@@ -12,18 +12,9 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.errors import GatepassError
 from gatepass.json_scan import SMALL_BYTES, json_value, top_members
-from gatepass.sse import choice_repair, chunk
+from gatepass.sse import choice_repair, chunk, event
 from gatepass.sse.chunk import Object
-from gatepass.sse.event import (
-    EventTransform,
-    TransformChain,
-    parse_event,
-    read_json,
-    single_line_data,
-    split_comments,
-    split_events,
-    takes_long,
-)
+from gatepass.sse.event import EventTransform, TransformChain, read_json, takes_long
 from gatepass.sse.synthesize import split_text
 from gatepass.sse.usage import complete_usage, is_identical
 from gatepass.sse.whole_reply import BUILT_BYTES
@@ -82,14 +73,14 @@ class _ChunkTransform(_ClientTransform, ABC):
         """Return the events to send instead of one with the data `payload`; None to send it unchanged."""
 
     def _feed_each(self, block: bytes) -> bytes:
-        run, comments = split_comments(block)
-        events = split_events(run)
+        run, comments = event.split_comments(block)
+        events = event.split_events(run)
         changed = [one if self._passes(one) else self._change_event(one) for one in events]
         return block if changed == events else b"".join([*changed, comments])
 
     def _change_event(self, block: bytes) -> bytes:
         try:
-            changed = self._change(read_json(parse_event(block).data or b""))
+            changed = self._change(read_json(event.parse_event(block).data or b""))
         except ValueError:  # `[DONE]`, a comment
             return block
         if changed is None:
@@ -191,7 +182,7 @@ class OnlyChunks(_ChunkTransform):
 
     def feed(self, block: bytes) -> bytes:
         # of several events in a run, one may have no choices
-        return block if self._passes(block) and single_line_data(block) is not None else self._feed_each(block)
+        return block if self._passes(block) and event.single_line_data(block) is not None else self._feed_each(block)
 
     def _passes(self, block: bytes) -> bool:
         # the name inside a text does not match, because its quotes are escaped
@@ -246,8 +237,8 @@ class PlainEvents(_ClientTransform):
         if _PLAIN.fullmatch(block):
             return block
         self._has_changed = True
-        run, _ = split_comments(block)
-        lines = (parse_event(one).data for one in split_events(run))
+        run, _ = event.split_comments(block)
+        lines = (event.parse_event(one).data for one in event.split_events(run))
         # A line break between lines of data is white space of the JSON, because a JSON string must not contain one
         # (RFC 8259, section 7).
         return b"".join([b"data: %b\n\n" % data.replace(b"\n", b" ") for data in lines if data is not None])
@@ -271,9 +262,9 @@ class WithoutComments(_ClientTransform):
         if not block.startswith(b":") and block.find(_MARKS[0]) < 0 and block.find(_MARKS[1]) < 0:
             return block
         self._has_changed = True
-        events = split_events(split_comments(block)[0])
-        kept = [_COMMENT.sub(b"", event) for event in events]
-        return b"".join([one for event, one in zip(events, kept, strict=True) if one == event or one.strip(b"\r\n")])
+        events = event.split_events(event.split_comments(block)[0])
+        kept = [_COMMENT.sub(b"", one) for one in events]
+        return b"".join([one for before, one in zip(events, kept, strict=True) if one == before or one.strip(b"\r\n")])
 
 
 NUMBERS = "sse=numbers"
@@ -297,8 +288,8 @@ class LaterNumbers(_ClientTransform):
         self.shift = 0
 
     def feed(self, block: bytes) -> bytes:
-        run, comments = split_comments(block)
-        return b"".join([*map(self._renumbered, split_events(run)), comments])
+        run, comments = event.split_comments(block)
+        return b"".join([*map(self._renumbered, event.split_events(run)), comments])
 
     def _renumbered(self, block: bytes) -> bytes:
         # white space instead of the names of the fields: what is left is JSON, at the same place

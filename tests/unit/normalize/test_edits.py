@@ -95,16 +95,16 @@ def test_the_record_is_bounded():
 
 def test_a_long_name_is_not_shown():
     name = "s" * 300
-    (row,) = edited({"extra": {name: 1, "kept": 2}}, Keep())
-    assert row == ("keep", "extra.(300 characters)", ("1", 1), NONE, "")
+    (row,) = edited({"extra": {name: 1, "kept": 2}}, DropLong())
+    assert row == ("drop", "extra.(300 characters)", ("1", 1), NONE, "")
 
 
-class Keep:
-    entry = "keep"
+class DropLong:
+    entry = "drop"
 
     def apply_to(self, editor: Any) -> bool:
-        kept: bool = editor.top.object("extra").keep(("kept",))
-        return kept
+        dropped: bool = editor.top.object("extra").drop("s" * 300)
+        return dropped
 
 
 def images(document: dict[str, Any]) -> Call:

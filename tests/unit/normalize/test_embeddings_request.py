@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.embeddings_request import SplitInputs, SplitShare, TextsOnly, has_token_ids, request_numbers
+from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, has_token_ids, request_numbers
 from gatepass.normalize.rules import apply_changes
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
@@ -20,7 +20,7 @@ def test_base64_request_is_sent_as_a_request_for_numbers():
         assert apply_changes(a_call(body, operation), [request_numbers])[1] == []
 
 
-def limit(inputs: object, *changes: SplitInputs | SplitShare) -> int | None:
+def limit(inputs: object, *changes: SplitInputs) -> int | None:
     call = a_call(json.dumps({"model": "m", "input": inputs}).encode(), EMBEDDINGS)
     changed, _ = apply_changes(call, changes)
     assert changed.body is call.body
@@ -34,14 +34,14 @@ def test_more_inputs_than_fit_are_split():
     assert limit(texts, SplitInputs(4), SplitInputs(6)) == 4
     assert limit(texts, SplitInputs(6), SplitInputs(4)) == 4
     assert limit([[1, 2], [3]], SplitInputs(1)) == 1
-    assert limit(texts, SplitShare(37)) == 3
-    assert limit(texts, SplitShare(1)) == 1
+    assert limit(texts, SplitInputs(37, is_share=True)) == 3
+    assert limit(texts, SplitInputs(1, is_share=True)) == 1
 
 
 def test_single_input_is_sent_without_a_list_at_limit_one():
     assert limit(["a"], SplitInputs(1)) == 1
     assert limit(["a"], SplitInputs(2)) is None
-    assert limit(["a"], SplitShare(50)) is None
+    assert limit(["a"], SplitInputs(50, is_share=True)) is None
 
 
 @pytest.mark.parametrize("inputs", ["a", [], [1, 2, 3], None])
