@@ -117,10 +117,10 @@ ROWS = {
     "图片": "图片",
     "超时": "超时",
     "/rerank 404 Not Found": "The upstream has no such path",
-    "404 Client Error: Not Found for url: http://gatepass:8080/rerank": "The upstream has no such path",
+    "404 Client Error: Not Found for url: http://gatepass:8080/rerank": "404 Client Error: Not Found for url",
     "Not Found. The upstream has no such path": "The upstream has no such path",
     "API Error: 400 Not Found. The upstream has no such path: it does not support this operation": "Claude Code",
-    "重排 404": "404",
+    "重排 404": "404 Client Error: Not Found for url",
     "**ERROR**: MODEL_NOT_FOUND - Error code: 404 - {'error': {'message': 'The model `gpt-9` does not exist'}}": (
         "MODEL_NOT_FOUND"
     ),
