@@ -656,8 +656,10 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamErrorReply(UpstreamError):
     """The upstream's own error, relayed with its status, code and message.
 
-    gatepass converts other error formats to OpenAI's. The original is in `error.upstream` if it contains more.
+    `code` is the upstream's own if it sends one, and `upstream_error` otherwise, as in the example. gatepass converts
+    other error formats to OpenAI's. The original is in `error.upstream` if it contains more, with at most 4 KiB.
 
+    - It has the upstream's statuses 400 to 599. A status above 599 becomes 502 `upstream_invalid`.
     - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status.
       RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
     - gatepass reads 64 KiB of an error. If its JSON is larger, the message states only that.

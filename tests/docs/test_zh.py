@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from docs.entries import Entry
-from docs.generate import chinese_errors, error_parts
+from docs.generate import chinese_errors, error_parts, in_chinese
 from docs.symptom_table import SECTIONS
 
 from gatepass.errors import UpstreamErrorReply
@@ -21,6 +21,7 @@ COMMENT = re.compile(r" *# .*|(?<=--clients )\S+")
 """What the blocks of the two README files may have of their own: comments, and the client of the example."""
 NAME = re.compile(r"`([\w./:-]{3,})`|(#\d{3,})|\b(v0\.\d+(?:\.\d+)?)")
 SETTING = re.compile(r"`([^`]+)`")
+FACT = re.compile(r"`[^`]+`|(?<![\w/.-])-?\d[\d,.]*(?: [KM]iB)?\b")
 CODES = "<!-- codes: generated"
 PARTIAL = {"tokens": 18}
 """Pages that have only a part of the English one, with the number of their blocks."""
@@ -113,6 +114,17 @@ def test_each_error_code_has_its_chinese_text_with_the_same_commands_and_setting
         named = set(SETTING.findall(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", entry.facts["Action"])))
         assert named - set(SETTING.findall(chinese_errors()[code]["action"])) == set(), code
     assert chinese_errors()["upstream_error"]["actions"].keys() == UpstreamErrorReply.actions.keys()
+
+
+def test_each_error_code_has_the_names_limits_and_statuses_of_the_english_page_in_chinese() -> None:
+    missing = {}
+    for english in error_parts():
+        if isinstance(english, Entry):
+            chinese = in_chinese(english)
+            assert isinstance(chinese, Entry)
+            shown = FACT.findall(f"{chinese.purpose} {chinese.facts['处理']} {chinese.details}")
+            missing[english.title] = set(FACT.findall(f"{english.purpose} {english.details}")) - set(shown)
+    assert {code: facts for code, facts in missing.items() if facts} == {}
 
 
 @pytest.mark.parametrize("page", PAIRS)
