@@ -228,4 +228,5 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
         await gp.ask(chat).answer()
         await until(lambda: not gp.state.in_flight.busy)
         (failed,) = (await status(gp)).json()["failing_upstreams"].values()
-    assert (failed["code"], failed["in_a_row"]) == ("upstream_error", 1)
+    shown = (failed["code"], failed["in_a_row"], failed["test"])
+    assert shown == ("upstream_error", 1, "gatepass doctor m --call")

@@ -243,7 +243,11 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
         if (store := one.get("store")) is not None and store["state"] != "up":
             yield f"{name} store {store['state']}: {printable(store['reason'])}"
         for upstream, failed in one.get("failing_upstreams", {}).items():
-            yield f"{name} upstream {upstream}: failing, {printable(failed['code'])} {span(failed['age_s'])} ago"
+            test = printable(failed.get("test") or "gatepass doctor")
+            yield (
+                f"{name} upstream {upstream}: failing, {printable(failed['code'])} {span(failed['age_s'])} ago."
+                f" `{test}` names the cause."
+            )
         for problem in one.get("reload_problems", ()):
             yield f"{name} configuration not reloaded: {printable(problem)}"
     credentials = [
@@ -262,6 +266,9 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from aligned([_MCP_HEAD, *servers])
     for name, one in served.items():
+        for server, held in one["mcp"]["servers"].items():
+            if held["health"] == "failing":
+                yield f"{name} MCP server {server}: `gatepass doctor --mcp {server}` names the cause."
         if streams := one["mcp"]["streams"]:
             yield f"{name} {streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
 

@@ -25,6 +25,7 @@ from prometheus_client.utils import floatToGoString
 from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
+from gatepass.observability.story import test_command
 from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -292,6 +293,8 @@ class Failures(NamedTuple):
     in_a_row: int
     id: str
     code: str
+    test: str
+    """The command that tests the upstream with the model of the last request."""
     ended_s: float
 
 
@@ -491,7 +494,9 @@ class Metrics(Observer):
         if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
             before, ended_s = self.failures.get(upstream), request.arrived_s + request.duration_s
             number = 1 if before is None else before.in_a_row + 1
-            self.failures[upstream] = Failures(number, request.access.id, error.public_code, ended_s)
+            access = request.access
+            test = test_command(error.hop, self._mask(access.model), access.operation)
+            self.failures[upstream] = Failures(number, access.id, error.public_code, test, ended_s)
 
     def health(self, upstream: str) -> str:
         """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.
@@ -509,7 +514,7 @@ class Metrics(Observer):
         if (found := self.failures.get(upstream)) is None:
             return None
         age_s = round(max(0.0, now_s - found.ended_s), 3)
-        shown = {"id": self._mask(found.id), "code": self._mask(found.code)}
+        shown = {"id": self._mask(found.id), "code": self._mask(found.code), "test": found.test}
         return {"in_a_row": found.in_a_row, **shown, "age_s": age_s}
 
     def count_mcp(self, access: AccessRecord, upstream: str, *, exists: bool) -> None:

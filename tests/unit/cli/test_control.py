@@ -88,9 +88,12 @@ def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
 
 
 def test_an_upstream_that_fails_has_a_line_with_its_last_error():
-    failed = {"chat": {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}}
-    *_, line = status_lines({**page(), "failing_upstreams": failed})
-    assert line == "gatepass upstream chat: failing, upstream_connect 1 min ago"
+    failed = {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}
+    ones = {"chat": {**failed, "test": "gatepass doctor gpt-4o\x1b --call"}, "files": {**failed, "test": ""}}
+    *_, chat, files = status_lines({**page(), "failing_upstreams": ones})
+    begin = "failing, upstream_connect 1 min ago. `gatepass doctor"
+    assert chat == f"gatepass upstream chat: {begin} gpt-4o� --call` names the cause."
+    assert files == f"gatepass upstream files: {begin}` names the cause."
 
 
 def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
@@ -105,12 +108,13 @@ def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
     held = {"type": "static", "state": "fresh", "failing": False, "expires_in_s": None, "fetches": 1, "failures": 0}
     credentials = {"corp": {**held, "rejected_by": {"mcp/old": 4.0}}, "none": {**held, "rejected_by": {}}}
     lines = list(status_lines({**page(), "credentials": credentials, "mcp": {"streams": 2, "servers": servers}}))
-    assert lines[-6:] == [
+    assert lines[-7:] == [
         "PROCESS   MCP SERVER  HOST           CREDENTIAL  TOKEN     SESSIONS  HEALTH",
         "gatepass  search      tools.example  corp        yes       3         failing, upstream_connect 1 min ago",
         "gatepass  old         old.example    corp        rejected  0         healthy",
         "gatepass  lost        lost.example   none        no        0         healthy",
         "gatepass  wiki        wiki.example   -           -         0         no request yet",
+        "gatepass MCP server search: `gatepass doctor --mcp search` names the cause.",
         "gatepass 2 streams of MCP clients that wait for events",
     ]
 

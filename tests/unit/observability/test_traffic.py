@@ -70,7 +70,8 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     metrics = Metrics()
 
     def request(error: UpstreamError | None = None, **fields: Any) -> str:
-        access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error" if error else "ok", **fields)
+        outcome = "error" if error else "ok"
+        access = AccessRecord("one", "POST", "/", "chat", "app", model="m", outcome=outcome, **fields)
         attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
         metrics.request_ended(RequestRecord(access, attempt, error, 5.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
         return metrics.health("up")
@@ -83,7 +84,8 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     assert [request(dead), request(refuses), request(dead, replay_of="captured"), request(refuses)] == [
         *("ok", "ok", "ok", "failing")
     ]
-    assert metrics.last_failed("up", 16.0) == {"in_a_row": 3, "id": "one", "code": "upstream_auth", "age_s": 10.0}
+    last = {"id": "one", "code": "upstream_auth", "test": "gatepass doctor m --call", "age_s": 10.0}
+    assert metrics.last_failed("up", 16.0) == {"in_a_row": 3, **last}
     assert request() == "ok"
     assert metrics.last_failed("up", 16.0) is None
 
