@@ -219,7 +219,7 @@ async def test_tail_ends_with_ctrl_c_and_filters(tmp_path: Path):
         for name, model in (("a", "m"), ("b", "down"), ("c", "m")):
             await ask(gp.port, name, model=model)
         lines = command("tail", "--once", "--socket", gp.socket).splitlines()
-        assert lines[0].split() == ["UTC", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM", "OR", "ERROR"]
+        assert lines[0].split() == ["UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM", "OR", "ERROR"]
         assert [line.split()[1:3] for line in lines[1:]] == [["200", "a"], ["502", "b"], ["200", "c"]]
 
         def listed(*options: str) -> list[str]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -20,6 +20,7 @@ from gatepass.cli.control import NotRunning, control_option, found_socket, reque
 from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
 from gatepass.cli.story_lines import (
+    COLUMNS,
     HEAD,
     LIST_WIDTH,
     candidate_lines,
@@ -27,6 +28,7 @@ from gatepass.cli.story_lines import (
     list_line,
     story_lines,
     summary_line,
+    widened,
 )
 from gatepass.observability.curl import curl_command
 
@@ -99,7 +101,9 @@ class Follower:
     show_default=True,
     help="How many of the last requests to show first.",
 )
-@click.option("--once", is_flag=True, help="End after the last requests, instead of waiting for new ones.")
+@click.option(
+    "--once", is_flag=True, help="End after the last 10 requests, or those of --last, instead of waiting for new ones."
+)
 @control_option
 @json_option
 def tail(
@@ -117,12 +121,11 @@ def tail(
     given = {name: value for name, value in filters.items() if value}
     width = max(LIST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
     follower, begun, was_gone = Follower(last), set[Any](), False
+    wide: Sequence[int] = COLUMNS
 
     def line_of(one: Summary) -> str:
-        return json.dumps(one) if as_json else summary_line(cleaned(one), width)
+        return json.dumps(one) if as_json else summary_line(cleaned(one), width, wide)
 
-    if not as_json:
-        click.echo(list_line(HEAD))
     try:
         while True:
             began_s = time.monotonic()
@@ -143,7 +146,13 @@ def tail(
                 click.echo(f"{MOST_LISTED} requests or more ended at once: some may be missing.", err=True)
             if failed:
                 found = [one for one in found if one["outcome"] != "ok"]
-            for one in follower.new(found, page["now"], time.monotonic() - began_s):
+            is_first = follower.is_first
+            new = follower.new(found, page["now"], time.monotonic() - began_s)
+            # a pipe receives long names whole
+            wide = widened(wide, cleaned(new)) if width is None else wide
+            if is_first and not as_json:
+                click.echo(list_line(HEAD, width, wide))
+            for one in new:
                 click.echo(line_of(one))
             if running:
                 for one in reversed(page["running"]):

@@ -488,25 +488,37 @@ def body_lines(story: Story) -> Iterator[str]:
 
 # --- lists
 
-_COLUMNS = (8, 3, 24, 10, 16, 7)
+COLUMNS = (8, 6, 24, 10, 16, 7)
 LIST_WIDTH = 100
-HEAD = ("UTC", "", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
+HEAD = ("UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
-def list_line(cells: Sequence[str], width: int | None = LIST_WIDTH) -> str:
-    """Return the cells in aligned columns. An id is never cut. The last cell gets the rest of `width`. Without one,
-    no cell is cut."""
+def widened(wide: Sequence[int], summaries: Iterable[Story]) -> Sequence[int]:
+    """Return the widths of columns in which each of `summaries` fits, at least `wide`."""
+    rows = [[columns(text) for text in _cells(one)[:-1]] for one in summaries]
+    return [*map(max, zip(wide, *rows, strict=True))]
+
+
+def list_line(cells: Sequence[str], width: int | None = LIST_WIDTH, wide: Sequence[int] = COLUMNS) -> str:
+    """Return the cells in aligned columns of the widths `wide`. An id is never cut. The last cell gets the rest of
+    `width`. Without one, no cell is cut."""
     at_end = cells[-1]
     front = [
-        text if (number == 2 or width is None) and columns(text) > wide else padded(text, wide)
-        for number, (text, wide) in enumerate(zip(cells[:-1], _COLUMNS, strict=True))
+        text if (number == 2 or width is None) and columns(text) > most else padded(text, most)
+        for number, (text, most) in enumerate(zip(cells[:-1], wide, strict=True))
     ]
     line = " ".join(front) + " "
     return (line + (at_end if width is None else cut(at_end, width - columns(line)))).rstrip()
 
 
-def summary_line(summary: Story, width: int | None = LIST_WIDTH) -> str:
+def summary_line(summary: Story, width: int | None = LIST_WIDTH, wide: Sequence[int] = COLUMNS) -> str:
     """Return one request of `gatepass tail`, coloured if it failed."""
+    line, outcome = list_line(_cells(summary), width, wide), summary["outcome"]
+    colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
+    return coloured(line, colour or "cyan") if colour or summary["state"] == "running" else line
+
+
+def _cells(summary: Story) -> tuple[str, ...]:
     state, outcome = summary["state"], summary["outcome"]
     at = datetime.fromisoformat(summary["arrived_at"]).astimezone(UTC)
     if state == "ended":
@@ -522,9 +534,7 @@ def summary_line(summary: Story, width: int | None = LIST_WIDTH) -> str:
     server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary["duration_s"]).rjust(7)
-    line = list_line((f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, took, end), width)
-    colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
-    return coloured(line, colour or "cyan") if colour or state == "running" else line
+    return f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, took, end
 
 
 def candidate_lines(stories: Iterable[Story]) -> Iterator[str]:

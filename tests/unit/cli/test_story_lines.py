@@ -9,6 +9,7 @@ import click
 import pytest
 
 from gatepass.cli.story_lines import (
+    COLUMNS,
     HEAD,
     LIST_WIDTH,
     WIDTH,
@@ -26,6 +27,7 @@ from gatepass.cli.story_lines import (
     summary_line,
     time_lines,
     way,
+    widened,
     wrapped,
 )
 
@@ -489,11 +491,11 @@ def test_a_list_is_aligned_and_fits_100_columns():
         summary_line({**SUMMARY, "state": "running", "ended": None, "status": None, "outcome": "", "duration_s": 0.6}),
     ]
     assert plain(rows) == [
-        "UTC          ID                       CALLER     MODEL            TIME    UPSTREAM OR ERROR",
-        "17:00:01 200 80ff6e979b76ece700000001 ragflow    gpt-4o            1.20 s chat 2 tries images=conte…",
-        "17:00:01 503 80ff6e979b76ece700000001 名名名名…  a-very-long-nam…  1.20 s token_unavailable credent…",
-        f"17:00:01 -   {'i' * 36} ragflow    gpt-4o            1.20 s client gone 2…",
-        "17:00:00 ... 80ff6e979b76ece700000001 ragflow    gpt-4o            600 ms chat 2 tries images=conte…",
+        "UTC      STATUS ID                       CALLER     MODEL            TIME    UPSTREAM OR ERROR",
+        "17:00:01 200    80ff6e979b76ece700000001 ragflow    gpt-4o            1.20 s chat 2 tries images=co…",
+        "17:00:01 503    80ff6e979b76ece700000001 名名名名…  a-very-long-nam…  1.20 s token_unavailable cred…",
+        f"17:00:01 -      {'i' * 36} ragflow    gpt-4o            1.20 s client gon…",
+        "17:00:00 ...    80ff6e979b76ece700000001 ragflow    gpt-4o            600 ms chat 2 tries images=co…",
     ]
     assert all(columns(row) <= LIST_WIDTH for row in plain(rows))
     assert click.unstyle(summary_line({**SUMMARY, **ERROR}, None)).endswith("token_unavailable credential:corp")
@@ -512,6 +514,17 @@ def test_a_list_in_a_pipe_cuts_no_cell():
     message = {"operation": "mcp", "model": "", "mcp_method": "tools/call", "mcp_tool": "delete_every_page"}
     shown = click.unstyle(summary_line({**SUMMARY, **message, "caller": "a-caller-with-a-long-name"}, None))
     assert " a-caller-with-a-long-name tools/call delete_every_page " in shown
+
+
+def test_a_list_in_a_pipe_is_aligned_with_long_names():
+    found = [SUMMARY, {**SUMMARY, "caller": "名" * 9, "model": "a-very-long-name-of-a-model", "id": "i" * 36}]
+    wide = widened(COLUMNS, found)
+    assert plain([list_line(HEAD, None, wide), *(summary_line(one, None, wide) for one in found)]) == [
+        f"UTC      STATUS ID{' ' * 34} CALLER{' ' * 12} MODEL{' ' * 22} TIME    UPSTREAM OR ERROR",
+        f"17:00:01 200    {SUMMARY['id']:36} {'ragflow':18} {'gpt-4o':27}  1.20 s chat 2 tries images=content-parts",
+        f"17:00:01 200    {'i' * 36} {'名' * 9} a-very-long-name-of-a-model  1.20 s chat 2 tries images=content-parts",
+    ]
+    assert widened(COLUMNS, []) == [*COLUMNS]
 
 
 def test_a_stream_that_waits_for_events_is_named():
