@@ -13,7 +13,7 @@ import click
 from bench import candidates, comparison, page, profile, promises, report, rig, series, workloads
 from bench.candidates import CANDIDATES, Candidate
 from bench.environments import SetupFailed, fetch_nginx
-from bench.machine import machine, source, versions
+from bench.machine import commit, machine, source, versions
 from bench.paths import PAGE, PUBLISHED, RESULTS
 from bench.processes import NotEnoughCores
 from bench.series import Plan
@@ -78,6 +78,7 @@ def main(
         "command": _command(quick, rounds=rounds, seconds=seconds, starts=starts),
         "date": date,
         "machine": machine_at_start,
+        "commit": commit(),
         "source": source(),
         "versions": versions(),
         "rounds": plan.rounds,

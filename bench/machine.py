@@ -51,6 +51,12 @@ def source() -> str:
     return digest.hexdigest()[:16]
 
 
+def commit() -> str:
+    """Return the commit of the checkout; "" if it is not a git repository."""
+    command = ["git", "rev-parse", "--short=8", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=10).stdout.strip()
+
+
 def versions() -> dict[str, dict[str, str]]:
     """Return the versions of the measured libraries, by environment."""
     return {name: found for name, libraries in LIBRARIES.items() if (found := _versions(name, libraries))}

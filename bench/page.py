@@ -17,7 +17,7 @@ from bench.series import Outcome
 from bench.soak import GROWTH
 from bench.workloads import WORKLOADS
 
-HEAD = ("command", "date", "machine", "source", "versions", "rounds", "window_s", "took_s")
+HEAD = ("command", "date", "machine", "commit", "source", "versions", "rounds", "window_s", "took_s")
 OMITTED_FIGURES = frozenset({"gateway_cpu", "rig_cpu", "memory_mb", "errors"})
 PEERS = ("naive", "litellm", "nginx")
 SHOWN_SHARE = 0.02
@@ -127,8 +127,8 @@ def _introduction(document: Mapping[str, Any]) -> list[str]:
         f"- {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, Python {machine['python']}, nginx",
         f"  {machine['nginx']}",
         "- The gateway has one core. The upstream and the load generator share the other.",
-        f"- The code in src/ has the checksum `{document['source']}`. `.venv/bin/python -m bench.machine` prints that",
-        "  of a checkout.",
+        f"- Commit `{document['commit']}`. The code in src/ has the checksum `{document['source']}`.",
+        "  `.venv/bin/python -m bench.machine` prints that of a checkout. Later code has other figures.",
     ]
     load = machine["load before the run"]
     return lines + [f"- **The machine had a load of {load:g} before the run. The figures are noisy.**"] * (load > BUSY)

@@ -25,6 +25,7 @@ DOCUMENT: dict[str, Any] = {
     "command": "make bench",
     "date": None,
     "machine": MACHINE,
+    "commit": "89abcdef",
     "source": "0123456789abcdef",
     "versions": {"gatepass": {"uvicorn": "0.54"}},
     "rounds": 3,
@@ -99,7 +100,7 @@ def test_the_page_names_replies_that_failed() -> None:
 
 
 def test_the_page_names_the_code_that_was_measured() -> None:
-    assert "The code in src/ has the checksum `0123456789abcdef`" in page()
+    assert "- Commit `89abcdef`. The code in src/ has the checksum `0123456789abcdef`" in page()
 
 
 def test_the_page_states_what_is_met() -> None:
