@@ -69,7 +69,7 @@ def capture(
 ) -> None:
     """Keep the bodies of requests in the memory of the running gatepass, in all of its workers, for some minutes.
 
-    `gatepass show ID` shows them, with secrets masked. Without an option the command shows what is captured.
+    `gatepass show ID` shows them, with secrets masked. Without an option, the command shows the running capture.
 
     Exit codes: 0 done, 1 gatepass did not answer.
     """

@@ -104,7 +104,7 @@ class Server(Hidden):
     state: AppState
     upstream: Upstream
     session: Headers = ()
-    """Sent with each request after a handshake. Empty at a server of the newest revision, which has none."""
+    """Sent with each request after a handshake. The newest revision has none."""
     offered: dict[Kind, list[str]] = field(default_factory=dict)
     """The names in its lists, if they have no second page."""
 
@@ -146,7 +146,7 @@ class Server(Hidden):
 
 
 async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncIterator[Step]:
-    """Yield what the server says without a token, its revision of MCP, its tools, and the keys that may use it."""
+    """Yield the reply to a request without a token, the revision of MCP, the tools, and the keys that may use them."""
     server, hop = Server(state, upstream), hop_of(upstream)
     if upstream.holder is not None:
         begin(hop, "no token")
@@ -200,7 +200,7 @@ async def _without_token(server: Server) -> Step:
 
 
 async def _revision(server: Server) -> str:
-    """Return the revision of MCP that the server speaks, and how, after its handshake. Raises UpstreamError."""
+    """Make the handshake. Return the server's revision of MCP and the kind of handshake. Raises UpstreamError."""
     upstream = server.upstream
     first = await server.ask("server/discover")
     if first.status in upstream.rejection_statuses:
@@ -240,7 +240,7 @@ async def _tools(server: Server) -> Step:
 
 
 async def _list(server: Server, kind: Kind) -> Reply:
-    """Return the reply with the first page of a list, whose names are noted if there is no other page."""
+    """Return the first page of a list. If it is the only one, its names are noted in `server.offered`."""
     reply = await server.ask(f"{kind}/list")
     names = reply.names(kind)
     if names is not None and not reply.result.get("nextCursor"):

@@ -32,7 +32,7 @@ _ABSENT = msgspec.Raw(b"")
 
 
 class McpMessage(Hidden, msgspec.Struct, frozen=True, gc=False):
-    """What a POST contains. A batch, an id above LONGEST_ID_BYTES, and all that is not one message is `unreadable`."""
+    """What a POST contains. `unreadable`: a batch, an id above LONGEST_ID_BYTES, or a body without a valid message."""
 
     kind: Literal["request", "notification", "response", "unreadable"]
     method: str = ""
@@ -98,7 +98,7 @@ NOTIFICATIONS = frozenset(
 
 
 def read_message(body: bytes) -> McpMessage:
-    """Return the message in `body`. Of members with the same name the last one counts."""
+    """Return the message in `body`. If several members have the same name, the last one is used."""
     try:
         found = _ENVELOPE.decode(body)
         text = memoryview(found.id)
@@ -110,7 +110,7 @@ def read_message(body: bytes) -> McpMessage:
         method = _TEXT.decode(found.method)
     except _UNREADABLE_ERRORS:
         return UNREADABLE
-    # a server that reads the first of two methods must not execute a call that counts as a read or a waiting stream
+    # a server may read the first of two methods: it must not execute a call that gatepass takes for a read or a stream
     if (method in READS or method == LISTEN) and not _names_once(body, "method"):
         return UNREADABLE
     if _size(found.id) > LONGEST_ID_BYTES:  # no error could answer it
@@ -135,7 +135,7 @@ def is_response(data: bytes, request: McpMessage) -> bool:
 
 
 def has_result(data: bytes) -> bool:
-    """Whether `data` is a response with a result that is no error of a tool."""
+    """Whether `data` is a response with a result that is not an error of a tool."""
     try:
         return not _RESULT.decode(_ENVELOPE.decode(data).result).is_error
     except _UNREADABLE_ERRORS:  # no result, or not an object

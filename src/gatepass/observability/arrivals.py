@@ -1,7 +1,7 @@
-"""The times at which the reads of a stream arrived: counts by slices of time, and the longest gaps; less than 2 KiB.
+"""The times at which the reads of a stream arrived: reads per slice of time, and the longest gaps. Less than 2 KiB.
 
 `Arrivals.note` runs for every read of every stream, and must cost less than 250 ns (`make bench-inspector`). So it only
-collects moments, and a BATCH of them is counted at once.
+collects moments. `_count` then processes a BATCH of them at once.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
         return Timeline(self.first_s, self._last_s, self._width_s, counts, list(self._gaps))
 
     def _count(self) -> array[int]:
-        """Add the recent reads to the counts and the gaps, and return the counts."""
+        """Add the recent reads to the slices and the gaps, and return the number of reads per slice."""
         # `map`, `max` and `bisect_left` do most of it, because each step in Python is paid for every read.
         recent, first_s = array("d", self._recent).tolist(), self.first_s
         counts = None if self._counts is None else array("I", self._counts)

@@ -58,15 +58,15 @@ class CapturedBody(Hidden, msgspec.Struct, eq=False):
     async def piece(self, redactor: Redactor, at: int = 0) -> tuple[str, int | None]:
         """Return the text from the byte `at` on, masked: up to PIECE_BYTES. And where the next piece begins, if any.
 
-        A piece ends AROUND_CHARS before what is read of the body, at a place where no secret is halved. Only such a
-        place is a valid `at`; from another one nothing is returned. Of UTF-16 and UTF-32 there is one piece.
+        A piece ends AROUND_CHARS before the end of the read part of the body, where no secret is halved. Only such a
+        place is a valid `at`: from another one nothing is returned. A body in UTF-16 or UTF-32 is one piece.
         """
         read = bytes(self.data[at : at + PIECE_BYTES])
         text, is_last = decoded(read), at + PIECE_BYTES >= len(self.data) or is_wide(read)
         before = decoded(bytes(self.data[max(0, at - AROUND_CHARS) : at]))
         if at and redactor.cut(before + text[:AROUND_CHARS], len(before)) != len(before):
             return "", None
-        is_cut = self.is_cut if is_last else True  # the end of what is read may be the beginning of a secret
+        is_cut = self.is_cut if is_last else True  # the read part may end in a secret
         end = redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0 if is_cut else len(text)
         shown = []
         for masked in redactor.slices(text[:end]):
@@ -132,9 +132,9 @@ class Capture(Observer):
     """
 
     def __init__(self, clock: Clock, hold: Callable[[int], bool], observers: Observers) -> None:
-        """`hold` counts bytes in the budget, as `MemoryBudget.hold`."""
+        """`hold` reserves bytes of the memory budget (`MemoryBudget.hold`)."""
         self.name = secrets.token_hex(8)
-        """Tells the captures of several processes apart."""
+        """Distinguishes the captures of several processes."""
         self._clock = clock
         self._hold = hold
         self._observers = observers
@@ -185,7 +185,7 @@ class Capture(Observer):
         yield from (one.ended for one in reversed(self._requests.values()) if one.ended is not None)
 
     def state(self) -> dict[str, Any]:
-        """Return what is captured and until when, in seconds since the epoch."""
+        """Return the settings of the capture and its end, in seconds since the epoch."""
         settings = self.settings
         running = settings is not None
         left_s = self._ends_s - self._clock.now()
