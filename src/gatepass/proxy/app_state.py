@@ -23,6 +23,7 @@ from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, chain_of, token_location
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.load import is_same
 from gatepass.config.model import Config, Limits
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
@@ -52,7 +53,7 @@ from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.issuer_error import refusal_advice
-from gatepass.tokens.sharing import SharedSource, is_shared, shared_refresh_token_store
+from gatepass.tokens.sharing import SharedRefreshTokenStore, SharedSource, is_shared
 from gatepass.tokens.source import Local, build_source, transport_of
 from gatepass.types import MCP_UPSTREAM, Timeouts
 
@@ -458,7 +459,9 @@ def _create_holder(
     advice = partial(refusal_advice, credential=name, settings=settings)
     waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
     connect = transport_of(settings, tls_contexts)
-    refresh_token_store = None if store is None else shared_refresh_token_store(settings, store, clock)
+    refresh_token_store = None
+    if store is not None and isinstance(settings, Oauth2Credential):
+        refresh_token_store = SharedRefreshTokenStore(settings, store, clock)
     source = build_source(name, settings, connect, clock, refresh_token_store, subject)
     if store is None or not is_shared(chain, store.scope):
         holder = TokenHolder(name, source, clock, parts.redactor, waits)

@@ -167,34 +167,21 @@ class Lease:
         """Take or renew the lease; return False if another owner holds it."""
         return await self.store.lease(self.name, self.owner, self.ttl_s)
 
-    async def give_back(self) -> None:
-        """Free the lease. If the store is unavailable, the lease expires by itself."""
-        with suppress(StoreUnavailable):
-            await self.store.release(self.name, self.owner)
-
     @asynccontextmanager
     async def held(self, most_s: float = math.inf) -> AsyncIterator[bool]:
         """Yield whether the lease was free; hold it until the block ends, and renew it for `most_s` at most."""
-        is_ours = True  # the store may have received a request that was cancelled
+        is_ours, tasks = True, Tasks()  # the store may have received a request that was cancelled
         try:
-            if not (is_ours := await self.take()):
-                yield False
-                return
-            async with self.prolonged(most_s):
-                yield True
+            if is_ours := await self.take():
+                tasks.spawn(self._renew(self.clock.now() + most_s), f"lease of {self.name}")
+            try:
+                yield is_ours
+            finally:
+                await tasks.aclose()
         finally:
             if is_ours:
-                await self.give_back()
-
-    @asynccontextmanager
-    async def prolonged(self, most_s: float = math.inf) -> AsyncIterator[None]:
-        """Renew a lease that was taken while the block runs, but not after `most_s`."""
-        tasks = Tasks()
-        tasks.spawn(self._renew(self.clock.now() + most_s), f"lease of {self.name}")
-        try:
-            yield
-        finally:
-            await tasks.aclose()
+                with suppress(StoreUnavailable):  # the lease then expires by itself
+                    await self.store.release(self.name, self.owner)
 
     async def _renew(self, until_s: float) -> None:
         while self.clock.now() < until_s:

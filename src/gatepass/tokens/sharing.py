@@ -370,13 +370,6 @@ class SharedSource:
         return token
 
 
-def shared_refresh_token_store(settings: Credential, store: Store, clock: Clock) -> SharedRefreshTokenStore | None:
-    """Return the shared store for a credential's refresh tokens; None if the credential has none."""
-    if not isinstance(settings, Oauth2Credential) or not settings.refreshes:
-        return None
-    return SharedRefreshTokenStore(settings, store, clock)
-
-
 class SharedRefreshTokenStore:
     """A RefreshTokenStore for all processes that share `store`. Without the store no refresh token is used.
 
@@ -399,16 +392,15 @@ class SharedRefreshTokenStore:
         # A new owner for each use, so that two uses in one process exclude each other too.
         lease = Lease(self._store, self._clock, self._name("refresh-turn"), secrets.token_hex(8))
         by_s = self._clock.now() + within_s
-        try:
-            with _as_failure():
-                while not await lease.take():
-                    if self._clock.now() >= by_s:
-                        raise FetchFailure(BUSY, quick=False)
-                    await sleep(self._clock, POLL_S)
-            async with lease.prolonged():
-                yield
-        finally:
-            await lease.give_back()
+        with _as_failure():
+            while True:
+                async with lease.held() as is_ours:
+                    if is_ours:
+                        yield
+                        return
+                if self._clock.now() >= by_s:
+                    raise FetchFailure(BUSY, quick=False)
+                await sleep(self._clock, POLL_S)
 
     async def get(self) -> str | None:
         name = self._name("refresh-token")

@@ -42,17 +42,15 @@ def theirs(store, clock):
 
 
 async def test_lease_is_held_while_the_work_runs(clock, mine, theirs):
-    assert await mine.take()
-    async with mine.prolonged():
+    async with mine.held() as is_ours:
+        assert is_ours
         await clock.advance(60.0)
         assert not await theirs.take()
-    await clock.advance(2.0)
     assert await theirs.take()
 
 
-async def test_it_is_prolonged_no_longer_than_requested(clock, mine, theirs):
-    assert await mine.take()
-    async with mine.prolonged(3.0):
+async def test_it_is_renewed_no_longer_than_requested(clock, mine, theirs):
+    async with mine.held(3.0):
         await clock.advance(4.9)
         assert not await theirs.take()
         await clock.advance(0.1)
@@ -60,8 +58,7 @@ async def test_it_is_prolonged_no_longer_than_requested(clock, mine, theirs):
 
 
 async def test_short_store_outage_does_not_end_the_lease(clock, store, mine, theirs):
-    assert await mine.take()
-    async with mine.prolonged():
+    async with mine.held():
         store.down = True
         await clock.advance(1.4)
         store.down = False
@@ -70,19 +67,17 @@ async def test_short_store_outage_does_not_end_the_lease(clock, store, mine, the
 
 
 async def test_returning_a_lease_to_an_unavailable_store_is_not_an_error(store, clock, mine, theirs):
-    assert await mine.take()
-    store.down = True
-    await mine.give_back()
+    async with mine.held():
+        store.down = True
     store.down = False
     assert not await theirs.take()
     await clock.advance(2.0)
     assert await theirs.take()
 
 
-async def test_nothing_prolongs_it_when_the_work_was_cancelled(clock, mine, theirs):
+async def test_nothing_renews_it_when_the_work_was_cancelled(clock, mine, theirs):
     async def work():
-        assert await mine.take()
-        async with mine.prolonged():
+        async with mine.held():
             await asyncio.Event().wait()
 
     working = asyncio.create_task(work())
@@ -91,5 +86,4 @@ async def test_nothing_prolongs_it_when_the_work_was_cancelled(clock, mine, thei
     await asyncio.wait({working})
     await settle()
     assert len(asyncio.all_tasks()) == 1
-    await clock.advance(2.0)
     assert await theirs.take()

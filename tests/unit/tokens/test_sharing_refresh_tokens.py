@@ -9,12 +9,12 @@ import pytest
 
 from gatepass.store.base import StoreScope
 from gatepass.tokens import build_source
-from gatepass.tokens.sharing import SharedRefreshTokenStore, shared_refresh_token_store
+from gatepass.tokens.sharing import SharedRefreshTokenStore
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.memory import MemoryStore
 from tests.unit.tokens.fleet import OwnClock, Wire
-from tests.unit.tokens.scripted import Reply, ScriptedIssuer, answer, failure_of, http_json, oauth2, refused
+from tests.unit.tokens.scripted import Reply, ScriptedIssuer, answer, failure_of, oauth2, refused
 
 
 def refreshing(**settings):
@@ -172,10 +172,3 @@ async def test_a_process_that_starts_later_uses_the_newest_refresh_token(clock, 
         refresh_store = SharedRefreshTokenStore(refreshing(), store, clock)
         assert (await build_source("corp", refreshing(), issuer, clock, refresh_store).fetch()).text == "a"
     assert issuer.thefts == 0
-
-
-def test_only_refresh_tokens_that_are_shared_have_a_store(clock, store):
-    far = wired(store, clock)
-    assert isinstance(shared_refresh_token_store(refreshing(), far, clock), SharedRefreshTokenStore)
-    assert shared_refresh_token_store(oauth2(), far, clock) is None
-    assert shared_refresh_token_store(http_json(), far, clock) is None
