@@ -26,28 +26,6 @@ _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 """Times, ports and request ids: they differ between two equal reasons."""
 
 
-@dataclass(slots=True)
-class FailureDeduplicator:
-    """Limits log lines about one credential to one a minute for each reason, until the next success."""
-
-    _logged: dict[str, tuple[float, int]] = field(default_factory=dict)
-
-    def count_to_report(self, reason: str, now: float) -> int | None:
-        """Return how many failures a log line about `reason` represents now; None to write no line."""
-        key = _VARYING.sub("#", reason)
-        if key not in self._logged and len(self._logged) >= MAX_REASONS:
-            key = ""  # further reasons share one entry
-        logged_s, suppressed = self._logged.get(key, (-math.inf, 0))
-        if now < logged_s + REPEAT_LOG_S:
-            self._logged[key] = logged_s, suppressed + 1
-            return None
-        self._logged[key] = now, 0
-        return suppressed + 1
-
-    def reset(self) -> None:
-        self._logged.clear()
-
-
 MOST_RENEWALS = 20
 
 
@@ -70,7 +48,8 @@ class TokenLog:
     has_implausible_lifetime: bool = False
     has_logged_type: bool = False
     early_end_s: float = -math.inf
-    repetitions: FailureDeduplicator = field(default_factory=FailureDeduplicator)
+    reasons: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Of each reason since the last token, when it was logged last and how many failures were not."""
     renewals: deque[Renewal] = field(default_factory=lambda: deque(maxlen=MOST_RENEWALS))
     """The last fetches, the newest at the end."""
 
@@ -88,8 +67,7 @@ class TokenLog:
             return
         self.fetches += 1
         self.renewals.append(Renewal(token.requested_s + took_s, None))
-        self._learn(token)
-        self.repetitions.reset()
+        self._accept(token)
         fields = {
             "lifetime_s": token.lifetime_s,
             "kind": token.kind.value,
@@ -120,8 +98,7 @@ class TokenLog:
 
     def log_shared(self, token: Token) -> None:
         """Log a token that another process fetched. It is not counted."""
-        self._learn(token)
-        self.repetitions.reset()
+        self._accept(token)
         self._log(LOG.debug, "token_shared", lifetime_s=token.lifetime_s)
 
     def log_failed(
@@ -140,15 +117,28 @@ class TokenLog:
         self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
         self.renewals.append(Renewal(now, failure.reason))
-        times = self.repetitions.count_to_report(failure.reason, now)
+        times = self.count_to_report(failure.reason, now)
         if times is not None:
             fields = {"credential": self.credential, "took_s": round(took_s, 3), "reason": failure.reason}
             fields |= {"definite": failure.definite, "times": times}
             LOG.warning("token_fetch_failed", extra={"fields": fields}, exc_info=bug)
         return failure
 
-    def _learn(self, token: Token) -> None:
+    def count_to_report(self, reason: str, now: float) -> int | None:
+        """Return how many failures a log line about `reason` represents now; None to write no line."""
+        key = _VARYING.sub("#", reason)
+        if key not in self.reasons and len(self.reasons) >= MAX_REASONS:
+            key = ""  # further reasons share one entry
+        logged_s, suppressed = self.reasons.get(key, (-math.inf, 0))
+        if now < logged_s + REPEAT_LOG_S:
+            self.reasons[key] = logged_s, suppressed + 1
+            return None
+        self.reasons[key] = now, 0
+        return suppressed + 1
+
+    def _accept(self, token: Token) -> None:
         self.redactor.learn(token.text, (self.credential, "token"))
+        self.reasons.clear()
 
     def _log(self, log: Callable[..., None], event: str, **fields: object) -> None:
         log(event, extra={"fields": {"credential": self.credential, **fields}})
