@@ -22,7 +22,7 @@ from gatepass.errors import Fault, TransportFault, system_reason
 from gatepass.http_client.connection import Connection, WriteBatcher
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES, Destination, ProxyServer, destination_of, request_head
-from gatepass.http_client.response_body import decode_response
+from gatepass.http_client.response_body import DecodedResponse, decoder_of
 from gatepass.http_client.tls import tls_detail
 from gatepass.types import OutboundRequest, Response
 
@@ -512,10 +512,11 @@ class Http1Transport:
         if coding is None:
             return reply
         try:
-            return decode_response(reply, coding, self._turns)
+            decoder = decoder_of(coding)
         except TransportFault:
             reply.discard()
             raise
+        return reply if decoder is None else DecodedResponse(reply, decoder, self._turns)
 
     def is_like(self, other: Http1Transport) -> bool:
         """Whether `other` would open the same connections to a server."""

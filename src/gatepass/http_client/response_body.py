@@ -316,9 +316,9 @@ class ZlibDecoder:
             raise TransportFault(Fault.CLOSED, "the compressed reply is incomplete")
 
 
-def decoder_of(coding: bytes | None) -> ZlibDecoder | None:
+def decoder_of(coding: bytes) -> ZlibDecoder | None:
     """Return the decoder of a content-encoding, None for identity. Raises TransportFault if it is not supported."""
-    stated = (coding or b"").strip()
+    stated = coding.strip()
     name = stated.lower()
     if name in (b"", b"identity"):
         return None
@@ -375,9 +375,3 @@ class DecodedResponse:
 
     def finish(self) -> None:
         self._response.finish()
-
-
-def decode_response(response: Response, coding: bytes | None, turns: LoopTurns) -> Response:
-    """Decode `response` by its content-encoding; unchanged if it has none. Raises like `decoder_of`."""
-    decoder = decoder_of(coding) if coding is not None else None
-    return response if decoder is None else DecodedResponse(response, decoder, turns)

@@ -5,13 +5,13 @@ import pytest
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.http_client.response_body import PIECE_BYTES, decode_response, decoder_of
+from gatepass.http_client.response_body import GZIP_WINDOW, PIECE_BYTES, DecodedResponse, ZlibDecoder, decoder_of
 from tests.responses import PlayedResponse
 
 TEXT = b"data: {}\n\n" * 50
 
 
-@pytest.mark.parametrize("coding", [None, b"", b"identity", b" Identity "])
+@pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
 def test_identity_needs_no_decoder(coding):
     assert decoder_of(coding) is None
 
@@ -91,7 +91,7 @@ async def test_a_coded_response_reads_as_if_it_were_not():
     packed = gzip.compress(TEXT)
     for cut in range(len(packed) + 1):
         played = PlayedResponse(packed[:cut], packed[cut:], headers=GZIPPED)
-        response = decode_response(played, b"gzip", LoopTurns())
+        response = DecodedResponse(played, ZlibDecoder(GZIP_WINDOW), LoopTurns())
         assert (response.status, response.headers) == (200, played.headers)
         assert b"".join([piece async for piece in response]) == TEXT
         await response.aclose()
@@ -100,16 +100,11 @@ async def test_a_coded_response_reads_as_if_it_were_not():
 
 async def test_finishing_a_coded_response_finishes_the_one_below():
     played = PlayedResponse(gzip.compress(TEXT), hangs=True)
-    decode_response(played, b"gzip", LoopTurns()).finish()
+    DecodedResponse(played, ZlibDecoder(GZIP_WINDOW), LoopTurns()).finish()
     assert played.closed
 
 
 async def test_truncated_gzip_response_raises_a_fault():
-    response = decode_response(PlayedResponse(gzip.compress(TEXT)[:-4]), b"gzip", LoopTurns())
+    response = DecodedResponse(PlayedResponse(gzip.compress(TEXT)[:-4]), ZlibDecoder(GZIP_WINDOW), LoopTurns())
     with pytest.raises(TransportFault, match="closed"):
         [piece async for piece in response]
-
-
-async def test_a_plain_response_is_itself():
-    played = PlayedResponse(b"x")
-    assert decode_response(played, None, LoopTurns()) is played
