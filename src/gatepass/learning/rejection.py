@@ -97,7 +97,11 @@ def is_quoted(texts: Iterable[str], error_text: str) -> bool:
     """
     if len(error_text) > MOST_ERROR_CHARS:
         return True
-    beginnings = {_beginning(text) for text in texts if _PLAIN.match(text) is None}
+    beginnings = {
+        " ".join(text.split(None, BEGINNING_WORDS)[:BEGINNING_WORDS])[:BEGINNING_CHARS]
+        for text in texts
+        if _PLAIN.match(text) is None
+    }
     if sum(len(_BEGINS_ESCAPE.findall(text)) for text in beginnings) > MOST_ESCAPES:
         return True
     parts = _beginnings(folded(error_text))
@@ -106,10 +110,6 @@ def is_quoted(texts: Iterable[str], error_text: str) -> bool:
         if begins in parts or (len(text) == BEGINNING_CHARS and len(begins) < BEGINNING_BYTES):
             return True
     return False
-
-
-def _beginning(text: str) -> str:
-    return " ".join(text.split(None, BEGINNING_WORDS)[:BEGINNING_WORDS])[:BEGINNING_CHARS]
 
 
 def _beginnings(text: bytes) -> set[bytes]:

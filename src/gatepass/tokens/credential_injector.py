@@ -45,22 +45,11 @@ class StaticHeader:
         return self._value.changes
 
     def reload(self) -> None:
+        error_text = None
         try:
             self.field = (self.field[0], self._read())
         except ValueError as error:  # keep the last good value
-            self._log_change(str(error))
-        else:
-            self._log_change(None)
-
-    def _read(self) -> bytes:
-        text = self._value.reveal()
-        if fault := header_value_error(text) if text else "is empty":
-            raise ValueError(fault)
-        if len(text) >= MASKED_CHARS:  # masking `default` would hide ordinary text
-            self._redactor.learn(text, self._setting)
-        return text.encode()
-
-    def _log_change(self, error_text: str | None) -> None:
+            error_text = str(error)
         if error_text == self._error:
             return
         self._error = error_text
@@ -69,6 +58,14 @@ class StaticHeader:
             LOG.info("header_reloaded", extra={"fields": fields})
         else:
             LOG.warning("header_unreadable", extra={"fields": fields | {"reason": error_text}})
+
+    def _read(self) -> bytes:
+        text = self._value.reveal()
+        if fault := header_value_error(text) if text else "is empty":
+            raise ValueError(fault)
+        if len(text) >= MASKED_CHARS:  # masking `default` would hide ordinary text
+            self._redactor.learn(text, self._setting)
+        return text.encode()
 
 
 class CredentialInjector:

@@ -629,8 +629,12 @@ class RenewalLimiter:
         if self.renew_at_s > now + max_wait_s:
             return False
         if is_first:
-            if not self._take_renewal(is_proven=has_accepted and not is_known_to_reject):
+            is_proven = has_accepted and not is_known_to_reject
+            is_spent = not is_proven and _is_full(self._unproven, self.renew_at_s)
+            if is_spent or _is_full(self._renewals, self.renew_at_s):
                 return False
+            for counted in (self._renewals, self._early if is_proven else self._unproven):
+                counted.append(self.renew_at_s)
             self._rejected = self._token
             if has_worked:
                 self._spaced_s = self.renew_at_s
@@ -672,14 +676,6 @@ class RenewalLimiter:
 
     def _is_renewal_rejected(self, by: TokenUser, now: float) -> bool:
         return by in self._renewal_rejected_s and now < self._renewal_rejected_s[by] + WINDOW_S
-
-    def _take_renewal(self, *, is_proven: bool) -> bool:
-        kind = self._early if is_proven else self._unproven
-        if _is_full(self._renewals, self.renew_at_s) or (not is_proven and _is_full(kind, self.renew_at_s)):
-            return False
-        kind.append(self.renew_at_s)
-        self._renewals.append(self.renew_at_s)
-        return True
 
 
 def _upstream_of(user: TokenUser) -> TokenUser:

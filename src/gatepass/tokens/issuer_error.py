@@ -100,14 +100,10 @@ class NotJson(ValueError):
 def parse_json_text(text: str) -> Any:
     """Return the JSON document `text`; raise NotJson, also for NaN and too deep nesting."""
     try:
-        # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids.
-        return json.loads(text, parse_constant=_refuse)
+        # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids, and `int` rejects.
+        return json.loads(text, parse_constant=int)
     except (ValueError, RecursionError):
         raise NotJson from None
-
-
-def _refuse(constant: str) -> Any:
-    raise NotJson(constant)
 
 
 def is_html(reply: TokenResponse) -> bool:
@@ -236,12 +232,17 @@ def error_response_failure(
         text = reply.text
     words = one_line(text, mask)
     is_refused = _is_definite(reply, found)
+    if found is not None:  # with an unknown code it may be a refusal
+        may_be_refusal = reply.status in DEFINITE_STATUSES or (is_login and reply.status == SERVER_ERROR)
+        is_unclear = may_be_refusal and not found.is_transient
+    else:
+        is_unclear = reply.status == UNKNOWN_CLIENT and not is_html(reply)
     definite = is_refused or is_wrong_url
     fault = REFUSED if is_refused else WRONG_URL if is_wrong_url else ""
     return FetchFailure(
         f"{fault}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
-        unclear=_is_unclear(reply, found, is_login=is_login),
+        unclear=is_unclear,
         # A page or an empty body with 401 or 403 comes from a proxy or firewall, which another attempt does not change.
         quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
         retry_after_s=retry_after_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
@@ -316,14 +317,6 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     if reply.status in DEFINITE_STATUSES:
         return reply.status == UNKNOWN_CLIENT or found.definite
     return found.code in DEFINITE_CODES
-
-
-def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, is_login: bool) -> bool:
-    """Return whether the reply may be a refusal: an error with an unknown code, or a 401 without an HTML page."""
-    if found is not None:
-        may_be_refusal = reply.status in DEFINITE_STATUSES or (is_login and reply.status == SERVER_ERROR)
-        return may_be_refusal and not found.is_transient
-    return reply.status == UNKNOWN_CLIENT and not is_html(reply)
 
 
 def retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:

@@ -292,17 +292,13 @@ def jwt_times(text: str) -> JwtTimes | None:
     end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
     if end_s is None:
         return None
-    if issued_s is None or not _counted_in_ms(end_s - issued_s):
+    lifetime_s = 0.0 if issued_s is None else end_s - issued_s
+    is_whole_days = lifetime_s % MAX_LIFETIME_S == 0
+    is_plausible = lifetime_s <= MAX_SECONDS and (is_whole_days or lifetime_s % 1000 != 0)
+    if issued_s is None or lifetime_s <= MAX_LIFETIME_S or is_plausible:
         return JwtTimes(issued_s, end_s)
-    return JwtTimes(issued_s, issued_s + (end_s - issued_s) / 1000, is_guess=True)
-
-
-def _counted_in_ms(lifetime_s: float) -> bool:
-    """Return whether `exp - iat` looks like milliseconds: more than a day, and not a whole number of days."""
-    if lifetime_s <= MAX_LIFETIME_S:
-        return False
     # `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
-    return lifetime_s > MAX_SECONDS or (lifetime_s % MAX_LIFETIME_S != 0 and lifetime_s % 1000 == 0)
+    return JwtTimes(issued_s, issued_s + lifetime_s / 1000, is_guess=True)
 
 
 def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:

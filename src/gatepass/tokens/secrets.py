@@ -132,20 +132,19 @@ def _json_value(value: Any) -> Any:
         return value.read()
     if isinstance(value, BaseModel):
         members = {name: getattr(value, name) for name in type(value).model_fields}
+        # The same path may contain another key on another machine.
+        digests = {
+            name: _file_digest(path, is_presented=name in _PRESENTED_FILES)
+            for name, path in members.items()
+            if isinstance(path, str) and (name.endswith("_file") or name in _FILES) and name not in _WRITTEN_FILES
+        }
         # No setting has an empty name.
-        return {name: _json_value(member) for name, member in members.items()} | {"": _files(members)}
+        return {name: _json_value(member) for name, member in members.items()} | {"": digests}
     if isinstance(value, Mapping):
         return {str(key): _json_value(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
         return [_json_value(member) for member in value]
     return value
-
-
-def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return digests of the named files. The same path may contain another key on another machine."""
-    files = (name for name in members if name not in _WRITTEN_FILES and (name.endswith("_file") or name in _FILES))
-    named = {name: path for name in files if isinstance(path := members[name], str)}
-    return {name: _file_digest(path, is_presented=name in _PRESENTED_FILES) for name, path in named.items()}
 
 
 LARGEST_FILE_BYTES = 16 * 1024 * 1024

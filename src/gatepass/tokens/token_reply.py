@@ -138,10 +138,6 @@ class ReadTimes:
     wall_s: float
     written_s: float | None = None
 
-    @property
-    def is_watched(self) -> bool:
-        return self.written_s is not None
-
 
 def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
     """Return the token of `reply`; raise FetchFailure with the issuer's own text.
@@ -152,12 +148,10 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
     if not reply.is_success:
         raise _status_failure(reply, reply_format, wall_s, mask)
     found, document, home = _found(reply, reply_format, mask)
-    if is_error_reply(document) and (
-        failure := embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
-    ):
+    failure = embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
+    if failure is not None and is_error_reply(document):
         raise failure
     if not is_text(found):
-        failure = embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
         # A login may answer 200 for a wrong password, without any known error member.
         raise failure or FetchFailure(_no_token_message(document, found, reply_format), unclear=reply_format.is_login)
     unexpected_type = _unexpected_type(document, home, reply_format, mask)
@@ -430,7 +424,7 @@ def _remaining_s(
         age_s = 0.0 if at_s.written_s is None else max(0.0, at_s.wall_s - at_s.written_s)
         claimed_lifetime_s = announced.seconds - age_s
     if jwt_s is None and claimed_lifetime_s is None:
-        if at_s.is_watched and reply_format.paths.expiry is None:
+        if at_s.written_s is not None and reply_format.paths.expiry is None:
             return None, LifetimeSource.NONE
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
     left_s, source = jwt_s or 0.0, LifetimeSource.JWT
@@ -438,7 +432,7 @@ def _remaining_s(
         left_s = claimed_lifetime_s if jwt_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s)
         source = LifetimeSource.REPLY
     if left_s <= 0:
-        raise _expired(reply_format.issuer, left_s, definite=at_s.is_watched)
+        raise _expired(reply_format.issuer, left_s, definite=at_s.written_s is not None)
     return left_s, source
 
 

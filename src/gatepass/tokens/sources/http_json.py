@@ -165,8 +165,12 @@ class HttpJsonSource:
         self._clock = clock
         self._nonce = nonce
         self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
+        found, blank = [*_secrets(settings)], dict.fromkeys((*PER_REQUEST, SIGNATURE), "")
+        # A value that is only a placeholder, such as `{nonce}`, is not a secret.
         self._secrets = tuple(
-            secret for secret in _secrets(settings) if settings.sign is None or not _is_placeholder(secret)
+            secret
+            for secret, text in zip(found, secret_values(found), strict=True)
+            if settings.sign is None or text is None or with_values(text, blank)
         )
 
     def secrets(self) -> tuple[Secret, ...]:
@@ -191,17 +195,16 @@ class HttpJsonSource:
             headers,
             _values(settings.query, "query"),
             None if settings.form is None else _values(settings.form, "form"),
-            with_leaves(settings.json_body, _read_again),
+            # References are read again, so that a rotated file applies to the next fetch.
+            with_leaves(
+                settings.json_body,
+                lambda leaf: revealed(Secret(leaf.read), leaf.template) if isinstance(leaf, Reference) else leaf,
+            ),
         )
 
 
 def _values(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:
     return {name: revealed(value, f"{setting}.{name}") for name, value in fields.items()}
-
-
-def _read_again(leaf: Any) -> Any:
-    """Return the current value of a reference, so that a rotated file applies to the next fetch."""
-    return revealed(Secret(leaf.read), leaf.template) if isinstance(leaf, Reference) else leaf
 
 
 def _basic_pair(basic: Basic, password: str) -> str:
@@ -217,9 +220,3 @@ def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
         yield from (basic.password, basic.password.derived(partial(_basic_pair, basic)))
     if settings.sign is not None:
         yield settings.sign.secret
-
-
-def _is_placeholder(secret: Secret) -> bool:
-    """Return whether the value is only a placeholder, such as `{nonce}`, and so not a secret."""
-    values = dict.fromkeys((*PER_REQUEST, SIGNATURE), "")
-    return any(text is not None and not with_values(text, values) for text in secret_values((secret,)))

@@ -184,16 +184,6 @@ SKEW_S = 20.0
 """A clock skew from here on may be the reason why an assertion was refused."""
 
 
-def login_fields(settings: Oauth2Credential) -> Fields:
-    """Return the grant that requires no earlier token; raise FetchFailure if it cannot be requested."""
-    if settings.grant_type == "client_credentials":
-        return {"grant_type": "client_credentials"}
-    if settings.username is not None and settings.password is not None:
-        password = revealed(settings.password, "password")
-        return {"grant_type": "password", "username": settings.username, "password": password}
-    raise FetchFailure(f"there is no refresh token: {new_login_advice(settings)}", definite=True)
-
-
 def claims(client_id: str, subject: str, audience: str, wall_s: float) -> dict[str, Any]:
     """Return the claims of an assertion issued at `wall_s`: epoch seconds on the issuer's clock."""
     issued_s = int(wall_s) - BACKDATED_S
@@ -358,10 +348,18 @@ class LoginGrant:
             raise FetchFailure(str(error), quick=False, credential=error.credential) from None
 
     def fields(self, presented: str | None, token_url: str, wall_s: float) -> Fields:
-        """Return the grant with the token `presented`, else from the file or signed at `wall_s` (issuer's clock)."""
+        """Return the grant with the token `presented`, else from the file or signed at `wall_s` (issuer's clock).
+
+        Raises FetchFailure if the grant cannot be requested.
+        """
         settings = self._settings
+        if settings.grant_type == "client_credentials":
+            return {"grant_type": "client_credentials"}
         if settings.grant_type not in SUBJECTS:
-            return login_fields(settings)
+            if settings.username is None or settings.password is None:
+                raise FetchFailure(f"there is no refresh token: {new_login_advice(settings)}", definite=True)
+            password = revealed(settings.password, "password")
+            return {"grant_type": "password", "username": settings.username, "password": password}
         if self.file is not None:
             presented = self.file.read()
         elif self._signer is not None:
@@ -442,9 +440,8 @@ class Oauth2Source:
     async def fetch(self) -> Token:
         """Return a new token; raise FetchFailure. `timeout_s` bounds all steps together."""
         by_s = self._clock.now() + self._settings.timeout_s
-        endpoint = Endpoint(self._settings.endpoint)
         if self._discovery is None:
-            return await self._mint(endpoint, by_s)
+            return await self._mint(Endpoint(self._settings.endpoint), by_s)
         endpoint = await self._discovery.endpoint(by_s)
         try:
             return await self._mint(endpoint, by_s)
