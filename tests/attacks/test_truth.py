@@ -120,7 +120,7 @@ def stream_of(case: Case, *, is_slow: bool = False) -> EventStream:
     repair = StreamRepair(RepairOptions(include_usage=case.asks_usage), origin())
     with pytest.MonkeyPatch.context() as patch:
         if is_slow:
-            patch.setattr(stream_module, "FastPath", Never)
+            patch.setattr(stream_module.Progress, "fast_path", Never)
         return EventStream(StreamSource("chat", LIMIT_BYTES, read_error), choices=len(case.choices), repair=repair)
 
 

@@ -20,22 +20,12 @@ from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
-from gatepass.normalize import messages
+from gatepass.normalize import members, messages
 from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonEditor
-from gatepass.normalize.members import (
-    Clamp,
-    Default,
-    Drop,
-    JsonMemberPath,
-    Rename,
-    Set,
-    drop_orphaned_options,
-    request_stream,
-    request_whole_reply,
-)
+from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
 from gatepass.types import Call, RuleEdit, Target
 
 
@@ -179,8 +169,8 @@ class SearchedRule:
         return apply_changes(call, self.changes)[0]
 
 
-def _concerns(rule: Images | SearchedRule, members: frozenset[str], stream: bool) -> bool:
-    return rule.member in members and (rule.is_for_streams or not stream)
+def _concerns(rule: Images | SearchedRule, names: frozenset[str], stream: bool) -> bool:
+    return rule.member in names and (rule.is_for_streams or not stream)
 
 
 STRAYS = SearchedRule(
@@ -194,7 +184,7 @@ STREAM_OPTIONS = SearchedRule(
     "stream_options",
     ("stream_options",),
     "stream_options",
-    (drop_orphaned_options,),
+    (members.drop_orphaned_options,),
     "left out if no stream is requested",
     is_for_streams=False,
 )
@@ -258,9 +248,9 @@ BUILT_IN_RULES: tuple[Rule, ...] = (*SEARCHED, *MODEL_NAME_ONLY)
 
 
 @lru_cache(maxsize=64)
-def _words(members: frozenset[str], stream: bool) -> re.Pattern[bytes] | None:
+def _words(names: frozenset[str], stream: bool) -> re.Pattern[bytes] | None:
     """Return the words of the rules for such calls, None without a rule. Without them only the last rule applies."""
-    words = [word for rule in SEARCHED if _concerns(rule, members, stream) for word in rule.words]
+    words = [word for rule in SEARCHED if _concerns(rule, names, stream) for word in rule.words]
     return any_of(*words) if words else None
 
 
@@ -323,9 +313,9 @@ class DeclaredModels:
 def changes_of(model: Model) -> Iterator[Change]:
     """Yield changes of the stream, then of members (rename, drop, default, set, clamp), then of messages."""
     if model.stream == "emulate":
-        yield request_whole_reply
+        yield members.request_whole_reply
     elif model.stream == "aggregate":
-        yield request_stream
+        yield members.request_stream
     yield from _changes_of_rules(model.rules)
 
 
@@ -333,10 +323,10 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
     if rules is None:
         return
     # The order is documented, because a rule sees the result of those before it (docs/reference/configuration.md).
-    yield from (Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
+    yield from (members.Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
     yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)
-    yield from (Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
-    yield from (Set(JsonMemberPath.parse(name), _json(value)) for name, value in rules.set.items())
+    yield from (members.Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
+    yield from (members.Set(JsonMemberPath.parse(name), _json(value)) for name, value in rules.set.items())
     yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
     yield from (DropBetas((name,), frozenset((name,))) for name in rules.drop_betas)
     if rules.schema_in_words:

@@ -17,6 +17,7 @@ from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, json_text
 from gatepass.sse.client_transforms import WithoutComments
 from gatepass.sse.event import EventTransform
 from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.repair import EventRepair
 from gatepass.sse.whole_reply import GoodReply
 from gatepass.types import Call, ClientRequest, Headers, Operation, StreamedResponse
 
@@ -203,6 +204,9 @@ class ClientProtocol:
     progress: type[Progress] = Progress
     """What is recorded of the events of a stream. A subclass decides which event ends it."""
 
+    event_repair: type[EventRepair] | None = None
+    """The repair of the events: none."""
+
     def last_transform(self, profile: Profile) -> EventTransform | None:
         """Return the last change of a stream: comments are left out if the profile does not accept them."""
         return None if profile.keep_alive == "comment" else WithoutComments()
@@ -211,7 +215,10 @@ class ClientProtocol:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
         del defaults
         transform = None if reply.last is None else reply.last.last_transform(reply.profile)
-        return EventStream(source, done_is_required=False, progress=self.progress(), client_transform=transform)
+        repair = None if self.event_repair is None else self.event_repair()
+        return EventStream(
+            source, done_is_required=False, progress=self.progress(), repair=repair, client_transform=transform
+        )
 
     # --- with `is_answered_here` ---
 

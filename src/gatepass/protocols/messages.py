@@ -30,9 +30,8 @@ from gatepass.protocols.message_events import (
 )
 from gatepass.protocols.raw import Raw
 from gatepass.sse import chunk
-from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
+from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import read_json
-from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, StreamedResponse
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class Messages(_OfAnthropic):
     members = frozenset({"stream", BETA_FIELD})
     requires_model = True
     free_members = ("input",)  # of a tool's use
-    progress, aggregate = MessageProgress, MessageAggregator
+    progress, event_repair, aggregate = MessageProgress, MessageRepair, MessageAggregator
     end_mark = b'"message_stop"'
     samples = ({"max_tokens": 1, "messages": [{"role": "user", "content": "ping"}]},)
 
@@ -178,17 +177,6 @@ class Messages(_OfAnthropic):
             document["stop_reason"] = stop_reason(calls_tool=any(map(calls_tool, document["content"])))
             adapted.append(STOP_REASON)
         return chunk.json_text(document), tuple(adapted), is_empty
-
-    def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
-        """Return a stream with the repair of messages, which ends with `message_stop`."""
-        del defaults
-        return EventStream(
-            source,
-            done_is_required=False,
-            progress=self.progress(),
-            repair=MessageRepair(),
-            client_transform=None if reply.last is None else reply.last.last_transform(reply.profile),
-        )
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
         del reply

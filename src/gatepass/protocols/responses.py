@@ -34,7 +34,7 @@ from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event_stream import EventStream, Progress
-from gatepass.sse.fast_path import FastPath, NumberedPath
+from gatepass.sse.fast_path import NumberedPath
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
@@ -256,18 +256,15 @@ def _complete_parts(content: Any) -> list[Any]:
     """Return the parts of a message. Some gateways send a text instead."""
     if isinstance(content, str):
         content = [{"type": "output_text", "text": content}]
-    return [_complete_part(part) for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-
-
-def _complete_part(part: Object) -> Object:
-    kind = event_kind(part)
-    if kind not in _TEXTS:
-        return part
-    name = _TEXTS[kind][0]
-    part = {**part, name: chunk.argument_text(part.get(name))}
-    if kind == "output_text" and not isinstance(part.get("annotations"), list):
-        part["annotations"] = []
-    return part
+    parts = [{**part} for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    for part in parts:
+        kind = event_kind(part)
+        if kind in _TEXTS:
+            name = _TEXTS[kind][0]
+            part[name] = chunk.argument_text(part.get(name))
+        if kind == "output_text" and not isinstance(part.get("annotations"), list):
+            part["annotations"] = []
+    return parts
 
 
 # --- a response from a stream ---------------------------------------------------------------------
@@ -357,9 +354,7 @@ class ResponseProgress(Progress):
 
     requires_last_event = True
     fails_by_event = True  # Codex reads its code only in an event
-
-    def fast_path(self) -> FastPath:
-        return NumberedPath()
+    fast_path = NumberedPath
 
     def is_complete(self, choices: int) -> bool:
         del choices

@@ -12,19 +12,11 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 from msgspec.structs import replace
 
+from gatepass import errors
 from gatepass.auth.model_access import may_use
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import model_hint, sentence
-from gatepass.errors import (
-    GatepassError,
-    Overloaded,
-    TokenUnavailable,
-    TransportFault,
-    UpstreamAuth,
-    UpstreamEmpty,
-    UpstreamError,
-    UpstreamErrorReply,
-)
+from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.rejection import is_too_long
@@ -35,6 +27,7 @@ from gatepass.normalize.rules import Rule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking
+from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
@@ -42,17 +35,7 @@ from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, Ke
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, outcome_of
-from gatepass.proxy.upstream_call import (
-    Authorization,
-    TokenExpired,
-    explain_rejection,
-    is_rejection,
-    mark_overflow,
-    renew_token,
-    renewed_during_upload,
-    send_error,
-    wait_for_token,
-)
+from gatepass.proxy.upstream_call import Authorization, TokenExpired, is_rejection
 from gatepass.types import Call, OutboundRequest, Response, Target
 
 IDS_ADVICE = (
@@ -166,7 +149,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         authorized = upstream.injector.authorize(request, None, now_s)
     else:
         if (token := holder.current()) is None:
-            token = await wait_for_token(attempt, holder)
+            token = await upstream_call.wait_for_token(attempt, holder)
             now_s = state.clock.now()
         attempt.use_token(token, now_s)
         authorized = upstream.injector.authorize(request, token.value, now_s, Authorization(attempt, request))
@@ -182,9 +165,9 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     except TokenExpired:
         record.requests = 0
         raise
-    except TransportFault as fault:
+    except errors.TransportFault as fault:
         attempt.add_upstream_wait()
-        raise send_error(attempt, fault) from fault
+        raise upstream_call.send_error(attempt, fault) from fault
     attempt.sent = True
     record.status = response.status
     if not response.ended:  # else `Attempt.end` knows: the reply arrived together with its head
@@ -257,7 +240,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     if is_rejected or attempt.stale:  # a stale connection may also have sent bytes before the request
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
     try:
-        has_token = is_rejected and await renew_token(attempt)
+        has_token = is_rejected and await upstream_call.renew_token(attempt)
     finally:
         attempt.end(outcome, error)
     base, now_s, upload = attempt.base, attempt.state.clock.now(), attempt.upload
@@ -282,7 +265,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         repeat = None
     if repeat is None:
         if has_token and not tried.resendable:
-            raise renewed_during_upload(upstream) from error
+            raise upstream_call.renewed_during_upload(upstream) from error
         # it may be an earlier error, so `error` must not become its cause
         raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
     if repeat is Repeat.NEXT_TARGET:
@@ -461,8 +444,8 @@ async def _learn_from(attempt: Attempt, error: GatepassError) -> bool:
 
 async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_rejected: bool) -> GatepassError:
     """Return the error for the client after the last attempt ended with `error`, with advice if gatepass has some."""
-    if is_rejected or (isinstance(error, UpstreamAuth) and attempt.upstream.holder is None):
-        explain_rejection(attempt, error)
+    if is_rejected or (isinstance(error, errors.UpstreamAuth) and attempt.upstream.holder is None):
+        upstream_call.explain_rejection(attempt, error)
     base, shown = attempt.base, error
     if base is not None and isinstance(error, UpstreamError):
         if base.body and attempt.normalized is not None:
@@ -489,7 +472,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     record.tried = session.tried
     if shown is not error:  # an earlier error, to a request without the rules that were tried
         record.adapted = tuple(entry for entry in record.adapted if entry not in record.tried)
-    if isinstance(shown, UpstreamEmpty) and has_token_ids(sent):
+    if isinstance(shown, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
         return UpstreamErrorReply(
             f"{sentence(shown.message)} {IDS_ADVICE}",
@@ -504,7 +487,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         hint = protocol.hint(error_body.message, upstream, shown.http_status)
         if hint is not None:
             shown.message = f"{sentence(error_body.message)} {hint}"
-        mark_overflow(shown, protocol)
+        upstream_call.mark_overflow(shown, protocol)
     changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
     if session.is_exhausted:
         again = f"Declare {', '.join(session.tried)} in the model's entry under models."

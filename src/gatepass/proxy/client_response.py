@@ -106,13 +106,6 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         context.access.bytes_out += len(data)
         return True
 
-    def send_keep_alive(self, keep_alive: bytes) -> bool:
-        """Send a keep-alive in a begun stream, and return whether it was sent."""
-        if not self.cycle.try_write(keep_alive):  # a client that does not read gets none: more bytes would only queue
-            return False
-        self.context.access.bytes_out += len(keep_alive)
-        return True
-
     async def send_error(self, error: GatepassError) -> None:
         """Report `error` to the client, as the response itself or as the last events of a begun stream.
 
@@ -215,8 +208,11 @@ class KeepAlive(msgspec.Struct, eq=False):
             if not client_response.begun:
                 client_response.begin_stream(OK, ())
             keep_alive = (self._encoder or comment_keep_alive)(self.events)
-            if keep_alive and client_response.send_keep_alive(keep_alive) and self.events is not None:
-                self.events.note_own_event(keep_alive)
+            # a client that does not read gets none: more bytes would only queue
+            if keep_alive and client_response.cycle.try_write(keep_alive):
+                context.access.bytes_out += len(keep_alive)
+                if self.events is not None:
+                    self.events.note_own_event(keep_alive)
             self._seen_bytes, self._since_s = context.access.bytes_out, now
 
 

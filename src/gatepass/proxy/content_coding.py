@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from types import MappingProxyType
@@ -90,65 +89,62 @@ class _Brotli:
         return output
 
 
-@dataclass(frozen=True, slots=True)
-class BodyDecoder:
-    """Decodes one request body. `fault` is what the library raises for invalid data."""
+Decode = Callable[[bytes, int], bytes]
+"""Return the bytes of a coded body decoded, at most so many. The errors are those of `_decoded`."""
 
-    decoder: Decoder
-    fault: type[Exception]
 
-    def decode(self, body: bytes, limit_bytes: int) -> bytes:
-        """Return `body` decoded. It is one gzip member, zstd frame or stream.
+def _decoded(decoder: Decoder, fault: type[Exception], body: bytes, limit_bytes: int) -> bytes:
+    """Return `body` decoded. It is one gzip member, zstd frame or stream. The library raises `fault` for invalid data.
 
-        At most one piece above `limit_bytes` is held. Raises BodyTooLarge, and InvalidRequest if the data is invalid,
-        incomplete or followed by other data.
-        """
-        decoder, pieces, size_bytes = self.decoder, list[bytes | BytesIO](), 0
-        for at in range(0, len(body), CODED_BYTES):
-            piece, has_more = body[at : at + CODED_BYTES], True
-            while has_more:
-                try:
-                    output = decoder.decompress(piece, PIECE_BYTES)
-                except self.fault as error:
-                    raise _invalid(str(error).rpartition(": ")[2]) from None
-                piece, size_bytes = b"", size_bytes + len(output)
-                if size_bytes > limit_bytes:
-                    raise BodyTooLarge(f"The decompressed body is larger than {limit_bytes} bytes (limits.body_bytes).")
-                add_piece(pieces, output)
-                has_more = not (decoder.needs_input or decoder.eof)
-            if decoder.eof:
-                if decoder.unused_data or at + CODED_BYTES < len(body):
-                    raise _invalid("other data follows its end")
-                return taken(pieces)
-        raise _invalid("it is incomplete")
+    At most one piece above `limit_bytes` is held. Raises BodyTooLarge, and InvalidRequest if the data is invalid,
+    incomplete or followed by other data.
+    """
+    pieces, size_bytes = list[bytes | BytesIO](), 0
+    for at in range(0, len(body), CODED_BYTES):
+        piece, has_more = body[at : at + CODED_BYTES], True
+        while has_more:
+            try:
+                output = decoder.decompress(piece, PIECE_BYTES)
+            except fault as error:
+                raise _invalid(str(error).rpartition(": ")[2]) from None
+            piece, size_bytes = b"", size_bytes + len(output)
+            if size_bytes > limit_bytes:
+                raise BodyTooLarge(f"The decompressed body is larger than {limit_bytes} bytes (limits.body_bytes).")
+            add_piece(pieces, output)
+            has_more = not (decoder.needs_input or decoder.eof)
+        if decoder.eof:
+            if decoder.unused_data or at + CODED_BYTES < len(body):
+                raise _invalid("other data follows its end")
+            return taken(pieces)
+    raise _invalid("it is incomplete")
 
 
 def _invalid(reason: str) -> InvalidRequest:
     return InvalidRequest(f"The compressed request body cannot be read: {reason}.")
 
 
-def _zlib(window: int) -> BodyDecoder:
-    return BodyDecoder(_Zlib(window), zlib.error)
+def _zlib(window: int) -> Decode:
+    return partial(_decoded, _Zlib(window), zlib.error)
 
 
-def _zstd() -> BodyDecoder:
+def _zstd() -> Decode:
     """Return a decoder of zstd (RFC 8878). Raises ImportError."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
         from backports import zstd
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
-    return BodyDecoder(zstd.ZstdDecompressor(options=options), zstd.ZstdError)
+    return partial(_decoded, zstd.ZstdDecompressor(options=options), zstd.ZstdError)
 
 
-def _brotli() -> BodyDecoder:
+def _brotli() -> Decode:
     """Return a decoder of br (RFC 7932). Raises ImportError."""
     import brotli
 
-    return BodyDecoder(_Brotli(brotli.Decompressor()), brotli.error)
+    return partial(_decoded, _Brotli(brotli.Decompressor()), brotli.error)
 
 
-_DECODERS: Mapping[str, Callable[[], BodyDecoder]] = MappingProxyType(
+_DECODERS: Mapping[str, Callable[[], Decode]] = MappingProxyType(
     {
         "gzip": partial(_zlib, GZIP_WINDOW),
         "x-gzip": partial(_zlib, GZIP_WINDOW),
@@ -170,7 +166,7 @@ def listed_codings(headers: Headers) -> list[str]:
     return [coding for each in codings if (coding := each.strip()) not in ("", "identity")]
 
 
-def decoder_for(headers: Headers) -> BodyDecoder | None:
+def decoder_for(headers: Headers) -> Decode | None:
     """Return the decoder of a request body, or None for a plain one. Raises UnsupportedEncoding."""
     codings = listed_codings(headers)
     if not codings:

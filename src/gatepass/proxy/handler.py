@@ -12,6 +12,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from gatepass import errors
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, preflight_error
 from gatepass.auth.model_access import (
     check_body_access,
@@ -22,18 +23,7 @@ from gatepass.auth.model_access import (
     may_use,
 )
 from gatepass.config.access import PLAIN
-from gatepass.errors import (
-    ClientGone,
-    Draining,
-    GatepassError,
-    InternalError,
-    InvalidRequest,
-    MethodNotAllowed,
-    ModelNotFound,
-    UnknownPath,
-    UnsupportedMediaType,
-    UpstreamTimeout,
-)
+from gatepass.errors import GatepassError
 from gatepass.normalize.profiles import ProfileRules, untyped
 from gatepass.normalize.rules import with_model
 from gatepass.operations.table import (
@@ -53,7 +43,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.body_threads import INLINE_BYTES, is_heavy_to_parse
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
-from gatepass.proxy.content_coding import BodyDecoder, check_plain, decoder_for
+from gatepass.proxy.content_coding import Decode, check_plain, decoder_for
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest, RequestMemory
 from gatepass.proxy.models import ModelCatalog
@@ -108,7 +98,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
                 await serve_mcp(server, state.mcp, context, client_response, in_flight_request)
             else:
                 await _serve(context, catalog, client_response, in_flight_request)
-    except ClientGone as error:
+    except errors.ClientGone as error:
         cause, context.client_gone, context.gave_up = error, True, cycle.gave_up
         drop_tracebacks(error)
     except GatepassError as error:
@@ -118,11 +108,11 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
         cause = error
         await _send_error(client_response, error)
     except asyncio.CancelledError:  # the process stops without waiting for its requests
-        cause = context.error = Draining("gatepass was stopped before the response was complete.")
+        cause = context.error = errors.Draining("gatepass was stopped before the response was complete.")
         raise
     except Exception:  # a fault of gatepass: the client gets an error with a code, and the fault is raised on
         where = f"Search the gatepass log for request id `{client_request.id}`."
-        cause = InternalError(f"Internal error while handling the request. {where}")
+        cause = errors.InternalError(f"Internal error while handling the request. {where}")
         await _send_error(client_response, cause)
         raise  # the server logs the traceback
     finally:
@@ -148,7 +138,7 @@ async def _serve(
         return
     try:
         found = match_operation(client_request.method, path, base_path)
-    except (MethodNotAllowed, UnknownPath) as error:
+    except (errors.MethodNotAllowed, errors.UnknownPath) as error:
         raise _no_operation(context, path_profile, error) from None
     operation = found.operation
     access, protocol = context.access, PROTOCOLS[operation.protocol]
@@ -217,14 +207,14 @@ async def _serve(
             total_timeout.cancel()
 
 
-def _total_timeout(context: RequestContext, total_s: float, first: Target) -> UpstreamTimeout:
+def _total_timeout(context: RequestContext, total_s: float, first: Target) -> errors.UpstreamTimeout:
     """Return the error at the end of the total timeout of `first`. It names the upstream that is tried now."""
     upstream = first.upstream if context.attempt is None else context.attempt.upstream.name
     setting = "timeouts.total_s"
     if upstream != first.upstream:
         setting = f"{setting} of the first target, {first.upstream}"
     message = f"The answer was not complete after {total_s:g} s ({setting})."
-    return UpstreamTimeout(message, upstream=upstream, phase="total")
+    return errors.UpstreamTimeout(message, upstream=upstream, phase="total")
 
 
 async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:
@@ -250,7 +240,7 @@ def _apply_profile(context: RequestContext, profile_rules: ProfileRules) -> None
 
 
 def _no_operation(
-    context: RequestContext, path_profile: str | None, error: MethodNotAllowed | UnknownPath
+    context: RequestContext, path_profile: str | None, error: errors.MethodNotAllowed | errors.UnknownPath
 ) -> GatepassError:
     """Return the error for a path and method without an operation. `path_profile` is the profile that the path names.
 
@@ -261,7 +251,7 @@ def _no_operation(
     if state.authenticator.requires_key:
         with suppress(GatepassError):  # only for the log and the metrics: the path alone decides the response
             context.authenticate(path_profile)
-    if isinstance(error, UnknownPath):
+    if isinstance(error, errors.UnknownPath):
         return _unknown_path(context, path_profile)
     if not is_preflight(client_request.method, client_request.headers):
         return upgrade_error(client_request) or error
@@ -269,7 +259,7 @@ def _no_operation(
     return preflight_error(client_request.headers, path_profile)
 
 
-def _unknown_path(context: RequestContext, path_profile: str | None) -> UnknownPath:
+def _unknown_path(context: RequestContext, path_profile: str | None) -> errors.UnknownPath:
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.base_path
     profile = path_profile if path_profile in context.state.profiles else None
@@ -282,13 +272,13 @@ def _unknown_path(context: RequestContext, path_profile: str | None) -> UnknownP
     )
 
 
-async def _decoded(context: RequestContext, memory: RequestMemory, body: bytes, decoder: BodyDecoder) -> bytes:
+async def _decoded(context: RequestContext, memory: RequestMemory, body: bytes, decoder: Decode) -> bytes:
     """Return the compressed `body` decoded, which then counts as held instead of it.
 
     Raises BodyTooLarge, InvalidRequest and Overloaded.
     """
     # in turns, so that the bytes that are not counted yet are those of one body
-    decode = partial(decoder.decode, body, context.state.limits.body_bytes)
+    decode = partial(decoder, body, context.state.limits.body_bytes)
     plain = await context.state.body_threads.run_heavy(context.caller.name, decode)
     memory.claim(len(plain))
     memory.add(-len(body))
@@ -304,7 +294,7 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
     boundary = boundary_of(client_request.headers)
     check_plain(client_request.headers)
     if boundary is None:
-        raise UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
+        raise errors.UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(client_request.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
     caller = context.caller
@@ -329,7 +319,7 @@ async def _parse_upload(context: RequestContext, upload: MultipartUpload, found:
         if operation.names_model and not upload.is_whole:  # the model may still follow, so the default must be usable
             try:
                 routes.resolve(operation.name, model)
-            except ModelNotFound:
+            except errors.ModelNotFound:
                 raise upload.unrouted_error() from None
             if not may_use(caller, model):
                 raise upload.unrouted_error()
@@ -362,7 +352,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
         call = with_model(call, model) if call.body and operation.names_model else call
     elif not call.model and protocol.requires_model:
         advice = f"Send one, or set operations.{operation.configured_as}.model."
-        raise InvalidRequest(f"The body has no `model`. {advice}", param="model")
+        raise errors.InvalidRequest(f"The body has no `model`. {advice}", param="model")
     # RAGFlow's Go client posts rerank requests to the root of the API: only the body shows it (see `is_rerank`)
     if found.at_root and not is_rerank(body):
         raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0])
@@ -382,7 +372,7 @@ def _keep_call(context: RequestContext, call: Call) -> Call:
 
 
 async def _send_error(client_response: ClientResponse, error: GatepassError) -> None:
-    with suppress(ClientGone):
+    with suppress(errors.ClientGone):
         await client_response.send_error(error)
 
 

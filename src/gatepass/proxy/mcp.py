@@ -20,22 +20,11 @@ from gatepass.config.access import PLAIN
 from gatepass.dialects.content import content_type, first_bytes
 from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
+from gatepass.mcp import message as messages
 from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 from gatepass.mcp.errors import McpProtocol, name_settings
 from gatepass.mcp.headers import request_headers
-from gatepass.mcp.message import (
-    LISTEN,
-    NOTIFICATIONS,
-    READS,
-    REQUESTS,
-    UNREADABLE,
-    McpMessage,
-    check_message,
-    has_result,
-    is_response,
-    read_message,
-    repeats_failed,
-)
+from gatepass.mcp.message import NOTIFICATIONS, READS, REQUESTS, McpMessage
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.raw import RAW
@@ -92,7 +81,7 @@ class _McpRequest(Hidden, msgspec.Struct, eq=False):
     context: RequestContext
     allowed: McpAllowed | None
     """What a key with lists may use. None for a key without."""
-    message: McpMessage = UNREADABLE
+    message: McpMessage = messages.UNREADABLE
     request: OutboundRequest = OutboundRequest("", "")
 
 
@@ -108,7 +97,7 @@ async def serve_mcp(
     Raises every error that the client receives, and ClientGone.
     """
     state, client_request, access = context.state, context.client_request, context.access
-    access.operation, context.protocol = MCP, McpProtocol(UNREADABLE)
+    access.operation, context.protocol = MCP, McpProtocol(messages.UNREADABLE)
     server = servers.by_name.get(name)
     origins = () if server is None else server.allowed_origins
     if origins:
@@ -144,7 +133,7 @@ async def serve_mcp(
             access.operation = IDLE_STREAM
         in_flight_request.begin(caller, is_idle_stream=method == "GET")
         await _read_message(exchange, client_response)
-        if exchange.message.method == LISTEN:
+        if exchange.message.method == messages.LISTEN:
             access.operation = IDLE_STREAM
             in_flight_request.claim_idle_stream(caller.name)
         session_id = header(client_request.headers, SESSION)
@@ -189,7 +178,7 @@ async def _read_message(exchange: _McpRequest, client_response: ClientResponse) 
     context.access.bytes_in = len(body)
     context.body_s = state.clock.now() - client_request.arrived_s
     if client_request.method == "POST":
-        exchange.message = message = read_message(body)
+        exchange.message = message = messages.read_message(body)
         context.protocol = McpProtocol(message)
         context.access.mcp_method = message.method
         if message.method == "tools/call":
@@ -197,7 +186,7 @@ async def _read_message(exchange: _McpRequest, client_response: ClientResponse) 
         if told := state.observers.request_body:
             state.observers.tell(told, context.access, body)
         if exchange.allowed is not None:
-            exchange.message = check_message(body, client_request.headers, exchange.allowed)
+            exchange.message = messages.check_message(body, client_request.headers, exchange.allowed)
     else:
         body = b""
     upstream = state.upstreams[server.target.upstream]
@@ -217,7 +206,7 @@ async def _relay_message(
     operation, caller = _OPERATIONS[client_request.method], context.caller.name
     call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
     attempt = Attempt.begin(state, (server.target,), call, PLAIN, context.memory, context.access)
-    attempt.repeats_failed = repeats_failed(exchange.message, request.body, server.repeat)
+    attempt.repeats_failed = messages.repeats_failed(exchange.message, request.body, server.repeat)
     attempt.repeats_stale = attempt.repeats_failed or exchange.message.method in READS or request.method == "GET"
     reply = await send_with_retries(attempt, _try_message, exchange)
     attempt, response = context.attempt or attempt, reply.response
@@ -246,7 +235,7 @@ async def _relay_message(
                 headers = [field for field in headers if field[0] != b"content-type"]
                 response.finish()  # a 202 may have a text, which no client reads
             record = attempt.record
-            record.mcp_exists = record.mcp_exists or len(body) > LAST_EVENTS_BYTES or has_result(body)
+            record.mcp_exists = record.mcp_exists or len(body) > LAST_EVENTS_BYTES or messages.has_result(body)
             attempt.end(COMPLETE)
             await client_response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
@@ -486,8 +475,8 @@ class PassedEvents(EventStream):
             self.has_result = self._has_response = self._last_bytes > LAST_EVENTS_BYTES
             for block in split_events(b"".join(self._last_events)):
                 data = parse_event(block).data or b""
-                if is_response(data, self._request):
-                    self._has_response, self.has_result = True, has_result(data)
+                if messages.is_response(data, self._request):
+                    self._has_response, self.has_result = True, messages.has_result(data)
         return self._has_response
 
     def feed(self, piece: bytes = b"") -> bytes:

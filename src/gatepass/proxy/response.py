@@ -24,18 +24,9 @@ from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.json_scan import ONE_PASS_BYTES, has_more_values
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.upstream_call import (
-    REJECTION_S,
-    as_rejection,
-    connection_error,
-    keep_original,
-    read_body,
-    read_error,
-    received_reply,
-    relayed_fields,
-)
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform
@@ -151,7 +142,7 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
 
     def keep_original(self, error: UpstreamErrorReply, data: bytes) -> None:
         """As in upstream_call.py, for the protocol of the call's operation."""
-        keep_original(error, data, self.protocol, self.state.redactor.mask)
+        upstream_call.keep_original(error, data, self.protocol, self.state.redactor.mask)
 
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""
@@ -195,8 +186,8 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
         attempt.add_upstream_wait()
         await response.aclose()
         error.should_retry = should_retry(response.headers)
-        error.relayed = relayed_fields(response, context.state.redactor.mask)
-        raise as_rejection(error, upstream.settings.rejection) from error.__cause__
+        error.relayed = upstream_call.relayed_fields(response, context.state.redactor.mask)
+        raise upstream_call.as_rejection(error, upstream.settings.rejection) from error.__cause__
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
         raise
@@ -208,12 +199,12 @@ async def _check_status(context: ReplyContext) -> None:
     attempt = context.attempt
     if response.status in upstream.rejection_statuses and attempt.token is not None and not attempt.record.renewed:
         attempt.is_rejected = True
-        raise await read_error(attempt, response, within_s=REJECTION_S)
+        raise await upstream_call.read_error(attempt, response, within_s=upstream_call.REJECTION_S)
     error = upstream.dialect.classify_head(
         upstream.name, response.status, response.headers, host=upstream.host, mask=mask
     )
     if error is None and is_error(response.status):
-        error = await read_error(attempt, response)
+        error = await upstream_call.read_error(attempt, response)
     if error is not None:
         raise error
 
@@ -258,7 +249,7 @@ async def _classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
             if len(beginning) > BEGINNING_BYTES or _MAY_BECOME_TEXT.match(beginning) is None:
                 break
     except TransportFault as fault:
-        raise connection_error(context.attempt, fault) from fault
+        raise upstream_call.connection_error(context.attempt, fault) from fault
     if not beginning.strip() or _TEXT.match(beginning) is not None:
         return await buffer_reply(context, beginning)
     return RawReply(context.upstream, context.response, beginning)
@@ -308,7 +299,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
                 memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes)
                 await memory.wait_for_room()
     except TransportFault as fault:
-        raise connection_error(context.attempt, fault) from fault
+        raise upstream_call.connection_error(context.attempt, fault) from fault
     if kind is not ContentKind.STREAM:
         return await _synthesized(context, await buffer_reply(context, beginning))
     held += _checked(context, await last_events(events, context.state.turns), events)
@@ -400,7 +391,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     limit_bytes = attempt.limit_bytes
     body = None if beginning else response.take_whole(limit_bytes)
     if body is None:
-        body = await read_body(attempt, response, limit_bytes, beginning)
+        body = await upstream_call.read_body(attempt, response, limit_bytes, beginning)
     else:
         attempt.add_upstream_wait()
         if (memory := attempt.memory) is not None:
@@ -453,7 +444,7 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
                 upstream=context.upstream.name,
             )
         body, adapted = transforms.document(body, context.envelope_defaults())
-    reply = received_reply(context.attempt, context.response, body)
+    reply = upstream_call.received_reply(context.attempt, context.response, body)
     document = context.upstream.dialect.classify_document(reply, context.protocol)
     if isinstance(document, GatepassError):
         if isinstance(document, UpstreamErrorReply):
@@ -547,7 +538,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
             context.attempt.add(len(piece))  # the aggregated reply is held in memory
             await context.attempt.wait_for_room()
     except TransportFault as fault:
-        raise connection_error(context.attempt, fault) from fault
+        raise upstream_call.connection_error(context.attempt, fault) from fault
     context.attempt.add_upstream_wait()
     await _feed_slices(context, aggregator, beginning)
     reply = await _aggregated(context, aggregator)

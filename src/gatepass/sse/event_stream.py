@@ -197,7 +197,7 @@ class EventStream:
     @property
     def open_choice(self) -> int | None:
         """The first requested choice without a finish reason; None if all have one."""
-        return self._progress.open_choice(self._choices)
+        return next((index for index in range(self._choices) if index not in self._progress.finished), None)
 
     @property
     def streamed(self) -> StreamedResponse:
@@ -543,23 +543,22 @@ _MAX_INDEX = 1023
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = ("_finished", "_has_deltas", "_seen", "has_answer", "has_last_event", "streamed", "usage")
+    __slots__ = ("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "streamed", "usage")
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
     fails_by_event: ClassVar[bool] = False
     """An error event passes although no answer came before it. Otherwise such an error gets its HTTP status."""
 
-    def fast_path(self) -> FastPath:
-        """Return what recognizes events that need no parsing."""
-        return FastPath()
+    fast_path: type[FastPath] = FastPath
+    """What recognizes events that need no parsing."""
 
     def __init__(self) -> None:
         self.has_answer = self.has_last_event = False
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
         self._seen: set[int] = set()
-        self._finished: set[int] = set()
+        self.finished: set[int] = set()
         self._has_deltas = False
 
     @property
@@ -571,11 +570,7 @@ class Progress:
 
         A protocol with a last event: whether nothing is missing before it. Otherwise it is not relayed.
         """
-        return len(self._seen) >= choices and self._seen <= self._finished
-
-    def open_choice(self, choices: int) -> int | None:
-        """Return the first of `choices` choices that is not finished; None if all are."""
-        return next((index for index in range(choices) if index not in self._finished), None)
+        return len(self._seen) >= choices and self._seen <= self.finished
 
     def is_whole_reply(self, choices: list[Any]) -> bool:
         """Whether these are the choices of a whole reply (`message` instead of `delta`), with no delta before them.
@@ -605,6 +600,6 @@ class Progress:
         self._has_deltas = self._has_deltas or "delta" in choice
         self.has_answer = self.has_answer or has_output(choice)
         if finish_reason(choice):
-            self._finished.add(index)
+            self.finished.add(index)
             return True
         return False

@@ -32,7 +32,7 @@ def fields(*values):
 def decoded(coding, body, limit_bytes=MIB):
     decoder = decoder_for(fields(*([coding] if isinstance(coding, str) else coding)))
     assert decoder is not None
-    return decoder.decode(body, limit_bytes)
+    return decoder(body, limit_bytes)
 
 
 @given(

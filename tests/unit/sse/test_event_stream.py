@@ -159,7 +159,7 @@ class Blind(FastPath):
 
 def without_fast_path():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_module, "FastPath", Blind)
+        patch.setattr(stream_module.Progress, "fast_path", Blind)
         return new_stream()
 
 
