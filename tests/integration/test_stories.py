@@ -15,6 +15,7 @@ from tests.integration.gateway import HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (
     LAST_CHUNK,
+    Dialogue,
     Fin,
     Hold,
     Received,
@@ -69,7 +70,39 @@ async def test_one_failure_has_one_code_in_the_response_the_story_and_the_attemp
     assert matches(shown, {"code": label})
     assert shown["attempts"][0]["reached"]
     if name == "of gatepass":
-        assert "models.NAME.name" in shown["error"]["action"]
+        assert "`models.m.name`" in shown["error"]["action"]
+
+
+ANSWERS_UNTIL_THE_TIMEOUT: dict[str, tuple[str, Dialogue]] = {
+    "no head": ("chat", [Hold()]),
+    "no body": (
+        "chat",
+        [Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"), Hold()],
+    ),
+    "no event": ("stream", [*begin_stream(), Hold()]),
+    "no part": ("embeddings", [Hold()]),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS_UNTIL_THE_TIMEOUT)
+async def test_the_wait_that_the_timeout_of_a_request_ends_is_that_of_the_upstream(name):
+    kind, answer = ANSWERS_UNTIL_THE_TIMEOUT[name]
+    clock = DrivenClock()
+    async with Scripted(answer) as upstream:
+        chat = {"base_url": f"{upstream.url}/v1", "timeouts": {"total_s": 3}}
+        async with gateway(
+            clock=clock, upstreams={"chat": chat}, operations={"embeddings": {"rules": {"split": 1}}}
+        ) as gp:
+            if kind == "embeddings":
+                asked = gp.ask({"model": "m", "input": ["a", "b"]}, "/v1/embeddings", headers=NAMED)
+            else:
+                asked = gp.ask(body=STREAMED if kind == "stream" else HELLO, headers=NAMED)
+            answering = asyncio.create_task(asked.answer())
+            await until(lambda: bool(upstream.received))
+            await clock.advance(3)
+            assert (await answering).error["code"] == "upstream_timeout_total"
+            timings = story(gp)["timings"]
+    assert (timings["upstream_s"], timings["added_s"]) == (3.0, 0.0)
 
 
 async def test_a_renewed_token_is_another_age_in_the_second_attempt():

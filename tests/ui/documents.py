@@ -639,7 +639,7 @@ def callers() -> Document:
                 models=["gpt-4o", "bge-m3"],
                 last_used="2026-11-23T16:59:58.000Z",
                 keys=[
-                    {"id": "sha256:9f2c41aa", "expires_at": "2026-01-31T00:00:00Z"},
+                    {"id": "sha256:9f2c41aa07d3", "expires_at": "2026-01-31T00:00:00Z"},
                     {"id": "${RAGFLOW_KEY}", "expires_at": None},
                 ],
             ),

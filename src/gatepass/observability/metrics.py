@@ -227,7 +227,9 @@ class Family:
 
     def collected(self) -> Metric:
         """Return the family in the form of prometheus_client. A histogram without a value would have twenty lines."""
-        cells = list(self.cells.items())  # a copy: the event loop adds cells while a thread formats them
+        # The event loop adds cells while a thread formats them. Only `copy` allocates nothing on its way, which would
+        # let the collector run, and with it another thread.
+        cells = self.cells.copy().items()
         if self.bounds_s:
             histogram = HistogramMetricFamily(self.name, self.text, labels=self.labels)
             bounds = [*map(floatToGoString, self.bounds_s), "+Inf"]

@@ -6,6 +6,7 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -168,6 +169,9 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     except errors.TransportFault as fault:
         attempt.add_upstream_wait()
         raise upstream_call.send_error(attempt, fault) from fault
+    except asyncio.CancelledError:  # the client has gone, or the time of the request is over
+        attempt.add_upstream_wait()
+        raise
     attempt.sent = True
     record.status = response.status
     if not response.ended:  # else `Attempt.end` knows: the reply arrived together with its head

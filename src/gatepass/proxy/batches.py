@@ -71,5 +71,5 @@ async def _send_all(attempt: Attempt, parts: Parts | tuple[Call], send_part: Sen
             task.cancel()
         await asyncio.wait(tasks)  # `gather` does not: a cancelled worker still ends its request
         attempt.join_parts(failed[0] if failed else None)
-    attempt.add_upstream_wait()
+        attempt.add_upstream_wait()
     return [replies[at] for at in range(len(parts))]

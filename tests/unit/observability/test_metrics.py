@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import itertools
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -359,6 +361,27 @@ async def test_many_series_are_formatted_while_the_event_loop_runs():
         metrics.of(("late", "gpt", "azure", f"operation-{iterations}"))
     assert iterations > 10
     assert scrape.result().count(b'outcome="ok"') >= MAX_SERIES
+
+
+def test_cells_that_are_added_while_a_family_is_collected_do_not_disturb_it():
+    family = Family("gatepass_requests_total{model}", "Requests")
+    for number in range(2_000):
+        family.of((str(number),)).value = 1
+    late = (f"late-{number}" for number in itertools.count())
+    before = gc.get_threshold()
+
+    def add(_: str, __: dict[str, int]) -> None:
+        family.of((next(late),))
+
+    gc.callbacks.append(add)
+    gc.set_threshold(1)
+    try:
+        samples = family.collected().samples
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(add)
+    assert next(late) != "late-0"
+    assert len(samples) >= 2_000
 
 
 def test_names_that_clients_choose_become_labels_after_the_server_has_executed_them():

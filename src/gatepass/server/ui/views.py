@@ -219,7 +219,7 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
                 "keys": [
                     {
                         # as `gatepass keys list` shows them
-                        "id": one.key.reference if one.key is not None else (one.hash or "")[: len("sha256:") + 8],
+                        "id": one.key.reference if one.key is not None else (one.hash or "")[: len("sha256:") + 12],
                         "expires_at": moment_text(one.expires) if one.expires else None,
                     }
                     for one in keys

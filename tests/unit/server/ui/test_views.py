@@ -137,8 +137,8 @@ def test_the_callers_of_all_workers_are_added():
     assert [row[name] for name in ("in_flight", "requests", "errors", "tokens")] == [3, 11, 2, 305]
     assert row["last_used"] == "1970-01-01T00:01:30.000Z"
     assert row["keys"] == [
-        {"id": "sha256:00000000", "expires_at": "2027-01-31T00:00:00Z"},
-        {"id": "sha256:11111111", "expires_at": None},
+        {"id": "sha256:000000000000", "expires_at": "2027-01-31T00:00:00Z"},
+        {"id": "sha256:111111111111", "expires_at": None},
     ]
     rows = views.callers([{"app": [0, 1, 0, 0, None]}, {"local": [0, 2, 1, 30, None]}], config)
     assert [(row["name"], row["role"], row["requests"]) for row in rows] == [
