@@ -81,11 +81,6 @@ def setting_hint(credential: str, name: str | None) -> str:
     return "" if name is None else f"; check {setting(credential, name)}"
 
 
-def token_path_hint(credential: str) -> str:
-    """Return advice for a token in an unknown place of the reply."""
-    return f"; {setting(credential, 'reply.token')} sets its path" if credential else ""
-
-
 QUICK_WAITS_S = (0.2, 0.5, 1.0)
 """Before the second, third and fourth attempt of one fetch."""
 QUICK_JITTER_SHARE = 0.25

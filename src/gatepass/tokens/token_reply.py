@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
-from gatepass.tokens.failure import FetchFailure, setting, setting_hint, token_path_hint
+from gatepass.tokens.failure import FetchFailure, setting, setting_hint
 from gatepass.tokens.issuer_error import (
     REFUSED,
     TOO_MANY,
@@ -265,21 +265,21 @@ def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) 
     raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")
 
 
-def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
+def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat, *, is_local: bool = False) -> str:
+    """Return that there is no token, and the first names that there are instead: `code, data (token, ttl)`."""
     if reply_format.header is not None:
         return f"{reply_format.issuer} answered without a token in its header {reply_format.header}"
     where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
-        return f"{reply_format.issuer} answered with a token{where} that is not text"
-    place = token_path_hint(reply_format.credential) if reply_format.is_login else ""
-    return _with_names(f"{reply_format.issuer} answered without a token{where}", document, "the reply has", place)
-
-
-def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
-    """Return `lacks` and the first names that the document has, and the objects in it: `code, data (token, ttl)`."""
+        return f"{reply_format.issuer} {'contains' if is_local else 'answered with'} a token{where} that is not text"
+    lacks = f"{reply_format.issuer} {'contains no token' if is_local else 'answered without a token'}{where}"
     shown = {name: ", ".join(_plain_names(document[name])) for name in _plain_names(document)}
+    if not shown:
+        return lacks
     names = ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
-    return f"{lacks}; {has} {names}{place}" if names else lacks
+    has_setting = reply_format.credential and (is_local or reply_format.is_login)
+    hint = f"; {setting(reply_format.credential, 'reply.token')} sets its path" if has_setting else ""
+    return f"{lacks}; {'it' if is_local else 'the reply'} has {names}{hint}"
 
 
 def _lifetime(
@@ -351,7 +351,11 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         reply_format = replace(reply_format, paths=EXEC_CREDENTIAL, credential="")
     found, home = find_token(document, reply_format.paths, plain_text=True)
     if is_error_reply(document) or not is_text(found):
-        raise _local_failure(document, found, reply_format, mask)
+        if (error := token_error_body(document)) is None:
+            raise FetchFailure(_no_token_message(document, found, reply_format, is_local=True))
+        refused = REFUSED if error.definite else ""
+        reason = f"{refused}{reply_format.issuer} contains an error: {quoted(error, mask)}"
+        raise FetchFailure(reason, definite=error.definite, unclear=not error.is_transient)
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     left_s, source = _remaining_s(token, announced, reply_format, at_s)
@@ -397,18 +401,6 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
         return parse_json_text(text)
     except NotJson:
         raise FetchFailure(f"{reply_format.issuer} begins like JSON but is not valid JSON") from None
-
-
-def _local_failure(document: Any, found: Any, reply_format: TokenReplyFormat, mask: Mask) -> FetchFailure:
-    if (error := token_error_body(document)) is not None:
-        refused = REFUSED if error.definite else ""
-        reason = f"{refused}{reply_format.issuer} contains an error: {quoted(error, mask)}"
-        return FetchFailure(reason, definite=error.definite, unclear=not error.is_transient)
-    where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
-    if found is not None and not isinstance(found, str | dict | list):
-        return FetchFailure(f"{reply_format.issuer} contains a token{where} that is not text")
-    lacks = f"{reply_format.issuer} contains no token{where}"
-    return FetchFailure(_with_names(lacks, document, "it has", token_path_hint(reply_format.credential)))
 
 
 def _remaining_s(
