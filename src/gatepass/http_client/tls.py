@@ -15,14 +15,12 @@ from typing import Any
 
 from gatepass.config.network import Network
 
-FileVersion = tuple[int, int, int, int]
-"""What changes with a file: device, inode, size, mtime in nanoseconds."""
+FileVersion = tuple[int, int, int, int, int]
+"""What changes with a file, or with a symbolic link to it: device, inode, size, mtime and ctime in nanoseconds."""
 
 
-def file_version(path: str) -> FileVersion:
-    """Return the version of the file at `path`, behind symbolic links. Raises OSError."""
-    status = os.stat(path)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+def file_version(status: os.stat_result) -> FileVersion:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class TLSContexts:
@@ -37,7 +35,7 @@ class TLSContexts:
 
     def context_for(self, network: Network) -> ssl.SSLContext:
         """Return the context of a network; raise OSError if a file is missing or is not PEM."""
-        version = None if network.ca_file is None else file_version(network.ca_file)
+        version = None if network.ca_file is None else file_version(os.stat(network.ca_file))
         files = (network.ca_file, version, network.client_cert, network.client_key)
         if files not in self.loaded:
             self.loaded[files] = self._previous.get(files) or ssl_context(network)
@@ -85,7 +83,7 @@ class ReloadingSSLContext(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
     def _file_versions(self) -> tuple[FileVersion, ...]:
-        return tuple(file_version(path) for path in (self._cert, self._key) if path is not None)
+        return tuple(file_version(os.stat(path)) for path in (self._cert, self._key) if path is not None)
 
 
 class TlsProblem(StrEnum):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.config.references import open_regular
+from gatepass.http_client.tls import FileVersion, file_version
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token, claims_of, safe_claims
@@ -24,8 +25,6 @@ from gatepass.types import Secret
 
 SETTLED_S = 2.0
 """A younger file is read again the next time, because file systems round times by up to 2 s (FAT)."""
-FileVersion = tuple[int, int, int, int, int]
-"""Identifies a change, also of a symbolic link: device, inode, size, mtime and ctime in nanoseconds."""
 _MAX_COUNT = 10_000
 
 
@@ -54,7 +53,7 @@ class WatchedFile:
     def read(self) -> FileContent:
         """Return the current content; raise FetchFailure, which names the file, if it cannot be read."""
         try:
-            if self._last is not None and self._mark == _version_of(os.stat(self._path)):
+            if self._last is not None and self._mark == file_version(os.stat(self._path)):
                 return self._last
             return self._opened()
         except OSError as error:
@@ -80,12 +79,8 @@ class WatchedFile:
         is_new = self._last is None or self._last.text.strip() != written.text.strip()
         self._changes += is_new and self._counts(written.text.strip())
         self._last = written
-        self._mark = _version_of(status) if self._wall() - written.written_s > SETTLED_S else None
+        self._mark = file_version(status) if self._wall() - written.written_s > SETTLED_S else None
         return written
-
-
-def _version_of(status: os.stat_result) -> FileVersion:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class PresentedFile:
