@@ -464,7 +464,12 @@ class BodyWriter:
         self._reply = reply
         self._bound_s = bound_s
         self._wait: asyncio.Timeout | None = None
-        self._handle = _second_handle(transport)
+        self._handle: int | None = None
+        """A duplicate of the socket, so that it can be read after the transport closes. None over TLS."""
+        connected = transport.get_extra_info("socket")
+        if connected is not None and transport.get_extra_info("sslcontext") is None:
+            with suppress(OSError):  # too many files are open
+                self._handle = os.dup(connected.fileno())
         self.is_out = False
 
     async def write(self, head: bytes, body: bytes) -> None:
@@ -540,13 +545,3 @@ class BodyWriter:
     def _finish_body(self) -> None:
         self.is_out = True
         self._connection.deadline.set(self._bound_s)
-
-
-def _second_handle(transport: asyncio.Transport) -> int | None:
-    """Duplicate the transport's socket, so that it can be read after the transport closed. None over TLS."""
-    connected = transport.get_extra_info("socket")
-    if connected is None or transport.get_extra_info("sslcontext") is not None:
-        return None
-    with suppress(OSError):  # too many files are open
-        return os.dup(connected.fileno())
-    return None

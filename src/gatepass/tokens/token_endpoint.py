@@ -22,7 +22,6 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.block import crosses_network_in_plain
 from gatepass.config.credential.base import Credential
-from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.message_head import destination_of, has_line_break
@@ -163,7 +162,12 @@ def issuer_transport(settings: Credential, context: ssl.SSLContext) -> Connect:
     cookie, and reads no environment variable.
     """
     quiet_loggers("httpcore2")  # at DEBUG it logs response headers, which may contain a token
-    proxy = _proxy(settings.network, context)
+    network, proxy = settings.network, None
+    if network.proxy is not None:
+        user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
+        # httpx2 rejects an `ssl_context` for a proxy without TLS.
+        secured = context if network.proxy.startswith("https:") else None
+        proxy = httpx2.Proxy(network.proxy, ssl_context=secured, auth=(user, password) if user else None)
     return partial(httpx2.AsyncHTTPTransport, verify=context, trust_env=False, proxy=proxy)
 
 
@@ -179,17 +183,6 @@ class _Handshake:
             self._stream = values["return_value"]
         elif step == "start_tls.failed":
             await self._stream.aclose()
-
-
-def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
-    if network.proxy is None:
-        return None
-    user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
-    # httpx2 rejects an `ssl_context` for a proxy without TLS.
-    is_secure = network.proxy.startswith("https:")
-    return httpx2.Proxy(
-        network.proxy, ssl_context=context if is_secure else None, auth=(user, password) if user else None
-    )
 
 
 async def send_request(connect: Connect, request: OutboundRequest, limit_s: float) -> TokenResponse:

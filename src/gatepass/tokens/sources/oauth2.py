@@ -11,7 +11,7 @@ import re
 import secrets
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -52,8 +52,8 @@ REREAD_S = 10.0
 requests."""
 _METHOD = re.compile(r"[a-z_]{1,40}\Z")
 _METHODS_SHOWN = 8
-GRANTED = ("refresh_token", "password", "assertion", "subject_token")
-"""Fields of a grant that hold a secret."""
+MADE = ("refresh_token", "password", "assertion", "subject_token", "client_assertion")
+"""Fields of a request that may hold a secret which is not a setting."""
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
 
@@ -199,18 +199,6 @@ def claims(client_id: str, subject: str, audience: str, wall_s: float) -> dict[s
     }
 
 
-@dataclass(frozen=True, slots=True)
-class ClientProof:
-    headers: Headers = field(default=(), repr=False)
-    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def secrets(self) -> tuple[Secret, ...]:
-        """The secrets created for this request alone."""
-        assertion = self.fields.get("client_assertion")
-        return () if assertion is None else (Secret(assertion),)
-
-
 class ClientAuthenticator:
     """Authenticates one credential's client. Its only state is `ahead_s`, the measured skew of the issuer's clock."""
 
@@ -236,16 +224,19 @@ class ClientAuthenticator:
             return ()
         return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
 
-    def proof(self, token_url: str, wall_s: float) -> ClientProof:
-        """Return the proof for one request at `wall_s` (Clock.wall); raise FetchFailure if a secret is unreadable."""
+    def proof(self, token_url: str, wall_s: float) -> tuple[Headers, Fields]:
+        """Return header and form fields for one request at `wall_s` (Clock.wall).
+
+        Raises FetchFailure if a secret is unreadable.
+        """
         settings = self._settings
         named = {"client_id": settings.client_id}
         match settings.client_auth:
             case "basic":
                 pair = _basic(settings.client_id, revealed(self._secret, "client_secret"))
-                return ClientProof(((b"authorization", f"Basic {pair}".encode()),))
+                return ((b"authorization", f"Basic {pair}".encode()),), {}
             case "form":
-                return ClientProof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
+                return (), named | {"client_secret": revealed(self._secret, "client_secret")}
             case "secret_jwt" | "private_key_jwt" | "assertion_file" | "mtls" | "none":
                 if self.file is not None:
                     assertion = self.file.read()
@@ -253,9 +244,9 @@ class ClientAuthenticator:
                     client_id, audience = settings.client_id, _audience(settings, token_url)
                     assertion = self._signer.sign(claims(client_id, client_id, audience, wall_s + self.ahead_s))
                 else:
-                    return ClientProof(fields=named)
+                    return (), named
                 kind = ASSERTION_TYPES[settings.assertion_type]
-                return ClientProof(fields=named | {"client_assertion_type": kind, "client_assertion": assertion})
+                return (), named | {"client_assertion_type": kind, "client_assertion": assertion}
 
     def adjust_clock(self, reply: TimedTokenResponse) -> bool:
         """Return whether an assertion may have been refused for its times. The next one uses the issuer's clock."""
@@ -476,18 +467,17 @@ class Oauth2Source:
         return self._login.fields(presented, endpoint.token_url, self._clock.wall() + self._client.ahead_s)
 
     async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
-        proof = self._client.proof(endpoint.token_url, self._clock.wall())
-        headers: Headers = (*HEADERS, FORM, *proof.headers)
+        headers, proof = self._client.proof(endpoint.token_url, self._clock.wall())
         settings = self._settings
         named = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
         given = {name: value for name, value in named.items() if value is not None}
         # The operator's own fields come last, because they override.
         own = {name: revealed(value, f"extra.{name}") for name, value in settings.extra.items()}
         # RFC 8707 2: several resources are fields with the same name
-        form = urlencode({**grant, **proof.fields, **given, **own}, doseq=True).encode()
-        request = OutboundRequest("POST", endpoint.token_url, headers, form)
-        granted = (Secret(grant[name]) for name in GRANTED if name in grant)
-        return await self._at(endpoint).send(request, (*self._secrets, *proof.secrets, *granted), by_s)
+        form = urlencode({**grant, **proof, **given, **own}, doseq=True).encode()
+        request = OutboundRequest("POST", endpoint.token_url, (*HEADERS, FORM, *headers), form)
+        made = (Secret(fields[name]) for fields in (grant, proof) for name in MADE if name in fields)
+        return await self._at(endpoint).send(request, (*self._secrets, *made), by_s)
 
     def _at(self, endpoint: Endpoint) -> TokenEndpointClient:
         return replace(

@@ -111,7 +111,12 @@ class VendorFetch:
         if not isinstance(text, str):
             raise self.failure_for("no token")
         text = checked_token(text, self.library)
-        token = self._from_last_reply(text) or self._from_library(text)
+        token = self._from_last_reply(text)
+        if token is None:  # the library signed it on this machine
+            own_s, default_s = jwt_lifetime_s(text, None, self.wall_s), self.endpoints.settings.default_ttl_s
+            lifetime_s = default_s if own_s is None else own_s
+            source = LifetimeSource.DEFAULT if own_s is None else LifetimeSource.JWT
+            token = Token(Secret(text), self.requested_s, lifetime_s, token_kind(text), source)
         wall_s = self._last_reply[1].wall_s if self._last_reply else self.wall_s
         left_s = 0.0 if expires_s is None else expires_s - wall_s
         shorter = 0 < left_s < (token.lifetime_s or 0) - JWT_MARGIN_S  # libraries round fractions down
@@ -140,15 +145,6 @@ class VendorFetch:
                 raise  # a library may return a token that cannot be sent as bearer token
             return None
         return token if token.text == text else None
-
-    def _from_library(self, text: str) -> Token:
-        """Return a token that the library signed on this machine."""
-        settings = self.endpoints.settings
-        own_s = jwt_lifetime_s(text, None, self.wall_s)
-        lifetime_s, source = (
-            (settings.default_ttl_s, LifetimeSource.DEFAULT) if own_s is None else (own_s, LifetimeSource.JWT)
-        )
-        return Token(Secret(text), self.requested_s, lifetime_s, token_kind(text), source)
 
     def mask(self, text: str) -> str:
         return mask_of(self.secrets)(text)
