@@ -21,10 +21,9 @@ from pydantic import (
     WithJsonSchema,
     WrapSerializer,
     field_validator,
-    model_validator,
 )
 
-from gatepass.config.block import HASH, Block, Name, SecretText
+from gatepass.config.block import HASH, Block, Name, SecretText, SettingFault
 from gatepass.config.references import Reference
 from gatepass.config.routes import MemberPath, OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
@@ -374,15 +373,13 @@ class AccessKey(Block):
             return value
         raise ValueError("expects a reference, ${NAME} or ${file:/path}, never the key in plain text")
 
-    @model_validator(mode="after")
-    def _hash_or_key(self) -> AccessKey:
+    def faults(self) -> Iterator[SettingFault]:
         if (self.hash is None) == (self.key is None):
-            raise ValueError("expects either hash or key")
+            yield "", "expects either hash or key"
         # `**` matches every model too
-        if self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
+        elif self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
             fixed = ", ".join(FIXED_KEYS)
-            raise ValueError(f"is the hash of a publicly known key ({fixed}): set models to the one model it may use")
-        return self
+            yield "", f"is the hash of a publicly known key ({fixed}): set models to the one model it may use"
 
     @property
     def calls_models(self) -> bool:

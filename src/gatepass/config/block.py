@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -20,10 +20,12 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, InitErrorDetails
 
 from gatepass.config.references import Reference
 from gatepass.types import Secret
@@ -130,6 +132,19 @@ Bytes = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=NAME)]
 
 
+SettingFault = tuple[str, str]
+"""The dotted name of a setting, or an empty text for the whole block, and the problem."""
+
+
+def settings_error(title: str, faults: Iterable[SettingFault]) -> ValidationError:
+    """Return a ValidationError that reports each fault at its setting."""
+    details = []
+    for name, text in faults:
+        place = tuple(filter(None, name.split(".")))
+        details.append(InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(text)}))
+    return ValidationError.from_exception_data(title, details)
+
+
 class Block(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -140,6 +155,16 @@ class Block(BaseModel):
         arbitrary_types_allowed=True,
         defer_build=True,  # a separate validator for each block inside Config takes 40 ms and 1.2 MB
     )
+
+    def faults(self) -> Iterator[SettingFault]:
+        """Yield the settings that are valid alone, but not together."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if found := list(self.faults()):
+            raise settings_error(type(self).__name__, found)
+        return self
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -7,7 +7,7 @@ Each class is one block of the file, and an unknown member is an error. The stri
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from gatepass.config.access import Access, Profile
 from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, SecretText, is_loopback, plain
-from gatepass.config.credential.base import checked_extra, settings_error
+from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import lookup, matches, with_value
 from gatepass.config.mcp import McpServer
@@ -119,17 +119,14 @@ class StoreSettings(Block):
             raise ValueError(f"is shorter than {SHORTEST_KEY_CHARS} characters: create one with `openssl rand -hex 32`")
         return key
 
-    @model_validator(mode="after")
-    def _consistent(self) -> StoreSettings:
+    def faults(self) -> Iterator[tuple[str, str]]:
         if self.username is not None and self.password is None:
-            raise ValueError("username requires password")
-        if self.network != TlsFiles() and not self.tls:
-            raise ValueError("network names TLS files, but url does not use TLS: write valkeys://")
-        if self.password is not None and not (self.tls or self.allow_plain_tcp or is_loopback(self.host)):
-            raise ValueError(
-                "would send the password over plain TCP to another machine: write valkeys://, or set allow_plain_tcp"
-            )
-        return self
+            yield "", "username requires password"
+        elif self.network != TlsFiles() and not self.tls:
+            yield "", "network names TLS files, but url does not use TLS: write valkeys://"
+        elif self.password is not None and not (self.tls or self.allow_plain_tcp or is_loopback(self.host)):
+            remedy = "write valkeys://, or set allow_plain_tcp"
+            yield "", f"would send the password over plain TCP to another machine: {remedy}"
 
     @property
     def encryption_keys(self) -> list[Secret]:
@@ -539,12 +536,10 @@ class Config(Block):
                 network.inherit(self.network)
         return self
 
-    @model_validator(mode="after")
-    def _serves_something(self) -> Config:
+    def faults(self) -> Iterator[tuple[str, str]]:
         if not (self.upstreams or self.mcp):
-            fault = "is empty: at least one is needed" if "upstreams" in self.model_fields_set else "is missing"
-            raise settings_error("Config", [("upstreams", fault)])
-        return self
+            is_set = "upstreams" in self.model_fields_set
+            yield "upstreams", "is empty: at least one is needed" if is_set else "is missing"
 
     @property
     def serves_ui(self) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
-from gatepass.config.block import Block, ProxyUrl, Seconds, SecretText, is_loopback
+from gatepass.config.block import Block, ProxyUrl, Seconds, SecretText, SettingFault, is_loopback
 from gatepass.types import HOP_BY_HOP, SET_BY_GATEPASS, Timeouts
 
 FIELD_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
@@ -79,12 +79,10 @@ class TokenPlacement(Block):
     Danger: The upstream's own log may contain the token. gatepass never shows it.
     """
 
-    @model_validator(mode="after")
-    def _settable(self) -> TokenPlacement:
+    def faults(self) -> Iterator[SettingFault]:
         if not self.templates and self.query is None:
-            raise ValueError("has no place for the token: name a header or a query parameter")
+            yield "", "has no place for the token: name a header or a query parameter"
         checked_fields(self.headers or ())
-        return self
 
     @property
     def templates(self) -> dict[str, str]:
@@ -116,11 +114,9 @@ class TlsFiles(Block):
     Example: /run/secrets/client.key
     """
 
-    @model_validator(mode="after")
-    def _key_needs_cert(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
         if self.client_key and not self.client_cert:
-            raise ValueError("client_key requires client_cert")
-        return self
+            yield "", "client_key requires client_cert"
 
 
 class Network(TlsFiles):
@@ -161,11 +157,10 @@ class Network(TlsFiles):
     def _none(cls, value: Any) -> Any:
         return None if value == "none" else value
 
-    @model_validator(mode="after")
-    def _one_proxy(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
+        yield from super().faults()
         if self.proxy_auth is not None and self.proxy is None:
-            raise ValueError("proxy_auth requires proxy")
-        return self
+            yield "", "proxy_auth requires proxy"
 
 
 NO_NETWORK = Network()

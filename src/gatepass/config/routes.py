@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from gatepass.config.block import Block, Name
+from gatepass.config.block import Block, Name, SettingFault
 from gatepass.config.document import with_leaves
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
@@ -113,13 +113,11 @@ class Bounds(Block):
     Example: 4096
     """
 
-    @model_validator(mode="after")
-    def _some_bound(self) -> Bounds:
+    def faults(self) -> Iterator[SettingFault]:
         if self.min is None and self.max is None:
-            raise ValueError("expects min, max or both")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("expects a min that is not above max")
-        return self
+            yield "", "expects min, max or both"
+        elif self.min is not None and self.max is not None and self.min > self.max:
+            yield "", "expects a min that is not above max"
 
 
 class Rules(Block):
@@ -357,11 +355,9 @@ class OperationRoute(Block):
     Example: {split: 64}
     """
 
-    @model_validator(mode="after")
-    def _is_not_empty(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
         if not self.model_fields_set:
-            raise ValueError("expects at least one of upstream, model, timeouts, rules")
-        return self
+            yield "", "expects at least one of upstream, model, timeouts, rules"
 
 
 class ModelTarget(Block):
@@ -439,13 +435,11 @@ class Model(Block):
     Example: {kind: chat, vision: true, context_length: 128000}
     """
 
-    @model_validator(mode="after")
-    def _upstream_or_targets(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
         if (self.upstream is None) == (self.targets is None):
-            raise ValueError("expects either upstream or targets")
-        if self.targets is not None and self.name is not None:
-            raise ValueError("name belongs into each of the targets")
-        return self
+            yield "", "expects either upstream or targets"
+        elif self.targets is not None and self.name is not None:
+            yield "", "name belongs into each of the targets"
 
     def ordered_targets(self) -> list[ModelTarget]:
         if self.targets is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -14,10 +15,9 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
 
-from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
+from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText, SettingFault
 from gatepass.config.network import (
     RESERVED_FIELDS,
     FieldName,
@@ -344,11 +344,9 @@ class UpstreamConfig(Block):
             )
         return block
 
-    @model_validator(mode="after")
-    def _base_url_fits_dialect(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
         if fault := base_url_error(self.dialect, self.base_url, self.azure):
-            raise ValueError(fault)
-        return self
+            yield "", fault
 
     @field_validator("forward_response_headers")
     @classmethod

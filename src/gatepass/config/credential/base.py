@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import Field
 
-from gatepass.config.block import Block, Seconds
+from gatepass.config.block import Block, Seconds, SettingFault
 from gatepass.config.network import BEARER_PLACEMENT, FIELD_NAME, Network, TokenPlacement
-
-SettingFault = tuple[str, str]
-"""The dotted name of a credential's setting, and the problem."""
-
-
-def settings_error(title: str, faults: Iterable[SettingFault]) -> ValidationError:
-    """Return a ValidationError that reports each fault at its setting."""
-    details = [
-        InitErrorDetails(type="value_error", loc=tuple(name.split(".")), input=None, ctx={"error": ValueError(text)})
-        for name, text in faults
-    ]
-    return ValidationError.from_exception_data(title, details)
 
 
 class Credential(Block):
@@ -121,8 +108,6 @@ class HttpReply(ReplyPaths):
     Example: X-Subject-Token
     """
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
         if self.header and self.token:
-            raise ValueError("header and token exclude each other")
-        return self
+            yield "", "header and token exclude each other"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from gatepass.config.block import BaseUrl, Block, SecretText, Url, checked_base_url
-from gatepass.config.credential.base import Credential, HttpReply, SettingFault, settings_error
+from gatepass.config.block import BaseUrl, Block, SecretText, SettingFault, Url, checked_base_url, settings_error
+from gatepass.config.credential.base import Credential, HttpReply
 from gatepass.config.document import leaves, with_leaves
 from gatepass.types import Secret
 
@@ -434,20 +434,17 @@ class HttpJsonCredential(Credential):
             raise settings_error(cls.__name__, found)
         return expanded(block)
 
-    @model_validator(mode="after")
-    def _one_body(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
         if self.json_body is not None and self.form is not None:
-            raise ValueError("json and form exclude each other")
-        if self.method == "GET" and (self.json_body is not None or self.form is not None):
-            raise ValueError("a GET has no body: use query, or method: POST")
-        if self.basic is not None and "authorization" in map(str.lower, self.headers):
-            raise ValueError("basic and a header Authorization exclude each other")
-        return self
+            yield "", "json and form exclude each other"
+        elif self.method == "GET" and (self.json_body is not None or self.form is not None):
+            yield "", "a GET has no body: use query, or method: POST"
+        elif self.basic is not None and "authorization" in map(str.lower, self.headers):
+            yield "", "basic and a header Authorization exclude each other"
+        elif self.sign is not None:
+            yield from (("sign.text", fault) for fault in self._sign_faults(self.sign))
 
-    @model_validator(mode="after")
-    def _signature_is_possible(self) -> Self:
-        if self.sign is None:
-            return self
+    def _sign_faults(self, sign: Sign) -> Iterator[str]:
         bodies = [*_texts(self.form or {}), *_texts(self.json_body)]
         signed = [*_texts(self.headers), *_texts(self.query), *bodies]
         document = self.json_body if isinstance(self.json_body, Mapping) else {}
@@ -457,21 +454,18 @@ class HttpJsonCredential(Credential):
             for name, value in block.items()
             if all(SIGNATURE not in names_in(text) for text in _texts(value))  # the text cannot contain its signature
         }
-        faults, names, known = [], names_in(self.sign.text), {*PER_REQUEST, *OF_REQUEST, *members}
+        names, known = names_in(sign.text), {*PER_REQUEST, *OF_REQUEST, *members}
         for name in dict.fromkeys(names):
             if name == SIGNATURE:
-                faults.append("holds {signature}, but it is the text that is signed")
+                yield "holds {signature}, but it is the text that is signed"
             elif name not in known:
                 listed = ", ".join(f"{{{it}}}" for it in sorted(known))
                 what = "neither a member of query, form, json or headers nor one of"
-                faults.append(f"contains {{{name}}}, which is {what} {listed}")
+                yield f"contains {{{name}}}, which is {what} {listed}"
         if not any(SIGNATURE in names_in(text) for text in signed):
-            faults.append("is never sent: put {signature} into headers, query, form or json")
+            yield "is never sent: put {signature} into headers, query, form or json"
         elif not {*names}.isdisjoint(BODIES) and any(SIGNATURE in names_in(text) for text in bodies):
-            faults.append("signs a body that holds {signature}: put {signature} into headers or query")
-        if faults:
-            raise settings_error(type(self).__name__, [("sign.text", fault) for fault in faults])
-        return self
+            yield "signs a body that holds {signature}: put {signature} into headers or query"
 
     @field_serializer("headers", "query", "form", mode="wrap")
     def _hide_secrets(self, block: dict[str, Secret] | None, serialize: SerializerFunctionWrapHandler) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -14,10 +14,9 @@ from pydantic import (
     PlainValidator,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
 
-from gatepass.config.block import SecretText
+from gatepass.config.block import SecretText, SettingFault
 from gatepass.config.credential.base import Credential, ReplyPaths
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -210,12 +209,10 @@ class ApiKeyCredential(LocalCredential):
     Danger: The upstream's own log may contain the key.
     """
 
-    @model_validator(mode="after")
-    def _one_placement(self) -> Self:
+    def faults(self) -> Iterator[SettingFault]:
         if self.token_placement is not None and (self.header or self.query):
-            raise ValueError("token_placement already sets the place of the key: remove header and query")
+            yield "", "token_placement already sets the place of the key: remove header and query"
         _ = self.default_placement  # raises ValueError for a reserved header
-        return self
 
     @property
     def default_placement(self) -> TokenPlacement:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 
-from gatepass.config.block import SecretText, Url
-from gatepass.config.credential.base import Credential, SettingFault, settings_error
+from gatepass.config.block import SecretText, SettingFault, Url
+from gatepass.config.credential.base import Credential
 
 GrantType = Literal["client_credentials", "password", "refresh_token", "jwt_bearer", "token_exchange"]
 Method = Literal["basic", "form", "secret_jwt", "private_key_jwt", "assertion_file", "mtls", "none"]
@@ -244,12 +244,9 @@ class Oauth2Credential(Credential):
             raise ValueError(f"is neither a URI nor one of {', '.join(TOKEN_TYPES)}")
         return name
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        checks = (_issuer_faults, _client_auth_faults, _subject_faults, _grant_faults)
-        if found := [fault for check in checks for fault in check(self)]:
-            raise settings_error(type(self).__name__, found)
-        return self
+    def faults(self) -> Iterator[SettingFault]:
+        for find in (_issuer_faults, _client_auth_faults, _subject_faults, _grant_faults):
+            yield from find(self)
 
 
 def _issuer_faults(block: Oauth2Credential) -> Iterator[SettingFault]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from gatepass.config.block import SecretText, Url
+from gatepass.config.block import SecretText, SettingFault, Url
 from gatepass.config.credential.base import Credential, checked_extra
 
 LIBRARIES = {
@@ -101,18 +102,16 @@ class EntraCredential(Credential):
             raise ValueError("expects https://host…: Microsoft's library supports no other")
         return url
 
-    @model_validator(mode="after")
-    def _one_proof(self) -> EntraCredential:
+    def faults(self) -> Iterator[SettingFault]:
         given = [name for name in PROOFS if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"expects exactly one of {', '.join(PROOFS)}")
-        if not self.managed_identity and not (self.tenant_id and self.client_id):
-            raise ValueError(f"{given[0]} requires tenant_id and client_id")
-        if self.managed_identity and self.tenant_id:
-            raise ValueError("managed_identity has a tenant of its own: remove tenant_id")
-        if self.certificate_password is not None and self.certificate_file is None:
-            raise ValueError("certificate_password requires certificate_file")
-        return self
+            yield "", f"expects exactly one of {', '.join(PROOFS)}"
+        elif not self.managed_identity and not (self.tenant_id and self.client_id):
+            yield "", f"{given[0]} requires tenant_id and client_id"
+        elif self.managed_identity and self.tenant_id:
+            yield "", "managed_identity has a tenant of its own: remove tenant_id"
+        elif self.certificate_password is not None and self.certificate_file is None:
+            yield "", "certificate_password requires certificate_file"
 
 
 VARIABLES = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "HOME", "GCE_METADATA_HOST")
@@ -226,19 +225,17 @@ class AwsBedrockCredential(Credential):
             raise ValueError("expects the name of a region, such as us-east-1")
         return region
 
-    @model_validator(mode="after")
-    def _one_source(self) -> AwsBedrockCredential:
+    def faults(self) -> Iterator[SettingFault]:
         if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key need each other")
-        if self.access_key_id is None and self.web_identity_token_file is None:
-            raise ValueError(NO_KEYS)
-        if self.access_key_id is not None and self.web_identity_token_file is not None:
-            raise ValueError("access_key_id and web_identity_token_file exclude each other")
-        if self.session_token is not None and self.access_key_id is None:
-            raise ValueError("session_token requires access_key_id")
-        if (self.web_identity_token_file is None) != (self.role_arn is None):
-            raise ValueError("web_identity_token_file and role_arn need each other")
-        return self
+            yield "", "access_key_id and secret_access_key need each other"
+        elif self.access_key_id is None and self.web_identity_token_file is None:
+            yield "", NO_KEYS
+        elif self.access_key_id is not None and self.web_identity_token_file is not None:
+            yield "", "access_key_id and web_identity_token_file exclude each other"
+        elif self.session_token is not None and self.access_key_id is None:
+            yield "", "session_token requires access_key_id"
+        elif (self.web_identity_token_file is None) != (self.role_arn is None):
+            yield "", "web_identity_token_file and role_arn need each other"
 
     @property
     def sts(self) -> str:
