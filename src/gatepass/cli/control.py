@@ -90,6 +90,9 @@ def found_socket() -> str:
 
     If several run, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
     """
+    from gatepass.cli.healthcheck import listening, variable
+    from gatepass.config.document import ConfigError
+    from gatepass.config.file import configuration_file
     from gatepass.server.listening import AUTO, OFF, control_sockets
 
     named = own_variables(os.environ).get("CONTROL_SOCKET", AUTO)
@@ -104,7 +107,10 @@ def found_socket() -> str:
             "no running gatepass of this user was found. Start one with `gatepass serve`, or name its control socket"
             " with --socket"
         )
-    port = own_port()
+    port = None
+    with suppress(ConfigError, ValueError):  # a file that cannot be read names no port
+        file = configuration_file(None, own_variables(os.environ))
+        port = variable("PORT") or (None if file is None else str(listening(file, os.environ)[1]))
     if (own := next((path for path in found if path.stem == port), None)) is not None:
         return str(own)
     raise NotRunning(
@@ -132,19 +138,6 @@ def socket_of(path: str) -> str:
     if found is None:
         raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
     return str(found)
-
-
-def own_port() -> str | None:
-    """Return the port of the configuration; None if there is none, or if it cannot be read."""
-    from gatepass.cli.healthcheck import listening, variable
-    from gatepass.config.document import ConfigError
-    from gatepass.config.file import configuration_file
-
-    try:
-        path = configuration_file(None, own_variables(os.environ))
-        return variable("PORT") or (None if path is None else str(listening(path, os.environ)[1]))
-    except (ConfigError, ValueError):
-        return None
 
 
 class _UnixConnection(HTTPConnection):
