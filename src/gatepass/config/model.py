@@ -112,14 +112,12 @@ class StoreSettings(Block):
             checked_extra(module, "valkey", "a shared store")
         return url
 
-    @field_validator("encryption_key", "previous_encryption_key")
-    @classmethod
-    def _long_enough(cls, key: Secret | None) -> Secret | None:
-        if key is not None and len(key.reveal()) < SHORTEST_KEY_CHARS:
-            raise ValueError(f"is shorter than {SHORTEST_KEY_CHARS} characters: create one with `openssl rand -hex 32`")
-        return key
-
     def faults(self) -> Iterator[tuple[str, str]]:
+        for setting in ("encryption_key", "previous_encryption_key"):
+            key: Secret | None = getattr(self, setting)
+            if key is not None and len(key.reveal()) < SHORTEST_KEY_CHARS:
+                fault = f"is shorter than {SHORTEST_KEY_CHARS} characters"
+                yield setting, f"{fault}: create one with `openssl rand -hex 32`"
         if self.username is not None and self.password is None:
             yield "", "username requires password"
         elif self.network != TlsFiles() and not self.tls:

@@ -8,14 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText, SettingFault
 from gatepass.config.network import (
@@ -334,23 +327,12 @@ class UpstreamConfig(Block):
     Danger: Others on the network can read the token.
     """
 
-    @field_validator("azure", "ragflow")
-    @classmethod
-    def _matches_dialect(cls, block: Block | None, info: ValidationInfo) -> Block | None:
-        # an invalid dialect is absent here, and has an error of its own
-        if block is not None and info.data.get("dialect", info.field_name) != info.field_name:
-            raise ValueError(
-                f"has no effect with dialect: {info.data['dialect']}; remove it, or set dialect: {info.field_name}"
-            )
-        return block
-
     def faults(self) -> Iterator[SettingFault]:
+        for dialect in ("azure", "ragflow"):
+            if getattr(self, dialect) is not None and self.dialect != dialect:
+                yield dialect, f"has no effect with dialect: {self.dialect}; remove it, or set dialect: {dialect}"
         if fault := base_url_error(self.dialect, self.base_url, self.azure):
             yield "", fault
-
-    @field_validator("forward_response_headers")
-    @classmethod
-    def _relayable(cls, names: list[str]) -> list[str]:
-        if refused := [name for name in names if never_relayed(name.lower().encode())]:
-            raise ValueError(f"{', '.join(refused)} is never relayed: it may hold a credential, or controls proxies")
-        return names
+        if refused := [name for name in self.forward_response_headers if never_relayed(name.lower().encode())]:
+            fault = f"{', '.join(refused)} is never relayed: it may hold a credential, or controls proxies"
+            yield "forward_response_headers", fault

@@ -13,7 +13,6 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     WithJsonSchema,
-    field_validator,
 )
 
 from gatepass.config.block import SecretText, SettingFault
@@ -29,14 +28,10 @@ from gatepass.types import Secret
 class LocalCredential(Credential):
     """Base of credentials for which gatepass opens no connection."""
 
-    @field_validator("network")
-    @classmethod
-    def _network_is_not_set(cls, network: Network) -> Network:
-        if network != Network():
-            raise ValueError(
-                "has no effect here: gatepass opens no connection for this type (a program takes its proxy from env)"
-            )
-        return network
+    def faults(self) -> Iterator[SettingFault]:
+        if self.network != Network():
+            fault = "has no effect here: gatepass opens no connection for this type"
+            yield "network", f"{fault} (a program takes its proxy from env)"
 
 
 class StaticCredential(LocalCredential):
@@ -210,6 +205,7 @@ class ApiKeyCredential(LocalCredential):
     """
 
     def faults(self) -> Iterator[SettingFault]:
+        yield from super().faults()
         if self.token_placement is not None and (self.header or self.query):
             yield "", "token_placement already sets the place of the key: remove header and query"
         _ = self.default_placement  # raises ValueError for a reserved header

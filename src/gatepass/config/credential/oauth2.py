@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gatepass.config.block import SecretText, SettingFault, Url
 from gatepass.config.credential.base import Credential
@@ -228,28 +228,16 @@ class Oauth2Credential(Credential):
         """Whether gatepass uses refresh tokens that the issuer returns."""
         return self.grant_type in ("password", "refresh_token") or bool(self.refresh_token or self.refresh_token_file)
 
-    @field_validator("issuer")
-    @classmethod
-    def _is_name(cls, url: str | None) -> str | None:
-        if url is not None and WELL_KNOWN in url:
-            raise ValueError(f"is the URL of the discovery document: end it before {WELL_KNOWN}")
-        if url is not None and "?" in url:
-            raise ValueError("holds a query: an issuer's name has none (RFC 8414 2)")
-        return url
-
-    @field_validator("subject_token_type", "requested_token_type")
-    @classmethod
-    def _is_token_type(cls, name: str | None) -> str | None:
-        if name is not None and name not in TOKEN_TYPES and ":" not in name:
-            raise ValueError(f"is neither a URI nor one of {', '.join(TOKEN_TYPES)}")
-        return name
-
     def faults(self) -> Iterator[SettingFault]:
         for find in (_issuer_faults, _client_auth_faults, _subject_faults, _grant_faults):
             yield from find(self)
 
 
 def _issuer_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
+    if block.issuer is not None and WELL_KNOWN in block.issuer:
+        yield "issuer", f"is the URL of the discovery document: end it before {WELL_KNOWN}"
+    elif block.issuer is not None and "?" in block.issuer:
+        yield "issuer", "holds a query: an issuer's name has none (RFC 8414 2)"
     if block.token_url is None and block.issuer is None:
         yield "token_url", "is missing (or issuer, whose discovery document names it)"
     if block.token_url is not None and block.issuer is not None:
@@ -300,6 +288,9 @@ def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     if "subject" in used and block.private_key is None and block.client_auth != "private_key_jwt":
         yield "private_key", "is missing: gatepass signs the assertion about subject with it"
     for name in ("subject_token_type", "requested_token_type"):
+        kind = getattr(block, name)
+        if kind is not None and kind not in TOKEN_TYPES and ":" not in kind:
+            yield name, f"is neither a URI nor one of {', '.join(TOKEN_TYPES)}"
         if grant != "token_exchange" and name in block.model_fields_set:
             yield name, "belongs to grant_type: token_exchange"
     for name in ("refresh_token", "refresh_token_file"):

@@ -87,22 +87,12 @@ class EntraCredential(Credential):
 
     _is_installed = field_validator("type")(_check_library)
 
-    @field_validator("tenant_id")
-    @classmethod
-    def _tenant(cls, tenant: str | None) -> str | None:
-        # The tenant becomes a part of the URL of the token endpoint.
-        if tenant is not None and not _TENANT.match(tenant):
-            raise ValueError("expects a directory's id or domain: letters, digits, dots and hyphens")
-        return tenant
-
-    @field_validator("authority_host")
-    @classmethod
-    def _secure(cls, url: str) -> str:
-        if not url.startswith("https://"):
-            raise ValueError("expects https://host…: Microsoft's library supports no other")
-        return url
-
     def faults(self) -> Iterator[SettingFault]:
+        # the tenant becomes a part of the URL of the token endpoint
+        if self.tenant_id is not None and not _TENANT.match(self.tenant_id):
+            yield "tenant_id", "expects a directory's id or domain: letters, digits, dots and hyphens"
+        if not self.authority_host.startswith("https://"):
+            yield "authority_host", "expects https://host…: Microsoft's library supports no other"
         given = [name for name in PROOFS if getattr(self, name)]
         if len(given) != 1:
             yield "", f"expects exactly one of {', '.join(PROOFS)}"
@@ -218,14 +208,9 @@ class AwsBedrockCredential(Credential):
 
     _is_installed = field_validator("type")(_check_library)
 
-    @field_validator("region")
-    @classmethod
-    def _region_name(cls, region: str) -> str:
-        if not _REGION.match(region):
-            raise ValueError("expects the name of a region, such as us-east-1")
-        return region
-
     def faults(self) -> Iterator[SettingFault]:
+        if not _REGION.match(self.region):
+            yield "region", "expects the name of a region, such as us-east-1"
         if (self.access_key_id is None) != (self.secret_access_key is None):
             yield "", "access_key_id and secret_access_key need each other"
         elif self.access_key_id is None and self.web_identity_token_file is None:
