@@ -703,11 +703,11 @@ def credential_sections(text: FieldText, kinds: Iterable[type[BaseModel]]) -> It
         "The kind of token source. It decides which other settings exist.\n\nExample: oauth2",
         "",
     )
-    entries = [common, *settings(Credential, "credentials.NAME")]
+    entries = [common, *settings(Credential, "credentials.NAME", without=("type",))]
     yield from section("credentials.NAME", text.purpose, entries, text.example)
     for kind in kinds:
         name = get_args(kind.model_fields["type"].annotation)[0]
-        without = {"type", *Credential.model_fields}
+        without = Credential.model_fields
         yield from section(f"type: {name}", kind.__doc__ or "", settings(kind, "credentials.NAME", name, without))
 
 

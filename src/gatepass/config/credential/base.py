@@ -15,6 +15,8 @@ from gatepass.config.network import BEARER_PLACEMENT, FIELD_NAME, Network, Token
 class Credential(Block):
     """Settings of all credentials."""
 
+    type: str
+    """The type of the token source."""
     timeout_s: Seconds = 10.0
     """Seconds for one whole fetch of a token, however slowly the issuer sends its reply.
 

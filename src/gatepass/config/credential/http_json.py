@@ -7,13 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_serializer,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer, model_validator
 
 from gatepass.config.block import BaseUrl, Block, SecretText, SettingFault, Url, checked_base_url, settings_error
 from gatepass.config.credential.base import Credential, HttpReply
@@ -302,7 +296,6 @@ class HttpJsonCredential(Credential):
     model_config = ConfigDict(json_schema_extra=_require_url_or_preset)
 
     type: Literal["http_json"]
-    """The type of the token source."""
     preset: PresetName | None = None
     """The login of a known issuer, filled in from a few plain settings. `gatepass check` shows the resulting settings,
     marked `# preset NAME`. Your own settings override the preset; members of `headers`, `query`, `form` and `reply`

@@ -7,13 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from gatepass.config.block import SecretText, SettingFault
 from gatepass.config.credential.base import Credential, ReplyPaths
@@ -38,7 +32,6 @@ class StaticCredential(LocalCredential):
     """A key that does not expire, sent as `Authorization: Bearer …`."""
 
     type: Literal["static"]
-    """The type of the token source."""
     token: SecretText
     """The key.
 
@@ -70,7 +63,6 @@ class EnvCredential(LocalCredential):
     """A key, or a JWT with its `exp`, in an environment variable. It cannot change while gatepass runs."""
 
     type: Literal["env"]
-    """The type of the token source."""
     variable: Annotated[
         Variable,
         BeforeValidator(Variable.validated),
@@ -93,7 +85,6 @@ class FileCredential(LocalCredential):
     """
 
     type: Literal["file"]
-    """The type of the token source."""
     path: Annotated[str, Field(min_length=1)]
     """The file: the token as plain text, or JSON that holds it, at most 64 KiB.
 
@@ -142,7 +133,6 @@ class ExecCredential(LocalCredential):
     """
 
     type: Literal["exec"]
-    """The type of the token source."""
     command: Annotated[list[Argument], Field(min_length=1)]
     """The program and its arguments; gatepass runs it without a shell.
 
@@ -185,7 +175,6 @@ class ApiKeyCredential(LocalCredential):
     """A key that does not expire, in a header or query parameter that you name."""
 
     type: Literal["api_key"]
-    """The type of the token source."""
     key: SecretText
     """The key.
 

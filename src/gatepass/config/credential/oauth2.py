@@ -65,7 +65,6 @@ class Oauth2Credential(Credential):
     """
 
     type: Literal["oauth2"]
-    """The type of the token source."""
     token_url: Url | None = None
     """The URL of the token endpoint; either this or `issuer`.
 

@@ -35,7 +35,6 @@ class EntraCredential(Credential):
     `client_secret`, `certificate_file`, `federated_token_file` and `managed_identity`."""
 
     type: Literal["entra"]
-    """The type of the token source."""
     tenant_id: str | None = None
     """The directory's id or domain; required without `managed_identity`.
 
@@ -113,7 +112,6 @@ class GoogleCredential(Credential):
     the extra `google`. All its connections use `network` and https."""
 
     type: Literal["google"]
-    """The type of the token source."""
     credentials_file: str | None = None
     """A credentials file of Google: a service account key, a user, an impersonated account, or federated credentials
     with a `file` or `url`. gatepass reads it for each token. None: the file of `GOOGLE_APPLICATION_CREDENTIALS`,
@@ -155,7 +153,6 @@ class AwsBedrockCredential(Credential):
     supported, because botocore would ignore `network` for them."""
 
     type: Literal["aws_bedrock"]
-    """The type of the token source."""
     region: str
     """The AWS region of the Bedrock endpoint.
 
