@@ -16,12 +16,12 @@ import click
 
 from gatepass import __version__
 from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
+from gatepass.config.block import without_query
 from gatepass.config.changes import parsed_version, since
 from gatepass.config.checks import serves_only_named
 from gatepass.config.container import Container
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
-from gatepass.config.effective import DEFAULT, effective, without_query
-from gatepass.config.load import LoadedConfig, load
+from gatepass.config.load import DEFAULT, LoadedConfig, load
 from gatepass.config.model import Config
 
 
@@ -47,7 +47,7 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
     used |= {server.credential for server in loaded.config.mcp.values()}
     used |= {getattr(one, "subject_credential", None) for one in loaded.config.credentials.values()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
-    tree, origins = effective(loaded)
+    tree, origins = loaded.effective()
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     changes = [] if earlier is None else list(since(earlier, loaded.document.tree))
     if as_json:

@@ -94,6 +94,14 @@ def crosses_network_in_plain(url: str, proxy: str | None = None) -> bool:
     return parts.scheme == "http" and not all(is_loopback(hop.hostname or "") for hop in hops)
 
 
+_QUERY = re.compile(r"(?<=://)([^?]*)\?.*")
+
+
+def without_query(value: Any) -> Any:
+    """Return `value`; if it is a URL, without its query, which may contain a key."""
+    return _QUERY.sub(r"\1?(hidden)", value) if isinstance(value, str) else value
+
+
 MIB = 1024 * 1024
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"

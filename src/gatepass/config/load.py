@@ -17,6 +17,7 @@ from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.changes import drop_removed
 from gatepass.config.container import Container
+from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import (
     ConfigDocument,
     ConfigError,
@@ -57,6 +58,8 @@ TREE_CHECKS = (
     unusable_files,
 )
 """Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
+DEFAULT = "default"
+"""The origin of a value that nothing sets."""
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
 _DECIMAL = re.compile(r"[0-9]{1,30}\.[0-9]{1,30}\Z")
@@ -82,10 +85,25 @@ class LoadedConfig:
             return self.origin(path[:-1])
         block = dict(children(above))
         if path[-1] not in block or isinstance(value := block[path[-1]], dict | list):
-            return "default"
+            return DEFAULT
         origin = str(self.document.origin(path))
         sources = [str(source) for source in value.sources] if isinstance(value, Reference) else []
         return ", ".join([origin, *(source for source in sources if source != origin)])
+
+    def effective(self) -> tuple[Any, dict[SettingPath, str]]:
+        """Return the tree of all values, and the origin of each by its path, which may be `preset NAME` too."""
+        tree = self.config.model_dump(mode="json", by_alias=True)
+        return tree, {path: self._origin_of(value, path, tree) for path, value in leaves(tree)}
+
+    def _origin_of(self, value: Any, path: SettingPath, tree: Any) -> str:
+        origin = self.origin(path)
+        if origin != DEFAULT or value is None:
+            return origin
+        if path[-2:-1] == ("network",):  # the top-level `network` is the default of each hop
+            return self.origin(path[-2:])
+        preset: Any = lookup(tree, (*path[:2], "preset")) if path[0] == "credentials" else None
+        is_filled = preset in PRESETS and lookup(PRESETS[preset].settings, path[2:]) is not None
+        return f"preset {preset}" if is_filled else DEFAULT
 
 
 def loaded_from_code(config: Config) -> LoadedConfig:

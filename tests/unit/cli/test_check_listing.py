@@ -1,13 +1,12 @@
 from gatepass.cli.check import yaml_lines
-from gatepass.config.effective import DEFAULT, effective
-from gatepass.config.load import load
+from gatepass.config.load import DEFAULT, load
 
 
 def shown(tmp_path, text, environment=None, every=True):
     path = tmp_path / "f.yaml"
     path.write_text(text)
     loaded = load(str(path), environment or {})
-    tree, origins = effective(loaded)
+    tree, origins = loaded.effective()
     origins = {path: origin for path, origin in origins.items() if every or origin != DEFAULT}
     return [line.replace(f"{tmp_path}/", "") for line in yaml_lines(tree, origins)]
 

@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from gatepass.config.checks import secrets_over_plain_http
 from gatepass.config.document import ConfigError
-from gatepass.config.effective import effective
 from gatepass.config.load import load, loaded_from_code
 from gatepass.config.model import Config
 from gatepass.config.network import DefaultNetwork, Network
@@ -138,7 +137,7 @@ def test_a_configuration_of_a_program_inherits_too():
     network = DefaultNetwork.model_validate({"proxy": PROXY, "proxy_auth": "me:secret"})
     config = Config(network=network, upstreams={"chat": UpstreamConfig(base_url=FAR)})
     assert members(config.upstreams["chat"].network) == {"proxy": PROXY, "proxy_auth": "me:secret"}
-    assert effective(loaded_from_code(config))[0]["upstreams"]["chat"]["network"]["proxy"] == PROXY
+    assert loaded_from_code(config).effective()[0]["upstreams"]["chat"]["network"]["proxy"] == PROXY
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import msgspec
 from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey, moment_text
+from gatepass.config.block import without_query
 from gatepass.config.document import dotted, lookup
-from gatepass.config.effective import effective, without_query
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamErrorReply, kind_of
@@ -298,7 +298,7 @@ def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
 
 def configuration(loaded: LoadedConfig, mask: Callable[[str], str]) -> list[dict[str, Any]]:
     """Return each value with its origin. Secrets and the hashes of keys are hidden, and so are queries of URLs."""
-    tree, origins = effective(loaded)
+    tree, origins = loaded.effective()
     rows = []
     for path, origin in origins.items():
         value = without_query(lookup(tree, path))
