@@ -7,7 +7,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -18,7 +18,7 @@ from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
 from gatepass.tokens.failure import BUSY, PROBE_S, FetchFailure, shared_pause_s
-from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import credential_fingerprint, refresh_token_fingerprint
 from gatepass.types import Secret
 
@@ -59,56 +59,32 @@ def is_shared(settings: Iterable[AnyCredential], reach: StoreScope) -> bool:
     return all(is_shareable(one.type, reach) for one in settings)
 
 
+def _as_secret(_: type, value: object) -> Secret:
+    if not isinstance(value, str):
+        raise TypeError
+    return Secret(value)
+
+
 class _Record:
     """A record that encodes itself. Records of another version are ignored."""
 
     def encoded(self) -> bytes:
-        return msgspec.json.encode(self)
+        return msgspec.json.encode(self, enc_hook=Secret.reveal)
 
     @classmethod
     def decoded(cls, data: bytes | None) -> Self | None:
         try:
-            return None if data is None else msgspec.json.decode(data, type=cls)
+            return None if data is None else msgspec.json.decode(data, type=cls, dec_hook=_as_secret)
         except msgspec.MsgspecError:
             return None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord(_Record):
-    """A token in the store. `requested_s` is on the store's clock; `id` distinguishes two records of the same text."""
+    """A token in the store. Its `requested_s` is on the store's clock; `id` distinguishes two records of one token."""
 
-    text: str = field(repr=False)
-    requested_s: float
-    lifetime_s: float
-    kind: TokenKind
-    lifetime_source: LifetimeSource
-    missing_expiry_path: str | None
-    id: str
-
-    @classmethod
-    def of(cls, token: Token, lifetime_s: float, requested_s: float) -> Self:
-        return cls(
-            token.text,
-            requested_s,
-            lifetime_s,
-            token.kind,
-            token.lifetime_source,
-            token.missing_expiry_path,
-            secrets.token_hex(8),
-        )
-
-    def token(self, reading: StoreReading) -> Token:
-        """Return the token on this process's clock, with an end no later than the real one."""
-        requested_s = reading.to_local_s(self.requested_s)
-        return Token(
-            Secret(self.text),
-            requested_s,
-            self.lifetime_s,
-            self.kind,
-            self.lifetime_source,
-            self.missing_expiry_path,
-            from_store=True,
-        )
+    token: Token
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,9 +310,9 @@ class SharedSource:
         left_s = token.expires_s - self._clock.now()
         if token.lifetime_s is None or left_s <= 0 or self._names_now() != names:
             return
-        record = TokenRecord.of(token, token.lifetime_s, reading.to_store_s(token.requested_s))
+        record = TokenRecord(replace(token, requested_s=reading.to_store_s(token.requested_s)))
         kept = TokenRecord.decoded((await self._store.get((names.token,))).values.get(names.token))
-        if kept is not None and kept.requested_s > record.requested_s:
+        if kept is not None and kept.token.requested_s > record.token.requested_s:
             return
         self._remember(token, record.id)
         await self._store.put(names.token, record.encoded(), left_s)
@@ -360,7 +336,8 @@ class SharedSource:
         record = TokenRecord.decoded(value)
         if record is None or record.id == self._returned_id:
             return None
-        token = record.token(reading)
+        # On this process's clock, with an end no later than the real one.
+        token = replace(record.token, requested_s=reading.to_local_s(record.token.requested_s), from_store=True)
         # The issuer may return the same text again after a rejection. Only a token requested later is newer.
         known_s = max(self._returned_s, self._rejected.get(token.text, -math.inf))
         return (record, token) if token.requested_s > known_s and self._clock.now() < token.expires_s else None

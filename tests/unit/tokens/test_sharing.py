@@ -771,12 +771,12 @@ async def test_a_token_does_not_replace_one_that_was_requested_later(born_s, kep
     fetch = asyncio.create_task(source.fetch())
     await clock.advance(3.0)
     name = SharedTokenNames.of(credential_fingerprint(settings)).token
-    another = TokenRecord.of(Token(Secret("another"), born_s, 300.0), 300.0, born_s)
+    another = TokenRecord(Token(Secret("another"), born_s, 300.0))
     await store.put(name, another.encoded(), 300.0)
     await clock.advance(3.0)
     record = TokenRecord.decoded((await store.get((name,))).values[name])
     assert record is not None
-    assert (fetch.result().text, record.text) == ("token-1", kept)
+    assert (fetch.result().text, record.token.text) == ("token-1", kept)
 
 
 async def test_processes_that_start_again_and_again_do_not_lock_an_account():
