@@ -102,11 +102,29 @@ class Authenticator:
         """Check a request for the page at /ui, before anything else is done with it.
 
         Without keys it must come from this machine. With and without keys it must name a Host of this gatepass, and no
-        other origin may have sent it. Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+        other origin may have sent it. A page of another site cannot use an address: a name of its own that resolves to
+        this machine is not one of this gatepass (DNS rebinding). A POST needs an Origin.
+        Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
         """
         if not self.requires_key:
             check_host_and_origin(client_request)
-        check_same_origin(client_request, self._page_hosts)
+        host = own_host(client_request, self._page_hosts)
+        if host is None:
+            raise ForbiddenHost(
+                "The page of gatepass is not served under this name. Add the name to server.ui_hosts, or open the page"
+                " by an IP address. A proxy in front of gatepass must pass on the Host of the browser."
+            )
+        origins = _values_of(client_request, b"origin")
+        is_own = len(origins) == 1 and _is_origin_of(origins[0], host)
+        if not is_own and (origins or client_request.method not in ("GET", "HEAD")):
+            raise ForbiddenOrigin(
+                "The page of gatepass accepts only requests of its own origin. Its proxy must pass on Host unchanged."
+            )
+        if any(site not in _OWN_PAGES for site in _values_of(client_request, b"sec-fetch-site")):
+            raise ForbiddenOrigin(
+                "The browser reports in Sec-Fetch-Site that another site sent this request. Open the page from the"
+                " address bar or a bookmark."
+            )
 
     def check_browser(self, client_request: ClientRequest, origins: Collection[str], setting: str) -> None:
         """Check a request of an authenticated caller, if a web browser may have sent it. `setting` lists `origins`.
@@ -225,31 +243,6 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
         raise ForbiddenOrigin(
             "Without keys gatepass does not serve pages of other sites. The browser reports in Sec-Fetch-Site that one"
             " sent this request. Set access.keys (see `gatepass keys new`) to serve others."
-        )
-
-
-def check_same_origin(client_request: ClientRequest, names: Collection[str]) -> None:
-    """Require a Host of this machine, an IP address or one of `names` (lower case), and no other origin.
-
-    A page of another site cannot use an address: a name of its own that resolves to this machine is not in `names` (DNS
-    rebinding). A POST needs an Origin. Raises ForbiddenHost, ForbiddenOrigin.
-    """
-    host = own_host(client_request, names)
-    if host is None:
-        raise ForbiddenHost(
-            "The page of gatepass is not served under this name. Add the name to server.ui_hosts, or open the page by"
-            " an IP address. A proxy in front of gatepass must pass on the Host of the browser."
-        )
-    origins = _values_of(client_request, b"origin")
-    is_own = len(origins) == 1 and _is_origin_of(origins[0], host)
-    if not is_own and (origins or client_request.method not in ("GET", "HEAD")):
-        raise ForbiddenOrigin(
-            "The page of gatepass accepts only requests of its own origin. Its proxy must pass on Host unchanged."
-        )
-    if any(site not in _OWN_PAGES for site in _values_of(client_request, b"sec-fetch-site")):
-        raise ForbiddenOrigin(
-            "The browser reports in Sec-Fetch-Site that another site sent this request. Open the page from the address"
-            " bar or a bookmark."
         )
 
 

@@ -80,10 +80,10 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def request_fields(request: OutboundRequest, destination: Destination) -> list[tuple[bytes, bytes]]:
-    """Return the header fields of `request` and those that HTTP/1.1 requires.
+def request_head(request: OutboundRequest, destination: Destination) -> bytes:
+    """Encode the head with its empty line: the header fields of `request` and those that HTTP/1.1 requires.
 
-    Raises TransportFault INVALID, unsent, if `request` contains a field that frames the body: this function adds it.
+    Raises TransportFault INVALID, unsent, if a field contains a line break, or frames the body: this function adds it.
     """
     headers = request.headers
     names = dict(headers)
@@ -98,15 +98,7 @@ def request_fields(request: OutboundRequest, destination: Destination) -> list[t
         fields.append((b"content-length", b"%d" % len(request.body)))
     if destination.proxy is not None and destination.proxy.authorization is not None and not destination.secure:
         fields.append((b"proxy-authorization", destination.proxy.authorization))
-    return fields
-
-
-def request_head(request: OutboundRequest, destination: Destination) -> bytes:
-    """Encode the head with its empty line. Raises like `request_fields`, and if a field contains a line break."""
-    lines = [
-        b"%b %b HTTP/1.1" % (request.method.encode(), destination.target),
-        *map(b": ".join, request_fields(request, destination)),
-    ]
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), destination.target), *map(b": ".join, fields)]
     if has_line_break(lines):  # the rest of such a field would be another field, or another request
         raise TransportFault(Fault.INVALID, "a header field of the request contains a line break", sent=False)
     lines += (b"", b"")

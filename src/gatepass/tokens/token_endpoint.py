@@ -88,8 +88,22 @@ class TokenEndpointClient:
             )
         mask = mask_of(secrets)
         began_s, wall_s = self.clock.now(), self.clock.wall()
-        limit_s = self.settings.timeout_s if by_s is None else by_s - began_s
-        reply = await self._answer(request, mask, limit_s)
+        bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
+        limit_s = bound_s if by_s is None else by_s - began_s
+        late = FetchFailure(
+            f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting})"
+        )
+        # Earlier steps of this fetch, such as discovery, used the whole time.
+        if limit_s <= 0:
+            raise late
+        try:
+            reply = await timeout(self.clock, limit_s, send_request(self.connect, request, bound_s), late)
+        except TransportFault as fault:
+            if fault.kind in _SLOW:
+                raise late from fault
+            is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
+            reason, is_permanent = self._text(fault, mask, min(CONNECT_S, bound_s)), fault.kind in _PERMANENT
+            raise FetchFailure(reason, definite=is_wrong_auth, quick=not is_permanent) from fault
         return TimedTokenResponse(
             reply.status, reply.headers, reply.body, requested_s=began_s, wall_s=wall_s, mask=mask
         )
@@ -98,26 +112,6 @@ class TokenEndpointClient:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
         at_s = ReadTimes(reply.requested_s, reply.wall_s)
         return parse_token_response(reply, self.reply_format, at_s, reply.mask)
-
-    async def _answer(self, request: OutboundRequest, mask: Mask, limit_s: float) -> TokenResponse:
-        bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
-        late = FetchFailure(
-            f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting})"
-        )
-        # Earlier steps of this fetch, such as discovery, used the whole time.
-        if limit_s <= 0:
-            raise late
-        try:
-            return await timeout(self.clock, limit_s, send_request(self.connect, request, bound_s), late)
-        except TransportFault as fault:
-            if fault.kind in _SLOW:
-                raise late from fault
-            is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
-            raise FetchFailure(
-                self._text(fault, mask, min(CONNECT_S, bound_s)),
-                definite=is_wrong_auth,
-                quick=fault.kind not in _PERMANENT,
-            ) from fault
 
     def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> str:
         """Return why the issuer cannot be reached, and what to check if the URL is a setting."""

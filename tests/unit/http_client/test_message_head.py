@@ -9,7 +9,6 @@ from gatepass.http_client.message_head import (
     ProxyServer,
     destination_of,
     head_error,
-    request_fields,
     request_head,
 )
 from gatepass.types import Headers, OutboundRequest
@@ -73,7 +72,7 @@ def test_no_field_ends_its_own_line(bad: bytes):
 @pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding"])
 def test_a_request_does_not_frame_its_own_body(name: bytes):
     with pytest.raises(TransportFault, match="contains content-length or transfer-encoding"):
-        request_fields(OutboundRequest("POST", "http://h/", ((name, b"1"),)), DESTINATION)
+        request_head(OutboundRequest("POST", "http://h/", ((name, b"1"),)), DESTINATION)
 
 
 @pytest.mark.parametrize(
