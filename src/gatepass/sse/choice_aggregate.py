@@ -51,7 +51,7 @@ class ChoiceAggregator:
     """One choice, from its pieces. `is_text`: it is one of `/v1/completions`."""
 
     __slots__ = (
-        *("_audio", "_calls", "_entries", "_extra", "_function_call", "_has_content", "_has_deltas"),
+        *("_audio", "_audio_data", "_calls", "_entries", "_extra", "_function_call", "_has_content", "_has_deltas"),
         *("_logprobs", "_message", "_reason", "_role", "_tracker", "has_output", "is_text"),
     )
 
@@ -67,6 +67,7 @@ class ChoiceAggregator:
         self._calls: list[_Call] = []
         self._function_call: MemberAggregator | None = None
         self._audio: MemberAggregator | None = None
+        self._audio_data = Base64Text()
         self._logprobs: MemberAggregator | None = None
         self._extra: Object = {}
 
@@ -120,6 +121,9 @@ class ChoiceAggregator:
                 self._function_call.add_all(value, once="name")  # upstreams repeat the name
             elif name == "audio" and isinstance(value, dict):
                 self._audio = self._audio or MemberAggregator(self._entries)
+                if isinstance(data := value.get("data"), str):
+                    self._audio_data.add(data)
+                    value = {**value, "data": None}
                 self._audio.add_all(value, once="id")  # every delta repeats the id
             else:
                 self._message.add(name, value)
@@ -156,8 +160,7 @@ class ChoiceAggregator:
         if self._function_call is not None:
             message["function_call"] = {"name": "", "arguments": "", **self._function_call.build()}
         if self._audio is not None:
-            data = joined_base64(self._audio.pieces("data"))
-            message["audio"] = {"transcript": "", **self._audio.build(), "data": data}
+            message["audio"] = {"transcript": "", **self._audio.build(), "data": self._audio_data.text()}
         # As OpenAI does: content is null only if the message has something else
         has_other = message["refusal"] is not None or message.keys() & {"tool_calls", "function_call", "audio"}
         message["content"] = members.get("content", None if has_other else "")
@@ -260,20 +263,30 @@ class MemberAggregator:
 
 
 _BASE64_GROUP = 4
-MOST_PIECES = 50_000
-"""To decode as many takes 20 ms. An hour of audio has fewer."""
 
 
-def joined_base64(pieces: list[str]) -> str:
-    """Return one base64 text. The pieces may be cut anywhere, or each be encoded with its own padding."""
-    joined = "".join(pieces)
-    # base64 has padding only at its end (RFC 4648, section 4)
-    is_whole = "=" not in joined.rstrip("=") and len(joined) % _BASE64_GROUP == 0
-    if is_whole or len(pieces) > MOST_PIECES:
-        return joined
-    bare = [piece.rstrip("=") for piece in pieces]
-    try:
-        data = [a2b_base64(one + "=" * (-len(one) % _BASE64_GROUP), strict_mode=True) for one in bare]
-    except ValueError:  # a piece is not base64 by itself
-        return joined
-    return b64encode(b"".join(data)).decode()
+class Base64Text:
+    """One base64 text from several. They may be cut anywhere, or each be encoded with its own padding."""
+
+    __slots__ = ("_data", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._data: bytearray | None = bytearray()
+        """What the pieces encode, None if one of them is not base64 by itself. To decode 12 MiB at once takes 40 ms."""
+
+    def add(self, piece: str) -> None:
+        self._pieces.append(piece)
+        if self._data is None:
+            return
+        bare = piece.rstrip("=")
+        try:
+            self._data += a2b_base64(bare + "=" * (-len(bare) % _BASE64_GROUP), strict_mode=True)
+        except ValueError:
+            self._data = None
+
+    def text(self) -> str:
+        joined = "".join(self._pieces)
+        # base64 has padding only at its end (RFC 4648, section 4)
+        is_whole = "=" not in joined.rstrip("=") and len(joined) % _BASE64_GROUP == 0
+        return joined if is_whole or self._data is None else b64encode(self._data).decode()
