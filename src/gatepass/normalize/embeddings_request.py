@@ -51,7 +51,10 @@ class SplitInputs:
         return f"split={self.limit}{'%' if self.is_share else ''}"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        count, limit = _count(editor), self.limit
+        count, limit = 0, self.limit
+        inputs = editor.top.array("input") if "input" in editor.members else None
+        if inputs is not None and not any(first.kind in "-0123456789" for first in islice(inputs, 1)):
+            count = len(inputs)  # otherwise it is a single input: a string or a list of ids
         if self.is_share:
             if count <= 1:
                 return False
@@ -86,14 +89,6 @@ def has_token_ids(call: Call) -> bool:
         return False
     inputs = [member.value for member in JsonScanner(body).members() if member.name == "input"]
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None
-
-
-def _count(editor: JsonEditor) -> int:
-    """Return the number of inputs in a list. Return 0 for a single input: a string or a list of ids."""
-    inputs = editor.top.array("input") if "input" in editor.members else None
-    if inputs is None or any(first.kind in "-0123456789" for first in islice(inputs, 1)):
-        return 0
-    return len(inputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,9 +113,7 @@ class Chat(ClientProtocol):
             raise arguments_too_large(upstream) from None
         return body, adapted, is_empty_answer(body)
 
-    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
-        """Complete the usage and the envelope."""
-        return transform_reply(body, profile, model)
+    last_change = staticmethod(transform_reply)
 
     def last_transform(self, profile: Profile) -> EventTransform | None:
         """Return the changes of chunks too."""

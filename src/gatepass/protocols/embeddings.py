@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.normalize.embeddings_reply import has_valid_vectors
@@ -38,9 +37,7 @@ class Embeddings(ClientProtocol):
         """Whether the vectors match the call in number, order and length."""
         return has_valid_vectors(body, call.embeddings_options())
 
-    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
-        """Complete the usage and the envelope."""
-        return transform_reply(body, profile, model)
+    last_change = staticmethod(transform_reply)
 
 
 EMBEDDINGS = Embeddings()

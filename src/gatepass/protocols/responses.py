@@ -470,8 +470,7 @@ class Responses(ClientProtocol):
     free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
     progress, aggregate = ResponseProgress, ResponseAggregator
 
-    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
-        return response_error(error, streamed, rewords=rewords)
+    stream_error = staticmethod(response_error)
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
         """Return an event, or a comment for a response in the background.
@@ -481,8 +480,7 @@ class Responses(ClientProtocol):
         encoder = super().keep_alive(profile, call, wall)
         return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
 
-    def hint(self, message: str, upstream: str, status: int) -> str | None:
-        return responses_hint(message, upstream, status)
+    hint = staticmethod(responses_hint)
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         """Return `body` if it is the data of a `response.failed`. An `error` event alone would not end the stream."""
@@ -525,8 +523,7 @@ class StoredResponses(Raw):
     name = "stored_responses"
     progress = ResponseProgress
 
-    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
-        return response_error(error, streamed, rewords=rewords)
+    stream_error = staticmethod(response_error)
 
     def error_places(self, document: Any) -> Iterable[Any]:
         """Yield the document, unless it is a response: its error belongs to the request that created it."""

@@ -6,30 +6,7 @@ import re
 from typing import Any
 
 from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object, encode_event, json_text
-from gatepass.sse.event import EventTransform, parse_event, read_json, split_events
-
-
-class RagflowTransforms:
-    """The changes of RAGFlow's streams and whole replies: see NAMES."""
-
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform:
-        return RagflowStream(defaults, wants_usage=wants_usage)
-
-    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        """Return a completion with a new id, or the error that it hides, and the names of the changes."""
-        try:
-            payload = read_json(body)
-        except ValueError:
-            return body, ()
-        if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
-            return body, ()
-        error = as_error(_text(payload, "message"))
-        if error is not None:
-            return json_text(error), (HIDDEN_ERROR,)
-        payload["id"] = defaults.new_id("chatcmpl-")
-        payload["created"] = payload.get("created") or defaults.created_s  # null for an agent up to v0.26.1
-        return json_text(payload), (ONE_ID,)
-
+from gatepass.sse.event import parse_event, read_json, split_events
 
 ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED = (
     *("ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish", "ragflow=estimated-usage"),
@@ -245,6 +222,27 @@ class RagflowStream:
     def _note(self, name: str) -> None:
         if name not in self._adapted:
             self._adapted.append(name)
+
+
+class RagflowTransforms:
+    """The changes of RAGFlow's streams and whole replies: see NAMES."""
+
+    stream = RagflowStream
+
+    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
+        """Return a completion with a new id, or the error that it hides, and the names of the changes."""
+        try:
+            payload = read_json(body)
+        except ValueError:
+            return body, ()
+        if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
+            return body, ()
+        error = as_error(_text(payload, "message"))
+        if error is not None:
+            return json_text(error), (HIDDEN_ERROR,)
+        payload["id"] = defaults.new_id("chatcmpl-")
+        payload["created"] = payload.get("created") or defaults.created_s  # null for an agent up to v0.26.1
+        return json_text(payload), (ONE_ID,)
 
 
 def _tail(text: str, payload: str) -> str:
