@@ -325,12 +325,6 @@ PASTE: Mapping[str, str] = {
 """Where the two values belong in each client, in the words of its interface."""
 
 
-def _gpt_version(name: str) -> tuple[int, ...]:
-    """Return `(5, 1)` for `gpt-5.1-codex`, `(0,)` for another name of Codex, else `()`. Azure has gpt-35 for 3.5."""
-    found = re.search(r"gpt-(?!35)(\d+(?:\.\d+)?)|codex", name.lower())
-    return () if found is None else tuple(map(int, (found[1] or "0").split(".")))
-
-
 @dataclass
 class Setup:
     """The answers so far. Options come first; the terminal is asked for the rest."""
@@ -352,8 +346,12 @@ class Setup:
         """Return the first Claude for Claude Code, the newest GPT for Codex, else `chat_model`."""
         if client == "claude-code":
             return next((name for name in self.models if "claude" in name.lower()), self.chat_model)
-        if client == "codex" and any(found := [_gpt_version(name) for name in self.models]):
-            return self.models[found.index(max(found))]
+        if client == "codex":
+            # (5, 1) of `gpt-5.1-codex`, (0,) of another name of Codex; Azure has gpt-35 for 3.5
+            found = [re.search(r"gpt-(?!35)(\d+(?:\.\d+)?)|codex", name.lower()) for name in self.models]
+            versions = [() if one is None else tuple(map(int, (one[1] or "0").split("."))) for one in found]
+            if any(versions):
+                return self.models[versions.index(max(versions))]
         return self.chat_model
 
     def ask(self, name: str, *, again: bool = False) -> None:

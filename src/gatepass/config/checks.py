@@ -295,21 +295,17 @@ def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     for (*_, number), key in matches(tree, ("access", "keys", "*")):
         if not isinstance(key, dict) or not isinstance(name := key.get("name"), str):
             continue
-        earlier, other = first.setdefault(name, (int(number), key))
+        meant = {"role": "caller", **{setting: value for setting, value in key.items() if value is not None}}
+        if isinstance(servers := key.get("mcp"), list):  # a mapping without lists of tools
+            meant["mcp"] = {str(server): {} for server in servers}
+        earlier, other = first.setdefault(name, (int(number), meant))
         for setting in OF_CALLER:
-            one, two = (_meant(setting, entry.get(setting)) for entry in (key, other))
+            one, two = meant.get(setting), other.get(setting)
             # `keys new --write` checks files with references that cannot be resolved here
             is_known = all(isinstance(leaf, Reference) or "${" not in str(leaf) for _, leaf in leaves([one, two]))
             if one != two and is_known:
                 fault = f"differs from access.keys[{earlier}], which is a key of the same caller {name!r}"
                 yield ("access", "keys", number, setting), f"{fault}: repeat the value there, or use another name"
-
-
-def _meant(setting: str, value: Any) -> Any:
-    """Return what the value of a key's setting means: a list of servers is a mapping without lists of tools."""
-    if setting == "mcp" and isinstance(value, list):
-        return {str(name): {} for name in value}
-    return "caller" if setting == "role" and value is None else value
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:
