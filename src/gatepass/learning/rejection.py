@@ -276,19 +276,15 @@ class UpstreamRejection:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The message without the prefixes of relays, and each detail of a list."""
-        return tuple(sentence for part in self.parts for sentence in _sentences(part))
+        """The message, and the text that a relay adds to it, without their prefixes, and each detail of a list."""
+        relayed = _relayed_text(self.raw)
+        parts = (self.text,) if relayed is None else (self.text.removesuffix(f"\n{relayed}"), relayed)
+        return tuple(sentence for part in parts for sentence in _sentences(part))
 
     def opens(self, *patterns: re.Pattern[str]) -> re.Match[str] | None:
         """Return the match of the first of `patterns` with which a sentence begins."""
         found = (pattern.match(sentence) for pattern in patterns for sentence in self.sentences)
         return next((match for match in found if match is not None), None)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The message, and the text that a relay adds to it."""
-        relayed = _relayed_text(self.raw)
-        return (self.text,) if relayed is None else (self.text.removesuffix(f"\n{relayed}"), relayed)
 
     @property
     def wants_reasoning(self) -> bool:

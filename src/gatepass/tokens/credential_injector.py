@@ -127,7 +127,10 @@ class CredentialInjector:
     def _prepare(self, token: Secret | None) -> None:
         fields, parameter = self._static_fields, ""
         if token is not None:
-            text = sendable(token)
+            text = token.reveal()
+            # The last check that no line break in a token adds a header field. A space would end the token.
+            if not fits_a_header(text):
+                raise ValueError("the token is empty or contains a space, a line break or a non-ASCII character")
             fields = (
                 *fields,
                 *((name, template.replace(TOKEN_PLACEHOLDER, text).encode()) for name, template in self._templates),
@@ -144,19 +147,6 @@ class CredentialInjector:
         if fields != self._static_fields:
             self._static_fields = fields
             self._prepare(self._token)
-
-
-def sendable(token: Secret) -> str:
-    """Return the token's text, as a header can hold it.
-
-    Raises ValueError, without the token in it, for a text that a header cannot hold. This is the last check that no
-    line break in a token adds a header field.
-    """
-    text = token.reveal()
-    # Not only line breaks: a space would end the token in `Bearer {token}`.
-    if not fits_a_header(text):
-        raise ValueError("the token is empty or contains a space, a line break or a non-ASCII character")
-    return text
 
 
 def _name(name: str) -> bytes:

@@ -261,8 +261,3 @@ def quiet_loggers(*names: str) -> None:
     """Limit these loggers and their children to errors, because libraries log requests and replies unmasked."""
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def display_host(url: str) -> str:
-    """Return the host of `url` for messages, because its query may contain a secret."""
-    return urlsplit(url).netloc

@@ -6,7 +6,7 @@ import pytest
 from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector, sendable
+from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector
 from gatepass.types import OutboundRequest, Secret
 
 PLAIN = OutboundRequest(
@@ -102,7 +102,7 @@ def test_next_token_has_fields_of_its_own():
 @pytest.mark.parametrize("value", ["", "a b", "a\r\nx: y", "tokén", "a\x00", "a\x7f", "a\ud800"])
 def test_invalid_token_is_rejected_without_being_quoted(value):
     with pytest.raises(ValueError) as raised:
-        sendable(Secret(value))
+        added(CredentialInjector(), value)
     assert str(raised.value) == "the token is empty or contains a space, a line break or a non-ASCII character"
     assert raised.value.__cause__ is raised.value.__context__ is None
 

@@ -13,9 +13,10 @@ import respx
 from gatepass.clock import SystemClock
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.source import build_source
-from gatepass.tokens.token_endpoint import TokenEndpointClient, display_host, issuer_transport, send_request
+from gatepass.tokens.token_endpoint import TokenEndpointClient, issuer_transport, send_request
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
@@ -379,7 +380,7 @@ async def test_a_query_is_not_logged(caplog):
 
 
 def test_messages_contain_only_the_host():
-    assert display_host("https://sso.example:8443/token?secret=1") == "sso.example:8443"
+    assert host_of("https://me:pw@sso.example:8443/token?secret=1") == "sso.example:8443"
 
 
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])

@@ -26,10 +26,11 @@ from gatepass.config.credential.http_json import (
 )
 from gatepass.config.document import with_leaves
 from gatepass.config.references import Reference
+from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves, secret_values
-from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient, display_host
+from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import OutboundRequest, Secret
 
@@ -151,7 +152,7 @@ class HttpJsonSource:
         nonce: Callable[[], str] = fresh_nonce,
     ) -> None:
         reply_format = TokenReplyFormat(
-            display_host(settings.url),
+            host_of(settings.url),
             settings.default_ttl_s,
             settings.max_ttl_s,
             settings.reply,

@@ -21,6 +21,7 @@ from gatepass.clock import Clock
 from gatepass.config.block import checked_url
 from gatepass.config.credential.oauth2 import SPELLINGS, SUBJECTS, TOKEN_TYPES, AssertionType, Oauth2Credential
 from gatepass.errors import TokenUnavailable
+from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
 from gatepass.tokens.holder import TokenHolder, TokenUser
 from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line, token_error_body
@@ -38,7 +39,7 @@ from gatepass.tokens.sources.refresh_token import (
     is_bare,
     new_login_advice,
 )
-from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient, display_host
+from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import Headers, OutboundRequest, Secret
 
@@ -392,7 +393,7 @@ class Oauth2Source:
         requested = settings.requested_token_type or "access_token"
         issued_types = (TOKEN_TYPES["access_token"], TOKEN_TYPES.get(requested, requested))
         reply_format = TokenReplyFormat(
-            display_host(settings.endpoint),
+            host_of(settings.endpoint),
             settings.default_ttl_s,
             settings.max_ttl_s,
             credential=name,
@@ -481,7 +482,7 @@ class Oauth2Source:
 
     def _at(self, endpoint: Endpoint) -> TokenEndpointClient:
         return replace(
-            self._issuer, reply_format=replace(self._issuer.reply_format, issuer=display_host(endpoint.token_url))
+            self._issuer, reply_format=replace(self._issuer.reply_format, issuer=host_of(endpoint.token_url))
         )
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:

@@ -25,17 +25,15 @@ class Signer:
 
     def sign(self, claims: dict[str, Any]) -> str:
         """Return the claims as a JWT; raise FetchFailure if the current secret or key is unusable."""
-        if self._key is not None:
-            return self._signed_with_key(claims, revealed(self._key, "private_key"))
-        secret = revealed(self._secret, "client_secret")
-        try:
-            # The file of the secret may have changed since the start.
-            check_secret(secret)
-            return jwt.encode(claims, secret, algorithm="HS256")
-        except (ValueError, jwt.PyJWTError) as error:
-            raise FetchFailure(f"client_secret {error}", quick=False) from None
-
-    def _signed_with_key(self, claims: dict[str, Any], pem: str) -> str:
+        if self._key is None:
+            secret = revealed(self._secret, "client_secret")
+            try:
+                # The file of the secret may have changed since the start.
+                check_secret(secret)
+                return jwt.encode(claims, secret, algorithm="HS256")
+            except (ValueError, jwt.PyJWTError) as error:
+                raise FetchFailure(f"client_secret {error}", quick=False) from None
+        pem = revealed(self._key, "private_key")
         try:
             key = self._parse(pem)
         except ValueError as error:

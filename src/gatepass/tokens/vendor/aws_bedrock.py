@@ -19,11 +19,12 @@ from botocore.credentials import Credentials
 from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import read_file
+from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_endpoint import Connect, display_host, quiet_loggers
+from gatepass.tokens.token_endpoint import Connect, quiet_loggers
 from gatepass.tokens.vendor.fetch import VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
@@ -136,7 +137,7 @@ class AwsBedrockSource:
         proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
         body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_ttl_s, proof)
         reply = await vendor_fetch.send("POST", url, FORM, body)
-        return parse_sts_session(reply, display_host(url), vendor_fetch.mask)
+        return parse_sts_session(reply, host_of(url), vendor_fetch.mask)
 
 
 def _text(path: str) -> Secret:

@@ -11,11 +11,12 @@ from urllib.parse import parse_qsl, urlsplit
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
+from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import TokenResponse, one_line
 from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, jwt_lifetime_s, token_kind
 from gatepass.tokens.secrets import mask_of
-from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient, display_host
+from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat, checked_token
 from gatepass.types import OutboundRequest, Secret, header
 
@@ -80,7 +81,7 @@ class VendorFetch:
         may_be_metadata = method == "GET" and not body and settings.network.proxy is None
         if may_be_metadata and endpoints.metadata is not None and _is_metadata(url, endpoints.metadata):
             settings = settings.model_copy(update={"allow_plain_http": True})
-        reply_format = TokenReplyFormat(display_host(url), settings.default_ttl_s, settings.max_ttl_s)
+        reply_format = TokenReplyFormat(host_of(url), settings.default_ttl_s, settings.max_ttl_s)
         issuer = TokenEndpointClient(endpoints.name, settings, reply_format, endpoints.connect, endpoints.clock)
         library_fields = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
         fields = dict(HEADERS) | {name: value for name, value in library_fields.items() if name not in _OURS}
