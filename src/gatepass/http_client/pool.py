@@ -494,8 +494,13 @@ class Http1Transport:
         if connection is None:
             connection = await pool.take(bounds.connect_s, times, fresh=request.new_connection)
             if request.reauthorize is not None:
-                # the wait may have been longer than the token's lifetime
-                head = self._renewed_head(request.reauthorize, pool, connection) or head
+                try:
+                    # the wait may have been longer than the token's lifetime
+                    if (renewed := request.reauthorize()) is not None:
+                        head = request_head(renewed, destination_of(renewed.url, self._proxy))
+                except BaseException:  # a slot must keep its owner after any error
+                    pool.give_back(connection)
+                    raise
         reply = await connection.send_request(
             head, request.upload or request.body, bounds, to_head=request.method == "HEAD"
         )
@@ -529,20 +534,6 @@ class Http1Transport:
         for pool in self._pools.values():
             pool.close()
         await asyncio.sleep(0)  # the loop closes the sockets in its next iteration
-
-    def _renewed_head(
-        self, reauthorize: Callable[[], OutboundRequest | None], pool: ConnectionPool, connection: Connection
-    ) -> bytes | None:
-        """Return the head with the current token, None if it has not changed."""
-        try:
-            request = reauthorize()
-            if request is None:
-                return None
-            destination, _ = self._by_url.get(request.url) or self._pool_for(request.url)
-            return request_head(request, destination)
-        except BaseException:  # a slot must keep its owner after any error
-            pool.give_back(connection)
-            raise
 
     def _pool_for(self, url: str) -> tuple[Destination, ConnectionPool]:
         destination = destination_of(url, self._proxy)

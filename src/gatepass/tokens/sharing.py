@@ -45,18 +45,14 @@ REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
 UNAVAILABLE = "the store with the refresh token is unavailable, and a second use of an old one would revoke all ({})"
 
 
-def is_shareable(kind: str, reach: StoreScope) -> bool:
-    """Return whether tokens of `type: kind` may be shared within `reach`.
+def is_shared(settings: Iterable[AnyCredential], reach: StoreScope) -> bool:
+    """Return whether processes within `reach` share the tokens of the first credential. The others are its subjects.
 
     Over a network a token is shared only if the configuration identifies the client completely. A program, a cloud's
     library and the machine's own identity differ between machines.
     """
-    return kind not in LOCAL_TYPES and (reach is StoreScope.MACHINE or kind in _COMPLETE_IN_CONFIGURATION)
-
-
-def is_shared(settings: Iterable[AnyCredential], reach: StoreScope) -> bool:
-    """Return whether processes within `reach` share the tokens of the first credential. The others are its subjects."""
-    return all(is_shareable(one.type, reach) for one in settings)
+    is_near = reach is StoreScope.MACHINE
+    return all(one.type not in LOCAL_TYPES and (is_near or one.type in _COMPLETE_IN_CONFIGURATION) for one in settings)
 
 
 def _as_secret(_: type, value: object) -> Secret:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,6 @@ from gatepass.tokens.sharing import (
     SharedSource,
     SharedTokenNames,
     TokenRecord,
-    is_shareable,
     is_shared,
 )
 from gatepass.types import OutboundRequest, Secret
@@ -592,8 +593,9 @@ async def test_a_process_that_waits_in_an_outage_uses_the_token_of_another():
 
 
 def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
-    far = {kind for kind in KINDS if is_shareable(kind, StoreScope.NETWORK)}
-    near = {kind for kind in KINDS if is_shareable(kind, StoreScope.MACHINE)}
+    credentials: list[Any] = [SimpleNamespace(type=kind) for kind in KINDS]
+    far = {one.type for one in credentials if is_shared([one], StoreScope.NETWORK)}
+    near = {one.type for one in credentials if is_shared([one], StoreScope.MACHINE)}
     assert far == {"oauth2", "http_json"}
     assert near == {*far, "exec", "entra", "google", "aws_bedrock"}
 
