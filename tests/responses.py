@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from typing import Self
 
-from gatepass.http_client.response_body import stream_pieces
 from gatepass.types import Headers
+
+
+async def stream_pieces(pieces: AsyncIterable[bytes], write: Callable[[bytes], bool]) -> bool:
+    """Implement `Response.stream_to` for an async iterable of pieces."""
+    async for piece in pieces:
+        if not write(piece):
+            return False
+    return True
 
 
 class PlayedResponse:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -189,14 +189,6 @@ class UpstreamResponse:
         return taken
 
 
-async def stream_pieces(pieces: AsyncIterable[bytes], write: Callable[[bytes], bool]) -> bool:
-    """Implement `Response.stream_to` for an async iterable of pieces."""
-    async for piece in pieces:
-        if not write(piece):
-            return False
-    return True
-
-
 class BodyMemory(Protocol):
     """Counts the buffered bytes of a reply, and pauses reading at a limit: `RequestMemory` of `proxy`."""
 
@@ -364,7 +356,10 @@ class DecodedResponse:
         return self._response.ended
 
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
-        return await stream_pieces(self, write)
+        async for piece in self:
+            if not write(piece):
+                return False
+        return True
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
         del limit_bytes  # a reply that must be decoded is read in pieces

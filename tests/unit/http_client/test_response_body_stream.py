@@ -14,10 +14,9 @@ from gatepass.http_client.response_body import (
     UpstreamResponse,
     ZlibDecoder,
     read_whole,
-    stream_pieces,
 )
 from gatepass.types import Timeouts
-from tests.responses import PlayedResponse
+from tests.responses import PlayedResponse, stream_pieces
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import Wire
 

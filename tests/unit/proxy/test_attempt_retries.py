@@ -23,7 +23,6 @@ from gatepass.errors import (
     UpstreamConnect,
     UpstreamError,
 )
-from gatepass.http_client.response_body import stream_pieces
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import send_own_call, try_call
@@ -34,6 +33,7 @@ from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenReissued, TokenUser
 from gatepass.types import Call, ClientRequest, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
+from tests.responses import stream_pieces
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call

@@ -13,12 +13,12 @@ import pytest
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
-from gatepass.http_client.response_body import stream_pieces
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.models import FAILED_S, FRESH_S, ModelCatalog
 from gatepass.types import OutboundRequest, Response
+from tests.responses import stream_pieces
 from tests.unit.clock import DrivenClock, settle
 
 CALLER = AccessKey(name="anybody", hash="sha256:" + "0" * 64)

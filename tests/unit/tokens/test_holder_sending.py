@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from gatepass.clock import sleep
 from gatepass.config.model import Config
 from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
-from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import AppState, Upstream, create_app_state
 from gatepass.proxy.attempt import send, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
@@ -31,6 +30,7 @@ from gatepass.proxy.retry import Outcome
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, TokenHolder, TokenUser
 from gatepass.tokens.holder import ANY_USER
 from gatepass.types import Headers, Operation, OutboundRequest, Target, Timeouts, header
+from tests.responses import stream_pieces
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call
 from tests.unit.tokens.scripted import (
