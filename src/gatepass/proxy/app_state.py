@@ -223,8 +223,7 @@ class AppState(ProcessParts):
     def start_holder(self, name: str) -> None:
         """Start the holder of one credential, and first that of its subject. Those that run continue."""
         for one in reversed(chain_of(name, self.config.credentials)):
-            if not self.holders[one].is_started:
-                self.holders[one].start()
+            self.holders[one].start()
 
     def retry_failing(self) -> list[str]:
         """Let each failing or rejected credential fetch now. Return their names."""

@@ -176,18 +176,18 @@ class TokenHolder:
         self._fetch: asyncio.Task[Token] | None = None
         self._secret_hash = 0
         self._secret_hint = ""
-        self._tasks: Tasks | None = None
+        self._tasks = Tasks()
+        self._is_started = False
         self._subject: TokenHolder | None = None
         self._dependants = WeakSet[TokenHolder]()  # a reload replaces some, and keeps this holder
         self._wake = asyncio.Event()
         self._closed = False
 
     def start(self) -> None:
-        """Begin to fetch in the background. A dead issuer does not prevent the start."""
-        if self._tasks is not None:
-            raise RuntimeError(f"the holder of credential {self.name} has been started already")
-        self._tasks = Tasks()
-        self._tasks.keep(self._refresh, f"refresh of {self.name}", self._fail, lambda: self._sleep(MAX_SLEEP_S))
+        """Begin to fetch in the background, once. A dead issuer does not prevent the start."""
+        if not self._is_started:
+            self._is_started = True
+            self._tasks.keep(self._refresh, f"refresh of {self.name}", self._fail, lambda: self._sleep(MAX_SLEEP_S))
 
     def precede(self, dependant: TokenHolder) -> None:
         """Let `dependant`, which presents this holder's tokens, fetch at once after a failure if a new one arrives."""
@@ -200,17 +200,12 @@ class TokenHolder:
         subject = self._subject
         return self.name if subject is None or subject.current() is not None else subject.waits_for
 
-    @property
-    def is_started(self) -> bool:
-        return self._tasks is not None
-
     async def aclose(self) -> None:
         """End all tasks of this holder. Waiting requests get TokenUnavailable."""
         self._closed = True
         self._fetch = None
         self.on_close()
-        if self._tasks is not None:
-            await self._tasks.aclose()
+        await self._tasks.aclose()
         self._wake_requests()
 
     def current(self) -> Token | None:
@@ -342,7 +337,7 @@ class TokenHolder:
     def with_free_tries(self, failure: FetchFailure) -> FetchFailure:
         """Return `failure` with the free tries that the history of the secret allows."""
         if not failure.from_other_process:
-            failure = failure.masked(self._log.redactor.mask)
+            failure = failure.with_reason(self._log.redactor.mask(failure.reason))
             earned = self._history.free_tries(self._secret_hash, failure)
             failure.free_tries = max(failure.free_tries, earned)
         return failure
@@ -381,8 +376,6 @@ class TokenHolder:
     def _fetch_if_due(self, now: float) -> None:
         if self._closed or now < self._due_s():
             return
-        if self._tasks is None:
-            raise RuntimeError(f"the holder of credential {self.name} has not been started")
         self._fetch_began_s = max(now, self._not_before_s)
         # A separate task: the client that waits for it may disconnect, and others need the token.
         self._fetch = self._tasks.spawn(self._fetch_token(quick=self._failure_state is None), f"fetch of {self.name}")
