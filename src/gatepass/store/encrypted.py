@@ -30,7 +30,7 @@ KEY_KEPT_S = 15.0
 """How long after the end of the last process with a key another key may take its place."""
 
 
-class _Key:
+class StoreKey:
     """The keys that are derived from one secret, and their id."""
 
     def __init__(self, secret: bytes) -> None:
@@ -54,7 +54,7 @@ class EncryptedStore:
 
     def __init__(self, store: Store, *secret_keys: bytes) -> None:
         self._store = store
-        self._keys = [_Key(secret) for secret in secret_keys]
+        self._keys = [StoreKey(secret) for secret in secret_keys]
         self._ordered = sorted(self._keys, key=lambda key: key.id)
         """In the same order in all processes, so that two of them cannot each hold a part of a lease for long."""
 
@@ -123,9 +123,6 @@ class EncryptedStore:
     async def put_key_id(self) -> None:
         """Store the id of the key that writes, in clear, while a process with this key runs."""
         await self._store.put(KEY_NAME, self.key_id.encode(), KEY_KEPT_S)
-
-    def code(self, name: str) -> str:
-        return self._keys[0].code(name)
 
 
 def _derived(secret: bytes, info: bytes) -> bytes:

@@ -27,7 +27,6 @@ from valkey.exceptions import (
 
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
-from gatepass.config.network import TlsFiles
 from gatepass.errors import documentation, system_reason
 from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
@@ -205,11 +204,18 @@ class _Password(CredentialProvider):
 
 
 def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
+    context = None
+    if settings.tls:
+        network, context = settings.network, ssl.create_default_context()
+        if network.ca_file:
+            context.load_verify_locations(network.ca_file)
+        if network.client_cert:
+            context.load_cert_chain(network.client_cert, network.client_key)
     arguments: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "db": settings.database,
-        "context": _context(settings.network) if settings.tls else None,
+        "context": context,
         "client_name": "gatepass",
         "parser_class": _BoundedParser,
         # None: the client would otherwise send CLIENT SETINFO, which exists only since Redis 7.2.
@@ -223,15 +229,6 @@ def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
     if settings.password is not None:
         arguments["credential_provider"] = _Password(settings)
     return arguments
-
-
-def _context(network: TlsFiles) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if network.ca_file:
-        context.load_verify_locations(network.ca_file)
-    if network.client_cert:
-        context.load_cert_chain(network.client_cert, network.client_key)
-    return context
 
 
 def _milliseconds(seconds: float) -> int:

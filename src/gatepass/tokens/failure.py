@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -60,9 +59,6 @@ class FetchFailure(Exception):
         other = copy(self)
         other.reason, other.args = reason, (reason,)
         return other
-
-    def masked(self, mask: Callable[[str], str]) -> FetchFailure:
-        return self.with_reason(mask(self.reason))
 
 
 class TokenReissued(TokenUnavailable):

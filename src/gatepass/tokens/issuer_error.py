@@ -145,24 +145,19 @@ class TokenErrorBody:
         """Whether a later attempt cannot succeed. Corporate logins write 401 as 40101 or 10401."""
         if self.code in TRANSIENT_CODES or self.code in DEFINITE_CODES:
             return self.code in DEFINITE_CODES
-        if self._status in DEFINITE_STATUSES:
+        if self.http_status in DEFINITE_STATUSES:
             return True
-        return self.code is not None and bool(_REFUSED.match(self.code)) and self._status not in OVERLOADED_STATUSES
+        return self.code is not None and bool(_REFUSED.match(self.code)) and self.http_status not in OVERLOADED_STATUSES
 
     @property
     def is_transient(self) -> bool:
         """Whether the error describes an outage. Not a 500: some logins return it for a wrong password."""
         if self.code in DEFINITE_CODES or self.code in TRANSIENT_CODES:
             return self.code in TRANSIENT_CODES
-        return self._status in OVERLOADED_STATUSES or (self._status or 0) > SERVER_ERROR
+        return self.http_status in OVERLOADED_STATUSES or (self.http_status or 0) > SERVER_ERROR
 
     @property
-    def is_overloaded(self) -> bool:
-        """Whether the error reports too many requests. Then the issuer chose its `Retry-After` for this client."""
-        return self._status == TOO_MANY
-
-    @property
-    def _status(self) -> int | None:
+    def http_status(self) -> int | None:
         return _status_in(self.code) or self.status
 
 
@@ -255,11 +250,13 @@ def embedded_error_failure(
     found = token_error_body(document)
     if found is None:
         return None
+    # after too many requests the issuer chose its `Retry-After` for this client
+    is_long = found.definite or found.http_status == TOO_MANY
     return FetchFailure(
         f"{REFUSED if found.definite else ''}{issuer} answered {reply.status}{WITH_ERROR}{quoted(found, mask)}",
         definite=found.definite,
         unclear=not found.is_transient,
-        retry_after_s=retry_after_s(reply, wall_s, is_long=found.definite or found.is_overloaded),
+        retry_after_s=retry_after_s(reply, wall_s, is_long=is_long),
     )
 
 

@@ -109,7 +109,7 @@ class TokenLog:
         A repeated reason is logged once a minute with its count. A failure of another process is neither counted nor
         logged as a warning, because that process does both.
         """
-        failure = failure.masked(self.redactor.mask)
+        failure = failure.with_reason(self.redactor.mask(failure.reason))
         self.last_error, self.last_error_s = failure.reason, now
         if failure.from_other_process:
             self._log(LOG.debug, "token_failure_shared", reason=failure.reason)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.store.base import StoreScope
-from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
+from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore, StoreKey
 from tests.unit.clock import DrivenClock
 from tests.unit.store.contract import LONG_S, Shared, StoreContract
 from tests.unit.store.memory import MemoryStore
@@ -32,7 +32,7 @@ def below():
 
 async def stored(below: MemoryStore, name: str = NAME) -> bytes:
     """Return the entry in the store below under the code of `name`."""
-    code = EncryptedStore(below, SECRET).code(name)
+    code = StoreKey(SECRET).code(name)
     return (await below.get([code])).values[code]
 
 
@@ -74,25 +74,26 @@ async def test_a_value_that_was_changed_or_cut_anywhere_is_absent(below):
     flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
     cut = [piece for at in range(len(whole)) for piece in (whole[:at], whole[at + 1 :])]
     for wrong in (*flipped, *cut):
-        await below.put(store.code(NAME), wrong, 60.0)
+        await below.put(StoreKey(SECRET).code(NAME), wrong, 60.0)
         assert (await store.get([NAME])).values == {}
-    await below.put(store.code(NAME), whole, 60.0)
+    await below.put(StoreKey(SECRET).code(NAME), whole, 60.0)
     assert (await store.get([NAME])).values == {NAME: VALUE}
 
 
 async def test_a_value_that_was_moved_to_another_name_is_absent(below):
     store = EncryptedStore(below, SECRET)
     await store.put(NAME, VALUE, 60.0)
-    await below.put(store.code("token/v1/other"), await stored(below), 60.0)
+    await below.put(StoreKey(SECRET).code("token/v1/other"), await stored(below), 60.0)
     assert (await store.get(["token/v1/other"])).values == {}
 
 
 async def test_a_value_of_another_key_is_absent(below):
     store, other = EncryptedStore(below, SECRET), EncryptedStore(below, b"x" * 32)
     await other.put(NAME, b"theirs", 60.0)
-    theirs = (await below.get([other.code(NAME)])).values[other.code(NAME)]
+    code = StoreKey(b"x" * 32).code(NAME)
+    theirs = (await below.get([code])).values[code]
     assert (await store.get([NAME])).values == {}
-    await below.put(store.code(NAME), theirs, 60.0)
+    await below.put(StoreKey(SECRET).code(NAME), theirs, 60.0)
     assert (await store.get([NAME])).values == {}
 
 
@@ -104,10 +105,10 @@ async def test_the_format_is_nonce_and_aes_gcm_with_an_hkdf_key_and_the_name_as_
 
 
 def test_a_code_keeps_the_kind_and_differs_by_name_and_by_key(below):
-    code = EncryptedStore(below, SECRET).code
+    code = StoreKey(SECRET).code
     kind, _, rest = code(NAME).partition(":")
     assert (kind, len(rest)) == ("token", 32)
-    others = {code("token/v1/abd"), code("lease/v1/abc"), EncryptedStore(below, b"x" * 32).code(NAME)}
+    others = {code("token/v1/abd"), code("lease/v1/abc"), StoreKey(b"x" * 32).code(NAME)}
     assert len({rest, *(other.partition(":")[2] for other in others)}) == 4
 
 
