@@ -746,11 +746,17 @@ ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
 }
 RETRIES: Mapping[type[GatepassError], str] = {
     UpstreamErrorReply: "as for the upstream's status",
+    UpstreamHtml: "no at a login page, otherwise as for the upstream's status",
     UpstreamTls: "yes, but not if the certificate is at fault",
 }
 """Errors for which a retry can succeed only sometimes."""
-ACTIONS: Mapping[str, str] = {"no_path": "Action if the upstream has no such path", "429": "Action for 429"}
-"""The labels of `UpstreamErrorReply.actions`."""
+ACTIONS: Mapping[str, str] = {
+    "no_path": "Action if the upstream has no such path",
+    "429": "Action for 429",
+    "page_504": "Action for a page with 504",
+    "page_5xx": "Action for a page with another 5xx",
+}
+"""The labels of the `actions` of an error."""
 OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
 """Errors with the upstream's own status."""
 STATUSES: Mapping[type[GatepassError], str] = {McpNotAllowed: "403; 200 with an error in JSON-RPC at `/mcp`"}
@@ -824,12 +830,15 @@ CHINESE: Mapping[str, str] = {
     "Action": "处理",
     "Action if the upstream has no such path": "处理（上游没有这个路径）",
     "Action for 429": "处理（429）",
+    "Action for a page with 504": "处理（504 的网页）",
+    "Action for a page with another 5xx": "处理（其他 5xx 的网页）",
     "Example": "示例",
     "the upstream's": "上游的状态码",
     STATUSES[McpNotAllowed]: "403；在 `/mcp` 是 200 和 JSON-RPC 错误",
     "yes": "能成功",
     "no": "不能成功",
     "as for the upstream's status": "取决于上游的状态码",
+    RETRIES[UpstreamHtml]: "登录页不能成功，其他取决于上游的状态码",
     "yes, but not if the certificate is at fault": "能成功，除非证书有问题",
     "## Errors of this process\n": "## gatepass 自身的错误\n",
     "## Errors of a token source\n": "## 令牌来源的错误\n",

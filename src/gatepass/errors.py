@@ -579,16 +579,23 @@ class UpstreamInvalid(UpstreamError):
 
 
 class UpstreamHtml(UpstreamError):
-    """The upstream sent a web page instead of an answer, most often a login page.
+    """The upstream sent a web page instead of an answer: a login page, or a proxy's page for an error.
 
-    The credential did not reach the API, so gatepass renews the token once. The message contains the page's title. A
-    status of 400 or above is kept; any other status becomes 502. A page that is the text of an error, such as nginx's
-    403, has this code too, without a new token.
+    At a login page, the credential did not reach the API, so gatepass renews the token once. The message contains the
+    page's title. A status of 400 or above is kept; any other status becomes 502. A page that is the text of an error,
+    such as nginx's 403 or 504, has this code too, without a new token.
 
     Action: Check `credential` and `base_url`.
     """
 
     code, retryable = "upstream_html", False
+    actions: ClassVar[Mapping[str, str]] = {
+        "page_504": "A proxy in front of the upstream answered, because it stopped waiting for the upstream. Raise the"
+        " timeout of that proxy: gatepass's `timeouts` do not help.",
+        "page_5xx": "A proxy in front of the upstream answered, because the upstream behind it is down or overloaded."
+        " Retry later, or ask the owner of the upstream.",
+    }
+    """What to do instead of the action above, by the case that `case_of` returns."""
 
     def __init__(self, message: str, *, upstream: str, status: int = UpstreamError.status) -> None:
         super().__init__(message, upstream=upstream)
@@ -796,7 +803,9 @@ def stable_code(code: str, hop: str) -> str:
 
 
 def case_of(kind: str, status: int, message: str) -> str:
-    """Return the key of `UpstreamErrorReply.actions` for an error; "" if its own action applies."""
+    """Return the key of its `actions` for an error; "" if its own action applies."""
+    if kind == UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:  # the words for a login page
+        return "page_504" if status == 504 else "page_5xx"
     if kind != UpstreamErrorReply.code:
         return ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text

@@ -20,7 +20,7 @@ from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
 from gatepass.config.model import Config
-from gatepass.errors import InvalidRequest, ModelNotFound, UpstreamErrorReply
+from gatepass.errors import InvalidRequest, ModelNotFound, UpstreamErrorReply, UpstreamHtml
 from gatepass.operations.table import samples
 from gatepass.server.ui.routes import DoctorTask
 from tests.integration.answers import COMPLETION, VECTORS
@@ -701,6 +701,18 @@ async def test_the_advice_for_a_full_upstream_is_that_of_its_error():
     async with Scripted(answer=full) as upstream:
         (*_, hop) = await found(one(upstream), ProbeCall("chat", "m"))
     assert hop.finding.endswith(f"slow down {UpstreamErrorReply.actions['429']}")
+
+
+@pytest.mark.parametrize(("status", "case"), [(504, "page_504"), (502, "page_5xx"), (503, "page_5xx")])
+async def test_the_advice_for_the_page_of_a_proxy_concerns_the_proxy(status, case):
+    page = b"<html><head><title>Error</title></head><body><center><h1>Error</h1></center><hr>nginx</body></html>"
+    down = with_list(lambda _: [Send(reply(page, status, content_type="text/html"))])
+    async with Scripted(answer=down) as upstream, gateway(**one(upstream)) as served:
+        (*_, hop) = await found(one(upstream), ProbeCall("chat", "m"))
+        answer = await served.ask().answer()
+    assert hop.finding.endswith(f'with an HTML page titled "Error". {UpstreamHtml.actions[case]}')
+    assert (answer.status, answer.error["code"]) == (status, "upstream_html")
+    assert "x-should-retry" not in answer.headers
 
 
 @pytest.mark.parametrize("call", [None, ProbeCall("chat", "gpt-5")])

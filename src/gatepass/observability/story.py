@@ -17,7 +17,6 @@ import msgspec
 
 from gatepass.errors import (
     TokenUnavailable,
-    UpstreamErrorReply,
     UpstreamTimeout,
     case_of,
     documentation,
@@ -215,8 +214,9 @@ def test_command(hop: str, model: str, operation: str) -> str:
 
 def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
     """Return the action of an error's documentation, with the `case` and `names` of its request; "" under -OO."""
-    text = " ".join(inspect.cleandoc(kind_of(code, hop).__doc__ or "").partition("Action: ")[2].split())
-    text = UpstreamTimeout.actions_of_codes.get(code, UpstreamErrorReply.actions.get(case, text))
+    kind = kind_of(code, hop)
+    text = " ".join(inspect.cleandoc(kind.__doc__ or "").partition("Action: ")[2].split())
+    text = UpstreamTimeout.actions_of_codes.get(code, vars(kind).get("actions", {}).get(case, text))
     if hop.startswith(f"upstream:{MCP_UPSTREAM}"):
         text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
         text = "Check `base_url`." if case == "no_path" else text

@@ -327,6 +327,21 @@ def test_the_action_for_a_path_that_is_missing_names_the_operation():
     assert action("102", "upstream:mcp/search", "no_path", operation="mcp") == "Check `mcp.search.url`."
 
 
+@pytest.mark.parametrize(
+    ("status", "rest", "advice"),
+    [
+        (504, 'titled "504 Gateway Time-out".', "A proxy in front of the upstream answered, because it stopped"),
+        (502, 'titled "502 Bad Gateway".', "A proxy in front of the upstream answered, because the upstream behind"),
+        (503, "instead of JSON, which is invalid as a reply: a login page", "Check `credential` and `upstreams.b."),
+        (403, 'titled "403 Forbidden".', "Check `credential` and `upstreams.b.base_url`."),
+    ],
+)
+def test_the_action_for_the_page_of_a_proxy_concerns_the_proxy(status: int, rest: str, advice: str):
+    reason = f'The upstream "b" (llm) answered {status} with an HTML page {rest}'
+    record = access(code="upstream_html", hop="upstream:b", status=status, outcome="error", model="m", reason=reason)
+    assert story_of(request(record), 110.0, 0.0, str)["error"]["action"].startswith(advice)
+
+
 def test_the_action_names_the_parts_of_this_request():
     assert action("token_unavailable", "credential:corp", model="m").startswith(
         "Run `gatepass token corp`, which tests"

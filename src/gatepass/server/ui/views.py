@@ -326,7 +326,7 @@ def documented(code: str) -> dict[str, Any]:
         "status": status,
         "text": text.strip(),
         "action": " ".join(action.split()),
-        "actions": dict(kind.actions) if kind is UpstreamErrorReply else {},
+        "actions": vars(kind).get("actions", {}),
     }
 
 

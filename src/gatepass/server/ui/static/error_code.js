@@ -3,7 +3,10 @@
 import { el } from "./dom.js";
 import { action as actionOf, meaning, t } from "./texts.js";
 
-const CASES = { no_path: t("If the upstream has no such path:"), 429: t("For 429:") };
+const CASES = {
+  no_path: t("If the upstream has no such path:"), 429: t("For 429:"),
+  page_504: t("For a page with 504:"), page_5xx: t("For a page with another 5xx:"),
+};
 
 export async function errorCode(page) {
   const { code, kind, status, text, action, actions = {} } = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);

@@ -158,7 +158,7 @@ export const ERRORS = {
     "action": "如果错误信息写明了某个限制，见 docs/operations/limits_and_memory.md#memory。否则检查 `base_url` 是否为 OpenAI API，以及 `dialect` 是否合适。"
   },
   "upstream_html": {
-    "text": "上游返回了网页而不是回答，多数情况下是登录页。凭据没有到达 API，因此 gatepass 会更换一次令牌。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
+    "text": "上游返回了网页而不是回答：登录页，或代理的错误页。如果是登录页，说明凭据没有到达 API，因此 gatepass 会更换一次令牌。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
     "action": "检查 `credential` 和 `base_url`。"
   },
   "upstream_empty": {
@@ -192,6 +192,12 @@ export const ERRORS = {
   "upstream_auth": {
     "text": "上游连新令牌也拒绝，因此客户端重试不会成功。错误信息含有凭据的名称、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",
     "action": "检查凭据的 scope 或 audience：`gatepass doctor MODEL --call` 发送一次小的调用，`gatepass token NAME --reveal` 获取并打印新令牌。修复之后运行 `gatepass token --retry`。"
+  },
+  "page_504": {
+    "action": "回答的是上游前面的代理，它不再等待上游。增大该代理的超时时间；gatepass 的 `timeouts` 不起作用。"
+  },
+  "page_5xx": {
+    "action": "回答的是上游前面的代理，因为它后面的上游没有运行或过载。稍后重试，或联系上游的负责人。"
   },
   "no_path": {
     "action": "如果所有操作都失败，改正 `base_url`，它以 `/v1` 等版本结尾。如果只有此操作失败，说明上游不提供它：把 `operations.NAME.upstream` 设为提供它的上游，例如在 `models: {\"*\": {upstream: NAME}}` 旁边写 `operations: {rerank: {upstream: OTHER}}`，或改正 `models` 下该模型的 `upstream`。"

@@ -84,6 +84,8 @@ export const TEXTS = {
   "Test the hop: ": "测试这一跳：",
   "If the upstream has no such path:": "上游没有这个路径时：",
   "For 429:": "429：",
+  "For a page with 504:": "504 的网页：",
+  "For a page with another 5xx:": "其他 5xx 的网页：",
   "The connection ended before the doctor did.": "连接在 doctor 结束之前断开了。",
   "{n} of {steps} failed.": "{steps}中有 {n} 步失败。",
   "No step failed.": "没有失败的步骤。",
