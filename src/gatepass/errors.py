@@ -641,7 +641,8 @@ class UpstreamTimeout(UpstreamError):
     - `idle`: the upstream sent nothing for `timeouts.idle_s` in the middle of a reply.
     - `total`: the answer was not complete after `timeouts.total_s`.
 
-    Action: Raise the timeout for the model, or check the upstream. Reasoning models need longer than others.
+    Action: Raise `upstreams.NAME.timeouts`, or check the upstream. Reasoning models need longer than others. If
+    `timeouts` is set under `models` or `operations`, raise it there.
     """
 
     code, status = "upstream_timeout", 504

@@ -50,7 +50,7 @@ from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.models import LIST_CALL, parse_list, request_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
-from gatepass.proxy.upstream_call import connection_error
+from gatepass.proxy.upstream_call import connection_error, total_timeout
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
@@ -65,11 +65,12 @@ T = TypeVar("T")
 
 LIST_S = 10.0
 """The limit of a request that calls no model. An operator waits, so that it ignores configured timeouts."""
+SLOW = "Check whether the server is overloaded, or whether a proxy or firewall between holds the reply."
 
 
 async def within(state: AppState, upstream: Upstream, answer: Awaitable[T], limit_s: float = LIST_S) -> T:
     """Return `answer`; raise UpstreamTimeout after `limit_s`, even if its timeouts are longer."""
-    message = f"{upstream.host} did not return a complete reply within {limit_s:g} s, the limit of this check."
+    message = f"{upstream.host} did not return a complete reply within {limit_s:g} s, the limit of this check. {SLOW}"
     late = UpstreamTimeout(message, upstream=upstream.name, phase="total")
     return await timeout(state.clock, limit_s, answer, late)
 
@@ -297,8 +298,6 @@ def default_advice(error: GatepassError, config: Config) -> str:
                 # gatepass cannot renew it, so that rejection.statuses has no effect
                 return f"Check the rights of the key, or replace it: {setting(credential, secret)}."
             return f"Check the rights of the token. If it was rejected, add 403 to upstreams.{name}.rejection.statuses."
-        case UpstreamTimeout():
-            return "Check whether the server is overloaded, or whether a proxy or firewall between holds the reply."
         case _:
             return ""
 
@@ -345,10 +344,14 @@ class ProbeCall:
 
 @dataclass(frozen=True, slots=True)
 class TargetProbe:
-    """The call at one target. `calls` are its variants; the one that most upstreams accept comes first."""
+    """The call at one target. `calls` are its variants; the one that most upstreams accept comes first.
+
+    The total timeout of `first`, the first target of the route, limits it.
+    """
 
     what: str
     target: Target
+    first: Target
     calls: tuple[Call, ...]
     profile: str
     query: bytes = field(default=b"", repr=False)
@@ -365,11 +368,10 @@ def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> lis
     if probe_call.stream:
         named += " as a stream"
         calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
+    targets, rest = state.routes.resolve(probe_call.operation, model), (calls, probe_call.profile, query)
     return [
-        TargetProbe(
-            f"{named} with {target.model or model}", target, calls, probe_call.profile, query, probe_call.advice
-        )
-        for target in state.routes.resolve(probe_call.operation, model)
+        TargetProbe(f"{named} with {target.model or model}", target, targets[0], *rest, probe_call.advice)
+        for target in targets
         if target.upstream == upstream.name
     ]
 
@@ -387,9 +389,13 @@ def _streamed(body: bytes) -> bytes:
 
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
     """Send a small real call, which may be billed, as a client would."""
-    what = "stream" if target_probe.calls[0].stream else "call"
+    what, first = "stream" if target_probe.calls[0].stream else "call", target_probe.first
+    total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
+    result: Awaitable[str] = real_call(state, target_probe)
+    if total_s is not None:
+        result = timeout(state.clock, total_s, result, total_timeout(upstream.name, total_s, first))
     try:
-        result = await within(state, upstream, real_call(state, target_probe), ANSWER_S)
+        shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
         prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
         call = target_probe.calls[0]
@@ -397,7 +403,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.advice))))
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
-    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {result}", target_probe.advice)
+    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}", target_probe.advice)
 
 
 async def real_call(state: AppState, target_probe: TargetProbe) -> str:

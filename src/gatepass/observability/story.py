@@ -49,6 +49,7 @@ CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
 CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for name in CALL_OPERATIONS}}
 """The options with which doctor calls each operation that it can call."""
 DIGITS = 4
+_TIMEOUT = re.compile(r"\btimeouts(\.(?:first_byte|idle|total)_s)\b(?: of the first target, (.+)\))?")
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
 
 Mask = Callable[[str], str]
@@ -219,7 +220,7 @@ def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
     text = UpstreamTimeout.actions_of_codes.get(code, vars(kind).get("actions", {}).get(case, text))
     if hop.startswith(f"upstream:{MCP_UPSTREAM}"):
         text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
-        text = "Check `base_url`." if case == "no_path" else text
+        text = "Check `base_url`." if case == "no_path" else text.partition(" If `timeouts` is set under")[0]
     if "models.NAME.name" not in names:
         text = text.partition(" If it does not know the model")[0]
     for placeholder, name in names.items():
@@ -245,6 +246,8 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             "`network.ca_file`": f"`{settings_of(name)}.network.ca_file`",
             "{upstream: NAME}": f"{{upstream: {name}}}",
         }
+        if limit := _TIMEOUT.search(message):
+            names["upstreams.NAME.timeouts"] = f"{settings_of(limit[2] or name)}.timeouts{limit[1]}"
     if credential := name if part == "credential" else credential:
         names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
     if operation:

@@ -49,7 +49,8 @@ from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest, RequestMemory
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
-from gatepass.types import Call, ClientRequest, Operation, Target, header
+from gatepass.proxy.upstream_call import total_timeout
+from gatepass.types import Call, ClientRequest, Operation, header
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
@@ -191,11 +192,12 @@ async def _serve(
     first, profile = targets[0], context.profile_rules.settings
     attempt = Attempt.begin(state, targets, call, profile, context.memory, access)
     total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
-    total_timeout = None
+    timer = None
     if total_s is not None:
         attempt.deadline_s = state.clock.now() + total_s
-        total_timeout = state.clock.call_later(
-            total_s, lambda: in_flight_request.cancel(_total_timeout(context, total_s, first))
+        timer = state.clock.call_later(
+            total_s,
+            lambda: in_flight_request.cancel(total_timeout((context.attempt or attempt).upstream.name, total_s, first)),
         )
     keep_alive = KeepAlive(client_response)
     try:
@@ -203,18 +205,8 @@ async def _serve(
         await relay(classified, context.attempt or attempt, context, client_response, keep_alive)
     finally:
         keep_alive.stop()
-        if total_timeout is not None:
-            total_timeout.cancel()
-
-
-def _total_timeout(context: RequestContext, total_s: float, first: Target) -> errors.UpstreamTimeout:
-    """Return the error at the end of the total timeout of `first`. It names the upstream that is tried now."""
-    upstream = first.upstream if context.attempt is None else context.attempt.upstream.name
-    setting = "timeouts.total_s"
-    if upstream != first.upstream:
-        setting = f"{setting} of the first target, {first.upstream}"
-    message = f"The answer was not complete after {total_s:g} s ({setting})."
-    return errors.UpstreamTimeout(message, upstream=upstream, phase="total")
+        if timer is not None:
+            timer.cancel()
 
 
 async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:

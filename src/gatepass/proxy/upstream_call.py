@@ -34,7 +34,7 @@ from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.retry import MOST_RENEWALS
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
-from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, settings_of
+from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, Target, settings_of
 
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
@@ -288,6 +288,15 @@ async def read_body(attempt: Attempt, response: Response, limit_bytes: int, begi
     finally:
         attempt.add_upstream_wait()
         await response.aclose()
+
+
+def total_timeout(upstream: str, total_s: float, first: Target) -> errors.UpstreamTimeout:
+    """Return the error at the end of the total timeout of `first`. `upstream` is the one that is tried now."""
+    setting = "timeouts.total_s"
+    if upstream != first.upstream:
+        setting = f"{setting} of the first target, {first.upstream}"
+    message = f"The answer was not complete after {total_s:g} s ({setting})."
+    return errors.UpstreamTimeout(message, upstream=upstream, phase="total")
 
 
 _ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = MappingProxyType(

@@ -342,6 +342,32 @@ def test_the_action_for_the_page_of_a_proxy_concerns_the_proxy(status: int, rest
     assert story_of(request(record), 110.0, 0.0, str)["error"]["action"].startswith(advice)
 
 
+@pytest.mark.parametrize(
+    ("code", "hop", "message", "begins"),
+    [
+        ("total", "upstream:slow", "not complete after 2 s (timeouts.total_s).", "`upstreams.slow.timeouts.total_s`"),
+        (
+            "total",
+            "upstream:b",
+            "not complete after 2 s (timeouts.total_s of the first target, slow).",
+            "`upstreams.slow.timeouts.total_s`",
+        ),
+        (
+            "first_byte",
+            "upstream:slow",
+            "h sent no reply within 2 s (timeouts.first_byte_s). A slow model needs more",
+            "`upstreams.slow.timeouts.first_byte_s`",
+        ),
+        ("idle", "upstream:slow", "longer than 2 s (timeouts.idle_s).", "`upstreams.slow.timeouts.idle_s`"),
+        ("idle", "upstream:mcp/search", "longer than 2 s (timeouts.idle_s).", "`mcp.search.timeouts.idle_s`"),
+    ],
+)
+def test_the_action_for_a_timeout_names_its_setting(code: str, hop: str, message: str, begins: str):
+    found = action(f"upstream_timeout_{code}", hop, message=message, model="m", operation="chat")
+    assert found.startswith(f"Raise {begins}, or check the upstream.")
+    assert ("`models` or `operations`" in found) is ("mcp/" not in hop)
+
+
 def test_the_action_names_the_parts_of_this_request():
     assert action("token_unavailable", "credential:corp", model="m").startswith(
         "Run `gatepass token corp`, which tests"
@@ -366,7 +392,6 @@ def test_the_action_names_the_parts_of_this_request():
     assert "Check `upstreams.chat.base_url` and" in action("upstream_dns", "upstream:chat", message=direct)
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
         assert action(own, "upstream:chat", model="m").startswith("Follow the upstream's message. If it does not")
-    assert action("upstream_timeout_idle", "upstream:chat", model="m").startswith("Raise the timeout")
     found = action("upstream_timeout_connect", "upstream:chat", model="m")
     assert found.startswith("Check the host and port in `upstreams.chat.base_url`")
     assert "`network.proxy`" in found

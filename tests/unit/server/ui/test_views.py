@@ -192,7 +192,7 @@ def test_each_code_has_its_documentation():
             shown = views.documented(kind.code)
             assert shown["text"]
             assert "Action:" not in shown["text"]
-    assert views.documented("upstream_timeout_idle")["action"].startswith("Raise the timeout")
+    assert views.documented("upstream_timeout_idle")["action"].startswith("Raise `upstreams.NAME.timeouts`")
     assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
     statuses = {
         code: views.documented(code)["status"] for code in ("internal_error", "upstream_auth", "upstream_closed")
