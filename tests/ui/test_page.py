@@ -53,8 +53,8 @@ FROM_THE_API = {
     *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running", "tools", "prompts"),
     *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model"),
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
-    *("complete", "cut", "error_reply", "token_rejected", "connection_failed", "nothing_written", "client_gone"),
-    *("drained", "prompt tokens", "completion tokens", "total tokens", "client"),
+    *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
+    *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
     *("answers and accepts the token", "answers; no credential is configured", "call"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""
@@ -449,16 +449,22 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     failed = {"in_a_row": 3, "id": "req-2", "code": "upstream_connect", "age_s": 12.3}
     fake.overview["upstreams"].append({**server, "health": "failing", "last_failed": failed})
     error = fake.stories["req-2"]["error"]
-    error.update(message="tools.corp refused the connection.", action="Start the server.")
+    error.update(message="tools.corp refused the connection.", action="Start the server.", kind="upstream_connect")
+    error.update(names={"`base_url`": "`mcp.tools.url`"})
     fake.callers["callers"][2]["mcp"] = {"tools": {"tools": ["find"], "prompts": None, "resources": []}}
     page = open_page(f"{signed_in}#/mcp")
     main = page.locator("main")
     expect(main).to_contain_text("https://llm.corp.example/mcp/tools")
     expect(main.locator(".health.failed")).to_have_text("failing, upstream_connect, 12 s ago")
     expect(main.locator(".health a")).to_have_attribute("href", "#/requests/req-2")
-    expect(main.locator(".health + p")).to_have_text("tools.corp refused the connection. Start the server.")
+    expect(main.locator(".health ~ p")).to_have_text(
+        ["tools.corp refused the connection.", "Action: Start the server."]
+    )
     expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("claude-codefindallnone")
     expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("find121 (8.3 %)")
+    in_chinese = open_page(f"{signed_in}#/mcp", locale="zh-CN").locator(".health ~ p")
+    expect(in_chinese.nth(1)).to_have_text("原文：tools.corp refused the connection.")
+    expect(in_chinese.nth(2)).to_have_text("处理：检查 mcp.tools.url，以及该服务器是否在运行。")
 
 
 def test_the_playground_asks_as_the_profile_of_a_client(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
@@ -575,8 +581,42 @@ def test_text_from_outside_never_becomes_markup(
 
 def test_an_error_says_what_to_do(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(f"{signed_in}#/requests/req-2")
-    expect(page.locator(".problem p").nth(1)).to_have_text("Check the upstream's log, and network.proxy.")
+    expect(page.locator(".problem p").nth(1)).to_have_text("Action: Check the upstream's log, and network.proxy.")
     expect(page.locator(".problem code")).to_have_text("network.proxy")
+
+
+def test_an_error_begins_with_a_chinese_sentence_and_keeps_the_text_of_the_log(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    names = {"`base_url`": "`upstreams.corp.base_url`"}
+    error = {**fake.stories["req-2"]["error"], "code": "upstream_dns", "kind": "upstream_dns", "names": names}
+    fake.stories["req-2"].update(error={**error, "message": "The name llm.corp cannot be resolved."})
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    said = page.locator(".problem p")
+    expect(said.nth(0)).to_have_text("upstreams.corp.base_url 的主机名无法解析。")
+    expect(said.nth(1)).to_have_text("原文：The name llm.corp cannot be resolved.")
+    expect(said.nth(2)).to_have_text("处理：检查 upstreams.corp.base_url 和本机的 DNS。")
+
+
+@pytest.mark.parametrize(
+    ("locale", "shown"),
+    [
+        ("en-GB", ["timed out · upstream_timeout_total · No answer.", "error reply · 502 · upstream_error"]),
+        ("zh-CN", ["超时 · upstream_timeout_total · No answer.", "返回错误 · 502 · upstream_error"]),
+    ],
+)
+def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, shown: list[str]
+) -> None:
+    story = fake.stories["req-2"]
+    story["error"].update(message="GPU is on fire. Ask its owner.")
+    first, second = story["attempts"]
+    first.update(outcome="timed_out", code="upstream_timeout_total", reason="No answer.")
+    second.update(outcome="error_reply", code="upstream_error", status=502, reason="GPU is on fire")
+    second["token"].update(age_s=0.1)
+    page = open_page(f"{signed_in}#/requests/req-2", locale=locale)
+    expect(page.locator("tbody td:nth-child(3)")).to_have_text(shown)
+    expect(page.locator("tbody td:nth-child(4)").last).to_contain_text("0 s old" if locale == "en-GB" else "已用 0 秒")
 
 
 def test_a_request_shows_its_way_its_diff_its_times_and_its_arrivals(open_page: OpenPage, signed_in: str) -> None:
@@ -702,12 +742,14 @@ def test_the_advice_for_a_missing_path_names_the_parts_of_the_request_in_chinese
     fake.stories["req-2"].update(error={**error, "message": message, "names": names})
     page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
-    expect(problem).to_contain_text("上游没有这个路径：它不支持此操作，或 upstreams.corp.base_url 没有以版本结尾")
+    expect(problem.locator("p").first).to_have_text(
+        "上游没有这个路径：它不支持此操作，或 upstreams.corp.base_url 没有以版本结尾。"
+    )
+    expect(problem.locator("p").nth(1)).to_have_text(f"原文：{message}".replace("`", ""))
     expect(problem).to_contain_text(
         'models: {"*": {upstream: corp}} 旁边写 operations: {embeddings: {upstream: OTHER}}'
     )
     expect(problem).not_to_contain_text("NAME")
-    expect(problem).not_to_contain_text("tries it")
 
 
 @pytest.mark.parametrize(
@@ -929,9 +971,26 @@ def test_a_failed_call_of_doctor_has_its_action_in_chinese(open_page: OpenPage, 
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
     page.get_by_role("button", name="测试每一跳").click()
     step = page.locator(".steps .bad")
-    expect(step).to_contain_text("用 gpt-4o 调用 chat：429 upstream_error：Rate limit reached")
-    expect(step.locator(".advice")).to_have_text(
-        ["等待，或请上游的负责人提高限额。", "如果它是重排模型，选择操作 rerank。"]
+    expect(step.locator("p")).to_have_text(
+        [
+            "上游限制了请求。",
+            f"原文：{FAILED_CALL['why']}",
+            "处理：等待，或请上游的负责人提高限额。",
+            "如果它是重排模型，选择操作 rerank。",
+        ]
+    )
+
+
+def test_a_failed_call_with_an_advice_of_its_own_begins_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    why, advice = "chat with gpt-4o: 401 upstream_auth: token expired", "Try again where that does no harm."
+    step = {name: value for name, value in FAILED_CALL.items() if name != "action"}
+    fake.doctor = [("step", {**step, "why": why, "advice": advice}), ("end", {"failed": 1})]
+    page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
+    page.get_by_role("button", name="测试每一跳").click()
+    expect(page.locator(".steps .bad p")).to_have_text(
+        ["上游连新令牌也拒绝，因此客户端重试不会成功。", f"原文：{why}", "处理：如果重复执行没有害处，请重试。"]
     )
 
 
@@ -1044,7 +1103,10 @@ def test_a_refused_answer_of_the_playground_leads_to_its_request(
 
 @pytest.mark.parametrize(
     ("locale", "told"),
-    [("en-GB", "wait 20.0 s.Wait for a higher limit."), ("zh-CN", "等待 20.0 s。等待，或请上游的负责人")],
+    [
+        ("en-GB", "Too many.It asks the client to wait 20.0 s.Action: Wait for a higher limit."),
+        ("zh-CN", "原文：Too many.它要求客户端等待 20.0 s。处理：等待，或请上游的负责人"),
+    ],
 )
 def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(
     open_page: OpenPage, signed_in: str, fake: Fake, locale: str, told: str
@@ -1057,6 +1119,21 @@ def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(
     page.locator("textarea").fill("Where?")
     page.locator("button[type=submit]").click()
     expect(page.locator(".answered .failed")).to_contain_text(told)
+
+
+def test_a_refused_token_in_the_playground_names_its_model_and_credential_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    fake.answer_refused = (401, error("upstream_auth", "token expired", "upstream:corp"))
+    names = {"gatepass token NAME": "gatepass token corp", "doctor MODEL --call": "doctor bad-auth --call"}
+    fake.stories["req-2"]["error"].update(kind="upstream_auth", names=names)
+    page = open_page(f"{signed_in}#/playground", locale="zh-CN")
+    expect(page.locator("input[name=model]")).not_to_have_value("")
+    page.locator("textarea").fill("Where?")
+    page.locator("button[type=submit]").click()
+    failed = page.locator(".answered .failed")
+    expect(failed.locator(".advice")).to_contain_text("gatepass doctor bad-auth --call")
+    expect(failed.locator(".advice")).to_contain_text("gatepass token corp --reveal")
 
 
 def test_a_code_of_an_upstream_itself_is_explained_as_one(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

@@ -2,10 +2,10 @@
 
 import { events } from "./api.js";
 import { el, set, write } from "./dom.js";
-import { inline } from "./error_code.js";
+import { advised, documentedCode, happened, inline } from "./error_code.js";
 import { duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
-import { action, known, t } from "./texts.js";
+import { known, t } from "./texts.js";
 
 const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
 const WORDS = { works: t("works"), fails: t("fails"), unproven: t("not proven"), skipped: t("skipped") };
@@ -104,12 +104,15 @@ function forgetBegun(hops) {
 function finish(hops, { hop, what, outcome, why, advice, seconds, action: documented }) {
   const section = hopOf(hops, hop);
   const { code, text = "", names } = documented ?? {};
+  const [, received] = /: \d{3} (\w+): /.exec(why) ?? []; // of a call
+  const called = code ?? (received && documentedCode(received, hop));
   const more = onPage(advice?.replace(text, "").trim() ?? "");
   const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome, "data-seconds": seconds },
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
       known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
-      why && el("p", {}, known(why)), code && el("p.advice", {}, inline(action(code, text, names))), more && el("p.advice", {}, inline(more))));
+      why && (called ? happened(called, why, names) : el("p", {}, known(why))),
+      code && advised(code, text, names), more && el("p.advice", {}, outcome === "fails" && !code && el("b", {}, t("Action: ")), inline(more))));
   for (const step of section.querySelectorAll(".begun")) if (step.dataset.what === what) step.remove();
   const list = section.querySelector("ol");
   list.insertBefore(done, outcome === "fails" ? list.querySelector("li:not(.bad)") : null);

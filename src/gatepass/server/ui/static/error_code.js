@@ -31,7 +31,18 @@ export function documentedCode(code, hop) {
 export async function reasonOf(page, id) {
   const { stories } = await page.call("GET", `requests/${encodeURIComponent(id)}`).catch(() => ({ stories: [] }));
   const error = stories[0]?.error;
-  return error && { ...error, advice: inline(actionOf(error.case || error.kind, error.action)) };
+  return error && { ...error, advice: error.action && advised(error.case || error.kind, error.action, error.names) };
+}
+
+/** What happened: in Chinese a sentence of the documentation, and below it the English text that the client and the log have. */
+export function happened(code, message, names) {
+  const [sentence] = meaning(code, "", names).split("。");
+  return sentence ? [el("p", {}, inline(`${sentence}。`)), el("p.muted.small", {}, t("Original: "), inline(message))] : [el("p", {}, inline(message))];
+}
+
+/** What to do, as `action` of texts.js has it. */
+export function advised(code, english, names) {
+  return el("p.advice", {}, el("b", {}, t("Action: ")), inline(actionOf(code, english, names)));
 }
 
 /** A paragraph or a list of the text. */

@@ -194,15 +194,19 @@ export const ERRORS = {
     "action": "检查凭据的 scope 或 audience：`gatepass doctor MODEL --call` 发送一次小的调用，`gatepass token NAME --reveal` 获取并打印新令牌。修复之后运行 `gatepass token --retry`。"
   },
   "page_504": {
+    "text": "收到的是一个网页，而不是上游的回答。",
     "action": "回答的是上游前面的代理，它不再等待上游。增大该代理的超时时间；gatepass 的 `timeouts` 不起作用。"
   },
   "page_5xx": {
+    "text": "收到的是一个网页，而不是上游的回答。",
     "action": "回答的是上游前面的代理，因为它后面的上游没有运行或过载。稍后重试，或联系上游的负责人。"
   },
   "no_path": {
+    "text": "上游没有这个路径：它不支持此操作，或 `base_url` 没有以版本结尾。",
     "action": "如果所有操作都失败，改正 `base_url`，它以 `/v1` 等版本结尾。如果只有此操作失败，说明上游不提供它：把 `operations.NAME.upstream` 设为提供它的上游，例如在 `models: {\"*\": {upstream: NAME}}` 旁边写 `operations: {rerank: {upstream: OTHER}}`，或改正 `models` 下该模型的 `upstream`。"
   },
   "429": {
+    "text": "上游限制了请求。",
     "action": "等待，或请上游的负责人提高限额。"
   }
 };

@@ -26,7 +26,7 @@ export function span(s) {
   const whole = Math.round(Math.max(0, s));
   const parts = [[86400, t("d")], [3600, t("h")], [60, t("min")], [1, t("s")]];
   const first = parts.findIndex(([size]) => whole >= size);
-  if (first < 0) return "0 s";
+  if (first < 0) return `0 ${t("s")}`;
   const [size, unit] = parts[first];
   const next = parts[first + 1];
   const rest = next ? Math.floor((whole % size) / next[0]) : 0;

@@ -2,7 +2,7 @@
 
 import { copyButton, el, table } from "./dom.js";
 import { healthLine, showHealth } from "./drawing.js";
-import { reasonOf } from "./error_code.js";
+import { happened, reasonOf } from "./error_code.js";
 import { count, plural, share } from "./format.js";
 import { t } from "./texts.js";
 
@@ -26,7 +26,7 @@ function section(page, server, callers, use, reason) {
       fact(t("URL for hosts"), el("code", {}, url)),
       fact(t("server"), server.host),
       fact(t("credential"), server.credential ?? t("none")),
-      fact(t("health"), [showHealth(healthLine(), server), reason && el("p.small", {}, reason.message, " ", reason.advice)]),
+      fact(t("health"), [showHealth(healthLine(), server), reason && [happened(reason.case || reason.kind, reason.message, reason.names), reason.advice]]),
       fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}&within_s=900` }, `${plural(server.requests_15m, "message")}${t(", ")}${plural(server.errors_15m, "error")}`))),
     table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),

@@ -3,7 +3,7 @@
 import { ApiError, events, query } from "./api.js";
 import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
 import { el, write } from "./dom.js";
-import { documentedCode, reasonOf } from "./error_code.js";
+import { documentedCode, happened, reasonOf } from "./error_code.js";
 import { duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
 import { t } from "./texts.js";
@@ -123,8 +123,8 @@ async function receive(page, talk, route, body, signal) {
 function failed({ status, code, hop, message }, reason) {
   const what = [status, code].filter(Boolean).join(" ");
   return el("div.failed", { role: "alert" },
-    what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), el("p", {}, message),
+    what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), happened(reason?.case || documentedCode(code, hop), message, reason?.names),
     reason?.retry_after_s && el("p", {}, t("It asks the client to wait {s}.", { s: duration(reason.retry_after_s) })),
-    reason && el("p.advice", {}, reason.advice),
+    reason?.advice,
     code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(documentedCode(code, hop))}` }, t("What {code} means", { code: documentedCode(code, hop) }))));
 }

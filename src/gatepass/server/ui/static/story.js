@@ -2,11 +2,11 @@
 
 import { query } from "./api.js";
 import { arrivalsPlot } from "./arrivals.js";
-import { inline } from "./error_code.js";
+import { advised, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
-import { action, known, t } from "./texts.js";
+import { t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const AGAIN_MS = 1000;
@@ -175,7 +175,7 @@ function way(page, data) {
     const subject = credential && i === last && attempt.code === NO_TOKEN && failed?.startsWith("credential:") && failed !== `credential:${name}`
       && card(failed.slice(11), t("token"), failed, [t("no token for the next credential")]);
     const target = card(upstream, attempt.number > 1 ? t("upstream, attempt {n}", { n: attempt.number }) : t("upstream"), `upstream:${upstream}`, [
-      attempt.upstream_model, ...attempt.reached === false ? [] : [[attempt.status, attempt.code ?? t(attempt.outcome ?? "")].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null))],
+      attempt.upstream_model, ...attempt.reached === false ? [] : [[attempt.status, attempt.code ?? t((attempt.outcome ?? "").replaceAll("_", " "))].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null))],
     ], upstreamFailed, attempt.reached === false ? t("not reached") : again ? AGAIN[again]?.[0] ?? again : upstreamFailed && t("failed here"));
     if (subject) links.push({ key: "subject", from: gate, to: subject, isBad: true });
     if (credential) links.push({ key: `gate ${i}`, from: subject || gate, to: credential, isBad: i === last && failed === `credential:${name}` });
@@ -197,13 +197,12 @@ function way(page, data) {
 
 /** The error, with what to do. */
 function fault({ code, kind = code, case: special, hop, message, action: advice, test, names, retry_after_s: wait = null }) {
-  const said = known(message);
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
-    el("p", {}, said),
+    happened(special || kind, message, names),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
-    advice && el("p.advice", {}, inline(action(special || kind, advice, names))),
-    test && !`${said} ${advice}`.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
+    advice && advised(special || kind, advice, names),
+    test && !`${message} ${advice}`.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
     el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, t("What {code} means", { code: kind }))));
 }
 
@@ -307,7 +306,7 @@ function attempts(data) {
   return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
     `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
-    [t(attempt.outcome ?? "running"), attempt.status, attempt.code, attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
+    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && t("renewed")].filter(Boolean).join(", ") : "–",
     attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),

@@ -29,14 +29,20 @@ export function t(text, values = {}) {
 }
 
 /** Return what to do after an error: `english`, or the Chinese text of the documentation with the `names` of a request. */
-export function action(code, english, names = {}) {
-  const chinese = ERRORS[code]?.action;
-  return chinese ? Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese) : english;
+export function action(code, english, names) {
+  return named(ERRORS[code]?.action, names) ?? english;
 }
 
 /** Return what an error code means, like `action`. */
-export function meaning(code, english) {
-  return ERRORS[code]?.text ?? english;
+export function meaning(code, english, names) {
+  return named(ERRORS[code]?.text, names) ?? english;
+}
+
+/** With the names of a request, but without a model of its own, a sentence about the name of the model is left out. */
+function named(chinese, names) {
+  if (!chinese || !names) return chinese;
+  const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
+  return filled.replace(/[^。]*`models\.NAME\.name`[^。]*。/, "");
 }
 
 /** Return a text of doctor: its own Chinese, the Chinese of the form that it has, or the English text. */
