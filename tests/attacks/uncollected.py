@@ -39,11 +39,13 @@ def suspended() -> Counter[str]:
     return Counter(one.__qualname__ for one in gc.get_objects() if isinstance(one, SUSPENDED))
 
 
-def report() -> dict[str, Any]:
-    mib = int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) // 1024
-    switch_s = sys.getswitchinterval()
-    sys.setswitchinterval(10)  # no other thread ends a coroutine between the two counts
-    before = suspended()
+def resident_mib() -> int:
+    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) // 1024
+
+
+async def report(_: AppState) -> dict[str, Any]:
+    """Report in the turn of one task, so that no other ends a coroutine between the two counts."""
+    mib, before = resident_mib(), suspended()
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
     left = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.garbage)
@@ -51,31 +53,32 @@ def report() -> dict[str, Any]:
     gc.garbage.clear()
     gc.set_debug(0)
     gc.collect()
-    sys.setswitchinterval(switch_s)
     return {"mib": mib, "left": left}
 
 
-async def drain(state: AppState) -> None:
+async def drain(state: AppState) -> dict[str, Any]:
     await state.in_flight.drain(state.clock, 0)
     state.in_flight.draining = state.in_flight.refusing = False
+    return {}
 
 
-async def stop(_: AppState) -> None:
+async def stop(_: AppState) -> dict[str, Any]:
     for task in asyncio.all_tasks():
         if getattr(task.get_coro(), "__qualname__", "") == handler.handle.__qualname__:
             task.cancel()
+    return {}
 
 
-COMMANDS: dict[str, Callable[[AppState], Coroutine[Any, Any, None]]] = {"drain": drain, "stop": stop}
+COMMANDS: dict[str, Callable[[AppState], Coroutine[Any, Any, dict[str, Any]]]] = {
+    "report": report,
+    "drain": drain,
+    "stop": stop,
+}
 
 
 def serve_commands(state: AppState, loop: asyncio.AbstractEventLoop, answers: IO[str]) -> None:
     for line in sys.stdin:
-        answer: dict[str, Any] = {}
-        if (command := COMMANDS.get(line.strip())) is not None:
-            asyncio.run_coroutine_threadsafe(command(state), loop).result()
-        else:
-            answer = report()
+        answer = asyncio.run_coroutine_threadsafe(COMMANDS[line.strip()](state), loop).result()
         print(json.dumps(answer), file=answers, flush=True)
 
 
