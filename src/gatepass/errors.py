@@ -677,10 +677,9 @@ class UpstreamErrorReply(UpstreamError):
 
     code = "upstream_error"
     actions: ClassVar[Mapping[str, str]] = {
-        "no_path": "If all operations fail, correct `base_url`: it ends with a version such as `/v1`. If only this one"
-        " fails, the upstream does not have it: set `operations.NAME.upstream` to one that has it, as in `operations:"
-        ' {rerank: {upstream: OTHER}}` beside `models: {"*": {upstream: NAME}}`, or correct `upstream` of the model'
-        " under `models`.",
+        "no_path": "If every operation fails, correct `base_url`. If only this one fails, set"
+        " `operations.NAME.upstream` to an upstream that has it, as in"
+        ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.',
         "429": "Wait, or ask the owner of the upstream for a higher limit.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""

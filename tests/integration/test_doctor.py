@@ -713,15 +713,51 @@ async def test_doctor_says_that_it_has_guessed_embeddings_and_does_not_advise_it
     assert "tries it" not in failed
 
 
+OTHERS = {"*": {"upstream": "chat"}}
+
+
 @pytest.mark.parametrize("operation", ["rerank", "messages"])
-async def test_doctor_says_which_setting_gives_an_operation_to_another_upstream(operation):
-    """The words of `gatepass show`, with the line of the configuration."""
+@pytest.mark.parametrize(
+    ("blocks", "setting", "example"),
+    [
+        (
+            {"models": OTHERS},
+            "operations.{}.upstream",
+            '{models: {"*": {upstream: chat}}, operations: {NAME: {upstream',
+        ),
+        (
+            {"models": {"bge": {"upstream": "chat"}, **OTHERS}},
+            "models.bge.upstream",
+            "{models: {bge: {upstream: OTHER}}}",
+        ),
+        ({"models": {"bge": {"targets": [{"upstream": "chat"}]}}}, "models.bge.targets", "{models: {bge: {targets: ["),
+        ({"models": {"b*": {"upstream": "chat"}}}, "models.b*.upstream", "{models: {b*: {upstream: OTHER}}}"),
+    ],
+    ids=["any", "model", "targets", "pattern"],
+)
+@pytest.mark.parametrize("version", ["/v1", ""])
+async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_from_the_route(
+    operation, blocks, setting, example, version
+):
+    """The texts of `gatepass show`, of the client's error and of doctor are the same."""
     missing = with_list(lambda _: [Send(reply({"detail": "Not Found"}, 404))])
     async with Scripted(answer=missing) as upstream:
-        (*_, hop) = await found(one(upstream), ProbeCall(operation, "bge"))
-    action = UpstreamErrorReply.actions["no_path"].replace("`base_url`", "`upstreams.chat.base_url`")
-    action = action.replace("operations.NAME", f"operations.{operation}").replace("{rerank:", f"{{{operation}:")
-    assert hop.finding.endswith(f". {action.replace('{upstream: NAME}', '{upstream: chat}')}")
+        config = one(upstream, **blocks)
+        config["upstreams"]["chat"]["base_url"] = f"{upstream.url}{version}"
+        (*_, hop) = await found(config, ProbeCall(operation, "bge"))
+        async with gateway(**config) as served:
+            body = samples("rerank", "bge")[0].body
+            error = (await served.ask(json.loads(body), "/v1/rerank").answer()).error
+    setting = setting.format(operation)
+    assert f"If every operation fails, correct `upstreams.chat.base_url`. If only this one fails, set `{setting}`" in (
+        hop.finding
+    )
+    assert f"as in `{example.replace('NAME', operation)}" in hop.finding
+    route = "" if setting.startswith("operations.") else f" ({setting})"
+    lacks = "" if version else ", or upstreams.chat.base_url does not end with the version, such as https://host/v1"
+    problem = f"The upstream has no such path: it{route} does not support this operation{lacks}."
+    assert problem in hop.finding
+    assert problem in error["message"]
 
 
 async def test_a_client_receives_the_command_that_tests_a_missing_path():

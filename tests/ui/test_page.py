@@ -18,6 +18,8 @@ from tests.ui import documents
 from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import KEY, STATIC, Fake, error
 
+from gatepass.observability.story import names_of
+
 VIEWS = {
     "overview": "#/",
     "requests": "#/requests",
@@ -742,14 +744,25 @@ def test_the_advice_for_a_missing_path_names_the_parts_of_the_request_in_chinese
     fake.stories["req-2"].update(error={**error, "message": message, "names": names})
     page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
-    expect(problem.locator("p").first).to_have_text(
-        "上游没有这个路径：它不支持此操作，或 upstreams.corp.base_url 没有以版本结尾。"
-    )
+    expect(problem.locator("p").first).to_have_text("上游没有这个路径：它多半不支持此操作。")
     expect(problem.locator("p").nth(1)).to_have_text(f"原文：{message}".replace("`", ""))
-    expect(problem).to_contain_text(
-        'models: {"*": {upstream: corp}} 旁边写 operations: {embeddings: {upstream: OTHER}}'
-    )
+    expect(problem).to_contain_text('{models: {"*": {upstream: corp}}, operations: {embeddings: {upstream: OTHER}}}')
     expect(problem).not_to_contain_text("NAME")
+
+
+def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    message = (
+        "Not Found. The upstream has no such path: it (models.bge.upstream) does not support this operation."
+        " `gatepass doctor bge --operation rerank --call` tries it."
+    )
+    error = {**fake.stories["req-2"]["error"], "kind": "upstream_error", "case": "no_path", "action": "Wait."}
+    names = names_of("upstream:corp", "rerank", "bge", "", message)
+    fake.stories["req-2"].update(error={**error, "message": message, "names": names})
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    problem = page.locator(".problem")
+    expect(problem).to_contain_text("把 models.bge.upstream 设为提供它的上游，例如 {models: {bge: {upstream: OTHER}}}")
 
 
 @pytest.mark.parametrize(

@@ -344,14 +344,12 @@ class ProbeCall:
 
 @dataclass(frozen=True, slots=True)
 class TargetProbe:
-    """The call at one target. `calls` are its variants; the one that most upstreams accept comes first.
-
-    The total timeout of `first`, the first target of the route, limits it.
-    """
+    """The call at one target. `calls` are its variants; the one that most upstreams accept comes first."""
 
     what: str
     target: Target
     first: Target
+    """The first target of the route, whose total timeout limits the call."""
     calls: tuple[Call, ...]
     profile: str
     query: bytes = field(default=b"", repr=False)

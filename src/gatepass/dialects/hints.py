@@ -110,8 +110,7 @@ HINTS = (
         r"^(?:40[45]\W+)?(?:page )?(?:not found|(?:method )?not allowed)\.?$|\binvalid url\b|\bcannot post\b"
         r"|no static resource|with an empty body\.$"
         r"|with an HTML page(?: titled .*(?:40[45]|not (?:found|allowed)).*)?\.$",
-        "The upstream has no such path: it does not support this operation, or upstreams.{upstream}.base_url does not"
-        " end with the version, such as https://host/v1.{test}",
+        "The upstream has no such path: it{route} does not support this operation{version}.{test}",
         *(404, 405),
     ),
 )
@@ -210,15 +209,28 @@ def _ago(age_s: float) -> str:
     return f"{age_s:.0f} s ago"
 
 
-def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = HINTS, test: str = "") -> str:
+def with_hint(
+    message: str,
+    upstream: str,
+    status: int,
+    hints: Sequence[Hint] = HINTS,
+    test: str = "",
+    route: str = "",
+    *,
+    has_version: bool = False,
+) -> str:
     """Return `message` followed by the advice of the first of `hints` that matches, if any.
 
-    `test` is the command that tests the upstream with this request, "" if there is none.
+    `test` is the command that tests the upstream with this request, "" if there is none. `route` is the setting that
+    chose the upstream for this model, "" if an operation's or `*` did. With `has_version`, `base_url` lacks no version.
     """
+    version = f", or upstreams.{upstream}.base_url does not end with the version, such as https://host/v1"
+    names = {"upstream": upstream, "test": _tries(test), "route": f" ({route})" if route else ""}
+    names["version"] = "" if has_version else version
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     for hint in hints:
         if (not hint.statuses or status in hint.statuses) and hint.pattern.search(message[:MESSAGE_CHARS]):
-            return f"{sentence(message)} {hint.advice.format(upstream=upstream, test=_tries(test))}"
+            return f"{sentence(message)} {hint.advice.format_map(names)}"
     return message
 
 

@@ -62,6 +62,9 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     model: str = ""
     operation: str = ""
     """What the client requested."""
+    route: str = ""
+    has_version: bool = False
+    """As in `with_hint`."""
 
     @property
     def sender(self) -> str:
@@ -157,7 +160,9 @@ def _document(body: bytes) -> Any:
 def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     test = test_command(f"upstream:{reply.upstream}", reply.model, reply.operation)
-    message = with_hint(error_body.message, reply.upstream, status, reply.hints, test)
+    message = with_hint(
+        error_body.message, reply.upstream, status, reply.hints, test, reply.route, has_version=reply.has_version
+    )
     kind = error_body.kind or error_kind(status)
     if status == 401:
         # a key under `upstreams.NAME.headers` does not count as a credential: gatepass does not know its meaning

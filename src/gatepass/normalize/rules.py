@@ -288,6 +288,11 @@ class DeclaredModels:
         has_upstream = route is not None and route.upstream is not None
         return found if found is not None or has_upstream or ANY not in models else ANY
 
+    def route_setting(self, operation: str, model: str) -> str:
+        """Return the setting that chooses the upstream of `model`; "" if the operation or the entry `*` does."""
+        name = self.entry(operation, model) or ANY
+        return "" if name == ANY else f"models.{name}.{'targets' if self._config.models[name].targets else 'upstream'}"
+
     def model(self, operation: str, model: str) -> Model | None:
         """Return the entry for `model` and `operation`, or None if the operation's own upstream serves it."""
         return self._choice(operation, model)[0]

@@ -50,6 +50,7 @@ CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for na
 """The options with which doctor calls each operation that it can call."""
 DIGITS = 4
 _TIMEOUT = re.compile(r"\btimeouts(\.(?:first_byte|idle|total)_s)\b(?: of the first target, (.+)\))?")
+_ROUTE_OF_MODEL = re.compile(r"has no such path: it \(models\.(.+)\.(upstream|targets)\) does not support")
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
 
 Mask = Callable[[str], str]
@@ -236,6 +237,11 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     """
     part, _, name = hop.partition(":")
     names = {"gatepass route NAME": f"gatepass route {shlex.quote(model or 'MODEL')}"}
+    if route := _ROUTE_OF_MODEL.search(message):  # then `operations.NAME.upstream` is not used
+        value = "OTHER" if route[2] == "upstream" else "[{upstream: OTHER}]"
+        example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'
+        names["operations.NAME.upstream"] = f"models.{route[1]}.{route[2]}"
+        names[example] = f"{{models: {{{route[1]}: {{{route[2]}: {value}}}}}}}"
     if part == "upstream":
         if name.startswith(MCP_UPSTREAM):
             names["gatepass doctor MODEL --call"] = test_command(hop, model, operation)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from gatepass import errors
 from gatepass.cancel import timeout
 from gatepass.config.network import NO_NETWORK, Network
-from gatepass.config.upstream import RejectionConfig
+from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind, unmasked
 from gatepass.dialects.hints import sentence, token_hint
@@ -34,7 +34,7 @@ from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.retry import MOST_RENEWALS
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
-from gatepass.types import SERVER_ERROR, Headers, OutboundRequest, Response, Target, settings_of
+from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Target, settings_of
 
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
@@ -264,7 +264,7 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
 
 def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:
     """Return the reply as the dialect reads it. `body` is the part that was read."""
-    state, upstream = attempt.state, attempt.upstream
+    state, upstream, operation = attempt.state, attempt.upstream, attempt.call.operation
     return ReceivedReply(
         upstream.name,
         response.status,
@@ -275,7 +275,10 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         state.redactor.mask,
         has_credential=upstream.holder is not None,
         model=attempt.call.model,
-        operation=attempt.call.operation.name,
+        operation=operation.name,
+        route=state.declared.route_setting(operation.configured_as, attempt.call.model),
+        has_version=not upstream.name.startswith(MCP_UPSTREAM)
+        and url_with_version(upstream.settings.dialect, upstream.base_url) is None,
     )
 
 

@@ -181,7 +181,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         (
             404,
             "Not Found. The upstream has no such path: it does not support this operation",
-            "If all operations fail, correct `upstreams.b.base_url`: it ends with a version such as `/v1`.",
+            "If every operation fails, correct `upstreams.b.base_url`. If only this one fails, set",
         ),
         (429, "slow down", "Wait, or ask the owner of the upstream"),
         (404, "The model does not exist", "Follow the upstream's message. If it does not know the model"),
@@ -322,8 +322,8 @@ def action(code: str, hop: str, case: str = "", *, message: str = "", **known: s
 
 def test_the_action_for_a_path_that_is_missing_names_the_operation():
     found = action("102", "upstream:b", "no_path", operation="embeddings", model="bge")
-    assert "set `operations.embeddings.upstream` to one" in found
-    assert '`operations: {embeddings: {upstream: OTHER}}` beside `models: {"*": {upstream: b}}`' in found
+    assert "set `operations.embeddings.upstream` to an upstream that has it" in found
+    assert '`{models: {"*": {upstream: b}}, operations: {embeddings: {upstream: OTHER}}}`' in found
     assert action("102", "upstream:mcp/search", "no_path", operation="mcp") == "Check `mcp.search.url`."
 
 
@@ -340,6 +340,14 @@ def test_the_action_for_the_page_of_a_proxy_concerns_the_proxy(status: int, rest
     reason = f'The upstream "b" (llm) answered {status} with an HTML page {rest}'
     record = access(code="upstream_html", hop="upstream:b", status=status, outcome="error", model="m", reason=reason)
     assert story_of(request(record), 110.0, 0.0, str)["error"]["action"].startswith(advice)
+
+
+@pytest.mark.parametrize(("member", "value"), [("upstream", "OTHER"), ("targets", "[{upstream: OTHER}]")])
+def test_the_action_for_a_path_that_is_missing_names_the_route_of_the_model(member: str, value: str):
+    message = f"Not Found. The upstream has no such path: it (models.bge.{member}) does not support this operation."
+    found = action("102", "upstream:b", "no_path", operation="rerank", model="bge", message=message)
+    assert f"set `models.bge.{member}` to an upstream that has it, as in `{{models: {{bge: {{{member}: {value}" in found
+    assert "operations" not in found.replace("operation fails", "")
 
 
 @pytest.mark.parametrize(

@@ -202,8 +202,8 @@ export const ERRORS = {
     "action": "回答的是上游前面的代理，因为它后面的上游没有运行或过载。稍后重试，或联系上游的负责人。"
   },
   "no_path": {
-    "text": "上游没有这个路径：它不支持此操作，或 `base_url` 没有以版本结尾。",
-    "action": "如果所有操作都失败，改正 `base_url`，它以 `/v1` 等版本结尾。如果只有此操作失败，说明上游不提供它：把 `operations.NAME.upstream` 设为提供它的上游，例如在 `models: {\"*\": {upstream: NAME}}` 旁边写 `operations: {rerank: {upstream: OTHER}}`，或改正 `models` 下该模型的 `upstream`。"
+    "text": "上游没有这个路径：它多半不支持此操作。",
+    "action": "如果所有操作都失败，改正 `base_url`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。"
   },
   "429": {
     "text": "上游限制了请求。",
