@@ -18,8 +18,6 @@ from tests.ui import documents
 from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import KEY, STATIC, Fake, error
 
-from gatepass.observability.story import names_of
-
 VIEWS = {
     "overview": "#/",
     "requests": "#/requests",
@@ -758,7 +756,13 @@ def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
         " `gatepass doctor bge --operation rerank --call` tries it."
     )
     error = {**fake.stories["req-2"]["error"], "kind": "upstream_error", "case": "no_path", "action": "Wait."}
-    names = names_of("upstream:corp", "rerank", "bge", "", message)
+    example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'
+    names = {
+        "operations.NAME.upstream": "models.bge.upstream",
+        example: "{models: {bge: {upstream: OTHER}}}",
+        "{upstream: NAME}": "{upstream: corp}",
+        "operations.NAME": "operations.rerank",
+    }
     fake.stories["req-2"].update(error={**error, "message": message, "names": names})
     page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
