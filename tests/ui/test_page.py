@@ -1001,13 +1001,19 @@ def test_a_failed_call_of_doctor_has_its_action_in_chinese(open_page: OpenPage, 
 def test_a_failed_call_with_an_advice_of_its_own_begins_in_chinese(
     open_page: OpenPage, signed_in: str, fake: Fake
 ) -> None:
-    why, advice = "chat with gpt-4o: 401 upstream_auth: token expired", "Try again where that does no harm."
+    why = "chat with gpt-4o: 401 upstream_auth: token expired"
+    advice = (
+        "Tried once, with the token of the credential 'corp', fetched 3 s ago: its issuer returned the same token"
+        " again. `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope with what"
+        " this upstream requires."
+    )
     step = {name: value for name, value in FAILED_CALL.items() if name != "action"}
     fake.doctor = [("step", {**step, "why": why, "advice": advice}), ("end", {"failed": 1})]
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
     page.get_by_role("button", name="测试每一跳").click()
+    told = "处理：gatepass token corp --reveal 获取并打印新令牌：核对它的 audience 和 scope 是否符合该上游的要求。"
     expect(page.locator(".steps .bad p")).to_have_text(
-        ["上游连新令牌也拒绝，因此客户端重试不会成功。", f"原文：{why}", "处理：如果重复执行没有害处，请重试。"]
+        ["上游连新令牌也拒绝，因此客户端重试不会成功。", f"原文：{why}", told]
     )
 
 

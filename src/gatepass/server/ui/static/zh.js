@@ -455,6 +455,8 @@ export const ADVICE = [
   [/^Check whether the server is overloaded, or whether a proxy or firewall between holds the reply\.$/, "检查服务器是否过载，或途中的代理或防火墙是否扣住了回复。"],
   [/^answers, but GET (\S+) returns (\d+): it has no model list, or base_url is wrong, so neither base_url nor the token is proven$/, "有响应，但 GET {1} 返回 {2}：它没有模型列表，或 base_url 不对，因此 base_url 和令牌都没有验证。"],
   [/^answers; its model list is public, so it is not proven that it accepts the token$/, "响应正常；模型列表是公开的，因此没有验证令牌。"],
+  [/^Tried .+ `(gatepass token \S+) --reveal` fetches and shows a new one: compare its audience and scope with what this upstream requires\./, "`{1} --reveal` 获取并打印新令牌：核对它的 audience 和 scope 是否符合该上游的要求。"],
+  [/^Tried once, with the only key of the credential '(\S+)'\. Replace (\S+) by a key that this upstream issued and that has not been revoked\./, "已用凭据 {1} 唯一的 key 试过一次。把 {2} 换成该上游签发且未被撤销的 key。"],
   [/^The calls decide\.$/, "由真实调用决定。"],
   [/^Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed\.$/, "勾选“真实调用一次模型”再测试：它发送小的真实调用，可能会计费。"],
   [/^If (\S+) has another name for this model, set (\S+) to it \(with `(.+?)`, beside `(.+)` for all other models\)\.$/, "如果 {1} 中该模型的名称不同，把 {2} 设为该名称（写 `{3}`，并为其他所有模型保留 `{4}`）。"],
