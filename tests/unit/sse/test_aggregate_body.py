@@ -7,7 +7,8 @@ import json
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregate import MOST_BYTES, CompletionAggregator
+from gatepass.sse import aggregate
+from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import LARGE_EVENT_BYTES
@@ -74,19 +75,28 @@ def fails(pieces: list[bytes]) -> str:
     return str(caught.value)
 
 
+@pytest.fixture
+def small_most(monkeypatch):
+    """A smaller MOST_BYTES: with 12 MiB, a process that has collected all unit tests would hold 520 MiB."""
+    monkeypatch.setattr(aggregate, "MOST_BYTES", 2 * LARGE_EVENT_BYTES)
+
+
+@pytest.mark.usefixtures("small_most")
 @pytest.mark.parametrize("name", [b"", b"event: image\n"])
 def test_event_above_the_limit_of_a_whole_reply_names_it_for_every_split(name):
-    raw = name + text("x" * MOST_BYTES) + STOP + DONE
+    raw = name + text("x" * aggregate.MOST_BYTES) + STOP + DONE
     for cut in (0, 100, len(raw) - len(DONE), len(raw) - 1):
         assert "larger than 12 MiB, the limit of a reply without `stream: true`" in fails([raw[:cut], raw[cut:]])
 
 
+@pytest.mark.usefixtures("small_most")
 def test_reply_above_its_limit_fails_for_every_split():
-    parts = [text("x" * (MOST_BYTES // 2)), text("y" * (MOST_BYTES // 2)), STOP, DONE]
+    half = aggregate.MOST_BYTES // 2
+    parts = [text("x" * half), text("y" * half), STOP, DONE]
     raw = b"".join(parts)
     for pieces in (parts, [raw], [*parts[:1], b"".join(parts[1:])], [raw[:-1], raw[-1:]]):
         assert "too large to make a whole reply" in fails(pieces)
-    small = [text("x" * 1_000_000)] * 13  # the last ones are not checked before the end
+    small = [text("x" * (half // 6))] * 13  # the last ones are not checked before the end
     assert "too large to make a whole reply" in fails([*small, STOP + DONE])
 
 
