@@ -752,6 +752,8 @@ RETRIES: Mapping[type[GatepassError], str] = {
 """Errors for which a retry can succeed only sometimes."""
 ACTIONS: Mapping[str, str] = {
     "no_path": "Action if the upstream has no such path",
+    "mcp_no_path": "Action if the MCP server has no such path",
+    "mcp_invalid": "Action for an MCP server",
     "429": "Action for 429",
     "page_504": "Action for a page with 504",
     "page_5xx": "Action for a page with another 5xx",
@@ -829,6 +831,8 @@ CHINESE: Mapping[str, str] = {
     "A retry can succeed": "重试",
     "Action": "处理",
     "Action if the upstream has no such path": "处理（上游没有这个路径）",
+    "Action if the MCP server has no such path": "处理（MCP 服务器没有这个路径）",
+    "Action for an MCP server": "处理（MCP 服务器）",
     "Action for 429": "处理（429）",
     "Action for a page with 504": "处理（504 的网页）",
     "Action for a page with another 5xx": "处理（其他 5xx 的网页）",

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from gatepass.types import MCP_UPSTREAM
+
 
 def documentation(page: str) -> str:
     """Return the address of a page such as `docs/mcp.md`. Without one, it is the page in the repository."""
@@ -576,6 +578,11 @@ class UpstreamInvalid(UpstreamError):
     """
 
     code, retryable = "upstream_invalid", False
+    actions: ClassVar[Mapping[str, str]] = {
+        "mcp_invalid": "If the message names a limit, docs/operations/limits_and_memory.md#memory shows whether a"
+        " setting raises it. Otherwise check that `mcp.NAME.url` is the endpoint of an MCP server.",
+    }
+    """What to do instead of the action above, by the case that `case_of` returns."""
 
 
 class UpstreamHtml(UpstreamError):
@@ -680,6 +687,7 @@ class UpstreamErrorReply(UpstreamError):
         "no_path": "If every operation fails, correct `base_url`. If only this one fails, set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.',
+        "mcp_no_path": "Check `mcp.NAME.url`.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
@@ -802,14 +810,17 @@ def stable_code(code: str, hop: str) -> str:
     return kind.code if kind is UpstreamErrorReply else code
 
 
-def case_of(kind: str, status: int, message: str) -> str:
+def case_of(kind: str, hop: str, status: int, message: str) -> str:
     """Return the key of its `actions` for an error; "" if its own action applies."""
+    is_mcp = hop.startswith(f"upstream:{MCP_UPSTREAM}")
+    if kind == UpstreamInvalid.code and is_mcp:
+        return "mcp_invalid"
     if kind == UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:  # the words for a login page
         return "page_504" if status == 504 else "page_5xx"
     if kind != UpstreamErrorReply.code:
         return ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
-        return "no_path"
+        return "mcp_no_path" if is_mcp else "no_path"
     return str(status) if str(status) in UpstreamErrorReply.actions else ""
 
 

@@ -281,7 +281,8 @@ def failed_step(
     advice, action = advice or default_advice(error, config), None
     if not advice and not isinstance(error, CallerError | UpstreamAuth):
         kind = stable_code(error.public_code, error.hop)
-        case, names = case_of(kind, error.http_status, why), names_of(error.hop, operation, model, "", why)
+        case = case_of(kind, error.hop, error.http_status, why)
+        names = names_of(error.hop, operation, model, "", why)
         advice = action_of(error.public_code, error.hop, case, names)
         action = {"code": case or kind, "text": advice, "names": names}
     return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action)

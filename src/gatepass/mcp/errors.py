@@ -13,6 +13,7 @@ from gatepass.errors import (
     McpHeaderMismatch,
     McpNotAllowed,
     UnknownPath,
+    case_of,
 )
 from gatepass.mcp.message import McpMessage
 from gatepass.observability.story import action_of, names_of
@@ -46,8 +47,10 @@ class McpProtocol(ClientProtocol):
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
         if isinstance(error, UnknownPath):  # its documentation names the base URL of models
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
-        elif action := action_of(error.code, error.hop, "", names_of(error.hop, "", "", "", error.message)):
-            data["action"] = action
+        else:
+            case = case_of(error.code, error.hop, error.http_status, error.message)
+            if action := action_of(error.code, error.hop, case, names_of(error.hop, "", "", "", error.message)):
+                data["action"] = action
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s
         if request_id:

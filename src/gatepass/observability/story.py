@@ -183,7 +183,7 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
     if access.code is None:
         return None
     kind, hop, message = stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
-    case = case_of(kind, access.status or 0, access.reason or "")
+    case = case_of(kind, hop, access.status or 0, access.reason or "")
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential, message)
     return {
@@ -220,8 +220,7 @@ def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
     text = " ".join(inspect.cleandoc(kind.__doc__ or "").partition("Action: ")[2].split())
     text = UpstreamTimeout.actions_of_codes.get(code, vars(kind).get("actions", {}).get(case, text))
     if hop.startswith(f"upstream:{MCP_UPSTREAM}"):
-        text = text.replace("is an OpenAI API and that `dialect` fits", "is the endpoint of an MCP server")
-        text = "Check `base_url`." if case == "no_path" else text.partition(" If `timeouts` is set under")[0]
+        text = text.partition(" If `timeouts` is set under")[0]
     if "models.NAME.name" not in names:
         text = text.partition(" If it does not know the model")[0]
     for placeholder, name in names.items():
@@ -243,9 +242,10 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         names["operations.NAME.upstream"] = f"models.{route[1]}.{route[2]}"
         names[example] = f"{{models: {{{route[1]}: {{{route[2]}: {value}}}}}}}"
     if part == "upstream":
+        url_setting = url_setting_of(name)
         if name.startswith(MCP_UPSTREAM):
             names["gatepass doctor MODEL --call"] = test_command(hop, model, operation)
-        url_setting = url_setting_of(name)
+            names["mcp.NAME.url"] = url_setting
         proxy = None if url_setting in message else _PROXY_SETTING.search(message)
         names |= {
             "`base_url`": f"`{proxy[0] if proxy else url_setting}`",

@@ -324,7 +324,6 @@ def test_the_action_for_a_path_that_is_missing_names_the_operation():
     found = action("102", "upstream:b", "no_path", operation="embeddings", model="bge")
     assert "set `operations.embeddings.upstream` to an upstream that has it" in found
     assert '`{models: {"*": {upstream: b}}, operations: {embeddings: {upstream: OTHER}}}`' in found
-    assert action("102", "upstream:mcp/search", "no_path", operation="mcp") == "Check `mcp.search.url`."
 
 
 @pytest.mark.parametrize(
@@ -340,6 +339,21 @@ def test_the_action_for_the_page_of_a_proxy_concerns_the_proxy(status: int, rest
     reason = f'The upstream "b" (llm) answered {status} with an HTML page {rest}'
     record = access(code="upstream_html", hop="upstream:b", status=status, outcome="error", model="m", reason=reason)
     assert story_of(request(record), 110.0, 0.0, str)["error"]["action"].startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "case", "advice"),
+    [
+        ("102", "Not Found. The upstream has no such path: it does not", "mcp_no_path", "Check `mcp.search.url`."),
+        ("upstream_invalid", "not JSON", "mcp_invalid", "`mcp.search.url` is the endpoint of an MCP server."),
+    ],
+)
+def test_the_action_for_an_mcp_server_names_its_setting(code: str, reason: str, case: str, advice: str):
+    record = access(code=code, hop="upstream:mcp/search", status=404, outcome="error", operation="mcp", reason=reason)
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert error["case"] == case
+    assert error["action"].endswith(advice)
+    assert error["names"]["mcp.NAME.url"] == "mcp.search.url"
 
 
 @pytest.mark.parametrize(("member", "value"), [("upstream", "OTHER"), ("targets", "[{upstream: OTHER}]")])

@@ -4,7 +4,8 @@ import { el } from "./dom.js";
 import { action as actionOf, meaning, t } from "./texts.js";
 
 const CASES = {
-  no_path: t("If the upstream has no such path:"), 429: t("For 429:"),
+  no_path: t("If the upstream has no such path:"), mcp_no_path: t("If the MCP server has no such path:"),
+  mcp_invalid: t("For an MCP server:"), 429: t("For 429:"),
   page_504: t("For a page with 504:"), page_5xx: t("For a page with another 5xx:"),
 };
 

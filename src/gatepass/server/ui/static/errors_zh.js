@@ -193,6 +193,10 @@ export const ERRORS = {
     "text": "上游连新令牌也拒绝，因此客户端重试不会成功。错误信息含有凭据的名称、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",
     "action": "检查凭据的 scope 或 audience：`gatepass doctor MODEL --call` 发送一次小的调用，`gatepass token NAME --reveal` 获取并打印新令牌。修复之后运行 `gatepass token --retry`。"
   },
+  "mcp_invalid": {
+    "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
+    "action": "如果错误信息写明了某个限制，见 docs/operations/limits_and_memory.md#memory。否则检查 `mcp.NAME.url` 是否为 MCP 服务器的端点。"
+  },
   "page_504": {
     "text": "收到的是一个网页，而不是上游的回答。",
     "action": "回答的是上游前面的代理，它不再等待上游。增大该代理的超时时间；gatepass 的 `timeouts` 不起作用。"
@@ -204,6 +208,10 @@ export const ERRORS = {
   "no_path": {
     "text": "上游没有这个路径：它多半不支持此操作。",
     "action": "如果所有操作都失败，改正 `base_url`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。"
+  },
+  "mcp_no_path": {
+    "text": "MCP 服务器没有这个路径。",
+    "action": "检查 `mcp.NAME.url`。"
   },
   "429": {
     "text": "上游限制了请求。",
