@@ -455,6 +455,7 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     page = open_page(f"{signed_in}#/mcp")
     main = page.locator("main")
     expect(main).to_contain_text("https://llm.corp.example/mcp/tools")
+    expect(main.locator(".facts")).to_contain_text("test commandgatepass doctor --mcp tools")
     expect(main.locator(".health.failed")).to_have_text("failing, upstream_connect, 12 s ago")
     expect(main.locator(".health a")).to_have_attribute("href", "#/requests/req-2")
     expect(main.locator(".health ~ p")).to_have_text(
@@ -767,6 +768,33 @@ def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
     page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
     expect(problem).to_contain_text("把 models.bge.upstream 设为提供它的上游，例如 {models: {bge: {upstream: OTHER}}}")
+
+
+def test_the_command_that_tests_the_hop_is_shown_unless_the_action_has_it(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    test = "gatepass doctor bge --operation rerank --call"
+    error = fake.stories["req-2"]["error"]
+    error.update(message=f"Not Found. `{test}` tries it.", action="Wait.", test=test)
+    page = open_page(f"{signed_in}#/requests/req-2")
+    expect(page.locator(".problem")).to_contain_text(f"Test the hop: {test}")
+    error.update(action=f"Run `{test}`.")
+    page.reload()
+    expect(page.locator(".problem")).to_contain_text(f"Run {test}.")
+    expect(page.locator(".problem")).not_to_contain_text("Test the hop")
+
+
+@pytest.mark.parametrize(
+    ("case", "shown"),
+    [("mcp_no_path", "处理：检查 mcp.wiki.url。"), ("mcp_invalid", "检查 mcp.wiki.url 是否为 MCP 服务器的端点。")],
+)
+def test_the_advice_for_an_mcp_server_names_its_url_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake, case: str, shown: str
+) -> None:
+    names = {"mcp.NAME.url": "mcp.wiki.url", "`base_url`": "`mcp.wiki.url`"}
+    fake.stories["req-2"]["error"].update(kind="upstream_error", case=case, action="Check it.", names=names)
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    expect(page.locator(".problem .advice")).to_contain_text(shown)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from gatepass.config.block import without_query
 from gatepass.config.document import dotted, lookup
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamErrorReply, kind_of
+from gatepass.errors import UpstreamErrorReply, UpstreamHtml, kind_of
 from gatepass.observability.capture import merged_states
 from gatepass.observability.metrics import FAILING_IN_A_ROW
 from gatepass.observability.story import moment
@@ -318,8 +318,8 @@ def documented(code: str) -> dict[str, Any]:
     kind = kind_of(code)
     # the docstring is None under `python -OO`
     text, _, action = inspect.cleandoc(kind.__doc__ or "").partition("Action: ")
-    # the reply of an upstream has its own status
-    status = None if issubclass(kind, UpstreamErrorReply) else kind.status
+    # a reply or a page of an upstream has its own status
+    status = None if issubclass(kind, UpstreamErrorReply | UpstreamHtml) else kind.status
     return {
         "code": code,
         "kind": kind.code,

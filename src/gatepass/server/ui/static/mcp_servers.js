@@ -27,6 +27,7 @@ function section(page, server, callers, use, reason) {
       fact(t("server"), server.host),
       fact(t("credential"), server.credential ?? t("none")),
       fact(t("health"), [showHealth(healthLine(), server), reason && [happened(reason.case || reason.kind, reason.message, reason.names), reason.advice]]),
+      fact(t("test command"), el("code", {}, `gatepass doctor --mcp ${name}`)),
       fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}&within_s=900` }, `${plural(server.requests_15m, "message")}${t(", ")}${plural(server.errors_15m, "error")}`))),
     table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),

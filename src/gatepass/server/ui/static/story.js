@@ -202,7 +202,7 @@ function fault({ code, kind = code, case: special, hop, message, action: advice,
     happened(special || kind, message, names),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(special || kind, advice, names),
-    test && !`${message} ${advice}`.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
+    test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
     el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, t("What {code} means", { code: kind }))));
 }
 
