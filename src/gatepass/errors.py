@@ -16,8 +16,6 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from gatepass.types import MCP_UPSTREAM
-
 
 def documentation(page: str) -> str:
     """Return the address of a page such as `docs/mcp.md`. Without one, it is the page in the repository."""
@@ -579,8 +577,8 @@ class UpstreamInvalid(UpstreamError):
 
     code, retryable = "upstream_invalid", False
     actions: ClassVar[Mapping[str, str]] = {
-        "mcp_invalid": "If the message names a limit, docs/operations/limits_and_memory.md#memory shows whether a"
-        " setting raises it. Otherwise check that `mcp.NAME.url` is the endpoint of an MCP server.",
+        "mcp_invalid": "If the message names a limit, check whether a setting raises it. Otherwise check that"
+        " `mcp.NAME.url` is the endpoint of an MCP server.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 
@@ -808,20 +806,6 @@ def stable_code(code: str, hop: str) -> str:
     """Return a code of docs/reference/errors.md: a closed set, in which an upstream's own code is `upstream_error`."""
     kind = kind_of(code, hop)
     return kind.code if kind is UpstreamErrorReply else code
-
-
-def case_of(kind: str, hop: str, status: int, message: str) -> str:
-    """Return the key of its `actions` for an error; "" if its own action applies."""
-    is_mcp = hop.startswith(f"upstream:{MCP_UPSTREAM}")
-    if kind == UpstreamInvalid.code and is_mcp:
-        return "mcp_invalid"
-    if kind == UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:  # the words for a login page
-        return "page_504" if status == 504 else "page_5xx"
-    if kind != UpstreamErrorReply.code:
-        return ""
-    if "has no such path" in message:  # gatepass adds this to the upstream's text
-        return "mcp_no_path" if is_mcp else "no_path"
-    return str(status) if str(status) in UpstreamErrorReply.actions else ""
 
 
 def _kinds(base: type[GatepassError]) -> Iterator[type[GatepassError]]:

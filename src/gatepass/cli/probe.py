@@ -39,11 +39,10 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
     UpstreamTimeout,
-    case_of,
     documentation,
     stable_code,
 )
-from gatepass.observability.story import action_of, names_of
+from gatepass.observability.story import action_of, case_of, names_of
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send_own_call, try_call

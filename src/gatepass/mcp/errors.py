@@ -13,10 +13,9 @@ from gatepass.errors import (
     McpHeaderMismatch,
     McpNotAllowed,
     UnknownPath,
-    case_of,
 )
 from gatepass.mcp.message import McpMessage
-from gatepass.observability.story import action_of, names_of
+from gatepass.observability.story import action_of, case_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.error_objects import json_text, retry_after
 from gatepass.types import MCP_UPSTREAM, StreamedResponse

@@ -17,8 +17,10 @@ import msgspec
 
 from gatepass.errors import (
     TokenUnavailable,
+    UpstreamErrorReply,
+    UpstreamHtml,
+    UpstreamInvalid,
     UpstreamTimeout,
-    case_of,
     documentation,
     kind_of,
     stable_code,
@@ -212,6 +214,20 @@ def test_command(hop: str, model: str, operation: str) -> str:
     # doctor has no call for the other operations, and tests the way to the upstream
     option = CALL_OPTIONS.get(operation, "")
     return f"gatepass doctor {shlex.quote(model)}{option}"
+
+
+def case_of(kind: str, hop: str, status: int, message: str) -> str:
+    """Return the key of its `actions` for an error; "" if its own action applies."""
+    is_mcp = hop.startswith(f"upstream:{MCP_UPSTREAM}")
+    if kind == UpstreamInvalid.code and is_mcp:
+        return "mcp_invalid"
+    if kind == UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:  # the words for a login page
+        return "page_504" if status == 504 else "page_5xx"
+    if kind != UpstreamErrorReply.code:
+        return ""
+    if "has no such path" in message:  # gatepass adds this to the upstream's text
+        return "mcp_no_path" if is_mcp else "no_path"
+    return str(status) if str(status) in UpstreamErrorReply.actions else ""
 
 
 def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:

@@ -195,7 +195,7 @@ export const ERRORS = {
   },
   "mcp_invalid": {
     "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
-    "action": "如果错误信息写明了某个限制，见 docs/operations/limits_and_memory.md#memory。否则检查 `mcp.NAME.url` 是否为 MCP 服务器的端点。"
+    "action": "如果错误信息写明了某个限制，检查是否有设置可以提高它。否则检查 `mcp.NAME.url` 是否为 MCP 服务器的端点。"
   },
   "page_504": {
     "text": "收到的是一个网页，而不是上游的回答。",
