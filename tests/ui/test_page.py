@@ -331,6 +331,7 @@ def test_a_page_asks_for_one_view_every_two_seconds_and_not_while_the_tab_is_hid
     for view in ("#/requests", "#/", "#/models", "#/requests"):
         page.goto(signed_in + view)
         page.wait_for_timeout(100)
+    expect(page.locator("tbody tr")).to_have_count(20)  # the first reply has arrived
     fake.polled.clear()
     page.wait_for_timeout(4500)
     assert [view for view, _ in fake.polled] == ["requests"] * 2
@@ -356,7 +357,7 @@ def test_filters_are_a_link_and_reach_the_list(
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"#/requests\?text=req-4$"))
     expect(page.locator("tbody tr", has_text="bge-m3")).to_have_count(1)
-    assert fake.polled[-1] == ("requests", {"limit": "200", "text": "req-4"})
+    wait_for(lambda: fake.polled[-1:] == [("requests", {"limit": "200", "text": "req-4"})], page)
     page.get_by_role("link", name="Clear").click()
     expect(page.locator("tbody tr", has_text="o3-mini")).to_have_count(1)
     page.get_by_role("button", name="failed").click()
@@ -413,7 +414,8 @@ def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signe
     page.get_by_role("link", name="4 upstream_closed").click()
     expect(page).to_have_url(re.compile(r"#/requests\?code=upstream_closed&within_s=900$"))
     expect(page.get_by_role("button", name="last 15 minutes")).to_have_attribute("aria-pressed", "true")
-    assert fake.polled[-1] == ("requests", {"limit": "200", "code": "upstream_closed", "within_s": "900"})
+    polled = ("requests", {"limit": "200", "code": "upstream_closed", "within_s": "900"})
+    wait_for(lambda: fake.polled[-1:] == [polled], page)
 
 
 @pytest.mark.parametrize(("errors", "said"), [(4, "healthy"), (150, "many errors")])
