@@ -86,7 +86,7 @@ def test_a_reload_that_is_refused_says_why_in_one_click(page: Page, gatepass: Ga
 
 
 VIEWS = {
-    "#/": "requests a minute",
+    "#/": "requests/min",
     "#/requests": "gpt-4o",
     "#/models": "small",
     "#/callers": "ragflow",

@@ -12,7 +12,7 @@ const OFTEN = 0.1;
 /** Returns `{node, show(overview)}`. */
 export function drawing(signal) {
   const clients = el("article.card", {},
-    el("h3", {}, t("Clients")), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, t("requests a minute"))), el("p.muted.total", {}, el("span"), el("a", { href: `#/requests?outcome=error&within_s=${HISTORY_S}` })));
+    el("h3", {}, t("Clients")), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, t("requests/min"))), el("p.muted.total", {}, el("span"), el("a", { href: `#/requests?outcome=error&within_s=${HISTORY_S}` })));
   const gate = el("article.card.own", {},
     el("h3", {}, "gatepass"), el("p.big", {}, el("b.flight"), " ", el("span.muted", {}, t("in flight"))), el("p.standing"));
   const branches = el("ul.branches");

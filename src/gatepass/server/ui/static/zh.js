@@ -101,7 +101,7 @@ export const TEXTS = {
   "Copied.": "已复制。",
   "The browser did not allow to copy.": "浏览器不允许复制。",
   "Clients": "客户端",
-  "requests a minute": "个请求 / 分钟",
+  "requests/min": "个请求/分钟",
   "in flight": "个进行中",
   "{n} in 15 minutes, ": "15 分钟内 {n} 个，",
   "draining": "正在停止",
