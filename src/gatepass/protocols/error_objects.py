@@ -135,16 +135,17 @@ def stream_error(error: GatepassError, request_id: str = "", *, rewords: bool = 
 
 
 def stream_message(error: GatepassError) -> str:
-    """Return the message for RAGFlow in a stream: a fixed sentence for each code, without names of upstreams.
+    """Return the message for RAGFlow in a stream: a fixed sentence for each code.
 
-    RAGFlow searches the message for the words of REPLAYED, which a name may contain. An upstream's own message is used
-    if it contains none of them.
+    RAGFlow searches the message for the words of REPLAYED, which the name of an upstream may contain. An upstream's own
+    message, and the fault of an invalid reply with its limit, are used if they contain none of them.
     """
-    if isinstance(error, UpstreamErrorReply) and not isinstance(error, errors.UpstreamAuth):
+    code = error.public_code
+    if isinstance(error, UpstreamErrorReply | errors.UpstreamInvalid) and not isinstance(error, errors.UpstreamAuth):
         if error.message and not REPLAYED.search(error.message.lower()):
             return error.message
-        return _ENDS + _STREAM_TEXTS[UpstreamErrorReply.code]
-    return _ENDS + _STREAM_TEXTS.get(error.public_code, "the request could not be served.")
+        code = type(error).code
+    return _ENDS + _STREAM_TEXTS.get(code, "the request could not be served.")
 
 
 def _is_retried(status: int) -> bool:

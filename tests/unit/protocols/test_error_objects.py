@@ -41,6 +41,7 @@ from gatepass.protocols.error_objects import (
 )
 from gatepass.protocols.messages import MESSAGES
 from gatepass.protocols.responses import response_error
+from gatepass.sse.chunk import converted_limit, event_too_large
 from gatepass.types import StreamedResponse
 
 RAGFLOW = (
@@ -333,6 +334,14 @@ def test_error_without_replayed_words_keeps_its_message_in_a_stream():
     assert inner["message"] == "This model's maximum context length is 8192 tokens."
     assert inner["type"] == "invalid_request_error"
     assert "upstream" not in inner
+
+
+def test_the_fault_of_an_invalid_reply_names_its_limit_in_a_stream():
+    error = event_too_large("chat", converted_limit("the profile of the client has `line_bytes`"))
+    assert "larger than 1 MiB" in error.message
+    assert stream_message(error) == error.message
+    replayed = UpstreamInvalid("The server's reply is larger than 1 MiB.", upstream="chat")
+    assert stream_message(replayed) == "The answer ends here: the upstream did not send a valid event stream."
 
 
 @pytest.mark.parametrize(
