@@ -95,11 +95,17 @@ def test_the_readme_names_the_repository_by_its_placeholder():
     assert re.findall(r"https?://(?![\w.]+\.example|127\.0\.0\.1)\S+", README) == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/getting_started.md", "Makefile", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("README.md", "docs/getting_started.md", "Makefile", "CONTRIBUTING.md"),
+        *("README.zh.md", "docs/zh/getting_started.md"),
+    ],
+)
 def test_the_time_of_the_demo_is_that_of_the_code(page):
     (lifetime_s,) = (option.default for option in demo.params if option.name == "lifetime_s")
     assert isinstance(lifetime_s, int)
-    shown = re.findall(r"(?i)demo[^\n]{0,60}?(\d+) s(?:econds)?\b(?!, more)", (ROOT / page).read_text())
+    shown = re.findall(r"(?i)(?:demo|演示)[^\n]{0,60}?(\d+) (?:s(?:econds)?\b|秒)(?!, more)", (ROOT / page).read_text())
     assert {float(seconds) for seconds in shown} == {lifetime_s + OTHER_STEPS_S}
 
 

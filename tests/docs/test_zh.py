@@ -141,3 +141,25 @@ def test_each_link_of_a_chinese_page_has_a_target_in_chinese_if_there_is_one(pag
 @pytest.mark.parametrize("page", PAIRS)
 def test_a_chinese_page_uses_the_words_of_the_field(page: str) -> None:
     assert re.findall("怪癖|症状|读懂错误", PAIRS[page][1].read_text()) == []
+
+
+FIELDS = {"模型类型": "Model type", "模型名称": "Model name", "基础 URL": "Base url", "最大token数": "Max tokens"}
+"""The fields of RAGFlow's dialog in its Chinese interface (web/src/locales/zh.ts), with their English names."""
+
+
+def test_the_dialog_of_ragflow_has_the_names_of_its_chinese_interface() -> None:
+    text = PAIRS["ragflow"][1].read_text()
+    dialog = text.partition("\n## 填写 RAGFlow 的对话框\n")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| ([^|（]+)（([^|）]+)） \|", dialog, re.MULTILINE)) == FIELDS
+    for name in ("“是否支持 Vision”", "Embedding 模型", "LLM"):
+        assert name in dialog
+
+
+@pytest.mark.parametrize("page", PAIRS)
+def test_a_chinese_page_names_the_fields_of_ragflow_in_chinese_first(page: str) -> None:
+    text = FENCE.sub("", PAIRS[page][1].read_text())
+    for line in text.splitlines():
+        for chinese, english in FIELDS.items():
+            assert english not in line or chinese in line, line
+    # other spellings of the same words
+    assert set(re.findall(r"最大 *[Tt]okens? *数|基础 *(?:URL|url|Url)\b", text)) <= FIELDS.keys()
