@@ -172,7 +172,7 @@ class Connection(asyncio.BufferedProtocol):
         A reply that arrives before the body is sent ends the sending: it is an error that needs no more of the body.
         """
         transport = self._transport
-        if transport is None or not self.is_open():
+        if transport is None or self._killed or transport.is_closing():
             raise TransportFault(*self._close_reason, sent=False, stale=self.kept)
         self._reset()
         if self._id:
@@ -385,8 +385,9 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline.lift()
         reply.end()
         is_cut = self._is_cut if self._sending is None else not self._sending.is_out
-        is_written = self._transport is not None and not is_cut and not self._transport.get_write_buffer_size()
-        if self._keeps and not (self._surplus or self._problem) and is_written and self.is_open():
+        is_kept = self._keeps and not (is_cut or self._surplus or self._problem or self._killed)
+        transport = self._transport if is_kept else None
+        if transport is not None and not (transport.is_closing() or transport.get_write_buffer_size()):
             if self._reading_paused:
                 self.resume()
             self.kept = True
@@ -534,8 +535,7 @@ class BodyWriter:
 
     async def _wait_writable(self) -> None:
         while self._connection.is_full and not (self._reply.status or self._reply.ended):
-            self._connection.deadline.set(self._bound_s)
-            await self._reply.changed()
+            await self._reply.changed(self._bound_s)
 
     def _is_over(self) -> bool:
         """Return whether the rest of the body is not needed."""

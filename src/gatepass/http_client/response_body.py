@@ -79,7 +79,7 @@ class UpstreamResponse:
             if self.ended:
                 self.check()
                 raise StopAsyncIteration
-            await self._wait_for_more()
+            await self.changed(self._idle_s)
         return self._take_pieces()
 
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
@@ -87,11 +87,11 @@ class UpstreamResponse:
         # `write` is called while the socket is read: a wake-up of the task was a third of the cost of an event
         self._write = write
         try:
-            while self._hand_over():
+            while self._hand_over(write):
                 if self.ended:
                     self.check()
                     return True
-                await self._wait_for_more()
+                await self.changed(self._idle_s)
         finally:
             self._write = None
         return False
@@ -126,8 +126,13 @@ class UpstreamResponse:
             fault = self._fault
             raise TransportFault(fault.kind, fault.detail, sent=fault.sent, stale=fault.stale, limit_s=fault.limit_s)
 
-    def changed(self) -> asyncio.Future[None]:
-        """Return a future that is done when more of the reply arrived, or more of the request can be written."""
+    def changed(self, bound_s: float | None = None) -> asyncio.Future[None]:
+        """Return a future that is done when more of the reply arrived, or more of the request can be written.
+
+        `bound_s` replaces the deadline of the connection.
+        """
+        if bound_s is not None and self._connection is not None:
+            self._connection.deadline.set(bound_s)
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
@@ -136,15 +141,22 @@ class UpstreamResponse:
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
-        if self._write is not None:
+        if (write := self._write) is not None:
             try:
-                needs_more = self._hand_over()
+                if len(self.pieces) == 1 and self.size <= JOINED_BYTES:  # the common case, an event: without a call
+                    self.size = 0
+                    if not write(self.pieces.pop()):
+                        self._write = None
+                else:
+                    self._hand_over(write)
             except Exception as error:  # noqa: BLE001 - raised in the task that called `stream_to`
                 waiter.set_exception(error)
                 return
-            if needs_more and self._connection is not None:
-                self._connection.deadline.set(self._idle_s)
+            if self._write is not None and self._connection is not None:
+                self._connection.deadline.at_s = self._loop.time() + self._idle_s
                 return
+        if self.status and self._connection is not None:
+            self._connection.deadline.lift()
         self._waiter = None
         waiter.set_result(None)
 
@@ -155,26 +167,12 @@ class UpstreamResponse:
         self.ended = True
         self.wake()
 
-    def _hand_over(self) -> bool:
-        """Pass all pieces to the callback; return whether it needs more."""
-        pieces, write = self.pieces, self._write
-        if len(pieces) == 1 and write is not None and self.size <= JOINED_BYTES:  # the common case: one event
-            self.size = 0
-            if not write(pieces.pop()):
-                self._write = None
+    def _hand_over(self, write: Callable[[bytes], bool]) -> bool:
+        """Pass all pieces to the callback `write`; return whether it needs more. If not, `_write` is cleared."""
         while self.pieces and self._write is not None:
-            if not self._write(self._take_pieces()):
+            if not write(self._take_pieces()):
                 self._write = None
         return self._write is not None
-
-    async def _wait_for_more(self) -> None:
-        if self._connection is not None:
-            self._connection.deadline.set(self._idle_s)
-        try:
-            await self.changed()
-        finally:
-            if self._connection is not None:
-                self._connection.deadline.lift()
 
     def _take_pieces(self) -> bytes:
         size = self.size

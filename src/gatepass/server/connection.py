@@ -79,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_closes_s", "_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
-        *("gave_up", "_server_state", "_stall_timer", "_transport", "_unauthenticated_until_s"),
+        *("gave_up", "_server_state", "_stall_timer", "_unauthenticated_until_s", "transport"),
     )
 
     def __init__(
@@ -95,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self._shares = context.shares
         self._server_state = server_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._transport = cast(asyncio.Transport, None)
+        self.transport = cast(asyncio.Transport, None)
         self._parser = RequestParser(self)
         self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, self._limits, context.idle_timeout_s)
         self._unauthenticated_until_s = self._loop.time() + context.idle_timeout_s
@@ -116,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
     # called by asyncio and uvicorn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
         in_flight = self._context.in_flight
         self._is_ending, self.connected_before_drain = in_flight.draining, not in_flight.refusing
@@ -178,8 +178,8 @@ class ClientConnection(asyncio.Protocol):
         """Close a connection without a request in progress, to make room for others."""
         self._context.refused(Overloaded(EVICTED), self._parser.peer)
         self._close()
-        if self._transport.get_write_buffer_size():  # a close waits until the client has read the response
-            self._loop.call_later(LINGER_S, self._transport.abort)
+        if self.transport.get_write_buffer_size():  # a close waits until the client has read the response
+            self._loop.call_later(LINGER_S, self.transport.abort)
 
     def retire(self) -> None:
         """Close after the next response, with `connection: close` unless its head is already sent."""
@@ -188,13 +188,13 @@ class ClientConnection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Close after the next response, or as soon as no request is in progress."""
         self._is_ending = True
-        if not (self._ignores_input or self._transport.is_closing()):
+        if not (self._ignores_input or self.transport.is_closing()):
             self._timeouts.shorten(is_idle=self._is_idle())
 
     @property
     def accepts_requests(self) -> bool:
         """Whether it would serve another request."""
-        return self.connected_before_drain and not (self._ignores_input or self._transport.is_closing())
+        return self.connected_before_drain and not (self._ignores_input or self.transport.is_closing())
 
     def shutdown(self) -> None:
         """Close when all requests of the connection have ended, at once if it is idle (called by uvicorn)."""
@@ -264,16 +264,16 @@ class ClientConnection(asyncio.Protocol):
             self._timeouts.update(self._parser, self._current)
 
     def send(self, data: bytes) -> None:
-        transport = self._transport
+        transport = self.transport
         if not transport.is_closing():
             if self._deferred:
                 self.flush()
             transport.write(data)
 
     def send_all(self, pieces: list[bytes]) -> None:
-        if not self._transport.is_closing():
+        if not self.transport.is_closing():
             self.flush()
-            self._transport.writelines(pieces)
+            self.transport.writelines(pieces)
 
     def send_batched(self, response: bytes) -> None:
         """Write a complete small response, together with others of this loop iteration (see WriteBatcher)."""
@@ -288,13 +288,13 @@ class ClientConnection(asyncio.Protocol):
     def flush(self) -> None:
         """Write the deferred response (see WriteBatcher)."""
         deferred, self._deferred = self._deferred, b""
-        if deferred and not self._transport.is_closing():
-            self._transport.write(deferred)
+        if deferred and not self.transport.is_closing():
+            self.transport.write(deferred)
 
     def abort(self) -> None:
         """Close at once, because the client does not read, and drop the bytes that it has not read."""
         self.gave_up = True
-        self._transport.abort()
+        self.transport.abort()
 
     async def wait_writable(self) -> None:
         while self.is_write_paused:
@@ -311,7 +311,7 @@ class ClientConnection(asyncio.Protocol):
 
     def response_complete(self) -> None:
         cycle, self._current = self._current, None
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         if cycle is not None and not self._shares.end(self, delivered=not self.is_write_paused):
             address = self._context.proxies.of_request(cycle.peer, cycle.headers)
@@ -342,7 +342,7 @@ class ClientConnection(asyncio.Protocol):
         if cycle.has_ended or cycle.is_disconnected:
             return
         cycle.persists = False
-        if cycle.has_begun or self._transport.is_closing():
+        if cycle.has_begun or self.transport.is_closing():
             self._close()
         else:
             self.send(error_response(InternalError(INTERNAL_ERROR)))
@@ -351,12 +351,12 @@ class ClientConnection(asyncio.Protocol):
     def _pause_reading(self) -> None:
         if not self._reading_paused:
             self._reading_paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
         if not self._queue:
             self._reading_paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     # closing
 
@@ -386,16 +386,16 @@ class ClientConnection(asyncio.Protocol):
             self._timeouts.start(AwaitedInput.REST, BODY_GRACE_S)
         elif awaited is AwaitedInput.NEXT:
             self._close()
-        elif awaited is AwaitedInput.CLOSE and self._transport.get_write_buffer_size():
+        elif awaited is AwaitedInput.CLOSE and self.transport.get_write_buffer_size():
             self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)  # the client still reads: see `_stall_timer`
         else:
-            self._transport.abort()
+            self.transport.abort()
 
     def _refuse(self, error: GatepassError) -> None:
         """Respond to an incomplete or invalid request after the current one, and ignore all further input."""
         self._ignores_input = True
         self._timeouts.clear()
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         receiving = self._parser.cycle
         if receiving in self._queue:
@@ -424,7 +424,7 @@ class ClientConnection(asyncio.Protocol):
 
         A loop that was busy, or a process without processor time, finds its deadlines passed before it reads.
         """
-        connected = self._transport.get_extra_info("socket")
+        connected = self.transport.get_extra_info("socket")
         if connected is None:
             return False
         poll = select.poll()
@@ -433,7 +433,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         self.flush()
-        self._transport.close()
+        self.transport.close()
 
     def _linger(self) -> None:
         """Close the sending side, and read and drop what the client still sends.
@@ -443,12 +443,12 @@ class ClientConnection(asyncio.Protocol):
         """
         self._ignores_input = True
         self.flush()
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._transport.write_eof()  # the client sees the end of the response, and gatepass can still read
+        self.transport.write_eof()  # the client sees the end of the response, and gatepass can still read
         if self._reading_paused:
             self._reading_paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
         if self._parser.cycle is not None:
             self._lingers_until_s = self._loop.time() + self._limits.receive_s
         self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)

@@ -279,7 +279,9 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         if connection.is_write_paused:
             return False
         if self._is_chunked and 0 < size <= JOINED_BYTES and not (self._head or self.is_disconnected):
-            connection.send(b"%x\r\n%b\r\n" % (size, data))  # the common case, an event: `_send` takes 0.35 µs more
+            # the common case, an event: without a call. Nothing is deferred, because the head was sent before.
+            if not (transport := connection.transport).is_closing():
+                transport.write(b"%x\r\n%b\r\n" % (size, data))
         else:
             self._send(data, False)
         return True
