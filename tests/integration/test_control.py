@@ -246,24 +246,32 @@ def test_socket_of_a_killed_gatepass_is_not_a_running_one(folder_of_sockets: Pat
 
 async def test_watched_configuration_is_reloaded_through_a_symbolic_link(tmp_path: Path):
     """As Kubernetes swaps the folder of a ConfigMap: `..data` is a link, and the file a link through it."""
-    for name, model in (("first", "a"), ("second", "b")):
+    watched = {"server": {"watch": True}, **UPSTREAMS, **CREDENTIALS}
+    second = json.dumps({**watched, "models": {"b": {"upstream": "chat"}}})
+    texts = {
+        "first": json.dumps({**watched, "models": {"a": {"upstream": "chat"}}}),
+        "second": second,
+        "third": json.dumps({**UPSTREAMS, **CREDENTIALS}),
+        "fourth": second[:40],
+    }
+    for name, text in texts.items():
         (tmp_path / name).mkdir()
-        models = {"models": {model: {"upstream": "chat"}}}
-        (tmp_path / name / "gatepass.json").write_text(
-            json.dumps({"server": {"watch": True}, **UPSTREAMS, **CREDENTIALS, **models})
-        )
+        (tmp_path / name / "gatepass.json").write_text(text)
     (tmp_path / "data").symlink_to("first")
     mounted = tmp_path / "mounted"
     mounted.mkdir()
     (mounted / "gatepass.json").symlink_to(tmp_path / "data" / "gatepass.json")
+
+    def swap(name: str) -> None:
+        (tmp_path / "new").symlink_to(name)
+        (tmp_path / "new").rename(tmp_path / "data")
+
     async with started(mounted, None, 1) as running:
         await running.port
-        (tmp_path / "new").symlink_to("second")
-        (tmp_path / "new").rename(tmp_path / "data")
+        swap("second")
         await running.logged('"reloaded".*"trigger":"watch".*"changed":\\["models.a","models.b"\\]')
-        text = (tmp_path / "second" / "gatepass.json").read_text()
-        (tmp_path / "second" / "gatepass.json").write_text(json.dumps({**UPSTREAMS, **CREDENTIALS}))
+        swap("third")
         await running.logged('"reload_refused".*has lost its block server')
-        (tmp_path / "second" / "gatepass.json").write_text(text[:40])
+        swap("fourth")
         await running.logged('"reload_refused".*is not JSON')
     assert len(list_of(running.lines, "reloaded")) == 1

@@ -187,7 +187,7 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
                 # The first key locks out the clients without one, which the operator must decide. gatepass does not
                 # serve with an empty `keys:`.
                 exit_unusable(f"--write: {name} has no entry under access.keys yet: {by_hand}")
-            text = document.version.content.decode() if document.version else ""
+            text = document.content.decode()
             is_json = name.lower().endswith(".json")
             changed = with_last_item(text, KEYS, json.dumps(entry) if is_json else shown)
             try:

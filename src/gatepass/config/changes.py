@@ -35,12 +35,6 @@ class SettingChange:
 CHANGES: tuple[SettingChange, ...] = (
     SettingChange(
         "0.1.0",
-        "meaning",
-        ("server", "watch"),
-        "A file that is rewritten in place gives no key more access and moves no upstream until `gatepass reload`.",
-    ),
-    SettingChange(
-        "0.1.0",
         "new",
         ("access", "keys", "*", "operations"),
         "If you have two callers, or the key has `models`, files, batches and stored responses are closed to it. List"
@@ -59,6 +53,12 @@ CHANGES: tuple[SettingChange, ...] = (
         ("limits", "body_values"),
         "A JSON body with more than 500,000 commas and brackets outside of its texts gets 413. Raise the limit if a"
         " client sends more.",
+    ),
+    SettingChange(
+        "0.2.0",
+        "meaning",
+        ("server", "watch"),
+        "A file that is rewritten in place applies after 10 s without a change, also if a key may then do more.",
     ),
     SettingChange(
         "0.2.0",

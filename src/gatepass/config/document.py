@@ -53,25 +53,12 @@ MOST_VALUES = 20_000
 """The most values of one file, with each use of an alias, against a "billion laughs" file."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileVersion:
-    """The bytes of the configuration file, and which file it was behind all links: its device and inode."""
-
-    identity: tuple[int, int]
-    content: bytes = field(repr=False)
-
-    def begins(self, other: FileVersion) -> bool:
-        """Return whether `other` has this content and more after it, but not only white space."""
-        content, rest = self.content.rstrip(), other.content.rstrip()
-        return len(content) < len(rest) and rest.startswith(content)
-
-
 @dataclass(slots=True)
 class ConfigDocument:
     """The tree of one configuration, its problems and warnings.
 
-    `origins` holds the line or variable of each value by its path; the values themselves hold none. `version` is None
-    if environment variables are the configuration.
+    `origins` holds the line or variable of each value by its path; the values themselves hold none. `content` has the
+    bytes of the file.
     """
 
     source: str
@@ -79,7 +66,7 @@ class ConfigDocument:
     origins: dict[SettingPath, ValueOrigin] = field(default_factory=dict)
     problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    version: FileVersion | None = None
+    content: bytes = field(default=b"", repr=False)
 
     def origin(self, path: SettingPath) -> ValueOrigin:
         """Return the origin of the value at `path`; for a missing value the origin of its block."""

@@ -8,7 +8,7 @@ import pathlib
 import stat
 from collections.abc import Mapping
 
-from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, FileVersion, ValueOrigin
+from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, ValueOrigin
 from gatepass.config.references import open_regular
 from gatepass.errors import documentation
 
@@ -44,11 +44,16 @@ NAME_IT = "name the configuration file with --config"
 
 def read_document(name: str) -> ConfigDocument:
     """Parse a YAML or JSON file; raise ConfigError if it cannot be read or parsed."""
-    version = read_version(name)
-    if len(version.content) > LARGEST_BYTES:
+    try:
+        with open_regular(name) as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
+        raise _unusable(name, reason) from None
+    if len(content) > LARGEST_BYTES:
         raise _unusable(name, f"is larger than {LARGEST_BYTES} bytes")
     try:
-        text = version.content.decode("utf-8-sig")  # editors of Windows write a byte order mark
+        text = content.decode("utf-8-sig")  # editors of Windows write a byte order mark
     except UnicodeDecodeError:
         raise _unusable(name, "is not UTF-8 text") from None
     if pathlib.Path(name).suffix.lower() not in (".yaml", ".yml", ".json"):
@@ -61,19 +66,8 @@ def read_document(name: str) -> ConfigDocument:
         raise _unusable(name, "expects settings, as `name: value`")
     if not OF_LITELLM.isdisjoint(document.tree):
         raise _unusable(name, f"is a file of LiteLLM: {documentation('docs/guides/from_litellm.md')} translates it")
-    document.version = version
+    document.content = content
     return document
-
-
-def read_version(name: str) -> FileVersion:
-    """Read the file `name`, and one byte more than LARGEST_BYTES; raise ConfigError."""
-    try:
-        with open_regular(name) as file:
-            status = os.fstat(file.fileno())
-            return FileVersion((status.st_dev, status.st_ino), file.read(LARGEST_BYTES + 1))
-    except OSError as error:
-        reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
-        raise _unusable(name, reason) from None
 
 
 def _unusable(name: str, text: str) -> ConfigError:

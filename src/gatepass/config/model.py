@@ -235,7 +235,7 @@ class ServerConfig(Block):
     """
     watch: bool = False
     """Reload the configuration when its file, or a file that it references, changes. A file that is rewritten in place
-    gives no key more access and moves no upstream before `gatepass reload`. See docs/operations/reload.md.
+    applies after 10 s without a change. See docs/operations/reload.md.
 
     Danger: A change takes effect without `gatepass check`.
     """

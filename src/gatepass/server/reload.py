@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gatepass.clock import Clock, sleep
-from gatepass.config.document import ConfigError, FileVersion, leaves
-from gatepass.config.file import read_version
+from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check, lost_blocks
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
@@ -26,7 +26,6 @@ from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.proxy.handler import ApiEndpoint
-from gatepass.server.widening import widened
 from gatepass.types import settings_of
 
 LOG = logging.getLogger("gatepass.serve")
@@ -35,6 +34,8 @@ READ_S = 20.0
 """Time to read and validate the files. A file on a server that does not answer must not block a reload forever."""
 
 WATCH_S = 1.0
+QUIET_S = 10.0
+"""How long a file that was rewritten in place must be unchanged: a program may still write the rest of it."""
 LARGEST_WATCHED_BYTES = 4 * 1024 * 1024
 
 KEYS_LOST = (
@@ -43,11 +44,6 @@ KEYS_LOST = (
 )
 BLOCK_LOST = "has lost its block {}: it may be half written. If the block was removed, run `gatepass reload`"
 CUT_OFF = "is the beginning of the file in use: it may be half written. If its end was removed, run `gatepass reload`"
-WAITS = (
-    "was rewritten in place, so it may be half written, and it changes {}. Nothing of this file is in use, so that a"
-    " key that it removes still works. Run `gatepass reload`, or put a new file in place of this one"
-)
-MOST_NAMED = 10
 
 Trigger = Literal["signal", "command", "watch"]
 
@@ -93,37 +89,13 @@ class _Refused(Exception):
     """The configuration cannot be used. Each argument is a problem."""
 
 
-def unattended_problems(used: LoadedConfig, loaded: LoadedConfig, *, is_replaced: bool) -> list[str]:
+def unattended_problems(used: LoadedConfig, loaded: LoadedConfig) -> list[str]:
     """Return why `server.watch` does not replace `used` by `loaded`, which may be half written."""
     problems = [BLOCK_LOST.format(name) for name in lost_blocks(used.document, loaded.document)]
-    before, version = used.document.version, loaded.document.version
-    if not problems and before is not None and version is not None and version.begins(before):
+    before, content = used.document.content.rstrip(), loaded.document.content.rstrip()
+    if not problems and len(content) < len(before) and before.startswith(content):
         problems = [CUT_OFF]
-    if not problems and not is_replaced and (names := widened(used.config, loaded.config)):
-        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        problems = [WAITS.format(", ".join(names[:MOST_NAMED]) + more)]
     return [f"{loaded.source}: {problem}" for problem in problems]
-
-
-class Replacement:
-    """Decides whether the configuration file was replaced or rewritten in place, from each of its versions in order."""
-
-    def __init__(self) -> None:
-        self._first: tuple[tuple[int, int], bytes] | None = None
-
-    def seen(self, version: FileVersion) -> None:
-        if self._first is None or self._first[0] != version.identity:
-            self._first = _fingerprint(version)
-
-    def is_replaced(self, before: FileVersion | None, version: FileVersion | None) -> bool:
-        """Return whether `version` is another file than `before` and has the first content that was seen of it."""
-        if before is None or version is None or version.identity == before.identity:
-            return False
-        return self._first == _fingerprint(version)
-
-
-def _fingerprint(version: FileVersion) -> tuple[tuple[int, int], bytes]:
-    return version.identity, hashlib.sha256(version.content).digest()
 
 
 class Reloader:
@@ -135,33 +107,29 @@ class Reloader:
         self._on_change = on_change
         self.loaded = source.loaded
         """The file of the configuration in use, and what it says."""
-        self._replacement = Replacement()
         self._lock = asyncio.Lock()
         self.last: tuple[float, ReloadResult] | None = None
         """The last reload that changed, refused or was asked for, and its time in seconds since the epoch."""
 
     async def watch(self, clock: Clock) -> NoReturn:
-        """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart."""
-        used = seen = b""
+        """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
+
+        After a file was rewritten in place, this takes QUIET_S.
+        """
+        used: Readings = {}
+        seen: Readings = {}
+        due_s = -math.inf
         while True:
             await sleep(clock, WATCH_S)
-            now = await asyncio.to_thread(self._digest)
-            if now == seen and now != used:
+            now = await asyncio.to_thread(_readings, self.loaded)
+            if now != seen:
+                both = now.keys() & seen.keys()
+                is_in_place = any(now[file] != seen[file] and now[file][0] == seen[file][0] for file in both)
+                seen, due_s = now, clock.now() + (QUIET_S if is_in_place else 0.0)
+            elif now != used and clock.now() >= due_s:
                 await self.reload("watch")
                 # otherwise a file has changed meanwhile, so the next readings decide
-                used = now if await asyncio.to_thread(self._digest) == now else b""
-            seen = now
-
-    def _digest(self) -> bytes:
-        """Return a digest of all files of the configuration, and of which file it is. Take note of that file."""
-        source, identity = self.loaded.source, b""
-        if source != "environment":
-            with suppress(ConfigError):  # the reload reports it
-                version = read_version(source)
-                self._replacement.seen(version)
-                # a new file with the content of one that waits applies
-                identity = repr(version.identity).encode()
-        return identity + _digest(_files(self.loaded))
+                used = now if await asyncio.to_thread(_readings, self.loaded) == now else {}
 
     async def reload(self, trigger: Trigger) -> ReloadResult:
         """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
@@ -204,10 +172,8 @@ class Reloader:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
         loaded = self._source.read()
         config = loaded.config
-        if trigger == "watch":
-            is_replaced = self._replacement.is_replaced(self.loaded.document.version, loaded.document.version)
-            if problems := unattended_problems(self.loaded, loaded, is_replaced=is_replaced):
-                raise _Refused(*problems)
+        if trigger == "watch" and (problems := unattended_problems(self.loaded, loaded)):
+            raise _Refused(*problems)
         if state.config.access.keys and not config.access.keys:
             raise _Refused(KEYS_LOST)
         before = state.config
@@ -259,25 +225,23 @@ def _reopened(before: AppState, after: AppState) -> Iterable[str]:
             yield settings_of(name)
 
 
-def _files(loaded: LoadedConfig) -> list[str]:
-    """Return the files to watch: the configuration, the files that it references, and its CA files."""
+Readings = Mapping[str, tuple[tuple[int, int], bytes]]
+"""Of each file of a configuration, its device and inode behind all links, and a digest of its content."""
+
+
+def _readings(loaded: LoadedConfig) -> Readings:
+    """Read the configuration, the files that it references, and its CA files. Leave out what cannot be read."""
     files = [] if loaded.source == "environment" else [loaded.source]
     for _, value in leaves(loaded.document.tree):
         if isinstance(value, Reference):
             files += [source.name for source in value.sources if source.kind == "file"]
     config = loaded.config
     hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values())
-    return [*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)]
-
-
-def _digest(files: Iterable[str]) -> bytes:
-    """Return a digest of the contents of `files`. Treat a file that cannot be read as absent."""
-    digest = hashlib.sha256()
-    for path in dict.fromkeys(files):
-        digest.update(os.fsencode(path) + b"\0")
-        try:
-            if stat.S_ISREG(os.stat(path).st_mode):  # to open a named pipe would block
-                digest.update(hashlib.sha256(Path(path).read_bytes()[:LARGEST_WATCHED_BYTES]).digest())
-        except OSError:
-            continue
-    return digest.digest()
+    found: dict[str, tuple[tuple[int, int], bytes]] = {}
+    for file in (*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)):
+        with suppress(OSError):
+            status = os.stat(file)
+            if stat.S_ISREG(status.st_mode):  # to open a named pipe would block
+                content = Path(file).read_bytes()[:LARGEST_WATCHED_BYTES]
+                found[file] = (status.st_dev, status.st_ino), hashlib.sha256(content).digest()
+    return found
