@@ -17,9 +17,13 @@ from fastapi import FastAPI
 
 from gatepass import Config, create_app
 from gatepass.auth.api_keys import hash_key
+from gatepass.observability.capture import CaptureSettings
+from gatepass.server.inspection import TEXTS_BYTES
 from gatepass.server.ui.routes import COOKIE, ROUTES
 from tests.attacks.conftest import Attack
+from tests.integration.answers import COMPLETION
 from tests.integration.gateway import Ask, gateway
+from tests.integration.scripted import Scripted, Send, reply
 
 KEYS = {role: f"gp-{role}-0123456789abcdef" for role in ("caller", "viewer", "admin")}
 BLOCKS: dict[str, Any] = {
@@ -253,3 +257,48 @@ async def test_the_tricks_find_what_a_session_receives():
                 trick = Trick("GET", f"/llm/ui/api/{path}", (*own.items(), cookie), marks)
                 answer = await answer_of(servers, number, trick)
                 assert any(mark in answer for mark in marks)
+
+
+MIB = 1 << 20
+KNOWN = [f"gp-{sha256(b'%d' % number).hexdigest()[:43]}" for number in range(100)]
+"""Keys that gatepass knows in clear: each is masked in all its spellings."""
+BODIES = {
+    "an image": b"iVBORw0KGgo",
+    "words": b"word ",
+    "escapes": b'\\n\\"\\u00e9',
+    "letters outside ASCII": "é漢😀".encode(),
+    "a key": KNOWN[7].encode() + b" ",
+    "beginnings of keys": b"".join(one[:-1].encode() for one in KNOWN),
+}
+
+
+@pytest.mark.attack("a click on a large captured request")
+@pytest.mark.parametrize("text", BODIES)
+async def test_a_click_on_a_large_captured_request_holds_no_loop_and_little_memory(attack: Attack, text: str) -> None:
+    key, unit = KEYS["admin"], BODIES[text]
+    content = unit * (9 * MIB // len(unit))
+    body = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % content
+    bearer = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    async with (
+        Scripted([Send(reply(COMPLETION))]) as upstream,
+        gateway(**{**BLOCKS, "upstreams": {"u": {"base_url": f"{upstream.url}/v1"}}}) as gp,
+    ):
+        for number, one in enumerate(KNOWN):  # as for `access.keys[].key`
+            gp.state.redactor.learn(one, ("access.keys", number, 0))
+        gp.state.capture.start(CaptureSettings())
+        asked = await gp.ask(body, "/llm/v1/chat/completions", headers=bearer).answer()
+        fields, login_body = login(key)
+        session = (await Ask(gp.port, "POST", "/ui/api/login", fields, login_body).answer()).headers["set-cookie"]
+        fields["cookie"] = session.partition(";")[0]
+        path = f"/ui/api/requests/{asked.headers['x-request-id']}"
+        async with attack.on_this_loop():
+            shown = await Ask(gp.port, "GET", path, fields, b"").answer()
+        (request,) = [one for one in shown.json()["stories"][0]["bodies"] if one["name"] == "request"]
+        async with attack.on_this_loop():
+            piece = await Ask(gp.port, "GET", f"/ui/api/bodies/{request['next']}", fields, b"").answer()
+        attack.cases += 1
+        with attack.memory(TEXTS_BYTES):
+            again = await Ask(gp.port, "GET", path, fields, b"").answer()
+        attack.check((request["size_bytes"], again.body) == (len(body), shown.body), shown.body[:200])
+        attack.check(len(piece.json()["text"]) > 0, piece.body[:200])
+        attack.check(KNOWN[7].encode() not in shown.body + piece.body, text)
