@@ -45,11 +45,12 @@ function named(chinese, names) {
   return filled.replace(/[^。]*`models\.NAME\.name`[^。]*。/, "");
 }
 
-/** Return a text of doctor: its own Chinese, the Chinese of the form that it has, or the English text. */
+/** Return a text of doctor: its own Chinese, the Chinese of the form that it has, else that of each sentence, or the English text. */
 export function known(english) {
   for (const [pattern, chinese] of ADVICE) {
     const found = pattern.exec(english ?? "");
     if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => (/ /.test(found[place]) ? known(found[place]) : found[place]));
   }
-  return english && t(english);
+  const sentences = english?.split(/(?<=\.) (?=[A-Z`])/) ?? [];
+  return sentences.length > 1 ? sentences.map(known).join(" ").replaceAll("。 ", "。") : english && t(english);
 }
