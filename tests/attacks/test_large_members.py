@@ -13,6 +13,8 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.auth.model_access import ANSWERS, FILES, check_body_access
 from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError
+from gatepass.mcp.access import McpAllowed
+from gatepass.mcp.message import check_message
 from gatepass.normalize import images, json_editor, messages
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
 from gatepass.normalize.messages import (
@@ -32,7 +34,7 @@ from tests.attacks.test_requests import pieces_of
 from tests.attacks.test_rules import OPERATIONS, longest_pause_of_s, longest_pause_s
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import gateway
-from tests.integration.raw import request, send_raw
+from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply
 
 MIB = 1 << 20
@@ -134,6 +136,10 @@ def body_of(member: bytes, *values: bytes) -> bytes:
     return b'{"model":"gpt-a",%b,"messages":[%b]}' % (member % values, USER)
 
 
+def unended(backslashes: int) -> bytes:
+    return b'{"model":"gpt-a","x":"%b' % (b"\\" * backslashes)
+
+
 def rerank(top_n: bytes) -> bytes:
     return b'{"model":"m","query":"q","documents":["a"],"top_n":%b}' % top_n
 
@@ -170,6 +176,15 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     "a tool's model": (
         lambda body: check_body_access(LIMITED, body),
         lambda: body_of(b'"tools":[{"model":%b}]', text(b"gpt-" + astral())),
+    ),
+    "backslashes without an end": (lambda body: decode(CLIENT, CHAT, body, "me"), lambda: unended(16 * MIB)),
+    "an odd number of backslashes without an end": (
+        lambda body: decode(CLIENT, CHAT, body, "me"),
+        lambda: unended(39 * MIB // 10 | 1),
+    ),
+    "backslashes without an end for an MCP server": (
+        lambda body: check_message(body, (), McpAllowed(tools=("a",), prompts=(), resources=())),
+        lambda: unended(39 * MIB // 10),
     ),
     "a number of results": (RerankOptions.of, lambda: rerank(text(astral()))),
     "a number of results with escapes": (RerankOptions.of, lambda: rerank(escapes())),
@@ -208,6 +223,20 @@ def test_no_search_for_names_holds_the_interpreter(attack: Attack, name: str) ->
     check = partial(check_body_access, LIMITED, raw, names_model=True, closed=(ANSWERS, FILES))
     attack.cases += 1
     attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(check)))
+
+
+@pytest.mark.attack("requests: names beside one large member")
+@pytest.mark.parametrize("backslashes", [16 * MIB, 39 * MIB // 10, 39 * MIB // 10 | 1])
+async def test_a_server_serves_others_while_it_reads_backslashes_without_an_end(
+    attack: Attack, backslashes: int
+) -> None:
+    keys = [{"name": "bot", "models": ["gpt-*"], "hash": hash_key(KEY)}]
+    raw = request(unended(backslashes), [("authorization", f"Bearer {KEY}")])
+    async with gateway(upstream="http://127.0.0.1:9", access={"keys": keys}) as served:
+        attack.cases += 1
+        async with attack.on_this_loop():
+            answer = await send_raw(served.port, *pieces_of(raw))
+    attack.check(status_of(answer) in (400, 413), answer[:300])
 
 
 @pytest.mark.attack("requests: names beside one large member")

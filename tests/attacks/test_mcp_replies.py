@@ -13,7 +13,7 @@ from gatepass.mcp.access import MOST_ENTRIES, MOST_ESCAPES, MOST_MEMBERS, Filter
 from gatepass.mcp.message import check_message
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Scripted, Send, begin_stream, chunk, reply
 from tests.integration.test_mcp import post, servers
 
 MIB = 1 << 20
@@ -130,3 +130,46 @@ async def test_a_large_reply_holds_no_loop(attack: Attack, shape: str) -> None:
     ):
         got = await post(gp, authorization=f"Bearer {KEY}").answer()
     attack.check((got.body == body) is (shape == "an image"), shape)
+
+
+OBJECTS = {
+    "a batch": b"[%b]",
+    "a result": b'{"id":1,"result":[%b]}',
+    "tools": b'{"id":1,"result":{"tools":[%b]}}',
+    "an unknown member": b'{"id":1,"result":{"x":[%b]}}',
+    "an id": b'{"id":[%b],"result":{"tools":[]}}',
+}
+
+
+@pytest.mark.attack("replies of MCP servers to a key with lists")
+@pytest.mark.parametrize("shape", OBJECTS)
+async def test_the_values_of_a_large_reply_are_not_built(attack: Attack, shape: str) -> None:
+    attack.cases += 1
+    body = OBJECTS[shape] % (b"{}," * (3 * MIB) + b"{}")
+    access = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
+    async with Scripted([Send(reply(body))]) as upstream, gateway(**servers(upstream), access=access) as gp:
+        with attack.memory(2 * len(body)):  # the pieces, and the reply that is joined from them
+            got = await post(gp, authorization=f"Bearer {KEY}").answer()
+        async with attack.on_this_loop():
+            again = await post(gp, authorization=f"Bearer {KEY}").answer()
+    for answer in (got, again):
+        attack.check(b'"upstream_invalid"' in answer.body, (shape, answer.body[:300]))
+
+
+@pytest.mark.attack("streams of MCP servers to a key with lists")
+@pytest.mark.parametrize("unit", [b"\n", b"\r", b"\r\n", b":\n\n", b"data\n", b"id\n\n", b"data:{}\n\n"])
+@pytest.mark.parametrize("begin", [b"", b"event: message\ndata: {}"])
+async def test_short_lines_of_a_stream_hold_no_loop(attack: Attack, unit: bytes, begin: bytes) -> None:
+    attack.cases += 1
+    flood = begin + unit * (4 * MIB // len(unit))
+    response = b'data: {"jsonrpc":"2.0","id":7,"result":{"tools":[{"name":"find"},{"name":"drop"}]}}\n\n'
+    access = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
+    dialogue = [*begin_stream(), Send(chunk(flood + b"\n\n")), Send(chunk(response)), Send(b"0\r\n\r\n")]
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(**servers(upstream), access=access) as gp,
+        attack.on_this_loop(),
+    ):
+        got = await post(gp, authorization=f"Bearer {KEY}").answer()
+    attack.check(b'"drop"' not in got.body, got.body[-300:])
+    attack.check(b'{"name":"find"}' in got.body or b'"upstream_invalid"' in got.body, got.body[-300:])
