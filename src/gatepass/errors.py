@@ -724,17 +724,25 @@ class UpstreamErrorReply(UpstreamError):
 
 
 class UpstreamAuth(UpstreamErrorReply):
-    """The upstream rejects even a new token, so a client's retry cannot succeed.
+    """The upstream rejects the credential, so a client's retry cannot succeed.
 
-    The message contains the credential's name, the token's age, and whether gatepass tried a second token. For a minute
-    after the upstream rejected a new token, gatepass fetches no other one for it. If the upstream has no credential in
-    the configuration, the message names the setting `upstreams.NAME.credential`.
+    The message contains the credential's name, whether it is a key or a token, the token's age, and whether gatepass
+    tried a second token. For a minute after the upstream rejected a new token, gatepass fetches no other one for it. If
+    the upstream has no credential in the configuration, the message names the setting `upstreams.NAME.credential`.
 
     Action: Check the scope or audience of the credential: `gatepass doctor MODEL --call` makes one small call, and
     `gatepass token NAME --reveal` fetches and prints a new token. After a repair, run `gatepass token --retry`.
     """
 
     code, retryable = "upstream_auth", False
+    actions: ClassVar[Mapping[str, str]] = {
+        "static_key": "Replace `credentials.NAME` by a key that this upstream issued and that has not been revoked.",
+        "no_credential": "Set `upstreams.NAME.credential`, or correct the key in `upstreams.NAME.headers`.",
+        "new_token": "Compare the audience and scope of the new token with what the upstream requires: `gatepass token"
+        " NAME --reveal` fetches and prints one, and `gatepass doctor MODEL --call` makes one small call. After a"
+        " repair, run `gatepass token --retry`.",
+    }
+    """What to do instead of the action above, by the case that `case_of` returns. They also apply to a 403."""
 
     @property
     def public_code(self) -> str:

@@ -10,7 +10,7 @@ from docs.entries import Entry
 from docs.generate import chinese_errors, error_parts, in_chinese
 from docs.symptom_table import SECTIONS
 
-from gatepass.errors import UpstreamErrorReply, UpstreamHtml
+from gatepass.errors import UpstreamAuth, UpstreamErrorReply, UpstreamHtml
 from tests.docs.test_errors import codes
 from tests.docs.test_readme import anchors
 
@@ -113,7 +113,7 @@ def test_each_error_code_has_its_chinese_text_with_the_same_commands_and_setting
     for code, entry in entries.items():
         named = set(SETTING.findall(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", entry.facts["Action"])))
         assert named - set(SETTING.findall(chinese_errors()[code]["action"])) == set(), code
-    for kind in (UpstreamErrorReply, UpstreamHtml):
+    for kind in (UpstreamAuth, UpstreamErrorReply, UpstreamHtml):
         assert chinese_errors()[kind.code]["actions"].keys() == kind.actions.keys()
 
 

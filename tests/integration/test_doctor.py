@@ -184,7 +184,7 @@ async def test_missing_credential_is_reported_with_the_setting(trial):
     host = upstream.url.removeprefix("http://")
     assert hop.finding.endswith(
         f'The upstream "chat" ({host}) requires a credential that gatepass does not send: bad token. gatepass has no'
-        " credential for it: set upstreams.chat.credential, or correct the key in upstreams.chat.headers."
+        " credential for it. Set upstreams.chat.credential, or correct the key in upstreams.chat.headers."
     )
 
 
@@ -192,6 +192,33 @@ async def test_a_token_that_the_list_refuses_is_reported_with_what_was_tried():
     async with Scripted(REFUSED) as upstream:
         _, hop = await found(one(upstream, static()))
     assert "does not accept the credential that gatepass sends: bad token. Tried once, with the only key" in hop.finding
+
+
+@pytest.mark.parametrize(
+    ("credential", "status", "text", "case", "advice"),
+    [
+        (True, 401, "bad key", "static_key", "Tried once, with the only key of the credential 'c'. Replace cred"),
+        (True, 403, "invalid token", "static_key", "If the upstream rejects the only key of the credential 'c'"),
+        (False, 401, "no key", "no_credential", "Set upstreams.chat.credential, or correct the key in"),
+        (False, 403, "missing token", "no_credential", "Set upstreams.chat.credential, or correct the key in"),
+    ],
+)
+async def test_the_page_shows_a_rejected_credential_by_what_was_sent(credential, status, text, case, advice):
+    refusal = with_list(lambda _: [Send(reply({"error": {"message": text}}, status))])
+    async with Scripted(answer=refusal) as upstream:
+        settings = one(upstream, static() if credential else None)
+        config = Config.model_validate(settings)
+        steps = [step async for step in diagnose_for_page(config, DoctorTask("m", call=True), lambda *_: None)]
+        async with gateway(**settings) as served:
+            answer = await served.ask().answer()
+    assert str(steps[-1]["advice"]).startswith(advice)
+    action = steps[-1]["action"]
+    assert isinstance(action, dict)
+    assert (action["code"], action["text"]) == (case, "")
+    assert action["names"].get("credentials.NAME") == ("credentials.c" if credential else None)
+    assert answer.status == status
+    assert advice in answer.error["message"]
+    assert "rejection.statuses" not in answer.error["message"]
 
 
 @pytest.mark.parametrize("status", [404, 405])

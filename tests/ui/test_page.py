@@ -1042,9 +1042,57 @@ def test_a_failed_call_with_an_advice_of_its_own_begins_in_chinese(
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
     page.get_by_role("button", name="测试每一跳").click()
     told = "处理：gatepass token corp --reveal 获取并打印新令牌：核对它的 audience 和 scope 是否符合该上游的要求。"
-    expect(page.locator(".steps .bad p")).to_have_text(
-        ["上游连新令牌也拒绝，因此客户端重试不会成功。", f"原文：{why}", told]
-    )
+    expect(page.locator(".steps .bad p")).to_have_text(["上游拒绝凭据，因此客户端重试不会成功。", f"原文：{why}", told])
+
+
+@pytest.mark.parametrize(
+    ("case", "advice", "meaning", "told"),
+    [
+        (
+            "static_key",
+            (
+                "Tried once, with the only key of the credential 'corp'. Replace credentials.corp by a key that"
+                " this upstream issued and that has not been revoked."
+            ),
+            "上游拒绝凭据的 key，而 gatepass 无法更换 key。",
+            "已用凭据 corp 唯一的 key 试过一次。把 credentials.corp 换成该上游签发且未被撤销的 key。",
+        ),
+        (
+            "static_key",
+            (
+                "If the upstream rejects the only key of the credential 'corp', replace credentials.corp by a key that"
+                " this upstream issued and that has not been revoked."
+            ),
+            "上游拒绝凭据的 key，而 gatepass 无法更换 key。",
+            "如果上游拒绝凭据 corp 唯一的 key，把 credentials.corp 换成该上游签发且未被撤销的 key。",
+        ),
+        (
+            "no_credential",
+            "Set upstreams.corp.credential, or correct the key in upstreams.corp.headers.",
+            "上游要求凭据，而 gatepass 没有为它配置凭据。",
+            "设置 upstreams.corp.credential，或改正 upstreams.corp.headers 中的 key。",
+        ),
+        (
+            "new_token",
+            (
+                "Tried with the token of the credential 'corp', and once more with a new one, fetched 1 s ago."
+                " `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope with what"
+                " this upstream requires."
+            ),
+            "上游连新令牌也拒绝，因此客户端重试不会成功。",
+            "gatepass token corp --reveal 获取并打印新令牌：核对它的 audience 和 scope 是否符合该上游的要求。",
+        ),
+    ],
+)
+def test_a_rejected_credential_of_doctor_is_explained_in_chinese_by_what_was_sent(
+    open_page: OpenPage, signed_in: str, fake: Fake, case: str, advice: str, meaning: str, told: str
+) -> None:
+    why = "chat with gpt-4o: 401 upstream_auth: no"
+    step = {**FAILED_CALL, "why": why, "advice": advice, "action": {"code": case, "text": "", "names": {}}}
+    fake.doctor = [("step", step), ("end", {"failed": 1})]
+    page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
+    page.get_by_role("button", name="测试每一跳").click()
+    expect(page.locator(".steps .bad p")).to_have_text([meaning, f"原文：{why}", f"处理：{told}"])
 
 
 def test_a_finding_of_several_sentences_is_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
@@ -1206,6 +1254,36 @@ def test_a_refused_token_in_the_playground_names_its_model_and_credential_in_chi
     failed = page.locator(".answered .failed")
     expect(failed.locator(".advice")).to_contain_text("gatepass doctor bad-auth --call")
     expect(failed.locator(".advice")).to_contain_text("gatepass token corp --reveal")
+
+
+@pytest.mark.parametrize(
+    ("case", "meaning", "told"),
+    [
+        ("static_key", "上游拒绝凭据的 key", "把 credentials.corp 换成该上游签发且未被撤销的 key。"),
+        ("no_credential", "上游要求凭据", "设置 upstreams.corp.credential，或改正 upstreams.corp.headers 中的 key。"),
+        ("new_token", "上游连新令牌也拒绝", "核对新令牌的 audience 和 scope"),
+        ("", "上游拒绝凭据，因此", "检查凭据的 scope 或 audience"),
+    ],
+)
+def test_a_rejected_credential_is_explained_in_chinese_by_what_was_sent(
+    open_page: OpenPage, signed_in: str, fake: Fake, case: str, meaning: str, told: str
+) -> None:
+    fake.answer_refused = (401, error("upstream_auth", "no", "upstream:corp"))
+    names = {
+        "upstreams.NAME.credential": "upstreams.corp.credential",
+        "upstreams.NAME.headers": "upstreams.corp.headers",
+        "credentials.NAME": "credentials.corp",
+    }
+    fake.stories["req-2"]["error"].update(kind="upstream_auth", case=case, action="Repair it.", names=names)
+    page = open_page(f"{signed_in}#/playground", locale="zh-CN")
+    expect(page.locator("input[name=model]")).not_to_have_value("")
+    page.locator("textarea").fill("Where?")
+    page.locator("button[type=submit]").click()
+    page_of_request = f"{signed_in}#/requests/req-2"
+    for place in (".answered .failed", ".problem"):
+        expect(page.locator(place)).to_contain_text(meaning)
+        expect(page.locator(f"{place} .advice")).to_contain_text(told)
+        page.goto(page_of_request)
 
 
 def test_a_code_of_an_upstream_itself_is_explained_as_one(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

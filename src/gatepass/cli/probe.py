@@ -277,13 +277,15 @@ def failed_step(
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(_OWN_COMMAND.sub("", error.message))
-    advice, action = advice or default_advice(error, config), None
+    advice, text, action = advice or default_advice(error, config), "", None
+    kind = stable_code(error.public_code, error.hop)
+    case = case_of(kind, error.hop, error.http_status, error.message)
+    names = names_of(error.hop, operation, model, "", error.message)
     if not advice and not isinstance(error, CallerError | UpstreamAuth):
-        kind = stable_code(error.public_code, error.hop)
-        case = case_of(kind, error.hop, error.http_status, why)
-        names = names_of(error.hop, operation, model, "", why)
-        advice = action_of(error.public_code, error.hop, case, names)
-        action = {"code": case or kind, "text": advice, "names": names}
+        advice = text = action_of(error.public_code, error.hop, case, names)
+    if text or case:
+        # without a text, the page shows what the case means above the advice of the message
+        action = {"code": case or kind, "text": text, "names": names}
     return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action)
 
 

@@ -91,8 +91,7 @@ HINTS = (
         r"|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
         r"|\b(?:invalid|expired|bad|wrong|missing|unknown|revoked|no)\W+(?:\w+\W+){0,2}(?:token|jwt|bearer|credentials?)\b"
         r"|(?:token|令牌|凭证|登录).{0,10}(?:无效|过期|失效|错误|不存在|不合法)",
-        "If the upstream rejects the token, set upstreams.{upstream}.rejection.statuses: [403], which renews it (if it"
-        " is set, a new token was rejected too).",
+        "{rejection}.",
         403,
     ),
     _hint(
@@ -178,7 +177,7 @@ def token_hint(upstream: str, credential: str | None, age_s: float | None, not_r
     """
     if credential is None:
         return (
-            f"gatepass has no credential for it: set upstreams.{upstream}.credential, or correct the key in"
+            f"gatepass has no credential for it. Set upstreams.{upstream}.credential, or correct the key in"
             f" upstreams.{upstream}.headers."
         )
     fetched = "" if age_s is None else f", fetched {_ago(age_s)}"
@@ -217,16 +216,30 @@ def with_hint(
     test: str = "",
     route: str = "",
     *,
+    key: str | None = "",
     has_version: bool = False,
 ) -> str:
     """Return `message` followed by the advice of the first of `hints` that matches, if any.
 
     `test` is the command that tests the upstream with this request, "" if there is none. `route` is the setting that
-    chose the upstream for this model, "" if an operation's or `*` did. With `has_version`, `base_url` lacks no version.
+    chose the upstream for this model, "" if an operation's or `*` did. `key` is the credential whose key was sent, ""
+    if it was a token, and None if the upstream has no credential. With `has_version`, `base_url` lacks no version.
     """
     version = f", or upstreams.{upstream}.base_url does not end with the version, such as https://host/v1"
     names = {"upstream": upstream, "test": _tries(test), "route": f" ({route})" if route else ""}
     names["version"] = "" if has_version else version
+    if key == "":
+        names["rejection"] = (
+            f"If the upstream rejects the token, set upstreams.{upstream}.rejection.statuses: [403], which renews it"
+            " (if it is set, a new token was rejected too)"
+        )
+    elif key is None:
+        names["rejection"] = token_hint(upstream, None, None, None, test).removesuffix(".")
+    else:
+        names["rejection"] = (
+            f"If the upstream rejects the only key of the credential {key!r}, replace credentials.{key} by a key that"
+            " this upstream issued and that has not been revoked"
+        )
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     for hint in hints:
         if (not hint.statuses or status in hint.statuses) and hint.pattern.search(message[:MESSAGE_CHARS]):

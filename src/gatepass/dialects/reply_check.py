@@ -55,8 +55,8 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     wall_s: float = 0.0
     mask: Mask = unmasked
     hints: tuple[Hint, ...] = HINTS
-    has_credential: bool = True
-    """Whether the request was sent with the token of a credential."""
+    key: str | None = ""
+    """The credential whose key was sent; "" if it was a token, None if the upstream has no credential."""
     is_cut: bool = False
     """Whether `body` is only the beginning of an error."""
     model: str = ""
@@ -161,14 +161,21 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamE
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     test = test_command(f"upstream:{reply.upstream}", reply.model, reply.operation)
     message = with_hint(
-        error_body.message, reply.upstream, status, reply.hints, test, reply.route, has_version=reply.has_version
+        error_body.message,
+        reply.upstream,
+        status,
+        reply.hints,
+        test,
+        reply.route,
+        key=reply.key,
+        has_version=reply.has_version,
     )
     kind = error_body.kind or error_kind(status)
     if status == 401:
         # a key under `upstreams.NAME.headers` does not count as a credential: gatepass does not know its meaning
         lacking = "requires a credential that gatepass does not send"
         refused = "does not accept the credential that gatepass sends"
-        message = f"{reply.sender} {refused if reply.has_credential else lacking}: {message}"
+        message = f"{reply.sender} {lacking if reply.key is None else refused}: {message}"
     return (UpstreamAuth if status == 401 else UpstreamErrorReply)(
         message,
         upstream=reply.upstream,

@@ -17,6 +17,7 @@ import msgspec
 
 from gatepass.errors import (
     TokenUnavailable,
+    UpstreamAuth,
     UpstreamErrorReply,
     UpstreamHtml,
     UpstreamInvalid,
@@ -53,6 +54,14 @@ CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for na
 DIGITS = 4
 _TIMEOUT = re.compile(r"\btimeouts(\.(?:first_byte|idle|total)_s)\b(?: of the first target, (.+)\))?")
 _ROUTE_OF_MODEL = re.compile(r"has no such path: it \(models\.(.+)\.(upstream|targets)\) does not support")
+_REJECTED = re.compile(
+    r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
+    r"|(?P<static_key>the only key of the credential ')"
+    r"|(?P<new_token>, and once more with a new one\b)"
+    r"|the token of the credential ')"
+)
+"""The last words of gatepass itself about a rejected credential. The upstream's text before may have the same words."""
+_CREDENTIAL = re.compile(r"(?s:.*)\b(?:key|token) of the credential '([^\s']{1,200})'")
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
 
 Mask = Callable[[str], str]
@@ -223,8 +232,10 @@ def case_of(kind: str, hop: str, status: int, message: str) -> str:
         return "mcp_invalid"
     if kind == UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:  # the words for a login page
         return "page_504" if status == 504 else "page_5xx"
-    if kind != UpstreamErrorReply.code:
+    if kind not in (UpstreamErrorReply.code, UpstreamAuth.code):
         return ""
+    if found := _REJECTED.match(message):
+        return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
         return "mcp_no_path" if is_mcp else "no_path"
     return str(status) if str(status) in UpstreamErrorReply.actions else ""
@@ -234,7 +245,8 @@ def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
     """Return the action of an error's documentation, with the `case` and `names` of its request; "" under -OO."""
     kind = kind_of(code, hop)
     text = " ".join(inspect.cleandoc(kind.__doc__ or "").partition("Action: ")[2].split())
-    text = UpstreamTimeout.actions_of_codes.get(code, vars(kind).get("actions", {}).get(case, text))
+    text = {**UpstreamAuth.actions, **vars(kind).get("actions", {})}.get(case, text)
+    text = UpstreamTimeout.actions_of_codes.get(code, text)
     if hop.startswith(f"upstream:{MCP_UPSTREAM}"):
         text = text.partition(" If `timeouts` is set under")[0]
     if "models.NAME.name" not in names:
@@ -267,11 +279,16 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             "`base_url`": f"`{proxy[0] if proxy else url_setting}`",
             "`network.ca_file`": f"`{settings_of(name)}.network.ca_file`",
             "{upstream: NAME}": f"{{upstream: {name}}}",
+            "upstreams.NAME.credential": f"{settings_of(name)}.credential",
+            "upstreams.NAME.headers": f"{settings_of(name)}.headers",
         }
         if limit := _TIMEOUT.search(message):
             names["upstreams.NAME.timeouts"] = f"{settings_of(limit[2] or name)}.timeouts{limit[1]}"
+        if found := _CREDENTIAL.match(message):
+            credential = found[1]
     if credential := name if part == "credential" else credential:
         names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
+        names["credentials.NAME"] = f"credentials.{credential}"
     if operation:
         names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
     if model:

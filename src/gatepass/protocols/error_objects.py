@@ -54,7 +54,7 @@ _STREAM_TEXTS = MappingProxyType(
         "upstream_timeout_first_byte": "the upstream did not begin its reply within timeouts.first_byte_s.",
         "upstream_timeout_idle": "the upstream sent no data for longer than timeouts.idle_s.",
         "upstream_timeout_total": "the request took longer than timeouts.total_s.",
-        "upstream_auth": "the upstream rejected the token of gatepass, and a new one too.",
+        "upstream_auth": "the upstream rejected the credential of gatepass.",
         "upstream_error": "the upstream rejected the request.",
     }
 )

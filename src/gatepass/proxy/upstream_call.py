@@ -265,6 +265,7 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
 def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:
     """Return the reply as the dialect reads it. `body` is the part that was read."""
     state, upstream, operation = attempt.state, attempt.upstream, attempt.call.operation
+    is_key = attempt.token is not None and attempt.token.lifetime_s is None
     return ReceivedReply(
         upstream.name,
         response.status,
@@ -273,7 +274,7 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         upstream.host,
         state.clock.wall(),
         state.redactor.mask,
-        has_credential=upstream.holder is not None,
+        key=None if upstream.holder is None else upstream.settings.credential if is_key else "",
         model=attempt.call.model,
         operation=operation.name,
         route=state.declared.route_setting(operation.configured_as, attempt.call.model),

@@ -170,6 +170,29 @@ def test_known_text_gets_one_sentence_of_advice(status, message, hint):
     assert with_hint(message, "chat", status, test=TEST) == message + hint
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        (
+            "corp",
+            (
+                "If the upstream rejects the only key of the credential 'corp', replace credentials.corp by a key that"
+                " this upstream issued and that has not been revoked."
+            ),
+        ),
+        (
+            None,
+            (
+                "gatepass has no credential for it. Set upstreams.chat.credential, or correct the key in"
+                " upstreams.chat.headers."
+            ),
+        ),
+    ],
+)
+def test_a_403_that_gatepass_cannot_renew_is_not_advised_to_be_a_rejection(key, hint):
+    assert with_hint("token refused", "chat", 403, key=key) == f"token refused. {hint}"
+
+
 def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
     hinted = with_hint("Resource not found", "chat", 404, AZURE_HINTS)
     assert "dialect: azure" not in hinted
@@ -258,7 +281,7 @@ def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():
 
 def test_an_upstream_without_a_credential_is_reported_to_have_none():
     hinted = (
-        "gatepass has no credential for it: set upstreams.chat.credential, or correct the key in"
+        "gatepass has no credential for it. Set upstreams.chat.credential, or correct the key in"
         " upstreams.chat.headers."
     )
     assert token_hint("chat", None, None, None, TEST) == hinted

@@ -195,9 +195,7 @@ def test_rejected_token_keeps_the_upstreams_message():
 
 
 def test_missing_credential_is_not_reported_as_a_rejected_one():
-    error = classify_error(
-        ReceivedReply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False)
-    )
+    error = classify_error(ReceivedReply("chat", 401, (), b'{"error": {"message": "who are you?"}}', key=None))
     assert error.message == 'The upstream "chat" requires a credential that gatepass does not send: who are you?'
 
 

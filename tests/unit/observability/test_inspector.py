@@ -6,12 +6,14 @@ import pytest
 from msgspec.structs import replace
 
 from gatepass.cli import options
+from gatepass.dialects.hints import token_hint
 from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import (
     CALL_OPERATIONS,
     action_of,
+    case_of,
     closed_by,
     has_id,
     matches,
@@ -324,6 +326,47 @@ def test_the_action_for_a_path_that_is_missing_names_the_operation():
     found = action("102", "upstream:b", "no_path", operation="embeddings", model="bge")
     assert "set `operations.embeddings.upstream` to an upstream that has it" in found
     assert '`{models: {"*": {upstream: b}}, operations: {embeddings: {upstream: OTHER}}}`' in found
+
+
+NEW_TOKEN = "Compare the audience and scope of the new token with what the upstream requires: `gatepass token corp"
+
+
+@pytest.mark.parametrize(
+    ("hint", "case", "action"),
+    [
+        (
+            token_hint("b", "corp", None, "its issuer returned the same token again", ""),
+            "static_key",
+            "Replace `credentials.corp` by a key that this upstream issued and that has not been revoked.",
+        ),
+        (
+            token_hint("b", None, None, None, ""),
+            "no_credential",
+            "Set `upstreams.b.credential`, or correct the key in `upstreams.b.headers`.",
+        ),
+        (token_hint("b", "corp", 3.0, None, ""), "new_token", NEW_TOKEN),
+        (token_hint("b", "corp", 3.0, "it was not renewed", ""), "", None),
+    ],
+)
+@pytest.mark.parametrize(("code", "status"), [("upstream_auth", 401), ("denied", 403)])
+def test_the_action_for_a_rejected_credential_depends_on_what_was_sent(
+    code: str, status: int, hint: str, case: str, action: str | None
+):
+    if action is None:
+        action = "Check the scope or audience" if code == "upstream_auth" else "Follow the upstream's message."
+    # the upstream may be another gatepass, whose own words come first
+    reason = f"bad token. Tried once, with the only key of the credential 'inner'. Replace it. {hint}"
+    record = access(code=code, hop="upstream:b", status=status, outcome="error", model="m", reason=reason)
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert error["case"] == case
+    assert error["action"].startswith(action)
+
+
+def test_the_action_for_a_rejected_key_of_an_mcp_server_names_its_settings():
+    hint = token_hint("mcp/search", None, None, None, "")
+    assert case_of("upstream_auth", "upstream:mcp/search", 401, hint) == "no_credential"
+    found = action("upstream_auth", "upstream:mcp/search", "no_credential", message=hint)
+    assert found == "Set `mcp.search.credential`, or correct the key in `mcp.search.headers`."
 
 
 @pytest.mark.parametrize(

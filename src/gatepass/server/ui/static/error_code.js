@@ -7,6 +7,7 @@ const CASES = {
   no_path: t("If the upstream has no such path:"), mcp_no_path: t("If the MCP server has no such path:"),
   mcp_invalid: t("For an MCP server:"), 429: t("For 429:"),
   page_504: t("For a page with 504:"), page_5xx: t("For a page with another 5xx:"),
+  static_key: t("For a key:"), no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),
 };
 
 export async function errorCode(page) {

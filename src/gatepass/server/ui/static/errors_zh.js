@@ -190,7 +190,7 @@ export const ERRORS = {
     "action": "按上游的信息处理。如果上游不认识该模型，把 `models.NAME.name` 设为模型在上游的名称。"
   },
   "upstream_auth": {
-    "text": "上游连新令牌也拒绝，因此客户端重试不会成功。错误信息含有凭据的名称、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",
+    "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",
     "action": "检查凭据的 scope 或 audience：`gatepass doctor MODEL --call` 发送一次小的调用，`gatepass token NAME --reveal` 获取并打印新令牌。修复之后运行 `gatepass token --retry`。"
   },
   "mcp_invalid": {
@@ -216,5 +216,17 @@ export const ERRORS = {
   "429": {
     "text": "上游限制了请求。",
     "action": "等待，或请上游的负责人提高限额。"
+  },
+  "static_key": {
+    "text": "上游拒绝凭据的 key，而 gatepass 无法更换 key。",
+    "action": "把 `credentials.NAME` 换成该上游签发且未被撤销的 key。"
+  },
+  "no_credential": {
+    "text": "上游要求凭据，而 gatepass 没有为它配置凭据。",
+    "action": "设置 `upstreams.NAME.credential`，或改正 `upstreams.NAME.headers` 中的 key。"
+  },
+  "new_token": {
+    "text": "上游连新令牌也拒绝，因此客户端重试不会成功。",
+    "action": "核对新令牌的 audience 和 scope 是否符合该上游的要求：`gatepass token NAME --reveal` 获取并打印新令牌，`gatepass doctor MODEL --call` 发送一次小的调用。修复之后运行 `gatepass token --retry`。"
   }
 };
