@@ -599,7 +599,7 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     assert fault.waits or took_s < FAST_S
     called = re.search(r": \d{3} (\w+): ", found.why)  # of a call: the page shows the Chinese text of its code
     assert without_chinese("" if called and called[1] in CODES else found.why) == []
-    assert without_chinese(found.advice.replace((found.action or {}).get("text", ""), "").strip()) == []
+    assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []
 
 
 def test_each_recorded_text_of_a_connection_has_its_chinese() -> None:

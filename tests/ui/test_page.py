@@ -446,6 +446,15 @@ def test_a_failing_credential_says_when_it_tries_again(open_page: OpenPage, sign
     expect(page.locator("[data-credential=corp] .facts")).to_contain_text("next try in 0:03")
 
 
+def test_a_failing_credential_says_why_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    reason = "no connection to sso.corp (connection refused). Check credentials.corp.network.proxy"
+    fake.overview["credentials"][0].update(failing=True, last_error=reason)
+    page = open_page(signed_in, locale="zh-CN")
+    expect(page.locator("[data-credential=corp] .fault")).to_have_text(
+        "无法连接 sso.corp（连接被拒绝）。检查 credentials.corp.network.proxy。"
+    )
+
+
 def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     server = documents.upstream("mcp/tools", "tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
     failed = {"in_a_row": 3, "id": "req-2", "code": "upstream_connect", "age_s": 12.3}

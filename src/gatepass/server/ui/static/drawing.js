@@ -2,7 +2,7 @@
 
 import { el, keyed, set, svg, write } from "./dom.js";
 import { count, countdown, plural, share, span, time } from "./format.js";
-import { t } from "./texts.js";
+import { known, t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const HISTORY_S = 900;
@@ -117,7 +117,7 @@ function showCredential(card, credential, now) {
   if (refresh !== null && !lasts) facts.unshift(refresh <= 0 ? t("renewal is due") : failing || !isUsable ? t("next try in {s}", { s: countdown(refresh) }) : t("renews in {s}", { s: countdown(refresh) }));
   write(card.querySelector(".facts"), facts.join(" · "));
   const rejections = Object.keys(credential.rejected_by ?? {});
-  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(t(", ")) }), failing && (credential.last_error ?? t("the last fetch failed"))];
+  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(t(", ")) }), failing && (known(credential.last_error) ?? t("the last fetch failed"))];
   write(card.querySelector(".fault"), faults.filter(Boolean).join(" · "));
 }
 

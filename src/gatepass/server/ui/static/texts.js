@@ -45,7 +45,7 @@ function named(chinese, names) {
   return filled.replace(/[^。]*`models\.NAME\.name`[^。]*。/, "");
 }
 
-/** Return a text of doctor: its own Chinese, the Chinese of the form that it has, else that of each sentence, or the English text. */
+/** Return a text of doctor or of a failed fetch: its own Chinese, the Chinese of the form that it has, else that of each sentence, or the English text. */
 export function known(english) {
   for (const [pattern, chinese] of ADVICE) {
     const found = pattern.exec(english ?? "");
