@@ -9,6 +9,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from threading import Semaphore
 from urllib.parse import parse_qs, urlsplit
 
@@ -278,6 +279,15 @@ def test_a_percentile_is_a_bound(open_page: OpenPage, signed_in: str, fake: Fake
     expect(page.locator(".plot", has_text="Requests").locator(".legend b").last).to_have_text("5")
 
 
+def test_percentiles_differ_without_colour(open_page: OpenPage, signed_in: str) -> None:
+    plot = open_page(signed_in).locator(".plot", has_text="Duration")
+    expect(plot.locator(".legend li")).to_contain_text(["", "p50", "p95", "p99"])
+    dashes = plot.locator(".line").evaluate_all("(all) => all.map((one) => getComputedStyle(one).strokeDasharray)")
+    marks = plot.locator(".legend i").evaluate_all("(all) => all.map((one) => getComputedStyle(one).backgroundImage)")
+    assert len(set(dashes)) == 3
+    assert len({re.sub(r"rgba?\([^)]*\)", "", mark) for mark in marks}) == 3
+
+
 def test_the_page_sends_its_address_for_the_curl_command(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(signed_in)
     page.goto(f"{signed_in}#/requests/req-1")
@@ -369,6 +379,20 @@ def test_filters_are_a_link_and_reach_the_list(
     page.get_by_role("button", name="Remove the filter upstream corp-eu").click()
     expect(page).to_have_url(re.compile(r"#/requests$"))
     assert faults == []
+
+
+@pytest.mark.parametrize("chip", ["slow", "changed"])
+def test_a_chip_asks_for_slow_or_changed_requests(open_page: OpenPage, signed_in: str, fake: Fake, chip: str) -> None:
+    page = open_page(f"{signed_in}#/requests?model=gpt-4o")
+    button = page.get_by_role("button", name=chip, exact=True)
+    expect(button).to_have_attribute("aria-pressed", "false")
+    button.click()
+    expect(page).to_have_url(re.compile(rf"#/requests\?{chip}=1&model=gpt-4o$"))
+    expect(button).to_have_attribute("aria-pressed", "true")
+    polled = ("requests", {"limit": "200", chip: "1", "model": "gpt-4o"})
+    wait_for(lambda: fake.polled[-1:] == [polled], page)
+    button.click()
+    expect(page).to_have_url(re.compile(r"#/requests\?model=gpt-4o$"))
 
 
 def test_equal_failures_in_a_row_are_one_row_that_opens(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
@@ -833,6 +857,20 @@ def test_a_caller_shows_the_mcp_servers_and_tools_of_its_key(open_page: OpenPage
     expect(row.locator("td").nth(7)).to_have_text("no model; mcp/search (tools find, read_*)")
 
 
+@pytest.mark.parametrize(
+    ("locale", "told"),
+    [
+        ("en-GB", "Status 200 with an error in JSON-RPC, 403 for a notification"),
+        ("zh-CN", "状态码 200 和 JSON-RPC 错误；通知为 403"),
+    ],
+)
+def test_a_refusal_of_mcp_has_the_status_that_its_client_gets(
+    open_page: OpenPage, signed_in: str, locale: str, told: str
+) -> None:
+    page = open_page(f"{signed_in}#/errors/mcp_not_allowed", locale=locale)
+    expect(page.locator("main > .muted")).to_have_text(told)
+
+
 def test_a_list_of_an_error_whose_items_have_several_lines_is_a_list(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(f"{signed_in}#/errors/upstream_closed")
     expect(page.locator(".prose li")).to_have_text([re.compile("never marks"), re.compile(r"a stream after \[DONE\]")])
@@ -864,6 +902,42 @@ def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(
     fake.stories["req-2"]["error"]["message"] = "The issuer refused the client. " * 12
     page = open_page(f"{signed_in}#/requests/req-2", phone=True, locale=locale)
     expect(page.locator(".problem p").nth(1)).to_be_in_viewport(ratio=1)
+
+
+def test_a_model_shows_its_upstreams_uses_and_errors(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    first, second, _ = fake.use["use"]
+    fake.use["use"] = [first, {**second, "model": "gpt-4o"}, {**second, "model": "unlisted"}]
+    page = open_page(f"{signed_in}#/models")
+    rows = page.get_by_role("table", name="Models").locator("tbody tr")
+    used = rows.filter(has_text="gpt-4o").first.locator("td")
+    expect(used).to_have_text(["gpt-4o", "yes", "corp, corp-eu", "253", "3 (1.2 %)", "270 k"])
+    expect(used.nth(0).locator("a")).to_have_attribute("href", "#/requests?model=gpt-4o")
+    expect(used.nth(4).locator("a")).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o")
+    expect(rows.filter(has_text="unlisted").locator("td")).to_have_text(
+        ["unlisted", "no", "corp-eu", "41", "0", "80,000"]
+    )
+    expect(rows.filter(has_text="claude-sonnet").locator("td")).to_have_text(
+        ["claude-sonnet", "yes", "–", "0", "0", "0"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "told", "is_marked"),
+    [(-1, r"expired \d{4}-.* UTC", True), (3.5, "expires in 3 d 1[12] h", True), (30, r"expires \d{4}-.* UTC", False)],
+)
+def test_a_caller_shows_its_last_use_and_when_its_key_expires(
+    open_page: OpenPage, signed_in: str, fake: Fake, days: float, told: str, is_marked: bool
+) -> None:
+    end = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    fake.callers["callers"][0].update(
+        last_used="2026-11-23T16:59:58.000Z", keys=[{"id": "sha256:0", "expires_at": end}]
+    )
+    page = open_page(f"{signed_in}#/callers")
+    row = page.locator("tbody tr", has_text="ragflow")
+    expect(row.locator("td").nth(6)).to_have_text("2026-11-23 16:59:58 UTC")
+    expect(row.locator("li")).to_have_text(re.compile(f"^sha256:0 {told}$"))
+    expect(row.locator("li .failed")).to_have_count(int(is_marked))
+    expect(page.locator("tbody tr", has_text="anna").locator("td").nth(6)).to_have_text("not since the start")
 
 
 def test_a_viewer_may_use_nothing(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

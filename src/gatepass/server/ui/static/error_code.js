@@ -9,6 +9,8 @@ const CASES = {
   page_504: t("For a page with 504:"), page_5xx: t("For a page with another 5xx:"),
   static_key: t("For a key:"), no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),
 };
+/** Of an error whose status depends on the message of MCP. */
+const STATUSES = { mcp_not_allowed: t("200 with an error in JSON-RPC, 403 for a notification") };
 
 export async function errorCode(page) {
   const { code, kind, status, text, action, actions = {} } = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);
@@ -16,7 +18,7 @@ export async function errorCode(page) {
   page.main.append(...[
     el("p.back", {}, el("a", { href: "#/requests" }, t("Requests"))),
     el("h1", {}, el("code", {}, code)),
-    el("p.muted", {}, t("Status {status}", { status: status ?? t("as the upstream's reply") })),
+    el("p.muted", {}, t("Status {status}", { status: STATUSES[code] ?? status ?? t("as the upstream's reply") })),
     el("div.prose", {}, meaning(code, meaning(kind, text)).replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
     action && el("p.advice", {}, inline(actionOf(code, actionOf(kind, action)))),
     ...Object.entries(actions).map(([name, special]) => el("p.advice", {}, el("b", {}, CASES[name] ?? name), " ", inline(actionOf(name, special)))),

@@ -11,7 +11,7 @@ const PERCENTILES = [{ name: "p50", mark: "first" }, { name: "p95", mark: "secon
 export function overview(page) {
   const map = drawing(page.signal);
   const plots = {
-    requests: plot({ title: t("Requests"), format: count, isCount: true, bars: true, lines: [{ name: t("requests"), mark: "second" }, { name: t("errors"), mark: "bad" }] }),
+    requests: plot({ title: t("Requests"), format: count, isCount: true, bars: true, lines: [{ name: t("requests"), mark: "bar" }, { name: t("errors"), mark: "bad" }] }),
     tokens: plot({ title: t("Tokens"), format: count, isCount: true, lines: [{ name: t("in"), mark: "second" }, { name: t("out"), mark: "first" }] }),
     ttft: plot({ title: t("Time to first token"), format: duration, lines: PERCENTILES }),
     duration: plot({ title: t("Duration without errors"), format: duration, lines: PERCENTILES }),

@@ -135,6 +135,7 @@ export const TEXTS = {
   "{n} fetch": "{n} 次获取",
   "{n} connection": "{n} 个连接",
   "Status {status}": "状态码 {status}",
+  "200 with an error in JSON-RPC, 403 for a notification": "200 和 JSON-RPC 错误；通知为 403",
   "Requests with this error": "出现这个错误的请求",
   "Overview": "概览",
   "Request": "请求",
