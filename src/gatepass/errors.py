@@ -677,14 +677,16 @@ class UpstreamErrorReply(UpstreamError):
       RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
     - gatepass reads 64 KiB of an error. If its JSON is larger, the message states only that.
 
-    Action: Follow the upstream's message. If it does not know the model, set `models.NAME.name` to its name for it.
+    Action: Follow the upstream's message. If it does not know the model, set `models.NAME.name` to its name for it. If
+    the model is listed under `models`, correct `models.NAME.upstream`.
     """
 
     code = "upstream_error"
     actions: ClassVar[Mapping[str, str]] = {
         "no_path": "If every operation fails, correct `base_url`. If only this one fails, set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
-        ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.',
+        ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.'
+        " If the model is listed under `models`, correct `models.NAME.upstream`.",
         "mcp_no_path": "Check `mcp.NAME.url`.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",
     }

@@ -803,6 +803,25 @@ def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
     page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
     expect(problem).to_contain_text("把 models.bge.upstream 设为提供它的上游，例如 {models: {bge: {upstream: OTHER}}}")
+    expect(problem).not_to_contain_text("如果该模型列在")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (
+            {"models.NAME.name": "models.bge.name", "models.NAME.upstream": "models.bge.upstream"},
+            "名称。如果该模型列在 models 中，改正 models.bge.upstream。",
+        ),
+        ({"`base_url`": "`upstreams.corp.base_url`"}, "处理：按上游的信息处理。"),
+    ],
+)
+def test_the_advice_for_an_upstreams_error_names_the_route_of_the_model_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake, names: dict[str, str], shown: str
+) -> None:
+    fake.stories["req-2"]["error"].update(kind="upstream_error", case="", action="Wait.", names=names)
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    expect(page.locator(".problem .advice")).to_have_text(re.compile(f"{re.escape(shown)}$"))
 
 
 def test_the_command_that_tests_the_hop_is_shown_unless_the_action_has_it(

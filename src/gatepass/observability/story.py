@@ -251,6 +251,8 @@ def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
         text = text.partition(" If `timeouts` is set under")[0]
     if "models.NAME.name" not in names:
         text = text.partition(" If it does not know the model")[0]
+    if "models.NAME.upstream" not in names:
+        text = text.partition(" If the model is listed under")[0]
     for placeholder, name in names.items():
         text = text.replace(placeholder, name)
     return text
@@ -294,6 +296,8 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     if model:
         command = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
         names |= {"models.NAME.name": f"models.{model}.name", "doctor MODEL --call": command}
+        if "has no such path" not in message:  # that message has the setting of a listed model
+            names["models.NAME.upstream"] = f"models.{model}.upstream"
     return names
 
 

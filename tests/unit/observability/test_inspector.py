@@ -407,6 +407,21 @@ def test_the_action_for_a_path_that_is_missing_names_the_route_of_the_model(memb
     assert "operations" not in found.replace("operation fails", "")
 
 
+def test_the_action_for_an_upstreams_error_names_the_route_of_the_model():
+    listed = "If the model is listed under `models`, correct `models.bge.upstream`."
+    assert action("102", "upstream:b", operation="chat", model="bge").endswith(f" to its name for it. {listed}")
+    assert action("102", "upstream:b", operation="files") == "Follow the upstream's message."
+    documented = action_of("102", "upstream:b", "no_path", {"models.NAME.upstream": "models.bge.upstream"})
+    assert documented.endswith(f"then run `gatepass reload`. {listed}")
+
+
+@pytest.mark.parametrize("route", ["", " (models.bge.upstream)"])
+def test_the_action_for_a_path_that_is_missing_names_one_route(route: str):
+    message = f"Not Found. The upstream has no such path: it{route} does not support this operation."
+    found = action("102", "upstream:b", "no_path", operation="rerank", model="bge", message=message)
+    assert found.endswith("then run `gatepass reload`.")
+
+
 @pytest.mark.parametrize(
     ("code", "hop", "message", "begins"),
     [

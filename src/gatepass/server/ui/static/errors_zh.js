@@ -187,7 +187,7 @@ export const ERRORS = {
   },
   "upstream_error": {
     "text": "上游自己的错误，状态码、code 和文字原样转发。HTTP 200 中的错误会得到与其含义相符的状态码；RAGFlow 的 102 变为 400，文字含 “not found” 时变为 404。",
-    "action": "按上游的信息处理。如果上游不认识该模型，把 `models.NAME.name` 设为模型在上游的名称。"
+    "action": "按上游的信息处理。如果上游不认识该模型，把 `models.NAME.name` 设为模型在上游的名称。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "upstream_auth": {
     "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",
@@ -207,7 +207,7 @@ export const ERRORS = {
   },
   "no_path": {
     "text": "上游没有这个路径：它多半不支持此操作。",
-    "action": "如果所有操作都失败，改正 `base_url`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。"
+    "action": "如果所有操作都失败，改正 `base_url`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "mcp_no_path": {
     "text": "MCP 服务器没有这个路径。",
