@@ -6,7 +6,7 @@ lists of header fields at the end are the only place that decides which fields a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -249,13 +249,15 @@ class Timeouts:
 
     `first_byte_s` runs from the last byte of the request to the head of the reply. It also limits how long the server
     may accept no bytes of a large request body. `idle_s` is the limit between two pieces of the reply. `total_s` is the
-    limit for all attempts together; None for no limit.
+    limit for all attempts together; None for no limit. `settings` has the full name of the setting of each, such as
+    `upstreams.chat.timeouts.idle_s`.
     """
 
     connect_s: float = 5.0
     first_byte_s: float = 600.0
     idle_s: float = 300.0
     total_s: float | None = None
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class Upload(Protocol):

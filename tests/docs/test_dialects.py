@@ -12,7 +12,7 @@ from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, Up
 from gatepass.dialects.hints import with_hint
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
-from gatepass.types import Call
+from gatepass.types import Call, Timeouts
 from tests.rows import CHAT
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,7 +30,7 @@ def url_of(text: str, folder: Path) -> str:
     (target,) = RouteTable(loaded.config).resolve("chat", "gpt-4o")
     settings = loaded.config.upstreams[target.upstream]
     call = Call("id", CHAT, "me", "gpt-4o", b"{}", ())
-    url: str = dialect_of(settings).encode(call, target, settings.base_url, settings.timeouts.value()).url
+    url: str = dialect_of(settings).encode(call, target, settings.base_url, Timeouts()).url
     return url.replace("prod-gpt-4o", "DEPLOYMENT")
 
 

@@ -22,7 +22,7 @@ from gatepass.normalize.ragflow_body import LIFTED
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
-from gatepass.types import Call
+from gatepass.types import Call, Timeouts
 from tests.e2e.container import compose
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Scripted, Send, reply
@@ -66,7 +66,7 @@ def test_configuration_routes_to_the_assistant_and_the_agent(tmp_path, paths, mo
     (target,) = RouteTable(config).resolve("chat", model)
     settings = config.upstreams[target.upstream]
     call = Call("id", CHAT, "me", model, b"{}", ())
-    request = dialect_of(settings).encode(call, target, settings.base_url, settings.timeouts.value())
+    request = dialect_of(settings).encode(call, target, settings.base_url, Timeouts())
     assert request.url == f"http://ragflow-cpu:9380/api/v1{path}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from gatepass.config.network import TimeoutSettings
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TlsProblem
 from gatepass.proxy.upstream_call import upstream_error
 from gatepass.tokens.source import build_source
+from gatepass.types import settings_of
 from tests.golden.golden import same
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Broken, ScriptedIssuer, failure_of, http_json
@@ -20,7 +22,8 @@ def texts(upstream: str, url: str, detail: str) -> str:
     if not is_proxy:
         faults += [TransportFault(Fault.TLS, problem) for problem in TlsProblem]
         faults.append(TransportFault(Fault.PROXY, "407 Who are you from proxy.example:3128"))
-    return "\n".join(f"{fault.kind}: {upstream_error(fault, upstream, url).message}" for fault in faults)
+    timeouts = TimeoutSettings().value(settings_of(upstream))
+    return "\n".join(f"{fault.kind}: {upstream_error(fault, upstream, url, timeouts).message}" for fault in faults)
 
 
 async def text_of_issuer(kind: Fault) -> str:

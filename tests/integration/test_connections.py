@@ -357,7 +357,24 @@ async def test_the_total_timeout_names_the_target_that_is_tried(body):
     error = answer.error
     assert (answer.status, error["code"], error["hop"]) == (504, "upstream_timeout_total", "upstream:second")
     assert answer.headers["x-gatepass-hop"] == "upstream:second"
-    assert "(timeouts.total_s of the first target, first)" in error["message"]
+    assert "(upstreams.first.timeouts.total_s)" in error["message"]
+
+
+@pytest.mark.parametrize("block", ["upstreams", "operations", "models"])
+@pytest.mark.parametrize("body", [HELLO, {**HELLO, "stream": True}], ids=["plain", "stream"])
+async def test_a_timeout_names_the_setting_that_ended_it(block: str, body: dict[str, Any]):
+    async with Scripted([Hold()]) as upstream:
+        blocks: dict[str, Any] = {
+            "upstreams": {"far": {"base_url": upstream.url}},
+            "models": {"m": {"upstream": "far"}},
+            "operations": {"chat": {"model": "m"}},
+        }
+        (name,) = blocks[block]
+        blocks[block][name]["timeouts"] = {"first_byte_s": 0.2}
+        async with gateway(**blocks) as gp:
+            answer = await gp.ask(body).answer()
+    setting = f"{block}.{name}.timeouts.first_byte_s"
+    assert f"sent no reply within 0.2 s ({setting}). A slow model needs more" in answer.error["message"]
 
 
 async def test_the_total_timeout_names_the_first_target_while_it_hangs():
@@ -366,7 +383,7 @@ async def test_the_total_timeout_names_the_first_target_while_it_hangs():
         async with gateway(**two(hangs, second)) as gp:
             error = (await gp.ask().answer()).error
     assert (error["code"], error["hop"]) == ("upstream_timeout_total", "upstream:first")
-    assert "(timeouts.total_s)" in error["message"]
+    assert "(upstreams.first.timeouts.total_s)" in error["message"]
 
 
 async def test_next_target_is_tried_without_a_token():

@@ -278,13 +278,13 @@ FAST = {"timeouts": {"total_s": 0.2}}
 @pytest.mark.parametrize(
     ("of_upstream", "blocks", "setting"),
     [
-        (FAST, {}, "timeouts.total_s"),
-        ({}, {"operations": {"chat": {"upstream": "chat", **FAST}}}, "timeouts.total_s"),
-        ({"timeouts": {"total_s": 600}}, {"models": {"m": {"upstream": "chat", **FAST}}}, "timeouts.total_s"),
+        (FAST, {}, "upstreams.chat.timeouts.total_s"),
+        ({}, {"operations": {"chat": {"upstream": "chat", **FAST}}}, "operations.chat.timeouts.total_s"),
+        ({"timeouts": {"total_s": 600}}, {"models": {"m": {"upstream": "chat", **FAST}}}, "models.m.timeouts.total_s"),
         (
             {},
             {"models": {"m": {"targets": [{"upstream": "first"}, {"upstream": "chat"}]}}},
-            "timeouts.total_s of the first target, first",
+            "upstreams.first.timeouts.total_s",
         ),
     ],
     ids=["upstream", "operation", "model", "first target"],
@@ -294,15 +294,14 @@ async def test_a_call_fails_after_the_total_timeout_of_a_request(of_upstream, bl
     async with Scripted(answer=with_list(lambda _: [Hold()])) as upstream:
         config = one(upstream, **blocks)
         config["upstreams"]["chat"] |= of_upstream
-        if "first target" in setting:
+        if "first" in setting:
             config["upstreams"]["first"] = SLOW
         *_, hop = (await found(config, ProbeCall("chat", "m", stream=stream), Hurried(2)))[:1]
         await upstream.left()
-    limited = "first" if "first target" in setting else "chat"
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
     assert hop.finding.partition(": ")[2].startswith(
         f"504 upstream_timeout_total: The answer was not complete after 0.2 s ({setting})."
-        f" Raise `upstreams.{limited}.timeouts.total_s`, or check the upstream."
+        f" Raise `{setting}`, or check the upstream."
     )
 
 

@@ -107,7 +107,7 @@ ROWS = {
     "**ERROR**: CONTENT_FILTERED - the policy forbids it": "CONTENT_FILTERED",
     "**ERROR**: INVALID_REQUEST - Error code: 400": "INVALID_REQUEST",
     "**ERROR**: GENERIC_ERROR - The answer ends here: the upstream rejected the request.": "The answer ends here",
-    "llm.corp.example sent no reply within 600 s (timeouts.first_byte_s).": "upstream_timeout_first_byte",
+    "llm.corp.example sent no reply within 600 s (models.m.timeouts.first_byte_s).": "upstream_timeout_first_byte",
     "The proxy in front of llm.corp.example refuses (403 Forbidden).": "The proxy in front of",
     "FAIL upstream:llm models: base_url lacks the version: it has no model list (404)": "FAIL upstream:… models",
     "批次大小": "batch size is invalid",

@@ -390,10 +390,10 @@ def _streamed(body: bytes) -> bytes:
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
     """Send a small real call, which may be billed, as a client would."""
     what, first = "stream" if target_probe.calls[0].stream else "call", target_probe.first
-    total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
+    timeouts = first.timeouts or state.upstreams[first.upstream].timeouts
     result: Awaitable[str] = real_call(state, target_probe)
-    if total_s is not None:
-        result = timeout(state.clock, total_s, result, total_timeout(upstream.name, total_s, first))
+    if timeouts.total_s is not None:
+        result = timeout(state.clock, timeouts.total_s, result, total_timeout(upstream.name, timeouts))
     try:
         shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:

@@ -26,6 +26,7 @@ from gatepass.http_client.message_head import Destination, ProxyServer, destinat
 from gatepass.http_client.pool import dial
 from gatepass.http_client.tls import OF_CERTIFICATE, TlsProblem, ssl_context, tls_problem
 from gatepass.tokens.failure import setting
+from gatepass.types import settings_of
 
 
 class StepOutcome(StrEnum):
@@ -101,8 +102,9 @@ class Server:
 
 
 def upstream_server(name: str, upstream: UpstreamConfig) -> Server:
-    names = ServerNames.of_upstream(name, upstream.base_url, upstream.network)
-    return Server(f"upstream:{name}", upstream.base_url, names, upstream.timeouts.connect_s)
+    timeouts = upstream.timeouts.value(settings_of(name))
+    names = ServerNames.of_upstream(name, upstream.base_url, timeouts, upstream.network)
+    return Server(f"upstream:{name}", upstream.base_url, names, timeouts.connect_s)
 
 
 def issuer_server(name: str, credential: AnyCredential) -> Server | None:
@@ -199,7 +201,7 @@ async def _failed(server: Server, destination: Destination, fault: TransportFaul
     problem = tls_problem(fault.detail, has_ca_file=network.ca_file is not None)
     is_direct = destination.secure and destination.proxy is None
     if fault.kind is Fault.TIMEOUT_CONNECT and is_direct and await _answers(destination, b"", server.connect_s):
-        limit = names.connect_setting or "the timeout of this step"
+        limit = names.timeouts.get("connect_s", "the timeout of this step")
         why = f"{names.host} did not complete the TLS handshake within {server.connect_s:g} s"
         advice = f"Check the port in {names.url_setting}; {limit} sets the time."
         return server.step("tls", StepOutcome.FAILS, why, advice)

@@ -26,7 +26,7 @@ from gatepass.normalize.profiles import untyped
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.models import parse_list, request_list
 from gatepass.proxy.upstream_call import upstream_error
-from gatepass.types import OutboundRequest
+from gatepass.types import OutboundRequest, Timeouts
 
 HOP = "gatepass"
 CALL_S = 60.0
@@ -126,7 +126,7 @@ async def _get(state: AppState, upstream: Upstream, url: str) -> tuple[int, byte
         finally:
             await response.aclose()
     except TransportFault as fault:
-        raise upstream_error(fault, HOP, url, state.redactor.mask) from fault
+        raise upstream_error(fault, HOP, url, Timeouts(), state.redactor.mask) from fault
 
 
 async def _list_step(state: AppState, upstream: Upstream, asked: Asked) -> tuple[Step, list[str]]:

@@ -23,7 +23,7 @@ from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
-from gatepass.types import Operation, Target
+from gatepass.types import Operation, Target, Timeouts
 
 DIALECT_CHANGES: Mapping[DialectName, str] = {
     "openai": "nothing",
@@ -206,6 +206,6 @@ def _requests(upstream: UpstreamConfig, operation: str, model: str, target: Targ
         # an operation may have several paths, and `samples` knows one of them
         sample = call_of(row, model) if row.takes_form else replace(samples(row.name, model)[0], operation=row)
         rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
-        request = dialect.encode(normalize(sample, target, rules), target, upstream.base_url, upstream.timeouts.value())
+        request = dialect.encode(normalize(sample, target, rules), target, upstream.base_url, Timeouts())
         form = f"; {FORM}" if row.takes_form and not _is_form(row.name) else ""
         yield f"{request.method} {request.url}, with {credential}{form}"

@@ -238,11 +238,16 @@ class TimeoutSettings(Block):
     Danger: It cuts long answers in the middle.
     """
 
-    def over(self, base: TimeoutSettings | None) -> TimeoutSettings:
-        """Return these timeouts, with those of `base` that are not set here."""
-        # not all fields: a default that is not in the file must not override
-        own = {name: getattr(self, name) for name in self.model_fields_set}
-        return self if base is None else base.model_copy(update=own)
+    def value(self, owner: str, *blocks: tuple[str, TimeoutSettings]) -> Timeouts:
+        """Return the timeouts of the upstream `owner`, such as `upstreams.chat`, with the setting of each.
 
-    def value(self) -> Timeouts:
-        return Timeouts(self.connect_s, self.first_byte_s, self.idle_s, self.total_s)
+        Those that a block of a model or an operation sets replace them. The last of `blocks` wins.
+        """
+        values: dict[str, Any] = self.model_dump()
+        settings = {name: f"{owner}.timeouts.{name}" for name in values}
+        for block, timeouts in blocks:
+            # not all fields: a default that is not in the file must not override
+            own = timeouts.model_dump(exclude_unset=True)
+            values |= own
+            settings |= {name: f"{block}.timeouts.{name}" for name in own}
+        return Timeouts(**values, settings=settings)

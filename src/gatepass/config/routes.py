@@ -447,11 +447,7 @@ class Model(Block):
         return [] if self.upstream is None else [ModelTarget(upstream=self.upstream, name=self.name)]
 
     def over(self, route: OperationRoute | None) -> Model:
-        """Return this entry with the timeouts and rules of its operation that it does not replace."""
+        """Return this entry with the rules of its operation that it does not replace."""
         if route is None:
             return self
-        update = {
-            "timeouts": route.timeouts if self.timeouts is None else self.timeouts.over(route.timeouts),
-            "rules": route.rules if self.rules is None else self.rules.over(route.rules),
-        }
-        return self.model_copy(update=update)
+        return self.model_copy(update={"rules": route.rules if self.rules is None else self.rules.over(route.rules)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Self
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TlsProblem, tls_problem
-from gatepass.types import settings_of, url_setting_of
+from gatepass.types import Timeouts, settings_of, url_setting_of
 
 DETAIL_CHARS = 300
 
@@ -48,7 +48,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             "Raise limits.reply_bytes, or ask for less in one call."
         ),
         Fault.TIMEOUT_CONNECT: (
-            "No connection to {host} within {limit}{connect_setting}{end}.\n"
+            "No connection to {host} within {limit}.\n"
             "Check the host and port in {url_setting}, a firewall between, and whether this network needs"
             " {proxy}."
         ),
@@ -56,13 +56,11 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             "All connections that {settings}.max_connections allows to {host} were busy.\nTry again, or raise it."
         ),
         Fault.TIMEOUT_FIRST_BYTE: (
-            "{host} sent no reply within {limit}timeouts.first_byte_s{end}.\nA slow model needs more: set it in"
-            " {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
+            "{host} sent no reply within {limit}.\nA slow model needs more: raise this setting."
         ),
         Fault.TIMEOUT_IDLE: (
-            "{host} stopped sending in the middle of its reply for longer than {limit}timeouts.idle_s{end}.\n"
-            "A model that pauses needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the"
-            " operation where that is set."
+            "{host} stopped sending in the middle of its reply for longer than {limit}.\n"
+            "A model that pauses needs more: raise this setting."
         ),
     }
 )
@@ -98,6 +96,14 @@ _TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
     }
 )
 """Of a failed handshake what to check, in place of `{tls}`."""
+_LIMITS: Mapping[Fault, str] = MappingProxyType(
+    {
+        Fault.TIMEOUT_CONNECT: "connect_s",
+        Fault.TIMEOUT_FIRST_BYTE: "first_byte_s",
+        Fault.TIMEOUT_IDLE: "idle_s",
+    }
+)
+"""The member of `Timeouts` that limits each phase."""
 _AT_PROXY = re.compile(r"proxy (\S+): ")
 """Begins the detail of a fault on the way to the proxy (`pool.dial`)."""
 
@@ -109,17 +115,16 @@ class ServerNames:
     host: str
     settings: str
     url_setting: str
-    connect_setting: str = ""
-    """The setting that limits a connection; "" if there is none."""
+    timeouts: Mapping[str, str] = field(default_factory=dict)
+    """The setting of each timeout (`Timeouts.settings`), without those that have none."""
     network: Network = NO_NETWORK
     """The settings with which it is called."""
     proxy_variable: str = ""
     """Follows the setting of the proxy, such as ` (GATEPASS_PROXY)`."""
 
     @classmethod
-    def of_upstream(cls, name: str, base_url: str, network: Network = NO_NETWORK) -> Self:
-        settings = settings_of(name)
-        return cls(host_of(base_url), settings, url_setting_of(name), f"{settings}.timeouts.connect_s", network)
+    def of_upstream(cls, name: str, base_url: str, timeouts: Timeouts, network: Network = NO_NETWORK) -> Self:
+        return cls(host_of(base_url), settings_of(name), url_setting_of(name), timeouts.settings, network)
 
 
 def host_of(url: str) -> str:
@@ -144,15 +149,14 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         host = at_proxy[1] if fault.kind is Fault.DNS else f"the proxy {at_proxy[1]}"
         text = _AT_PROXY_TEXTS.get(fault.kind, text)
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
-    has_both = limit and (fault.kind is not Fault.TIMEOUT_CONNECT or names.connect_setting)
+    if limit_setting := names.timeouts.get(_LIMITS.get(fault.kind, ""), ""):
+        limit = f"{limit} ({limit_setting})"
     fields = {
         "host": host,
         "settings": names.settings,
         "url_setting": url_setting,
-        "connect_setting": names.connect_setting,
         "detail": f" ({detail})" if detail else "",
-        "limit": f"{limit} (" if has_both else limit,
-        "end": ")" if has_both else "",
+        "limit": limit,
         "proxy": proxy,
         "ca_file": member("ca_file"),
         "client_cert": member("client_cert"),

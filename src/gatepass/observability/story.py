@@ -52,7 +52,7 @@ CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
 CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for name in CALL_OPERATIONS}}
 """The options with which doctor calls each operation that it can call."""
 DIGITS = 4
-_TIMEOUT = re.compile(r"\btimeouts(\.(?:first_byte|idle|total)_s)\b(?: of the first target, (.+)\))?")
+_TIMEOUT = re.compile(r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)")
 _ROUTE_OF_MODEL = re.compile(r"has no such path: it \(models\.(.+)\.(upstream|targets)\) does not support")
 _REJECTED = re.compile(
     r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
@@ -285,7 +285,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             "upstreams.NAME.headers": f"{settings_of(name)}.headers",
         }
         if limit := _TIMEOUT.search(message):
-            names["upstreams.NAME.timeouts"] = f"{settings_of(limit[2] or name)}.timeouts{limit[1]}"
+            names |= {"upstreams.NAME.timeouts": limit[1], "`timeouts.connect_s`": f"`{limit[1]}`"}
         if found := _CREDENTIAL.match(message):
             credential = found[1]
     if credential := name if part == "credential" else credential:

@@ -55,7 +55,7 @@ from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.sharing import SharedRefreshTokenStore, SharedSource, is_shared
 from gatepass.tokens.source import Local, build_source, transport_of
-from gatepass.types import MCP_UPSTREAM, Timeouts
+from gatepass.types import MCP_UPSTREAM, Timeouts, settings_of
 
 if TYPE_CHECKING:
     from gatepass.proxy.mcp_servers import McpServers
@@ -344,7 +344,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             dialect=dialect_of(one),
             transport=_transport(name, one, config, tls_contexts, parts, previous),
             holder=holders[one.credential] if one.credential else None,
-            timeouts=one.timeouts.value(),
+            timeouts=one.timeouts.value(settings_of(name)),
             injector=CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name),
             transforms=RagflowTransforms() if one.dialect == "ragflow" else None,
             response_headers=ResponseHeaders(one.forward_response_headers, parts.redactor.holds),

@@ -191,13 +191,12 @@ async def _serve(
     # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
     first, profile = targets[0], context.profile_rules.settings
     attempt = Attempt.begin(state, targets, call, profile, context.memory, access)
-    total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
-    timer = None
-    if total_s is not None:
-        attempt.deadline_s = state.clock.now() + total_s
+    timeouts, timer = first.timeouts or state.upstreams[first.upstream].timeouts, None
+    if timeouts.total_s is not None:
+        attempt.deadline_s = state.clock.now() + timeouts.total_s
         timer = state.clock.call_later(
-            total_s,
-            lambda: in_flight_request.cancel(total_timeout((context.attempt or attempt).upstream.name, total_s, first)),
+            timeouts.total_s,
+            lambda: in_flight_request.cancel(total_timeout((context.attempt or attempt).upstream.name, timeouts)),
         )
     keep_alive = KeepAlive(client_response)
     try:

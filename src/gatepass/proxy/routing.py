@@ -10,7 +10,7 @@ from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.routes import ANY, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
-from gatepass.types import Target
+from gatepass.types import Target, settings_of
 
 NAMED_IN_ERROR = 10
 WITHOUT_MODEL = ("files", "batches", "message_batches")
@@ -39,19 +39,18 @@ class _OperationRoutes:
     @classmethod
     def of(cls, operation: str, config: Config) -> _OperationRoutes:
         route = block_of_operation(config.operations, operation)
+        of_operation = None if route is None else route.timeouts
         routes: dict[str, Targets] = {}
         for name, entry in config.models.items():
-            model = entry.over(route)
-            routes[name] = tuple(
-                _target(one.upstream, one.name, model.timeouts, config) for one in model.ordered_targets()
-            )
+            blocks = {f"operations.{operation}": of_operation, f"models.{name}": entry.timeouts}
+            routes[name] = tuple(_target(one.upstream, one.name, blocks, config) for one in entry.ordered_targets())
         # The block of the operation names the upstream. Without it, the only upstream serves the operation.
         upstream = None if route is None else route.upstream
         if upstream is None and len(config.upstreams) == 1 and not config.models:
             upstream = next(iter(config.upstreams))
         rest = routes.get(ANY, ())
         if upstream is not None:
-            rest = (_target(upstream, None, None if route is None else route.timeouts, config),)
+            rest = (_target(upstream, None, {f"operations.{operation}": of_operation}, config),)
         return cls(
             {name: targets for name, targets in routes.items() if not is_glob(name)},
             tuple((name, routes[name]) for name in ordered_globs(routes)),
@@ -132,6 +131,7 @@ class RouteTable:
         return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
 
 
-def _target(upstream: str, name: str | None, timeouts: TimeoutSettings | None, config: Config) -> Target:
-    merged = None if timeouts is None else timeouts.over(config.upstreams[upstream].timeouts).value()
-    return Target(upstream, name, merged)
+def _target(upstream: str, name: str | None, blocks: Mapping[str, TimeoutSettings | None], config: Config) -> Target:
+    over = [(block, timeouts) for block, timeouts in blocks.items() if timeouts is not None]
+    timeouts = config.upstreams[upstream].timeouts.value(settings_of(upstream), *over) if over else None
+    return Target(upstream, name, timeouts)

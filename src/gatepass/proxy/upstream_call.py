@@ -34,7 +34,7 @@ from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.retry import MOST_RENEWALS
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
-from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Target, settings_of
+from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Timeouts, settings_of
 
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
@@ -294,12 +294,9 @@ async def read_body(attempt: Attempt, response: Response, limit_bytes: int, begi
         await response.aclose()
 
 
-def total_timeout(upstream: str, total_s: float, first: Target) -> errors.UpstreamTimeout:
-    """Return the error at the end of the total timeout of `first`. `upstream` is the one that is tried now."""
-    setting = "timeouts.total_s"
-    if upstream != first.upstream:
-        setting = f"{setting} of the first target, {first.upstream}"
-    message = f"The answer was not complete after {total_s:g} s ({setting})."
+def total_timeout(upstream: str, timeouts: Timeouts) -> errors.UpstreamTimeout:
+    """Return the error at the end of the total timeout of the first target. `upstream` is the one tried now."""
+    message = f"The answer was not complete after {timeouts.total_s:g} s ({timeouts.settings['total_s']})."
     return errors.UpstreamTimeout(message, upstream=upstream, phase="total")
 
 
@@ -328,18 +325,20 @@ _TIMEOUT_PHASES: Mapping[Fault, str] = MappingProxyType(
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
     upstream = attempt.upstream
     mask, network = attempt.state.redactor.mask, upstream.settings.network
-    return upstream_error(fault, upstream.name, upstream.settings.base_url, mask, network)
+    timeouts = attempt.target.timeouts or upstream.timeouts
+    return upstream_error(fault, upstream.name, upstream.settings.base_url, timeouts, mask, network)
 
 
 def upstream_error(
     fault: TransportFault,
     upstream: str,
     base_url: str,
+    timeouts: Timeouts,
     mask: Mask = unmasked,
     network: Network = NO_NETWORK,
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
-    message = " ".join(fault_text(fault, ServerNames.of_upstream(upstream, base_url, network), mask))
+    message = " ".join(fault_text(fault, ServerNames.of_upstream(upstream, base_url, timeouts, network), mask))
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return errors.UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)

@@ -5,10 +5,11 @@ import pytest
 from gatepass.cli.reach import certificate_chain, describe_certificate, explain_certificate
 from gatepass.http_client.fault_text import ServerNames
 from gatepass.http_client.tls import TlsProblem
+from gatepass.types import Timeouts
 
 NOW_S = 1_795_190_000.0
 DAY_S = 86_400.0
-NAMES = ServerNames.of_upstream("chat", "https://llm.example/v1")
+NAMES = ServerNames.of_upstream("chat", "https://llm.example/v1", Timeouts())
 
 
 def moment(at_s):

@@ -66,7 +66,7 @@ def test_a_model_has_its_targets_in_order():
 
 
 def test_timeouts_become_the_shared_value():
-    assert TimeoutSettings(connect_s=1, total_s=9).value() == Timeouts(1, 600, 300, 9)
+    assert TimeoutSettings(connect_s=1, total_s=9).value("upstreams.u") == Timeouts(1, 600, 300, 9)
 
 
 def test_no_secret_is_printed():

@@ -16,16 +16,13 @@ def counts(entry: Model) -> dict[str, Any]:
     return entry.model_dump(exclude={"capabilities"}, exclude_defaults=True)
 
 
-def test_the_settings_of_a_model_replace_those_of_its_operation_one_by_one():
-    entry = model(name="x", timeouts={"idle_s": 2}, stream="native", rules={"drop": ["seed"], "split": 4})
-    route = OperationRoute.model_validate(
-        {"timeouts": {"idle_s": 1, "connect_s": 1}, "rules": {"drop": ["user"], "merge_roles": True, "split": 8}}
-    )
+def test_the_rules_of_a_model_replace_those_of_its_operation_one_by_one():
+    entry = model(name="x", stream="native", rules={"drop": ["seed"], "split": 4})
+    route = OperationRoute.model_validate({"rules": {"drop": ["user"], "merge_roles": True, "split": 8}})
     assert entry.over(None) is entry
     assert counts(entry.over(route)) == {
         "upstream": "a",
         "name": "x",
-        "timeouts": {"connect_s": 1, "idle_s": 2},
         "stream": "native",
         "rules": {"drop": ["user", "seed"], "merge_roles": True, "split": 4},
     }

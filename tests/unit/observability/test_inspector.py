@@ -423,29 +423,26 @@ def test_the_action_for_a_path_that_is_missing_names_one_route(route: str):
 
 
 @pytest.mark.parametrize(
-    ("code", "hop", "message", "begins"),
+    ("code", "hop", "message", "setting"),
     [
-        ("total", "upstream:slow", "not complete after 2 s (timeouts.total_s).", "`upstreams.slow.timeouts.total_s`"),
-        (
-            "total",
-            "upstream:b",
-            "not complete after 2 s (timeouts.total_s of the first target, slow).",
-            "`upstreams.slow.timeouts.total_s`",
-        ),
-        (
-            "first_byte",
-            "upstream:slow",
-            "h sent no reply within 2 s (timeouts.first_byte_s). A slow model needs more",
-            "`upstreams.slow.timeouts.first_byte_s`",
-        ),
-        ("idle", "upstream:slow", "longer than 2 s (timeouts.idle_s).", "`upstreams.slow.timeouts.idle_s`"),
-        ("idle", "upstream:mcp/search", "longer than 2 s (timeouts.idle_s).", "`mcp.search.timeouts.idle_s`"),
+        ("total", "upstream:b", "not complete after 2 s ({setting}).", "upstreams.first.timeouts.total_s"),
+        ("first_byte", "upstream:b", "h sent no reply within 0.2 s ({setting}). A", "models.m.timeouts.first_byte_s"),
+        ("first_byte", "upstream:b", "no reply within 2 s ({setting}). A", "models.a b (c).timeouts.first_byte_s"),
+        ("idle", "upstream:b", "longer than 2 s ({setting}).", "operations.chat.timeouts.idle_s"),
+        ("idle", "upstream:mcp/search", "longer than 2 s ({setting}).", "mcp.search.timeouts.idle_s"),
     ],
 )
-def test_the_action_for_a_timeout_names_its_setting(code: str, hop: str, message: str, begins: str):
+def test_the_action_for_a_timeout_names_the_setting_of_the_message(code: str, hop: str, message: str, setting: str):
+    message = message.format(setting=setting)
     found = action(f"upstream_timeout_{code}", hop, message=message, model="m", operation="chat")
-    assert found.startswith(f"Raise {begins}, or check the upstream.")
+    assert found.startswith(f"Raise `{setting}`, or check the upstream.")
     assert ("`models` or `operations`" in found) is ("mcp/" not in hop)
+
+
+def test_the_action_for_a_slow_connection_names_the_setting_of_the_message():
+    message = "No connection to h within 5 s (models.m.timeouts.connect_s). Check the host"
+    found = action("upstream_timeout_connect", "upstream:b", message=message, model="m", operation="chat")
+    assert found.endswith("If the network is slow, raise `models.m.timeouts.connect_s`.")
 
 
 def test_the_action_names_the_parts_of_this_request():

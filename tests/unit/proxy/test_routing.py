@@ -139,6 +139,20 @@ def test_the_model_beats_the_operation(operation, model, targets):
     assert OWN.resolve(operation, model) == targets
 
 
+@pytest.mark.parametrize(
+    ("operation", "model", "settings"),
+    [
+        ("rerank", "m", ("operations.rerank.timeouts.first_byte_s", "models.m.timeouts.idle_s")),
+        ("chat", "m", ("upstreams.chat.timeouts.first_byte_s", "models.m.timeouts.idle_s")),
+        ("responses", "other", ("upstreams.azure.timeouts.first_byte_s", "operations.responses.timeouts.idle_s")),
+    ],
+)
+def test_each_timeout_has_its_setting(operation: str, model: str, settings: tuple[str, str]):
+    (target,) = OWN.resolve(operation, model)
+    assert target.timeouts is not None
+    assert (target.timeouts.settings["first_byte_s"], target.timeouts.settings["idle_s"]) == settings
+
+
 def test_an_operation_without_an_upstream_leaves_the_one_upstream_its_models():
     only = {"upstreams": {"only": UPSTREAMS["chat"]}, "operations": {"rerank": {"timeouts": {"idle_s": 5}}}}
     routes = RouteTable(Config.model_validate(only))
