@@ -388,6 +388,51 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
     assert large.headers.get("retry-after") == "1"
 
 
+IMAGE = b"iVBORw0KGgo" * (8 * MIB // 11)
+LARGE = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b}]}\n\n'
+)
+FIRST, EVENT = LARGE % b'{"content":"a"}', LARGE % (b'{"content":"%b"}' % IMAGE)
+END = LARGE.replace(b'"delta":%b', b'"delta":{},"finish_reason":"stop"') + b"data: [DONE]\n\n"
+
+
+@pytest.mark.attack("held bytes: an event that waits")
+@pytest.mark.parametrize("before", [b"", FIRST], ids=["first", "later"])
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
+    attack: Attack, before: bytes, leaves: bool
+) -> None:
+    attack.cases += 1
+    limits = {"held_bytes": 64 * MIB, "reply_bytes": MIB, "body_bytes": MIB}  # an event of 8 MiB counts 24
+    async with (
+        Scripted([*begin_stream(), Send(chunk(before + EVENT + END)), Send(b"0\r\n\r\n")]) as upstream,
+        gateway(upstream=upstream.url, limits=limits) as served,
+    ):
+        held = served.state.in_flight.held
+        first = RequestMemory(held, "local")  # uses the reserve of its caller, so that the stream cannot
+        first.claim(MIB)
+        assert held.hold(held.shared_bytes - held.used_bytes)
+        full_bytes = held.total_bytes
+        async with served.ask({**HELLO, "stream": True}) as ask:
+            await until(lambda: held.waits, within_s=20)
+            await at_rest(lambda: held.total_bytes)
+            attack.peak_bytes, attack.allowed_bytes = held.total_bytes - full_bytes, 3 * MIB
+            attack.check(0 < attack.peak_bytes <= attack.allowed_bytes, held.total_bytes)
+            if not leaves:
+                held.hold(-full_bytes + MIB)
+                answer = await ask.answer()
+                attack.check((answer.status, answer.whole) == (200, True), answer.body[:300])
+                attack.check(answer.body == before + EVENT + END, answer.body[-300:])
+        await until(lambda: held.total_bytes == (full_bytes if leaves else MIB), within_s=20)
+        attack.check(not held.waits and not held.stalled, (held.waits, held.stalled))
+        if leaves:
+            await upstream.left()
+            held.hold(-full_bytes + MIB)
+        first.release()
+        left = (held.total_bytes, held.by_caller, held.firsts, held.reserved)
+        attack.check(left == (0, {}, {}, {}), left)
+
+
 PADDING_BYTES = 3 * MIB
 QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"x":%b}'
 REJECTED: dict[str, Callable[[], tuple[bytes, Dialogue]]] = {
