@@ -247,18 +247,17 @@ def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | No
     times = jwt_times(text)
     if times is None:
         return None
-    issued_s, end_s = times
-    if issued_s is not None:
-        whole_s = end_s - issued_s  # does not depend on clock skew
+    if times.issued_s is not None:
+        whole_s = times.end_s - times.issued_s  # does not depend on clock skew
         if whole_s <= 0:
             return None
         # The issuer's `Date` shows whether the JWT comes from a cache. Then it has less time left.
-        return whole_s if date_s is None else _plausible_left_s(end_s - date_s, whole_s)
+        return whole_s if date_s is None else _plausible_left_s(times.end_s - date_s, whole_s)
     if date_s is not None:
-        left_s = at_least_left_s(end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
+        left_s = at_least_left_s(times.end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
     else:
         # This machine's clock may be minutes off, so `exp - nbf` is the upper limit.
-        left_s, span_s = end_s - wall_s, _span_from_nbf_s(text, end_s)
+        left_s, span_s = times.end_s - wall_s, _span_from_nbf_s(text, times.end_s)
         left_s = left_s if span_s is None else _plausible_left_s(left_s, span_s)
     return left_s if left_s > 0 else None
 
@@ -278,11 +277,28 @@ def _span_from_nbf_s(text: str, end_s: float) -> float | None:
     return end_s - valid_s if valid_s is not None and valid_s < end_s else None
 
 
-def jwt_times(text: str) -> tuple[float | None, float] | None:
-    """Return `iat` and `exp` in epoch seconds by the issuer's clock; None if `text` is not a JWT with an `exp`."""
+@dataclass(frozen=True, slots=True)
+class JwtTimes:
+    """The times in a JWT, in epoch seconds by its issuer's clock. `is_guess`: they were implausible."""
+
+    issued_s: float | None
+    end_s: float
+    is_guess: bool = False
+
+
+def jwt_times(text: str) -> JwtTimes | None:
+    """Return the times in a JWT; None if `text` is not a JWT with an `exp`. A lifetime in milliseconds is corrected."""
     claims = claims_of(text) or {}
-    end_s = _epoch_of(claims.get("exp"))
-    return None if end_s is None else (_epoch_of(claims.get("iat")), end_s)
+    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
+    if end_s is None:
+        return None
+    lifetime_s = 0.0 if issued_s is None else end_s - issued_s
+    is_whole_days = lifetime_s % MAX_LIFETIME_S == 0
+    is_plausible = lifetime_s <= MAX_SECONDS and (is_whole_days or lifetime_s % 1000 != 0)
+    if issued_s is None or lifetime_s <= MAX_LIFETIME_S or is_plausible:
+        return JwtTimes(issued_s, end_s)
+    # `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
+    return JwtTimes(issued_s, issued_s + lifetime_s / 1000, is_guess=True)
 
 
 def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
@@ -293,10 +309,10 @@ def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) ->
     the issuer's, and by how much at least. In the opposite case the file may be late or the clock ahead, so the
     shorter lifetime is used.
     """
-    times = jwt_times(text)
-    if times is None:
+    claims = claims_of(text) or {}
+    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
+    if end_s is None:
         return None
-    issued_s, end_s = times
     left_s = end_s - wall_s
     if issued_s is None:
         whole_s = _span_from_nbf_s(text, end_s)

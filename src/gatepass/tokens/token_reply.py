@@ -303,15 +303,10 @@ def _lifetime(
             f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)",
             quick=False,
         )
-    jwt_s, times = jwt_lifetime_s(text, date_s, wall_s), jwt_times(text)
-    if jwt_s is not None and times is not None:
-        claimed_s = 0.0
-        if isinstance(announced, ExpiresIn):
-            claimed_s = announced.seconds
-        elif announced is not None:  # compared with the JWT's own end, which is on the issuer's clock too
-            claimed_s = jwt_s - (times[1] - announced.epoch_s)
-        is_earlier = 0 < claimed_s < jwt_s - jwt_margin_s(jwt_s)
-        return (claimed_s, LifetimeSource.REPLY, None) if is_earlier else (jwt_s, LifetimeSource.JWT, None)
+    jwt_s = jwt_lifetime_s(text, date_s, wall_s)
+    if jwt_s is not None:
+        times = jwt_times(text)
+        return *_earlier_end(text, jwt_s, announced), jwt_s * 1000 if times is not None and times.is_guess else None
     if isinstance(announced, ExpiresAt):
         announced = ExpiresIn(
             announced.epoch_s - wall_s if date_s is None else at_least_left_s(announced.epoch_s, date_s)
@@ -326,6 +321,22 @@ def _lifetime(
         LifetimeSource.REPLY,
         announced.seconds if is_too_long else None,
     )
+
+
+def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
+    """Return the remaining lifetime of a JWT: `jwt_s` by its claims, or less if its reply announced an earlier end.
+
+    An announced point in time is compared with the JWT's own. Both are on the issuer's clock, so clock skew has no
+    effect. A guessed lifetime does not limit the same JWT when it is returned again (`without_extension`).
+    """
+    times, claimed_lifetime_s = jwt_times(text), None
+    if isinstance(announced, ExpiresIn):
+        claimed_lifetime_s = announced.seconds
+    elif announced is not None and times is not None:
+        claimed_lifetime_s = jwt_s - (times.end_s - announced.epoch_s)
+    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < jwt_s - jwt_margin_s(jwt_s):
+        return claimed_lifetime_s, LifetimeSource.REPLY
+    return jwt_s, LifetimeSource.REPLY if times is not None and times.is_guess else LifetimeSource.JWT
 
 
 def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
