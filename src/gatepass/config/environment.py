@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gatepass.config.block import checked_url
@@ -128,27 +128,21 @@ _BY_VARIABLE = re.compile(rf"\b({'|'.join(map(re.escape, _VARIABLE_BY_SETTING))}
 
 
 def unknown_variables(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
-    for name in values:
-        if name not in NAMES and name not in ("CONFIG", CLIENT_KEY_VARIABLE):
-            yield ConfigProblem((), _unknown_variable(name), _origin(name))
-
-
-def _unknown_variable(name: str) -> str:
     known = sorted((*NAMES, "CONFIG"))
-    exact = [setting for setting in all_settings() if len(setting) > 1 and "_".join(setting) == name.lower()]
-    # compared without the prefix, which would make all names similar
-    if near := VARIABLE_OF.get(name) or (None if exact else nearest(name, known)):
-        return f"is not a variable of gatepass; did you mean {PREFIX}{near}?"
-    for setting in exact or all_settings():
-        if exact or setting[-1] == name.lower():
-            return f"is not a variable of gatepass: {dotted(named(setting))} {WANTS_A_FILE}"
-    return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
-
-
-def near_limit(name: str) -> str:
-    """Return the text that ends a warning about `name` if it resembles the variable of a limit; else empty."""
-    near = nearest(name, LIMIT_VARIABLES) if name.startswith("LIMIT") else None
-    return f"; did you mean {PREFIX}{near}?" if near else ""
+    for name in values:
+        if name in known or name == CLIENT_KEY_VARIABLE:
+            continue
+        word = name.lower()
+        exact = [setting for setting in all_settings() if len(setting) > 1 and "_".join(setting) == word]
+        alike = [setting for setting in all_settings() if setting[-1] == word]
+        # compared without the prefix, which would make all names similar
+        if near := VARIABLE_OF.get(name) or (None if exact else nearest(name, known)):
+            text = f"; did you mean {PREFIX}{near}?"
+        elif exact or alike:
+            text = f": {dotted(named((exact or alike)[0]))} {WANTS_A_FILE}"
+        else:
+            text = f"; there is {', '.join(PREFIX + it for it in known)}"
+        yield ConfigProblem((), f"is not a variable of gatepass{text}", _origin(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,14 +332,11 @@ def _text_at(json_text: str, path: SettingPath) -> str:
     return text
 
 
-def _refused(word: str) -> NoReturn:
-    raise ValueError(word)  # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids
-
-
 def parsed_json(text: str) -> Any:
     """Parse the JSON of a login; raise ValueError with a reason that does not quote `text`."""
     try:
-        return json.loads(text, parse_constant=_refused)
+        # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids, and `int` rejects
+        return json.loads(text, parse_constant=int)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except (ValueError, RecursionError):

@@ -32,7 +32,6 @@ from gatepass.config.document import (
 )
 from gatepass.config.environment import (
     LIMIT_VARIABLES,
-    near_limit,
     put_proxy,
     put_variables,
     read_environment,
@@ -41,7 +40,7 @@ from gatepass.config.environment import (
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
-from gatepass.config.wording import explained_errors, unknown_paths
+from gatepass.config.wording import explained_errors, nearest, unknown_paths
 from gatepass.types import Secret
 
 OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name in ("host", "port", "control_socket")}
@@ -285,7 +284,8 @@ def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) 
     used = {source.name for value in values for source in value.sources if source.kind == "environment"}
     for name in own_variables(environment):
         if name not in (*OVERRIDES, "CONFIG") and f"{PREFIX}{name}" not in used:
-            hint = near_limit(name)
+            near = nearest(name, LIMIT_VARIABLES) if name.startswith("LIMIT") else None
+            hint = f"; did you mean {PREFIX}{near}?" if near else ""
             yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration{hint}"
 
 

@@ -509,21 +509,18 @@ class TokenHolder:
     async def _refresh(self) -> NoReturn:
         """Start each fetch when it is due, with and without traffic."""
         while True:
-            await self._sleep(min(MAX_SLEEP_S, self._run_due()))
+            now = self._clock.now()
+            if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
+                self._refresh_at_s = now  # a new secret takes effect before the old token ends
+                self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
+            self._fetch_if_due(now)
+            longest_s = SECRET_POLL_S if self._watches_secret() else MAX_SLEEP_S
+            await self._sleep(min(longest_s, max(0.0, self._due_s() - now)))
 
     async def _sleep(self, sleep_s: float) -> None:
         # One event for the timer and for `_wake.set`, so that neither is missed.
         await wait_at_most(self._wake, sleep_s, self._clock)
         self._wake.clear()
-
-    def _run_due(self) -> float:
-        """Start a fetch if one is due. Return the seconds until the next call."""
-        now = self._clock.now()
-        if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
-            self._refresh_at_s = now  # a new secret takes effect before the old token ends
-            self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
-        self._fetch_if_due(now)
-        return min(SECRET_POLL_S if self._watches_secret() else math.inf, max(0.0, self._due_s() - now))
 
     def _watches_secret(self) -> bool:
         """Whether a change of the secret matters now: the issuer refused it, or it fetched the current token."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer, model_validator
+from pydantic import ConfigDict, Field, field_serializer, model_validator
 
 from gatepass.config.block import BaseUrl, Block, SecretText, SettingFault, Url, checked_base_url, settings_error
 from gatepass.config.credential.base import Credential, HttpReply
@@ -244,12 +245,6 @@ def names_in(text: str) -> list[str]:
     return _PLACEHOLDER.findall(text)
 
 
-def is_placeholder(text: str) -> bool:
-    """Whether the whole `text` is always replaced, so that it holds no secret and may be shown."""
-    match = _NUMBER.match(text) or _PLACEHOLDER.fullmatch(text)
-    return match is not None and match[1] in (*PER_REQUEST, SIGNATURE)
-
-
 def with_values(text: str, values: Mapping[str, str]) -> str:
     """Return `text` with each `{name}` of `values` replaced, in one pass."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
@@ -265,10 +260,6 @@ def with_values_in(document: Any, values: Mapping[str, str]) -> Any:
         return int(values[number[1]]) if number and number[1] in values else with_values(leaf, values)
 
     return with_leaves(document, filled)
-
-
-SHOWN = frozenset(("grant_type", "response_type", "scope", "accept", "content-type", "nocatalog"))
-"""Members that never hold a secret: `gatepass check` shows their values."""
 
 
 class Basic(Block):
@@ -460,37 +451,16 @@ class HttpJsonCredential(Credential):
         elif not {*names}.isdisjoint(BODIES) and any(SIGNATURE in names_in(text) for text in bodies):
             yield "signs a body that holds {signature}: put {signature} into headers or query"
 
-    @field_serializer("headers", "query", "form", mode="wrap")
-    def _hide_secrets(self, block: dict[str, Secret] | None, serialize: SerializerFunctionWrapHandler) -> Any:
-        if block is None:
-            return None
-        shown = serialize(block)
-        for name, value in block.items():
-            for text in _read(value):
-                if name.lower() in SHOWN or is_placeholder(text):
-                    shown[name] = text
-        return shown
-
     @field_serializer("json_body")
     def _hide_texts(self, document: Any) -> Any:
-        if document is None:
-            return None
-        return with_leaves(
-            document, lambda leaf: leaf if isinstance(leaf, str) and is_placeholder(leaf) else "(hidden)"
-        )
+        return None if document is None else with_leaves(document, lambda _: "(hidden)")
 
 
 def _texts(document: Any) -> Iterator[str]:
     """Yield every text in a block of secrets or a JSON document; unreadable secrets are left out."""
     for _, leaf in leaves(document):
         if isinstance(leaf, Secret):
-            yield from _read(leaf)
+            with suppress(ValueError):
+                yield leaf.reveal()
         elif isinstance(leaf, str):
             yield leaf
-
-
-def _read(secret: Secret) -> Iterator[str]:
-    try:
-        yield secret.reveal()
-    except ValueError:
-        return

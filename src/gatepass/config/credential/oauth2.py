@@ -26,7 +26,6 @@ SPELLINGS: Mapping[str, Method] = {
 """Registered names of client authentication methods (RFC 7591 2, OpenID Connect Core 9, RFC 8705 2) and gatepass's."""
 WITH_SECRET = frozenset(("basic", "form", "secret_jwt"))
 SIGNING = frozenset(("secret_jwt", "private_key_jwt"))
-WITH_ASSERTION = SIGNING | {"assertion_file"}
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "jwt_bearer": ("subject_file", "subject_credential", "subject"),
     "token_exchange": ("subject_file", "subject_credential"),
@@ -212,7 +211,7 @@ class Oauth2Credential(Credential):
     Example: https://llm.corp.example
     """
     extra: dict[str, SecretText] = {}
-    """Additional form fields that the issuer requires.
+    """Additional form fields that the issuer requires. They replace those of the same name that gatepass sends.
 
     Example: {tenant: corp}
     """
@@ -307,19 +306,3 @@ def _grant_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     has_token = block.refresh_token is not None or block.refresh_token_file is not None
     if block.grant_type == "refresh_token" and not has_token:
         yield "refresh_token", "is missing (or refresh_token_file, which holds one)"
-    own_fields = {name for name in ("scope", "audience", "resource") if getattr(block, name) is not None}
-    # `extra` may replace the default grant, but not one that is configured.
-    if block.refreshes or "grant_type" in block.model_fields_set:
-        own_fields |= {"grant_type", "refresh_token", "username", "password"}
-    if block.grant_type in SUBJECTS:
-        own_fields |= {"assertion", "subject_token", "subject_token_type", "requested_token_type"}
-    # `basic` sends the client id in a header, so `extra` may hold it.
-    if block.client_auth != "basic":
-        own_fields.add("client_id")
-    if block.client_auth == "form":
-        own_fields.add("client_secret")
-    if block.client_auth in WITH_ASSERTION:
-        own_fields |= {"client_assertion", "client_assertion_type"}
-    for name in block.extra:
-        if name in own_fields:  # an issuer may use either of two fields with the same name
-            yield "extra", f"holds {name}, which gatepass sets itself: remove it"

@@ -454,7 +454,11 @@ class Oauth2Source:
             else None
         )
         if reply is None:
-            reply = await self._login.send(lambda presented: exchange(lambda: self._grant(endpoint, presented)), by_s)
+
+            def login(presented: str | None) -> Fields:
+                return self._login.fields(presented, endpoint.token_url, self._clock.wall() + self._client.ahead_s)
+
+            reply = await self._login.send(lambda presented: exchange(lambda: login(presented)), by_s)
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
@@ -463,9 +467,6 @@ class Oauth2Source:
             raise self._advised(failure, reply, endpoint) from None
         self._has_worked = True
         return token
-
-    def _grant(self, endpoint: Endpoint, presented: str | None) -> Fields:
-        return self._login.fields(presented, endpoint.token_url, self._clock.wall() + self._client.ahead_s)
 
     async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         headers, proof = self._client.proof(endpoint.token_url, self._clock.wall())

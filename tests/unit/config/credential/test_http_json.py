@@ -19,7 +19,7 @@ def shown(**block: object) -> dict[str, object]:
     return {name: dumped[name] for name in ("headers", "query", "form", "json")}
 
 
-def test_secrets_are_hidden_and_public_values_shown():
+def test_the_values_of_a_login_are_hidden():
     sign = {"secret": "hmac-secret", "text": "{nonce}"}
     found = shown(
         headers={"Accept": "text/plain", "X-Key": "top-secret"},
@@ -28,12 +28,12 @@ def test_secrets_are_hidden_and_public_values_shown():
         sign=sign,
     )
     assert found == {
-        "headers": {"Accept": "text/plain", "X-Key": "(hidden)"},
-        "query": {"grant_type": "x", "n": "{nonce}", "key": "(hidden)"},
+        "headers": {"Accept": "(hidden)", "X-Key": "(hidden)"},
+        "query": {"grant_type": "(hidden)", "n": "(hidden)", "key": "(hidden)"},
         "form": None,
-        "json": {"a": ["(hidden)", "(hidden)"], "b": "{signature}", "c": ["{timestamp:number}"]},
+        "json": {"a": ["(hidden)", "(hidden)"], "b": "(hidden)", "c": ["(hidden)"]},
     }
-    assert shown(form={"scope": "all", "pin": "123456"})["form"] == {"scope": "all", "pin": "(hidden)"}
+    assert shown(form={"scope": "all", "pin": "123456"})["form"] == {"scope": "(hidden)", "pin": "(hidden)"}
     assert shown()["json"] is None
 
 

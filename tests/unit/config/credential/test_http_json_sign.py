@@ -6,7 +6,6 @@ import pytest
 
 from gatepass.config.credential.http_json import (
     HttpJsonCredential,
-    is_placeholder,
     names_in,
     with_values,
     with_values_in,
@@ -48,17 +47,6 @@ def test_a_json_body_is_filled_at_every_depth_and_a_time_may_be_a_number():
     values = {"timestamp": "18", "timestamp_ms": "18000", "nonce": "n"}
     assert with_values_in(document, values) == {"a": ["18", 18, {"b": "xn"}], "n": 5, "t": [18000]}
     assert with_values_in("{timestamp:number}", {}) == "{timestamp:number}"
-
-
-@pytest.mark.parametrize(
-    ("text", "open_"),
-    [
-        *(("{nonce}", True), ("{signature}", True), ("{timestamp:number}", True), ("{time}", True)),
-        *(("{secret}", False), ("x{nonce}", False), ("{nonce}{nonce}", False), ("", False)),
-    ],
-)
-def test_placeholder_is_not_a_secret(text, open_):
-    assert is_placeholder(text) is open_
 
 
 @pytest.mark.parametrize(

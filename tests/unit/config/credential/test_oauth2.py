@@ -228,32 +228,6 @@ def test_each_grant_has_what_it_signs_in_with():
     }
 
 
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({"scope": "a"}, "scope"),
-        ({"audience": "a"}, "audience"),
-        ({"resource": "a"}, "resource"),
-        ({"client_auth": "form"}, "client_id"),
-        ({"client_auth": "form"}, "client_secret"),
-        ({"client_auth": "secret_jwt"}, "client_assertion"),
-        (SIGNED, "client_assertion_type"),
-        (CERTIFIED, "client_id"),
-        (FEDERATED, "client_assertion"),
-        ({**BEARER, "subject_file": "/s"}, "assertion"),
-        ({**EXCHANGE, "subject_file": "/s"}, "subject_token"),
-        (PUBLIC, "refresh_token"),
-        ({"refresh_token_file": "/x"}, "grant_type"),
-        ({"grant_type": "client_credentials"}, "grant_type"),
-        (LOGIN, "password"),
-        (LOGIN, "username"),
-    ],
-)
-def test_no_field_of_a_form_is_filled_twice(settings, name):
-    expected = {"extra": f"holds {name}, which gatepass sets itself: remove it"}
-    assert faults(**settings, extra={name: SECRET}) == expected
-
-
 def test_empty_client_id_is_refused():
     with pytest.raises(ValidationError, match="at least 1 character"):
         built(client_id="")
