@@ -633,7 +633,6 @@ class RenewalLimiter:
         return True
 
     def denial_reason(self, by: TokenUser, now: float) -> str:
-        """Return why `reject` has just returned False, as the end of a sentence."""
         if now < self._paused_until_s:
             return "its issuer returned the same token again"
         if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
@@ -649,7 +648,6 @@ class RenewalLimiter:
         return f"it was not renewed, because it was renewed {count} times within {WINDOW_S:.0f} s{advice}"
 
     def rejected_again(self, by: TokenUser, now: float) -> None:
-        """Record that `by` rejected the renewed token too."""
         self._note_rejection(by, now)
         if len(self._renewal_rejected_s) >= MAX_USERS:
             self._renewal_rejected_s = {

@@ -162,7 +162,6 @@ class TokenErrorBody:
 
 
 def token_error_body(document: Any) -> TokenErrorBody | None:
-    """Return the error in `document`, or None if it contains none."""
     if isinstance(document, list):
         return token_error_body(document[0]) if document else None
     if not isinstance(document, dict):

@@ -49,7 +49,6 @@ class Credential(Block):
 
     @property
     def default_placement(self) -> TokenPlacement:
-        """The default of `token_placement` for this type."""
         return BEARER_PLACEMENT
 
     @property

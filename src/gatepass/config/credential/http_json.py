@@ -241,7 +241,6 @@ class Sign(Block):
 
 
 def names_in(text: str) -> list[str]:
-    """Return the name of each `{name}` in a template, in order."""
     return _PLACEHOLDER.findall(text)
 
 

@@ -164,7 +164,6 @@ class ExecCredential(LocalCredential):
     """
 
     def inherited(self) -> dict[str, str]:
-        """Return the variables of `inherit` that are set."""
         return {name: os.environ[name] for name in self.inherit if name in os.environ}
 
 

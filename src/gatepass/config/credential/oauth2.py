@@ -218,7 +218,6 @@ class Oauth2Credential(Credential):
 
     @property
     def endpoint(self) -> str:
-        """The configured URL of the issuer."""
         return self.token_url or self.issuer or ""
 
     @property

@@ -131,7 +131,6 @@ class GoogleCredential(Credential):
     _is_installed = field_validator("type")(_check_library)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables of VARIABLES that are set."""
         return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
@@ -221,7 +220,6 @@ class AwsBedrockCredential(Credential):
 
     @property
     def sts(self) -> str:
-        """The URL of STS."""
         # AWS in China is a partition with its own domain.
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         return self.sts_url or f"https://sts.{self.region}.{domain}/"
