@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -209,6 +210,11 @@ class Report:
         if self._as_json:
             return
         line = line_of(step)
+        if sys.stdout.isatty():  # elsewhere each step stays one line, for grep
+            from gatepass.cli.story_lines import wrapped
+
+            width = shutil.get_terminal_size().columns
+            line = "\n".join(wrapped(line[5:], line[:5], " " * 5, width))
         if colour := COLOURS.get(step.outcome.value):
             line = coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
         click.echo(line)
