@@ -469,7 +469,7 @@ export const ADVICE = [
   [/^Ask the owner of the proxy to allow the host, or remove (\S+)\.$/, "请代理的负责人放行该主机，或去掉 {1}。"],
   [/^Wait, or ask the owner of the upstream for a higher limit\.$/, "等待，或请上游的负责人提高限额。"],
   [/^Raise (\S+), or ask for less in one call\.$/, "增大 {1}，或在一次调用中请求更少的内容。"],
-  [/^A (slow model|model that pauses) needs more: set it in (\S+), or in `timeouts` of the model or the operation where that is set\.$/, "{1}需要更长的时间：在 {2} 中设置；如果模型或操作有自己的 `timeouts`，在那里设置。"],
+  [/^A (slow model|model that pauses) needs more: raise this setting\.$/, "{1}需要更长的时间：增大这个设置。"],
   [/^slow model$/, "慢的模型"],
   [/^model that pauses$/, "会停顿的模型"],
   [/^Try again, or raise it\.$/, "重试，或增大它。"],
