@@ -125,7 +125,7 @@ def test_mutations_are_the_same_for_one_seed_and_bounded():
 def test_memory_of_a_repair_is_measured_to_its_ends():
     repair = StreamRepair(RepairOptions(), origin())
     before = kept_bytes(repair)
-    repair._deferred._held["x"] = {"deep": ["x" * 100_000]}
+    repair._deferred.held["x"] = {"deep": ["x" * 100_000]}
     assert 100_000 < kept_bytes(repair) - before < 102_000
 
 

@@ -282,7 +282,7 @@ class FilteredEvents:
     @property
     def unfinished_bytes(self) -> int:
         """The size of the event that has not arrived completely, and of those in `waiting`."""
-        return self._framer.tail_bytes + len(self.waiting)
+        return len(self._framer.unfinished) + len(self.waiting)
 
     def feed(self, piece: bytes = b"") -> bytes:
         """Return the events that `piece` completes, filtered, but not more than may pass in one turn."""

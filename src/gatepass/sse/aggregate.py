@@ -119,7 +119,7 @@ class StreamAggregator(ABC):
         A large one without it is a cut stream, as in EventStream.
         """
         self.feed()
-        tail = self._framer.tail if self._framer.tail_bytes <= LARGE_EVENT_BYTES else b""
+        tail = self._framer.tail if len(self._framer.unfinished) <= LARGE_EVENT_BYTES else b""
         data = (event.parse_event(tail + b"\n\n").data or b"").strip()
         if event.is_json(data) or data == b"[DONE]":  # a complete last event that only lacks its blank line
             self._add_run(tail + b"\n\n")

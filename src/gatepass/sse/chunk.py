@@ -293,24 +293,14 @@ _OUTPUT_TYPES = (str, list, dict)
 
 def has_output(choice: Object) -> bool:
     """Return whether a choice has any output or a finish reason. A role alone does not count."""
-    if finish_reason(choice) or _is_output(choice.get("text")):
+    return finish_reason(choice) != "" or has_content(choice, _ROLE)
+
+
+def has_content(choice: Object, excluded: Container[str] = REASONING_MEMBERS) -> bool:
+    """Return whether a choice has a text, a refusal, audio or a tool call. The members `excluded` do not count."""
+    text, message = choice.get("text"), choice.get("delta") or choice.get("message")
+    if text and isinstance(text, _OUTPUT_TYPES):
         return True
-    return _has_output_beyond(_ROLE, choice.get("delta") or choice.get("message"))
-
-
-def has_content(choice: Object) -> bool:
-    """Return whether a choice has content, a refusal, audio or a tool call. Reasoning alone does not count."""
-    if _is_output(choice.get("text")):
-        return True
-    return _has_output_beyond(REASONING_MEMBERS, choice.get("delta") or choice.get("message"))
-
-
-def _is_output(value: Any) -> bool:
-    return bool(value) and isinstance(value, _OUTPUT_TYPES)
-
-
-def _has_output_beyond(excluded: Container[str], message: Any) -> bool:
-    """Return whether a delta or a message has output in a member other than `excluded`."""
     if isinstance(message, dict):
         for name, value in message.items():
             if value and name not in excluded and isinstance(value, _OUTPUT_TYPES):

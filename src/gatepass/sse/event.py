@@ -125,7 +125,7 @@ class Framer:
     bytes after it. An unfinished event of more than 2 * MOST_LINES lines sets `overflowed` too.
     """
 
-    __slots__ = ("_edge", "_limit_bytes", "_lines", "_passing_bytes", "_tail", "is_blocked", "large", "overflowed")
+    __slots__ = ("_edge", "_limit_bytes", "_lines", "_passing_bytes", "is_blocked", "large", "overflowed", "unfinished")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -133,7 +133,7 @@ class Framer:
         self.large = b""
         self.is_blocked = False
         """Whether `overflowed` or `large` is set: one look for each piece."""
-        self._tail = bytearray()
+        self.unfinished = bytearray()
         self._lines = 0  # of the tail; counted only if it has more than MOST_LINES bytes
         self._edge = b"\n"  # a blank line may begin with these bytes: the last of the tail, the last two if _OPEN
         self.overflowed = False
@@ -141,7 +141,7 @@ class Framer:
     @property
     def tail(self) -> bytes:
         """Return the bytes of the unfinished event."""
-        return bytes(self._tail)
+        return bytes(self.unfinished)
 
     def feed(self, piece: bytes) -> bytes:
         """Return the run of events that `piece` completes, b"" if none.
@@ -151,7 +151,7 @@ class Framer:
         """
         # most events end with two LF, and CPython 3.11 takes longer for `endswith` than for the comparison
         if (
-            not self._tail
+            not self.unfinished
             and (piece[-2:] == _LINE_FEEDS or piece.endswith(_BLANK_LINE_ENDS))
             and len(piece) <= self._passing_bytes
         ):
@@ -164,11 +164,11 @@ class Framer:
             self._keep(piece, window)
             return b""
         end -= len(self._edge)
-        run, tail_bytes = piece[:end], len(self._tail)
-        if self._tail:
-            self._tail += run
-            run = bytes(self._tail)
-            self._tail.clear()
+        run, tail_bytes = piece[:end], len(self.unfinished)
+        if self.unfinished:
+            self.unfinished += run
+            run = bytes(self.unfinished)
+            self.unfinished.clear()
         if len(run) > self._limit_bytes:
             run = self._within_limit(run, tail_bytes)
         self._keep(piece[end:], window)
@@ -176,24 +176,20 @@ class Framer:
             self.large, run, self.is_blocked = self.large + run, b"", True
         return run
 
-    @property
-    def tail_bytes(self) -> int:
-        return len(self._tail)
-
     def take_large(self) -> bytes:
         """Return `large` and forget it."""
         large, self.large, self.is_blocked = self.large, b"", self.overflowed
         return large
 
     def _keep(self, rest: bytes, window: bytes) -> None:
-        self._tail += rest
-        if not self._tail:
+        self.unfinished += rest
+        if not self.unfinished:
             self._edge, self._lines = b"\n", 0
             return
         self._edge = _OPEN if window.endswith(_OPEN) else window[-1:]
-        if len(self._tail) > MOST_LINES:
-            self._lines = (0 if len(rest) == len(self._tail) else self._lines) + count_lines(rest)
-        if len(self._tail) > self._limit_bytes or self._lines > 2 * MOST_LINES:
+        if len(self.unfinished) > MOST_LINES:
+            self._lines = (0 if len(rest) == len(self.unfinished) else self._lines) + count_lines(rest)
+        if len(self.unfinished) > self._limit_bytes or self._lines > 2 * MOST_LINES:
             self._overflow()
 
     def _within_limit(self, run: bytes, tail_bytes: int) -> bytes:
@@ -212,7 +208,7 @@ class Framer:
 
     def _overflow(self) -> None:
         self.overflowed = self.is_blocked = True
-        self._tail.clear()
+        self.unfinished.clear()
         self._limit_bytes = self._passing_bytes = -1  # from here on `feed` returns and keeps no bytes
 
 

@@ -38,6 +38,7 @@ from gatepass.sse.event import (
     is_json,
     outline,
     parse_event,
+    read_json,
     single_line_data,
     split_events,
     split_large,
@@ -187,7 +188,7 @@ class EventStream:
     @property
     def unfinished_bytes(self) -> int:
         """The size of the event that has not arrived completely, and of those in `waiting`."""
-        return self._framer.tail_bytes + len(self.waiting)
+        return len(self._framer.unfinished) + len(self.waiting)
 
     @property
     def is_empty(self) -> bool:
@@ -264,7 +265,7 @@ class EventStream:
                 self.waiting = self._framer.take_large()
             else:
                 self.fail(chunk.event_too_large(self._upstream, self._limit))
-        self._passes_match = self._before is self._after is None and not (self._framer.tail_bytes or self.waiting)
+        self._passes_match = self._before is self._after is None and not (self._framer.unfinished or self.waiting)
         return run if self._after is None or not run else self._after.feed(run)
 
     def finish(self) -> bytes:
@@ -406,7 +407,7 @@ class EventStream:
         if data == b"[DONE]":
             return self._validate_done(block)
         try:
-            payload = event_value(data, name)
+            payload = event_value(data, name) if name else read_json(data)
         except ValueError:
             self.fail(chunk.event_not_json(self._upstream))
             return b""
@@ -586,20 +587,19 @@ class Progress:
         usage = fields.get("usage")
         if isinstance(usage, dict):
             self.usage = Usage.read(usage)
-        ends = [self._note_choice(choice) for choice in choices if isinstance(choice, dict)]
+        ends: list[str] = []
+        for choice in choices:
+            if not isinstance(choice, dict):
+                continue
+            index = choice.get("index")
+            if type(index) is not int:
+                index = 0
+            elif not 0 <= index <= _MAX_INDEX:
+                index = -1
+            self._seen.add(index)
+            self._has_deltas = self._has_deltas or "delta" in choice
+            self.has_answer = self.has_answer or has_output(choice)
+            ends.append(finish_reason(choice))  # Ollama and SGLang send an empty one in chunks that do not end it
+            if ends[-1]:
+                self.finished.add(index)
         return bool(ends) and not usage and not any(ends)
-
-    def _note_choice(self, choice: dict[str, Any]) -> bool:
-        """Record one choice, and return whether this ends it. Ollama and SGLang send an empty finish reason."""
-        index = choice.get("index")
-        if type(index) is not int:
-            index = 0
-        elif not 0 <= index <= _MAX_INDEX:
-            index = -1
-        self._seen.add(index)
-        self._has_deltas = self._has_deltas or "delta" in choice
-        self.has_answer = self.has_answer or has_output(choice)
-        if finish_reason(choice):
-            self.finished.add(index)
-            return True
-        return False

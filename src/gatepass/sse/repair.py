@@ -155,10 +155,29 @@ class StreamRepair(EventRepair):
         # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
             return self.finish() + block
+        chunk = unwrap(payload)
+        if chunk is not payload:
+            self._note(choice_repair.WRAPPED)
+        if not isinstance(chunk.get("choices"), list):
+            if not is_chunk(chunk):
+                if not is_ping(chunk):  # some clients know the event
+                    return block
+                self._note(choice_repair.EMPTY_CHOICES)
+                return b""
+            chunk["choices"] = []
+            self._note(choice_repair.EMPTY_CHOICES)
         try:
-            return self._repair_chunk(block, payload)
+            if not chunk["choices"]:
+                return self._repair_without_choices(block, chunk)
+            # after deltas, a whole completion only repeats them
+            if not self._choices and is_completion(chunk):
+                return self._synthesize(chunk)
+            is_plain = self._repair_choices(chunk)
+            repaired = self._send(block, chunk) if self._has_changed or self._options.splits_finish else block
         except ValueError:  # nested too deep to write again
             return block
+        self.skips_similar = is_plain and repaired is block
+        return repaired
 
     def note_unchanged(self, payload: Object) -> None:
         """Note an event that passes unchanged, because it is too large to be repaired. It carries its own usage.
@@ -175,28 +194,6 @@ class StreamRepair(EventRepair):
         self._has_changed = True
         if name not in self._adapted:
             self._adapted.append(name)
-
-    def _repair_chunk(self, block: bytes, payload: Object) -> bytes:
-        chunk = unwrap(payload)
-        if chunk is not payload:
-            self._note(choice_repair.WRAPPED)
-        if not isinstance(chunk.get("choices"), list):
-            if not is_chunk(chunk):
-                if not is_ping(chunk):  # some clients know the event
-                    return block
-                self._note(choice_repair.EMPTY_CHOICES)
-                return b""
-            chunk["choices"] = []
-            self._note(choice_repair.EMPTY_CHOICES)
-        if not chunk["choices"]:
-            return self._repair_without_choices(block, chunk)
-        # after deltas, a whole completion only repeats them
-        if not self._choices and is_completion(chunk):
-            return self._synthesize(chunk)
-        is_plain = self._repair_choices(chunk)
-        repaired = self._send(block, chunk)
-        self.skips_similar = is_plain and repaired is block
-        return repaired
 
     def _repair_without_choices(self, block: bytes, chunk: Object) -> bytes:
         usage = chunk.get("usage")
@@ -233,13 +230,14 @@ class StreamRepair(EventRepair):
                 if type(choice.get("index")) is not int:
                     choice["index"] = position
                     self._note(choice_repair.INDEX)
-                is_plain = self._state(choice["index"]).repair(choice, self._note) and is_plain
+                state = self._choices.get(choice["index"]) or self._state(choice["index"])
+                is_plain = state.repair(choice, self._note) and is_plain
         usage = chunk.get("usage")
         if usage and isinstance(usage, dict):
             is_plain = False
             self._usage.repair_with_choices(chunk, self._is_complete, self._note)
         self._envelope.fill(chunk, self._note)
-        if self._deferred.move_to(chunk):
+        if self._deferred.held and self._deferred.move_to(chunk):
             self._note(choice_repair.EMPTY_CHOICES)
         if self._cumulative is not None:
             if self._cumulative.cut(chunk):
@@ -308,11 +306,11 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 class DeferredMembers:
     """Members of chunks without choices, held for the next chunk with choices."""
 
-    __slots__ = ("_held", "_held_bytes", "_treatment")
+    __slots__ = ("_held_bytes", "_treatment", "held")
 
     def __init__(self, treatment: Literal["move", "keep", "drop"]) -> None:
         self._treatment = treatment
-        self._held: Object = {}
+        self.held: Object = {}
         self._held_bytes = 0
 
     def passes(self, chunk: Object, size_bytes: int) -> bool:
@@ -322,15 +320,15 @@ class DeferredMembers:
             return False
         if self._treatment == "keep" or self._held_bytes + size_bytes > MAX_MOVED_BYTES:
             return True
-        self._held |= payload
+        self.held |= payload
         self._held_bytes += size_bytes
         return False
 
     def move_to(self, chunk: Object) -> bool:
         """Add the held members to `chunk`; return whether any were held."""
-        if not self._held:
+        if not self.held:
             return False
-        held, self._held, self._held_bytes = self._held, {}, 0
+        held, self.held, self._held_bytes = self.held, {}, 0
         for name, value in held.items():
             chunk.setdefault(name, value)  # a value of the chunk itself is newer
         return True
@@ -401,11 +399,9 @@ def is_ping(payload: Object) -> bool:
 def is_completion(chunk: Object) -> bool:
     """Return whether this is a whole completion. Only a completion has a `message` and a finish reason."""
     choices = chunk["choices"]
-    if not all(
-        isinstance(choice, dict) and "delta" not in choice and isinstance(choice.get("message"), dict)
-        for choice in choices
-    ):
-        return False
+    for choice in choices:
+        if not isinstance(choice, dict) or "delta" in choice or not isinstance(choice.get("message"), dict):
+            return False
     return any(finish_reason(choice) for choice in choices)
 
 

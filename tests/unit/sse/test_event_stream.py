@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse import chunk as chunk_module
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event import read_json
@@ -91,7 +90,7 @@ def watched(monkeypatch) -> list[bytes]:
         parsed.append(text_value)
         return read_json(text_value)
 
-    monkeypatch.setattr(chunk_module, "read_json", noted)
+    monkeypatch.setattr(stream_module, "read_json", noted)
     return parsed
 
 
