@@ -20,6 +20,7 @@ GOOD = [Send(reply(COMPLETION))]
 MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
 SECRET = "a-long-client-secret"
 REJECTION = {"error": "invalid_client", "error_description": f"client i with {SECRET} is unknown"}
+NO_REQUEST = {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None}
 REFUSED = [Send(reply(REJECTION, 401))]
 
 
@@ -52,7 +53,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
         "replica": os.uname().nodename,
         "ids_begin": ids_begin(os.uname().nodename),
         "reload_problems": [],
-        "failing_upstreams": {},
+        "upstreams": dict.fromkeys(("chat", "embed", "open"), NO_REQUEST),
         "store": None,
         "keys": [],
         "credentials": {
@@ -223,10 +224,14 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
         chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         await gp.ask(chat).answer()
         await until(lambda: not gp.state.in_flight.busy)
-        assert (await status(gp)).json()["failing_upstreams"] == {}
+        (shown,) = (await status(gp)).json()["upstreams"].values()
+        assert shown == {"health": "ok", "requests": 1, "errors": 1, "last_failed": None}
     async with Scripted(down) as upstream, gateway(upstream=upstream.url) as gp:
-        await gp.ask(chat).answer()
-        await until(lambda: not gp.state.in_flight.busy)
-        (failed,) = (await status(gp)).json()["failing_upstreams"].values()
-    shown = (failed["code"], failed["in_a_row"], failed["test"])
-    assert shown == ("upstream_error", 1, "gatepass doctor m --call")
+        for _ in range(2):
+            await gp.ask(chat).answer()
+            await until(lambda: not gp.state.in_flight.busy)
+        (shown,) = (await status(gp)).json()["upstreams"].values()
+    failed = shown.pop("last_failed")
+    assert shown == {"health": "failing", "requests": 2, "errors": 2}
+    assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")
+    assert failed["for_s"] > failed["age_s"]

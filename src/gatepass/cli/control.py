@@ -198,6 +198,7 @@ def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 _PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
 _CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
+_UPSTREAM_HEAD = ("PROCESS", "UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE")
 _MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
 _HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no request yet"}
 """As the page has it."""
@@ -207,7 +208,8 @@ _HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no request yet"}
 @control_option
 @json_option
 def status(socket_path: str | None, *, as_json: bool) -> None:
-    """Show the running gatepass: whether it is ready, its requests in progress, its tokens and its MCP servers.
+    """Show the running gatepass: whether it is ready, its requests in progress, its tokens, upstreams and MCP
+    servers.
 
     Exit codes: 0 shown, 1 gatepass did not answer.
     """
@@ -235,12 +237,6 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
         # a line only if there is something to do
         if (store := one.get("store")) is not None and store["state"] != "up":
             yield f"{name} store {store['state']}: {printable(store['reason'])}"
-        for upstream, failed in one.get("failing_upstreams", {}).items():
-            test = printable(failed.get("test") or "gatepass doctor")
-            yield (
-                f"{name} upstream {upstream}: failing, {printable(failed['code'])} {span(failed['age_s'])} ago."
-                f" `{test}` names the cause."
-            )
         for problem in one.get("reload_problems", ()):
             yield f"{name} configuration not reloaded: {printable(problem)}"
     credentials = [
@@ -254,6 +250,10 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {credential}: {printable(held['last_error'])}"
         for upstream, age_s in held.get("rejected_by", {}).items():
             yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
+    upstreams = [(name, *row) for name, one in processes.items() for row in one.get("upstreams", {}).items()]
+    if upstreams:
+        yield ""
+        yield from aligned([_UPSTREAM_HEAD, *(_upstream(*row) for row in upstreams)])
     served = {name: one for name, one in processes.items() if one.get("mcp")}
     if servers := [_mcp(name, one, *row) for name, one in served.items() for row in one["mcp"]["servers"].items()]:
         yield ""
@@ -278,6 +278,16 @@ def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[st
     token = held["state"] + (", failing" if held["failing"] else "") + (", rejected" if held.get("rejected_by") else "")
     left = "-" if left_s is None else f"{left_s:.0f} s"
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
+
+
+def _upstream(name: str, upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+    requests, failed, health = held["requests"], held["last_failed"], _HEALTH[held["health"]]
+    if failed is not None:
+        health += f" for {span(failed['for_s'])}" if held["health"] == "failing" else ""
+        health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
+    errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
+    test = (failed or {}).get("test") or "gatepass doctor"
+    return name, upstream, health, errors, printable(test) if held["health"] == "failing" else "-"
 
 
 def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple[str, ...]:

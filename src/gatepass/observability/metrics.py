@@ -297,6 +297,8 @@ class Failures(NamedTuple):
     code: str
     test: str
     """The command that tests the upstream with the model of the last request."""
+    began_s: float
+    """When the first of them ended."""
     ended_s: float
 
 
@@ -498,7 +500,8 @@ class Metrics(Observer):
             number = 1 if before is None else before.in_a_row + 1
             access = request.access
             test = test_command(error.hop, self._mask(access.model), access.operation)
-            self.failures[upstream] = Failures(number, access.id, error.public_code, test, ended_s)
+            began_s = ended_s if before is None else before.began_s
+            self.failures[upstream] = Failures(number, access.id, error.public_code, test, began_s, ended_s)
 
     def health(self, upstream: str) -> str:
         """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.
@@ -517,7 +520,8 @@ class Metrics(Observer):
             return None
         age_s = round(max(0.0, now_s - found.ended_s), 3)
         shown = {"id": self._mask(found.id), "code": self._mask(found.code), "test": found.test}
-        return {"in_a_row": found.in_a_row, **shown, "age_s": age_s}
+        for_s = round(max(0.0, now_s - found.began_s), 3)
+        return {"in_a_row": found.in_a_row, "for_s": for_s, **shown, "age_s": age_s}
 
     def count_mcp(self, access: AccessRecord, upstream: str, *, exists: bool) -> None:
         """Count a message that was sent to an MCP server.

@@ -271,7 +271,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "draining": in_flight.draining,
         "in_flight": in_flight.busy,
         "credentials": credentials,
-        "failing_upstreams": _failing_upstreams(state),
+        "upstreams": _upstreams(state, rejections),
         "keys": [key.as_row(state.clock.wall()) for key in state.config.access.keys],
         "replica": REPLICA,
         "ids_begin": ids_begin(REPLICA),
@@ -281,11 +281,21 @@ def status_of(state: AppState) -> dict[str, Any]:
     }
 
 
-def _failing_upstreams(state: AppState) -> dict[str, Any]:
-    """Return the last failure of each upstream that fails now; `mcp` has those of the MCP servers."""
+def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, Any]:
+    """Return the health of each upstream, and its requests since the start; `mcp` has the MCP servers."""
     now_s, metrics = state.clock.now(), state.metrics
-    names = [name for name in state.upstreams if not name.startswith(MCP_UPSTREAM)]
-    return {name: metrics.last_failed(name, now_s) for name in names if metrics.health(name) == "failing"}
+    counts = metrics.totals().by_upstream
+    found = {}
+    for name in state.upstreams:
+        if not name.startswith(MCP_UPSTREAM):
+            requests, errors = counts.get(name, (0, 0))
+            found[name] = {
+                "health": "failing" if name in rejections else metrics.health(name),
+                "requests": requests,
+                "errors": errors,
+                "last_failed": metrics.last_failed(name, now_s),
+            }
+    return found
 
 
 def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float]) -> dict[str, Any]:

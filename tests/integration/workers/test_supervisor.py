@@ -64,7 +64,9 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
         assert await running.ended() == 0
     store = {"through": "the folder of the workers", "state": "up", "reason": None, "emptied": 0}
     one = {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "keys": [], "store": store}
-    one |= {"reload_problems": [], "failing_upstreams": {}}
+    one |= {"reload_problems": []}
+    chats = [worker.pop("upstreams")["chat"] for worker in status["workers"].values()]
+    assert (sum(chat["requests"] for chat in chats), [chat["last_failed"] for chat in chats]) == (12, [None, None])
     assert all(worker["store"].pop("for_s") >= 0 for worker in status["workers"].values())
     assert {(worker.pop("replica"), len(worker.pop("ids_begin"))) for worker in status["workers"].values()} == {
         (os.uname().nodename, 4)

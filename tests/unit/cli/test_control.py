@@ -87,13 +87,25 @@ def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
     assert line == "worker-2 store down: refused by it"
 
 
-def test_an_upstream_that_fails_has_a_line_with_its_last_error():
-    failed = {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}
-    ones = {"chat": {**failed, "test": "gatepass doctor gpt-4o\x1b --call"}, "files": {**failed, "test": ""}}
-    *_, chat, files = status_lines({**page(), "failing_upstreams": ones})
-    begin = "failing, upstream_connect 1 min ago. `gatepass doctor"
-    assert chat == f"gatepass upstream chat: {begin} gpt-4o� --call` names the cause."
-    assert files == f"gatepass upstream files: {begin}` names the cause."
+def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
+    last = {"in_a_row": 3, "for_s": 180.0, "id": "r", "code": "upstream_connect", "age_s": 12.0}
+    test = "gatepass doctor gpt-4o\x1b --call"
+    ones = {
+        "chat": {"health": "failing", "requests": 120, "errors": 4, "last_failed": {**last, "test": test}},
+        "rejects": {"health": "failing", "requests": 8, "errors": 8, "last_failed": None},
+        "once": {"health": "ok", "requests": 200, "errors": 1, "last_failed": {**last, "in_a_row": 1, "test": test}},
+        "files": {"health": "ok", "requests": 7, "errors": 0, "last_failed": None},
+        "new": {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None},
+    }
+    lines = [" ".join(line.split()) for line in status_lines({**page(), "upstreams": ones})]
+    assert lines[3:] == [
+        "PROCESS UPSTREAM HEALTH ERRORS FIND THE CAUSE",
+        "gatepass chat failing for 3 min, upstream_connect 12 s ago 3.3% of 120 gatepass doctor gpt-4o\ufffd --call",
+        "gatepass rejects failing 100.0% of 8 gatepass doctor",
+        "gatepass once healthy, upstream_connect 12 s ago 0.5% of 200 -",
+        "gatepass files healthy 0.0% of 7 -",
+        "gatepass new no request yet - -",
+    ]
 
 
 def test_mcp_servers_are_listed_with_their_token_sessions_and_health():

@@ -84,7 +84,7 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     assert [request(dead), request(refuses), request(dead, replay_of="captured"), request(refuses)] == [
         *("ok", "ok", "ok", "failing")
     ]
-    last = {"id": "one", "code": "upstream_auth", "test": "gatepass doctor m --call", "age_s": 10.0}
+    last = {"id": "one", "code": "upstream_auth", "test": "gatepass doctor m --call", "age_s": 10.0, "for_s": 10.0}
     assert metrics.last_failed("up", 16.0) == {"in_a_row": 3, **last}
     assert request() == "ok"
     assert metrics.last_failed("up", 16.0) is None
