@@ -53,7 +53,8 @@ STREAM_EFFECTS: Mapping[str, str] = {
 def route(model: str, path: str | None, caller: str | None, operation: str | None, as_json: bool) -> None:
     """Explain a request for MODEL: its targets in order, every change of it, and the URL. Nothing is sent.
 
-    It reads the configuration and asks no running gatepass, so learned rules are not included.
+    It reads only the configuration file and asks no running gatepass: it has no --socket, and learned rules are not
+    included.
 
     Exit codes: 0 a target supports the request, 1 it is refused, 2 the configuration is not valid.
     """
