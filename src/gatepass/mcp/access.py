@@ -237,15 +237,15 @@ class _Filter:
         return _encoded(result) if is_changed else None
 
     def _shows(self, entry: msgspec.Raw, kind: Kind, key: str) -> bool:
-        """Whether an entry of a list may be shown: every spelling of its name is allowed."""
+        """Whether an entry of a list may be shown: every spelling of its name is allowed, and it has one to four."""
         if bytes(memoryview(entry)[:1]) != b"{":
             return False
         values = [value for name, value in self._object.decode(entry).items() if _lower(name) == key]
         self._spend(sum(memoryview(value).nbytes for value in values))
-        names = [_ANY.decode(value) for value in values]
-        return bool(names) and all(
-            isinstance(name, str) and self._allowed.allows(kind, name, self._spend) for name in names
-        )
+        if not 1 <= len(values) <= 4:
+            return False
+        names = map(_ANY.decode, values)
+        return all(isinstance(name, str) and self._allowed.allows(kind, name, self._spend) for name in names)
 
     def _spend(self, chars: int) -> None:
         self._chars_left -= chars

@@ -95,6 +95,7 @@ SHOWN = [TOOLS[0], TOOLS[2]]
         (reply(Tools=TOOLS), reply(Tools=SHOWN)),
         (reply(tools={"drop": {}}), reply(tools=[])),
         (reply(tools=[7, {"title": "x"}, {"name": None}, {"name": "find", "Name": "drop"}]), reply(tools=[])),
+        (reply(tools=[dict.fromkeys(["name", "Name", "nAme", "naMe", "namE"], "find")]), reply(tools=[])),
         (
             reply(tools=SHOWN, resultType="complete", ttlMs=5, cacheScope="public"),
             reply(tools=SHOWN, resultType="complete", ttlMs=5, cacheScope="private"),
