@@ -27,9 +27,9 @@ def symptoms(language: str) -> str:
 
 
 def readme_table(language: str) -> str:
-    """Return the table of README.md or README.zh.md: the rows that say what gatepass does."""
+    """Return the table of README.md or README.zh.md: the rows that say what gatepass does. `short` replaces `see`."""
     rows = [row[language] for section in SECTIONS for row in section["rows"] if "gatepass" in row[language]]
     see, *_, does = HEADS[language]
-    shown = table((see, does), ((row["see"], row["gatepass"]) for row in rows))
+    shown = table((see, does), ((row.get("short", row["see"]), row["gatepass"]) for row in rows))
     folder = "docs/" if language == "en" else "docs/zh/"
     return shown.replace("](", f"]({folder}").replace("docs/zh/../", "docs/")

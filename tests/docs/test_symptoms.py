@@ -45,6 +45,16 @@ def test_the_texts_behind_a_code_are_messages_of_that_code():
     assert [code for code, text in shown if text not in MESSAGES[code]] == []
 
 
+def test_the_readme_has_a_row_for_a_missing_path_and_for_a_timeout():
+    """Both lead to their row on the page of symptoms."""
+    for name, anchor in (("README.md", "docs/symptoms.md#requests"), ("README.zh.md", "docs/zh/symptoms.md#请求")):
+        rows = [line for line in (DOCS.parent / name).read_text().splitlines() if f"]({anchor})" in line]
+        assert [re.findall(r"`(404 Not Found|504|base_url)`", row) for row in rows] == [
+            ["404 Not Found", "base_url"],
+            ["504"],
+        ]
+
+
 def test_each_page_of_a_group_links_to_it():
     for page, anchor in {
         "tokens": "tokens",
