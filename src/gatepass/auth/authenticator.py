@@ -28,7 +28,7 @@ _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?:
 is_loopback = lru_cache(maxsize=64)(block.is_loopback)
 """To parse an address takes 7 µs, and clients send the same few values. Few entries, because a Host may be long."""
 
-_OWN_PAGES = (None, b"none", b"same-origin")
+_OWN_PAGES = frozenset((None, b"none", b"same-origin"))
 """Values of Sec-Fetch-Site (Fetch Metadata standard) of a request that no other site sent."""
 
 LOCAL = AccessKey.model_construct(name="local", role="admin")
@@ -120,7 +120,7 @@ class Authenticator:
             raise ForbiddenOrigin(
                 "The page of gatepass accepts only requests of its own origin. Its proxy must pass on Host unchanged."
             )
-        if any(site not in _OWN_PAGES for site in _values_of(client_request, b"sec-fetch-site")):
+        if not _OWN_PAGES.issuperset(_values_of(client_request, b"sec-fetch-site")):
             raise ForbiddenOrigin(
                 "The browser reports in Sec-Fetch-Site that another site sent this request. Open the page from the"
                 " address bar or a bookmark."
@@ -145,7 +145,7 @@ class Authenticator:
                 " server.ui_hosts."
             )
         foreign = [one for one in sent if not (_is_origin_of(one, host) or one.decode("latin-1") in origins)]
-        if foreign or (not sent and any(site not in _OWN_PAGES for site in sites)):
+        if foreign or not (sent or _OWN_PAGES.issuperset(sites)):
             shown = f" such as {shown_origin(foreign[0])}" if foreign else ""
             raise ForbiddenOrigin(f"CORS: gatepass serves no pages of other origins here{shown}. Add it to {setting}.")
 
@@ -221,7 +221,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
             f" {client_request.peer or 'an unknown address'}."
             " Set access.keys (see `gatepass keys new`) to serve others."
         )
-    names = [field[0] for field in client_request.headers]
+    names = next(zip(*client_request.headers, strict=False), ())
     name = _host_of(dict(client_request.headers).get(b"host", b""))
     # another name of this machine in Host is DNS rebinding (the class of CVE-2025-66416)
     if names.count(b"host") != 1 or not (is_loopback(name) or (not is_near and _is_address(name))):
@@ -239,7 +239,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
                 " Set access.keys, and add that origin to profiles.NAME.cors_origins."
             )
     sites = _values_of(client_request, b"sec-fetch-site") if b"sec-fetch-site" in names else []
-    if not origins and any(site not in _OWN_PAGES for site in sites):
+    if not (origins or _OWN_PAGES.issuperset(sites)):
         raise ForbiddenOrigin(
             "Without keys gatepass does not serve pages of other sites. The browser reports in Sec-Fetch-Site that one"
             " sent this request. Set access.keys (see `gatepass keys new`) to serve others."

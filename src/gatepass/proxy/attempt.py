@@ -87,7 +87,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
         attempt.base = base
         if call.body:
-            begin_learning(attempt, base)
+            if upstream.learns and upstream.state.learned.by_scope:
+                begin_learning(attempt, base)
             if not is_small and base.body is not call.body and attempt.memory is not None:
                 attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
                 attempt.copied_bytes = len(base.body)
@@ -398,8 +399,7 @@ def drop_tracebacks(error: BaseException) -> None:
 
 def begin_learning(attempt: Attempt, base: Call) -> None:
     """Set the session of the attempts at this target, if there are learned rules for its model."""
-    upstream, learned = attempt.upstream, attempt.upstream.state.learned
-    if upstream.learns and learned.by_scope and learned.knows(_scope(attempt, base)):
+    if attempt.upstream.state.learned.knows(_scope(attempt, base)):
         attempt.session = _new_session(attempt, base)
         attempt.session.recall(attempt.state.clock.now())
 

@@ -87,7 +87,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         self._begin(status, (*headers, NO_STORE), length_bytes)
 
     async def send_events(self, data: bytes, *, last: bool = False) -> None:
-        if data:
+        if data and self.context.first_byte_s is None:
             self.mark_first_byte()
         self.ended = last
         self.context.access.bytes_out += len(data)
