@@ -17,17 +17,20 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 
-def documentation(page: str) -> str:
-    """Return the address of a page such as `docs/mcp.md`. Without one, it is the page in the repository."""
+def documentation(page: str, sentence: str = "{}") -> str:
+    """Return `sentence` with the address of a page such as `docs/mcp.md`.
+
+    Returns "" if the package names no address: an installation has no folder docs.
+    """
     # imported here, because only advice needs it
     from importlib.metadata import PackageNotFoundError, metadata
 
     try:
         links = metadata("gatepass").get_all("Project-URL") or ()
     except PackageNotFoundError:
-        return page
+        links = ()
     address = next((link.partition(", ")[2] for link in links if link.startswith("Documentation, ")), "")
-    return address.removesuffix("docs/index.md") + page
+    return sentence.format(address.removesuffix("docs/index.md") + page) if address else ""
 
 
 class GatepassError(Exception):

@@ -475,7 +475,7 @@ FAULTS = {
         "credential:c token",
         ended("static", "token"),
         f"credentials.c.token is a token that ended at {PAST:%Y-%m-%d %H:%M:%S}Z (17",
-        *(" s ago). Replace it, or configure a source", "docs/tokens.md"),
+        " s ago). Replace it, or configure a source that renews it.",
     ),
     "an API key that has ended": at(
         "credential:c token", ended("api_key", "key"), "credentials.c.key is a token that ended at ", "Replace it"

@@ -100,7 +100,7 @@ async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path)
         "Models: text-embedding-3, gpt-4o",
         "Base url: http://HOST:8080",
         '    base_url = "http://HOST:8080/v1"\n',
-        "opencode: opencode.json, see docs/clients/opencode.md\n    baseURL: http://HOST:8080/v1\n    apiKey:  gp-",
+        "opencode: opencode.json\n    baseURL: http://HOST:8080/v1\n    apiKey:  gp-",
     ):
         assert words in result.output
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["gatepass.yaml", "secrets"]
@@ -466,7 +466,7 @@ async def test_a_key_that_ends_is_reported_on_the_screen(tmp_path):
     assert re.search(
         r"the key is a token that ends at 20\d\d-.* \(in (300|29\d) s\), and gatepass cannot renew it", line
     )
-    assert "docs/tokens.md" in line
+    assert "Configure the source of the token. (" in line
     assert "Models: text-embedding-3, gpt-4o" in result.output
     assert ending not in result.output
 
@@ -574,7 +574,7 @@ def test_the_file_is_what_the_answers_say():
     }
     keys = [ClientKey("ragflow", "ragflow", f"sha256:{'0' * 64}"), ClientKey("mine", "", f"sha256:{'1' * 64}")]
     assert render(answers, "${S}", keys, ["upstream:llm tls: late"]).split("\n") == [
-        "# Written by `gatepass init`. All settings: docs/reference/configuration.md",
+        "# Written by `gatepass init`. All settings: `gatepass schema`",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
         "# Not proven: upstream:llm tls: late",
         "",

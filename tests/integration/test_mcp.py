@@ -576,5 +576,5 @@ async def test_a_wrong_path_names_the_servers_that_its_key_may_use(path: str):
             for sent in (key("anna"), key("otto"), {"authorization": "Bearer unknown"})
         ]
     assert {one.status for one in (anna, otto, nobody)} == {404}
-    assert "(docs/mcp.md). This key may use: /mcp/tools. For its models" in anna.error["message"]
+    assert "/mcp/NAME. This key may use: /mcp/tools. For its models" in anna.error["message"]
     assert "may use" not in otto.error["message"] + nobody.error["message"]

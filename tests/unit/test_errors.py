@@ -49,7 +49,8 @@ def test_a_page_has_the_address_that_the_installed_package_names(monkeypatch, ad
         package["Project-URL"] = "Repository, https://git.example/gatepass"
         package["Project-URL"] = f"Documentation, {address}docs/index.md"
     monkeypatch.setattr(importlib.metadata, "metadata", lambda _: package)
-    assert errors.documentation("docs/mcp.md") == f"{address}docs/mcp.md"
+    assert errors.documentation("docs/mcp.md") == (address and f"{address}docs/mcp.md")
+    assert errors.documentation("docs/mcp.md", " See {}.") == (address and f" See {address}docs/mcp.md.")
 
 
 def test_texts_name_pages_by_their_address():

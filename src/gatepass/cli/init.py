@@ -63,7 +63,8 @@ QUESTIONS: Mapping[str, Question] = {
             "auth",
             "How it authenticates: none, key (one that does not expire), oauth2 (client credentials), login (JSON),"
             " other (a program, a file or a cloud identity)",
-            f"How the LLM gateway authenticates. other: you add a recipe of {documentation('docs/tokens.md')}.",
+            "How the LLM gateway authenticates. other: you add the credential to the file"
+            f"{documentation('docs/tokens.md', ', as a recipe of {}')}.",
             "oauth2",
             AUTH,
         ),
@@ -178,8 +179,9 @@ def render(
     answers = {**{name: answer.replace("$", "$$") for name, answer in answers.items()}, "login_body": body}
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
+    reference = documentation("docs/reference/configuration.md", ", {}")
     lines = [
-        f"# Written by `gatepass init`. All settings: {documentation('docs/reference/configuration.md')}",
+        f"# Written by `gatepass init`. All settings: `gatepass schema`{reference}",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
         *(["# Start gatepass in the folder of this file: its paths are relative."] if folder == Path.cwd() else []),
         *(f"# Not proven: {printable(note)}" for note in notes),
@@ -192,8 +194,9 @@ def render(
     if network:
         lines += ["# For all servers that gatepass calls, and the token endpoint.", *yaml_lines({"network": network})]
     if answers["auth"] == "other":
+        recipes = documentation("docs/tokens.md", " {} has the recipes.")
         lines += [
-            f"# Replace these lines by a recipe of {documentation('docs/tokens.md')} and name it {UPSTREAM}.",
+            f"# Replace these lines by your credential and name it {UPSTREAM}.{recipes}",
             "# credentials:",
             f"#   {UPSTREAM}:",
             "#     type: …",
@@ -302,7 +305,7 @@ PASTE: Mapping[str, str] = {
         "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
     ),
     "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
-    "opencode": "opencode.json, see {page}\n    baseURL: {url}\n    apiKey:  {key}",
+    "opencode": "opencode.json{page}\n    baseURL: {url}\n    apiKey:  {key}",
     "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
 }
 """Where the two values belong in each client, in the words of its interface."""
@@ -590,12 +593,13 @@ def init(
             click.echo(indent(f"{key.name}: {text}{test}\n", "  "))
             continue
         shown = PASTE.get(key.name, PASTE["other"]).format(
-            url=f"{url}/v1", key=value, page=documentation(f"docs/clients/{key.name}.md")
+            url=f"{url}/v1", key=value, page=documentation(f"docs/clients/{key.name}.md", ", see {}")
         )
         click.echo(f"  {key.name}: {shown}\n    model: {model or 'a model name of the LLM gateway'}\n")
     if len(keys) > 1:
-        page = documentation("docs/operations/keys.md#limit-the-operations-of-a-key")
-        click.echo(f"Stored files, batches and responses are closed to these clients: {page} opens them.")
+        setting = "access.keys[].operations"
+        setting += documentation("docs/operations/keys.md#limit-the-operations-of-a-key", " ({})")
+        click.echo(f"Stored files, batches and responses are closed to these clients: {setting} opens them.")
     rotated = setup.answers.get("assertion_file", "")
     outside = [secret_file or "", setup.answers.get("ca_file", ""), rotated and str(Path(rotated).parent)]
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
@@ -609,11 +613,11 @@ def init(
         )
     click.echo(f"\nClients in the network of this service use http://gatepass:{port}/v1.")
     if setup.answers["auth"] == "other":
-        recipes = documentation("docs/tokens.md")
-        click.echo(f"First write the credential {UPSTREAM!r} into {output}. {recipes} has the recipes.")
+        recipes = documentation("docs/tokens.md", " {} has the recipes.")
+        click.echo(f"First write the credential {UPSTREAM!r} into {output}.{recipes}")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
     ui = "`server.ui: true` serves the page for operators" if keys else "The page for operators is"
-    click.echo(f"{ui} at {url}/ui/: {documentation('docs/operations/ui.md')}")
+    click.echo(f"{ui} at {url}/ui/{documentation('docs/operations/ui.md', ': {}')}")
 
 
 WORK_FOLDER = "/work"

@@ -110,10 +110,10 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     if token.lifetime_s is None:
         if ended := ended_at(token.text, state.clock.wall()):
             why = f"{setting(name, KEY_SETTING[settings.type])} is a token that ended at {ended}"
-            return step(StepOutcome.FAILS, why, f"Replace it, or configure a source that renews it. {RECIPES}")
+            return step(StepOutcome.FAILS, why, f"Replace it, or configure a source that renews it.{RECIPES}")
         if end := safe_claims(token.text, state.clock.wall()).get("exp"):
             why = f"the key is a token that ends at {end}, and gatepass cannot renew it"
-            return step(StepOutcome.UNPROVEN, why, f"Configure the source of the token. {RECIPES}")
+            return step(StepOutcome.UNPROVEN, why, f"Configure the source of the token.{RECIPES}")
         return step(StepOutcome.WORKS, "a key is configured; it does not expire", proves=False)
     found, advice = f"a token was fetched; its lifetime is {token.lifetime_s:g} s", ""
     if token.lifetime_source is LifetimeSource.DEFAULT:
@@ -169,11 +169,11 @@ def _text_in(path: str | None) -> str | None:
 NO_FILE = " cannot be read: "
 """In the reason of a failure, after the name of a file."""
 SEEN_CLAIMS = ("iss", "sub", "aud", "exp")
-RECIPES = f"{documentation('docs/tokens.md')} has the recipes."
+RECIPES = documentation("docs/tokens.md", " {} has the recipes.")
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
 """The setting that holds the key, by the type of a credential whose key is never parsed."""
 RENEWAL: Mapping[str, str] = {
-    "env": f"Start gatepass with a new token in this variable, or configure a source that renews it. {RECIPES}",
+    "env": f"Start gatepass with a new token in this variable, or configure a source that renews it.{RECIPES}",
     "file": "Check the program that writes the token into this file.",
     "exec": "Run the program by hand: it must print a token that has not expired.",
 }

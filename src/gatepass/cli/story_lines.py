@@ -209,7 +209,8 @@ def error_lines(story: Story) -> Iterator[str]:
         yield f"  Test the hop: {command}"
     if attempts and (attempts[-1]["status"] or ERROR_STATUS) < ERROR_STATUS <= (story["status"] or 0):
         yield f"  The upstream hid the error in a {attempts[-1]['status']}; the client got {story['status']}."
-    yield f"  Page: {error['page']}"
+    if error["page"]:
+        yield f"  Page: {error['page']}"
 
 
 # --- attempts and changes

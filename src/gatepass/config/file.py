@@ -65,7 +65,8 @@ def read_document(name: str) -> ConfigDocument:
     if not isinstance(document.tree, dict):
         raise _unusable(name, "expects settings, as `name: value`")
     if not OF_LITELLM.isdisjoint(document.tree):
-        raise _unusable(name, f"is a file of LiteLLM: {documentation('docs/guides/from_litellm.md')} translates it")
+        guide = documentation("docs/guides/from_litellm.md", ", and {} translates it")
+        raise _unusable(name, f"is a file of LiteLLM: `gatepass init` writes one of gatepass{guide}")
     document.content = content
     return document
 

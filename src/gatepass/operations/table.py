@@ -196,7 +196,7 @@ def unknown_path_error(path: str, base_path: str = "", base_url: str = "", serve
     if f"{path.removeprefix(base_path)}/".startswith(_MCP):
         return UnknownPath(
             f"There is no MCP server at {path[:PATH_SHOWN_CHARS]}: one that `mcp` of the configuration names is at"
-            f" {base_path}/mcp/NAME ({documentation('docs/mcp.md')}).{servers} For its models,"
+            f" {base_path}/mcp/NAME{documentation('docs/mcp.md', ' ({})')}.{servers} For its models,"
             f" a host of MCP uses {where} as the base URL."
         )
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL

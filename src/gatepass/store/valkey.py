@@ -27,11 +27,13 @@ from valkey.exceptions import (
 
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
-from gatepass.errors import documentation, system_reason
+from gatepass.errors import system_reason
 from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0
+PERMISSIONS = "+client|setname +select +get +set +del +time +eval +incr +pexpire"
+"""The commands that gatepass sends, as an ACL of the server permits them."""
 REPLY_BYTES = 4 * 1024 * 1024
 REPLY_DEPTH = 2
 ARRAY_VALUES = 2
@@ -134,7 +136,7 @@ def _reason(error: Exception) -> str:
     # what follows quotes the arguments of the command, and may be cut inside the password
     text = str(error).partition(", with args beginning with")[0].strip().rstrip(".")
     if isinstance(error, NoPermissionError):
-        return f"{text}. Permit this user the commands in {documentation('docs/operations/store.md')}"
+        return f"{text}. Permit this user the keys of store.key_prefix, and {PERMISSIONS}"
     advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
     return text if advice is None else f"{text}. {advice}"
 

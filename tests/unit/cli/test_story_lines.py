@@ -345,6 +345,7 @@ def test_the_error_of_an_upstream_has_the_page_of_its_kind():
     own = {**CUT, "code": "102", "message": "bad thing", "page": "docs/reference/errors.md#upstream_error"}
     lines = plain(error_lines(story(attempt(status=200), error=own, status=400)))
     assert "  Page: docs/reference/errors.md#upstream_error" in lines
+    assert not any("Page:" in line for line in plain(error_lines(story(error={**own, "page": ""}))))
     assert "  The upstream hid the error in a 200; the client got 400." in lines
     older = {name: value for name, value in CUT.items() if name != "action"}  # of a gatepass before an update
     assert not any("What to do" in line for line in plain(error_lines(story(error=older))))

@@ -24,7 +24,7 @@ def test_the_suffix_decides_the_format(tmp_path, name, text):
         (
             "f.yaml",
             b"model_list: [{model_name: gpt-4o}]\ngeneral_settings: {}",
-            "is a file of LiteLLM: docs/guides/from_litellm.md translates it",
+            "is a file of LiteLLM: `gatepass init` writes one of gatepass",
         ),
         ("f.yaml", b"a: \xff", "is not UTF-8 text"),
         ("f.yaml", b"#" * (LARGEST_BYTES + 1), f"is larger than {LARGEST_BYTES} bytes"),

@@ -171,7 +171,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "kind": "upstream_auth",
         "case": "",
         "test": "gatepass doctor m --call",
-        "page": "docs/reference/errors.md#upstream_auth",
+        "page": "",
         "retry_after_s": None,
     }
     assert "sk-secret" not in str(story)

@@ -162,7 +162,7 @@ def test_a_path_without_a_base_url_gets_the_right_one(path):
 def test_a_client_of_mcp_learns_where_its_servers_and_its_models_are(path: str):
     message = unknown_path_error(path, "", "http://gw/v1").message
     assert message == (
-        f"There is no MCP server at {path}: one that `mcp` of the configuration names is at /mcp/NAME (docs/mcp.md)."
+        f"There is no MCP server at {path}: one that `mcp` of the configuration names is at /mcp/NAME."
         " For its models, a host of MCP uses http://gw/v1 as the base URL."
     )
     with pytest.raises(UnknownPath, match="no MCP server at"):

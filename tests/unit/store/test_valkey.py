@@ -1,6 +1,7 @@
 import errno
 import socket
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from valkey.exceptions import (
 
 from gatepass.config.model import StoreSettings
 from gatepass.store.base import StoreUnavailable
-from gatepass.store.valkey import ValkeyStore
+from gatepass.store.valkey import PERMISSIONS, ValkeyStore
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 
@@ -45,7 +46,7 @@ async def failed_with(message: str, kind: type[ValkeyError] = ResponseError, cau
     ("message", "kind", "cause", "reason"),
     [
         ("invalid username-password pair.", AuthenticationError, None, "pair. Check store.username and store.password"),
-        ("no permissions to run 'get'", NoPermissionError, None, "Permit this user the commands in docs/operations/"),
+        ("no permissions to run 'get'", NoPermissionError, None, "Permit this user the keys of store."),
         ("command not allowed when", OutOfMemoryError, None, "The server is full: raise its maxmemory"),
         ("You can't write against", ReadOnlyError, None, "replica: set store.url to the primary"),
         (
@@ -80,3 +81,8 @@ async def test_the_arguments_that_a_server_quotes_are_left_out():
     # Valkey cuts them after 128 bytes, which may be inside the password, where no mask knows it
     reason = await failed_with("unknown command 'AUTH', with args beginning with: 'the-password-of-th")
     assert reason == "unknown command 'AUTH'"
+
+
+def test_the_permissions_of_an_error_are_those_of_the_documentation():
+    page = (Path(__file__).parents[3] / "docs/operations/store.md").read_text()
+    assert f"~gatepass:* -@all {PERMISSIONS}\n" in page
