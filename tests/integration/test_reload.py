@@ -429,6 +429,18 @@ async def test_a_watched_file_applies_at_once_if_it_is_new_and_when_it_is_quiet_
     serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_errors: list[str], tmp_path: Path
 ):
     monkeypatch.setattr(reload, "WATCH_S", 0.02)
+    readings: list[reload.Readings] = []
+    read = reload._readings
+
+    def counted(loaded: LoadedConfig) -> reload.Readings:
+        readings.append(read(loaded))
+        return readings[-1]
+
+    async def read_again(times: int) -> None:
+        count = len(readings) + times
+        await until(lambda: len(readings) >= count)
+
+    monkeypatch.setattr(reload, "_readings", counted)
     blocks: dict[str, Any] = {
         "server": {"watch": True},
         "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
@@ -445,10 +457,10 @@ async def test_a_watched_file_applies_at_once_if_it_is_new_and_when_it_is_quiet_
         def used() -> str:
             return str(state.state.config.upstreams["chat"].base_url)
 
-        await asyncio.sleep(0.2)  # the first reading is that of the file in use
+        await read_again(4)  # the first readings are those of the file in use
         # the half of a file that another one replaces is never in use
         gatepass.file.write_text(at("half.example"))
-        await asyncio.sleep(0.2)
+        await read_again(3)
         (tmp_path / "new").write_text(at("new.example"))
         (tmp_path / "new").replace(gatepass.file)
         await until(lambda: used() == "https://new.example/v1")
@@ -461,7 +473,7 @@ async def test_a_watched_file_applies_at_once_if_it_is_new_and_when_it_is_quiet_
         # rewritten in place, and again before it was quiet
         monkeypatch.setattr(reload, "QUIET_S", 0.3)
         gatepass.file.write_text(at("half.example"))
-        await asyncio.sleep(0.1)
+        await read_again(3)
         gatepass.file.write_text(at("whole.example"))
         began_s = asyncio.get_running_loop().time()
         await until(lambda: used() == "https://whole.example/v1")

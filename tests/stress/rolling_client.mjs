@@ -1,4 +1,4 @@
-// Load of openai-node without retries. Prints each failure, then the number of requests.
+// Load of openai-node without retries. Prints each failure, when each task has begun, and the number of requests.
 
 import process from 'node:process';
 
@@ -9,6 +9,7 @@ const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'k',
 const body = { model: 'm', messages: [{ role: 'user', content: 'hi' }] };
 let isOver = false;
 let requests = 0;
+let begun = 0;
 process.stdin.on('end', () => { isOver = true; });
 process.stdin.resume();
 
@@ -33,6 +34,10 @@ async function loop(number) {
     } catch (error) {
       const reason = [error, error?.cause, error?.cause?.cause].filter(Boolean).join(' / ');
       console.log(JSON.stringify({ failed: reason, streams: count % 2 === 0 }));
+    }
+    if (count === number) {
+      begun += 1;
+      if (begun === concurrency) console.log(JSON.stringify({ began: concurrency }));
     }
     await new Promise((resolve) => setTimeout(resolve, Math.random() * 2 * pauseMs));
   }

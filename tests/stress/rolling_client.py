@@ -1,4 +1,4 @@
-"""Load of openai-python without retries. Prints each failure, then the number of requests."""
+"""Load of openai-python without retries. Prints each failure, when each task has begun, and the number of requests."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ async def send_request(client: openai.AsyncOpenAI, streams: bool, events: int) -
 async def main(port: int, concurrency: int, pause_s: float, events: int) -> None:
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, over.set)
-    requests = 0
+    requests = begun = 0
 
     async def run_task(client: openai.AsyncOpenAI, number: int) -> None:
-        nonlocal requests
+        nonlocal requests, begun
         count = number
         while not over.is_set():
             requests += 1
@@ -39,6 +39,10 @@ async def main(port: int, concurrency: int, pause_s: float, events: int) -> None
                 reason = f"{error!r} / {error.__cause__!r}"
                 print(json.dumps({"failed": reason, "streams": streams}), flush=True)
             count += 1
+            if count == number + 1:
+                begun += 1
+                if begun == concurrency:
+                    print(json.dumps({"began": concurrency}), flush=True)
             await asyncio.sleep(random.random() * 2 * pause_s)
 
     url = f"http://127.0.0.1:{port}/v1"

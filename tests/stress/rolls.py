@@ -215,8 +215,12 @@ async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
             commands.append(("node", str(script), str(port), str(load.concurrency), str(PAUSE_S * 1000), str(EVENTS)))
         for command in commands:
             processes.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))  # noqa: PERF401 - the list must contain the processes that started
-        await asyncio.sleep(1.0)  # until each has its connections
         try:
+            for result, process in zip(results, processes, strict=True):
+                async with asyncio.timeout(BOUND_S):
+                    assert process.stdout is not None
+                    while not note(result, await process.stdout.readline()):
+                        pass  # the failure of a first request
             yield results
         finally:
             for process in processes:
@@ -225,11 +229,17 @@ async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
             for result, process in zip(results, processes, strict=True):
                 async with asyncio.timeout(BOUND_S):
                     out, _ = await process.communicate()
-                for line in out.decode().splitlines():
-                    entry = json.loads(line)
-                    result.requests += entry.get("requests", 0)
-                    if "failed" in entry:
-                        result.failures.append(f"{'stream' if entry['streams'] else 'plain'}: {entry['failed']}")
+                for line in out.splitlines():
+                    note(result, line)
+
+
+def note(result: Result, line: bytes) -> bool:
+    """Add what a client printed to `result`; return whether it says that each of its tasks has its connection."""
+    entry = json.loads(line)
+    result.requests += entry.get("requests", 0)
+    if "failed" in entry:
+        result.failures.append(f"{'stream' if entry['streams'] else 'plain'}: {entry['failed']}")
+    return "began" in entry
 
 
 # the scenarios

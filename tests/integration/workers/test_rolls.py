@@ -24,7 +24,7 @@ LOAD = Load(concurrency=4)
 def none_failed(results: list[Result]) -> bool:
     (result,) = results
     assert result.failures == []
-    return result.requests > 3  # a loaded machine sends few
+    return result.requests > 20
 
 
 async def test_a_rolling_restart_fails_no_request():
