@@ -784,6 +784,17 @@ def test_the_advice_for_a_missing_path_names_the_parts_of_the_request_in_chinese
     expect(problem).not_to_contain_text("NAME")
 
 
+def test_the_advice_for_a_timeout_names_only_the_setting_of_the_message_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    error = {**fake.stories["req-2"]["error"], "kind": "upstream_timeout_idle", "case": "", "action": "Wait."}
+    names = {"upstreams.NAME.timeouts": "models.bge.timeouts.idle_s"}
+    fake.stories["req-2"].update(error={**error, "names": names})
+    problem = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN").locator(".problem")
+    expect(problem).to_contain_text("增大 models.bge.timeouts.idle_s，或检查上游。推理模型需要更长时间。")
+    expect(problem).not_to_contain_text("下设置了")
+
+
 def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
     open_page: OpenPage, signed_in: str, fake: Fake
 ) -> None:

@@ -247,7 +247,7 @@ def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
     text = " ".join(inspect.cleandoc(kind.__doc__ or "").partition("Action: ")[2].split())
     text = {**UpstreamAuth.actions, **vars(kind).get("actions", {})}.get(case, text)
     text = UpstreamTimeout.actions_of_codes.get(code, text)
-    if hop.startswith(f"upstream:{MCP_UPSTREAM}"):
+    if "upstreams.NAME.timeouts" in names:  # the path of the setting that ended the request
         text = text.partition(" If `timeouts` is set under")[0]
     if "models.NAME.name" not in names:
         text = text.partition(" If it does not know the model")[0]

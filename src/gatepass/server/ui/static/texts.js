@@ -38,11 +38,15 @@ export function meaning(code, english, names) {
   return named(ERRORS[code]?.text, names) ?? english;
 }
 
-/** With the names of a request, but without a model of its own, a sentence about its name or its route is left out. */
+/**
+ * With the names of a request, a sentence about other places of a timeout that is known is left out, and, without a
+ * model of its own, one about its name or its route.
+ */
 function named(chinese, names) {
   if (!chinese || !names) return chinese;
   const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
-  return filled.replace(/[^。]*`models\.NAME\.(?:name|upstream)`[^。]*。/g, "");
+  const routed = names["upstreams.NAME.timeouts"] ? filled.replace(/[^。]*`models` 或 `operations` 下设置了[^。]*。/, "") : filled;
+  return routed.replace(/[^。]*`models\.NAME\.(?:name|upstream)`[^。]*。/g, "");
 }
 
 /** Return a text of doctor or of a failed fetch: its own Chinese, the Chinese of the form that it has, else that of each sentence, or the English text. */
