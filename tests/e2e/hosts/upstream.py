@@ -40,6 +40,10 @@ FAULTS = ("refused", "overflow", "dies", "limited", "busy", "login")
 The task has none."""
 COMMANDS = ("cat first.txt", "cat second.txt")
 ECHOED = ("the first word is amber", "the second word is basalt")
+LOST = "Output: (empty)"
+"""Qwen Code reports so that a command printed nothing. On a loaded machine it loses what a short command printed: a
+model makes the call again."""
+MAX_CALLS = 5
 SILENCE_S = 8.0
 """How long the model is silent before it calls the shell again. A token lives no longer."""
 FOUND = re.compile(r"the (?:first|second) word is (\w+)")
@@ -85,10 +89,12 @@ def next_turn(tools: list[str], results: list[str], kind: str) -> Turn:
         raise Refused(f"The tools have no shell, or no echo: {', '.join(tools)}")
     tool = wanted[0]
     words = [word for text in results for word in FOUND.findall(text)]
-    done = len(results)
-    if done < len(COMMANDS):
+    printed = [text for text in results if LOST not in text]
+    done = len(printed)
+    if done < len(COMMANDS) and len(results) < MAX_CALLS:
         arguments = {"text": ECHOED[done]} if kind == "mcp" else SHELLS[tool](COMMANDS[done])
-        return Turn(f"I make call {done + 1}.", (f"call_{done + 1}_of_the_task", tool, json.dumps(arguments)))
+        call = len(results) + 1
+        return Turn(f"I make call {call}.", (f"call_{call}_of_the_task", tool, json.dumps(arguments)))
     if len(words) < len(COMMANDS):
         raise Refused(f"The tool returned no word: {results}")
     return Turn(f"The words are {' and '.join(words)}.")
