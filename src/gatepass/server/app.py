@@ -61,7 +61,7 @@ class Service:
         self._peers = peers
         self.routes: list[Route] = [*page_routes(lambda: self.state, self.base_path, self.collect)]
         sessions = Sessions(None if peers is None else peers.folder / SESSIONS)
-        self.ui = Ui(lambda: self.state, sessions, self.collect) if config.serves_ui else None
+        self.ui = Ui(self._running, sessions, self.collect) if config.serves_ui else None
         """The page at /ui, if it is served."""
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)

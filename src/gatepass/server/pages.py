@@ -107,10 +107,17 @@ class Page:
     path: str
     respond: Callable[[PageRequest], Awaitable[Response]]
     """Returns the response, which may be a StreamingResponse."""
-    own: Callable[[AppState], Awaitable[bytes]] | None = None
-    """Returns what one process contributes. `PageRequest.parts` collects it from all workers."""
     is_home: bool = False
     """A page for browsers and HEAD. The operation table serves every other request of its path."""
+
+
+PAGES: list[Page] = []
+"""All pages."""
+
+
+def _page(path: str, *, is_home: bool = False) -> Callable[[Callable[[PageRequest], Awaitable[Response]]], None]:
+    """Add the decorated function to `PAGES`. Its own name is then None: only the route calls it."""
+    return lambda respond: PAGES.append(Page(path, respond, is_home))
 
 
 class PageRequest:
@@ -142,11 +149,13 @@ class PageRequest:
         return await self._collect(self._page.path)
 
 
+@_page("/healthz")
 async def _healthz(call: PageRequest) -> Response:
     call.check()
     return JSONResponse({"status": "ok"})
 
 
+@_page("/readyz")
 async def _readyz(call: PageRequest) -> Response:
     """Return ready or not, without the reason: this page requires no key. `?strict` requires that every token is
     usable and that no upstream rejects its token."""
@@ -156,6 +165,7 @@ async def _readyz(call: PageRequest) -> Response:
     return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
 
 
+@_page("/metrics")
 async def _metrics(call: PageRequest) -> Response:
     call.check()
     if not call.state.config.access.metrics_open:
@@ -165,6 +175,7 @@ async def _metrics(call: PageRequest) -> Response:
     return Response(shown, media_type=CONTENT_TYPE)
 
 
+@_page("/status")
 async def _status(call: PageRequest) -> Response:
     """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
     call.reader()
@@ -172,10 +183,7 @@ async def _status(call: PageRequest) -> Response:
     return JSONResponse(parts.get("", {"workers": parts}))
 
 
-async def _own_status(state: AppState) -> bytes:
-    return json.dumps(status_of(state)).encode()
-
-
+@_page("/learned")
 async def _learned(call: PageRequest) -> Response:
     """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
     caller, state = call.reader(), call.state
@@ -192,10 +200,7 @@ def learned_rules(parts: Mapping[str, bytes], caller: AccessKey, state: AppState
     return [marked(record, state.config, state.declared) for record in records]
 
 
-async def _own_learned(state: AppState) -> bytes:
-    return json.dumps(msgspec.to_builtins(state.learned_rules())).encode()
-
-
+@_page("/", is_home=True)
 async def _home(call: PageRequest) -> Response:
     """Return what a browser shows: gatepass runs, its version and its base URL. Requires no key."""
     call.state.authenticator.check_without_key(call.client_request)
@@ -204,15 +209,6 @@ async def _home(call: PageRequest) -> Response:
     return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
 
 
-PAGES: tuple[Page, ...] = (
-    Page("/", _home, is_home=True),
-    Page("/healthz", _healthz),
-    Page("/readyz", _readyz),
-    Page("/metrics", _metrics, lambda state: state.metrics.scrape()),
-    Page("/status", _status, _own_status),
-    Page("/learned", _learned, _own_learned),
-)
-"""All pages. To add one, add it here."""
 PATHS = tuple(page.path for page in PAGES if not page.is_home)
 
 
@@ -390,5 +386,8 @@ async def own_part(target: str, state: AppState) -> bytes:
         names = state.retry_failing()
         LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
         return json.dumps(names).encode()
-    own = next((page.own for page in PAGES if page.path == path), None)
-    return b"" if own is None else await own(state)
+    if path == "/metrics":
+        return await state.metrics.scrape()
+    if path == "/status":
+        return json.dumps(status_of(state)).encode()
+    return json.dumps(msgspec.to_builtins(state.learned_rules())).encode() if path == "/learned" else b""

@@ -58,8 +58,7 @@ from gatepass.protocols.error_objects import error_body, error_headers, error_ob
 from gatepass.protocols.models import MODELS
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.handler import handle
-from gatepass.proxy.models import ModelCatalog
+from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.capturing import capture_state, start_capture, stop_capture
 from gatepass.server.connection_shares import TrustedProxies
@@ -145,11 +144,22 @@ class UiRoute:
         return path.removeprefix(prefix) or None if path.startswith(prefix) else None
 
 
-class Ui:
-    """The page of one process, an ASGI application. `current` may raise NotStarted. `collect` asks all workers."""
+ROUTES: list[UiRoute] = []
+"""All routes of the API of the page. The tests request each one with each role."""
 
-    def __init__(self, current: Callable[[], AppState], sessions: Sessions, collect: Collect) -> None:
-        self.current = current
+
+def _route(
+    method: Literal["GET", "POST", "DELETE"], path: str, role: Role, *, reads_body: bool = True
+) -> Callable[[Callable[[UiRequest], Awaitable[ASGIApp]]], None]:
+    """Add the decorated function to `ROUTES`. Its own name is then None: only the route calls it."""
+    return lambda respond: ROUTES.append(UiRoute(method, path, role, respond, reads_body))
+
+
+class Ui:
+    """The page of one process, an ASGI application. `running` may raise NotStarted. `collect` asks all workers."""
+
+    def __init__(self, running: Callable[[], ApiEndpoint], sessions: Sessions, collect: Collect) -> None:
+        self.running = running
         self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
         self.loaded: Callable[[], LoadedConfig | None] = lambda: None
@@ -160,7 +170,9 @@ class Ui:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.collect = collect
         self._traffic: Traffic | None = None
-        self._catalog: ModelCatalog | None = None
+
+    def current(self) -> AppState:
+        return self.running().state
 
     def start(self, state: AppState) -> None:
         """Begin to sample the traffic. The tasks of `state` own the one that does."""
@@ -177,13 +189,11 @@ class Ui:
 
     async def listed_models(self, caller: AccessKey) -> tuple[list[str], str | None]:
         """Return the names of `GET /v1/models` for `caller`, and why the list is incomplete or missing."""
-        state = self.current()
-        if self._catalog is None or self._catalog.state is not state:
-            self._catalog = ModelCatalog(state) if self._catalog is None else self._catalog.of_next(state)
+        state, catalog = self.current(), self.running().catalog
         context = RequestContext.without_client(state, state.profiles["plain"])
         context.caller, context.protocol = caller, MODELS
         try:
-            return [entry["id"] for entry in json.loads(await self._catalog.listing(context))["data"]], None
+            return [entry["id"] for entry in json.loads(await catalog.listing(context))["data"]], None
         except GatepassError as error:
             return [], state.redactor.mask(error.message)
 
@@ -414,9 +424,7 @@ def json_response(value: Any, headers: Mapping[str, str] = NO_STORE) -> Response
     return JSONResponse(value, headers={**HEADERS, **NO_STORE, **headers})
 
 
-# --- the session
-
-
+@_route("GET", "api/session", "anyone")
 async def _session(call: UiRequest) -> ASGIApp:
     return json_response(_session_of(call, call.caller()))
 
@@ -433,6 +441,7 @@ def _session_of(call: UiRequest, caller: AccessKey | None) -> dict[str, Any]:
     }
 
 
+@_route("POST", "api/login", "anyone")
 async def _login(call: UiRequest) -> ASGIApp:
     """Exchange a key for a session. The key is checked as the API checks it, and is kept nowhere."""
     state = call.state
@@ -445,6 +454,7 @@ async def _login(call: UiRequest) -> ASGIApp:
     return json_response(_session_of(call, caller), {"set-cookie": _cookie(call, cookie, LIFE_S)})
 
 
+@_route("POST", "api/logout", "viewer")
 async def _logout(call: UiRequest) -> ASGIApp:
     """End all sessions of the caller."""
     caller = call.require("viewer")
@@ -460,25 +470,26 @@ def _cookie(call: UiRequest, value: str, life_s: int) -> str:
     return f"{COOKIE}={value}; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
 
 
-# --- what a viewer reads
-
-
+@_route("GET", "api/overview", "viewer")
 async def _overview(call: UiRequest) -> ASGIApp:
     parts = await call.ui.collect_json(OWN + "overview")
     return call.answer(views.overview(parts, call.state.clock.wall()))
 
 
+@_route("GET", "api/requests", "viewer")
 async def _requests(call: UiRequest) -> ASGIApp:
     listing = await requests_listing(call.ui.collect, call.filters())
     del listing["now"]  # it would be another document at each poll
     return call.answer(listing)
 
 
+@_route("GET", "api/requests/{id}", "viewer")
 async def _story(call: UiRequest) -> ASGIApp:
     is_admin = call.require("viewer").role == "admin"
     return call.answer({"stories": await stories(call.ui.collect, call.found, bodies=is_admin)})
 
 
+@_route("GET", "api/curl/{id}", "viewer")
 async def _curl(call: UiRequest) -> ASGIApp:
     """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
     is_admin, nth = call.require("viewer").role == "admin", call.request.query_params.get("nth", "1")
@@ -489,20 +500,24 @@ async def _curl(call: UiRequest) -> ASGIApp:
     return json_response({"curl": curl_command(found[int(nth) - 1], call.root_url)})
 
 
+@_route("GET", "api/bodies/{id}", "admin")
 async def _body(call: UiRequest) -> ASGIApp:
     return json_response(await body_piece(call.ui.collect, call.found))
 
 
+@_route("GET", "api/callers", "viewer")
 async def _callers(call: UiRequest) -> ASGIApp:
     parts = await call.ui.collect_json(OWN + "callers")
     profiles = sorted(call.state.profiles)
     return call.answer({"callers": views.callers(parts, call.state.config), "profiles": profiles})
 
 
+@_route("GET", "api/use", "viewer")
 async def _use(call: UiRequest) -> ASGIApp:
     return json_response({"use": views.use(await call.ui.collect_json(OWN + "use"))})
 
 
+@_route("GET", "api/models", "viewer")
 async def _models(call: UiRequest) -> ASGIApp:
     caller, state = call.require("viewer"), call.state
     records = learned_rules(await call.ui.collect(LEARNED), caller, state)
@@ -513,6 +528,7 @@ async def _models(call: UiRequest) -> ASGIApp:
     return json_response({"routes": routes, "listed": listed, "list_error": failed, "rules": rules, "yaml": yaml})
 
 
+@_route("GET", "api/configuration", "viewer")
 async def _configuration(call: UiRequest) -> ASGIApp:
     state, loaded = call.state, call.ui.loaded()
     # the origins of the file, and the values in use: some need a restart
@@ -521,17 +537,17 @@ async def _configuration(call: UiRequest) -> ASGIApp:
     return json_response({"values": values, "reload": views.reload(call.ui.last_reload())})
 
 
+@_route("GET", "api/errors/{id}", "viewer")
 async def _error(call: UiRequest) -> ASGIApp:
     return json_response(views.documented(call.found))
 
 
-# --- what an admin does
-
-
+@_route("GET", "api/capture", "admin")
 async def _capture(call: UiRequest) -> ASGIApp:
     return json_response(await capture_state(call.ui.collect))
 
 
+@_route("POST", "api/capture", "admin")
 async def _start_capture(call: UiRequest) -> ASGIApp:
     state = await start_capture(call.ui.collect, json.dumps(call.body).encode(), call.state.config)
     chosen = {"model": state["model"], "of_caller": state["caller"], "for_s": state["left_s"]}
@@ -539,11 +555,13 @@ async def _start_capture(call: UiRequest) -> ASGIApp:
     return json_response(state)
 
 
+@_route("DELETE", "api/capture", "admin")
 async def _stop_capture(call: UiRequest) -> ASGIApp:
     call.log("capture_stop", call.require("admin"))
     return json_response(await stop_capture(call.ui.collect))
 
 
+@_route("POST", "api/replay", "admin")
 async def _replay(call: UiRequest) -> ASGIApp:
     caller = call.require("admin")
     session, new_id = call.session(), replay_id()
@@ -553,6 +571,7 @@ async def _replay(call: UiRequest) -> ASGIApp:
     return json_response(await replay(call.ui.collect, json.dumps(call.body).encode(), new_id, digest))
 
 
+@_route("POST", "api/rules/forget", "admin")
 async def _forget(call: UiRequest) -> ASGIApp:
     """Forget a learned rule in all workers."""
     caller = call.require("admin")
@@ -565,6 +584,7 @@ async def _forget(call: UiRequest) -> ASGIApp:
     return json_response({"forgotten": count})
 
 
+@_route("POST", "api/doctor", "admin")
 async def _doctor(call: UiRequest) -> ASGIApp:
     """Test each hop, and send its steps as they end."""
     caller, ui, model, calls = call.require("admin"), call.ui, call.body.get("model"), call.body.get("call", False)
@@ -620,6 +640,7 @@ def _event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
+@_route("POST", PLAYGROUND, "admin", reads_body=False)
 async def _playground(call: UiRequest) -> ASGIApp:
     """Serve a chat as the admin, on the usual way: with the checks, limits and log line of an API request.
 
@@ -650,31 +671,6 @@ async def _playground(call: UiRequest) -> ASGIApp:
             await send(message)
 
         cycle = AsgiRequestCycle(scope, receive, send_with_fields, state)
-        await cycle.serve(handle(client_request, state, ModelCatalog(state), cycle))
+        await cycle.serve(handle(client_request, state, call.ui.running().catalog, cycle))
 
     return serve
-
-
-ROUTES: tuple[UiRoute, ...] = (
-    UiRoute("GET", "api/session", "anyone", _session),
-    UiRoute("POST", "api/login", "anyone", _login),
-    UiRoute("POST", "api/logout", "viewer", _logout),
-    UiRoute("GET", "api/overview", "viewer", _overview),
-    UiRoute("GET", "api/requests", "viewer", _requests),
-    UiRoute("GET", "api/requests/{id}", "viewer", _story),
-    UiRoute("GET", "api/curl/{id}", "viewer", _curl),
-    UiRoute("GET", "api/bodies/{id}", "admin", _body),
-    UiRoute("GET", "api/models", "viewer", _models),
-    UiRoute("GET", "api/callers", "viewer", _callers),
-    UiRoute("GET", "api/use", "viewer", _use),
-    UiRoute("GET", "api/configuration", "viewer", _configuration),
-    UiRoute("GET", "api/errors/{id}", "viewer", _error),
-    UiRoute("POST", "api/rules/forget", "admin", _forget),
-    UiRoute("GET", "api/capture", "admin", _capture),
-    UiRoute("POST", "api/capture", "admin", _start_capture),
-    UiRoute("DELETE", "api/capture", "admin", _stop_capture),
-    UiRoute("POST", "api/replay", "admin", _replay),
-    UiRoute("POST", "api/doctor", "admin", _doctor),
-    UiRoute("POST", PLAYGROUND, "admin", _playground, reads_body=False),
-)
-"""All routes of the API of the page. To add one, add it here: the tests request each one with each role."""
