@@ -94,12 +94,13 @@ class FastPath:
         has_matched = events > self._made_at + 1
         self._tries = _TRIES if has_matched else self._tries - 1
         self._made_at = events
-        holes = [match.span(1) for match in _TEXT.finditer(block)]
-        starts, ends = [0, *(end for _, end in holes)], [*(start for start, _ in holes), len(block)]
-        head, *others = (block[start:end] for start, end in zip(starts, ends, strict=True))
-        if not others:
+        pieces, at = [], 0
+        for hole in _TEXT.finditer(block):
+            pieces.append(block[at : hole.start(1)])
+            at = hole.end(1)
+        if not pieces:
             return
-        *middles, tail = others
+        (head, *middles), tail = pieces, block[at:]
         self._head, self._middles, self._tail = head, tuple(middles), tail
         self._head_bytes, self._tail_bytes = len(head), len(tail)
         gap = tail + head  # the bytes between the texts of two events
