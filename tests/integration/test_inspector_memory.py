@@ -98,7 +98,7 @@ async def test_nothing_of_a_request_is_reachable_but_its_records():
         await until(lambda: len(list(gp.state.inspector.newest())) == 2 * len(KINDS))
         found = list(reachable(gp.state.inspector))
     assert not [one for one in found if isinstance(one, (RequestContext, Attempt, AppState, BaseException, ClientGone))]
-    times = [held for one in found if isinstance(one, Arrivals) for held in (one._recent, one._counts)]
+    times = [held for one in found if isinstance(one, Arrivals) for held in (one.recent, one._counts)]
     held = [one for one in found if isinstance(one, bytes | bytearray | memoryview) and len(one) > 0]
     assert not [one for one in held if not any(one is each for each in times)]
     texts = [one for one in found if isinstance(one, str)]

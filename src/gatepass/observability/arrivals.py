@@ -1,7 +1,7 @@
 """The times at which the reads of a stream arrived: reads per slice of time, and the longest gaps. Less than 2 KiB.
 
-`Arrivals.note` runs for every read of every stream, and must cost less than 250 ns (`make bench-inspector`). So it only
-collects moments. `_count` then processes a BATCH of them at once.
+A read of a stream must cost less than 250 ns here (`make bench-inspector`). So `relay` only appends its moment to
+`recent`, without a call, and `count` then processes a BATCH of them at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ FIRST_WIDTH_S = 1 / 64
 GAPS = 3
 BATCH = 96
 """Reads that are kept as they are. Most streams have fewer, and are counted only for a story."""
+
+_NO_READS = array("d")
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -39,41 +41,41 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
     first_s: float
     _last_s: float = 0.0
     _width_s: float = FIRST_WIDTH_S
-    _recent: array[float] | bytes = b""
+    recent: array[float] = _NO_READS
+    """The moments of the reads that are not counted yet. Whoever appends one calls `count` at BATCH of them."""
     _counts: array[int] | bytes | None = None
     """None for a short stream without a story yet."""
     _gaps: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        self._last_s, self._recent = self.first_s, array("d", (self.first_s,))
+        self._last_s, self.recent = self.first_s, array("d", (self.first_s,))
 
     def close(self) -> None:
         """Hold the reads as bytes, which the garbage collector does not follow. No read comes after this."""
-        self._recent = bytes(self._recent)
+        self.recent = bytes(self.recent)  # type: ignore[assignment]  # nothing appends to it any more
         self._counts = None if self._counts is None else bytes(self._counts)
 
     def note(self, now_s: float) -> None:
         """Note the next read, at `now_s`. Time does not go back."""
-        recent = self._recent
-        recent.append(now_s)  # type: ignore[union-attr]  # it is bytes after the last read
-        if len(recent) >= BATCH:
-            self._count()
+        self.recent.append(now_s)
+        if len(self.recent) >= BATCH:
+            self.count()
 
     def timeline(self) -> Timeline:
         """Return the timeline of all reads so far."""
-        counts = self._count().tolist()
+        counts = self.count().tolist()
         while len(counts) > 1 and not counts[-1]:
             counts.pop()
         return Timeline(self.first_s, self._last_s, self._width_s, counts, list(self._gaps))
 
-    def _count(self) -> array[int]:
+    def count(self) -> array[int]:
         """Add the recent reads to the slices and the gaps, and return the number of reads per slice."""
         # `map`, `max` and `bisect_left` do most of it, because each step in Python is paid for every read.
-        recent, first_s = array("d", self._recent).tolist(), self.first_s
+        recent, first_s = array("d", self.recent).tolist(), self.first_s
         counts = None if self._counts is None else array("I", self._counts)
         if recent:
             before = [self._last_s, *recent]
-            self._last_s, self._recent = recent[-1], array("d")
+            self._last_s, self.recent = recent[-1], array("d")
             self._add_gaps(list(map(sub, recent, before)), before)
             while self._last_s >= first_s + SLICES * self._width_s:
                 if counts is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from gatepass.errors import TransportFault
+from gatepass.observability.arrivals import BATCH
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import (
@@ -166,7 +167,9 @@ class _EventWriter:
         # the first byte, but `flush` has already sent the first events.
         arrivals, events = self._arrivals, self._events
         if arrivals is not None and piece:
-            arrivals.note(self._now())
+            (recent := arrivals.recent).append(self._now())
+            if len(recent) >= BATCH:
+                arrivals.count()
         ready = events.feed(piece)
         if (not ready or self._counts_event) and (memory := self._memory) is not None:
             unfinished_bytes = events.unfinished_bytes
