@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 
 from gatepass.clock import SystemClock
-from gatepass.observability.arrivals import Arrivals
+from gatepass.observability.arrivals import BATCH, Arrivals
 
 LIMIT_NS = 250
 READS, ROUNDS = 200_000, 9
 
 
 class Reader:
-    """Calls what `relay_piece` calls."""
+    """Does what `relay_piece` does."""
 
     def __init__(self) -> None:
         self.now = SystemClock().now
@@ -26,7 +26,9 @@ class Reader:
     def with_timeline(self, piece: bytes) -> None:
         arrivals = self.arrivals
         if arrivals is not None and piece:
-            arrivals.note(self.now())
+            (recent := arrivals.recent).append(self.now())
+            if len(recent) >= BATCH:
+                arrivals.count()
 
     def without(self, piece: bytes) -> None:
         """What the loop itself costs."""
