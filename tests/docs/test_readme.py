@@ -92,6 +92,8 @@ async def test_a_client_with_the_key_of_the_readme_gets_the_reply_of_the_upstrea
 def test_the_readme_names_the_repository_by_its_placeholder():
     """release/package_metadata.py replaces it."""
     assert README.count("REPOSITORY_URL") == 1
+    for text in (README, (ROOT / "README.zh.md").read_text()):
+        assert re.search(r"REPOSITORY_URL` ?[(（].*clone.*URL", text)
     assert re.findall(r"https?://(?![\w.]+\.example|127\.0\.0\.1)\S+", README) == []
 
 
