@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gatepass.config.network import TimeoutSettings
 from gatepass.errors import Fault, TransportFault
-from gatepass.proxy.upstream_call import upstream_error
+from gatepass.proxy.upstream_call import total_timeout, upstream_error
 
 TIMEOUTS = TimeoutSettings().value("upstreams.chat")
 HOST = "https://llm.corp.example/v1"
@@ -79,7 +80,7 @@ MESSAGES: Mapping[str, str] = {
     "upstream_redirect": 'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to sso.corp.example,'
     " which is invalid as a reply: gatepass does not follow redirects. Check upstreams.chat.base_url (https instead of"
     " http, the whole path) and whether a login page is in front of it.",
-    "upstream_timeout_total": "The answer was not complete after 600 s (upstreams.chat.timeouts.total_s).",
+    "upstream_timeout_total": total_timeout("chat", replace(TIMEOUTS, total_s=600)).message,
     "upstream_auth": "Token has expired. Tried with the token of the credential 'corp', and once more with a new one,"
     " fetched 5 s ago. `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope"
     " with what this upstream requires. `gatepass doctor gpt-4o --call` tries it.",

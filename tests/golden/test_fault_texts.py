@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gatepass.config.network import TimeoutSettings
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TlsProblem
-from gatepass.proxy.upstream_call import upstream_error
+from gatepass.proxy.upstream_call import total_timeout, upstream_error
 from gatepass.tokens.source import build_source
 from gatepass.types import settings_of
 from tests.golden.golden import same
@@ -23,7 +25,10 @@ def texts(upstream: str, url: str, detail: str) -> str:
         faults += [TransportFault(Fault.TLS, problem) for problem in TlsProblem]
         faults.append(TransportFault(Fault.PROXY, "407 Who are you from proxy.example:3128"))
     timeouts = TimeoutSettings().value(settings_of(upstream))
-    return "\n".join(f"{fault.kind}: {upstream_error(fault, upstream, url, timeouts).message}" for fault in faults)
+    found = [f"{fault.kind}: {upstream_error(fault, upstream, url, timeouts).message}" for fault in faults]
+    if not is_proxy:
+        found.append(f"timeout_total: {total_timeout(upstream, replace(timeouts, total_s=2.5)).message}")
+    return "\n".join(found)
 
 
 async def text_of_issuer(kind: Fault) -> str:

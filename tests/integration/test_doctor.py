@@ -305,6 +305,17 @@ async def test_a_call_fails_after_the_total_timeout_of_a_request(of_upstream, bl
     )
 
 
+@pytest.mark.parametrize("limit", ["first_byte_s", "total_s"])
+async def test_doctor_says_once_which_timeout_to_raise(limit: str):
+    async with Scripted(answer=with_list(lambda _: [Hold()])) as upstream:
+        config = one(upstream)
+        config["upstreams"]["chat"]["timeouts"] = {limit: 0.2}
+        *_, hop = await found(config, ProbeCall("chat", "m"))
+    setting = f"upstreams.chat.timeouts.{limit}"
+    advice = f"Raise `{setting}`, or check the upstream. Reasoning models need longer than others."
+    assert hop.finding.endswith(f" 0.2 s ({setting}). {advice}")
+
+
 def late(issuer: str) -> str:
     """Of an issuer whose credential may wait for ten minutes."""
     host = issuer.removeprefix("http://")

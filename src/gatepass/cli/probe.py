@@ -276,7 +276,7 @@ def failed_step(
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
-    why, advice = split_advice(_OWN_COMMAND.sub("", error.message))
+    why, advice = split_advice(_NEEDLESS.sub("", error.message))
     advice, text, action = advice or default_advice(error, config), "", None
     kind = stable_code(error.public_code, error.hop)
     case = case_of(kind, error.hop, error.http_status, error.message)
@@ -309,8 +309,8 @@ _ADVICE = re.compile(
 )
 
 
-_OWN_COMMAND = re.compile(r" `gatepass doctor [^`]+` tries it\.$")
-"""The end of an error that advises what runs already."""
+_NEEDLESS = re.compile(r" (?:`gatepass doctor [^`]+` tries it|A [a-z ]+ needs more: raise this setting)\.$")
+"""The end of an error that advises what runs already, or less than the action of a timeout."""
 
 
 def split_advice(message: str) -> tuple[str, str]:

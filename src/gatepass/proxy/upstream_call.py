@@ -296,7 +296,8 @@ async def read_body(attempt: Attempt, response: Response, limit_bytes: int, begi
 
 def total_timeout(upstream: str, timeouts: Timeouts) -> errors.UpstreamTimeout:
     """Return the error at the end of the total timeout of the first target. `upstream` is the one tried now."""
-    message = f"The answer was not complete after {timeouts.total_s:g} s ({timeouts.settings['total_s']})."
+    limit = f"{timeouts.total_s:g} s ({timeouts.settings['total_s']})"
+    message = f"The answer was not complete after {limit}. A long answer needs more: raise this setting."
     return errors.UpstreamTimeout(message, upstream=upstream, phase="total")
 
 
