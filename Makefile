@@ -211,10 +211,10 @@ fuzz: setup ## Ten minutes of mutated streams through validation, repair and agg
 properties: setup ## Every property with 500 examples instead of 25
 	$(PYTEST) -n $(CORES) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
-campaigns: token-matrix ## What CI runs of the long ones: the matrix, and 20 s of the fuzzers by one seed
+campaigns: token-matrix ## The token matrix, and 20 s of the fuzzers by one seed
 	$(BIN)/python -m tests.fuzz --target all --runs 10000 --seed 1795182408 $(FUZZ)
 
-stress: campaigns properties ## The long ones that need Python alone: what CI runs of them, and the properties
+stress: campaigns properties ## The long ones that need Python alone: the campaigns, and the properties
 
 startup: setup ## Print import time, time to ready and idle memory
 	$(BIN)/python tests/e2e/startup.py
