@@ -474,7 +474,8 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
     assert f"gatepass_mcp_messages_total{{{labels}}} 1.0" in metrics
     assert "gatepass_mcp_streams 0.0" in metrics
     server = {"host": upstream.url.partition("//")[2], "credential": None, "usable": True, "sessions": 1}
-    assert status["mcp"] == {"streams": 0, "servers": {"tools": {**server, "health": "ok", "last_failed": None}}}
+    health = {"health": "ok", "last_failed": None, "many_errors": False, "last_error": None}
+    assert status["mcp"] == {"streams": 0, "servers": {"tools": {**server, **health}}}
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, "upstream_error"), (401, "upstream_auth")])

@@ -20,7 +20,14 @@ GOOD = [Send(reply(COMPLETION))]
 MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
 SECRET = "a-long-client-secret"
 REJECTION = {"error": "invalid_client", "error_description": f"client i with {SECRET} is unknown"}
-NO_REQUEST = {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None}
+NO_REQUEST = {
+    "health": "unknown",
+    "requests": 0,
+    "errors": 0,
+    "last_failed": None,
+    "many_errors": False,
+    "last_error": None,
+}
 REFUSED = [Send(reply(REJECTION, 401))]
 
 
@@ -225,13 +232,17 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
         await gp.ask(chat).answer()
         await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
-        assert shown == {"health": "ok", "requests": 1, "errors": 1, "last_failed": None}
+        error = shown.pop("last_error")
+        assert shown == {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, "many_errors": True}
+        (request,) = gp.state.inspector.newest()
+        assert (error["id"], error["code"], error["age_s"] >= 0) == (request.access.id, "upstream_error", True)
     async with Scripted(down) as upstream, gateway(upstream=upstream.url) as gp:
         for _ in range(2):
             await gp.ask(chat).answer()
             await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
-    failed = shown.pop("last_failed")
-    assert shown == {"health": "failing", "requests": 2, "errors": 2}
+    failed, error = shown.pop("last_failed"), shown.pop("last_error")
+    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": True}
+    assert error.items() <= failed.items()
     assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")
     assert failed["for_s"] > failed["age_s"]

@@ -132,6 +132,7 @@ def upstream(
         "in_flight": in_flight,
         "requests_15m": requests,
         "errors_15m": errors,
+        "many_errors": False,
         "open_connections": in_flight + 2,
     }
 

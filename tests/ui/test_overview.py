@@ -150,7 +150,7 @@ def test_each_member_of_the_document_is_known() -> None:
     data = documents.overview()
     moving = {"expires_in_s", "lifetime_s", "refresh_in_s", "renewals", "fetches", "failures", "failing", "last_error"}
     assert set(data["credentials"][0]) == moving | {"rejected_by", "state", "name", "type", "upstreams"}
-    moving = {"health", "last_failed", "in_flight", "requests_15m", "errors_15m", "open_connections"}
+    moving = {"health", "last_failed", "in_flight", "requests_15m", "errors_15m", "many_errors", "open_connections"}
     assert set(data["upstreams"][0]) == moving | {"name", "host", "dialect", "credential"}
     moving = {"requests", "errors", "tokens_in", "tokens_out", "ttft_s", "duration_s"}
     assert set(data["series"]) == moving | {"width_s", "ended_at"}

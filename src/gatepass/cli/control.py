@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -260,8 +261,8 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
         yield from aligned([_MCP_HEAD, *servers])
     for name, one in served.items():
         for server, held in one["mcp"]["servers"].items():
-            if held["health"] == "failing":
-                yield f"{name} MCP server {server}: `gatepass doctor --mcp {server}` names the cause."
+            if command := f"gatepass doctor --mcp {server}" if held["health"] == "failing" else _show(held):
+                yield f"{name} MCP server {server}: `{command}` names the cause."
         if streams := one["mcp"]["streams"]:
             yield f"{name} {streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
 
@@ -282,12 +283,24 @@ def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[st
 
 def _upstream(name: str, upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     requests, failed, health = held["requests"], held["last_failed"], _HEALTH[held["health"]]
+    if _has_many_errors(held):
+        health, failed = "many errors", held["last_error"]
     if failed is not None:
         health += f" for {span(failed['for_s'])}" if held["health"] == "failing" else ""
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
     errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
-    test = (failed or {}).get("test") or "gatepass doctor"
-    return name, upstream, health, errors, printable(test) if held["health"] == "failing" else "-"
+    command = (failed or {}).get("test") or "gatepass doctor" if held["health"] == "failing" else "-"
+    return name, upstream, health, errors, _show(held) or printable(command)
+
+
+def _has_many_errors(held: Mapping[str, Any]) -> bool:
+    """Return whether an upstream works, with many errors in 15 minutes, as the page has it."""
+    return bool(held["health"] == "ok" and held["many_errors"] and held["last_error"])
+
+
+def _show(held: Mapping[str, Any]) -> str:
+    """Return the command that shows the last request that failed at an upstream with many errors; "" for others."""
+    return f"gatepass show {printable(shlex.quote(held['last_error']['id']))}" if _has_many_errors(held) else ""
 
 
 def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
@@ -295,6 +308,8 @@ def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]
     usable = "-" if credential is None else "yes" if held["usable"] else "no"
     if credential is not None and f"{MCP_UPSTREAM}{server}" in one["credentials"][credential]["rejected_by"]:
         usable = "rejected"
+    if _has_many_errors(held):
+        health, failed = "many errors", held["last_error"]
     if failed is not None:
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
     return name, server, held["host"], credential or "-", usable, str(held["sessions"]), health

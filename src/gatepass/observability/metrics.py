@@ -41,6 +41,8 @@ DELAY_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 """Bounds for delays that gatepass adds: its own time, waits for connections, the lag of the event loop."""
 
 FAILING_IN_A_ROW = 3
+OFTEN = 0.1
+"""The share of errors above which an upstream is not called healthy."""
 """An upstream is `failing` if so many requests in a row failed at it."""
 MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
@@ -337,6 +339,11 @@ def _combined(one: Any, two: Any, sign: int) -> Any:
     return tuple(a + sign * b for a, b in zip_longest(one, two, fillvalue=0))
 
 
+def has_many_errors(requests: int, errors: int) -> bool:
+    """Return whether an upstream with these requests and errors in 15 minutes is not called healthy."""
+    return errors > OFTEN * requests
+
+
 class Metrics(Observer):
     """The metrics of one app. Not global, because a process can have several.
 
@@ -358,6 +365,8 @@ class Metrics(Observer):
         self._by_upstream: dict[str, list[int]] = {}
         self.failures: dict[str, Failures] = {}
         """By upstream. One whose last request succeeded has none."""
+        self._last_errors: dict[str, tuple[str, str, float]] = {}
+        """The last request that failed at each upstream, also with a 4xx: its id, its code there, and when it ended."""
         self._by_code: Counter[str] = Counter()
         """The errors by the code that the client received, without those of the page. An upstream may invent codes."""
         families = self._families = {one.name: one for one in map(Family, COUNTED, COUNTED.values())}
@@ -463,6 +472,8 @@ class Metrics(Observer):
             self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
             if later.cause == "next_target" and not access.replay_of:
                 self._count_at_upstream(earlier.upstream, failed=True)
+                ended_s = earlier.began_s + earlier.duration_s
+                self._last_errors[earlier.upstream] = (access.id, earlier.code or "", ended_s)
             later, earlier = earlier, earlier.after
         if access.empty_answer:
             self._add("gatepass_empty_answers_total", attempt.upstream)
@@ -495,6 +506,7 @@ class Metrics(Observer):
                 self.failures.pop(upstream, None)
             return
         self._count_at_upstream(upstream, failed=True)
+        self._last_errors[upstream] = (request.access.id, error.public_code, request.arrived_s + request.duration_s)
         if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
             before, ended_s = self.failures.get(upstream), request.arrived_s + request.duration_s
             number = 1 if before is None else before.in_a_row + 1
@@ -522,6 +534,13 @@ class Metrics(Observer):
         shown = {"id": self._mask(found.id), "code": self._mask(found.code), "test": found.test}
         for_s = round(max(0.0, now_s - found.began_s), 3)
         return {"in_a_row": found.in_a_row, "for_s": for_s, **shown, "age_s": age_s}
+
+    def last_error(self, upstream: str, now_s: float) -> dict[str, Any] | None:
+        """Return the last request that failed at `upstream` as JSON, also one that it rejected. None without one."""
+        if (found := self._last_errors.get(upstream)) is None:
+            return None
+        request_id, code, ended_s = found
+        return {"id": self._mask(request_id), "code": self._mask(code), "age_s": round(max(0.0, now_s - ended_s), 3)}
 
     def count_mcp(self, access: AccessRecord, upstream: str, *, exists: bool) -> None:
         """Count a message that was sent to an MCP server.

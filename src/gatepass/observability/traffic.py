@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import accumulate
 from typing import Any, NoReturn
 
 import msgspec
 
 from gatepass.clock import Clock, sleep
-from gatepass.observability.metrics import DURATION_S, FIRST_TOKEN_S, Metrics, Totals
+from gatepass.observability.metrics import DURATION_S, FIRST_TOKEN_S, Metrics, Totals, has_many_errors
 
 WIDTH_S = 15
 SLICES = 60
@@ -58,6 +59,11 @@ class Traffic:
         number = int(wall_s // WIDTH_S)
         kept = [one for one in self._slices if one.number > number - SLICES]
         return [*kept, Slice(number, self._metrics.totals().since(self._before))]
+
+    def with_many_errors(self, wall_s: float) -> set[str]:
+        """Return the upstreams at which many requests of the last 15 minutes failed."""
+        total = reduce(Totals.plus, (one.traffic for one in self.slices(wall_s)))
+        return {name for name, counts in total.by_upstream.items() if has_many_errors(*counts)}
 
 
 def merged(slices: Iterable[Slice], wall_s: float) -> list[Totals]:

@@ -43,6 +43,7 @@ from gatepass.observability.capture import Capture
 from gatepass.observability.inspector import Inspector
 from gatepass.observability.metrics import Labels, Metrics, Sample
 from gatepass.observability.redaction import Redactor
+from gatepass.observability.traffic import Traffic
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.observers import Observers, observers_of
@@ -143,6 +144,7 @@ class ProcessParts:
     upstream_states: dict[tuple[str, str], UpstreamState] = field(default_factory=dict)
     """By the name and base URL of the upstream."""
     metrics: Metrics
+    traffic: Traffic
     in_flight: InFlightRequests
     observers: Observers
     inspector: Inspector = field(default_factory=Inspector)
@@ -295,6 +297,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         clock=clock,
         redactor=redactor,
         metrics=metrics,
+        traffic=Traffic(metrics),
         in_flight=in_flight,
         observers=observers,
         capture=Capture(clock, budget.hold, observers),

@@ -105,8 +105,7 @@ class Service:
         self._endpoint, self._loop = endpoint, asyncio.get_running_loop()
         try:
             state.start()
-            if self.ui is not None:
-                self.ui.start(state)
+            state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
             with state.metrics.loop_lag_sampled():
                 yield
             # a server ends the lifespan when it no longer waits for requests: end those that are still in progress

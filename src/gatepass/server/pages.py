@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import chain
@@ -279,22 +279,33 @@ def status_of(state: AppState) -> dict[str, Any]:
 
 def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, Any]:
     """Return the health of each upstream, and its requests since the start; `mcp` has the MCP servers."""
-    now_s, metrics = state.clock.now(), state.metrics
-    counts = metrics.totals().by_upstream
+    counts, with_many_errors = state.metrics.totals().by_upstream, state.traffic.with_many_errors(state.clock.wall())
     found = {}
     for name in state.upstreams:
         if not name.startswith(MCP_UPSTREAM):
             requests, errors = counts.get(name, (0, 0))
             found[name] = {
-                "health": "failing" if name in rejections else metrics.health(name),
                 "requests": requests,
                 "errors": errors,
-                "last_failed": metrics.last_failed(name, now_s),
+                **_health(state, name, rejections, with_many_errors),
             }
     return found
 
 
+def _health(
+    state: AppState, upstream: str, rejections: Mapping[str, float], with_many_errors: Collection[str]
+) -> dict[str, Any]:
+    now_s, metrics = state.clock.now(), state.metrics
+    return {
+        "health": "failing" if upstream in rejections else metrics.health(upstream),
+        "last_failed": metrics.last_failed(upstream, now_s),
+        "many_errors": upstream in with_many_errors,
+        "last_error": metrics.last_error(upstream, now_s),
+    }
+
+
 def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float]) -> dict[str, Any]:
+    with_many_errors = state.traffic.with_many_errors(state.clock.wall())
     sessions, upstreams = mcp.sessions.counts(), {name: state.upstreams[MCP_UPSTREAM + name] for name in mcp.by_name}
     return {
         "streams": len(state.in_flight.open_idle_streams),
@@ -303,8 +314,7 @@ def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float
                 "host": upstream.host,
                 "credential": upstream.credential or None,
                 "usable": upstream.holder is None or upstream.holder.usable,
-                "health": "failing" if upstream.name in rejections else state.metrics.health(upstream.name),
-                "last_failed": state.metrics.last_failed(upstream.name, state.clock.now()),
+                **_health(state, upstream.name, rejections, with_many_errors),
                 "sessions": sessions[name],
             }
             for name, upstream in upstreams.items()

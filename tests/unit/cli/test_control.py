@@ -90,13 +90,16 @@ def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
 def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
     last = {"in_a_row": 3, "for_s": 180.0, "id": "r", "code": "upstream_connect", "age_s": 12.0}
     test = "gatepass doctor gpt-4o\x1b --call"
+    error = {"many_errors": True, "last_error": {"id": "r 7", "code": "model_not_found", "age_s": 5.0}}
     ones = {
         "chat": {"health": "failing", "requests": 120, "errors": 4, "last_failed": {**last, "test": test}},
         "rejects": {"health": "failing", "requests": 8, "errors": 8, "last_failed": None},
         "once": {"health": "ok", "requests": 200, "errors": 1, "last_failed": {**last, "in_a_row": 1, "test": test}},
         "files": {"health": "ok", "requests": 7, "errors": 0, "last_failed": None},
+        "lost": {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, **error},
         "new": {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None},
     }
+    ones = {name: {"many_errors": False, "last_error": None, **one} for name, one in ones.items()}
     lines = [" ".join(line.split()) for line in status_lines({**page(), "upstreams": ones})]
     assert lines[3:] == [
         "PROCESS UPSTREAM HEALTH ERRORS FIND THE CAUSE",
@@ -104,29 +107,34 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "gatepass rejects failing 100.0% of 8 gatepass doctor",
         "gatepass once healthy, upstream_connect 12 s ago 0.5% of 200 -",
         "gatepass files healthy 0.0% of 7 -",
+        "gatepass lost many errors, model_not_found 5 s ago 100.0% of 1 gatepass show 'r 7'",
         "gatepass new no request yet - -",
     ]
 
 
 def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
-    well = {"usable": True, "sessions": 0, "health": "ok", "last_failed": None}
+    well = {"usable": True, "sessions": 0, "health": "ok", "last_failed": None, "many_errors": False}
+    many = {"many_errors": True, "last_error": {"id": "r7", "code": "upstream_error", "age_s": 5.0}}
     dead = {"health": "failing", "last_failed": {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}}
     servers = {
         "search": {**well, "host": "tools.example", "credential": "corp", "sessions": 3, **dead},
         "old": {**well, "host": "old.example", "credential": "corp"},
         "lost": {**well, "host": "lost.example", "credential": "none", "usable": False},
         "wiki": {**well, "host": "wiki.example", "credential": None, "health": "unknown"},
+        "many": {**well, "host": "many.example", "credential": None, **many},
     }
     held = {"type": "static", "state": "fresh", "failing": False, "expires_in_s": None, "fetches": 1, "failures": 0}
     credentials = {"corp": {**held, "rejected_by": {"mcp/old": 4.0}}, "none": {**held, "rejected_by": {}}}
     lines = list(status_lines({**page(), "credentials": credentials, "mcp": {"streams": 2, "servers": servers}}))
-    assert lines[-7:] == [
+    assert lines[-9:] == [
         "PROCESS   MCP SERVER  HOST           CREDENTIAL  TOKEN     SESSIONS  HEALTH",
         "gatepass  search      tools.example  corp        yes       3         failing, upstream_connect 1 min ago",
         "gatepass  old         old.example    corp        rejected  0         healthy",
         "gatepass  lost        lost.example   none        no        0         healthy",
         "gatepass  wiki        wiki.example   -           -         0         no request yet",
+        "gatepass  many        many.example   -           -         0         many errors, upstream_error 5 s ago",
         "gatepass MCP server search: `gatepass doctor --mcp search` names the cause.",
+        "gatepass MCP server many: `gatepass show r7` names the cause.",
         "gatepass 2 streams of MCP clients that wait for events",
     ]
 

@@ -90,6 +90,21 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     assert metrics.last_failed("up", 16.0) is None
 
 
+@pytest.mark.parametrize(("failed", "many"), [(1, set()), (2, {"up"})])
+def test_an_upstream_has_many_errors_above_a_tenth_of_15_minutes(failed: int, many: set[str]):
+    metrics = Metrics()
+    traffic = Traffic(metrics)
+    for number in range(10):
+        error = UpstreamErrorReply("no such path", upstream="up", status=404) if number < failed else None
+        access = AccessRecord(f"r-{number}", "POST", "/", "chat", "app", outcome="error" if error else "ok")
+        attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
+        traffic.sample(number * WIDTH_S)
+        metrics.request_ended(RequestRecord(access, attempt, error, 5.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+    assert traffic.with_many_errors(9 * WIDTH_S) == many
+    assert metrics.last_error("up", 16.0) == {"id": f"r-{failed - 1}", "code": "upstream_error", "age_s": 10.0}
+    assert traffic.with_many_errors((9 + SLICES) * WIDTH_S) == set()
+
+
 def test_only_15_minutes_are_kept():
     metrics = Metrics()
     traffic = Traffic(metrics)

@@ -52,7 +52,6 @@ from gatepass.errors import (
 )
 from gatepass.observability.curl import curl_command
 from gatepass.observability.observer import Refusal
-from gatepass.observability.traffic import Traffic
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers, error_object
 from gatepass.protocols.models import MODELS
@@ -169,15 +168,9 @@ class Ui:
         self.doctor_turn = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.collect = collect
-        self._traffic: Traffic | None = None
 
     def current(self) -> AppState:
         return self.running().state
-
-    def start(self, state: AppState) -> None:
-        """Begin to sample the traffic. The tasks of `state` own the one that does."""
-        self._traffic = Traffic(state.metrics)
-        state.in_flight.tasks.spawn(self._traffic.run(state.clock), "traffic")
 
     def routes(self, base_path: str) -> list[Route]:
         """Return the routes of the page for an application, at the root and below the base path."""
@@ -203,8 +196,8 @@ class Ui:
     async def own(self, target: str) -> bytes:
         """Return what this process contributes to the target of `collect`."""
         state = self.current()
-        if target == OWN + "overview" and self._traffic is not None:
-            return json.dumps(views.own_overview(state, self._traffic)).encode()
+        if target == OWN + "overview":
+            return json.dumps(views.own_overview(state)).encode()
         if target == OWN + "callers":
             return json.dumps(views.own_callers(state)).encode()
         if target == OWN + "use":

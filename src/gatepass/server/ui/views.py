@@ -22,9 +22,9 @@ from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamErrorReply, UpstreamHtml, kind_of
 from gatepass.observability.capture import merged_states
-from gatepass.observability.metrics import FAILING_IN_A_ROW
+from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
-from gatepass.observability.traffic import Slice, Traffic, merged, series
+from gatepass.observability.traffic import Slice, merged, series
 from gatepass.proxy.app_state import AppState
 from gatepass.server.inspection import REPLICA
 from gatepass.server.reload import ReloadResult
@@ -36,7 +36,7 @@ MOST_USED = 500
 HIDDEN = "(hidden)"
 
 
-def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
+def own_overview(state: AppState) -> dict[str, Any]:
     """Return the credentials, upstreams, callers and traffic of this process."""
     now_s, wall_s = state.clock.now(), state.clock.wall()
     in_flight = Counter(request.response.context.metrics_key()[2] for request in state.in_flight.requests)
@@ -85,7 +85,7 @@ def own_overview(state: AppState, traffic: Traffic) -> dict[str, Any]:
         "ready": state.ready,
         "capture": state.capture.state(),
         "store": None if state.store is None else state.store.health.shown(now_s),
-        "slices": [msgspec.to_builtins(one) for one in traffic.slices(wall_s)],
+        "slices": [msgspec.to_builtins(one) for one in state.traffic.slices(wall_s)],
     }
 
 
@@ -159,14 +159,16 @@ def _upstream(
     is_answered = len(ones) > 1 and last is not None and not last[1]
     if name in rejecting or ((seen == {"failing"} or in_a_row >= FAILING_IN_A_ROW) and not is_answered):
         health = "failing"
+    requests, errors = sum(one[0] for one in counts), sum(one[1] for one in counts)
     return {
         **ones[0],
         "in_flight": sum(one["in_flight"] for one in ones),
         "open_connections": sum(one["open_connections"] for one in ones),
         "health": health,
         "last_failed": min(failing, key=lambda one: one["age_s"], default=None),
-        "requests_15m": sum(one[0] for one in counts),
-        "errors_15m": sum(one[1] for one in counts),
+        "requests_15m": requests,
+        "errors_15m": errors,
+        "many_errors": has_many_errors(requests, errors),
     }
 
 

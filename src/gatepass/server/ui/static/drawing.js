@@ -6,8 +6,6 @@ import { known, t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const HISTORY_S = 900;
-/** The share of errors above which an upstream is not called healthy. */
-const OFTEN = 0.1;
 
 /** Returns `{node, show(overview)}`. */
 export function drawing(signal) {
@@ -147,11 +145,11 @@ export function healthLine() {
 }
 
 /** Show the health of an upstream, and the last request that failed at it while it is failing. */
-export function showHealth(line, { health, last_failed: last, errors_15m: errors, requests_15m: requests }) {
+export function showHealth(line, { health, last_failed: last, many_errors: hasManyErrors }) {
   const failed = health === "failing" ? last : null;
   const [state, link] = line.children;
   set(line, { class: health === "failing" ? "health failed" : "health" });
-  const working = errors > OFTEN * requests ? t("many errors") : t("healthy");
+  const working = hasManyErrors ? t("many errors") : t("healthy");
   write(state, ({ ok: working, failing: t("failing"), unknown: t("no request yet") }[health] ?? health) + (failed ? t(", ") : ""));
   write(link, failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : "");
   set(link, { href: failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });
