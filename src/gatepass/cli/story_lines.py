@@ -500,21 +500,25 @@ def widened(wide: Sequence[int], summaries: Iterable[Story]) -> Sequence[int]:
     return [*map(max, zip(wide, *rows, strict=True))]
 
 
-def list_line(cells: Sequence[str], width: int | None = LIST_WIDTH, wide: Sequence[int] = COLUMNS) -> str:
+def list_line(
+    cells: Sequence[str], width: int | None = LIST_WIDTH, wide: Sequence[int] = COLUMNS, *, keeps_end: bool = False
+) -> str:
     """Return the cells in aligned columns of the widths `wide`. An id is never cut. The last cell gets the rest of
-    `width`. Without one, no cell is cut."""
+    `width`, or is not cut if `keeps_end`. Without a width, no cell is cut."""
     at_end = cells[-1]
     front = [
         text if (number == 2 or width is None) and columns(text) > most else padded(text, most)
         for number, (text, most) in enumerate(zip(cells[:-1], wide, strict=True))
     ]
     line = " ".join(front) + " "
-    return (line + (at_end if width is None else cut(at_end, width - columns(line)))).rstrip()
+    return (line + (at_end if width is None or keeps_end else cut(at_end, width - columns(line)))).rstrip()
 
 
 def summary_line(summary: Story, width: int | None = LIST_WIDTH, wide: Sequence[int] = COLUMNS) -> str:
     """Return one request of `gatepass tail`, coloured if it failed."""
-    line, outcome = list_line(_cells(summary), width, wide), summary["outcome"]
+    outcome = summary["outcome"]
+    # the hop at the end of an error decides what to do, so that a narrow terminal wraps it
+    line = list_line(_cells(summary), width, wide, keeps_end=outcome == "error")
     colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
     return coloured(line, colour or "cyan") if colour or summary["state"] == "running" else line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -483,7 +484,13 @@ SUMMARY: dict[str, Any] = {
 ERROR = {"status": 503, "outcome": "error", "code": "token_unavailable", "hop": "credential:corp", "attempts": 0}
 
 
-def test_a_list_is_aligned_and_fits_100_columns():
+def test_the_documentation_has_the_story_that_an_installation_without_an_address_prints():
+    lines = plain(story_lines({**RETRIED, "error": {**CUT, "page": ""}}, NOW_S))
+    page = Path(__file__).parents[3] / "docs/operations/inspector.md"
+    assert "\n".join(lines) in page.read_text(encoding="utf-8")
+
+
+def test_a_list_is_aligned_and_fits_100_columns_apart_from_the_hop_of_an_error():
     rows = [
         list_line(HEAD),
         summary_line(SUMMARY),
@@ -494,11 +501,11 @@ def test_a_list_is_aligned_and_fits_100_columns():
     assert plain(rows) == [
         "UTC      STATUS ID                       CALLER     MODEL            TIME    UPSTREAM OR ERROR",
         "17:00:01 200    80ff6e979b76ece700000001 ragflow    gpt-4o            1.20 s chat 2 tries images=co…",
-        "17:00:01 503    80ff6e979b76ece700000001 名名名名…  a-very-long-nam…  1.20 s token_unavailable cred…",
+        f"17:00:01 503    {SUMMARY['id']} 名名名名…  a-very-long-nam…  1.20 s token_unavailable credential:corp",
         f"17:00:01 -      {'i' * 36} ragflow    gpt-4o            1.20 s client gon…",
         "17:00:00 ...    80ff6e979b76ece700000001 ragflow    gpt-4o            600 ms chat 2 tries images=co…",
     ]
-    assert all(columns(row) <= LIST_WIDTH for row in plain(rows))
+    assert all(columns(row) <= LIST_WIDTH for row in plain(rows) if "token_unavailable" not in row)
     assert click.unstyle(summary_line({**SUMMARY, **ERROR}, None)).endswith("token_unavailable credential:corp")
 
 
