@@ -24,7 +24,7 @@ from gatepass.errors import InvalidRequest, ModelNotFound, UpstreamErrorReply, U
 from gatepass.operations.table import samples
 from gatepass.server.ui.routes import DoctorTask
 from tests.integration.answers import COMPLETION, VECTORS
-from tests.integration.findings import Check, check_of, found
+from tests.integration.findings import NETWORK, Check, check_of, found
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
@@ -178,7 +178,7 @@ async def test_upstream_without_a_credential_is_called_once():
 
 @pytest.mark.parametrize("trial", [None, ProbeCall("chat", "m")])
 async def test_missing_credential_is_reported_with_the_setting(trial):
-    async with Scripted(REFUSED) as upstream:
+    async with Scripted(answer=with_list(lambda _: REFUSED) if trial else lambda _: REFUSED) as upstream:
         (hop,) = await found(one(upstream), trial)
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
     host = upstream.url.removeprefix("http://")
@@ -186,6 +186,36 @@ async def test_missing_credential_is_reported_with_the_setting(trial):
         f'The upstream "chat" ({host}) requires a credential that gatepass does not send: bad token. gatepass has no'
         " credential for it. Set upstreams.chat.credential, or correct the key in upstreams.chat.headers."
     )
+
+
+async def steps_of_calls(blocks: dict[str, Any], model: str = "m") -> list[tuple[str, StepOutcome, str, str]]:
+    calls = [ProbeCall("chat", model), ProbeCall("chat", model, stream=True)]
+    async with aclosing(diagnose(Config.model_validate(blocks), calls)) as steps:
+        return [(one.what, one.outcome, one.why, one.advice) async for one in steps if one.what not in NETWORK]
+
+
+async def test_a_rejected_token_fails_the_list_and_is_explained_once():
+    async with Scripted(REFUSED) as upstream:
+        _, (what, outcome, why, advice), *calls = await steps_of_calls(one(upstream, static()))
+    assert (what, outcome) == ("models", FAILS)
+    assert why.endswith("does not accept the credential that gatepass sends: bad token.")
+    assert advice.startswith("Tried once, with the only key of the credential 'c'.")
+    assert calls == [
+        ("call", FAILS, "chat with m: the same error as the model list", ""),
+        ("stream", FAILS, "chat as a stream with m: the same error as the model list", ""),
+    ]
+
+
+async def test_an_error_of_the_call_is_explained_once_with_both_names_of_the_model():
+    boom = with_list(lambda _: [Send(reply({"error": {"message": "boom"}}, 500))])
+    async with Scripted(answer=boom) as upstream:
+        blocks = one(upstream, models={"slow-1": {"upstream": "chat", "name": "m"}})
+        listed, (_, outcome, why, advice), stream = await steps_of_calls(blocks, "slow-1")
+    called = "chat with slow-1 (sent as m)"
+    assert (listed[1], outcome, why) == (WORKS, FAILS, f"{called}: 500 upstream_error: boom")
+    assert advice.startswith("Follow the upstream's message.")
+    as_stream = "chat as a stream with slow-1 (sent as m)"
+    assert stream == ("stream", FAILS, f"{as_stream}: the same error as {called}", "")
 
 
 async def test_a_token_that_the_list_refuses_is_reported_with_what_was_tried():
@@ -211,8 +241,8 @@ async def test_the_page_shows_a_rejected_credential_by_what_was_sent(credential,
         steps = [step async for step in diagnose_for_page(config, DoctorTask("m", call=True), lambda *_: None)]
         async with gateway(**settings) as served:
             answer = await served.ask().answer()
-    assert str(steps[-1]["advice"]).startswith(advice)
-    action = steps[-1]["action"]
+    assert str(steps[-2]["advice"]).startswith(advice)
+    action = steps[-2]["action"]
     assert isinstance(action, dict)
     assert (action["code"], action["text"]) == (case, "")
     assert action["names"].get("credentials.NAME") == ("credentials.c" if credential else None)
@@ -465,7 +495,7 @@ async def test_doctors_call_is_one_small_request_like_a_clients():
         models = {"gpt": {"upstream": "chat", "name": "gpt-240806"}}
         _, hop = await found(one(upstream, static(), models=models), ProbeCall("chat", "gpt"))
     assert (hop.hop, hop.outcome) == ("upstream:chat", WORKS)
-    assert hop.finding == "chat with gpt-240806: 200"
+    assert hop.finding == "chat with gpt (sent as gpt-240806): 200"
     (asked,) = posted(upstream)
     assert (asked.method, asked.target, asked.header("authorization")) == (
         "POST",
@@ -589,7 +619,8 @@ UNFIT: dict[str, list[Any]] = {
 @pytest.mark.parametrize(("operation", "body"), [(name, body) for name, bodies in UNFIT.items() for body in bodies])
 async def test_a_trial_finds_what_a_client_would_receive(operation, body):
     """The same judges to the last one, and the same words."""
-    async with Scripted([Send(reply(body))]) as upstream, gateway(**one(upstream)) as served:
+    dialogue = [Send(reply(body))]
+    async with Scripted(answer=with_list(lambda _: dialogue)) as upstream, gateway(**one(upstream)) as served:
         (sample, *_) = samples(operation, "m")
         asked = served.ask(json.loads(sample.body), f"/v1{sample.operation.path}")
         refused = (await asked.answer()).error
@@ -616,7 +647,8 @@ async def test_doctor_renews_a_rejected_token_as_for_a_client():
 
 @pytest.mark.parametrize(("status", "text"), [(400, "no such model"), (500, "max_tokens overflow")])
 async def test_a_trial_that_fails_for_another_reason_is_not_repeated(status, text):
-    async with Scripted([Send(reply({"error": {"message": text}}, status))]) as upstream:
+    dialogue = [Send(reply({"error": {"message": text}}, status))]
+    async with Scripted(answer=with_list(lambda _: dialogue)) as upstream:
         (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
     assert (hop.outcome, len(posted(upstream))) == (FAILS, 1)
     assert f"chat with m: {status} upstream_error: " in hop.finding
@@ -639,7 +671,7 @@ async def test_a_trial_call_reaches_every_target_of_its_route_and_no_other():
     reported = [(check.hop, check.outcome, check.finding.partition(":")[0]) for check in checks]
     assert reported == [
         ("credential:c", WORKS, "a key is configured; it does not expire"),
-        ("upstream:chat", WORKS, "chat with a"),
+        ("upstream:chat", WORKS, "chat with best (sent as a)"),
         ("upstream:chat", WORKS, "chat with best"),
         ("upstream:spare", FAILS, "chat with best"),
     ]
@@ -705,7 +737,7 @@ async def test_doctor_prints_only_findings_and_fails_with_the_first_failure(tmp_
     code, lines, errors = await asyncio.to_thread(check, "m", "--call")
     assert (code, errors) == (1, "")
     assert lines[-2].startswith("FAIL upstream:chat call: chat with m: 401 upstream_auth: ")
-    assert lines[-1].startswith("FAIL upstream:chat stream: chat as a stream with m: 401 upstream_auth: ")
+    assert lines[-1].startswith("FAIL upstream:chat stream: chat as a stream with m: the same error as chat with m")
 
 
 @pytest.mark.parametrize("options", [(), ("--operation", "embeddings")])

@@ -130,7 +130,8 @@ async def test_failure_of_an_upstream_is_reported_at_its_hop():
     async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gp:
         steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", call=True)
     assert reported(steps)[4:] == [("upstream:chat", "call", "FAIL"), ("upstream:chat", "stream", "FAIL")]
-    assert "500: out of memory" in steps[-1].why
+    assert steps[-2].why == "chat with gpt-4o: 500: out of memory"
+    assert steps[-1].why == "chat as a stream with gpt-4o: the same error as chat with gpt-4o"
 
 
 async def test_failing_issuer_is_reported_by_readyz_and_at_its_hop():

@@ -286,7 +286,18 @@ def failed_step(
     if text or case:
         # without a text, the page shows what the case means above the advice of the message
         action = {"code": case or kind, "text": text, "names": names}
-    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action)
+    named = f"{error.http_status} {error.public_code}: {why}"
+    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action, error=named)
+
+
+def said_once(step: Step, said: dict[str, str], label: str) -> Step:
+    """Return `step`, or, if an earlier step had its error, one that names the label of that step.
+
+    `said` has the labels by error, and learns this one.
+    """
+    if not step.error or (first := said.setdefault(step.error, label)) == label:
+        return step
+    return replace(step, why=f"{label}: the same error as {first}", advice="", action=None)
 
 
 def default_advice(error: GatepassError, config: Config) -> str:
@@ -369,11 +380,13 @@ def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> lis
         named += " as a stream"
         calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
     targets, rest = state.routes.resolve(probe_call.operation, model), (calls, probe_call.profile, query)
-    return [
-        TargetProbe(f"{named} with {target.model or model}", target, targets[0], *rest, probe_call.advice)
-        for target in targets
-        if target.upstream == upstream.name
-    ]
+    found = []
+    for target in targets:
+        if target.upstream == upstream.name:
+            sent = f" (sent as {target.model})" if target.model not in (None, model) else ""
+            what = f"{named} with {model}{sent}"
+            found.append(TargetProbe(what, target, targets[0], *rest, probe_call.advice))
+    return found
 
 
 STREAM_TOKENS = 16

@@ -48,6 +48,7 @@ class Step:
     - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
     - `base_url`: the URL of the upstream that works instead, if the configured one lacks the version.
     - `action`: the error's action in `advice`, with its code and names, from which the page words it in Chinese.
+    - `error`: the status, code and text of an error. Steps that have the same one received the same error.
     """
 
     hop: str
@@ -59,6 +60,7 @@ class Step:
     proves: bool = True
     base_url: str = ""
     action: Mapping[str, object] | None = None
+    error: str = ""
 
     @property
     def failed(self) -> bool:
@@ -67,7 +69,7 @@ class Step:
     def described(self) -> dict[str, object]:
         """Return the fields as JSON has them."""
         fields = asdict(self) | {"outcome": self.outcome.name.lower(), "seconds": round(self.seconds, 3)}
-        return {name: value for name, value in fields.items() if name not in ("proves", "base_url", "action")}
+        return {name: value for name, value in fields.items() if name not in ("proves", "base_url", "action", "error")}
 
 
 Steps = AsyncGenerator[Step, None]

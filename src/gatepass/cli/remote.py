@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_by_name
-from gatepass.cli.probe import MODELS_SHOWN, UNLISTED, WRONG_NAME, probes_of, real_call, split_advice, within
+from gatepass.cli.probe import MODELS_SHOWN, UNLISTED, WRONG_NAME, probes_of, real_call, said_once, split_advice, within
 from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
 from gatepass.cli.steps import calls_of
 from gatepass.config.model import Config
@@ -83,6 +83,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
             return
         by_name = operation_by_name(chosen)
         operation = asked.operation or (by_name if by_name in CALL_OPERATIONS else "chat")
+        said: dict[str, str] = {}
         for probe_call in calls_of(state.config, chosen, operation, None):
             what = "stream" if probe_call.stream else "call"
             begin(HOP, what)
@@ -91,7 +92,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
                 result = await within(state, upstream, real_call(state, probe), CALL_S)
                 yield Step(HOP, what, StepOutcome.WORKS, f"{probe.what}: {result}")
             except GatepassError as error:
-                yield _failed(what, error, f"{probe.what}: ")
+                yield said_once(_failed(what, error, f"{probe.what}: "), said, probe.what)
 
 
 async def _page_step(state: AppState, upstream: Upstream, page: str) -> Step:
@@ -159,7 +160,8 @@ def _failed(what: str, error: GatepassError, prefix: str = "") -> Step:
         prefix += f"{error.upstream_status}: "
         message = message if error.error_body is None else error.error_body.message  # without advice about settings
     why, advice = split_advice(message)
-    return _as_client(Step(str(own.get("hop") or HOP), what, StepOutcome.FAILS, prefix + why, advice))
+    named = f"{error.http_status} {error.public_code}: {why}"
+    return _as_client(Step(str(own.get("hop") or HOP), what, StepOutcome.FAILS, prefix + why, advice, error=named))
 
 
 def _as_client(step: Step) -> Step:

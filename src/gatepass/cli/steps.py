@@ -17,7 +17,16 @@ from gatepass.cli.options import (
     printable,
     reachable_host,
 )
-from gatepass.cli.probe import ProbeCall, check_call, check_models, check_store, check_token, hop_of, probes_of
+from gatepass.cli.probe import (
+    ProbeCall,
+    check_call,
+    check_models,
+    check_store,
+    check_token,
+    hop_of,
+    probes_of,
+    said_once,
+)
 from gatepass.cli.reach import Begin, Step, StepOutcome, Steps, issuer_server, reach, timed, upstream_server
 from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
@@ -229,11 +238,12 @@ async def _test_upstream(
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
     begin(hop_of(upstream), "models")
     step = await check_models(state, upstream, wanted, is_called=bool(probes))
-    if probes and step.outcome in (StepOutcome.FAILS, StepOutcome.UNPROVEN):
+    said = {step.error: "the model list"}
+    if probes and step.outcome in (StepOutcome.FAILS, StepOutcome.UNPROVEN) and not step.error.startswith("401 "):
         # some upstreams have no model list, or a broken one: then the calls decide whether they work
         advice = step.advice if step.failed else "The calls decide."
         step = replace(step, outcome=StepOutcome.UNPROVEN, advice=advice)
     yield step
     for target_probe in probes:
         begin(hop_of(upstream), "call")
-        yield await check_call(state, upstream, target_probe)
+        yield said_once(await check_call(state, upstream, target_probe), said, target_probe.what)

@@ -435,6 +435,9 @@ export const TEXTS = {
 /** The forms of what doctor finds and advises, and the sentences that follow. Other texts stay English. */
 export const ADVICE = [
   [/^(\S+)( as a stream)? with (\S+): (.+)$/, "用 {3} 调用 {1}：{4}"],
+  [/^(\S+)( as a stream)? with (\S+) \(sent as (\S+)\): (.+)$/, "用 {3}（发送为 {4}）调用 {1}：{5}"],
+  [/^the same error as the model list$/, "错误与模型列表相同"],
+  [/^the same error as (\S+)( as a stream)? with (\S+)( \(sent as \S+\))?$/, "错误与用 {3} 调用 {1} 时相同"],
   [/^first event after (\S+) s, (\d+) events, longest gap (\S+) s, complete$/, "{1} s 后收到首个事件，共 {2} 个，最长间隔 {3} s，完整"],
   [/^Check the host in (\S+), the DNS of the machine that gatepass runs on, and whether this network needs (\S+?)\.?$/, "检查 {1} 中的主机名、运行 gatepass 的机器的 DNS，以及这个网络是否需要 {2}。"],
   [/^Check the host in (\S+) and the DNS of the machine that gatepass runs on\.$/, "检查 {1} 中的主机名，以及运行 gatepass 的机器的 DNS。"],
