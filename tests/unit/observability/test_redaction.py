@@ -27,6 +27,13 @@ def test_the_url_encoded_form_is_masked_too():
     assert redactor.mask("secret=a%2Fb%2Bc+d%3De") == f"secret={MASK}"
 
 
+@given(st.text(st.sampled_from("abcXYZ019-_+/=.~'\"&<>%\\ \n\té漢😀"), min_size=6, max_size=40))
+def test_each_spelling_has_all_runs_by_which_it_is_searched(value: str):
+    """Else `mask` would not search it."""
+    for spelled in redaction._spelled(value):
+        assert all(run in literal for run in spelled.runs for literal in spelled.literals)
+
+
 def test_a_short_value_masks_no_ordinary_words():
     redactor = Redactor()
     redactor.learn("key")
