@@ -7,20 +7,13 @@ from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import ip_address
 
+from gatepass import errors
 from gatepass.auth.api_keys import KeyRing, digest_of, presented_key, unwrapped_key
 from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
 from gatepass.config import block
 from gatepass.config.access import AccessKey, moment_text, resolved
 from gatepass.config.model import Config
-from gatepass.errors import (
-    ForbiddenHost,
-    ForbiddenOrigin,
-    ForbiddenPeer,
-    InvalidApiKey,
-    RoleNotAllowed,
-    UnsupportedMediaType,
-)
 from gatepass.types import ClientRequest
 
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
@@ -110,18 +103,18 @@ class Authenticator:
             check_host_and_origin(client_request)
         host = own_host(client_request, self._page_hosts)
         if host is None:
-            raise ForbiddenHost(
+            raise errors.ForbiddenHost(
                 "The page of gatepass is not served under this name. Add the name to server.ui_hosts, or open the page"
                 " by an IP address. A proxy in front of gatepass must pass on the Host of the browser."
             )
         origins = _values_of(client_request, b"origin")
         is_own = len(origins) == 1 and _is_origin_of(origins[0], host)
         if not is_own and (origins or client_request.method not in ("GET", "HEAD")):
-            raise ForbiddenOrigin(
+            raise errors.ForbiddenOrigin(
                 "The page of gatepass accepts only requests of its own origin. Its proxy must pass on Host unchanged."
             )
         if not _OWN_PAGES.issuperset(_values_of(client_request, b"sec-fetch-site")):
-            raise ForbiddenOrigin(
+            raise errors.ForbiddenOrigin(
                 "The browser reports in Sec-Fetch-Site that another site sent this request. Open the page from the"
                 " address bar or a bookmark."
             )
@@ -140,28 +133,30 @@ class Authenticator:
         sent, sites = _values_of(client_request, b"origin"), _values_of(client_request, b"sec-fetch-site")
         host = own_host(client_request, self._page_hosts)
         if host is None:
-            raise ForbiddenHost(
+            raise errors.ForbiddenHost(
                 "A web page sent this request to a name that is not one of this gatepass. Add the name to"
                 " server.ui_hosts."
             )
         foreign = [one for one in sent if not (_is_origin_of(one, host) or one.decode("latin-1") in origins)]
         if foreign or not (sent or _OWN_PAGES.issuperset(sites)):
             shown = f" such as {shown_origin(foreign[0])}" if foreign else ""
-            raise ForbiddenOrigin(f"CORS: gatepass serves no pages of other origins here{shown}. Add it to {setting}.")
+            raise errors.ForbiddenOrigin(
+                f"CORS: gatepass serves no pages of other origins here{shown}. Add it to {setting}."
+            )
 
     def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> AccessKey:
         presented = presented_key(client_request.headers)
         if presented is None:
-            raise InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
+            raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
         now_s = client_request.arrived_s
         caller = self._ring.find_digest(digest_of(presented), now_s) or self._wrapped(presented, now_s, path_profile)
         return self._known(caller, wall_s)
 
     def _known(self, caller: AccessKey | None, wall_s: float) -> AccessKey:
         if caller is None:
-            raise InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
+            raise errors.InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
         if caller.expires is not None and caller.state(wall_s) == "expired":
-            raise InvalidApiKey(
+            raise errors.InvalidApiKey(
                 f"This API key of the caller {caller.name!r} expired at {moment_text(caller.expires)}."
                 f" Create its successor with `gatepass keys new --name {caller.name}`."
             )
@@ -188,7 +183,7 @@ class Authenticator:
 
 def _check_reads(caller: AccessKey, what: str) -> None:
     if not caller.reads_pages:
-        raise RoleNotAllowed(
+        raise errors.RoleNotAllowed(
             f"The caller {caller.name!r} may not read {what}, because its key has the role"
             f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`)."
         )
@@ -206,7 +201,7 @@ def check_local(client_request: ClientRequest, *, takes_form: bool = False) -> N
         return  # Sec-Fetch-Site or Origin show a form that another site sends; both were checked
     # browsers send forms and plain text to other sites without a preflight, but not JSON
     if client_request.method == "POST" and kind != b"application/json":
-        raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
+        raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
 
 
 def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
@@ -216,7 +211,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
     """
     is_near = is_loopback(client_request.peer)
     if not is_near and not from_anywhere:
-        raise ForbiddenPeer(
+        raise errors.ForbiddenPeer(
             f"Without keys gatepass serves only clients on the same machine. This client is at"
             f" {client_request.peer or 'an unknown address'}."
             " Set access.keys (see `gatepass keys new`) to serve others."
@@ -225,7 +220,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
     name = _host_of(dict(client_request.headers).get(b"host", b""))
     # another name of this machine in Host is DNS rebinding (the class of CVE-2025-66416)
     if names.count(b"host") != 1 or not (is_loopback(name) or (not is_near and _is_address(name))):
-        raise ForbiddenHost(
+        raise errors.ForbiddenHost(
             "Without keys gatepass serves only requests to localhost."
             " Set access.keys (see `gatepass keys new`) to serve others."
         )
@@ -234,13 +229,13 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
         scheme, _, host = value.partition(b"://")
         # the scheme of a browser extension's page is neither
         if scheme not in (b"http", b"https") or not is_loopback(_host_of(host)):
-            raise ForbiddenOrigin(
+            raise errors.ForbiddenOrigin(
                 f"CORS: without keys gatepass does not serve pages of other origins, such as {shown_origin(value)}."
                 " Set access.keys, and add that origin to profiles.NAME.cors_origins."
             )
     sites = _values_of(client_request, b"sec-fetch-site") if b"sec-fetch-site" in names else []
     if not (origins or _OWN_PAGES.issuperset(sites)):
-        raise ForbiddenOrigin(
+        raise errors.ForbiddenOrigin(
             "Without keys gatepass does not serve pages of other sites. The browser reports in Sec-Fetch-Site that one"
             " sent this request. Set access.keys (see `gatepass keys new`) to serve others."
         )

@@ -13,18 +13,11 @@ from typing import Any
 
 import msgspec
 
+from gatepass import errors
 from gatepass.cli.probe import failed_step, hop_of, within
 from gatepass.cli.reach import Begin, Step, StepOutcome
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.reply_check import login_page
-from gatepass.errors import (
-    GatepassError,
-    TransportFault,
-    UpstreamErrorReply,
-    UpstreamHtml,
-    UpstreamInvalid,
-    UpstreamRedirect,
-)
 from gatepass.mcp.access import Kind, McpAllowed, allowed_of, refusal_of
 from gatepass.mcp.errors import name_settings
 from gatepass.operations.table import OPERATIONS
@@ -121,7 +114,7 @@ class Server(Hidden):
     def step(self, what: str, outcome: StepOutcome, why: str, advice: str = "", *, proves: bool = True) -> Step:
         return Step(hop_of(self.upstream), what, outcome, why, advice, proves=proves)
 
-    def failed(self, what: str, error: GatepassError) -> Step:
+    def failed(self, what: str, error: errors.GatepassError) -> Step:
         name_settings(error, self.name)
         return failed_step(error, self.state.config, what, "")
 
@@ -154,7 +147,7 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
     begin(hop, "mcp")
     try:
         revision = await within(state, upstream, _revision(server))
-    except GatepassError as error:
+    except errors.GatepassError as error:
         yield server.failed("mcp", error)
         return
     yield server.step("mcp", StepOutcome.WORKS, f"speaks MCP {revision}")
@@ -163,11 +156,11 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
         yield await within(state, upstream, _tools(server))
         if any(allowed.prompts for _, allowed in server.usable):
             await within(state, upstream, _list(server, "prompts"))
-    except GatepassError as error:
+    except errors.GatepassError as error:
         yield server.failed("tools", error)
     finally:
         if server.session[1:]:
-            with suppress(GatepassError):  # the server ends an unused session by itself
+            with suppress(errors.GatepassError):  # the server ends an unused session by itself
                 await within(state, upstream, server.send(None, server.session[1:]))
     for step in _keys(server):
         yield step
@@ -182,11 +175,11 @@ async def _without_token(server: Server) -> Step:
     """Show how the server refuses a request: gatepass keeps that from clients, which would begin a login."""
     try:
         reply = await within(server.state, server.upstream, server.ask("server/discover"))
-    except (UpstreamHtml, UpstreamRedirect) as error:
-        shape = "an HTML page" if isinstance(error, UpstreamHtml) else "a redirect"
+    except (errors.UpstreamHtml, errors.UpstreamRedirect) as error:
+        shape = "an HTML page" if isinstance(error, errors.UpstreamHtml) else "a redirect"
         why = f"answers a request without the token with {shape}, as a login does; clients never receive it"
         return server.step("no token", StepOutcome.WORKS, why, proves=False)
-    except GatepassError as error:
+    except errors.GatepassError as error:
         return server.failed("no token", error)
     if reply.status not in server.upstream.rejection_statuses:
         why = f"without the token it answers {reply.error}, so it is not proven that it accepts the token"
@@ -208,14 +201,14 @@ async def _revision(server: Server) -> str:
         if upstream.holder is not None:
             advice = f"Check the audience and the scopes of the credential {upstream.credential}."
         reason = f"The server rejects the token: {first.error}. {advice}"
-        raise UpstreamErrorReply(reason, upstream=upstream.name, status=first.status)
+        raise errors.UpstreamErrorReply(reason, upstream=upstream.name, status=first.status)
     supported = first.result.get("supportedVersions")
     if isinstance(supported, list) and NEWEST in supported:
         return f"{NEWEST} in its headers"
     reply = await server.ask("initialize", {"protocolVersion": HANDSHAKE, "capabilities": {}, "clientInfo": CLIENT})
     version = reply.result.get("protocolVersion")
     if not isinstance(version, str):
-        raise UpstreamInvalid(
+        raise errors.UpstreamInvalid(
             f"The server answers neither server/discover ({first.error}) nor initialize ({reply.error}): is"
             f" mcp.{server.name}.url its endpoint for Streamable HTTP?",
             upstream=upstream.name,
@@ -311,7 +304,7 @@ async def _answer(attempt: Attempt, response: Response) -> Reply:
                 message = _parsed(parse_event(block).data or b"")
                 if "id" in message and "method" not in message:
                     return Reply(response.status, response.headers, message)
-    except TransportFault as lost:
+    except errors.TransportFault as lost:
         raise connection_error(attempt, lost) from lost
     body = b"".join(pieces)
     if (page := login_page(received_reply(attempt, response, body))) is not None:

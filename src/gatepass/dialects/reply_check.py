@@ -20,19 +20,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
+from gatepass import errors
 from gatepass.dialects import content
 from gatepass.dialects.error_body import Mask, clean, error_kind, is_http_error, read_error_body, unmasked
 from gatepass.dialects.hints import HINTS, Hint, with_hint
-from gatepass.errors import (
-    GatepassError,
-    UpstreamAuth,
-    UpstreamEmpty,
-    UpstreamError,
-    UpstreamErrorReply,
-    UpstreamHtml,
-    UpstreamInvalid,
-    UpstreamRedirect,
-)
 from gatepass.observability.redaction import decoded
 from gatepass.observability.story import test_command
 from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
@@ -98,7 +89,7 @@ _AT_BYTE = re.compile(r" \(byte \d+\)")
 
 def classify_head(
     upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = unmasked
-) -> GatepassError | None:
+) -> errors.GatepassError | None:
     """Return the error of a redirect or of a status that is not final. None: the body decides.
 
     gatepass follows no redirect. The error names only the host of its target, because the rest may contain a session.
@@ -122,11 +113,11 @@ def classify_head(
             f" does not follow redirects. Check upstreams.{upstream}.base_url (https instead of http, the whole path)"
             " and whether a login page is in front of it."
         )
-        return UpstreamRedirect(message, upstream=upstream, target=target)
-    return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
+        return errors.UpstreamRedirect(message, upstream=upstream, target=target)
+    return errors.UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
 
-def classify_error(reply: ReceivedReply) -> UpstreamError:
+def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
     """Return the error of a reply with a status of 400 or more, with the upstream's message if it has one.
 
     JSON that was cut is not quoted. A 401 becomes UpstreamAuth, a login page with another status UpstreamHtml. Each
@@ -138,7 +129,9 @@ def classify_error(reply: ReceivedReply) -> UpstreamError:
     if (page := login_page(reply)) is not None:
         return page
     if content.is_html(reply.headers, reply.body):
-        return _rejection(reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
+        return _rejection(
+            reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=errors.UpstreamHtml.code)
+        )
     error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
     if error_body is None and reply.is_cut and content.first_bytes(reply.body)[:1] in (b"{", b"["):
         error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
@@ -157,7 +150,7 @@ def _document(body: bytes) -> Any:
         return None
 
 
-def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
+def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> errors.UpstreamErrorReply:
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     test = test_command(f"upstream:{reply.upstream}", reply.model, reply.operation)
     message = with_hint(
@@ -176,7 +169,7 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamE
         lacking = "requires a credential that gatepass does not send"
         refused = "does not accept the credential that gatepass sends"
         message = f"{reply.sender} {lacking if reply.key is None else refused}: {message}"
-    return (UpstreamAuth if status == 401 else UpstreamErrorReply)(
+    return (errors.UpstreamAuth if status == 401 else errors.UpstreamErrorReply)(
         message,
         upstream=reply.upstream,
         status=status,
@@ -189,7 +182,7 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamE
     )
 
 
-def login_page(reply: ReceivedReply) -> UpstreamHtml | None:
+def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
     """Return the error of an HTML page in place of an answer; None for another reply.
 
     With the status of an error it must look like a login page, because many servers send an HTML page with any error.
@@ -203,11 +196,11 @@ def login_page(reply: ReceivedReply) -> UpstreamHtml | None:
         f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
         f" a portal is in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
     )
-    status = reply.status if is_http_error(reply.status) else UpstreamHtml.status
-    return UpstreamHtml(message, upstream=reply.upstream, status=status)
+    status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status
+    return errors.UpstreamHtml(message, upstream=reply.upstream, status=status)
 
 
-def classify_document(reply: ReceivedReply, form: ClientProtocol) -> bytes | GatepassError:
+def classify_document(reply: ReceivedReply, form: ClientProtocol) -> bytes | errors.GatepassError:
     """Return the document of a whole reply of status 200 to 299, or the error that it contains.
 
     The same bytes are returned, or the inner document if a gateway wrapped the answer. Most replies take one of two
@@ -216,7 +209,7 @@ def classify_document(reply: ReceivedReply, form: ClientProtocol) -> bytes | Gat
     """
     body = reply.body
     if content.is_blank(body):
-        return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
+        return errors.UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
     if (page := login_page(reply)) is not None:
         return page
     if content.is_event_stream(reply.headers, body):
@@ -232,7 +225,9 @@ WITHOUT_CONTENT = (204, 205)
 """Statuses of a success that never has a body (RFC 9110 15.3.5 and 15.3.6)."""
 
 
-def _classify_json(reply: ReceivedReply, form: ClientProtocol, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
+def _classify_json(
+    reply: ReceivedReply, form: ClientProtocol, *, may_be_wrapped: bool = True
+) -> bytes | errors.GatepassError:
     try:
         document = content.parse(reply.body)
     except ValueError as error:
@@ -249,7 +244,7 @@ def _classify_json(reply: ReceivedReply, form: ClientProtocol, *, may_be_wrapped
     if fault is not None:
         return _invalid(reply, fault)
     if form.entry and not document[form.entries]:
-        return UpstreamEmpty(f"{reply.answered} without a {form.entry}.", upstream=reply.upstream)
+        return errors.UpstreamEmpty(f"{reply.answered} without a {form.entry}.", upstream=reply.upstream)
     return reply.body
 
 
@@ -285,8 +280,8 @@ def shown_members(document: dict[Any, Any], mask: Mask) -> str:
     return "it has " + ", ".join(names) + (", …" if len(document) > SHOWN_MEMBERS else "")
 
 
-def _invalid(reply: ReceivedReply, what: str) -> UpstreamInvalid:
-    return UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)
+def _invalid(reply: ReceivedReply, what: str) -> errors.UpstreamInvalid:
+    return errors.UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)
 
 
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")

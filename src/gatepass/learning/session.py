@@ -19,14 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gatepass.errors import (
-    UpstreamConnect,
-    UpstreamDns,
-    UpstreamError,
-    UpstreamErrorReply,
-    UpstreamTimeout,
-    UpstreamTls,
-)
+from gatepass import errors
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
 from gatepass.learning.memory import Memory
@@ -35,7 +28,7 @@ from gatepass.normalize.betas import BETA_FIELD, betas_of
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
 
-NO_ANSWER = (UpstreamTimeout, UpstreamConnect, UpstreamDns, UpstreamTls)
+NO_ANSWER = (errors.UpstreamTimeout, errors.UpstreamConnect, errors.UpstreamDns, errors.UpstreamTls)
 """Errors after which it is unknown whether the upstream accepts the request."""
 
 Mode = Literal["off", "on"]
@@ -50,7 +43,7 @@ class AppliedRule:
     """
 
     rule: LearnedRule
-    answered: UpstreamError | None = None
+    answered: errors.UpstreamError | None = None
     evidence: str = ""
     helped: bool = False
 
@@ -87,9 +80,9 @@ class LearningSession:
     _applied: dict[Key, AppliedRule] = field(default_factory=dict)
     _used: list[Key] = field(default_factory=list)
     _done: set[Key] = field(default_factory=set)
-    _first_error: UpstreamError | None = None
+    _first_error: errors.UpstreamError | None = None
     _failed: tuple[str, ...] = ()
-    _rejections: list[tuple[UpstreamError, UpstreamRejection | None]] = field(default_factory=list)
+    _rejections: list[tuple[errors.UpstreamError, UpstreamRejection | None]] = field(default_factory=list)
 
     @property
     def has_rules(self) -> bool:
@@ -122,14 +115,14 @@ class LearningSession:
         self._used = [key for key, change in changes.items() if change in made]
         return self.sent
 
-    def parse_error(self, error: UpstreamError) -> UpstreamRejection | None:
+    def parse_error(self, error: errors.UpstreamError) -> UpstreamRejection | None:
         """Return `error` as the matchers read it: without the values of the last body that was sent."""
         # kept: the comparison with a large request takes tens of milliseconds, and three callers need the result
         for known, rejection in self._rejections:
             if known is error:
                 return rejection
         rejection = None
-        if isinstance(error, UpstreamErrorReply):
+        if isinstance(error, errors.UpstreamErrorReply):
             sent, headers = (b"{}", ()) if self.sent is None else (self.sent.body, self.sent.headers)
             names = betas_of(headers)
             betas = names if BETA_FIELD in self.members else ()
@@ -139,7 +132,7 @@ class LearningSession:
         self._rejections.append((error, rejection))
         return rejection
 
-    def prepare_retry(self, error: UpstreamError, now_s: float, relevant: Relevant) -> bool:
+    def prepare_retry(self, error: errors.UpstreamError, now_s: float, relevant: Relevant) -> bool:
         """Learn from `error`, and return whether to plan and send the request again. `relevant` as in `next_rules`."""
         rejection = self.parse_error(error)
         if rejection is None:
@@ -197,7 +190,7 @@ class LearningSession:
                 self._record("learned", one.rule, one.evidence)
             self.memory.used(key)
 
-    def failed(self, error: UpstreamError, now_s: float, relevant: Relevant) -> UpstreamError:
+    def failed(self, error: errors.UpstreamError, now_s: float, relevant: Relevant) -> errors.UpstreamError:
         """Return the error to show to the client after `error`, which ended the tries. `relevant` as in `next_rules`.
 
         - A change helped if the upstream rejected something else after it. Then the last error is shown.
@@ -210,7 +203,9 @@ class LearningSession:
             self.is_exhausted = bool(self._next_rules(rejection, now_s, relevant))
         return self._refute_failed(rejection, error, now_s) if _is_about_form(error, rejection) else error
 
-    def _refute_failed(self, rejection: UpstreamRejection | None, error: UpstreamError, now_s: float) -> UpstreamError:
+    def _refute_failed(
+        self, rejection: UpstreamRejection | None, error: errors.UpstreamError, now_s: float
+    ) -> errors.UpstreamError:
         """Refute the request's own rules that failed; return the error before the first of them, else `error`."""
         own = self._own
         failed = [
@@ -243,10 +238,10 @@ class LearningSession:
         self.events.append(LearningEvent(event, self.scope, rule.entry, evidence_of(evidence)))
 
 
-def _is_about_form(error: UpstreamError, rejection: UpstreamRejection | None) -> bool:
+def _is_about_form(error: errors.UpstreamError, rejection: UpstreamRejection | None) -> bool:
     """Whether `error` may be about the request's form, and not about a timeout, a token, a quota or a filter."""
     if isinstance(error, NO_ANSWER):
         return False
-    if rejection is not None or not isinstance(error, UpstreamErrorReply) or not 400 <= error.http_status < 500:
+    if rejection is not None or not isinstance(error, errors.UpstreamErrorReply) or not 400 <= error.http_status < 500:
         return True
     return error.http_status in TEACHING and error.error_body is None

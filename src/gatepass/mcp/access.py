@@ -21,17 +21,7 @@ import msgspec
 from gatepass.config.access import AccessKey
 from gatepass.errors import UpstreamInvalid
 from gatepass.json_scan import BOM, MemberName, folded, has_more_values, quoted
-from gatepass.sse.event import (
-    LARGE_EVENT_BYTES,
-    MOST_LINES,
-    Framer,
-    count_lines,
-    first_event,
-    first_events,
-    first_events_within,
-    parse_event,
-    split_events,
-)
+from gatepass.sse import event
 
 Kind = Literal["tools", "prompts", "resources"]
 
@@ -273,7 +263,7 @@ class FilteredEvents:
 
     def __init__(self, allowed: McpAllowed, limit_bytes: int, upstream: str) -> None:
         self._allowed, self._upstream = allowed, upstream
-        self._framer = Framer(min(limit_bytes, MOST_EVENT_BYTES))
+        self._framer = event.Framer(min(limit_bytes, MOST_EVENT_BYTES))
         self._beginning: bytes | None = b""
         """The first bytes, while they may be a byte order mark, which clients remove."""
         self.waiting = b""
@@ -297,19 +287,20 @@ class FilteredEvents:
             run += self._framer.take_large()
         if b"data" in run:  # blank lines and comments pass at memory speed
             end = len(run)
-            if piece and end > LARGE_EVENT_BYTES:
+            if piece and end > event.LARGE_EVENT_BYTES:
                 end = 0  # an event of many MiB is joined in one turn, and filtered in the next
-            elif end > TURN_BYTES or count_lines(run) > TURN_LINES:
-                end = first_events(run[: first_events_within(run, TURN_BYTES)], TURN_LINES) or first_event(run)
+            elif end > TURN_BYTES or event.count_lines(run) > TURN_LINES:
+                part = run[: event.first_events_within(run, TURN_BYTES)]
+                end = event.first_events(part, TURN_LINES) or event.first_event(run)
             run, self.waiting = run[:end], run[end:]
-            run = b"".join(map(self._event, split_events(run) if end <= TURN_BYTES else (run,)))
+            run = b"".join(map(self._event, event.split_events(run) if end <= TURN_BYTES else (run,)))
         if self._framer.overflowed and not self.waiting:
             raise self._invalid("sent an event that is larger than 4 MiB, or limits.event_bytes")
         return run
 
     def _event(self, block: bytes) -> bytes:
         lines = block.splitlines(keepends=True)  # 0.8 ns a byte; a pattern takes 5
-        if len(lines) > MOST_LINES:
+        if len(lines) > event.MOST_LINES:
             raise self._invalid("sent an event with too many lines")
         is_data = [line.startswith(b"data") and line[4:5] in b":\r\n" for line in lines]
         text = b"\n".join(line[5:].removeprefix(b" ").rstrip(b"\r\n") for line in compress(lines, is_data))
@@ -319,7 +310,7 @@ class FilteredEvents:
             shown = _filtered(text, self._allowed)
         except _UNREADABLE_ERRORS:
             # clients read no message from an event with another name
-            if parse_event(
+            if event.parse_event(
                 b"".join(line for line, of_data in zip(lines, is_data, strict=True) if not of_data)
             ).name not in (b"", b"message"):
                 return block

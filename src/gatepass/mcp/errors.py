@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from gatepass.errors import (
-    CallerError,
-    Draining,
-    GatepassError,
-    InvalidApiKey,
-    InvalidJson,
-    McpHeaderMismatch,
-    McpNotAllowed,
-    UnknownPath,
-)
+from gatepass import errors
 from gatepass.mcp.message import McpMessage
 from gatepass.observability.story import action_of, case_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
@@ -41,10 +32,10 @@ class McpProtocol(ClientProtocol):
     def __init__(self, message: McpMessage) -> None:
         self._message = message
 
-    def error_body(self, error: GatepassError, request_id: str) -> bytes:
+    def error_body(self, error: errors.GatepassError, request_id: str) -> bytes:
         """Return a JSON-RPC error with the id of the message."""
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
-        if isinstance(error, UnknownPath):  # its documentation names the base URL of models
+        if isinstance(error, errors.UnknownPath):  # its documentation names the base URL of models
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
         else:
             case = case_of(error.code, error.hop, error.http_status, error.message)
@@ -57,39 +48,41 @@ class McpProtocol(ClientProtocol):
         inner = json_text({"code": _code(error), "message": error.message, "data": data})
         return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (self._message.id, inner)
 
-    def error_status(self, error: GatepassError) -> int:
+    def error_status(self, error: errors.GatepassError) -> int:
         """Return 200 for a request that failed behind its HTTP layer."""
-        if self._message.kind == "request" and (isinstance(error, McpNotAllowed) or not isinstance(error, CallerError)):
+        if self._message.kind == "request" and (
+            isinstance(error, errors.McpNotAllowed) or not isinstance(error, errors.CallerError)
+        ):
             return HTTPStatus.OK
-        if error.http_status == HTTPStatus.UNAUTHORIZED and not isinstance(error, InvalidApiKey):
+        if error.http_status == HTTPStatus.UNAUTHORIZED and not isinstance(error, errors.InvalidApiKey):
             return HTTPStatus.SERVICE_UNAVAILABLE
         return error.http_status
 
-    def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
+    def stream_error(self, error: errors.GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
         """Return the last event of a stream: the error of its request. A drain and other streams end without one."""
         del rewords
-        if self._message.kind != "request" or isinstance(error, Draining):
+        if self._message.kind != "request" or isinstance(error, errors.Draining):
             return b""
         return b"event: message\ndata: %b\n\n" % self.error_body(error, streamed.request_id)
 
 
-def _code(error: GatepassError) -> int:
+def _code(error: errors.GatepassError) -> int:
     match error:
-        case McpHeaderMismatch():
+        case errors.McpHeaderMismatch():
             return HEADER_MISMATCH
-        case McpNotAllowed(param="method"):
+        case errors.McpNotAllowed(param="method"):
             return METHOD_NOT_FOUND
-        case McpNotAllowed(param="tools" | "prompts" | "resources"):
+        case errors.McpNotAllowed(param="tools" | "prompts" | "resources"):
             return INVALID_PARAMS
-        case InvalidJson():
+        case errors.InvalidJson():
             return PARSE_ERROR
-        case CallerError():
+        case errors.CallerError():
             return INVALID_REQUEST
         case _:
             return INTERNAL_ERROR
 
 
-def name_settings(error: GatepassError, name: str) -> None:
+def name_settings(error: errors.GatepassError, name: str) -> None:
     """Let the text of `error`, which names settings of an upstream, name those of the MCP server `name`."""
     if MCP_UPSTREAM in error.message:
         prefix, mcp = f"upstreams.{MCP_UPSTREAM}{name}", f"mcp.{name}"

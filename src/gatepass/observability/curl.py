@@ -36,25 +36,26 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
     elif story["method"] == "POST":
         comment = f"# {_why_without(story)}: write it to body.json.\n"
         data = ["-d @body.json"]
-    url, method = (shlex.quote("".join(map(_of_url, text))) for text in (f"{root_url}{story['path']}", story["method"]))
+    url, method = (
+        shlex.quote("".join(char if char.isprintable() else quote(char, errors="replace") for char in text))
+        for text in (f"{root_url}{story['path']}", story["method"])
+    )
     parts = [f"{before}curl -sS -N -X {method} {url}", '-H "authorization: Bearer $GATEPASS_KEY"']
     parts += ["-H 'content-type: application/json'"] if data else []
     if str(story.get("operation", "")).startswith("mcp"):
         parts.append("-H 'accept: application/json, text/event-stream'")
         comment += "# The record has no MCP-Protocol-Version and no Mcp-Session-Id: add those of the client.\n"
         named = {"mcp-method": story.get("mcp_method"), "mcp-name": story.get("mcp_tool")}
-        # other texts are encoded in the header, and a server rejects one that differs from the body
-        parts += [f"-H {shlex.quote(f'{name}: {text}')}" for name, text in named.items() if text and _is_plain(text)]
+        for name, text in named.items():
+            # other texts are encoded in the header, and a server rejects one that differs from the body
+            if text and text.isascii() and text.isprintable() and MASK not in text and text == text.strip():
+                parts.append(f"-H {shlex.quote(f'{name}: {text}')}")
     return comment + " \\\n  ".join([*parts, *data])
 
 
 def is_whole(body: Mapping[str, Any]) -> bool:
     """Return whether the text of a body in a story is all of it."""
     return body["next"] is None and not body["cut"]
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and MASK not in text and text == text.strip()
 
 
 def _why_without(story: Mapping[str, Any]) -> str:
@@ -71,7 +72,3 @@ def _escaped(char: str) -> str:
     if char.isprintable() or char == "\n":
         return char
     return " " if char in "\r\t" else json.dumps(char)[1:-1] if ord(char) != DELETE else "\\u007f"
-
-
-def _of_url(char: str) -> str:
-    return char if char.isprintable() else quote(char, errors="replace")

@@ -193,7 +193,10 @@ class LogWriter:
 
     def _run(self) -> None:
         while True:
-            if lines := self._taken():
+            lines = []
+            while self._queue:
+                lines.append(self._queue.popleft())
+            if lines:
                 self._write(lines)
                 self._taken_chars += sum(map(len, lines))
                 time.sleep(PACE_S)
@@ -205,12 +208,6 @@ class LogWriter:
                     self._is_parked = False
                 else:
                     self._gate.get()
-
-    def _taken(self) -> list[str]:
-        lines = []
-        while self._queue:
-            lines.append(self._queue.popleft())
-        return lines
 
     def _write(self, lines: list[str]) -> None:
         for piece in pieces(lines, self._encoding):

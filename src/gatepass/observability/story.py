@@ -15,17 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import (
-    TokenUnavailable,
-    UpstreamAuth,
-    UpstreamErrorReply,
-    UpstreamHtml,
-    UpstreamInvalid,
-    UpstreamTimeout,
-    documentation,
-    kind_of,
-    stable_code,
-)
+from gatepass import errors
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
@@ -110,7 +100,7 @@ def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
     if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
         return False
     code = summary["code"] or ""  # a request that succeeded has no code, and no stable one either
-    if "code" in filters and filters["code"] not in (code, code and stable_code(code, summary["hop"] or "")):
+    if "code" in filters and filters["code"] not in (code, code and errors.stable_code(code, summary["hop"] or "")):
         return False
     if "changed" in filters and not summary["adapted"]:
         return False
@@ -193,7 +183,7 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
     access, last = request.access, request.attempt
     if access.code is None:
         return None
-    kind, hop, message = stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
+    kind, hop, message = errors.stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
     case = case_of(kind, hop, access.status or 0, access.reason or "")
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential, message)
@@ -207,7 +197,7 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
         "names": names,
         "test": test_command(hop, mask(access.model), access.operation),
         "action": action_of(access.code, hop, case, names),
-        "page": documentation(f"docs/reference/errors.md#{kind}"),
+        "page": errors.documentation(f"docs/reference/errors.md#{kind}"),
     }
 
 
@@ -228,25 +218,26 @@ def test_command(hop: str, model: str, operation: str) -> str:
 def case_of(kind: str, hop: str, status: int, message: str) -> str:
     """Return the key of its `actions` for an error; "" if its own action applies."""
     is_mcp = hop.startswith(f"upstream:{MCP_UPSTREAM}")
-    if kind == UpstreamInvalid.code and is_mcp:
+    if kind == errors.UpstreamInvalid.code and is_mcp:
         return "mcp_invalid"
-    if kind == UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:  # the words for a login page
+    # the words of the message are those for a login page
+    if kind == errors.UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:
         return "page_504" if status == 504 else "page_5xx"
-    if kind not in (UpstreamErrorReply.code, UpstreamAuth.code):
+    if kind not in (errors.UpstreamErrorReply.code, errors.UpstreamAuth.code):
         return ""
     if found := _REJECTED.match(message):
         return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
         return "mcp_no_path" if is_mcp else "no_path"
-    return str(status) if str(status) in UpstreamErrorReply.actions else ""
+    return str(status) if str(status) in errors.UpstreamErrorReply.actions else ""
 
 
 def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
     """Return the action of an error's documentation, with the `case` and `names` of its request; "" under -OO."""
-    kind = kind_of(code, hop)
+    kind = errors.kind_of(code, hop)
     text = " ".join(inspect.cleandoc(kind.__doc__ or "").partition("Action: ")[2].split())
-    text = {**UpstreamAuth.actions, **vars(kind).get("actions", {})}.get(case, text)
-    text = UpstreamTimeout.actions_of_codes.get(code, text)
+    text = {**errors.UpstreamAuth.actions, **vars(kind).get("actions", {})}.get(case, text)
+    text = errors.UpstreamTimeout.actions_of_codes.get(code, text)
     if "upstreams.NAME.timeouts" in names:  # the path of the setting that ended the request
         text = text.partition(" If `timeouts` is set under")[0]
     if "models.NAME.name" not in names:
@@ -313,7 +304,7 @@ def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) 
         "reason": _masked(record.reason, mask),
         "status": record.status,
         "retry_after_s": _rounded(record.retry_after_s),
-        "reached": record.code != TokenUnavailable.code or record.status is not None,
+        "reached": record.code != errors.TokenUnavailable.code or record.status is not None,
         "began_s": _rounded(record.began_s - arrived_s),
         "duration_s": _rounded(record.duration_s) if record.outcome else None,
         "requests": record.requests,

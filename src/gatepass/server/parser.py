@@ -161,7 +161,12 @@ class RequestParser:
             version = parser.get_http_version()
         is_plain = version == "1.1" and self._hosts == 1
         if not is_plain:
-            self._check_version(version)
+            # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
+            if version not in ("1.0", "1.1"):
+                self._refuse(unknown_version())
+            if self._hosts > 1 or version == "1.1":
+                found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
+                self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
         try:
             path = path_of(target)
         except (httptools.HttpParserError, UnicodeDecodeError):
@@ -182,14 +187,6 @@ class RequestParser:
             cycle.expect()
         self.in_head = False
         self._on_cycle(cycle)
-
-    def _check_version(self, version: str) -> None:
-        # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
-        if version not in ("1.0", "1.1"):
-            self._refuse(unknown_version())
-        if self._hosts > 1 or version == "1.1":
-            found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
-            self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
 
     def _use_host_of_target(self) -> None:
         """Replace Host by the host of an absolute target, as RFC 9112 section 3.2.2 requires."""

@@ -27,29 +27,11 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatepass import __version__
+from gatepass import __version__, errors
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.load import LoadedConfig, loaded_from_code
 from gatepass.config.model import Config
-from gatepass.errors import (
-    BodyTooLarge,
-    ClientGone,
-    ForbiddenHost,
-    ForbiddenOrigin,
-    ForbiddenPeer,
-    GatepassError,
-    InvalidApiKey,
-    InvalidJson,
-    InvalidRequest,
-    MethodNotAllowed,
-    Overloaded,
-    ReceiveTimeout,
-    RoleNotAllowed,
-    SessionRequired,
-    UnknownPath,
-    UnsupportedMediaType,
-)
 from gatepass.observability.curl import curl_command
 from gatepass.observability.observer import Refusal
 from gatepass.operations.table import base_url
@@ -187,7 +169,7 @@ class Ui:
         context.caller, context.protocol = caller, MODELS
         try:
             return [entry["id"] for entry in json.loads(await catalog.listing(context))["data"]], None
-        except GatepassError as error:
+        except errors.GatepassError as error:
             return [], state.redactor.mask(error.message)
 
     async def collect_json(self, target: str) -> list[Any]:
@@ -221,13 +203,13 @@ class Ui:
         try:
             state.authenticator.check_page(client_request)
             if not state.config.serves_ui:  # a reload has added keys
-                raise UnknownPath("The page for operators is off. Set `server.ui: true` to serve it.")
+                raise errors.UnknownPath("The page for operators is off. Set `server.ui: true` to serve it.")
             response = await self._respond(request, client_request, state)
-        except GatepassError as error:
+        except errors.GatepassError as error:
             if isinstance(error, _LOGGED):
                 state.observers.tell(state.observers.refused, Refusal(error, peer, at_page=True))
             response = error_response(error)
-        except (ClientGone, ClientDisconnect):
+        except (errors.ClientGone, ClientDisconnect):
             return
         await response(scope, receive, _without_body(send) if request.method == "HEAD" else send)
 
@@ -239,11 +221,11 @@ class Ui:
             return await self._file(request, path)
         matching = [(route, found) for route in ROUTES if (found := route.match(path)) is not None]
         if not matching:
-            raise UnknownPath(f"The API of the page has no path {path[:100]!r}.")
+            raise errors.UnknownPath(f"The API of the page has no path {path[:100]!r}.")
         chosen = next((one for one in matching if one[0].method == request.method), None)
         if chosen is None:
             allowed = ", ".join(sorted(route.method for route, _ in matching))
-            raise MethodNotAllowed(f"{request.method} is not possible at {path[:100]}.", allow=allowed)
+            raise errors.MethodNotAllowed(f"{request.method} is not possible at {path[:100]}.", allow=allowed)
         route, found = chosen
         call = UiRequest(self, request, client_request, state, found)
         caller = LOCAL if route.role == "anyone" else call.require(route.role)
@@ -254,7 +236,7 @@ class Ui:
             # a form of another site could send any other kind
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
-                raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
+                raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
             if route.reads_body:
                 call.body = await _json_body(request, state)
         return await route.respond(call)
@@ -263,11 +245,11 @@ class Ui:
         try:
             response = await self.files.get_response(path or "index.html", request.scope)
         except HTTPException as error:
-            if error.status_code == MethodNotAllowed.status:
-                raise MethodNotAllowed(
+            if error.status_code == errors.MethodNotAllowed.status:
+                raise errors.MethodNotAllowed(
                     f"{request.method} is not possible at {path[:100]}.", allow="GET, HEAD"
                 ) from None
-            raise UnknownPath(f"The page has no file {path[:100]!r}.") from None
+            raise errors.UnknownPath(f"The page has no file {path[:100]!r}.") from None
         response.headers.update({**HEADERS, "cache-control": "no-cache"})
         return response
 
@@ -280,7 +262,13 @@ def _without_body(send: Send) -> Send:
     return send_head
 
 
-_LOGGED = (ForbiddenHost, ForbiddenOrigin, ForbiddenPeer, InvalidApiKey, RoleNotAllowed)
+_LOGGED = (
+    errors.ForbiddenHost,
+    errors.ForbiddenOrigin,
+    errors.ForbiddenPeer,
+    errors.InvalidApiKey,
+    errors.RoleNotAllowed,
+)
 """Errors that the log reports like refused API requests. The others are not attempts at access."""
 
 
@@ -320,9 +308,9 @@ class UiRequest:
         """Return the caller; raise SessionRequired, or RoleNotAllowed for a viewer at a route of admins."""
         caller = self.caller()
         if caller is None:
-            raise SessionRequired(self.why() or "Sign in to use the page.")
+            raise errors.SessionRequired(self.why() or "Sign in to use the page.")
         if role == "admin" and caller.role != "admin":
-            raise RoleNotAllowed(
+            raise errors.RoleNotAllowed(
                 f"The caller {caller.name!r} may only read the page, because its key has the role {caller.role}."
                 " Sign in with a key with the role admin (`gatepass keys new --role admin`)."
             )
@@ -367,7 +355,7 @@ class UiRequest:
         """Return the member `name` of the body; raise InvalidRequest if it is not a text."""
         value = self.body.get(name)
         if not isinstance(value, str):
-            raise InvalidRequest(f"The member `{name}` must be a text.", param=name)
+            raise errors.InvalidRequest(f"The member `{name}` must be a text.", param=name)
         return value
 
     def filters(self) -> dict[str, str]:
@@ -392,23 +380,23 @@ async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
                 pieces.append(piece)
                 if sum(map(len, pieces)) > BODY_BYTES:
                     break
-    except BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
-        raise BodyTooLarge(TOO_LARGE) from None
+    except errors.BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
+        raise errors.BodyTooLarge(TOO_LARGE) from None
     except TimeoutError:
-        raise ReceiveTimeout("The request body did not arrive within limits.receive_s.") from None
+        raise errors.ReceiveTimeout("The request body did not arrive within limits.receive_s.") from None
     text = b"".join(pieces)
     if len(text) > BODY_BYTES:
-        raise BodyTooLarge(TOO_LARGE)
+        raise errors.BodyTooLarge(TOO_LARGE)
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidJson("The request body is not valid JSON.") from None
+        raise errors.InvalidJson("The request body is not valid JSON.") from None
     if not isinstance(body, dict):
-        raise InvalidJson("The request body is not a JSON object.")
+        raise errors.InvalidJson("The request body is not a JSON object.")
     return body
 
 
-def error_response(error: GatepassError) -> Response:
+def error_response(error: errors.GatepassError) -> Response:
     fields = {name.decode(): value.decode() for name, value in error_headers(error)}
     return Response(error_body(error), error.http_status, {**fields, **HEADERS})
 
@@ -489,7 +477,7 @@ async def _curl(call: UiRequest) -> ASGIApp:
     found = await stories(call.ui.collect, call.found, bodies=is_admin)
     # its length first: `int` refuses more than 4,300 digits
     if not nth.isdecimal() or len(nth) > len(str(len(found))) or not 0 < int(nth) <= len(found):
-        raise InvalidRequest("This request is not in memory any more.")
+        raise errors.InvalidRequest("This request is not in memory any more.")
     return json_response({"curl": curl_command(found[int(nth) - 1], call.root_url)})
 
 
@@ -583,11 +571,11 @@ async def _doctor(call: UiRequest) -> ASGIApp:
     caller, ui, model, calls = call.require("admin"), call.ui, call.body.get("model"), call.body.get("call", False)
     operation = call.body.get("operation")
     if not all(one is None or isinstance(one, str) for one in (model, operation)) or not isinstance(calls, bool):
-        raise InvalidRequest("Expects `model` and `operation`, each a text or null, and `call`, true or false.")
+        raise errors.InvalidRequest("Expects `model` and `operation`, each a text or null, and `call`, true or false.")
     if ui.doctor is None:
-        raise UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
+        raise errors.UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
     if ui.doctor_turn.locked():
-        raise Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
+        raise errors.Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
     call.log("doctor", caller, model=model, call=calls)
     events = _doctor_events(ui.doctor, ui.doctor_turn, call.state, DoctorTask(model or None, calls, operation or None))
     return StreamingResponse(events, headers={**HEADERS, **NO_STORE}, media_type="text/event-stream")
@@ -611,10 +599,10 @@ async def _doctor_events(
                     failed += step["outcome"] == "fails"
                     texts = {name: mask(str(step[name])) for name in ("hop", "what", "why", "advice")}
                     queue.put_nowait(_event("step", {**step, **texts}))
-        except GatepassError as error:
+        except errors.GatepassError as error:
             ending = error_object(error)
         except TimeoutError:
-            ending = error_object(Overloaded(f"doctor did not end within {DOCTOR_S:g} s."))
+            ending = error_object(errors.Overloaded(f"doctor did not end within {DOCTOR_S:g} s."))
         queue.put_nowait(_event("end", {"failed": failed, **ending}))
 
     running = asyncio.create_task(run(), name="doctor")
@@ -642,7 +630,7 @@ async def _playground(call: UiRequest) -> ASGIApp:
     caller, session, state = call.require("admin"), call.session(), call.state
     profile = call.request.query_params.get("profile")
     if profile is not None and profile not in state.profiles:
-        raise InvalidRequest(f"There is no profile {profile[:100]!r}.", param="profile")
+        raise errors.InvalidRequest(f"There is no profile {profile[:100]!r}.", param="profile")
     call.log("playground", caller)
     host = next(field for field in call.client_request.headers if field[0] == b"host")
     client_request = ClientRequest(

@@ -226,7 +226,8 @@ class ExecSource:
 def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFailure:
     # A program cannot return an HTTP status. Only a code of RFC 6749 in its output, or EX_NOPERM, is certain.
     definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(stderr))) is not None
-    how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
+    killed_by = next((one.name for one in Signals if one == -code), f"signal {-code}")
+    how = f"ended with exit code {code}" if code > 0 else f"was killed by {killed_by}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", stderr, mask)
     # A signal (negative code) comes from the system, not from the issuer.
     unclear = code > 0 and code != EX_TEMPFAIL
@@ -238,13 +239,6 @@ def _with_words(how: str, stderr: bytearray, mask: Mask) -> str:
     # The last line, because tracebacks and the CLIs of clouds end with the reason.
     lines = [line for line in _text(stderr).splitlines() if line.strip()]
     return f"{how}: {one_line(mask_token_like(_JWT.sub(MASK, mask(lines[-1]))), mask)}" if lines else how
-
-
-def _signal(number: int) -> str:
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _text(output: bytes | bytearray) -> str:

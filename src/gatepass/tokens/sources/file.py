@@ -11,16 +11,10 @@ from gatepass.clock import Clock
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.config.references import open_regular
 from gatepass.http_client.tls import FileVersion, file_version
+from gatepass.tokens import token_reply
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token, claims_of, safe_claims
-from gatepass.tokens.token_reply import (
-    ReadTimes,
-    TokenReplyFormat,
-    looks_like_json,
-    parse_token_document,
-    parse_token_text,
-)
 from gatepass.types import Secret
 
 SETTLED_S = 2.0
@@ -102,8 +96,8 @@ class PresentedFile:
         try:
             written = self._file.read()
             text = written.text.strip()
-            at_s = ReadTimes(self._clock.now(), wall_s, written.written_s)
-            return parse_token_text(text, f"the file {self._path}", at_s).text
+            at_s = token_reply.ReadTimes(self._clock.now(), wall_s, written.written_s)
+            return token_reply.parse_token_text(text, f"the file {self._path}", at_s).text
         except FetchFailure as failure:
             end = safe_claims(text, wall_s).get("exp")
             times, clock = ("", "") if end is None else (f": exp {end}", " and the clock of this machine")
@@ -133,7 +127,7 @@ class FileSource:
     def __init__(self, name: str, settings: FileCredential, clock: Clock) -> None:
         self._file = WatchedFile(settings.path, clock.wall)
         self._clock = clock
-        self._reply_format = TokenReplyFormat(
+        self._reply_format = token_reply.TokenReplyFormat(
             f"the file {settings.path}",
             settings.default_ttl_s,
             settings.max_ttl_s,
@@ -149,7 +143,7 @@ class FileSource:
     async def fetch(self) -> Token:
         """Return the token in the file; raise FetchFailure if there is none, or if it has expired."""
         requested_s, written = self._clock.now(), self._file.read()
-        at_s = ReadTimes(requested_s, self._clock.wall(), written.written_s)
-        if looks_like_json(written.text) or self._reply_format.paths.token is not None:
-            return parse_token_document(written.text, self._reply_format, at_s, str)
-        return parse_token_text(written.text, self._reply_format.issuer, at_s)
+        at_s = token_reply.ReadTimes(requested_s, self._clock.wall(), written.written_s)
+        if token_reply.looks_like_json(written.text) or self._reply_format.paths.token is not None:
+            return token_reply.parse_token_document(written.text, self._reply_format, at_s, str)
+        return token_reply.parse_token_text(written.text, self._reply_format.issuer, at_s)

@@ -27,18 +27,8 @@ from gatepass.tokens.holder import TokenHolder, TokenUser
 from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line, token_error_body
 from gatepass.tokens.lifetime import Token, issuer_time
 from gatepass.tokens.secrets import revealed, secret_fields
+from gatepass.tokens.sources import refresh_token
 from gatepass.tokens.sources.file import PresentedFile, WatchedFile
-from gatepass.tokens.sources.refresh_token import (
-    INVALID_GRANT_CODES,
-    Fields,
-    FileRefreshTokenStore,
-    MemoryRefreshTokenStore,
-    RefreshTokenRotation,
-    RefreshTokenStore,
-    code_of,
-    is_bare,
-    new_login_advice,
-)
 from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import Headers, OutboundRequest, Secret
@@ -225,7 +215,7 @@ class ClientAuthenticator:
             return ()
         return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
 
-    def proof(self, token_url: str, wall_s: float) -> tuple[Headers, Fields]:
+    def proof(self, token_url: str, wall_s: float) -> tuple[Headers, refresh_token.Fields]:
         """Return header and form fields for one request at `wall_s` (Clock.wall).
 
         Raises FetchFailure if a secret is unreadable.
@@ -251,7 +241,7 @@ class ClientAuthenticator:
 
     def adjust_clock(self, reply: TimedTokenResponse) -> bool:
         """Return whether an assertion may have been refused for its times. The next one uses the issuer's clock."""
-        date_s, code = issuer_time(reply.headers), code_of(reply)
+        date_s, code = issuer_time(reply.headers), refresh_token.code_of(reply)
         if date_s is None:
             return False
         ahead_s = date_s - reply.wall_s
@@ -339,7 +329,7 @@ class LoginGrant:
             # Never definite: after a repair of the other credential this one must not wait longer.
             raise FetchFailure(str(error), quick=False, credential=error.credential) from None
 
-    def fields(self, presented: str | None, token_url: str, wall_s: float) -> Fields:
+    def fields(self, presented: str | None, token_url: str, wall_s: float) -> refresh_token.Fields:
         """Return the grant with the token `presented`, else from the file or signed at `wall_s` (issuer's clock).
 
         Raises FetchFailure if the grant cannot be requested.
@@ -349,7 +339,9 @@ class LoginGrant:
             return {"grant_type": "client_credentials"}
         if settings.grant_type not in SUBJECTS:
             if settings.username is None or settings.password is None:
-                raise FetchFailure(f"there is no refresh token: {new_login_advice(settings)}", definite=True)
+                raise FetchFailure(
+                    f"there is no refresh token: {refresh_token.new_login_advice(settings)}", definite=True
+                )
             password = revealed(settings.password, "password")
             return {"grant_type": "password", "username": settings.username, "password": password}
         if self.file is not None:
@@ -370,7 +362,7 @@ class LoginGrant:
 
 
 def _refuses_subject(reply: TimedTokenResponse) -> bool:
-    code = code_of(reply)
+    code = refresh_token.code_of(reply)
     if code == "invalid_request":
         error = token_error_body(reply.document)
         return error is not None and _ABOUT_SUBJECT.search(error.text or "") is not None
@@ -386,7 +378,7 @@ class Oauth2Source:
         settings: Oauth2Credential,
         connect: Connect,
         clock: Clock,
-        refresh_token_store: RefreshTokenStore | None = None,
+        refresh_token_store: refresh_token.RefreshTokenStore | None = None,
         subject: TokenHolder | None = None,
     ) -> None:
         url_setting = "token_url" if settings.issuer is None else None
@@ -410,11 +402,11 @@ class Oauth2Source:
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
         file = settings.refresh_token_file
         kept = (
-            FileRefreshTokenStore(file, clock)
+            refresh_token.FileRefreshTokenStore(file, clock)
             if file is not None
-            else refresh_token_store or MemoryRefreshTokenStore(clock)
+            else refresh_token_store or refresh_token.MemoryRefreshTokenStore(clock)
         )
-        self._rotation = RefreshTokenRotation(name, settings, kept, clock) if settings.refreshes else None
+        self._rotation = refresh_token.RefreshTokenRotation(name, settings, kept, clock) if settings.refreshes else None
         own = (settings.password, settings.refresh_token)
         self._secrets = (
             *self._client.secrets(),
@@ -423,7 +415,7 @@ class Oauth2Source:
             *secret_fields(settings.extra),
         )
         # Texts that gatepass writes are not counted. Otherwise each use of a refresh token would cause the next.
-        self._marks = () if file is None else (WatchedFile(file, clock.wall, is_bare).mark(),)
+        self._marks = () if file is None else (WatchedFile(file, clock.wall, refresh_token.is_bare).mark(),)
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return the secrets and a count of the refresh tokens that a person put into `refresh_token_file`."""
@@ -442,7 +434,7 @@ class Oauth2Source:
             raise
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
-        async def exchange(grant: Callable[[], Fields]) -> TimedTokenResponse:
+        async def exchange(grant: Callable[[], refresh_token.Fields]) -> TimedTokenResponse:
             reply = await self._send(endpoint, grant(), by_s)
             if self._client.adjust_clock(reply):
                 reply = await self._send(endpoint, grant(), by_s)
@@ -455,7 +447,7 @@ class Oauth2Source:
         )
         if reply is None:
 
-            def login(presented: str | None) -> Fields:
+            def login(presented: str | None) -> refresh_token.Fields:
                 return self._login.fields(presented, endpoint.token_url, self._clock.wall() + self._client.ahead_s)
 
             reply = await self._login.send(lambda presented: exchange(lambda: login(presented)), by_s)
@@ -468,7 +460,7 @@ class Oauth2Source:
         self._has_worked = True
         return token
 
-    async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
+    async def _send(self, endpoint: Endpoint, grant: refresh_token.Fields, by_s: float) -> TimedTokenResponse:
         headers, proof = self._client.proof(endpoint.token_url, self._clock.wall())
         settings = self._settings
         named = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
@@ -494,7 +486,7 @@ class Oauth2Source:
                     clock = f"which is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
                     # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
                     return FetchFailure(f"{failure.reason.rstrip('.')}; {words}. Check its clock, {clock}", quick=False)
-        code, own = code_of(reply), self._settings.client_auth
+        code, own = refresh_token.code_of(reply), self._settings.client_auth
         if code == "invalid_client" and self._has_worked and self._client.file is None:
             secret = f"; check {setting(self._issuer.name, 'client_secret')}" if self._settings.client_secret else ""
             return failure.with_reason(
@@ -508,8 +500,8 @@ class Oauth2Source:
             advice = "client_auth is basic, and some issuers accept only form"
         elif file is not None:
             advice = file.audience()
-        elif code in INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
-            advice = new_login_advice(self._settings)
+        elif code in refresh_token.INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
+            advice = refresh_token.new_login_advice(self._settings)
         else:
             return failure
         return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}") if advice else failure
