@@ -581,7 +581,7 @@ class UpstreamInvalid(UpstreamError):
     code, retryable = "upstream_invalid", False
     actions: ClassVar[Mapping[str, str]] = {
         "mcp_invalid": "If the message names a limit, check whether a setting raises it. Otherwise check that"
-        " `mcp.NAME.url` is the endpoint of an MCP server.",
+        " `mcp.NAME.url` is the endpoint of an MCP server."
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 
@@ -656,7 +656,7 @@ class UpstreamTimeout(UpstreamError):
     code, status = "upstream_timeout", 504
     actions_of_codes: ClassVar[Mapping[str, str]] = {
         "upstream_timeout_connect": "Check the host and port in `base_url`, a firewall between, and whether this"
-        " network needs `network.proxy`. If the network is slow, raise `timeouts.connect_s`.",
+        " network needs `network.proxy`. If the network is slow, raise `timeouts.connect_s`."
     }
     """What to do instead of the action above, by the code."""
 

@@ -15,15 +15,7 @@ from fnmatch import fnmatchcase
 
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
-from gatepass.json_scan import (
-    NAME_BYTES,
-    JsonScanner,
-    any_of,
-    folded,
-    may_fold,
-    parts_with_names,
-    string,
-)
+from gatepass.json_scan import NAME_BYTES, JsonScanner, any_of, folded, may_fold, parts_with_names, string
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
 MODELS = frozenset(

@@ -297,7 +297,6 @@ def _client_names(text: str) -> list[str]:
 REFUSED_CLIENT = re.compile(r"\b(invalid_client|answered 401)\b")
 """How the step `token` words that the token endpoint does not accept the client (RFC 6749 5.2)."""
 
-
 PASTE: Mapping[str, str] = {
     "ragflow": "provider OpenAI-API-Compatible\n    Base url: {url}\n    API-Key:  {key}",
     "open_webui": "Admin Settings > Connections > OpenAI\n    URL: {url}\n    Key: {key}",
@@ -622,7 +621,6 @@ def init(
 
 WORK_FOLDER = "/work"
 """Where a container has the folder of the configuration."""
-
 
 IMAGE_USER = 65532
 """The user of the image."""

@@ -141,7 +141,6 @@ def _allowed_of(servers: tuple[str, ...]) -> dict[str, dict[str, list[str]]]:
 
 KEYS = ("access", "keys")
 
-
 WAIT_S = 5.0
 """Another command holds the lock for milliseconds."""
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from gatepass.server.ui.routes import DoctorTask
     from gatepass.store.guarded import WorkerStore
 
-
 LOG = logging.getLogger("gatepass.serve")
 
 CANNOT_BIND = 3

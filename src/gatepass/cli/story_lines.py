@@ -467,7 +467,6 @@ def _ids(story: Story) -> Iterator[str]:
 BODY_CHARS = 2_000
 """The characters of each captured body that the text shows."""
 
-
 _BODY_NAMES = {"request": "request of the client", "sent": "request to the upstream", "reply": "reply"}
 
 

@@ -196,7 +196,6 @@ FIXED_KEYS = ("empty", "lm-studio", "x")
 versions if the key field is empty."""
 _FIXED_HASHES = frozenset(f"sha256:{sha256(key.encode()).hexdigest()}" for key in FIXED_KEYS)
 
-
 Role = Literal["caller", "viewer", "admin"]
 KeyState = Literal["valid", "expires soon", "expired"]
 SOON_S = 14 * 86_400
@@ -226,7 +225,6 @@ Moment = Annotated[
     datetime, BeforeValidator(moment), PlainSerializer(moment_text, return_type=str), WithJsonSchema({"type": "string"})
 ]
 
-
 OfResponses = Literal["responses", "GET responses", "POST responses", "DELETE responses"]
 OfFiles = Literal["files", "GET files", "POST files", "DELETE files"]
 OfBatches = Literal["batches", "GET batches", "POST batches", "DELETE batches"]
@@ -235,7 +233,6 @@ OfMessages = Literal[
 ]
 KeyOperation = Literal[OfText, OfResponses, OfMessages, OfFiles, OfBatches, "models", OfSoundOrImage, "moderations"]
 """The entries of `operations`: all methods of an operation, or one of several. tests compare them with the table."""
-
 
 OF_ANY_MODEL = frozenset(("batches", "POST batches", "message_batches", "POST message_batches"))
 """The entries that open the creation of batches, which may name any model."""

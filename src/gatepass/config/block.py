@@ -139,7 +139,6 @@ Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=NAME)]
 
-
 SettingFault = tuple[str, str]
 """The dotted name of a setting, or an empty text for the whole block, and the problem."""
 

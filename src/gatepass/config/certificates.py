@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-
 LIBRARY, EXTRA = "cryptography", "crypto"
 NO_KEY = "holds no PEM private key that can be read (-----BEGIN PRIVATE KEY-----)"
 LOCKED_KEY = "holds a private key with a pass phrase, which gatepass does not support: use a key without one"

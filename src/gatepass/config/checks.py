@@ -283,10 +283,7 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
             token_headers = {field.lower() for field in placement_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in token_headers:
-                    yield (
-                        (block_name, name, "headers", field),
-                        HEADER_SET_TWICE.format(field),
-                    )
+                    yield ((block_name, name, "headers", field), HEADER_SET_TWICE.format(field))
 
 
 def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:

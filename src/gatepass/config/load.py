@@ -30,13 +30,7 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import (
-    LIMIT_VARIABLES,
-    put_proxy,
-    put_variables,
-    read_environment,
-    unknown_variables,
-)
+from gatepass.config.environment import LIMIT_VARIABLES, put_proxy, put_variables, read_environment, unknown_variables
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces

@@ -195,7 +195,6 @@ STEPS: dict[str, tuple[str, Callable[[DemoServers, AsyncOpenAI, Say], Awaitable[
     "stale-check": ("The expired token, sent to the model server directly", stale_check),
 }
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -61,7 +61,6 @@ RELAYED_WITH_ERROR = frozenset((b"retry-after-ms", b"request-id"))
 RELAYED_WITH_ERROR_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 """Those that an error keeps. The SDKs of OpenAI and Anthropic read from them how long to wait."""
 
-
 _USUAL_KINDS = frozenset(
     (
         *(b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"),
@@ -208,7 +207,6 @@ _ACCEPT_STREAM: Headers = ((b"accept", b"text/event-stream"), _IDENTITY)
 _ACCEPT_JSON: Headers = ((b"accept", b"application/json"), _IDENTITY)
 _JSON_BODY: Headers = ((b"content-type", b"application/json"),)
 _AGENT: Headers = ((b"user-agent", b"gatepass"),)
-
 
 PARAMETERS = frozenset(
     (

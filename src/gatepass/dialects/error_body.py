@@ -22,14 +22,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from gatepass.types import (
-    ERROR_CODE_NAMES,
-    ERROR_TEXT_NAMES,
-    OVER_QUOTA,
-    REFUSED_CONTENT,
-    TOO_LONG,
-    UpstreamErrorBody,
-)
+from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, OVER_QUOTA, REFUSED_CONTENT, TOO_LONG, UpstreamErrorBody
 
 Object = Mapping[str, Any]
 

@@ -49,7 +49,6 @@ TLS_ALERT = b"\x15\x03"
 """The first bytes of a TLS server's answer to plain HTTP (RFC 8446 5.1)."""
 TLS_PORT = "the port requires TLS: begin the URL with https://"
 
-
 MIN_IN_FLIGHT = 3
 """Minimum number of requests in flight for which small messages are deferred.
 

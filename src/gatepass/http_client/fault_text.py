@@ -97,11 +97,7 @@ _TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
 )
 """Of a failed handshake what to check, in place of `{tls}`."""
 _LIMITS: Mapping[Fault, str] = MappingProxyType(
-    {
-        Fault.TIMEOUT_CONNECT: "connect_s",
-        Fault.TIMEOUT_FIRST_BYTE: "first_byte_s",
-        Fault.TIMEOUT_IDLE: "idle_s",
-    }
+    {Fault.TIMEOUT_CONNECT: "connect_s", Fault.TIMEOUT_FIRST_BYTE: "first_byte_s", Fault.TIMEOUT_IDLE: "idle_s"}
 )
 """The member of `Timeouts` that limits each phase."""
 _AT_PROXY = re.compile(r"proxy (\S+): ")

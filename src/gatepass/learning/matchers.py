@@ -58,10 +58,7 @@ def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
 
 
 def next_rules(
-    rejection: UpstreamRejection,
-    relevant: Relevant,
-    policy: LearningPolicy,
-    is_excluded: Callable[[LearnedRule], bool],
+    rejection: UpstreamRejection, relevant: Relevant, policy: LearningPolicy, is_excluded: Callable[[LearnedRule], bool]
 ) -> tuple[LearnedRule, ...]:
     """Return the relevant rules of the first step that has any, if all of them are allowed and not excluded."""
     for step in suggested_rules(rejection, policy.also):
@@ -517,11 +514,7 @@ class LearningSettings:
 
 
 def advice(
-    rejection: UpstreamRejection,
-    sent: Call,
-    setting: LearningSettings,
-    blocked_s: BlockedS,
-    relevant: Relevant,
+    rejection: UpstreamRejection, sent: Call, setting: LearningSettings, blocked_s: BlockedS, relevant: Relevant
 ) -> str:
     """Return sentences to append to the upstream's error message, "" if there are none.
 

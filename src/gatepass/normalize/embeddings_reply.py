@@ -48,7 +48,6 @@ COUNTED_BYTES = 16 * 1024
 """Up to this size of all vectors together, `has_valid_vectors` compares the lengths of all. Above it, only those of the
 longest and the shortest text. It applies if the client requests no length."""
 
-
 OTHER_BRACKETS = 16
 """A reply has one more opening bracket than vectors. A few more may be in its texts."""
 VECTOR_BYTES = 1024 * 1024
@@ -189,7 +188,6 @@ _TOO_LONG = f"a vector is longer than {VECTOR_BYTES} bytes"
 _TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
 
 Entry = dict[str, msgspec.Raw]
-
 
 _ARRAY = ord("[")
 _RAW = msgspec.json.Decoder(msgspec.Raw)

@@ -257,7 +257,6 @@ def _words(names: frozenset[str], stream: bool) -> re.Pattern[bytes] | None:
 AFTER_DECLARED: tuple[Rule, ...] = (STREAM_OPTIONS,)
 """Rules that run after the declared ones, which may set members that require a stream."""
 
-
 DECLARED_NAME = "rules"
 CACHED_MODELS = 1024
 """Limit on cached models, because clients choose the names. protocols/request.py limits their length."""

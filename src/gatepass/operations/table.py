@@ -294,7 +294,6 @@ _REQUEST = {
     }
 }
 
-
 PREFIX = "/for/"
 PROFILE_SHOWN_CHARS = 64
 _FOR = re.compile(r"/+for/+(?P<name>[^/]*)/*(?P<rest>.*)", re.DOTALL)

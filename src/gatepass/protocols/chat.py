@@ -47,7 +47,7 @@ class Chat(ClientProtocol):
 
     name = "chat"
     members = ClientProtocol.members | {
-        *("messages", "images", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens"),
+        *("messages", "images", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens")
     }
     requires_model = True
     entries, entry = "choices", "choice"

@@ -39,7 +39,6 @@ Ranking = Callable[[bytes, str], bytes]
 
 _CHAT = {"messages": [{"role": "user", "content": "ping"}]}
 
-
 Repair = Callable[[bytes, Callable[[], EnvelopeDefaults], str], tuple[bytes, tuple[str, ...], bool]]
 """Return the body of a whole reply as SDKs require it, the names of the repairs, and whether the answer is empty. The
 other arguments are a function that is called if the reply lacks an id, a time or a model, and the upstream's name."""

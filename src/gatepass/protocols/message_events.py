@@ -33,7 +33,6 @@ NAMES = (USAGE, STOP_REASON, EVENT_NAME)
 - EVENT_NAME: It adds the line `event:` that an event lacks. Anthropic's SDKs ignore an event without it.
 """
 
-
 _COUNTS = ("input_tokens", "output_tokens")
 
 

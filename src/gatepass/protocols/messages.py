@@ -224,5 +224,4 @@ class _Whole(msgspec.Struct, gc=False):
 
 _WHOLE = msgspec.json.Decoder(_Whole)
 
-
 MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES = Messages(), CountTokens(), MessageBatches()

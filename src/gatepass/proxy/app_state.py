@@ -83,7 +83,6 @@ CHECK_EVERY_S = 1.0
 LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
-
 MOST_ABSENT = 1_000
 """The operations and models that gatepass remembers an upstream to lack: clients may invent names."""
 

@@ -44,7 +44,6 @@ IDS_ADVICE = (
     " (LangChain: check_embedding_ctx_length=False)."
 )
 
-
 Reply = TypeVar("Reply")
 Values = TypeVarTuple("Values")
 

@@ -42,17 +42,7 @@ from gatepass.proxy.retry import COMPLETE, Outcome
 from gatepass.sse.chunk import StreamSource, stream_closed
 from gatepass.sse.event import parse_event, split_events
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import (
-    OK,
-    SERVER_ERROR,
-    Call,
-    Headers,
-    Hidden,
-    Operation,
-    OutboundRequest,
-    Response,
-    header,
-)
+from gatepass.types import OK, SERVER_ERROR, Call, Headers, Hidden, Operation, OutboundRequest, Response, header
 
 MCP, IDLE_STREAM = "mcp", "mcp_stream"
 """`operation` in the access log and the metrics, of a message and of a stream that waits for events for hours."""

@@ -169,8 +169,7 @@ class McpSessions:
             except StoreUnavailable:
                 if known is None:
                     raise McpSessionsUnavailable(
-                        "The store does not say whose session this is. Retry with the same session.",
-                        retry_after_s=1,
+                        "The store does not say whose session this is. Retry with the same session.", retry_after_s=1
                     ) from None
                 return known  # the next use tries again
             owner = owner if found is None else found.decode()

@@ -90,7 +90,6 @@ class RawReply(Hidden, msgspec.Struct, frozen=True):
 
 ClassifiedReply = BufferedReply | SynthesizedStream | StreamingReply | RawReply
 
-
 ID_BYTES = 12
 """Random bytes in a generated id, written as twice as many hex digits. OpenAI and Azure accept at most 40 characters
 in the id of a tool call that a client sends back (Portkey-AI/gateway#1062)."""
@@ -260,7 +259,6 @@ COMMENT_HOLD_S = 5.0
 HELD_BYTES = 4096
 """An upstream's comments are held back before the first event for this time and up to this size, because an error may
 follow and then still gets its HTTP status."""
-
 
 EVENT_COPIES = 3
 """A large event is held this many times while it is validated."""

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("gatepass.serve")
 
-
 SESSIONS = "sessions"
 """The folder of the page's sessions, inside the supervisor's folder."""
 

@@ -65,7 +65,6 @@ LOG = logging.getLogger("gatepass.serve")
 HEAD_COPIES = 2
 """Memory of an unfinished head per byte: httptools joins the pieces of a field, and the heap keeps the gaps."""
 
-
 EVICTED = (
     "An idle connection was closed to make room for others (limits.connections, limits.unauthenticated_connections)."
 )

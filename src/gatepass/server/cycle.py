@@ -46,9 +46,7 @@ _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 )
 
-
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-
 
 CONSONANTS = str.maketrans("0123456789abcdef", "bcdfghjklmnpqrst")
 """Request ids have no digits: RAGFlow repeats a request if `429` or `503` is anywhere in the text of its error. They

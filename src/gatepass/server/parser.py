@@ -174,13 +174,7 @@ class RequestParser:
         if not target.startswith(b"/"):
             self._use_host_of_target()
         self.cycle = cycle = HttpRequestCycle(
-            self._connection,
-            parser.get_method().decode("ascii"),
-            path,
-            target,
-            version,
-            tuple(self._fields),
-            self.peer,
+            self._connection, parser.get_method().decode("ascii"), path, target, version, tuple(self._fields), self.peer
         )
         cycle.persists = is_plain and parser.should_keep_alive()  # an HTTP/1.0 connection always closes
         if self._expects_continue:

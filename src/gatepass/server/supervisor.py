@@ -268,12 +268,7 @@ class Supervisor:
     """Keeps `count` workers alive until it is stopped, or until the first ones exit with `command.unusable`."""
 
     def __init__(
-        self,
-        command: WorkerCommand,
-        listening: socket.socket,
-        count: int,
-        drain_s: float,
-        announce: Callable[[], None],
+        self, command: WorkerCommand, listening: socket.socket, count: int, drain_s: float, announce: Callable[[], None]
     ) -> None:
         self._command = command
         self._listening = listening

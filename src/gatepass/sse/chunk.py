@@ -128,10 +128,8 @@ def is_chunk(payload: Object) -> bool:
 ReadError = Callable[[Any], UpstreamErrorBody | None]
 """Reads an upstream's error from a JSON value, and returns None if the value is not an error."""
 
-
 KeepOriginal = Callable[[UpstreamErrorReply, bytes], None]
 """Sets `original` of an upstream's error if the client may receive its data: the JSON text of the event."""
-
 
 EVENT_BYTES = "limits.event_bytes"
 
@@ -190,7 +188,6 @@ MAX_CHOICES = 1024
 MAX_ENTRIES = 1024
 MAX_ENTRIES_MIN_BYTES = 2 * MAX_ENTRIES
 """A smaller text cannot hold more than MAX_ENTRIES entries."""
-
 
 MEMBERS_OF_ENTRY = 16
 

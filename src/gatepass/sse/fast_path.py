@@ -121,10 +121,7 @@ class FastPath:
             if len(texts) >= gap_bytes:
                 first, *others = texts.split(self._mark)
                 rest = self._rest
-                fillings = [
-                    first,
-                    *[other[len(rest) :] if other.startswith(rest) else _MISMATCH for other in others],
-                ]
+                fillings = [first, *[other[len(rest) :] if other.startswith(rest) else _MISMATCH for other in others]]
             texts = self._without_middles(fillings) if self._middles else _BETWEEN_TEXTS.join(fillings)
             count = len(fillings)
         if _QUOTE in texts:

@@ -9,13 +9,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from gatepass.sse import choice_repair
-from gatepass.sse.choice_repair import (
-    ArgumentBuffer,
-    ChoiceRepair,
-    CumulativeTexts,
-    OnRepair,
-    RepairOptions,
-)
+from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
     ENVELOPE,

@@ -101,10 +101,7 @@ def _deltas(choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Ite
     yield {"role": message.get("role") or "assistant", "content": content}, None
     sent = choice.get("logprobs")
     logprobs: Object = {"content": None, "refusal": None, **(sent if isinstance(sent, dict) else {})}
-    by_text = {
-        "content": {**logprobs, "refusal": None},
-        "refusal": {"content": None, "refusal": logprobs["refusal"]},
-    }
+    by_text = {"content": {**logprobs, "refusal": None}, "refusal": {"content": None, "refusal": logprobs["refusal"]}}
     for name in (*chunk.REASONING, "content", "refusal"):
         value, logprobs = message.get(name), by_text.get(name, {})
         if any(logprobs.values()):  # a text with logprobs is not cut

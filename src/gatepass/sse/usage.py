@@ -16,7 +16,6 @@ TAIL_BYTES = 2_048
 _NAME = b'"usage"'
 _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{(?:[^{}"]++|"[^"\\]*+"|\{[^{}]*+\})*+\})')
 
-
 Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 

@@ -95,7 +95,6 @@ MAX_REFUSAL_KINDS = 16
 MAX_RETRY_AFTER_S = 3600.0
 """A longer `Retry-After` is treated as a mistake and shortened."""
 
-
 _VARYING = re.compile(r"[0-9a-f:.-]{8,}", re.IGNORECASE)
 """Request ids and times. Shorter numbers stay, because an issuer's own code distinguishes two refusals."""
 

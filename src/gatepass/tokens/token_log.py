@@ -25,7 +25,6 @@ MAX_REASONS = 16
 _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 """Times, ports and request ids: they differ between two equal reasons."""
 
-
 MOST_RENEWALS = 20
 
 

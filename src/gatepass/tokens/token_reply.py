@@ -300,8 +300,7 @@ def _lifetime(
     # A lifetime does not depend on a clock, so this is not clock skew.
     if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
         raise FetchFailure(
-            f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)",
-            quick=False,
+            f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)", quick=False
         )
     jwt_s = jwt_lifetime_s(text, date_s, wall_s)
     if jwt_s is not None:

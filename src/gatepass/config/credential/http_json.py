@@ -82,11 +82,7 @@ PRESETS: Mapping[str, Preset] = {
                     "identity": {
                         "methods": ["password"],
                         "password": {
-                            "user": {
-                                "name": "{username}",
-                                "password": "{password}",
-                                "domain": {"name": "{domain}"},
-                            }
+                            "user": {"name": "{username}", "password": "{password}", "domain": {"name": "{domain}"}}
                         },
                     },
                     "scope": {"project": {"name": "{project}"}},
@@ -118,10 +114,7 @@ PRESETS: Mapping[str, Preset] = {
             "reply": {"token": "access_token", "expiry": "expires_in"},
         },
     ),
-    "login": Preset(
-        ("url", "username", "password"),
-        {"json": {"username": "{username}", "password": "{password}"}},
-    ),
+    "login": Preset(("url", "username", "password"), {"json": {"username": "{username}", "password": "{password}"}}),
 }
 
 

@@ -116,12 +116,7 @@ class GoogleSource:
     """
 
     def __init__(
-        self,
-        name: str,
-        settings: GoogleCredential,
-        connect: Connect,
-        clock: Clock,
-        environment: Mapping[str, str],
+        self, name: str, settings: GoogleCredential, connect: Connect, clock: Clock, environment: Mapping[str, str]
     ) -> None:
         quiet_loggers("google")
         self._settings = settings
