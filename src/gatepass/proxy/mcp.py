@@ -23,8 +23,7 @@ from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
 from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 from gatepass.mcp.errors import McpProtocol, name_settings
-from gatepass.mcp.headers import request_headers
-from gatepass.mcp.message import NOTIFICATIONS, READS, REQUESTS, McpMessage
+from gatepass.mcp.message import NOTIFICATIONS, READS, REQUESTS, McpMessage, request_headers
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.raw import RAW

@@ -36,9 +36,8 @@ from gatepass.protocols.error_objects import NO_STORE
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
-from gatepass.server.capturing import CAPTURE, own_capture
 from gatepass.server.cycle import ids_begin
-from gatepass.server.inspection import REPLICA, REQUESTS, Collect, own_requests, own_stories
+from gatepass.server.inspection import CAPTURE, REPLICA, REQUESTS, Collect, own_capture, own_requests, own_stories
 from gatepass.server.peers import REPLAY, RETRY, STORY
 from gatepass.server.replay import own_replay
 from gatepass.types import MCP_UPSTREAM, ClientRequest

@@ -32,13 +32,12 @@ from gatepass.errors import GatepassError
 from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import ApiEndpoint, handle
+from gatepass.server import inspection
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
-from gatepass.server.capturing import capture_state, join_capture, start_capture, stop_capture
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
-from gatepass.server.inspection import body_piece, requests_listing, stories
 from gatepass.server.listening import (
     BACKLOG,
     HANDSHAKE_S,
@@ -176,20 +175,22 @@ class ControlServer:
             return JSONResponse({"processes": len(found), "retried": list(names)})
 
         async def requests(request: Request) -> Response:
-            return JSONResponse(await requests_listing(collect, dict(request.query_params)))
+            return JSONResponse(await inspection.requests_listing(collect, dict(request.query_params)))
 
         async def story(request: Request) -> Response:
-            found = await stories(collect, request.path_params["id"], bodies=True)
+            found = await inspection.stories(collect, request.path_params["id"], bodies=True)
             return JSONResponse({"stories": found, "url": self.url})
 
         async def body(request: Request) -> Response:
-            return JSONResponse(await body_piece(collect, request.path_params["name"]))
+            return JSONResponse(await inspection.body_piece(collect, request.path_params["name"]))
 
         async def capture(request: Request) -> Response:
             if request.method == "POST":
-                return JSONResponse(await start_capture(collect, await request.body(), service.state.config))
+                return JSONResponse(await inspection.start_capture(collect, await request.body(), service.state.config))
             is_stop = request.method == "DELETE"
-            return JSONResponse(await (stop_capture(collect) if is_stop else capture_state(collect)))
+            return JSONResponse(
+                await (inspection.stop_capture(collect) if is_stop else inspection.capture_state(collect))
+            )
 
         async def replay_one(request: Request) -> Response:
             return JSONResponse(await replay(collect, await request.body(), replay_id()))
@@ -385,7 +386,7 @@ class DrainingServer(uvicorn.Server):
         if self._peers is not None:
             await self._peers.open()
             state = self.endpoint.state
-            state.in_flight.tasks.spawn(join_capture(self._peers.collect, state), "join capture")
+            state.in_flight.tasks.spawn(inspection.join_capture(self._peers.collect, state), "join capture")
         self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
 
     async def on_tick(self, counter: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.mcp.headers import request_headers
+from gatepass.mcp.message import request_headers
 
 IDENTITY = (b"accept-encoding", b"identity")
 ACCEPT = (b"accept", b"application/json, text/event-stream")

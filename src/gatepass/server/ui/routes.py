@@ -40,10 +40,9 @@ from gatepass.protocols.models import MODELS
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.handler import ApiEndpoint, handle
+from gatepass.server import inspection
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
-from gatepass.server.capturing import capture_state, start_capture, stop_capture
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.inspection import REPLICA, Collect, body_piece, requests_listing, stories
 from gatepass.server.pages import learned_rules, own_part, pinned, shown
 from gatepass.server.reload import ReloadResult
 from gatepass.server.replay import replay, replay_id
@@ -139,7 +138,7 @@ def _route(
 class Ui:
     """The page of one process, an ASGI application. `running` may raise NotStarted. `collect` asks all workers."""
 
-    def __init__(self, running: Callable[[], ApiEndpoint], sessions: Sessions, collect: Collect) -> None:
+    def __init__(self, running: Callable[[], ApiEndpoint], sessions: Sessions, collect: inspection.Collect) -> None:
         self.running = running
         self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
@@ -321,7 +320,7 @@ class UiRequest:
         if not self.cookie:
             return None
         if self.session() is None:
-            return f"The session has ended, or another gatepass than {REPLICA} made it. Sign in again."
+            return f"The session has ended, or another gatepass than {inspection.REPLICA} made it. Sign in again."
         return "The key of this session has ended, has changed, or has lost its role. Sign in again."
 
     def log(self, action: str, caller: AccessKey, **fields: object) -> None:
@@ -414,7 +413,7 @@ def _session_of(call: UiRequest, caller: AccessKey | None) -> dict[str, Any]:
     mounted_at, _ = path_in(call.request.scope)
     return {
         "version": __version__,
-        "replica": REPLICA,
+        "replica": inspection.REPLICA,
         "login": call.state.authenticator.requires_key,
         "signed_in": None if caller is None else {"name": caller.name, "role": caller.role},
         "why": call.why() if caller is None else None,
@@ -459,7 +458,7 @@ async def _overview(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/requests", "viewer")
 async def _requests(call: UiRequest) -> ASGIApp:
-    listing = await requests_listing(call.ui.collect, call.filters())
+    listing = await inspection.requests_listing(call.ui.collect, call.filters())
     del listing["now"]  # it would be another document at each poll
     return call.answer(listing)
 
@@ -467,14 +466,14 @@ async def _requests(call: UiRequest) -> ASGIApp:
 @_route("GET", "api/requests/{id}", "viewer")
 async def _story(call: UiRequest) -> ASGIApp:
     is_admin = call.require("viewer").role == "admin"
-    return call.answer({"stories": await stories(call.ui.collect, call.found, bodies=is_admin)})
+    return call.answer({"stories": await inspection.stories(call.ui.collect, call.found, bodies=is_admin)})
 
 
 @_route("GET", "api/curl/{id}", "viewer")
 async def _curl(call: UiRequest) -> ASGIApp:
     """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
     is_admin, nth = call.require("viewer").role == "admin", call.request.query_params.get("nth", "1")
-    found = await stories(call.ui.collect, call.found, bodies=is_admin)
+    found = await inspection.stories(call.ui.collect, call.found, bodies=is_admin)
     # its length first: `int` refuses more than 4,300 digits
     if not nth.isdecimal() or len(nth) > len(str(len(found))) or not 0 < int(nth) <= len(found):
         raise errors.InvalidRequest("This request is not in memory any more.")
@@ -483,7 +482,7 @@ async def _curl(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/bodies/{id}", "admin")
 async def _body(call: UiRequest) -> ASGIApp:
-    return json_response(await body_piece(call.ui.collect, call.found))
+    return json_response(await inspection.body_piece(call.ui.collect, call.found))
 
 
 @_route("GET", "api/callers", "viewer")
@@ -525,12 +524,12 @@ async def _error(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/capture", "admin")
 async def _capture(call: UiRequest) -> ASGIApp:
-    return json_response(await capture_state(call.ui.collect))
+    return json_response(await inspection.capture_state(call.ui.collect))
 
 
 @_route("POST", "api/capture", "admin")
 async def _start_capture(call: UiRequest) -> ASGIApp:
-    state = await start_capture(call.ui.collect, json.dumps(call.body).encode(), call.state.config)
+    state = await inspection.start_capture(call.ui.collect, json.dumps(call.body).encode(), call.state.config)
     chosen = {"model": state["model"], "of_caller": state["caller"], "for_s": state["left_s"]}
     call.log("capture", call.require("admin"), **chosen)
     return json_response(state)
@@ -539,7 +538,7 @@ async def _start_capture(call: UiRequest) -> ASGIApp:
 @_route("DELETE", "api/capture", "admin")
 async def _stop_capture(call: UiRequest) -> ASGIApp:
     call.log("capture_stop", call.require("admin"))
-    return json_response(await stop_capture(call.ui.collect))
+    return json_response(await inspection.stop_capture(call.ui.collect))
 
 
 @_route("POST", "api/replay", "admin")
