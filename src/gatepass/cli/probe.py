@@ -61,7 +61,6 @@ from gatepass.types import SERVER_ERROR, Call, Target
 
 T = TypeVar("T")
 
-
 LIST_S = 10.0
 """The limit of a request that calls no model. An operator waits, so that it ignores configured timeouts."""
 SLOW = "Check whether the server is overloaded, or whether a proxy or firewall between holds the reply."
@@ -318,7 +317,6 @@ def default_advice(error: GatepassError, config: Config) -> str:
 _ADVICE = re.compile(
     r"(?:(?<=[.!?…。]) |; )(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Set|Tried|Try|Use|check|set|use)\b)"
 )
-
 
 _NEEDLESS = re.compile(r" (?:`gatepass doctor [^`]+` tries it|A [a-z ]+ needs more: raise this setting)\.$")
 """The end of an error that advises what runs already, or less than the action of a timeout."""

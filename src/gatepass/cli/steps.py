@@ -8,15 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access, closed_objects
-from gatepass.cli import agent_hosts, mcp_probe
-from gatepass.cli.options import (
-    CALL_OPERATIONS,
-    declared_operation,
-    open_state,
-    operation_of,
-    printable,
-    reachable_host,
-)
+from gatepass.cli import agent_hosts, mcp_probe, options
 from gatepass.cli.probe import (
     ProbeCall,
     check_call,
@@ -43,7 +35,7 @@ from gatepass.types import MCP_UPSTREAM
 if TYPE_CHECKING:
     from gatepass.server.ui.routes import DoctorTask
 
-NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
+NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(options.CALL_OPERATIONS)}"
 GUESSED = "Add --operation rerank if it is a reranker."
 """The advice for an embedding model that only its name suggests."""
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
@@ -57,10 +49,10 @@ def calls_of(config: Config, model: str | None, operation: str | None, key: Acce
     """Return the real calls: of `model`, or of the first declared model of each operation. Raises NoCall."""
     advice = ""
     if model is not None:
-        chosen = {operation or operation_of(config, model): model}
-        if (only := next(iter(chosen))) not in CALL_OPERATIONS:
+        chosen = {operation or options.operation_of(config, model): model}
+        if (only := next(iter(chosen))) not in options.CALL_OPERATIONS:
             raise NoCall(NO_CALL.format(operation=only))
-        if only == "embeddings" and operation is None and declared_operation(config, model) is None:
+        if only == "embeddings" and operation is None and options.declared_operation(config, model) is None:
             advice = GUESSED
     else:
         chosen = {}
@@ -68,9 +60,9 @@ def calls_of(config: Config, model: str | None, operation: str | None, key: Acce
             # a pattern is not a name that a request can have
             if not any(char in name for char in "*?["):
                 # one call proves the operation, and each further one may be billed
-                chosen.setdefault(operation_of(config, name), name)
+                chosen.setdefault(options.operation_of(config, name), name)
         # doctor has no sample request for the others
-        chosen = {found: name for found, name in chosen.items() if found in CALL_OPERATIONS}
+        chosen = {found: name for found, name in chosen.items() if found in options.CALL_OPERATIONS}
         if not chosen:
             raise NoCall(NO_MODEL)
     calls = []
@@ -123,7 +115,7 @@ def _profile(key: AccessKey | None) -> str:
 
 
 def _own_url(config: Config) -> str:
-    return f"http://{reachable_host(config.server.host)}:{config.server.port}{config.server.base_path}"
+    return f"http://{options.reachable_host(config.server.host)}:{config.server.port}{config.server.base_path}"
 
 
 async def diagnose(
@@ -142,7 +134,7 @@ async def diagnose(
     only the upstreams of their routes are tested, and the store is not; with `mcp` only that MCP server. Raises
     ModelNotFound if a model has no route.
     """
-    async with open_state(config, clock) as state:
+    async with options.open_state(config, clock) as state:
         tested = _tested(state, calls, model) if mcp is None else {MCP_UPSTREAM + mcp: {}}
         without, is_whole = dict[str | None, str](), model is None and mcp is None and not calls
         if config.store is not None and is_whole:
@@ -170,7 +162,7 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> A
 
     Raises InvalidRequest if there is no call, and ModelNotFound.
     """
-    if task.operation not in (None, *CALL_OPERATIONS):
+    if task.operation not in (None, *options.CALL_OPERATIONS):
         raise InvalidRequest(NO_CALL.format(operation=task.operation).replace("--call: ", ""))
     try:
         calls = calls_of(config, task.model, task.operation, None) if task.call else []
@@ -178,7 +170,7 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> A
         raise InvalidRequest(str(error).replace("--call: ", "")) from None
     async with aclosing(timed(diagnose(config, calls, model=task.model, begin=begin))) as steps:
         async for step in steps:
-            shown = replace(step, why=printable(step.why), advice=printable(step.advice)).described()
+            shown = replace(step, why=options.printable(step.why), advice=options.printable(step.advice)).described()
             yield {**shown, "action": step.action}
 
 
@@ -186,7 +178,7 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
     """Return the upstreams on the routes of `calls` and `model`, or all, each with its names of these models."""
     asked = [(call.operation, call.model) for call in calls]
     if model is not None and not asked:
-        asked.append((operation_of(state.config, model), model))
+        asked.append((options.operation_of(state.config, model), model))
     tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
     for operation, name in asked:
         for target in state.routes.resolve(operation, name):

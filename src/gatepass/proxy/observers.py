@@ -21,7 +21,10 @@ Values = TypeVarTuple("Values")
 
 def observers_of(metrics: Metrics, refused: RefusedRequests) -> Observers:
     """Return the observers of a process, in the order in which they learn of an event."""
-    listed: list[Observer] = [metrics, AccessLog(refused)]
+    listed: list[Observer] = [
+        metrics,
+        AccessLog(refused),
+    ]
     return Observers(listed, metrics.observer_failed)
 
 

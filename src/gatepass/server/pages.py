@@ -1,4 +1,4 @@
-"""The pages for operators. `PAGES` is the table of them, which every assembly of the application serves.
+"""The pages for operators. Every assembly of the application serves `PAGES`.
 
 With several workers, each collects the parts of the others (`server/peers.py`).
 """
@@ -283,11 +283,7 @@ def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, An
     for name in state.upstreams:
         if not name.startswith(MCP_UPSTREAM):
             requests, errors = counts.get(name, (0, 0))
-            found[name] = {
-                "requests": requests,
-                "errors": errors,
-                **_health(state, name, rejections, with_many_errors),
-            }
+            found[name] = {"requests": requests, "errors": errors, **_health(state, name, rejections, with_many_errors)}
     return found
 
 

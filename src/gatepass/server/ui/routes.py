@@ -1,4 +1,4 @@
-"""The page at /ui: `Ui` is its ASGI application, and `ROUTES` the table of its API.
+"""The page at /ui: `Ui` is its ASGI application, and `ROUTES` are those of its API.
 
 Before anything else each request passes `Authenticator.check_page`: its Host, its Origin and Sec-Fetch-Site. Then its
 route, its session and its role are checked, and last its body is read.
