@@ -58,9 +58,7 @@ def test_texts_name_pages_by_their_address():
     found = set()
     for file in (ROOT / "src").rglob("*.py"):
         nodes = list(ast.walk(ast.parse(file.read_text())))
-        calls = [
-            node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("documentation")
-        ]
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "documentation"]
         addressed = [part for call in calls for part in ast.walk(call)]
         documented = [node.value for node in nodes if isinstance(node, ast.Expr)]
         texts = [node for node in nodes if isinstance(node, ast.Constant) and node not in (*addressed, *documented)]

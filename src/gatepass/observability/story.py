@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from gatepass import errors
+from gatepass.errors import documentation
 from gatepass.observability.arrivals import GAPS
 from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AttemptRecord
@@ -197,7 +198,7 @@ def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
         "names": names,
         "test": test_command(hop, mask(access.model), access.operation),
         "action": action_of(access.code, hop, case, names),
-        "page": errors.documentation(f"docs/reference/errors.md#{kind}"),
+        "page": documentation(f"docs/reference/errors.md#{kind}"),
     }
 
 
