@@ -628,17 +628,14 @@ def _end_of_run(chars: re.Pattern[bytes], text: bytes | memoryview, at: int) -> 
     return at
 
 
-def parts_with_names(text: bytes) -> Iterable[bytes]:
-    """Return parts of the JSON `text` that contain each short string whole, and little of the long ones.
+def parts_with_names(text: bytes) -> Iterator[bytes]:
+    """Yield parts of the JSON `text` that contain each short string whole, and little of the long ones.
 
     A string of more than NAME_BYTES is cut. In a large text the escaped quotes are left out.
     """
     if len(text) <= MANY_QUOTES_BYTES:
-        return (text if len(text) <= SMALL_BYTES else _thinned(text),)
-    return _parts_by_window(text)
-
-
-def _parts_by_window(text: bytes) -> Iterator[bytes]:
+        yield text if len(text) <= SMALL_BYTES else _thinned(text)
+        return
     begun = b""  # a string that continues in the next window
     for _, window, _ in _windows(text):
         whole = begun + window

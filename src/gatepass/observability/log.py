@@ -95,16 +95,13 @@ class LogFormatter(logging.Formatter):
 
     def format_event(self, created_s: float, head: str, fields: Fields, texts: str | None = None) -> str:
         """Return the line of one event. `texts`: see `emit`."""
-        line = f"{self._time(created_s)}{head}{self._format_fields(fields)}"
-        return line if texts is not None and not self._redactor.holds(texts) else self._redactor.mask(line)
-
-    def _time(self, created_s: float) -> str:
         past_s = created_s - self._second
         if not 0 <= past_s < 1:  # each second is formatted once, for all of its lines
             self._second = second = int(created_s)
             self._second_text = self._opening + time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             past_s = created_s - second
-        return self._second_text + _MILLISECONDS[floor(past_s * 1000)]
+        line = f"{self._second_text}{_MILLISECONDS[floor(past_s * 1000)]}{head}{self._format_fields(fields)}"
+        return line if texts is not None and not self._redactor.holds(texts) else self._redactor.mask(line)
 
 
 def listed(fields: Fields) -> dict[str, Any]:

@@ -248,24 +248,12 @@ def page_routes(current: Callable[[], AppState], base_path: str, collect: Collec
 
 def status_of(state: AppState) -> dict[str, Any]:
     """Return the state of one process as JSON, with times in seconds and without tokens, keys or secrets."""
-    credentials: dict[str, dict[str, Any]] = {}
-    rejections = state.rejection_ages_s()
-    for name, holder in state.holders.items():
-        fields = asdict(holder.status())
-        del fields["credential"]
-        upstreams = [one.name for one in state.upstreams.values() if one.settings.credential == name]
-        credentials[name] = {
-            "type": state.config.credentials[name].type,
-            "upstreams": upstreams,
-            "rejected_by": {one: round(rejections[one], 3) for one in upstreams if one in rejections},
-            **{field: round(value, 3) if isinstance(value, float) else value for field, value in fields.items()},
-        }
-    in_flight = state.in_flight
+    in_flight, rejections = state.in_flight, state.rejection_ages_s()
     return {
         "ready": state.ready,
         "draining": in_flight.draining,
         "in_flight": in_flight.busy,
-        "credentials": credentials,
+        "credentials": credentials_of(state),
         "upstreams": _upstreams(state, rejections),
         "keys": [key.as_row(state.clock.wall()) for key in state.config.access.keys],
         "replica": REPLICA,
@@ -274,6 +262,22 @@ def status_of(state: AppState) -> dict[str, Any]:
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
         **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp, rejections)}),
     }
+
+
+def credentials_of(state: AppState) -> dict[str, dict[str, Any]]:
+    """Return each credential, its token's times in seconds, and the upstreams that reject the token."""
+    found, rejections = {}, state.rejection_ages_s()
+    for name, holder in state.holders.items():
+        fields = asdict(holder.status())
+        del fields["credential"]
+        upstreams = [one.name for one in state.upstreams.values() if one.settings.credential == name]
+        found[name] = {
+            "type": state.config.credentials[name].type,
+            "upstreams": upstreams,
+            "rejected_by": {one: round(rejections[one], 3) for one in upstreams if one in rejections},
+            **{field: round(value, 3) if isinstance(value, float) else value for field, value in fields.items()},
+        }
+    return found
 
 
 def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, merged, series
 from gatepass.proxy.app_state import AppState
 from gatepass.server.inspection import REPLICA
+from gatepass.server.pages import credentials_of
 from gatepass.server.reload import ReloadResult
 from gatepass.types import MCP_UPSTREAM
 
@@ -40,30 +41,15 @@ def own_overview(state: AppState) -> dict[str, Any]:
     """Return the credentials, upstreams, callers and traffic of this process."""
     now_s, wall_s = state.clock.now(), state.clock.wall()
     in_flight = Counter(request.response.context.metrics_key()[2] for request in state.in_flight.requests)
-    credentials = {}
-    rejections = state.rejection_ages_s()
-    for name, holder in state.holders.items():
-        status = holder.status()
-        lasts_s = None if status.expires_in_s is None or status.age_s is None else status.age_s + status.expires_in_s
-        of_it = [one.name for one in state.upstreams.values() if one.settings.credential == name]
-        credentials[name] = {
-            "name": name,
-            "type": state.config.credentials[name].type,
-            "state": status.state,
-            "failing": status.failing,
-            "expires_in_s": _rounded(status.expires_in_s),
-            "lifetime_s": _rounded(lasts_s),
-            "refresh_in_s": _rounded(status.next_try_in_s),
-            "fetches": status.fetches,
-            "failures": status.failures,
-            "renewals": [
-                {"at": round(wall_s - now_s + one.ended_s, 3), "ok": one.reason is None, "reason": one.reason}
-                for one in holder.renewals()
-            ],
-            "upstreams": of_it,
-            "rejected_by": {one: _rounded(rejections[one]) for one in of_it if one in rejections},
-            "last_error": status.last_error,
-        }
+    credentials = credentials_of(state)
+    for name, one in credentials.items():
+        age_s, left_s = one["age_s"], one["expires_in_s"]
+        lasts_s = None if left_s is None or age_s is None else round(age_s + left_s, 3)
+        renewals = [
+            {"at": round(wall_s - now_s + renewal.ended_s, 3), "ok": renewal.reason is None, "reason": renewal.reason}
+            for renewal in state.holders[name].renewals()
+        ]
+        one |= {"name": name, "lifetime_s": lasts_s, "refresh_in_s": one["next_try_in_s"], "renewals": renewals}
     upstreams = {}
     for name, upstream in state.upstreams.items():
         counts = upstream.transport.counts
@@ -330,7 +316,3 @@ def documented(code: str) -> dict[str, Any]:
         "action": " ".join(action.split()),
         "actions": vars(kind).get("actions", {}),
     }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
