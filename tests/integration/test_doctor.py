@@ -818,13 +818,15 @@ async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_f
             body = samples("rerank", "bge")[0].body
             error = (await served.ask(json.loads(body), "/v1/rerank").answer()).error
     setting = setting.format(operation)
-    assert f"If every operation fails, correct `upstreams.chat.base_url`. If only this one fails, set `{setting}`" in (
-        hop.finding
-    )
+    first = "If every operation fails, correct `upstreams.chat.base_url`. If only this one fails, set"
+    assert f" {'Set' if version else first} `{setting}` to an upstream that has it" in hop.finding
+    assert ("every operation" in hop.finding) is not version.startswith("/")
+    path = "messages" if operation == "messages" else "rerank"
+    assert f" 404 upstream_error: POST {upstream.url}{version}/{path}: Not Found. " in hop.finding
     assert f"as in `{example.replace('NAME', operation)}" in hop.finding
     route = "" if setting.startswith("operations.") else f" ({setting})"
-    lacks = "" if version else ", or upstreams.chat.base_url does not end with the version, such as https://host/v1"
-    problem = f"The upstream has no such path: it{route} does not support this operation{lacks}."
+    lacks = "" if version else "upstreams.chat.base_url does not end with the version, such as https://host/v1, or "
+    problem = f"The upstream has no such path: {lacks}it{route} does not support this operation."
     assert problem in hop.finding
     assert problem in error["message"]
 

@@ -805,6 +805,7 @@ def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
     error = {**fake.stories["req-2"]["error"], "kind": "upstream_error", "case": "no_path", "action": "Wait."}
     example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'
     names = {
+        "If every operation fails, correct `base_url`. If only this one fails, set": "Set",
         "operations.NAME.upstream": "models.bge.upstream",
         example: "{models: {bge: {upstream: OTHER}}}",
         "{upstream: NAME}": "{upstream: corp}",
@@ -815,6 +816,7 @@ def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
     problem = page.locator(".problem")
     expect(problem).to_contain_text("把 models.bge.upstream 设为提供它的上游，例如 {models: {bge: {upstream: OTHER}}}")
     expect(problem).not_to_contain_text("如果该模型列在")
+    expect(problem).not_to_contain_text("如果所有操作都失败")
 
 
 @pytest.mark.parametrize(

@@ -408,8 +408,10 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     try:
         shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
-        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
-        call = target_probe.calls[0]
+        prefix, call = f"{target_probe.what}: {error.http_status} {error.public_code}: ", target_probe.calls[0]
+        if error.hop == hop_of(upstream) and error.http_status in NO_LIST:
+            sent = upstream.dialect.encode(call, target_probe.target, upstream.base_url, upstream.timeouts)
+            prefix += f"POST {sent.url.partition('?')[0]}: "
         step = failed_step(error, state.config, what, prefix, call.operation.name, call.model)
         step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.advice))))
         # such an error blames the client, but here gatepass itself made the request

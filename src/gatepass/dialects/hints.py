@@ -109,7 +109,7 @@ HINTS = (
         r"^(?:40[45]\W+)?(?:page )?(?:not found|(?:method )?not allowed)\.?$|\binvalid url\b|\bcannot post\b"
         r"|no static resource|with an empty body\.$"
         r"|with an HTML page(?: titled .*(?:40[45]|not (?:found|allowed)).*)?\.$",
-        "The upstream has no such path: it{route} does not support this operation{version}.{test}",
+        "The upstream has no such path: {version}it{route} does not support this operation.{test}",
         *(404, 405),
     ),
 )
@@ -225,7 +225,7 @@ def with_hint(
     chose the upstream for this model, "" if an operation's or `*` did. `key` is the credential whose key was sent, ""
     if it was a token, and None if the upstream has no credential. With `has_version`, `base_url` lacks no version.
     """
-    version = f", or upstreams.{upstream}.base_url does not end with the version, such as https://host/v1"
+    version = f"upstreams.{upstream}.base_url does not end with the version, such as https://host/v1, or "
     names = {"upstream": upstream, "test": _tries(test), "route": f" ({route})" if route else ""}
     names["version"] = "" if has_version else version
     if key == "":

@@ -87,7 +87,8 @@ def name_settings(error: errors.GatepassError, name: str) -> None:
     if MCP_UPSTREAM in error.message:
         prefix, mcp = f"upstreams.{MCP_UPSTREAM}{name}", f"mcp.{name}"
         message = error.message.replace(
-            f" does not support this operation, or {prefix}.base_url does not end with the version, such as https://host/v1.",
-            f" is not an MCP endpoint. Check {mcp}.url.",
+            f"{prefix}.base_url does not end with the version, such as https://host/v1, or it does not support this"
+            " operation.",
+            f"it is not an MCP endpoint. Check {mcp}.url.",
         )
         error.message = message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)

@@ -44,7 +44,7 @@ CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for na
 """The options with which doctor calls each operation that it can call."""
 DIGITS = 4
 _TIMEOUT = re.compile(r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)")
-_ROUTE_OF_MODEL = re.compile(r"has no such path: it \(models\.(.+)\.(upstream|targets)\) does not support")
+_ROUTE_OF_MODEL = re.compile(r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support")
 _REJECTED = re.compile(
     r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
     r"|(?P<static_key>the only key of the credential ')"
@@ -263,6 +263,8 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'
         names["operations.NAME.upstream"] = f"models.{route[1]}.{route[2]}"
         names[example] = f"{{models: {{{route[1]}: {{{route[2]}: {value}}}}}}}"
+    if "has no such path: it" in message:  # base_url has its version
+        names["If every operation fails, correct `base_url`. If only this one fails, set"] = "Set"
     if part == "upstream":
         url_setting = url_setting_of(name)
         if name.startswith(MCP_UPSTREAM):

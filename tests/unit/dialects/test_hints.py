@@ -47,8 +47,8 @@ DOUBLED = (
     " with the operation."
 )
 PATH = (
-    " The upstream has no such path: it does not support this operation, or upstreams.chat.base_url does not end with"
-    " the version, such as https://host/v1. `gatepass doctor m --operation rerank --call` tries it."
+    " The upstream has no such path: upstreams.chat.base_url does not end with the version, such as https://host/v1, or"
+    " it does not support this operation. `gatepass doctor m --operation rerank --call` tries it."
 )
 TEST = "gatepass doctor m --operation rerank --call"
 

@@ -287,8 +287,8 @@ def test_other_text_is_quoted(body, headers, message):
 
 
 BASE_URL = (
-    " The upstream has no such path: it does not support this operation, or upstreams.chat.base_url does not end with"
-    " the version, such as https://host/v1."
+    " The upstream has no such path: upstreams.chat.base_url does not end with the version, such as https://host/v1, or"
+    " it does not support this operation."
 )
 
 

@@ -183,7 +183,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         (
             404,
             "Not Found. The upstream has no such path: it does not support this operation",
-            "If every operation fails, correct `upstreams.b.base_url`. If only this one fails, set",
+            "Set `operations.",
         ),
         (429, "slow down", "Wait, or ask the owner of the upstream"),
         (404, "The model does not exist", "Follow the upstream's message. If it does not know the model"),
@@ -403,7 +403,7 @@ def test_the_action_for_an_mcp_server_names_its_setting(code: str, reason: str, 
 def test_the_action_for_a_path_that_is_missing_names_the_route_of_the_model(member: str, value: str):
     message = f"Not Found. The upstream has no such path: it (models.bge.{member}) does not support this operation."
     found = action("102", "upstream:b", "no_path", operation="rerank", model="bge", message=message)
-    assert f"set `models.bge.{member}` to an upstream that has it, as in `{{models: {{bge: {{{member}: {value}" in found
+    assert f"Set `models.bge.{member}` to an upstream that has it, as in `{{models: {{bge: {{{member}: {value}" in found
     assert "operations" not in found.replace("operation fails", "")
 
 

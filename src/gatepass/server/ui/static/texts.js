@@ -38,6 +38,9 @@ export function meaning(code, english, names) {
   return named(ERRORS[code]?.text, names) ?? english;
 }
 
+/** The name that stands for the advice about `base_url`, if it has its version. */
+const VERSIONED = "If every operation fails, correct `base_url`. If only this one fails, set";
+
 /**
  * With the names of a request, a sentence about other places of a timeout that is known is left out, and, without a
  * model of its own, one about its name or its route.
@@ -45,7 +48,8 @@ export function meaning(code, english, names) {
 function named(chinese, names) {
   if (!chinese || !names) return chinese;
   const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
-  const routed = names["upstreams.NAME.timeouts"] ? filled.replace(/[^。]*`models` 或 `operations` 下设置了[^。]*。/, "") : filled;
+  const versioned = VERSIONED in names ? filled.replace(/如果所有操作都失败，改正[^。]*。如果只有此操作失败，/, "") : filled;
+  const routed = names["upstreams.NAME.timeouts"] ? versioned.replace(/[^。]*`models` 或 `operations` 下设置了[^。]*。/, "") : versioned;
   return routed.replace(/[^。]*`models\.NAME\.(?:name|upstream)`[^。]*。/g, "");
 }
 
