@@ -81,9 +81,11 @@ MESSAGES: Mapping[str, str] = {
     " which is invalid as a reply: gatepass does not follow redirects. Check upstreams.chat.base_url (https instead of"
     " http, the whole path) and whether a login page is in front of it.",
     "upstream_timeout_total": total_timeout("chat", replace(TIMEOUTS, total_s=600)).message,
-    "upstream_auth": "Token has expired. Tried with the token of the credential 'corp', and once more with a new one,"
-    " fetched 5 s ago. `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope"
-    " with what this upstream requires. `gatepass doctor gpt-4o --call` tries it.",
+    "upstream_auth": 'The upstream "chat" (llm.corp.example) does not accept the credential that gatepass sends: Token'
+    " has expired. Tried with the token of the credential 'corp', and once more with a new one, fetched 5 s ago."
+    " Compare these settings with what this upstream requires: credentials.corp.scope, credentials.corp.audience,"
+    " upstreams.chat.token_placement. `gatepass token corp` fetches a new token and shows its claims and where it is"
+    " sent. `gatepass doctor gpt-4o --call` tries it.",
     "upstream_error": "The model `gpt-5` does not exist.",
     **{code: upstream_error(fault, "chat", HOST, TIMEOUTS).message for code, fault in FAULTS.items()},
 }

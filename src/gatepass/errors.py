@@ -728,24 +728,33 @@ class UpstreamErrorReply(UpstreamError):
         return self.upstream_code or self.code
 
 
+_BY_NEW_KEY = "by one that this upstream issued and that has not been revoked"
+
+
 class UpstreamAuth(UpstreamErrorReply):
     """The upstream rejects the credential, so a client's retry cannot succeed.
 
     The message contains the credential's name, whether it is a key or a token, the token's age, and whether gatepass
-    tried a second token. For a minute after the upstream rejected a new token, gatepass fetches no other one for it. If
-    the upstream has no credential in the configuration, the message names the setting `upstreams.NAME.credential`.
+    tried a second token. For a minute after the upstream rejected a new token, gatepass fetches no other one for it.
 
-    Action: Check the scope or audience of the credential: `gatepass doctor MODEL --call` makes one small call, and
-    `gatepass token NAME --reveal` fetches and prints a new token. After a repair, run `gatepass token --retry`.
+    For a key, the message names its place: `credentials.NAME.token`, or `credentials.NAME.key` for `type: api_key`, or
+    a header under `upstreams.NAME.headers`, or an environment variable. If the upstream has neither a credential nor
+    such a header, the message names the setting `upstreams.NAME.credential`.
+
+    Action: Correct what the message names. `gatepass doctor MODEL --call` makes one small call. After a correction, run
+    `gatepass reload`. After a repair of the upstream or the issuer, run `gatepass token --retry`.
     """
 
     code, retryable = "upstream_auth", False
     actions: ClassVar[Mapping[str, str]] = {
-        "static_key": "Replace `credentials.NAME` by a key that this upstream issued and that has not been revoked.",
-        "no_credential": "Set `upstreams.NAME.credential`, or correct the key in `upstreams.NAME.headers`.",
-        "new_token": "Compare the audience and scope of the new token with what the upstream requires: `gatepass token"
-        " NAME --reveal` fetches and prints one, and `gatepass doctor MODEL --call` makes one small call. After a"
-        " repair, run `gatepass token --retry`.",
+        "static_key": f"Replace the key in `credentials.NAME.token` {_BY_NEW_KEY}, then run `gatepass reload`.",
+        "header_key": f"Replace the key in `upstreams.NAME.headers.FIELD` {_BY_NEW_KEY}, then run `gatepass reload`.",
+        "variable_key": f"Replace the key in the environment variable `VARIABLE` {_BY_NEW_KEY}, then restart gatepass.",
+        "no_credential": "Set `upstreams.NAME.credential`.",
+        "new_token": "Compare these settings with what the upstream requires: `credentials.NAME.scope`,"
+        " `credentials.NAME.audience`, `upstreams.NAME.token_placement`. `gatepass token NAME` fetches a new token and"
+        " shows its claims and where it is sent. After a correction, run `gatepass reload`. After a repair of the"
+        " upstream or the issuer, run `gatepass token --retry`.",
     }
     """What to do instead of the action above, by the case that `case_of` returns. They also apply to a 403."""
 

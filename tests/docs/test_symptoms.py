@@ -45,6 +45,22 @@ def test_the_texts_behind_a_code_are_messages_of_that_code():
     assert [code for code, text in shown if text not in MESSAGES[code]] == []
 
 
+def test_both_languages_have_the_two_texts_of_a_rejected_credential_in_one_row_and_what_ragflow_shows():
+    seen = (
+        "does not accept the credential that gatepass sends",
+        "requires a credential that gatepass does not send",
+    )
+    fixes = ("`upstreams.NAME.credential`", "`gatepass reload`", "`token_placement`")
+    for language in ("en", "zh"):
+        rows = [row[language] for section in SECTIONS for row in section["rows"]]
+        (row,) = (row for row in rows if seen[0] in row["see"])
+        assert seen[1] in row["see"]
+        assert "`**ERROR**: AUTH_ERROR`" in row["cause"]
+        assert [fix for fix in fixes if fix not in row["action"]] == []
+        (ragflow,) = (part[language]["text"] for part in SECTIONS if part["en"]["title"] == "RAGFlow")
+        assert "`**ERROR**`" in ragflow
+
+
 def test_the_readme_has_a_row_for_a_missing_path_and_for_a_timeout():
     """Both lead to their row on the page of symptoms."""
     for name, anchor in (("README.md", "docs/symptoms.md#requests"), ("README.zh.md", "docs/zh/symptoms.md#请求")):

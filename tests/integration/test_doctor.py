@@ -19,13 +19,16 @@ from gatepass.cli.reach import StepOutcome
 from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
+from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest, ModelNotFound, UpstreamErrorReply, UpstreamHtml
 from gatepass.operations.table import samples
+from gatepass.proxy.app_state import create_app_state
+from gatepass.server.pages import own_part
 from gatepass.server.ui.routes import DoctorTask
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import NETWORK, Check, check_of, found
-from tests.integration.gateway import gateway
+from tests.integration.gateway import gateway, serving
 from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
 from tests.integration.test_connections import refusing_server
@@ -184,7 +187,7 @@ async def test_missing_credential_is_reported_with_the_setting(trial):
     host = upstream.url.removeprefix("http://")
     assert hop.finding.endswith(
         f'The upstream "chat" ({host}) requires a credential that gatepass does not send: bad token. gatepass has no'
-        " credential for it. Set upstreams.chat.credential, or correct the key in upstreams.chat.headers."
+        " credential for it. Set upstreams.chat.credential."
     )
 
 
@@ -224,31 +227,85 @@ async def test_a_token_that_the_list_refuses_is_reported_with_what_was_tried():
     assert "does not accept the credential that gatepass sends: bad token. Tried once, with the only key" in hop.finding
 
 
+ISSUED = "by one that this upstream issued and that has not been revoked, then"
+
+
+def replace_key(place: str, then: str = "run `gatepass reload`") -> str:
+    return f"Replace the key in {place} {ISSUED} {then}."
+
+
+IN_VARIABLE = replace_key("the environment variable LLM_KEY", "restart gatepass")
+IN_HEADER = replace_key("upstreams.chat.headers.Api-Key")
+SETTING = "Set upstreams.chat.credential."
+ONLY_KEY = "Tried once, with the only key of the credential 'c'. "
+
+
 @pytest.mark.parametrize(
-    ("credential", "status", "text", "case", "advice"),
+    ("credential", "headers", "status", "case", "advice"),
     [
-        (True, 401, "bad key", "static_key", "Tried once, with the only key of the credential 'c'. Replace cred"),
-        (True, 403, "invalid token", "static_key", "If the upstream rejects the only key of the credential 'c'"),
-        (False, 401, "no key", "no_credential", "Set upstreams.chat.credential, or correct the key in"),
-        (False, 403, "missing token", "no_credential", "Set upstreams.chat.credential, or correct the key in"),
+        ({"type": "static", "token": KEY}, {}, 401, "static_key", ONLY_KEY + replace_key("credentials.c.token")),
+        ({"type": "api_key", "key": KEY}, {}, 401, "static_key", ONLY_KEY + replace_key("credentials.c.key")),
+        ({"type": "static", "token": "${LLM_KEY}"}, {}, 401, "variable_key", ONLY_KEY + IN_VARIABLE),
+        ({"type": "env", "variable": "LLM_KEY"}, {}, 401, "variable_key", ONLY_KEY + IN_VARIABLE),
+        (None, {"Api-Key": KEY, "X-Team": "search"}, 401, "header_key", IN_HEADER),
+        (None, {"Authorization": "Bearer ${LLM_KEY}"}, 401, "variable_key", IN_VARIABLE),
+        (None, {"X-Team": "search"}, 401, "no_credential", SETTING),
+        (
+            {"type": "static", "token": KEY},
+            *({}, 403, "static_key"),
+            "If the upstream rejects the only key of the credential 'c', r" + replace_key("credentials.c.token")[1:],
+        ),
+        (None, {"Api-Key": KEY}, 403, "header_key", f"If the upstream rejects this key, r{IN_HEADER[1:]}"),
+        (None, {}, 403, "no_credential", SETTING),
     ],
 )
-async def test_the_page_shows_a_rejected_credential_by_what_was_sent(credential, status, text, case, advice):
-    refusal = with_list(lambda _: [Send(reply({"error": {"message": text}}, status))])
+async def test_a_rejected_key_is_reported_with_its_place_to_clients_by_doctor_and_in_the_story(
+    tmp_path, credential, headers, status, case, advice
+):
+    refusal = with_list(lambda _: [Send(reply({"error": {"message": "invalid token"}}, status))])
     async with Scripted(answer=refusal) as upstream:
-        settings = one(upstream, static() if credential else None)
-        config = Config.model_validate(settings)
+        settings = one(upstream, {"c": credential} if credential else None)
+        settings["upstreams"]["chat"]["headers"] = headers
+        file = tmp_path / "gatepass.yaml"
+        file.write_text(json.dumps(settings))
+        config = load(str(file), {"LLM_KEY": KEY}).config
         steps = [step async for step in diagnose_for_page(config, DoctorTask("m", call=True), lambda *_: None)]
-        async with gateway(**settings) as served:
+        async with serving(create_app_state(config)) as served:
             answer = await served.ask().answer()
-    assert str(steps[-2]["advice"]).startswith(advice)
-    action = steps[-2]["action"]
-    assert isinstance(action, dict)
-    assert (action["code"], action["text"]) == (case, "")
-    assert action["names"].get("credentials.NAME") == ("credentials.c" if credential else None)
+            (story,) = json.loads(await own_part(f"/story?id={answer.headers['x-request-id']}", served.state))
+    assert steps[-2]["advice"] == advice
+    found_action = steps[-2]["action"]
+    assert isinstance(found_action, dict)
+    assert found_action["code"] == case
     assert answer.status == status
-    assert advice in answer.error["message"]
-    assert "rejection.statuses" not in answer.error["message"]
+    assert answer.error["message"].endswith(advice)
+    if status == 401:
+        lacking = "requires a credential that gatepass does not send"
+        assert (lacking in answer.error["message"]) is (case == "no_credential")
+    assert story["error"]["case"] == case
+    action = story["error"]["action"].replace("`", "")
+    assert action.lower() in advice.replace("`", "").lower()
+
+
+@pytest.mark.parametrize(
+    ("own", "settings"),
+    [
+        ({}, "credentials.c.scope, credentials.c.audience, upstreams.chat.token_placement"),
+        ({"resource": "https://llm.example"}, "credentials.c.scope, credentials.c.audience, credentials.c.resource,"),
+    ],
+)
+async def test_a_new_token_that_is_rejected_too_is_reported_with_the_settings_to_compare(own, settings):
+    def mint(_: Received) -> Dialogue:
+        return [Send(reply({"access_token": f"minted-{len(issuer.received)}", "expires_in": 300}))]
+
+    async with Scripted(answer=mint) as issuer, Scripted(REFUSED) as upstream:
+        credential = oauth2(issuer.url)
+        credential["c"] |= own
+        async with gateway(**one(upstream, credential)) as served:
+            message = (await served.ask().answer()).error["message"]
+    assert f"Compare these settings with what this upstream requires: {settings}" in message
+    assert "`gatepass token c` fetches a new token and shows its claims" in message
+    assert "--reveal" not in message
 
 
 @pytest.mark.parametrize("status", [404, 405])

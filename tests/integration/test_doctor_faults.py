@@ -468,9 +468,11 @@ FAULTS = {
         "credential:c token", milliseconds, "impossible lifetime", "the unit of the expiry, credentials.c.reply.unit"
     ),
     "a token for another audience": at(
-        "upstream:chat models", wrong_audience, "invalid audience", "compare its audience and scope"
+        "upstream:chat models", wrong_audience, "invalid audience", "credentials.c.scope, credentials.c.audience"
     ),
-    "a revoked key": at("upstream:chat models", wrong_key, "no such key", "Replace credentials.c by a key"),
+    "a revoked key": at(
+        "upstream:chat models", wrong_key, "no such key", "Replace the key in credentials.c.token by one"
+    ),
     "a static token that has ended": at(
         "credential:c token",
         ended("static", "token"),

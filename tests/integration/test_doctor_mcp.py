@@ -72,7 +72,7 @@ async def steps_of(
     async with Scripted(answer=lambda _: minted()) as issuer, Scripted(answer=answer) as server:
         login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
         config = {
-            "credentials": {"corp": login},
+            "credentials": {"corp": login, "key": {"type": "api_key", "key": SECRET}},
             "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
             "mcp": {"tools": {"url": f"{server.url}/mcp", "credential": "corp", **settings}},
             "access": {"keys": [{"hash": f"sha256:{number:064}", **key} for number, key in enumerate(keys)]},
@@ -137,8 +137,9 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
         (
             lambda _: refused(),
             (
-                "FAIL mcp: The server rejects the token: HTTP 401. Check the audience and the scopes of the credential"
-                " corp."
+                "FAIL mcp: The server rejects the credential that gatepass sends: HTTP 401. Compare these settings"
+                " with what this upstream requires: credentials.corp.scope, credentials.corp.audience,"
+                " mcp.tools.token_placement."
             ),
         ),
         (lambda _: [Rst()], "FAIL mcp: 127.0.0.1"),
@@ -149,6 +150,29 @@ async def test_each_fault_is_told(answer: Answer, last: str):
     found, _ = await steps_of(answer)
     assert found[-1].startswith(last)
     assert "gatepass doctor" not in found[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [
+        (
+            {"credential": "key"},
+            "the credential that gatepass sends: HTTP 401. Replace the key in credentials.key.key by one that",
+        ),
+        (
+            {"credential": None, "headers": {"X-Token": SECRET}},
+            "the credential that gatepass sends: HTTP 401. Replace the key in mcp.tools.headers.X-Token by one that",
+        ),
+        (
+            {"credential": None},
+            "the request: HTTP 401. gatepass has no credential for it. Set mcp.tools.credential.",
+        ),
+    ],
+)
+async def test_a_key_that_a_server_rejects_has_no_audience_to_check(settings: dict[str, Any], last: str):
+    found, _ = await steps_of(lambda _: refused(), **settings)
+    assert found[-1].startswith(f"FAIL mcp: The server rejects {last}")
+    assert "scope" not in found[-1]
 
 
 async def test_a_login_page_without_the_token_is_a_refusal():

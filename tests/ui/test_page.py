@@ -1024,6 +1024,9 @@ def test_a_request_that_was_repeated_has_no_red_step(open_page: OpenPage, signed
     expect(page.locator("td[data-label=Attempt]")).to_have_text(["1", "2, with a learned rule"])
     expect(page.locator("td[data-label=Connect]")).to_have_text(["pooled", "< 0.1 ms"])
     expect(page.locator(".diff")).to_have_text("model of the route attempt 2model: gpt-4o → deploy-7")
+    page.get_by_role("button", name="中文").click()
+    expect(page.locator(".diff h3")).to_contain_text("路由的模型名")
+    page.get_by_role("button", name="English").click()
     expect(page.get_by_text("closed first by")).to_have_count(0)
     expect(page.locator(".heading .muted").last).to_contain_text("16:59:57 UTC")
 
@@ -1149,14 +1152,18 @@ def test_a_failed_call_with_an_advice_of_its_own_begins_in_chinese(
     why = "chat with gpt-4o: 401 upstream_auth: token expired"
     advice = (
         "Tried once, with the token of the credential 'corp', fetched 3 s ago: its issuer returned the same token"
-        " again. `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope with what"
-        " this upstream requires."
+        " again. Compare these settings with what this upstream requires: credentials.corp.scope,"
+        " upstreams.corp.token_placement. `gatepass token corp` fetches a new token and shows its claims and where it"
+        " is sent."
     )
     step = {name: value for name, value in FAILED_CALL.items() if name != "action"}
     fake.doctor = [("step", {**step, "why": why, "advice": advice}), ("end", {"failed": 1})]
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
     page.get_by_role("button", name="测试每一跳").click()
-    told = "处理：gatepass token corp --reveal 获取并打印新令牌：核对它的 audience 和 scope 是否符合该上游的要求。"
+    told = (
+        "处理：核对以下设置是否符合该上游的要求：credentials.corp.scope, upstreams.corp.token_placement。"
+        "gatepass token corp 获取新令牌，并显示令牌的 claim 和发送的位置。"
+    )
     expect(page.locator(".steps .bad p")).to_have_text(["上游拒绝凭据，因此客户端重试不会成功。", f"原文：{why}", told])
 
 
@@ -1166,36 +1173,67 @@ def test_a_failed_call_with_an_advice_of_its_own_begins_in_chinese(
         (
             "static_key",
             (
-                "Tried once, with the only key of the credential 'corp'. Replace credentials.corp by a key that"
-                " this upstream issued and that has not been revoked."
+                "Tried once, with the only key of the credential 'corp'. Replace the key in credentials.corp.key by one"
+                " that this upstream issued and that has not been revoked, then run `gatepass reload`."
             ),
             "上游拒绝凭据的 key，而 gatepass 无法更换 key。",
-            "已用凭据 corp 唯一的 key 试过一次。把 credentials.corp 换成该上游签发且未被撤销的 key。",
+            (
+                "已用凭据 corp 唯一的 key 试过一次。把 credentials.corp.key 中的 key 换成该上游签发且未被撤销的 key，"
+                "然后运行 gatepass reload。"
+            ),
         ),
         (
             "static_key",
             (
-                "If the upstream rejects the only key of the credential 'corp', replace credentials.corp by a key that"
-                " this upstream issued and that has not been revoked."
+                "If the upstream rejects the only key of the credential 'corp', replace the key in credentials.corp.key"
+                " by one that this upstream issued and that has not been revoked, then run `gatepass reload`."
             ),
             "上游拒绝凭据的 key，而 gatepass 无法更换 key。",
-            "如果上游拒绝凭据 corp 唯一的 key，把 credentials.corp 换成该上游签发且未被撤销的 key。",
+            (
+                "如果上游拒绝凭据 corp 唯一的 key，把 credentials.corp.key 中的 key 换成该上游签发且未被撤销的 key，"
+                "然后运行 gatepass reload。"
+            ),
+        ),
+        (
+            "header_key",
+            (
+                "If the upstream rejects this key, replace the key in upstreams.corp.headers.api-key by one that this"
+                " upstream issued and that has not been revoked, then run `gatepass reload`."
+            ),
+            "上游拒绝 headers 中的 key，而 gatepass 无法更换 key。",
+            (
+                "如果上游拒绝这个 key，把 upstreams.corp.headers.api-key 中的 key 换成该上游签发且未被撤销的 key，"
+                "然后运行 gatepass reload。"
+            ),
+        ),
+        (
+            "variable_key",
+            (
+                "Replace the key in the environment variable LLM_KEY by one that this upstream issued and that has not"
+                " been revoked, then restart gatepass."
+            ),
+            "上游拒绝环境变量中的 key，而 gatepass 无法更换 key。",
+            "把环境变量 LLM_KEY 中的 key 换成该上游签发且未被撤销的 key，然后重启 gatepass。",
         ),
         (
             "no_credential",
-            "Set upstreams.corp.credential, or correct the key in upstreams.corp.headers.",
+            "Set upstreams.corp.credential.",
             "上游要求凭据，而 gatepass 没有为它配置凭据。",
-            "设置 upstreams.corp.credential，或改正 upstreams.corp.headers 中的 key。",
+            "设置 upstreams.corp.credential。",
         ),
         (
             "new_token",
             (
-                "Tried with the token of the credential 'corp', and once more with a new one, fetched 1 s ago."
-                " `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope with what"
-                " this upstream requires."
+                "Tried with the token of the credential 'corp', and once more with a new one, fetched 1 s ago. Compare"
+                " these settings with what this upstream requires: credentials.corp.scope,"
+                " upstreams.corp.token_placement. `gatepass token corp` fetches a new token and shows its claims and"
+                " where it is sent."
             ),
             "上游连新令牌也拒绝，因此客户端重试不会成功。",
-            "gatepass token corp --reveal 获取并打印新令牌：核对它的 audience 和 scope 是否符合该上游的要求。",
+            (
+                "核对以下设置是否符合该上游的要求：credentials.corp.scope, upstreams.corp.token_placement。"
+                "gatepass token corp 获取新令牌，并显示令牌的 claim 和发送的位置。"
+            ),
         ),
     ],
 )
@@ -1355,11 +1393,11 @@ def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(
     expect(page.locator(".answered .failed")).to_contain_text(told)
 
 
-def test_a_refused_token_in_the_playground_names_its_model_and_credential_in_chinese(
+def test_a_refused_token_in_the_playground_names_its_model_in_chinese(
     open_page: OpenPage, signed_in: str, fake: Fake
 ) -> None:
     fake.answer_refused = (401, error("upstream_auth", "token expired", "upstream:corp"))
-    names = {"gatepass token NAME": "gatepass token corp", "doctor MODEL --call": "doctor bad-auth --call"}
+    names = {"doctor MODEL --call": "doctor bad-auth --call"}
     fake.stories["req-2"]["error"].update(kind="upstream_auth", names=names)
     page = open_page(f"{signed_in}#/playground", locale="zh-CN")
     expect(page.locator("input[name=model]")).not_to_have_value("")
@@ -1367,16 +1405,17 @@ def test_a_refused_token_in_the_playground_names_its_model_and_credential_in_chi
     page.locator("button[type=submit]").click()
     failed = page.locator(".answered .failed")
     expect(failed.locator(".advice")).to_contain_text("gatepass doctor bad-auth --call")
-    expect(failed.locator(".advice")).to_contain_text("gatepass token corp --reveal")
 
 
 @pytest.mark.parametrize(
     ("case", "meaning", "told"),
     [
-        ("static_key", "上游拒绝凭据的 key", "把 credentials.corp 换成该上游签发且未被撤销的 key。"),
-        ("no_credential", "上游要求凭据", "设置 upstreams.corp.credential，或改正 upstreams.corp.headers 中的 key。"),
-        ("new_token", "上游连新令牌也拒绝", "核对新令牌的 audience 和 scope"),
-        ("", "上游拒绝凭据，因此", "检查凭据的 scope 或 audience"),
+        ("static_key", "上游拒绝凭据的 key", "把 credentials.corp.key 中的 key 换成该上游签发且未被撤销的 key"),
+        ("header_key", "上游拒绝 headers 中的 key", "把 upstreams.corp.headers.api-key 中的 key 换成该上游签发"),
+        ("variable_key", "上游拒绝环境变量中的 key", "把环境变量 LLM_KEY 中的 key 换成该上游签发且未被撤销的 key"),
+        ("no_credential", "上游要求凭据", "设置 upstreams.corp.credential。"),
+        ("new_token", "上游连新令牌也拒绝", "核对以下设置是否符合该上游的要求：credentials.corp.scope。"),
+        ("", "上游拒绝凭据，因此", "改正错误信息写明的设置。"),
     ],
 )
 def test_a_rejected_credential_is_explained_in_chinese_by_what_was_sent(
@@ -1385,7 +1424,12 @@ def test_a_rejected_credential_is_explained_in_chinese_by_what_was_sent(
     fake.answer_refused = (401, error("upstream_auth", "no", "upstream:corp"))
     names = {
         "upstreams.NAME.credential": "upstreams.corp.credential",
-        "upstreams.NAME.headers": "upstreams.corp.headers",
+        "credentials.NAME.token": "credentials.corp.key",
+        "upstreams.NAME.headers.FIELD": "upstreams.corp.headers.api-key",
+        "VARIABLE": "LLM_KEY",
+        "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`": (
+            "`credentials.corp.scope`"
+        ),
         "credentials.NAME": "credentials.corp",
     }
     fake.stories["req-2"]["error"].update(kind="upstream_auth", case=case, action="Repair it.", names=names)

@@ -130,12 +130,19 @@ RELATED: Mapping[str, tuple[str, ...]] = {
 }
 """Questions about the network that are asked only after this step failed."""
 _NETWORK_SETTING = re.compile(rf"\b(?:upstreams|credentials)\.{UPSTREAM}\.network\.(ca_file|proxy)\b")
+_TRIAL_KEY = re.compile(
+    rf"Replace the key in the environment variable {SECRET_VARIABLE} by one (that .+?), then restart gatepass\."
+)
 NO_ANSWER = "-"
 """What an operator types to remove an earlier answer to an optional question."""
 
 
 def with_options(text: str) -> str:
-    """Return `text` with the option, and the setting that `render` writes, instead of those of one server."""
+    """Return `text` with the option, and the setting that `render` writes, instead of those of one server.
+
+    The key of a trial is not configured yet.
+    """
+    text = _TRIAL_KEY.sub(r"Enter a key \1.", text)
     return _NETWORK_SETTING.sub(lambda found: f"--{found[1].replace('_', '-')} (or network.{found[1]})", text)
 
 

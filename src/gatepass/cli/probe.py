@@ -315,7 +315,8 @@ def default_advice(error: GatepassError, config: Config) -> str:
 
 
 _ADVICE = re.compile(
-    r"(?:(?<=[.!?…。]) |; )(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Set|Tried|Try|Use|check|set|use)\b)"
+    r"(?:(?<=[.!?…。]) |; )"
+    r"(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Replace|Set|Tried|Try|Use|check|set|use)\b)"
 )
 
 _NEEDLESS = re.compile(r" (?:`gatepass doctor [^`]+` tries it|A [a-z ]+ needs more: raise this setting)\.$")

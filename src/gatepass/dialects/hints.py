@@ -169,31 +169,27 @@ def model_hint(model: str, upstream: str, status: int, code: str | None, message
     )
 
 
-def token_hint(upstream: str, credential: str | None, age_s: float | None, not_renewed: str | None, test: str) -> str:
+def token_hint(advice: str, credential: str | None, age_s: float | None, not_renewed: str | None, test: str) -> str:
     """Describe the attempts at an upstream that rejects the token, and what to do.
 
-    `age_s` is the age of the token that was rejected last; None for a key that does not expire. `not_renewed` is the
-    reason why no new token was tried; None if a new one was rejected too. `test` is that of `with_hint`.
+    `advice` is what to correct, in sentences. `age_s` is the age of the token that was rejected last; None for a key
+    that does not expire. `not_renewed` is the reason why no new token was tried; None if a new one was rejected too.
+    `test` is that of `with_hint`.
     """
     if credential is None:
-        return (
-            f"gatepass has no credential for it. Set upstreams.{upstream}.credential, or correct the key in"
-            f" upstreams.{upstream}.headers."
-        )
+        return advice
     fetched = "" if age_s is None else f", fetched {_ago(age_s)}"
     if not_renewed is None:
         tried = f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
     elif age_s is None:
-        return (
-            f"Tried once, with the only key of the credential {credential!r}. Replace credentials."
-            f"{credential} by a key that this upstream issued and that has not been revoked."
-        )
+        return f"Tried once, with {key_of(credential)}. {advice}"
     else:
         tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
-    return (
-        f"{tried} `gatepass token {credential} --reveal` fetches and shows a new one: compare its audience and scope"
-        f" with what this upstream requires.{_tries(test)}"
-    )
+    return f"{tried} {advice}{_tries(test)}"
+
+
+def key_of(credential: str) -> str:
+    return f"the only key of the credential {credential!r}"
 
 
 def _tries(test: str) -> str:
@@ -217,13 +213,14 @@ def with_hint(
     route: str = "",
     *,
     key: str | None = "",
+    advice: str = "",
     has_version: bool = False,
 ) -> str:
     """Return `message` followed by the advice of the first of `hints` that matches, if any.
 
     `test` is the command that tests the upstream with this request, "" if there is none. `route` is the setting that
-    chose the upstream for this model, "" if an operation's or `*` did. `key` is the credential whose key was sent, ""
-    if it was a token, and None if the upstream has no credential. With `has_version`, `base_url` lacks no version.
+    chose the upstream for this model, "" if an operation's or `*` did. `key` and `advice` are those of `ReceivedReply`.
+    With `has_version`, `base_url` lacks no version.
     """
     version = f"upstreams.{upstream}.base_url does not end with the version, such as https://host/v1, or "
     names = {"upstream": upstream, "test": _tries(test), "route": f" ({route})" if route else ""}
@@ -234,12 +231,9 @@ def with_hint(
             " (if it is set, a new token was rejected too)"
         )
     elif key is None:
-        names["rejection"] = token_hint(upstream, None, None, None, test).removesuffix(".")
+        names["rejection"] = advice.removesuffix(".")
     else:
-        names["rejection"] = (
-            f"If the upstream rejects the only key of the credential {key!r}, replace credentials.{key} by a key that"
-            " this upstream issued and that has not been revoked"
-        )
+        names["rejection"] = f"If the upstream rejects {key}, {advice[:1].lower()}{advice[1:].removesuffix('.')}"
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     for hint in hints:
         if (not hint.statuses or status in hint.statuses) and hint.pattern.search(message[:MESSAGE_CHARS]):

@@ -47,7 +47,9 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     mask: Mask = unmasked
     hints: tuple[Hint, ...] = HINTS
     key: str | None = ""
-    """The credential whose key was sent; "" if it was a token, None if the upstream has no credential."""
+    """The words for the key that was sent; "" if it was a token, None if gatepass sent no credential."""
+    advice: str = ""
+    """What to do if the upstream rejects the key, or requires a credential."""
     is_cut: bool = False
     """Whether `body` is only the beginning of an error."""
     model: str = ""
@@ -161,14 +163,14 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> errors.Up
         test,
         reply.route,
         key=reply.key,
+        advice=reply.advice,
         has_version=reply.has_version,
     )
     kind = error_body.kind or error_kind(status)
     if status == 401:
-        # a key under `upstreams.NAME.headers` does not count as a credential: gatepass does not know its meaning
-        lacking = "requires a credential that gatepass does not send"
-        refused = "does not accept the credential that gatepass sends"
-        message = f"{reply.sender} {lacking if reply.key is None else refused}: {message}"
+        refused = f"{reply.sender} does not accept the credential that gatepass sends: {message}"
+        lacking = f"{reply.sender} requires a credential that gatepass does not send: {message}"
+        message = lacking if reply.key is None else refused
     return (errors.UpstreamAuth if status == 401 else errors.UpstreamErrorReply)(
         message,
         upstream=reply.upstream,

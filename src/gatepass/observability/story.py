@@ -47,12 +47,21 @@ _TIMEOUT = re.compile(r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)")
 _ROUTE_OF_MODEL = re.compile(r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support")
 _REJECTED = re.compile(
     r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
-    r"|(?P<static_key>the only key of the credential ')"
+    r"|(?P<variable_key>eplace the key in the environment variable )"
+    r"|(?P<header_key>eplace the key in (?:upstreams|mcp)\.)"
+    r"|(?P<static_key>eplace the key in credentials\.)"
     r"|(?P<new_token>, and once more with a new one\b)"
     r"|the token of the credential ')"
 )
 """The last words of gatepass itself about a rejected credential. The upstream's text before may have the same words."""
 _CREDENTIAL = re.compile(r"(?s:.*)\b(?:key|token) of the credential '([^\s']{1,200})'")
+_PLACE_OF_KEY = re.compile(
+    r"(?s:.*)eplace the key in (?:the environment variable )?(.{1,500}?) by one that this upstream issued"
+)
+_COMPARED_SETTINGS = "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`"
+_COMPARED = re.compile(
+    r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
+)
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
 
 Mask = Callable[[str], str]
@@ -276,8 +285,11 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             "`network.ca_file`": f"`{settings_of(name)}.network.ca_file`",
             "{upstream: NAME}": f"{{upstream: {name}}}",
             "upstreams.NAME.credential": f"{settings_of(name)}.credential",
-            "upstreams.NAME.headers": f"{settings_of(name)}.headers",
         }
+        if found := _PLACE_OF_KEY.match(message):
+            names |= dict.fromkeys(("credentials.NAME.token", "upstreams.NAME.headers.FIELD", "VARIABLE"), found[1])
+        if found := _COMPARED.match(message):
+            names[_COMPARED_SETTINGS] = ", ".join(f"`{setting}`" for setting in found[1].split(", "))
         if limit := _TIMEOUT.search(message):
             names |= {"upstreams.NAME.timeouts": limit[1], "`timeouts.connect_s`": f"`{limit[1]}`"}
         if found := _CREDENTIAL.match(message):

@@ -14,11 +14,14 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.cancel import timeout
+from gatepass.config.block import SECRET_NAME
+from gatepass.config.credential.kinds import ApiKeyCredential, EnvCredential, FileCredential, StaticCredential
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind, unmasked
-from gatepass.dialects.hints import sentence, token_hint
+from gatepass.dialects.hints import key_of, sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply
 from gatepass.http_client.fault_text import ServerNames, fault_text
@@ -34,7 +37,7 @@ from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.retry import MOST_RENEWALS
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
-from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Timeouts, settings_of
+from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Secret, Timeouts, settings_of
 
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
@@ -193,10 +196,58 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     is_untried = upstream.holder is not None and not attempt.record.renewed
     reason = upstream.holder.denial_reason(attempt.user()) if upstream.holder is not None and is_untried else None
     test = test_command(rejection.hop, attempt.call.model, attempt.call.operation.name)
-    hint = token_hint(upstream.name, upstream.settings.credential, age_s, reason, test)
+    is_key = token is not None and token.lifetime_s is None
+    advice = rejection_advice(attempt.state, upstream, is_key=is_key)
+    hint = token_hint(advice, upstream.settings.credential, age_s, reason, test)
     rejection.message = f"{sentence(rejection.message)} {hint}"
     if attempt.renewals and rejection.http_status in REFUSED:
         rejection.should_retry = False
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+
+
+def rejection_advice(state: AppState, upstream: Upstream, *, is_key: bool) -> str:
+    """Return what to correct if `upstream` rejects what gatepass sends. `is_key`: it does not expire."""
+    name, block = upstream.settings.credential, settings_of(upstream.name)
+    credential = None if name is None else state.config.credentials[name]
+    match credential:
+        case None:
+            keys = header_keys(upstream)
+        case StaticCredential():
+            keys = {f"credentials.{name}.token": credential.token}
+        case ApiKeyCredential():
+            keys = {f"credentials.{name}.key": credential.key}
+        case EnvCredential():
+            keys = {f"credentials.{name}.variable": credential.variable}
+        case FileCredential() if is_key:
+            keys = {f"credentials.{name}.path": Secret(credential.path)}
+        case _:
+            keys = {}
+    if keys:
+        # the environment of a running process does not change
+        variables = [found for key in keys.values() if not key.changes for found in _VARIABLE.findall(key.reference)]
+        place = f"the environment variable {' or '.join(variables)}" if variables else " or ".join(keys)
+        then = "restart gatepass" if variables else "run `gatepass reload`"
+        return (
+            f"Replace the key in {place} by one that this upstream issued and that has not been revoked, then {then}."
+        )
+    if credential is None:
+        return f"gatepass has no credential for it. Set {block}.credential."
+    used = [one for one in ("scope", "audience", "resource") if getattr(credential, one, None) is not None]
+    if isinstance(credential, Oauth2Credential):
+        used = list(dict.fromkeys(("scope", "audience", *used)))
+    places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{block}.token_placement"))
+    return (
+        f"Compare these settings with what this upstream requires: {places}. `gatepass token {name}` fetches a new"
+        " token and shows its claims and where it is sent."
+    )
+
+
+def header_keys(upstream: Upstream) -> dict[str, Secret]:
+    """Return the values under `headers` whose header is named like one of a key, by their setting."""
+    headers, block = upstream.settings.headers, settings_of(upstream.name)
+    return {f"{block}.headers.{field}": value for field, value in headers.items() if SECRET_NAME.search(field)}
 
 
 async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
@@ -265,7 +316,11 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
 def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:
     """Return the reply as the dialect reads it. `body` is the part that was read."""
     state, upstream, operation = attempt.state, attempt.upstream, attempt.call.operation
-    is_key = attempt.token is not None and attempt.token.lifetime_s is None
+    is_key, key = attempt.token is not None and attempt.token.lifetime_s is None, None
+    if upstream.holder is not None:
+        key = key_of(upstream.settings.credential or "") if is_key else ""
+    elif header_keys(upstream):
+        key = "this key"
     return ReceivedReply(
         upstream.name,
         response.status,
@@ -274,7 +329,8 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         upstream.host,
         state.clock.wall(),
         state.redactor.mask,
-        key=None if upstream.holder is None else upstream.settings.credential if is_key else "",
+        key=key,
+        advice=rejection_advice(state, upstream, is_key=is_key),
         model=attempt.call.model,
         operation=operation.name,
         route=state.declared.route_setting(operation.configured_as, attempt.call.model),

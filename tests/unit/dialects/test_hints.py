@@ -5,6 +5,7 @@ import pytest
 from gatepass.dialects.hints import (
     AZURE_HINTS,
     HINTS,
+    key_of,
     model_hint,
     responses_hint,
     sentence,
@@ -170,27 +171,27 @@ def test_known_text_gets_one_sentence_of_advice(status, message, hint):
     assert with_hint(message, "chat", status, test=TEST) == message + hint
 
 
+REPLACE = (
+    "Replace the key in credentials.corp.token by one that this upstream issued and that has not been revoked, then run"
+    " `gatepass reload`."
+)
+NO_CREDENTIAL = "gatepass has no credential for it. Set upstreams.chat.credential."
+
+
 @pytest.mark.parametrize(
-    ("key", "hint"),
+    ("key", "advice", "hint"),
     [
         (
-            "corp",
-            (
-                "If the upstream rejects the only key of the credential 'corp', replace credentials.corp by a key that"
-                " this upstream issued and that has not been revoked."
-            ),
+            key_of("corp"),
+            REPLACE,
+            f"If the upstream rejects the only key of the credential 'corp', r{REPLACE[1:]}",
         ),
-        (
-            None,
-            (
-                "gatepass has no credential for it. Set upstreams.chat.credential, or correct the key in"
-                " upstreams.chat.headers."
-            ),
-        ),
+        ("this key", REPLACE, f"If the upstream rejects this key, r{REPLACE[1:]}"),
+        (None, NO_CREDENTIAL, NO_CREDENTIAL),
     ],
 )
-def test_a_403_that_gatepass_cannot_renew_is_not_advised_to_be_a_rejection(key, hint):
-    assert with_hint("token refused", "chat", 403, key=key) == f"token refused. {hint}"
+def test_a_403_that_gatepass_cannot_renew_is_not_advised_to_be_a_rejection(key, advice, hint):
+    assert with_hint("token refused", "chat", 403, key=key, advice=advice) == f"token refused. {hint}"
 
 
 def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
@@ -248,11 +249,8 @@ def test_a_call_of_the_responses_api_is_advised_of_the_alternative(status, messa
 
 
 AGAIN = "its issuer returned the same token again"
-SHOWS = (
-    " `gatepass token corp --reveal` fetches and shows a new one: compare its audience and scope with what this"
-    " upstream requires."
-    " `gatepass doctor m --operation rerank --call` tries it."
-)
+COMPARE = "Compare these settings with what this upstream requires: credentials.corp.scope."
+SHOWS = f" {COMPARE} `gatepass doctor m --operation rerank --call` tries it."
 
 
 @pytest.mark.parametrize(
@@ -268,23 +266,16 @@ SHOWS = (
     ],
 )
 def test_a_refused_token_is_reported_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
-    assert token_hint("chat", "corp", age_s, not_renewed, TEST) == tried + SHOWS
+    assert token_hint(COMPARE, "corp", age_s, not_renewed, TEST) == tried + SHOWS
 
 
 def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():
-    reported = token_hint("chat", "corp", None, AGAIN, TEST)
-    assert reported == (
-        "Tried once, with the only key of the credential 'corp'. Replace credentials.corp by a key that"
-        " this upstream issued and that has not been revoked."
-    )
+    reported = token_hint(REPLACE, "corp", None, AGAIN, TEST)
+    assert reported == f"Tried once, with the only key of the credential 'corp'. {REPLACE}"
 
 
 def test_an_upstream_without_a_credential_is_reported_to_have_none():
-    hinted = (
-        "gatepass has no credential for it. Set upstreams.chat.credential, or correct the key in"
-        " upstreams.chat.headers."
-    )
-    assert token_hint("chat", None, None, None, TEST) == hinted
+    assert token_hint(NO_CREDENTIAL, None, None, None, TEST) == NO_CREDENTIAL
 
 
 @pytest.mark.parametrize(
@@ -292,7 +283,7 @@ def test_an_upstream_without_a_credential_is_reported_to_have_none():
     [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
 )
 def test_no_age_looks_like_a_status(age_s, age):
-    assert f"fetched {age} ago" in token_hint("chat", "corp", age_s, None, TEST)
+    assert f"fetched {age} ago" in token_hint(COMPARE, "corp", age_s, None, TEST)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         ("b", 1.0, "complete"),
     ]
     error = story["error"]
-    assert error.pop("action").startswith("Check the scope or audience of the credential: `gatepass doctor m --call`")
+    assert error.pop("action").startswith("Correct what the message names. `gatepass doctor m --call`")
     names = {"{upstream: NAME}": "{upstream: b}", "doctor MODEL --call": "doctor m --call"}
     assert names.items() <= error.pop("names").items()
     assert story["error"] == {
@@ -328,45 +328,77 @@ def test_the_action_for_a_path_that_is_missing_names_the_operation():
     assert '`{models: {"*": {upstream: b}}, operations: {embeddings: {upstream: OTHER}}}`' in found
 
 
-NEW_TOKEN = "Compare the audience and scope of the new token with what the upstream requires: `gatepass token corp"
+ISSUED = "by one that this upstream issued and that has not been revoked, then"
+COMPARED = "Compare these settings with what {} upstream requires: "
+
+
+def replace_key(place: str, then: str = "run `gatepass reload`") -> str:
+    return f"Replace the key in {place} {ISSUED} {then}."
 
 
 @pytest.mark.parametrize(
-    ("hint", "case", "action"),
+    ("advice", "credential", "age_s", "reason", "case", "action"),
     [
         (
-            token_hint("b", "corp", None, "its issuer returned the same token again", ""),
-            "static_key",
-            "Replace `credentials.corp` by a key that this upstream issued and that has not been revoked.",
+            replace_key("credentials.corp.key"),
+            *("corp", None, "its issuer returned the same token again"),
+            *("static_key", replace_key("`credentials.corp.key`")),
         ),
         (
-            token_hint("b", None, None, None, ""),
-            "no_credential",
-            "Set `upstreams.b.credential`, or correct the key in `upstreams.b.headers`.",
+            replace_key("upstreams.b.headers.api-key"),
+            *(None, None, None),
+            *("header_key", replace_key("`upstreams.b.headers.api-key`")),
         ),
-        (token_hint("b", "corp", 3.0, None, ""), "new_token", NEW_TOKEN),
-        (token_hint("b", "corp", 3.0, "it was not renewed", ""), "", None),
+        (
+            replace_key("the environment variable LLM_KEY", "restart gatepass"),
+            *("corp", None, "its issuer returned the same token again"),
+            *("variable_key", replace_key("the environment variable `LLM_KEY`", "restart gatepass")),
+        ),
+        (
+            "gatepass has no credential for it. Set upstreams.b.credential.",
+            *(None, None, None),
+            *("no_credential", "Set `upstreams.b.credential`."),
+        ),
+        (
+            f"{COMPARED.format('this')}credentials.corp.scope, upstreams.b.token_placement. `gatepass token corp` x",
+            *("corp", 3.0, None),
+            *(
+                "new_token",
+                f"{COMPARED.format('the')}`credentials.corp.scope`, `upstreams.b.token_placement`. `gatepass",
+            ),
+        ),
+        ("Compare these settings with", "corp", 3.0, "it was not renewed", "", None),
     ],
 )
 @pytest.mark.parametrize(("code", "status"), [("upstream_auth", 401), ("denied", 403)])
 def test_the_action_for_a_rejected_credential_depends_on_what_was_sent(
-    code: str, status: int, hint: str, case: str, action: str | None
+    code: str,
+    status: int,
+    advice: str,
+    credential: str | None,
+    age_s: float | None,
+    reason: str | None,
+    case: str,
+    action: str | None,
 ):
+    hint = token_hint(advice, credential, age_s, reason, "")
     if action is None:
-        action = "Check the scope or audience" if code == "upstream_auth" else "Follow the upstream's message."
+        action = "Correct what the message names." if code == "upstream_auth" else "Follow the upstream's message."
     # the upstream may be another gatepass, whose own words come first
-    reason = f"bad token. Tried once, with the only key of the credential 'inner'. Replace it. {hint}"
-    record = access(code=code, hop="upstream:b", status=status, outcome="error", model="m", reason=reason)
+    text = (
+        f"bad token. Tried once, with the only key of the credential 'inner'. {replace_key('credentials.inner.token')}"
+    )
+    record = access(code=code, hop="upstream:b", status=status, outcome="error", model="m", reason=f"{text} {hint}")
     error = story_of(request(record), 110.0, 0.0, str)["error"]
     assert error["case"] == case
     assert error["action"].startswith(action)
 
 
 def test_the_action_for_a_rejected_key_of_an_mcp_server_names_its_settings():
-    hint = token_hint("mcp/search", None, None, None, "")
-    assert case_of("upstream_auth", "upstream:mcp/search", 401, hint) == "no_credential"
-    found = action("upstream_auth", "upstream:mcp/search", "no_credential", message=hint)
-    assert found == "Set `mcp.search.credential`, or correct the key in `mcp.search.headers`."
+    hint = replace_key("mcp.search.headers.X-Token")
+    assert case_of("upstream_auth", "upstream:mcp/search", 401, hint) == "header_key"
+    found = action("upstream_auth", "upstream:mcp/search", "header_key", message=hint)
+    assert found == replace_key("`mcp.search.headers.X-Token`")
 
 
 @pytest.mark.parametrize(
@@ -452,7 +484,7 @@ def test_the_action_names_the_parts_of_this_request():
     assert "`gatepass route 'a b'`" in action("model_not_found", "client", model="a b")
     assert "Check `mcp.search.url`" in action("upstream_dns", "upstream:mcp/search")
     assert "`gatepass doctor --mcp search` makes" in action("upstream_auth", "upstream:mcp/search")
-    assert "`gatepass token corp --reveal`" in action("upstream_auth", "upstream:chat", credential="corp")
+    assert "`gatepass token corp`" in action("upstream_auth", "upstream:chat", "new_token", credential="corp")
     down = (
         "No connection to the proxy p:3128 (refused). Check the host and port in network.proxy, and whether it is up."
     )

@@ -7,7 +7,8 @@ const CASES = {
   no_path: t("If the upstream has no such path:"), mcp_no_path: t("If the MCP server has no such path:"),
   mcp_invalid: t("For an MCP server:"), 429: t("For 429:"),
   page_504: t("For a page with 504:"), page_5xx: t("For a page with another 5xx:"),
-  static_key: t("For a key:"), no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),
+  static_key: t("For a key of a credential:"), header_key: t("For a key in headers:"), variable_key: t("For a key in an environment variable:"),
+  no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),
 };
 /** Of an error whose status depends on the message of MCP. */
 const STATUSES = { mcp_not_allowed: t("200 with an error in JSON-RPC, 403 for a notification") };

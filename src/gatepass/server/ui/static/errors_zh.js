@@ -190,8 +190,8 @@ export const ERRORS = {
     "action": "按上游的信息处理。如果上游不认识该模型，把 `models.NAME.name` 设为模型在上游的名称。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "upstream_auth": {
-    "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。如果上游没有配置凭据，错误信息写明设置 `upstreams.NAME.credential`。",
-    "action": "检查凭据的 scope 或 audience：`gatepass doctor MODEL --call` 发送一次小的调用，`gatepass token NAME --reveal` 获取并打印新令牌。修复之后运行 `gatepass token --retry`。"
+    "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",
+    "action": "改正错误信息写明的设置。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
   },
   "mcp_invalid": {
     "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
@@ -219,14 +219,22 @@ export const ERRORS = {
   },
   "static_key": {
     "text": "上游拒绝凭据的 key，而 gatepass 无法更换 key。",
-    "action": "把 `credentials.NAME` 换成该上游签发且未被撤销的 key。"
+    "action": "把 `credentials.NAME.token` 中的 key 换成该上游签发且未被撤销的 key，然后运行 `gatepass reload`。"
+  },
+  "header_key": {
+    "text": "上游拒绝 `headers` 中的 key，而 gatepass 无法更换 key。",
+    "action": "把 `upstreams.NAME.headers.FIELD` 中的 key 换成该上游签发且未被撤销的 key，然后运行 `gatepass reload`。"
+  },
+  "variable_key": {
+    "text": "上游拒绝环境变量中的 key，而 gatepass 无法更换 key。",
+    "action": "把环境变量 `VARIABLE` 中的 key 换成该上游签发且未被撤销的 key，然后重启 gatepass。"
   },
   "no_credential": {
     "text": "上游要求凭据，而 gatepass 没有为它配置凭据。",
-    "action": "设置 `upstreams.NAME.credential`，或改正 `upstreams.NAME.headers` 中的 key。"
+    "action": "设置 `upstreams.NAME.credential`。"
   },
   "new_token": {
     "text": "上游连新令牌也拒绝，因此客户端重试不会成功。",
-    "action": "核对新令牌的 audience 和 scope 是否符合该上游的要求：`gatepass token NAME --reveal` 获取并打印新令牌，`gatepass doctor MODEL --call` 发送一次小的调用。修复之后运行 `gatepass token --retry`。"
+    "action": "核对以下设置是否符合该上游的要求：`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`。`gatepass token NAME` 获取新令牌，并显示令牌的 claim 和发送的位置。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
   }
 };

@@ -281,7 +281,7 @@ function changes(data) {
   for (const edit of edits) groups.set(`${edit.number} ${edit.rule}`, [...(groups.get(`${edit.number} ${edit.rule}`) ?? []), edit]);
   return [
     ...[...groups.values()].map((group) => el("div.diff", {},
-      el("h3", {}, group[0].rule, data.attempts.length > 1 && el("span.kind", {}, t(" attempt {n}", { n: group[0].number }))),
+      el("h3", {}, group[0].rule === "model of the route" ? t("model of the route") : group[0].rule, data.attempts.length > 1 && el("span.kind", {}, t(" attempt {n}", { n: group[0].number }))),
       group.flatMap(({ path, before, after, moved_to: target, before_text: from = before?.value, after_text: to = after?.value }) => from && to && !target ? el("pre.plus", {}, `${path}: ${from} → ${to}`) : [
         before !== null && el("pre.minus", {}, "− ", `${path}: ${described(before)}`),
         (after !== null || target) && el("pre.plus", {}, "+ ", `${target ?? path}: ${after === null ? t("moved") : described(after)}`),
