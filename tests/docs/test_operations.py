@@ -146,7 +146,8 @@ def test_the_capture_page_shows_what_replay_prints() -> None:
 
 def test_the_inspector_page_shows_what_its_commands_print() -> None:
     """For the documents of test_story_lines.py; tests/integration/test_requests_command.py runs the commands."""
-    page = [click.unstyle(line) for line in story_lines(RETRIED, NOW_S)]
+    story = {**RETRIED, "error": {**RETRIED["error"], "page": ""}}  # as without an address of the repository
+    page = [click.unstyle(line) for line in story_lines(story, NOW_S)]
     assert shown("inspector", f"gatepass show {RETRIED['id']}").splitlines() == page
     failed = {**SUMMARY, **ERROR, "id": "80ff6e979b76ece700000002"}
     lines = [list_line(HEAD), *(click.unstyle(summary_line(one, None)) for one in (SUMMARY, failed))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -482,12 +481,6 @@ SUMMARY: dict[str, Any] = {
     "captured": False,
 }
 ERROR = {"status": 503, "outcome": "error", "code": "token_unavailable", "hop": "credential:corp", "attempts": 0}
-
-
-def test_the_documentation_has_the_story_that_an_installation_without_an_address_prints():
-    lines = plain(story_lines({**RETRIED, "error": {**CUT, "page": ""}}, NOW_S))
-    page = Path(__file__).parents[3] / "docs/operations/inspector.md"
-    assert "\n".join(lines) in page.read_text(encoding="utf-8")
 
 
 def test_a_list_is_aligned_and_fits_100_columns_apart_from_the_hop_of_an_error():
