@@ -24,7 +24,7 @@ from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_own_call
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.upstream_call import connection_error, received_reply, rejection_advice
+from gatepass.proxy.upstream_call import connection_error, header_keys, received_reply, rejection_advice
 from gatepass.sse.event import Framer, parse_event, split_events
 from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Response, Target, header
 
@@ -200,7 +200,8 @@ async def _revision(server: Server) -> str:
         token = None if upstream.holder is None else upstream.holder.current()
         is_key = token is not None and token.lifetime_s is None
         advice = rejection_advice(server.state, upstream, is_key=is_key)
-        sent = "the request" if advice.startswith("gatepass has no") else "the credential that gatepass sends"
+        has_none = upstream.holder is None and not header_keys(upstream)
+        sent = "the request" if has_none else "the credential that gatepass sends"
         reason = f"The server rejects {sent}: {first.error}. {advice}"
         raise errors.UpstreamErrorReply(reason, upstream=upstream.name, status=first.status)
     supported = first.result.get("supportedVersions")
