@@ -210,7 +210,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 def rejection_advice(state: AppState, upstream: Upstream, *, is_key: bool) -> str:
     """Return what to correct if `upstream` rejects what gatepass sends. `is_key`: it does not expire."""
     name, block = upstream.settings.credential, settings_of(upstream.name)
-    credential = state.config.credentials.get(name or "")  # None only without a name: the configuration is checked
+    credential = None if name is None else state.config.credentials[name]
     match credential:
         case None:
             keys = header_keys(upstream)

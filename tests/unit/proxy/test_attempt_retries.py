@@ -41,6 +41,9 @@ from tests.unit.normalize.calls import a_call
 BODY = b'{"model": "m", "messages": []}'
 EXPIRED = {"error": {"message": "token expired", "type": "authentication_error"}}
 HIDDEN = {"code": 401, "msg": "token expired"}
+CREDENTIALS = {
+    "corp": {"type": "oauth2", "token_url": "http://issuer.example/token", "client_id": "me", "client_secret": "s"}
+}
 TARGET = Target("chat")
 MODELS, UPLOAD = (next(one for one in OPERATIONS if one.name == name) for name in ("models", "transcriptions"))
 
@@ -170,20 +173,19 @@ class Scenario:
 
     def __init__(self, *upstreams: Upstream, holder: Holder | None = None, **model: Any) -> None:
         names = ["chat", "spare"][: len(upstreams)]
-        blocks = {
+        blocks: dict[str, Any] = {
             "upstreams": {name: {"base_url": f"http://{name}.example/v1", "learn": "off"} for name in names},
             "models": {"m": {"targets": [{"upstream": name} for name in names], **model}},
         }
+        if holder is not None:
+            blocks["credentials"] = CREDENTIALS
+            blocks["upstreams"]["chat"]["credential"] = "corp"
         state = create_app_state(Config.model_validate(blocks), DrivenClock())
         replaced = dict(state.upstreams)
         for name, upstream in zip(names, upstreams, strict=True):
             held: Any = holder if name == "chat" else None
-            settings = replaced[name].settings.model_copy(update={"credential": held and "corp"})
             transport: Any = upstream  # a fake with the same methods
-            credential = settings.credential or ""
-            replaced[name] = replace(
-                replaced[name], transport=transport, holder=held, settings=settings, credential=credential
-            )
+            replaced[name] = replace(replaced[name], transport=transport, holder=held)
         self.state: AppState = replace(state, upstreams=replaced)
         self.context = RequestContext.without_client(self.state, self.state.profiles["plain"])
 

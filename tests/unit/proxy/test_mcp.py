@@ -19,7 +19,7 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.observers import Observers
 from gatepass.types import ClientRequest, Headers
 from tests.unit.clock import DrivenClock
-from tests.unit.proxy.test_attempt_retries import Client, Holder, Reply, Upstream, stale
+from tests.unit.proxy.test_attempt_retries import CREDENTIALS, Client, Holder, Reply, Upstream, stale
 from tests.unit.proxy.test_ends import MOST_TURNS, Ends, LeavingClient, Stream, leave, stop
 
 READ = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
@@ -58,16 +58,18 @@ class Server(Upstream):
 
 
 def state_of(upstream: Upstream, holder: Holder | None = None, **blocks: Any) -> AppState:
-    config = {
+    config: dict[str, Any] = {
         "upstreams": {"chat": {"base_url": "http://chat.example/v1"}},
         "mcp": {"tools": {"url": "http://mcp.example/mcp", "repeat": ["search"]}},
         **blocks,
     }
+    if holder is not None:
+        config["credentials"] = CREDENTIALS
+        config["mcp"]["tools"]["credential"] = "corp"
     state = create_app_state(Config.model_validate(config), DrivenClock())
     name, one = "mcp/tools", state.upstreams["mcp/tools"]
-    settings = one.settings.model_copy(update={"credential": holder and "corp"})
     fakes: Any = {"transport": upstream, "holder": holder}  # with the same methods
-    one = replace(one, settings=settings, credential=settings.credential or "", **fakes)
+    one = replace(one, **fakes)
     return replace(state, upstreams={**state.upstreams, name: one})
 
 
